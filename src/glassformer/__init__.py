@@ -1,0 +1,42 @@
+"""glassformer: the Transformer you can train, use and see through.
+
+    import glassformer as gf
+    model, tokenizer = gf.load("runs/shakespeare-char-1")
+    for piece in gf.stream(model, tokenizer, "ROMEO:", max_new_tokens=200, temperature=0.8, seed=1):
+        print(piece.text, end="")
+
+The names below are the public ones. They are imported when first used, so that `import glassformer` and the command
+line's help do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Decoder": "glassformer.models",
+    "GlassformerError": "glassformer.errors",
+    "KVCache": "glassformer.layers",
+    "ModelConfig": "glassformer.models",
+    "generate": "glassformer.generation",
+    "load": "glassformer.interchange",
+    "load_tokenizer": "glassformer.tokenizers",
+    "save": "glassformer.interchange",
+    "stream": "glassformer.generation",
+    "train": "glassformer.recipes",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'glassformer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

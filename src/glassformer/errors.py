@@ -1,0 +1,80 @@
+"""Every error a user can cause, as one small tree.
+
+    GlassformerError            exit code 1: it was asked for properly and failed
+    ├── UsageError              exit code 2: it was asked for wrongly (a key, a value, a flag)
+    ├── DataError               a text, a token store or a download is missing, damaged or too short
+    ├── TokenizerError          a tokenizer file is missing or damaged, or its vocabulary does not fit
+    ├── ModelFolderError        a model folder is missing, damaged or of an unknown kind
+    ├── RunError                a run folder or a checkpoint is missing, damaged or in the way
+    ├── DeviceError             the device that was asked for is not there
+    ├── DivergenceError         a loss or a gradient stopped being a number
+    └── MissingExtraError       an optional package is needed: the message holds the pip line
+
+A message is one line: what was given, the rule, the next step. The command line prints it without a traceback;
+from Python the same objects are raised, so a caller may catch `GlassformerError` for all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GlassformerError(Exception):
+    """Root of the tree; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(GlassformerError, ValueError):
+    """Wrong use: an unknown key, an impossible value. Also a `ValueError`, so that pydantic collects it."""
+
+    exit_code = 2
+
+
+class DataError(GlassformerError):
+    """A text, a token store or a download is missing, damaged or too short."""
+
+
+class TokenizerError(GlassformerError):
+    """A tokenizer file is missing or damaged, or a vocabulary does not fit."""
+
+
+class ModelFolderError(GlassformerError):
+    """A model folder is missing, damaged or of a kind that nobody here can read."""
+
+
+class RunError(GlassformerError):
+    """A run folder or a checkpoint is missing, damaged or in the way."""
+
+
+class DeviceError(GlassformerError):
+    """The device that was asked for is not there."""
+
+
+class DivergenceError(GlassformerError):
+    """Training met a number that is not a number."""
+
+
+class MissingExtraError(GlassformerError):
+    """An optional dependency is not installed.
+
+    >>> str(MissingExtraError("reading SentencePiece models", "sentencepiece"))
+    "reading SentencePiece models needs an optional package; run: pip install 'glassformer[sentencepiece]'"
+    """
+
+    def __init__(self, purpose: str, extra: str):
+        super().__init__(f"{purpose} needs an optional package; run: pip install 'glassformer[{extra}]'")
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the nearest known one, or all of them when none is near.
+
+    >>> did_you_mean("n_layers", ["n_layer", "n_head"])
+    'did you mean n_layer?'
+    >>> did_you_mean("zzz", ["n_layer", "n_head"])
+    'known: n_head, n_layer'
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
