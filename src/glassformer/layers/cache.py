@@ -1,0 +1,90 @@
+"""The key-value cache: what past tokens told, kept so that the next token costs one row and not the whole square."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import UsageError
+
+
+class KVCache:
+    """Keys and values of every layer for B sequences of equal length, in memory taken once.
+
+        keys[layer], values[layer]   (B, K, capacity, D)   the first `length` positions are filled
+
+    A model writes with `append` in each layer and then calls `advance` once. `rewind` forgets the end (speculative
+    decoding, /why), `reorder` picks rows (beam search), `fork` copies for another continuation of the same prompt.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_layer: int,
+        batch_size: int,
+        n_kv_head: int,
+        head_width: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        shape = (n_layer, batch_size, n_kv_head, capacity, head_width)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many positions fit."""
+        return self.keys.shape[3]
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held, in bytes."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def append(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write T new positions of one layer; return all keys and values so far, (B, K, length + T, D) each.
+
+        Raises:
+            UsageError: the new positions do not fit.
+        """
+        end = self.length + k_BKTD.shape[2]
+        if end > self.capacity:
+            raise UsageError(f"the cache holds {self.capacity} positions and {end} are asked for; rewind it or make a larger one")
+        self.keys[layer, :, :, self.length : end] = k_BKTD
+        self.values[layer, :, :, self.length : end] = v_BKTD
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, n: int) -> None:
+        """Count `n` new positions, after every layer has appended them."""
+        self.length += n
+
+    def rewind(self, length: int) -> None:
+        """Forget everything from position `length` on."""
+        if not 0 <= length <= self.length:
+            raise UsageError(f"cannot rewind a cache of {self.length} positions to {length}")
+        self.length = length
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was; `rows` (B',) may repeat or drop rows."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
+    def fork(self, n: int = 1) -> KVCache:
+        """A copy in which each row stands `n` times, so that n samples can go on from one prefilled prompt."""
+        twin = object.__new__(KVCache)
+        twin.keys = self.keys.repeat_interleave(n, dim=1)
+        twin.values = self.values.repeat_interleave(n, dim=1)
+        twin.length = self.length
+        return twin
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __repr__(self) -> str:
+        layers, batch, heads, capacity, width = self.keys.shape
+        filled = "" if not capacity else "#" * round(20 * self.length / capacity)
+        return (
+            f"KVCache([{filled:.<20}] {self.length}/{capacity} positions, {batch} sequences, {layers} layers x "
+            f"{heads} heads x {width}, {self.n_bytes / 2**20:.1f} MiB)"
+        )

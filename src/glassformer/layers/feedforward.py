@@ -1,0 +1,71 @@
+"""Feed-forward: what each token computes by itself, after attention brought it what the others had to tell.
+
+    x ──► up (C -> F) ──► activation ──► down (F -> C) ──► + x         each hidden neuron asks one question of x
+
+Gated: the activation of one projection multiplies another (Shazeer 2020, https://arxiv.org/abs/2002.05202):
+
+    x ─┬► gate ──► silu ─┐
+       └► up ────────────┴► * ──► down
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassformer.taps import Tap
+
+
+def gelu_new(x: Tensor) -> Tensor:
+    """GPT-2's GELU: the tanh approximation of Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415."""
+    return F.gelu(x, approximate="tanh")
+
+
+def relu2(x: Tensor) -> Tensor:
+    """Squared ReLU (So et al. 2021, Primer, https://arxiv.org/abs/2109.08668)."""
+    return F.relu(x).square()
+
+
+# Keys are the names that Hugging Face configurations use.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": gelu_new,
+    "relu": F.relu,
+    "relu2": relu2,
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an activation. (B, T, C) -> (B, T, C), hidden width F."""
+
+    def __init__(self, *, n_embd: int, n_hidden: int, activation: str, bias: bool, dropout: float = 0.0):
+        super().__init__()
+        self.up = nn.Linear(n_embd, n_hidden, bias=bias)
+        self.down = nn.Linear(n_hidden, n_embd, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+        self.dropout = dropout
+        self.tap_hidden, self.tap_output = Tap("hidden"), Tap("output")
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        hidden_BTF = self.tap_hidden(self.activation(self.up(x_BTC)))
+        return self.tap_output(F.dropout(self.down(hidden_BTF), self.dropout, self.training))
+
+
+class GatedFeedForward(nn.Module):
+    """The gated form; `gate` and `up` lie in one matrix, gate first. (B, T, C) -> (B, T, C), hidden width F."""
+
+    def __init__(self, *, n_embd: int, n_hidden: int, activation: str, bias: bool, dropout: float = 0.0):
+        super().__init__()
+        self.gate_up = nn.Linear(n_embd, 2 * n_hidden, bias=bias)
+        self.down = nn.Linear(n_hidden, n_embd, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+        self.dropout = dropout
+        self.tap_hidden, self.tap_output = Tap("hidden"), Tap("output")
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTC).chunk(2, dim=-1)
+        hidden_BTF = self.tap_hidden(self.activation(gate_BTF) * up_BTF)
+        return self.tap_output(F.dropout(self.down(hidden_BTF), self.dropout, self.training))

@@ -1,0 +1,5 @@
+"""Stems: from features to (B, T, C), the only thing that the blocks understand. So far: text."""
+
+from glassformer.modalities.text import TextStem
+
+__all__ = ["TextStem"]

@@ -1,0 +1,141 @@
+"""The decoder: stem, blocks, head. Every GPT-like model in this house is this class with another configuration.
+
+    ids ──► embedding (+ position) ──► block ──► block ──► ... ──► final norm ──► head ──► logits
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.errors import UsageError
+from glassformer.layers import (
+    NORMS,
+    POSITIONS,
+    Attention,
+    Block,
+    Causal,
+    FeedForward,
+    GatedFeedForward,
+    KVCache,
+    Pattern,
+)
+from glassformer.modalities import TextStem
+from glassformer.models.config import ModelConfig
+from glassformer.taps import Tap
+
+
+class Decoder(nn.Module):
+    """A causal Transformer: ids (B, T) -> logits (B, T, V), where logits[:, t] are about the token at t + 1.
+
+    It knows no loss and no optimizer. `dropout` is a matter of training and so not part of the configuration:
+    `set_dropout` changes it on a built model.
+    """
+
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.0):
+        super().__init__()
+        self.config = config
+        self.pattern: Pattern = Causal()
+        self.embedding = TextStem(vocab_size=config.vocab_size, n_embd=config.n_embd)
+        self.positions = POSITIONS[config.positions](
+            n_embd=config.n_embd, head_width=config.head_width, block_size=config.block_size, base=config.rotary_base
+        )
+        self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
+        self.final_norm = _norm(config)
+        self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.token.weight
+        self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
+        self.init_weights()
+        self.set_dropout(dropout)
+
+    def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended.
+
+        Raises:
+            UsageError: there are more tokens than `block_size` positions.
+        """
+        return self.logits(self.hidden(ids_BT, cache=cache))
+
+    def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """Everything but the head: ids (B, T) -> normed vectors (B, T, C)."""
+        B, T = ids_BT.shape
+        start = 0 if cache is None else cache.length
+        if start + T > self.config.block_size:
+            raise UsageError(
+                f"{start + T} tokens do not fit into block_size={self.config.block_size}; "
+                "shorten the text or let generation slide its window"
+            )
+        pos = torch.arange(start, start + T, device=ids_BT.device)
+        x_BTC = self.embedding(ids_BT, pos, self.positions)
+        for layer, block in enumerate(self.blocks):
+            x_BTC = block(x_BTC, pos, self.positions, self.pattern, cache, layer)
+        if cache is not None:
+            cache.advance(T)
+        return self.tap_final_norm(self.final_norm(x_BTC))
+
+    def logits(self, hidden_BTC: Tensor) -> Tensor:
+        """Ask the vectors for the next token: (B, T, C) -> (B, T, V)."""
+        return self.tap_logits(self.head(hidden_BTC))
+
+    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
+        """An empty cache that fits this model, in its number format and on its device."""
+        weight, config = self.head.weight, self.config
+        return KVCache(
+            n_layer=config.n_layer,
+            batch_size=batch_size,
+            n_kv_head=config.n_kv_head,
+            head_width=config.head_width,
+            capacity=min(capacity or config.block_size, config.block_size),
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def set_dropout(self, p: float) -> None:
+        """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block."""
+        for module in self.modules():
+            if hasattr(module, "dropout"):
+                module.dropout = p
+
+    def init_weights(self) -> None:
+        """GPT-2's: normal with deviation 0.02, biases zero; the two matrices of each block that write into the
+        residual stream by 1/sqrt(2 n_layer) less, so that the sum of all writes keeps its scale with depth."""
+        residual = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                writes = name.endswith(("attention.out.weight", "feedforward.down.weight"))
+                nn.init.normal_(parameter, std=residual if writes else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def parameter_count(self) -> int:
+        """Number of trainable numbers; a tied head counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def extra_repr(self) -> str:
+        return f"{self.parameter_count():,} parameters"
+
+
+def _norm(config: ModelConfig) -> nn.Module:
+    return NORMS[config.norm](config.n_embd, eps=config.norm_eps, bias=config.bias)
+
+
+def _block(config: ModelConfig) -> Block:
+    feedforward = GatedFeedForward if config.feedforward == "gated" else FeedForward
+    shape: dict[str, Any] = {"n_embd": config.n_embd, "bias": config.bias}
+    return Block(
+        _norm(config),
+        Attention(
+            n_head=config.n_head,
+            n_kv_head=config.n_kv_head,
+            head_width=config.head_width,
+            qk_norm=config.qk_norm,
+            norm_eps=config.norm_eps,
+            **shape,
+        ),
+        _norm(config),
+        feedforward(n_hidden=config.n_hidden, activation=config.activation, **shape),
+    )
