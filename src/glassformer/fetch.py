@@ -131,7 +131,10 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
     class SameRule(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, req, fp, code, msg, headers, newurl):
             check(newurl)
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
+            new = super().redirect_request(req, fp, code, msg, headers, newurl)
+            if new and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
+                new.headers.pop("Authorization", None)  # a login is for the host it was made for
+            return new
 
     check(url)
     request = urllib.request.Request(url, headers={"User-Agent": "glassformer", **(headers or {})})

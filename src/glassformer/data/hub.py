@@ -1,8 +1,8 @@
 """Stream the text column of a dataset on a hub: parquet files, one after the other, a row group at a time.
 
-The hub's API lists a dataset's files; each is opened over HTTP with range requests, so that a dataset of terabytes needs
-a few megabytes here, and reading can stop anywhere. `HF_ENDPOINT` names another hub (a mirror, a test's own server).
-Needs the extra `[hub]`: huggingface-hub to list and locate files, pyarrow to read them.
+The hub's API lists a dataset's files; each is opened over HTTP with range requests, so that a dataset of terabytes
+needs a few megabytes here, and reading can stop anywhere. `HF_ENDPOINT` names another hub (a mirror, a test's
+own server). Needs the extra `[hub]`: huggingface-hub to list and locate files, pyarrow to read them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""From published texts and your own files to batches of token ids.
+
+    corpora, readers, hub     where text comes from
+    splits                    which of it validates
+    prepare                   text -> token store
+    token_store, token_writer the store on disk
+    batches                   token store -> (inputs, targets)
+
+The names below are imported when first used: preparing and listing need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "CORPORA": "corpora",
+    "Corpus": "corpora",
+    "Piece": "readers",
+    "SourceInfo": "prepare",
+    "TextSource": "readers",
+    "TokenBatches": "batches",
+    "TokenStore": "token_store",
+    "TokenStoreWriter": "token_writer",
+    "TokenView": "token_store",
+    "describe": "prepare",
+    "fixed_batches": "batches",
+    "open_source": "readers",
+    "read_documents": "readers",
+    "windows": "batches",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"glassformer.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'glassformer.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

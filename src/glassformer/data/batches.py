@@ -1,0 +1,138 @@
+"""From a token store to tensors: random windows for training, every window once for evaluation.
+
+    tokens   18 47 56 57 58  1 15 47 58          block_size T = 4, a window is T + 1 tokens
+    inputs   18 47 56 57                         what the model reads
+    targets     47 56 57 58                      what it should say at each place
+
+B batch, T time; inputs and targets are int64 of shape (B, T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from glassformer.data.token_store import TokenView
+from glassformer.errors import UsageError
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class TokenBatches:
+    """An endless stream of training batches.
+
+    Step n's windows are a function of (seed, n) alone: a counter-based generator (Philox, Salmon et al. 2011) is put at
+    counter n. So the state is one number, resuming is exact and immediate, and `world_size` ranks with B windows each
+    see together what one process with `world_size * B` windows sees.
+
+    Args:
+        view: the split to draw from.
+        shuffle: False takes the windows one after the other instead, from the start again when the text ends.
+        rank, world_size: which part of each step's windows is ours.
+
+    Raises:
+        UsageError: the split is not longer than block_size, or a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        view: TokenView,
+        *,
+        block_size: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        check_length(view, block_size)
+        if batch_size < 1:
+            raise UsageError(f"batch_size={batch_size} is less than 1; try batch_size=1")
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
+        self.view, self.block_size, self.batch_size = view, block_size, batch_size
+        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
+        self.step = 0
+
+    def __iter__(self) -> TokenBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next (inputs, targets), each (B, T)."""
+        starts = self._starts(self.step)
+        self.step += 1
+        return window_batch(self.view, starts, self.block_size)
+
+    next = __next__
+
+    def _starts(self, step: int) -> np.ndarray:
+        """Where our B windows of this step begin."""
+        together = self.batch_size * self.world_size
+        if self.shuffle:
+            random = np.random.Generator(np.random.Philox(key=self.seed % (1 << 64), counter=[0, step, 0, 0]))
+            starts = random.integers(0, len(self.view) - self.block_size, size=together)
+        else:
+            number = (len(self.view) - 1) // self.block_size
+            starts = (step * together + np.arange(together)) % number * self.block_size
+        return starts[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain numbers, JSON-able."""
+        return {"seed": self.seed, "step": self.step, "shuffle": self.shuffle}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
+        self.seed, self.step, self.shuffle = int(state["seed"]), int(state["step"]), bool(state["shuffle"])
+
+
+def windows(view: TokenView, block_size: int, batch_size: int) -> Iterator[Batch]:
+    """Every target of a split exactly once: windows without overlap, in order.
+
+    N tokens hold N - 1 predictions (nothing predicts the first). They come as batches (B, T), a last one with fewer
+    rows and, if N - 1 is no multiple of T, one shorter window (1, (N - 1) mod T): weigh batches by their size.
+
+    Raises:
+        UsageError: fewer than two tokens.
+    """
+    if len(view) < 2:
+        raise UsageError(f"the {view.name} split holds {len(view)} tokens, and a prediction needs 2; give more text")
+    T = block_size
+    number, rest = divmod(len(view) - 1, T)
+    for first in range(0, number, batch_size):
+        starts = np.arange(first, min(first + batch_size, number)) * T
+        yield window_batch(view, starts, T)
+    if rest:
+        yield window_batch(view, np.array([number * T]), rest)
+
+
+def fixed_batches(view: TokenView, block_size: int, batch_size: int, n: int, seed: int) -> list[Batch]:
+    """The same n random batches at every call: a quick evaluation without lucky draws.
+
+    Raises:
+        UsageError: as `TokenBatches`.
+    """
+    batches = TokenBatches(view, block_size=block_size, batch_size=batch_size, seed=seed)
+    return [next(batches) for _ in range(n)]
+
+
+def window_batch(view: TokenView, starts: np.ndarray, block_size: int) -> Batch:
+    """(inputs, targets), each (B, T), of the windows that begin at `starts`, (B,)."""
+    tokens = view.gather(starts, block_size + 1)  # (B, T + 1), the store's own type
+    inputs = torch.from_numpy(tokens[:, :-1].astype(np.int64))  # (B, T)
+    targets = torch.from_numpy(tokens[:, 1:].astype(np.int64))  # (B, T)
+    return inputs, targets
+
+
+def check_length(view: TokenView, block_size: int) -> None:
+    """Raise a `UsageError` unless a window of block_size + 1 tokens fits into the split."""
+    if block_size < 1:
+        raise UsageError(f"block_size={block_size} is less than 1; try block_size=64")
+    if len(view) <= block_size:
+        advice = f"try block_size={len(view) // 2} or give more text" if len(view) >= 4 else "give more text"
+        raise UsageError(
+            f"block_size={block_size} is longer than the text: the {view.name} split holds {len(view):,} tokens, "
+            f"and a window needs block_size + 1; {advice}"
+        )
