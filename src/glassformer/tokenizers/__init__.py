@@ -1,0 +1,22 @@
+"""Tokenizers: text to ids and back.
+
+from glassformer.tokenizers import TOKENIZERS, load_tokenizer
+tokenizer = TOKENIZERS["bpe"]([text], vocab_size=1024)
+tokenizer.save("runs/NAME/model")            # transformers.AutoTokenizer loads it
+tokenizer = load_tokenizer("runs/NAME/model")
+
+tokenizer.py      the one class; its promises
+kinds.py          what a tokenizer.json describes, read off its structure
+alphabet.py       how vocabularies spell bytes
+streaming.py      ids to text, whole characters only
+bulk.py           the fast ways from text to arrays
+builders.py       TOKENIZERS: a builder a name
+gpt2.py  wordpiece.py  sentencepiece.py  reading.py   vocabularies made by others
+bpe_twin.py       byte-level BPE in plain Python, to be read
+"""
+
+from glassformer.tokenizers.builders import TOKENIZERS, build_tokenizer
+from glassformer.tokenizers.reading import load_tokenizer
+from glassformer.tokenizers.tokenizer import Tokenizer, UnknownCharacterWarning
+
+__all__ = ["TOKENIZERS", "Tokenizer", "UnknownCharacterWarning", "build_tokenizer", "load_tokenizer"]

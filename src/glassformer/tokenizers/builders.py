@@ -1,0 +1,198 @@
+"""Tokenizers made from text, or fetched: the plain dict `TOKENIZERS` holds one builder a name.
+
+    build(texts, *, vocab_size=None, path=None, progress=False) -> Tokenizer
+
+`texts` is any iterable of strings and is read once (by those that learn from text); `path` is a local file or folder
+(for those that read one). A builder told something that makes no sense for it says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from glassformer.errors import TokenizerError, UsageError, did_you_mean
+from glassformer.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
+from glassformer.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, gpt2_tokenizer
+from glassformer.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN
+from glassformer.tokenizers.tokenizer import Tokenizer
+
+DEFAULT_BPE_SIZE = 4096
+_SPLIT_SPECIALS = {"split_special_tokens": True}
+"""Tells transformers what `Tokenizer.encode` does anyway: a special token that somebody types is text."""
+
+
+def characters(
+    texts: Iterable[str], *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+) -> Tokenizer:
+    """One id for every character of the text, in sorted order: the lecture's tokenizer.
+
+    In Tiny Shakespeare newline is 0, space 1, `z` 64: exactly 65 logits. A character that is not there is read as a
+    space (or as the first character of the vocabulary when there is no space), with a warning.
+
+    Args:
+        vocab_size: keep only that many, the most frequent ones.
+
+    Raises:
+        TokenizerError: there is no text.
+    """
+    _refuse_path("characters", path)
+    if vocab_size is None:
+        found = set(chain.from_iterable(set(whole_characters(text)) for text in texts))
+    else:
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(whole_characters(text))
+        ranked = sorted(counts, key=lambda character: (-counts[character], character))
+        found = set(ranked[: _at_least(vocab_size, 1)])
+    if not found:
+        raise TokenizerError("there is no text to take characters from; give some text with --data")
+    vocabulary = {character: i for i, character in enumerate(sorted(found))}
+    # No token of its own for what is unknown: that would be a 66th logit, trained on nothing.
+    replacement = " " if " " in vocabulary else min(vocabulary)
+    library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=replacement))
+    library.pre_tokenizer = pre_tokenizers.Split(Regex(CHARACTER_PATTERN), "isolated")
+    library.decoder = decoders.Fuse()
+    return Tokenizer(library)
+
+
+def bytes_(
+    texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+) -> Tokenizer:
+    """The 256 bytes, each its own id, and end-of-text: 257 logits for any language, and nothing to learn.
+
+    Written as a byte-level BPE without merges, so that everybody can load it.
+    """
+    _refuse_path("bytes", path)
+    _refuse_size("bytes", vocab_size, 257)
+    vocabulary = {BYTE_TO_CHARACTER[byte]: byte for byte in range(256)}
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library = byte_level_bpe(vocabulary, [], pre_tokenizer=whole, specials=[END_OF_TEXT])
+    return Tokenizer(library, end_of_text=END_OF_TEXT, settings=_SPLIT_SPECIALS)
+
+
+def bpe(
+    texts: Iterable[str], *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+) -> Tokenizer:
+    """Byte-level BPE learned from the text; `bpe_twin.py` is the same thing to be read.
+
+    Ids are laid out like GPT-2's: bytes in its order, then the merges in the order they were learned, then
+    `<|endoftext|>`. A pair must occur twice to be merged, so a short text may give fewer tokens than asked for. The
+    same text gives the same vocabulary: ties go to the pair with the lower ids.
+
+    Args:
+        vocab_size: entries in all, `<|endoftext|>` included (4,096 unless given; 257 at the least).
+
+    Raises:
+        TokenizerError: there is no text.
+        UsageError: vocab_size is below 257.
+    """
+    _refuse_path("bpe", path)
+    size = _at_least(DEFAULT_BPE_SIZE if vocab_size is None else vocab_size, 257)
+    library = byte_level_bpe(
+        {BYTE_TO_CHARACTER[byte]: i for i, byte in enumerate(BYTE_ORDER)},
+        [],
+        pre_tokenizer=pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(BPE_PATTERN), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        ),
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 1,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=progress,
+    )
+    library.train_from_iterator(_some(texts, "learn BPE from"), trainer)
+    library.add_special_tokens([END_OF_TEXT])
+    return Tokenizer(library, end_of_text=END_OF_TEXT, settings=_SPLIT_SPECIALS)
+
+
+def gpt2(
+    texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+) -> Tokenizer:
+    """GPT-2's own 50,257 entries, from the package registry or a local folder `path`; see `gpt2.py`."""
+    _refuse_size("gpt2", vocab_size, 50257)
+    return gpt2_tokenizer(path)
+
+
+def sentencepiece(
+    texts: Iterable[str], *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+) -> Tokenizer:
+    """A SentencePiece Unigram model learned from the text, or any model read from `path` (a `.model` file).
+
+    Raises:
+        MissingExtraError: the extra `sentencepiece` is not installed.
+    """
+    from glassformer.tokenizers.sentencepiece import read_sentencepiece, train_sentencepiece
+
+    if path is not None:
+        return read_sentencepiece(Path(path))
+    return train_sentencepiece(_some(texts, "learn SentencePiece from"), vocab_size or DEFAULT_BPE_SIZE, progress)
+
+
+def wordpiece(
+    texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+) -> Tokenizer:
+    """BERT's WordPiece, read from the `vocab.txt` at `path`. There is no trainer: new models have better choices."""
+    from glassformer.tokenizers.wordpiece import read_wordpiece
+
+    if path is None:
+        raise UsageError(
+            "a wordpiece tokenizer is only read: give tokenizer.path, the vocab.txt; to learn one, use bpe"
+        )
+    return read_wordpiece(Path(path))
+
+
+TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "characters": characters,
+    "bytes": bytes_,
+    "bpe": bpe,
+    "gpt2": gpt2,
+    "sentencepiece": sentencepiece,
+    "wordpiece": wordpiece,
+}
+
+
+def build_tokenizer(name: str, texts: Iterable[str] = (), **options: Any) -> Tokenizer:
+    """`TOKENIZERS[name](texts, **options)`, with a hint when there is no such name.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name not in TOKENIZERS:
+        raise UsageError(f"no tokenizer is called {name!r}; {did_you_mean(name, TOKENIZERS)}")
+    return TOKENIZERS[name](texts, **options)
+
+
+def _some(texts: Iterable[str], purpose: str) -> Iterable[str]:
+    """The texts without lone surrogates, checked to hold anything at all before a trainer starts on them."""
+    present = (whole_characters(text) for text in texts if text)
+    first = next(present, None)
+    if first is None:
+        raise TokenizerError(f"there is no text to {purpose}; give some text with --data")
+    return chain([first], present)
+
+
+def _at_least(vocab_size: int, least: int) -> int:
+    if vocab_size < least:
+        raise UsageError(f"vocab_size={vocab_size} is too small; it takes at least {least}")
+    return vocab_size
+
+
+def _refuse_path(name: str, path: str | None) -> None:
+    if path is not None:
+        raise UsageError(f"a {name} tokenizer reads no file (path={path!r}); leave path out, or load the file instead")
+
+
+def _refuse_size(name: str, vocab_size: int | None, fixed: int) -> None:
+    if vocab_size not in (None, fixed):
+        raise UsageError(f"a {name} tokenizer has {fixed} entries, not {vocab_size}; leave vocab_size out, or use bpe")

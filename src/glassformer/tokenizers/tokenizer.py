@@ -1,0 +1,278 @@
+"""The one tokenizer class: text to ids and back, whatever the vocabulary.
+
+    >>> from glassformer.tokenizers import TOKENIZERS
+    >>> tokenizer = TOKENIZERS["characters"](["hello"])
+    >>> tokenizer.encode("hole"), tokenizer.decode([1, 0, 2, 3])
+    ([1, 3, 2, 0], 'helo')
+
+It holds a `tokenizers.Tokenizer` (the library that Hugging Face's own tools run on), so that what is saved is what
+everybody else loads, and adds three promises: text never becomes a special token, any string can be encoded, and bulk
+text is encoded at the speed of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tokenizers
+
+from glassformer.errors import UsageError
+from glassformer.files import write_json, write_text
+from glassformer.tokenizers import bulk, kinds
+from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
+from glassformer.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
+
+if TYPE_CHECKING:
+    import torch
+
+_KINDS_OF_BYTES = ("characters", "bytes", "bpe", "gpt2")  # a text is its tokens' bytes put together
+
+
+class UnknownCharacterWarning(UserWarning):
+    """A character tokenizer met characters that it has no id for and put another one in their place."""
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Attributes:
+        kind: "characters" | "bytes" | "bpe" | "gpt2" | "sentencepiece" | "wordpiece" | "huggingface", read off the
+            structure (see `kinds.py`).
+        vocab_size: the largest id plus one: how many logits a model needs.
+        special_tokens: id of every special token by its text. `encode` never produces these.
+        end_of_text: id of the token that ends a document, or None (characters have none).
+        chat_template: the Jinja template of a chat model, or None.
+        settings: what else `tokenizer_config.json` says (names of special tokens, model_max_length).
+    """
+
+    def __init__(
+        self,
+        library: tokenizers.Tokenizer,
+        *,
+        end_of_text: str | None = None,
+        chat_template: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ):
+        library.encode_special_tokens = True  # "<|endoftext|>" typed by somebody is text
+        library.no_truncation()
+        library.no_padding()
+        self._library = library
+        spec = self._spec()
+        self.kind: str = kinds.recognise(spec)
+        self.hash: str = kinds.canonical_hash(spec)
+        self._vocabulary: dict[str, int] = library.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(self._vocabulary.values()) + 1
+        self.special_tokens: dict[str, int] = {t["content"]: t["id"] for t in spec["added_tokens"] if t["special"]}
+        self.end_of_text: int | None = self.special_tokens.get(end_of_text) if end_of_text else None
+        self.chat_template = chat_template
+        self.settings = dict(settings or {})
+        self._unknown: str | None = spec["model"].get("unk_token")
+
+    # Text to ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text: no token is added before or after it, and nothing in it becomes a special token.
+
+        Any string will do. What a vocabulary lacks becomes bytes or its unknown token; a character tokenizer puts its
+        replacement (a space) there and issues one `UnknownCharacterWarning` that names the characters.
+        """
+        if self.kind in ("characters", "bytes"):
+            return self._bulk([text])[0].tolist()
+        ids = self._library.encode(whole_characters(text), add_special_tokens=False).ids
+        return self._without_specials(ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
+        """Ids of several texts as a LongTensor (B, T).
+
+        Raises:
+            UsageError: the texts do not all have the same number of tokens, or there are none.
+        """
+        import torch
+
+        rows = [self.encode(text) for text in texts] if self.kind not in ("characters", "bytes") else self._bulk(texts)
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) != 1:
+            found = f"they have {', '.join(map(str, lengths))} tokens" if lengths else "there are none"
+            raise UsageError(
+                f"encode_batch needs texts of equal length, and {found}; cut them, or encode one at a time"
+            )
+        return torch.from_numpy(np.stack([np.asarray(row, dtype=np.int64) for row in rows]))  # (B, T)
+
+    def encode_to_array(self, text: str | bytes) -> np.ndarray:
+        """Ids of a long text as an array of uint16 (up to 65,536 ids) or uint32; the same ids as `encode`.
+
+        `bytes` are taken as UTF-8; only a byte tokenizer keeps bytes that are not.
+        """
+        return self._bulk([text])[0]
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode_to_array` of many texts, on all threads."""
+        return self._bulk(texts)
+
+    def unknown_characters(self, text: str) -> str:
+        """The characters, sorted, that a character tokenizer has no id for; empty for every other kind."""
+        if self.kind != "characters":
+            return ""
+        return "".join(sorted(set(whole_characters(text)) - self._vocabulary.keys()))
+
+    # Ids to text
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of a list, array or one-dimensional tensor of ids, special tokens included.
+
+        Raises:
+            UsageError: an id is not in the vocabulary.
+        """
+        ids = _as_list(ids)
+        if self.kind in _KINDS_OF_BYTES:
+            return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+        for i in ids:
+            self.token_bytes(i)  # for its error
+        return self._library.decode(ids, skip_special_tokens=False)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; a byte-level token may be a part of a character.
+
+        Raises:
+            UsageError: there is no such id.
+        """
+        try:
+            return self._raw[token_id]
+        except KeyError:
+            raise UsageError(
+                f"token id {token_id} is not in the vocabulary (0 to {self.vocab_size - 1}); "
+                "do the model and the tokenizer belong together?"
+            ) from None
+
+    def token_text(self, token_id: int) -> str:
+        """A token as something to show: a newline is `\\n`, a part of a character `\\xe2\\x82`."""
+        return display(self.token_bytes(token_id))
+
+    def stream_decoder(self) -> ByteStreamDecoder | WindowStreamDecoder:
+        """An object whose `push(id) -> str` returns whole characters only, and whose `finish()` returns the rest."""
+        if self.kind in _KINDS_OF_BYTES:
+            return ByteStreamDecoder(self.token_bytes)
+        return WindowStreamDecoder(self.decode)
+
+    # As a file and as a value
+
+    def save(self, folder: str | os.PathLike[str], *, model_max_length: int | None = None) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` loads as they are.
+
+        Args:
+            folder: made if it is not there.
+            model_max_length: the model's block_size, for those who read it (transformers warns beyond it).
+
+        Raises:
+            GlassformerError: the folder cannot be written.
+        """
+        # The generic class: the ones named after a model rebuild the tokenizer and change the ids.
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings}
+        config["clean_up_tokenization_spaces"] = False
+        if self.end_of_text is not None:
+            config.setdefault("eos_token", {i: t for t, i in self.special_tokens.items()}[self.end_of_text])
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
+        if model_max_length is not None:
+            config["model_max_length"] = model_max_length
+        config["glassformer"] = {"kind": self.kind, "hash": self.hash}
+        write_text(Path(folder) / "tokenizer.json", self._library.to_str(pretty=True))
+        write_json(Path(folder) / "tokenizer_config.json", config)
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __repr__(self) -> str:
+        end = "" if self.end_of_text is None else f", end_of_text={self.end_of_text}"
+        return f"Tokenizer({self.kind}, vocab_size={self.vocab_size:,}{end}, {self.hash[:8]})"
+
+    # Inside
+
+    def _spec(self) -> dict[str, Any]:
+        return json.loads(self._library.to_str())
+
+    @cached_property
+    def _raw(self) -> dict[int, bytes]:
+        added = {i: token.content for i, token in self._library.get_added_tokens_decoder().items()}
+        return raw_tokens(self._vocabulary, added, self._spec())
+
+    @cached_property
+    def _characters(self) -> bulk.CharacterTable:
+        assert self._unknown is not None  # kinds.recognise calls nothing "characters" without one
+        return bulk.CharacterTable(self._vocabulary, self._vocabulary[self._unknown])
+
+    @cached_property
+    def _bytes(self) -> np.ndarray:
+        return bulk.byte_table(self._vocabulary)
+
+    @cached_property
+    def _merges(self) -> bulk.MergesEncoder | None:
+        return bulk.merges_encoder(self._library, self._spec(), bulk.id_dtype(self.vocab_size))
+
+    def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
+        """Every bulk path; called by public methods only, so that the warning points at their caller."""
+        if self.kind == "characters":
+            pairs = [self._characters.encode(text) for text in texts]
+            if unknown := set().union(*(unknown for _, unknown in pairs)):
+                self._warn(unknown)
+            return [ids for ids, _ in pairs]
+        if self.kind == "bytes":
+            raw = (t if isinstance(t, bytes) else whole_characters(t).encode("utf-8") for t in texts)
+            dtype = bulk.id_dtype(self.vocab_size)
+            return [bulk.look_up(self._bytes, np.frombuffer(r, dtype=np.uint8)).astype(dtype, copy=False) for r in raw]
+        strings = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts]
+        if self.kind in ("bpe", "gpt2") and self._merges is not None:
+            return self._merges.encode_documents(strings)
+        dtype = bulk.id_dtype(self.vocab_size)
+        arrays = bulk.library_documents(self._library, strings, dtype)
+        return [np.array(self._without_specials(a.tolist()), dtype=dtype) if self._guarded else a for a in arrays]
+
+    def _warn(self, unknown: set[str]) -> None:
+        shown = ", ".join(map(ascii, sorted(unknown)[:20])) + (", ..." if len(unknown) > 20 else "")
+        warnings.warn(
+            f"{len(unknown)} character{'s are' if len(unknown) > 1 else ' is'} not in the vocabulary and became "
+            f"{self._unknown!r}: {shown}",
+            UnknownCharacterWarning,
+            stacklevel=4,
+        )
+
+    @cached_property
+    def _guarded(self) -> dict[int, list[int]]:
+        """For vocabularies that hold their special tokens among the pieces that text is matched against (Unigram's
+        `</s>`): each special id, spelled in ordinary ones. The unknown token is no secret and stays."""
+        if self.kind not in ("sentencepiece", "wordpiece", "huggingface"):
+            return {}
+        unknown = [i for token, i in self.special_tokens.items() if "unk" in token.lower() or token == self._unknown]
+        specials = set(self.special_tokens.values()) - set(unknown)
+        spelled = {}
+        for token, i in self.special_tokens.items():
+            ids = (self._vocabulary.get(c, next(iter(unknown), None)) for c in token)
+            if i in specials:
+                spelled[i] = [c for c in ids if c is not None and c not in specials]
+        return spelled
+
+    def _without_specials(self, ids: list[int]) -> list[int]:
+        if not self._guarded or not self._guarded.keys() & set(ids):
+            return ids
+        return [plain for i in ids for plain in self._guarded.get(i, [i])]
+
+
+def _as_list(ids: Any) -> list[int]:
+    """A list from a list, an array or a tensor, without importing torch to find out which."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    if ids and isinstance(ids[0], list):
+        raise UsageError("decode takes the ids of one text; pick a row of the batch, for example ids[0]")
+    return [int(i) for i in ids]
