@@ -57,7 +57,9 @@ def named_taps(model: nn.Module) -> dict[str, Tap]:
 
 
 @contextlib.contextmanager
-def listening(model: nn.Module, pattern: str, listener: Callable[[str, torch.Tensor], torch.Tensor | None]) -> Iterator[list[str]]:
+def listening(
+    model: nn.Module, pattern: str, listener: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> Iterator[list[str]]:
     """Call `listener(name, tensor)` at every tap whose name matches the shell-style `pattern`, while the block lasts.
 
     Yields the names that matched. Listeners come off with the block, also when it fails.

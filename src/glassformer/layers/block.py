@@ -20,7 +20,9 @@ from glassformer.taps import Tap
 class Block(nn.Module):
     """One Transformer block, put together from the parts it is given. (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, attention_norm: nn.Module, attention: nn.Module, feedforward_norm: nn.Module, feedforward: nn.Module):
+    def __init__(
+        self, attention_norm: nn.Module, attention: nn.Module, feedforward_norm: nn.Module, feedforward: nn.Module
+    ):
         super().__init__()
         self.attention_norm, self.attention = attention_norm, attention
         self.feedforward_norm, self.feedforward = feedforward_norm, feedforward

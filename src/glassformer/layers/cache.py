@@ -51,7 +51,9 @@ class KVCache:
         """
         end = self.length + k_BKTD.shape[2]
         if end > self.capacity:
-            raise UsageError(f"the cache holds {self.capacity} positions and {end} are asked for; rewind it or make a larger one")
+            raise UsageError(
+                f"the cache holds {self.capacity} positions and {end} are asked for; rewind it or make a larger one"
+            )
         self.keys[layer, :, :, self.length : end] = k_BKTD
         self.values[layer, :, :, self.length : end] = v_BKTD
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]

@@ -1,7 +1,7 @@
 """Level 2: parts put together into models, and the one configuration they are built from."""
 
 from glassformer.models.config import FAMILIES, ModelConfig
-from glassformer.models.decoder import Decoder
+from glassformer.models.decoder import Decoder, positions_of
 from glassformer.models.sizes import SIZES, dial
 
-__all__ = ["FAMILIES", "SIZES", "Decoder", "ModelConfig", "dial"]
+__all__ = ["FAMILIES", "SIZES", "Decoder", "ModelConfig", "dial", "positions_of"]

@@ -1,6 +1,6 @@
 """The decoder: stem, blocks, head. Every GPT-like model in this house is this class with another configuration.
 
-    ids ──► embedding (+ position) ──► block ──► block ──► ... ──► final norm ──► head ──► logits
+ids ──► embedding (+ position) ──► block ──► block ──► ... ──► final norm ──► head ──► logits
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from glassformer.layers import (
     GatedFeedForward,
     KVCache,
     Pattern,
+    Positions,
 )
 from glassformer.modalities import TextStem
 from glassformer.models.config import ModelConfig
@@ -40,14 +41,11 @@ class Decoder(nn.Module):
         self.config = config
         self.pattern: Pattern = Causal()
         self.embedding = TextStem(vocab_size=config.vocab_size, n_embd=config.n_embd)
-        self.positions = POSITIONS[config.positions](
-            n_embd=config.n_embd, head_width=config.head_width, block_size=config.block_size, base=config.rotary_base
-        )
+        self.positions = positions_of(config)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
         self.final_norm = _norm(config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        if config.tied_head:
-            self.head.weight = self.embedding.token.weight
+        self.tie_head()
         self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
         self.init_weights()
         self.set_dropout(dropout)
@@ -100,6 +98,11 @@ class Decoder(nn.Module):
             if hasattr(module, "dropout"):
                 module.dropout = p
 
+    def tie_head(self) -> None:
+        """Let the head read with the same table that the embedding writes, where the configuration says so."""
+        if self.config.tied_head:
+            self.head.weight = self.embedding.token.weight
+
     def init_weights(self) -> None:
         """GPT-2's: normal with deviation 0.02, biases zero; the two matrices of each block that write into the
         residual stream by 1/sqrt(2 n_layer) less, so that the sum of all writes keeps its scale with depth."""
@@ -117,6 +120,13 @@ class Decoder(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.parameter_count():,} parameters"
+
+
+def positions_of(config: ModelConfig) -> Positions:
+    """The positions that a configuration names, with their tables computed."""
+    return POSITIONS[config.positions](
+        n_embd=config.n_embd, head_width=config.head_width, block_size=config.block_size, base=config.rotary_base
+    )
 
 
 def _norm(config: ModelConfig) -> nn.Module:

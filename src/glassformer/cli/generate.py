@@ -1,0 +1,137 @@
+"""`glassformer generate`: prompt in, text out, every token with the distribution behind it if you like."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from glassformer.generation import Piece
+
+
+def generate(
+    model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
+    prompt: str = typer.Option(None, "--prompt", "-p", help="What to go on from; - reads standard input."),
+    prompt_file: str = typer.Option(None, help="A file that holds the prompt."),
+    max_new_tokens: int = typer.Option(200, "--max-new-tokens", "-n", help="How many tokens at most."),
+    temperature: float = typer.Option(0.8, help="0 takes the most likely token; larger is wilder."),
+    top_k: int = typer.Option(0, help="Keep the k most likely tokens; 0 keeps all."),
+    top_p: float = typer.Option(1.0, help="Keep the fewest tokens whose probability reaches p."),
+    min_p: float = typer.Option(0.0, help="Keep tokens at least this fraction as likely as the best."),
+    repetition_penalty: float = typer.Option(1.0, help="Above 1, tokens that already came are less likely."),
+    seed: int = typer.Option(None, help="Same seed, same text; a new one each time when left out."),
+    stop: list[str] = typer.Option([], help="Stop before this text; may be given more than once."),
+    samples: int = typer.Option(1, help="How many texts."),
+    alternatives: int = typer.Option(0, help="Show so many of the most likely tokens beside each."),
+    window: str = typer.Option("half", help="Beyond block_size: half (fast) or exact (slides by one)."),
+    stream: bool = typer.Option(True, help="Print while it writes."),
+    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, each token with its probability."),
+) -> None:
+    """Write on from a prompt.
+
+    Examples:
+
+    glassformer generate runs/demo-1 --prompt "ROMEO:"
+
+    glassformer generate runs/demo-1 --prompt "To be" --temperature 0 -n 20 --alternatives 5
+
+    cat scene.txt | glassformer generate runs/demo-1 --prompt - --samples 3 --stop "JULIET:"
+    """
+    import random
+
+    from glassformer import generation, load
+    from glassformer.training import choose_device, set_threads
+
+    text = _prompt(prompt, prompt_file)
+    set_threads()
+    loaded, tokenizer = load(model, device=choose_device(device))
+    settings: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": random.SystemRandom().randrange(2**31) if seed is None else seed,
+        "stop": stop,
+        "alternatives": alternatives,
+        "window": window,
+    }
+    if not as_json and stream and samples == 1:
+        pieces = generation.stream(loaded, tokenizer, text, **settings)
+        _print_bars(pieces, text) if alternatives else _print_stream(pieces, text)
+        return
+    done = generation.generate(loaded, tokenizer, text, samples=samples, **settings)
+    if as_json:
+        import json
+
+        result = {"prompt": text, "settings": settings, "samples": [completion.to_dict() for completion in done]}
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for i, completion in enumerate(done):
+        if samples > 1:
+            typer.echo(f"{'' if i == 0 else chr(10)}--- sample {i + 1} of {samples} (seed {settings['seed'] + i})")
+        _print_bars(iter(completion.pieces), text) if alternatives else typer.echo(text + completion.text)
+
+
+def _prompt(prompt: str | None, prompt_file: str | None) -> str:
+    from glassformer.errors import UsageError
+
+    if prompt is not None and prompt_file is not None:
+        raise UsageError("--prompt and --prompt-file were both given; use one")
+    if prompt_file is None:
+        return sys.stdin.read() if prompt == "-" else prompt or ""
+    try:
+        with open(prompt_file, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{prompt_file}: cannot read the prompt: {reason}") from None
+
+
+def _print_stream(pieces: Any, prompt: str) -> None:
+    sys.stdout.write(prompt)
+    for piece in pieces:
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _print_bars(pieces: Any, prompt: str) -> None:
+    """One line a token: what was taken, then the model's most likely tokens as bars."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(prompt, style="dim"))
+    for piece in pieces:
+        console.print(_bar_line(piece, console.width), no_wrap=True, overflow="crop")
+
+
+def _bar_line(piece: Piece, width: int) -> Any:
+    from rich.text import Text
+
+    line = Text()
+    line.append(f"{_shown(piece.token_text, 10):<10}", style="bold yellow")
+    line.append(f"{piece.probability:>6.1%} │", style="dim")
+    room = max(12, (width - 18) // max(1, len(piece.alternatives)))
+    for other in piece.alternatives:
+        label = f" {_shown(other.text, 8)} {other.probability:.0%} "
+        bar = _bar(other.probability, max(1, room - len(label)))
+        taken = other.token == piece.token
+        line.append(label, style="bold yellow" if taken else "")
+        line.append(f"{bar:<{max(1, room - len(label))}}", style="yellow" if taken else "blue")
+    return line
+
+
+def _shown(token: str, width: int) -> str:
+    return token if len(token) <= width else token[: width - 1] + "…"
+
+
+def _bar(fraction: float, width: int) -> str:
+    """A bar in eighths of a character."""
+    full, rest = divmod(round(fraction * width * 8), 8)
+    return "█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")

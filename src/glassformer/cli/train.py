@@ -1,0 +1,136 @@
+"""`glassformer demo`, `train`, `resume`, `evaluate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from glassformer.recipes import Run
+
+AS_JSON = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
+QUIET = typer.Option(False, "--quiet", "-q", help="No display while it trains.")
+
+
+def train(
+    recipe_and_overrides: list[str] = typer.Argument(
+        None, metavar="[RECIPE] [SECTION.KEY=VALUE]...", help="A recipe (name or path) and settings laid over it."
+    ),
+    data: str = typer.Option(
+        None, help="Text to train on: a corpus, a file, a folder, - for standard input, owner/name."
+    ),
+    out: str = typer.Option(None, help="The run folder; default runs/<recipe>-<n>."),
+    seed: int = typer.Option(None, help="Same seed, same device, same result."),
+    device: str = typer.Option(None, help="auto, cpu or cuda."),
+    as_json: bool = AS_JSON,
+    quiet: bool = QUIET,
+) -> None:
+    """Train a Transformer.
+
+    Without a recipe, sizes follow from the text and this machine, and are printed with the reason.
+
+    Examples:
+
+    glassformer train --data my.txt
+
+    glassformer train shakespeare-char model.n_layer=4 training.steps=500
+
+    glassformer train shakespeare-bpe --data book.txt --out runs/book --seed 7
+    """
+    from glassformer import recipes
+
+    words = recipe_and_overrides or []
+    recipe = words[0] if words and "=" not in words[0] else None
+    if recipe is None and data is None and not any(word.startswith("data.source=") for word in words):
+        raise typer.BadParameter("name a recipe (glassformer recipes list) or give your text with --data FILE")
+    run = recipes.train(
+        recipe, words[1:] if recipe else words, data=data, out=out, seed=seed, device=device, **_watch(quiet)
+    )
+    _tell_result(run, as_json)
+
+
+def resume(
+    run: str = typer.Argument(help="The run folder."),
+    as_json: bool = AS_JSON,
+    quiet: bool = QUIET,
+) -> None:
+    """Go on with a run that was stopped, exactly as if it had not been.
+
+    Example: glassformer resume runs/shakespeare-fast-1
+    """
+    from glassformer import recipes
+
+    _tell_result(recipes.resume(run, **_watch(quiet)), as_json)
+
+
+def demo(out: str = typer.Option(None, help="The run folder; default runs/demo-<n>.")) -> None:
+    """Shakespeare in about a minute: train a small GPT on his text, then read what it writes.
+
+    Example: glassformer demo
+    """
+    from glassformer import recipes
+    from glassformer.generation import generate
+    from glassformer.interchange import load
+    from glassformer.training import RunFolder
+
+    path = out or str(RunFolder.next_free("runs", "demo"))
+    run = recipes.train("shakespeare-fast", out=path, **_watch(False))
+    model, tokenizer = load(run.path)
+    text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
+    typer.echo(f"\n{text}\n")
+    typer.echo(
+        f"validation loss {run.loss.loss:.4f} (a blind guess: 4.1744, the bigram table: 2.45) after {run.seconds:.0f} s of training"
+    )
+    typer.echo(f"the run lies in {run.path}; its model/ folder loads in transformers\n")
+    typer.echo("try next:")
+    typer.echo(f'  glassformer generate {run.path} --prompt "ROMEO:"')
+    typer.echo(f'  glassformer generate {run.path} --prompt "To be, or not" --max-new-tokens 20 --alternatives 5')
+    typer.echo("  glassformer train --data my.txt")
+
+
+def evaluate(
+    run: str = typer.Argument(help="A run folder, a checkpoint or a model folder."),
+    data: str = typer.Option(None, help="Other text than the run's own."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Loss, perplexity and bits per byte on the whole validation split, with the number of targets and a 95 % interval.
+
+    Example: glassformer evaluate runs/shakespeare-fast-1
+    """
+    import json
+
+    from glassformer.recipes import evaluate as evaluate_run
+
+    estimate = evaluate_run(run, data=data)
+    if as_json:
+        typer.echo(json.dumps(estimate.to_dict(), indent=2))
+        return
+    typer.echo(
+        f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
+    )
+    typer.echo(f"perplexity     {estimate.perplexity:.3f}")
+    typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
+
+
+def _watch(quiet: bool) -> dict[str, Any]:
+    """The display, and where one-line notes go: standard error, so that standard output holds results alone."""
+    if quiet:
+        return {}
+    from glassformer.training.display import display_for
+
+    return {"listeners": [display_for()], "tell": lambda line: typer.echo(line, err=True)}
+
+
+def _tell_result(run: Run, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(run.to_dict(), indent=2))
+        return
+    typer.echo(
+        f"validation loss {run.loss.loss:.4f} +- {run.loss.interval:.4f}, {run.loss.bits_per_byte:.4f} bits per byte, "
+        f"perplexity {run.loss.perplexity:.3f} ({run.loss.n:,} targets; best at step {run.best_step})"
+    )
+    typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
+    typer.echo(f'write with it: glassformer generate {run.path} --prompt "..."')

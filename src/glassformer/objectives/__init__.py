@@ -1,0 +1,7 @@
+"""Level 4: what is asked of a model. An objective turns a batch into a sum of losses and the count behind it."""
+
+from glassformer.objectives.next_token import NextToken
+
+OBJECTIVES = {"next_token": NextToken}
+
+__all__ = ["OBJECTIVES", "NextToken"]

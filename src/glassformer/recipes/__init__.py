@@ -1,0 +1,9 @@
+"""Level 6: recipes. A recipe is a TOML file that names the parts; this room reads it and puts them together.
+
+It is the only place that knows everybody.
+"""
+
+from glassformer.recipes.assemble import Run, evaluate, resume, train
+from glassformer.recipes.schema import Recipe, builtin_recipes, read_recipe
+
+__all__ = ["Recipe", "Run", "builtin_recipes", "evaluate", "read_recipe", "resume", "train"]

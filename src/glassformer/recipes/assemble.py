@@ -1,0 +1,345 @@
+"""Put a recipe's parts together and run it; take a run folder apart again and go on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from glassformer import __version__
+from glassformer.data import TokenBatches, TokenStore, describe, fixed_batches, read_documents, windows
+from glassformer.data.prepare import prepare
+from glassformer.data.readers import keep_source
+from glassformer.errors import RunError, UsageError, did_you_mean
+from glassformer.evaluation import LossEstimate, evaluate_loss
+from glassformer.files import write_json
+from glassformer.generation import generate
+from glassformer.interchange import load, load_model
+from glassformer.models import Decoder
+from glassformer.objectives import OBJECTIVES
+from glassformer.recipes import derive
+from glassformer.recipes.schema import SECTIONS, Recipe, read_recipe, tomllib
+from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.training import (
+    Listener,
+    RunFolder,
+    Schedule,
+    Trainer,
+    TrainingSettings,
+    build_optimizer,
+    choose_device,
+    choose_precision,
+    latest_checkpoint,
+    load_checkpoint,
+    set_threads,
+)
+
+EVAL_WINDOW = 256  # evaluation reads the split in consecutive windows of at most this, every target once
+EVAL_TOKENS = 16_384  # that go through the model at once
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run came to. `loss` is that of `model/` (the best weights) on the whole validation split."""
+
+    path: Path
+    loss: LossEstimate
+    best_step: int
+    steps: int
+    tokens: int
+    seconds: float
+    parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        loss = {f"val_{key}" if key in ("loss", "bits_per_byte") else key: v for key, v in self.loss.to_dict().items()}
+        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "path")}
+        return {"run": str(self.path), **loss, **rest}
+
+
+def train(
+    recipe: str | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    data: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    listeners: Sequence[Listener] = (),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Train by a recipe (built in, or a path; None: sizes follow from the text and the machine).
+
+    Args:
+        overrides: `section.key=value`, laid over the recipe. data, seed, device: short for three of them.
+        out: the run folder; default `runs/<recipe>-<n>`. tell: is given one line for each thing worth knowing.
+
+    Raises:
+        UsageError: the recipe or an override is wrong. DataError: the text is. RunError: `out` holds a run.
+        Interrupted, DivergenceError: see `Trainer.train`.
+    """
+    overrides = list(overrides)
+    asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
+    r = read_recipe(recipe, overrides)
+    r.data.source = keep_source(data or r.data.source)
+    r.training.seed = r.training.seed if seed is None else seed
+    r.training.device = device or r.training.device
+    if recipe is None:
+        r.name = "stdin" if data == "-" else Path(r.data.source).stem
+    path = Path(out) if out is not None else RunFolder.next_free("runs", r.name)
+    RunFolder.check_free(path)
+    machine = _machine(r)
+    tokenizer, choices = _tokenizer(r)
+    store = _store(r, tokenizer)
+    if recipe is None:
+        gflops = derive.measure_gflops(machine["device"])
+        choices += derive.size_choices(r, len(store.split("train")), tokenizer.vocab_size, gflops)
+    derive.fill_training(r.training)
+    config = derive.model_config(r.model, tokenizer.vocab_size)
+    for choice in choices:
+        tell(str(choice))
+    torch.manual_seed(r.training.seed)
+    model = Decoder(config, dropout=r.training.dropout).to(machine["device"])
+    tell(
+        f"{config.family} decoder, {model.parameter_count():,} parameters: {config.n_layer} layers, {config.n_head} heads, "
+        f"{config.n_embd} wide, {config.block_size} tokens of context, {tokenizer.vocab_size:,} logits"
+    )
+    trainer = _trainer(r, model, tokenizer, store, machine, path, tuple(listeners))
+    derived = {"model": config.model_dump(), "choices": [str(choice) for choice in choices], "store": store.meta["key"]}
+    RunFolder.create(path, _recipe_text(r, asked=asked, derived=derived, machine=machine))
+    return _go(trainer, store)
+
+
+def resume(
+    path: str | os.PathLike[str], *, listeners: Sequence[Listener] = (), tell: Callable[[str], None] = lambda line: None
+) -> Run:
+    """Go on with a run from its newest whole checkpoint, exactly as if it had never stopped.
+
+    What the machine decided (precision, compilation, threads) is read from `recipe.toml` and not decided again.
+
+    Raises:
+        RunError: there is no run, no whole checkpoint, the run is finished, or its text has changed.
+    """
+    run = RunFolder.open(path)
+    r, rest = _read_recipe_text(run)
+    folder, complaints = latest_checkpoint(run)
+    for complaint in complaints:
+        tell(f"damaged, passed over: {complaint}")
+    machine = rest["machine"]
+    choose_device(machine["device"])
+    torch.set_num_threads(machine["threads"])
+    tokenizer = load_tokenizer(folder / "model")
+    store = _store(r, tokenizer)
+    if store.meta["key"] != rest["derived"]["store"]:
+        raise RunError(f"{run.path}: the text {r.data.source} has changed since; put it back, or train anew")
+    model = Decoder(load_model(folder / "model").config, dropout=r.training.dropout).to(machine["device"])
+    trainer = _trainer(r, model, tokenizer, store, machine, run.path, tuple(listeners))
+    state = load_checkpoint(folder, model, trainer.optimizer)
+    if state["step"] >= trainer.settings.steps:
+        raise RunError(
+            f"{run.path} is finished ({state['step']} steps); write with it: glassformer generate {run.path}"
+        )
+    trainer.restore(state)
+    tell(f"going on after step {trainer.step} of {trainer.settings.steps}")
+    return _go(trainer, store)
+
+
+def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEstimate:
+    """Loss of a run, a checkpoint or a model folder on a whole validation split (default: the run's own text).
+
+    Raises:
+        ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
+    """
+    set_threads()
+    model, tokenizer = load(path)
+    recipes = [folder / "recipe.toml" for folder in (Path(path), *Path(path).resolve().parents[:2])]
+    r = next((_read_recipe_text(RunFolder(recipe.parent))[0] for recipe in recipes if recipe.is_file()), None)
+    if r is None:
+        if data is None:
+            raise UsageError(f"{path} belongs to no run; name a text with --data")
+        r = Recipe()
+    r.data.source = data or r.data.source
+    batches, bytes_per_token = _whole(model, _store(r, tokenizer))
+    return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
+
+
+def _go(trainer: Trainer, store: TokenStore) -> Run:
+    trainer.train()
+    best, run = trainer.best, trainer.run
+    assert best is not None  # the last step always evaluates
+    if trainer.settings.whole_split:
+        estimate = LossEstimate(**best["estimate"])
+    else:
+        batches, bytes_per_token = _whole(trainer.model, store)
+        estimate = evaluate_loss(
+            load_model(run.model, device=str(trainer.device)), batches, bytes_per_token=bytes_per_token
+        )
+    result = Run(
+        run.path,
+        estimate,
+        best["step"],
+        trainer.step,
+        trainer.tokens,
+        round(trainer.seconds, 3),
+        trainer.model.parameter_count(),
+    )
+    write_json(run.path / "summary.json", result.to_dict())
+    return result
+
+
+def _trainer(
+    r: Recipe,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    machine: dict[str, Any],
+    path: Path,
+    listeners: tuple[Listener, ...],
+) -> Trainer:
+    t, config = r.training, model.config
+    assert t.steps and t.batch_size and t.micro_batch_size and t.learning_rate and t.warmup_steps is not None
+    batches = TokenBatches(
+        store.split("train"), block_size=config.block_size, batch_size=t.micro_batch_size, seed=t.seed
+    )
+    held_out = store.split("validation")
+    fixed = (
+        list(
+            fixed_batches(
+                held_out, block_size=config.block_size, batch_size=t.batch_size, n=t.eval_batches, seed=t.seed
+            )
+        )
+        if t.eval_batches
+        else None
+    )
+
+    def evaluate() -> LossEstimate:
+        if fixed:
+            return evaluate_loss(model, fixed, bytes_per_token=held_out.bytes / len(held_out))
+        batches, bytes_per_token = _whole(model, store)
+        return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
+
+    def sample() -> str:
+        settings = {"max_new_tokens": t.sample_tokens, "temperature": 0.8, "seed": t.seed + trainer.step}
+        model.eval()
+        text = generate(model, tokenizer, t.sample_prompt, **settings)[0].text
+        model.train()
+        return t.sample_prompt + text
+
+    trainer = Trainer(
+        model=model,
+        tokenizer=tokenizer,
+        objective=OBJECTIVES[r.objective.kind](),
+        batches=batches,
+        optimizer=build_optimizer(
+            t.optimizer,
+            model,
+            learning_rate=t.learning_rate,
+            matrix_learning_rate=t.matrix_learning_rate,
+            betas=(t.beta1, t.beta2),
+            weight_decay=t.weight_decay,
+        ),
+        schedule=Schedule(t.schedule, t.steps, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction),
+        settings=TrainingSettings(
+            steps=t.steps,
+            accumulation=t.batch_size // t.micro_batch_size,
+            grad_clip=t.grad_clip,
+            eval_every=t.eval_every or 0,
+            sample_every=t.sample_every or 0,
+            checkpoint_every=t.checkpoint_every or 0,
+            keep_checkpoints=t.keep_checkpoints,
+            precision=machine["precision"],
+            whole_split=fixed is None,
+        ),
+        run=RunFolder(path),
+        evaluate=evaluate,
+        sample=sample,
+        forward=torch.compile(model, dynamic=False) if machine["compile"] else None,
+        listeners=listeners,
+    )
+    return trainer
+
+
+def _whole(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tensor, torch.Tensor]], float]:
+    """The whole validation split in windows, and its bytes per token."""
+    held_out = store.split("validation")
+    T = min(model.config.block_size, EVAL_WINDOW)
+    return windows(held_out, block_size=T, batch_size=max(1, EVAL_TOKENS // T)), held_out.bytes / len(held_out)
+
+
+def _machine(r: Recipe) -> dict[str, Any]:
+    """What is detected here, once."""
+    device = choose_device(r.training.device)
+    threads = set_threads()
+    precision = choose_precision(r.training.precision, device)
+    compiled = r.training.compile == "on" or (r.training.compile == "auto" and device.startswith("cuda"))
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = True
+    return {
+        "device": device,
+        "threads": threads,
+        "precision": precision,
+        "compile": compiled,
+        "torch": torch.__version__,
+        "glassformer": __version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def _tokenizer(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
+    """Load the tokenizer that is named, or make it from the text."""
+    t, choices = r.tokenizer, []
+    if t.path is not None and t.kind is None:
+        return load_tokenizer(t.path), []
+    if t.kind is None or (t.kind == "bpe" and t.vocab_size is None):
+        info = describe(r.data.source, text_field=r.data.text_field)
+        if t.kind is None:
+            alphabet: set[str] = set()
+            if info.bytes < 5_000_000:
+                pieces = read_documents(r.data.source, text_field=r.data.text_field)
+                alphabet = set().union(*(set(piece.text) for piece in pieces))
+            choices.append(derive.tokenizer_choice(info.bytes, len(alphabet)))
+            t.kind = choices[-1].value
+        if t.kind == "bpe" and t.vocab_size is None:
+            choices.append(derive.vocab_size_choice(info.bytes))
+            t.vocab_size = choices[-1].value
+    if t.kind not in TOKENIZERS:
+        raise UsageError(f"tokenizer.kind={t.kind!r} is unknown; {did_you_mean(str(t.kind), TOKENIZERS)}")
+    texts = (piece.text for piece in read_documents(r.data.source, text_field=r.data.text_field))
+    return TOKENIZERS[t.kind](texts, vocab_size=t.vocab_size, path=t.path), choices
+
+
+def _store(r: Recipe, tokenizer: Tokenizer) -> TokenStore:
+    return prepare(
+        r.data.source,
+        tokenizer,
+        validation_fraction=r.data.validation_fraction,
+        text_field=r.data.text_field,
+        max_tokens=r.data.max_tokens,
+    )
+
+
+def _recipe_text(r: Recipe, **rest: Any) -> str:
+    """recipe.toml: the recipe with every value in it, then what was asked, derived and decided."""
+    return tomli_w.dumps(_without_none({**r.model_dump(), **rest}))
+
+
+def _read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
+    try:
+        data = tomllib.loads(run.recipe.read_text(encoding="utf-8"))
+        rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
+        return Recipe.model_validate(data), {"machine": rest["machine"], "derived": rest["derived"]}
+    except (ValueError, KeyError) as error:
+        line = str(error).splitlines()[0]
+        raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leave such keys out."""
+    if isinstance(value, dict):
+        return {key: _without_none(v) for key, v in value.items() if v is not None}
+    return value

@@ -1,0 +1,143 @@
+"""What nobody set: the shape from the dial, and everything from the amount of text and the machine.
+
+Each rule gives its reason; the reasons are printed and kept in `recipe.toml`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from glassformer.errors import UsageError, did_you_mean
+from glassformer.models import SIZES, ModelConfig, dial
+from glassformer.recipes.schema import ModelSection, Recipe, TrainingSection
+
+MINUTES = 5.0  # what a run with no recipe may take
+UTILISATION = 0.4  # of the measured product speed; the rest goes into small operations
+PASSES = 20  # how often a text may be read before more reading only learns it by heart
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One derived value and why."""
+
+    key: str
+    value: Any
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value}  ({self.why})"
+
+
+def model_config(section: ModelSection, vocab_size: int) -> ModelConfig:
+    """The full configuration: what is set stands; `size` fills in, then the dial `n_layer`, then the family."""
+    given = {key: value for key, value in section.model_dump(exclude={"size"}).items() if value is not None}
+    base: dict[str, Any] = {"family": "classic", "block_size": 256}
+    if section.size is not None:
+        if section.size not in SIZES:
+            raise UsageError(f"model.size={section.size!r} is unknown; {did_you_mean(section.size, SIZES)}")
+        base |= SIZES[section.size]
+    elif n_layer := given.get("n_layer"):
+        derived = dial(n_layer)
+        if "n_embd" in given and "n_head" not in given:
+            derived["n_head"] = max(1, given["n_embd"] // 64)
+        base |= derived
+    else:
+        base |= dial(6)
+    return ModelConfig.make(**{**base, **given, "vocab_size": vocab_size})
+
+
+def tokenizer_choice(n_bytes: int, n_characters: int | None) -> Choice:
+    """Characters while the alphabet is small and the text too; else byte-level BPE, growing with the text."""
+    if n_bytes < 5_000_000 and (n_characters or 0) <= 256:
+        return Choice("tokenizer.kind", "characters", f"{n_characters} different characters in {_mb(n_bytes)} of text")
+    return Choice("tokenizer.kind", "bpe", f"{_mb(n_bytes)} of text, more than characters are good for")
+
+
+def vocab_size_choice(n_bytes: int) -> Choice:
+    """A power of two between 512 and 32768: about the square root of the bytes, so that tokens are seen often."""
+    size = 2 ** round(math.log2(max(512.0, min(32_768.0, math.sqrt(n_bytes)))))
+    return Choice("tokenizer.vocab_size", size, f"a power of two near the square root of {n_bytes:,} bytes")
+
+
+def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: float) -> list[Choice]:
+    """Sizes for a run with no recipe: what fits into a few minutes here and does not outgrow the text."""
+    m, t = recipe.model, recipe.training
+    choices: list[Choice] = []
+
+    def choose(section: Any, name: str, value: Any, why: str) -> Any:
+        if getattr(section, name) is None:
+            setattr(section, name, value)
+            prefix = "model" if section is m else "training"
+            choices.append(Choice(f"{prefix}.{name}", value, why))
+        return getattr(section, name)
+
+    budget = MINUTES * 60 * gflops * 1e9 * UTILISATION  # floating-point operations
+    why_budget = f"{MINUTES:g} minutes at {gflops:.0f} GFLOP/s measured here"
+    choose(m, "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
+    longest = max(2, train_tokens // 20)
+    block = choose(
+        m, "block_size", min(128, 2 ** int(math.log2(longest))), f"context, for {train_tokens:,} tokens of text"
+    )
+    if m.size is None:
+        # 6 N D operations for N parameters and D tokens; 20 tokens a parameter suits both (Hoffmann et al. 2022)
+        n_wanted = min(math.sqrt(budget / 120), train_tokens * PASSES / 20)
+        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= n_wanted), 1)
+        choose(
+            m, "n_layer", max(2, depth), f"about {n_wanted / 1e6:.2g} M parameters: {why_budget}, 20 tokens a parameter"
+        )
+        if depth == 1 and m.n_embd is None:
+            choose(m, "n_embd", 64, "little text")
+            choose(m, "n_head", 2, "heads of 32")
+    batch = choose(t, "batch_size", max(1, 2048 // block), "about 2,048 tokens a step")
+    n = model_config(m, vocab_size).parameter_count()
+    tokens = min(budget / (6 * n), train_tokens * PASSES)
+    reason = why_budget if budget / (6 * n) < train_tokens * PASSES else f"{PASSES} passes over the text"
+    choose(t, "steps", max(20, round(tokens / (batch * block))), f"{tokens / 1e6:.2g} M tokens: {reason}")
+    if "optimizer" not in t.model_fields_set:
+        t.optimizer, t.schedule, t.final_lr_fraction = "muon", "wsd", 0.05
+        choices.append(Choice("training.optimizer", "muon", "needs about half the steps of AdamW"))
+    return choices
+
+
+def fill_training(t: TrainingSection) -> None:
+    """The small numbers of a recipe that follow from the number of steps."""
+    if t.steps is None:
+        t.steps = 1000
+    if t.batch_size is None:
+        t.batch_size = 32
+    if t.learning_rate is None:
+        t.learning_rate = 3e-3 if t.optimizer == "muon" else 1e-3
+    if t.warmup_steps is None:
+        t.warmup_steps = min(100, t.steps // 20)
+    if t.eval_every is None:
+        t.eval_every = max(1, t.steps // 10)
+    if t.checkpoint_every is None:
+        t.checkpoint_every = t.eval_every
+    if t.sample_every is None:
+        t.sample_every = t.eval_every
+    if t.micro_batch_size is None:
+        t.micro_batch_size = t.batch_size
+    if t.batch_size % t.micro_batch_size:
+        raise UsageError(
+            f"training.batch_size={t.batch_size} is not divisible by training.micro_batch_size={t.micro_batch_size}"
+        )
+
+
+def measure_gflops(device: str) -> float:
+    """Speed of a plain fp32 matrix product on this machine, in GFLOP/s; takes about a tenth of a second."""
+    import torch
+
+    a = torch.randn(512, 512, device=device)
+    times = []
+    for _ in range(9):
+        started = time.perf_counter()
+        (a @ a)[0, 0].item()
+        times.append(time.perf_counter() - started)
+    return 2 * 512**3 / sorted(times)[len(times) // 2] / 1e9
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:.1f} kB"

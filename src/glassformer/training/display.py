@@ -1,0 +1,175 @@
+"""Watching a run: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any, TextIO
+
+from glassformer.training.loop import Listener, Trainer
+
+REFRESH_SECONDS = 0.25  # drawing costs a few milliseconds; the model should have the rest
+SMOOTHING = 0.95
+
+
+def display_for(stream: TextIO | None = None) -> Listener:
+    """A live panel when the stream (default: standard error) is a terminal, else plain lines."""
+    stream = stream or sys.stderr
+    return LivePanel(stream) if stream.isatty() else PlainLines(stream)
+
+
+class _Watcher(Listener):
+    """What both displays need to know."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.losses: list[tuple[int, float]] = []  # (step, smoothed)
+        self.validation: list[tuple[int, float]] = []
+        self.record: dict[str, Any] = {}
+        self._weighted = self._weight = 0.0
+
+    def on_start(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.first_step, self.started = trainer.step, time.perf_counter()
+        self.n_tokens = trainer.model.config.vocab_size
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        self.record = record
+        self._weighted = SMOOTHING * self._weighted + (1 - SMOOTHING) * record["loss"]
+        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        self.losses.append((record["step"], self.smoothed))
+        if "val_loss" in record:
+            self.validation.append((record["step"], record["val_loss"]))
+
+    @property
+    def smoothed(self) -> float:
+        """Exponential average of the training loss, corrected for its start."""
+        return self._weighted / self._weight if self._weight else math.nan
+
+    @property
+    def seconds_left(self) -> float:
+        done = self.record["step"] - self.first_step
+        return (time.perf_counter() - self.started) / max(1, done) * (self.trainer.settings.steps - self.record["step"])
+
+
+class PlainLines(_Watcher):
+    """One line an evaluation, and about twenty a run."""
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        super().on_step(record)
+        steps = self.trainer.settings.steps
+        if "val_loss" in record or record["step"] == self.first_step + 1 or record["step"] % max(1, steps // 20) == 0:
+            validation = f"  validation {record['val_loss']:.4f}" if "val_loss" in record else ""
+            print(
+                f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  smoothed {self.smoothed:.4f}"
+                f"{validation}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
+                f"{record['tokens_per_second']:,} tokens/s  {clock(self.seconds_left)} left",
+                file=self.stream,
+                flush=True,
+            )
+
+    def on_sample(self, step: int, text: str) -> None:
+        print(f"--- the model writes, after step {step}:\n{text}\n---", file=self.stream, flush=True)
+
+
+class LivePanel(_Watcher):
+    """Numbers, curve and the latest sample, redrawn in place."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__(stream)
+        self.sample: tuple[int, str] | None = None
+        self.drawn = 0.0
+
+    def on_start(self, trainer: Trainer) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().on_start(trainer)
+        self.live = Live(console=Console(file=self.stream), auto_refresh=False, vertical_overflow="crop")
+        self.live.start()
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        super().on_step(record)
+        if time.perf_counter() - self.drawn > REFRESH_SECONDS or "val_loss" in record:
+            self._draw()
+
+    def on_sample(self, step: int, text: str) -> None:
+        self.sample = (step, text)
+        self._draw()
+
+    def on_end(self) -> None:
+        if self.record:
+            self._draw()
+        self.live.stop()
+
+    def _draw(self) -> None:
+        self.live.update(self._panel(), refresh=True)
+        self.drawn = time.perf_counter()
+
+    def _panel(self) -> Any:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        r, steps = self.record, self.trainer.settings.steps
+        width = max(40, min(100, self.live.console.width))
+        numbers = Table.grid(padding=(0, 2), expand=True)
+        best = min((v for _, v in self.validation), default=None)
+        last = self.validation[-1][1] if self.validation else None
+        for label, value in (
+            ("step", f"{r['step']:,} / {steps:,}"),
+            ("loss", f"{r['loss']:.4f}"),
+            ("smoothed", f"{self.smoothed:.4f}"),
+            ("validation", f"{last:.4f}" if last is not None else "–"),
+            ("best", f"{best:.4f}" if best is not None else "–"),
+        ):
+            numbers.add_column(justify="left", header=label)
+            numbers.columns[-1]._cells = [Text(label, style="dim"), Text(value, style="bold")]
+        more = Text(
+            f"learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}   "
+            f"{r['tokens_per_second']:,} tokens/s   {clock(self.seconds_left)} left",
+            style="dim",
+        )
+        parts: list[Any] = [ProgressBar(total=steps, completed=r["step"], width=width - 4), numbers, more, Text()]
+        top = math.log(self.n_tokens)
+        parts += [Text(line, style="cyan") for line in chart([loss for _, loss in self.losses], width - 14, 6, top=top)]
+        if self.sample is not None:
+            step, text = self.sample
+            lines = [line[: width - 6] for line in text.strip("\n").splitlines()][:8]
+            parts += [
+                Text(),
+                Text(f"it writes, after step {step}:", style="dim"),
+                *(Text("  " + line) for line in lines),
+            ]
+        return Panel(Group(*parts), title=f"training {self.trainer.run.path}", width=width, border_style="blue")
+
+
+def chart(values: list[float], width: int, height: int, *, top: float) -> list[str]:
+    """A curve of blocks, `height` lines of at most `width` columns, from `top` (a blind guess) down to the lowest value.
+
+    >>> for line in chart([4.0, 3.0, 2.0], 3, 2, top=4.0): print(line)
+     4.00 ┤█▄
+     2.00 ┤██▁
+    """
+    if not values:
+        return []
+    columns = [values[int(i * len(values) / width)] for i in range(width)] if len(values) > width else values
+    low, high = min(columns), max(top, 1e-9)
+    span = max(high - low, 1e-9)
+    eighths = [max(1, min(8 * height, round((v - low) / span * 8 * height))) for v in columns]
+    lines = []
+    for row in range(height - 1, -1, -1):
+        cells = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, e - 8 * row))] for e in eighths)
+        label = f"{low + span * (row / max(1, height - 1)):5.2f} ┤"
+        lines.append((label + cells).rstrip())
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, `2:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,67 @@
+"""Which device, and whether half-width numbers (bfloat16) are quick there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+
+from glassformer.errors import DeviceError, UsageError
+
+
+def choose_device(asked: str) -> str:
+    """`auto` takes CUDA when there is one. Also `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        DeviceError: CUDA was asked for and this machine, or this build of PyTorch, has none.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = asked.split(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"device={asked!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+            raise DeviceError(
+                f"device={asked} was asked for, but {why}; use --device cpu, or install a CUDA build of PyTorch"
+            )
+        index = asked.partition(":")[2]
+        if index and int(index) >= torch.cuda.device_count():
+            raise DeviceError(f"device={asked} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
+    return asked
+
+
+def choose_precision(asked: str, device: str) -> str:
+    """`auto` takes bf16 where the processor multiplies it natively, else fp32: detected, never assumed. On a processor
+    without such instructions bf16 products are emulated, up to a hundred times slower than fp32."""
+    if asked not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"training.precision={asked!r} is unknown; use auto, fp32 or bf16")
+    if asked != "auto":
+        return asked
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if _cpu_multiplies_bf16() else "fp32"
+
+
+def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
+    """Matrix products in bf16 and everything delicate in fp32, or a context that does nothing."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device_type=device.split(":")[0], dtype=torch.bfloat16)
+
+
+def set_threads() -> int:
+    """One thread a core that this process may use; `OMP_NUM_THREADS` stands over it. Returns the number in force."""
+    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch.get_num_threads()
+
+
+def _cpu_multiplies_bf16() -> bool:
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    if any(check() for check in checks if check):
+        return True
+    return hasattr(torch.cpu, "_is_arm_bf16_supported") and bool(torch.cpu._is_arm_bf16_supported())

@@ -1,0 +1,110 @@
+"""The run folder: everything about one training run, in files that other software reads too.
+
+runs/NAME/
+  recipe.toml       all that was asked, all that was derived, and what this machine decided
+  metrics.jsonl     one line a step, append-only
+  samples.jsonl     what the model wrote along the way
+  model/            the best so far: a Hugging Face model folder
+  checkpoints/      step-000500/ ...: what `glassformer resume` goes on from
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import RunError, did_you_mean
+from glassformer.files import disk_errors, write_text
+
+
+class RunFolder:
+    """A run folder by its path. `create` makes a new one and never overwrites, `open` takes an existing one."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.toml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.model = self.path / "model"
+        self.checkpoints = self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], recipe_text: str) -> RunFolder:
+        """A new run.
+
+        Raises:
+            RunError: the folder already holds a run, or other files.
+            GlassformerError: it cannot be written.
+        """
+        cls.check_free(path)
+        run = cls(path)
+        write_text(run.recipe, recipe_text)
+        return run
+
+    @staticmethod
+    def check_free(path: str | os.PathLike[str]) -> None:
+        """Refuse a folder that holds a run or anything else, and one that cannot be written, before any work is done."""
+        run = RunFolder(path)
+        with disk_errors(run.path):
+            if run.recipe.exists():
+                raise RunError(
+                    f"{run.path} already holds a run; go on with it: glassformer resume {run.path}, "
+                    "or choose another folder with --out"
+                )
+            if run.path.is_dir() and any(run.path.iterdir()):
+                raise RunError(f"{run.path} is not empty and holds no run; choose another folder with --out")
+            existing = next(folder for folder in (run.path.absolute(), *run.path.absolute().parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=existing):
+                pass  # writable, and nothing is left there if a later check fails
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            RunError: there is none.
+        """
+        run = cls(path)
+        if not run.recipe.is_file():
+            beside = [entry.parent.name for entry in run.path.parent.glob("*/recipe.toml")]
+            hint = did_you_mean(run.path.name, beside) if beside else "start one with: glassformer train"
+            raise RunError(f"{run.path} holds no run (no recipe.toml); {hint}")
+        return run
+
+    @staticmethod
+    def next_free(base: str | os.PathLike[str], name: str) -> Path:
+        """`base/name-1`, or the first number that is not taken."""
+        n = 1
+        while (Path(base) / f"{name}-{n}").exists():
+            n += 1
+        return Path(base) / f"{name}-{n}"
+
+    def append(self, file: Path, record: dict[str, Any]) -> None:
+        """Add one JSON line; it is on its way to the disk before this returns."""
+        with disk_errors(file), open(file, "a", encoding="utf-8", newline="\n") as out:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the append-only files: where a checkpoint stands in them."""
+        files = (self.metrics, self.samples)
+        return {file.name: file.stat().st_size if file.exists() else 0 for file in files}
+
+    def cut(self, sizes: dict[str, int]) -> None:
+        """Cut the append-only files back to a checkpoint, so that no step stands there twice after a resume."""
+        for name, size in sizes.items():
+            file = self.path / name
+            if file.exists() and file.stat().st_size > size:
+                os.truncate(file, size)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl; a half-written last one (a crash) is left out."""
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
