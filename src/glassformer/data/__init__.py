@@ -25,6 +25,7 @@ _HOMES = {
     "TokenStoreWriter": "token_writer",
     "TokenView": "token_store",
     "describe": "prepare",
+    "tokenizer_for": "vocabulary",
     "fixed_batches": "batches",
     "open_source": "readers",
     "read_documents": "readers",

@@ -77,6 +77,8 @@ def prepare(
     bar = Progress(f"preparing {text.name}", plan.bytes, enabled=progress)
     try:
         with bar, TokenStoreWriter(folder, tokenizer, key=key, **about) as writer:
+            if hasattr(tokenizer, "save"):
+                tokenizer.save(writer.place / "tokenizer")  # so that a store can be read aloud
             _write(writer, plan, text, tokenizer, mark, max_tokens, bar)
             if not writer.tokens:
                 raise DataError(f"{text.name}: empty; give a source with some text in it")
@@ -129,8 +131,9 @@ def _write(
     writer: TokenStoreWriter, plan: Plan, text: TextSource, tokenizer: Any, mark: int | None, limit: int | None, bar
 ) -> None:
     def encode(job: _Job) -> list[np.ndarray]:
-        return [tokenizer.encode_to_array(part.text) for part in job.parts]
+        return tokenizer.encode_documents([part.text for part in job.parts])
 
+    encode(_Job([], 0))  # lets the tokenizer build its tables before several threads ask for them
     jobs = _jobs(plan.split(text.pieces()))
     with contextlib.closing(_in_order(encode, jobs, plan.bytes)) as results:
         for job, encoded in results:

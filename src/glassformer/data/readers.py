@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +128,11 @@ def open_source(source: str, *, text_field: str = "text") -> TextSource:
     raise DataError(f"{source}: no such file, folder or corpus; {hint}")
 
 
+def keep_source(source: str) -> str:
+    """The same source under a name that can be read again: standard input is kept in a file of the cache folder."""
+    return str(open_source(source).files[0]) if str(source) == "-" else source
+
+
 def read_documents(source: str, *, text_field: str = "text") -> Iterator[Piece]:
     """`open_source(source).pieces()`.
 
@@ -170,7 +174,7 @@ def _keep_standard_input() -> Path:
             digest.update(piece)
             file.write(piece)
     path = folder / f"{digest.hexdigest()[:16]}.txt"
-    shutil.move(folder / "latest.txt", path)
+    os.replace(folder / "latest.txt", path)
     return path
 
 
@@ -190,8 +194,9 @@ def _read_text(path: Path) -> Iterator[Piece]:
                 _refuse_binary(path, block)
                 if block.startswith(b"\xef\xbb\xbf"):  # the mark that some editors put before UTF-8
                     block, offset = block[3:], 3
+            ended = len(block) < PIECE_BYTES
             block = rest + block
-            cut = _good_cut(block)
+            cut = 0 if ended else _good_cut(block)
             if cut:
                 yield Piece(_decode(path, block[:cut], offset), False)
                 offset += cut

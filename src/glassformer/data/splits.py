@@ -113,28 +113,30 @@ def _whole_documents(pieces: Iterator[Piece], fraction: float) -> Iterator[Part]
 
 def _cut_once(pieces: Iterator[Piece], target: float) -> Iterator[Part]:
     seen = 0
-    split = "train"
+    split, inside = "train", False
     for piece in pieces:
         size = utf8_length(piece.text)
         if split == "train" and seen + size > target:
-            cut = _line_end_near(piece.text, int((target - seen) * len(piece.text) / max(size, 1)))
+            at = int((target - seen) * len(piece.text) / max(size, 1))
+            cut = _line_end_near(piece.text, at, least=0 if seen else 1)
             head, tail = piece.text[:cut], piece.text[cut:]
             split = "validation"
-            if head or seen:
+            if head or inside:
                 yield Part("train", head, utf8_length(head), True)
             if tail or not piece.last:
                 yield Part("validation", tail, utf8_length(tail), piece.last)
         else:
             yield Part(split, piece.text, size, piece.last)
         seen += size
+        inside = not piece.last
 
 
-def _line_end_near(text: str, target: int) -> int:
-    """The position after the line break nearest to `target`, strictly inside the text; without one, after the nearest
-    space; without one, `target`."""
+def _line_end_near(text: str, target: int, least: int) -> int:
+    """The position after the line break nearest to `target`, from `least` (0 when the text goes on from a line that
+    ended before it) and before its end; without one, after the nearest space; without one, `target`."""
     for mark in ("\n", " "):
         places = (text.rfind(mark, 0, max(target, 0)) + 1, text.find(mark, max(target - 1, 0)) + 1)
-        inside = [place for place in places if 0 < place < len(text)]
+        inside = [place for place in places if least <= place < len(text)]
         if inside:
             return min(inside, key=lambda place: abs(place - target))
     return min(max(target, 1), len(text) - 1)

@@ -139,6 +139,16 @@ class TokenStore:
         arrays = [self._map(shard["file"], _DTYPES[self.meta["dtype"]]) for shard in told["shards"]]
         return TokenView(name, arrays, self._map(told["document_starts"]["file"], np.dtype("<u8")), told["bytes"])
 
+    def decode(self, split: str, start: int, length: int) -> str | None:
+        """Some tokens as text again, by the tokenizer that lies in the store; None when none does."""
+        if not (self.folder / "tokenizer").is_dir():
+            return None
+        from glassformer.tokenizers import load_tokenizer
+
+        view = self.split(split)
+        ids = view.read(start, min(length, len(view) - start))
+        return load_tokenizer(self.folder / "tokenizer").decode(ids.tolist())
+
     def _map(self, name: str, dtype: np.dtype) -> np.ndarray:
         path = self.folder / name
         if path.stat().st_size == 0:  # an empty file cannot be mapped

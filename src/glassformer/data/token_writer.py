@@ -84,8 +84,8 @@ class TokenStoreWriter:
         self._splits: dict[str, _SplitWriter] = {}
 
     def __enter__(self) -> TokenStoreWriter:
-        self._place = self._stack.enter_context(atomic_folder(self.folder))
-        self._splits = {name: _SplitWriter(self._place, name, self._meta["dtype"]) for name in SPLITS}
+        self.place = self._stack.enter_context(atomic_folder(self.folder))
+        self._splits = {name: _SplitWriter(self.place, name, self._meta["dtype"]) for name in SPLITS}
         return self
 
     @property
@@ -106,7 +106,7 @@ class TokenStoreWriter:
         try:
             if kind is None:
                 splits = {name: split.meta() for name, split in self._splits.items()}
-                write_json(self._place / "meta.json", {**self._meta, "splits": splits})
+                write_json(self.place / "meta.json", {**self._meta, "splits": splits})
         except BaseException as failure:
             self._stack.__exit__(type(failure), failure, failure.__traceback__)
             raise

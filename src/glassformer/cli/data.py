@@ -1,0 +1,148 @@
+"""`glassformer data`: list, get, prepare and show texts. The work is done in `glassformer.data`."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    help="Texts to train on: named corpora, your own files and folders, standard input, hub datasets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_SOURCE = (
+    "A corpus name (glassformer data list), a .txt, .md or .jsonl file, a folder, - for standard input, or a hub "
+    "dataset as owner/name."
+)
+_FIELD = "Field of .jsonl lines, or column of a hub dataset, that holds the text."
+_JSON = "Print JSON for machines."
+
+
+@app.command("list")
+def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
+    """List the corpora that are known by name.
+
+    Example: glassformer data list
+    """
+    from glassformer.data.corpora import CORPORA
+
+    rows = [
+        {"name": c.name, "bytes": c.bytes, "license": c.license, "origin": c.origin, "about": c.about}
+        for c in CORPORA.values()
+    ]
+    if json:
+        _print_json(rows)
+        return
+    for corpus in CORPORA.values():
+        typer.echo(f"{corpus.name:<18}{_size(corpus.bytes):<10}license: {corpus.license}")
+        typer.echo(f"{'':<18}{corpus.about}\n{'':<18}{corpus.origin}\n")
+
+
+@app.command()
+def get(name: str = typer.Argument(help="A corpus name.")) -> None:
+    """Fetch a corpus into the cache, check its SHA-256 and print where the file lies.
+
+    Example: glassformer data get tinyshakespeare
+    """
+    from glassformer.data.corpora import CORPORA
+    from glassformer.errors import UsageError, did_you_mean
+
+    if name not in CORPORA:
+        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, CORPORA)}")
+    typer.echo(CORPORA[name].file())
+
+
+@app.command()
+def prepare(
+    source: str = typer.Argument(help=_SOURCE),
+    tokenizer: str = typer.Option(
+        "characters", help="Kind (characters, bytes, bpe, gpt2, ...) or path of a saved one."
+    ),
+    vocab_size: int | None = typer.Option(None, help="Entries of a tokenizer that is learned here, such as bpe."),
+    out: str | None = typer.Option(None, help="Folder of the token store; default: one in the cache."),
+    validation_fraction: float = typer.Option(0.1, help="Part of the bytes that is held back for validation."),
+    text_field: str = typer.Option("text", help=_FIELD),
+    max_tokens: int | None = typer.Option(None, help="Stop after so many tokens."),
+    json: bool = typer.Option(False, "--json", help=_JSON),
+) -> None:
+    """Turn a text into a token store: numbered tokens on disk, split into training and validation.
+
+    Example: glassformer data prepare my.txt --tokenizer bpe --vocab-size 4096
+    """
+    from glassformer.data.prepare import prepare
+    from glassformer.data.readers import keep_source
+    from glassformer.data.vocabulary import tokenizer_for
+
+    shared = {"text_field": text_field, "validation_fraction": validation_fraction}
+    source = keep_source(source)
+    made = tokenizer_for(source, tokenizer, vocab_size=vocab_size, progress=not json, **shared)
+    store = prepare(source, made, out=out, max_tokens=max_tokens, progress=not json, **shared)
+    _show_store(store, json)
+
+
+@app.command()
+def show(
+    source: str = typer.Argument(help=_SOURCE + " Or the folder of a token store."),
+    text_field: str = typer.Option("text", help=_FIELD),
+    verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
+    json: bool = typer.Option(False, "--json", help=_JSON),
+) -> None:
+    """Show a text (counts, split, first lines) or a token store (counts, shards, first tokens).
+
+    Example: glassformer data show tinyshakespeare
+    """
+    from pathlib import Path
+
+    if (Path(source) / "meta.json").is_file():
+        from glassformer.data.token_store import TokenStore
+
+        _show_store(TokenStore.open(source, verify=verify), json)
+        return
+    from glassformer.data.prepare import describe
+
+    info = describe(source, text_field=text_field)
+    if json:
+        _print_json(info._asdict())
+        return
+    for label, value in (
+        ("source", f"{info.name} ({info.kind}), from {info.origin}"),
+        ("license", info.license or "yours to know"),
+        ("bytes", "known after reading" if info.bytes is None else f"{info.bytes:,}"),
+        ("characters", "known after reading" if info.characters is None else f"{info.characters:,}"),
+        ("documents", "known after reading" if info.documents is None else f"{info.documents:,}"),
+        ("split", info.split_rule),
+    ):
+        typer.echo(f"{label:<12}{value}")
+    if info.first:
+        typer.echo("\n" + "\n".join(info.first.splitlines()[:10]))
+
+
+def _show_store(store, json: bool) -> None:
+    meta, first = store.meta, store.split("train").read(0, min(16, len(store.split("train")))).tolist()
+    if json:
+        _print_json({"folder": str(store.folder), **meta, "first_tokens": first})
+        return
+    told = meta["tokenizer"]
+    typer.echo(f"{'store':<12}{store.folder}")
+    typer.echo(f"{'source':<12}{meta['source']}; {meta['split_rule']}")
+    typer.echo(f"{'tokenizer':<12}{told['kind']}, {told['vocab_size']:,} entries, {meta['dtype']}")
+    for name, split in meta["splits"].items():
+        ratio = f", {split['bytes'] / split['tokens']:.2f} bytes a token" if split["tokens"] else ""
+        counts = f"{split['tokens']:,} tokens of {split['documents']:,} documents in {len(split['shards'])} shards"
+        typer.echo(f"{name:<12}{counts}{ratio}")
+    typer.echo(f"{'begins':<12}{' '.join(map(str, first))}")
+    if (text := store.decode("train", 0, 16)) is not None:
+        typer.echo(f"{'':<12}{text!r}")
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _print_json(data: object) -> None:
+    import json
+
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

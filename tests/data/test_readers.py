@@ -1,0 +1,145 @@
+"""Text comes in from many places, in pieces, and what is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+
+import pytest
+
+from glassformer.data import readers
+from glassformer.data.readers import Piece, open_source, read_documents
+from glassformer.errors import DataError, GlassformerError, UsageError
+
+
+def texts(source) -> list[str]:
+    """The documents of a source, pieces put together."""
+    out, inside = [], False
+    for piece in read_documents(source):
+        out = [*out[:-1], out[-1] + piece.text] if inside else [*out, piece.text]
+        inside = not piece.last
+    assert not inside, "the last document has no end"
+    return out
+
+
+def test_a_text_file_is_one_document(tmp_path):
+    (tmp_path / "a.txt").write_text("To be,\nor not\n")
+    assert list(read_documents(tmp_path / "a.txt")) == [Piece("To be,\nor not\n", True)]
+
+
+def test_jsonl_holds_one_document_a_line_and_a_folder_is_read_in_order(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "two.jsonl").write_text('{"text": "zwei"}\n\n{"text": ""}\n{"text": "zw\\u00f6lf"}\n')
+    (tmp_path / "a.md").write_text("# one\n")
+    (tmp_path / "c.txt").write_text("drei")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / ".hidden.txt").write_text("no")
+    (tmp_path / "picture.png").write_bytes(b"\0\1\2")
+    assert texts(tmp_path) == ["# one\n", "zwei", "zwölf", "drei"]
+
+
+def test_a_large_file_comes_in_pieces_that_end_where_no_token_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "PIECE_BYTES", 50)
+    text = "".join(f"line {i} ü\n" + ("\n  " if i % 3 == 0 else "") for i in range(60))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    pieces = list(read_documents(tmp_path / "a.txt"))
+    assert "".join(piece.text for piece in pieces) == text
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    for before, after in itertools.pairwise(pieces):
+        assert before.text[-1] == "\n" and not before.text[-2].isspace() and not after.text[0].isspace()
+
+
+def test_a_file_without_lines_is_cut_between_characters(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "PIECE_BYTES", 50)
+    (tmp_path / "a.txt").write_text("€" * 1000, encoding="utf-8")  # three bytes each
+    pieces = list(read_documents(tmp_path / "a.txt"))
+    assert len(pieces) > 10 and "".join(piece.text for piece in pieces) == "€" * 1000
+
+
+def test_windows_line_ends_and_byte_order_mark_are_dropped(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    assert texts(tmp_path / "a.txt") == ["one\ntwo\n"]
+
+
+def test_standard_input_can_be_read_twice(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(b"piped\ntext\n"))
+    monkeypatch.setattr(sys, "stdin", stream)
+    source = open_source("-")
+    assert [p.text for p in source.pieces()] == [p.text for p in source.pieces()] == ["piped\ntext\n"]
+
+
+def test_standard_input_that_is_a_keyboard_is_refused(monkeypatch):
+    class Keyboard(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Keyboard())
+    with pytest.raises(UsageError, match="pipe a text"):
+        open_source("-")
+
+
+BAD = {
+    "empty": ("a.txt", b"", "a.txt: empty"),
+    "binary": ("a.txt", b"abc\0def", r"a.txt: binary \(a NUL byte at byte 3\)"),
+    "latin-1": ("a.txt", "abcä\n".encode("latin-1"), r"a.txt: not UTF-8 at byte 3 \(0xe4\).*iconv"),
+    "utf-16": ("a.txt", "abc".encode("utf-16"), "a.txt: UTF-16 text; convert it"),
+    "compressed": ("a.txt", b"\x1f\x8b\x08\0", "a.txt: a compressed file; unpack"),
+    "bad json": ("a.jsonl", b'{"text": "x"}\n{"text": \n', r"a.jsonl:2: not JSON"),
+    "not an object": ("a.jsonl", b"[1]\n", r"a.jsonl:1: a JSON list, not an object"),
+    "other fields": (
+        "a.jsonl",
+        b'{"body": "x", "id": 1}\n',
+        r"a.jsonl:1: the field 'text' is missing; it has: body, id",
+    ),
+    "not text": ("a.jsonl", b'{"text": 3}\n', r"a.jsonl:1: the field 'text' is not text"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_are_told_in_one_line(tmp_path, case):
+    name, content, message = BAD[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as told:
+        texts(tmp_path / name)
+    assert "\n" not in str(told.value)
+
+
+def test_the_byte_offset_counts_from_the_beginning_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "PIECE_BYTES", 50)
+    (tmp_path / "a.txt").write_bytes(b"good line\n" * 50 + b"bad \xff line\n")
+    with pytest.raises(DataError, match="at byte 504"):
+        texts(tmp_path / "a.txt")
+
+
+def test_a_missing_file_gets_the_nearest_name(tmp_path):
+    (tmp_path / "poems.txt").write_text("x")
+    with pytest.raises(DataError, match=r"no such file, folder or corpus; did you mean .*poems\.txt"):
+        open_source(str(tmp_path / "poem.txt"))
+    with pytest.raises(DataError, match="did you mean tinyshakespeare"):
+        open_source("tinyshakespear")
+
+
+def test_a_folder_without_texts_or_without_permission(tmp_path):
+    with pytest.raises(DataError, match=r"no \.txt, \.md or \.jsonl file"):
+        open_source(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "a.txt").write_text("x")
+    closed.chmod(0)
+    try:
+        next(closed.iterdir())
+        pytest.skip("this user may read everything")
+    except PermissionError:
+        with pytest.raises(GlassformerError, match="closed: cannot be read"):
+            open_source(tmp_path)
+    finally:
+        closed.chmod(0o700)
+
+
+def test_owner_and_name_mean_a_hub_dataset_unless_such_a_file_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_source("owner/name").hub == "owner/name"
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(DataError, match="no such file"):
+        open_source("owner/name")
