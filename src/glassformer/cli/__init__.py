@@ -40,7 +40,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main() -> None:
-    """The `glassformer` command: exit code 0, 1 (it failed) or 2 (wrong use), never a traceback for a user's mistake."""
+    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use); no traceback for a user's mistake."""
     from glassformer.errors import GlassformerError
 
     warnings.showwarning = _one_line_warning
@@ -57,5 +57,5 @@ def main() -> None:
         sys.exit(1)
 
 
-def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:  # type: ignore[no-untyped-def]
+def _one_line_warning(message: Warning | str, *where: object) -> None:
     typer.echo(f"warning: {message}", err=True)

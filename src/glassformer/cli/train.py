@@ -79,9 +79,8 @@ def demo(out: str = typer.Option(None, help="The run folder; default runs/demo-<
     model, tokenizer = load(run.path)
     text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
     typer.echo(f"\n{text}\n")
-    typer.echo(
-        f"validation loss {run.loss.loss:.4f} (a blind guess: 4.1744, the bigram table: 2.45) after {run.seconds:.0f} s of training"
-    )
+    beside = "a blind guess: 4.1744, a bigram table: 2.49"
+    typer.echo(f"validation loss {run.loss.loss:.4f} ({beside}) after {run.seconds:.0f} s of training")
     typer.echo(f"the run lies in {run.path}; its model/ folder loads in transformers\n")
     typer.echo("try next:")
     typer.echo(f'  glassformer generate {run.path} --prompt "ROMEO:"')

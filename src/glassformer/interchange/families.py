@@ -6,7 +6,7 @@ family can express is saved under our own names with `model_type: glassformer` a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class GPT2:
     model_type = "gpt2"
     architecture = "GPT2LMHeadModel"
     # our name inside a block -> theirs, turned or not
-    BLOCK = {
+    BLOCK: ClassVar = {
         "attention_norm": ("ln_1", False),
         "attention.qkv": ("attn.c_attn", True),
         "attention.out": ("attn.c_proj", True),
@@ -112,7 +112,7 @@ class Qwen3:
     model_type = "qwen3"
     architecture = "Qwen3ForCausalLM"
     qk_norm = True
-    BLOCK = {
+    BLOCK: ClassVar = {
         "attention_norm": "input_layernorm",
         "attention.out": "self_attn.o_proj",
         "feedforward_norm": "post_attention_layernorm",

@@ -61,9 +61,9 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> tuple[Decoder,
     model = load_model(folder, device=device)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
+        have, know = tokenizer.vocab_size, model.config.vocab_size
         raise ModelFolderError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size} logits; "
-            "they do not belong together"
+            f"{folder}: {have} tokens in the tokenizer, {know} logits in the model; they do not match"
         )
     return model, tokenizer
 
@@ -74,9 +74,8 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decode
     given = _read_json(folder / "config.json")
     kind = given.get("model_type")
     if kind not in INTERCHANGE_FAMILIES:
-        raise ModelFolderError(
-            f"{folder}: model_type {kind!r} is not one that glassformer reads; {did_you_mean(str(kind), INTERCHANGE_FAMILIES)}"
-        )
+        known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
+        raise ModelFolderError(f"{folder}: model_type {kind!r} is not one that glassformer reads; {known}")
     family = INTERCHANGE_FAMILIES[kind]
     try:
         own = given.get("glassformer") or {}
@@ -159,9 +158,8 @@ def _own_tensors(model: Decoder) -> dict[str, Tensor]:
 def _check_shapes(folder: Path, expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]]) -> None:
     for name in [*expected, *given]:
         if expected.get(name) != given.get(name):
-            raise ModelFolderError(
-                f"{folder}: config.json asks for {name} of shape {expected.get(name)}, the weights hold {given.get(name)}"
-            )
+            asks, holds = expected.get(name), given.get(name)
+            raise ModelFolderError(f"{folder}: config.json asks for {name} of shape {asks}, the weights hold {holds}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

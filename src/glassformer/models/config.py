@@ -141,7 +141,8 @@ def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = 
 
 def _not_divisible(n_embd: int, n_head: int) -> str:
     smaller = n_embd // n_head * n_head or n_head
-    return f"n_embd={n_embd} is not divisible by n_head={n_head}; try n_embd={smaller} or n_head={_nearest_divisor(n_embd, n_head)}"
+    fewer = _nearest_divisor(n_embd, n_head)
+    return f"n_embd={n_embd} is not divisible by n_head={n_head}; try n_embd={smaller} or n_head={fewer}"
 
 
 def _nearest_divisor(n: int, to: int) -> int:

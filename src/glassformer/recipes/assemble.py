@@ -106,7 +106,7 @@ def train(
     torch.manual_seed(r.training.seed)
     model = Decoder(config, dropout=r.training.dropout).to(machine["device"])
     tell(
-        f"{config.family} decoder, {model.parameter_count():,} parameters: {config.n_layer} layers, {config.n_head} heads, "
+        f"{model.parameter_count():,} parameters: {config.family}, {config.n_layer} layers, {config.n_head} heads, "
         f"{config.n_embd} wide, {config.block_size} tokens of context, {tokenizer.vocab_size:,} logits"
     )
     trainer = _trainer(r, model, tokenizer, store, machine, path, tuple(listeners))

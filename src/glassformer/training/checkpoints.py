@@ -74,9 +74,7 @@ def latest_checkpoint(run: RunFolder) -> tuple[Path, list[str]]:
         complaints.append(complaint)
     if complaints:
         raise RunError(f"{run.path}: no checkpoint is whole; {complaints[0]}; start again with: glassformer train")
-    raise RunError(
-        f"{run.path}: no checkpoint yet, nothing to go on from; start again with: glassformer train --out another folder"
-    )
+    raise RunError(f"{run.path}: no checkpoint yet, nothing to go on from; start again with glassformer train")
 
 
 def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer) -> dict[str, Any]:

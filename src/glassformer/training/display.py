@@ -62,8 +62,8 @@ class PlainLines(_Watcher):
         if "val_loss" in record or record["step"] == self.first_step + 1 or record["step"] % max(1, steps // 20) == 0:
             validation = f"  validation {record['val_loss']:.4f}" if "val_loss" in record else ""
             print(
-                f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  smoothed {self.smoothed:.4f}"
-                f"{validation}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
+                f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  "
+                f"smoothed {self.smoothed:.4f}{validation}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
                 f"{record['tokens_per_second']:,} tokens/s  {clock(self.seconds_left)} left",
                 file=self.stream,
                 flush=True,
@@ -148,7 +148,7 @@ class LivePanel(_Watcher):
 
 
 def chart(values: list[float], width: int, height: int, *, top: float) -> list[str]:
-    """A curve of blocks, `height` lines of at most `width` columns, from `top` (a blind guess) down to the lowest value.
+    """A curve of blocks: `height` lines, at most `width` columns, from `top` (a blind guess) down to the lowest value.
 
     >>> for line in chart([4.0, 3.0, 2.0], 3, 2, top=4.0): print(line)
      4.00 ┤█▄

@@ -228,8 +228,9 @@ class Trainer:
         checkpoints = sorted(self.run.checkpoints.glob("step-*"))
         kept = f"{self.run.path} keeps {checkpoints[-1].name}" if checkpoints else "no checkpoint was due yet"
         return (
-            f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, first bad number in "
-            f"{where}; {kept}; try half the learning rate (training.learning_rate), more warm-up or training.grad_clip=1"
+            f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, "
+            f"first bad number in {where}; {kept}; "
+            "try half the learning rate (training.learning_rate), more warm-up or training.grad_clip=1"
         )
 
 

@@ -46,7 +46,7 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: str | os.PathLike[str]) -> None:
-        """Refuse a folder that holds a run or anything else, and one that cannot be written, before any work is done."""
+        """Refuse, before any work is done, a folder that is not empty or cannot be written."""
         run = RunFolder(path)
         with disk_errors(run.path):
             if run.recipe.exists():
