@@ -4,7 +4,7 @@ Start from bytes, so that any text in any language is 256 symbols and nothing is
 pair of neighbours that occurs most often, give it a new id, replace it everywhere, and again, until the vocabulary is
 as large as you like. Those merges, in their order, *are* the tokenizer:
 
-    merges = train(text, 300)        # [((116, 104)), ...]: 44 pairs; the first becomes id 256, the next 257
+    merges = train(text, 300)        # [(71, 68), ...]: 44 pairs; the first becomes id 256, the next 257
     ids = encode("the theatre", merges)
     decode(ids, merges)
 
@@ -16,6 +16,7 @@ the id after the last.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import regex  # the standard library's `re` has no \p{L}; tiktoken brings this one along
 
@@ -53,7 +54,7 @@ def encode(text: str, merges: list[Pair], pattern: str = BPE_PATTERN) -> list[in
     for chunk in regex.findall(pattern, text):
         ids = bytes_to_ids(chunk)
         while len(ids) > 1:
-            pair = min(zip(ids, ids[1:]), key=lambda pair: new_id.get(pair, len(merges) + 256))
+            pair = min(pairwise(ids), key=lambda pair: new_id.get(pair, len(merges) + 256))
             if pair not in new_id:
                 break  # nothing here was ever merged in training
             ids = merge(ids, pair, new_id[pair])
@@ -77,7 +78,7 @@ def count_pairs(words: list[tuple[list[int], int]]) -> Counter[Pair]:
     """How often each pair of neighbours occurs: `aaa` holds (a, a) twice."""
     counts: Counter[Pair] = Counter()
     for ids, count in words:
-        for pair in zip(ids, ids[1:]):
+        for pair in pairwise(ids):
             counts[pair] += count
     return counts
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +26,42 @@ _TABLE_STEP = 1 << 16  # look-ups go in steps that stay in the processor's cache
 _SEGMENT = 1 << 18  # characters of a long document given to one thread at a time
 _SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)")
 _CUT_PATTERNS = (GPT2_PATTERN, BPE_PATTERN)  # the patterns for which _SAFE_CUT is known to be safe
+
+
+Encode = Callable[[Sequence["str | bytes"]], "tuple[list[np.ndarray], set[str]]"]
+"""Texts to (their ids, the characters that were unknown)."""
+
+
+def bulk_encoder(kind: str, library: tokenizers.Tokenizer, spec: dict[str, Any]) -> Encode:
+    """The fastest encoder for a vocabulary that gives the ids of `library`; see the table above."""
+    vocabulary = library.get_vocab(with_added_tokens=True)
+    dtype = id_dtype(max(vocabulary.values()) + 1)
+
+    if kind == "characters":
+        table = CharacterTable(vocabulary, vocabulary[spec["model"]["unk_token"]])
+
+        def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
+            pairs = [table.encode(text) for text in texts]
+            return [ids for ids, _ in pairs], set().union(*(unknown for _, unknown in pairs))
+
+    elif kind == "bytes":
+        id_of_byte = np.array([vocabulary[BYTE_TO_CHARACTER[byte]] for byte in range(256)], dtype=dtype)
+
+        def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
+            raw = (t if isinstance(t, bytes) else whole_characters(t).encode("utf-8") for t in texts)
+            return [look_up(id_of_byte, np.frombuffer(r, dtype=np.uint8)) for r in raw], set()
+
+    else:
+        merges = merges_encoder(library, spec, dtype) if kind in ("bpe", "gpt2") else None
+
+        def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
+            strings = [whole_characters(t.decode("utf-8", "replace") if isinstance(t, bytes) else t) for t in texts]
+            if merges is not None:
+                return merges.encode_documents(strings), set()
+            batch = library.encode_batch_fast(strings, add_special_tokens=False)  # fast: without offsets
+            return [np.array(encoding.ids, dtype=dtype) for encoding in batch], set()
+
+    return encode
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
@@ -74,12 +110,6 @@ def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return out
 
 
-def byte_table(vocabulary: dict[str, int]) -> np.ndarray:
-    """For a byte-level vocabulary without merges: the id of every byte."""
-    ids = [vocabulary[BYTE_TO_CHARACTER[byte]] for byte in range(256)]
-    return np.array(ids, dtype=id_dtype(max(vocabulary.values()) + 1))
-
-
 class MergesEncoder:
     """tiktoken over a byte-level BPE vocabulary of the `tokenizers` library."""
 
@@ -92,7 +122,7 @@ class MergesEncoder:
         jobs: list[list[tuple[int, str]]] = [[]]
         size = 0
         for number, text in enumerate(texts):
-            for segment in self._segments(whole_characters(text)):
+            for segment in self._segments(text):
                 if size > _SEGMENT:
                     jobs.append([])
                     size = 0
@@ -166,9 +196,3 @@ def merges_encoder(library: tokenizers.Tokenizer, spec: dict[str, Any], dtype: n
 def threads() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def library_documents(library: tokenizers.Tokenizer, texts: Sequence[str], dtype: np.dtype) -> list[np.ndarray]:
-    """The `tokenizers` library's own batch path, which leaves out the offsets."""
-    batch = library.encode_batch_fast([whole_characters(text) for text in texts], add_special_tokens=False)
-    return [np.array(encoding.ids, dtype=dtype) for encoding in batch]

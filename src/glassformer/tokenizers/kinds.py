@@ -26,8 +26,8 @@ BPE_PATTERN = (
 )
 """How our own BPE cuts text: the GPT-4 pattern with single digits, which is Qwen's.
 
-Against GPT-2's it keeps line ends apart from indentation, lets a word take the mark before it (`(word`, tab + word), and
-reads 'S as 's. Single digits, because runs of up to three would spend most of a small vocabulary on numbers. Written
+Against GPT-2's it keeps line ends apart from indentation, lets a word take the mark before it (`(word`), and reads 'S
+as 's. Single digits, because runs of up to three would spend most of a small vocabulary on numbers. Written
 with [sS] and not (?i:s), which would also match the long s (U+017F), and exactly as llama.cpp writes its `qwen2`
 pre-tokenizer, so that a GGUF export can name it.
 """
@@ -82,7 +82,8 @@ def byte_level_pattern(spec: dict[str, Any]) -> str | None:
 
 def merge_pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
     """The merges of a BPE model in order; older files write a pair as one string with a space between."""
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 def merges_sha256(merges: list[tuple[str, str]]) -> str:
@@ -105,6 +106,8 @@ def _without_defaults(value: Any) -> Any:
         return {k: _without_defaults(v) for k, v in value.items() if v is not None and v is not False}
     if isinstance(value, list):
         return [_without_defaults(v) for v in value]
+    if isinstance(value, float):
+        return f"{value:.6g}"  # the library's JSON reader is off by a last digit now and then
     return value
 
 

@@ -27,6 +27,7 @@ from glassformer.errors import UsageError
 from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
 from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
+from glassformer.tokenizers.specials import spellings, without_specials
 from glassformer.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Tokenizer:
         if self.kind in ("characters", "bytes"):
             return self._bulk([text])[0].tolist()
         ids = self._library.encode(whole_characters(text), add_special_tokens=False).ids
-        return self._without_specials(ids)
+        return without_specials(ids, self._spellings)
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Ids of several texts as a LongTensor (B, T).
@@ -184,7 +185,7 @@ class Tokenizer:
             config["model_max_length"] = model_max_length
         config["glassformer"] = {"kind": self.kind, "hash": self.hash}
         write_text(Path(folder) / "tokenizer.json", self._library.to_str(pretty=True))
-        write_json(Path(folder) / "tokenizer_config.json", config)
+        write_json(Path(folder) / "tokenizer_config.json", dict(sorted(config.items())))
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -210,35 +211,17 @@ class Tokenizer:
         return raw_tokens(self._vocabulary, added, self._spec())
 
     @cached_property
-    def _characters(self) -> bulk.CharacterTable:
-        assert self._unknown is not None  # kinds.recognise calls nothing "characters" without one
-        return bulk.CharacterTable(self._vocabulary, self._vocabulary[self._unknown])
-
-    @cached_property
-    def _bytes(self) -> np.ndarray:
-        return bulk.byte_table(self._vocabulary)
-
-    @cached_property
-    def _merges(self) -> bulk.MergesEncoder | None:
-        return bulk.merges_encoder(self._library, self._spec(), bulk.id_dtype(self.vocab_size))
+    def _bulk_encoder(self) -> bulk.Encode:
+        return bulk.bulk_encoder(self.kind, self._library, self._spec())
 
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
-        """Every bulk path; called by public methods only, so that the warning points at their caller."""
-        if self.kind == "characters":
-            pairs = [self._characters.encode(text) for text in texts]
-            if unknown := set().union(*(unknown for _, unknown in pairs)):
-                self._warn(unknown)
-            return [ids for ids, _ in pairs]
-        if self.kind == "bytes":
-            raw = (t if isinstance(t, bytes) else whole_characters(t).encode("utf-8") for t in texts)
-            dtype = bulk.id_dtype(self.vocab_size)
-            return [bulk.look_up(self._bytes, np.frombuffer(r, dtype=np.uint8)).astype(dtype, copy=False) for r in raw]
-        strings = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts]
-        if self.kind in ("bpe", "gpt2") and self._merges is not None:
-            return self._merges.encode_documents(strings)
-        dtype = bulk.id_dtype(self.vocab_size)
-        arrays = bulk.library_documents(self._library, strings, dtype)
-        return [np.array(self._without_specials(a.tolist()), dtype=dtype) if self._guarded else a for a in arrays]
+        """Ids of every text; called by public methods only, so that the warning points at their caller."""
+        arrays, unknown = self._bulk_encoder(texts)
+        if unknown:
+            self._warn(unknown)
+        if self._spellings:
+            arrays = [np.array(without_specials(a.tolist(), self._spellings), dtype=a.dtype) for a in arrays]
+        return arrays
 
     def _warn(self, unknown: set[str]) -> None:
         shown = ", ".join(map(ascii, sorted(unknown)[:20])) + (", ..." if len(unknown) > 20 else "")
@@ -250,29 +233,16 @@ class Tokenizer:
         )
 
     @cached_property
-    def _guarded(self) -> dict[int, list[int]]:
-        """For vocabularies that hold their special tokens among the pieces that text is matched against (Unigram's
-        `</s>`): each special id, spelled in ordinary ones. The unknown token is no secret and stays."""
-        if self.kind not in ("sentencepiece", "wordpiece", "huggingface"):
-            return {}
-        unknown = [i for token, i in self.special_tokens.items() if "unk" in token.lower() or token == self._unknown]
-        specials = set(self.special_tokens.values()) - set(unknown)
-        spelled = {}
-        for token, i in self.special_tokens.items():
-            ids = (self._vocabulary.get(c, next(iter(unknown), None)) for c in token)
-            if i in specials:
-                spelled[i] = [c for c in ids if c is not None and c not in specials]
-        return spelled
-
-    def _without_specials(self, ids: list[int]) -> list[int]:
-        if not self._guarded or not self._guarded.keys() & set(ids):
-            return ids
-        return [plain for i in ids for plain in self._guarded.get(i, [i])]
+    def _spellings(self) -> dict[int, list[int]]:
+        if self.kind in _KINDS_OF_BYTES:
+            return {}  # their special tokens are not among the pieces that text is cut into
+        return spellings(self._vocabulary, self.special_tokens, self._unknown)
 
 
 def _as_list(ids: Any) -> list[int]:
     """A list from a list, an array or a tensor, without importing torch to find out which."""
-    ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    ids = [ids] if isinstance(ids, int) else list(ids)
     if ids and isinstance(ids[0], list):
         raise UsageError("decode takes the ids of one text; pick a row of the batch, for example ids[0]")
     return [int(i) for i in ids]

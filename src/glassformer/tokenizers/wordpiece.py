@@ -48,7 +48,7 @@ def read_wordpiece(path: Path, *, lowercase: bool | None = None) -> Tokenizer:
     library.add_special_tokens(special)
     if {"[CLS]", "[SEP]"} <= set(special):  # for those who load what we save; `encode` itself adds nothing
         library.post_processor = processors.BertProcessing(
-            sep=("[SEP]", vocabulary["[SEP]"]), cls=("[CLS]", vocabulary["[CLS]"])
+            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
         )
     names = {"[PAD]": "pad", "[UNK]": "unk", "[CLS]": "cls", "[SEP]": "sep", "[MASK]": "mask"}
     return Tokenizer(library, settings={f"{names[token]}_token": token for token in special})

@@ -1,0 +1,197 @@
+"""SentencePiece models: trained here or read from a `.model` file, and turned into a `tokenizer.json`.
+
+Needs the extra `sentencepiece`; the tokenizer.json that is saved runs on the `tokenizers` library alone.
+
+SentencePiece writes a space as `▁` (U+2581) and knows two algorithms: Unigram (the likeliest cut under a table of piece
+probabilities; Kudo 2018) and BPE. What differs from model to model is how text is prepared (Unicode folding, a space
+put in front, runs of spaces collapsed); that stands in the model file, a protocol buffer, of which the few fields that
+are needed are read by hand.
+
+One difference remains, and is the library's: where a model folds Unicode, it folds a cluster (CR LF, a letter with
+combining marks, joined emoji) as one where SentencePiece goes by code points, so ids may differ there.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from glassformer.errors import MissingExtraError, TokenizerError
+from glassformer.tokenizers.gpt2 import END_OF_TEXT
+from glassformer.tokenizers.tokenizer import Tokenizer
+
+SPACE = "\u2581"
+_SPELLING = "<>x0123456789ABCDEF" + "|endoftext" + "unk"
+"""Characters that a trained model always has, so that a typed `<0x0A>` or `<|endoftext|>` can be spelled as text."""
+
+
+def read_sentencepiece(path: Path) -> Tokenizer:
+    """A tokenizer from a SentencePiece `.model` file, with the ids that SentencePiece itself gives.
+
+    Raises:
+        TokenizerError: the file is missing, damaged, or of a type other than Unigram or BPE.
+        MissingExtraError: `sentencepiece` is not installed.
+    """
+    from glassformer.tokenizers.reading import read_bounded
+
+    return _convert(read_bounded(path), str(path))
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int, progress: bool = False) -> Tokenizer:
+    """A Unigram model learned from text, lossless: nothing is folded or collapsed, and what it lacks becomes bytes.
+
+    Args:
+        texts: read line by line; a newline is the byte piece `<0x0A>`.
+        vocab_size: pieces in all, of which 256 are bytes; a short text gives fewer.
+
+    Raises:
+        TokenizerError: SentencePiece cannot train on this (its reason is in the message).
+    """
+    trainer = _package("training SentencePiece models").SentencePieceTrainer
+    model = io.BytesIO()
+    try:
+        trainer.train(
+            sentence_iterator=(line for text in texts for line in text.split("\n") if line),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            required_chars="".join(sorted(set(_SPELLING))),
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            max_sentence_length=1 << 16,
+            unk_id=0,
+            eos_id=1,
+            eos_piece=END_OF_TEXT,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=1,  # more threads add floats in another order: the pieces would differ from run to run
+            minloglevel=0 if progress else 2,
+        )
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise TokenizerError(
+            f"SentencePiece cannot train on this text with vocab_size={vocab_size}: {reason}"
+        ) from error
+    return _convert(model.getvalue(), "the trained model")
+
+
+def _convert(proto: bytes, source: str) -> Tokenizer:
+    """The `tokenizers` form of a serialized SentencePiece model."""
+    processor = _package("reading SentencePiece models").SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(proto)
+        fields = _fields(proto)
+        trainer, normalizer = _fields(fields[2][0]), _fields(fields.get(3, [b""])[0])
+    except (RuntimeError, KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+        raise TokenizerError(f"{source}: not a SentencePiece model, or damaged; fetch it again") from error
+    kind = {1: "unigram", 2: "bpe"}.get(trainer.get(3, [1])[0])
+    if kind is None:
+        raise TokenizerError(f"{source}: only Unigram and BPE models of SentencePiece are read; train one of these")
+    numbers = range(processor.get_piece_size())
+    pieces = [processor.id_to_piece(i) for i in numbers]
+    scores = [processor.get_score(i) for i in numbers]
+    control = [i for i in numbers if processor.is_control(i) or processor.is_unknown(i)]
+    unmatched = {*control, *(i for i in numbers if processor.is_byte(i) or processor.is_unused(i))}
+    has_bytes = any(processor.is_byte(i) for i in numbers)
+    unknown = pieces[processor.unk_id()]
+
+    if kind == "unigram":
+        # Control and byte pieces are not text; a score below any spelling keeps the library from finding them there.
+        below = 10 * min(scores) - 100
+        table = [(piece, below if i in unmatched else scores[i]) for i, piece in enumerate(pieces)]
+        library = tokenizers.Tokenizer(models.Unigram(table, unk_id=processor.unk_id(), byte_fallback=has_bytes))
+    else:
+        vocabulary = {piece: i for i, piece in enumerate(pieces)}
+        merges = _merges(vocabulary, scores, unmatched)
+        library = tokenizers.Tokenizer(
+            models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=has_bytes)
+        )
+    prefix = bool(normalizer.get(3, [1])[0])
+    library.normalizer = _normalizer(normalizer, prefix)
+    if not any(SPACE in piece[1:] for piece in pieces):  # no piece reaches over a space: words can be cut apart
+        library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
+    spaces = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    library.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", 1, 0)] if prefix else spaces)
+    library.add_special_tokens([AddedToken(pieces[i], special=True, normalized=False) for i in control])
+    end = pieces[processor.eos_id()] if processor.eos_id() >= 0 else None
+    settings: dict[str, Any] = {"unk_token": unknown, "split_special_tokens": True}
+    return Tokenizer(library, end_of_text=end, settings=settings)
+
+
+def _normalizer(spec: dict[int, list[Any]], prefix: bool) -> normalizers.Normalizer:
+    """What SentencePiece does to a text before cutting it, from its normalizer_spec."""
+    steps: list[normalizers.Normalizer] = []
+    if charsmap := spec.get(2, [b""])[0]:
+        steps.append(normalizers.Precompiled(charsmap))
+    if spec.get(4, [1])[0]:  # remove_extra_whitespaces
+        steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
+        steps.append(normalizers.Replace(Regex(r" {2,}"), " "))
+    if prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+
+
+def _merges(vocabulary: dict[str, int], scores: list[float], unmatched: set[int]) -> list[tuple[str, str]]:
+    """The merges that a SentencePiece BPE model implies: every way to put a piece together from two others, pieces of
+    higher score first."""
+    found = []
+    for piece, i in vocabulary.items():
+        if i in unmatched:
+            continue
+        for cut in range(1, len(piece)):
+            left, right = vocabulary.get(piece[:cut]), vocabulary.get(piece[cut:])
+            if left is not None and right is not None:
+                found.append((-scores[i], left, right, piece[:cut], piece[cut:]))
+    return [(left, right) for _, _, _, left, right in sorted(found)]
+
+
+def _fields(message: bytes) -> dict[int, list[Any]]:
+    """The fields of a protocol-buffer message by number: integers, floats, or bytes for strings and sub-messages."""
+    out: dict[int, list[Any]] = {}
+    stream = iter(message)
+    for key in stream:
+        key = _varint(stream, key)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value: Any = _varint(stream, next(stream))
+        elif wire == 1:
+            value = struct.unpack("<d", _take(stream, 8))[0]
+        elif wire == 2:
+            value = _take(stream, _varint(stream, next(stream)))
+        elif wire == 5:
+            value = struct.unpack("<f", _take(stream, 4))[0]
+        else:
+            raise ValueError(f"wire type {wire}")
+        out.setdefault(number, []).append(value)
+    return out
+
+
+def _varint(stream: Iterator[int], byte: int) -> int:
+    value = shift = 0
+    while byte & 0x80:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        byte = next(stream)
+    return value | byte << shift
+
+
+def _take(stream: Iterator[int], count: int) -> bytes:
+    return bytes(byte for _, byte in zip(range(count), stream, strict=False))
+
+
+def _package(purpose: str) -> ModuleType:
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise MissingExtraError(purpose, "sentencepiece") from error
+    return sentencepiece
