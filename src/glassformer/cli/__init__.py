@@ -43,7 +43,7 @@ def main() -> None:
     """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use); no traceback for a user's mistake."""
     from glassformer.errors import GlassformerError
 
-    warnings.showwarning = _one_line_warning
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     try:
         app()
     except GlassformerError as error:

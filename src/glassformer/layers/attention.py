@@ -105,14 +105,15 @@ class Attention(nn.Module):
         if groups > 1:  # each key-value head answers for a group of query heads
             k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
         causal = isinstance(pattern, Causal)
+        mask: Tensor | str | None
         if causal and T == 1:
             mask = None  # the newest token sees all that is cached
         elif causal and T == S:
             mask = "causal"
         else:
             pos_k = torch.arange(S, device=pos.device) if S != T else pos
-            mask = pattern.mask(pos, pos_k)
-            mask = mask.unsqueeze(1) if mask.dim() == 3 else mask  # (B, 1, T, S) or (T, S)
+            allowed = pattern.mask(pos, pos_k)
+            mask = allowed.unsqueeze(1) if allowed.dim() == 3 else allowed  # (B, 1, T, S) or (T, S)
         listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
         if listened_to or (q_BHTD.device.type == "cpu" and S <= GLASS_IS_FASTER_UP_TO):
             return self._glass(q_BHTD, k_BKSD, v_BKSD, mask)

@@ -95,7 +95,7 @@ class Decoder(nn.Module):
     def set_dropout(self, p: float) -> None:
         """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block."""
         for module in self.modules():
-            if hasattr(module, "dropout"):
+            if isinstance(module, (TextStem, Attention, FeedForward, GatedFeedForward)):
                 module.dropout = p
 
     def tie_head(self) -> None:

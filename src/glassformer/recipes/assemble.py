@@ -224,7 +224,7 @@ def _trainer(
         return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
 
     def sample() -> str:
-        settings = {"max_new_tokens": t.sample_tokens, "temperature": 0.8, "seed": t.seed + trainer.step}
+        settings: dict[str, Any] = {"max_new_tokens": t.sample_tokens, "temperature": 0.8, "seed": t.seed + trainer.step}
         model.eval()
         text = generate(model, tokenizer, t.sample_prompt, **settings)[0].text
         model.train()

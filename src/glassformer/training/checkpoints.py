@@ -67,7 +67,7 @@ def latest_checkpoint(run: RunFolder) -> tuple[Path, list[str]]:
     Raises:
         RunError: there is none.
     """
-    complaints = []
+    complaints: list[str] = []
     for folder in reversed(_folders(run)):
         if (complaint := _damage(folder)) is None:
             return folder, complaints

@@ -139,7 +139,7 @@ class Trainer:
             "tokens": self.tokens,
             "seconds": 0.0,
             "loss": loss,
-            "lr": self.learning_rate * factor,
+            "lr": self.optimizer.learning_rate * factor,
             "grad_norm": grad_norm,
             "tokens_per_second": round(count / elapsed),
         }
@@ -217,11 +217,6 @@ class Trainer:
         )
         self.batches.load_state_dict(state["batches"])
         self.run.cut(state["logs"])
-
-    @property
-    def learning_rate(self) -> float:
-        parts = getattr(self.optimizer, "parts", (self.optimizer,))
-        return parts[0].learning_rate
 
     def _divergence(self, loss: float, norm: float, batch: tuple[torch.Tensor, torch.Tensor]) -> str:
         where = first_non_finite(self.model, batch[0])

@@ -55,7 +55,7 @@ class AdamW:
             torch._foreach_add_([self.count[n] for n in names], 1.0)
             torch._fused_adamw_(
                 [self.parameters[n] for n in names],
-                [self.parameters[n].grad for n in names],
+                [_gradient(self.parameters[n]) for n in names],
                 [self.mean[n] for n in names],
                 [self.square[n] for n in names],
                 [],
@@ -113,8 +113,8 @@ class Muon:
         """One update with the gradients as they are, at `factor` times the learning rate."""
         lr = self.learning_rate * factor
         names = [name for name, p in self.parameters.items() if p.grad is not None]
-        parameters = [self.parameters[name] for name in names]
-        gradients = [p.grad for p in parameters]
+        parameters: list[Tensor] = [self.parameters[name] for name in names]
+        gradients = [_gradient(self.parameters[name]) for name in names]
         means = [self.mean[name] for name in names]
         torch._foreach_lerp_(means, gradients, 1 - self.momentum)
         # Nesterov: look one step ahead along the momentum
@@ -165,6 +165,7 @@ class Together:
 
     def __init__(self, *parts: AdamW | Muon):
         self.parts = parts
+        self.learning_rate = parts[0].learning_rate  # the one that a display shows
 
     def step(self, factor: float = 1.0) -> None:
         for part in self.parts:
@@ -217,6 +218,11 @@ def _joined_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
         elif isinstance(module, GatedFeedForward):
             rows[f"{path}.gate_up.weight"] = (module.gate_up.out_features // 2,) * 2
     return rows
+
+
+def _gradient(p: nn.Parameter) -> Tensor:
+    assert p.grad is not None
+    return p.grad
 
 
 def _copy_into(own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
