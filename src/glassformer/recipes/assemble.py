@@ -203,9 +203,7 @@ def _trainer(
 ) -> Trainer:
     t, config = r.training, model.config
     assert t.steps and t.batch_size and t.micro_batch_size and t.learning_rate and t.warmup_steps is not None
-    batches = TokenBatches(
-        store.split("train"), block_size=config.block_size, batch_size=t.micro_batch_size, seed=t.seed
-    )
+    batches = TokenBatches(store.split("train"), block_size=config.block_size, batch_size=t.batch_size, seed=t.seed)
     held_out = store.split("validation")
     fixed = (
         list(
@@ -224,7 +222,11 @@ def _trainer(
         return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
 
     def sample() -> str:
-        settings: dict[str, Any] = {"max_new_tokens": t.sample_tokens, "temperature": 0.8, "seed": t.seed + trainer.step}
+        settings: dict[str, Any] = {
+            "max_new_tokens": t.sample_tokens,
+            "temperature": 0.8,
+            "seed": t.seed + trainer.step,
+        }
         model.eval()
         text = generate(model, tokenizer, t.sample_prompt, **settings)[0].text
         model.train()
@@ -246,7 +248,7 @@ def _trainer(
         schedule=Schedule(t.schedule, t.steps, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction),
         settings=TrainingSettings(
             steps=t.steps,
-            accumulation=t.batch_size // t.micro_batch_size,
+            micro_batch_size=t.micro_batch_size,
             grad_clip=t.grad_clip,
             eval_every=t.eval_every or 0,
             sample_every=t.sample_every or 0,

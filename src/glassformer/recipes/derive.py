@@ -120,10 +120,6 @@ def fill_training(t: TrainingSection) -> None:
         t.sample_every = t.eval_every
     if t.micro_batch_size is None:
         t.micro_batch_size = t.batch_size
-    if t.batch_size % t.micro_batch_size:
-        raise UsageError(
-            f"training.batch_size={t.batch_size} is not divisible by training.micro_batch_size={t.micro_batch_size}"
-        )
 
 
 def measure_gflops(device: str) -> float:

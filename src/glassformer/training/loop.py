@@ -58,10 +58,11 @@ class Interrupted(GlassformerError):
 @dataclass(frozen=True)
 class TrainingSettings:
     """How long, how often, how careful. `*_every` are steps, 0 is never (the last step always evaluates and saves).
+    micro_batch_size: how many of a step's sequences go through the model at once (None: all); the gradients add up.
     whole_split: whether evaluations read the whole validation split, or a part of it."""
 
     steps: int
-    accumulation: int = 1
+    micro_batch_size: int | None = None
     grad_clip: float = 1.0
     eval_every: int = 250
     sample_every: int = 0
@@ -128,7 +129,7 @@ class Trainer:
     def _one_step(self, interrupted: threading.Event) -> None:
         s, started = self.settings, time.perf_counter()
         factor = self.schedule(self.step)
-        batches = [self._next_batch() for _ in range(s.accumulation)]
+        batches = self._micro_batches()
         loss, count, grad_norm = self._update(batches, factor)
         self.step += 1
         self.tokens += count
@@ -162,9 +163,11 @@ class Trainer:
                 f"stopped after step {self.step}, everything is saved; go on with: glassformer resume {self.run.path}"
             )
 
-    def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs_BT, targets_BT = next(self.batches)
-        return inputs_BT.to(self.device, non_blocking=True), targets_BT.to(self.device, non_blocking=True)
+    def _micro_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The sequences of one step, cut into what fits through the model at once."""
+        inputs_BT, targets_BT = (ids.to(self.device, non_blocking=True) for ids in next(self.batches))
+        n = self.settings.micro_batch_size or len(inputs_BT)
+        return list(zip(inputs_BT.split(n), targets_BT.split(n), strict=True))
 
     def _update(self, batches: list[tuple[torch.Tensor, torch.Tensor]], factor: float) -> tuple[float, int, float]:
         """One optimizer step over all micro-batches: the gradient of (sum of losses) / (count over the whole step)."""

@@ -1,0 +1,52 @@
+"""Schedules at points that a person can work out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from glassformer.errors import UsageError
+from glassformer.training.schedules import SCHEDULES, Schedule
+
+
+def test_warm_up_rises_in_equal_steps_and_never_starts_at_zero():
+    schedule = Schedule("cosine", steps=100, warmup_steps=4)
+    assert [schedule(step) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert schedule(4) == 1.0
+
+
+def test_cosine_is_nanogpts():
+    """lr 1e-3 down to 1e-4 over 2,000 steps with 100 of warm-up: the formula of its train.py."""
+    schedule = Schedule("cosine", steps=2000, warmup_steps=100, final_fraction=0.1)
+    for step in (0, 50, 100, 101, 777, 1050, 1999):
+        if step < 100:
+            expected = 1e-3 * (step + 1) / 101
+        else:
+            ratio = (step - 100) / (2000 - 100)
+            expected = 1e-4 + 0.5 * (1 + math.cos(math.pi * ratio)) * (1e-3 - 1e-4)
+        assert 1e-3 * schedule(step) == pytest.approx(expected)
+
+
+def test_linear_is_halfway_down_in_the_middle():
+    assert Schedule("linear", steps=10, final_fraction=0.0)(5) == pytest.approx(0.5)
+    assert Schedule("linear", steps=10, final_fraction=0.2)(5) == pytest.approx(0.6)
+
+
+def test_wsd_stays_up_until_the_cool_down():
+    schedule = Schedule("wsd", steps=100, final_fraction=0.0, cooldown_fraction=0.2)
+    assert [schedule(step) for step in (0, 50, 80)] == pytest.approx([1, 1, 1])
+    assert schedule(90) == pytest.approx(0.5)
+    assert schedule(99) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_schedule_stays_between_its_ends(kind):
+    schedule = Schedule(kind, steps=37, warmup_steps=5, final_fraction=0.1)
+    assert all(0 < schedule(step) <= 1 for step in range(37))
+    assert schedule(37) == pytest.approx(1.0 if kind == "constant" else 0.1)
+
+
+def test_an_unknown_kind_gets_the_nearest_name():
+    with pytest.raises(UsageError, match="did you mean cosine"):
+        Schedule("cosin", steps=10)
