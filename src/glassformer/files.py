@@ -48,12 +48,24 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
             raise GlassformerError(
                 f"{path}: no space left on the disk; nothing was replaced: free some space and run again"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise GlassformerError(
+                f"{path}: larger than this disk or the process's limit allows; nothing was replaced: choose another place"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise GlassformerError(
                 f"{path}: the folder is not writable; choose another place (--out) or change its permissions"
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise GlassformerError(f"{path}: a file stands where a folder is needed; choose another place") from error
+        if error.errno == errno.EISDIR:
+            raise GlassformerError(f"{path}: a folder stands where a file is needed; choose another place") from error
+        if error.errno == errno.ENOTEMPTY:
+            raise GlassformerError(
+                f"{path}: something is already there; choose another place or move it away"
+            ) from error
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise GlassformerError(f"{path}: not a usable name ({error.strerror}); choose another one") from error
         raise
 
 
@@ -84,10 +96,16 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; when the block ends well its files are flushed and it becomes `path`.
 
-    An existing folder stays in place until the new one is whole (`replace=True`), or is an error (`replace=False`).
+    An existing folder stays in place until the new one is whole (`replace=True`), or is an error unless it is empty
+    (`replace=False`). A file of that name is always an error.
+
+    Raises:
+        GlassformerError: something is in the way, the disk is full or the place is not writable; nothing was changed.
     """
     path = Path(path)
     with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         try:
@@ -98,8 +116,13 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
             if replace and path.exists():
                 old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
                 os.rename(path, old / "old")  # two renames: a crash between them leaves both folders whole
-                os.rename(temporary, path)
-                shutil.rmtree(old)
+                try:
+                    os.rename(temporary, path)
+                except BaseException:
+                    os.rename(old / "old", path)
+                    old.rmdir()
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
             else:
                 os.rename(temporary, path)
             _flush_to_disk(path.parent)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -62,7 +63,8 @@ def listening(
 ) -> Iterator[list[str]]:
     """Call `listener(name, tensor)` at every tap whose name matches the shell-style `pattern`, while the block lasts.
 
-    Yields the names that matched. Listeners come off with the block, also when it fails.
+    Yields the names that matched. Listeners come off with the block, also when it fails. Blocks can be nested: the
+    outer listener is called first, and the inner one receives what it left.
 
     Raises:
         UsageError: no tap matches; the nearest name is shown.
@@ -74,8 +76,21 @@ def listening(
     before = {name: taps[name].listener for name in names}
     try:
         for name in names:
-            taps[name].listener = lambda x, name=name: listener(name, x)
+            taps[name].listener = _after(before[name], functools.partial(listener, name))
         yield names
     finally:
         for name, previous in before.items():
             taps[name].listener = previous
+
+
+def _after(outer: Listener | None, inner: Listener) -> Listener:
+    """One listener that calls both in turn and passes on what the first one changed."""
+    if outer is None:
+        return inner
+
+    def both(x: torch.Tensor) -> torch.Tensor | None:
+        changed = outer(x)
+        again = inner(x if changed is None else changed)
+        return changed if again is None else again
+
+    return both

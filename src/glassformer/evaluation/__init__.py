@@ -1,4 +1,4 @@
-"""Between objectives and training: how good is a model, with the number of cases and an interval."""
+"""Level 6: how good is a model, with the number of cases and an interval."""
 
 from glassformer.evaluation.loss import LossEstimate, evaluate_loss
 

@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glassformer.errors import DataError
+
 
 @dataclass(frozen=True)
 class LossEstimate:
     """A mean loss and how sure it is.
 
     loss: mean over targets, nats. n: targets. interval: half the width of the 95 % interval, from the spread between
-    windows (neighbouring tokens are not independent, windows nearly are). bits_per_byte: the same loss spread over the
-    UTF-8 bytes of the text, which makes tokenizers comparable; None when the bytes are unknown.
+    windows (neighbouring tokens are not independent, windows nearly are); infinite for a single window, which shows no
+    spread. bits_per_byte: the same loss spread over the UTF-8 bytes of the text, which makes tokenizers comparable;
+    None when the bytes are unknown.
     """
 
     loss: float
@@ -32,7 +35,8 @@ class LossEstimate:
         return math.exp(min(self.loss, 700.0))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "perplexity": self.perplexity}
+        known = self.interval if math.isfinite(self.interval) else None  # JSON has no infinity
+        return {**asdict(self), "interval": known, "perplexity": self.perplexity}
 
 
 @torch.inference_mode()
@@ -44,6 +48,9 @@ def evaluate_loss(
     Args:
         batches: each (B, T) ids twice. Over `data.windows(...)` every target of a split counts exactly once.
         bytes_per_token: UTF-8 bytes of the split divided by its tokens, for bits per byte.
+
+    Raises:
+        DataError: there are no batches, so there is no mean.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -61,10 +68,14 @@ def evaluate_loss(
             sizes += [T] * B
     finally:
         model.train(was_training)
+    if not sums:
+        raise DataError("no batches to evaluate on: the held-out text is shorter than one window; give more text")
     per_window, n_window = torch.cat(sums), torch.tensor(sizes, dtype=torch.float64)
     n = int(n_window.sum())
     mean = float(per_window.sum()) / n
     # ratio estimator: the spread of what each window adds beyond its share
-    spread = float(((per_window - mean * n_window) ** 2).sum()) / max(1, len(sizes) - 1)
-    interval = 1.96 * math.sqrt(spread * len(sizes)) / n
+    interval = math.inf
+    if len(sizes) > 1:
+        spread = float(((per_window - mean * n_window) ** 2).sum()) / (len(sizes) - 1)
+        interval = 1.96 * math.sqrt(spread * len(sizes)) / n
     return LossEstimate(mean, n, interval, mean / math.log(2) / bytes_per_token if bytes_per_token else None)

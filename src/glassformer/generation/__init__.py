@@ -1,4 +1,4 @@
-"""Level 3: from logits to text, as four small jobs: logits (with a cache), filter, choose, tell."""
+"""Level 4: from logits to text, as four small jobs: logits (with a cache), filter, choose, tell."""
 
 from glassformer.generation.generate import Completion, generate, stream
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities

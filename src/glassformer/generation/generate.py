@@ -11,7 +11,7 @@ import torch
 from glassformer.errors import UsageError
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
 from glassformer.generation.text import Alternative, Piece, StopStrings
-from glassformer.generation.windows import Context
+from glassformer.generation.windows import Context, check_window
 from glassformer.models import Decoder
 from glassformer.tokenizers import Tokenizer
 
@@ -74,8 +74,13 @@ def stream(
 
     Raises:
         UsageError: a setting is out of range.
+
+    The model is read in eval mode whatever mode it is in, and is left in its own; torch's global generator is not used.
     """
+    if sampling is not None and draw:
+        raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
     sampling = sampling or Sampling(**draw)
+    check_window(window)
     for name, value, least in (
         ("max_new_tokens", max_new_tokens, 0),
         ("samples", samples, 1),
@@ -113,7 +118,8 @@ def _stream(
             context.fork(samples)
         else:
             logits_BV = context.next_logits()
-        logits_BV = logits_BV.float().cpu()
+        # some models have more logits than their tokenizer has tokens (a padded table): those cannot be said
+        logits_BV = logits_BV[:, : tokenizer.vocab_size].float().cpu()
         chances_BV = filtered_probabilities(
             logits_BV, sampling, context.ids_BT.cpu() if sampling.repetition_penalty != 1 else None
         )

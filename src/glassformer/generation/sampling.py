@@ -59,7 +59,8 @@ def filtered_probabilities(logits_BV: Tensor, sampling: Sampling, context_BT: Te
         logits_BV = logits_BV.scatter(1, context_BT, seen)
     if sampling.temperature == 0:
         return torch.zeros_like(logits_BV).scatter(1, logits_BV.argmax(dim=-1, keepdim=True), 1.0)
-    logits_BV = logits_BV / sampling.temperature
+    # the best logit is brought to 0 first: a temperature next to nothing then gives -inf and 0, never inf - inf
+    logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
     V = logits_BV.shape[-1]
     if 0 < sampling.top_k < V:
         worst_kept = logits_BV.topk(sampling.top_k, dim=-1).values[:, -1:]

@@ -57,10 +57,10 @@ class StopStrings:
         if self.found:
             return ""
         self.held += text
-        hits = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
-        if hits:
+        hits = [(at + len(stop), at) for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        if hits:  # the one that is complete first, so that it does not matter where the text was cut into pieces
             self.found = True
-            safe, self.held = self.held[: min(hits)], ""
+            safe, self.held = self.held[: min(hits)[1]], ""
             return safe
         keep = max((_longest_start(stop, self.held) for stop in self.stops), default=0)
         cut = len(self.held) - keep

@@ -21,15 +21,21 @@ from glassformer.models import Decoder
 WINDOWS = ("half", "exact")
 
 
+def check_window(window: str) -> None:
+    """Raises `UsageError` for a window that is not one of `WINDOWS`."""
+    if window not in WINDOWS:
+        raise UsageError(f"window={window!r} is unknown; use half (fast) or exact (slides by one)")
+
+
 class Context:
     """The tokens so far of B rows of equal length, and what the model says comes next.
 
-    `next_logits()` gives (B, V); `append(ids_B)` goes on by one token a row; `keep(rows)` drops finished rows.
+    `next_logits()` gives (B, V), read in eval mode (the model's own mode is put back); `append(ids_B)` goes on by one
+    token a row; `keep(rows)` drops finished rows.
     """
 
     def __init__(self, model: Decoder, ids_BT: Tensor, *, window: str = "half", use_cache: bool = True):
-        if window not in WINDOWS:
-            raise UsageError(f"window={window!r} is unknown; use half (fast) or exact (slides by one)")
+        check_window(window)
         self.model, self.window, self.block_size = model, window, model.config.block_size
         self.ids_BT = ids_BT
         self.start = max(0, ids_BT.shape[1] - self.block_size)  # the first token that the model sees
@@ -41,8 +47,15 @@ class Context:
         seen_BT = self.ids_BT[:, self.start :]
         if self.cache is not None:
             seen_BT = seen_BT[:, self.cache.length :]
-        hidden_BTC = self.model.hidden(seen_BT, cache=self.cache)
-        return self.model.logits(hidden_BTC[:, -1:]).squeeze(1)
+        was_training = self.model.training  # a training loop samples in between, and dropout has no place in a sample
+        if was_training:
+            self.model.eval()
+        try:
+            hidden_BTC = self.model.hidden(seen_BT, cache=self.cache)
+            return self.model.logits(hidden_BTC[:, -1:]).squeeze(1)
+        finally:
+            if was_training:
+                self.model.train()
 
     def append(self, ids_B: Tensor) -> None:
         self.ids_BT = torch.cat((self.ids_BT, ids_B[:, None].to(self.ids_BT.device)), dim=1)
@@ -50,7 +63,8 @@ class Context:
     def fork(self, n: int) -> None:
         """Let each row stand n times: n samples go on from one prompt that was read once."""
         self.ids_BT = self.ids_BT.repeat_interleave(n, dim=0)
-        self.cache = self.cache and self.cache.fork(n)
+        if self.cache is not None:
+            self.cache = self.cache.fork(n)
 
     def keep(self, rows: list[int]) -> None:
         index = torch.tensor(rows, device=self.ids_BT.device)

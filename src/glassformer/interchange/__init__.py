@@ -1,4 +1,4 @@
-"""Level 3: models in and out of folders, in the ecosystem's own form.
+"""Level 4: models in and out of folders, in the ecosystem's own form.
 
 A model folder is `config.json`, `model.safetensors`, `tokenizer.json`, `tokenizer_config.json` and
 `generation_config.json`: what `transformers.AutoModelForCausalLM.from_pretrained` reads, with no export step.

@@ -58,6 +58,8 @@ class GPT2:
         }
 
     def read_config(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("scale_attn_by_inverse_layer_idx") or not given.get("scale_attn_weights", True):
+            raise ModelFolderError("config.json scales attention scores in a way that our decoder cannot express")
         return {
             "family": "classic",
             "vocab_size": given["vocab_size"],
@@ -148,8 +150,13 @@ class Qwen3:
 
     def read_config(self, given: dict[str, Any]) -> dict[str, Any]:
         rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
-        if rope.get("rope_type", "default") != "default":
-            raise ModelFolderError(f"rotary scaling {rope['rope_type']!r} is not supported yet; only 'default' is")
+        kind = rope.get("rope_type") or rope.get("type") or "default"  # older files say "type"
+        if kind != "default":
+            raise ModelFolderError(f"rotary scaling {kind!r} is not supported yet; only 'default' is")
+        if (rope.get("partial_rotary_factor") or given.get("partial_rotary_factor") or 1.0) != 1.0:
+            raise ModelFolderError(
+                "config.json turns a part of each head only (partial_rotary_factor), which ours cannot"
+            )
         for field in ("attention_bias", "mlp_bias", "use_sliding_window"):
             if given.get(field):
                 raise ModelFolderError(f"config.json sets {field}, which our decoder cannot express yet")

@@ -29,8 +29,12 @@ def save(folder: str | os.PathLike[str], model: Decoder, tokenizer: Tokenizer | 
     point outside a small vocabulary. What is ours alone stands under the key `glassformer`.
 
     Raises:
+        ModelFolderError: the folder holds other things and no model, which would be lost.
         GlassformerError: the disk is full or the folder cannot be written; the old folder is untouched.
     """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise ModelFolderError(f"{folder}: holds other things than a model; choose an empty or a new folder")
     family = family_that_expresses(model.config)
     end_of_text = tokenizer.end_of_text if tokenizer is not None else None
     special = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": None}
@@ -73,7 +77,7 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decode
     folder = Path(folder)
     given = _read_json(folder / "config.json")
     kind = given.get("model_type")
-    if kind not in INTERCHANGE_FAMILIES:
+    if not isinstance(kind, str) or kind not in INTERCHANGE_FAMILIES:
         known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
         raise ModelFolderError(f"{folder}: model_type {kind!r} is not one that glassformer reads; {known}")
     family = INTERCHANGE_FAMILIES[kind]
@@ -87,6 +91,8 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decode
         raise ModelFolderError(f"{folder / 'config.json'}: {error.args[0]} is missing") from None
     except GlassformerError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a list where a number belongs
+        raise ModelFolderError(f"{folder / 'config.json'}: a field has a value of the wrong kind ({error})") from None
     theirs = load_weights(folder / "model.safetensors")
     try:
         ours = family.read_tensors(theirs, config)
@@ -97,6 +103,9 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decode
     expected = {name: tuple(tensor.shape) for name, tensor in _own_tensors(model).items()}
     ours = {n: t for n, t in ours.items() if n in expected or t.any()}  # drop the zero biases of a bias-free model
     _check_shapes(folder, expected, {name: tuple(tensor.shape) for name, tensor in ours.items()})
+    for name, tensor in ours.items():
+        if not tensor.is_floating_point():
+            raise ModelFolderError(f"{folder}: {name} holds {tensor.dtype}; only floating-point weights can be read")
     model.positions = positions_of(config)  # its tables are computed, not loaded
     model.load_state_dict(ours, strict=False, assign=True)
     model.tie_head()

@@ -83,6 +83,9 @@ class KVCache:
     def __len__(self) -> int:
         return self.length
 
+    def __bool__(self) -> bool:
+        return True  # an empty cache is still a cache: `if cache` must not take it for none
+
     def __repr__(self) -> str:
         layers, batch, heads, capacity, width = self.keys.shape
         filled = "" if not capacity else "#" * round(20 * self.length / capacity)

@@ -1,4 +1,4 @@
-"""Level 2: parts put together into models, and the one configuration they are built from."""
+"""Level 3: parts put together into models, and the one configuration they are built from."""
 
 from glassformer.models.config import FAMILIES, ModelConfig
 from glassformer.models.decoder import Decoder, positions_of

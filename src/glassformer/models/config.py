@@ -78,7 +78,7 @@ class ModelConfig(BaseModel):
         n_embd, n_head = fields.get("n_embd"), fields.get("n_head")
         if isinstance(n_embd, int) and isinstance(n_head, int) and n_head > 0:
             if "head_width" not in fields:
-                if n_embd % n_head:
+                if 0 < n_embd <= 1_000_000 and n_embd % n_head:
                     raise UsageError(_not_divisible(n_embd, n_head))
                 fields["head_width"] = n_embd // n_head
             fields.setdefault("n_kv_head", n_head)
@@ -97,9 +97,11 @@ class ModelConfig(BaseModel):
                 f"equal group of heads; try n_kv_head={_nearest_divisor(self.n_head, self.n_kv_head)}"
             )
         if self.positions == "rotary" and self.head_width % 2:
+            derived = self.head_width * self.n_head == self.n_embd
+            even = self.head_width + 1
             raise UsageError(
                 f"head_width={self.head_width} is odd; rotary positions turn channels in pairs: "
-                f"try n_embd={self.n_head * (self.head_width + 1)}"
+                f"try {f'n_embd={self.n_head * even}' if derived else f'head_width={even}'}"
             )
         return self
 
@@ -146,4 +148,6 @@ def _not_divisible(n_embd: int, n_head: int) -> str:
 
 
 def _nearest_divisor(n: int, to: int) -> int:
-    return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: (abs(d - to), -d))
+    """The divisor of n nearest to `to`, the larger one of two; 1 is one, so the search ends."""
+    to = min(to, n)
+    return next(d for step in range(to) for d in (to + step, to - step) if n % d == 0)

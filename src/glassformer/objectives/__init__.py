@@ -1,4 +1,4 @@
-"""Level 4: what is asked of a model. An objective turns a batch into a sum of losses and the count behind it."""
+"""Level 5: what is asked of a model. An objective turns a batch into a sum of losses and the count behind it."""
 
 from glassformer.objectives.next_token import NextToken
 

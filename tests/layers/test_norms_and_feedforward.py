@@ -1,0 +1,99 @@
+"""Norms and feed-forward layers against their formulas, written with Python's own numbers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+import torch
+from toys import shaken
+
+from glassformer.layers import ACTIVATIONS, NORMS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
+from glassformer.layers.block import Block
+
+X = [3.0, -1.0, 4.0, 1.0, -5.0]
+
+
+def test_layer_norm_is_the_distance_from_the_mean_in_deviations():
+    norm = shaken(LayerNorm(5, eps=0.1))
+    scale, shift = norm.weight.tolist(), norm.bias.tolist()
+    mean, deviation = statistics.fmean(X), math.sqrt(statistics.pvariance(X) + 0.1)
+    expected = [(x - mean) / deviation * s + b for x, s, b in zip(X, scale, shift, strict=True)]
+    assert norm(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_rms_norm_keeps_the_mean_and_divides_by_the_root_mean_square():
+    norm = shaken(RMSNorm(5, eps=0.1))
+    root = math.sqrt(statistics.fmean(x * x for x in X) + 0.1)
+    expected = [x / root * s for x, s in zip(X, norm.weight.tolist(), strict=True)]
+    assert norm(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_by_hand():
+    """3 and -3: mean 0, deviation 3. 1 and 7: root mean square 5."""
+    assert LayerNorm(2, eps=0.0)(torch.tensor([3.0, -3.0])).tolist() == [1, -1]
+    assert RMSNorm(2, eps=0.0)(torch.tensor([1.0, 7.0])).tolist() == pytest.approx([0.2, 1.4])
+
+
+def test_every_norm_is_built_alike_and_only_layer_norm_may_have_a_bias():
+    counts = {(name, bias): len(list(NORMS[name](5, bias=bias).parameters())) for name in NORMS for bias in (0, 1)}
+    assert counts == {("layernorm", 0): 1, ("layernorm", 1): 2, ("rmsnorm", 0): 1, ("rmsnorm", 1): 1}
+
+
+def formula(name: str, x: float) -> float:
+    return {
+        "gelu": lambda: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+        "gelu_new": lambda: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "relu": lambda: max(x, 0.0),
+        "relu2": lambda: max(x, 0.0) ** 2,
+        "silu": lambda: x / (1 + math.exp(-x)),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_against_their_formulas(name: str):
+    points = [-3.0, -1.0, -0.1, 0.0, 0.5, 2.0]
+    got = ACTIVATIONS[name](torch.tensor(points)).tolist()
+    assert got == pytest.approx([formula(name, x) for x in points], abs=1e-5)
+
+
+def test_plain_feed_forward_by_hand():
+    """C=1, F=2: hidden relu(2x + 1), relu(-3x + 0); out 5 h0 + 7 h1 - 1. At x=1: 3, 0 -> 14. At x=-2: 0, 6 -> 41."""
+    layer = FeedForward(n_embd=1, n_hidden=2, activation="relu", bias=True)
+    with torch.no_grad():
+        layer.up.weight.copy_(torch.tensor([[2.0], [-3.0]]))
+        layer.up.bias.copy_(torch.tensor([1.0, 0.0]))
+        layer.down.weight.copy_(torch.tensor([[5.0, 7.0]]))
+        layer.down.bias.fill_(-1.0)
+    assert layer(torch.tensor([[[1.0], [-2.0]]])).flatten().tolist() == [14, 41]
+
+
+def test_the_gate_is_the_first_half_and_goes_through_the_activation():
+    """C=1, F=1: relu(2x) * 3x. At x=1: 6. At x=-1 the gate is shut: 0."""
+    layer = GatedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False)
+    with torch.no_grad():
+        layer.gate_up.weight.copy_(torch.tensor([[2.0], [3.0]]))
+        layer.down.weight.fill_(1.0)
+    assert layer(torch.tensor([[[1.0], [-1.0]]])).flatten().tolist() == [6, 0]
+
+
+class Times(torch.nn.Module):
+    """Stands in for a layer: multiplies, and takes whatever else it is given."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x, *others):
+        return self.factor * x
+
+
+def test_a_block_adds_and_norms_before_each_layer():
+    """x=1: attention hears norm 2 -> 2 * 3 = 6, stream 7; feed-forward hears 7 * 5 = 35, * 11 = 385; stream 392."""
+    block = Block(Times(2), Times(3), Times(5), Times(11))
+    heard = {}
+    for tap in (block.tap_before, block.tap_middle, block.tap_after):
+        tap.listener = lambda x, tap=tap: heard.update({tap.name: x.item()})
+    assert block(torch.ones(1, 1, 1), None, None, None).item() == 392
+    assert heard == {"residual.before": 1, "residual.middle": 7, "residual.after": 392}

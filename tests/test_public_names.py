@@ -1,0 +1,76 @@
+"""The names that users write: each is where it says it is, is documented, and none disappears by accident."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import types
+
+import pytest
+
+import glassformer
+
+# Removing a name from this list breaks somebody's program: it needs a major version and a line in CHANGELOG.md.
+PUBLIC = {
+    "glassformer": "Decoder GlassformerError KVCache ModelConfig generate load load_tokenizer save stream train",
+    "glassformer.errors": "GlassformerError UsageError DataError TokenizerError ModelFolderError RunError DeviceError "
+    "DivergenceError MissingExtraError did_you_mean",
+    "glassformer.files": "atomic_file atomic_folder cache_folder disk_errors sha256_file write_json write_text",
+    "glassformer.taps": "Tap listening named_taps",
+    "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward KVCache "
+    "LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window",
+    "glassformer.modalities": "TextStem",
+    "glassformer.models": "FAMILIES SIZES Decoder ModelConfig dial positions_of",
+    "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities generate "
+    "next_logits stream",
+    "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
+    "model_folder_of save save_weights",
+    "glassformer.objectives": "OBJECTIVES NextToken",
+    "glassformer.evaluation": "LossEstimate evaluate_loss",
+}
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_a_public_name_is_there_and_documented(module: str, name: str):
+    thing = getattr(importlib.import_module(module), name)
+    if isinstance(thing, type | types.FunctionType):
+        assert thing.__doc__, f"{module}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("module", [m for m in PUBLIC if hasattr(importlib.import_module(m), "__all__")])
+def test_star_imports_give_the_public_names_and_no_others(module: str):
+    listed = set(importlib.import_module(module).__all__)
+    assert set(PUBLIC[module].split()) <= listed
+    rooms_that_grow = ("glassformer",)  # later rooms add names here, and then to the list above
+    if module not in rooms_that_grow:
+        assert listed == set(PUBLIC[module].split())
+
+
+def test_each_lazy_name_is_the_very_object_of_its_home():
+    for name, home in glassformer._HOMES.items():
+        assert getattr(glassformer, name) is getattr(importlib.import_module(home), name)
+
+
+def test_the_front_lists_its_names_and_refuses_others():
+    assert set(glassformer._HOMES) | {"__version__"} == set(glassformer.__all__) == set(dir(glassformer))
+    with pytest.raises(AttributeError, match="module 'glassformer' has no attribute 'quantise'"):
+        glassformer.quantise  # noqa: B018
+
+
+def test_the_versions_agree():
+    from importlib.metadata import version
+
+    assert glassformer.__version__ == version("glassformer")
+
+
+def modules_with_examples() -> list[str]:
+    walk = pkgutil.walk_packages(glassformer.__path__, "glassformer.")
+    return [info.name for info in walk if not info.name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_the_examples_in_the_docstrings_are_true(name: str):
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
