@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the stand-ins of this folder on the import path, a cache of their own, a small text.
+"""What all tests share: one thread, this folder's stand-ins on the import path, a cache of their own, a small text.
 
 Two test runs side by side with two threads each take many times as long as with one, and at toy size one is as fast.
 """

@@ -18,12 +18,12 @@ PUBLIC = {
     "DivergenceError MissingExtraError did_you_mean",
     "glassformer.files": "atomic_file atomic_folder cache_folder disk_errors sha256_file write_json write_text",
     "glassformer.taps": "Tap listening named_taps",
-    "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward KVCache "
-    "LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window",
+    "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
+    "KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window",
     "glassformer.modalities": "TextStem",
     "glassformer.models": "FAMILIES SIZES Decoder ModelConfig dial positions_of",
-    "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities generate "
-    "next_logits stream",
+    "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
+    "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
     "model_folder_of save save_weights",
     "glassformer.objectives": "OBJECTIVES NextToken",

@@ -102,9 +102,9 @@ def test_nested_listeners_are_all_heard_outer_first():
 
 
 def test_an_unknown_tap_is_named_with_the_nearest_one():
-    with pytest.raises(UsageError, match=r"no tap is called 'logit'; did you mean logits\?"):
-        with listening(toy_model(), "logit", print):
-            pass
+    complaint = pytest.raises(UsageError, match=r"no tap is called 'logit'; did you mean logits\?")
+    with complaint, listening(toy_model(), "logit", print):
+        pass
 
 
 def test_a_tap_shows_itself():

@@ -50,7 +50,7 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
             ) from error
         if error.errno == errno.EFBIG:
             raise GlassformerError(
-                f"{path}: larger than this disk or the process's limit allows; nothing was replaced: choose another place"
+                f"{path}: larger than the disk or a limit allows; nothing was replaced: choose another place"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise GlassformerError(

@@ -49,5 +49,5 @@ def test_positions_need_not_start_at_nought_nor_agree_in_a_batch():
 
 
 def test_a_window_that_sees_nothing_is_refused():
-    with pytest.raises(UsageError, match="^window width 0 is too small; a query sees at least itself: use 1 or more$"):
+    with pytest.raises(UsageError, match=r"^window width 0 is too small; a query sees at least itself: use 1 or more$"):
         Window(0)

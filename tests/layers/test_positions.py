@@ -78,7 +78,7 @@ def test_rows_of_a_batch_may_stand_at_different_positions():
 
 def test_an_odd_width_has_no_pairs():
     with pytest.raises(
-        UsageError, match="^head width 5 is odd; rotary positions turn channels in pairs: make it even$"
+        UsageError, match=r"^head width 5 is odd; rotary positions turn channels in pairs: make it even$"
     ):
         RotaryPositions(head_width=5, block_size=3)
 
