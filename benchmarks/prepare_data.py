@@ -5,8 +5,7 @@
     python benchmarks/prepare_data.py --megabytes 50 --tokenizers bpe
 
 The text is generated (words of a Zipf-like distribution in sentences and paragraphs, the same at every run). Each kind
-is prepared in a process of its own, so that its peak memory is its own. `--compare` adds tiktoken's batch encoder over
-the same vocabulary and the first part of the same text, in the same run.
+is prepared in a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -67,30 +66,6 @@ def measure(path: Path, kind: str, out: Path) -> dict[str, object]:
     }
 
 
-def compare(path: Path) -> dict[str, object]:
-    """tiktoken's `encode_ordinary_batch` and our `encode_documents` on the same text, vocabulary and number of threads."""
-    import tiktoken
-
-    from glassformer.data.vocabulary import tokenizer_for
-    from glassformer.tokenizers.bulk import threads
-
-    tokenizer = tokenizer_for(str(path), "bpe", vocab_size=4096)
-    with open(path, encoding="utf-8") as file:
-        texts = [file.read(1 << 20) for _ in range(32)]
-    tokenizer.encode_documents(["warm up"])
-    encoding: tiktoken.Encoding = tokenizer._merges._encoding
-    size = sum(len(text.encode()) for text in texts) / 1e6
-    began = time.perf_counter()
-    encoding.encode_ordinary_batch(texts, num_threads=threads())
-    middle = time.perf_counter()
-    tokenizer.encode_documents(texts)
-    ended = time.perf_counter()
-    return {
-        "tiktoken_batch_mb_per_s": round(size / (middle - began), 1),
-        "ours_mb_per_s": round(size / (ended - middle), 1),
-    }
-
-
 def peak() -> int:
     """Largest resident memory so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -100,18 +75,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--tokenizers", default="characters,bpe")
-    parser.add_argument("--compare", action="store_true", help="tiktoken's batch encoder beside ours")
     parser.add_argument("--one", nargs=3, metavar=("FILE", "KIND", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         path, kind, out = options.one
-        print(json.dumps(compare(Path(path)) if kind == "compare" else measure(Path(path), kind, Path(out))))
+        print(json.dumps(measure(Path(path), kind, Path(out))))
         return
     with tempfile.TemporaryDirectory(prefix="prepare-data-") as name:
         folder = Path(name)
         generate(folder / "text.txt", options.megabytes)
         results = {}
-        for kind in [*options.tokenizers.split(","), *(["compare"] if options.compare else [])]:
+        for kind in options.tokenizers.split(","):
             command = [sys.executable, __file__, "--one", str(folder / "text.txt"), kind, str(folder / kind)]
             environment = {**os.environ, "GLASSFORMER_CACHE": str(folder / "cache")}
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)

@@ -166,7 +166,7 @@ def test_a_source_archive_comes_by_its_link_and_nothing_in_it_runs(monkeypatch, 
         fetch(PackageSource("My.Package", "1.0", None, "MIT", sdist=True))
 
 
-# ---- archives ---------------------------------------------------------------------------------------------------------
+# ---- archives --------------------------------------------------------------------------------------------------------
 
 
 def make_tar(path_or_file, mode: str) -> None:

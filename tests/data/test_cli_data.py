@@ -1,0 +1,77 @@
+"""`glassformer data ...`: what a person types, and that help does not wait for anything heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from glassformer.cli.data import app
+from glassformer.errors import UsageError
+
+
+def run(*arguments: str, **options) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False, **options)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_list_names_size_license_and_origin():
+    rows = {row["name"]: row for row in json.loads(run("list", "--json"))}
+    assert {"tinyshakespeare", "shakespeare", "openwebtext", "fineweb-edu"} <= rows.keys()
+    told = run("list")
+    for row in rows.values():
+        assert row["name"] in told and row["license"] in told and row["origin"] in told
+
+
+def test_prepare_then_show_the_text_and_the_store(tmp_path):
+    (tmp_path / "my.txt").write_text("to be or not to be\n" * 40)
+    made = json.loads(
+        run(
+            "prepare",
+            str(tmp_path / "my.txt"),
+            "--tokenizer",
+            "bpe",
+            "--vocab-size",
+            "280",
+            "--out",
+            str(tmp_path / "s"),
+            "--json",
+        )
+    )
+    assert made["tokenizer"]["kind"] == "bpe" and made["tokenizer"]["vocab_size"] <= 280
+    told = run("show", str(tmp_path / "s"), "--verify")
+    assert (
+        "validation" in told
+        and "to be or not to be" in told
+        and f"{made['splits']['train']['tokens']:,} tokens" in told
+    )
+    text = run("show", str(tmp_path / "my.txt"))
+    assert "760" in text and "lines: 0.1" in text and text.rstrip().endswith("to be or not to be")
+    assert json.loads(run("show", str(tmp_path / "my.txt"), "--json"))["bytes"] == 760
+
+
+def test_prepare_reads_standard_input():
+    made = json.loads(run("prepare", "-", "--json", input="piped text\n" * 30))
+    assert sum(split["bytes"] for split in made["splits"].values()) == 330
+
+
+def test_get_prints_where_the_file_lies_and_knows_near_names():
+    with pytest.raises(UsageError, match="no corpus is called 'shakespear'; did you mean shakespeare"):
+        run("get", "shakespear")
+
+
+@pytest.mark.parametrize("command", ["list", "get", "prepare", "show"])
+def test_help_teaches_with_an_example(command):
+    assert f"glassformer data {command}" in run(command, "--help")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, glassformer.cli.data, glassformer.fetch\n"
+        "print([m for m in ('torch', 'numpy', 'rich.progress', 'tokenizers', 'pydantic') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

