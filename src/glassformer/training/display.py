@@ -109,6 +109,7 @@ class LivePanel(_Watcher):
 
     def _panel(self) -> Any:
         from rich.console import Group
+        from rich.padding import Padding
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -116,29 +117,30 @@ class LivePanel(_Watcher):
 
         r, steps = self.record, self.trainer.settings.steps
         width = max(40, min(100, self.live.console.width))
-        numbers = Table.grid(padding=(0, 2), expand=True)
         best = min((v for _, v in self.validation), default=None)
         last = self.validation[-1][1] if self.validation else None
-        for label, value in (
-            ("step", f"{r['step']:,} / {steps:,}"),
-            ("loss", f"{r['loss']:.4f}"),
-            ("smoothed", f"{self.smoothed:.4f}"),
-            ("validation", f"{last:.4f}" if last is not None else "–"),
-            ("best", f"{best:.4f}" if best is not None else "–"),
-        ):
-            numbers.add_column(justify="left", header=label)
-            numbers.columns[-1]._cells = [Text(label, style="dim"), Text(value, style="bold")]
+        shown = {
+            "step": f"{r['step']:,} / {steps:,}",
+            "loss": f"{r['loss']:.4f}",
+            "smoothed": f"{self.smoothed:.4f}",
+            "validation": "–" if last is None else f"{last:.4f}",
+            "best": "–" if best is None else f"{best:.4f}",
+        }
+        numbers = Table.grid(padding=(0, 2), expand=True)
+        numbers.add_row(*(Text(label, style="dim") for label in shown))
+        numbers.add_row(*(Text(value, style="bold") for value in shown.values()))
         more = Text(
             f"learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}   "
             f"{r['tokens_per_second']:,} tokens/s   {clock(self.seconds_left)} left",
             style="dim",
         )
-        parts: list[Any] = [ProgressBar(total=steps, completed=r["step"], width=width - 4), numbers, more, Text()]
+        bar = Padding(ProgressBar(total=steps, completed=r["step"], width=width - 4), 0)  # by itself it ends no line
+        parts: list[Any] = [bar, numbers, more, Text()]
         top = math.log(self.n_tokens)
         parts += [Text(line, style="cyan") for line in chart([loss for _, loss in self.losses], width - 14, 6, top=top)]
         if self.sample is not None:
             step, text = self.sample
-            lines = [line[: width - 6] for line in text.strip("\n").splitlines()][:8]
+            lines = [line[: width - 6] for line in text.splitlines() if line.strip()][:8]
             parts += [
                 Text(),
                 Text(f"it writes, after step {step}:", style="dim"),
