@@ -6,7 +6,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: .venv/core ## train on Shakespeare for about a minute, then read what it writes
-	@$(BIN)/glassformer demo
+	@$(BIN)/glassformer demo $(ARGS)
 
 test: .venv/dev ## the whole test suite, about five minutes on two cores
 	$(BIN)/python -m pytest

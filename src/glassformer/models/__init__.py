@@ -2,6 +2,7 @@
 
 from glassformer.models.config import FAMILIES, ModelConfig
 from glassformer.models.decoder import Decoder, positions_of
+from glassformer.models.init import INITS
 from glassformer.models.sizes import SIZES, dial
 
-__all__ = ["FAMILIES", "SIZES", "Decoder", "ModelConfig", "dial", "positions_of"]
+__all__ = ["FAMILIES", "INITS", "SIZES", "Decoder", "ModelConfig", "dial", "positions_of"]

@@ -5,13 +5,12 @@ ids ──► embedding (+ position) ──► block ──► block ──► .
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glassformer.errors import UsageError
+from glassformer.errors import UsageError, did_you_mean
 from glassformer.layers import (
     NORMS,
     POSITIONS,
@@ -26,6 +25,7 @@ from glassformer.layers import (
 )
 from glassformer.modalities import TextStem
 from glassformer.models.config import ModelConfig
+from glassformer.models.init import INITS
 from glassformer.taps import Tap
 
 
@@ -103,16 +103,15 @@ class Decoder(nn.Module):
         if self.config.tied_head:
             self.head.weight = self.embedding.token.weight
 
-    def init_weights(self) -> None:
-        """GPT-2's: normal with deviation 0.02, biases zero; the two matrices of each block that write into the
-        residual stream by 1/sqrt(2 n_layer) less, so that the sum of all writes keeps its scale with depth."""
-        residual = 0.02 / math.sqrt(2 * self.config.n_layer)
-        for name, parameter in self.named_parameters():
-            if parameter.dim() >= 2:
-                writes = name.endswith(("attention.out.weight", "feedforward.down.weight"))
-                nn.init.normal_(parameter, std=residual if writes else 0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+    def init_weights(self, kind: str = "gpt2") -> None:
+        """Draw all weights anew, from the global generator, in one of the ways of `INITS`.
+
+        Raises:
+            UsageError: there is no such way.
+        """
+        if kind not in INITS:
+            raise UsageError(f"init={kind!r} is unknown; {did_you_mean(kind, INITS)}")
+        INITS[kind](self, self.config.n_layer)
 
     def parameter_count(self) -> int:
         """Number of trainable numbers; a tied head counts once."""

@@ -104,7 +104,10 @@ def train(
     for choice in choices:
         tell(str(choice))
     torch.manual_seed(r.training.seed)
-    model = Decoder(config, dropout=r.training.dropout).to(machine["device"])
+    model = Decoder(config, dropout=r.training.dropout)
+    if r.training.init != "gpt2":  # what a decoder has anyhow
+        model.init_weights(r.training.init)
+    model.to(machine["device"])
     tell(
         f"{model.parameter_count():,} parameters: {config.family}, {config.n_layer} layers, {config.n_head} heads, "
         f"{config.n_embd} wide, {config.block_size} tokens of context, {tokenizer.vocab_size:,} logits"

@@ -91,6 +91,7 @@ class TrainingSection(Section):
     sample_prompt: str = ""
     checkpoint_every: int | None = Field(default=None, ge=0)
     keep_checkpoints: int = Field(default=3, ge=1)
+    init: str = "gpt2"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     optimizer: str = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)

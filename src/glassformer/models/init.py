@@ -1,0 +1,38 @@
+"""Initialisation: where training starts from. A recipe chooses one by name (`training.init`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+# The two matrices of each block that write into the residual stream.
+WRITES = ("attention.out.weight", "feedforward.down.weight")
+
+
+def gpt2_init(model: nn.Module, n_layer: int) -> None:
+    """GPT-2's (Radford et al. 2019, sect. 2.3): normal with deviation 0.02, biases zero; the matrices that write into
+    the residual stream by 1/sqrt(2 n_layer) less, so that the sum of all writes keeps its scale with depth."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layer) if name.endswith(WRITES) else 0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def unit_init(model: nn.Module, n_layer: int) -> None:
+    """Everything at the scale of one: embeddings with deviation 1, matrices with 1/sqrt(inputs), so that vectors keep
+    their length; what writes into the residual stream and an untied head start at zero, so that each block is at first
+    an identity and every token equally likely. Suits Muon and larger rates (as in modded-nanogpt); wants an untied
+    head, for a tied one would begin with logits as wide as the vectors are long."""
+    for name, parameter in model.named_parameters():
+        if name.endswith((*WRITES, "bias", "head.weight")):
+            nn.init.zeros_(parameter)
+        elif name == "embedding.token.weight" or name == "positions.weight":
+            nn.init.normal_(parameter)
+        elif parameter.dim() >= 2:
+            nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]))
+
+
+INITS: dict[str, Callable[[nn.Module, int], None]] = {"gpt2": gpt2_init, "unit": unit_init}
