@@ -64,7 +64,7 @@ def stream(
 
     Args:
         prompt: what to go on from. Empty: from the end-of-text token, or a newline where there is none, as in the
-            lecture. Text never becomes a special token.
+            lecture (token 0 where there is no newline either). Text never becomes a special token.
         max_new_tokens: how many tokens at most.
         samples: how many completions; their pieces come in turn, told apart by `piece.sample`.
         stop: strings that end a sample; they are not part of its text.
@@ -180,4 +180,6 @@ class _Row:
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     if ids := tokenizer.encode(prompt):
         return ids
-    return [tokenizer.end_of_text] if tokenizer.end_of_text is not None else tokenizer.encode("\n") or [0]
+    if tokenizer.end_of_text is not None:
+        return [tokenizer.end_of_text]
+    return [0] if tokenizer.unknown_characters("\n") else tokenizer.encode("\n") or [0]

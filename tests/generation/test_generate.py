@@ -1,0 +1,338 @@
+"""Generate: the fast way gives what the slow readable way gives, alone or in a crowd, beyond block_size too.
+
+A draw at the same seed differs between two ways of computing the same logits only when the dart falls within a rounding
+(1e-6) of a border: less than once in 5,000 of these tests, and the seeds are set.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from toys import toy_model
+
+from glassformer.errors import UsageError
+from glassformer.generation import Sampling, generate, next_logits, stream
+from glassformer.generation.windows import Context
+from glassformer.layers import KVCache
+from glassformer.models import Decoder
+from glassformer.tokenizers import TOKENIZERS
+
+FAMILY = pytest.mark.parametrize("family", ["classic", "modern"])
+WINDOW = pytest.mark.parametrize("window", ["half", "exact"])
+ALPHABET = "\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,:;!?-"  # 61 characters
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return TOKENIZERS["characters"]([ALPHABET])
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer():
+    return TOKENIZERS["bytes"]()
+
+
+class Says(nn.Module):
+    """Says a given list of tokens, one after the other, and is quite sure of each. A model with no weights of use."""
+
+    def __init__(self, ids: list[int], *, vocab_size: int, block_size: int = 1000, prompt: int = 1):
+        super().__init__()
+        self.config = toy_model(vocab_size=vocab_size, block_size=block_size).config
+        self.ids, self.prompt = ids, prompt
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def new_cache(self, batch_size: int = 1) -> KVCache:
+        return KVCache(n_layer=1, batch_size=batch_size, n_kv_head=1, head_width=1, capacity=self.config.block_size)
+
+    def hidden(self, ids_BT, *, cache=None):
+        start = 0 if cache is None else len(cache)
+        if cache is not None:
+            cache.advance(ids_BT.shape[1])
+        return (start + torch.arange(ids_BT.shape[1])).expand(*ids_BT.shape)[..., None]  # (B, T, 1): the position
+
+    def logits(self, pos_BT1):
+        said = torch.tensor(self.ids)[(pos_BT1[..., 0] - self.prompt + 1) % len(self.ids)]
+        return 20.0 * nn.functional.one_hot(said, self.config.vocab_size).float()
+
+
+def tokens(model: Decoder, tokenizer, prompt: str = "hello", **settings) -> list[int]:
+    return [piece.token for piece in generate(model, tokenizer, prompt, **settings)[0].pieces]
+
+
+@torch.no_grad()
+def twin(model: Decoder, ids: list[int], n: int, sampling: Sampling) -> list[int]:
+    """Generation as one would write it on a blackboard: the lecture's crop to the last block_size tokens."""
+    generator = torch.Generator().manual_seed(sampling.seed)
+    ids = list(ids)
+    for _ in range(n):
+        seen = torch.tensor([ids[-model.config.block_size :]])
+        logits = model(seen)[0, -1]
+        if sampling.temperature == 0:
+            ids.append(logits.argmax().item())
+            continue
+        p = (logits.double() / sampling.temperature).softmax(-1)
+        dart = torch.rand((), generator=generator, dtype=torch.float64)
+        ids.append(int((p.cumsum(-1) <= dart).sum()))
+    return ids[-n:]
+
+
+@FAMILY
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_exact_window_is_the_lectures_loop(family, temperature, letters):
+    """61 tokens where 13 fit: far beyond block_size."""
+    model = toy_model(family)
+    blackboard = twin(model, letters.encode("hello"), 61, Sampling(temperature=temperature, seed=3))
+    for use_cache in (True, False):
+        settings = {"max_new_tokens": 61, "temperature": temperature, "seed": 3, "window": "exact"}
+        assert tokens(model, letters, use_cache=use_cache, **settings) == blackboard
+
+
+@FAMILY
+@WINDOW
+@pytest.mark.parametrize("prompt", ["h", "hello there, ", "a prompt that is longer than the model can see"])
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+def test_with_the_cache_as_without(family, window, prompt, temperature, letters):
+    settings = {"max_new_tokens": 47, "temperature": temperature, "seed": 5, "window": window}
+    model = toy_model(family)
+    cached = tokens(model, letters, prompt, use_cache=True, **settings)
+    assert cached == tokens(model, letters, prompt, use_cache=False, **settings)
+    assert len(cached) == 47
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+@WINDOW
+def test_very_small_models_slide_too(block_size, window, letters):
+    model = toy_model(block_size=block_size)
+    assert len(tokens(model, letters, max_new_tokens=11, window=window, seed=1)) == 11
+    assert tokens(model, letters, max_new_tokens=11, window=window, use_cache=False, seed=1) == tokens(
+        model, letters, max_new_tokens=11, window=window, seed=1
+    )
+
+
+def test_half_a_window_is_kept_when_it_is_full(letters):
+    """13 fit. After the 13th the last 6 are read anew, then 7 more fit, and so on: the cache at each step."""
+    context = Context(toy_model(), torch.tensor([letters.encode("hello there")]), window="half")
+    lengths = []
+    for _ in range(18):
+        context.next_logits()
+        lengths.append(len(context.cache))
+        context.append(torch.tensor([7]))
+    assert lengths == [11, 12, 13, 6, 7, 8, 9, 10, 11, 12, 13, 6, 7, 8, 9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.2])
+@FAMILY
+def test_a_sample_is_the_same_alone_or_in_a_crowd(family, temperature, letters):
+    """Sample i of a batch draws from its own generator, seeded seed + i."""
+    model, settings = toy_model(family), {"max_new_tokens": 31, "temperature": temperature}
+    crowd = generate(model, letters, "hello", samples=5, seed=10, **settings)
+    alone = [generate(model, letters, "hello", seed=10 + i, **settings)[0] for i in range(5)]
+    assert [c.text for c in crowd] == [a.text for a in alone]
+    assert len({c.text for c in crowd}) == 5
+
+
+def test_samples_that_end_early_do_not_disturb_the_others(letters):
+    """Rows that met their stop string leave the batch; the others draw on as if they had been alone."""
+    model, settings = toy_model(), {"max_new_tokens": 40, "stop": ["a", "e", "T"], "temperature": 1.5}
+    crowd = generate(model, letters, "hello", samples=7, seed=1, **settings)
+    alone = [generate(model, letters, "hello", seed=1 + i, **settings)[0] for i in range(7)]
+    assert [(c.text, c.finish_reason) for c in crowd] == [(a.text, a.finish_reason) for a in alone]
+    assert len({len(c.pieces) for c in crowd}) > 2  # they did end at different times
+
+
+def test_a_seed_repeats_and_another_does_not(letters):
+    model = toy_model()
+    assert tokens(model, letters, seed=1) == tokens(model, letters, seed=1) != tokens(model, letters, seed=2)
+
+
+def test_the_global_generator_is_neither_used_nor_heeded(letters):
+    model = toy_model()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = tokens(model, letters, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert tokens(model, letters, seed=1) == first
+
+
+def test_temperature_0_takes_the_most_likely_token(letters):
+    for piece in stream(toy_model(), letters, "hello", max_new_tokens=20, temperature=0, alternatives=1):
+        assert piece.token == piece.alternatives[0].token and piece.chance == 1.0
+        assert piece.probability == pytest.approx(piece.alternatives[0].probability)
+
+
+def test_each_piece_carries_what_the_model_thought(letters):
+    """probability is the model's own at temperature 1; chance is what the token had in the draw."""
+    model, ids = toy_model(), letters.encode("hello")
+    for piece in stream(model, letters, "hello", max_new_tokens=8, temperature=0.5, top_k=3, alternatives=4, seed=2):
+        own = next_logits(model, torch.tensor([ids]))[0].softmax(-1)
+        assert piece.probability == pytest.approx(own[piece.token].item(), abs=1e-5)
+        best = own.topk(4)
+        assert [a.token for a in piece.alternatives] == best.indices.tolist()
+        assert [a.probability for a in piece.alternatives] == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert [a.text for a in piece.alternatives] == [letters.token_text(a.token) for a in piece.alternatives]
+        drawn_from = best.values[:3] ** 2 / (best.values[:3] ** 2).sum()
+        at = best.indices[:3].tolist().index(piece.token)
+        assert piece.chance == pytest.approx(drawn_from[at].item(), abs=1e-4)
+        ids.append(piece.token)
+
+
+def test_all_alternatives_together_are_certain(letters):
+    piece = next(stream(toy_model(), letters, "hello", alternatives=1000))
+    chances = [a.probability for a in piece.alternatives]
+    assert len(chances) == 61 and sum(chances) == pytest.approx(1, abs=1e-5)
+    assert chances == sorted(chances, reverse=True)
+
+
+def test_next_logits_is_the_whole_distribution_in_one_call(letters):
+    model, ids = toy_model("modern"), torch.tensor([letters.encode("hello there general")])
+    torch.testing.assert_close(next_logits(model, ids), model(ids[:, -13:])[:, -1])
+
+
+def test_an_empty_prompt_goes_on_from_a_newline_or_the_end_of_a_text(letters, byte_tokenizer):
+    model = toy_model()
+    assert tokens(model, letters, "", temperature=0) == tokens(model, letters, "\n", temperature=0)
+    model = toy_model(vocab_size=257)
+    expected = twin(model, [byte_tokenizer.end_of_text], 9, Sampling(temperature=0))
+    assert tokens(model, byte_tokenizer, "", temperature=0, max_new_tokens=9) == expected
+
+
+def test_an_empty_prompt_does_not_complain_about_a_newline_that_nobody_typed(recwarn):
+    tokenizer = TOKENIZERS["characters"](["abc "])
+    assert generate(toy_model(vocab_size=tokenizer.vocab_size), tokenizer, "", max_new_tokens=3)[0].text
+    assert not recwarn.list
+
+
+def test_end_of_text_ends_a_sample_and_is_not_shown(byte_tokenizer):
+    model = Says([*b"abc", byte_tokenizer.end_of_text, *b"def"], vocab_size=257)
+    (done,) = generate(model, byte_tokenizer, "x", temperature=0)
+    assert (done.text, done.finish_reason) == ("abc", "end_of_text")
+    assert [piece.text for piece in done.pieces] == ["a", "b", "c", ""]
+
+
+def test_a_prompt_never_becomes_a_special_token(byte_tokenizer):
+    prompt = "<|endoftext|>"
+    model = Says(list(b"abc"), vocab_size=257, prompt=len(prompt))
+    assert generate(model, byte_tokenizer, prompt, temperature=0, max_new_tokens=3)[0].text == "abc"
+
+
+def test_a_character_of_several_tokens_is_shown_when_it_is_whole(byte_tokenizer):
+    said = "é€😀!".encode()  # 2, 3, 4 and 1 bytes
+    model = Says(list(said), vocab_size=257)
+    pieces = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(said))[0].pieces
+    assert [piece.text for piece in pieces] == ["", "é", "", "", "€", "", "", "", "😀", "!"]
+    assert pieces[0].token_text == "\\xc3"
+
+
+def test_half_a_character_at_the_end_comes_out_as_a_replacement_mark(byte_tokenizer):
+    model = Says(list("a😀".encode()), vocab_size=257)
+    (done,) = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=3)
+    assert (done.text, done.finish_reason) == ("a\ufffd", "length")
+    assert done.text == byte_tokenizer.decode([piece.token for piece in done.pieces])
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (["."], "to be"),
+        (["be"], "to "),
+        ([". Or"], "to be"),
+        (["€"], "to be. Or "),  # a stop string of one character and three tokens
+        (["Or", "be."], "to "),  # the one that comes first in the text
+        (["never", "said"], "to be. Or € not"),
+        ([""], "to be. Or € not"),
+    ],
+)
+def test_a_stop_string_ends_the_text_before_it(stop, text, byte_tokenizer):
+    said = "to be. Or € not".encode()
+    model = Says(list(said), vocab_size=257)
+    (done,) = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(said), stop=stop)
+    assert done.text == text
+    assert done.finish_reason == ("stop" if text != said.decode() else "length")
+    assert "".join(piece.text for piece in done.pieces) == done.text
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_the_pieces_put_together_are_the_text_of_the_tokens(kind):
+    tokenizer = TOKENIZERS[kind]([ALPHABET + "héllo wörld €"], **({"vocab_size": 270} if kind == "bpe" else {}))
+    model = toy_model(vocab_size=tokenizer.vocab_size)
+    for done in generate(model, tokenizer, "hello", samples=3, max_new_tokens=50, temperature=2.0, stop=["q"]):
+        shown = [p.token for p in done.pieces if p.token != tokenizer.end_of_text]
+        assert done.text == tokenizer.decode(shown).split("q")[0]
+        assert done.to_dict()["pieces"][-1]["finish_reason"] == done.finish_reason
+
+
+def test_logits_that_no_token_stands_for_are_never_said(letters):
+    """Tables are padded to a round number: 97 logits, 61 tokens."""
+    model = toy_model(vocab_size=97)
+    for piece in stream(model, letters, "hello", max_new_tokens=60, temperature=5.0, alternatives=97):
+        assert piece.token < 61 and len(piece.alternatives) == 61
+        assert sum(a.probability for a in piece.alternatives) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_samples_are_drawn_without_dropout_and_the_mode_is_put_back(training, letters):
+    """A training loop prints samples in between: dropout has no place in them, and training goes on as before."""
+    model = toy_model()
+    still = tokens(model, letters, seed=1, max_new_tokens=20)
+    model.set_dropout(0.5)
+    model.train(training)
+    pieces = stream(model, letters, "hello", seed=1, max_new_tokens=20)
+    assert next(pieces).token == still[0]
+    assert model.training is training  # also while the stream is half read
+    assert [piece.token for piece in pieces] == still[1:]
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_no_tokens_are_no_text(letters):
+    (done,) = generate(toy_model(), letters, "hello", max_new_tokens=0)
+    assert (done.text, done.finish_reason, done.pieces) == ("", "length", [])
+
+
+def test_repetition_penalty_sees_the_whole_context(letters):
+    """A penalty beyond measure never says a token twice as long as there are others: 40 different ones of 61."""
+    said = tokens(toy_model(), letters, "h", max_new_tokens=40, temperature=0, repetition_penalty=1e6)
+    assert len(set(said)) == 40
+    uncached = tokens(
+        toy_model(), letters, "h", max_new_tokens=40, temperature=0, repetition_penalty=1e6, use_cache=False
+    )
+    assert said == uncached
+
+
+def test_the_model_gets_no_gradient_and_its_tensors_stay_usable(letters):
+    """Inference mode ends with each piece: between two of them one may train."""
+    model = toy_model()
+    pieces = stream(model, letters, "hello")
+    next(pieces)
+    model(torch.tensor([[1, 2]])).sum().backward()
+    assert model.head.weight.grad is not None
+    assert math.isfinite(next(pieces).probability)
+
+
+def test_a_cache_that_has_read_nothing_can_be_forked():
+    context = Context(toy_model(), torch.tensor([[1, 2, 3]]))
+    context.fork(4)
+    assert context.next_logits().shape == (4, 61)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens=-1 is too small; use 0 or more"),
+        ({"samples": 0}, "samples=0 is too small; use 1 or more"),
+        ({"alternatives": -2}, "alternatives=-2 is too small; use 0 or more"),
+        ({"window": "quarter"}, "window='quarter' is unknown; use half (fast) or exact (slides by one)"),
+        ({"top_p": 2.0}, "top_p=2.0 is out of range; use above 0 and at most 1 (off)"),
+        (
+            {"sampling": Sampling(), "temperature": 0.5, "seed": 1},
+            "temperature, seed and sampling= say the same thing; give one of them",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_the_call_and_not_at_the_first_token(settings, message, letters):
+    with pytest.raises(UsageError) as error:
+        stream(toy_model(), letters, "hello", **settings)
+    assert str(error.value) == message

@@ -1,0 +1,189 @@
+"""Filter and choose: hand-made distributions, transformers' own filters, and whether the dart is fair."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from glassformer.errors import UsageError
+from glassformer.generation import Sampling, choose, filtered_probabilities
+
+P = [0.5, 0.25, 0.125, 0.0625, 0.0625]  # sums to 1 exactly
+
+
+def filtered(p: list[float] = P, context: list[int] | None = None, **settings: float) -> list[float]:
+    logits = torch.tensor([p], dtype=torch.float64).log()
+    ids = None if context is None else torch.tensor([context])
+    return filtered_probabilities(logits, Sampling(**settings), ids)[0].tolist()
+
+
+def near(expected: list[float]):
+    return pytest.approx(expected, abs=1e-6)
+
+
+def test_no_filter_changes_nothing():
+    assert filtered() == near(P)
+    assert filtered(top_k=5) == filtered(top_k=99) == filtered(top_p=1.0) == filtered(min_p=0.0) == filtered()
+
+
+def test_top_k_keeps_the_k_best():
+    assert filtered(top_k=1) == near([1, 0, 0, 0, 0])
+    assert filtered(top_k=2) == near([2 / 3, 1 / 3, 0, 0, 0])
+    assert filtered(top_k=4) == near(P)  # the fourth and the fifth are equal: neither is worse
+
+
+def test_top_p_keeps_the_fewest_that_reach_p():
+    assert filtered(top_p=0.5) == near([1, 0, 0, 0, 0])
+    assert filtered(top_p=0.51) == near([2 / 3, 1 / 3, 0, 0, 0])
+    assert filtered(top_p=0.75) == near([2 / 3, 1 / 3, 0, 0, 0])
+    assert filtered(top_p=0.76) == near([4 / 7, 2 / 7, 1 / 7, 0, 0])
+    assert filtered(top_p=1e-9) == near([1, 0, 0, 0, 0])  # the best always stays
+
+
+def test_top_p_finds_the_best_wherever_they_stand():
+    assert filtered([0.0625, 0.5, 0.0625, 0.125, 0.25], top_p=0.7) == near([0, 2 / 3, 0, 0, 1 / 3])
+
+
+def test_min_p_keeps_what_is_likely_enough_beside_the_best():
+    assert filtered(min_p=0.5) == near([2 / 3, 1 / 3, 0, 0, 0])
+    assert filtered(min_p=0.51) == near([1, 0, 0, 0, 0])
+    assert filtered(min_p=0.1) == near(P)
+
+
+def test_temperature_raises_probabilities_to_a_power():
+    """p ** (1 / temperature), brought back to a sum of 1."""
+    squared = [p * p for p in P]
+    assert filtered(temperature=0.5) == near([p / sum(squared) for p in squared])
+    roots = [math.sqrt(p) for p in P]
+    assert filtered(temperature=2.0) == near([p / sum(roots) for p in roots])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-3, 1e-40, 5e-324])
+def test_the_limit_of_no_temperature_is_the_best_token(temperature: float):
+    assert filtered(temperature=temperature) == near([1, 0, 0, 0, 0])
+
+
+def test_temperature_0_is_argmax_and_takes_the_first_of_equals():
+    assert filtered([0.1, 0.4, 0.1, 0.4], temperature=0) == [0, 1, 0, 0]
+
+
+def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
+    """Logits 2, -1, 1, 1 with penalty 2: those seen (0 and 1, one of them twice) become 1 and -2."""
+    logits = torch.tensor([[2.0, -1.0, 1.0, 1.0]])
+    got = filtered_probabilities(logits, Sampling(repetition_penalty=2.0), torch.tensor([[0, 1, 0]]))
+    torch.testing.assert_close(got, torch.tensor([[1.0, -2.0, 1.0, 1.0]]).softmax(-1))
+    assert logits.tolist() == [[2, -1, 1, 1]]  # the caller's tensor is not touched
+    greedy = filtered_probabilities(logits, Sampling(repetition_penalty=3.0, temperature=0), torch.tensor([[0]]))
+    assert greedy.argmax().item() == 2  # it also works at temperature 0
+
+
+LOGITS = st.lists(st.integers(-80, 80).map(lambda i: i / 10), min_size=7, max_size=7, unique=True)
+
+
+@given(
+    logits=LOGITS,
+    temperature=st.sampled_from([0.3, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 1, 3, 6]),
+    top_p=st.sampled_from([1.0, 0.9123, 0.5077]),
+    min_p=st.sampled_from([0.0, 0.0512, 0.377]),
+    penalty=st.sampled_from([1.0, 1.3, 0.7]),
+)
+@settings(max_examples=60, deadline=None)
+def test_equal_to_transformers_filters_in_the_same_order(logits, temperature, top_k, top_p, min_p, penalty):
+    context, theirs = torch.tensor([[1, 4, 1]]), torch.tensor([logits])
+    chain = [RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(temperature)]
+    chain += [TopKLogitsWarper(top_k)] if top_k else []
+    chain += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    chain += [MinPLogitsWarper(min_p)] if min_p else []
+    for processor in chain:
+        theirs = processor(context, theirs)
+    ours = filtered_probabilities(
+        torch.tensor([logits]),
+        Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty),
+        context,
+    )
+    torch.testing.assert_close(ours, theirs.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+@given(logits=LOGITS, top_p=st.floats(0.01, 1.0), min_p=st.floats(0.0, 1.0), top_k=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_a_filter_only_takes_away_and_never_the_best(logits, top_p, min_p, top_k):
+    before = torch.tensor([logits]).softmax(-1)
+    after = filtered_probabilities(torch.tensor([logits]), Sampling(top_p=top_p, min_p=min_p, top_k=top_k))
+    assert abs(after.sum().item() - 1) < 1e-5
+    assert after.argmax() == before.argmax()
+    kept = after > 0
+    torch.testing.assert_close(after[kept], before[kept] / before[kept].sum(), rtol=1e-4, atol=1e-7)
+
+
+def test_rows_are_filtered_each_by_itself():
+    rows = torch.tensor([P, P[::-1]]).log()
+    assert filtered_probabilities(rows, Sampling(top_k=2)).tolist() == [
+        near([2 / 3, 1 / 3, 0, 0, 0]),
+        near([0, 0, 0, 1 / 3, 2 / 3]),
+    ]
+
+
+def test_the_dart_is_fair():
+    """10,000 darts at 5 tokens. Pearson's sum has 4 degrees of freedom: above 41.4 once in 5e7 (the seed is set)."""
+    n, p = 10_000, torch.tensor(P)
+    generator = torch.Generator().manual_seed(0)
+    thrown = torch.cat([choose(p[None], [generator]) for _ in range(n)])
+    expected = n * p
+    chi_square = ((torch.bincount(thrown, minlength=5) - expected) ** 2 / expected).sum()
+    assert 0.001 < chi_square < 41.4  # and too good is suspicious as well
+
+
+def test_what_was_cut_is_never_drawn():
+    """Noughts at the beginning, in the middle and at the end; 2,000 darts."""
+    p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0, 0.0]])
+    generator = torch.Generator().manual_seed(0)
+    assert {choose(p, [generator]).item() for _ in range(2000)} == {1, 3}
+
+
+def test_each_row_has_its_own_dart():
+    p = torch.full((3, 1000), 1 / 1000)
+    together = choose(p, [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)])
+    alone = [choose(p[:1], [torch.Generator().manual_seed(seed)]).item() for seed in (5, 6, 7)]
+    assert together.tolist() == alone and len(set(alone)) == 3
+
+
+def test_tiny_probabilities_are_not_lost_in_a_long_line():
+    """60,000 tokens share one half, one token has the other: in float32 the line would end before 1."""
+    p = torch.full((1, 60_001), 0.5 / 60_000)
+    p[0, 0] = 0.5
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([choose(p, [generator]) for _ in range(400)])
+    assert 0.5 - 6 * 0.025 < (drawn == 0).float().mean() < 0.5 + 6 * 0.025  # 6 deviations: once in 5e8
+    assert drawn.max() > 50_000 and drawn.max() <= 60_000
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": -0.1}, "temperature=-0.1 is out of range; use 0 (most likely token) or more"),
+        ({"temperature": math.nan}, "temperature=nan is out of range; use 0 (most likely token) or more"),
+        ({"temperature": math.inf}, "temperature=inf is out of range; use 0 (most likely token) or more"),
+        ({"top_k": -1}, "top_k=-1 is out of range; use 0 (off) or a number of tokens"),
+        ({"top_p": 0}, "top_p=0 is out of range; use above 0 and at most 1 (off)"),
+        ({"top_p": 1.5}, "top_p=1.5 is out of range; use above 0 and at most 1 (off)"),
+        ({"min_p": -0.5}, "min_p=-0.5 is out of range; use between 0 (off) and 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty=0 is out of range; use above 0; 1 is off, 1.1 is mild"),
+        ({"seed": 2**63}, "seed=9223372036854775808 is out of range; use a 64-bit integer"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line(setting: dict, message: str):
+    with pytest.raises(UsageError) as error:
+        Sampling(**setting)
+    assert str(error.value) == message

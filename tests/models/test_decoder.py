@@ -1,0 +1,165 @@
+"""The decoder in both families: causality, caching, initialisation, shapes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import toy_config, toy_ids, toy_model
+
+from glassformer.errors import UsageError
+from glassformer.layers import Window
+from glassformer.models import Decoder
+
+FAMILY = pytest.mark.parametrize("family", ["classic", "modern"])
+
+
+@FAMILY
+@torch.no_grad()
+def test_the_future_never_changes_the_past(family: str):
+    """Change the token at each position in turn: every logit before it stays the same to the last bit."""
+    model, ids = toy_model(family), toy_ids(2, 7)
+    logits = model(ids)
+    for t in range(7):
+        changed = ids.clone()
+        changed[:, t] = (changed[:, t] + 1) % 61
+        others = model(changed)
+        assert torch.equal(others[:, :t], logits[:, :t])
+        assert (others[:, t:] - logits[:, t:]).abs().amax(dim=-1).min() > 1e-3  # and the rest notices
+
+
+@FAMILY
+@pytest.mark.parametrize("pieces", [(7,), (3, 4), (1,) * 7, (5, 1, 1)], ids=str)
+@torch.no_grad()
+def test_with_a_cache_in_pieces_equals_the_whole(family: str, pieces: tuple[int, ...]):
+    model, ids = toy_model(family), toy_ids(2, 7)
+    cache = model.new_cache(batch_size=2)
+    got = [model(piece, cache=cache) for piece in ids.split(pieces, dim=1)]
+    torch.testing.assert_close(torch.cat(got, dim=1), model(ids), rtol=1e-4, atol=1e-4)
+    assert len(cache) == 7
+
+
+@FAMILY
+@torch.no_grad()
+def test_a_rewound_cache_goes_on_as_if_nothing_had_been(family: str):
+    model, ids = toy_model(family), toy_ids(1, 9)
+    cache = model.new_cache()
+    model(ids[:, :5], cache=cache)
+    model(toy_ids(1, 3, seed=9), cache=cache)  # a wrong turn
+    cache.rewind(5)
+    torch.testing.assert_close(model(ids[:, 5:], cache=cache), model(ids)[:, 5:], rtol=1e-4, atol=1e-4)
+
+
+@FAMILY
+@torch.no_grad()
+def test_rows_of_a_batch_know_nothing_of_each_other(family: str):
+    model, ids = toy_model(family), toy_ids(3, 7)
+    alone = torch.cat([model(row[None]) for row in ids])
+    torch.testing.assert_close(model(ids), alone, rtol=1e-4, atol=1e-4)
+
+
+@FAMILY
+@torch.no_grad()
+def test_order_matters(family: str):
+    """Without positions a causal model would give the last token the same logits when those before it are swapped."""
+    model, ids = toy_model(family, n_layer=1), toy_ids(1, 7)
+    swapped = ids[:, [1, 0, 2, 3, 4, 5, 6]]
+    assert (model(ids)[:, -1] - model(swapped)[:, -1]).abs().max() > 1e-3
+    nowhere = toy_model(family, n_layer=1, positions="none")
+    torch.testing.assert_close(nowhere(ids)[:, -1], nowhere(swapped)[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@FAMILY
+@torch.no_grad()
+def test_the_pattern_can_be_changed_on_a_built_model(family: str):
+    """A window of 2 in 2 layers reaches 2 tokens back: what is further away cannot be felt."""
+    model, ids = toy_model(family), toy_ids(1, 7)
+    model.pattern = Window(2)
+    far, near = ids.clone(), ids.clone()
+    far[:, 3] = (far[:, 3] + 1) % 61
+    near[:, 4] = (near[:, 4] + 1) % 61
+    assert torch.equal(model(far)[:, -1], model(ids)[:, -1])
+    assert not torch.equal(model(near)[:, -1], model(ids)[:, -1])
+
+
+@FAMILY
+def test_every_parameter_is_used(family: str):
+    """A gradient reaches each of them, so none was built and forgotten."""
+    model = toy_model(family, tied_head=False)
+    model(toy_ids(2, 13)).logsumexp(dim=-1).sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@FAMILY
+def test_too_many_tokens_are_refused(family: str):
+    model = toy_model(family)
+    message = r"^14 tokens do not fit into block_size=13; shorten the text or let generation slide its window$"
+    with pytest.raises(UsageError, match=message):
+        model(toy_ids(1, 14))
+    cache = model.new_cache()
+    model(toy_ids(1, 10), cache=cache)
+    with pytest.raises(UsageError, match=message):
+        model(toy_ids(1, 4), cache=cache)
+    assert len(cache) == 10
+
+
+@FAMILY
+def test_initialisation_is_gpt2s(family: str):
+    """Deviation 0.02, and 0.02 / sqrt(2 * 3 layers) for what writes into the residual stream; mean 0.
+
+    The deviation of n draws is off by more than 6 / sqrt(2 n) of itself once in 5e8, for each of some 20 matrices.
+    """
+    torch.manual_seed(0)
+    model = Decoder(toy_config(family, n_layer=3, n_embd=42, n_head=6, n_hidden=89, tied_head=False))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2:
+            assert (parameter == (0.0 if name.endswith("bias") else 1.0)).all(), name
+            continue
+        writes = "attention.out" in name or "feedforward.down" in name
+        deviation, n = 0.02 / math.sqrt(2 * 3) if writes else 0.02, parameter.numel()
+        assert abs(parameter.std() / deviation - 1) < 6 / math.sqrt(2 * n), name
+        assert abs(parameter.mean()) < 6 * deviation / math.sqrt(n), name
+
+
+@FAMILY
+@torch.no_grad()
+def test_a_fresh_model_has_no_opinion(family: str):
+    """Its loss is that of a guess among V: ln 61 = 4.11 nats."""
+    torch.manual_seed(0)
+    ids = toy_ids(8, 13)
+    loss = F.cross_entropy(Decoder(toy_config(family))(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    assert abs(loss - math.log(61)) < 0.05
+
+
+def test_a_tied_head_is_the_same_tensor_and_counts_once():
+    tied, free = toy_model(tied_head=True), toy_model(tied_head=False)
+    assert tied.head.weight is tied.embedding.token.weight
+    assert free.parameter_count() - tied.parameter_count() == 61 * 15
+    assert repr(tied).startswith(f"Decoder(\n  {tied.parameter_count():,} parameters\n")
+
+
+def test_a_tied_head_stays_tied_through_copies_and_number_formats():
+    import copy
+
+    model = copy.deepcopy(toy_model()).to(torch.bfloat16)
+    assert model.head.weight is model.embedding.token.weight
+    assert model.new_cache().keys.dtype == torch.bfloat16
+
+
+def test_dropout_is_set_everywhere_at_once_and_works_in_training_only():
+    model, ids = toy_model(), toy_ids(1, 7)
+    still = model(ids)
+    model.set_dropout(0.5)
+    assert {m.dropout for m in model.modules() if hasattr(m, "dropout")} == {0.5}
+    assert torch.equal(model(ids), still)
+    assert not torch.equal(model.train()(ids), still)
+    assert not torch.equal(Decoder(toy_config(), dropout=0.5)(ids), Decoder(toy_config(), dropout=0.5)(ids))
+
+
+def test_a_new_cache_fits_the_model():
+    model = toy_model("modern")
+    assert model.new_cache(batch_size=3).keys.shape == (2, 3, 2, 13, 10)
+    assert model.new_cache(capacity=5).capacity == 5
+    assert model.new_cache(capacity=99).capacity == 13  # there are no positions beyond

@@ -1,0 +1,159 @@
+"""ModelConfig: what follows from what, how many parameters that makes, and what is said about a mistake."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import toy_config
+
+from glassformer.errors import UsageError
+from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
+from glassformer.models import FAMILIES, SIZES, Decoder, ModelConfig, dial
+
+SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
+
+
+def test_what_nobody_sets_follows_from_the_rest():
+    classic = ModelConfig.make(**SHAPE)
+    assert (classic.n_kv_head, classic.head_width, classic.n_hidden) == (3, 5, 60)
+    assert (classic.positions, classic.norm, classic.activation) == ("learned", "layernorm", "gelu_new")
+    modern = ModelConfig.make(family="modern", **{**SHAPE, "n_embd": 42})
+    assert (modern.n_kv_head, modern.head_width) == (3, 14)
+    assert modern.n_hidden == 128  # 8/3 * 42 = 112, rounded up to a multiple of 32
+    assert (modern.positions, modern.norm, modern.feedforward, modern.qk_norm) == ("rotary", "rmsnorm", "gated", True)
+
+
+def test_a_family_is_a_preset_and_nothing_more():
+    """Once all fields are given, the name of the family changes nothing but itself."""
+    fields = ModelConfig.make(family="modern", **{**SHAPE, "n_embd": 42}).model_dump()
+    assert ModelConfig.make(**{**fields, "family": "classic"}).model_dump() == {**fields, "family": "classic"}
+    assert FAMILIES.keys() == {"classic", "modern"}
+
+
+@st.composite
+def configurations(draw) -> ModelConfig:
+    """Any configuration that can be built, small."""
+    heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    positions = draw(st.sampled_from(sorted(POSITIONS)))
+    width = draw(st.integers(1, 4)) * (2 if positions == "rotary" else 1)
+    return ModelConfig.make(
+        vocab_size=draw(st.integers(1, 9)),
+        block_size=draw(st.integers(1, 9)),
+        n_layer=draw(st.integers(1, 3)),
+        n_head=heads * groups,
+        n_kv_head=heads,
+        head_width=width,
+        n_embd=draw(st.integers(1, 9)),
+        n_hidden=draw(st.integers(1, 9)),
+        positions=positions,
+        norm=draw(st.sampled_from(sorted(NORMS))),
+        feedforward=draw(st.sampled_from(["plain", "gated"])),
+        activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
+        bias=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        tied_head=draw(st.booleans()),
+    )
+
+
+@given(configurations())
+@settings(max_examples=60, deadline=None)
+def test_parameters_are_counted_without_building_the_model(config: ModelConfig):
+    assert config.parameter_count() == Decoder(config).parameter_count()
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+    ],
+)
+def test_gpt2_sizes_have_the_published_counts(size: str, count: int):
+    assert ModelConfig.make(**SIZES[size]).parameter_count() == count
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),
+    [("gpt3-small", 125), ("gpt3-medium", 350), ("gpt3-large", 760), ("gpt3-xl", 1_300), ("gpt3-2.7b", 2_700),
+     ("gpt3-6.7b", 6_700), ("gpt3-13b", 13_000), ("gpt3", 175_000)],
+)  # fmt: skip
+def test_gpt3_sizes_are_those_of_table_2_1(size: str, millions: int):
+    """The paper rounds, so within 2 %."""
+    assert ModelConfig.make(**SIZES[size]).parameter_count() == pytest.approx(millions * 1e6, rel=0.02)
+
+
+def test_shakespeare_char_cpu_has_the_parameters_of_the_peer():
+    """4 layers, 4 heads, 128 channels, 64 positions, 65 characters, no biases, tied:
+    65*128 + 64*128 + 4*(2*128 + 128*384 + 128*128 + 2*128*512) + 128."""
+    config = ModelConfig.make(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
+    assert config.parameter_count() == 804_096
+
+
+def test_one_dial_gives_the_lectures_model_and_gpt2():
+    assert dial(6) == {"n_layer": 6, "n_head": 6, "n_embd": 384}
+    gpt2 = SIZES["gpt2"]
+    assert dial(12) == {key: gpt2[key] for key in ("n_layer", "n_head", "n_embd")}
+
+
+MISTAKES = [
+    ({"n_embd": 100, "n_head": 6}, "n_embd=100 is not divisible by n_head=6; try n_embd=96 or n_head=5"),
+    ({"n_embd": 5, "n_head": 7}, "n_embd=5 is not divisible by n_head=7; try n_embd=7 or n_head=5"),
+    ({"n_layers": 2}, "unknown key model.n_layers; did you mean n_layer?"),
+    (
+        {"n_kv_head": 2},
+        "n_head=3 is not divisible by n_kv_head=2: each key-value head serves an equal group of heads; try n_kv_head=3",
+    ),
+    (
+        {"n_kv_head": 1_000_000_007},
+        "n_head=3 is not divisible by n_kv_head=1000000007: each key-value head serves an equal group of heads; "
+        "try n_kv_head=3",
+    ),
+    (
+        {"positions": "rotary"},
+        "head_width=5 is odd; rotary positions turn channels in pairs: try n_embd=18",
+    ),
+    (
+        {"positions": "rotary", "head_width": 7},
+        "head_width=7 is odd; rotary positions turn channels in pairs: try head_width=8",
+    ),
+    ({"activation": "gelu-new"}, "activation='gelu-new' is unknown; did you mean gelu_new?"),
+    ({"positions": "alibi"}, "positions='alibi' is unknown; known: learned, none, rotary"),
+    ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm?"),
+    ({"family": "modem"}, "model.family='modem': input should be 'classic' or 'modern'"),
+    ({"n_layer": 0}, "model.n_layer=0: input should be greater than or equal to 1"),
+    ({"n_embd": -4}, "model.n_embd=-4: input should be greater than or equal to 1"),
+    ({"n_head": 0}, "model.n_head=0: input should be greater than or equal to 1"),
+    ({"n_embd": 10**12 + 1}, "model.n_embd=1000000000001: input should be less than or equal to 1000000"),
+    (
+        {"n_layer": "many"},
+        "model.n_layer='many': input should be a valid integer, unable to parse string as an integer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES, ids=[", ".join(map(str, c)) for c, _ in MISTAKES])
+def test_a_mistake_is_one_line_that_names_the_next_step(change: dict, message: str):
+    with pytest.raises(UsageError) as error:
+        ModelConfig.make(**{**SHAPE, **change})
+    assert str(error.value) == message
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(UsageError) as error:
+        ModelConfig.make(**{k: v for k, v in SHAPE.items() if k != "vocab_size"})
+    assert str(error.value) == "model.vocab_size is missing; give it a value"
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES[:2] + MISTAKES[5:6])
+def test_the_advice_of_a_message_works(change: dict, message: str):
+    for advice in message.split("try ")[1].split(" or "):
+        field, value = advice.split("=")
+        ModelConfig.make(**{**SHAPE, **change, field: int(value)})
+
+
+def test_a_configuration_cannot_be_changed_behind_the_models_back():
+    with pytest.raises(ValueError, match="frozen"):
+        toy_config().n_layer = 7
