@@ -10,7 +10,7 @@ import pytest
 from data_standins import ByteTokenizer
 
 import glassformer.data.prepare as room
-from glassformer.data import describe, readers, tokenizer_for
+from glassformer.data import describe, readers, tokenizer_for, vocabulary
 from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, UsageError
 from glassformer.tokenizers import TOKENIZERS
@@ -143,6 +143,14 @@ def test_subwords_are_learned_from_the_training_split_alone(tmp_path):
     assert characters.vocab_size == 4  # newline, a, q, z
     with pytest.raises(UsageError, match="neither a kind of tokenizer nor a file; did you mean characters"):
         tokenizer_for(str(tmp_path / "a.txt"), "character")
+
+
+def test_learning_reads_slices_that_end_with_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "SLICE", 100)
+    (tmp_path / "a.txt").write_text(LINES, encoding="utf-8")
+    slices = list(vocabulary.learning_texts(str(tmp_path / "a.txt"), everything=True))
+    assert "".join(slices) == LINES
+    assert all(100 < len(part) < 150 and part.endswith("\n") for part in slices[:-1])
 
 
 def test_describe_counts_without_encoding(tmp_path):

@@ -10,6 +10,7 @@ from glassformer.data.readers import open_source
 from glassformer.data.splits import plan_split
 from glassformer.errors import UsageError, did_you_mean
 
+SLICE = 1 << 16  # characters handed to a trainer at a time: it holds 256 such, split into words, in memory
 LEARN_BYTES = 100_000_000  # text that subwords are learned from: more changes hardly a merge
 
 
@@ -66,7 +67,16 @@ def learning_texts(
     seen = 0
     for part in plan_split(text, 0 if everything else validation_fraction).split(text.pieces()):
         if part.split == "train" or everything:
-            yield part.text
+            yield from _slices(part.text)
             seen += part.bytes
             if limit is not None and seen >= limit:
                 return
+
+
+def _slices(text: str) -> Iterator[str]:
+    """The text in slices that end with a line."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + SLICE) + 1 or len(text)
+        yield text[start:end]
+        start = end
