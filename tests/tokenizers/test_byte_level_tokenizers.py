@@ -63,13 +63,19 @@ def test_text_that_looks_special_is_text():
     assert small_bpe.decode([small_bpe.end_of_text]) == "<|endoftext|>"
 
 
-def test_a_long_text_is_cut_only_where_that_changes_nothing(monkeypatch):
-    text = "".join(random_strings(300, seed=1)) + SPOKEN
-    whole = small_bpe.encode(text)
-    monkeypatch.setattr(bulk, "_SEGMENT", 8)  # cut at every chance
-    assert small_bpe.encode_to_array(text).tolist() == whole
-    twice = small_bpe.encode_documents([text, "", "short", text])
-    assert [ids.tolist() for ids in twice] == [whole, [], small_bpe.encode("short"), whole]
+@pytest.mark.parametrize("pattern", ["ours", "gpt2's"])
+def test_a_long_text_is_cut_only_where_that_changes_nothing(pattern, monkeypatch):
+    blanks = "a\nb \nc\n\nd\n e.\n\n'f \n \n.\n" * 20  # every way for a line to end, learned as tokens
+    tokenizer = TOKENIZERS["bpe"]([blanks + SPOKEN], vocab_size=400)
+    if pattern == "gpt2's":
+        tokenizer._library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    text = blanks + "".join(random_strings(300, seed=1)) + SPOKEN
+    whole = tokenizer.encode(text)
+    monkeypatch.setattr(bulk, "_SEGMENT", 1)  # cut at every chance
+    assert len(list(bulk.MergesEncoder._segments(None, text))) > 100
+    assert tokenizer.encode_to_array(text).tolist() == whole
+    several = tokenizer.encode_documents([text, "", "short", text])
+    assert [ids.tolist() for ids in several] == [whole, [], tokenizer.encode("short"), whole]
 
 
 def test_when_tiktoken_gives_up_the_library_takes_over():
