@@ -45,7 +45,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            centre = 1.0 if parameter.dim() == 1 and name.endswith("weight") else 0.0  # the scale of a norm
             parameter.copy_(centre + 0.3 * torch.randn(parameter.shape, generator=generator))
     return module
 
