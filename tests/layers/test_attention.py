@@ -211,15 +211,18 @@ def test_dropout_falls_on_the_weights_in_training_only():
     assert (heard[1] == 40).all()
 
 
-def test_both_paths_drop_the_same_share(monkeypatch):
-    """Fused and glass draw differently, but the mean over many draws is the undropped output: within 6 deviations."""
+def test_both_paths_drop_weights_and_keep_the_mean(monkeypatch):
+    """Fused and glass draw differently, but each really drops, and over 3,000 draws the mean of what a head heard is what
+    it hears undropped: within 6 deviations at 210 places, one false alarm in 2e6 (the seed is set)."""
     for path in ("glass", "fused"):
         torch.manual_seed(0)
-        layer, x = toy_attention("multi-head"), toy_input()[:1].expand(3000, -1, -1)
+        layer, x, heard = toy_attention("multi-head"), toy_input()[:1].expand(3000, -1, -1), []
+        layer.tap_heads.listener = heard.append
         with torch.no_grad():
-            still = run(layer, x[:1], Causal(), path=path, monkeypatch=monkeypatch)
+            run(layer, x[:1], Causal(), path=path, monkeypatch=monkeypatch)
             layer.dropout = 0.3
-            drawn = run(layer.train(), x, Causal(), path=path, monkeypatch=monkeypatch)
-        error = drawn.std(dim=0) / 3000**0.5
-        assert ((drawn.mean(dim=0) - still[0]).abs() < 6 * error + 1e-6).all()
-        assert (drawn.std(dim=0) > 0).all()
+            run(layer.train(), x, Causal(), path=path, monkeypatch=monkeypatch)
+        still, drawn = heard
+        deviation = drawn.std(dim=0)
+        assert (deviation > 0).all()
+        assert ((drawn.mean(dim=0) - still[0]).abs() < 6 * deviation / 3000**0.5).all()
