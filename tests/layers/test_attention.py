@@ -212,8 +212,8 @@ def test_dropout_falls_on_the_weights_in_training_only():
 
 
 def test_both_paths_drop_weights_and_keep_the_mean(monkeypatch):
-    """Fused and glass draw differently, but each really drops, and over 3,000 draws the mean of what a head heard is what
-    it hears undropped: within 6 deviations at 210 places, one false alarm in 2e6 (the seed is set)."""
+    """Fused and glass draw differently, but each really drops, and over 3,000 draws the mean of what a head heard is
+    what it hears undropped: within 6 deviations at 210 places, one false alarm in 2e6 (the seed is set)."""
     for path in ("glass", "fused"):
         torch.manual_seed(0)
         layer, x, heard = toy_attention("multi-head"), toy_input()[:1].expand(3000, -1, -1), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,5 +17,6 @@ class NextToken:
         """(inputs, targets), both (B, T) ids -> (sum of losses, number of targets, further metrics)."""
         inputs_BT, targets_BT = batch
         logits_BTV = model(inputs_BT)
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="sum")
+        full = torch.promote_types(logits_BTV.dtype, torch.float32)  # halves are too coarse to add up; doubles stay
+        loss = F.cross_entropy(logits_BTV.flatten(0, 1).to(full), targets_BT.flatten(), reduction="sum")
         return loss, targets_BT.numel(), {}
