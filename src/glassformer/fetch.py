@@ -29,7 +29,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from glassformer.errors import DataError
 from glassformer.files import atomic_file, cache_folder, sha256_file
@@ -323,8 +323,10 @@ def _walk(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         else:
             content = _deb_content(path)
             tar = stack.enter_context(tarfile.open(name=None if content else path, fileobj=content, mode="r:*"))
-            entries = (
-                (info.name.removeprefix("./"), lambda info=info: tar.extractfile(info)) for info in tar if info.isreg()
+            entries = (  # extractfile gives None for what is no regular file
+                (info.name.removeprefix("./"), lambda info=info: cast(IO[bytes], tar.extractfile(info)))
+                for info in tar
+                if info.isreg()
             )
         for count, entry in enumerate(entries):
             if count >= MEMBERS_LIMIT:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def prepare(
         return found
     plan = plan_split(text, validation_fraction)
     mark = tokenizer.end_of_text if plan.documents != 1 else None
-    about = {
+    about: dict[str, Any] = {
         "source": text.name,
         "split_rule": plan.told(),
         "end_of_text": mark,
@@ -151,7 +151,7 @@ def _write(
                     return
 
 
-def _in_order(encode, jobs: Iterator[_Job], size: int | None) -> Iterator[tuple[_Job, list[np.ndarray]]]:
+def _in_order(encode, jobs: Iterator[_Job], size: int | None) -> Generator[tuple[_Job, list[np.ndarray]], None, None]:
     """(job, encode(job)) in the order of the jobs, encoded by a few threads ahead of the reader. Small texts are
     encoded right here: starting threads takes longer than encoding a megabyte of characters."""
     workers = max(1, min(os.cpu_count() or 1, 8))

@@ -92,8 +92,8 @@ def convert_play(markdown: str) -> str:
         paragraph = paragraph.strip("\n")
         if paragraph.startswith("#"):
             found = re.search(r"PROLOGUE|EPILOGUE", paragraph)
-            speaker = found[0] if found else None
-            if found:
+            speaker = str(found[0]) if found else None
+            if speaker is not None:
                 speeches.append((speaker, []))
             continue
         if match := _NAME.match(paragraph):

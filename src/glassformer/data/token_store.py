@@ -25,7 +25,7 @@ from glassformer.files import sha256_file
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
-_DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}  # on disk always little-endian
+_DTYPES: dict[str, np.dtype] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}  # on disk always little-endian
 
 
 class TokenView:

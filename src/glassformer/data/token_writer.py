@@ -39,7 +39,7 @@ class _SplitWriter:
                 self.shards.append({"file": name, "tokens": 0, "sha256": ""})
                 self.file, self.digest = open(self.folder / name, "wb"), hashlib.sha256()  # noqa: SIM115 (closed by `close`)
             part, ids = np.split(ids, [shard_tokens - self.shards[-1]["tokens"]])
-            data = memoryview(np.ascontiguousarray(part, dtype=np.dtype(self.dtype).newbyteorder("<"))).cast("B")
+            data = np.ascontiguousarray(part, dtype=np.dtype(self.dtype).newbyteorder("<")).data.cast("B")
             self.file.write(data)
             self.digest.update(data)
             self.shards[-1]["tokens"] += len(part)
