@@ -6,7 +6,7 @@
     ├── TokenizerError          a tokenizer file is missing or damaged, or its vocabulary does not fit
     ├── ModelFolderError        a model folder is missing, damaged or of an unknown kind
     ├── RunError                a run folder or a checkpoint is missing, damaged or in the way
-    ├── DeviceError             the device that was asked for is not there
+    ├── DeviceError             the device that was asked for is not there, or too small
     ├── DivergenceError         a loss or a gradient stopped being a number
     └── MissingExtraError       an optional package is needed: the message holds the pip line
 
@@ -21,9 +21,10 @@ from collections.abc import Iterable
 
 
 class GlassformerError(Exception):
-    """Root of the tree; `exit_code` is what the command line returns."""
+    """Root of the tree; `exit_code` is what the command line returns, `prefix` what it prints before the message."""
 
     exit_code = 1
+    prefix = "error: "
 
 
 class UsageError(GlassformerError, ValueError):
@@ -49,7 +50,7 @@ class RunError(GlassformerError):
 
 
 class DeviceError(GlassformerError):
-    """The device that was asked for is not there."""
+    """The device that was asked for is not there, or has too little memory."""
 
 
 class DivergenceError(GlassformerError):
@@ -68,7 +69,7 @@ class MissingExtraError(GlassformerError):
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the nearest known one, or all of them when none is near.
+    """The tail of a message about an unknown name: the nearest known one, or, when none is near, all (at most 20).
 
     >>> did_you_mean("n_layers", ["n_layer", "n_head"])
     'did you mean n_layer?'
@@ -77,4 +78,14 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    if near:
+        return f"did you mean {near[0]}?"
+    return "known: " + ", ".join([*known[:20], "..."] if len(known) > 20 else known)
+
+
+def plural(count: int, noun: str) -> str:
+    """
+    >>> plural(1, "layer"), plural(1200, "layer")
+    ('1 layer', '1,200 layers')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

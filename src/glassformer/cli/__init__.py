@@ -5,12 +5,21 @@ Only typer is imported here and in the command modules, everything else inside t
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import sys
 import warnings
+from typing import Any, NoReturn
 
 import typer
 
 from glassformer.cli import data, generate, recipes, train
+
+CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
+OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
+# typer's own class for wrong use: it does not publish it, but everything that it publishes descends from it
+CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     help="The Transformer you can train, use and see through.\n\n"
@@ -40,21 +49,55 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main() -> None:
-    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use); no traceback for a user's mistake."""
+    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use); one line and no traceback for whatever a
+    user, a disk or a full memory can do."""
     from glassformer.errors import GlassformerError
 
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     try:
-        app()
+        if app(standalone_mode=False) == CTRL_C:
+            _fail("stopped")
+        sys.stdout.flush()  # a reader that went away is noticed here, not while Python shuts down
     except GlassformerError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(1)
+        _fail(f"{error.prefix}{error}", error.exit_code)
+    except CommandLineError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        _fail(f"error: {_what_is_wrong(error)}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped")
     except BrokenPipeError:  # the reader of our output went away (head, less)
-        sys.stderr.close()
+        with contextlib.suppress(OSError, ValueError):  # ValueError: standard output is no file here
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"error: {where}{error.strerror or error}; mend that and run again")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+            raise
+        _fail("error: the memory is full; try a smaller training.micro_batch_size, model.block_size or model.n_layer")
+
+
+def _fail(line: str, code: int = 1) -> NoReturn:
+    typer.echo(line, err=True)
+    sys.exit(code)
+
+
+def _what_is_wrong(error: Any) -> str:
+    """typer's complaint as one line in the style of ours: what is wrong, the nearest right word, where to look."""
+    from glassformer.errors import did_you_mean
+
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if (unknown := re.match(r"No such command '([^']*)'", message)) and context is not None:
+        message = f"there is no command {unknown[1]!r}; {did_you_mean(unknown[1], context.command.commands)}"
+    message = re.sub(r" \(Possible options: (.*)\)", r"; did you mean \1?", message)
+    message = re.sub(r"Input should be a valid integer.*", "a whole number is needed", message)
+    message = re.sub(r"Input should be a valid number.*", "a number is needed", message)
+    where = f"; see: {context.command_path} --help" if context is not None else ""
+    return message[0].lower() + message[1:] + where
 
 
 def _one_line_warning(message: Warning | str, *where: object) -> None:

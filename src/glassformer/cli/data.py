@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 app = typer.Typer(
-    help="Texts to train on: named corpora, your own files and folders, standard input, hub datasets.",
+    help="Texts to train on: list, fetch, prepare and show them.\n\n"
+    "A text is a named corpus, your own file or folder, standard input, or a hub dataset.\n\n"
+    "Example: glassformer data show tinyshakespeare",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -39,8 +41,10 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
 
 
 @app.command()
-def get(name: str = typer.Argument(help="A corpus name.")) -> None:
-    """Fetch a corpus into the cache, check its SHA-256 and print where the file lies.
+def get(name: str = typer.Argument(metavar="NAME", help="A corpus name (glassformer data list).")) -> None:
+    """Fetch a corpus into the cache and print where it lies.
+
+    Its SHA-256 is checked: it is the text that this version knows, or an error.
 
     Example: glassformer data get tinyshakespeare
     """
@@ -54,7 +58,7 @@ def get(name: str = typer.Argument(help="A corpus name.")) -> None:
 
 @app.command()
 def prepare(
-    source: str = typer.Argument(help=_SOURCE),
+    source: str = typer.Argument(metavar="TEXT", help=_SOURCE),
     tokenizer: str = typer.Option(
         "characters", help="Kind (characters, bytes, bpe, gpt2, ...) or path of a saved one."
     ),
@@ -65,7 +69,9 @@ def prepare(
     max_tokens: int | None = typer.Option(None, help="Stop after so many tokens."),
     json: bool = typer.Option(False, "--json", help=_JSON),
 ) -> None:
-    """Turn a text into a token store: numbered tokens on disk, split into training and validation.
+    """Turn a text into a token store on disk.
+
+    The text is cut into numbered tokens, split into training and validation. Training does this by itself.
 
     Example: glassformer data prepare my.txt --tokenizer bpe --vocab-size 4096
     """
@@ -73,7 +79,7 @@ def prepare(
     from glassformer.data.readers import keep_source
     from glassformer.data.vocabulary import tokenizer_for
 
-    shared = {"text_field": text_field, "validation_fraction": validation_fraction}
+    shared: dict = {"text_field": text_field, "validation_fraction": validation_fraction}
     source = keep_source(source)
     made = tokenizer_for(source, tokenizer, vocab_size=vocab_size, progress=not json, **shared)
     store = prepare(source, made, out=out, max_tokens=max_tokens, progress=not json, **shared)
@@ -82,12 +88,14 @@ def prepare(
 
 @app.command()
 def show(
-    source: str = typer.Argument(help=_SOURCE + " Or the folder of a token store."),
+    source: str = typer.Argument(metavar="TEXT", help=_SOURCE + " Or the folder of a token store."),
     text_field: str = typer.Option("text", help=_FIELD),
     verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
     json: bool = typer.Option(False, "--json", help=_JSON),
 ) -> None:
-    """Show a text (counts, split, first lines) or a token store (counts, shards, first tokens).
+    """Show what is in a text or in a token store.
+
+    Of a text: counts, split, first lines. Of a token store: counts, shards, first tokens.
 
     Example: glassformer data show tinyshakespeare
     """

@@ -13,32 +13,36 @@ if TYPE_CHECKING:
 
 def generate(
     model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
-    prompt: str = typer.Option(None, "--prompt", "-p", help="What to go on from; - reads standard input."),
-    prompt_file: str = typer.Option(None, help="A file that holds the prompt."),
-    max_new_tokens: int = typer.Option(200, "--max-new-tokens", "-n", help="How many tokens at most."),
-    temperature: float = typer.Option(0.8, help="0 takes the most likely token; larger is wilder."),
-    top_k: int = typer.Option(0, help="Keep the k most likely tokens; 0 keeps all."),
-    top_p: float = typer.Option(1.0, help="Keep the fewest tokens whose probability reaches p."),
-    min_p: float = typer.Option(0.0, help="Keep tokens at least this fraction as likely as the best."),
-    repetition_penalty: float = typer.Option(1.0, help="Above 1, tokens that already came are less likely."),
-    seed: int = typer.Option(None, help="Same seed, same text; a new one each time when left out."),
-    stop: list[str] = typer.Option([], help="Stop before this text; may be given more than once."),
-    samples: int = typer.Option(1, help="How many texts."),
-    alternatives: int = typer.Option(0, help="Show so many of the most likely tokens beside each."),
-    window: str = typer.Option("half", help="Beyond block_size: half (fast) or exact (slides by one)."),
+    prompt: str = typer.Option(
+        None, "--prompt", "-p", metavar="TEXT", help="What to go on from; - reads standard input."
+    ),
+    prompt_file: str = typer.Option(None, metavar="FILE", help="A file that holds the prompt."),
+    max_new_tokens: int = typer.Option(200, "--max-new-tokens", "-n", metavar="N", help="How many tokens at most."),
+    temperature: float = typer.Option(0.8, metavar="T", help="0 takes the most likely token; larger is wilder."),
+    top_k: int = typer.Option(0, metavar="K", help="Keep the k most likely tokens; 0 keeps all."),
+    top_p: float = typer.Option(1.0, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
+    min_p: float = typer.Option(0.0, metavar="P", help="Keep tokens at least this fraction as likely as the best."),
+    repetition_penalty: float = typer.Option(
+        1.0, metavar="R", help="Above 1, tokens that already came are less likely."
+    ),
+    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same text; a new one each time when left out."),
+    stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; may be given more than once."),
+    samples: int = typer.Option(1, metavar="N", help="How many texts."),
+    alternatives: int = typer.Option(0, metavar="N", help="Show so many of the most likely tokens beside each."),
+    window: str = typer.Option("half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one)."),
     stream: bool = typer.Option(True, help="Print while it writes."),
-    device: str = typer.Option("auto", help="auto, cpu or cuda."),
+    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, each token with its probability."),
 ) -> None:
-    """Write on from a prompt.
+    """Write on from a prompt with a trained model.
 
     Examples:
 
     glassformer generate runs/demo-1 --prompt "ROMEO:"
 
-    glassformer generate runs/demo-1 --prompt "To be" --temperature 0 -n 20 --alternatives 5
+    glassformer generate runs/demo-1 --prompt "To be" -n 20 --alternatives 5
 
-    cat scene.txt | glassformer generate runs/demo-1 --prompt - --samples 3 --stop "JULIET:"
+    cat scene.txt | glassformer generate runs/demo-1 --prompt - --samples 3
     """
     import random
 
@@ -82,14 +86,20 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
 
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file were both given; use one")
-    if prompt_file is None:
-        return sys.stdin.read() if prompt == "-" else prompt or ""
+    if prompt_file is None and prompt != "-":
+        return prompt or ""
+    if prompt_file is None and sys.stdin.isatty():
+        raise UsageError("--prompt - reads standard input, which is the keyboard here; pipe a text into it")
     try:
+        if prompt_file is None:
+            return sys.stdin.buffer.read().decode("utf-8")
         with open(prompt_file, encoding="utf-8") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{prompt_file}: cannot read the prompt: {reason}") from None
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"{prompt_file or 'standard input'}: the prompt cannot be read ({reason}); give a plain text file"
+        ) from None
 
 
 def _print_stream(pieces: Any, prompt: str) -> None:
@@ -107,6 +117,7 @@ def _print_bars(pieces: Any, prompt: str) -> None:
 
     console = Console()
     console.print(Text(prompt, style="dim"))
+    console.print(Text("taken      chance   the most likely ones", style="dim"))
     for piece in pieces:
         console.print(_bar_line(piece, console.width), no_wrap=True, overflow="crop")
 
@@ -128,6 +139,8 @@ def _bar_line(piece: Piece, width: int) -> Any:
 
 
 def _shown(token: str, width: int) -> str:
+    """At most `width` characters, a space as one that can be seen."""
+    token = token.replace(" ", "␣")
     return token if len(token) <= width else token[: width - 1] + "…"
 
 

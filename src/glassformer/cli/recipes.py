@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import typer
 
-app = typer.Typer(help="List and show the recipes that come with the package.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and show the recipes that come with the package.\n\nExample: glassformer recipes list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.command("list")
 def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """The built-in recipes, a line each.
+    """List the built-in recipes: what each one makes.
 
     Example: glassformer recipes list
     """
     import json
+    import shutil
+    import textwrap
 
     from glassformer.recipes import builtin_recipes
 
@@ -23,16 +29,20 @@ def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.
     if as_json:
         typer.echo(json.dumps([{"name": name, "what": what} for name, what in first.items()], indent=2))
         return
+    width = min(100, shutil.get_terminal_size().columns)
     for name, what in first.items():
-        typer.echo(f"{name:<22} {what}")
+        typer.echo(textwrap.fill(what, width, initial_indent=f"{name:<22}", subsequent_indent=" " * 22))
 
 
 @app.command("show")
-def show(name: str = typer.Argument(help="A built-in recipe, or the path of one.")) -> None:
-    """A recipe's text: its command, hardware, minutes, the number to expect, and every setting.
+def show(name: str = typer.Argument(metavar="RECIPE", help="A built-in recipe, or the path of one.")) -> None:
+    """Print a recipe: its command, hardware, minutes, every setting.
 
     Copy it, change it, and train with its path:
-    glassformer recipes show shakespeare-fast > mine.toml; glassformer train mine.toml
+
+    glassformer recipes show shakespeare-fast > mine.toml
+
+    glassformer train mine.toml
     """
     from glassformer.recipes.schema import find_recipe
 

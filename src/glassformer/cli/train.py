@@ -15,20 +15,21 @@ QUIET = typer.Option(False, "--quiet", "-q", help="No display while it trains.")
 
 def train(
     recipe_and_overrides: list[str] = typer.Argument(
-        None, metavar="[RECIPE] [SECTION.KEY=VALUE]...", help="A recipe (name or path) and settings laid over it."
+        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings laid over it."
     ),
     data: str = typer.Option(
-        None, help="Text to train on: a corpus, a file, a folder, - for standard input, owner/name."
+        None, metavar="TEXT", help="A corpus, a file, a folder, - for standard input, or owner/name on the hub."
     ),
-    out: str = typer.Option(None, help="The run folder; default runs/<recipe>-<n>."),
-    seed: int = typer.Option(None, help="Same seed, same device, same result."),
-    device: str = typer.Option(None, help="auto, cpu or cuda."),
+    out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/<recipe>-<n>."),
+    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same device, same result."),
+    device: str = typer.Option(None, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Train a Transformer.
+    """Train a Transformer by a recipe, or on your own text.
 
-    Without a recipe, sizes follow from the text and this machine, and are printed with the reason.
+    Without a recipe, sizes follow from the text and this machine, and are printed with the reason. Ctrl-C saves; resume
+    goes on.
 
     Examples:
 
@@ -36,14 +37,16 @@ def train(
 
     glassformer train shakespeare-char model.n_layer=4 training.steps=500
 
-    glassformer train shakespeare-bpe --data book.txt --out runs/book --seed 7
+    glassformer train shakespeare-bpe --data book.txt --out runs/book
     """
     from glassformer import recipes
 
     words = recipe_and_overrides or []
     recipe = words[0] if words and "=" not in words[0] else None
     if recipe is None and data is None and not any(word.startswith("data.source=") for word in words):
-        raise typer.BadParameter("name a recipe (glassformer recipes list) or give your text with --data FILE")
+        from glassformer.errors import UsageError
+
+        raise UsageError("name a recipe (see: glassformer recipes list), or give your own text with --data FILE")
     run = recipes.train(
         recipe, words[1:] if recipe else words, data=data, out=out, seed=seed, device=device, **_watch(quiet)
     )
@@ -51,11 +54,11 @@ def train(
 
 
 def resume(
-    run: str = typer.Argument(help="The run folder."),
+    run: str = typer.Argument(metavar="RUN", help="The run folder."),
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Go on with a run that was stopped, exactly as if it had not been.
+    """Go on with a stopped run, exactly as if it had never stopped.
 
     Example: glassformer resume runs/shakespeare-fast-1
     """
@@ -65,12 +68,10 @@ def resume(
 
 
 def demo(
-    overrides: list[str] = typer.Argument(
-        None, metavar="[SECTION.KEY=VALUE]...", help="Settings laid over the recipe."
-    ),
-    out: str = typer.Option(None, help="The run folder; default runs/demo-<n>."),
+    overrides: list[str] = typer.Argument(None, metavar="SECTION.KEY=VALUE", help="Settings laid over the recipe."),
+    out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/demo-<n>."),
 ) -> None:
-    """Shakespeare in about a minute: train a small GPT on his text, then read what it writes.
+    """Train a small GPT on Shakespeare in about a minute, and read it.
 
     Example: glassformer demo
     """
@@ -94,11 +95,13 @@ def demo(
 
 
 def evaluate(
-    run: str = typer.Argument(help="A run folder, a checkpoint or a model folder."),
-    data: str = typer.Option(None, help="Other text than the run's own."),
+    run: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
+    data: str = typer.Option(None, metavar="TEXT", help="Another text than the run's own."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Loss, perplexity and bits per byte on the whole validation split, with the number of targets and a 95 % interval.
+    """Measure a model on the whole validation split.
+
+    Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval.
 
     Example: glassformer evaluate runs/shakespeare-fast-1
     """
@@ -119,11 +122,12 @@ def evaluate(
 
 def _watch(quiet: bool) -> dict[str, Any]:
     """The display, and where one-line notes go: standard error, so that standard output holds results alone."""
+    tell = {"tell": lambda line: typer.echo(line, err=True)}
     if quiet:
-        return {}
+        return tell
     from glassformer.training.display import display_for
 
-    return {"listeners": [display_for()], "tell": lambda line: typer.echo(line, err=True)}
+    return {"listeners": [display_for()], **tell}
 
 
 def _tell_result(run: Run, as_json: bool) -> None:

@@ -13,10 +13,20 @@ import tomli_w
 import torch
 
 from glassformer import __version__
-from glassformer.data import TokenBatches, TokenStore, describe, fixed_batches, read_documents, windows
+from glassformer.data import (
+    CORPORA,
+    TokenBatches,
+    TokenStore,
+    describe,
+    fixed_batches,
+    read_documents,
+    tokenizer_for,
+    windows,
+)
+from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
 from glassformer.data.readers import keep_source
-from glassformer.errors import RunError, UsageError, did_you_mean
+from glassformer.errors import DataError, RunError, UsageError, did_you_mean, plural
 from glassformer.evaluation import LossEstimate, evaluate_loss
 from glassformer.files import write_json
 from glassformer.generation import generate
@@ -85,15 +95,15 @@ def train(
     """
     overrides = list(overrides)
     asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
-    r = read_recipe(recipe, overrides)
-    r.data.source = keep_source(data or r.data.source)
-    r.training.seed = r.training.seed if seed is None else seed
-    r.training.device = device or r.training.device
+    r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"seed": seed, "device": device}})
     if recipe is None:
-        r.name = "stdin" if data == "-" else Path(r.data.source).stem
+        r.name = "stdin" if r.data.source == "-" else Path(r.data.source).stem or "run"
+    if recipe is not None or r.model.n_layer is not None:
+        derive.model_config(r.model, vocab_size=1)  # what does not fit together is said before the text is read
     path = Path(out) if out is not None else RunFolder.next_free("runs", r.name)
     RunFolder.check_free(path)
     machine = _machine(r)
+    r.data.source = keep_source(r.data.source)
     tokenizer, choices = _tokenizer(r)
     store = _store(r, tokenizer)
     if recipe is None:
@@ -101,6 +111,8 @@ def train(
         choices += derive.size_choices(r, len(store.split("train")), tokenizer.vocab_size, gflops)
     derive.fill_training(r.training)
     config = derive.model_config(r.model, tokenizer.vocab_size)
+    _check_lengths(store, config.block_size)
+    derive.check_memory(config, r.training, machine["device"])
     for choice in choices:
         tell(str(choice))
     torch.manual_seed(r.training.seed)
@@ -108,12 +120,13 @@ def train(
     if r.training.init != "gpt2":  # what a decoder has anyhow
         model.init_weights(r.training.init)
     model.to(machine["device"])
-    tell(
-        f"{model.parameter_count():,} parameters: {config.family}, {config.n_layer} layers, {config.n_head} heads, "
-        f"{config.n_embd} wide, {config.block_size} tokens of context, {tokenizer.vocab_size:,} logits"
-    )
+    shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
+    context = f"{plural(config.block_size, 'token')} of context, {plural(tokenizer.vocab_size, 'logit')}"
+    tell(f"{plural(model.parameter_count(), 'parameter')}: {config.family}, {shape}, {context}")
     trainer = _trainer(r, model, tokenizer, store, machine, path, tuple(listeners))
     derived = {"model": config.model_dump(), "choices": [str(choice) for choice in choices], "store": store.meta["key"]}
+    if r.data.source not in CORPORA and Path(r.data.source).exists():
+        r.data.source = str(Path(r.data.source).resolve())  # `resume` may be typed in another folder
     RunFolder.create(path, _recipe_text(r, asked=asked, derived=derived, machine=machine))
     return _go(trainer, store)
 
@@ -137,7 +150,10 @@ def resume(
     choose_device(machine["device"])
     torch.set_num_threads(machine["threads"])
     tokenizer = load_tokenizer(folder / "model")
-    store = _store(r, tokenizer)
+    try:
+        store = _store(r, tokenizer)
+    except DataError as error:
+        raise RunError(f"{run.path}: the text it learns from cannot be read again: {error}") from None
     if store.meta["key"] != rest["derived"]["store"]:
         raise RunError(f"{run.path}: the text {r.data.source} has changed since; put it back, or train anew")
     model = Decoder(load_model(folder / "model").config, dropout=r.training.dropout).to(machine["device"])
@@ -166,8 +182,10 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEs
         if data is None:
             raise UsageError(f"{path} belongs to no run; name a text with --data")
         r = Recipe()
-    r.data.source = data or r.data.source
-    batches, bytes_per_token = _whole(model, _store(r, tokenizer))
+    r.data.source = r.data.source if data is None else keep_source(data)
+    store = _store(r, tokenizer)
+    _check_lengths(store)
+    batches, bytes_per_token = _whole(model, store)
     return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
 
 
@@ -245,6 +263,7 @@ def _trainer(
             model,
             learning_rate=t.learning_rate,
             matrix_learning_rate=t.matrix_learning_rate,
+            momentum=t.momentum,
             betas=(t.beta1, t.beta2),
             weight_decay=t.weight_decay,
         ),
@@ -276,6 +295,17 @@ def _whole(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tens
     return windows(held_out, block_size=T, batch_size=max(1, EVAL_TOKENS // T)), held_out.bytes / len(held_out)
 
 
+def _check_lengths(store: TokenStore, block_size: int | None = None) -> None:
+    """Raise unless a window of training text and a prediction of held-out text can be had."""
+    if block_size is not None:
+        check_length(store.split("train"), block_size)
+    if (n := len(store.split("validation"))) < 2:
+        raise DataError(
+            f"{store.meta['source']}: {plural(n, 'token')} held out for validation, and a prediction needs 2; "
+            "give more text, or a larger data.validation_fraction"
+        )
+
+
 def _machine(r: Recipe) -> dict[str, Any]:
     """What is detected here, once."""
     device = choose_device(r.training.device)
@@ -304,7 +334,7 @@ def _tokenizer(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
         info = describe(r.data.source, text_field=r.data.text_field)
         if t.kind is None:
             alphabet: set[str] = set()
-            if info.bytes < 5_000_000:
+            if info.bytes is not None and info.bytes < derive.SMALL_TEXT:
                 pieces = read_documents(r.data.source, text_field=r.data.text_field)
                 alphabet = set().union(*(set(piece.text) for piece in pieces))
             choices.append(derive.tokenizer_choice(info.bytes, len(alphabet)))
@@ -314,8 +344,15 @@ def _tokenizer(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
             t.vocab_size = choices[-1].value
     if t.kind not in TOKENIZERS:
         raise UsageError(f"tokenizer.kind={t.kind!r} is unknown; {did_you_mean(str(t.kind), TOKENIZERS)}")
-    texts = (piece.text for piece in read_documents(r.data.source, text_field=r.data.text_field))
-    return TOKENIZERS[t.kind](texts, vocab_size=t.vocab_size, path=t.path), choices
+    tokenizer = tokenizer_for(
+        r.data.source,
+        t.kind,
+        vocab_size=t.vocab_size,
+        path=t.path,
+        text_field=r.data.text_field,
+        validation_fraction=r.data.validation_fraction,
+    )
+    return tokenizer, choices
 
 
 def _store(r: Recipe, tokenizer: Tokenizer) -> TokenStore:
@@ -337,9 +374,13 @@ def _read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
     try:
         data = tomllib.loads(run.recipe.read_text(encoding="utf-8"))
         rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
-        return Recipe.model_validate(data), {"machine": rest["machine"], "derived": rest["derived"]}
-    except (ValueError, KeyError) as error:
-        line = str(error).splitlines()[0]
+        machine, derived = rest["machine"], rest["derived"]
+        missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]
+        if missing or "store" not in derived:
+            raise KeyError((missing or ["store"])[0])
+        return Recipe.model_validate(data), {"machine": machine, "derived": derived}
+    except (ValueError, KeyError, TypeError) as error:
+        line = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).splitlines()[:3])
         raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None
 
 

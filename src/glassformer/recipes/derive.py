@@ -10,12 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import DataError, DeviceError, UsageError, did_you_mean, plural
 from glassformer.models import SIZES, ModelConfig, dial
 from glassformer.recipes.schema import ModelSection, Recipe, TrainingSection
+from glassformer.training import available_memory
 
 MINUTES = 5.0  # what a run with no recipe may take
 UTILISATION = 0.4  # of the measured product speed; the rest goes into small operations
+SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
+LEAST_TOKENS = 200  # of text to learn from, for a run with no recipe
 PASSES = 20  # how often a text may be read before more reading only learns it by heart
 
 
@@ -49,21 +52,37 @@ def model_config(section: ModelSection, vocab_size: int) -> ModelConfig:
     return ModelConfig.make(**{**base, **given, "vocab_size": vocab_size})
 
 
-def tokenizer_choice(n_bytes: int, n_characters: int | None) -> Choice:
-    """Characters while the alphabet is small and the text too; else byte-level BPE, growing with the text."""
-    if n_bytes < 5_000_000 and (n_characters or 0) <= 256:
+def tokenizer_choice(n_bytes: int | None, n_characters: int | None) -> Choice:
+    """Characters while the alphabet is small and the text too; else byte-level BPE, growing with the text. None: a
+    hub dataset, whose size is not known before it is read."""
+    if n_bytes is None:
+        return Choice("tokenizer.kind", "bpe", "a dataset of unknown size")
+    if n_bytes < SMALL_TEXT and (n_characters or 0) <= 256:
         return Choice("tokenizer.kind", "characters", f"{n_characters} different characters in {_mb(n_bytes)} of text")
+    if n_bytes < SMALL_TEXT:
+        return Choice("tokenizer.kind", "bpe", f"{n_characters} different characters, too many for one token each")
     return Choice("tokenizer.kind", "bpe", f"{_mb(n_bytes)} of text, more than characters are good for")
 
 
-def vocab_size_choice(n_bytes: int) -> Choice:
+def vocab_size_choice(n_bytes: int | None) -> Choice:
     """A power of two between 512 and 32768: about the square root of the bytes, so that tokens are seen often."""
+    if n_bytes is None:
+        return Choice("tokenizer.vocab_size", 32_768, "a dataset of unknown size")
     size = 2 ** round(math.log2(max(512.0, min(32_768.0, math.sqrt(n_bytes)))))
     return Choice("tokenizer.vocab_size", size, f"a power of two near the square root of {n_bytes:,} bytes")
 
 
 def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: float) -> list[Choice]:
-    """Sizes for a run with no recipe: what fits into a few minutes here and does not outgrow the text."""
+    """Sizes for a run with no recipe: what fits into a few minutes here and does not outgrow the text.
+
+    Raises:
+        DataError: the text is too short to learn anything from.
+    """
+    if train_tokens < LEAST_TOKENS:
+        raise DataError(
+            f"{recipe.data.source}: {plural(train_tokens, 'token')} to train on, too few to learn from "
+            f"(at least {LEAST_TOKENS}); give more text, a few pages at the least"
+        )
     m, t = recipe.model, recipe.training
     choices: list[Choice] = []
 
@@ -96,10 +115,41 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
     tokens = min(budget / (6 * n), train_tokens * PASSES)
     reason = why_budget if budget / (6 * n) < train_tokens * PASSES else f"{PASSES} passes over the text"
     choose(t, "steps", max(20, round(tokens / (batch * block))), f"{tokens / 1e6:.2g} M tokens: {reason}")
-    if "optimizer" not in t.model_fields_set:
-        t.optimizer, t.schedule, t.final_lr_fraction = "muon", "wsd", 0.05
-        choices.append(Choice("training.optimizer", "muon", "needs about half the steps of AdamW"))
+    for name, value, why in (
+        ("optimizer", "muon", "needs about half the steps of AdamW"),
+        ("schedule", "wsd", "warm up, stay, and come down at the end"),
+        ("final_lr_fraction", 0.05, "where the way down ends"),
+    ):
+        if name not in t.model_fields_set:
+            setattr(t, name, value)
+            choices.append(Choice(f"training.{name}", value, why))
     return choices
+
+
+def check_memory(config: ModelConfig, t: TrainingSection, device: str) -> None:
+    """Refuse, before anything is built, what cannot fit: the system would end the process with no word about why.
+
+    Counted is what is certainly needed (weight, gradient and optimizer state of every parameter, a step's windows,
+    one micro-batch's logits), so what is refused could not have worked; what passes may still need more.
+
+    Raises:
+        DeviceError: with the bytes needed, the bytes free, and what to make smaller.
+    """
+    assert t.batch_size and t.micro_batch_size
+    n = config.parameter_count()
+    per_parameter = 4 * (3 if t.optimizer == "muon" else 4)  # weight, gradient, one or two running averages
+    tokens = t.batch_size * config.block_size * 16  # inputs and targets
+    logits = t.micro_batch_size * config.block_size * config.vocab_size * 4
+    needed, free = n * per_parameter + tokens + logits, available_memory(device)
+    if free is None or needed <= free:
+        return
+    smaller = "model.n_layer or model.n_embd" if n * per_parameter > tokens + logits else "training.micro_batch_size"
+    if tokens > n * per_parameter + logits:
+        smaller = "training.batch_size"
+    raise DeviceError(
+        f"training needs at least {_gb(needed)} of memory ({n:,} parameters, {plural(t.batch_size, 'sequence')} of "
+        f"{config.block_size:,} tokens a step) and {_gb(free)} are free; try a smaller {smaller}"
+    )
 
 
 def fill_training(t: TrainingSection) -> None:
@@ -133,6 +183,10 @@ def measure_gflops(device: str) -> float:
         (a @ a)[0, 0].item()
         times.append(time.perf_counter() - started)
     return 2 * 512**3 / sorted(times)[len(times) // 2] / 1e9
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB"
 
 
 def _mb(n_bytes: int) -> str:

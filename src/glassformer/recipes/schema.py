@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
+from glassformer.models import INITS
 from glassformer.models.config import first_mistake
+from glassformer.training import OPTIMIZERS, SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +25,22 @@ else:
 class Section(BaseModel):
     """One table of a recipe. Unknown keys are mistakes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+Count = Annotated[int | None, Field(ge=1)]
+
+
+def _one_of(key: str, known: Iterable[str]) -> AfterValidator:
+    """A name out of an open set, checked at the door and not when the part is built."""
+    names = sorted(known)
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise UsageError(f"{key}={value!r} is unknown; {did_you_mean(value, names)}")
+        return value
+
+    return AfterValidator(check)
 
 
 class ModelSection(Section):
@@ -31,13 +48,13 @@ class ModelSection(Section):
 
     size: str | None = None
     family: Literal["classic", "modern"] | None = None
-    block_size: int | None = None
-    n_layer: int | None = None
-    n_head: int | None = None
-    n_kv_head: int | None = None
-    n_embd: int | None = None
-    head_width: int | None = None
-    n_hidden: int | None = None
+    block_size: Count = None
+    n_layer: Count = None
+    n_head: Count = None
+    n_kv_head: Count = None
+    n_embd: Count = None
+    head_width: Count = None
+    n_hidden: Count = None
     positions: str | None = None
     rotary_base: float | None = None
     norm: str | None = None
@@ -60,7 +77,7 @@ class TokenizerSection(Section):
 class DataSection(Section):
     """[data] a corpus by name, a file, a folder, `-` for standard input, or a hub dataset `owner/name`."""
 
-    source: str = "tinyshakespeare"
+    source: str = Field(default="tinyshakespeare", min_length=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     text_field: str = "text"
     max_tokens: int | None = Field(default=None, ge=1)
@@ -77,7 +94,7 @@ class TrainingSection(Section):
 
     micro_batch_size: how many sequences go through at once; gradients of the others are added up (accumulation).
     eval_batches: 0 evaluates on the whole validation split, N on N fixed batches (the last step: always the whole).
-    learning_rate: AdamW's. matrix_learning_rate: Muon's, for the matrices inside the blocks.
+    learning_rate: AdamW's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -91,16 +108,17 @@ class TrainingSection(Section):
     sample_prompt: str = ""
     checkpoint_every: int | None = Field(default=None, ge=0)
     keep_checkpoints: int = Field(default=3, ge=1)
-    init: str = "gpt2"
+    init: Annotated[str, _one_of("training.init", INITS)] = "gpt2"
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    optimizer: str = "adamw"
+    optimizer: Annotated[str, _one_of("training.optimizer", OPTIMIZERS)] = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)
     matrix_learning_rate: float = Field(default=0.02, gt=0)
+    momentum: float = Field(default=0.95, ge=0, lt=1)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
     grad_clip: float = Field(default=1.0, ge=0)
-    schedule: str = "cosine"
+    schedule: Annotated[str, _one_of("training.schedule", SCHEDULES)] = "cosine"
     warmup_steps: int | None = Field(default=None, ge=0)
     final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     cooldown_fraction: float = Field(default=0.4, ge=0, le=1)
@@ -126,34 +144,73 @@ SECTIONS = tuple(name for name in Recipe.model_fields if name != "name")
 def builtin_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
     folder = Path(str(resources.files("glassformer.recipes")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
-def read_recipe(name_or_path: str | None, overrides: Iterable[str] = ()) -> Recipe:
-    """A built-in recipe by name or a `.toml` file by path (None: an empty one), with `section.key=value` on top.
+def read_recipe(
+    name_or_path: str | None, overrides: Iterable[str] = (), flags: Mapping[str, Mapping[str, Any]] | None = None
+) -> Recipe:
+    """A built-in recipe by name or a `.toml` file by path (None: an empty one), with settings laid over it.
+
+    Args:
+        overrides: `section.key=value`. flags: the same as `{section: {key: value}}`; a None is left out.
 
     Raises:
-        UsageError: no such recipe, not TOML, an unknown key, a value that does not fit.
+        UsageError: no such recipe, not TOML, an unknown key, a value that does not fit, a setting given in both ways.
     """
     data: dict[str, Any] = {}
     if name_or_path is not None:
         path = find_recipe(name_or_path)
-        with disk_errors(path):
-            text = path.read_bytes()
-        try:
-            data = tomllib.loads(text.decode("utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{path}: not valid TOML: {error}") from None
+        data = _read_toml(path)
         data.setdefault("name", path.stem)
+        try:
+            _validated(data)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
     for override in overrides:
-        _lay_over(data, override)
+        section, key, value = _parse(override)
+        if (flags or {}).get(section, {}).get(key) is not None:
+            raise UsageError(f"{section}.{key} is given twice, as --{_FLAGS.get(key, key)} and as {override}; use one")
+        data.setdefault(section, {})[key] = value
+    for section, fields in (flags or {}).items():
+        data.setdefault(section, {}).update({key: value for key, value in fields.items() if value is not None})
+    return _validated(data)
+
+
+_FLAGS = {"source": "data"}  # where the option has another name than the key
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    with disk_errors(path):
+        content = path.read_bytes()
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        reason = "not UTF-8 text"
+    except tomllib.TOMLDecodeError as error:
+        reason = f"not TOML: {str(error)[0].lower()}{str(error)[1:]}"
+    advice = "mend it" if path.suffix == ".toml" else f"to train on it as a text: glassformer train --data {path}"
+    raise UsageError(f"{path} is no recipe ({reason}); {advice}")
+
+
+def _validated(data: dict[str, Any]) -> Recipe:
+    """Raises one `UsageError` of one line about the first mistake."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        where = error.errors()[0]["loc"]
-        section = Recipe.model_fields[str(where[0])].annotation if where[0] in Recipe.model_fields else None
-        known = section if len(where) > 1 and isinstance(section, type) and issubclass(section, Section) else Recipe
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"]]
+        elsewhere = [name for name in SECTIONS if name != where[0] and where[-1] in _section(name).model_fields]
+        if first["type"] == "extra_forbidden" and elsewhere:
+            raise UsageError(f"unknown key {'.'.join(where)}; did you mean {elsewhere[0]}.{where[-1]}?") from None
+        known = _section(where[0]) if len(where) > 1 and where[0] in SECTIONS else Recipe
         raise UsageError(first_mistake(error, known)) from None
+
+
+def _section(name: str) -> type[Section]:
+    section = Recipe.model_fields[name].annotation
+    assert isinstance(section, type) and issubclass(section, Section)
+    return section
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -167,22 +224,29 @@ def find_recipe(name_or_path: str) -> Path:
         return known[name_or_path]
     if (path := Path(name_or_path)).is_file():
         return path
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a folder, not a recipe; to train on the texts in it: glassformer train --data {path}"
+        )
+    beside = [str(path.parent / other.name) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+    near = did_you_mean(name_or_path, [*known, *beside])
     raise UsageError(
-        f"there is no recipe {name_or_path!r}: {did_you_mean(name_or_path, known)} "
-        "(to train on your own text: glassformer train --data FILE)"
+        f"there is no recipe {name_or_path!r}; {near if near.startswith('did') else did_you_mean(name_or_path, known)}"
     )
 
 
-def _lay_over(data: dict[str, Any], override: str) -> None:
-    """Put one `section.key=value` into the table; the value is read as TOML, or as plain text when it is none."""
-    key, equals, text = override.partition("=")
-    section, dot, field = key.strip().partition(".")
-    if not equals or not dot or not field:
-        raise UsageError(f"override {override!r} is not of the form section.key=value, for example training.steps=500")
+def _parse(override: str) -> tuple[str, str, Any]:
+    """(section, key, value) of one `section.key=value`; the value is TOML, or plain text when it is none."""
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot or not key:
+        homes = [home for home in SECTIONS if name.strip() in _section(home).model_fields]
+        example = f"did you mean {homes[0]}.{name.strip()}?" if homes else "for example training.steps=500"
+        raise UsageError(f"{override!r} is not of the form section.key=value; {example}")
     if section not in SECTIONS:
         raise UsageError(f"unknown section {section!r} in {override!r}; {did_you_mean(section, SECTIONS)}")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    data.setdefault(section, {})[field] = value
+    return section, key, value

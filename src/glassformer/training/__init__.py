@@ -3,7 +3,7 @@
 from glassformer.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from glassformer.training.loop import Interrupted, Listener, Trainer, TrainingSettings
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
-from glassformer.training.precision import autocast, choose_device, choose_precision, set_threads
+from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision, set_threads
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import SCHEDULES, Schedule
 
@@ -19,6 +19,7 @@ __all__ = [
     "Trainer",
     "TrainingSettings",
     "autocast",
+    "available_memory",
     "build_optimizer",
     "choose_device",
     "choose_precision",

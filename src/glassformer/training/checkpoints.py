@@ -24,6 +24,7 @@ from glassformer.training.optimizers import Optimizer
 from glassformer.training.run_folder import RunFolder
 
 FORMAT = 1
+_NEEDED = {"format", "step", "tokens", "seconds", "best", "batches", "random", "logs", "files"}
 
 
 def save_checkpoint(
@@ -123,18 +124,21 @@ def _bytes(text: str) -> torch.Tensor:
 
 
 def _folders(run: RunFolder) -> list[Path]:
-    return sorted(run.checkpoints.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-") or 0))
+    named = [path for path in run.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if missing := _NEEDED - state.keys():
+            return f"{folder.name}: state.json is damaged (no {min(missing)})"
         for name, digest in state["files"].items():
             if sha256_file(folder / name) != digest:
                 return f"{folder.name}: {name} is damaged (its SHA-256 differs)"
     except FileNotFoundError as error:
         return f"{folder.name}: {Path(str(error.filename)).name} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{folder.name}: state.json is damaged"
     return None

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from glassformer.errors import DivergenceError, GlassformerError
+from glassformer.errors import DivergenceError, GlassformerError, RunError
 from glassformer.evaluation import LossEstimate
 from glassformer.interchange import save
 from glassformer.models import Decoder
@@ -52,7 +52,9 @@ class Listener:
 
 
 class Interrupted(GlassformerError):
-    """Somebody pressed Ctrl-C (or sent SIGTERM); everything is saved."""
+    """Somebody pressed Ctrl-C (or sent SIGTERM): no mistake. The message says what is saved and how to go on."""
+
+    prefix = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Trainer:
         Raises:
             Interrupted: after Ctrl-C, with a checkpoint written.
             DivergenceError: the loss or a gradient is not a number.
+            RunError: the disk is full; the message says from which checkpoint one can go on.
         """
         for listener in self.listeners:
             listener.on_start(self)
@@ -122,6 +125,12 @@ class Trainer:
             with _polite_interrupts() as interrupted:
                 while self.step < self.settings.steps:
                     self._one_step(interrupted)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped at once in step {self.step + 1}; {self._way_on()}") from None
+        except GlassformerError as error:
+            if type(error) is not GlassformerError:
+                raise
+            raise RunError(f"{error}; {self._way_on()}") from error  # the disk is full
         finally:
             for listener in self.listeners:
                 listener.on_end()
@@ -220,6 +229,12 @@ class Trainer:
         )
         self.batches.load_state_dict(state["batches"])
         self.run.cut(state["logs"])
+
+    def _way_on(self) -> str:
+        checkpoints = sorted(self.run.checkpoints.glob("step-*"))
+        if not checkpoints:
+            return f"there is no checkpoint yet: start again, and delete {self.run.path}"
+        return f"{checkpoints[-1].name} is kept, go on with: glassformer resume {self.run.path}"
 
     def _divergence(self, loss: float, norm: float, batch: tuple[torch.Tensor, torch.Tensor]) -> str:
         where = first_non_finite(self.model, batch[0])

@@ -1,9 +1,11 @@
-"""Which device, and whether half-width numbers (bfloat16) are quick there."""
+"""Which device, how much memory it has, and whether half-width numbers (bfloat16) are quick there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +21,9 @@ def choose_device(asked: str) -> str:
     """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = asked.split(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
         raise UsageError(f"device={asked!r} is unknown; use auto, cpu, cuda or cuda:N")
-    if kind == "cuda":
+    if asked != "cpu":
         if not torch.cuda.is_available():
             why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
             raise DeviceError(
@@ -44,6 +45,21 @@ def choose_precision(asked: str, device: str) -> str:
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if _cpu_multiplies_bf16() else "fp32"
+
+
+def available_memory(device: str) -> int | None:
+    """Bytes that can still be had: on a CPU what the system calls available, with swap, within the container's limit;
+    None where nobody tells."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    told: list[int] = []
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        kilobytes = {words[0]: int(words[1]) for words in lines}
+        told.append(1024 * (kilobytes["MemAvailable:"] + kilobytes["SwapFree:"]))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        told.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(told, default=None)
 
 
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:

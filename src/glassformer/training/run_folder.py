@@ -10,6 +10,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -41,7 +42,14 @@ class RunFolder:
         """
         cls.check_free(path)
         run = cls(path)
-        write_text(run.recipe, recipe_text)
+        made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+        try:
+            write_text(run.recipe, recipe_text)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                for folder in made:  # the innermost first
+                    folder.rmdir()
+            raise
         return run
 
     @staticmethod
@@ -50,15 +58,23 @@ class RunFolder:
         run = RunFolder(path)
         with disk_errors(run.path):
             if run.recipe.exists():
+                if any(run.checkpoints.glob("step-*")):
+                    raise RunError(
+                        f"{run.path} already holds a run; go on with it: glassformer resume {run.path}, "
+                        "or choose another folder with --out"
+                    )
                 raise RunError(
-                    f"{run.path} already holds a run; go on with it: glassformer resume {run.path}, "
-                    "or choose another folder with --out"
+                    f"{run.path} already holds a run, which ended before its first checkpoint; "
+                    "delete the folder, or choose another one with --out"
                 )
             if run.path.is_dir() and any(run.path.iterdir()):
                 raise RunError(f"{run.path} is not empty and holds no run; choose another folder with --out")
             existing = next(folder for folder in (run.path.absolute(), *run.path.absolute().parents) if folder.exists())
-            with tempfile.TemporaryFile(dir=existing):
-                pass  # writable, and nothing is left there if a later check fails
+            try:
+                with tempfile.TemporaryFile(dir=existing):
+                    pass  # writable, and nothing is left there if a later check fails
+            except FileNotFoundError:  # what /proc says
+                raise RunError(f"{run.path}: no folder can be made there; choose another place with --out") from None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -69,8 +85,8 @@ class RunFolder:
         """
         run = cls(path)
         if not run.recipe.is_file():
-            beside = [entry.parent.name for entry in run.path.parent.glob("*/recipe.toml")]
-            hint = did_you_mean(run.path.name, beside) if beside else "start one with: glassformer train"
+            beside = [str(entry.parent) for entry in run.path.parent.glob("*/recipe.toml")]
+            hint = did_you_mean(str(run.path), beside) if beside else "start one with: glassformer train"
             raise RunError(f"{run.path} holds no run (no recipe.toml); {hint}")
         return run
 
