@@ -21,7 +21,7 @@ PUBLIC = {
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
     "KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window",
     "glassformer.modalities": "TextStem",
-    "glassformer.models": "FAMILIES SIZES Decoder ModelConfig dial positions_of",
+    "glassformer.models": "FAMILIES INITS SIZES Decoder ModelConfig dial positions_of",
     "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "

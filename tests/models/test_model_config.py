@@ -122,14 +122,14 @@ MISTAKES = [
     ({"activation": "gelu-new"}, "activation='gelu-new' is unknown; did you mean gelu_new?"),
     ({"positions": "alibi"}, "positions='alibi' is unknown; known: learned, none, rotary"),
     ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm?"),
-    ({"family": "modem"}, "model.family='modem': input should be 'classic' or 'modern'"),
-    ({"n_layer": 0}, "model.n_layer=0: input should be greater than or equal to 1"),
-    ({"n_embd": -4}, "model.n_embd=-4: input should be greater than or equal to 1"),
-    ({"n_head": 0}, "model.n_head=0: input should be greater than or equal to 1"),
-    ({"n_embd": 10**12 + 1}, "model.n_embd=1000000000001: input should be less than or equal to 1000000"),
+    ({"family": "modem"}, "model.family='modem' is unknown; use classic or modern"),
+    ({"n_layer": 0}, "model.n_layer=0 is too small; use 1 or more"),
+    ({"n_embd": -4}, "model.n_embd=-4 is too small; use 1 or more"),
+    ({"n_head": 0}, "model.n_head=0 is too small; use 1 or more"),
+    ({"n_embd": 10**12 + 1}, "model.n_embd=1000000000001 is too large; use 1000000 or less"),
     (
         {"n_layer": "many"},
-        "model.n_layer='many': input should be a valid integer, unable to parse string as an integer",
+        "model.n_layer='many' is not a whole number; give one, for example model.n_layer=4",
     ),
 ]
 

@@ -137,8 +137,39 @@ def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = 
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UsageError):
         return str(cause)
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{where}={first['input']!r}: {message}"
+    return f"{where}={first['input']!r} {_rule(first, where)}"
+
+
+def _rule(mistake: Any, where: str) -> str:
+    """What the rule is and what to do, for one of pydantic's complaints."""
+    kind, facts = mistake["type"], mistake.get("ctx", {})
+    if kind in ("greater_than_equal", "greater_than"):
+        return (
+            f"is too small; use {facts['ge']} or more"
+            if "ge" in facts
+            else f"is too small; use more than {facts['gt']}"
+        )
+    if kind in ("less_than_equal", "less_than"):
+        return (
+            f"is too large; use {facts['le']} or less"
+            if "le" in facts
+            else f"is too large; use less than {facts['lt']}"
+        )
+    if kind == "literal_error":
+        return f"is unknown; use {facts['expected']}".replace("'", "")
+    if kind == "finite_number":
+        return "is not a finite number; give one"
+    for start, rule in (
+        ("int", f"is not a whole number; give one, for example {where}=4"),
+        ("float", f"is not a number; give one, for example {where}=0.1"),
+        ("bool", f"is neither yes nor no; use {where}=true or {where}=false"),
+        ("string_type", "is not a text; put it in quotes"),
+        ("string_too_short", "is empty; give it a value, or leave it out"),
+        ("model", f"is one value where a table is needed: a line [{where}], and below it a line for each key"),
+    ):
+        if kind.startswith(start):
+            return rule
+    return f"does not fit: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
 def _not_divisible(n_embd: int, n_head: int) -> str:
