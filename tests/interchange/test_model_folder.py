@@ -117,7 +117,7 @@ def test_run_folders_and_checkpoints_open_by_their_name(tmp_path: Path):
     runs = tmp_path / "runs"
     assert model_folder_of(runs / "first") == model_folder_of(runs / "first" / "model") == runs / "first" / "model"
     assert said(lambda: model_folder_of(runs / "frist")) == (
-        f"{runs}/frist: there is no such run or model folder; did you mean first?"
+        f"{runs}/frist: there is no such run or model folder; did you mean {runs}/first?"
     )
     assert said(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
     assert said(lambda: model_folder_of(runs / "young")) == (

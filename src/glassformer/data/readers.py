@@ -111,6 +111,9 @@ def open_source(source: str, *, text_field: str = "text") -> TextSource:
         return TextSource("standard input", "standard input", (_keep_standard_input(),), text_field=text_field)
     if corpus := CORPORA.get(source):
         return TextSource(source, "corpus", corpus=corpus, hub=corpus.hub, text_field=text_field)
+    if re.match(r"[a-z]+://", source):
+        name = source.rstrip("/").rpartition("/")[2] or "my.txt"
+        raise DataError(f"{source}: addresses are not fetched here; run curl -LO {source} first, then give {name}")
     path = Path(source).expanduser()
     if path.is_dir():
         return TextSource(source, "folder", tuple(_texts_in(path)), text_field=text_field)

@@ -120,9 +120,13 @@ def model_folder_of(path: str | os.PathLike[str]) -> Path:
             return candidate
     if not folder.exists():
         beside = folder.parent
-        names = [entry.name for entry in beside.iterdir() if entry.is_dir()] if beside.is_dir() else []
-        hint = did_you_mean(folder.name, names) if names else "train one first: glassformer train shakespeare-fast"
+        names = [str(entry) for entry in beside.iterdir() if entry.is_dir()] if beside.is_dir() else []
+        hint = did_you_mean(str(folder), names) if names else "train one first: glassformer train shakespeare-fast"
         raise ModelFolderError(f"{folder}: there is no such run or model folder; {hint}")
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder}: a file, where the folder of a run or a model is needed")
+    if inside := sorted(str(entry.parent.parent) for entry in folder.glob("*/model/config.json")):
+        raise ModelFolderError(f"{folder}: holds several runs, name one of them: {', '.join(inside[:20])}")
     raise ModelFolderError(
         f"{folder}: no config.json here nor in its model/ folder; a run gets one at its first evaluation"
     )
