@@ -160,7 +160,7 @@ def test_each_row_has_its_own_dart():
 
 
 def test_tiny_probabilities_are_not_lost_in_a_long_line():
-    """60,000 tokens share one half, one token has the other: in float32 the line would end before 1."""
+    """60,000 tokens share one half, one token has the other."""
     p = torch.full((1, 60_001), 0.5 / 60_000)
     p[0, 0] = 0.5
     generator = torch.Generator().manual_seed(0)

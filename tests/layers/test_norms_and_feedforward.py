@@ -70,12 +70,12 @@ def test_plain_feed_forward_by_hand():
 
 
 def test_the_gate_is_the_first_half_and_goes_through_the_activation():
-    """C=1, F=1: relu(2x) * 3x. At x=1: 6. At x=-1 the gate is shut: 0."""
+    """C=1, F=1: relu(2x) * (-3x). At x=1: -6. At x=-1 the gate is shut: 0."""
     layer = GatedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False)
     with torch.no_grad():
-        layer.gate_up.weight.copy_(torch.tensor([[2.0], [3.0]]))
+        layer.gate_up.weight.copy_(torch.tensor([[2.0], [-3.0]]))
         layer.down.weight.fill_(1.0)
-    assert layer(torch.tensor([[[1.0], [-1.0]]])).flatten().tolist() == [6, 0]
+    assert layer(torch.tensor([[[1.0], [-1.0]]])).flatten().tolist() == [-6, 0]
 
 
 class Times(torch.nn.Module):

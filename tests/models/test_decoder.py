@@ -12,6 +12,7 @@ from toys import toy_config, toy_ids, toy_model
 from glassformer.errors import UsageError
 from glassformer.layers import Window
 from glassformer.models import Decoder
+from glassformer.taps import listening
 
 FAMILY = pytest.mark.parametrize("family", ["classic", "modern"])
 
@@ -121,6 +122,28 @@ def test_initialisation_is_gpt2s(family: str):
         deviation, n = 0.02 / math.sqrt(2 * 3) if writes else 0.02, parameter.numel()
         assert abs(parameter.std() / deviation - 1) < 6 / math.sqrt(2 * n), name
         assert abs(parameter.mean()) < 6 * deviation / math.sqrt(n), name
+
+
+@FAMILY
+@torch.no_grad()
+def test_the_unit_initialisation_starts_as_an_identity(family: str):
+    """Nothing is written into the residual stream and an untied head says nothing: the loss is ln V exactly."""
+    torch.manual_seed(0)
+    model = Decoder(toy_config(family, tied_head=False))
+    model.init_weights("unit")
+    stream = {}
+    with listening(model, "blocks.*.residual.*", lambda name, x: stream.update({name: x})):
+        logits = model(toy_ids(2, 7))
+    assert (logits == 0).all()
+    assert torch.equal(stream["blocks.0.residual.before"], stream["blocks.1.residual.after"])
+    assert stream["blocks.0.residual.before"].std() > 0.1
+    qkv = model.blocks[1].attention.qkv.weight
+    assert abs(qkv.std() * math.sqrt(qkv.shape[1]) - 1) < 6 / math.sqrt(2 * qkv.numel())  # off once in 5e8
+
+
+def test_an_unknown_initialisation_is_named():
+    with pytest.raises(UsageError, match=r"^init='gpt' is unknown; did you mean gpt2\?$"):
+        toy_model().init_weights("gpt")
 
 
 @FAMILY
