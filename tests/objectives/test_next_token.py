@@ -63,5 +63,13 @@ def test_half_precision_logits_are_summed_in_full():
     assert loss.item() == pytest.approx(exact.item(), rel=1e-4)
 
 
+def test_a_double_stays_double():
+    """So that runs in float64 can be held equal to 1e-9, which float32 losses would not allow."""
+    model, (inputs, targets) = toy_model().double(), batch()
+    loss, _, _ = NextToken().loss(model, (inputs, targets))
+    exact = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum")
+    assert loss.dtype == torch.float64 and loss.item() == pytest.approx(exact.item(), rel=1e-14)
+
+
 def test_the_objective_is_known_by_its_name():
     assert OBJECTIVES["next_token"] is NextToken
