@@ -10,20 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from play import PLAY
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
-
-PLAY = """First Citizen:
-Before we proceed any further, hear me speak.
-
-All:
-Speak, speak.
-
-First Citizen:
-You are all resolved rather to die than to famish?
-
-"""
+pytest.register_assert_rewrite("command_line")  # a failure in there shows both sides
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,21 +27,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture
 def play(tmp_path: Path) -> Path:
-    """A text file of a few kilobytes, different enough in each part to be learned from."""
+    """`play.py` as a text file."""
     path = tmp_path / "play.txt"
-    path.write_text(
-        "".join(f"{PLAY}Citizen {i}:\nResolved, resolved, {i} times.\n\n" for i in range(40)), encoding="utf-8"
-    )
+    path.write_text(PLAY, encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="session")
-def shakespeare(own_cache) -> Path:
-    """Tiny Shakespeare, from `GLASSFORMER_DATA` or the network; without either the test is skipped."""
-    from glassformer.data import CORPORA
-    from glassformer.errors import DataError
-
-    try:
-        return CORPORA["tinyshakespeare"].file(quiet=True)
-    except DataError as error:
-        pytest.skip(f"Tiny Shakespeare cannot be had: {error}")

@@ -55,7 +55,7 @@ def main() -> None:
 
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     try:
-        if app(standalone_mode=False) == CTRL_C:
+        if app(standalone_mode=False, prog_name="glassformer") == CTRL_C:
             _fail("stopped")
         sys.stdout.flush()  # a reader that went away is noticed here, not while Python shuts down
     except GlassformerError as error:

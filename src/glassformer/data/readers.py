@@ -176,6 +176,8 @@ def _keep_standard_input() -> Path:
         while piece := sys.stdin.buffer.read(1 << 20):
             digest.update(piece)
             file.write(piece)
+    if (folder / "latest.txt").stat().st_size == 0:
+        raise DataError("standard input: empty; pipe a text into it: cat my.txt | ...")
     path = folder / f"{digest.hexdigest()[:16]}.txt"
     os.replace(folder / "latest.txt", path)
     return path

@@ -143,18 +143,17 @@ def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = 
 def _rule(mistake: Any, where: str) -> str:
     """What the rule is and what to do, for one of pydantic's complaints."""
     kind, facts = mistake["type"], mistake.get("ctx", {})
-    if kind in ("greater_than_equal", "greater_than"):
-        return (
-            f"is too small; use {facts['ge']} or more"
-            if "ge" in facts
-            else f"is too small; use more than {facts['gt']}"
-        )
-    if kind in ("less_than_equal", "less_than"):
-        return (
-            f"is too large; use {facts['le']} or less"
-            if "le" in facts
-            else f"is too large; use less than {facts['lt']}"
-        )
+    for name in {"ge", "gt", "le", "lt"} & facts.keys():
+        limit = facts[name]
+        limit = int(limit) if float(limit).is_integer() else limit  # 1, not 1.0
+        size = "small" if name[0] == "g" else "large"
+        rule = {
+            "ge": f"{limit} or more",
+            "gt": f"more than {limit}",
+            "le": f"{limit} or less",
+            "lt": f"less than {limit}",
+        }
+        return f"is too {size}; use {rule[name]}"
     if kind == "literal_error":
         return f"is unknown; use {facts['expected']}".replace("'", "")
     if kind == "finite_number":

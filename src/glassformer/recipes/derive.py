@@ -78,7 +78,7 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
     Raises:
         DataError: the text is too short to learn anything from.
     """
-    if train_tokens < LEAST_TOKENS:
+    if train_tokens < LEAST_TOKENS and recipe.model.block_size is None:
         raise DataError(
             f"{recipe.data.source}: {plural(train_tokens, 'token')} to train on, too few to learn from "
             f"(at least {LEAST_TOKENS}); give more text, a few pages at the least"

@@ -1,0 +1,108 @@
+"""Texts that cannot be trained on: each is one line that says what is wrong and what to do, and no run is left."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import TINY
+
+TEXTS = [
+    # file, content, the line after its name
+    ("empty.txt", b"", "empty; give a source with some text in it"),
+    ("blank.jsonl", b"\n\n", "empty; give a source with some text in it"),
+    ("binary.txt", bytes(range(256)), "binary (a NUL byte at byte 0); give plain UTF-8 text"),
+    ("picture.txt", b"text\n\xff\xd8\xff", "not UTF-8 at byte 5 (0xff); if it is Latin-1, run iconv -f LATIN1 -t UTF-8 "
+     "picture.txt > utf8-picture.txt"),
+    ("windows.txt", "text".encode("utf-16"), "UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 windows.txt > "
+     "utf8-windows.txt"),
+    ("packed.txt", b"PK\x03\x04rest", "a compressed file; unpack it first"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "line"), TEXTS, ids=[text[0] for text in TEXTS])
+def test_a_text_that_cannot_be_read(refused, tmp_path, name, content, line):
+    (tmp_path / name).write_bytes(content)
+    refused("train", *TINY, "--data", name, code=1, line=f"{name}: {line}")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("plya.txt", "plya.txt: no such file, folder or corpus; did you mean play.txt?"),
+        ("shakespear", "shakespear: no such file, folder or corpus; did you mean shakespeare?"),
+        ("https://example.org/texts/book.txt", "https://example.org/texts/book.txt: addresses are not fetched here; "
+         "run curl -LO https://example.org/texts/book.txt first, then give book.txt"),
+        ("no-texts", "no-texts: no .txt, .md or .jsonl file in this folder or below; give a folder with texts"),
+    ],
+)  # fmt: skip
+def test_a_source_that_is_not_there(refused, play, tmp_path, data, line):
+    (tmp_path / "no-texts").mkdir()
+    refused("train", *TINY, "--data", data, code=1, line=line)
+
+
+def test_an_empty_name_is_wrong_use(refused):
+    refused("train", *TINY, "--data", "", code=2, line="data.source='' is empty; give it a value, or leave it out")
+
+
+@pytest.mark.parametrize(("given", "advice"), [(b"hello world\nhi\n" * 2, "try block_size=13 or give more text")])
+def test_a_block_longer_than_the_text(refused, tmp_path, given, advice):
+    (tmp_path / "short.txt").write_bytes(given)
+    refused(
+        "train",
+        *TINY,
+        "model.block_size=64",
+        "--data",
+        "short.txt",
+        code=2,
+        line="block_size=64 is longer than the text: the train split holds 27 tokens, and a window needs "
+        f"block_size + 1; {advice}",
+    )
+
+
+def test_nothing_held_out(refused, play):
+    refused(
+        "train",
+        *TINY,
+        "data.max_tokens=50",
+        "--data",
+        "play.txt",
+        code=1,
+        line="play.txt: 0 tokens held out for validation, and a prediction needs 2; give more text, or a larger "
+        "data.validation_fraction",
+    )
+
+
+def test_too_little_to_derive_anything_from(refused, tmp_path):
+    (tmp_path / "note.txt").write_text("Buy milk.\nBuy bread.\n")
+    refused(
+        "train",
+        "--data",
+        "note.txt",
+        code=1,
+        line="note.txt: 10 tokens to train on, too few to learn from (at least 200); give more text, a few pages at "
+        "the least",
+    )
+
+
+def test_nothing_on_standard_input(refused):
+    line = "standard input: empty; pipe a text into it: cat my.txt | ..."
+    refused("train", *TINY, "--data", "-", code=1, stdin=b"", line=line)
+
+
+def test_bytes_on_standard_input(glassformer, tmp_path):
+    result = glassformer("train", *TINY, "--data", "-", stdin=b"a\0b")
+    assert result.err.endswith(".txt: binary (a NUL byte at byte 1); give plain UTF-8 text\n")
+    assert (result.err.count("\n"), result.out, result.code) == (1, "", 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("nothing.txt", "nothing.txt: no such file, folder or corpus; did you mean one.txt?"),
+        ("one.txt", "one.txt: 1 token held out for validation, and a prediction needs 2; give more text, or a larger "
+         "data.validation_fraction"),
+    ],
+)  # fmt: skip
+def test_evaluation_refuses_the_same_texts(refused, finished, tmp_path, data, line):
+    (tmp_path / "one.txt").write_text("S")
+    refused("evaluate", finished, "--data", data, code=1, line=line)
