@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        path = re.sub(r"\.([^/]+)\.\w{8}\.part(?=/|$)", r"\1", str(path))  # where it was going to be, not its detour
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise GlassformerError(
                 f"{path}: no space left on the disk; nothing was replaced: free some space and run again"

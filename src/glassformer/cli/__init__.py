@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from typing import Any, NoReturn
 
@@ -54,6 +56,8 @@ def main() -> None:
     from glassformer.errors import GlassformerError
 
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped: tidy up on the way
     try:
         if app(standalone_mode=False, prog_name="glassformer") == CTRL_C:
             _fail("stopped")

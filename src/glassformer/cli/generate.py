@@ -104,9 +104,13 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
 
 def _print_stream(pieces: Any, prompt: str) -> None:
     sys.stdout.write(prompt)
-    for piece in pieces:
-        sys.stdout.write(piece.text)
-        sys.stdout.flush()
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")  # what was written so far stays, and what follows begins on a line of its own
+        raise
     sys.stdout.write("\n")
 
 

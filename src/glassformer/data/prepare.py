@@ -25,7 +25,7 @@ import numpy as np
 
 from glassformer.data.corpora import CORPORA
 from glassformer.data.progress import Progress
-from glassformer.data.readers import TextSource, open_source
+from glassformer.data.readers import HASHED_BYTES, TextSource, open_source
 from glassformer.data.splits import Part, Plan, plan_split
 from glassformer.data.token_store import FORMAT_VERSION, TokenStore
 from glassformer.data.token_writer import TokenStoreWriter
@@ -90,11 +90,14 @@ def prepare(
 
 
 def _find(folder: Path, key: str, *, own: bool) -> TokenStore | None:
-    """The store in `folder` if it is the one that is wanted; a damaged one in the cache is cleared away."""
+    """The store in `folder` if it is the one that is wanted; a damaged one in the cache is cleared away.
+
+    Small stores are read and compared with their SHA-256: that is quick, and a flipped bit would train unnoticed."""
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     try:
-        store = TokenStore.open(folder)
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        store = TokenStore.open(folder, verify=size <= HASHED_BYTES)
         if store.meta["key"] == key:
             return store
         problem = f"holds a token store of {store.meta['source']}, prepared otherwise"

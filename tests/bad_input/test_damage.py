@@ -1,0 +1,214 @@
+"""Damaged files: a run's, a model's, a token store's. What can be made again is; the rest is named; nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from command_line import TINY, files, same_end
+
+from glassformer.files import cache_folder
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip(path):
+    """One bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def remove(path):
+    path.unlink()
+
+
+MODEL = [
+    ("config.json", truncate, "config.json: not valid JSON ("),
+    ("config.json", empty, "config.json: not valid JSON (Expecting value: line 1 column 1 (char 0)); copy or train it"),
+    ("model.safetensors", truncate, "model.safetensors: damaged or truncated ("),
+    ("model.safetensors", empty, "model.safetensors: damaged or truncated ("),
+    ("model.safetensors", remove, "model.safetensors: the weights are missing; the folder is incomplete: copy or "),
+    ("tokenizer.json", truncate, "tokenizer.json: not valid JSON at line "),
+    ("tokenizer.json", empty, "tokenizer.json: not valid JSON at line 1; it is damaged or cut short: fetch it again"),
+    ("tokenizer.json", remove, ": holds no tokenizer.json, *.model, vocab.json or vocab.txt; is it a model folder?"),
+    ("tokenizer_config.json", truncate, "tokenizer_config.json: not valid JSON at line "),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "says"), MODEL, ids=[f"{d.__name__} {n}" for n, d, _ in MODEL])
+def test_a_damaged_model_is_one_line(glassformer, finished, tmp_path, name, damage, says):
+    damage(finished / "model" / name)
+    before = files(tmp_path)
+    for command in (["generate", finished, "--prompt", "Speak"], ["evaluate", finished]):
+        result = glassformer(*command)
+        assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+        assert result.err.startswith("error: ") and says in result.err
+    assert files(tmp_path) == before
+
+
+def test_a_config_of_another_shape(refused, finished):
+    file = finished / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "n_embd": 32}))
+    refused("generate", finished, code=1, line=f"{finished}/model: config.json asks for embedding.token.weight of "
+            "shape (44, 32), the weights hold (44, 16)")  # fmt: skip
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": "gpt3"}))
+    line = f"{finished}/model: model_type 'gpt3' is not one that glassformer reads; did you mean gpt2?"
+    refused("generate", finished, code=1, line=line)
+
+
+def test_a_tokenizer_of_another_model(refused, finished, tmp_path):
+    from glassformer.tokenizers import TOKENIZERS
+
+    TOKENIZERS["bytes"]([]).save(finished / "model")
+    line = f"{finished}/model: 257 tokens in the tokenizer, 44 logits in the model; they do not match"
+    refused("generate", finished, code=1, line=line)
+
+
+CHECKPOINT = [
+    ("model/model.safetensors", truncate, "model/model.safetensors is damaged (its SHA-256 differs)"),
+    ("model/model.safetensors", flip, "model/model.safetensors is damaged (its SHA-256 differs)"),
+    ("optimizer.safetensors", flip, "optimizer.safetensors is damaged (its SHA-256 differs)"),
+    ("optimizer.safetensors", remove, "optimizer.safetensors is missing"),
+    ("model/tokenizer.json", flip, "model/tokenizer.json is damaged (its SHA-256 differs)"),
+    ("model/config.json", empty, "model/config.json is damaged (its SHA-256 differs)"),
+    ("state.json", truncate, "state.json is damaged"),
+    ("state.json", remove, "state.json is missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "says"), CHECKPOINT, ids=[f"{d.__name__} {n}" for n, d, _ in CHECKPOINT])
+def test_a_damaged_checkpoint_is_passed_over(glassformer, half, small_runs, name, damage, says):
+    """The run goes on from the one before and ends as if nothing had happened."""
+    damage(half / "checkpoints" / "step-000007" / name)
+    result = glassformer("resume", half, "--quiet")
+    assert result.code == 0
+    assert result.err.splitlines()[:2] == [
+        f"damaged, passed over: step-000007: {says}",
+        "going on after step 4 of 13",
+    ]
+    assert same_end(half, small_runs / "finished")
+
+
+def test_a_state_that_lacks_something(glassformer, half):
+    file = half / "checkpoints" / "step-000007" / "state.json"
+    state = json.loads(file.read_text())
+    del state["random"]
+    file.write_text(json.dumps(state))
+    result = glassformer("resume", half, "--quiet")
+    assert result.err.startswith("damaged, passed over: step-000007: state.json is damaged (no random)\n")
+    assert result.code == 0
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone(glassformer, half):
+    (half / "checkpoints" / "step-last").mkdir()
+    (half / "checkpoints" / ".step-000009.abc.part").mkdir()  # a crash in the middle of a checkpoint
+    assert glassformer("resume", half, "--quiet").code == 0
+    assert (half / "checkpoints" / "step-last").is_dir()
+
+
+def test_when_no_checkpoint_is_whole(refused, half):
+    for checkpoint in (half / "checkpoints").iterdir():
+        truncate(checkpoint / "state.json")
+    refused("resume", half, code=1, line=f"{half}: no checkpoint is whole; step-000007: state.json is damaged; "
+            "start again with: glassformer train")  # fmt: skip
+
+
+def test_when_there_is_no_checkpoint_yet(refused, half, play):
+    """Neither resume nor train may send the reader to the other."""
+    shutil.rmtree(half / "checkpoints")
+    refused("resume", half, code=1,
+            line=f"{half}: no checkpoint yet, nothing to go on from; start again with glassformer train")  # fmt: skip
+    refused("train", *TINY, "--data", "play.txt", "--out", half, code=1,
+            line=f"{half} already holds a run, which ended before its first checkpoint; delete the folder, or choose "
+            "another one with --out")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text[: len(text) // 2], "damaged or edited ("),
+        (lambda text: "", "damaged or edited ('machine' is missing); put it back to resume"),
+        (lambda text: text.replace("n_layer = 1\n", 'n_layer = "many"\n', 1), "damaged or edited ("),
+        (lambda text: text.replace("threads = ", "threds = "), "damaged or edited ('threads' is missing); put it"),
+    ],
+)
+def test_an_edited_recipe(glassformer, half, change, says):
+    file = half / "recipe.toml"
+    file.write_text(change(file.read_text()))
+    before = files(half)
+    result = glassformer("resume", half)
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert result.err.startswith(f"error: {file}: ") and says in result.err
+    assert files(half) == before
+
+
+def test_a_text_that_is_gone_or_changed(refused, glassformer, play):
+    stopped = glassformer("train", *TINY, "training.steps=5", "--data", "play.txt", "--out", "run", "-q")
+    assert stopped.code == 0
+    shutil.rmtree("run/checkpoints/step-000005")  # as if it had been stopped after step 4
+    content = play.read_text()
+    play.write_text(content + "Speak.\n")
+    refused("resume", "run", code=1, line=f"run: the text {play} has changed since; put it back, or train anew")
+    play.unlink()
+    result = glassformer("resume", "run")
+    assert result.code == 1 and result.err.startswith(
+        f"error: run: the text it learns from cannot be read again: {play}: no such file, folder or corpus; "
+    )
+    play.write_text(content)
+    assert glassformer("resume", "run", "-q").code == 0
+
+
+STORE = [("train-00000.bin", truncate), ("train-00000.bin", flip), ("meta.json", truncate), ("meta.json", empty),
+         ("meta.json", remove), ("validation-documents.bin", remove)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage"), STORE, ids=[f"{d.__name__} {n}" for n, d in STORE])
+def test_a_damaged_store_in_the_cache_is_made_again(glassformer, play, tmp_path, monkeypatch, name, damage):
+    monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path / "cache"))
+    first = glassformer("train", *TINY, "--data", "play.txt", "--out", "first", "--quiet")
+    (store,) = (cache_folder() / "stores").iterdir()
+    whole = files(store)
+    damage(store / name)
+    second = glassformer("train", *TINY, "--data", "play.txt", "--out", "second", "--quiet")
+    assert (first.code, second.code, second.err) == (0, 0, first.err)
+    assert files(store) == whole
+    assert same_end(tmp_path / "first", tmp_path / "second")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "line"),
+    [
+        ("train-00000.bin", truncate, "mine/train-00000.bin: truncated ("),
+        ("meta.json", truncate, "mine/meta.json: damaged ("),
+        ("meta.json", remove, "mine: no meta.json, so not a token store"),
+    ],
+)
+def test_a_damaged_store_of_your_own_is_an_error(glassformer, play, tmp_path, name, damage, line):
+    assert glassformer("data", "prepare", "play.txt", "--out", "mine").code == 0
+    damage(tmp_path / "mine" / name)
+    before = files(tmp_path)
+    result = glassformer("data", "prepare", "play.txt", "--out", "mine")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert result.err.startswith("error: mine: is in the way (" + line)
+    assert files(tmp_path) == before
+
+
+def test_a_diverging_run_names_the_step_and_the_module_and_keeps_its_checkpoint(glassformer, play, tmp_path):
+    result = glassformer("train", *TINY, "training.learning_rate=1e30", "training.schedule=constant",
+                         "training.checkpoint_every=1", "--data", "play.txt", "--out", "run", "-q")  # fmt: skip
+    line = result.err.splitlines()[-1]
+    assert result.code == 1 and result.out == ""
+    assert line == (
+        "error: training diverged at step 2: loss nan, gradient norm nan, first bad number in "
+        "blocks.0.attention_norm (its output); run keeps step-000001; try half the learning rate "
+        "(training.learning_rate), more warm-up or training.grad_clip=1"
+    )
+    assert (tmp_path / "run" / "checkpoints" / "step-000001" / "state.json").is_file()
