@@ -35,6 +35,7 @@ TINY = [
     "training.dropout=0.2",
     "training.optimizer=adamw",
     "training.schedule=linear",
+    "training.final_lr_fraction=0.1",
     "training.eval_every=5",
     "training.checkpoint_every=4",
     "training.sample_every=5",

@@ -134,7 +134,7 @@ def _bar_line(piece: Piece, width: int) -> Any:
     line.append(f"{piece.probability:>6.1%} │", style="dim")
     room = max(12, (width - 18) // max(1, len(piece.alternatives)))
     for other in piece.alternatives:
-        label = f" {_shown(other.text, 8)} {other.probability:.0%} "
+        label = f" {_shown(other.text, max(3, room - 8))} {other.probability:.0%} "
         bar = _bar(other.probability, max(1, room - len(label)))
         taken = other.token == piece.token
         line.append(label, style="bold yellow" if taken else "")

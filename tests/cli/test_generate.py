@@ -1,0 +1,122 @@
+"""`glassformer generate`: what it prints, where the prompt comes from, and that the same seed writes the same text."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+from command_line import RUN
+
+
+def test_the_same_seed_writes_the_same_text_and_another_does_not(glassformer, finished):
+    command = ["generate", finished, "--prompt", "Speak", "-n", "40", "--seed"]
+    first, again, other = (glassformer(*command, seed) for seed in (5, 5, 6))
+    assert first == again and first.out != other.out
+    assert (first.code, first.err) == (0, "")
+    assert first.out.startswith("Speak") and first.out.endswith("\n") and len(first.out) == 5 + 40 + 1
+
+
+def test_without_a_seed_each_text_is_new(glassformer, finished):
+    """Two equal texts of 60 characters by chance: less than once in 10^18, as no character is likelier than a half."""
+    texts = {glassformer("generate", finished, "-n", "60", "--temperature", "1").out for _ in range(2)}
+    assert len(texts) == 2
+
+
+def test_at_temperature_0_the_most_likely_token_is_taken(glassformer, finished):
+    best = ["--temperature", "0", "--alternatives", "1", "--json"]
+    result = glassformer("generate", finished, "-p", "Speak", "-n", "12", *best)
+    for piece in json.loads(result.out)["samples"][0]["pieces"]:
+        assert piece["token"] == piece["alternatives"][0]["token"]
+
+
+@pytest.mark.parametrize("more", [[], ["--stop", "e", "--stop", "k"], ["--top-k", "3"], ["--window", "exact"]])
+def test_all_at_once_is_the_same_text_as_streamed(glassformer, finished, more):
+    command = ["generate", finished, "--prompt", "First", "-n", "50", "--seed", "2", *more]
+    streamed, at_once = glassformer(*command), glassformer(*command, "--no-stream")
+    assert streamed == at_once and streamed.code == 0
+    written = json.loads(glassformer(*command, "--json").out)["samples"][0]["text"]
+    assert streamed.out == f"First{written}\n"
+
+
+def test_a_stop_text_ends_it_and_is_not_shown(glassformer, finished):
+    command = ["generate", finished, "-p", "Speak", "-n", "200", "--seed", "3"]
+    whole = glassformer(*command).out
+    stop = whole[60:62]
+    stopped = glassformer(*command, "--stop", stop).out
+    assert stopped == whole[: whole.index(stop, 5)] + "\n"
+
+
+def test_samples_are_what_their_seeds_give_alone(glassformer, finished):
+    result = glassformer("generate", finished, "-p", "All", "-n", "15", "--samples", "3", "--seed", "10")
+    blocks = result.out.split("\n\n--- ")
+    alone = [glassformer("generate", finished, "-p", "All", "-n", "15", "--seed", str(10 + i)).out for i in range(3)]
+    assert blocks[0].startswith("--- sample 1 of 3 (seed 10)\n")
+    for i, block in enumerate(blocks):
+        header, text = block.split("\n", 1)
+        assert header.removeprefix("--- ") == f"sample {i + 1} of 3 (seed {10 + i})"
+        assert text.rstrip("\n") == alone[i].rstrip("\n")
+
+
+@pytest.mark.parametrize("columns", [80, 100, 131])
+def test_alternatives_are_bars_that_fit(glassformer, finished, monkeypatch, columns):
+    command = ["generate", finished, "-p", "Speak", "-n", "9", "--seed", "4", "--alternatives", "5"]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = glassformer(*command)
+    prompt, header, *lines = result.out.splitlines()
+    assert (prompt, len(lines), result.code) == ("Speak", 9, 0) and header.startswith("taken")
+    assert max(map(len, result.out.splitlines())) <= columns
+    pieces = json.loads(glassformer(*command, "--json").out)["samples"][0]["pieces"]
+    for line, piece in zip(lines, pieces, strict=True):
+        taken, _, likely = line.partition("│")
+        assert taken.split() == [piece["token_text"].replace(" ", "␣"), f"{piece['probability']:.1%}"]
+        shown = [other["text"].replace(" ", "␣") for other in piece["alternatives"]]
+        assert [word for word in likely.split() if "%" not in word and word[0] not in "█▏▎▍▌▋▊▉"] == shown
+        assert [f"{other['probability']:.0%}" for other in piece["alternatives"]] == [
+            word for word in likely.split() if word.endswith("%") and len(word) > 1
+        ]
+
+
+def test_json_is_all_there_is_on_standard_output(glassformer, finished):
+    shown = ["--samples", "2", "--alternatives", "3", "--seed", "1", "--json"]
+    result = glassformer("generate", finished, "-p", "Speak λ", "-n", "6", *shown)
+    data = json.loads(result.out)
+    assert data["prompt"] == "Speak λ" and data["settings"]["seed"] == 1 and len(data["samples"]) == 2
+    for sample in data["samples"]:
+        assert sample["finish_reason"] == "length" and len(sample["pieces"]) == 6
+        assert "".join(piece["text"] for piece in sample["pieces"]) == sample["text"]
+        assert all(len(piece["alternatives"]) == 3 and 0 < piece["probability"] <= 1 for piece in sample["pieces"])
+    assert result.err.startswith("warning: 1 character is not in the vocabulary")
+
+
+def test_the_prompt_may_come_from_a_file_or_from_standard_input(glassformer, finished, tmp_path):
+    text = "First Citizen:\nSpeak,"
+    (tmp_path / "prompt.txt").write_text(text)
+    command = ["generate", finished, "-n", "8", "--seed", "7"]
+    typed = glassformer(*command, "--prompt", text)
+    assert typed.out.startswith(text)
+    assert glassformer(*command, "--prompt-file", "prompt.txt") == typed
+    assert glassformer(*command, "--prompt", "-", stdin=text.encode()) == typed
+
+
+def test_nothing_new_is_asked_for(glassformer, finished):
+    assert glassformer("generate", finished, "-p", "Speak", "-n", "0") == (0, "Speak\n", "")
+
+
+def test_a_checkpoint_and_a_model_folder_can_write_too(glassformer, finished):
+    command = ["-p", "Speak", "-n", "20", "--seed", "1"]
+    run = glassformer("generate", finished, *command)
+    assert glassformer("generate", finished / "model", *command) == run
+    older = glassformer("generate", finished / "checkpoints" / "step-000008", *command)
+    assert older.code == 0 and older.out != run.out
+
+
+def test_a_reader_that_goes_away_is_no_accident(finished, tmp_path):
+    """`| head` closes the pipe: no traceback, nothing on standard error."""
+    command = shlex.join([sys.executable, "-c", RUN, "generate", str(finished), "-p", "Speak", "-n", "4000"])
+    done = subprocess.run(f"{command} | head -c 9; echo \" ${{PIPESTATUS[0]}}\"", shell=True, executable="/bin/bash",
+                          capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.startswith("Speak") and done.stdout[9:] == " 1\n"

@@ -1,0 +1,153 @@
+"""`glassformer train`, `resume` and `evaluate`: what they print and leave, and that standard output is for results."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from command_line import TINY, same_end
+
+from glassformer.recipes.schema import tomllib
+
+
+def test_what_training_says(glassformer, play, tmp_path):
+    result = glassformer("train", *TINY, "--data", "play.txt")
+    assert result.code == 0
+    run = "runs/play-1"  # named after the text
+    loss, told, way_on = result.out.splitlines()
+    assert re.fullmatch(
+        r"validation loss \d\.\d{4} \+- \d\.\d{4}, \d\.\d{4} bits per byte, perplexity \d+\.\d{3} "
+        r"\(767 targets; best at step 13\)",
+        loss,
+    )
+    assert re.fullmatch(rf"13 steps, 429 tokens in [\d.]+ s; the run lies in {run}", told)
+    assert way_on == f'write with it: glassformer generate {run} --prompt "..."'
+    lines = result.err.splitlines()
+    assert lines[0] == "4,192 parameters: classic, 1 layer, 2 heads, 16 wide, 11 tokens of context, 44 logits"
+    assert [line.split()[1] for line in lines if line.startswith("step ")][-1] == "13/13"
+    assert "--- the model writes, after step 5:" in lines
+    assert glassformer("train", *TINY, "--data", "play.txt", "-q").out.splitlines()[1].endswith("runs/play-2")
+
+
+def test_json_is_all_there_is_on_standard_output(glassformer, play):
+    result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "--json")
+    told = json.loads(result.out)
+    keys = "run val_loss n interval val_bits_per_byte perplexity best_step steps tokens seconds parameters"
+    assert list(told) == keys.split() and told["run"] == "run" and told["steps"] == 13 and told["parameters"] == 4192
+    assert json.loads((play.parent / "run" / "summary.json").read_text()) == told
+
+
+def test_quiet_leaves_the_facts_and_drops_the_display(glassformer, play):
+    result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "-q")
+    assert result.err == "4,192 parameters: classic, 1 layer, 2 heads, 16 wide, 11 tokens of context, 44 logits\n"
+
+
+def test_evaluation_equals_the_run_s_summary(glassformer, finished):
+    """The summary's loss is that of model/ on the whole validation split, and so is this one."""
+    summary = json.loads((finished / "summary.json").read_text())
+    evaluated = json.loads(glassformer("evaluate", finished, "--json").out)
+    assert evaluated == {
+        "loss": summary["val_loss"],
+        "n": summary["n"],
+        "interval": summary["interval"],
+        "bits_per_byte": summary["val_bits_per_byte"],
+        "perplexity": summary["perplexity"],
+    }
+    shown = glassformer("evaluate", finished).out
+    assert shown.splitlines() == [
+        f"loss           {summary['val_loss']:.4f} +- {summary['interval']:.4f} nats a token "
+        f"(95 %, {summary['n']:,} targets)",
+        f"perplexity     {summary['perplexity']:.3f}",
+        f"bits per byte  {summary['val_bits_per_byte']:.4f}",
+    ]
+    other = json.loads(glassformer("evaluate", finished / "checkpoints" / "step-000008", "--json").out)
+    assert other["n"] == evaluated["n"] and other["loss"] > evaluated["loss"]  # an older one has learned less
+
+
+def test_evaluation_on_another_text(glassformer, finished, play, tmp_path):
+    (tmp_path / "other.txt").write_text(play.read_text()[::-1])
+    own, other = (
+        json.loads(glassformer("evaluate", finished, "--data", data, "--json").out) for data in (play, "other.txt")
+    )
+    assert own == json.loads(glassformer("evaluate", finished, "--json").out)
+    assert other["loss"] > own["loss"]
+
+
+def test_a_model_folder_that_belongs_to_no_run_needs_a_text(glassformer, refused, finished, play, tmp_path):
+    import shutil
+
+    shutil.move(finished / "model", tmp_path / "model")
+    refused("evaluate", "model", code=2, line="model belongs to no run; name a text with --data")
+    assert glassformer("evaluate", "model", "--data", "play.txt").code == 0
+
+
+def test_overrides_are_read_as_toml_and_as_plain_text(glassformer, play, tmp_path):
+    result = glassformer(
+        "train", *TINY, "training.learning_rate=2e-3", "training.beta2=.5", "model.bias=false", "training.steps=1e1",
+        'training.sample_prompt=First Citizen:', "tokenizer.kind='bytes'", "training.grad_clip = 0.25",
+        "--data", "play.txt", "--out", "run", "--seed", "7", "-q",
+    )  # fmt: skip
+    assert result.code == 0
+    kept = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())
+    training = kept["training"]
+    assert (training["learning_rate"], training["beta2"], training["grad_clip"]) == (0.002, 0.5, 0.25)
+    assert (training["steps"], training["seed"], training["sample_prompt"]) == (10, 7, "First Citizen:")
+    assert kept["model"]["bias"] is False and kept["tokenizer"]["kind"] == "bytes"
+    assert kept["asked"]["overrides"][-1] == "training.grad_clip = 0.25"
+    samples = [json.loads(line)["text"] for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 2 and all(text.startswith("First Citizen:") for text in samples)
+
+
+def test_a_recipe_of_your_own(glassformer, play, tmp_path):
+    """`recipes show > mine.toml`, change it, train with its path: as its help says."""
+    (tmp_path / "mine.toml").write_text(glassformer("recipes", "show", "shakespeare-char-cpu").out)
+    settings = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "training.steps=2", "training.warmup_steps=0"]
+    assert glassformer("train", "mine.toml", *settings, "--data", "play.txt", "-q").code == 0
+    kept = tomllib.loads((tmp_path / "runs" / "mine-1" / "recipe.toml").read_text())
+    assert (
+        kept["training"]["beta2"] == 0.99 and kept["model"]["n_layer"] == 1 and kept["asked"]["recipe"] == "mine.toml"
+    )
+
+
+def test_a_text_with_no_recipe_says_what_it_derived_and_why(glassformer, play, tmp_path):
+    result = glassformer("train", "training.steps=2", "training.schedule=linear", "training.sample_every=0", "--data",
+                         "play.txt", "-q")  # fmt: skip
+    assert result.code == 0
+    *choices, shape = result.err.splitlines()
+    derived = {}
+    for choice in choices:
+        key, value, why = re.fullmatch(r"(\w+\.\w+) = (\S+)  \((.+)\)", choice).groups()
+        derived[key] = (value, why)
+    assert derived["tokenizer.kind"] == ("characters", "44 different characters in 7.7 kB of text")
+    assert derived["model.block_size"] == ("128", "context, for 6,892 tokens of text")
+    assert derived["training.optimizer"] == ("muon", "needs about half the steps of AdamW")
+    assert not {"training.steps", "training.schedule"} & derived.keys()  # those were asked for
+    assert shape.endswith("128 tokens of context, 44 logits")
+    kept = tomllib.loads((tmp_path / "runs" / "play-1" / "recipe.toml").read_text())
+    assert kept["derived"]["choices"] == choices
+    assert (kept["training"]["schedule"], kept["training"]["optimizer"]) == ("linear", "muon")
+
+
+def test_standard_input_can_be_trained_on_and_gone_on_with(glassformer, play, tmp_path, small_runs, monkeypatch):
+    result = glassformer("train", *TINY, "training.steps=5", "--data", "-", "-q", stdin=play.read_bytes())
+    run = tmp_path / "runs" / "stdin-1"
+    assert result.code == 0 and run.is_dir()
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("steps = 5", "steps = 13"))  # as if it had been stopped there
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert glassformer("resume", run, "-q").code == 0
+
+
+def test_a_run_goes_on_from_any_folder(glassformer, play, tmp_path, monkeypatch):
+    """The text was named by a relative path; resume may be typed elsewhere."""
+    import shutil
+
+    glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "-q")
+    whole = shutil.copytree("run", "whole")
+    shutil.rmtree("run/checkpoints/step-000013")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = glassformer("resume", "../run", "--json")
+    assert result.code == 0 and json.loads(result.out)["steps"] == 13
+    assert same_end(tmp_path / "run", tmp_path / whole)
