@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import sys
+import threading
+
 import pytest
 from command_line import TINY
 
@@ -106,3 +110,38 @@ def test_bytes_on_standard_input(glassformer, tmp_path):
 def test_evaluation_refuses_the_same_texts(refused, finished, tmp_path, data, line):
     (tmp_path / "one.txt").write_text("S")
     refused("evaluate", finished, "--data", data, code=1, line=line)
+
+
+def test_a_dataset_that_the_hub_does_not_have(refused, monkeypatch):
+    """With and without a recipe: the size of a hub dataset is not known when the rest is derived from it."""
+    pytest.importorskip("huggingface_hub")
+
+    class Nothing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    line = "owner/name: the hub has no dataset of this name; check the spelling of owner/name"
+    refused("train", *TINY, "--data", "owner/name", code=1, line=line)
+    refused("train", "--data", "owner/name", code=1, line=line)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("missing", "settings", "line"),
+    [
+        ("pyarrow.parquet", ["--data", "owner/name"],
+         "reading a hub dataset needs an optional package; run: pip install 'glassformer[hub]'"),
+        ("sentencepiece", ["tokenizer.kind=sentencepiece", "tokenizer.vocab_size=50", "--data", "play.txt"],
+         "training SentencePiece models needs an optional package; run: pip install 'glassformer[sentencepiece]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_says_what_to_install(refused, play, monkeypatch, missing, settings, line):
+    monkeypatch.setitem(sys.modules, missing, None)  # what Python itself does for a package that is not there
+    refused("train", *[word for word in TINY if not word.startswith("tokenizer")], *settings, code=1, line=line)

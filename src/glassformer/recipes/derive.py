@@ -105,7 +105,7 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
         n_wanted = min(math.sqrt(budget / 120), train_tokens * PASSES / 20)
         depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= n_wanted), 1)
         choose(
-            m, "n_layer", max(2, depth), f"about {n_wanted / 1e6:.2g} M parameters: {why_budget}, 20 tokens a parameter"
+            m, "n_layer", max(2, depth), f"about {_amount(n_wanted)} parameters: {why_budget}, 20 tokens a parameter"
         )
         if depth == 1 and m.n_embd is None:
             choose(m, "n_embd", 64, "little text")
@@ -114,7 +114,7 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
     n = model_config(m, vocab_size).parameter_count()
     tokens = min(budget / (6 * n), train_tokens * PASSES)
     reason = why_budget if budget / (6 * n) < train_tokens * PASSES else f"{PASSES} passes over the text"
-    choose(t, "steps", max(20, round(tokens / (batch * block))), f"{tokens / 1e6:.2g} M tokens: {reason}")
+    choose(t, "steps", max(20, round(tokens / (batch * block))), f"{_amount(tokens)} tokens: {reason}")
     for name, value, why in (
         ("optimizer", "muon", "needs about half the steps of AdamW"),
         ("schedule", "wsd", "warm up, stay, and come down at the end"),
@@ -183,6 +183,10 @@ def measure_gflops(device: str) -> float:
         (a @ a)[0, 0].item()
         times.append(time.perf_counter() - started)
     return 2 * 512**3 / sorted(times)[len(times) // 2] / 1e9
+
+
+def _amount(n: float) -> str:
+    return f"{n / 1e6:.2g} M" if n >= 1e5 else f"{n:,.0f}"
 
 
 def _gb(n_bytes: int) -> str:
