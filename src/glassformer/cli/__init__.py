@@ -1,4 +1,4 @@
-"""Level 8: the command line. Parse, call, print; no logic that a Python user would miss.
+"""Level 10: the command line. Parse, call, print; no logic that a Python user would miss.
 
 Only typer is imported here and in the command modules, everything else inside the commands: help must come at once.
 """

@@ -1,4 +1,4 @@
-"""Level 6: recipes. A recipe is a TOML file that names the parts; this room reads it and puts them together.
+"""Level 8: recipes. A recipe is a TOML file that names the parts; this room reads it and puts them together.
 
 It is the only place that knows everybody.
 """

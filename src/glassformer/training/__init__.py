@@ -1,4 +1,4 @@
-"""Level 5: the loop that turns batches into weights, and the run folder where everything about it is kept."""
+"""Level 7: the loop that turns batches into weights, and the run folder where everything about it is kept."""
 
 from glassformer.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from glassformer.training.loop import Interrupted, Listener, Trainer, TrainingSettings

@@ -153,7 +153,7 @@ def chart(values: list[float], width: int, height: int, *, top: float) -> list[s
     """A curve of blocks: `height` lines, at most `width` columns, from `top` (a blind guess) down to the lowest value.
 
     >>> for line in chart([4.0, 3.0, 2.0], 3, 2, top=4.0): print(line)
-     4.00 ┤█▄
+     4.00 ┤█
      2.00 ┤██▁
     """
     if not values:

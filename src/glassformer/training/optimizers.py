@@ -82,11 +82,10 @@ class Muon:
     """Momentum, then orthogonalised: every update moves all directions of a matrix by the same length.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. The orthogonalisation is a Newton-Schulz iteration,
-    run at once for all matrices of one shape. Query, key and value (and gate and up) lie in one parameter for speed
-    but are separate matrices, and are treated as such. `orthogonalise_by_svd` is the readable twin.
+    run at once for all matrices of one shape. The query, key and value of each head (and gate and up) lie in one
+    parameter for speed but are matrices of their own, and are treated as such. `orthogonalise_by_svd` is the readable
+    twin.
     """
-
-    ITERATIONS = 5
 
     def __init__(
         self,
@@ -125,7 +124,7 @@ class Muon:
             places = [place for place in places if place[0] in ahead]
             if not places:
                 continue
-            update = orthogonalise(torch.stack([ahead[name][a:b] for name, a, b in places]), self.ITERATIONS)
+            update = orthogonalise(torch.stack([ahead[name][a:b] for name, a, b in places]))
             scale = -lr * math.sqrt(max(1.0, n_out / n_in))
             torch._foreach_add_([self.parameters[n][a:b] for n, a, b in places], list(update.unbind()), alpha=scale)
 
@@ -137,18 +136,28 @@ class Muon:
         _copy_into(self.state_dict(), state)
 
 
-def orthogonalise(x_NRC: Tensor, iterations: int = 5) -> Tensor:
-    """Push all singular values of N matrices (N, R, C) to about 1 (0.7 to 1.2) by a quintic Newton-Schulz iteration.
+# Polar Express (Amsel et al. 2025, https://arxiv.org/abs/2505.16932, alg. 1): the best quintic for each iteration in
+# turn, for singular values from 0.001 on.
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+)
 
-    The coefficients are Jordan's, chosen for the steepest slope at zero. On a GPU it runs in bf16, which is enough; on
-    a CPU in the matrices' own precision.
+
+def orthogonalise(x_NRC: Tensor, iterations: int = 3) -> Tensor:
+    """Push the singular values of N matrices (N, R, C) towards 1 by a Newton-Schulz iteration in quintics.
+
+    Three iterations leave the smallest ones short of 1, which training does not mind (docs/experiments.md); five bring
+    all of them there. On a GPU it runs in bf16, which is enough; on a CPU in the matrices' own precision.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     x = x_NRC.bfloat16() if x_NRC.is_cuda else x_NRC
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(iterations):
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for a, b, c in POLAR_EXPRESS[:iterations]:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return (x if wide else x.mT).to(x_NRC.dtype)
@@ -190,6 +199,7 @@ def build_optimizer(
     matrix_learning_rate: float,
     betas: tuple[float, float],
     weight_decay: float,
+    momentum: float = 0.95,
 ) -> Optimizer:
     """`adamw`: one rate for all. `muon`: Muon with `matrix_learning_rate` for the matrices inside the blocks, AdamW
     with `learning_rate` for embeddings, head, norms and biases."""
@@ -202,7 +212,14 @@ def build_optimizer(
     if not inside:
         return adamw
     return Together(
-        Muon(inside, _joined_rows(model), learning_rate=matrix_learning_rate, weight_decay=weight_decay), adamw
+        Muon(
+            inside,
+            _joined_rows(model),
+            learning_rate=matrix_learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        ),
+        adamw,
     )
 
 
@@ -214,7 +231,7 @@ def _joined_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
     rows: dict[str, tuple[int, ...]] = {}
     for path, module in model.named_modules():
         if isinstance(module, Attention):
-            rows[f"{path}.qkv.weight"] = module.qkv_rows
+            rows[f"{path}.qkv.weight"] = (module.head_width,) * (module.n_head + 2 * module.n_kv_head)
         elif isinstance(module, GatedFeedForward):
             rows[f"{path}.gate_up.weight"] = (module.gate_up.out_features // 2,) * 2
     return rows

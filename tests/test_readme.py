@@ -1,0 +1,98 @@
+"""Every command in the README is run, in order, in one folder; long trainings are cut short and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHORT = "training.steps=15 model.n_layer=1"
+INSTALLS = ("make ", "python3 -m venv", ".venv/bin/")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = (line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, own_cache):
+    """A newcomer's folder with a text of their own, and `glassformer` on the path."""
+    place = tmp_path_factory.mktemp("newcomer")
+    lines = (f"ROMEO:\nTo be, or not to be, {i} times.\n\nJULIET:\nSpeak, speak again.\n\n" for i in range(60))
+    (place / "my.txt").write_text("".join(lines), encoding="utf-8")
+    return place
+
+
+def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def shortened(line: str) -> str:
+    """The same command with a small model and few steps, where it would train for long."""
+    return f"{line} {SHORT}" if re.search(r"glassformer train", line) else line
+
+
+def test_the_readme_shows_commands():
+    assert len(commands()) > 12 and len(blocks("python")) == 2
+    assert "{" not in re.sub(r"```.*?```", "", README, flags=re.DOTALL)  # no gap left to fill in
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if not line.startswith(INSTALLS)])
+def test_command(line, folder, shakespeare):
+    if "resume runs/mine" in line:  # there must be something to go on with: the newest checkpoint but one
+        checkpoints = sorted((folder / "runs/mine/checkpoints").iterdir())
+        assert len(checkpoints) > 1
+        shutil.rmtree(checkpoints[-1])
+    done = run(shortened(line), folder)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(code, folder):
+    done = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}", folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_demo(shakespeare, tmp_path):
+    """`make demo` in this very checkout, cut short; `make test` is what runs this test."""
+    if not (ROOT / ".venv" / "core").exists():
+        pytest.skip("this checkout was not installed by make")
+    done = run(f'make demo ARGS="--out {tmp_path}/demo {SHORT.split()[0]}"', ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "validation loss" in done.stdout and f"the run lies in {tmp_path}/demo" in done.stdout
+    sample = done.stdout.split("validation loss")[0].strip()
+    assert len(sample) > 400
+    tries = [line.strip() for line in done.stdout.split("try next:")[1].strip().splitlines()]
+    assert len(tries) == 3
+    for line in tries[:2]:
+        assert run(line, tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_plain_pip_lines(tmp_path, shakespeare):
+    """The lines for those without make, in a clean clone."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    lines = next(block for block in blocks("sh") if "python3 -m venv" in block).splitlines()
+    for line in lines[:-1]:
+        done = subprocess.run(line, shell=True, cwd=clone, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    done = run(f"{lines[-1]} {SHORT.split()[0]}", clone)
+    assert done.returncode == 0, done.stderr
