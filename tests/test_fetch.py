@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from glassformer import fetch as room
+from glassformer.archives import archive_members, read_member
 from glassformer.errors import DataError
-from glassformer.fetch import HttpsSource, PackageSource, archive_members, fetch, read_member
+from glassformer.fetch import HttpsSource, PackageSource, fetch
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from data_standins import server

@@ -17,7 +17,7 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch"),
+    ("errors", "files", "taps", "fetch", "archives"),
     ("layers", "tokenizers"),
     ("modalities",),
     ("models",),
@@ -32,7 +32,7 @@ LEVELS = (
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names, and `python -m`
 # The floor's own order: everybody may say what went wrong, and a download is a file.
-FLOOR = {"files": {"errors"}, "taps": {"errors"}, "fetch": {"errors", "files"}}
+FLOOR = {"files": {"errors"}, "taps": {"errors"}, "fetch": {"errors", "files"}, "archives": {"errors"}}
 
 
 def room_of(path: Path) -> str:

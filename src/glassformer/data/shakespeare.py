@@ -19,8 +19,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from glassformer.archives import read_members
 from glassformer.errors import DataError
-from glassformer.fetch import read_members
 
 # Exact text -> what the edition means. Applied to the markdown before it is parsed; each occurs in one play only.
 REPAIRS = {
