@@ -31,3 +31,15 @@ def play(tmp_path: Path) -> Path:
     path = tmp_path / "play.txt"
     path.write_text(PLAY, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def shakespeare(own_cache) -> Path:
+    """Tiny Shakespeare, from `GLASSFORMER_DATA` or the network; without either the test is skipped."""
+    from glassformer.data import CORPORA
+    from glassformer.errors import DataError
+
+    try:
+        return CORPORA["tinyshakespeare"].file(quiet=True)
+    except DataError as error:
+        pytest.skip(f"Tiny Shakespeare cannot be had: {error}")
