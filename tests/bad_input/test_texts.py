@@ -70,8 +70,8 @@ def test_nothing_held_out(refused, play):
         "--data",
         "play.txt",
         code=1,
-        line="play.txt: 0 tokens held out for validation, and a prediction needs 2; give more text, or a larger "
-        "data.validation_fraction",
+        line="play.txt: 0 tokens held out for validation, and a prediction needs 2; give more text, or "
+        "data.validation_fraction=0.1",
     )
 
 
@@ -103,8 +103,8 @@ def test_bytes_on_standard_input(glassformer, tmp_path):
     ("data", "line"),
     [
         ("nothing.txt", "nothing.txt: no such file, folder or corpus; did you mean one.txt?"),
-        ("one.txt", "one.txt: 1 token held out for validation, and a prediction needs 2; give more text, or a larger "
-         "data.validation_fraction"),
+        ("one.txt", "one.txt: 1 token held out for validation, and a prediction needs 2; give more text, or "
+         "data.validation_fraction=0.1"),
     ],
 )  # fmt: skip
 def test_evaluation_refuses_the_same_texts(refused, finished, tmp_path, data, line):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -120,3 +121,13 @@ def test_a_reader_that_goes_away_is_no_accident(finished, tmp_path):
                           capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.startswith("Speak") and done.stdout[9:] == " 1\n"
+
+
+@pytest.mark.parametrize("words", [["recipes", "list"], ["generate", "RUN", "-n", "0"], ["data", "list", "--json"]])
+def test_a_reader_that_is_gone_before_the_first_word(finished, tmp_path, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [str(finished) if word == "RUN" else word for word in words]
+    done = subprocess.run([sys.executable, "-c", RUN, *words], stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
+import pytest
 from command_line import TINY, same_end
 
 from glassformer.recipes.schema import tomllib
@@ -151,3 +153,32 @@ def test_a_run_goes_on_from_any_folder(glassformer, play, tmp_path, monkeypatch)
     result = glassformer("resume", "../run", "--json")
     assert result.code == 0 and json.loads(result.out)["steps"] == 13
     assert same_end(tmp_path / "run", tmp_path / whole)
+
+
+def test_a_compiled_model_learns_the_same(glassformer, play, tmp_path, small_runs, monkeypatch):
+    """PyTorch's compiler up to the point where it would write machine code, which takes a minute."""
+    import torch
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    settings = [
+        word for word in TINY if not word.startswith("training.dropout")
+    ]  # its masks are drawn in another order
+    for compiled in ("on", "off"):
+        choice = f"training.compile={compiled}"
+        assert glassformer("train", *settings, choice, "--data", "play.txt", "--out", compiled, "-q").code == 0
+    on, off = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("on", "off"))
+    assert on["val_loss"] == pytest.approx(off["val_loss"], abs=1e-5)
+
+
+def test_a_machine_that_cannot_compile(glassformer, play, monkeypatch):
+    import torch
+
+    def no_compiler(graph, inputs):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=no_compiler))
+    result = glassformer("train", *TINY, "training.compile=on", "--data", "play.txt", "-q")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.splitlines()[1:] == [
+        "error: the model cannot be compiled here (backend='no_compiler' raised:); try training.compile=off"
+    ]

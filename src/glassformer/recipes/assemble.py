@@ -190,7 +190,13 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEs
 
 
 def _go(trainer: Trainer, store: TokenStore) -> Run:
-    trainer.train()
+    try:
+        trainer.train()
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the model cannot be compiled here ({reason}); try training.compile=off") from error
     best, run = trainer.best, trainer.run
     assert best is not None  # the last step always evaluates
     if trainer.settings.whole_split:
@@ -302,7 +308,7 @@ def _check_lengths(store: TokenStore, block_size: int | None = None) -> None:
     if (n := len(store.split("validation"))) < 2:
         raise DataError(
             f"{store.meta['source']}: {plural(n, 'token')} held out for validation, and a prediction needs 2; "
-            "give more text, or a larger data.validation_fraction"
+            "give more text, or data.validation_fraction=0.1"
         )
 
 

@@ -101,7 +101,7 @@ class Trainer:
         self.model, self.tokenizer, self.objective, self.batches = model, tokenizer, objective, batches
         self.optimizer, self.schedule, self.settings, self.run = optimizer, schedule, settings, run
         self.evaluate, self.sample, self.listeners = evaluate, sample, listeners
-        self.forward = forward or model
+        self.forward = model if forward is None else forward  # a compiled model has no truth value
         self.device = next(model.parameters()).device
         self.parameters = list(model.parameters())
         self.step = 0  # updates done
