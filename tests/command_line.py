@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -138,8 +137,7 @@ def small_runs(tmp_path_factory) -> Path:
     class StopAfterSeven(Listener):
         def on_step(self, record):
             if record["step"] == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.01)  # the handler runs between two instructions of this thread
+                signal.raise_signal(signal.SIGINT)
 
     folder = tmp_path_factory.mktemp("small-runs")
     (folder / "play.txt").write_text(PLAY, encoding="utf-8")

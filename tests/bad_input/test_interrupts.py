@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 from command_line import TINY, files, own_process, wait_for
@@ -53,8 +52,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(play, tmp_p
         def on_step(self, record):
             if record["step"] == 7:
                 for _ in range(2):
-                    os.kill(os.getpid(), signal.SIGINT)
-                    time.sleep(0.01)  # the handler runs between two instructions of this thread
+                    signal.raise_signal(signal.SIGINT)
 
     run = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:

@@ -80,6 +80,18 @@ def test_alternatives_are_bars_that_fit(glassformer, finished, monkeypatch, colu
         ]
 
 
+@pytest.mark.parametrize(("columns", "number"), [(80, 5), (80, 3), (100, 5), (120, 8)])
+def test_bars_of_long_tokens_fit_too(columns, number):
+    from glassformer.cli.generate import _bar_line
+    from glassformer.generation import Alternative, Piece
+
+    for chance in (1.0, 0.5, 0.0):
+        likely = [Alternative(i, " unquestionably", chance) for i in range(number)]
+        piece = Piece(" unquestionably", 0, " unquestionably", chance, chance, likely)
+        line = _bar_line(piece, columns).plain
+        assert len(line) <= columns and line.count("␣un") == number + 1
+
+
 def test_json_is_all_there_is_on_standard_output(glassformer, finished):
     shown = ["--samples", "2", "--alternatives", "3", "--seed", "1", "--json"]
     result = glassformer("generate", finished, "-p", "Speak λ", "-n", "6", *shown)

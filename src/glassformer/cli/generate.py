@@ -121,7 +121,7 @@ def _print_bars(pieces: Any, prompt: str) -> None:
 
     console = Console()
     console.print(Text(prompt, style="dim"))
-    console.print(Text("taken      chance   the most likely ones", style="dim"))
+    console.print(Text("taken      chance │ the most likely ones", style="dim"))
     for piece in pieces:
         console.print(_bar_line(piece, console.width), no_wrap=True, overflow="crop")
 
@@ -130,9 +130,9 @@ def _bar_line(piece: Piece, width: int) -> Any:
     from rich.text import Text
 
     line = Text()
-    line.append(f"{_shown(piece.token_text, 10):<10}", style="bold yellow")
+    line.append(f"{_shown(piece.token_text, 10):<11}", style="bold yellow")
     line.append(f"{piece.probability:>6.1%} │", style="dim")
-    room = max(12, (width - 18) // max(1, len(piece.alternatives)))
+    room = max(12, (width - 19) // max(1, len(piece.alternatives)))
     for other in piece.alternatives:
         label = f" {_shown(other.text, max(3, room - 8))} {other.probability:.0%} "
         bar = _bar(other.probability, max(1, room - len(label)))
