@@ -51,7 +51,7 @@ from glassformer.training import (
 )
 
 EVAL_WINDOW = 256  # evaluation reads the split in consecutive windows of at most this, every target once
-EVAL_TOKENS = 16_384  # that go through the model at once
+EVAL_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # at once; a CPU's cache holds no more
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,8 @@ def _whole(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tens
     """The whole validation split in windows, and its bytes per token."""
     held_out = store.split("validation")
     T = min(model.config.block_size, EVAL_WINDOW)
-    return windows(held_out, block_size=T, batch_size=max(1, EVAL_TOKENS // T)), held_out.bytes / len(held_out)
+    batch_size = max(1, EVAL_TOKENS[model.head.weight.device.type] // T)
+    return windows(held_out, block_size=T, batch_size=batch_size), held_out.bytes / len(held_out)
 
 
 def _check_lengths(store: TokenStore, block_size: int | None = None) -> None:
