@@ -182,3 +182,12 @@ def test_a_machine_that_cannot_compile(glassformer, play, monkeypatch):
     assert result.err.splitlines()[1:] == [
         "error: the model cannot be compiled here (backend='no_compiler' raised:); try training.compile=off"
     ]
+
+
+def test_the_summary_is_over_the_whole_split_when_evaluations_were_not(glassformer, play, tmp_path):
+    settings = ["training.eval_batches=1", "training.batch_size=2", "training.micro_batch_size=2"]
+    told = json.loads(glassformer("train", *TINY, *settings, "--data", "play.txt", "--out", "run", "--json", "-q").out)
+    evaluated = json.loads(glassformer("evaluate", "run", "--json").out)
+    assert (told["val_loss"], told["n"]) == (evaluated["loss"], evaluated["n"]) and told["n"] == 767
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert told["val_loss"] not in [line.get("val_loss") for line in lines]  # those are over 22 targets each
