@@ -10,6 +10,7 @@ from glassformer.layers.attention import Attention
 from glassformer.layers.block import Block
 from glassformer.layers.cache import KVCache
 from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
+from glassformer.layers.int8 import Int8Linear, int8_copy
 from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm
 from glassformer.layers.patterns import Causal, Full, Pattern, Window
 from glassformer.layers.positions import POSITIONS, LearnedPositions, NoPositions, Positions, RotaryPositions
@@ -24,6 +25,7 @@ __all__ = [
     "FeedForward",
     "Full",
     "GatedFeedForward",
+    "Int8Linear",
     "KVCache",
     "LayerNorm",
     "LearnedPositions",
@@ -33,4 +35,5 @@ __all__ = [
     "RMSNorm",
     "RotaryPositions",
     "Window",
+    "int8_copy",
 ]

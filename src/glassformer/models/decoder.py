@@ -81,7 +81,7 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
         """An empty cache that fits this model, in its number format and on its device."""
-        weight, config = self.head.weight, self.config
+        weight, config = self.embedding.token.weight, self.config
         return KVCache(
             n_layer=config.n_layer,
             batch_size=batch_size,

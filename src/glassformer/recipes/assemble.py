@@ -298,7 +298,7 @@ def _whole(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tens
     """The whole validation split in windows, and its bytes per token."""
     held_out = store.split("validation")
     T = min(model.config.block_size, EVAL_WINDOW)
-    batch_size = max(1, EVAL_TOKENS[model.head.weight.device.type] // T)
+    batch_size = max(1, EVAL_TOKENS[next(model.parameters()).device.type] // T)
     return windows(held_out, block_size=T, batch_size=batch_size), held_out.bytes / len(held_out)
 
 
