@@ -1,0 +1,184 @@
+"""The parts of a run, each made from its section of the recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glassformer import __version__
+from glassformer.data import TokenBatches, TokenStore, describe, fixed_batches, read_documents, tokenizer_for, windows
+from glassformer.data.batches import check_length
+from glassformer.data.prepare import prepare
+from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.evaluation import LossEstimate, evaluate_loss
+from glassformer.generation import generate
+from glassformer.models import Decoder
+from glassformer.objectives import OBJECTIVES
+from glassformer.recipes import derive
+from glassformer.recipes.schema import Recipe
+from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.training import (
+    Listener,
+    RunFolder,
+    Schedule,
+    Trainer,
+    TrainingSettings,
+    build_optimizer,
+    choose_device,
+    choose_precision,
+    set_threads,
+)
+
+EVAL_WINDOW = 256  # evaluation reads the split in consecutive windows of at most this, every target once
+EVAL_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # at once; a CPU's cache holds no more
+
+
+def build_trainer(
+    r: Recipe,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    machine: dict[str, Any],
+    path: Path,
+    listeners: tuple[Listener, ...],
+) -> Trainer:
+    """Everything a run needs, put together; nothing is written yet."""
+    t, config = r.training, model.config
+    assert t.steps and t.batch_size and t.micro_batch_size and t.learning_rate and t.warmup_steps is not None
+    batches = TokenBatches(store.split("train"), block_size=config.block_size, batch_size=t.batch_size, seed=t.seed)
+    held_out = store.split("validation")
+    fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed) if t.eval_batches else None
+
+    def evaluate() -> LossEstimate:
+        if fixed:
+            return evaluate_loss(model, fixed, bytes_per_token=held_out.bytes / len(held_out))
+        batches, bytes_per_token = whole_split(model, store)
+        return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
+
+    def sample() -> str:
+        settings: dict[str, Any] = {
+            "max_new_tokens": t.sample_tokens,
+            "temperature": 0.8,
+            "seed": t.seed + trainer.step,
+        }
+        model.eval()
+        text = generate(model, tokenizer, t.sample_prompt, **settings)[0].text
+        model.train()
+        return t.sample_prompt + text
+
+    trainer = Trainer(
+        model=model,
+        tokenizer=tokenizer,
+        objective=OBJECTIVES[r.objective.kind](),
+        batches=batches,
+        optimizer=build_optimizer(
+            t.optimizer,
+            model,
+            learning_rate=t.learning_rate,
+            matrix_learning_rate=t.matrix_learning_rate,
+            momentum=t.momentum,
+            betas=(t.beta1, t.beta2),
+            weight_decay=t.weight_decay,
+        ),
+        schedule=Schedule(t.schedule, t.steps, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction),
+        settings=TrainingSettings(
+            steps=t.steps,
+            micro_batch_size=t.micro_batch_size,
+            grad_clip=t.grad_clip,
+            eval_every=t.eval_every or 0,
+            sample_every=t.sample_every or 0,
+            checkpoint_every=t.checkpoint_every or 0,
+            keep_checkpoints=t.keep_checkpoints,
+            precision=machine["precision"],
+            whole_split=fixed is None,
+        ),
+        run=RunFolder(path),
+        evaluate=evaluate,
+        sample=sample,
+        forward=torch.compile(model, dynamic=False) if machine["compile"] else None,
+        listeners=listeners,
+    )
+    return trainer
+
+
+def whole_split(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tensor, torch.Tensor]], float]:
+    """The whole validation split in windows, and its bytes per token."""
+    held_out = store.split("validation")
+    T = min(model.config.block_size, EVAL_WINDOW)
+    batch_size = max(1, EVAL_TOKENS[next(model.parameters()).device.type] // T)
+    return windows(held_out, block_size=T, batch_size=batch_size), held_out.bytes / len(held_out)
+
+
+def check_lengths(store: TokenStore, block_size: int | None = None) -> None:
+    """Raise unless a window of training text and a prediction of held-out text can be had."""
+    if block_size is not None:
+        check_length(store.split("train"), block_size)
+    if (n := len(store.split("validation"))) < 2:
+        raise DataError(
+            f"{store.meta['source']}: {plural(n, 'token')} held out for validation, and a prediction needs 2; "
+            "give more text, or data.validation_fraction=0.1"
+        )
+
+
+def detect_machine(r: Recipe) -> dict[str, Any]:
+    """What is detected here, once."""
+    device = choose_device(r.training.device)
+    threads = set_threads()
+    precision = choose_precision(r.training.precision, device)
+    compiled = r.training.compile == "on" or (r.training.compile == "auto" and device.startswith("cuda"))
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = True
+    return {
+        "device": device,
+        "threads": threads,
+        "precision": precision,
+        "compile": compiled,
+        "torch": torch.__version__,
+        "glassformer": __version__,
+        "python": sys.version.split()[0],
+    }
+
+
+def tokenizer_of(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
+    """Load the tokenizer that is named, or make it from the text."""
+    t, choices = r.tokenizer, []
+    if t.path is not None and t.kind is None:
+        return load_tokenizer(t.path), []
+    if t.kind is None or (t.kind == "bpe" and t.vocab_size is None):
+        info = describe(r.data.source, text_field=r.data.text_field)
+        if t.kind is None:
+            alphabet: set[str] = set()
+            if info.bytes is not None and info.bytes < derive.SMALL_TEXT:
+                pieces = read_documents(r.data.source, text_field=r.data.text_field)
+                alphabet = set().union(*(set(piece.text) for piece in pieces))
+            choices.append(derive.tokenizer_choice(info.bytes, len(alphabet)))
+            t.kind = choices[-1].value
+        if t.kind == "bpe" and t.vocab_size is None:
+            choices.append(derive.vocab_size_choice(info.bytes))
+            t.vocab_size = choices[-1].value
+    if t.kind not in TOKENIZERS:
+        raise UsageError(f"tokenizer.kind={t.kind!r} is unknown; {did_you_mean(str(t.kind), TOKENIZERS)}")
+    tokenizer = tokenizer_for(
+        r.data.source,
+        t.kind,
+        vocab_size=t.vocab_size,
+        path=t.path,
+        text_field=r.data.text_field,
+        validation_fraction=r.data.validation_fraction,
+    )
+    return tokenizer, choices
+
+
+def store_of(r: Recipe, tokenizer: Tokenizer) -> TokenStore:
+    """The text of a recipe in tokens: prepared now, or found in the cache."""
+    return prepare(
+        r.data.source,
+        tokenizer,
+        validation_fraction=r.data.validation_fraction,
+        text_field=r.data.text_field,
+        max_tokens=r.data.max_tokens,
+    )

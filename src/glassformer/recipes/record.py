@@ -1,0 +1,42 @@
+"""`recipe.toml` in a run folder: the recipe with every value in it, what was asked, derived, and decided here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomli_w
+
+from glassformer.errors import RunError
+from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
+from glassformer.training import RunFolder
+
+
+def recipe_text(r: Recipe, **rest: Any) -> str:
+    """The text of recipe.toml; `rest` are the further tables."""
+    return tomli_w.dumps(_without_none({**r.model_dump(), **rest}))
+
+
+def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a run as it was resolved, and its `machine` and `derived` tables.
+
+    Raises:
+        RunError: the file is damaged, or was edited so that it can no longer be read.
+    """
+    try:
+        data = tomllib.loads(run.recipe.read_text(encoding="utf-8"))
+        rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
+        machine, derived = rest["machine"], rest["derived"]
+        missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]
+        if missing or "store" not in derived:
+            raise KeyError((missing or ["store"])[0])
+        return Recipe.model_validate(data), {"machine": machine, "derived": derived}
+    except (ValueError, KeyError, TypeError) as error:
+        line = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).splitlines()[:3])
+        raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leave such keys out."""
+    if isinstance(value, dict):
+        return {key: _without_none(v) for key, v in value.items() if v is not None}
+    return value
