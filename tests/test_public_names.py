@@ -19,7 +19,8 @@ PUBLIC = {
     "glassformer.files": "atomic_file atomic_folder cache_folder disk_errors sha256_file write_json write_text",
     "glassformer.taps": "Tap listening named_taps",
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
-    "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window int8_copy",
+    "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
+    "int8_copy",
     "glassformer.modalities": "TextStem",
     "glassformer.models": "FAMILIES INITS SIZES Decoder ModelConfig dial positions_of",
     "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
