@@ -74,7 +74,7 @@ def test_make_demo(shakespeare, tmp_path):
     """`make demo` in this very checkout, cut short; `make test` is what runs this test."""
     if not (ROOT / ".venv" / "core").exists():
         pytest.skip("this checkout was not installed by make")
-    done = run(f'make demo ARGS="--out {tmp_path}/demo {SHORT.split()[0]}"', ROOT)
+    done = run(f'make --no-print-directory demo ARGS="--out {tmp_path}/demo {SHORT.split()[0]}"', ROOT)
     assert done.returncode == 0, done.stderr
     assert "validation loss" in done.stdout and f"the run lies in {tmp_path}/demo" in done.stdout
     sample = done.stdout.split("validation loss")[0].strip()
