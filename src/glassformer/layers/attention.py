@@ -13,7 +13,7 @@ https://arxiv.org/abs/2305.13245): K key-value heads, each shared by H / K query
 
 Two paths that a test holds equal. *Fused* is PyTorch's kernel. *Glass* is written out, so that its taps
 (`scores`, `pattern`) see real tensors; it runs when somebody listens, and on the CPU for short sequences, where it is
-the faster of the two.
+no slower.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from glassformer.layers.patterns import Causal, Pattern
 from glassformer.layers.positions import Positions
 from glassformer.taps import Tap
 
-# Up to this many keys the written-out path beats the fused kernel on a CPU (benchmarks/attention_paths.py).
-GLASS_IS_FASTER_UP_TO = 128
+# Up to this many keys the written-out path is no slower than the fused kernel on a CPU in fp32, and several times
+# faster in bf16 (benchmarks/attention_paths.py).
+GLASS_IS_FASTER_UP_TO = 64
 
 
 class Attention(nn.Module):
