@@ -33,7 +33,9 @@ def test_the_demo_tells_loss_sample_folder_and_three_things_to_try(shakespeare, 
 def test_the_first_corpus_that_can_be_had_is_taken(shakespeare, monkeypatch):
     assert first_reachable("tinyshakespeare", "shakespeare") == "tinyshakespeare"
     monkeypatch.setitem(CORPORA, "gone", Unreachable())
-    assert first_reachable("gone", "tinyshakespeare") == "tinyshakespeare"
+    why: list[str] = []
+    assert first_reachable("gone", "tinyshakespeare", tell=why.append) == "tinyshakespeare"
+    assert why == ["somewhere: no connection; check the network and run again"]
     with pytest.raises(DataError, match="somewhere: no connection"):
         first_reachable("gone", "gone")
 
@@ -44,4 +46,5 @@ def test_the_demo_says_when_it_takes_another_text(shakespeare, glassformer, monk
     monkeypatch.setitem(CORPORA, "tinyshakespeare", Unreachable())
     done = glassformer("demo", *SHORT)
     assert done.code == 0, done.err
+    assert "note: somewhere: no connection; check the network and run again\n" in done.err
     assert "Tiny Shakespeare cannot be reached from here; all of his plays come as a package instead" in done.err

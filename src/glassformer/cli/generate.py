@@ -122,7 +122,7 @@ def _print_bars(pieces: Any, prompt: str) -> None:
 
     console = Console()
     console.print(Text(prompt, style="dim"))
-    console.print(Text("taken      chance │ the most likely ones", style="dim"))
+    console.print(Text("taken       prob. │ the most likely ones", style="dim"))
     for piece in pieces:
         console.print(_bar_line(piece, console.width), no_wrap=True, overflow="crop")
 

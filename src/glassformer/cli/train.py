@@ -84,10 +84,11 @@ def demo(
     from glassformer.training import RunFolder
 
     path = out or str(RunFolder.next_free("runs", "demo"))
-    corpus = first_reachable("tinyshakespeare", "shakespeare")
+    corpus = first_reachable("tinyshakespeare", "shakespeare", tell=lambda why: typer.echo(f"note: {why}", err=True))
     if corpus == "shakespeare":
         typer.echo("Tiny Shakespeare cannot be reached from here; all of his plays come as a package instead", err=True)
-    run = recipes.train("shakespeare-fast", overrides or [], data=corpus, out=path, **_watch(False))
+    settings = [f"data.source={corpus}", *(overrides or [])]  # the last one given holds
+    run = recipes.train("shakespeare-fast", settings, out=path, **_watch(False))
     model, tokenizer = load(run.path)
     text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
     typer.echo(f"\n{text}\n")

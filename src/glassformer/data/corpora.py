@@ -79,8 +79,11 @@ class Corpus:
         return self.documents(path)
 
 
-def first_reachable(*names: str) -> str:
+def first_reachable(*names: str, tell: Callable[[str], None] = lambda why: None) -> str:
     """The first of these corpora that can be had here: behind a package mirror, packages are all there is.
+
+    Args:
+        tell: is given the reason for each that cannot (no network, a damaged file).
 
     Raises:
         DataError: none can; the message is that of the first.
@@ -92,6 +95,7 @@ def first_reachable(*names: str) -> str:
             return name
         except DataError as error:
             complaints.append(error)
+            tell(str(error))
     raise complaints[0]
 
 

@@ -59,8 +59,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     """Open a run folder, a checkpoint or a model folder: the model in eval mode, and its tokenizer.
 
     Args:
-        dtype: `fp32`, the weights as they are, or `int8`, matrices rounded to 8 bits: about three times as fast at
-            generating on a CPU, not trainable, logits a little off (see `layers/int8.py`).
+        dtype: `fp32`, the weights as they are, or `int8`, matrices rounded to 8 bits: quicker at generating
+            on a CPU (`benchmarks/generate.py` says by how much), not trainable, logits a little off.
 
     Raises:
         UsageError: there is no such dtype.
