@@ -47,6 +47,12 @@ class Listener:
     def on_sample(self, step: int, text: str) -> None:
         """When the model wrote something."""
 
+    def on_diagnostics(self, record: dict[str, Any]) -> None:
+        """At evaluations, with its line of diagnostics.jsonl: gradient and update of every parameter."""
+
+    def on_event(self, record: dict[str, Any]) -> None:
+        """When something happened that a person should know, with its line of events.jsonl."""
+
     def on_end(self) -> None:
         """When the loop is left, well or not."""
 

@@ -4,6 +4,11 @@ runs/NAME/
   recipe.toml       all that was asked, all that was derived, and what this machine decided
   metrics.jsonl     one line a step, append-only
   samples.jsonl     what the model wrote along the way
+  diagnostics.jsonl at evaluations, of every parameter: weight, gradient and update
+  events.jsonl      what a person should know: warnings with their cause, resumes, damage passed over
+  plan.json         what was predicted before the first step
+  summary.json      what it came to
+  report.html       all of that in one page
   model/            the best so far: a Hugging Face model folder
   checkpoints/      step-000500/ ...: what `glassformer resume` goes on from
 """
@@ -29,6 +34,11 @@ class RunFolder:
         self.recipe = self.path / "recipe.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.jsonl"
+        self.diagnostics = self.path / "diagnostics.jsonl"
+        self.events = self.path / "events.jsonl"
+        self.plan = self.path / "plan.json"
+        self.summary = self.path / "summary.json"
+        self.report = self.path / "report.html"
         self.model = self.path / "model"
         self.checkpoints = self.path / "checkpoints"
 
@@ -105,7 +115,7 @@ class RunFolder:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the append-only files: where a checkpoint stands in them."""
-        files = (self.metrics, self.samples)
+        files = (self.metrics, self.samples, self.diagnostics)
         return {file.name: file.stat().st_size if file.exists() else 0 for file in files}
 
     def cut(self, sizes: dict[str, int]) -> None:
@@ -116,9 +126,15 @@ class RunFolder:
                 os.truncate(file, size)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a half-written last one (a crash) is left out."""
+        """All lines of metrics.jsonl."""
+        return self.read(self.metrics)
+
+    @staticmethod
+    def read(file: Path) -> list[dict[str, Any]]:
+        """All lines of one of the JSONL files, none when there is no file; a half-written last one (a crash) is left
+        out."""
         records = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []:
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
