@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpt3-13b": _gpt(40, 5120, 40, 2048),
     "gpt3": _gpt(96, 12288, 96, 2048),
 }
+SIZES["gpt3-175b"] = SIZES["gpt3"]
 
 
 def dial(n_layer: int) -> dict[str, int]:
