@@ -28,8 +28,9 @@ PUBLIC = {
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
     "model_folder_of save save_weights",
-    "glassformer.objectives": "OBJECTIVES NextToken",
-    "glassformer.evaluation": "LossEstimate evaluate_loss",
+    "glassformer.objectives": "OBJECTIVES NextToken linear_cross_entropy",
+    "glassformer.evaluation": "Comparison LossEstimate WindowLosses bigram_loss compare_losses evaluate_loss "
+    "window_losses",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed.fsdp
 import torch.nn.functional as F
 from toys import toy_ids, toy_model
 
-from glassformer.objectives import OBJECTIVES, NextToken
+from glassformer.errors import DataError
+from glassformer.objectives import OBJECTIVES, NextToken, cross_entropy
+from glassformer.taps import listening
 
 
 def batch(rows: int = 6, t: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,3 +77,129 @@ def test_a_double_stays_double():
 
 def test_the_objective_is_known_by_its_name():
     assert OBJECTIVES["next_token"] is NextToken
+
+
+# many logits: head and loss in pieces
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """5 rows of logits at once, so that the toy model has "many" of them."""
+    monkeypatch.setitem(cross_entropy.PIECE_BYTES, "cpu", 5 * 4 * 61)
+
+
+def masked_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks of unequal length: 7, 5, 0, 2, 7 and 1 targets count."""
+    inputs, targets = (ids.clone() for ids in batch())
+    for row, n in enumerate((7, 5, 0, 2, 7, 1)):
+        targets[row, n:] = -100
+    return inputs, targets
+
+
+def gradients(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.grad for p in module.parameters()]
+
+
+@pytest.mark.parametrize("family", ["classic", "modern"])  # classic: a tied head
+@pytest.mark.parametrize("cut", [(6,), (1, 2, 3)], ids=str)
+def test_pieces_give_the_loss_and_gradients_of_the_whole(small_pieces, family, cut):
+    """Also cut into micro-batches whose counts differ: 7, 5 + 0, 2 + 7 + 1."""
+    results = []
+    for form in ("pieces", "whole"):
+        model, (inputs, targets) = toy_model(family, tied_head=family == "classic").double(), masked_batch()
+        total, n = 0.0, 0
+        for x, y in zip(inputs.split(cut), targets.split(cut), strict=True):
+            if form == "pieces":
+                loss, count, _ = NextToken().loss(model, (x, y))
+            else:
+                loss, count = (
+                    F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum"),
+                    int((y != -100).sum()),
+                )
+            loss.backward()
+            total, n = total + loss.item(), n + count
+        assert n == 22
+        results.append([torch.tensor(total / n, dtype=torch.float64), *(g / n for g in gradients(model))])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_the_logits_are_never_whole_unless_somebody_listens(small_pieces):
+    model, heard = toy_model(), []
+    with mock.patch.object(type(model), "logits", side_effect=AssertionError("all logits were made")):
+        quiet, count, _ = NextToken().loss(model, masked_batch())
+    with listening(model, "logits", lambda name, x: heard.append(x.shape)):
+        loud, _, _ = NextToken().loss(model, masked_batch())
+    assert heard == [(6, 7, 61)] and type(count) is int and count == 22
+    torch.testing.assert_close(quiet, loud)
+
+
+def test_few_logits_are_made_at_once():
+    model, heard = toy_model(), []
+    model.head.register_forward_hook(lambda *_: heard.append(1))
+    NextToken().loss(model, batch())
+    assert heard == [1]
+
+
+class WithLoss(torch.nn.Module):
+    """Model and objective as one module, which is what DistributedDataParallel, `fully_shard` and `compile` wrap."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs, targets):
+        return NextToken().loss(self.model, (inputs, targets))[:2]
+
+
+@pytest.fixture
+def one_rank():
+    """A process group of this process alone: all of the machinery, and no second process to wait for."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("how", ["ddp", "sharded", "compiled"])
+def test_wrapped_as_one_module_the_pieces_are_the_same(small_pieces, one_rank, how):
+    plain, wrapped = WithLoss(toy_model()), WithLoss(toy_model())
+    if how == "ddp":
+        called = torch.nn.parallel.DistributedDataParallel(wrapped)
+    elif how == "sharded":
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        for block in wrapped.model.blocks:
+            torch.distributed.fsdp.fully_shard(block, mesh=mesh)
+        called = torch.distributed.fsdp.fully_shard(wrapped, mesh=mesh)
+    else:
+        called = torch.compile(wrapped, dynamic=False, backend="aot_eager")
+    losses = [module(*masked_batch()) for module in (plain, called)]
+    for loss, count in losses:
+        assert count == 22
+        loss.backward()
+    torch.testing.assert_close(losses[0][0], losses[1][0])
+    for ours, theirs in zip(gradients(wrapped), gradients(plain), strict=True):
+        torch.testing.assert_close(ours.full_tensor() if hasattr(ours, "full_tensor") else ours, theirs)
+
+
+# collate
+
+
+def test_examples_of_unequal_length_become_a_batch():
+    inputs, targets = NextToken().collate([[5, 6, 7, 8], [9], [1, 2], []])
+    assert inputs.tolist() == [[5, 6, 7], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert targets.tolist() == [[6, 7, 8], [-100] * 3, [2, -100, -100], [-100] * 3]
+    assert NextToken().count((inputs, targets)) == 4
+
+
+def test_a_collated_batch_costs_what_its_examples_cost_one_by_one():
+    model, examples = toy_model().double(), [toy_ids(n).tolist() for n in (9, 2, 5)]
+    together, count, _ = NextToken().loss(model, NextToken().collate(examples))
+    alone = [NextToken().loss(model, NextToken().collate([ids])) for ids in examples]
+    assert count == 8 + 1 + 4 == sum(n for _, n, _ in alone)
+    torch.testing.assert_close(together, sum(loss for loss, _, _ in alone), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("examples", [[], [[]], [[3], [4]]], ids=str)
+def test_nothing_to_predict_is_said(examples):
+    with pytest.raises(DataError, match=f"{len(examples)} examples hold no prediction, which needs 2 tokens"):
+        NextToken().collate(examples)

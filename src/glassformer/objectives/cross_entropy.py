@@ -1,0 +1,117 @@
+"""Cross-entropy of a linear head, in pieces: the logits of all positions are never there at once.
+
+    hidden (N, C) ──► a few rows ──► @ weight^T ──► logits (n, V) ──► loss, d hidden (n, C), d weight (V, C)
+
+With V = 50,257 and 16 windows of 1,024 tokens the logits alone are 3.3 GB in fp32, and their gradient as much again;
+everything else of a 124 M model is small beside that. The gradient of a cross-entropy is known as soon as the logits
+are (softmax minus one at the target), so both products of the backward pass are made while they are at hand, and the
+logits are dropped. The same three products are made as in the plain form: it costs no time. The idea is Liger Kernel's
+(Hsu et al. 2024, https://arxiv.org/abs/2410.10989, sect. 3.2); this is plain PyTorch, for every device.
+
+N rows (positions), n rows of a piece, C channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+IGNORED = -100  # a target that does not count: padding, a prompt (PyTorch's own convention)
+PIECE_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # of fp32 logits at once: an L3 cache; enough rows to fill a GPU
+
+
+def linear_cross_entropy(
+    hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, bias_V: Tensor | None = None, ignore_index: int = IGNORED
+) -> tuple[Tensor, Tensor]:
+    """Sum of -log softmax(hidden weight^T + bias)[target] over the rows that count, and how many those are.
+
+    Products are made in autocast's type, or else the inputs' own; exponentials and sums in fp32 at least (doubles stay
+    doubles). Gradients can be taken once, not twice. `plain_linear_cross_entropy` is the readable twin.
+
+    Returns:
+        (sum, count): the sum in fp32 or float64, the count in int64; both 0-dim, on the inputs' device.
+    """
+    loss = _LinearCrossEntropy.apply(hidden_NC, weight_VC, bias_V, targets_N, ignore_index, torch.is_grad_enabled())
+    return loss, (targets_N != ignore_index).sum()
+
+
+def plain_linear_cross_entropy(
+    hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, bias_V: Tensor | None = None, ignore_index: int = IGNORED
+) -> tuple[Tensor, Tensor]:
+    """What `linear_cross_entropy` computes, with all logits at once: the readable twin."""
+    logits_NV = F.linear(hidden_NC, weight_VC, bias_V)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    loss = F.cross_entropy(logits_NV, targets_N, reduction="sum", ignore_index=ignore_index)
+    return loss, (targets_N != ignore_index).sum()
+
+
+def rows_at_once(vocab_size: int, device: str) -> int:
+    """How many rows of fp32 logits make one piece."""
+    return max(1, PIECE_BYTES.get(device, PIECE_BYTES["cuda"]) // (4 * vocab_size))
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Gradients are made in the forward pass; the backward pass only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NC: Tensor,
+        weight_VC: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        ignore_index: int,
+        differentiate: bool,
+    ) -> Tensor:
+        N, C = hidden_NC.shape
+        V = weight_VC.shape[0]
+        device = hidden_NC.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_NC.dtype
+        full = torch.promote_types(dtype, torch.float32)
+        wanted = [differentiate and needed for needed in ctx.needs_input_grad[:3]]
+        d_hidden = torch.empty_like(hidden_NC) if wanted[0] else None
+        d_weight = torch.zeros_like(weight_VC, dtype=full) if wanted[1] else None
+        d_bias = torch.zeros_like(bias_V, dtype=full) if wanted[2] and bias_V is not None else None
+        loss = torch.zeros((), dtype=full, device=hidden_NC.device)
+        with torch.autocast(device, enabled=False):
+            weight = weight_VC.to(dtype)
+            bias = None if bias_V is None else bias_V.to(dtype)
+            for start in range(0, N, rows_at_once(V, device)):
+                rows = slice(start, start + rows_at_once(V, device))
+                hidden_nC = hidden_NC[rows].to(dtype)
+                counts_n1 = (targets_N[rows] != ignore_index).unsqueeze(1)
+                target_n1 = targets_N[rows].unsqueeze(1).where(counts_n1, 0)
+                logits_nV = F.linear(hidden_nC, weight, bias).to(full)
+                normaliser_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
+                loss += (normaliser_n1 - logits_nV.gather(1, target_n1)).where(counts_n1, 0).sum()
+                if not any(wanted):
+                    continue
+                # d loss / d logits = softmax - one at the target, and 0 in rows that do not count
+                d_nV = logits_nV.sub_(normaliser_n1).exp_()
+                d_nV.scatter_(1, target_n1, d_nV.gather(1, target_n1) - 1).mul_(counts_n1)
+                d_half_nV = d_nV.to(dtype)
+                if d_hidden is not None:
+                    d_hidden[rows] = d_half_nV @ weight
+                if d_weight is not None:  # in one pass where the products are as wide as the sum
+                    if dtype == full:
+                        d_weight.addmm_(d_half_nV.mT, hidden_nC)
+                    else:
+                        d_weight += d_half_nV.mT @ hidden_nC
+                if d_bias is not None:
+                    d_bias += d_nV.sum(dim=0)
+        ctx.save_for_backward(
+            d_hidden,
+            None if d_weight is None else d_weight.to(weight_VC.dtype),
+            None if d_bias is None or bias_V is None else d_bias.to(bias_V.dtype),
+        )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """The saved gradients, times that of the sum."""
+        return (*(None if d is None else d * d_loss.to(d.dtype) for d in ctx.saved_tensors), None, None, None)
