@@ -6,6 +6,7 @@
     ├── TokenizerError          a tokenizer file is missing or damaged, or its vocabulary does not fit
     ├── ModelFolderError        a model folder is missing, damaged or of an unknown kind
     ├── RunError                a run folder or a checkpoint is missing, damaged or in the way
+    │   └── LostProcessError    another process of a run over several has ended
     ├── DeviceError             the device that was asked for is not there, or too small
     ├── DivergenceError         a loss or a gradient stopped being a number
     └── MissingExtraError       an optional package is needed: the message holds the pip line
@@ -47,6 +48,10 @@ class ModelFolderError(GlassformerError):
 
 class RunError(GlassformerError):
     """A run folder or a checkpoint is missing, damaged or in the way."""
+
+
+class LostProcessError(RunError):
+    """Another process of the same run has ended, so that this one cannot go on."""
 
 
 class DeviceError(GlassformerError):

@@ -132,6 +132,24 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+_LITTER = re.compile(r"\.(?P<name>.+)\.\w{8}\.(?P<kind>part|old)")
+
+
+def clear_litter(folder: str | os.PathLike[str]) -> None:
+    """Undo what a process that was killed in `atomic_file` or `atomic_folder` left in `folder`: half-written things go;
+    an old folder whose replacement did not get its name comes back. Nobody may be writing there."""
+    folder = Path(folder)
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (match := _LITTER.fullmatch(entry.name)) is None:
+            continue
+        if match["kind"] == "old" and (entry / "old").exists() and not (folder / match["name"]).exists():
+            os.rename(entry / "old", folder / match["name"])
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_file(path) as temporary:

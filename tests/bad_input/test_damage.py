@@ -121,14 +121,14 @@ def test_when_no_checkpoint_is_whole(refused, half):
             "start again with: glassformer train")  # fmt: skip
 
 
-def test_when_there_is_no_checkpoint_yet(refused, half, play):
-    """Neither resume nor train may send the reader to the other."""
+def test_before_the_first_checkpoint_resume_starts_again(refused, glassformer, half, small_runs):
     shutil.rmtree(half / "checkpoints")
-    refused("resume", half, code=1,
-            line=f"{half}: no checkpoint yet, nothing to go on from; start again with glassformer train")  # fmt: skip
     refused("train", *TINY, "--data", "play.txt", "--out", half, code=1,
-            line=f"{half} already holds a run, which ended before its first checkpoint; delete the folder, or choose "
-            "another one with --out")  # fmt: skip
+            line=f"{half} already holds a run; go on with it: glassformer resume {half}, or choose another folder "
+            "with --out")  # fmt: skip
+    result = glassformer("resume", half, "--quiet")
+    assert (result.code, result.err) == (0, "no checkpoint yet: from the start\n")
+    assert same_end(half, small_runs / "finished")
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,11 @@ def test_a_diverging_run_names_the_step_and_the_module_and_keeps_its_checkpoint(
                          "training.checkpoint_every=1", "--data", "play.txt", "--out", "run", "-q")  # fmt: skip
     line = result.err.splitlines()[-1]
     assert result.code == 1 and result.out == ""
+    norm = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"]
     assert line == (
-        "error: training diverged at step 2: loss nan, gradient norm nan, first bad number in "
-        "blocks.0.attention_norm (its output); run keeps step-000001; try half the learning rate "
-        "(training.learning_rate), more warm-up or training.grad_clip=1"
+        "error: training diverged at step 2: loss nan, gradient norm nan (gradient norms before it: "
+        f"{norm:.3g}), first bad number in blocks.0.attention_norm (its output); run keeps step-000001; try half the "
+        "learning rate (training.learning_rate), more warm-up, training.grad_clip=1, or "
+        "training.on_divergence=skip to go on by itself"
     )
     assert (tmp_path / "run" / "checkpoints" / "step-000001" / "state.json").is_file()

@@ -88,8 +88,8 @@ class FullDisk:
     ("part", "n", "file", "way_on"),
     [
         ("recipe.toml", 1, "recipe.toml", None),
-        ("run/.model.", 1, "model/config.json", "there is no checkpoint yet: start again, and delete run"),
-        (".step-000004.", 1, "checkpoints/step-000004", "there is no checkpoint yet"),
+        ("run/.model.", 1, "model/config.json", "no checkpoint yet, start again with: glassformer resume run"),
+        (".step-000004.", 1, "checkpoints/step-000004", "no checkpoint yet, start again with: glassformer resume run"),
         (".step-000008.", 1, "checkpoints/step-000008", "step-000004 is kept, go on with: glassformer resume run"),
         (".step-000012.", 8, "checkpoints/step-000012", "step-000008 is kept, go on with: glassformer resume run"),
         ("run/.model.", 25, "model/", "step-000008 is kept, go on with: glassformer resume run"),

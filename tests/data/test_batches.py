@@ -11,6 +11,7 @@ import torch
 from data_standins import ByteTokenizer
 
 from glassformer.data import TokenBatches, TokenStore, TokenStoreWriter, fixed_batches, windows
+from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError
 
 
@@ -35,9 +36,10 @@ def test_a_batch_is_windows_and_the_same_moved_by_one(tmp_path, shard_tokens):
         assert inputs.is_contiguous() and targets.is_contiguous()
 
 
-def test_every_start_is_drawn_about_equally_often(tmp_path):
+@pytest.mark.parametrize("order", ["epochs", "random"])
+def test_every_start_is_drawn_about_equally_often(tmp_path, order):
     """11 tokens, T = 7: starts 0 ... 3. Each count is binomial(4000, 1/4), sd 27: beyond 5 sd once in a million."""
-    batches = TokenBatches(make_view(tmp_path, 11), block_size=7, batch_size=400, seed=0)
+    batches = TokenBatches(make_view(tmp_path, 11), block_size=7, batch_size=400, seed=0, order=order)
     starts = torch.cat([next(batches)[0][:, 0] for _ in range(10)])
     counts = torch.bincount(starts)
     assert len(counts) == 4 and (counts - 1000).abs().max() < 137
@@ -49,33 +51,61 @@ def test_seeds_differ_and_repeat(tmp_path):
     assert same(draw(1), draw(1)) and not same(draw(1), draw(2))
 
 
-def test_resuming_equals_never_stopping(tmp_path):
+@pytest.mark.parametrize("order", ORDERS)
+def test_resuming_equals_never_stopping(tmp_path, order):
     view = make_view(tmp_path, 500)
-    whole = TokenBatches(view, block_size=7, batch_size=5, seed=1)
+    whole = TokenBatches(view, block_size=7, batch_size=25, seed=1, order=order)
     expected = [next(whole) for _ in range(6)]
-    stopped = TokenBatches(view, block_size=7, batch_size=5, seed=1)
+    stopped = TokenBatches(view, block_size=7, batch_size=25, seed=1, order=order)
     for _ in range(3):
         next(stopped)
     state = json.loads(json.dumps(stopped.state_dict()))
-    resumed = TokenBatches(view, block_size=7, batch_size=5, seed=99)
+    resumed = TokenBatches(view, block_size=7, batch_size=25, seed=99, order="random")
     resumed.load_state_dict(state)
     assert all(same(next(resumed), batch) for batch in expected[3:])
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_ranks_together_are_one(tmp_path, shuffle):
+@pytest.mark.parametrize("order", ORDERS)
+def test_ranks_together_are_one(tmp_path, order):
     view = make_view(tmp_path, 500)
-    one = TokenBatches(view, block_size=7, batch_size=6, seed=1, shuffle=shuffle)
+    one = TokenBatches(view, block_size=7, batch_size=6, seed=1, order=order)
     ranks = [
-        TokenBatches(view, block_size=7, batch_size=2, seed=1, shuffle=shuffle, rank=rank, world_size=3)
+        TokenBatches(view, block_size=7, batch_size=2, seed=1, order=order, rank=rank, world_size=3)
         for rank in range(3)
     ]
-    for _ in range(4):
+    for _ in range(40):
         assert torch.equal(torch.cat([next(rank)[0] for rank in ranks]), next(one)[0])
 
 
-def test_without_shuffling_windows_come_in_order_and_begin_again(tmp_path):
-    batches = TokenBatches(make_view(tmp_path, 23), block_size=7, batch_size=2, seed=0, shuffle=False)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_epoch_reads_every_window_once_and_the_next_cuts_the_text_elsewhere(tmp_path, ranks):
+    """500 tokens hold 71 windows of 7; an epoch has 70 of them, and begins somewhere in the first 10 tokens."""
+    view = make_view(tmp_path, 500)
+    batches = [
+        TokenBatches(view, block_size=7, batch_size=10 // ranks, seed=1, rank=rank, world_size=ranks)
+        for rank in range(ranks)
+    ]
+    assert batches[0].windows_an_epoch == 70
+    epochs = [[next(b)[0] for _ in range(7) for b in batches] for _ in range(3)]
+    read = [torch.cat(epoch).flatten() for epoch in epochs]
+    for ids in read:
+        assert ids.sort().values.tolist() == list(range(int(ids.min()), int(ids.min()) + 490))
+        assert ids.min() < 10
+    assert len({int(ids.min()) for ids in read}) > 1
+    assert not torch.equal(read[0] - read[0].min(), read[1] - read[1].min())
+
+
+def test_a_batch_may_be_larger_than_an_epoch(tmp_path):
+    """Two windows an epoch, five a batch: 2 + 2 + 1, and on from there."""
+    batches = TokenBatches(make_view(tmp_path, 23), block_size=7, batch_size=5, seed=1)
+    drawn = [next(batches)[0][:, 0].tolist() for _ in range(2)]
+    starts = [start for batch in drawn for start in batch]
+    for a, b in zip(starts[::2], starts[1::2], strict=True):
+        assert abs(a - b) == 7
+
+
+def test_consecutive_windows_come_in_order_and_begin_again(tmp_path):
+    batches = TokenBatches(make_view(tmp_path, 23), block_size=7, batch_size=2, seed=0, order="consecutive")
     assert [next(batches)[0][:, 0].tolist() for _ in range(3)] == [[0, 7], [14, 0], [7, 14]]
 
 

@@ -16,21 +16,25 @@ import numpy as np
 import torch
 
 from glassformer.data.token_store import TokenView
-from glassformer.errors import UsageError
+from glassformer.errors import UsageError, did_you_mean
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+ORDERS = ("epochs", "random", "consecutive")
 
 
 class TokenBatches:
     """An endless stream of training batches.
 
-    Step n's windows are a function of (seed, n) alone: a counter-based generator (Philox, Salmon et al. 2011) is put at
-    counter n. So the state is one number, resuming is exact and immediate, and `world_size` ranks with B windows each
-    see together what one process with `world_size * B` windows sees.
+    What step n reads is a function of (seed, n) alone, by a counter-based generator (Philox, Salmon et al. 2011). So
+    the state is one number, resuming is exact and immediate, and `world_size` ranks with B windows each read disjoint
+    parts of what one process with `world_size * B` windows reads.
 
     Args:
         view: the split to draw from.
-        shuffle: False takes the windows one after the other instead, from the start again when the text ends.
+        order: `epochs`: every window once, in random order, then all again, cut at other places and in another order.
+            `random`: windows that begin anywhere, drawn anew at each step. `consecutive`: one after the other.
         rank, world_size: which part of each step's windows is ours.
 
     Raises:
@@ -44,7 +48,7 @@ class TokenBatches:
         block_size: int,
         batch_size: int,
         seed: int,
-        shuffle: bool = True,
+        order: str = "epochs",
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -53,9 +57,12 @@ class TokenBatches:
             raise UsageError(f"batch_size={batch_size} is less than 1; try batch_size=1")
         if not 0 <= rank < world_size:
             raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
+        if order not in ORDERS:
+            raise UsageError(f"data.order={order!r} is unknown; {did_you_mean(order, ORDERS)}")
         self.view, self.block_size, self.batch_size = view, block_size, batch_size
-        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
+        self.seed, self.order, self.rank, self.world_size = seed, order, rank, world_size
         self.step = 0
+        self._epoch: tuple[tuple[int, int], np.ndarray] | None = None  # (seed, number) of an epoch and its windows
 
     def __iter__(self) -> TokenBatches:
         return self
@@ -70,22 +77,41 @@ class TokenBatches:
 
     def _starts(self, step: int) -> np.ndarray:
         """Where our B windows of this step begin."""
-        together = self.batch_size * self.world_size
-        if self.shuffle:
-            random = np.random.Generator(np.random.Philox(key=self.seed % (1 << 64), counter=[0, step, 0, 0]))
-            starts = random.integers(0, len(self.view) - self.block_size, size=together)
-        else:
-            number = (len(self.view) - 1) // self.block_size
-            starts = (step * together + np.arange(together)) % number * self.block_size
-        return starts[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+        B, together = self.batch_size, self.batch_size * self.world_size
+        ours = slice(self.rank * B, (self.rank + 1) * B)
+        if self.order == "random":
+            starts = self._random(0, step).integers(0, len(self.view) - self.block_size, size=together)
+            return starts[ours]
+        numbers = (step * together + np.arange(together))[ours]  # of the windows, counted from the start of the run
+        if self.order == "consecutive":
+            return numbers % ((len(self.view) - 1) // self.block_size) * self.block_size
+        epochs, places = np.divmod(numbers, self.windows_an_epoch)
+        return np.concatenate([self._windows(int(e))[places[epochs == e]] for e in np.unique(epochs)])
+
+    @property
+    def windows_an_epoch(self) -> int:
+        """How many windows fit, wherever the first one begins: one less than there is room for, so that every epoch
+        can cut the text at other places."""
+        return max(1, (len(self.view) - 1) // self.block_size - 1)
+
+    def _windows(self, epoch: int) -> np.ndarray:
+        """Where the windows of an epoch begin, in its order."""
+        if self._epoch is None or self._epoch[0] != (self.seed, epoch):
+            random, T, n = self._random(1, epoch), self.block_size, self.windows_an_epoch
+            first = random.integers(0, min(T, len(self.view) - n * T))
+            self._epoch = (self.seed, epoch), first + T * random.permutation(n)
+        return self._epoch[1]
+
+    def _random(self, stream: int, number: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=self.seed % (1 << 64), counter=[0, number, stream, 0]))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain numbers, JSON-able."""
-        return {"seed": self.seed, "step": self.step, "shuffle": self.shuffle}
+        return {"seed": self.seed, "step": self.step, "order": self.order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; the next batch is the one that would have come."""
-        self.seed, self.step, self.shuffle = int(state["seed"]), int(state["step"]), bool(state["shuffle"])
+        self.seed, self.step, self.order = int(state["seed"]), int(state["step"]), str(state["order"])
 
 
 def windows(view: TokenView, block_size: int, batch_size: int) -> Iterator[Batch]:
@@ -114,7 +140,7 @@ def fixed_batches(view: TokenView, block_size: int, batch_size: int, n: int, see
     Raises:
         UsageError: as `TokenBatches`.
     """
-    batches = TokenBatches(view, block_size=block_size, batch_size=batch_size, seed=seed)
+    batches = TokenBatches(view, block_size=block_size, batch_size=batch_size, seed=seed, order="random")
     return [next(batches) for _ in range(n)]
 
 

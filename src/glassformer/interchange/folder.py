@@ -23,8 +23,16 @@ from glassformer.tokenizers import Tokenizer, load_tokenizer
 MAX_JSON_BYTES = 64 * 2**20
 
 
-def save(folder: str | os.PathLike[str], model: Decoder, tokenizer: Tokenizer | None = None) -> None:
+def save(
+    folder: str | os.PathLike[str],
+    model: Decoder,
+    tokenizer: Tokenizer | None = None,
+    *,
+    weights: dict[str, Tensor] | None = None,
+) -> None:
     """Write a Hugging Face model folder, whole or not at all; an existing one is replaced when the new one is whole.
+
+    `weights`, a state dict, is written in place of the model's own: a snapshot, while the model learns on.
 
     Beginning and end of text are always written (null when the tokenizer has none): GPT-2's default of 50256 would
     point outside a small vocabulary. What is ours alone stands under the key `glassformer`.
@@ -37,6 +45,7 @@ def save(folder: str | os.PathLike[str], model: Decoder, tokenizer: Tokenizer | 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise ModelFolderError(f"{folder}: holds other things than a model; choose an empty or a new folder")
     family = family_that_expresses(model.config)
+    tensors = _own_tensors(model, weights)
     end_of_text = tokenizer.end_of_text if tokenizer is not None else None
     special = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": None}
     config = {
@@ -44,13 +53,13 @@ def save(folder: str | os.PathLike[str], model: Decoder, tokenizer: Tokenizer | 
         "model_type": family.model_type,
         **family.write_config(model.config),
         **special,
-        "torch_dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "torch_dtype": str(tensors["embedding.token.weight"].dtype).removeprefix("torch."),
         "glassformer": {"bias": model.config.bias, "tokenizer": tokenizer.kind if tokenizer is not None else None},
     }
     with atomic_folder(folder, replace=True) as temporary:
         write_json(temporary / "config.json", config)
         write_json(temporary / "generation_config.json", {"do_sample": True, "temperature": 1.0, **special})
-        save_weights(temporary / "model.safetensors", family.write_tensors(_own_tensors(model), model.config))
+        save_weights(temporary / "model.safetensors", family.write_tensors(tensors, model.config))
         if tokenizer is not None:
             tokenizer.save(temporary)
 
@@ -170,11 +179,11 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from None
 
 
-def _own_tensors(model: Decoder) -> dict[str, Tensor]:
-    """The state dict without the second name of a tied head."""
-    tensors = dict(model.state_dict())
+def _own_tensors(model: Decoder, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The state dict (or `weights` in its place) without the second name of a tied head."""
+    tensors = dict(model.state_dict() if weights is None else weights)
     if model.config.tied_head:
-        del tensors["head.weight"]
+        tensors.pop("head.weight", None)
     return tensors
 
 

@@ -16,28 +16,34 @@ from glassformer.errors import DataError, RunError, UsageError, plural
 from glassformer.evaluation import LossEstimate, evaluate_loss
 from glassformer.files import write_json
 from glassformer.interchange import load, load_model
-from glassformer.models import Decoder
+from glassformer.models import Decoder, ModelConfig
 from glassformer.recipes import derive
 from glassformer.recipes.parts import (
     build_trainer,
     check_lengths,
     detect_machine,
+    differences,
+    share,
     store_of,
+    text_report,
     tokenizer_of,
     whole_split,
 )
 from glassformer.recipes.record import read_recipe_text, recipe_text
 from glassformer.recipes.schema import Recipe, read_recipe
-from glassformer.tokenizers import load_tokenizer
+from glassformer.tokenizers import Tokenizer, load_tokenizer
 from glassformer.training import (
     Listener,
     RunFolder,
     Trainer,
+    World,
     choose_device,
     latest_checkpoint,
     load_checkpoint,
     set_threads,
 )
+from glassformer.training.checkpoints import tokenizer_folder
+from glassformer.training.precision import peak_memory
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Run:
     tokens: int
     seconds: float
     parameters: int
+    peak_memory_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         loss = {f"val_{key}" if key in ("loss", "bits_per_byte") else key: v for key, v in self.loss.to_dict().items()}
@@ -79,79 +86,159 @@ def train(
         UsageError: the recipe or an override is wrong. DataError: the text is. RunError: `out` holds a run.
         Interrupted, DivergenceError: see `Trainer.train`.
     """
-    overrides = list(overrides)
-    asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
-    r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"seed": seed, "device": device}})
-    if recipe is None:
-        r.name = "stdin" if r.data.source == "-" else Path(r.data.source).stem or "run"
-    if recipe is not None or r.model.n_layer is not None:
-        derive.model_config(r.model, vocab_size=1)  # what does not fit together is said before the text is read
-    path = Path(out) if out is not None else RunFolder.next_free("runs", r.name)
-    RunFolder.check_free(path)
-    machine = detect_machine(r)
-    r.data.source = keep_source(r.data.source)
-    tokenizer, choices = tokenizer_of(r)
-    store = store_of(r, tokenizer)
-    if recipe is None:
-        gflops = derive.measure_gflops(machine["device"])
-        choices += derive.size_choices(r, len(store.split("train")), tokenizer.vocab_size, gflops)
-    derive.fill_training(r.training)
-    config = derive.model_config(r.model, tokenizer.vocab_size)
-    check_lengths(store, config.block_size)
-    derive.check_memory(config, r.training, machine["device"])
-    for choice in choices:
-        tell(str(choice))
-    torch.manual_seed(r.training.seed)
-    model = Decoder(config, dropout=r.training.dropout)
-    if r.training.init != "gpt2":  # what a decoder has anyhow
-        model.init_weights(r.training.init)
-    model.to(machine["device"])
-    shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
-    context = f"{plural(config.block_size, 'token')} of context, {plural(tokenizer.vocab_size, 'logit')}"
-    tell(f"{plural(model.parameter_count(), 'parameter')}: {config.family}, {shape}, {context}")
-    trainer = build_trainer(r, model, tokenizer, store, machine, path, tuple(listeners))
-    derived = {"model": config.model_dump(), "choices": [str(choice) for choice in choices], "store": store.meta["key"]}
-    if r.data.source not in CORPORA and Path(r.data.source).exists():
-        r.data.source = str(Path(r.data.source).resolve())  # `resume` may be typed in another folder
-    RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
-    return _go(trainer, store)
+    world = World.join()
+    with world.losses():
+        run = _train(recipe, list(overrides), data, out, seed, device, listeners, tell, world)
+    world.leave()
+    return run
 
 
 def resume(
     path: str | os.PathLike[str], *, listeners: Sequence[Listener] = (), tell: Callable[[str], None] = lambda line: None
 ) -> Run:
-    """Go on with a run from its newest whole checkpoint, exactly as if it had never stopped.
+    """Go on with a run from its newest whole checkpoint (before the first one: from the start), exactly as if it had
+    never stopped.
 
-    What the machine decided (precision, compilation, threads) is read from `recipe.toml` and not decided again.
+    What the machine decided (precision, compilation, threads) is read from `recipe.toml` and not decided again. The
+    number of processes may be another one; then, and on another processor, the rest is equal to rounding.
 
     Raises:
-        RunError: there is no run, no whole checkpoint, the run is finished, or its text has changed.
+        RunError: there is no run, no checkpoint is whole, the run is finished, or its text has changed.
     """
-    run = RunFolder.open(path)
-    r, rest = read_recipe_text(run)
-    folder, complaints = latest_checkpoint(run)
-    for complaint in complaints:
-        tell(f"damaged, passed over: {complaint}")
-    machine = rest["machine"]
-    choose_device(machine["device"])
-    torch.set_num_threads(machine["threads"])
-    tokenizer = load_tokenizer(folder / "model")
-    try:
+    world = World.join()
+    with world.losses():
+        run = _resume(path, listeners, tell, world)
+    world.leave()
+    return run
+
+
+def _train(
+    recipe: str | None,
+    overrides: list[str],
+    data: str | None,
+    out: str | os.PathLike[str] | None,
+    seed: int | None,
+    device: str | None,
+    listeners: Sequence[Listener],
+    tell: Callable[[str], None],
+    world: World,
+) -> Run:
+    asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
+    with world.one_first():  # the first process of a machine finds every mistake, and prepares the text for the others
+        r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"seed": seed, "device": device}})
+        if recipe is None:
+            r.name = "stdin" if r.data.source == "-" else Path(r.data.source).stem or "run"
+        if recipe is not None or r.model.n_layer is not None:
+            derive.model_config(r.model, vocab_size=1)  # what does not fit together is said before the text is read
+        path = Path(out) if out is not None else RunFolder.next_free("runs", r.name)
+        if world.is_main:
+            RunFolder.check_free(path)
+        machine = detect_machine(r)
+        r.data.source = keep_source(r.data.source)
+        tokenizer, choices = tokenizer_of(r)
         store = store_of(r, tokenizer)
-    except DataError as error:
-        raise RunError(f"{run.path}: the text it learns from cannot be read again: {error}") from None
-    if store.meta["key"] != rest["derived"]["store"]:
-        raise RunError(f"{run.path}: the text {r.data.source} has changed since; put it back, or train anew")
-    model = Decoder(load_model(folder / "model").config, dropout=r.training.dropout).to(machine["device"])
-    trainer = build_trainer(r, model, tokenizer, store, machine, run.path, tuple(listeners))
-    state = load_checkpoint(folder, model, trainer.optimizer)
-    if state["step"] >= trainer.settings.steps:
-        raise RunError(
-            f"{run.path} is finished ({state['step']} steps); write with it: glassformer generate {run.path}"
-        )
-    trainer.restore(state)
-    tell(f"going on after step {trainer.step} of {trainer.settings.steps}")
+        if recipe is None:
+            gflops = derive.measure_gflops(machine["device"])
+            choices += derive.size_choices(r, len(store.split("train")), tokenizer.vocab_size, gflops)
+        derive.fill_training(r.training)
+        config = derive.model_config(r.model, tokenizer.vocab_size)
+        check_lengths(store, config.block_size)
+        derive.check_memory(config, r.training, machine["device"])
+    path, r, machine, choices = world.tell_all((path, r, machine, choices))  # what was measured is measured once
+    share(r.training, world)
+    if world.is_main:
+        for choice in choices:
+            tell(str(choice))
+    trainer = _build(r, config, tokenizer, store, machine, path, listeners, world)
+    if world.is_main:
+        shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
+        context = f"{plural(config.block_size, 'token')} of context, {plural(tokenizer.vocab_size, 'logit')}"
+        count = plural(trainer.model.parameter_count(), "parameter")
+        spread = f"; {world.size} processes" if world.size > 1 else ""
+        tell(f"{count}: {config.family}, {shape}, {context}{spread}")
+        if r.data.source not in CORPORA and Path(r.data.source).exists():
+            r.data.source = str(Path(r.data.source).resolve())  # `resume` may be typed in another folder
+        derived = {
+            "model": config.model_dump(),
+            "choices": [str(choice) for choice in choices],
+            "store": store.meta["key"],
+        }
+        RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
+        for text in text_report(r, config, store):
+            trainer.event("warning", text)
+            tell(f"warning: {text}")
     return _go(trainer, store)
+
+
+def _resume(
+    path: str | os.PathLike[str], listeners: Sequence[Listener], tell: Callable[[str], None], world: World
+) -> Run:
+    with world.one_first():
+        run = RunFolder.open(path)
+        r, rest = read_recipe_text(run)
+        if world.is_main:
+            run.clear_litter()
+        folder, complaints = latest_checkpoint(run)
+        machine = rest["machine"]
+        choose_device(machine["device"])
+        notices = [f"damaged, passed over: {complaint}" for complaint in complaints] + differences(machine, world)
+        try:
+            tokenizer = tokenizer_of(r)[0] if folder is None else load_tokenizer(tokenizer_folder(folder))
+            store = store_of(r, tokenizer)
+        except DataError as error:
+            raise RunError(f"{run.path}: the text it learns from cannot be read again: {error}") from None
+        if store.meta["key"] != rest["derived"]["store"]:
+            raise RunError(f"{run.path}: the text {r.data.source} has changed since; put it back, or train anew")
+        config = ModelConfig(**rest["derived"]["model"])
+    share(r.training, world)
+    trainer = _build(r, config, tokenizer, store, machine, run.path, listeners, world)
+    if folder is not None:
+        state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
+        if state["step"] >= trainer.settings.steps:
+            raise RunError(
+                f"{run.path} is finished ({state['step']} steps); write with it: glassformer generate {run.path}"
+            )
+        trainer.restore(state)
+        if len(state["random"]) != world.size:
+            torch.manual_seed(r.training.seed + trainer.step + world.rank)
+            notices.append(
+                f"{len(state['random'])} processes before, {world.size} now: equal to rounding, not to the bit"
+            )
+    elif world.is_main:
+        run.cut({})
+    if world.is_main:
+        steps = trainer.settings.steps
+        notices.append(
+            f"going on after step {trainer.step} of {steps}" if folder else "no checkpoint yet: from the start"
+        )
+        for notice in notices:
+            tell(notice)
+            trainer.event("resumed", notice)
+    world.wait_for_all()
+    return _go(trainer, store)
+
+
+def _build(
+    r: Recipe,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    store: TokenStore,
+    machine: dict[str, Any],
+    path: Path,
+    listeners: Sequence[Listener],
+    world: World,
+) -> Trainer:
+    """The trainer at step 0: weights drawn from the seed, the same in every process; then each has its own dropout."""
+    torch.manual_seed(r.training.seed)
+    model = Decoder(config, dropout=r.training.dropout)
+    if r.training.init != "gpt2":  # what a decoder has anyhow
+        model.init_weights(r.training.init)
+    model.to(machine["device"])
+    heard = tuple(listeners) if world.is_main else ()
+    trainer = build_trainer(r, model, tokenizer, store, machine, path, heard, world)
+    if world.size > 1:
+        torch.manual_seed(r.training.seed + world.rank)
+    return trainer
 
 
 def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEstimate:
@@ -183,14 +270,15 @@ def _go(trainer: Trainer, store: TokenStore) -> Run:
             raise
         reason = str(error).splitlines()[0]
         raise RunError(f"the model cannot be compiled here ({reason}); try training.compile=off") from error
-    best, run = trainer.best, trainer.run
+    best, run, world = trainer.best, trainer.run, trainer.world
     assert best is not None  # the last step always evaluates
+    world.wait_for_all()  # the main process has written the best model
     if trainer.settings.whole_split:
         estimate = LossEstimate(**best["estimate"])
     else:
         batches, bytes_per_token = whole_split(trainer.model, store)
         estimate = evaluate_loss(
-            load_model(run.model, device=str(trainer.device)), batches, bytes_per_token=bytes_per_token
+            load_model(run.model, device=str(trainer.update.device)), batches, bytes_per_token=bytes_per_token
         )
     result = Run(
         run.path,
@@ -200,6 +288,8 @@ def _go(trainer: Trainer, store: TokenStore) -> Run:
         trainer.tokens,
         round(trainer.seconds, 3),
         trainer.model.parameter_count(),
+        peak_memory(str(trainer.update.device)),
     )
-    write_json(run.path / "summary.json", result.to_dict())
+    if world.is_main:
+        write_json(run.summary, result.to_dict())
     return result

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from glassformer import __version__
@@ -16,23 +19,30 @@ from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation import LossEstimate, evaluate_loss
 from glassformer.generation import generate
-from glassformer.models import Decoder
+from glassformer.models import Decoder, ModelConfig
 from glassformer.objectives import OBJECTIVES
 from glassformer.recipes import derive
-from glassformer.recipes.schema import Recipe
+from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 from glassformer.training import (
     Listener,
+    LossModule,
     RunFolder,
     Schedule,
     Trainer,
     TrainingSettings,
+    Update,
+    World,
     build_optimizer,
     choose_device,
     choose_precision,
     set_threads,
 )
+from glassformer.training.diagnostics import NEVER_NEGATIVE, activations
+from glassformer.training.doctor import text_warnings
+from glassformer.training.sharding import shard
 
+MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
 EVAL_WINDOW = 256  # evaluation reads the split in consecutive windows of at most this, every target once
 EVAL_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # at once; a CPU's cache holds no more
 
@@ -45,11 +55,21 @@ def build_trainer(
     machine: dict[str, Any],
     path: Path,
     listeners: tuple[Listener, ...],
+    world: World,
 ) -> Trainer:
-    """Everything a run needs, put together; nothing is written yet."""
+    """Everything a run needs, put together; nothing is written yet. The model is spread over processes if asked."""
     t, config = r.training, model.config
-    assert t.steps and t.batch_size and t.micro_batch_size and t.learning_rate and t.warmup_steps is not None
-    batches = TokenBatches(store.split("train"), block_size=config.block_size, batch_size=t.batch_size, seed=t.seed)
+    assert t.steps and isinstance(t.batch_size, int) and t.micro_batch_size and t.learning_rate
+    assert t.warmup_steps is not None
+    batches = TokenBatches(
+        store.split("train"),
+        block_size=config.block_size,
+        batch_size=t.batch_size // world.size,
+        seed=t.seed,
+        order=r.data.order,
+        rank=world.rank,
+        world_size=world.size,
+    )
     held_out = store.split("validation")
     fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed) if t.eval_batches else None
 
@@ -70,36 +90,53 @@ def build_trainer(
         model.train()
         return t.sample_prompt + text
 
+    def look() -> dict[str, dict[str, float]]:
+        pattern = "*" if t.watch_activations else "*.feedforward.hidden"
+        if not t.watch_activations and config.activation not in NEVER_NEGATIVE:
+            return {}
+        ids_BT = next(iter(whole_split(model, store)[0]))[0]
+        return activations(model, ids_BT.to(machine["device"]), pattern)
+
+    if t.sharding == "full":
+        shard(model, precision=machine["precision"])
+    optimizer = build_optimizer(
+        t.optimizer,
+        model,
+        learning_rate=t.learning_rate,
+        matrix_learning_rate=t.matrix_learning_rate,
+        momentum=t.momentum,
+        betas=(t.beta1, t.beta2),
+        weight_decay=t.weight_decay,
+    )
+    loss: torch.nn.Module = LossModule(model, OBJECTIVES[r.objective.kind]())
+    if machine["compile"]:
+        loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
     trainer = Trainer(
         model=model,
         tokenizer=tokenizer,
-        objective=OBJECTIVES[r.objective.kind](),
-        batches=batches,
-        optimizer=build_optimizer(
-            t.optimizer,
-            model,
-            learning_rate=t.learning_rate,
-            matrix_learning_rate=t.matrix_learning_rate,
-            momentum=t.momentum,
-            betas=(t.beta1, t.beta2),
-            weight_decay=t.weight_decay,
+        update=Update(
+            loss,
+            optimizer,
+            world=world,
+            micro_batch_size=t.micro_batch_size,
+            grad_clip=t.grad_clip,
+            precision=machine["precision"],
         ),
+        batches=batches,
         schedule=Schedule(t.schedule, t.steps, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction),
         settings=TrainingSettings(
             steps=t.steps,
-            micro_batch_size=t.micro_batch_size,
-            grad_clip=t.grad_clip,
             eval_every=t.eval_every or 0,
             sample_every=t.sample_every or 0,
             checkpoint_every=t.checkpoint_every or 0,
             keep_checkpoints=t.keep_checkpoints,
-            precision=machine["precision"],
             whole_split=fixed is None,
+            on_divergence=t.on_divergence,
         ),
         run=RunFolder(path),
         evaluate=evaluate,
         sample=sample,
-        forward=torch.compile(model, dynamic=False) if machine["compile"] else None,
+        look=look,
         listeners=listeners,
     )
     return trainer
@@ -134,6 +171,7 @@ def detect_machine(r: Recipe) -> dict[str, Any]:
         torch.backends.cuda.matmul.allow_tf32 = True
     return {
         "device": device,
+        "processor": processor(),
         "threads": threads,
         "precision": precision,
         "compile": compiled,
@@ -141,6 +179,64 @@ def detect_machine(r: Recipe) -> dict[str, Any]:
         "glassformer": __version__,
         "python": sys.version.split()[0],
     }
+
+
+def differences(machine: dict[str, Any], world: World) -> list[str]:
+    """Set the threads that the run had, and tell in what this machine differs so that results may too, by rounding."""
+    here = {"processor": processor(), "torch": torch.__version__}
+    threads, wanted = set_threads(), machine["threads"]
+    if threads >= wanted:
+        torch.set_num_threads(wanted)
+    else:
+        here["threads"] = str(threads)
+    return [
+        f"{name}: {machine.get(name, 'not told')} before, {now} now: equal to rounding, not to the bit"
+        for name, now in here.items()
+        if str(machine.get(name)) != now
+    ]
+
+
+def share(t: TrainingSection, world: World) -> None:
+    """Every process takes an equal part of each step's sequences.
+
+    Raises:
+        UsageError: they cannot be divided.
+    """
+    assert isinstance(t.batch_size, int) and t.micro_batch_size
+    ours, rest = divmod(t.batch_size, world.size)
+    if rest:
+        raise UsageError(
+            f"training.batch_size={t.batch_size} cannot be divided among {world.size} processes; "
+            f"try training.batch_size={(ours + 1) * world.size}"
+        )
+    if t.sharding != "none" and world.size == 1:
+        raise UsageError(
+            "training.sharding=full spreads weights over processes, and there is one; "
+            "start it with: torchrun --nproc-per-node N -m glassformer train ..."
+        )
+    t.micro_batch_size = min(t.micro_batch_size, ours)
+
+
+def text_report(r: Recipe, config: ModelConfig, store: TokenStore) -> list[str]:
+    """What the doctor says of the text before the first step. Of a long text a part is looked at."""
+    assert isinstance(r.training.batch_size, int)
+    view = store.split("train")
+    n = min(len(view), MOST_COUNTED)
+    seen = len(np.unique(view.gather(np.array([0]), n)))
+    return text_warnings(
+        train_tokens=len(view),
+        tokens_a_step=r.training.batch_size * config.block_size,
+        seen=seen if n == len(view) else config.vocab_size,
+        vocab_size=config.vocab_size,
+    )
+
+
+def processor() -> str:
+    """The name of the processor: another one may round another way."""
+    with contextlib.suppress(OSError, IndexError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    return platform.processor() or platform.machine()
 
 
 def tokenizer_of(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:

@@ -9,11 +9,12 @@ import tomli_w
 from glassformer.errors import RunError
 from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
 from glassformer.training import RunFolder
+from glassformer.training.migrations import FORMAT, migrate_recipe
 
 
 def recipe_text(r: Recipe, **rest: Any) -> str:
     """The text of recipe.toml; `rest` are the further tables."""
-    return tomli_w.dumps(_without_none({**r.model_dump(), **rest}))
+    return tomli_w.dumps(_without_none({"format": FORMAT, **r.model_dump(), **rest}))
 
 
 def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
@@ -23,7 +24,8 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
         RunError: the file is damaged, or was edited so that it can no longer be read.
     """
     try:
-        data = tomllib.loads(run.recipe.read_text(encoding="utf-8"))
+        data = migrate_recipe(tomllib.loads(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+        del data["format"]
         rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
         machine, derived = rest["machine"], rest["derived"]
         missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]

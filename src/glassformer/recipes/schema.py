@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
 from glassformer.models import INITS
 from glassformer.models.config import first_mistake
-from glassformer.training import OPTIMIZERS, SCHEDULES
+from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TREATMENTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,12 +76,16 @@ class TokenizerSection(Section):
 
 
 class DataSection(Section):
-    """[data] a corpus by name, a file, a folder, `-` for standard input, or a hub dataset `owner/name`."""
+    """[data] a corpus by name, a file, a folder, `-` for standard input, or a hub dataset `owner/name`.
+
+    order: in which the windows of the text come (`TokenBatches`): epochs, random or consecutive.
+    """
 
     source: str = Field(default="tinyshakespeare", min_length=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     text_field: str = "text"
     max_tokens: int | None = Field(default=None, ge=1)
+    order: Annotated[str, _one_of("data.order", ORDERS)] = "epochs"
 
 
 class ObjectiveSection(Section):
@@ -94,6 +99,8 @@ class TrainingSection(Section):
 
     micro_batch_size: how many sequences go through at once; gradients of the others are added up (accumulation).
     eval_batches: 0 evaluates on the whole validation split, N on N fixed batches (the last step: always the whole).
+    sharding: full spreads the weights over the processes that torchrun started. on_divergence: stop, skip or lower.
+    watch_activations: statistics of every tap at evaluations, in diagnostics.jsonl.
     learning_rate: AdamW's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
     """
 
@@ -125,6 +132,9 @@ class TrainingSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
+    sharding: Annotated[str, _one_of("training.sharding", SHARDINGS)] = "none"
+    on_divergence: Annotated[str, _one_of("training.on_divergence", TREATMENTS)] = "stop"
+    watch_activations: bool = False
 
 
 class Recipe(Section):

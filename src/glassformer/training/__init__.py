@@ -1,23 +1,33 @@
 """Level 7: the loop that turns batches into weights, and the run folder where everything about it is kept."""
 
-from glassformer.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from glassformer.training.checkpoints import CheckpointWriter, latest_checkpoint, load_checkpoint
+from glassformer.training.doctor import TREATMENTS
 from glassformer.training.loop import Interrupted, Listener, Trainer, TrainingSettings
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
 from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision, set_threads
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import SCHEDULES, Schedule
+from glassformer.training.sharding import SHARDINGS
+from glassformer.training.step import LossModule, Update
+from glassformer.training.world import World
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "SHARDINGS",
+    "TREATMENTS",
     "AdamW",
+    "CheckpointWriter",
     "Interrupted",
     "Listener",
+    "LossModule",
     "Muon",
     "RunFolder",
     "Schedule",
     "Trainer",
     "TrainingSettings",
+    "Update",
+    "World",
     "autocast",
     "available_memory",
     "build_optimizer",
@@ -25,6 +35,5 @@ __all__ = [
     "choose_precision",
     "latest_checkpoint",
     "load_checkpoint",
-    "save_checkpoint",
     "set_threads",
 ]

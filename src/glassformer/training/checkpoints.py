@@ -4,91 +4,218 @@ checkpoints/step-000500/
   model/                  the weights, as a model folder like any other
   optimizer.safetensors   state by parameter name
   state.json              step, data position, random generators, best so far, sizes of the logs, SHA-256 of the rest
+
+A run whose weights are spread over processes (`training.sharding=full`) keeps `sharded/*.safetensors` in place of the
+two: written by all processes at once, and readable by any other number of them.
+
+The loop only waits while the tensors are copied; a thread writes the copy. A checkpoint is written beside its place,
+flushed to the disk and renamed, so it is whole or not there, and the one before stays until then.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from glassformer.errors import ModelFolderError, RunError
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.interchange import load_model, load_weights, save, save_weights
 from glassformer.models import Decoder
 from glassformer.tokenizers import Tokenizer
+from glassformer.training.migrations import FORMAT, migrate_state
 from glassformer.training.optimizers import Optimizer
+from glassformer.training.random_state import random_state, set_random_state
 from glassformer.training.run_folder import RunFolder
+from glassformer.training.sharding import load_sharded, save_sharded
+from glassformer.training.step import is_sharded
+from glassformer.training.world import World
 
-FORMAT = 1
 _NEEDED = {"format", "step", "tokens", "seconds", "best", "batches", "random", "logs", "files"}
 
 
-def save_checkpoint(
-    run: RunFolder,
-    step: int,
-    model: Decoder,
-    tokenizer: Tokenizer,
-    optimizer: Optimizer,
-    state: dict[str, Any],
-    *,
-    keep: int = 3,
-) -> Path:
-    """Write one checkpoint, whole or not at all, then drop all but the newest `keep`.
+class Background:
+    """One task at a time in a thread of its own; what goes wrong there is raised at the next `wait` or `start`."""
 
-    Raises:
-        GlassformerError: the disk is full or not writable; earlier checkpoints are untouched.
-    """
-    folder = run.checkpoints / f"step-{step:06d}"
-    with atomic_folder(folder, replace=True) as temporary:
-        save(temporary / "model", model, tokenizer)
-        save_weights(temporary / "optimizer.safetensors", optimizer.state_dict())
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self, task: Callable[[], None]) -> None:
+        """Begin, after the task before is done."""
+        self.wait()
+
+        def run() -> None:
+            try:
+                task()
+            except BaseException as error:
+                self._error = error
+
+        # a daemon: a second Ctrl-C ends the process at once, and what is half written is not renamed
+        self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is being done."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+class CheckpointWriter:
+    """Writes `model/` (the best so far) and `checkpoints/` of one run, of one moment each, in the background."""
+
+    def __init__(
+        self, run: RunFolder, model: Decoder, tokenizer: Tokenizer, optimizer: Optimizer, world: World, *, keep: int
+    ):
+        self.run, self.model, self.tokenizer, self.optimizer = run, model, tokenizer, optimizer
+        self.world, self.keep = world, keep
+        self.sharded = any(is_sharded(p) for p in model.parameters())
+        self._background = Background()
+        self._copies: dict[str, Tensor] = {}  # the room for snapshots, used again and again
+
+    def write(self, step: int, *, best: bool, state: dict[str, Any] | None) -> None:
+        """Take a snapshot and begin to write it: as the best model if `best`, as a checkpoint if there is a `state`.
+
+        Every process must call this; only the main one writes (all of them their shards).
+
+        Raises:
+            GlassformerError: the write before failed (disk full, folder not writable); what was there is untouched.
+        """
+        self._background.wait()
+        if state is not None:
+            random = self.world.gather(random_state())
+            state = {"format": FORMAT, "step": step, **state, "random": random, "logs": self.run.sizes()}
+        if self.sharded and state is not None:
+            self._write_sharded(step, state)
+            state = None
+        weights = self._snapshot("model", self.model.state_dict()) if best or state is not None else {}
+        optimizer = self._snapshot("optimizer", self.optimizer.state_dict()) if state is not None else {}
+        if not self.world.is_main:
+            return
+
+        def task() -> None:
+            if best:
+                save(self.run.model, self.model, self.tokenizer, weights=weights)
+            if state is not None:
+                with atomic_folder(self._folder(step), replace=True) as temporary:
+                    save(temporary / "model", self.model, self.tokenizer, weights=weights)
+                    save_weights(temporary / "optimizer.safetensors", optimizer)
+                    self._write_state(temporary, state)
+                self._drop_old()
+
+        self._background.start(task)
+
+    def wait(self) -> None:
+        """Until everything is on the disk.
+
+        Raises:
+            GlassformerError: as `write`.
+        """
+        self._background.wait()
+
+    def _snapshot(self, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copies in main memory that the loop will not change; of sharded tensors the whole, in the main process."""
+        copies: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+            if not self.world.is_main:
+                continue
+            key = f"{prefix}.{name}"
+            if key not in self._copies:
+                self._copies[key] = torch.empty_like(whole, device="cpu")
+            copies[name] = self._copies[key].copy_(whole.detach())
+        return copies
+
+    def _write_sharded(self, step: int, state: dict[str, Any]) -> None:
+        """All processes write into one folder; the main one makes it and gives it its name when all are done."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
+        if not self.world.is_main:
+            save_sharded(self.world.tell_all(None), tensors)
+            self.world.wait_for_all()
+            return
+        with atomic_folder(self._folder(step), replace=True) as temporary:
+            save_sharded(self.world.tell_all(str(temporary / "sharded")), tensors)
+            self.tokenizer.save(temporary / "tokenizer")
+            write_json(temporary / "model.json", self.model.config.model_dump())
+            self._write_state(temporary, state)
+        self._drop_old()
+        self.world.wait_for_all()
+
+    def _write_state(self, temporary: Path, state: dict[str, Any]) -> None:
+        self.run.flush()  # the logs that the state points into must not be shorter than it says
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(temporary)): sha256_file(path) for path in files}
-        state = {
-            "format": FORMAT,
-            "step": step,
-            **state,
-            "random": random_state(),
-            "logs": run.sizes(),
-            "files": hashes,
-        }
-        write_json(temporary / "state.json", state)
-    for old in _folders(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return folder
+        write_json(temporary / "state.json", {**state, "files": hashes})
+
+    def _drop_old(self) -> None:
+        for old in checkpoint_folders(self.run)[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _folder(self, step: int) -> Path:
+        return self.run.checkpoints / f"step-{step:06d}"
 
 
-def latest_checkpoint(run: RunFolder) -> tuple[Path, list[str]]:
-    """The newest whole checkpoint, and one line for each newer one that is damaged.
+def latest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint (None before the first), and one line for each newer one that is damaged.
 
     Raises:
-        RunError: there is none.
+        RunError: there are some, and none is whole.
     """
     complaints: list[str] = []
-    for folder in reversed(_folders(run)):
+    for folder in reversed(checkpoint_folders(run)):
         if (complaint := _damage(folder)) is None:
             return folder, complaints
         complaints.append(complaint)
     if complaints:
         raise RunError(f"{run.path}: no checkpoint is whole; {complaints[0]}; start again with: glassformer train")
-    raise RunError(f"{run.path}: no checkpoint yet, nothing to go on from; start again with glassformer train")
+    return None, []
 
 
-def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
     """Put weights, optimizer state and random generators back; return the rest of the state.
 
     Raises:
-        RunError: it does not fit the model or the optimizer.
+        RunError: it does not fit the model or the optimizer, or a newer glassformer wrote it.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if state["format"] > FORMAT:
-        raise RunError(
-            f"{folder} was written by a newer glassformer (format {state['format']}, this one reads {FORMAT})"
-        )
+    world = world or World()
+    state = migrate_state(json.loads((folder / "state.json").read_text(encoding="utf-8")), str(folder))
+    sharded = any(is_sharded(p) for p in model.parameters())
+    if sharded != (folder / "sharded").is_dir():
+        raise RunError(f"{folder} was written with another training.sharding than recipe.toml says; was it edited?")
+    if sharded:
+        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        load_sharded(folder / "sharded", tensors | {f"optimizer.{n}": t for n, t in optimizer.state_dict().items()})
+    else:
+        _load_whole(folder, model, optimizer)
+    own = state["random"][world.rank] if len(state["random"]) == world.size else None
+    if own is not None:
+        set_random_state(own)
+    return state
+
+
+def checkpoint_folders(run: RunFolder) -> list[Path]:
+    """All checkpoints, whole or not, the oldest first."""
+    named = [path for path in run.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def tokenizer_folder(checkpoint: Path) -> Path:
+    """Where the tokenizer lies in a checkpoint."""
+    return next(checkpoint / name for name in ("model", "tokenizer") if (checkpoint / name).is_dir())
+
+
+def _load_whole(folder: Path, model: Decoder, optimizer: Optimizer) -> None:
     device = next(model.parameters()).device
     try:
         saved = load_model(folder / "model")
@@ -100,32 +227,6 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer) -> dict[
         optimizer.load_state_dict({n: t.to(device) for n, t in load_weights(folder / "optimizer.safetensors").items()})
     except ModelFolderError as error:
         raise RunError(str(error)) from None
-    set_random_state(state["random"])
-    return state
-
-
-def random_state() -> dict[str, str]:
-    """PyTorch's generators (dropout draws from them) as hexadecimal text. Data and samples have their own."""
-    state = {"torch": torch.get_rng_state().numpy().tobytes().hex()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
-    return state
-
-
-def set_random_state(state: dict[str, str]) -> None:
-    """Put back what `random_state` told."""
-    torch.set_rng_state(_bytes(state["torch"]))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(_bytes(state["cuda"]))
-
-
-def _bytes(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def _folders(run: RunFolder) -> list[Path]:
-    named = [path for path in run.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def _damage(folder: Path) -> str | None:

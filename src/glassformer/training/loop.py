@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -11,26 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import torch
-
-from glassformer.errors import DivergenceError, GlassformerError, RunError
+from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
 from glassformer.evaluation import LossEstimate
-from glassformer.interchange import save
 from glassformer.models import Decoder
-from glassformer.objectives import NextToken
 from glassformer.tokenizers import Tokenizer
-from glassformer.training.checkpoints import save_checkpoint
+from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
+from glassformer.training.diagnostics import StepDiagnostics
+from glassformer.training.doctor import MAX_TREATMENTS, Doctor
 from glassformer.training.non_finite import first_non_finite
-from glassformer.training.optimizers import Optimizer
-from glassformer.training.precision import autocast
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import Schedule
+from glassformer.training.step import Batch, Measured, Update
 
 
 class Batches(Protocol):
-    """Where (inputs, targets) come from; its position is part of a checkpoint."""
+    """Where batches come from: tensors with one row a sequence; its position is part of a checkpoint."""
 
-    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def __next__(self) -> Batch: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -66,26 +62,27 @@ class Interrupted(GlassformerError):
 @dataclass(frozen=True)
 class TrainingSettings:
     """How long, how often, how careful. `*_every` are steps, 0 is never (the last step always evaluates and saves).
-    micro_batch_size: how many of a step's sequences go through the model at once (None: all); the gradients add up.
-    whole_split: whether evaluations read the whole validation split, or a part of it."""
+    whole_split: whether evaluations read the whole validation split, or a part of it.
+    on_divergence: what to do about a NaN or a loss that jumped and stays up. `stop` with a report; or go back to the
+    last checkpoint and leave out the batch (`skip`) or halve the learning rate (`lower`)."""
 
     steps: int
-    micro_batch_size: int | None = None
-    grad_clip: float = 1.0
     eval_every: int = 250
     sample_every: int = 0
     checkpoint_every: int = 0
     keep_checkpoints: int = 3
-    precision: str = "fp32"
     whole_split: bool = True
+    on_divergence: str = "stop"
 
 
 class Trainer:
     """One run in memory.
 
     Args:
+        update: the gradient and the optimizer's step, on this process's share of the batch.
         evaluate: gives the validation loss of the model as it is. sample: writes a text with the model as it is.
-        forward: what the objective calls; the model itself, or its compiled form.
+        look: statistics of activations for diagnostics.jsonl, by tap name. peak: floating-point operations a second
+        that this machine can do, and `operations` those of one token, for the utilisation; None: not told.
     """
 
     def __init__(
@@ -93,26 +90,32 @@ class Trainer:
         *,
         model: Decoder,
         tokenizer: Tokenizer,
-        objective: NextToken,
+        update: Update,
         batches: Batches,
-        optimizer: Optimizer,
         schedule: Schedule,
         settings: TrainingSettings,
         run: RunFolder,
         evaluate: Callable[[], LossEstimate],
         sample: Callable[[], str],
-        forward: Callable[..., torch.Tensor] | None = None,
+        look: Callable[[], dict[str, dict[str, float]]] = dict,
+        operations: float = 0.0,
+        peak: float | None = None,
         listeners: tuple[Listener, ...] = (),
     ):
-        self.model, self.tokenizer, self.objective, self.batches = model, tokenizer, objective, batches
-        self.optimizer, self.schedule, self.settings, self.run = optimizer, schedule, settings, run
-        self.evaluate, self.sample, self.listeners = evaluate, sample, listeners
-        self.forward = model if forward is None else forward  # a compiled model has no truth value
-        self.device = next(model.parameters()).device
-        self.parameters = list(model.parameters())
+        self.model, self.tokenizer, self.update, self.batches = model, tokenizer, update, batches
+        self.schedule, self.settings, self.run, self.world = schedule, settings, run, update.world
+        self.evaluate, self.sample, self.look, self.listeners = evaluate, sample, look, listeners
+        self.operations, self.peak = operations, peak
+        self.optimizer = update.optimizer
+        self.writer = CheckpointWriter(
+            run, model, tokenizer, update.optimizer, self.world, keep=settings.keep_checkpoints
+        )
+        self.doctor = Doctor()
         self.step = 0  # updates done
         self.tokens = 0
         self.seconds = 0.0  # time in the loop, over all sittings
+        self.rate = 1.0  # factor on the learning rate that a treatment left
+        self.skipped: list[int] = []  # steps whose first batch was left out
         self.best: dict[str, Any] | None = None  # the evaluation that model/ was kept at
         self.last_evaluation: LossEstimate | None = None
 
@@ -121,136 +124,201 @@ class Trainer:
 
         Raises:
             Interrupted: after Ctrl-C, with a checkpoint written.
-            DivergenceError: the loss or a gradient is not a number.
-            RunError: the disk is full; the message says from which checkpoint one can go on.
+            DivergenceError: the loss or a gradient is not a number, or the loss jumped and stays up.
+            RunError: the disk is full, or another process ended; the message says how one can go on.
         """
         for listener in self.listeners:
             listener.on_start(self)
         self.model.train()
+        if self.step == 0 and self.settings.on_divergence != "stop":
+            self.writer.write(0, best=False, state=self._state())  # something to go back to
         try:
-            with _polite_interrupts() as interrupted:
+            with _polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.losses():
                 while self.step < self.settings.steps:
                     self._one_step(interrupted)
+                self.writer.wait()
         except KeyboardInterrupt:
             raise Interrupted(f"stopped at once in step {self.step + 1}; {self._way_on()}") from None
         except GlassformerError as error:
-            if type(error) is not GlassformerError:
+            if type(error) not in (GlassformerError, LostProcessError):
                 raise
-            raise RunError(f"{error}; {self._way_on()}") from error  # the disk is full
+            kind = LostProcessError if isinstance(error, LostProcessError) else RunError  # else the disk is full
+            raise kind(f"{error}; {self._way_on()}") from error
         finally:
             for listener in self.listeners:
                 listener.on_end()
 
     def _one_step(self, interrupted: threading.Event) -> None:
         s, started = self.settings, time.perf_counter()
-        factor = self.schedule(self.step)
-        batches = self._micro_batches()
-        loss, count, grad_norm = self._update(batches, factor)
+        factor = self.schedule(self.step) * self.rate
+        for _ in range(self.skipped.count(self.step)):
+            next(self.batches)
+        batch = next(self.batches)
+        measured = self.update.measure(batch, asked=interrupted.is_set())
+        if trouble := self.doctor.divergence(measured.loss, measured.norm):
+            self._treat(trouble, batch)
+            return
+        last = self.step + 1 == s.steps
+        evaluating = last or _due(self.step + 1, s.eval_every)
+        watched = StepDiagnostics(self.model, self.world, self.update.sharded) if evaluating else None
+        self.update.apply(measured, factor)
+        self.update.clear()
         self.step += 1
-        self.tokens += count
-        elapsed = time.perf_counter() - started
-        last = self.step == s.steps
-        record: dict[str, Any] = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "seconds": 0.0,
-            "loss": loss,
-            "lr": self.optimizer.learning_rate * factor,
-            "grad_norm": grad_norm,
-            "tokens_per_second": round(count / elapsed),
-        }
-        if last or _due(self.step, s.eval_every):
-            record |= self._evaluate()
+        self.tokens += measured.targets
+        record = self._record(measured, factor, time.perf_counter() - started)
+        better = False
+        if watched is not None:
+            parameters = watched.record()
+            looked = self.look()
+            better = self._evaluate(record)
         sampled = self.sample() if _due(self.step, s.sample_every) else None
         self.seconds += time.perf_counter() - started
         record["seconds"] = round(self.seconds, 3)
-        self.run.append(self.run.metrics, record)
-        for listener in self.listeners:
-            listener.on_step(record)
-        if sampled is not None:
-            self.run.append(self.run.samples, {"step": self.step, "text": sampled})
-            for listener in self.listeners:
-                listener.on_sample(self.step, sampled)
-        if last or interrupted.is_set() or _due(self.step, s.checkpoint_every):
-            self.checkpoint()
-        if interrupted.is_set() and not last:
+        self._tell(record, sampled)
+        if watched is not None:
+            self._diagnose(parameters, looked, record["val_loss"])
+        # several processes have to agree, so they stop one step later
+        stop = measured.asked if self.world.size > 1 else interrupted.is_set()
+        due = last or stop or _due(self.step, s.checkpoint_every)
+        if better or due:
+            self.writer.write(self.step, best=better, state=self._state() if due else None)
+        if stop and not last:
+            self.writer.wait()
             raise Interrupted(
                 f"stopped after step {self.step}, everything is saved; go on with: glassformer resume {self.run.path}"
             )
 
-    def _micro_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The sequences of one step, cut into what fits through the model at once."""
-        inputs_BT, targets_BT = (ids.to(self.device, non_blocking=True) for ids in next(self.batches))
-        n = self.settings.micro_batch_size or len(inputs_BT)
-        return list(zip(inputs_BT.split(n), targets_BT.split(n), strict=True))
+    def _record(self, measured: Measured, factor: float, elapsed: float) -> dict[str, Any]:
+        """The line of metrics.jsonl, without what an evaluation adds."""
+        speed = measured.targets / elapsed
+        record: dict[str, Any] = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": 0.0,
+            "loss": measured.loss,
+            "lr": self.optimizer.learning_rate * factor,
+            "grad_norm": measured.norm,
+            "tokens_per_second": round(speed),
+        }
+        if self.peak:
+            record["mfu"] = round(speed * self.operations / self.peak, 4)
+        return record
 
-    def _update(self, batches: list[tuple[torch.Tensor, torch.Tensor]], factor: float) -> tuple[float, int, float]:
-        """One optimizer step over all micro-batches: the gradient of (sum of losses) / (count over the whole step)."""
-        total, count = 0.0, 0
-        for batch in batches:
-            with autocast(self.settings.precision, self.device.type):
-                loss_sum, n, _ = self.objective.loss(self.forward, batch)  # type: ignore[arg-type]
-            loss_sum.backward()
-            total += float(loss_sum.detach())
-            count += n
-        loss = total / count
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) / count
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergenceError(self._divergence(loss, norm, batches[-1]))
-        clip = self.settings.grad_clip
-        torch._foreach_mul_(gradients, (clip / norm if 0 < clip < norm else 1.0) / count)
-        self.optimizer.step(factor)
-        for p in self.parameters:
-            p.grad = None
-        return loss, count, norm
-
-    def _evaluate(self) -> dict[str, float | None]:
-        """Validation loss of the weights as they are; the best so far are kept in `model/`."""
+    def _evaluate(self, record: dict[str, Any]) -> bool:
+        """Validation loss of the weights as they are, into the record; whether they are the best so far."""
         estimate = self.last_evaluation = self.evaluate()
-        if self.best is None or estimate.loss < self.best["estimate"]["loss"]:
-            save(self.run.model, self.model, self.tokenizer)
-            self.best = {"step": self.step, "estimate": asdict(estimate)}
-        return {"val_loss": estimate.loss, "val_bits_per_byte": estimate.bits_per_byte}
+        record["val_loss"], record["val_bits_per_byte"] = estimate.loss, estimate.bits_per_byte
+        record["val_interval"] = estimate.to_dict()["interval"]
+        if self.best is not None and estimate.loss >= self.best["estimate"]["loss"]:
+            return False
+        self.best = {"step": self.step, "estimate": asdict(estimate)}
+        return True
 
-    def checkpoint(self) -> None:
-        """Write everything that `resume` needs."""
-        state = {
+    def _tell(self, record: dict[str, Any], sampled: str | None) -> None:
+        self._append(self.run.metrics, record)
+        for listener in self.listeners:
+            listener.on_step(record)
+        if sampled is not None:
+            self._append(self.run.samples, {"step": self.step, "text": sampled})
+            for listener in self.listeners:
+                listener.on_sample(self.step, sampled)
+
+    def _diagnose(self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], val_loss: float) -> None:
+        record: dict[str, Any] = {"step": self.step, "parameters": parameters}
+        if looked:
+            record["activations"] = looked
+        self._append(self.run.diagnostics, record)
+        for listener in self.listeners:
+            listener.on_diagnostics(record)
+        silent = {name: seen["silent"] for name, seen in looked.items() if "silent" in seen}
+        for text in self.doctor.warnings(self.step, val_loss, parameters, silent):
+            self.event("warning", text)
+
+    def event(self, kind: str, text: str) -> None:
+        """Tell something that a person should know, and keep it in events.jsonl (which a resume does not cut)."""
+        record = {"step": self.step, "seconds": round(self.seconds, 3), "kind": kind, "text": text}
+        self._append(self.run.events, record)
+        for listener in self.listeners:
+            listener.on_event(record)
+
+    def _append(self, file: Any, record: dict[str, Any]) -> None:
+        if self.world.is_main:
+            self.run.append(file, record)
+
+    def _treat(self, trouble: str, batch: Batch) -> None:
+        """A divergence: report and stop, or go back to the last checkpoint and go on another way."""
+        report = f"training diverged at step {self.step + 1}: {trouble}{self._history()}, {self._where(batch)}"
+        self.update.clear()
+        self.writer.wait()
+        checkpoints = checkpoint_folders(self.run)
+        if self.settings.on_divergence == "stop" or self.doctor.treatments == MAX_TREATMENTS:
+            kept = f"{self.run.path} keeps {checkpoints[-1].name}" if checkpoints else "no checkpoint was due yet"
+            tried = f" after {MAX_TREATMENTS} treatments" if self.doctor.treatments else ""
+            raise DivergenceError(
+                f"{report}; {kept}{tried}; try half the learning rate (training.learning_rate), more warm-up, "
+                "training.grad_clip=1, or training.on_divergence=skip to go on by itself"
+            )
+        self.doctor.treatments += 1
+        if self.settings.on_divergence == "skip":
+            self.skipped.append(self.step)
+            treatment = f"the batch of step {self.step + 1} is left out"
+        else:
+            self.rate /= 2
+            treatment = f"the learning rate is {self.rate:g} times what it was"
+        self.world.wait_for_all()
+        folder, _ = latest_checkpoint(self.run)
+        assert folder is not None  # one is written before the first step
+        rate, skipped, best, seconds = self.rate, self.skipped, self.best, self.seconds
+        self.restore(load_checkpoint(folder, self.model, self.optimizer, self.world))
+        self.rate, self.skipped, self.best, self.seconds = rate, skipped, best, seconds
+        self.event("rolled back", f"{report}; back to {folder.name}, {treatment}")
+
+    def _history(self) -> str:
+        norms = " ".join(f"{norm:.3g}" for norm in self.doctor.norms)
+        return f" (gradient norms before it: {norms})" if norms else ""
+
+    def _where(self, batch: Batch) -> str:
+        if self.update.sharded:
+            return "first bad number not looked for in a sharded model"
+        rows = self.update.micro_batch_size or len(batch[0])
+        pieces = (piece.to(self.update.device) for piece in batch[0].split(rows))
+        return f"first bad number in {first_non_finite(self.model, pieces)}"
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that `resume` needs, but weights, optimizer and generators, which the writer adds."""
+        return {
             "tokens": self.tokens,
             "seconds": self.seconds,
             "best": self.best,
             "batches": self.batches.state_dict(),
+            "doctor": self.doctor.state_dict(),
+            "rate": self.rate,
+            "skipped": self.skipped,
         }
-        save_checkpoint(
-            self.run, self.step, self.model, self.tokenizer, self.optimizer, state, keep=self.settings.keep_checkpoints
-        )
+
+    def checkpoint(self) -> None:
+        """Write everything that `resume` needs; it is on its way to the disk when this returns."""
+        self.writer.write(self.step, best=False, state=self._state())
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what `checkpoint` told; weights, optimizer and generators are `load_checkpoint`'s."""
+        """Take back what a checkpoint told; weights, optimizer and generators are `load_checkpoint`'s."""
         self.step, self.tokens, self.seconds, self.best = (
             state["step"],
             state["tokens"],
             state["seconds"],
             state["best"],
         )
+        self.rate, self.skipped = state["rate"], list(state["skipped"])
+        self.doctor.load_state_dict(state["doctor"])
         self.batches.load_state_dict(state["batches"])
-        self.run.cut(state["logs"])
+        if self.world.is_main:
+            self.run.cut(state["logs"])
 
     def _way_on(self) -> str:
-        checkpoints = sorted(self.run.checkpoints.glob("step-*"))
+        checkpoints = checkpoint_folders(self.run)
         if not checkpoints:
-            return f"there is no checkpoint yet: start again, and delete {self.run.path}"
+            return f"no checkpoint yet, start again with: glassformer resume {self.run.path}"
         return f"{checkpoints[-1].name} is kept, go on with: glassformer resume {self.run.path}"
-
-    def _divergence(self, loss: float, norm: float, batch: tuple[torch.Tensor, torch.Tensor]) -> str:
-        where = first_non_finite(self.model, batch[0])
-        checkpoints = sorted(self.run.checkpoints.glob("step-*"))
-        kept = f"{self.run.path} keeps {checkpoints[-1].name}" if checkpoints else "no checkpoint was due yet"
-        return (
-            f"training diverged at step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, "
-            f"first bad number in {where}; {kept}; "
-            "try half the learning rate (training.learning_rate), more warm-up or training.grad_clip=1"
-        )
 
 
 def _due(step: int, every: int) -> bool:
@@ -258,16 +326,23 @@ def _due(step: int, every: int) -> bool:
 
 
 @contextlib.contextmanager
-def _polite_interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, and the loop ends at the next safe place; the second ends at once."""
+def _polite_interrupts(*, patient: bool) -> Iterator[threading.Event]:
+    """The first Ctrl-C or SIGTERM sets the event, and the loop ends at the next safe place; the second ends at once.
+
+    patient: under `torchrun` one Ctrl-C arrives twice, from the terminal and from torchrun; within a second it counts
+    once.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
+    first = 0.0
 
     def note(signum: int, frame: Any) -> None:
-        if asked.is_set():
+        nonlocal first
+        if asked.is_set() and not (patient and time.monotonic() - first < 1.0):
             raise KeyboardInterrupt
+        first = first or time.monotonic()
         asked.set()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def first_non_finite(model: nn.Module, ids_BT: Tensor) -> str:
-    """Run the model once more and name the first module with a bad weight or a bad output, else the first bad
-    gradient."""
+def first_non_finite(model: nn.Module, pieces: Iterable[Tensor]) -> str:
+    """Run the model once more and name the first module with a bad weight or a bad output, else the parameter with a
+    bad gradient, else the one with the largest.
+
+    Args:
+        pieces: the ids of the step, (B, T) each, as many at once as fit.
+    """
     found: list[str] = []
 
     def look(name: str):
@@ -28,11 +34,18 @@ def first_non_finite(model: nn.Module, ids_BT: Tensor) -> str:
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(look(name)) for name, module in leaves]
     try:
-        model(ids_BT)
+        for ids_BT in pieces:
+            model(ids_BT)
+            if found:
+                return found[0]
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
-        gradients = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
-        found = [f"{name} (its gradient)" for name, gradient in gradients if not torch.isfinite(gradient).all()]
-    return found[0] if found else "the loss itself"
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    bad = next((name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()), None)
+    if bad is not None:
+        return f"{bad} (its gradient)"
+    if not gradients:
+        return "the loss itself"
+    largest = max(gradients, key=lambda name: float(gradients[name].square().mean()))
+    return f"none; the largest gradient is that of {largest}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ def available_memory(device: str) -> int | None:
     return min(told, default=None)
 
 
+def peak_memory(device: str) -> int:
+    """The most bytes that this process has held so far: of GPU memory, or resident in main memory."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has no such count
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
     """Matrix products in bf16 and everything delicate in fp32, or a context that does nothing."""
     if precision == "fp32":
@@ -70,9 +83,13 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[A
 
 
 def set_threads() -> int:
-    """One thread a core that this process may use; `OMP_NUM_THREADS` stands over it. Returns the number in force."""
-    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    """One thread a core that this process may use; `OMP_NUM_THREADS` stands over it. Returns the number in force.
+
+    Several processes of `torchrun` on a machine share its cores (torchrun itself sets OMP_NUM_THREADS=1)."""
+    if hasattr(os, "sched_getaffinity"):
+        cores, together = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if "OMP_NUM_THREADS" not in os.environ or ("TORCHELASTIC_RUN_ID" in os.environ and together > 1):
+            torch.set_num_threads(max(1, cores // together))
     return torch.get_num_threads()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from glassformer.errors import RunError, did_you_mean
-from glassformer.files import disk_errors, write_text
+from glassformer.files import clear_litter, disk_errors, write_text
 
 
 class RunFolder:
@@ -68,15 +68,11 @@ class RunFolder:
         run = RunFolder(path)
         with disk_errors(run.path):
             if run.recipe.exists():
-                if any(run.checkpoints.glob("step-*")):
-                    raise RunError(
-                        f"{run.path} already holds a run; go on with it: glassformer resume {run.path}, "
-                        "or choose another folder with --out"
-                    )
                 raise RunError(
-                    f"{run.path} already holds a run, which ended before its first checkpoint; "
-                    "delete the folder, or choose another one with --out"
+                    f"{run.path} already holds a run; go on with it: glassformer resume {run.path}, "
+                    "or choose another folder with --out"
                 )
+            clear_litter(run.path)  # of a run that was killed before it had a recipe
             if run.path.is_dir() and any(run.path.iterdir()):
                 raise RunError(f"{run.path} is not empty and holds no run; choose another folder with --out")
             existing = next(folder for folder in (run.path.absolute(), *run.path.absolute().parents) if folder.exists())
@@ -113,17 +109,29 @@ class RunFolder:
         with disk_errors(file), open(file, "a", encoding="utf-8", newline="\n") as out:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
+    def flush(self) -> None:
+        """Make sure that the append-only files are on the disk, whatever happens to the machine."""
+        for file in (self.metrics, self.samples, self.diagnostics):
+            if file.exists():
+                with disk_errors(file), open(file, "rb") as written:
+                    os.fsync(written.fileno())
+
     def sizes(self) -> dict[str, int]:
         """Bytes of the append-only files: where a checkpoint stands in them."""
         files = (self.metrics, self.samples, self.diagnostics)
         return {file.name: file.stat().st_size if file.exists() else 0 for file in files}
 
     def cut(self, sizes: dict[str, int]) -> None:
-        """Cut the append-only files back to a checkpoint, so that no step stands there twice after a resume."""
-        for name, size in sizes.items():
-            file = self.path / name
-            if file.exists() and file.stat().st_size > size:
+        """Cut the append-only files back to a checkpoint, so that no step stands there twice after a resume; one that
+        is not named did not exist yet."""
+        for file in (self.metrics, self.samples, self.diagnostics):
+            if file.exists() and file.stat().st_size > (size := sizes.get(file.name, 0)):
                 os.truncate(file, size)
+
+    def clear_litter(self) -> None:
+        """Undo what a killed process left half-done here."""
+        for folder in (self.path, self.checkpoints):
+            clear_litter(folder)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""

@@ -1,0 +1,81 @@
+"""What happened to every parameter in one step, and what the layers hold: one line of diagnostics.jsonl.
+
+Taken at evaluations only, so it costs a run next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glassformer.models import Decoder
+from glassformer.taps import listening
+from glassformer.training.step import local
+from glassformer.training.world import World
+
+MAX_TOKENS = 1024  # of a batch, for the look at activations
+NEVER_NEGATIVE = ("relu", "relu2")  # activations with which a unit can fall silent for good
+
+
+class StepDiagnostics:
+    """Weight, gradient and update of every parameter over one optimizer step, as root mean squares.
+
+    Make it when the gradients are there and before the optimizer steps; `record` afterwards.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Decoder, world: World, sharded: bool):
+        self.world, self.sharded = world, sharded
+        self.named = {name: p for name, p in model.named_parameters() if p.grad is not None}
+        self.before = {name: local(p).clone() for name, p in self.named.items()}
+        self.gradients = self._squares([p.grad for p in self.named.values() if p.grad is not None])
+
+    @torch.no_grad()
+    def record(self) -> dict[str, dict[str, float]]:
+        """By name: `weight` and `gradient` (root mean square; the gradient as the optimizer got it, clipped), and
+        `update`: the change's root mean square as a part of the weight's."""
+        weights = self._squares(list(self.before.values()))
+        updates = self._squares([local(p) - self.before[name] for name, p in self.named.items()])
+        sizes = torch.tensor([float(p.numel()) for p in self.named.values()], dtype=torch.float64)
+        rows = (torch.stack([weights, self.gradients, updates]) / sizes).sqrt().T.tolist()
+        return {
+            name: {"weight": weight, "gradient": gradient, "update": update / weight if weight else 0.0}
+            for name, (weight, gradient, update) in zip(self.named, rows, strict=True)
+        }
+
+    def _squares(self, tensors: list[Any]) -> Tensor:
+        """Sum of squares of each, over all processes where each holds a part."""
+        squares = torch.stack([local(t).double().square().sum() for t in tensors])
+        return (self.world.sum(squares) if self.sharded else squares).cpu()
+
+
+@torch.no_grad()
+def activations(model: Decoder, ids_BT: Tensor, pattern: str = "*") -> dict[str, dict[str, float]]:
+    """What flows through the taps named by `pattern` for some text: root mean square, share of exact zeros, of units
+    that are zero for every token (`silent`), and for attention patterns the mean entropy in nats.
+
+    The batch is cut to `MAX_TOKENS` tokens. The model's mode is put back afterwards.
+    """
+    found: dict[str, dict[str, float]] = {}
+    rows = max(1, MAX_TOKENS // ids_BT.shape[1])
+
+    def look(name: str, x: Tensor) -> None:
+        full = x.detach().float()
+        known = full[torch.isfinite(full)]  # scores are -inf where nobody may look
+        seen = {"rms": float(known.square().mean().sqrt()), "zero": float((known == 0).float().mean())}
+        if name.endswith("feedforward.hidden"):
+            seen["silent"] = float((full.flatten(0, -2) == 0).all(dim=0).float().mean())
+        if name.endswith("attention.pattern"):
+            seen["entropy"] = float(torch.special.entr(full).sum(dim=-1).mean())
+        found[name] = seen
+
+    was_training = model.training
+    model.eval()
+    try:
+        with listening(model, pattern, look):
+            model(ids_BT[:rows])
+    finally:
+        model.train(was_training)
+    return found

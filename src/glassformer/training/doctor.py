@@ -1,0 +1,132 @@
+"""The doctor: notices that a run is ill, names the cause, and says what to do.
+
+Two kinds of finding. A *divergence* (a NaN, or a loss that jumped and stays up) ends the run or rolls it back. A
+*warning* goes into events.jsonl and is told once: overfitting, a learning rate too high, units that died, tokens never
+seen, too little text.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+NORMS_KEPT = 5  # gradient norms before a divergence that the report shows
+MEMORY = 0.95  # of the smoothed loss
+SETTLING = 20  # steps before a jump can be told from the start
+JUMP = 1.0  # nats above the smoothed loss, at the least
+DEVIATIONS = 8.0  # and this many usual deviations
+PATIENCE = 3  # steps on end, or evaluations on end
+TOO_FAST = 0.1  # update as a part of the weight, in the median over matrices; healthy runs lie near 0.001 to 0.01
+SILENT = 0.2  # share of a layer's units that never answer
+TREATMENTS = ("stop", "skip", "lower")  # training.on_divergence
+MAX_TREATMENTS = 5
+
+
+class Doctor:
+    """Watches the losses of one run. Its state is part of a checkpoint, so that a resumed run finds the same."""
+
+    def __init__(self) -> None:
+        self.mean = 0.0  # smoothed loss
+        self.deviation = 0.0  # smoothed distance from it
+        self.steps = 0
+        self.high = 0  # steps on end far above it
+        self.norms: list[float] = []
+        self.evaluations: list[list[float]] = []  # [step, validation loss, smoothed training loss]
+        self.told: list[str] = []  # warnings given already
+        self.treatments = 0
+
+    def divergence(self, loss: float, norm: float) -> str | None:
+        """What is wrong with this step, before its update is done; None when all is well."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return f"loss {loss:.4g}, gradient norm {norm:.4g}"
+        distance = loss - self.mean if self.steps else 0.0
+        far = self.steps >= SETTLING and distance > max(JUMP, DEVIATIONS * self.deviation)
+        self.high = self.high + 1 if far else 0
+        if self.high >= PATIENCE:
+            return f"the loss rose from {self.mean:.3f} to {loss:.3f} and stayed up for {self.high} steps"
+        if not far:
+            self.mean = MEMORY * self.mean + (1 - MEMORY) * loss if self.steps else loss
+            self.deviation = MEMORY * self.deviation + (1 - MEMORY) * abs(distance)
+            self.steps += 1
+        self.norms = [*self.norms, norm][-NORMS_KEPT:]
+        return None
+
+    def warnings(
+        self, step: int, val_loss: float, parameters: dict[str, dict[str, float]], silent: dict[str, float]
+    ) -> list[str]:
+        """What an evaluation shows, each cause once a run.
+
+        Args:
+            parameters: what `StepDiagnostics.record` gave. silent: share of dead units by layer.
+        """
+        self.evaluations = [*self.evaluations, [step, val_loss, self.mean]][-64:]
+        found = [("overfitting", self._overfitting()), ("rate", self._too_fast(parameters)), ("dead", _dead(silent))]
+        new = [(kind, text) for kind, text in found if text is not None and kind not in self.told]
+        self.told += [kind for kind, _ in new]
+        return [text for _, text in new]
+
+    def _overfitting(self) -> str | None:
+        best = min(range(len(self.evaluations)), key=lambda i: self.evaluations[i][1])
+        since = self.evaluations[best:]
+        rising = len(since) > PATIENCE and all(b[1] > a[1] for a, b in zip(since[-4:], since[-3:], strict=False))
+        if not (rising and since[-1][2] < since[0][2]):
+            return None
+        (first, low, train), (_, high, now) = since[0], since[-1]
+        return (
+            f"overfitting since step {first:.0f}: validation rises ({low:.3f} to {high:.3f}) while training falls "
+            f"({train:.3f} to {now:.3f}); the weights of step {first:.0f} are kept in model/; "
+            "try training.dropout=0.2, fewer steps or a smaller model"
+        )
+
+    def _too_fast(self, parameters: dict[str, dict[str, float]]) -> str | None:
+        if len(self.evaluations) < 2 or not parameters:
+            return None
+        ratio = statistics.median(row["update"] for row in parameters.values())
+        if ratio < TOO_FAST or self.mean < self.evaluations[-2][2]:
+            return None
+        return (
+            f"learning rate too high: a step changes the weights by {ratio:.0%} of their size, and the training loss "
+            f"no longer falls ({self.evaluations[-2][2]:.3f} to {self.mean:.3f}); try half of training.learning_rate"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, JSON-able."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; treatments are counted over the whole run, also over a roll-back."""
+        treatments = max(self.treatments, state.get("treatments", 0))
+        vars(self).update(state)
+        self.treatments = treatments
+
+
+def _dead(silent: dict[str, float]) -> str | None:
+    worst = max(silent, key=lambda name: silent[name], default=None)
+    if worst is None or silent[worst] < SILENT:
+        return None
+    return (
+        f"dead units: {silent[worst]:.0%} of {worst} answer to no token of the validation batch; try a lower "
+        "training.learning_rate, more warm-up, or model.activation=gelu"
+    )
+
+
+def text_warnings(*, train_tokens: int, tokens_a_step: int, seen: int, vocab_size: int) -> list[str]:
+    """What the text alone shows before the first step.
+
+    Args:
+        seen: how many different tokens of the vocabulary occur in the training split.
+    """
+    found = []
+    if train_tokens < tokens_a_step:
+        found.append(
+            f"little text: a step reads {tokens_a_step:,} tokens and the training split holds {train_tokens:,}, so "
+            "every step sees all of it; try a smaller training.batch_size"
+        )
+    if seen < vocab_size:
+        share = (vocab_size - seen) / vocab_size
+        found.append(
+            f"vocabulary: {vocab_size - seen:,} of {vocab_size:,} tokens ({share:.0%}) never occur in the training "
+            "split, so nothing is learned about them" + ("; try a smaller tokenizer.vocab_size" if share > 0.3 else "")
+        )
+    return found

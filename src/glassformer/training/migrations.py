@@ -1,0 +1,66 @@
+"""Old run folders: what was written by an earlier version is brought up to date while it is read.
+
+A format is a number in `state.json` and in `recipe.toml` (there `format`; none is 1). Each migration is a function
+from one format to the next, so that any old one takes as many steps as it needs. The files themselves stay as they
+are; the next checkpoint is written in the newest format.
+
+1 -> 2   one generator state a process, and Python's and NumPy's beside PyTorch's; batches have an `order` ("random"
+         was the only one, called shuffle); the doctor's notes, skipped steps and the factor on the learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from glassformer.errors import RunError
+
+FORMAT = 2
+
+
+def _state_1_to_2(state: dict[str, Any]) -> dict[str, Any]:
+    batches = dict(state["batches"])
+    if "shuffle" in batches:
+        batches["order"] = "random" if batches.pop("shuffle") else "consecutive"
+    fresh = {"doctor": {}, "skipped": [], "rate": 1.0}
+    return {**state, "format": 2, "random": [state["random"]], "batches": batches, **fresh}
+
+
+def _recipe_1_to_2(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "format": 2, "data": {"order": "random", **data.get("data", {})}}
+
+
+STATE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _state_1_to_2}
+RECIPE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _recipe_1_to_2}
+
+
+def migrate_state(state: dict[str, Any], where: str) -> dict[str, Any]:
+    """The content of a state.json in today's format.
+
+    Raises:
+        RunError: a newer glassformer wrote it.
+    """
+    return _migrate(state, STATE, where)
+
+
+def migrate_recipe(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """The content of a run's recipe.toml in today's format.
+
+    Raises:
+        RunError: a newer glassformer wrote it.
+    """
+    return _migrate(data, RECIPE, where)
+
+
+def _migrate(
+    data: dict[str, Any], steps: dict[int, Callable[[dict[str, Any]], dict[str, Any]]], where: str
+) -> dict[str, Any]:
+    found = data.get("format", 1)
+    if not isinstance(found, int) or found > FORMAT:
+        raise RunError(
+            f"{where} was written by a newer glassformer (format {found}, this one reads up to {FORMAT}); "
+            "pip install -U glassformer"
+        )
+    for number in range(found, FORMAT):
+        data = steps[number](data)
+    return data

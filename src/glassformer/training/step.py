@@ -1,0 +1,136 @@
+"""One update: a batch goes through the model in pieces, on every process, and gives one gradient.
+
+    batch of the step ─┬─ rank 0 ─┬─ micro-batch 0 ─► sum of losses ─► backward ─┐
+                       │          └─ micro-batch 1 ─► sum of losses ─► backward ─┤ + ─┐
+                       └─ rank 1 ─── ...                                              ├─ + ─► / count ─► clip ─► update
+                                                                                      ┘
+The loss is a sum, and is divided once, by the count of targets in the whole step. So how a batch is cut (accumulation,
+ranks, masks of unequal length) changes nothing but rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.models import Decoder
+from glassformer.objectives import NextToken
+from glassformer.training.optimizers import Optimizer
+from glassformer.training.precision import autocast
+from glassformer.training.world import World
+
+Batch = tuple[Tensor, ...]
+
+
+class LossModule(nn.Module):
+    """A model and what is asked of it, as one module: what is compiled, and what is spread over processes."""
+
+    def __init__(self, model: Decoder, objective: NextToken):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, int | Tensor]:
+        """A batch -> (sum of losses, number of targets)."""
+        total, count, _ = self.objective.loss(self.model, batch)  # type: ignore[arg-type]
+        return total, count
+
+
+class Measured(NamedTuple):
+    """What a step's batch said before the update. loss: mean over all its targets, in nats. targets: how
+    many. norm: of the gradient of that mean. asked: whether any process was asked to stop."""
+
+    loss: float
+    targets: int
+    norm: float
+    asked: bool
+
+
+class Update:
+    """Gradients of a batch, then the optimizer's step.
+
+    Args:
+        loss: a `LossModule`, or its compiled form.
+        micro_batch_size: how many of this process's sequences go through at once (None: all).
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        optimizer: Optimizer,
+        *,
+        world: World | None = None,
+        micro_batch_size: int | None = None,
+        grad_clip: float = 1.0,
+        precision: str = "fp32",
+    ):
+        self.world = world or World()
+        self.parameters = [p for p in loss.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.sharded = any(is_sharded(p) for p in self.parameters)
+        self.loss = self._together(loss)
+        self.optimizer, self.micro_batch_size, self.grad_clip = optimizer, micro_batch_size, grad_clip
+        self.precision = precision
+
+    def measure(self, batch: Batch, *, asked: bool = False) -> Measured:
+        """Leave the gradient of the summed loss over the whole step in `.grad`; tell what it said."""
+        batch = tuple(part.to(self.device, non_blocking=True) for part in batch)
+        pieces = list(zip(*(part.split(self.micro_batch_size or len(part)) for part in batch), strict=True))
+        told = torch.zeros(3, dtype=torch.float64, device=self.device)  # sum of losses, targets, asked to stop
+        told[2] = float(asked)
+        for i, piece in enumerate(pieces):
+            with self._meeting(last=i == len(pieces) - 1):
+                with autocast(self.precision, self.device.type):
+                    total, count = self.loss(*piece)
+                # DDP and FSDP average over processes; we want the sum
+                (total * self.world.size if self.world.size > 1 else total).backward()
+            told[0] += total.detach()
+            told[1] += count
+        squares = torch.stack(torch._foreach_norm(self.gradients())).double().square().sum()
+        if self.sharded:
+            self.world.sum(squares)
+        self.world.sum(told)
+        total, count, stop, square = [*told.tolist(), float(squares)]
+        count = max(1, int(count))  # a step whose targets are all masked teaches nothing
+        return Measured(total / count, count, square**0.5 / count, stop > 0)
+
+    def apply(self, measured: Measured, factor: float) -> None:
+        """Divide, clip, update, at `factor` times the learning rate. The gradients stay until `clear`."""
+        clip = self.grad_clip
+        shrink = clip / measured.norm if 0 < clip < measured.norm else 1.0
+        torch._foreach_mul_(self.gradients(), shrink / measured.targets)
+        self.optimizer.step(factor)
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients that lie here: whole ones, or this process's shards."""
+        return [local(p.grad) for p in self.parameters if p.grad is not None]
+
+    def _together(self, loss: nn.Module) -> nn.Module:
+        if self.world.size == 1 or self.sharded:
+            return loss
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(loss, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def _meeting(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients meet once a step: with the last micro-batch."""
+        if last or self.world.size == 1 or self.sharded:
+            return contextlib.nullcontext()
+        return self.loss.no_sync()  # type: ignore[operator, return-value]
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds a part of it only."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies in this process: of a sharded one its shard, else the whole."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
