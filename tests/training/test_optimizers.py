@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed.fsdp
 
 from glassformer.errors import RunError, UsageError
 from glassformer.models import Decoder, ModelConfig
-from glassformer.training.optimizers import AdamW, Muon, build_optimizer, orthogonalise, orthogonalise_by_svd
+from glassformer.training import orthogonalise as home
+from glassformer.training.optimizers import AdamW, Muon, build_optimizer, plain_muon_update
+from glassformer.training.orthogonalise import orthogonalise, orthogonalise_by_svd
+
+SETTINGS = {"learning_rate": 1e-2, "matrix_learning_rate": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
 
 
 def small_model(family: str = "modern") -> Decoder:
@@ -54,6 +59,77 @@ def test_newton_schulz_comes_near_the_svd(shape):
         assert cosine > 0.95  # ... and the same directions
 
 
+@pytest.mark.parametrize("iterations", [0, 1, 3, 5])
+@pytest.mark.parametrize("shape", [(3, 7, 7), (2, 5, 23), (2, 23, 5)])
+def test_the_two_orders_of_the_products_are_one_function(monkeypatch, shape, iterations):
+    torch.manual_seed(2)
+    x, made = torch.randn(shape, dtype=torch.float64), {}
+    for limit in (0.0, 1e9):  # always and never by the squares
+        monkeypatch.setattr(home, "LONG", limit)
+        made[limit] = orthogonalise(x, iterations)
+    torch.testing.assert_close(*made.values(), rtol=1e-10, atol=1e-10)
+
+
+def test_squares_do_not_drown_small_singular_values(monkeypatch):
+    """In fp32, with singular values down to 1e-8: squared they are far below what 1 + x can hold."""
+    torch.manual_seed(3)
+    u, v = (torch.linalg.qr(torch.randn(n, 19, dtype=torch.float64))[0] for n in (19, 47))
+    x = ((u * torch.logspace(0, -8, 19)) @ v.T).unsqueeze(0)
+    monkeypatch.setattr(home, "LONG", 0.0)
+    torch.testing.assert_close(orthogonalise(x.float(), 3).double(), orthogonalise(x, 3), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_muon_is_its_readable_twin(weight_decay):
+    """Batched over matrices of one shape, in place, against one matrix after the other; four steps."""
+    torch.manual_seed(4)
+    shapes = {"a": (5, 11), "b": (11, 5), "c": (5, 11), "d": (7, 7)}
+    settings = {"learning_rate": 0.1, "momentum": 0.8, "weight_decay": weight_decay}
+    parameters = {n: torch.nn.Parameter(torch.randn(s, dtype=torch.float64)) for n, s in shapes.items()}
+    twins = {n: (p.detach().clone(), torch.zeros_like(p)) for n, p in parameters.items()}
+    muon = Muon(parameters, {}, **settings)
+    for _ in range(4):
+        for name, p in parameters.items():
+            p.grad = torch.randn_like(p)
+            twins[name] = plain_muon_update(twins[name][0], p.grad, twins[name][1], **settings)
+        muon.step()
+    for name, (p, mean) in twins.items():
+        torch.testing.assert_close(parameters[name].detach(), p, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(muon.mean[name], mean, rtol=1e-12, atol=1e-12)
+
+
+def test_muon_leaves_gradients_and_parameters_without_one_alone():
+    torch.manual_seed(5)
+    parameters = {n: torch.nn.Parameter(torch.randn(5, 11)) for n in "ab"}
+    gradient, before = torch.randn(5, 11), parameters["b"].detach().clone()
+    parameters["a"].grad = gradient.clone()
+    Muon(parameters, {}, learning_rate=0.1).step()
+    assert torch.equal(parameters["a"].grad, gradient) and torch.equal(parameters["b"], before)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_sharded_parameters_are_updated_like_whole_ones(kind):
+    """`fully_shard` on a group of one rank: parameters, gradients and state are DTensors."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        plain, sharded = small_model(), small_model()
+        for block in sharded.blocks:
+            torch.distributed.fsdp.fully_shard(block, mesh=mesh)
+        torch.distributed.fsdp.fully_shard(sharded, mesh=mesh)
+        optimizers = [build_optimizer(kind, model, **SETTINGS) for model in (plain, sharded)]
+        for step in range(3):
+            for model, optimizer in zip((plain, sharded), optimizers, strict=True):
+                model.zero_grad()
+                backward(model)
+                optimizer.step(factor=1 / (step + 1))
+        for (name, p), q in zip(plain.named_parameters(), sharded.parameters(), strict=True):
+            assert isinstance(q, torch.distributed.tensor.DTensor)
+            torch.testing.assert_close(q.full_tensor(), p, msg=name)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_muon_treats_joined_matrices_as_separate_ones():
     """Query, key and value lie in one parameter; the update must be what three parameters would get."""
     torch.manual_seed(3)
@@ -85,7 +161,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_state_goes_through_a_table_of_tensors(kind):
-    settings = {"learning_rate": 1e-2, "matrix_learning_rate": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
+    settings = SETTINGS
     model = small_model()
     optimizer = build_optimizer(kind, model, **settings)
     backward(model)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glassformer.errors import RunError, UsageError, did_you_mean
 from glassformer.layers import Attention, GatedFeedForward
+from glassformer.training.orthogonalise import orthogonalise
 
 Named = dict[str, nn.Parameter]
 
@@ -54,10 +56,10 @@ class AdamW:
                 continue
             torch._foreach_add_([self.count[n] for n in names], 1.0)
             torch._fused_adamw_(
-                [self.parameters[n] for n in names],
-                [_gradient(self.parameters[n]) for n in names],
-                [self.mean[n] for n in names],
-                [self.square[n] for n in names],
+                [_own(self.parameters[n]) for n in names],
+                [_own(_gradient(self.parameters[n])) for n in names],
+                [_own(self.mean[n]) for n in names],
+                [_own(self.square[n]) for n in names],
                 [],
                 [self.count[n] for n in names],
                 lr=self.learning_rate * factor,
@@ -81,10 +83,12 @@ class AdamW:
 class Muon:
     """Momentum, then orthogonalised: every update moves all directions of a matrix by the same length.
 
-    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. The orthogonalisation is a Newton-Schulz iteration,
-    run at once for all matrices of one shape. The query, key and value of each head (and gate and up) lie in one
-    parameter for speed but are matrices of their own, and are treated as such. `orthogonalise_by_svd` is the readable
-    twin.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. The orthogonalisation runs at once for all matrices
+    of one shape. The query, key and value of each head (and gate and up) lie in one parameter for speed but are
+    matrices of their own, and are treated as such. `plain_muon_update` is the readable twin.
+
+    A matrix is orthogonalised whole: of a sharded parameter (a `DTensor`) every rank gathers the momentum, computes,
+    and keeps its own shard of the update.
     """
 
     def __init__(
@@ -117,16 +121,16 @@ class Muon:
         means = [self.mean[name] for name in names]
         torch._foreach_lerp_(means, gradients, 1 - self.momentum)
         # Nesterov: look one step ahead along the momentum
-        ahead = dict(zip(names, torch._foreach_lerp(gradients, means, self.momentum), strict=True))
+        ahead = torch._foreach_lerp(gradients, means, self.momentum)
+        updates = {name: _whole(x) for name, x in zip(names, ahead, strict=True)}
+        for (n_out, n_in), places in self.groups.items():
+            matrices = [updates[name][a:b] for name, a, b in places if name in updates]
+            if matrices:
+                made = orthogonalise(torch.stack(matrices)).mul_(math.sqrt(max(1.0, n_out / n_in)))
+                torch._foreach_copy_(matrices, list(made.unbind()))
         if self.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
-        for (n_out, n_in), places in self.groups.items():
-            places = [place for place in places if place[0] in ahead]
-            if not places:
-                continue
-            update = orthogonalise(torch.stack([ahead[name][a:b] for name, a, b in places]))
-            scale = -lr * math.sqrt(max(1.0, n_out / n_in))
-            torch._foreach_add_([self.parameters[n][a:b] for n, a, b in places], list(update.unbind()), alpha=scale)
+        torch._foreach_add_(parameters, [_shared_as(self.parameters[n], updates[n]) for n in names], alpha=-lr)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state by name: `muon.mean.NAME`."""
@@ -134,39 +138,6 @@ class Muon:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         _copy_into(self.state_dict(), state)
-
-
-# Polar Express (Amsel et al. 2025, https://arxiv.org/abs/2505.16932, alg. 1): the best quintic for each iteration in
-# turn, for singular values from 0.001 on.
-POLAR_EXPRESS = (
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
-)
-
-
-def orthogonalise(x_NRC: Tensor, iterations: int = 3) -> Tensor:
-    """Push the singular values of N matrices (N, R, C) towards 1 by a Newton-Schulz iteration in quintics.
-
-    Three iterations leave the smallest ones short of 1, which training does not mind (docs/experiments.md); five bring
-    all of them there. On a GPU it runs in bf16, which is enough; on a CPU in the matrices' own precision.
-    """
-    x = x_NRC.bfloat16() if x_NRC.is_cuda else x_NRC
-    wide = x.shape[-2] <= x.shape[-1]
-    x = x if wide else x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
-    for a, b, c in POLAR_EXPRESS[:iterations]:
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return (x if wide else x.mT).to(x_NRC.dtype)
-
-
-def orthogonalise_by_svd(x_RC: Tensor) -> Tensor:
-    """What `orthogonalise` approximates: x = U S V^T with every singular value set to 1. (R, C) -> (R, C)."""
-    u, _, vt = torch.linalg.svd(x_RC, full_matrices=False)
-    return u @ vt
 
 
 class Together:
@@ -237,9 +208,39 @@ def _joined_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return rows
 
 
+def plain_muon_update(
+    p_RC: Tensor, grad_RC: Tensor, mean_RC: Tensor, *, learning_rate: float, momentum: float, weight_decay: float
+) -> tuple[Tensor, Tensor]:
+    """Muon's update of one matrix, written out: (parameter, momentum) afterwards; nothing is changed in place."""
+    R, C = p_RC.shape
+    mean_RC = momentum * mean_RC + (1 - momentum) * grad_RC
+    ahead_RC = momentum * mean_RC + (1 - momentum) * grad_RC
+    update_RC = math.sqrt(max(1.0, R / C)) * orthogonalise(ahead_RC.unsqueeze(0)).squeeze(0)
+    return (1 - learning_rate * weight_decay) * p_RC - learning_rate * update_RC, mean_RC
+
+
 def _gradient(p: nn.Parameter) -> Tensor:
     assert p.grad is not None
     return p.grad
+
+
+def _whole(x: Tensor) -> Tensor:
+    """A tensor itself, or all shards of a `DTensor` together (every rank must ask at the same time)."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def _shared_as(p: Any, whole: Tensor) -> Tensor:
+    """`whole`, sharded as `p` is, without communication: every rank holds all of it and keeps its own part."""
+    if not hasattr(p, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
+
+
+def _own(x: Tensor) -> Tensor:
+    """A tensor itself, or this rank's shard of a `DTensor`: enough for what works number by number."""
+    return x.to_local() if hasattr(x, "to_local") else x
 
 
 def _copy_into(own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
