@@ -6,7 +6,6 @@ Each rule gives its reason; the reasons are printed and kept in `recipe.toml`.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from glassformer.errors import DataError, DeviceError, UsageError, did_you_mean,
 from glassformer.models import SIZES, ModelConfig, dial
 from glassformer.recipes.schema import ModelSection, Recipe, TrainingSection
 from glassformer.training import available_memory
+from glassformer.training.utilisation import peak_flops
 
 MINUTES = 5.0  # what a run with no recipe may take
 UTILISATION = 0.4  # of the measured product speed; the rest goes into small operations
@@ -173,16 +173,8 @@ def fill_training(t: TrainingSection) -> None:
 
 
 def measure_gflops(device: str) -> float:
-    """Speed of a plain fp32 matrix product on this machine, in GFLOP/s; takes about a tenth of a second."""
-    import torch
-
-    a = torch.randn(512, 512, device=device)
-    times = []
-    for _ in range(9):
-        started = time.perf_counter()
-        (a @ a)[0, 0].item()
-        times.append(time.perf_counter() - started)
-    return 2 * 512**3 / sorted(times)[len(times) // 2] / 1e9
+    """Speed of a plain fp32 matrix product on this machine, in GFLOP/s."""
+    return peak_flops(device, "fp32") / 1e9
 
 
 def _amount(n: float) -> str:

@@ -64,7 +64,7 @@ class PlainLines(_Watcher):
             print(
                 f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  "
                 f"smoothed {self.smoothed:.4f}{validation}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
-                f"{record['tokens_per_second']:,} tokens/s  {clock(self.seconds_left)} left",
+                f"{record['tokens_per_second']:,} tokens/s  {utilisation(record, '  ')}{clock(self.seconds_left)} left",
                 file=self.stream,
                 flush=True,
             )
@@ -130,8 +130,8 @@ class LivePanel(_Watcher):
         numbers.add_row(*(Text(label, style="dim") for label in shown))
         numbers.add_row(*(Text(value, style="bold") for value in shown.values()))
         more = Text(
-            f"learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}   "
-            f"{r['tokens_per_second']:,} tokens/s   {clock(self.seconds_left)} left",
+            f"learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}\n"
+            f"{r['tokens_per_second']:,} tokens/s   {utilisation(r, '   ')}{clock(self.seconds_left)} left",
             style="dim",
         )
         bar = Padding(ProgressBar(total=steps, completed=r["step"], width=width - 4), 0)  # by itself it ends no line
@@ -168,6 +168,11 @@ def chart(values: list[float], width: int, height: int, *, top: float) -> list[s
         label = f"{low + span * (row / max(1, height - 1)):5.2f} ┤"
         lines.append((label + cells).rstrip())
     return lines
+
+
+def utilisation(record: dict[str, Any], after: str = "") -> str:
+    """Which part of what the machine can multiply goes into the model (`training.utilisation`); nothing if unknown."""
+    return f"utilisation {100 * record['mfu']:.0f} %{after}" if "mfu" in record else ""
 
 
 def clock(seconds: float) -> str:
