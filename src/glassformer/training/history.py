@@ -1,0 +1,192 @@
+"""What a run folder tells about its run, read forgivingly: finished or not, with lines that a crash left half-written.
+
+Reports and lists of runs are made from this alone, so they can be made of any run, at any time, on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glassformer.training.run_folder import RunFolder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CURVES = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu")  # of metrics.jsonl, at every step
+STILL_WRITING = 60.0  # seconds since the last line of metrics.jsonl, within which a run without a summary is running
+
+
+class History:
+    """One run, read from its files. Whatever is missing is empty or None; nothing raises.
+
+    Args:
+        every_step: False reads of metrics.jsonl only the evaluations and the last line, for a list of many long runs.
+
+    Attributes:
+        recipe, plan, summary: the files' contents, {} without one.
+        curves: `step` and the `CURVES` of metrics.jsonl, float64 of (N,) each, NaN where a step has none; each step
+            once, in order (the last one written holds). 600,000 steps take 30 MB.
+        evaluations: the records with a validation loss. last_step: the last record of metrics.jsonl, {} without one.
+        samples, diagnostics, events: the records of those files.
+        damaged: how many lines (or whole files) could not be read, by file name.
+    """
+
+    def __init__(self, run: RunFolder, *, every_step: bool = True):
+        self.run = run
+        self.damaged: dict[str, int] = {}
+        self.recipe = self._table(run.recipe)
+        self.plan = self._table(run.plan)
+        self.summary = self._table(run.summary)
+        self.curves, self.evaluations, self.last_step = self._metrics(every_step)
+        self.samples = [r for r in _each_step_once(self._records(run.samples)) if isinstance(r.get("text"), str)]
+        self.diagnostics = _each_step_once(self._records(run.diagnostics))
+        self.events = list(self._records(run.events))
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.run.path.resolve().name
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """`val_loss`, `interval`, `val_bits_per_byte` and `step` of the best weights: the summary's, else those of the
+        best evaluation so far; None what is not known."""
+        told, step, interval = self.summary, self.summary.get("best_step"), self.summary.get("interval")
+        if number(told.get("val_loss")) is None:
+            told = min(self.evaluations, key=lambda record: record["val_loss"], default={})
+            step, interval = told.get("step"), told.get("val_interval")
+        figures = {key: number(told.get(key)) for key in ("val_loss", "val_bits_per_byte")}
+        return {**figures, "interval": number(interval), "step": step}
+
+    @property
+    def steps_done(self) -> int:
+        """Updates of the weights so far."""
+        return self.summary.get("steps") or self.last_step.get("step", 0)
+
+    @property
+    def steps_asked(self) -> int | None:
+        """Updates that the recipe asks for."""
+        return self.setting("training", "steps")
+
+    def last(self, key: str) -> Any:
+        """A figure at the end: the summary's, else the last step's (`tokens`, `seconds`)."""
+        return self.summary.get(key) or self.last_step.get(key)
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters: the summary's, else the plan's."""
+        planned = self.plan.get("parameters")
+        return self.summary.get("parameters") or (planned if isinstance(planned, int) else None)
+
+    @property
+    def blind_guess(self) -> float | None:
+        """ln V: the loss of a model that finds all tokens equally likely."""
+        V = number(self.setting("derived", "model", "vocab_size"))
+        return math.log(V) if V and V > 0 else None
+
+    @property
+    def bigram_loss(self) -> float | None:
+        """The loss of counted pairs on the same validation split (`evaluation.bigram_loss`), when it was measured."""
+        return number(self.setting("derived", "bigram_loss"))
+
+    @property
+    def state(self) -> str:
+        """`finished`, `diverged`, `running` (a line was written within the last minute) or `stopped`."""
+        if self.summary:
+            return "finished"
+        last = self.events[-1] if self.events else {}
+        loss = self.last_step.get("loss")
+        if last.get("kind") == "diverged" or (isinstance(loss, float) and not math.isfinite(loss)):
+            return "diverged"
+        return "running" if self.run.metrics.is_file() and _age(self.run.metrics) < STILL_WRITING else "stopped"
+
+    def setting(self, *keys: str) -> Any:
+        """`setting("training", "steps")`: a value of recipe.toml, None when it is not there."""
+        value: Any = self.recipe
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def _metrics(self, every_step: bool) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], dict[str, Any]]:
+        columns = {key: array("d") for key in ("step", *CURVES)}
+        evaluations: list[dict[str, Any]] = []
+        last: dict[str, Any] = {}
+        for record in self._records(self.run.metrics, None if every_step else b'"val_loss"'):
+            if not isinstance(record.get("step"), int):
+                continue
+            for key, column in columns.items():
+                value = number(record.get(key))
+                column.append(math.nan if value is None else value)
+            if number(record.get("val_loss")) is not None:
+                evaluations.append(record)
+            last = record if record["step"] >= last.get("step", 0) else last
+        step = np.array(columns["step"])
+        order = np.lexsort((np.arange(len(step)), step))  # by step, then as written
+        kept = order[np.flatnonzero(np.diff(step[order], append=np.inf))]
+        return {key: np.array(column)[kept] for key, column in columns.items()}, _each_step_once(evaluations), last
+
+    def _table(self, file: Path) -> dict[str, Any]:
+        if not file.is_file():
+            return {}
+        try:
+            text = file.read_text(encoding="utf-8")
+            table = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+        except (OSError, ValueError):
+            table = None
+        if isinstance(table, dict):
+            return table
+        self.damaged[file.name] = 1
+        return {}
+
+    def _records(self, file: Path, containing: bytes | None = None) -> Iterator[dict[str, Any]]:
+        """Line by line. Bytes are cut at newlines alone: a text may hold other separators that Python would cut at."""
+        if not file.is_file():
+            return
+        with open(file, "rb") as lines:
+            last = b""
+            for line in lines:
+                last = line
+                if containing is None or containing in line:
+                    yield from self._record(file, line)
+            if containing is not None and last and containing not in last:
+                yield from self._record(file, last)
+
+    def _record(self, file: Path, line: bytes) -> Iterator[dict[str, Any]]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            yield record
+        elif line.strip():
+            self.damaged[file.name] = self.damaged.get(file.name, 0) + 1
+
+
+def number(value: Any) -> float | None:
+    """The value if it is a finite number, else None: a file may hold anything.
+
+    >>> number(2), number(float("nan")), number("2"), number(True)
+    (2, None, None, None)
+    """
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if real and math.isfinite(value) else None
+
+
+def _each_step_once(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_step = {record["step"]: record for record in records if isinstance(record.get("step"), int)}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _age(file: Path) -> float:
+    return time.time() - file.stat().st_mtime

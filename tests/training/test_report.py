@@ -1,0 +1,411 @@
+"""report.html: the numbers are the files', nothing in a run can break or leave the page, and a browser shows it."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glassformer.training import RunFolder
+from glassformer.training.charts import Series, line_chart, smooth, thin
+from glassformer.training.heat_maps import heat_map
+from glassformer.training.history import History
+from glassformer.training.report import ReportWriter, write_report
+
+CHROMIUM = Path("/usr/bin/chromium")
+HOSTILE = '</pre></script><script>alert("x")</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} \u2028 \x85 ü'
+RECIPE = """
+name = "a <b>bold</b> recipe"
+[training]
+steps = 300
+[asked]
+overrides = ["training.steps=300", "<i>"]
+[derived]
+bigram_loss = 2.482
+[derived.model]
+vocab_size = 65
+[machine]
+device = "cpu"
+compile = false
+"""
+SUMMARY = {
+    "val_loss": 1.83959,
+    "interval": 0.01239,
+    "n": 111539,
+    "val_bits_per_byte": 2.65397,
+    "perplexity": 6.29416,
+    "best_step": 250,
+    "steps": 300,
+    "tokens": 307200,
+    "seconds": 3723.4,
+    "parameters": 221984,
+    "peak_memory_bytes": 3 * 2**30,
+}
+
+
+def step(n: int, **more) -> dict:
+    record = {"step": n, "tokens": 1024 * n, "seconds": n / 10, "loss": 1 + 3 / n, "lr": 0.01, "grad_norm": 0.5}
+    return {**record, "tokens_per_second": 10_000 + n, "mfu": 0.25, **more}
+
+
+def lines(records) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """A whole run, written by hand, with a text in each place that would be a program if it were not escaped."""
+    run = RunFolder(tmp_path / "runs" / "mine")
+    run.path.mkdir(parents=True)
+    run.recipe.write_text(RECIPE)
+    evaluated = {n: {"val_loss": 1.8 + 30 / n, "val_bits_per_byte": 2.6, "val_interval": 0.02} for n in (100, 200, 300)}
+    run.metrics.write_text(lines(step(n, **evaluated.get(n, {})) for n in range(1, 301)))
+    run.samples.write_text(lines([{"step": 100, "text": HOSTILE}, {"step": 300, "text": "ROMEO: so\nbe it"}]))
+    parameters = {f"blocks.{i}.{HOSTILE if i == 1 else 'attention.qkv.weight'}": i + 1 for i in range(2)}
+    run.diagnostics.write_text(
+        lines(
+            {
+                "step": n,
+                "parameters": {k: {"weight": 1, "gradient": v / n, "update": v / 1e3} for k, v in parameters.items()},
+                "activations": {"blocks.0.feedforward.hidden": {"rms": 0.7, "zero": 0.125}},
+            }
+            for n in (100, 200, 300)
+        )
+    )
+    run.events.write_text(lines([{"step": 150, "seconds": 15.0, "kind": "warning", "text": HOSTILE}]))
+    plan = {"parameters": 221984, "memory_bytes": {"weights": 2**20, "peak": 2 * 2**30}, "seconds": 3600.0}
+    run.plan.write_text(json.dumps({**plan, "val_loss": 1.8, "val_loss_interval": 0.1, "basis": "a <b>probe</b>"}))
+    run.summary.write_text(json.dumps(SUMMARY))
+    return run
+
+
+class Page(HTMLParser):
+    """Elements by name, and the text of those that tests ask for."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = [""]
+        self.samples: list[str] = []
+        self.scripts: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "pre":
+            self.samples.append("")
+        if tag == "script":
+            self.scripts.append("")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        last = self.tags[-1]
+        if last == "pre":
+            self.samples[-1] += data
+        elif last == "script":
+            self.scripts[-1] += data
+        elif last in ("td", "th"):
+            self.rows[-1][-1] += data
+
+    def handle_endtag(self, tag):
+        self.tags.append("/" + tag)
+
+
+def report(run: RunFolder) -> str:
+    path = write_report(run)
+    assert path == run.report
+    return path.read_text(encoding="utf-8")
+
+
+def headline(page: str) -> dict[str, str]:
+    found = re.findall(r'<dd data-key="(\w+)">(.*?)</dd>', page)
+    return {key: html.unescape(re.sub(r"<[^>]+>", "", value)) for key, value in found}
+
+
+def test_the_headline_is_the_summary(run):
+    assert headline(report(run)) == {
+        "val_loss": "1.8396 ± 0.0124",
+        "val_bits_per_byte": "2.6540",
+        "perplexity": "6.294",
+        "best_step": "250",
+        "parameters": "221,984",
+        "steps": "300",
+        "tokens": "307,200",
+        "seconds": "1 h 2 min",
+    }
+
+
+def test_an_unfinished_run_tells_its_best_evaluation(run):
+    run.summary.unlink()
+    run.plan.unlink()
+    page = report(run)
+    told = headline(page)
+    assert (told["val_loss"], told["best_step"], told["steps"]) == ("1.9000 ± 0.0200", "300", "300")
+    assert (told["tokens"], told["seconds"], told["parameters"]) == ("307,200", "30.0 s", "–")
+    assert "Plan against actual" not in page and "after step 300 of 300" in page
+
+
+def test_plan_against_actual(run):
+    rows = {row[0]: row[1:] for row in Page(report(run)).rows if len(row) == 4}
+    assert rows["parameters"] == ["221,984", "221,984", "1.00"]
+    assert rows["peak memory"] == ["2.00 GiB", "3.00 GiB", "1.50"]
+    assert rows["time"] == ["1 h 0 min", "1 h 2 min", "1.03"]
+    assert rows["validation loss"] == ["1.8000 ± 0.1000", "1.8396", "1.02"]
+    assert rows["memory: weights"] == ["1.0 MiB", "", ""]
+
+
+def test_curves_and_lines_that_are_asked_for(run):
+    page = report(run)
+    for id in ("loss", "loss-log", "lr", "gradient", "speed", "utilisation", "updates", "gradients", "activations"):
+        assert page.count(f'id="figure-{id}"') == 1
+    assert page.count(f"blind guess, ln V = {math.log(65):.4f}") == 2 == page.count("bigram model = 2.4820")
+    assert page.count('class="mark"') >= 6  # the warning at step 150, in each picture over steps
+
+
+def test_nothing_in_a_run_can_become_a_program(run):
+    text = report(run)
+    page = Page(text)
+    figures = text.count("<figure")
+    assert figures == 10 and page.tags.count("script") == figures + 1  # their data, and ours
+    assert not {"img", "b/", "i", "iframe", "link", "object"} & set(page.tags)
+    assert page.samples == [HOSTILE, "ROMEO: so\nbe it"]
+    assert all(isinstance(json.loads(script), dict) for script in page.scripts[:-1])
+    assert ["150", "warning", HOSTILE] in page.rows
+    assert "onerror" not in re.sub(r"&lt;.*?&gt;|\\u003c.*?\\u003e", "", text)
+
+
+def test_the_page_needs_nothing_but_itself(run):
+    text = report(run)
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?:|\bsrc=|@import|//[a-z]", re.sub(r"(?s)<pre.*?</pre>|&#39;|src=x", "", text))
+    assert set(re.findall(r"url\((.*?)\)", text)) == {"#dot"}
+
+
+def test_damaged_lines_are_left_out_and_counted(run):
+    good = run.metrics.read_text().splitlines()
+    half = good[-1][:20]
+    run.metrics.write_bytes("\n".join([*good[:9], "{oops", "[1]", "\0\xff", *good[9:], half]).encode("latin-1"))
+    run.diagnostics.write_text('{"step": 1, "parameters": {"a": 3, "b": {"update": "x"}}, "activations": []}\n')
+    run.summary.write_text("{")
+    run.plan.write_text('{"val_loss": "soon", "memory_bytes": 3}')
+    h = History(run)
+    assert h.curves["step"].tolist() == list(range(1, 301))
+    assert h.damaged == {"metrics.jsonl": 4, "summary.json": 1}
+    assert "4 lines of metrics.jsonl could not be read" in report(run)
+
+
+@pytest.mark.parametrize("missing", ["recipe", "metrics", "samples", "diagnostics", "events", "plan", "summary"])
+def test_any_file_may_be_missing_or_empty(run, missing):
+    getattr(run, missing).write_text("")
+    assert "<h1>mine</h1>" in report(run)
+    getattr(run, missing).unlink()
+    assert "<h1>mine</h1>" in report(run)
+
+
+def test_a_run_of_nothing_but_a_recipe_has_a_page(run):
+    for file in run.path.iterdir():
+        if file.name != "recipe.toml":
+            file.unlink()
+    told = headline(report(run))
+    assert told["val_loss"] == "–" and told["steps"] == "0"
+
+
+def test_each_step_once_and_in_order_the_last_one_written_holds(run):
+    run.metrics.write_text(lines([step(1), step(2), step(3, loss=9), step(2, loss=5, val_loss=2.0), step(3, loss=7)]))
+    h = History(run)
+    assert h.curves["step"].tolist() == [1, 2, 3] and h.curves["loss"].tolist() == [4, 5, 7]
+    assert [record["step"] for record in h.evaluations] == [2] and h.last_step["step"] == 3
+
+
+def test_a_brief_look_reads_the_evaluations_and_the_last_line(run):
+    h = History(run, every_step=False)
+    assert h.curves["step"].tolist() == [100, 200, 300]
+    assert [r["step"] for r in h.evaluations] == [100, 200, 300]
+    run.metrics.write_text(run.metrics.read_text() + lines([step(301)]))
+    assert History(run, every_step=False).last_step["step"] == 301
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ("summary", "finished"),
+        ("fresh", "running"),
+        ("old", "stopped"),
+        ("event", "diverged"),
+        ("nan", "diverged"),
+    ],
+)
+def test_states(run, change, state):
+    import os
+
+    if change != "summary":
+        run.summary.unlink()
+    if change == "event":
+        run.events.write_text(lines([{"step": 300, "kind": "diverged", "text": "loss nan"}]))
+    if change == "nan":
+        run.metrics.write_text(lines([step(1), step(2, loss=math.nan)]))
+    if change == "old":
+        os.utime(run.metrics, (1e9, 1e9))
+    assert History(run).state == state
+
+
+def test_a_spike_of_one_step_never_vanishes():
+    """Of 600,000 steps one: every column of pixels keeps its lowest, highest, first and last point."""
+    random = np.random.default_rng(0)
+    x, y = np.arange(1.0, 600_001), random.normal(size=600_000)
+    y[123_456] = 50.0
+    keep = thin(x, y, 500, 1, 600_000)
+    assert 123_456 in keep and len(keep) <= 4 * 500 and keep[0] == 0 and keep[-1] == 599_999
+    columns = np.minimum(((x - 1) / 599_999 * 500).astype(int), 499)
+    for column in range(500):
+        whole, kept = y[columns == column], y[keep[columns[keep] == column]]
+        assert (whole.min(), whole.max()) == (kept.min(), kept.max())
+        assert (whole[0], whole[-1]) == (kept[0], kept[-1])
+
+
+def test_a_value_above_the_picture_is_marked_and_told():
+    y = np.ones(1000)
+    y[[36, 40]] = 812.5, 700.0
+    chart = line_chart("loss", "Loss", [Series("training", np.arange(1, 1001), y, "raw")], ceiling=5.0)
+    assert chart is not None and len(chart.above) == 2
+    assert chart.note == "▲ 2 values lie above the picture; the highest is 812.5, at step 37."
+    heights = [float(point.split(",")[1]) for point in chart.series[0].points.split()]
+    assert min(heights) == 12.0  # at the upper edge, not beyond
+    assert 812.5 in chart.hover["series"][0]["values"]
+
+
+def test_a_curve_lies_where_its_values_are():
+    """Three points by hand: steps 1, 2, 3 from the left margin 64 to 746; 0 at the foot (166), 2 at the head (12)."""
+    chart = line_chart("a", "a", [Series("s", [1, 2, 3], [0, 2, 1], "raw")], y_from_zero=True, height=200)
+    assert chart is not None
+    (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, p.split(","))) for p in chart.series[0].points.split())
+    assert (x0, x1, x2) == (64, 405, 746) and y0 == 166 and y2 == pytest.approx((y0 + y1) / 2, abs=0.1)
+    ticks = {label: place for place, label in chart.y_ticks}
+    assert ticks["0"] == 166 and ticks["2"] == y1
+
+
+def test_on_a_logarithmic_scale_equal_factors_are_equal_ways():
+    chart = line_chart("a", "a", [Series("s", [1, 10, 100], [1, 10, 100], "raw")], x_log=True, y_log=True)
+    assert chart is not None
+    (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, p.split(","))) for p in chart.series[0].points.split())
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and y1 - y0 == pytest.approx(y2 - y1, abs=0.11)
+    assert [label for _, label in chart.x_ticks] == ["1", "10", "100"]
+
+
+def test_smoothing_has_no_lag_and_steps_over_what_is_no_number():
+    slope = np.arange(200.0)
+    assert smooth(slope, 10)[100] == pytest.approx(100)
+    slope[[0, 90]] = math.nan
+    assert abs(smooth(slope, 10)[100] - 100) < 0.5 and np.isfinite(smooth(slope, 10)).all()
+    assert np.var(smooth(np.random.default_rng(0).normal(size=5000), 40)) < 2 / 40
+
+
+def test_a_heat_map_shows_the_highest_of_what_it_joins():
+    steps = list(range(1, 601))
+    values = np.full(600, 1e-3)
+    values[300] = 0.5
+    chart = heat_map("u", "Updates", steps, {"a": values, "b": np.full(600, math.nan), "c": np.full(600, 1e-5)})
+    assert chart is not None
+    cells = chart.hover["cells"]
+    assert len(cells[0]) == 60 and max(cells[0]) == 0.5 and set(cells[1]) == {None} and set(cells[2]) == {1e-5}
+    assert chart.hover["steps"][cells[0].index(0.5)] == 310
+    assert [value for _, value in chart.legend][::6] == ["1.0e-05", "5.0e-01"]
+    assert len({colour for colour, _ in chart.cells}) == 3
+    assert heat_map("u", "Updates", [1], {"a": np.array([0.0])}) is None
+
+
+def test_a_deep_model_has_a_row_for_each_layer_and_not_for_each_matrix(run):
+    names = [f"blocks.{i}.{part}.weight" for i in range(40) for part in ("attention.qkv", "feedforward.down")]
+    record = {"step": 1, "parameters": {name: {"update": 1e-3 * (1 + i)} for i, name in enumerate(names)}}
+    run.diagnostics.write_text(lines([record]))
+    page = report(run)
+    assert ">blocks.39</text>" in page and "blocks.39.attention" not in page
+    assert '"cells":[[0.002],[0.004]' in page.replace(" ", "")  # the larger of a layer's two
+
+
+def test_a_long_run_stays_small_and_complete(run):
+    n = 60_000
+    random = np.random.default_rng(0)
+    loss, speed = 2 + random.random(n), random.random(n)
+    records = (step(i + 1, loss=loss[i], grad_norm=loss[i], tokens_per_second=1e4 * speed[i]) for i in range(n))
+    more = (r | {"val_loss": r["loss"], "val_interval": 0.1} if r["step"] % 100 == 0 else r for r in records)
+    run.metrics.write_text(lines(more))
+    run.samples.write_text(lines({"step": i, "text": f"sample {i} " + "x" * 5000} for i in range(1, 1001)))
+    page = report(run)
+    assert len(page.encode()) < 1_000_000
+    samples = Page(page).samples
+    assert len(samples) == 16 and samples[0].startswith("sample 1 ") and samples[-1].startswith("sample 1000 ")
+    assert all("more characters in samples.jsonl" in sample for sample in samples)
+    data = json.loads(Page(page).scripts[0])["series"][0]
+    assert (min(data["values"]), max(data["values"])) == pytest.approx((loss.min(), loss.max()), rel=1e-4)
+
+
+def test_the_writer_writes_at_evaluations_and_takes_a_hundredth_of_the_time(run, monkeypatch):
+    from glassformer.training import report as module
+
+    now = [1000.0]
+    written = []
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+
+    def slow(run):
+        written.append(now[0])
+        now[0] += 2.0
+
+    monkeypatch.setattr(module, "write_report", slow)
+    writer = ReportWriter()
+    writer.run = run
+    for second in range(1000, 2000):
+        now[0] = max(now[0], float(second))
+        writer.on_step(step(1, val_loss=2.0) if second % 10 == 0 else step(1))
+    assert len(written) == 5 and all(b - a >= 200 for a, b in pairwise(written))
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
+def test_a_browser_shows_it_and_reads_out_what_the_files_say(run, tmp_path):
+    """The page as it is, and a pointer put on the middle of two pictures by a script of the test's own."""
+    probe = """<script>
+    const at = (id, x, y) => {
+      const svg = document.querySelector(`#figure-${id} svg`), box = svg.getBoundingClientRect();
+      const place = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
+      svg.dispatchEvent(new PointerEvent("pointermove", place));
+    };
+    const shown = id => getComputedStyle(document.getElementById("figure-" + id)).display;
+    const first = [shown("loss"), shown("loss-log")];
+    at("lr", 405 / 760, 0.5); at("loss", 1, 0.5); at("updates", 1, 20 / (12 + 2 * 17 + 34));
+    document.getElementById("x-log").click();
+    document.title = JSON.stringify([first, [shown("loss"), shown("loss-log")], document.body.scrollWidth]);
+    </script>"""
+    page = tmp_path / "page.html"
+    page.write_text(report(run).replace("</body>", probe + "</body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
+    done = subprocess.run(
+        [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900", f"file://{page}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    dom = done.stdout
+    shown, switched, width = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom)[1]))
+    assert shown == ["block", "none"] and switched == ["none", "block"]
+    assert width <= 500  # nothing makes a narrow page scroll sideways
+    outputs = dict(re.findall(r'id="figure-([\w-]+)".*?<output[^>]*>(.*?)</output>', dom, re.DOTALL))
+    assert re.fullmatch(r"step 15[01]: Learning rate 0.01", outputs["lr"])
+    smoothed = f"training, smoothed over 10 steps {smooth(1 + 3 / np.arange(1, 301), 10)[-1]:.5g}"
+    assert outputs["loss"] == f"step 300: training 1.01 · {smoothed} · validation 1.9"
+    assert outputs["updates"] == "step 300: blocks.0.attention.qkv 0.001"
+    samples = re.findall(r'<pre class="sample">(.*?)</pre>', dom, re.DOTALL)
+    assert html.unescape(samples[0]).strip("\n") == HOSTILE
+    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
