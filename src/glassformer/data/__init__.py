@@ -5,6 +5,7 @@
     prepare                   text -> token store
     token_store, token_writer the store on disk
     batches                   token store -> (inputs, targets)
+    prefetch                  the same, made ahead for a GPU
 
 The names below are imported when first used: preparing and listing need no torch.
 """
@@ -18,6 +19,7 @@ _HOMES = {
     "CORPORA": "corpora",
     "Corpus": "corpora",
     "Piece": "readers",
+    "Prefetched": "prefetch",
     "SourceInfo": "prepare",
     "TextSource": "readers",
     "TokenBatches": "batches",
@@ -28,6 +30,7 @@ _HOMES = {
     "tokenizer_for": "vocabulary",
     "fixed_batches": "batches",
     "open_source": "readers",
+    "prefetched": "prefetch",
     "read_documents": "readers",
     "windows": "batches",
 }
