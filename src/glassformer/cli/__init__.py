@@ -53,7 +53,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use); one line and no traceback for whatever a
     user, a disk or a full memory can do."""
-    from glassformer.errors import GlassformerError
+    from glassformer.errors import GlassformerError, LostProcessError
 
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
@@ -62,6 +62,8 @@ def main() -> None:
         if app(standalone_mode=False, prog_name="glassformer") == CTRL_C:
             _fail("stopped")
         sys.stdout.flush()  # a reader that went away is noticed here, not while Python shuts down
+    except LostProcessError as error:
+        _fail(f"error: {error}" if _rank() == 0 else None)
     except GlassformerError as error:
         _fail(f"{error.prefix}{error}", error.exit_code)
     except CommandLineError as error:
@@ -84,9 +86,20 @@ def main() -> None:
         _fail("error: the memory is full; try a smaller training.micro_batch_size, model.block_size or model.n_layer")
 
 
-def _fail(line: str, code: int = 1) -> NoReturn:
-    typer.echo(line, err=True)
+def _fail(line: str | None, code: int = 1) -> NoReturn:
+    """End this process with one line, or without a word where another process has told it."""
+    if line is not None:
+        typer.echo(f"rank {_rank()}: {line}" if _rank() else line, err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        os._exit(code)  # no farewell to the other processes: they may be gone, and it would wait for them
     sys.exit(code)
+
+
+def _rank() -> int:
+    """Which of several processes this is, when `torchrun` started it."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 def _what_is_wrong(error: Any) -> str:

@@ -137,7 +137,9 @@ def _watch(quiet: bool) -> dict[str, Any]:
     return {"listeners": [display_for()], **tell}
 
 
-def _tell_result(run: Run, as_json: bool) -> None:
+def _tell_result(run: Run | None, as_json: bool) -> None:
+    if run is None:  # one of several processes, and not the one that tells
+        return
     if as_json:
         import json
 

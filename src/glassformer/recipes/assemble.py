@@ -75,12 +75,15 @@ def train(
     device: str | None = None,
     listeners: Sequence[Listener] = (),
     tell: Callable[[str], None] = lambda line: None,
-) -> Run:
+) -> Run | None:
     """Train by a recipe (built in, or a path; None: sizes follow from the text and the machine).
 
     Args:
         overrides: `section.key=value`, laid over the recipe. data, seed, device: short for three of them.
         out: the run folder; default `runs/<recipe>-<n>`. tell: is given one line for each thing worth knowing.
+
+    Returns:
+        What it came to; under `torchrun` in the main process alone, None in the others.
 
     Raises:
         UsageError: the recipe or an override is wrong. DataError: the text is. RunError: `out` holds a run.
@@ -89,13 +92,14 @@ def train(
     world = World.join()
     with world.losses():
         run = _train(recipe, list(overrides), data, out, seed, device, listeners, tell, world)
+        world.wait_for_all()
     world.leave()
     return run
 
 
 def resume(
     path: str | os.PathLike[str], *, listeners: Sequence[Listener] = (), tell: Callable[[str], None] = lambda line: None
-) -> Run:
+) -> Run | None:
     """Go on with a run from its newest whole checkpoint (before the first one: from the start), exactly as if it had
     never stopped.
 
@@ -108,6 +112,7 @@ def resume(
     world = World.join()
     with world.losses():
         run = _resume(path, listeners, tell, world)
+        world.wait_for_all()
     world.leave()
     return run
 
@@ -122,7 +127,7 @@ def _train(
     listeners: Sequence[Listener],
     tell: Callable[[str], None],
     world: World,
-) -> Run:
+) -> Run | None:
     asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
     with world.one_first():  # the first process of a machine finds every mistake, and prepares the text for the others
         r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"seed": seed, "device": device}})
@@ -172,7 +177,7 @@ def _train(
 
 def _resume(
     path: str | os.PathLike[str], listeners: Sequence[Listener], tell: Callable[[str], None], world: World
-) -> Run:
+) -> Run | None:
     with world.one_first():
         run = RunFolder.open(path)
         r, rest = read_recipe_text(run)
@@ -262,7 +267,8 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEs
     return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
 
 
-def _go(trainer: Trainer, store: TokenStore) -> Run:
+def _go(trainer: Trainer, store: TokenStore) -> Run | None:
+    """Train, then measure. The main process has the result, others None."""
     try:
         trainer.train()
     except RuntimeError as error:
@@ -272,7 +278,8 @@ def _go(trainer: Trainer, store: TokenStore) -> Run:
         raise RunError(f"the model cannot be compiled here ({reason}); try training.compile=off") from error
     best, run, world = trainer.best, trainer.run, trainer.world
     assert best is not None  # the last step always evaluates
-    world.wait_for_all()  # the main process has written the best model
+    if not world.is_main:
+        return None
     if trainer.settings.whole_split:
         estimate = LossEstimate(**best["estimate"])
     else:
@@ -290,6 +297,5 @@ def _go(trainer: Trainer, store: TokenStore) -> Run:
         trainer.model.parameter_count(),
         peak_memory(str(trainer.update.device)),
     )
-    if world.is_main:
-        write_json(run.summary, result.to_dict())
+    write_json(run.summary, result.to_dict())
     return result

@@ -1,0 +1,94 @@
+"""What `test_ranks.py` runs in several processes: the same steps as one process, in shares.
+
+    torchrun --nproc-per-node N rank_worker.py OUT
+
+Writes, from the main process, OUT/<case>.safetensors with all parameters after the steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from toys import toy_model
+
+from glassformer.objectives import NextToken
+from glassformer.training import LossModule, Update, World, build_optimizer
+from glassformer.training.sharding import shard
+from glassformer.training.step import is_sharded
+
+STEPS, SEQUENCES, LENGTH = 20, 32, 11
+# name -> (optimizer, number format, micro-batch in one process, sharded over several)
+CASES = {
+    "adamw": ("adamw", torch.float64, None, False),
+    "muon": ("muon", torch.float64, None, False),
+    "sgd": ("sgd", torch.float32, None, False),
+    "adamw-sharded": ("adamw", torch.float64, None, True),
+    "muon-sharded": ("muon", torch.float64, None, True),
+    "sgd-sharded": ("sgd", torch.float32, None, True),
+}
+
+
+class SGD:
+    """The plainest optimizer: what it adds to rounding errors is nothing."""
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], learning_rate: float):
+        self.parameters, self.learning_rate = parameters, learning_rate
+
+    @torch.no_grad()
+    def step(self, factor: float = 1.0) -> None:
+        for p in self.parameters.values():
+            p.add_(p.grad, alpha=-self.learning_rate * factor)
+
+
+def make_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """32 sequences with masks of unequal length: row i counts from its own place on, some rows nowhere."""
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(61, (SEQUENCES, LENGTH + 1), generator=generator)
+    targets = ids[:, 1:].clone()
+    first = torch.randint(LENGTH + 3, (SEQUENCES,), generator=generator)
+    targets[torch.arange(LENGTH) < first[:, None]] = -100
+    return ids[:, :-1], targets
+
+
+def train(case: str, world: World, micro_batch_size: int | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Parameters after the steps, and the losses."""
+    kind, dtype, _, sharded = CASES[case]
+    model = toy_model("modern", n_embd=30, n_head=6, head_width=10).to(dtype).train()
+    if sharded and world.size > 1:
+        shard(model)
+    if kind == "sgd":
+        optimizer = SGD(dict(model.named_parameters()), 0.1)
+    else:
+        optimizer = build_optimizer(
+            kind, model, learning_rate=1e-2, matrix_learning_rate=0.02, betas=(0.9, 0.95), weight_decay=0.1
+        )
+    update = Update(
+        LossModule(model, NextToken()), optimizer, world=world, micro_batch_size=micro_batch_size, grad_clip=1.0
+    )
+    share = SEQUENCES // world.size
+    losses = []
+    for step in range(STEPS):
+        batch = tuple(part[world.rank * share : (world.rank + 1) * share] for part in make_batch(step))
+        measured = update.measure(batch)
+        update.apply(measured, 1.0)
+        update.clear()
+        losses.append(measured.loss)
+    return {n: (p.full_tensor() if is_sharded(p) else p).detach() for n, p in model.named_parameters()}, losses
+
+
+if __name__ == "__main__":
+    world = World.join()
+    out = Path(sys.argv[1])
+    for case in CASES:
+        micro = SEQUENCES // world.size // 2 if case == "adamw" else None  # accumulation and ranks at once
+        parameters, losses = train(case, world, micro)
+        if world.is_main:
+            parameters["losses"] = torch.tensor(losses, dtype=torch.float64)
+            save_file({name: p.contiguous() for name, p in parameters.items()}, out / f"{case}.safetensors")
+    world.leave()
