@@ -8,14 +8,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
 from glassformer.models import INITS
 from glassformer.models.config import first_mistake
-from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TREATMENTS
+from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,6 +42,11 @@ def _one_of(key: str, known: Iterable[str]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _listed(value: Any) -> Any:
+    """`training.track=tensorboard,wandb` on the command line is a list too."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class ModelSection(Section):
@@ -101,6 +106,7 @@ class TrainingSection(Section):
     eval_batches: 0 evaluates on the whole validation split, N on N fixed batches (the last step: always the whole).
     sharding: full spreads the weights over the processes that torchrun started. on_divergence: stop, skip or lower.
     watch_activations: statistics of every tap at evaluations, in diagnostics.jsonl.
+    track: who else gets the records, of TRACKERS: tensorboard, wandb.
     learning_rate: AdamW's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
     """
 
@@ -132,6 +138,7 @@ class TrainingSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
+    track: Annotated[list[Annotated[str, _one_of("training.track", TRACKERS)]], BeforeValidator(_listed)] = []
     sharding: Annotated[str, _one_of("training.sharding", SHARDINGS)] = "none"
     on_divergence: Annotated[str, _one_of("training.on_divergence", TREATMENTS)] = "stop"
     watch_activations: bool = False

@@ -2,26 +2,32 @@
 
 from glassformer.training.checkpoints import CheckpointWriter, latest_checkpoint, load_checkpoint
 from glassformer.training.doctor import TREATMENTS
+from glassformer.training.history import History
 from glassformer.training.loop import Interrupted, Listener, Trainer, TrainingSettings
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
 from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision, set_threads
+from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import SCHEDULES, Schedule
 from glassformer.training.sharding import SHARDINGS
 from glassformer.training.step import LossModule, Update
+from glassformer.training.tracking import TRACKERS, trackers
 from glassformer.training.world import World
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "SHARDINGS",
+    "TRACKERS",
     "TREATMENTS",
     "AdamW",
     "CheckpointWriter",
+    "History",
     "Interrupted",
     "Listener",
     "LossModule",
     "Muon",
+    "ReportWriter",
     "RunFolder",
     "Schedule",
     "Trainer",
@@ -36,4 +42,6 @@ __all__ = [
     "latest_checkpoint",
     "load_checkpoint",
     "set_threads",
+    "trackers",
+    "write_report",
 ]

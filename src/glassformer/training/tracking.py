@@ -1,0 +1,173 @@
+"""Experiment trackers: whoever watches runs elsewhere gets the same records that go into the run folder.
+
+A tracker is a `Listener`, no more; another one is a class with its methods and a line in `TRACKERS`. The run folder
+stays the one true record: trackers are copies, and a run without any loses nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from glassformer.errors import MissingExtraError, UsageError, did_you_mean
+from glassformer.files import write_text
+from glassformer.training.history import History, number
+from glassformer.training.loop import Listener, Trainer
+from glassformer.training.run_folder import RunFolder
+
+
+class TensorBoard(Listener):
+    """Event files in `RUN/tensorboard`; look at them with `tensorboard --logdir runs`.
+
+    A run that goes on from an earlier step (resumed, rolled back) starts a new file that names the step, and the reader
+    forgets what other files say from there on (`purge_step`), so each step counts once.
+
+    Raises:
+        MissingExtraError: tensorboard is not installed.
+    """
+
+    def __init__(self, run: RunFolder):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtraError("tracking with TensorBoard", "track") from None
+        self.run, self._writer_class = run, SummaryWriter
+
+    def on_start(self, trainer: Trainer) -> None:
+        self.step = trainer.step
+        self._open(purge_step=trainer.step + 1 if trainer.step else None)
+        if not trainer.step:
+            self.writer.add_text("recipe", _verbatim(self.run.recipe.read_text(encoding="utf-8")), 0)
+
+    def _open(self, purge_step: int | None) -> None:
+        self.writer = self._writer_class(str(self.run.path / "tensorboard"), purge_step=purge_step)
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        if record["step"] <= self.step:
+            self.writer.close()
+            self._open(purge_step=record["step"])
+        self.step = record["step"]
+        for name, value in figures(record).items():
+            self.writer.add_scalar(name, value, record["step"])
+        if "val_loss" in record:
+            self.writer.flush()
+
+    def on_sample(self, step: int, text: str) -> None:
+        self.writer.add_text("sample", _verbatim(text), step)
+
+    def on_diagnostics(self, record: dict[str, Any]) -> None:
+        for name, value in diagnostic_figures(record).items():
+            self.writer.add_scalar(name, value, record["step"])
+
+    def on_event(self, record: dict[str, Any]) -> None:
+        self.writer.add_text(f"event/{record['kind']}", _verbatim(record["text"]), record["step"])
+
+    def on_end(self) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases(Listener):
+    """An offline run in `RUN/wandb`, that `wandb sync` takes to a server when its owner wants that.
+
+    Nothing leaves the machine by our doing: the mode is offline unless the user's own `WANDB_MODE` says otherwise, and
+    error reports, machine statistics and code are then not collected either. A resumed run has the same id. Curves are
+    drawn over our own `step`: wandb's counter only goes up, and a run may be rolled back.
+
+    Raises:
+        MissingExtraError: wandb is not installed.
+    """
+
+    def __init__(self, run: RunFolder):
+        self.offline = os.environ.get("WANDB_MODE", "offline") == "offline"
+        if self.offline:
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # is read when the package is imported
+        try:
+            import wandb
+        except ImportError:
+            raise MissingExtraError("tracking with Weights & Biases", "track") from None
+        self.run, self._wandb = run, wandb
+
+    def on_start(self, trainer: Trainer) -> None:
+        folder, known = self.run.path / "wandb", self.run.path / "wandb" / "run-id"
+        if not known.is_file():
+            write_text(known, uuid.uuid4().hex[:12])
+        quiet: dict[str, Any] = (
+            {"x_disable_stats": True, "x_disable_machine_info": True, "disable_git": True} if self.offline else {}
+        )
+        settings = self._wandb.Settings(console="off", silent=True, save_code=False, **quiet)
+        self._session = self._wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "glassformer"),
+            name=self.run.path.name,
+            id=known.read_text(encoding="utf-8").strip(),
+            resume="allow",
+            dir=str(folder.parent),
+            config=History(self.run, every_step=False).recipe,
+            mode="offline" if self.offline else None,
+            settings=settings,
+        )
+        self._session.define_metric("*", step_metric="step")
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        self._session.log({"step": record["step"], **figures(record)})
+
+    def on_sample(self, step: int, text: str) -> None:
+        self._session.log({"step": step, "sample": self._wandb.Html(f"<pre>{html.escape(text)}</pre>")})
+
+    def on_diagnostics(self, record: dict[str, Any]) -> None:
+        self._session.log({"step": record["step"], **diagnostic_figures(record)})
+
+    def on_event(self, record: dict[str, Any]) -> None:
+        self._session.log({"step": record["step"], f"event/{record['kind']}": record["text"]})
+
+    def on_end(self) -> None:
+        self._session.finish()
+
+
+TRACKERS: dict[str, Callable[[RunFolder], Listener]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+
+def trackers(names: Iterable[str], run: RunFolder) -> tuple[Listener, ...]:
+    """The trackers of `training.track`, ready to listen; nothing is written before the run starts.
+
+    Raises:
+        UsageError: an unknown name. MissingExtraError: its package is not installed.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        if name not in TRACKERS:
+            raise UsageError(f"training.track: {name!r} is unknown; {did_you_mean(name, TRACKERS)}")
+        found.append(TRACKERS[name](run))
+    return tuple(found)
+
+
+def figures(record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a step, by the names under which trackers show them: `train/loss`, `validation/loss`, ...
+
+    >>> figures({"step": 3, "loss": 2.5, "val_loss": 2.25, "val_bits_per_byte": None})
+    {'train/loss': 2.5, 'validation/loss': 2.25}
+    """
+    told = {}
+    for key, value in record.items():
+        if key != "step" and number(value) is not None:
+            group, _, name = key.partition("_") if key.startswith("val_") else ("train", "", key)
+            told[f"{'validation' if group == 'val' else group}/{name}"] = value
+    return told
+
+
+def diagnostic_figures(record: dict[str, Any]) -> dict[str, float]:
+    """`update/blocks.0.attention.qkv.weight`, `gradient/...`, `weight/...`, `activation/TAP/rms`, ..."""
+    told = {}
+    for part, group in (("parameters", ""), ("activations", "activation/")):
+        for name, seen in (record.get(part) or {}).items():
+            for key, value in seen.items():
+                if number(value) is not None:
+                    told[f"{group}{name}/{key}" if group else f"{key}/{name}"] = value
+    return told
+
+
+def _verbatim(text: str) -> str:
+    """As a Markdown code block, which is how TensorBoard shows a text as it is."""
+    return "\n".join("    " + line for line in text.splitlines())
