@@ -6,6 +6,7 @@ import importlib.util
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,7 +127,10 @@ def test_wandb_keeps_an_offline_run_that_holds_the_history(run, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     sitting(*trackers(["wandb"], run), 0, 6)
     (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
-    records = list(wandb_records(file))
+    records, until = [], time.monotonic() + 60
+    while not any(record.WhichOneof("record_type") == "exit" for record in records):  # its own process writes, in time
+        assert time.monotonic() < until
+        records = list(wandb_records(file))
     told = [
         {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in records
