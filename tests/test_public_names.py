@@ -21,7 +21,7 @@ PUBLIC = {
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
     "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
     "int8_copy",
-    "glassformer.modalities": "TextStem",
+    "glassformer.modalities": "NGrams TextStem",
     "glassformer.models": "FAMILIES INITS SIZES Decoder FlopsPerToken ModelConfig dial flops_per_token parameters_by_part "
     "positions_of",
     "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "

@@ -55,6 +55,8 @@ INEXPRESSIBLE = {
     "classic with QK-norm": ("classic", {"qk_norm": True}),
     "classic, squared ReLU": ("classic", {"activation": "relu2"}),
     "modern with biases": ("modern", {"bias": True}),
+    "modern with n-grams": ("modern", {"n_gram": 3, "n_gram_rows": 101}),
+    "classic with n-grams": ("classic", {"n_gram": 2}),
     "modern without positions": ("modern", {"positions": "none"}),
     "modern, plain feed-forward": ("modern", {"feedforward": "plain"}),
     "llama of an odd width": ("modern", {"qk_norm": False, "n_embd": 43}),

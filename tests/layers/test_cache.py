@@ -39,6 +39,22 @@ def test_append_returns_everything_so_far():
     assert torch.equal(values, -keys) and torch.equal(keys, second[0])
 
 
+def test_remember_keeps_the_tokens_and_returns_the_last_few_before_them():
+    """Rows 0, 1, 2 hold tokens 100 row + position; they go where keys and values go."""
+    cache = toy_cache()
+    ids = 100 * torch.arange(3)[:, None] + torch.arange(7)
+    assert cache.remember(ids[:, :4], reach=2).shape == (3, 0)
+    cache.advance(4)
+    assert cache.remember(ids[:, 4:5], reach=2).tolist() == [[2, 3], [102, 103], [202, 203]]
+    cache.advance(1)
+    assert torch.equal(cache.remember(ids[:, 5:6], reach=9), ids[:, :5])
+    with pytest.raises(UsageError, match=r"^the cache holds 7 positions and 8 are asked for; rewind it or make"):
+        cache.remember(ids[:, :3], reach=2)
+    cache.rewind(3)
+    cache.reorder(torch.tensor([2, 0]))
+    assert cache.fork(2).remember(ids[:1, :1].expand(4, 1), reach=1).tolist() == [[202], [202], [2], [2]]
+
+
 def test_rewind_forgets_the_end_and_what_follows_is_overwritten():
     cache = toy_cache(5)
     cache.rewind(2)

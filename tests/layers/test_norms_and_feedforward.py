@@ -7,10 +7,12 @@ import statistics
 
 import pytest
 import torch
+import torch.nn.functional as F
 from toys import shaken
 
 from glassformer.layers import ACTIVATIONS, NORMS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
 from glassformer.layers.block import Block
+from glassformer.layers.norms import HandWrittenRMSNorm
 
 X = [3.0, -1.0, 4.0, 1.0, -5.0]
 
@@ -28,6 +30,30 @@ def test_rms_norm_keeps_the_mean_and_divides_by_the_root_mean_square():
     root = math.sqrt(statistics.fmean(x * x for x in X) + 0.1)
     expected = [x / root * s for x, s in zip(X, norm.weight.tolist(), strict=True)]
     assert norm(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 7), (2, 3, 5, 7)], ids=str)
+def test_the_hand_written_gradient_of_rms_norm_is_that_of_the_formula(shape: tuple[int, ...]):
+    """In float64, by finite differences and against autograd through PyTorch's own; also for a turned tensor."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, g = (torch.randn(s, dtype=torch.float64, generator=generator) for s in (shape, (7,), shape))
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, w: HandWrittenRMSNorm.apply(x, w, 0.1), (x, weight))
+    for form in (lambda t: t, lambda t: t.transpose(0, -2) if t.dim() > 2 else t):
+        ours = HandWrittenRMSNorm.apply(form(x), weight, 0.1)
+        plain = F.rms_norm(form(x), (7,), weight, 0.1)
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+        got, expected = (torch.autograd.grad(y, (x, weight), form(g)) for y in (ours, plain))
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_rms_norm_takes_the_hand_written_path_when_training_on_a_cpu():
+    norm, x = RMSNorm(5), torch.tensor([X])
+    assert norm(x).grad_fn.name() == "HandWrittenRMSNormBackward"
+    with torch.no_grad():
+        plain = norm(x)
+    torch.testing.assert_close(norm(x), plain, rtol=1e-6, atol=1e-6)
+    assert norm.bfloat16()(x.bfloat16()).grad_fn.name() != "HandWrittenRMSNormBackward"
 
 
 def test_by_hand():

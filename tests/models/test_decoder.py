@@ -15,13 +15,15 @@ from glassformer.models import Decoder
 from glassformer.taps import listening
 
 FAMILY = pytest.mark.parametrize("family", ["classic", "modern"])
+N_GRAM = pytest.mark.parametrize("n_gram", [1, 4])
 
 
 @FAMILY
+@N_GRAM
 @torch.no_grad()
-def test_the_future_never_changes_the_past(family: str):
+def test_the_future_never_changes_the_past(family: str, n_gram: int):
     """Change the token at each position in turn: every logit before it stays the same to the last bit."""
-    model, ids = toy_model(family), toy_ids(2, 7)
+    model, ids = toy_model(family, n_gram=n_gram, n_gram_rows=5000), toy_ids(2, 7)
     logits = model(ids)
     for t in range(7):
         changed = ids.clone()
@@ -32,10 +34,11 @@ def test_the_future_never_changes_the_past(family: str):
 
 
 @FAMILY
+@N_GRAM
 @pytest.mark.parametrize("pieces", [(7,), (3, 4), (1,) * 7, (5, 1, 1)], ids=str)
 @torch.no_grad()
-def test_with_a_cache_in_pieces_equals_the_whole(family: str, pieces: tuple[int, ...]):
-    model, ids = toy_model(family), toy_ids(2, 7)
+def test_with_a_cache_in_pieces_equals_the_whole(family: str, n_gram: int, pieces: tuple[int, ...]):
+    model, ids = toy_model(family, n_gram=n_gram, n_gram_rows=5000), toy_ids(2, 7)
     cache = model.new_cache(batch_size=2)
     got = [model(piece, cache=cache) for piece in ids.split(pieces, dim=1)]
     torch.testing.assert_close(torch.cat(got, dim=1), model(ids), rtol=1e-4, atol=1e-4)
@@ -43,9 +46,10 @@ def test_with_a_cache_in_pieces_equals_the_whole(family: str, pieces: tuple[int,
 
 
 @FAMILY
+@N_GRAM
 @torch.no_grad()
-def test_a_rewound_cache_goes_on_as_if_nothing_had_been(family: str):
-    model, ids = toy_model(family), toy_ids(1, 9)
+def test_a_rewound_cache_goes_on_as_if_nothing_had_been(family: str, n_gram: int):
+    model, ids = toy_model(family, n_gram=n_gram, n_gram_rows=5000), toy_ids(1, 9)
     cache = model.new_cache()
     model(ids[:, :5], cache=cache)
     model(toy_ids(1, 3, seed=9), cache=cache)  # a wrong turn
@@ -54,9 +58,10 @@ def test_a_rewound_cache_goes_on_as_if_nothing_had_been(family: str):
 
 
 @FAMILY
+@N_GRAM
 @torch.no_grad()
-def test_rows_of_a_batch_know_nothing_of_each_other(family: str):
-    model, ids = toy_model(family), toy_ids(3, 7)
+def test_rows_of_a_batch_know_nothing_of_each_other(family: str, n_gram: int):
+    model, ids = toy_model(family, n_gram=n_gram, n_gram_rows=5000), toy_ids(3, 7)
     alone = torch.cat([model(row[None]) for row in ids])
     torch.testing.assert_close(model(ids), alone, rtol=1e-4, atol=1e-4)
 
@@ -88,7 +93,7 @@ def test_the_pattern_can_be_changed_on_a_built_model(family: str):
 @FAMILY
 def test_every_parameter_is_used(family: str):
     """A gradient reaches each of them, so none was built and forgotten."""
-    model = toy_model(family, tied_head=False)
+    model = toy_model(family, tied_head=False, n_gram=3, n_gram_rows=11)
     model(toy_ids(2, 13)).logsumexp(dim=-1).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 

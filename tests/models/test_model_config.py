@@ -48,6 +48,8 @@ def configurations(draw) -> ModelConfig:
         n_hidden=draw(st.integers(1, 9)),
         positions=positions,
         norm=draw(st.sampled_from(sorted(NORMS))),
+        n_gram=draw(st.integers(1, 4)),
+        n_gram_rows=draw(st.integers(1, 200)),
         feedforward=draw(st.sampled_from(["plain", "gated"])),
         activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
         bias=draw(st.booleans()),

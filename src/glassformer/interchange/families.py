@@ -36,6 +36,7 @@ class GPT2:
         return (
             (c.positions, c.norm, c.feedforward, c.qk_norm) == ("learned", "layernorm", "plain", False)
             and c.n_kv_head == c.n_head
+            and c.n_gram == 1
             and c.head_width * c.n_head == c.n_embd
             and c.activation in ("gelu", "gelu_new", "relu", "silu")
         )
@@ -125,6 +126,7 @@ class Qwen3:
         return (
             (c.positions, c.norm, c.feedforward, c.bias) == ("rotary", "rmsnorm", "gated", False)
             and c.qk_norm == self.qk_norm
+            and c.n_gram == 1
             and c.activation in ("silu", "gelu", "gelu_new", "relu", "relu2")
         )
 

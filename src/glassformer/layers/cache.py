@@ -12,9 +12,11 @@ class KVCache:
     """Keys and values of every layer for B sequences of equal length, in memory taken once.
 
         keys[layer], values[layer]   (B, K, capacity, D)   the first `length` positions are filled
+        tokens                       (B, capacity)         their ids, for a stem that looks at the last few (n-grams)
 
-    A model writes with `append` in each layer and then calls `advance` once. `rewind` forgets the end (speculative
-    decoding, /why), `reorder` picks rows (beam search), `fork` copies for another continuation of the same prompt.
+    A model writes with `remember` and, in each layer, `append`, then calls `advance` once. `rewind` forgets the end
+    (speculative decoding, /why), `reorder` picks rows (beam search), `fork` copies for another continuation of the same
+    prompt.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class KVCache:
         shape = (n_layer, batch_size, n_kv_head, capacity, head_width)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.tokens = torch.zeros(batch_size, capacity, dtype=torch.int64, device=device)
         self.length = 0
 
     @property
@@ -43,17 +46,23 @@ class KVCache:
         """Memory held, in bytes."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
+    def remember(self, ids_BT: Tensor, reach: int) -> Tensor:
+        """Write T new tokens; return the up to `reach` tokens before them, (B, min(reach, length)).
+
+        Raises:
+            UsageError: the new tokens do not fit.
+        """
+        end = self._end(ids_BT.shape[1])
+        self.tokens[:, self.length : end] = ids_BT
+        return self.tokens[:, max(0, self.length - reach) : self.length]
+
     def append(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """Write T new positions of one layer; return all keys and values so far, (B, K, length + T, D) each.
 
         Raises:
             UsageError: the new positions do not fit.
         """
-        end = self.length + k_BKTD.shape[2]
-        if end > self.capacity:
-            raise UsageError(
-                f"the cache holds {self.capacity} positions and {end} are asked for; rewind it or make a larger one"
-            )
+        end = self._end(k_BKTD.shape[2])
         self.keys[layer, :, :, self.length : end] = k_BKTD
         self.values[layer, :, :, self.length : end] = v_BKTD
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
@@ -70,15 +79,24 @@ class KVCache:
 
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row `rows[i]` was; `rows` (B',) may repeat or drop rows."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
 
     def fork(self, n: int = 1) -> KVCache:
         """A copy in which each row stands `n` times, so that n samples can go on from one prefilled prompt."""
         twin = object.__new__(KVCache)
         twin.keys = self.keys.repeat_interleave(n, dim=1)
         twin.values = self.values.repeat_interleave(n, dim=1)
+        twin.tokens = self.tokens.repeat_interleave(n, dim=0)
         twin.length = self.length
         return twin
+
+    def _end(self, n: int) -> int:
+        end = self.length + n
+        if end > self.capacity:
+            raise UsageError(
+                f"the cache holds {self.capacity} positions and {end} are asked for; rewind it or make a larger one"
+            )
+        return end
 
     def __len__(self) -> int:
         return self.length

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class LayerNorm(nn.Module):
@@ -29,6 +32,9 @@ class RMSNorm(nn.Module):
 
     Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467, eq. 4. Shapes: (..., C) -> (..., C). It has no bias; the
     argument is there so that every norm is built alike.
+
+    Two paths that a test holds equal: PyTorch's, and for training on a CPU, where PyTorch has no kernel with gradients
+    and takes about ten passes over memory, `HandWrittenRMSNorm`.
     """
 
     def __init__(self, width: int, *, eps: float = 1e-6, bias: bool = False):
@@ -37,7 +43,35 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if needs_gradient and x.device.type == "cpu" and x.element_size() >= 4 and not torch.compiler.is_compiling():
+            return HandWrittenRMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class HandWrittenRMSNorm(torch.autograd.Function):
+    """The RMS norm with its gradient written out, which halves its time (docs/experiments.md).
+
+    y = n w with n = x r and r = (mean(x^2) + eps)^(-1/2), so that dL/dx = r (g w - n mean(g w n)), where g = dL/dy, and
+    dL/dw is the sum of g n over all but the channels. Differentiable once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+        r = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        n = x * r
+        ctx.save_for_backward(n, r, weight)
+        return n * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        n, r, weight = ctx.saved_tensors
+        gn = g * n
+        along_n = (gn @ weight).div_(-n.shape[-1]).unsqueeze(-1)  # (..., 1)
+        g_x = torch.addcmul(g * weight, n, along_n).mul_(r)
+        return g_x, gn.reshape(-1, gn.shape[-1]).sum(dim=0), None
 
 
 NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}

@@ -40,7 +40,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.pattern: Pattern = Causal()
-        self.embedding = TextStem(vocab_size=config.vocab_size, n_embd=config.n_embd)
+        self.embedding = TextStem(
+            vocab_size=config.vocab_size,
+            n_embd=config.n_embd,
+            n_gram=config.n_gram,
+            n_gram_rows=config.n_gram_rows,
+        )
         self.positions = positions_of(config)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layer))
         self.final_norm = _norm(config)
@@ -68,7 +73,8 @@ class Decoder(nn.Module):
                 "shorten the text or let generation slide its window"
             )
         pos = torch.arange(start, start + T, device=ids_BT.device)
-        x_BTC = self.embedding(ids_BT, pos, self.positions)
+        before_BP = None if cache is None else cache.remember(ids_BT, reach=self.config.n_gram - 1)
+        x_BTC = self.embedding(ids_BT, pos, self.positions, before_BP)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, pos, self.positions, self.pattern, cache, layer)
         if cache is not None:

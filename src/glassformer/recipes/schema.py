@@ -70,6 +70,8 @@ class ModelSection(Section):
     bias: bool | None = None
     qk_norm: bool | None = None
     tied_head: bool | None = None
+    n_gram: Count = None
+    n_gram_rows: Count = None
 
 
 class TokenizerSection(Section):

@@ -1,0 +1,92 @@
+"""N-grams in the stem: which rows are looked up, where the text begins, and the same with a cache as without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import toy_ids, toy_model
+
+from glassformer.generation import generate
+from glassformer.modalities import NGrams
+from glassformer.tokenizers import TOKENIZERS
+
+NOTHING = 3  # vocabulary of three: 0, 1, 2; what stands before the text counts as a fourth
+
+
+def numbered(n: int, rows: int = 1000) -> NGrams:
+    """Row r of the table for length L holds the vector (r, L)."""
+    grams = NGrams(n=n, rows=rows, vocab_size=3, n_embd=2)
+    with torch.no_grad():
+        for length, table in enumerate(grams.tables, 2):
+            table.weight[:, 0] = torch.arange(float(table.num_embeddings))
+            table.weight[:, 1] = length
+    return grams
+
+
+def test_each_n_gram_has_a_row_of_its_own_while_there_is_room():
+    """Newest token first, in base 4: (1, nothing) is 1 * 4 + 3, (2, 1) is 2 * 4 + 1, (0, 2) is 0 * 4 + 2."""
+    assert numbered(2)(torch.tensor([[1, 2, 0]])).tolist() == [[[7, 2], [9, 2], [2, 2]]]
+    assert len(numbered(2).tables[0].weight) == 16
+
+
+def test_longer_ones_are_added():
+    """The last token's 3-gram (0, 2, 1) is 0 * 16 + 2 * 4 + 1 = 9; with its 2-gram, row 2, that makes 11, 2 + 3 = 5."""
+    assert numbered(3)(torch.tensor([[1, 2, 0]]))[0, 2].tolist() == [11, 5]
+
+
+def test_where_there_is_no_room_a_hash_chooses_the_row():
+    """The golden row was worked out with Python's own integers."""
+    grams = numbered(3, rows=17)  # 16 2-grams fit, 64 3-grams do not
+    number = 0 * 16 + 2 * 4 + 1
+    product = number * 0x9E3779B97F4A7C15 % 2**64
+    signed = product - 2**64 if product >= 2**63 else product
+    assert grams(torch.tensor([[1, 2, 0]]))[0, 2, 0] == 2 + (signed >> 24) % 17
+
+
+def test_the_hash_spreads():
+    """61^3 = 226,981 trigrams over 101 rows: 2,247 a row. A fair draw strays by 6 deviations (284) once in 5e6."""
+    grams = NGrams(n=3, rows=101, vocab_size=60, n_embd=1)
+    rows = grams._row(torch.arange(61**3), 3)
+    counts = torch.bincount(rows, minlength=101)
+    assert len(counts) == 101 and (counts - 61**3 / 101).abs().max() < 284
+
+
+def test_tokens_before_the_text_count_when_they_are_given():
+    grams, ids = numbered(3), torch.tensor([[1, 2, 0, 2, 1]])
+    whole = grams(ids)
+    for first in range(1, 5):
+        before = ids[:, max(0, first - 2) : first]
+        assert torch.equal(grams(ids[:, first:], before), whole[:, first:])
+
+
+@pytest.mark.parametrize("window", ["half", "exact"])
+def test_generation_with_a_cache_equals_generation_without(window: str):
+    """29 tokens through 13 positions, two samples from one prompt: prefill, fork, decode, slide."""
+    model = toy_model("modern", n_gram=3, n_gram_rows=307, vocab_size=26)
+    tokenizer = TOKENIZERS["characters"](["abcdefghijklmnopqrstuvwxyz"])
+    settings = {"max_new_tokens": 29, "temperature": 1.0, "seed": 3, "samples": 2, "window": window}
+    with_cache, without = (
+        [c.text for c in generate(model, tokenizer, "hello", **settings, use_cache=use)] for use in (True, False)
+    )
+    assert with_cache == without
+
+
+def test_without_n_grams_a_model_has_none_of_their_parameters():
+    assert not [n for n, _ in toy_model("modern").named_parameters() if "n_grams" in n]
+    names = [n for n, _ in toy_model("modern", n_gram=3).named_parameters() if "n_grams" in n]
+    assert names == ["embedding.n_grams.tables.0.weight", "embedding.n_grams.tables.1.weight"]
+
+
+def test_unit_init_starts_them_at_zero():
+    model = toy_model("modern", n_gram=2, tied_head=False)
+    model.init_weights("unit")
+    assert not model.embedding.n_grams.tables[0].weight.any() and model.embedding.token.weight.any()
+
+
+def test_a_tap_hears_what_they_add():
+    from glassformer.taps import listening
+
+    model, heard = toy_model("modern", n_gram=2), []
+    with listening(model, "embedding.n_grams.sum", lambda name, x: heard.append(x.shape)):
+        model(toy_ids(2, 7))
+    assert heard == [(2, 7, 42)]
