@@ -1,0 +1,275 @@
+"""Peak memory of a training run, counted part by part before anything is built.
+
+    weights ─┬─────────────────────────────────────────────┐
+    state   ─┤ always there; under sharding = full divided │
+             │ by the ranks                                │
+             ├─ backward:   + what autograd kept + logits  │  the peak is that of the
+             ├─ update:     + gradients + optimizer's room │  largest of these moments
+             ├─ evaluation: + logits of one piece          │
+             └─ the last:   + the best weights, read again ┘
+
+B sequences at once on one rank, T block_size, C, H, K, D, F, V, L as in `models`. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from glassformer.layers.attention import GLASS_IS_FASTER_UP_TO
+from glassformer.models import Decoder, ModelConfig, parameters_by_part
+from glassformer.objectives.cross_entropy import PIECE_BYTES, rows_at_once
+from glassformer.recipes.schema import TrainingSection
+from glassformer.training import autocast
+
+FP32, BF16, INT64 = 4, 2, 8
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device (on a CPU: in one process) by component, and at the fullest moment.
+
+    activations: what autograd keeps of one micro-batch, and the working space of a layer's backward pass. logits: of
+    one micro-batch, with their softmax and gradient. working: the optimizer's room while it steps, gathered shards, the
+    buckets in which ranks exchange gradients. evaluation: vectors and logits of one piece of held-out text. copies: of
+    weights and optimizer state that a checkpoint is written from behind the loop. slack: what a CPU's allocator holds
+    beyond what was asked of it. libraries: Python and PyTorch themselves. peak: at `moment`; less than the sum, for not
+    everything is there at once.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    batch: int
+    working: int
+    evaluation: int
+    cache: int
+    copies: int
+    slack: int
+    libraries: int
+    peak: int
+    moment: str
+
+    def to_dict(self) -> dict[str, int]:
+        """{component: bytes, "peak": bytes}."""
+        return {key: value for key, value in asdict(self).items() if key != "moment"}
+
+    @property
+    def components(self) -> dict[str, int]:
+        """Everything but the peak."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("peak", "moment")}
+
+
+def memory_plan(
+    config: ModelConfig,
+    t: TrainingSection,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    world_size: int = 1,
+    sharding: str = "none",
+    libraries: int | None = None,
+) -> Memory:
+    """Count the peak of a run. `t.batch_size` is of all ranks together, `t.micro_batch_size` of one.
+
+    Args:
+        sharding: `none` (every rank holds everything) or `full` (weights, gradients and optimizer state divided).
+        libraries: what the process takes by itself; default: measured here.
+    """
+    assert isinstance(t.batch_size, int) and t.micro_batch_size
+    kind, T, V = device.split(":")[0], config.block_size, config.vocab_size
+    parts = parameters_by_part(config)
+    n = sum(parts.values())
+    matrices = n - sum(parts.get(p, 0) for p in ("embedding", "positions", "unembedding", "norms", "biases"))
+    held = -(-n // world_size) if sharding == "full" else n
+    share = -(-t.batch_size // world_size)
+    B = min(t.micro_batch_size, share)
+
+    weights = FP32 * held
+    optimizer = FP32 * held * (1 if t.optimizer == "muon" else 2)
+    if t.optimizer == "muon":  # AdamW keeps two averages of what is no matrix of a block
+        optimizer += FP32 * (n - matrices) * held // n
+    activations = activation_bytes(config, B, precision=precision, dropout=t.dropout, device=kind)
+    logits = _logit_bytes(V, config.n_embd, B * T, precision, kind)
+    working = _working_bytes(config, t, matrices, n, held, precision, world_size, sharding)
+    evaluation = _evaluation_bytes(config, kind)
+    cache = 2 * FP32 * config.n_layer * config.n_kv_head * config.head_width * T if t.sample_every != 0 else 0
+    copies = weights + optimizer if kind == "cpu" and t.checkpoint_every != 0 else 0  # a GPU's go to main memory
+    batch = 2 * INT64 * share * T
+    slack = 0
+    if kind == "cpu":
+        slack = round(HEAP_SLACK * activations)
+        if evaluation < HEAP_LARGEST:  # what was training's is in pieces that evaluation cannot use, and stays
+            slack += round(0.7 * min(evaluation, activations))
+    if libraries is None:
+        libraries = libraries_bytes() if kind == "cpu" else CUDA_CONTEXT
+
+    # copies are made at the first evaluation or checkpoint, and their room is kept
+    writes = [every for every in (t.eval_every, t.checkpoint_every) if every]
+    early = copies if t.steps and writes and min(writes) < t.steps else 0
+    accumulated = FP32 * held if share > B else 0
+    gathered = working["gathered"] + working["buckets"] + working["halves"]
+    moments = {
+        "the backward pass": accumulated + activations + logits + gathered + early,
+        "the update": FP32 * held + working["update"] + early,
+        "an evaluation": evaluation + early,
+        "the last evaluation": evaluation + copies + (2 * FP32 * n if t.eval_batches else 0),
+    }
+    moment = max(moments, key=lambda name: moments[name])
+    return Memory(
+        weights=weights,
+        gradients=FP32 * held,
+        optimizer=optimizer,
+        activations=activations,
+        logits=logits,
+        batch=batch,
+        working=max(gathered, working["update"]),
+        evaluation=evaluation,
+        cache=cache,
+        copies=copies,
+        slack=slack,
+        libraries=libraries,
+        peak=weights + optimizer + batch + slack + libraries + moments[moment],
+        moment=moment,
+    )
+
+
+def activation_bytes(
+    config: ModelConfig, B: int, *, precision: str = "fp32", dropout: float = 0.0, device: str = "cpu"
+) -> int:
+    """What autograd keeps of B sequences up to the head, and the working space of one layer's backward pass.
+
+    Nothing is derived by hand here, as in Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198, eq. 1): autograd
+    is asked, on a small piece of the model.
+    """
+    kept = _kept_of_a_sequence(config, precision, dropout, device)
+    half = FP32 if precision == "fp32" else BF16
+    passing = 2 * config.n_hidden * half + config.n_embd * FP32  # gradients that come and go within a layer
+    if _written_out(config, device):
+        passing = max(passing, 2 * config.n_head * config.block_size * half)
+    return round(B * (kept + config.block_size * passing))
+
+
+@lru_cache(maxsize=64)
+def _kept_of_a_sequence(config: ModelConfig, precision: str, dropout: float, device: str) -> float:
+    """Bytes that autograd keeps of one sequence, from what it keeps of four tiny models.
+
+    What is kept is linear in the number of layers and of sequences, and in the width when heads, channels and hidden
+    neurons shrink together. So one and two layers with two and three sequences and few key-value heads tell it for any
+    size; what does not grow with the sequences (weights in bf16, tables of angles) falls out of the differences. (Two
+    at least of sequences and heads: a matrix with one row lies in memory as its transpose does, and is not copied.)
+    """
+    K = config.n_kv_head
+    shrink = max(d for d in range(1, K + 1) if K % d == 0 and (d == 1 or K // d > 1)) if config.n_embd >= 256 else 1
+    T = config.block_size if device == "cpu" else 128  # a GPU's kernels keep nothing that grows with the square
+    small = {
+        "n_head": config.n_head // shrink,
+        "n_kv_head": config.n_kv_head // shrink,
+        "n_embd": round(config.n_embd / shrink),
+        "n_hidden": round(config.n_hidden / shrink),
+        "block_size": T,
+        "vocab_size": 17,
+    }
+
+    def kept(n_layer: int, B: int) -> int:
+        model = Decoder(config.model_copy(update={**small, "n_layer": n_layer}), dropout=dropout).train()
+        with autocast(precision, "cpu"):
+            return kept_by_autograd(model, B)
+
+    with torch.random.fork_rng(devices=[]):
+        one, two = kept(1, 3) - kept(1, 2), kept(2, 3) - kept(2, 2)
+    return (one + (config.n_layer - 1) * (two - one)) * shrink * config.block_size / T
+
+
+def kept_by_autograd(model: Decoder, B: int) -> int:
+    """Bytes of all different storages that a forward pass of B sequences leaves for the backward pass, weights left
+    out; `torch.autograd.graph.saved_tensors_hooks` shows them."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}  # holding on to them, so that no address is used twice
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model.hidden(torch.zeros(B, model.config.block_size, dtype=torch.int64))
+    pack(hidden)  # the head reads it
+    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
+
+
+# glibc serves what is smaller than 32 MiB from a heap that shrinks only at its end. Measured: with every tensor in
+# pages of its own the peak of a 6 x 192 model is what is counted here, 803 MB, and with the heap 970 MB.
+HEAP_SLACK, HEAP_LARGEST = 0.3, 1 << 28
+CUDA_CONTEXT = 600_000_000  # bytes that CUDA and its libraries take on a device before the first tensor; about
+
+
+def libraries_bytes() -> int:
+    """Resident bytes of this process once PyTorch has done a step of a model of nothing: Python, PyTorch, its kernels.
+
+    Ask before there are large tensors: they would count too.
+    """
+    with torch.random.fork_rng(devices=[]):
+        toy = Decoder(ModelConfig.make(vocab_size=65, block_size=80, n_layer=1, n_head=1, n_embd=64))
+        toy(torch.zeros(8, 80, dtype=torch.int64)).sum().backward()
+    return resident_bytes()
+
+
+def resident_bytes(peak: bool = False) -> int:
+    """Bytes of memory that this process holds now, or held at its fullest moment."""
+    with contextlib.suppress(OSError, StopIteration):
+        # the system's own count for this program; getrusage's also remembers the process that started it
+        lines = Path("/proc/self/status").read_text().splitlines()
+        name = "VmHWM:" if peak else "VmRSS:"
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def _written_out(config: ModelConfig, device: str) -> bool:
+    """Whether attention takes the explicit path, which keeps the whole pattern."""
+    return device == "cpu" and config.block_size <= GLASS_IS_FASTER_UP_TO
+
+
+def _logit_bytes(V: int, C: int, tokens: int, precision: str, device: str) -> int:
+    """Logits, their log-softmax and its gradient; or, where they would fill more than a piece (`objectives`), three
+    times a piece, and the gradients of head and vectors, which are made at once."""
+    if tokens <= rows_at_once(V, device):
+        return tokens * V * (3 * FP32 + (0 if precision == "fp32" else BF16))
+    return 2 * PIECE_BYTES.get(device, PIECE_BYTES["cuda"]) + 2 * FP32 * V * C + 2 * FP32 * tokens * C
+
+
+def _working_bytes(
+    config: ModelConfig, t: TrainingSection, matrices: int, n: int, held: int, precision: str, ranks: int, sharding: str
+) -> dict[str, int]:
+    """update: Muon looks ahead (a copy of the matrices) and turns all of one shape at once (about four more of the
+    largest group). gathered: under full sharding two blocks, the one at work and the one fetched ahead, and the table.
+    buckets: in which replicas exchange gradients. halves: the bf16 copies of the matrices that autocast keeps."""
+    table = config.vocab_size * config.n_embd
+    block = (n - table) // config.n_layer
+    full = ranks > 1 and sharding == "full"
+    group = 2 * config.n_embd * config.n_hidden * config.n_layer
+    return {
+        "update": FP32 * (matrices + 4 * min(group, matrices)) if t.optimizer == "muon" else 0,
+        "gathered": FP32 * (2 * block + table) * 2 if full else 0,
+        "buckets": FP32 * n if ranks > 1 and not full else 0,
+        "halves": BF16 * (block if full else matrices) if precision == "bf16" else 0,
+    }
+
+
+def _evaluation_bytes(config: ModelConfig, device: str) -> int:
+    """One piece of held-out text: logits and their log-softmax in fp32, and what one layer holds."""
+    from glassformer.recipes.parts import EVAL_TOKENS, EVAL_WINDOW  # which imports this room's other modules
+
+    T = min(config.block_size, EVAL_WINDOW)
+    tokens = max(1, EVAL_TOKENS[device] // T) * T
+    layer = 3 * config.n_embd + 3 * config.n_head * config.head_width + 3 * config.n_hidden
+    return FP32 * tokens * (2 * config.vocab_size + layer)
