@@ -243,6 +243,7 @@ def test_a_brief_look_reads_the_evaluations_and_the_last_line(run):
         ("summary", "finished"),
         ("fresh", "running"),
         ("old", "stopped"),
+        ("saved", "stopped"),
         ("event", "diverged"),
         ("nan", "diverged"),
     ],
@@ -256,6 +257,8 @@ def test_states(run, change, state):
         run.events.write_text(lines([{"step": 300, "kind": "diverged", "text": "loss nan"}]))
     if change == "nan":
         run.metrics.write_text(lines([step(1), step(2, loss=math.nan)]))
+    if change == "saved":
+        (run.checkpoints / "step-000300").mkdir(parents=True)
     if change == "old":
         os.utime(run.metrics, (1e9, 1e9))
     assert History(run).state == state

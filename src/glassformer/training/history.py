@@ -102,14 +102,17 @@ class History:
 
     @property
     def state(self) -> str:
-        """`finished`, `diverged`, `running` (a line was written within the last minute) or `stopped`."""
+        """`finished`, `diverged`, `stopped`, or `running`: a step was written within the last minute and is not the one
+        of a checkpoint, which is how a run that was stopped properly ends."""
         if self.summary:
             return "finished"
         last = self.events[-1] if self.events else {}
         loss = self.last_step.get("loss")
         if last.get("kind") == "diverged" or (isinstance(loss, float) and not math.isfinite(loss)):
             return "diverged"
-        return "running" if self.run.metrics.is_file() and _age(self.run.metrics) < STILL_WRITING else "stopped"
+        saved = (self.run.checkpoints / f"step-{self.steps_done:06}").exists()
+        fresh = self.run.metrics.is_file() and time.time() - self.run.metrics.stat().st_mtime < STILL_WRITING
+        return "running" if fresh and not saved else "stopped"
 
     def setting(self, *keys: str) -> Any:
         """`setting("training", "steps")`: a value of recipe.toml, None when it is not there."""
@@ -186,7 +189,3 @@ def number(value: Any) -> float | None:
 def _each_step_once(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     by_step = {record["step"]: record for record in records if isinstance(record.get("step"), int)}
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _age(file: Path) -> float:
-    return time.time() - file.stat().st_mtime

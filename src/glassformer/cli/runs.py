@@ -1,0 +1,153 @@
+"""`glassformer runs` and `glassformer report`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from glassformer.training.run_table import Row, RunComparison
+
+
+def runs(
+    paths: list[str] = typer.Argument(
+        None,
+        metavar="[FOLDER] | RUN RUN ...",
+        help="The folder that holds the runs (default: runs), or runs to compare.",
+    ),
+    sort: str = typer.Option("name", "--sort", metavar="ORDER", help="name, loss or time."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """List the runs in a folder, or compare some of them.
+
+    A list tells for each run its size, its steps, its validation loss with a 95 % interval, and whether it is finished.
+    A comparison tells which settings differ, and whether the losses do or only seem to.
+
+    Examples:
+
+    glassformer runs
+
+    glassformer runs my-runs --sort loss
+
+    glassformer runs runs/wide runs/deep
+    """
+    import json
+
+    from glassformer.training.run_table import compare_runs, list_runs
+
+    paths = paths or ["runs"]
+    if len(paths) == 1:
+        rows = list_runs(paths[0], sort=sort)
+        if as_json:
+            typer.echo(json.dumps([row.to_dict() for row in rows], indent=2))
+        else:
+            _print_list(rows)
+        return
+    comparison = compare_runs(paths)
+    if as_json:
+        typer.echo(json.dumps(comparison.to_dict(), indent=2))
+    else:
+        _print_comparison(comparison)
+
+
+def report(run: str = typer.Argument(metavar="RUN", help="The run folder.")) -> None:
+    """Write a run's page, report.html: curves, samples, settings, plan against actual.
+
+    One file that any browser shows, without a network. Of a run that goes on it shows how far it is.
+
+    Example: glassformer report runs/shakespeare-fast-1
+    """
+    from glassformer.training import RunFolder, write_report
+
+    typer.echo(str(write_report(RunFolder.open(run))))
+
+
+def _print_list(rows: list[Row]) -> None:
+    from glassformer.training.report import count, duration, figure
+
+    states = {"stopped": "stopped at step", "diverged": "diverged after step", "running": "running, step"}
+    _table(
+        ["run", "recipe", "parameters", "steps", "tokens", "time", "validation loss", "bits a byte", "state"],
+        [
+            [
+                row.name,
+                row.recipe,
+                count(row.parameters),
+                f"{row.steps:,}" + (f" of {row.steps_asked:,}" if row.steps_asked else ""),
+                count(row.tokens),
+                duration(row.seconds),
+                _with_interval(row.val_loss, row.interval),
+                figure(row.val_bits_per_byte),
+                f"{states[row.state]} {row.steps:,}" if row.state in states else row.state,
+            ]
+            for row in rows
+        ],
+        numbers=range(2, 8),
+    )
+    for row in rows:
+        if row.resume:
+            typer.echo(f"go on with {row.name}: {row.resume}")
+
+
+def _print_comparison(c: RunComparison) -> None:
+    from glassformer.training.report import figure
+
+    lines = []
+    for i, (row, difference) in enumerate(zip(c.rows, c.differences, strict=True)):
+        told, verdict = "–", "no loss yet" if row.val_loss is None else ""
+        if i == c.best:
+            told, verdict = "best", ""
+        elif difference is not None:
+            told = f"{_with_interval(difference.difference, difference.interval)} {difference.unit}"
+            how = f"{difference.method}, {difference.n:,} passages" if difference.n else difference.method
+            verdict = f"{'significant' if difference.significant else 'not significant'} ({how})"
+        loss = _with_interval(row.val_loss, row.interval)
+        lines.append([row.name, loss, figure(row.val_bits_per_byte), told, verdict])
+    _table(["run", "validation loss", "bits a byte", "above the best", ""], lines, numbers=range(1, 4))
+    typer.echo("")
+    if c.settings:
+        rows = [[key, *("–" if v is None else str(v) for v in values)] for key, values in c.settings.items()]
+        _table(["setting", *(row.name for row in c.rows)], rows)
+        typer.echo("")
+    else:
+        typer.echo("All settings are equal.\n")
+    known = sum(difference is not None for difference in c.differences)
+    if known:
+        together = " for all differences together" if known > 1 else ""
+        typer.echo(f"± is the 95 % interval{together}. It tells about these weights: another seed gives others.")
+    if any(d is not None and d.method == "unpaired" for d in c.differences):
+        typer.echo("Unpaired is cautious on one text: runs that kept the losses of the same windows are paired.")
+    if not c.same_text:
+        typer.echo("The runs were not asked about the same text, so a difference may be the texts'.")
+
+
+def _with_interval(value: float | None, interval: float | None) -> str:
+    import math
+
+    if value is None:
+        return "–"
+    return f"{value:.4f}" + (f" ± {interval:.4f}" if interval is not None and math.isfinite(interval) else "")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
+    """A drawn table on a terminal; elsewhere aligned columns, whole, for other programs."""
+    import sys
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table()
+        for i, name in enumerate(header):
+            table.add_column(Text(name), justify="right" if i in numbers else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+        return
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    for line in [header, *rows]:
+        cells = (c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        typer.echo("  ".join(cells).rstrip())

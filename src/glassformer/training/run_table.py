@@ -1,0 +1,181 @@
+"""Runs beside each other: a row for each, what differs in their settings, whether their losses really differ."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import GlassformerError, RunError, UsageError, did_you_mean
+from glassformer.evaluation import Comparison, LossEstimate, WindowLosses, compare_losses
+from glassformer.training.history import History
+from glassformer.training.run_folder import RunFolder
+
+SORTS = ("loss", "name", "time")
+SAME_EVERYWHERE = ("characters", "bytes", "gpt2")  # tokenizers whose tokens mean the same for every text
+WINDOWS = "windows.safetensors"  # of a run folder: the best weights' loss on each window of the validation split
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a list of runs tells of one. Figures that are not known are None; `interval` is half the 95 % one.
+
+    state: finished, running, stopped or diverged. resume: the command that goes on with it, where one can.
+    """
+
+    path: str
+    name: str
+    recipe: str
+    parameters: int | None
+    steps: int
+    steps_asked: int | None
+    tokens: int | None
+    seconds: float | None
+    val_loss: float | None
+    interval: float | None
+    val_bits_per_byte: float | None
+    best_step: int | None
+    state: str
+    resume: str | None
+
+    @classmethod
+    def of(cls, h: History) -> Row:
+        best, path = h.best, h.run.path
+        resumable = h.state in ("stopped", "diverged") and any(h.run.checkpoints.glob("step-*"))
+        return cls(
+            path=str(path),
+            name=h.name,
+            recipe=str(h.setting("name") or ""),
+            parameters=h.parameters,
+            steps=h.steps_done,
+            steps_asked=h.steps_asked,
+            tokens=h.last("tokens"),
+            seconds=h.last("seconds"),
+            val_loss=best["val_loss"],
+            interval=best["interval"],
+            val_bits_per_byte=best["val_bits_per_byte"],
+            best_step=best["step"],
+            state=h.state,
+            resume=f"glassformer resume {path}" if resumable else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_runs(folder: str | os.PathLike[str]) -> list[RunFolder]:
+    """The runs in a folder and in the folders in it; the folder itself, if it is one. By path.
+
+    Raises:
+        RunError: there is none.
+    """
+    folder = Path(folder)
+    found = sorted({file.parent for depth in ("", "*/", "*/*/") for file in folder.glob(f"{depth}recipe.toml")})
+    if not found:
+        what = "holds no run" if folder.is_dir() else "is no folder"
+        raise RunError(f"{folder} {what}; start one with: glassformer train, or name the folder that holds your runs")
+    return [RunFolder(path) for path in found]
+
+
+def list_runs(folder: str | os.PathLike[str] = "runs", *, sort: str = "name") -> list[Row]:
+    """A row for each run in a folder, sorted by `name`, `loss` (the lowest first) or `time` (the shortest first); what
+    is not known comes last.
+
+    Raises:
+        RunError: there is no run. UsageError: an unknown order.
+    """
+    if sort not in SORTS:
+        raise UsageError(f"runs cannot be sorted by {sort!r}; {did_you_mean(sort, SORTS)}")
+    rows = [Row.of(History(run, every_step=False)) for run in find_runs(folder)]
+    if sort == "name":
+        return sorted(rows, key=lambda row: (row.name, row.path))
+    key = {"loss": "val_loss", "time": "seconds"}[sort]
+    return sorted(rows, key=lambda row: (getattr(row, key) is None, getattr(row, key) or 0.0, row.name))
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """rows: in the order given. best: index of the lowest loss, None when no run has one yet. differences: of each
+    run's loss from the best's (None for the best itself and where there is no loss). settings: what the recipes do not
+    agree on, a value for each run. same_text: whether all were asked about the same text."""
+
+    rows: list[Row]
+    best: int | None
+    differences: list[Comparison | None]
+    settings: dict[str, list[Any]]
+    same_text: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        def told(c: Comparison | None) -> dict[str, Any] | None:
+            known = {} if c is None else {"interval": c.interval if math.isfinite(c.interval) else None}
+            return None if c is None else {**asdict(c), **known, "significant": c.significant}
+
+        runs = [{**r.to_dict(), "difference": told(c)} for r, c in zip(self.rows, self.differences, strict=True)]
+        best = None if self.best is None else self.rows[self.best].path
+        return {"runs": runs, "best": best, "settings": self.settings, "same_text": self.same_text}
+
+
+def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
+    """Compare runs with the best of them.
+
+    The intervals of the differences hold all together in 95 of 100 cases, whichever run turned out to be the best
+    (`compare_losses` with k (k - 1) / 2 comparisons). Tokens that do not mean the same make it bits a byte, for all.
+
+    Raises:
+        RunError: a path holds no run.
+    """
+    histories = [History(RunFolder.open(path), every_step=False) for path in paths]
+    rows = [Row.of(h) for h in histories]
+    same_tokens = len({_tokens(h) for h in histories}) == 1
+    key = "val_loss" if same_tokens else "val_bits_per_byte"
+    known = [i for i, row in enumerate(rows) if getattr(row, key) is not None]
+    best = min(known, key=lambda i: getattr(rows[i], key), default=None)
+    differences: list[Comparison | None] = [None] * len(rows)
+    for i in known:
+        if best is not None and i != best:
+            differences[i] = compare_losses(
+                _losses(histories[i], rows[i]),
+                _losses(histories[best], rows[best]),
+                same_tokens=same_tokens,
+                comparisons=len(known) * (len(known) - 1) // 2,
+            )
+    texts = {(h.setting("data", "source"), h.setting("data", "validation_fraction")) for h in histories}
+    return RunComparison(rows, best, differences, _differing(histories), len(texts) == 1)
+
+
+def _tokens(h: History) -> Any:
+    """Equal for runs whose tokens mean the same."""
+    kind = h.setting("tokenizer", "kind")
+    return kind if kind in SAME_EVERYWHERE else (kind, h.setting("derived", "store"))
+
+
+def _losses(h: History, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
+    """The loss that a row tells, and its windows where they are kept and belong to that very loss."""
+    loss = row.val_loss or 0.0
+    interval = math.inf if row.interval is None else row.interval
+    estimate = LossEstimate(loss, int(h.summary.get("n") or 0), interval, row.val_bits_per_byte)
+    try:
+        windows = WindowLosses.load(h.run.path / WINDOWS)
+    except GlassformerError:
+        return estimate, None
+    return estimate, windows if math.isclose(windows.estimate().loss, loss, rel_tol=1e-6) else None
+
+
+def _differing(histories: list[History]) -> dict[str, list[Any]]:
+    flat = [dict(_settings(h.recipe)) for h in histories]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    table = {key: [settings.get(key) for settings in flat] for key in keys}
+    return {key: values for key, values in table.items() if any(value != values[0] for value in values)}
+
+
+def _settings(recipe: dict[str, Any]) -> Any:
+    """`section.key` and value of everything that shapes a run: all but [derived] and [asked], which say the same in
+    other words; the shape of the model is the derived one, where it is whole."""
+    model = recipe.get("derived", {}).get("model", {})
+    sections = {**recipe, "model": {**(recipe.get("model") or {}), **model}}
+    for section, table in sections.items():
+        if isinstance(table, dict) and section not in ("asked", "derived"):
+            yield from ((f"{section}.{key}", value) for key, value in table.items() if not isinstance(value, dict))
