@@ -148,9 +148,9 @@ def _train(
         derive.fill_training(r.training)
         config = derive.model_config(r.model, tokenizer.vocab_size)
         check_lengths(store, config.block_size)
+        share(r.training, world)
         derive.check_memory(config, r.training, machine["device"])
     path, r, machine, choices = world.tell_all((path, r, machine, choices))  # what was measured is measured once
-    share(r.training, world)
     if world.is_main:
         for choice in choices:
             tell(str(choice))
@@ -195,7 +195,7 @@ def _resume(
         if store.meta["key"] != rest["derived"]["store"]:
             raise RunError(f"{run.path}: the text {r.data.source} has changed since; put it back, or train anew")
         config = ModelConfig(**rest["derived"]["model"])
-    share(r.training, world)
+        share(r.training, world)
     trainer = _build(r, config, tokenizer, store, machine, run.path, listeners, world)
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)

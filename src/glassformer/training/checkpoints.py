@@ -138,8 +138,7 @@ class CheckpointWriter:
 
     def _write_sharded(self, step: int, state: dict[str, Any]) -> None:
         """All processes write into one folder; the main one makes it and gives it its name when all are done."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
+        tensors = _parts(self.model, self.optimizer)
         if not self.world.is_main:
             save_sharded(self.world.tell_all(None), tensors)
             self.world.wait_for_all()
@@ -194,8 +193,7 @@ def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer, world: W
     if sharded != (folder / "sharded").is_dir():
         raise RunError(f"{folder} was written with another training.sharding than recipe.toml says; was it edited?")
     if sharded:
-        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        load_sharded(folder / "sharded", tensors | {f"optimizer.{n}": t for n, t in optimizer.state_dict().items()})
+        load_sharded(folder / "sharded", _parts(model, optimizer))
     else:
         _load_whole(folder, model, optimizer)
     own = state["random"][world.rank] if len(state["random"]) == world.size else None
@@ -227,6 +225,12 @@ def _load_whole(folder: Path, model: Decoder, optimizer: Optimizer) -> None:
         optimizer.load_state_dict({n: t.to(device) for n, t in load_weights(folder / "optimizer.safetensors").items()})
     except ModelFolderError as error:
         raise RunError(str(error)) from None
+
+
+def _parts(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What this process holds of a sharded run; a tied head once."""
+    parameters = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    return parameters | {f"optimizer.{name}": tensor for name, tensor in optimizer.state_dict().items()}
 
 
 def _damage(folder: Path) -> str | None:

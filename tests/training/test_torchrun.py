@@ -1,0 +1,135 @@
+"""The command under `torchrun`: who speaks, who writes, and what is left when a process is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from play import PLAY
+
+from glassformer.training import RunFolder
+
+TINY = [
+    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
+    "training.batch_size=8", "training.eval_every=60", "training.checkpoint_every=20", "training.sample_every=60",
+    "training.sample_tokens=7", "training.precision=fp32", "training.optimizer=adamw",
+]  # fmt: skip
+
+
+def torchrun(n: int, *words: str, cwd: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    return subprocess.Popen(
+        [*command, *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def own_lines(err: str) -> list[str]:
+    """What glassformer said, without torchrun's own log and table."""
+    table = err.find("torch/distributed/elastic"), err.find('Traceback (most recent call last):\n  File "<frozen')
+    cut = min((at for at in table if at >= 0), default=len(err))
+    lines = (line for line in err[:cut].splitlines() if line)
+    return [line for line in lines if not line.startswith(("W1", "E1", "step ", "[W", "---")) and "torch/" not in line]
+
+
+def process_of(rank: int, folder: Path) -> int:
+    """The process that works in `folder` as this rank."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if f"RANK={rank}".encode() in environment and (entry / "cwd").resolve() == folder.resolve():
+                return int(entry.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What one process makes of it, undisturbed."""
+    from glassformer import recipes
+
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "play.txt").write_text(PLAY)
+    return recipes.train(None, [*TINY, "training.steps=100"], data=str(folder / "play.txt"), out=folder / "run").path
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_killed_rank_and_a_resume_with_another_number_of_ranks(tmp_path, whole, sharding):
+    (tmp_path / "play.txt").write_text(PLAY)
+    run = tmp_path / "run"
+    words = ["train", *TINY, "training.steps=100", f"training.sharding={sharding}", "--data", "play.txt", "-q"]
+    process = torchrun(2, "-m", "glassformer", *words, "--out", "run", cwd=tmp_path)
+    deadline = time.monotonic() + 100
+    while not (run / "checkpoints" / "step-000040").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        time.sleep(0.02)
+    os.kill(process_of(1, tmp_path), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    kept = sorted(path.name for path in (run / "checkpoints").glob("step-*"))[-1]
+    assert f"error: another process of this run has ended; {kept} is kept, go on with: glassformer resume run" in (
+        own_lines(err)
+    )
+    process = torchrun(4 if sharding == "full" else 1, "-m", "glassformer", "resume", "run", "-q", cwd=tmp_path)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert out.count("validation loss") == 1  # one process speaks
+    assert any(line.startswith("2 processes before, ") for line in own_lines(err))
+    expected, lines = (RunFolder(folder).read_metrics() for folder in (whole, run))
+    assert [line["step"] for line in lines] == list(range(1, 101))
+    for theirs, ours in zip(expected, lines, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["tokens"] == theirs["tokens"]
+    assert lines[-1]["val_loss"] == pytest.approx(expected[-1]["val_loss"], rel=1e-4)
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    (tmp_path / "play.txt").write_text(PLAY)
+    process = torchrun(2, "-m", "glassformer", "train", *TINY, "training.batch_size=7", "--data", "play.txt", "-q",
+                       cwd=tmp_path)  # fmt: skip
+    out, err = process.communicate(timeout=60)
+    assert process.returncode != 0 and out == ""
+    assert [line for line in own_lines(err) if "error" in line] == [
+        "error: training.batch_size=7 cannot be divided among 2 processes; try training.batch_size=8"
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+WORKER = """
+import os, sys
+from glassformer.data import TokenBatches
+from glassformer.errors import DataError
+
+if os.environ["RANK"] == "1":
+    draw = TokenBatches.__next__
+    def broken(self):
+        if self.step == 30:
+            raise DataError("play.txt: the disk does not answer")
+        return draw(self)
+    TokenBatches.__next__ = broken
+
+from glassformer.cli import main
+main()
+"""
+
+
+def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
+    (tmp_path / "play.txt").write_text(PLAY)
+    (tmp_path / "worker.py").write_text(WORKER)
+    words = ["train", *TINY, "training.steps=100", "--data", "play.txt", "--out", "run", "-q"]
+    process = torchrun(2, "worker.py", *words, cwd=tmp_path)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode != 0
+    lines = own_lines(err)
+    assert "rank 1: error: play.txt: the disk does not answer" in lines
+    assert "error: another process of this run has ended; step-000020 is kept, go on with: glassformer resume run" in (
+        lines
+    )
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000020"]
