@@ -53,9 +53,10 @@ def runs(
 
 
 def report(run: str = typer.Argument(metavar="RUN", help="The run folder.")) -> None:
-    """Write a run's page, report.html: curves, samples, settings, plan against actual.
+    """Write a run's page: report.html in its folder.
 
-    One file that any browser shows, without a network. Of a run that goes on it shows how far it is.
+    Curves, samples, settings, plan against actual, in one file that any browser shows without a network. Of a run that
+    goes on it shows how far it is.
 
     Example: glassformer report runs/shakespeare-fast-1
     """
