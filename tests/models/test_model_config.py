@@ -49,7 +49,7 @@ def configurations(draw) -> ModelConfig:
         positions=positions,
         norm=draw(st.sampled_from(sorted(NORMS))),
         n_gram=draw(st.integers(1, 4)),
-        n_gram_rows=draw(st.integers(1, 200)),
+        n_gram_rows=draw(st.integers(0, 200)),
         feedforward=draw(st.sampled_from(["plain", "gated"])),
         activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
         bias=draw(st.booleans()),

@@ -10,23 +10,34 @@ from glassformer.generation import generate
 from glassformer.modalities import NGrams
 from glassformer.tokenizers import TOKENIZERS
 
-NOTHING = 3  # vocabulary of three: 0, 1, 2; what stands before the text counts as a fourth
+# A vocabulary of three: 0, 1, 2. What stands before the text counts as a fourth, 3.
 
 
 def numbered(n: int, rows: int = 1000) -> NGrams:
-    """Row r of the table for length L holds the vector (r, L)."""
+    """Row r of the joint table for length L holds the vector (r, L); the tables `back` hold zeros."""
     grams = NGrams(n=n, rows=rows, vocab_size=3, n_embd=2)
     with torch.no_grad():
-        for length, table in enumerate(grams.tables, 2):
+        for table in grams.back:
+            table.weight.zero_()
+        for length, table in enumerate(grams.joint, 2):
             table.weight[:, 0] = torch.arange(float(table.num_embeddings))
             table.weight[:, 1] = length
     return grams
 
 
+def test_each_token_back_has_a_table_of_its_own():
+    """Row r of the table for distance d holds 10^d (r + 1): 1 back reads in the tens, 2 back in the hundreds."""
+    grams = NGrams(n=3, rows=0, vocab_size=3, n_embd=1)
+    with torch.no_grad():
+        for distance, table in enumerate(grams.back, 1):
+            table.weight[:, 0] = 10.0**distance * torch.arange(1, 5)
+    assert grams(torch.tensor([[1, 2, 0]])).flatten().tolist() == [440, 420, 230]
+
+
 def test_each_n_gram_has_a_row_of_its_own_while_there_is_room():
     """Newest token first, in base 4: (1, nothing) is 1 * 4 + 3, (2, 1) is 2 * 4 + 1, (0, 2) is 0 * 4 + 2."""
     assert numbered(2)(torch.tensor([[1, 2, 0]])).tolist() == [[[7, 2], [9, 2], [2, 2]]]
-    assert len(numbered(2).tables[0].weight) == 16
+    assert len(numbered(2).joint[0].weight) == 16
 
 
 def test_longer_ones_are_added():
@@ -35,24 +46,22 @@ def test_longer_ones_are_added():
 
 
 def test_where_there_is_no_room_a_hash_chooses_the_row():
-    """The golden row was worked out with Python's own integers."""
+    """The row, worked out with Python's own integers."""
     grams = numbered(3, rows=17)  # 16 2-grams fit, 64 3-grams do not
-    number = 0 * 16 + 2 * 4 + 1
-    product = number * 0x9E3779B97F4A7C15 % 2**64
+    product = (0 * 16 + 2 * 4 + 1) * 0x9E3779B97F4A7C15 % 2**64
     signed = product - 2**64 if product >= 2**63 else product
     assert grams(torch.tensor([[1, 2, 0]]))[0, 2, 0] == 2 + (signed >> 24) % 17
 
 
 def test_the_hash_spreads():
     """61^3 = 226,981 trigrams over 101 rows: 2,247 a row. A fair draw strays by 6 deviations (284) once in 5e6."""
-    grams = NGrams(n=3, rows=101, vocab_size=60, n_embd=1)
-    rows = grams._row(torch.arange(61**3), 3)
+    rows = NGrams(n=3, rows=101, vocab_size=60, n_embd=1)._hash(torch.arange(61**3), 101)
     counts = torch.bincount(rows, minlength=101)
     assert len(counts) == 101 and (counts - 61**3 / 101).abs().max() < 284
 
 
 def test_tokens_before_the_text_count_when_they_are_given():
-    grams, ids = numbered(3), torch.tensor([[1, 2, 0, 2, 1]])
+    grams, ids = NGrams(n=3, rows=17, vocab_size=3, n_embd=2), torch.tensor([[1, 2, 0, 2, 1]])
     whole = grams(ids)
     for first in range(1, 5):
         before = ids[:, max(0, first - 2) : first]
@@ -73,14 +82,16 @@ def test_generation_with_a_cache_equals_generation_without(window: str):
 
 def test_without_n_grams_a_model_has_none_of_their_parameters():
     assert not [n for n, _ in toy_model("modern").named_parameters() if "n_grams" in n]
-    names = [n for n, _ in toy_model("modern", n_gram=3).named_parameters() if "n_grams" in n]
-    assert names == ["embedding.n_grams.tables.0.weight", "embedding.n_grams.tables.1.weight"]
+    shapes = {n: tuple(p.shape) for n, p in toy_model("modern", n_gram=3).named_parameters() if "n_grams" in n}
+    assert shapes == {f"embedding.n_grams.back.{i}.weight": (62, 42) for i in range(2)}
 
 
-def test_unit_init_starts_them_at_zero():
-    model = toy_model("modern", n_gram=2, tied_head=False)
+def test_unit_init_starts_the_joint_ones_at_zero():
+    model = toy_model("modern", n_gram=2, n_gram_rows=7, tied_head=False)
     model.init_weights("unit")
-    assert not model.embedding.n_grams.tables[0].weight.any() and model.embedding.token.weight.any()
+    grams = model.embedding.n_grams
+    assert not grams.joint[0].weight.any()
+    assert float(grams.back[0].weight.detach().std()) == pytest.approx(0.15, rel=0.1)  # of 2,604 draws: 7 deviations
 
 
 def test_a_tap_hears_what_they_add():

@@ -1,4 +1,4 @@
-"""The text stem: a table with one row a token, plus where it stands; if asked, also rows for the last few tokens."""
+"""The text stem: a table with one row a token, plus where it stands; if asked, also what the last few tokens were."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from glassformer.taps import Tap
 class TextStem(nn.Module):
     """Token ids (B, T) -> vectors (B, T, C): look up, add what the n-grams say and the position, drop out.
 
-    n_gram: 1 looks at each token by itself; n adds `NGrams` of 2 to n tokens.
+    n_gram: 1 looks at each token by itself; n adds `NGrams` of up to n tokens.
     """
 
-    def __init__(self, *, vocab_size: int, n_embd: int, n_gram: int = 1, n_gram_rows: int = 1, dropout: float = 0.0):
+    def __init__(self, *, vocab_size: int, n_embd: int, n_gram: int = 1, n_gram_rows: int = 0, dropout: float = 0.0):
         super().__init__()
         self.token = nn.Embedding(vocab_size, n_embd)
         self.n_grams = NGrams(n=n_gram, rows=n_gram_rows, vocab_size=vocab_size, n_embd=n_embd) if n_gram > 1 else None
@@ -33,17 +33,17 @@ class TextStem(nn.Module):
 
 
 class NGrams(nn.Module):
-    """One vector for the last two tokens, one for the last three, ... one for the last n: (B, T) -> (B, T, C), summed.
+    """What the last n tokens were, each by itself and, with `rows`, together: (B, T) -> (B, T, C), all summed.
 
-        t h e _ c a t          2-grams  th he e_ _c ca at
-              ^                3-grams     the he_ e_c _ca cat
-        adds rows[e_], rows[he_], rows[the_]
+        t h e _ c a t     back     one table a distance:   _ is 1 back, e is 2 back, h is 3 back
+                ^         joint    one table a length:     _c, e_c, he_c
 
-    What a count table of n-grams knows, a Transformer otherwise spends its first layers and first steps on. It costs
-    memory and hardly any arithmetic. Each length has a table of `rows` rows at most; where there are more n-grams than
-    rows, several share one, by a hash (as in fastText: Bojanowski et al. 2016, https://arxiv.org/abs/1607.04606; in
-    language models: Huang et al. 2025, Over-Tokenized Transformer, https://arxiv.org/abs/2501.16975). `before` (B, P)
-    are the tokens before `ids`; what stands before these counts as one more symbol, nothing.
+    It costs memory and hardly any arithmetic, and a Transformer otherwise spends its first layer on looking one, two,
+    three tokens back, and its first hundred steps on learning it. The tables `back` are a causal convolution over
+    one-hot tokens. The tables `joint` know what a count of n-grams knows, and learn a small text by heart as fast. They
+    have at most `rows` rows each; where there are more n-grams, several share a row by a hash (as in fastText:
+    Bojanowski et al. 2016, https://arxiv.org/abs/1607.04606; in language models: Huang et al. 2025,
+    https://arxiv.org/abs/2501.16975). What stands before the text counts as one more token.
     """
 
     # Fibonacci hashing (Knuth, vol. 3, 6.4): 2^64 / golden ratio; the low bits are the worst mixed and are dropped
@@ -52,22 +52,24 @@ class NGrams(nn.Module):
     def __init__(self, *, n: int, rows: int, vocab_size: int, n_embd: int):
         super().__init__()
         self.base = vocab_size + 1  # the last number stands for the nothing before the text
-        self.rows = [min(rows, self.base**length) for length in range(2, n + 1)]
-        self.tables = nn.ModuleList(nn.Embedding(n_rows, n_embd) for n_rows in self.rows)
+        self.rows = [min(rows, self.base**length) for length in range(2, n + 1)] if rows else []
+        self.back = nn.ModuleList(nn.Embedding(self.base, n_embd) for _ in range(1, n))
+        self.joint = nn.ModuleList(nn.Embedding(n_rows, n_embd) for n_rows in self.rows)
         self.tap_sum = Tap("sum")
 
     def forward(self, ids_BT: Tensor, before_BP: Tensor | None = None) -> Tensor:
-        T, reach = ids_BT.shape[1], len(self.tables)
+        """`before` (B, P): the tokens before `ids`; more than n - 1 are not looked at."""
+        T, reach = ids_BT.shape[1], len(self.back)
         ids_BS = ids_BT if before_BP is None else torch.cat((before_BP, ids_BT), dim=1)
         ids_BS = F.pad(ids_BS, (reach + T - ids_BS.shape[1], 0), value=self.base - 1)  # (B, reach + T)
-        numbers_BT, found = ids_BT, []
-        for length, table in enumerate(self.tables, 2):
-            start = reach + 1 - length
-            numbers_BT = numbers_BT * self.base + ids_BS[:, start : start + T]
-            found.append(table(self._row(numbers_BT, length)))  # (B, T, C)
+        shifted_BT = [ids_BS[:, reach - distance : reach - distance + T] for distance in range(1, reach + 1)]
+        found = [table(ids) for table, ids in zip(self.back, shifted_BT, strict=True)]  # (B, T, C) each
+        numbers_BT = ids_BT
+        for table, rows, ids, length in zip(self.joint, self.rows, shifted_BT, range(2, reach + 2), strict=False):
+            numbers_BT = numbers_BT * self.base + ids
+            found.append(table(numbers_BT if self.base**length <= rows else self._hash(numbers_BT, rows)))
         return self.tap_sum(sum(found[1:], found[0]))
 
-    def _row(self, numbers: Tensor, length: int) -> Tensor:
-        """Which row an n-gram has: its own number where all have room, else a hash of it (int64 wraps around)."""
-        rows = self.rows[length - 2]
-        return numbers if self.base**length <= rows else ((numbers * self.MULTIPLIER) >> self.SHIFT) % rows
+    def _hash(self, numbers: Tensor, rows: int) -> Tensor:
+        """0 ... rows - 1; the products wrap around in int64."""
+        return ((numbers * self.MULTIPLIER) >> self.SHIFT) % rows

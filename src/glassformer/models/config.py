@@ -42,8 +42,8 @@ class ModelConfig(BaseModel):
 
     `n_kv_head`, `head_width` and `n_hidden` follow from the others when left out: as many key-value heads as heads,
     n_embd / n_head, and 4 n_embd (plain) or 8/3 n_embd rounded up to a multiple of 32 (gated: three matrices instead
-    of two, so the parameters are about the same). With `n_gram` above 1 the embedding also holds vectors for the last
-    2 to n_gram tokens, in tables of up to `n_gram_rows` rows (`glassformer.modalities.NGrams`).
+    of two, so the parameters are about the same). With `n_gram` above 1 the embedding also tells what the last n_gram
+    tokens were: each by itself, and together in tables of up to `n_gram_rows` rows (`glassformer.modalities.NGrams`).
 
     Raises:
         UsageError: from `ModelConfig.make` when a field is unknown or does not fit the others.
@@ -70,7 +70,7 @@ class ModelConfig(BaseModel):
     qk_norm: bool
     tied_head: bool
     n_gram: int = Field(default=1, ge=1, le=8)
-    n_gram_rows: int = Field(default=16_384, ge=1, le=1_000_000_000)
+    n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
 
     @model_validator(mode="before")
     @classmethod
@@ -125,7 +125,9 @@ class ModelConfig(BaseModel):
         ups = 2 if self.feedforward == "gated" else 1
         feedforward = (ups + 1) * C * F + bias * (ups * F + C)
         embedding = self.vocab_size * C * (1 if self.tied_head else 2)
-        embedding += C * sum(min(self.n_gram_rows, (self.vocab_size + 1) ** n) for n in range(2, self.n_gram + 1))
+        back = (self.n_gram - 1) * (self.vocab_size + 1)
+        joint = sum(min(self.n_gram_rows, (self.vocab_size + 1) ** n) for n in range(2, self.n_gram + 1))
+        embedding += C * (back + joint)
         positions = self.block_size * C if self.positions == "learned" else 0
         return embedding + positions + self.n_layer * (2 * norm + attention + feedforward) + norm
 

@@ -23,14 +23,16 @@ def gpt2_init(model: nn.Module, n_layer: int) -> None:
 
 def unit_init(model: nn.Module, n_layer: int) -> None:
     """Everything at the scale of one: embeddings with deviation 0.3, matrices with 1/sqrt(inputs), so that vectors keep
-    their length; what writes into the residual stream, n-grams and an untied head start at zero, so that each block is
-    at first an identity and every token equally likely. Suits Muon and larger rates (as in modded-nanogpt); wants an
-    untied head, for a tied one would begin with logits as wide as the vectors are long."""
+    their length; what writes into the residual stream, joint n-grams and an untied head start at zero, so that each
+    block is at first an identity and every token equally likely. Suits Muon and larger rates (as in modded-nanogpt);
+    wants an untied head, for a tied one would begin with logits as wide as the vectors are long."""
     for name, parameter in model.named_parameters():
-        if name.endswith((*WRITES, "bias", "head.weight")) or ".n_grams." in name:
+        if name.endswith((*WRITES, "bias", "head.weight")) or ".n_grams.joint." in name:
             nn.init.zeros_(parameter)
         elif name == "embedding.token.weight" or name == "positions.weight":
             nn.init.normal_(parameter, std=0.3)
+        elif ".n_grams.back." in name:
+            nn.init.normal_(parameter, std=0.15)
         elif parameter.dim() >= 2:
             nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]))
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
 
 from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
@@ -30,6 +30,17 @@ class Section(BaseModel):
 
 
 Count = Annotated[int | None, Field(ge=1)]
+
+
+def _or_auto(value: Any, check: Any) -> Any:
+    """`auto`, or what the check makes of it; a plain union would tell of both mistakes."""
+    return value if value == "auto" else check(value)
+
+
+if TYPE_CHECKING:
+    CountOrAuto = int | Literal["auto"] | None
+else:
+    CountOrAuto = Annotated[int | None, Field(ge=1), WrapValidator(_or_auto)]
 
 
 def _one_of(key: str, known: Iterable[str]) -> AfterValidator:
@@ -71,7 +82,7 @@ class ModelSection(Section):
     qk_norm: bool | None = None
     tied_head: bool | None = None
     n_gram: Count = None
-    n_gram_rows: Count = None
+    n_gram_rows: int | None = None
 
 
 class TokenizerSection(Section):
@@ -102,7 +113,8 @@ class ObjectiveSection(Section):
 
 
 class TrainingSection(Section):
-    """[training] how. A step is one update of the weights; `batch_size` counts sequences of block_size tokens a step.
+    """[training] how. A step is one update of the weights; `batch_size` counts sequences of block_size tokens a step,
+    of all processes together; `auto` is what the machine and the text have room for.
 
     micro_batch_size: how many sequences go through at once; gradients of the others are added up (accumulation).
     eval_batches: 0 evaluates on the whole validation split, N on N fixed batches (the last step: always the whole).
@@ -113,7 +125,7 @@ class TrainingSection(Section):
     """
 
     steps: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: CountOrAuto = None
     micro_batch_size: int | None = Field(default=None, ge=1)
     seed: int = Field(default=1337, ge=0, lt=2**63)
     eval_every: int | None = Field(default=None, ge=0)
