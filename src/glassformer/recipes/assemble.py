@@ -199,7 +199,7 @@ def _resume(
     trainer = _build(r, config, tokenizer, store, machine, run.path, listeners, world)
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
-        if state["step"] >= trainer.settings.steps:
+        if state["step"] >= trainer.settings.steps and run.summary.exists():
             raise RunError(
                 f"{run.path} is finished ({state['step']} steps); write with it: glassformer generate {run.path}"
             )
