@@ -308,11 +308,21 @@ def test_on_a_logarithmic_scale_equal_factors_are_equal_ways():
 
 
 def test_smoothing_has_no_lag_and_steps_over_what_is_no_number():
-    slope = np.arange(200.0)
-    assert smooth(slope, 10)[100] == pytest.approx(100)
+    steps, slope = np.arange(200.0), np.arange(200.0)
+    assert smooth(steps, slope, 10)[1][100] == pytest.approx(100)
     slope[[0, 90]] = math.nan
-    assert abs(smooth(slope, 10)[100] - 100) < 0.5 and np.isfinite(smooth(slope, 10)).all()
-    assert np.var(smooth(np.random.default_rng(0).normal(size=5000), 40)) < 2 / 40
+    at, smoothed = smooth(steps, slope, 10)
+    assert abs(smoothed[100] - 100) < 0.5 and np.isfinite(smoothed).all() and at.tolist() == steps.tolist()
+    assert np.var(smooth(np.arange(3000), np.random.default_rng(0).normal(size=3000), 40)[1]) < 2 / 40
+
+
+def test_smoothing_a_long_curve_is_smoothing_it_whole(monkeypatch):
+    x = np.arange(9001.0)
+    y = np.sin(x / 2000) + np.random.default_rng(0).normal(size=9001)
+    at, few = smooth(x, y, 500)
+    monkeypatch.setattr("glassformer.training.charts.SMOOTHED", 10_000)
+    _, whole = smooth(x, y, 500)
+    assert len(few) == 4501 and np.abs(few - whole[at.astype(int)])[10:-10].max() < 0.02
 
 
 def test_a_heat_map_shows_the_highest_of_what_it_joins():
@@ -406,7 +416,7 @@ def test_a_browser_shows_it_and_reads_out_what_the_files_say(run, tmp_path):
     assert width <= 500  # nothing makes a narrow page scroll sideways
     outputs = dict(re.findall(r'id="figure-([\w-]+)".*?<output[^>]*>(.*?)</output>', dom, re.DOTALL))
     assert re.fullmatch(r"step 15[01]: Learning rate 0.01", outputs["lr"])
-    smoothed = f"training, smoothed over 10 steps {smooth(1 + 3 / np.arange(1, 301), 10)[-1]:.5g}"
+    smoothed = f"training, smoothed over 10 steps {smooth(np.arange(1, 301), 1 + 3 / np.arange(1, 301), 10)[1][-1]:.5g}"
     assert outputs["loss"] == f"step 300: training 1.01 · {smoothed} · validation 1.9"
     assert outputs["updates"] == "step 300: blocks.0.attention.qkv 0.001"
     samples = re.findall(r'<pre class="sample">(.*?)</pre>', dom, re.DOTALL)

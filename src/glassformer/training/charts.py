@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760, 64, 14, 12, 34  # user units of the SVG; LEFT ... are margins
+SMOOTHED = 4000  # points of a smoothed curve
 COLUMNS = 500  # columns of pixels that a curve is thinned to
 Values = Sequence[float] | np.ndarray  # (N,)
 
@@ -148,23 +149,30 @@ def thin(x: np.ndarray, y: np.ndarray, columns: int, start: float, end: float) -
     return np.unique(np.concatenate([first, last, order[first], order[last]]))
 
 
-def smooth(values: Values, span: float) -> np.ndarray:
-    """Mean of the neighbours on both sides, so without a lag: weights fall by e within `span` / 2 steps either way.
+def smooth(steps: Values, values: Values, span: float) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and means over the neighbours on both sides, so without a lag: weights fall by e within `span` / 2 steps.
 
-    Not-numbers weigh nothing.
+    Not-numbers weigh nothing. More than `SMOOTHED` points are first joined to that many, which nobody can see.
 
-    >>> smooth([1.0, 1.0, math.nan, 1.0], 4).tolist()
+    >>> smooth([1, 2, 3, 4], [1.0, 1.0, math.nan, 1.0], 4)[1].tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
-    keep, y = math.exp(-2 / span), np.asarray(values, dtype=float)
+    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    joined = max(1, len(y) // SMOOTHED)
     known = np.isfinite(y)
-    y, weight = np.where(known, y, 0.0), known.astype(float)
+    starts = np.arange(0, len(y), joined)
+    if not len(starts):
+        return x, y
+    weight = np.add.reduceat(known.astype(float), starts)
+    total = np.add.reduceat(np.where(known, y, 0.0), starts)
+    keep = math.exp(-2 * joined / span)
 
     def both_sides(x: np.ndarray) -> np.ndarray:
         decayed = lambda a: np.array(list(accumulate(a.tolist(), lambda past, now: keep * past + now)))  # noqa: E731
         return decayed(x) + decayed(x[::-1])[::-1] - x  # each direction counts a step itself
 
-    return both_sides(y) / np.maximum(both_sides(weight), 1e-300)
+    middle = x[np.minimum(starts + joined // 2, len(x) - 1)]
+    return middle, both_sides(total) / np.maximum(both_sides(weight), 1e-300)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -84,7 +84,7 @@ def _curves(h: History) -> list[Chart | None]:
     evaluated, validation = ([r[key] for r in h.evaluations] for key in ("step", "val_loss"))
     losses = [
         Series("training", step, c["loss"], "raw"),
-        Series(f"training, smoothed over {span:.0f} steps", step, smooth(c["loss"], span), "smooth"),
+        Series(f"training, smoothed over {span:,.0f} steps", *smooth(step, c["loss"], span), "smooth"),
         Series("validation", evaluated, validation, "validation"),
     ]
     levels = [("blind guess, ln V", h.blind_guess), ("bigram model", h.bigram_loss)]
@@ -93,13 +93,16 @@ def _curves(h: History) -> list[Chart | None]:
     top = max([1.2 * level for _, level in lines], default=math.inf)
     more: dict[str, Any] = {"lines": lines, "marks": marks, "ceiling": top, "height": 380}
 
-    def one(id: str, title: str, key: str, factor: float = 1.0, **how: Any) -> Chart | None:
-        return line_chart(id, title, [Series(title, step, factor * c[key], "single")], marks=marks, height=200, **how)
+    def one(id: str, title: str, key: str, factor: float = 1.0, *, noisy: bool = True, **how: Any) -> Chart | None:
+        series = [Series(title, step, factor * c[key], "raw" if noisy else "smooth")]
+        if noisy:
+            series.append(Series("smoothed", *smooth(step, factor * c[key], span), "smooth"))
+        return line_chart(id, title, series, marks=marks, height=200, **how)
 
     return [
         line_chart("loss", "Loss, nats a token", losses, **more),
         line_chart("loss-log", "Loss, nats a token", losses, x_log=True, **more),
-        one("lr", "Learning rate", "lr", y_from_zero=True),
+        one("lr", "Learning rate", "lr", noisy=False, y_from_zero=True),
         one("gradient", "Gradient norm, before clipping", "grad_norm", y_log=True),
         one("speed", "Tokens a second", "tokens_per_second", y_from_zero=True),
         one("utilisation", "Utilisation, % of the machine's measured peak", "mfu", 100, y_from_zero=True),
