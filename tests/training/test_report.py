@@ -174,6 +174,14 @@ def test_curves_and_lines_that_are_asked_for(run):
     assert page.count('class="mark"') >= 6  # the warning at step 150, in each picture over steps
 
 
+def test_what_was_never_measured_is_not_drawn(run):
+    records = [step(n) for n in range(1, 301)]
+    run.metrics.write_text(lines({k: v for k, v in r.items() if k not in ("mfu", "grad_norm")} for r in records))
+    page = report(run)
+    drawn = re.findall(r'id="figure-([\w-]+)"', page)
+    assert "speed" in drawn and not {"utilisation", "gradient"} & set(drawn)
+
+
 def test_nothing_in_a_run_can_become_a_program(run):
     text = report(run)
     page = Page(text)

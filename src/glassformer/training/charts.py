@@ -172,7 +172,8 @@ def smooth(steps: Values, values: Values, span: float) -> tuple[np.ndarray, np.n
         return decayed(x) + decayed(x[::-1])[::-1] - x  # each direction counts a step itself
 
     middle = x[np.minimum(starts + joined // 2, len(x) - 1)]
-    return middle, both_sides(total) / np.maximum(both_sides(weight), 1e-300)
+    near = both_sides(weight)
+    return middle, np.where(near > 1e-9, both_sides(total) / np.maximum(near, 1e-9), math.nan)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
