@@ -12,12 +12,15 @@ import torch
 
 from glassformer.data import CORPORA, TokenStore
 from glassformer.data.readers import keep_source
-from glassformer.errors import DataError, RunError, UsageError, plural
+from glassformer.errors import DataError, DivergenceError, RunError, UsageError, plural
 from glassformer.evaluation import LossEstimate, evaluate_loss
+from glassformer.evaluation.bigram import bigram_loss
+from glassformer.evaluation.loss import window_losses
 from glassformer.files import write_json
 from glassformer.interchange import load, load_model
 from glassformer.models import Decoder, ModelConfig
 from glassformer.recipes import derive
+from glassformer.recipes.measured import measured_choices
 from glassformer.recipes.parts import (
     build_trainer,
     check_lengths,
@@ -29,10 +32,12 @@ from glassformer.recipes.parts import (
     tokenizer_of,
     whole_split,
 )
+from glassformer.recipes.plan import predict_run
 from glassformer.recipes.record import read_recipe_text, recipe_text
 from glassformer.recipes.schema import Recipe, read_recipe
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 from glassformer.training import (
+    Interrupted,
     Listener,
     RunFolder,
     Trainer,
@@ -44,6 +49,8 @@ from glassformer.training import (
 )
 from glassformer.training.checkpoints import tokenizer_folder
 from glassformer.training.precision import peak_memory
+from glassformer.training.report import ReportWriter, write_report
+from glassformer.training.tracking import trackers
 
 
 @dataclass(frozen=True)
@@ -145,12 +152,13 @@ def _train(
         if recipe is None:
             gflops = derive.measure_gflops(machine["device"])
             choices += derive.size_choices(r, len(store.split("train")), tokenizer.vocab_size, gflops)
-        derive.fill_training(r.training)
         config = derive.model_config(r.model, tokenizer.vocab_size)
         check_lengths(store, config.block_size)
-        share(r.training, world)
-        derive.check_memory(config, r.training, machine["device"])
-    path, r, machine, choices = world.tell_all((path, r, machine, choices))  # what was measured is measured once
+        if world.is_main:
+            choices += measured_choices(r.training, config, machine, len(store.split("train")), world)
+            share(r.training, world)
+            derive.check_memory(config, r.training, machine["device"], world.size)
+    path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
     if world.is_main:
         for choice in choices:
             tell(str(choice))
@@ -163,12 +171,16 @@ def _train(
         tell(f"{count}: {config.family}, {shape}, {context}{spread}")
         if r.data.source not in CORPORA and Path(r.data.source).exists():
             r.data.source = str(Path(r.data.source).resolve())  # `resume` may be typed in another folder
+        train_split, held_out = store.split("train"), store.split("validation")
         derived = {
             "model": config.model_dump(),
             "choices": [str(choice) for choice in choices],
             "store": store.meta["key"],
+            "bigram_loss": bigram_loss(train_split, held_out, tokenizer.vocab_size),
         }
-        RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
+        run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
+        sizes = {"train_tokens": len(train_split), "val_tokens": len(held_out), "world_size": world.size}
+        write_json(run.plan, predict_run(config, r, machine, **sizes))
         for text in text_report(r, config, store):
             trainer.event("warning", text)
             tell(f"warning: {text}")
@@ -239,7 +251,8 @@ def _build(
     if r.training.init != "gpt2":  # what a decoder has anyhow
         model.init_weights(r.training.init)
     model.to(machine["device"])
-    heard = tuple(listeners) if world.is_main else ()
+    watchers = (*listeners, *trackers(r.training.track, RunFolder(path)), ReportWriter())
+    heard = watchers if world.is_main else ()
     trainer = build_trainer(r, model, tokenizer, store, machine, path, heard, world)
     if world.size > 1:
         torch.manual_seed(r.training.seed + world.rank)
@@ -271,6 +284,10 @@ def _go(trainer: Trainer, store: TokenStore) -> Run | None:
     """Train, then measure. The main process has the result, others None."""
     try:
         trainer.train()
+    except (Interrupted, DivergenceError):
+        if trainer.world.is_main:
+            write_report(trainer.run)
+        raise
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
@@ -284,9 +301,9 @@ def _go(trainer: Trainer, store: TokenStore) -> Run | None:
         estimate = LossEstimate(**best["estimate"])
     else:
         batches, bytes_per_token = whole_split(trainer.model, store)
-        estimate = evaluate_loss(
-            load_model(run.model, device=str(trainer.update.device)), batches, bytes_per_token=bytes_per_token
-        )
+        losses = window_losses(load_model(run.model, device=str(trainer.update.device)), batches)
+        losses.save(run.windows)
+        estimate = losses.estimate(bytes_per_token)
     result = Run(
         run.path,
         estimate,
@@ -298,4 +315,5 @@ def _go(trainer: Trainer, store: TokenStore) -> Run | None:
         peak_memory(str(trainer.update.device)),
     )
     write_json(run.summary, result.to_dict())
+    write_report(run)
     return result

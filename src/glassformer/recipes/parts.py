@@ -13,13 +13,22 @@ import numpy as np
 import torch
 
 from glassformer import __version__
-from glassformer.data import TokenBatches, TokenStore, describe, fixed_batches, read_documents, tokenizer_for, windows
+from glassformer.data import (
+    TokenBatches,
+    TokenStore,
+    describe,
+    fixed_batches,
+    prefetched,
+    read_documents,
+    tokenizer_for,
+    windows,
+)
 from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
-from glassformer.evaluation import LossEstimate, evaluate_loss
+from glassformer.evaluation.loss import WindowLosses, window_losses
 from glassformer.generation import generate
-from glassformer.models import Decoder, ModelConfig
+from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.objectives import OBJECTIVES
 from glassformer.recipes import derive
 from glassformer.recipes.schema import Recipe, TrainingSection
@@ -38,9 +47,11 @@ from glassformer.training import (
     choose_precision,
     set_threads,
 )
+from glassformer.training.compiling import compiled
 from glassformer.training.diagnostics import NEVER_NEGATIVE, activations
 from glassformer.training.doctor import text_warnings
 from glassformer.training.sharding import shard
+from glassformer.training.utilisation import peak_flops
 
 MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
 EVAL_WINDOW = 256  # evaluation reads the split in consecutive windows of at most this, every target once
@@ -73,11 +84,9 @@ def build_trainer(
     held_out = store.split("validation")
     fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed) if t.eval_batches else None
 
-    def evaluate() -> LossEstimate:
-        if fixed:
-            return evaluate_loss(model, fixed, bytes_per_token=held_out.bytes / len(held_out))
-        batches, bytes_per_token = whole_split(model, store)
-        return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
+    def evaluate() -> tuple[WindowLosses, float]:
+        whole, bytes_per_token = whole_split(model, store)
+        return window_losses(model, _few_at_once(fixed, machine["device"]) if fixed else whole), bytes_per_token
 
     def sample() -> str:
         settings: dict[str, Any] = {
@@ -110,7 +119,7 @@ def build_trainer(
     )
     loss: torch.nn.Module = LossModule(model, OBJECTIVES[r.objective.kind]())
     if machine["compile"]:
-        loss = torch.compile(loss, dynamic=False)  # type: ignore[assignment]
+        loss = compiled(loss, machine["device"])
     trainer = Trainer(
         model=model,
         tokenizer=tokenizer,
@@ -122,7 +131,7 @@ def build_trainer(
             grad_clip=t.grad_clip,
             precision=machine["precision"],
         ),
-        batches=batches,
+        batches=prefetched(batches, machine["device"]),
         schedule=Schedule(t.schedule, t.steps, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction),
         settings=TrainingSettings(
             steps=t.steps,
@@ -137,9 +146,20 @@ def build_trainer(
         evaluate=evaluate,
         sample=sample,
         look=look,
+        operations=flops_per_token(config).training,
+        peak=peak_flops(machine["device"], machine["precision"]) * world.size,
         listeners=listeners,
     )
     return trainer
+
+
+def _few_at_once(
+    batches: list[tuple[torch.Tensor, torch.Tensor]], device: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same windows, as many at once as an evaluation takes."""
+    for inputs_BT, targets_BT in batches:
+        rows = max(1, EVAL_TOKENS[device.split(":")[0]] // inputs_BT.shape[1])
+        yield from zip(inputs_BT.split(rows), targets_BT.split(rows), strict=True)
 
 
 def whole_split(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tensor, torch.Tensor]], float]:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import ModelFolderError, RunError
+from glassformer.evaluation.loss import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.interchange import load_model, load_weights, save, save_weights
 from glassformer.models import Decoder
@@ -83,8 +84,11 @@ class CheckpointWriter:
         self._background = Background()
         self._copies: dict[str, Tensor] = {}  # the room for snapshots, used again and again
 
-    def write(self, step: int, *, best: bool, state: dict[str, Any] | None) -> None:
-        """Take a snapshot and begin to write it: as the best model if `best`, as a checkpoint if there is a `state`.
+    def write(
+        self, step: int, *, best: bool, state: dict[str, Any] | None, windows: WindowLosses | None = None
+    ) -> None:
+        """Take a snapshot and begin to write it: as the best model if `best` (with its `windows`, if given), as a
+        checkpoint if there is a `state`.
 
         Every process must call this; only the main one writes (all of them their shards).
 
@@ -106,6 +110,8 @@ class CheckpointWriter:
         def task() -> None:
             if best:
                 save(self.run.model, self.model, self.tokenizer, weights=weights)
+            if windows is not None:
+                windows.save(self.run.windows)
             if state is not None:
                 with atomic_folder(self._folder(step), replace=True) as temporary:
                     save(temporary / "model", self.model, self.tokenizer, weights=weights)

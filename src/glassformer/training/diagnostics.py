@@ -22,19 +22,21 @@ NEVER_NEGATIVE = ("relu", "relu2")  # activations with which a unit can fall sil
 class StepDiagnostics:
     """Weight, gradient and update of every parameter over one optimizer step, as root mean squares.
 
-    Make it when the gradients are there and before the optimizer steps; `record` afterwards.
+    Make it when the gradients (of the summed loss of `targets` targets) are there and before they are divided; `record`
+    after the optimizer's step.
     """
 
     @torch.no_grad()
-    def __init__(self, model: Decoder, world: World, sharded: bool):
+    def __init__(self, model: Decoder, world: World, *, sharded: bool, targets: int):
         self.world, self.sharded = world, sharded
         self.named = {name: p for name, p in model.named_parameters() if p.grad is not None}
         self.before = {name: local(p).clone() for name, p in self.named.items()}
         self.gradients = self._squares([p.grad for p in self.named.values() if p.grad is not None])
+        self.gradients /= targets**2
 
     @torch.no_grad()
     def record(self) -> dict[str, dict[str, float]]:
-        """By name: `weight` and `gradient` (root mean square; the gradient as the optimizer got it, clipped), and
+        """By name: `weight` and `gradient` (root mean square; of the mean loss, before clipping), and
         `update`: the change's root mean square as a part of the weight's."""
         weights = self._squares(list(self.before.values()))
         updates = self._squares([local(p) - self.before[name] for name, p in self.named.items()])

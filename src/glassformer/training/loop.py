@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
-from glassformer.evaluation import LossEstimate
+from glassformer.evaluation.loss import WindowLosses
 from glassformer.models import Decoder
 from glassformer.tokenizers import Tokenizer
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
@@ -80,9 +80,11 @@ class Trainer:
 
     Args:
         update: the gradient and the optimizer's step, on this process's share of the batch.
-        evaluate: gives the validation loss of the model as it is. sample: writes a text with the model as it is.
-        look: statistics of activations for diagnostics.jsonl, by tap name. peak: floating-point operations a second
-        that this machine can do, and `operations` those of one token, for the utilisation; None: not told.
+        evaluate: gives the validation loss of the model as it is, window by window, and the bytes of a token.
+        sample: writes a text with the model as it is.
+        look: statistics of activations for diagnostics.jsonl, by tap name.
+        operations, peak: floating-point operations of a token, and those a second that this machine can do, for the
+            utilisation; without a peak it is not told.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class Trainer:
         schedule: Schedule,
         settings: TrainingSettings,
         run: RunFolder,
-        evaluate: Callable[[], LossEstimate],
+        evaluate: Callable[[], tuple[WindowLosses, float]],
         sample: Callable[[], str],
         look: Callable[[], dict[str, dict[str, float]]] = dict,
         operations: float = 0.0,
@@ -117,7 +119,7 @@ class Trainer:
         self.rate = 1.0  # factor on the learning rate that a treatment left
         self.skipped: list[int] = []  # steps whose first batch was left out
         self.best: dict[str, Any] | None = None  # the evaluation that model/ was kept at
-        self.last_evaluation: LossEstimate | None = None
+        self.windows: WindowLosses | None = None  # of the last evaluation
 
     def train(self) -> None:
         """Go on until `settings.steps` updates are done.
@@ -160,7 +162,10 @@ class Trainer:
             return
         last = self.step + 1 == s.steps
         evaluating = last or _due(self.step + 1, s.eval_every)
-        watched = StepDiagnostics(self.model, self.world, self.update.sharded) if evaluating else None
+        watched = None
+        if evaluating:
+            sharded, targets = self.update.sharded, measured.targets
+            watched = StepDiagnostics(self.model, self.world, sharded=sharded, targets=targets)
         self.update.apply(measured, factor)
         self.update.clear()
         self.step += 1
@@ -181,7 +186,8 @@ class Trainer:
         stop = measured.asked if self.world.size > 1 else interrupted.is_set()
         due = last or stop or _due(self.step, s.checkpoint_every)
         if better or due:
-            self.writer.write(self.step, best=better, state=self._state() if due else None)
+            windows = self.windows if better and s.whole_split else None
+            self.writer.write(self.step, best=better, windows=windows, state=self._state() if due else None)
         if stop and not last:
             self.writer.wait()
             raise Interrupted(
@@ -206,7 +212,8 @@ class Trainer:
 
     def _evaluate(self, record: dict[str, Any]) -> bool:
         """Validation loss of the weights as they are, into the record; whether they are the best so far."""
-        estimate = self.last_evaluation = self.evaluate()
+        self.windows, bytes_per_token = self.evaluate()
+        estimate = self.windows.estimate(bytes_per_token)
         record["val_loss"], record["val_bits_per_byte"] = estimate.loss, estimate.bits_per_byte
         record["val_interval"] = estimate.to_dict()["interval"]
         if self.best is not None and estimate.loss >= self.best["estimate"]["loss"]:
@@ -253,6 +260,7 @@ class Trainer:
         checkpoints = checkpoint_folders(self.run)
         if self.settings.on_divergence == "stop" or self.doctor.treatments == MAX_TREATMENTS:
             kept = f"{self.run.path} keeps {checkpoints[-1].name}" if checkpoints else "no checkpoint was due yet"
+            self.event("diverged", report)
             tried = f" after {MAX_TREATMENTS} treatments" if self.doctor.treatments else ""
             raise DivergenceError(
                 f"{report}; {kept}{tried}; try half the learning rate (training.learning_rate), more warm-up, "

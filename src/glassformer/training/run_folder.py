@@ -8,6 +8,7 @@ runs/NAME/
   events.jsonl      what a person should know: warnings with their cause, resumes, damage passed over
   plan.json         what was predicted before the first step
   summary.json      what it came to
+  windows.safetensors  the best model's loss on every window of the validation split: what comparisons stand on
   report.html       all of that in one page
   model/            the best so far: a Hugging Face model folder
   checkpoints/      step-000500/ ...: what `glassformer resume` goes on from
@@ -38,6 +39,7 @@ class RunFolder:
         self.events = self.path / "events.jsonl"
         self.plan = self.path / "plan.json"
         self.summary = self.path / "summary.json"
+        self.windows = self.path / "windows.safetensors"
         self.report = self.path / "report.html"
         self.model = self.path / "model"
         self.checkpoints = self.path / "checkpoints"
@@ -142,9 +144,11 @@ class RunFolder:
         """All lines of one of the JSONL files, none when there is no file; a half-written last one (a crash) is left
         out."""
         records = []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        for line in file.read_bytes().split(b"\n") if file.exists() else []:  # a text may hold other line ends
+            if not line:
+                continue
             try:
                 records.append(json.loads(line))
-            except json.JSONDecodeError:
+            except ValueError:
                 break
         return records

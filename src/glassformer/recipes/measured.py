@@ -1,0 +1,41 @@
+"""What can only be found by trying it on this machine: how large a batch, and whether compiling pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glassformer.models import ModelConfig, flops_per_token
+from glassformer.recipes import derive
+from glassformer.recipes.probe import WORTH_COMPILING, probe_compile
+from glassformer.recipes.schema import TrainingSection
+from glassformer.training import World
+from glassformer.training.utilisation import peak_flops
+
+SLOWEST = 4.0  # times as long as at the peak: no run is slower by much more
+
+
+def measured_choices(
+    t: TrainingSection, config: ModelConfig, machine: dict[str, Any], train_tokens: int, world: World
+) -> list[derive.Choice]:
+    """Fill in `training.batch_size=auto`, what follows from it, and on one CPU whether to compile (`machine`).
+
+    Nothing is tried for a run that would be over before compiling had paid at full speed.
+    """
+    choices = []
+    device, precision = machine["device"], machine["precision"]
+    if t.batch_size == "auto":
+        choice = derive.batch_size_choice(
+            config, t, train_tokens, device=device, precision=precision, world_size=world.size
+        )
+        t.batch_size = choice.value
+        choices.append(choice)
+    derive.fill_training(t)
+    assert t.steps and isinstance(t.batch_size, int)
+    if t.compile != "auto" or device != "cpu" or world.size > 1:
+        return choices
+    tokens = t.steps * t.batch_size * config.block_size
+    if tokens * flops_per_token(config).training / peak_flops(device, precision) * SLOWEST < WORTH_COMPILING:
+        return choices
+    machine["compile"], why = probe_compile(config, t, steps=t.steps, device=device, precision=precision)
+    choices.append(derive.Choice("training.compile", "on" if machine["compile"] else "off", why))
+    return choices

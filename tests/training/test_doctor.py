@@ -1,0 +1,278 @@
+"""The doctor: a NaN at step 37, a loss that jumps, and the warnings, each with its cause and what was kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from glassformer import recipes
+from glassformer.data import TokenBatches
+from glassformer.errors import DivergenceError
+from glassformer.training import Listener, RunFolder, latest_checkpoint
+from glassformer.training.diagnostics import activations
+from glassformer.training.doctor import Doctor, text_warnings
+
+TINY = [
+    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
+    "training.steps=60", "training.batch_size=6", "training.micro_batch_size=4", "training.dropout=0.1",
+    "training.eval_every=20", "training.checkpoint_every=10", "training.precision=fp32", "training.optimizer=adamw",
+]  # fmt: skip
+BAD_STEP = 37
+
+
+class Poison(Listener):
+    """The gradient of one parameter is NaN whenever the batch of step 37 comes, as from a kernel that overflows."""
+
+    def on_start(self, trainer):
+        batches, parameter = trainer.batches, trainer.model.blocks[1].feedforward.down.weight
+        parameter.register_hook(lambda g: g * float("nan") if batches.step == BAD_STEP else g)
+
+
+class Heard(Listener):
+    def __init__(self):
+        self.events = []
+
+    def on_event(self, record):
+        self.events.append(record)
+
+
+def test_a_nan_at_step_37_stops_with_a_report_and_keeps_what_was_good(play, tmp_path):
+    with pytest.raises(DivergenceError) as caught:
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Poison()])
+    norms = [f"{line['grad_norm']:.3g}" for line in RunFolder(tmp_path / "run").read_metrics()]
+    assert len(norms) == 36
+    loss = str(caught.value).split("loss ")[1].split(",")[0]
+    assert str(caught.value) == (
+        f"training diverged at step 37: loss {loss}, gradient norm nan (gradient norms before it: "
+        f"{' '.join(norms[-5:])}), first bad number in blocks.1.feedforward.down.weight (its gradient); "
+        f"{tmp_path / 'run'} keeps step-000030; try half the learning rate (training.learning_rate), more warm-up, "
+        "training.grad_clip=1, or training.on_divergence=skip to go on by itself"
+    )
+    assert latest_checkpoint(RunFolder(tmp_path / "run"))[0].name == "step-000030"
+
+
+def test_a_nan_in_a_weight_is_found(play, tmp_path):
+    class Break(Listener):
+        def on_start(self, trainer):
+            self.model = trainer.model
+
+        def on_step(self, record):
+            if record["step"] == 36:
+                with torch.no_grad():
+                    self.model.blocks[1].attention.qkv.weight[0, 0] = float("nan")
+
+    with pytest.raises(DivergenceError, match=r"diverged at step 37.*blocks\.1\.attention\.qkv\.weight \(a weight\)"):
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Break()])
+
+
+def test_skip_goes_back_and_leaves_out_the_batch(play, tmp_path):
+    """The batch of step 37 poisons; skipped, every later step reads the batch after the one it would have read."""
+    heard = Heard()
+    settings = [*TINY, "training.on_divergence=skip"]
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Poison(), heard])
+    assert run.steps == 60
+    (event,) = heard.events
+    assert event["kind"] == "rolled back" and event["step"] == 30
+    assert event["text"].endswith("; back to step-000030, the batch of step 37 is left out")
+    assert [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()][-1] == event
+    lines = RunFolder(run.path).read_metrics()
+    assert [line["step"] for line in lines] == list(range(1, 61))
+    state = json.loads((run.path / "checkpoints" / "step-000060" / "state.json").read_text())
+    assert state["batches"]["step"] == 61 and state["skipped"] == [36] and state["doctor"]["treatments"] == 1
+
+
+def test_lower_goes_back_and_halves_the_rate(play, tmp_path):
+    class PoisonOnce(Poison):
+        def on_start(self, trainer):
+            trainer.model.head.weight.register_hook(
+                lambda g: g * float("nan") if trainer.step == BAD_STEP - 1 and trainer.rate == 1 else g
+            )
+
+    settings = [*TINY, "training.on_divergence=lower", "training.schedule=constant", "training.warmup_steps=0"]
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[PoisonOnce()])
+    rates = [line["lr"] for line in RunFolder(run.path).read_metrics()]
+    assert rates == [1e-3] * 30 + [5e-4] * 30
+
+
+def test_a_skip_survives_a_resume(play, tmp_path, monkeypatch):
+    """Killed after the roll-back and before the next checkpoint: the resumed run meets the NaN and treats it again."""
+
+    class Die(Poison):
+        def on_step(self, record):
+            if record["step"] == 38:
+                raise MemoryError("as if the process had been killed")
+
+    settings = [*TINY, "training.on_divergence=skip"]
+    recipes.train(None, settings, data=str(play), out=tmp_path / "whole", listeners=[Poison()])
+    with pytest.raises(MemoryError):
+        recipes.train(None, settings, data=str(play), out=tmp_path / "died", listeners=[Die()])
+    recipes.resume(tmp_path / "died", listeners=[Poison()])
+    a, b = (tmp_path / name / "checkpoints" / "step-000060" for name in ("whole", "died"))
+    for file in ("model/model.safetensors", "optimizer.safetensors"):
+        assert (a / file).read_bytes() == (b / file).read_bytes()
+
+
+def test_treatments_come_to_an_end(play, tmp_path):
+    class AlwaysNaN(Listener):
+        def on_start(self, trainer):
+            trainer.model.head.weight.register_hook(lambda g: g * float("nan") if trainer.step == 36 else g)
+
+    settings = [*TINY, "training.on_divergence=skip"]
+    with pytest.raises(DivergenceError, match=r"keeps step-000030 after 5 treatments"):
+        recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[AlwaysNaN()])
+
+
+def test_a_loss_that_jumps_and_stays_is_a_divergence_and_one_bad_batch_is_not():
+    doctor = Doctor()
+    for step in range(50):
+        assert doctor.divergence(2.0 + 0.01 * (step % 3), 1.0) is None
+    assert doctor.divergence(9.0, 50.0) is None  # one bad batch
+    assert doctor.divergence(2.0, 1.0) is None
+    assert doctor.divergence(9.0, 50.0) is None and doctor.divergence(9.5, 60.0) is None
+    assert doctor.divergence(10.0, 70.0) == "the loss rose from 2.009 to 10.000 and stayed up for 3 steps"
+    assert doctor.norms[-2:] == [50.0, 60.0]
+
+
+def test_a_start_that_falls_steeply_is_no_divergence():
+    doctor = Doctor()
+    assert all(
+        doctor.divergence(loss, 1.0) is None for loss in [9.0, 3.0, 8.0, 2.0, 7.0] + [2.0 - i / 99 for i in range(99)]
+    )
+
+
+def test_the_doctor_remembers_through_json():
+    doctor, other = Doctor(), Doctor()
+    for i in range(30):
+        doctor.divergence(3.0 - i / 50, 1.0 + i)
+    doctor.warnings(30, 2.5, {}, {"blocks.0.feedforward.hidden": 0.9})
+    other.load_state_dict(json.loads(json.dumps(doctor.state_dict())))
+    assert vars(other) == vars(doctor)
+
+
+def test_overfitting_names_the_step_and_what_is_kept():
+    doctor = Doctor()
+    told = []
+    for i, (train, validation) in enumerate([(3, 3), (2.5, 2.6), (2.0, 2.3), (1.6, 2.4), (1.3, 2.5), (1.0, 2.7)]):
+        doctor.mean = train
+        told += doctor.warnings(100 * (i + 1), validation, {}, {})
+    assert told == [
+        "overfitting since step 300: validation rises (2.300 to 2.700) while training falls (2.000 to 1.000); the "
+        "weights of step 300 are kept in model/; try training.dropout=0.2, fewer steps or a smaller model"
+    ]
+    healthy = Doctor()
+    for i, validation in enumerate([3.0, 2.6, 2.3, 2.31, 2.29, 2.3, 2.28]):
+        healthy.mean = 3 - i / 5
+        assert healthy.warnings(i, validation, {}, {}) == []
+
+
+def test_a_rate_too_high_is_told_only_while_the_loss_does_not_fall():
+    wild = {name: {"weight": 1.0, "gradient": 1.0, "update": 0.3} for name in "abc"}
+    doctor = Doctor()
+    doctor.mean = 3.0
+    assert doctor.warnings(100, 3.0, wild, {}) == []  # nothing to compare with
+    doctor.mean = 2.5
+    assert doctor.warnings(200, 2.5, wild, {}) == []  # it learns
+    doctor.mean = 2.6
+    assert doctor.warnings(300, 2.6, wild, {}) == [
+        "learning rate too high: a step changes the weights by 30% of their size, and the training loss no longer "
+        "falls (2.500 to 2.600); try half of training.learning_rate"
+    ]
+    assert doctor.warnings(400, 2.6, wild, {}) == []  # once
+
+
+def test_dead_units_are_found_in_a_real_run(play, tmp_path):
+    """Biases far below zero silence every unit of the second layer."""
+
+    class Silence(Listener):
+        def on_start(self, trainer):
+            with torch.no_grad():
+                trainer.model.blocks[1].feedforward.up.bias.fill_(-50.0)
+
+    heard = Heard()
+    settings = [*TINY, "model.family=classic", "model.bias=true", "model.activation=relu", "training.steps=20"]
+    recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Silence(), heard])
+    dead = [event["text"] for event in heard.events if event["text"].startswith("dead units")]
+    assert dead == [
+        "dead units: 100% of blocks.1.feedforward.hidden answer to no token of the validation batch; try a lower "
+        "training.learning_rate, more warm-up, or model.activation=gelu"
+    ]
+
+
+def test_the_text_is_looked_at_before_the_first_step(play, tmp_path):
+    told: list[str] = []
+    play.write_text(play.read_text() + "\nZounds, ~quoth he.\n")  # Z and ~ in the part held out
+    recipes.train(None, [*TINY, "training.steps=1", "training.batch_size=999"], data=str(play), out=tmp_path / "run",
+                  tell=told.append)  # fmt: skip
+    warnings = [line for line in told if line.startswith("warning: ")]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("warning: little text: a step reads 10,989 tokens and the training split holds ")
+    assert "of 47 tokens" in warnings[1] and "never occur in the training split" in warnings[1]
+    assert text_warnings(train_tokens=1000, tokens_a_step=100, seen=5, vocab_size=5) == []
+
+
+def test_diagnostics_are_the_numbers_of_the_step(play, tmp_path):
+    """Plain descent would move a weight by rate times gradient; AdamW's first step moves each by the rate."""
+    seen = []
+
+    class Watch(Listener):
+        def on_start(self, trainer):
+            self.before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+            self.model = trainer.model
+
+        def on_diagnostics(self, record):
+            seen.append(record)
+            for name, p in self.model.named_parameters():
+                change, weight = p.detach() - self.before[name], self.before[name]
+                row = record["parameters"][name]
+                assert row["weight"] == pytest.approx(float(weight.square().mean().sqrt()), rel=1e-5)
+                expected = float(change.square().mean().sqrt() / weight.square().mean().sqrt())
+                assert row["update"] == pytest.approx(expected, rel=1e-4)
+
+    settings = [*TINY, "training.steps=1", "training.watch_activations=true"]
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Watch()])
+    (record,) = seen
+    assert record == json.loads((run.path / "diagnostics.jsonl").read_text())
+    total = sum(row["gradient"] ** 2 * run_size for row, run_size in zip(
+        record["parameters"].values(), sizes(run), strict=True))  # fmt: skip
+    assert total**0.5 == pytest.approx(RunFolder(run.path).read_metrics()[0]["grad_norm"], rel=1e-4)
+    assert record["activations"]["blocks.1.attention.pattern"]["entropy"] > 0
+    assert record["activations"]["logits"]["rms"] > 0
+
+
+def sizes(run):
+    from glassformer.interchange import load_model
+
+    return [p.numel() for p in load_model(run.path / "model").parameters()]
+
+
+def test_activations_are_those_of_the_taps(play):
+    from toys import toy_ids, toy_model
+
+    from glassformer.taps import listening
+
+    model, ids = toy_model(activation="relu"), toy_ids(3, 7)
+    kept = {}
+    with listening(model, "*", lambda name, x: kept.__setitem__(name, x.detach())):
+        model(ids)
+    found = activations(model, ids)
+    assert found.keys() == kept.keys()
+    hidden = kept["blocks.0.feedforward.hidden"]
+    assert found["blocks.0.feedforward.hidden"]["zero"] == pytest.approx(float((hidden == 0).float().mean()))
+    assert found["blocks.0.feedforward.hidden"]["silent"] == float((hidden == 0).flatten(0, 1).all(0).float().mean())
+    pattern = kept["blocks.1.attention.pattern"]
+    entropy = -(pattern * pattern.clamp_min(1e-30).log()).sum(-1).mean()
+    assert found["blocks.1.attention.pattern"]["entropy"] == pytest.approx(float(entropy), rel=1e-5)
+
+
+def test_batches_of_a_checkpoint_are_those_of_the_skip(play, tmp_path):
+    """What `skip` relies on: drawing once more moves the stream by one batch."""
+    from glassformer.data.prepare import prepare
+    from glassformer.tokenizers import build_tokenizer
+
+    view = prepare(str(play), build_tokenizer("characters", [play.read_text()])).split("train")
+    a, b = (TokenBatches(view, block_size=5, batch_size=2, seed=1) for _ in range(2))
+    next(a)
+    b.load_state_dict({**b.state_dict(), "step": 1})
+    assert torch.equal(next(a)[0], next(b)[0])
