@@ -89,6 +89,8 @@ def demo(
         typer.echo("Tiny Shakespeare cannot be reached from here; all of his plays come as a package instead", err=True)
     settings = [f"data.source={corpus}", *(overrides or [])]  # the last one given holds
     run = recipes.train("shakespeare-fast", settings, out=path, **_watch(False))
+    if run is None:
+        return
     model, tokenizer = load(run.path)
     text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
     typer.echo(f"\n{text}\n")
@@ -145,9 +147,16 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
 
         typer.echo(json.dumps(run.to_dict(), indent=2))
         return
+    from glassformer.recipes.plan import against_actual
+    from glassformer.training import RunFolder
+
     typer.echo(
         f"validation loss {run.loss.loss:.4f} +- {run.loss.interval:.4f}, {run.loss.bits_per_byte:.4f} bits per byte, "
         f"perplexity {run.loss.perplexity:.3f} ({run.loss.n:,} targets; best at step {run.best_step})"
     )
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
+    if plan := RunFolder(run.path).plan_told():
+        rows = against_actual(plan, run.to_dict())
+        told = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
+        typer.echo(f"predicted (and actual): {', '.join(told)}")
     typer.echo(f'write with it: glassformer generate {run.path} --prompt "..."')

@@ -139,6 +139,13 @@ class RunFolder:
         """All lines of metrics.jsonl."""
         return self.read(self.metrics)
 
+    def plan_told(self) -> dict[str, Any] | None:
+        """plan.json, or None where there is none that can be read."""
+        try:
+            return json.loads(self.plan.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
     @staticmethod
     def read(file: Path) -> list[dict[str, Any]]:
         """All lines of one of the JSONL files, none when there is no file; a half-written last one (a crash) is left
