@@ -83,7 +83,7 @@ def run(tmp_path) -> RunFolder:
     )
     run.events.write_text(lines([{"step": 150, "seconds": 15.0, "kind": "warning", "text": HOSTILE}]))
     plan = {"parameters": 221984, "memory_bytes": {"weights": 2**20, "peak": 2 * 2**30}, "seconds": 3600.0}
-    run.plan.write_text(json.dumps({**plan, "val_loss": 1.8, "val_loss_interval": 0.1, "basis": "a <b>probe</b>"}))
+    run.plan.write_text(json.dumps({**plan, "val_loss": 1.8, "val_loss_interval": [1.7, 1.9], "basis": {"seconds": "a <b>probe</b>"}}))
     run.summary.write_text(json.dumps(SUMMARY))
     return run
 
@@ -162,7 +162,7 @@ def test_plan_against_actual(run):
     assert rows["parameters"] == ["221,984", "221,984", "1.00"]
     assert rows["peak memory"] == ["2.00 GiB", "3.00 GiB", "1.50"]
     assert rows["time"] == ["1 h 0 min", "1 h 2 min", "1.03"]
-    assert rows["validation loss"] == ["1.8000 ± 0.1000", "1.8396", "1.02"]
+    assert rows["validation loss"] == ["1.8000 (1.7000 to 1.9000)", "1.8396", "1.02"]
     assert rows["memory: weights"] == ["1.0 MiB", "", ""]
 
 

@@ -148,7 +148,9 @@ def _plan_against_actual(h: History) -> list[dict[str, Any]]:
     memory = h.plan.get("memory_bytes")
     memory = memory if isinstance(memory, dict) else {}
     done = h.summary
-    per_step = done["seconds"] / done["steps"] if number(done.get("seconds")) and number(done.get("steps")) else None
+    speeds = h.curves["tokens_per_second"]
+    tokens, speed = number(h.plan.get("tokens_per_step")), number(float(np.nanmedian(speeds))) if len(speeds) else None
+    per_step = tokens / speed if tokens and speed else None  # without evaluations and samples
     rows = [
         ("parameters", h.plan.get("parameters"), done.get("parameters"), count),
         ("peak memory", memory.get("peak"), done.get("peak_memory_bytes"), size),
@@ -164,8 +166,9 @@ def _plan_against_actual(h: History) -> list[dict[str, Any]]:
             continue
         ratio = f"{actual / planned:.2f}" if actual is not None and planned else ""
         shown = form(planned)
-        if name == "validation loss" and number(h.plan.get("val_loss_interval")) is not None:
-            shown += f" ± {h.plan['val_loss_interval']:.4f}"
+        if name == "validation loss" and isinstance(interval := h.plan.get("val_loss_interval"), list):
+            low, high = (number(end) for end in (*interval, None, None)[:2])
+            shown += f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else ""
         told.append({"name": name, "planned": shown, "actual": "" if actual is None else form(actual), "ratio": ratio})
     return told
 
