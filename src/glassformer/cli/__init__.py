@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from glassformer.cli import data, generate, recipes, runs, train
+from glassformer.cli import data, generate, plan, recipes, runs, train
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.command("demo")(train.demo)
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("resume")(train.resume)
 app.command("generate")(generate.generate)
 app.command("evaluate")(train.evaluate)

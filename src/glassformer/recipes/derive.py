@@ -11,6 +11,9 @@ from typing import Any
 
 from glassformer.errors import DataError, DeviceError, UsageError, did_you_mean, plural
 from glassformer.models import SIZES, ModelConfig, dial
+from glassformer.objectives.cross_entropy import rows_at_once
+from glassformer.recipes.memory import memory_plan, resident_bytes
+from glassformer.recipes.probe import tokens_per_second
 from glassformer.recipes.schema import ModelSection, Recipe, TrainingSection
 from glassformer.training import available_memory
 from glassformer.training.utilisation import peak_flops
@@ -19,6 +22,7 @@ MINUTES = 5.0  # what a run with no recipe may take
 UTILISATION = 0.4  # of the measured product speed; the rest goes into small operations
 SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
 LEAST_TOKENS = 200  # of text to learn from, for a run with no recipe
+LARGEST_STEP = 524_288  # tokens; GPT-3's smaller models took as many (Brown et al. 2020, table 2.1)
 PASSES = 20  # how often a text may be read before more reading only learns it by heart
 
 
@@ -126,25 +130,74 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
     return choices
 
 
-def check_memory(config: ModelConfig, t: TrainingSection, device: str) -> None:
+def batch_size_choice(
+    config: ModelConfig,
+    t: TrainingSection,
+    train_tokens: int,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    world_size: int = 1,
+) -> Choice:
+    """`training.batch_size=auto`: the largest power of two a device that memory, speed and text have room for.
+
+    Doubled while (1) the planned peak leaves a tenth of the free memory, (2) tokens a second, measured here, still grow
+    by a twentieth, and (3) a step reads at most a hundredth of the text, and at most half a million tokens: beyond,
+    larger steps buy little (McCandlish et al. 2018, https://arxiv.org/abs/1812.06162).
+
+    Raises:
+        DeviceError: not even one sequence fits.
+    """
+    free = available_memory(device)
+    room = None if free is None else free + (resident_bytes() if device == "cpu" else 0)
+    best, speed, why = 0, 0.0, ""
+    while not why:
+        tried = best * 2 or 1
+        tokens = tried * world_size * config.block_size
+        if best and tokens > min(train_tokens / 100, LARGEST_STEP):
+            limit = f"a hundredth of {train_tokens:,} tokens of text"
+            why = limit if train_tokens / 100 < LARGEST_STEP else "half a million tokens a step are enough"
+            break
+        planned = t.model_copy(update={"batch_size": tried * world_size, "micro_batch_size": tried})
+        peak = memory_plan(config, planned, device=device, precision=precision, world_size=world_size).peak
+        if room is not None and peak > 0.9 * room:
+            why = f"{tried} at once would take {_gb(peak)} of the {_gb(room)} there are"
+            break
+        rate = tokens_per_second(config, planned, tried, device=device, precision=precision)
+        if rate < 1.05 * speed:
+            why = f"{tried} at once are no faster: {rate:,.0f} tokens/s after {speed:,.0f}"
+            break
+        best, speed = tried, rate
+    if not best:
+        raise DeviceError(f"not even one sequence fits: {why}; try a smaller model.block_size or model.n_layer")
+    return Choice("training.batch_size", best * world_size, f"{speed:,.0f} tokens/s measured here; {why}")
+
+
+def check_memory(config: ModelConfig, t: TrainingSection, device: str, world_size: int = 1) -> None:
     """Refuse, before anything is built, what cannot fit: the system would end the process with no word about why.
 
     Counted is what is certainly needed (weight, gradient and optimizer state of every parameter, a step's windows,
-    one micro-batch's logits), so what is refused could not have worked; what passes may still need more.
+    one piece of a micro-batch's logits, the vectors between its blocks), so what is refused could not have worked; what
+    passes may still need more, which `glassformer plan` estimates.
 
     Raises:
         DeviceError: with the bytes needed, the bytes free, and what to make smaller.
     """
-    assert t.batch_size and t.micro_batch_size
+    assert isinstance(t.batch_size, int) and t.micro_batch_size
     n = config.parameter_count()
-    per_parameter = 4 * (3 if t.optimizer == "muon" else 4)  # weight, gradient, one or two running averages
-    tokens = t.batch_size * config.block_size * 16  # inputs and targets
-    logits = t.micro_batch_size * config.block_size * config.vocab_size * 4
-    needed, free = n * per_parameter + tokens + logits, available_memory(device)
+    state = 4 * (3 if t.optimizer == "muon" else 4) * n  # weight, gradient, one or two running averages
+    state //= world_size if t.sharding == "full" else 1
+    tokens = t.batch_size // world_size * config.block_size * 16  # inputs and targets
+    piece = rows_at_once(config.vocab_size, device.split(":")[0])
+    at_once = min(t.micro_batch_size, t.batch_size // world_size or 1) * config.block_size
+    logits = min(at_once, piece) * config.vocab_size * 4
+    if at_once > piece:  # then the vectors between the blocks are the larger part
+        logits += config.n_layer * at_once * config.n_embd * 2
+    needed, free = state + tokens + logits, available_memory(device)
     if free is None or needed <= free:
         return
-    smaller = "model.n_layer or model.n_embd" if n * per_parameter > tokens + logits else "training.micro_batch_size"
-    if tokens > n * per_parameter + logits:
+    smaller = "model.n_layer or model.n_embd" if state > tokens + logits else "training.micro_batch_size"
+    if tokens > state + logits:
         smaller = "training.batch_size"
     raise DeviceError(
         f"training needs at least {_gb(needed)} of memory ({n:,} parameters, {plural(t.batch_size, 'sequence')} of "
@@ -168,7 +221,7 @@ def fill_training(t: TrainingSection) -> None:
         t.checkpoint_every = t.eval_every
     if t.sample_every is None:
         t.sample_every = t.eval_every
-    if t.micro_batch_size is None:
+    if t.micro_batch_size is None and isinstance(t.batch_size, int):
         t.micro_batch_size = t.batch_size
 
 

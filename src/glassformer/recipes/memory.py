@@ -120,7 +120,7 @@ def memory_plan(
         "the backward pass": accumulated + activations + logits + gathered + early,
         "the update": FP32 * held + working["update"] + early,
         "an evaluation": evaluation + early,
-        "the last evaluation": evaluation + copies + (2 * FP32 * n if t.eval_batches else 0),
+        "the last evaluation": evaluation + copies + (2 * FP32 * n if t.eval_batches and held == n else 0),
     }
     moment = max(moments, key=lambda name: moments[name])
     return Memory(

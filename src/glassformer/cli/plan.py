@@ -1,0 +1,158 @@
+"""`glassformer plan`: what a run will cost, before it is paid for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from glassformer.recipes.plan import Plan
+
+
+def plan(
+    recipe_and_overrides: list[str] = typer.Argument(
+        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings laid over it."
+    ),
+    data: str = typer.Option(None, metavar="TEXT", help="A corpus, a file, a folder, or owner/name on the hub."),
+    device: str = typer.Option(None, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+    probe: bool = typer.Option(True, help="Time steps here for five seconds; else arithmetic."),
+    devices: int = typer.Option(1, metavar="N", min=1, help="Devices of a machine that is not this one."),
+    device_memory: str = typer.Option(None, metavar="SIZE", help="Memory of each of them, for example 80GB."),
+    device_flops: float = typer.Option(None, metavar="X", help="Their operations a second, for example 989e12."),
+    utilisation: float = typer.Option(0.4, metavar="PART", min=0.001, max=1, help="How much of that a model gets."),
+    as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
+) -> None:
+    """Tell what a run will cost before you pay: memory, time, loss.
+
+    Nothing is trained. Steps are timed here for five seconds; for machines you do not have, say what they are.
+
+    Examples:
+
+    glassformer plan shakespeare-fast
+
+    glassformer plan gpt2-124m --devices 8 --device-memory 80GB --device-flops 312e12
+    """
+    import json
+
+    from glassformer.recipes.plan import plan as make_plan
+
+    words = recipe_and_overrides or []
+    recipe = words[0] if words and "=" not in words[0] else None
+    made = make_plan(
+        recipe,
+        words[1:] if recipe else words,
+        data=data,
+        device=device,
+        probing=probe,
+        devices=devices,
+        device_memory=None if device_memory is None else _bytes(device_memory),
+        device_flops=device_flops,
+        utilisation=utilisation,
+    )
+    typer.echo(json.dumps(made.to_dict(), indent=2)) if as_json else _print(made)
+
+
+def _bytes(text: str) -> float:
+    """80GB -> 8e10."""
+    from glassformer.errors import UsageError
+
+    told = re.fullmatch(r"([\d.]+) *([kMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not told or told[1].count(".") > 1:
+        raise UsageError(f"--device-memory={text} is no amount of memory; write it like 80GB")
+    return float(told[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[told[2].upper()]
+
+
+def _print(p: Plan) -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    width = min(console.width, 80)
+
+    def part(title: str, rows: list[tuple[str, str, str]]) -> None:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=14)
+        table.add_column(justify="right", width=15)
+        table.add_column(overflow="fold", width=width - 35)
+        for label, value, note in rows:
+            table.add_row(Text(label), Text(value, style="bold"), Text(note, style="dim"))
+        console.print(Text(f"\n{title}", style="cyan"))
+        console.print(Padding(table, (0, 0, 0, 2)))
+
+    console.print(Text(f"{p.recipe}: {p.shape}", style="bold"))
+    total = p.parameters
+    rows = [(name, f"{n:,}" if n < 1e11 else amount(n), bar(n / total)) for name, n in p.parameters_by_part.items()]
+    part("parameters", [*rows, ("together", f"{total:,}" if total < 1e11 else amount(total), "")])
+    m = p.memory_bytes
+    shown = {name: n for name, n in m.items() if name != "peak" and n >= 5e4}
+    largest = max(shown.values())
+    rows = [(name, size(n), bar(n / largest)) for name, n in shown.items()]
+    there = f"of {size(p.machine.memory)}; " if p.machine.memory else ""
+    part("memory of a device", [*rows, ("peak", size(m["peak"]), f"{there}in {p.fullest}")])
+    work = amount(p.flops_per_token)
+    rows = [
+        ("a token", f"{work}FLOP", "forward and backward, 6 N + 12 L H D T (PaLM, appendix B)"),
+        ("a step", clock(p.seconds_per_step), f"{p.tokens_per_step:,} tokens; {p.basis['seconds']}"),
+        ("utilisation", f"{100 * p.utilisation:.0f} %", f"of {amount(p.machine.flops * p.machine.devices)}FLOP/s"),
+        ("a day", f"{amount(p.tokens_per_day).strip()} tokens", ""),
+        ("the run", clock(p.seconds), f"{p.steps:,} steps, {amount(p.tokens).strip()} tokens, evaluations and samples"),
+    ]
+    part("time", rows)
+    if p.val_loss is None or p.val_loss_interval is None:
+        part("loss", [("validation", "?", p.basis["val_loss"])])
+    else:
+        low, high = p.val_loss_interval
+        part("loss", [("validation", f"{p.val_loss:.2f}", f"{low:.2f} to {high:.2f}: {p.basis['val_loss']}")])
+    for note in p.notes:
+        console.print(Text(f"\nnote: {note}", style="yellow"))
+
+
+def bar(part: float, width: int = 30) -> str:
+    """A share as a bar of blocks.
+
+    >>> bar(0.5, 4), bar(0.0, 4)
+    ('██', '')
+    """
+    eighths = round(8 * width * max(0.0, min(1.0, part)))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def amount(n: float) -> str:
+    """
+    >>> amount(1_234_567), amount(989e12), amount(12)
+    ('1.23 M', '989 T', '12 ')
+    """
+    for unit, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= scale:
+            return f"{n / scale:.3g} {unit}"
+    return f"{n:.3g} "
+
+
+def size(n: float) -> str:
+    """
+    >>> size(2_500_000), size(8e10)
+    ('2.50 MB', '80.0 GB')
+    """
+    scale, unit = next(((s, u) for s, u in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if n >= s), (1e3, "kB"))
+    digits = 2 if n / scale < 10 else 1 if n / scale < 100 else 0
+    return f"{n / scale:,.{digits}f} {unit}"
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(0.031), clock(5.25), clock(90), clock(7200), clock(400_000)
+    ('31 ms', '5.2 s', '1 min 30 s', '2 h 0 min', '4.6 days')
+    """
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if seconds < 2 * 86_400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds / 86_400:,.1f} days"
