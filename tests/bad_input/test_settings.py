@@ -114,7 +114,7 @@ def test_cuda_where_there_is_none(refused, play, finished, monkeypatch):
         ),
         (
             ["training.batch_size=10000000"],
-            "21.1 GB of memory (4,192 parameters, 10,000,000 sequences",
+            "30.0 GB of memory (4,192 parameters, 10,000,000 sequences",
             "training.micro_batch_size",
         ),
     ],

@@ -191,8 +191,8 @@ def check_memory(config: ModelConfig, t: TrainingSection, device: str, world_siz
     piece = rows_at_once(config.vocab_size, device.split(":")[0])
     at_once = min(t.micro_batch_size, t.batch_size // world_size or 1) * config.block_size
     logits = min(at_once, piece) * config.vocab_size * 4
-    if at_once > piece:  # then the vectors between the blocks are the larger part
-        logits += config.n_layer * at_once * config.n_embd * 2
+    if at_once > piece:  # then the vectors in the blocks are more: what both norms read, what the last matrix reads
+        logits += config.n_layer * at_once * (2 * 4 * config.n_embd + 2 * config.n_hidden)
     needed, free = state + tokens + logits, available_memory(device)
     if free is None or needed <= free:
         return
