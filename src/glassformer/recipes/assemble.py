@@ -155,9 +155,13 @@ def _train(
         config = derive.model_config(r.model, tokenizer.vocab_size)
         check_lengths(store, config.block_size)
         if world.is_main:
+            derive.fill_training(r.training)
+            least = r.training
+            if r.training.batch_size == "auto":
+                least = r.training.model_copy(update={"batch_size": world.size, "micro_batch_size": 1})
+            derive.check_memory(config, least, machine["device"], world.size)  # before anything is tried
             choices += measured_choices(r.training, config, machine, len(store.split("train")), world)
             share(r.training, world)
-            derive.check_memory(config, r.training, machine["device"], world.size)
     path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
     if world.is_main:
         for choice in choices:
