@@ -197,7 +197,7 @@ def test_dropout_falls_on_the_weights_in_training_only():
     """
     torch.manual_seed(0)
     layer = Attention(n_embd=C, n_head=3, n_kv_head=3, head_width=D, bias=True, qk_norm=False, norm_eps=1e-5)
-    layer.dropout = 0.5
+    layer.weight_dropout = 0.5
     layer.tap_pattern.listener = lambda p: torch.ones_like(p)
     heard = []
     layer.tap_heads.listener = heard.append
@@ -220,7 +220,7 @@ def test_both_paths_drop_weights_and_keep_the_mean(monkeypatch):
         layer.tap_heads.listener = heard.append
         with torch.no_grad():
             run(layer, x[:1], Causal(), path=path, monkeypatch=monkeypatch)
-            layer.dropout = 0.3
+            layer.weight_dropout = 0.3
             run(layer.train(), x, Causal(), path=path, monkeypatch=monkeypatch)
         still, drawn = heard
         deviation = drawn.std(dim=0)

@@ -181,9 +181,16 @@ def test_dropout_is_set_everywhere_at_once_and_works_in_training_only():
     still = model(ids)
     model.set_dropout(0.5)
     assert {m.dropout for m in model.modules() if hasattr(m, "dropout")} == {0.5}
+    assert {m.weight_dropout for m in model.modules() if hasattr(m, "weight_dropout")} == {0.5}
     assert torch.equal(model(ids), still)
     assert not torch.equal(model.train()(ids), still)
     assert not torch.equal(Decoder(toy_config(), dropout=0.5)(ids), Decoder(toy_config(), dropout=0.5)(ids))
+
+
+def test_attention_weights_may_have_a_dropout_of_their_own():
+    for p, attention, expected in ((0.5, None, 0.5), (0.5, 0.0, 0.0), (0.0, 0.25, 0.25)):
+        model = Decoder(toy_config(), dropout=p, attention_dropout=attention)
+        assert [(b.attention.dropout, b.attention.weight_dropout) for b in model.blocks] == [(p, expected)] * 2
 
 
 def test_a_new_cache_fits_the_model():

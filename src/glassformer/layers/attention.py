@@ -41,7 +41,8 @@ class Attention(nn.Module):
     Args:
         n_embd: C. n_head: H. n_kv_head: K, a divisor of H. head_width: D.
         bias: biases on the two projections. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
-            https://arxiv.org/abs/2010.04245; Qwen3), which bounds the scores. dropout: on weights and output.
+            https://arxiv.org/abs/2010.04245; Qwen3), which bounds the scores. dropout: on weights (`weight_dropout`)
+            and output.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(n_head * head_width, n_embd, bias=bias)
         self.query_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
         self.key_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
-        self.dropout = dropout
+        self.dropout = self.weight_dropout = dropout
         self.tap_query, self.tap_key, self.tap_value = Tap("query"), Tap("key"), Tap("value")
         self.tap_scores, self.tap_pattern, self.tap_heads = Tap("scores"), Tap("pattern"), Tap("heads")
         self.tap_output = Tap("output")
@@ -131,12 +132,12 @@ class Attention(nn.Module):
             pattern_BHTS = scores_BHTS.masked_fill(~mask, -math.inf).softmax(dim=-1).masked_fill(~mask, 0.0)
         else:
             pattern_BHTS = scores_BHTS.softmax(dim=-1)
-        pattern_BHTS = F.dropout(self.tap_pattern(pattern_BHTS), self.dropout, self.training)
+        pattern_BHTS = F.dropout(self.tap_pattern(pattern_BHTS), self.weight_dropout, self.training)
         return pattern_BHTS @ v_BHSD
 
     def _fused(self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None) -> Tensor:
         """The same by `scaled_dot_product_attention` (FlashAttention where the device has it)."""
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.weight_dropout if self.training else 0.0
         if mask is None or isinstance(mask, str):
             return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=mask is not None)
         y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, dropout_p=dropout)

@@ -36,7 +36,7 @@ class Decoder(nn.Module):
     `set_dropout` changes it on a built model.
     """
 
-    def __init__(self, config: ModelConfig, *, dropout: float = 0.0):
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.0, attention_dropout: float | None = None):
         super().__init__()
         self.config = config
         self.pattern: Pattern = Causal()
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         self.tie_head()
         self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
         self.init_weights()
-        self.set_dropout(dropout)
+        self.set_dropout(dropout, attention_dropout)
 
     def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended.
@@ -98,11 +98,17 @@ class Decoder(nn.Module):
             device=weight.device,
         )
 
-    def set_dropout(self, p: float) -> None:
-        """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block."""
+    def set_dropout(self, p: float, attention: float | None = None) -> None:
+        """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block.
+
+        attention: another rate for the attention weights. On a CPU the fused kernel knows only 0, and the written-out
+        path takes three times as long at 256 tokens, for no gain in loss (docs/experiments.md).
+        """
         for module in self.modules():
             if isinstance(module, (TextStem, Attention, FeedForward, GatedFeedForward)):
                 module.dropout = p
+            if isinstance(module, Attention):
+                module.weight_dropout = p if attention is None else attention
 
     def tie_head(self) -> None:
         """Let the head read with the same table that the embedding writes, where the configuration says so."""
