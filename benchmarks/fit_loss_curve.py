@@ -49,6 +49,9 @@ RUNS = [  # optimizer, layers, width, heads, context, sequences a step, steps
     ("adamw", 2, 64, 2, 64, 16, 1500),
     ("adamw", 4, 128, 4, 64, 16, 150),
     ("adamw", 4, 128, 4, 64, 16, 500),
+    ("muon", 2, 96, 4, 64, 16, 2000),
+    ("adamw", 4, 192, 6, 64, 16, 400),
+    ("adamw", 4, 128, 4, 64, 16, 1500),
 ]
 
 
