@@ -61,7 +61,7 @@ def same_end(a: Path, b: Path) -> bool:
     logs = []
     for run in (a, b):
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-        logs.append([{key: value for key, value in line.items() if "second" not in key and key != "mfu"} for line in lines])
+        logs.append([{k: v for k, v in line.items() if "second" not in k and k != "mfu"} for line in lines])
     compared = [f"{last}/{name}" for name in ("model/model.safetensors", "optimizer.safetensors")]
     compared += ["model/model.safetensors", "samples.jsonl"]
     return logs[0] == logs[1] and all((a / name).read_bytes() == (b / name).read_bytes() for name in compared)

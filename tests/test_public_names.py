@@ -22,8 +22,8 @@ PUBLIC = {
     "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
     "int8_copy",
     "glassformer.modalities": "NGrams TextStem",
-    "glassformer.models": "FAMILIES INITS SIZES Decoder FlopsPerToken ModelConfig dial flops_per_token parameters_by_part "
-    "positions_of",
+    "glassformer.models": "FAMILIES INITS SIZES Decoder FlopsPerToken ModelConfig dial flops_per_token "
+    "parameters_by_part positions_of",
     "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "

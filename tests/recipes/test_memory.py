@@ -17,8 +17,8 @@ from glassformer.recipes.memory import (
     activation_bytes,
     kept_by_autograd,
     memory_plan,
-    resident_bytes,
 )
+from glassformer.training.precision import resident_bytes
 
 EXPLICIT, FUSED = {"block_size": 31}, {"block_size": 97}  # up to 64 keys a CPU writes attention out
 SHAPES = [
@@ -114,7 +114,7 @@ def test_sharding_divides_and_replicas_do_not():
 
 RUN = """
 import json, sys
-from glassformer.recipes.memory import resident_bytes
+from glassformer.training.precision import resident_bytes
 from glassformer import recipes
 recipes.train("shakespeare-char-cpu", sys.argv[2:], data=sys.argv[1], out="run")
 print(resident_bytes(peak=True))

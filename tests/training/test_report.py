@@ -83,7 +83,8 @@ def run(tmp_path) -> RunFolder:
     )
     run.events.write_text(lines([{"step": 150, "seconds": 15.0, "kind": "warning", "text": HOSTILE}]))
     plan = {"parameters": 221984, "memory_bytes": {"weights": 2**20, "peak": 2 * 2**30}, "seconds": 3600.0}
-    run.plan.write_text(json.dumps({**plan, "val_loss": 1.8, "val_loss_interval": [1.7, 1.9], "basis": {"seconds": "a <b>probe</b>"}}))
+    told = {"val_loss": 1.8, "val_loss_interval": [1.7, 1.9], "basis": {"seconds": "a <b>probe</b>"}}
+    run.plan.write_text(json.dumps({**plan, **told}))
     run.summary.write_text(json.dumps(SUMMARY))
     return run
 

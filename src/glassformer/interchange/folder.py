@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,7 +16,8 @@ from glassformer.errors import GlassformerError, ModelFolderError, UsageError, d
 from glassformer.files import atomic_file, atomic_folder, disk_errors, write_json
 from glassformer.interchange.families import INTERCHANGE_FAMILIES, family_that_expresses
 from glassformer.layers import int8_copy
-from glassformer.models import Decoder, ModelConfig, positions_of
+from glassformer.models import Decoder, ModelConfig
+from glassformer.models.counts import ShapesOnly
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 
 MAX_JSON_BYTES = 64 * 2**20
@@ -117,7 +117,7 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decode
         ours = family.read_tensors(theirs, config)
     except KeyError as error:
         raise ModelFolderError(f"{folder / 'model.safetensors'}: tensor {error.args[0]} is missing") from None
-    with torch.device("meta"):  # shapes alone; the loaded tensors then become the parameters, nothing is drawn
+    with ShapesOnly():  # the loaded tensors then become the parameters, nothing is drawn
         model = Decoder(config)
     expected = {name: tuple(tensor.shape) for name, tensor in _own_tensors(model).items()}
     ours = {n: t for n, t in ours.items() if n in expected or t.any()}  # drop the zero biases of a bias-free model
@@ -125,7 +125,6 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decode
     for name, tensor in ours.items():
         if not tensor.is_floating_point():
             raise ModelFolderError(f"{folder}: {name} holds {tensor.dtype}; only floating-point weights can be read")
-    model.positions = positions_of(config)  # its tables are computed, not loaded
     model.load_state_dict(ours, strict=False, assign=True)
     model.tie_head()
     return model.eval().to(device)

@@ -28,11 +28,11 @@ class FlopsPerToken(NamedTuple):
 @lru_cache(maxsize=64)
 def decoder_on_meta(config: ModelConfig) -> Decoder:
     """The decoder with shapes only: no weight is drawn and no memory taken. For counting; do not change it."""
-    with _ShapesOnly():
+    with ShapesOnly():
         return Decoder(config)
 
 
-class _ShapesOnly(TorchFunctionMode):
+class ShapesOnly(TorchFunctionMode):
     """Lets `torch.empty` make tensors on the meta device, and nothing be drawn into them.
 
     `torch.device("meta")` would do it too, but sends the little arithmetic of position tables there as well, which

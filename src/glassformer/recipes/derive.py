@@ -12,10 +12,11 @@ from typing import Any
 from glassformer.errors import DataError, DeviceError, UsageError, did_you_mean, plural
 from glassformer.models import SIZES, ModelConfig, dial
 from glassformer.objectives.cross_entropy import rows_at_once
-from glassformer.recipes.memory import memory_plan, resident_bytes
+from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import tokens_per_second
 from glassformer.recipes.schema import ModelSection, Recipe, TrainingSection
 from glassformer.training import available_memory
+from glassformer.training.precision import resident_bytes
 from glassformer.training.utilisation import peak_flops
 
 MINUTES = 5.0  # what a run with no recipe may take

@@ -13,19 +13,18 @@ B sequences at once on one rank, T block_size, C, H, K, D, F, V, L as in `models
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
 from glassformer.layers.attention import GLASS_IS_FASTER_UP_TO
 from glassformer.models import Decoder, ModelConfig, parameters_by_part
 from glassformer.objectives.cross_entropy import PIECE_BYTES, rows_at_once
+from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.schema import TrainingSection
 from glassformer.training import autocast
+from glassformer.training.precision import resident_bytes
 
 FP32, BF16, INT64 = 4, 2, 8
 
@@ -221,19 +220,6 @@ def libraries_bytes() -> int:
     return resident_bytes()
 
 
-def resident_bytes(peak: bool = False) -> int:
-    """Bytes of memory that this process holds now, or held at its fullest moment."""
-    with contextlib.suppress(OSError, StopIteration):
-        # the system's own count for this program; getrusage's also remembers the process that started it
-        lines = Path("/proc/self/status").read_text().splitlines()
-        name = "VmHWM:" if peak else "VmRSS:"
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
-
-
 def _written_out(config: ModelConfig, device: str) -> bool:
     """Whether attention takes the explicit path, which keeps the whole pattern."""
     return device == "cpu" and config.block_size <= GLASS_IS_FASTER_UP_TO
@@ -267,9 +253,7 @@ def _working_bytes(
 
 def _evaluation_bytes(config: ModelConfig, device: str) -> int:
     """One piece of held-out text: logits and their log-softmax in fp32, and what one layer holds."""
-    from glassformer.recipes.parts import EVAL_TOKENS, EVAL_WINDOW  # which imports this room's other modules
-
     T = min(config.block_size, EVAL_WINDOW)
-    tokens = max(1, EVAL_TOKENS[device] // T) * T
+    tokens = windows_at_once(config, device, T) * T
     layer = 3 * config.n_embd + 3 * config.n_head * config.head_width + 3 * config.n_hidden
     return FP32 * tokens * (2 * config.vocab_size + layer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from glassformer.data import (
     prefetched,
     read_documents,
     tokenizer_for,
-    windows,
 )
 from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
@@ -31,6 +29,7 @@ from glassformer.generation import generate
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.objectives import OBJECTIVES
 from glassformer.recipes import derive
+from glassformer.recipes.held_out import few_at_once, whole_split
 from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 from glassformer.training import (
@@ -54,8 +53,6 @@ from glassformer.training.sharding import shard
 from glassformer.training.utilisation import peak_flops
 
 MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
-EVAL_WINDOW = 256  # evaluation reads the split in consecutive windows of at most this, every target once
-EVAL_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # at once; a CPU's cache holds no more
 
 
 def build_trainer(
@@ -86,7 +83,7 @@ def build_trainer(
 
     def evaluate() -> tuple[WindowLosses, float]:
         whole, bytes_per_token = whole_split(model, store)
-        return window_losses(model, _few_at_once(fixed, machine["device"]) if fixed else whole), bytes_per_token
+        return window_losses(model, few_at_once(fixed, config, machine["device"]) if fixed else whole), bytes_per_token
 
     def sample() -> str:
         settings: dict[str, Any] = {
@@ -151,23 +148,6 @@ def build_trainer(
         listeners=listeners,
     )
     return trainer
-
-
-def _few_at_once(
-    batches: list[tuple[torch.Tensor, torch.Tensor]], device: str
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The same windows, as many at once as an evaluation takes."""
-    for inputs_BT, targets_BT in batches:
-        rows = max(1, EVAL_TOKENS[device.split(":")[0]] // inputs_BT.shape[1])
-        yield from zip(inputs_BT.split(rows), targets_BT.split(rows), strict=True)
-
-
-def whole_split(model: Decoder, store: TokenStore) -> tuple[Iterator[tuple[torch.Tensor, torch.Tensor]], float]:
-    """The whole validation split in windows, and its bytes per token."""
-    held_out = store.split("validation")
-    T = min(model.config.block_size, EVAL_WINDOW)
-    batch_size = max(1, EVAL_TOKENS[next(model.parameters()).device.type] // T)
-    return windows(held_out, block_size=T, batch_size=batch_size), held_out.bytes / len(held_out)
 
 
 def check_lengths(store: TokenStore, block_size: int | None = None) -> None:

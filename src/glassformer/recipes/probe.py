@@ -16,6 +16,7 @@ import torch
 from glassformer.evaluation import evaluate_loss
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.objectives import OBJECTIVES
+from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.schema import TrainingSection
 from glassformer.training import LossModule, Update, build_optimizer
 from glassformer.training.compiling import compiled
@@ -182,12 +183,10 @@ def _as_many_as(config: ModelConfig, t: TrainingSection, device: str, precision:
 
 def _evaluation_token(model: Decoder) -> float:
     """Seconds of one target in an evaluation, as `recipes.evaluate` cuts the text, or in a piece of that."""
-    from glassformer.recipes.parts import EVAL_TOKENS, EVAL_WINDOW  # which imports this room's other modules
-
     config, device = model.config, next(model.parameters()).device
     T = min(config.block_size, EVAL_WINDOW)
     a_second = 0.5 * peak_flops(str(device), "fp32") / flops_per_token(config, T).forward
-    B = max(1, min(EVAL_TOKENS[device.type], int(a_second)) // T)
+    B = max(1, min(windows_at_once(model.config, device.type, T), int(a_second) // T))
     ids = torch.randint(config.vocab_size, (B, T), device=device)
     return _quickest(lambda: evaluate_loss(model, [(ids, ids)])) / (B * T)
 

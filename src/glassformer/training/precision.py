@@ -67,12 +67,22 @@ def peak_memory(device: str) -> int:
     """The most bytes that this process has held so far: of GPU memory, or resident in main memory."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
+    return resident_bytes(peak=True)
+
+
+def resident_bytes(peak: bool = False) -> int:
+    """Bytes of main memory that this process holds now, or held at its fullest moment."""
+    with contextlib.suppress(OSError, StopIteration):
+        # the system's own count for this program; getrusage's also remembers the process that started it
+        lines = Path("/proc/self/status").read_text().splitlines()
+        name = "VmHWM:" if peak else "VmRSS:"
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
     try:
         import resource
     except ImportError:  # Windows has no such count
         return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
