@@ -9,8 +9,8 @@ of the optimizer, and every line of the logs but the times, each step once. The 
 Each run is a process of its own, ended by SIGKILL: nothing in it can tidy up. Kills come shortly after a step drawn at
 random; half of them wait until a file has begun to be written, so that they fall into saves. A resumed run is killed
 again every third time. Dropout and accumulation are on; AdamW and Muon take turns; the run evaluates and saves every
-few steps, in the middle of an epoch too. To be quick, processes are forked from one that has imported everything and has
-done nothing else.
+few steps, in the middle of an epoch too. To be quick, processes are forked from one that has imported everything and
+has done nothing else.
 """
 
 from __future__ import annotations
