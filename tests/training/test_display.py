@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from glassformer import recipes
+from glassformer.training import Listener
 from glassformer.training.display import LivePanel, PlainLines, chart, clock, display_for
 
 TINY = ["model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=5", "training.steps=6"]
@@ -47,6 +49,23 @@ def test_the_live_panel_shows_every_number_of_the_last_line(play, tmp_path):
     for shown in ("6 / 6", f"{record['loss']:.4f}", f"{record['val_loss']:.4f}", f"{record['lr']:.2e}", "after step 6"):
         assert shown in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("display", [PlainLines, LivePanel])
+def test_a_roll_back_is_told_and_the_curve_goes_back_with_it(play, tmp_path, display):
+    class Poison(Listener):
+        def on_start(self, trainer):
+            trainer.model.head.weight.register_hook(
+                lambda g: g * float("nan") if trainer.step == 4 and trainer.rate == 1 else g
+            )
+
+    screen = io.StringIO()
+    watcher = display(screen)
+    settings = [*SEEN, "training.checkpoint_every=2", "training.on_divergence=lower"]
+    recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[watcher, Poison()])
+    assert [step for step, _ in watcher.losses] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in watcher.validation] == [3, 6]
+    assert "rolled back: training diverged at step 5: " in screen.getvalue()
 
 
 def test_a_stream_that_is_no_terminal_gets_plain_lines():

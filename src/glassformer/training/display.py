@@ -27,6 +27,7 @@ class _Watcher(Listener):
         self.losses: list[tuple[int, float]] = []  # (step, smoothed)
         self.validation: list[tuple[int, float]] = []
         self.record: dict[str, Any] = {}
+        self.started = 0.0
         self._weighted = self._weight = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
@@ -35,12 +36,19 @@ class _Watcher(Listener):
         self.n_tokens = trainer.model.config.vocab_size
 
     def on_step(self, record: dict[str, Any]) -> None:
+        for curve in (self.losses, self.validation):
+            while curve and curve[-1][0] >= record["step"]:  # rolled back
+                curve.pop()
         self.record = record
         self._weighted = SMOOTHING * self._weighted + (1 - SMOOTHING) * record["loss"]
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
         self.losses.append((record["step"], self.smoothed))
         if "val_loss" in record:
             self.validation.append((record["step"], record["val_loss"]))
+
+    def told(self, record: dict[str, Any]) -> str | None:
+        """An event as a line; None for what was said before the first step, which the command tells itself."""
+        return f"{record['kind']}: {record['text']}" if self.started else None
 
     @property
     def smoothed(self) -> float:
@@ -69,6 +77,10 @@ class PlainLines(_Watcher):
                 flush=True,
             )
 
+    def on_event(self, record: dict[str, Any]) -> None:
+        if line := self.told(record):
+            print(line, file=self.stream, flush=True)
+
     def on_sample(self, step: int, text: str) -> None:
         print(f"--- the model writes, after step {step}:\n{text}\n---", file=self.stream, flush=True)
 
@@ -79,6 +91,7 @@ class LivePanel(_Watcher):
     def __init__(self, stream: TextIO):
         super().__init__(stream)
         self.sample: tuple[int, str] | None = None
+        self.event: str | None = None
         self.drawn = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
@@ -97,6 +110,9 @@ class LivePanel(_Watcher):
     def on_sample(self, step: int, text: str) -> None:
         self.sample = (step, text)
         self._draw()
+
+    def on_event(self, record: dict[str, Any]) -> None:
+        self.event = self.told(record)
 
     def on_end(self) -> None:
         if self.record:
@@ -138,6 +154,8 @@ class LivePanel(_Watcher):
         parts: list[Any] = [bar, numbers, more, Text()]
         top = math.log(self.n_tokens)
         parts += [Text(line, style="cyan") for line in chart([loss for _, loss in self.losses], width - 14, 6, top=top)]
+        if self.event is not None:
+            parts += [Text(), Text(self.event, style="yellow")]
         if self.sample is not None:
             step, text = self.sample
             lines = [line[: width - 6] for line in text.splitlines() if line.strip()][:8]
