@@ -3,8 +3,9 @@
     python benchmarks/crash.py [--kills 100] [--seed 0] [--compile]
 
 Prints JSON: how many kills, where they fell (before the first step, in a step, while something was being written) and
-how many of the runs ended bit for bit like the undisturbed one: weights of the last checkpoint and of `model/`, state
-of the optimizer, and every line of the logs but the times, each step once. The exit code is 1 unless all of them did.
+how many were survived: the run ended bit for bit like the undisturbed one, in the weights of the last checkpoint and of
+`model/`, the state of the optimizer, and every line of the logs but the times, each step once. The exit code is 1 unless
+all of them were.
 
 Each run is a process of its own, ended by SIGKILL: nothing in it can tidy up. Kills come shortly after a step drawn at
 random; half of them wait until a file has begun to be written, so that they fall into saves. A resumed run is killed
@@ -136,11 +137,11 @@ def main() -> None:
                 sys.exit((run.parent / f"{run.name}.log").read_text())
             expected[optimizer] = ending(run)
         fell: dict[str, int] = {}
-        runs = equal = kills = 0
+        runs = equal = kills = survived = 0
         while kills < args.kills:
             optimizer = optimizers[runs % len(optimizers)]
             run = Path(folder) / f"run-{runs}"
-            again = True
+            again, before = True, kills
             while again and kills < args.kills:
                 step = random.randint(steps_done(run), STEPS)
                 where = kill(start(run, text, optimizer, more), run, step, at_a_save=random.random() < 0.5)
@@ -153,6 +154,7 @@ def main() -> None:
             runs += 1
             same = code == 0 and ending(run) == expected[optimizer]
             equal += same
+            survived += (kills - before) * same
             if not same:
                 print(f"run {runs}: {(run.parent / f'{run.name}.log').read_text() or 'differs'}", file=sys.stderr)
             print(f"\r{kills} of {args.kills} kills, {equal} of {runs} runs equal", end="", file=sys.stderr)
@@ -160,6 +162,7 @@ def main() -> None:
         result = {
             "what": "runs that ended bit for bit like one that was never stopped",
             "kills": kills,
+            "survived": survived,
             "fell": fell,
             "runs": runs,
             "equal": equal,

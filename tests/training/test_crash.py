@@ -18,5 +18,5 @@ def test_five_kills_lose_nothing():
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["kills"] == 5 == sum(told["fell"].values())
+    assert told["kills"] == told["survived"] == 5 == sum(told["fell"].values())
     assert told["equal"] == told["runs"] >= 2
