@@ -13,23 +13,31 @@ from glassformer.taps import Tap
 class TextStem(nn.Module):
     """Token ids (B, T) -> vectors (B, T, C): look up, add what the n-grams say and the position, drop out.
 
-    n_gram: 1 looks at each token by itself; n adds `NGrams` of up to n tokens.
+    n_gram: 1 looks at each token by itself; n adds `NGrams` of up to n tokens. token_dropout: in training, this share
+    of the tokens is read as another one, taken from elsewhere in the batch, so that no single token can be relied upon
+    (unigram noising: Xie et al. 2017, https://arxiv.org/abs/1703.02573).
     """
 
     def __init__(self, *, vocab_size: int, n_embd: int, n_gram: int = 1, n_gram_rows: int = 0, dropout: float = 0.0):
         super().__init__()
         self.token = nn.Embedding(vocab_size, n_embd)
         self.n_grams = NGrams(n=n_gram, rows=n_gram_rows, vocab_size=vocab_size, n_embd=n_embd) if n_gram > 1 else None
-        self.dropout = dropout
+        self.dropout, self.token_dropout = dropout, 0.0
         self.tap_token, self.tap_position = Tap("token"), Tap("position")
 
     def forward(self, ids_BT: Tensor, pos: Tensor, positions: Positions, before_BP: Tensor | None = None) -> Tensor:
         """`before` (B, P): the tokens that stand before `ids` in the text, where a cache remembers them."""
+        if self.training and self.token_dropout > 0:
+            ids_BT = self._noised(ids_BT)
         x_BTC = self.tap_token(self.token(ids_BT))
         if self.n_grams is not None:
             x_BTC = x_BTC + self.n_grams(ids_BT, before_BP)
         x_BTC = self.tap_position(positions.add(x_BTC, pos))
         return F.dropout(x_BTC, self.dropout, self.training)
+
+    def _noised(self, ids_BT: Tensor) -> Tensor:
+        others_BT = ids_BT.flatten()[torch.randint(ids_BT.numel(), ids_BT.shape, device=ids_BT.device)]
+        return torch.where(torch.rand(ids_BT.shape, device=ids_BT.device) < self.token_dropout, others_BT, ids_BT)
 
 
 class NGrams(nn.Module):

@@ -36,7 +36,14 @@ class Decoder(nn.Module):
     `set_dropout` changes it on a built model.
     """
 
-    def __init__(self, config: ModelConfig, *, dropout: float = 0.0, attention_dropout: float | None = None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dropout: float = 0.0,
+        attention_dropout: float | None = None,
+        token_dropout: float = 0.0,
+    ):
         super().__init__()
         self.config = config
         self.pattern: Pattern = Causal()
@@ -53,7 +60,7 @@ class Decoder(nn.Module):
         self.tie_head()
         self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
         self.init_weights()
-        self.set_dropout(dropout, attention_dropout)
+        self.set_dropout(dropout, attention_dropout, token_dropout)
 
     def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended.
@@ -98,15 +105,18 @@ class Decoder(nn.Module):
             device=weight.device,
         )
 
-    def set_dropout(self, p: float, attention: float | None = None) -> None:
+    def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
         """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block.
 
         attention: another rate for the attention weights. On a CPU the fused kernel knows only 0, and the written-out
         path takes three times as long at 256 tokens, for no gain in loss (docs/experiments.md).
+        tokens: the share of tokens that are read as another one (`TextStem`).
         """
         for module in self.modules():
             if isinstance(module, (TextStem, Attention, FeedForward, GatedFeedForward)):
                 module.dropout = p
+            if isinstance(module, TextStem):
+                module.token_dropout = tokens
             if isinstance(module, Attention):
                 module.weight_dropout = p if attention is None else attention
 

@@ -122,6 +122,7 @@ class TrainingSection(Section):
     watch_activations: statistics of every tap at evaluations, in diagnostics.jsonl.
     track: who else gets the records, of TRACKERS: tensorboard, wandb.
     dropout: on the embedding and on what each layer adds; and on attention weights unless attention_dropout is set.
+    token_dropout: the share of tokens that are read as another one from the batch.
     learning_rate: AdamW's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
     """
 
@@ -139,6 +140,7 @@ class TrainingSection(Section):
     init: Annotated[str, _one_of("training.init", INITS)] = "gpt2"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     attention_dropout: float | None = Field(default=None, ge=0, lt=1)
+    token_dropout: float = Field(default=0.0, ge=0, lt=1)
     optimizer: Annotated[str, _one_of("training.optimizer", OPTIMIZERS)] = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)
     matrix_learning_rate: float = Field(default=0.02, gt=0)
