@@ -4,8 +4,8 @@
 
 Prints JSON: how many kills, where they fell (before the first step, in a step, while something was being written) and
 how many were survived: the run ended bit for bit like the undisturbed one, in the weights of the last checkpoint and of
-`model/`, the state of the optimizer, and every line of the logs but the times, each step once. The exit code is 1 unless
-all of them were.
+`model/`, the state of the optimizer, and every line of the logs but the times, each step once. The exit code is 1
+unless all of them were.
 
 Each run is a process of its own, ended by SIGKILL: nothing in it can tidy up. Kills come shortly after a step drawn at
 random; half of them wait until a file has begun to be written, so that they fall into saves. A resumed run is killed
