@@ -73,9 +73,8 @@ def test_a_killed_rank_and_a_resume_with_another_number_of_ranks(tmp_path, whole
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     kept = sorted(path.name for path in (run / "checkpoints").glob("step-*"))[-1]
-    assert f"error: another process of this run has ended; {kept} is kept, go on with: glassformer resume run" in (
-        own_lines(err)
-    )
+    way_on = f"{kept} is kept, go on with: torchrun --nproc-per-node 2 -m glassformer resume run"
+    assert f"error: another process of this run has ended; {way_on}" in own_lines(err)
     process = torchrun(4 if sharding == "full" else 1, "-m", "glassformer", "resume", "run", "-q", cwd=tmp_path)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
@@ -128,7 +127,6 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
     assert process.returncode != 0
     lines = own_lines(err)
     assert "rank 1: error: play.txt: the disk does not answer" in lines
-    assert "error: another process of this run has ended; step-000020 is kept, go on with: glassformer resume run" in (
-        lines
-    )
+    way_on = "step-000020 is kept, go on with: torchrun --nproc-per-node 2 -m glassformer resume run"
+    assert f"error: another process of this run has ended; {way_on}" in lines
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000020"]

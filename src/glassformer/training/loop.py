@@ -191,7 +191,7 @@ class Trainer:
         if stop and not last:
             self.writer.wait()
             raise Interrupted(
-                f"stopped after step {self.step}, everything is saved; go on with: glassformer resume {self.run.path}"
+                f"stopped after step {self.step}, everything is saved; go on with: {self._resume_command()}"
             )
 
     def _record(self, measured: Measured, factor: float, elapsed: float) -> dict[str, Any]:
@@ -325,8 +325,13 @@ class Trainer:
     def _way_on(self) -> str:
         checkpoints = checkpoint_folders(self.run)
         if not checkpoints:
-            return f"no checkpoint yet, start again with: glassformer resume {self.run.path}"
-        return f"{checkpoints[-1].name} is kept, go on with: glassformer resume {self.run.path}"
+            return f"no checkpoint yet, start again with: {self._resume_command()}"
+        return f"{checkpoints[-1].name} is kept, go on with: {self._resume_command()}"
+
+    def _resume_command(self) -> str:
+        local = self.world.local_size
+        start = f"torchrun --nproc-per-node {local} -m " if self.world.size > 1 else ""
+        return f"{start}glassformer resume {self.run.path}"
 
 
 def _due(step: int, every: int) -> bool:
