@@ -14,7 +14,7 @@ import torch
 from glassformer import recipes
 from glassformer.errors import GlassformerError
 from glassformer.files import atomic_folder, clear_litter
-from glassformer.training import RunFolder, checkpoints
+from glassformer.training import Listener, RunFolder, checkpoints
 from glassformer.training.checkpoints import Background
 from glassformer.training.random_state import random_state, set_random_state
 
@@ -64,6 +64,27 @@ def test_what_goes_wrong_in_the_background_is_raised_and_only_once():
     background.start(lambda: done.append("after"))
     background.wait()
     assert done == ["after"]
+
+
+def test_nothing_is_written_any_more_when_a_run_has_ended_however_it_did(play, tmp_path, monkeypatch):
+    """A library user resumes in the same process; a slow write must not meet it."""
+    write_state, running = checkpoints.CheckpointWriter._write_state, []
+
+    def slow(self, temporary, state):
+        running.append("begun")
+        threading.Event().wait(0.3)
+        write_state(self, temporary, state)
+        running.append("done")
+
+    class Die(Listener):
+        def on_step(self, record):
+            if record["step"] == 5:
+                raise MemoryError
+
+    monkeypatch.setattr(checkpoints.CheckpointWriter, "_write_state", slow)
+    with pytest.raises(MemoryError):
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Die()])
+    assert running == ["begun", "done"]
 
 
 def test_every_generator_is_put_back():
@@ -143,7 +164,7 @@ def test_litter_is_known_by_its_name(tmp_path):
 
 
 def test_another_processor_or_version_is_told(play, tmp_path):
-    from glassformer.training import Interrupted, Listener
+    from glassformer.training import Interrupted
 
     class Stop(Listener):
         def on_step(self, record):

@@ -14,6 +14,7 @@ flushed to the disk and renamed, so it is whole or not there, and the one before
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -128,6 +129,11 @@ class CheckpointWriter:
             GlassformerError: as `write`.
         """
         self._background.wait()
+
+    def join(self) -> None:
+        """Until nothing is being written any more, whatever came of it."""
+        with contextlib.suppress(BaseException):
+            self._background.wait()
 
     def _snapshot(self, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copies in main memory that the loop will not change; of sharded tensors the whole, in the main process."""

@@ -147,6 +147,7 @@ class Trainer:
             kind = LostProcessError if isinstance(error, LostProcessError) else RunError  # else the disk is full
             raise kind(f"{error}; {self._way_on()}") from error
         finally:
+            self.writer.join()
             for listener in self.listeners:
                 listener.on_end()
 
