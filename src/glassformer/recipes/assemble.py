@@ -251,7 +251,7 @@ def _build(
 ) -> Trainer:
     """The trainer at step 0: weights drawn from the seed, the same in every process; then each has its own dropout."""
     torch.manual_seed(r.training.seed)
-    model = Decoder(config, dropout=r.training.dropout, attention_dropout=r.training.attention_dropout)
+    model = Decoder(config, **r.training.dropouts)
     if r.training.init != "gpt2":  # what a decoder has anyhow
         model.init_weights(r.training.init)
     model.to(machine["device"])

@@ -83,7 +83,7 @@ class Stepper:
     ):
         assert isinstance(t.batch_size, int) and t.micro_batch_size and t.learning_rate
         self.device, self.batch_size, self.sequences, self.done = device, t.batch_size, sequences, 0
-        self.model = Decoder(config, dropout=t.dropout, attention_dropout=t.attention_dropout).to(device).train()
+        self.model = Decoder(config, **t.dropouts).to(device).train()
         loss: torch.nn.Module = LossModule(self.model, OBJECTIVES["next_token"]())
         loss = compiled(loss, device) if fast else loss
         optimizer = build_optimizer(

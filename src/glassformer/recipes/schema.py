@@ -161,6 +161,11 @@ class TrainingSection(Section):
     on_divergence: Annotated[str, _one_of("training.on_divergence", TREATMENTS)] = "stop"
     watch_activations: bool = False
 
+    @property
+    def dropouts(self) -> dict[str, Any]:
+        """What a decoder is told about dropping out."""
+        return {name: getattr(self, name) for name in ("dropout", "attention_dropout", "token_dropout")}
+
 
 class Recipe(Section):
     """A whole recipe. `name` is where the run folder gets its name from."""
