@@ -16,13 +16,14 @@ def test_what_training_says(glassformer, play, tmp_path):
     result = glassformer("train", *TINY, "--data", "play.txt")
     assert result.code == 0
     run = "runs/play-1"  # named after the text
-    loss, told, way_on = result.out.splitlines()
+    loss, told, predicted, way_on = result.out.splitlines()
     assert re.fullmatch(
         r"validation loss \d\.\d{4} \+- \d\.\d{4}, \d\.\d{4} bits per byte, perplexity \d+\.\d{3} "
         r"\(767 targets; best at step 13\)",
         loss,
     )
     assert re.fullmatch(rf"13 steps, 429 tokens in [\d.]+ s; the run lies in {run}", told)
+    assert re.fullmatch(r"predicted \(and actual\): seconds [\d.]+ \([\d.]+\), peak memory, MB .*", predicted)
     assert way_on == f'write with it: glassformer generate {run} --prompt "..."'
     lines = result.err.splitlines()
     assert lines[0] == "4,192 parameters: classic, 1 layer, 2 heads, 16 wide, 11 tokens of context, 44 logits"
@@ -35,7 +36,8 @@ def test_json_is_all_there_is_on_standard_output(glassformer, play):
     result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "--json")
     told = json.loads(result.out)
     keys = "run val_loss n interval val_bits_per_byte perplexity best_step steps tokens seconds parameters"
-    assert list(told) == keys.split() and told["run"] == "run" and told["steps"] == 13 and told["parameters"] == 4192
+    assert list(told) == [*keys.split(), "peak_memory_bytes"] and told["run"] == "run"
+    assert told["steps"] == 13 and told["parameters"] == 4192
     assert json.loads((play.parent / "run" / "summary.json").read_text()) == told
 
 

@@ -84,6 +84,7 @@ def flops_per_token(config: ModelConfig, T: int | None = None) -> FlopsPerToken:
 
 _ORDER = (
     "embedding",
+    "n-grams",
     "positions",
     "query",
     "key",
@@ -105,6 +106,8 @@ def _parts_of(path: str, parameter: nn.Parameter, owner: nn.Module) -> list[tupl
     size, layer = parameter.numel(), path.split(".")[-2] if "." in path else ""
     if path in _BY_NAME:
         return [(_BY_NAME[path], size)]
+    if ".n_grams." in path:
+        return [("n-grams", size)]
     if parameter.dim() < 2:
         return [("biases" if path.endswith("bias") else "norms" if "norm" in layer else "other", size)]
     if isinstance(owner, Attention) and layer == "qkv":
