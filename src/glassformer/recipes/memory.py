@@ -209,10 +209,11 @@ HEAP_SLACK, HEAP_LARGEST = 0.3, 1 << 28
 CUDA_CONTEXT = 600_000_000  # bytes that CUDA and its libraries take on a device before the first tensor; about
 
 
+@lru_cache(maxsize=1)
 def libraries_bytes() -> int:
     """Resident bytes of this process once PyTorch has done a step of a model of nothing: Python, PyTorch, its kernels.
 
-    Ask before there are large tensors: they would count too.
+    Asked once in a process, before there are large tensors: what they leave in the heap would count too.
     """
     with torch.random.fork_rng(devices=[]):
         toy = Decoder(ModelConfig.make(vocab_size=65, block_size=80, n_layer=1, n_head=1, n_embd=64))

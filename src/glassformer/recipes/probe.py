@@ -17,6 +17,7 @@ from glassformer.evaluation import evaluate_loss
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
+from glassformer.recipes.memory import libraries_bytes
 from glassformer.recipes.schema import TrainingSection
 from glassformer.training import LossModule, Update, build_optimizer
 from glassformer.training.compiling import compiled
@@ -82,6 +83,7 @@ class Stepper:
         fast: bool = False,
     ):
         assert isinstance(t.batch_size, int) and t.micro_batch_size and t.learning_rate
+        libraries_bytes()  # a plan of memory wants to know before this model leaves traces
         self.device, self.batch_size, self.sequences, self.done = device, t.batch_size, sequences, 0
         self.model = Decoder(config, **t.dropouts).to(device).train()
         loss: torch.nn.Module = LossModule(self.model, OBJECTIVES["next_token"]())

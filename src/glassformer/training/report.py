@@ -46,11 +46,11 @@ class ReportWriter(Listener):
         self.next_at = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
-        self.run = trainer.run
+        self.run, self.last = trainer.run, trainer.settings.steps
 
     def on_step(self, record: dict[str, Any]) -> None:
         started = time.perf_counter()
-        if "val_loss" in record and started >= self.next_at:
+        if "val_loss" in record and started >= self.next_at and record["step"] < self.last:
             write_report(self.run)
             now = time.perf_counter()
             self.next_at = now + (now - started) / SHARE
