@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from glassformer.evaluation import WindowLosses
-from glassformer.training.run_table import WINDOWS, list_runs
+from glassformer.training.run_folder import RunFolder
+from glassformer.training.run_table import list_runs
 
 
 def summary(run, **changes):
@@ -36,7 +37,7 @@ def other(finished):
 def keep_windows(run, sums):
     """Window losses beside a run, and the summary that belongs to them."""
     windows = WindowLosses(torch.tensor(sums, dtype=torch.float64), torch.full((len(sums),), 10), "the same targets")
-    windows.save(run / WINDOWS)
+    windows.save(RunFolder(run).windows)
     loss = windows.estimate()
     summary(run, val_loss=loss.loss, interval=loss.interval, n=loss.n)
 

@@ -130,3 +130,25 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
     way_on = "step-000020 is kept, go on with: torchrun --nproc-per-node 2 -m glassformer resume run"
     assert f"error: another process of this run has ended; {way_on}" in lines
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000020"]
+
+
+UNEQUAL = """
+import os
+from glassformer.recipes import derive
+
+derive.measure_gflops = lambda device: 400.0 if os.environ["RANK"] == "1" else 2.0
+
+from glassformer.cli import main
+main()
+"""
+
+
+def test_a_shape_that_follows_from_the_machine_is_the_same_in_every_process(tmp_path):
+    """Two processes never measure the same speed, and a run with no recipe takes its size from it."""
+    (tmp_path / "play.txt").write_text(PLAY * 40)
+    (tmp_path / "worker.py").write_text(UNEQUAL)
+    words = ["train", "training.steps=2", "training.sample_every=0", "training.precision=fp32", "--data", "play.txt"]
+    process = torchrun(2, "worker.py", *words, "--out", "run", "-q", cwd=tmp_path)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert out.count("validation loss") == 1

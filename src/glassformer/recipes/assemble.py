@@ -97,7 +97,7 @@ def train(
         Interrupted, DivergenceError: see `Trainer.train`.
     """
     world = World.join()
-    with world.losses():
+    with world.telling_who_is_lost():
         run = _train(recipe, list(overrides), data, out, seed, device, listeners, tell, world)
         world.wait_for_all()
     world.leave()
@@ -117,7 +117,7 @@ def resume(
         RunError: there is no run, no checkpoint is whole, the run is finished, or its text has changed.
     """
     world = World.join()
-    with world.losses():
+    with world.telling_who_is_lost():
         run = _resume(path, listeners, tell, world)
         world.wait_for_all()
     world.leave()
@@ -163,6 +163,7 @@ def _train(
             choices += measured_choices(r.training, config, machine, len(store.split("train")), world)
             share(r.training, world)
     path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
+    config = derive.model_config(r.model, tokenizer.vocab_size)  # a shape that follows from it is the same for all
     if world.is_main:
         for choice in choices:
             tell(str(choice))

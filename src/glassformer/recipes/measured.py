@@ -11,7 +11,7 @@ from glassformer.recipes.schema import TrainingSection
 from glassformer.training import World
 from glassformer.training.utilisation import peak_flops
 
-SLOWEST = 4.0  # times as long as at the peak: no run is slower by much more
+SLOWEST = 4.0  # times as long as at the machine's peak: no run takes much more
 
 
 def measured_choices(
@@ -19,7 +19,7 @@ def measured_choices(
 ) -> list[derive.Choice]:
     """Fill in `training.batch_size=auto`, what follows from it, and on one CPU whether to compile (`machine`).
 
-    Nothing is tried for a run that would be over before compiling had paid at full speed.
+    Nothing is tried for a run that is too short to win compiling back even at a quarter of the machine's speed.
     """
     choices = []
     device, precision = machine["device"], machine["precision"]

@@ -218,15 +218,14 @@ def share(t: TrainingSection, world: World) -> None:
 
 
 def text_report(r: Recipe, config: ModelConfig, store: TokenStore) -> list[str]:
-    """What the doctor says of the text before the first step. Of a long text a part is looked at."""
+    """What the doctor says of the text before the first step. A long text is taken to hold every token."""
     assert isinstance(r.training.batch_size, int)
     view = store.split("train")
-    n = min(len(view), MOST_COUNTED)
-    seen = len(np.unique(view.gather(np.array([0]), n)))
+    counted = len(view) <= MOST_COUNTED
     return text_warnings(
         train_tokens=len(view),
         tokens_a_step=r.training.batch_size * config.block_size,
-        seen=seen if n == len(view) else config.vocab_size,
+        seen=len(np.unique(view.gather(np.array([0]), len(view)))) if counted else config.vocab_size,
         vocab_size=config.vocab_size,
     )
 

@@ -6,7 +6,8 @@ checkpoints/step-000500/
   state.json              step, data position, random generators, best so far, sizes of the logs, SHA-256 of the rest
 
 A run whose weights are spread over processes (`training.sharding=full`) keeps `sharded/*.safetensors` in place of the
-two: written by all processes at once, and readable by any other number of them.
+two, written by all processes at once and readable by any other number of them, and `tokenizer/`. Its shape stands in
+recipe.toml.
 
 The loop only waits while the tensors are copied; a thread writes the copy. A checkpoint is written beside its place,
 flushed to the disk and renamed, so it is whole or not there, and the one before stays until then.
@@ -158,7 +159,6 @@ class CheckpointWriter:
         with atomic_folder(self._folder(step), replace=True) as temporary:
             save_sharded(self.world.tell_all(str(temporary / "sharded")), tensors)
             self.tokenizer.save(temporary / "tokenizer")
-            write_json(temporary / "model.json", self.model.config.model_dump())
             self._write_state(temporary, state)
         self._drop_old()
         self.world.wait_for_all()

@@ -135,7 +135,7 @@ class Trainer:
         if self.step == 0 and self.settings.on_divergence != "stop":
             self.writer.write(0, best=False, state=self._state())  # something to go back to
         try:
-            with _polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.losses():
+            with _polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.telling_who_is_lost():
                 while self.step < self.settings.steps:
                     self._one_step(interrupted)
                 self.writer.wait()

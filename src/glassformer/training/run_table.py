@@ -16,7 +16,6 @@ from glassformer.training.run_folder import RunFolder
 
 SORTS = ("loss", "name", "time")
 SAME_EVERYWHERE = ("characters", "bytes", "gpt2")  # tokenizers whose tokens mean the same for every text
-WINDOWS = "windows.safetensors"  # of a run folder: the best weights' loss on each window of the validation split
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _losses(h: History, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
     interval = math.inf if row.interval is None else row.interval
     estimate = LossEstimate(loss, int(h.summary.get("n") or 0), interval, row.val_bits_per_byte)
     try:
-        windows = WindowLosses.load(h.run.path / WINDOWS)
+        windows = WindowLosses.load(h.run.windows)
     except GlassformerError:
         return estimate, None
     return estimate, windows if math.isclose(windows.estimate().loss, loss, rel_tol=1e-6) else None

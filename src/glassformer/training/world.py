@@ -108,7 +108,7 @@ class World:
             self.wait_for_all()
 
     @contextlib.contextmanager
-    def losses(self) -> Iterator[None]:
+    def telling_who_is_lost(self) -> Iterator[None]:
         """Turn a broken connection to another process into one line.
 
         Raises:
