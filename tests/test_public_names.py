@@ -20,7 +20,8 @@ PUBLIC = {
     "glassformer.taps": "Tap listening named_taps",
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
     "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
-    "int8_copy",
+    "int8_copy "
+    "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern",
     "glassformer.modalities": "NGrams TextStem",
     "glassformer.models": "FAMILIES INITS SIZES Decoder FlopsPerToken ModelConfig dial flops_per_token "
     "parameters_by_part positions_of",

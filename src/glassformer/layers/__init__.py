@@ -12,28 +12,53 @@ from glassformer.layers.cache import KVCache
 from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from glassformer.layers.int8 import Int8Linear, int8_copy
 from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm
-from glassformer.layers.patterns import Causal, Full, Pattern, Window
+from glassformer.layers.pattern_text import parse_pattern
+from glassformer.layers.patterns import (
+    PATTERNS,
+    Around,
+    Causal,
+    Documents,
+    Edges,
+    Full,
+    Globals,
+    Lengths,
+    Pattern,
+    Prefix,
+    Sinks,
+    Strided,
+    Window,
+)
 from glassformer.layers.positions import POSITIONS, LearnedPositions, NoPositions, Positions, RotaryPositions
 
 __all__ = [
     "ACTIVATIONS",
     "NORMS",
+    "PATTERNS",
     "POSITIONS",
+    "Around",
     "Attention",
     "Block",
     "Causal",
+    "Documents",
+    "Edges",
     "FeedForward",
     "Full",
     "GatedFeedForward",
+    "Globals",
     "Int8Linear",
     "KVCache",
     "LayerNorm",
     "LearnedPositions",
+    "Lengths",
     "NoPositions",
     "Pattern",
     "Positions",
+    "Prefix",
     "RMSNorm",
     "RotaryPositions",
+    "Sinks",
+    "Strided",
     "Window",
     "int8_copy",
+    "parse_pattern",
 ]
