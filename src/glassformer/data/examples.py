@@ -1,0 +1,243 @@
+"""Examples: a source and what should come of it, from a named set or from your own file.
+
+    source                              what a line holds                        target
+    en-fr, cmudict, reviews             (the sets of `example_sets.py`)
+    file.jsonl                          {"source": ..., "target": ...}           the target sentence
+                                        {"text": ..., "label": ...}              the label's name
+                                        {"text": ...}                            ""
+    file.tsv                            source <tab> target [<tab> split]        the target sentence, or the label
+    file.en,file.fr                     line n of one, line n of the other       the second file's line
+
+A field `split` (train, validation, test) says where a line belongs. Without one, a twentieth of the lines validates
+and a twentieth tests, chosen by the hash of their source: the same lines each time, and equal sources together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from glassformer.errors import DataError, did_you_mean, plural
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.05
+"""The part of a user's own examples that validates, and again that tests."""
+LINE_BYTES = 1 << 20
+"""Longest line of a user's file."""
+
+
+class Example(NamedTuple):
+    """One example as text: `target` is a sentence, a label's name, or "" where there is only text."""
+
+    source: str
+    target: str = ""
+
+
+Examples = dict[str, list[Example]]
+"""Examples by the name of their split: train, validation, test."""
+
+
+def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) -> Examples:
+    """The examples of a named set or of a file of your own, split in train, validation and test.
+
+    Raises:
+        DataError: no such set or file; a line is damaged, too long, or without its other half (file and line are
+            named); fewer than three different sources; a set's packages cannot be had.
+    """
+    from glassformer.data.example_sets import EXAMPLE_SETS
+
+    name = str(name_or_path)
+    if name in EXAMPLE_SETS:
+        return EXAMPLE_SETS[name].load(quiet=quiet)
+    first, comma, second = name.partition(",")
+    if comma and not Path(name).exists():
+        rows: Iterable[_Row] = _line_pairs(_existing(first), _existing(second))
+    else:
+        path = _existing(name)
+        readers = {".jsonl": _jsonl, ".tsv": _tsv}
+        if path.suffix not in readers:
+            raise DataError(f"{path}: examples come from .jsonl, .tsv, or two files of lines as one.en,two.fr")
+        rows = readers[path.suffix](path)
+    return _by_split(rows, name)
+
+
+def references(examples: Iterable[Example]) -> dict[str, list[str]]:
+    """All targets of each source, in order: what an answer may be compared with.
+
+    >>> references([Example("read", "R IY D"), Example("read", "R EH D")])
+    {'read': ['R IY D', 'R EH D']}
+    """
+    found: dict[str, list[str]] = {}
+    for source, target in examples:
+        if target not in found.setdefault(source, []):
+            found[source].append(target)
+    return found
+
+
+def split_by_group(
+    rows: Sequence[tuple[Example, str]], *, validation: float = HELD_OUT, test: float = HELD_OUT
+) -> Examples:
+    """Examples with the name of their group (a file, a word), split so that no group is torn.
+
+    Groups stand in the order of the SHA-256 of their names; the first ones test and the next ones validate, until each
+    split holds its part of the examples; at least one group each. The order within a split is that of `rows`.
+
+    Raises:
+        DataError: fewer than three groups.
+    """
+    sizes: dict[str, int] = {}
+    for _, group in rows:
+        sizes[group] = sizes.get(group, 0) + 1
+    if len(sizes) < 3:
+        raise DataError(
+            f"{plural(len(sizes), 'group')} of examples; train, validation and test need one each: give more"
+        )
+    home: dict[str, str] = {}
+    groups = sorted(sizes, key=lambda group: hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest())
+    for split, part in (("test", test), ("validation", validation)):
+        wanted, held = part * len(rows), 0
+        while not held or held < wanted:
+            if len(groups) == 1:
+                break
+            held += sizes[group := groups.pop(0)]
+            home[group] = split
+    found: Examples = {split: [] for split in SPLITS}
+    for example, group in rows:
+        found[home.get(group, "train")].append(example)
+    return found
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    example: Example
+    split: str | None
+    line: int
+
+
+def _existing(name: str) -> Path:
+    from glassformer.data.example_sets import EXAMPLE_SETS
+
+    path = Path(name).expanduser()
+    if not path.is_file():
+        beside = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(name, [*EXAMPLE_SETS, *beside])
+        hint = near if near.startswith("did") else did_you_mean(name, EXAMPLE_SETS)
+        raise DataError(f"{name}: no such file or set of examples; {hint}")
+    return path
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, text) of every line, its length bounded before it is read."""
+    try:
+        with open(path, "rb") as file:
+            number = 0
+            while line := file.readline(LINE_BYTES + 1):
+                number += 1
+                if len(line) > LINE_BYTES:
+                    raise DataError(f"{path}:{number}: longer than {LINE_BYTES:,} bytes; cut it into several examples")
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}:{number}: not UTF-8 at byte {error.start} of the line; if it is Latin-1, run "
+                        f"iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
+                    ) from error
+                yield number, text.rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _jsonl(path: Path) -> Iterator[_Row]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            what = f" ({error.msg}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise DataError(f"{where}: not JSON{what}; mend the line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: a JSON {type(row).__name__}, not an object with source and target, or text")
+        names = ("source", "target") if "source" in row or "target" in row else ("text", "label")
+        if (missing := names[0]) not in row or ((missing := names[1]) not in row and names[1] == "target"):
+            raise DataError(f"{where}: the field {missing!r} is missing; it has: {', '.join(row) or 'none'}")
+        yield _row(where, number, row[names[0]], row.get(names[1]), row.get("split"), names)
+
+
+def _tsv(path: Path) -> Iterator[_Row]:
+    width = 0
+    for number, line in _lines(path):
+        fields = line.split("\t")
+        if number == 1 and fields[:2] in (["source", "target"], ["text", "label"]):
+            width = len(fields)
+            continue
+        if not line.strip():
+            continue
+        width = width or len(fields)
+        if len(fields) != width or width not in (2, 3):
+            rule = (
+                f"the lines before it have {width}"
+                if width in (2, 3)
+                else "source, target and perhaps split are needed"
+            )
+            raise DataError(f"{path}:{number}: {plural(len(fields), 'column')} between tabs, and {rule}; mend the line")
+        split = fields[2] if width == 3 else None
+        yield _row(f"{path}:{number}", number, fields[0], fields[1], split, ("source", "target"))
+
+
+def _line_pairs(source: Path, target: Path) -> Iterator[_Row]:
+    sources, targets = list(_lines(source)), list(_lines(target))
+    if len(sources) != len(targets):
+        raise DataError(
+            f"{source} has {plural(len(sources), 'line')} and {target} {len(targets):,}: line n of one must translate "
+            "line n of the other; find where they part, or put both in one .tsv"
+        )
+    for (number, one), (_, other) in zip(sources, targets, strict=True):
+        if one.strip() or other.strip():
+            empty = source if not one.strip() else target
+            yield _row(f"{empty}:{number}", number, one, other, None, ("source", "target"))
+
+
+def _row(where: str, number: int, source: object, target: object, split: object, names: tuple[str, str]) -> _Row:
+    """One line's fields, checked."""
+    if isinstance(target, (int, float)):  # labels are often numbers
+        target = str(target)
+    for name, value in zip(names, (source, target), strict=True):
+        if value is None and name == "label":
+            continue
+        if not isinstance(value, str):
+            raise DataError(f"{where}: the field {name!r} is {json.dumps(value)[:40]}, not text; mend the line")
+        if not value.strip():
+            raise DataError(f"{where}: the field {name!r} is empty; fill it or leave the line out")
+    if split is not None and split not in SPLITS:
+        raise DataError(f"{where}: split={split!r} is unknown; {did_you_mean(str(split), SPLITS)}")
+    return _Row(Example(str(source).strip(), str(target or "").strip()), None if split is None else str(split), number)
+
+
+def _by_split(rows: Iterable[_Row], name: str) -> Examples:
+    """The lines by what they say of their split; what no line is for is held out of the training lines."""
+    found: Examples = {split: [] for split in SPLITS}
+    told: bool | None = None
+    for example, split, line in rows:
+        if told is None:
+            told = split is not None
+        if told != (split is not None):
+            raise DataError(f"{name}:{line}: some lines have a split and some have none; give one to all or to none")
+        found[split or "train"].append(example)
+    parts = {split: 0.0 if found[split] else HELD_OUT for split in ("validation", "test")}
+    if not any(parts.values()):
+        return found
+    try:
+        held = split_by_group([(example, example.source) for example in found["train"]], **parts)
+    except DataError as error:
+        raise DataError(
+            f"{name}: too few examples to train on, validate and test; give three different ones"
+        ) from error
+    return {split: found[split] if parts.get(split) == 0.0 else held[split] for split in SPLITS}
