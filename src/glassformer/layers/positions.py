@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.layers.relative import alibi_slopes, bucket_of_distances, distances
-from glassformer.layers.rotary_scaling import rotary_frequencies
+from glassformer.layers.rotary_scaling import rotary_frequencies, rotated_channels
 
 # Sines and cosines are kept for all positions up to this many numbers (16 MiB in fp32): a million positions of heads of
 # 128 would be half a gigabyte, and the angles of the few positions of one call are computed in no time.
@@ -155,15 +155,7 @@ class RotaryPositions(_Waves):
         rotary_scaling: Mapping[str, Any] | None = None,
         **rest: object,
     ):
-        if not 0 < rotary_fraction <= 1:
-            raise UsageError(f"rotary_fraction={rotary_fraction} is no share; use more than 0, up to 1")
-        width = int(head_width * rotary_fraction)
-        if width % 2 or not width:
-            what = f"head width {head_width}"
-            if rotary_fraction < 1:
-                what = f"{width} channels (rotary_fraction={rotary_fraction} of head width {head_width})"
-            fault = "is odd" if width % 2 else "are none"
-            raise UsageError(f"{what} {fault}; rotary positions turn channels in pairs: make it even")
+        width = rotated_channels(head_width, rotary_fraction)
         frequency, amplitude = rotary_frequencies(width, rotary_base if base is None else base, rotary_scaling)
         super().__init__(frequency, block_size, amplitude)
         self.width = width

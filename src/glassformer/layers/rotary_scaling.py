@@ -35,6 +35,28 @@ class Scaled(NamedTuple):
     amplitude: float = 1.0
 
 
+def rotated_channels(head_width: int, fraction: float = 1.0) -> int:
+    """How many channels of a head turn when a `fraction` of them shall, rounded down.
+
+    >>> rotated_channels(80, 0.4)
+    32
+
+    Raises:
+        UsageError: the fraction is none, or what turns would not be pairs.
+    """
+    if not 0 < fraction <= 1:
+        raise UsageError(f"rotary_fraction={fraction} is no share; use more than 0, up to 1")
+    width = int(head_width * fraction)
+    if width % 2 == 0 and width > 0:
+        return width
+    if fraction == 1:
+        raise UsageError(f"head width {head_width} is odd; rotary positions turn channels in pairs: make it even")
+    raise UsageError(
+        f"rotary_fraction={fraction} of head width {head_width} is {width} channels; rotary positions turn channels in "
+        "pairs: make it 2, 4, 6 or another even number"
+    )
+
+
 def rotary_frequencies(width: int, base: float, scaling: Mapping[str, Any] | None = None) -> Scaled:
     """The frequencies of `width` / 2 pairs of channels, base^(-2i / width), scaled as asked.
 
