@@ -21,10 +21,12 @@ PUBLIC = {
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
     "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
     "int8_copy "
-    "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern",
-    "glassformer.modalities": "NGrams TextStem",
-    "glassformer.models": "FAMILIES INITS SIZES Decoder FlopsPerToken ModelConfig dial flops_per_token "
-    "parameters_by_part positions_of",
+    "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern "
+    "CrossAttention Experts Memory PostNormBlock balance_loss "
+    "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
+    "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
+    "glassformer.models": "FAMILIES INITS SIZES Decoder Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
+    "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "

@@ -28,7 +28,7 @@ def test_a_family_is_a_preset_and_nothing_more():
     """Once all fields are given, the name of the family changes nothing but itself."""
     fields = ModelConfig.make(family="modern", **{**SHAPE, "n_embd": 42}).model_dump()
     assert ModelConfig.make(**{**fields, "family": "classic"}).model_dump() == {**fields, "family": "classic"}
-    assert FAMILIES.keys() == {"classic", "modern"}
+    assert FAMILIES.keys() == {"classic", "modern", "original"}
 
 
 @st.composite
@@ -36,15 +36,15 @@ def configurations(draw) -> ModelConfig:
     """Any configuration that can be built, small."""
     heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     positions = draw(st.sampled_from(sorted(POSITIONS)))
-    width = draw(st.integers(1, 4)) * (2 if positions == "rotary" else 1)
+    even = 2 if positions in ("rotary", "sinusoidal") else 1
     return ModelConfig.make(
         vocab_size=draw(st.integers(1, 9)),
         block_size=draw(st.integers(1, 9)),
         n_layer=draw(st.integers(1, 3)),
         n_head=heads * groups,
         n_kv_head=heads,
-        head_width=width,
-        n_embd=draw(st.integers(1, 9)),
+        head_width=draw(st.integers(1, 4)) * even,
+        n_embd=draw(st.integers(1, 4)) * even,
         n_hidden=draw(st.integers(1, 9)),
         positions=positions,
         norm=draw(st.sampled_from(sorted(NORMS))),
@@ -55,6 +55,14 @@ def configurations(draw) -> ModelConfig:
         bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
         tied_head=draw(st.booleans()),
+        norm_place=draw(st.sampled_from(["pre", "post"])),
+        embedding_norm=draw(st.booleans()),
+        head_bias=draw(st.booleans()),
+        n_segments=draw(st.integers(0, 2)),
+        attention_sinks=draw(st.booleans()),
+        n_expert=draw(st.sampled_from([0, 2, 3])),
+        relative_buckets=draw(st.sampled_from([4, 8])),
+        relative_max_distance=20,
     )
 
 
@@ -122,9 +130,9 @@ MISTAKES = [
         "head_width=7 is odd; rotary positions turn channels in pairs: try head_width=8",
     ),
     ({"activation": "gelu-new"}, "activation='gelu-new' is unknown; did you mean gelu_new?"),
-    ({"positions": "alibi"}, "positions='alibi' is unknown; known: learned, none, rotary"),
+    ({"positions": "xpos"}, "positions='xpos' is unknown; known: alibi, learned, none, relative, rotary, sinusoidal"),
     ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm?"),
-    ({"family": "modem"}, "model.family='modem' is unknown; use classic or modern"),
+    ({"family": "modem"}, "model.family='modem' is unknown; use classic, modern or original"),
     ({"n_layer": 0}, "model.n_layer=0 is too small; use 1 or more"),
     ({"n_embd": -4}, "model.n_embd=-4 is too small; use 1 or more"),
     ({"n_head": 0}, "model.n_head=0 is too small; use 1 or more"),

@@ -6,9 +6,10 @@
 Where several shapes meet, the name carries its shape: `q_BHTD`.
 """
 
-from glassformer.layers.attention import Attention
-from glassformer.layers.block import Block
+from glassformer.layers.attention import Attention, CrossAttention, Memory
+from glassformer.layers.block import Block, PostNormBlock
 from glassformer.layers.cache import KVCache
+from glassformer.layers.experts import Experts, balance_loss
 from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from glassformer.layers.int8 import Int8Linear, int8_copy
 from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm
@@ -28,19 +29,35 @@ from glassformer.layers.patterns import (
     Strided,
     Window,
 )
-from glassformer.layers.positions import POSITIONS, LearnedPositions, NoPositions, Positions, RotaryPositions
+from glassformer.layers.positions import (
+    POSITIONS,
+    SINUSOID_LAYOUTS,
+    AlibiPositions,
+    LearnedPositions,
+    NoPositions,
+    Positions,
+    RelativePositions,
+    RotaryPositions,
+    SinusoidalPositions,
+)
+from glassformer.layers.rotary_scaling import ROTARY_SCALINGS
 
 __all__ = [
     "ACTIVATIONS",
     "NORMS",
     "PATTERNS",
     "POSITIONS",
+    "ROTARY_SCALINGS",
+    "SINUSOID_LAYOUTS",
+    "AlibiPositions",
     "Around",
     "Attention",
     "Block",
     "Causal",
+    "CrossAttention",
     "Documents",
     "Edges",
+    "Experts",
     "FeedForward",
     "Full",
     "GatedFeedForward",
@@ -50,15 +67,20 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Lengths",
+    "Memory",
     "NoPositions",
     "Pattern",
     "Positions",
+    "PostNormBlock",
     "Prefix",
     "RMSNorm",
+    "RelativePositions",
     "RotaryPositions",
     "Sinks",
+    "SinusoidalPositions",
     "Strided",
     "Window",
+    "balance_loss",
     "int8_copy",
     "parse_pattern",
 ]

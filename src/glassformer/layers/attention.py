@@ -11,22 +11,26 @@ https://arxiv.org/abs/2305.13245): K key-value heads, each shared by H / K query
                       \\ | /    \\ | /
     key-value heads     kv0       kv1
 
+Cross-attention is the same with keys and values from elsewhere: x asks, the memory (an encoder's vectors) answers.
+
 Two paths that a test holds equal. *Fused* is PyTorch's kernel. *Glass* is written out, so that its taps
-(`scores`, `pattern`) see real tensors; it runs when somebody listens, and on the CPU for short sequences, where it is
-no slower.
+(`scores`, `pattern`) see real tensors; it runs when somebody listens, on the CPU for short sequences, where it is no
+slower, and for what the kernel cannot do (soft-capped scores).
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glassformer.layers.batch_patterns import Lengths
 from glassformer.layers.cache import KVCache
 from glassformer.layers.norms import RMSNorm
-from glassformer.layers.patterns import Causal, Pattern
+from glassformer.layers.patterns import Causal, Full, Lengths, Pattern
 from glassformer.layers.positions import Positions
 from glassformer.taps import Tap
 
@@ -35,14 +39,36 @@ from glassformer.taps import Tap
 GLASS_IS_FASTER_UP_TO = 64
 
 
-class Attention(nn.Module):
-    """Self-attention over (B, T, C) with optional grouped heads and per-head norms of q and k (QK-norm).
+class Memory(NamedTuple):
+    """What an encoder has to tell: vectors (B, S, C), and how many of the S are no padding, (B,) (None: all)."""
+
+    vectors_BSC: Tensor
+    lengths_B: Tensor | None = None
+
+    def repeat(self, n: int) -> Memory:
+        """Each row n times, so that n hypotheses of one sentence can be decoded side by side."""
+        lengths = self.lengths_B
+        return Memory(
+            self.vectors_BSC.repeat_interleave(n, dim=0), None if lengths is None else lengths.repeat_interleave(n)
+        )
+
+    def rows(self, rows: Tensor) -> Memory:
+        """Some of the rows; `rows` (B') may repeat or drop them."""
+        return Memory(self.vectors_BSC[rows], None if self.lengths_B is None else self.lengths_B[rows])
+
+
+class _Heads(nn.Module):
+    """What self- and cross-attention have in common: how the heads look.
 
     Args:
         n_embd: C. n_head: H. n_kv_head: K, a divisor of H. head_width: D.
-        bias: biases on the two projections. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
+        bias: biases on the projections. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
             https://arxiv.org/abs/2010.04245; Qwen3), which bounds the scores. dropout: on weights (`weight_dropout`)
             and output.
+        scale: what scores are multiplied with; default 1 / sqrt(D) (T5 takes 1).
+        softcap: scores s become c tanh(s / c), so that none exceeds c (Gemma 2, https://arxiv.org/abs/2408.00118).
+        sinks: a learned score for each head that takes part in the softmax and tells nothing: a head may look at
+            nobody (gpt-oss, https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
     """
 
     def __init__(
@@ -56,17 +82,144 @@ class Attention(nn.Module):
         qk_norm: bool,
         norm_eps: float,
         dropout: float = 0.0,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: bool = False,
     ):
         super().__init__()
         self.n_head, self.n_kv_head, self.head_width = n_head, n_kv_head, head_width
-        self.qkv = nn.Linear(n_embd, (n_head + 2 * n_kv_head) * head_width, bias=bias)
+        self._make_projections(n_embd, bias)
         self.out = nn.Linear(n_head * head_width, n_embd, bias=bias)
         self.query_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
         self.key_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
+        self.sinks = nn.Parameter(torch.zeros(n_head)) if sinks else None
+        self.scale = 1 / math.sqrt(head_width) if scale is None else scale
+        self.softcap = softcap
         self.dropout = self.weight_dropout = dropout
         self.tap_query, self.tap_key, self.tap_value = Tap("query"), Tap("key"), Tap("value")
         self.tap_scores, self.tap_pattern, self.tap_heads = Tap("scores"), Tap("pattern"), Tap("heads")
         self.tap_output = Tap("output")
+
+    def _make_projections(self, n_embd: int, bias: bool) -> None:
+        """The matrices for query, key and value."""
+        raise NotImplementedError
+
+    def _by_head(self, x_BTC: Tensor, n_head: int) -> Tensor:
+        """(B, T, n D) -> (B, n, T, D)."""
+        B, T, _ = x_BTC.shape
+        return x_BTC.view(B, T, n_head, self.head_width).transpose(1, 2)
+
+    def _out(self, y_BHTD: Tensor) -> Tensor:
+        """What the heads found, written back: (B, H, T, D) -> (B, T, C)."""
+        B, H, T, D = y_BHTD.shape
+        y_BTC = self.out(self.tap_heads(y_BHTD).transpose(1, 2).reshape(B, T, H * D))
+        return self.tap_output(F.dropout(y_BTC, self.dropout, self.training))
+
+    def _attend(
+        self,
+        q_BHTD: Tensor,
+        k_BKSD: Tensor,
+        v_BKSD: Tensor,
+        pos: Tensor,
+        pattern: Pattern,
+        positions: Positions | None = None,
+    ) -> Tensor:
+        """Choose the path, and the cheapest true form of the mask. Without `positions` there is no bias."""
+        T, S = q_BHTD.shape[2], k_BKSD.shape[2]
+        groups = self.n_head // self.n_kv_head
+        if groups > 1:  # each key-value head answers for a group of query heads
+            k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
+        pos_k = torch.arange(S, device=pos.device) if S != T else pos
+        bias = None if positions is None else positions.bias(pos, pos_k)  # (H, T, S) or (B, H, T, S)
+        mask: Tensor | str | None
+        if isinstance(pattern, Full):
+            mask = None
+        elif isinstance(pattern, Causal) and T == 1:
+            mask = None  # the newest token sees all that is cached
+        elif isinstance(pattern, Causal) and T == S:
+            mask = "causal"
+        else:
+            allowed = pattern.mask(pos, pos_k)
+            mask = allowed.unsqueeze(1) if allowed.dim() == 3 else allowed  # (B, 1, T, S) or (T, S)
+        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
+        short = q_BHTD.device.type == "cpu" and S <= GLASS_IS_FASTER_UP_TO
+        if listened_to or short or self.softcap is not None:
+            return self._glass(q_BHTD, k_BKSD, v_BKSD, mask, bias)
+        return self._fused(q_BHTD, k_BKSD, v_BKSD, mask, bias)
+
+    def _glass(
+        self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None, bias: Tensor | None
+    ) -> Tensor:
+        """Attention written out: scores, mask, softmax, weighted sum. A row that may see nothing gives zeros."""
+        scores_BHTS = (q_BHTD * self.scale) @ k_BHSD.transpose(-2, -1)
+        if bias is not None:
+            scores_BHTS = scores_BHTS + bias
+        if self.softcap is not None:
+            scores_BHTS = self.softcap * torch.tanh(scores_BHTS / self.softcap)
+        scores_BHTS = self.tap_scores(scores_BHTS)
+        if isinstance(mask, str):
+            T = q_BHTD.shape[2]
+            scores_BHTS = scores_BHTS + scores_BHTS.new_full((T, T), -math.inf).triu(1)
+        elif mask is not None:
+            scores_BHTS = scores_BHTS.masked_fill(~mask, -math.inf)
+        pattern_BHTS = self._shares(scores_BHTS)
+        if isinstance(mask, Tensor):
+            pattern_BHTS = pattern_BHTS.masked_fill(~mask, 0.0)
+        pattern_BHTS = F.dropout(self.tap_pattern(pattern_BHTS), self.weight_dropout, self.training)
+        return pattern_BHTS @ v_BHSD
+
+    def _shares(self, scores_BHTS: Tensor) -> Tensor:
+        """Softmax over the keys; with sinks, what falls on the sink is nobody's."""
+        if self.sinks is None:
+            return scores_BHTS.softmax(dim=-1)
+        B, H, T, _ = scores_BHTS.shape
+        sinks = self.sinks.to(scores_BHTS.dtype).view(1, H, 1, 1).expand(B, H, T, 1)
+        return torch.cat((scores_BHTS, sinks), dim=-1).softmax(dim=-1)[..., :-1]
+
+    def _fused(
+        self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None, bias: Tensor | None
+    ) -> Tensor:
+        """The same by `scaled_dot_product_attention` (FlashAttention where the device has it)."""
+        dropout = self.weight_dropout if self.training else 0.0
+        plain = bias is None and self.sinks is None
+        if plain and not isinstance(mask, Tensor):
+            return F.scaled_dot_product_attention(
+                q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=mask is not None, scale=self.scale
+            )
+        if isinstance(mask, str):
+            T = q_BHTD.shape[2]
+            mask = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).tril()
+        added = mask if plain else self._added(q_BHTD, k_BHSD, mask, bias)
+        if self.sinks is not None:  # one more key, of which only the score counts
+            k_BHSD, v_BHSD = F.pad(k_BHSD, (0, 0, 0, 1)), F.pad(v_BHSD, (0, 0, 0, 1))
+        y_BHTD = F.scaled_dot_product_attention(
+            q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=self.scale
+        )
+        if mask is None:
+            return y_BHTD
+        return torch.where(mask.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined
+
+    def _added(self, q_BHTD: Tensor, k_BHSD: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Mask, bias and sinks as one tensor that the kernel adds to the scores."""
+        B, H, T, _ = q_BHTD.shape
+        S = k_BHSD.shape[2]
+        added = q_BHTD.new_zeros(H, T, S) if bias is None else bias.to(q_BHTD.dtype)
+        if mask is not None:
+            added = torch.where(mask, added, -math.inf)
+        if self.sinks is not None:
+            sinks = self.sinks.to(added.dtype).view(H, 1, 1).expand(*added.shape[:-1], 1)
+            added = torch.cat((added, sinks), dim=-1)
+        return added
+
+
+class Attention(_Heads):
+    """Self-attention over (B, T, C) with optional grouped heads; the arguments are those of `_Heads`.
+
+    Query, key and value lie in one matrix, `qkv`, in this order.
+    """
+
+    def _make_projections(self, n_embd: int, bias: bool) -> None:
+        self.qkv = nn.Linear(n_embd, sum(self.qkv_rows), bias=bias)
 
     @property
     def qkv_rows(self) -> tuple[int, int, int]:
@@ -83,62 +236,45 @@ class Attention(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         """(B, T, C) -> (B, T, C). `pos` (T,) or (B, T) are the positions of x; with a cache, keys go back to 0."""
-        B, T, C = x_BTC.shape
-        H, K, D = self.n_head, self.n_kv_head, self.head_width
         q, k, v = self.qkv(x_BTC).split(self.qkv_rows, dim=-1)
-        q_BHTD = q.view(B, T, H, D).transpose(1, 2)
-        k_BKTD = k.view(B, T, K, D).transpose(1, 2)
-        v_BKTD = v.view(B, T, K, D).transpose(1, 2)
+        q_BHTD, k_BKTD = self._by_head(q, self.n_head), self._by_head(k, self.n_kv_head)
+        v_BKTD = self._by_head(v, self.n_kv_head)
         if self.query_norm is not None and self.key_norm is not None:
             q_BHTD, k_BKTD = self.query_norm(q_BHTD), self.key_norm(k_BKTD)
         q_BHTD, k_BKTD = positions.rotate(q_BHTD, k_BKTD, pos)
         q_BHTD, k_BKTD, v_BKTD = self.tap_query(q_BHTD), self.tap_key(k_BKTD), self.tap_value(v_BKTD)
         if cache is not None:
             k_BKTD, v_BKTD = cache.append(layer, k_BKTD, v_BKTD)  # (B, K, S, D)
-        y_BHTD = self._attend(q_BHTD, k_BKTD, v_BKTD, pos, pattern)
-        y_BHTD = self.tap_heads(y_BHTD)
-        y_BTC = self.out(y_BHTD.transpose(1, 2).reshape(B, T, H * D))
-        return self.tap_output(F.dropout(y_BTC, self.dropout, self.training))
+        return self._out(self._attend(q_BHTD, k_BKTD, v_BKTD, pos, pattern, positions))
 
-    def _attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, pos: Tensor, pattern: Pattern) -> Tensor:
-        """Choose the path, and the cheapest true form of the mask."""
-        T, S = q_BHTD.shape[2], k_BKSD.shape[2]
-        groups = self.n_head // self.n_kv_head
-        if groups > 1:  # each key-value head answers for a group of query heads
-            k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
-        causal = isinstance(pattern, Causal)
-        mask: Tensor | str | None
-        if causal and T == 1:
-            mask = None  # the newest token sees all that is cached
-        elif causal and T == S:
-            mask = "causal"
+
+class CrossAttention(_Heads):
+    """Queries from x (B, T, C), keys and values from a memory (B, S, C); the arguments are those of `_Heads`.
+
+    Nothing is turned and no distance counts: a position of the one says nothing about the other.
+    """
+
+    def _make_projections(self, n_embd: int, bias: bool) -> None:
+        self.query = nn.Linear(n_embd, self.n_head * self.head_width, bias=bias)
+        self.key_value = nn.Linear(n_embd, 2 * self.n_kv_head * self.head_width, bias=bias)
+
+    def forward(self, x_BTC: Tensor, memory: Memory, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """(B, T, C) -> (B, T, C). With a cache, keys and values of the memory are computed once and kept there."""
+        T = x_BTC.shape[1]
+        q_BHTD = self._by_head(self.query(x_BTC), self.n_head)
+        known = None if cache is None else cache.crossed.get(layer)
+        if known is None:
+            k, v = self.key_value(memory.vectors_BSC).chunk(2, dim=-1)
+            k_BKSD, v_BKSD = self._by_head(k, self.n_kv_head), self._by_head(v, self.n_kv_head)
+            if self.key_norm is not None:
+                k_BKSD = self.key_norm(k_BKSD)
+            if cache is not None:
+                cache.crossed[layer] = k_BKSD, v_BKSD
         else:
-            pos_k = torch.arange(S, device=pos.device) if S != T else pos
-            allowed = pattern.mask(pos, pos_k)
-            mask = allowed.unsqueeze(1) if allowed.dim() == 3 else allowed  # (B, 1, T, S) or (T, S)
-        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
-        if listened_to or (q_BHTD.device.type == "cpu" and S <= GLASS_IS_FASTER_UP_TO):
-            return self._glass(q_BHTD, k_BKSD, v_BKSD, mask)
-        return self._fused(q_BHTD, k_BKSD, v_BKSD, mask)
-
-    def _glass(self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None) -> Tensor:
-        """Attention written out: scores, mask, softmax, weighted sum. A row that may see nothing gives zeros."""
-        scores_BHTS = self.tap_scores((q_BHTD * (1 / math.sqrt(self.head_width))) @ k_BHSD.transpose(-2, -1))
-        if isinstance(mask, str):
-            T = q_BHTD.shape[2]
-            scores_BHTS = scores_BHTS + scores_BHTS.new_full((T, T), -math.inf).triu(1)
-            pattern_BHTS = scores_BHTS.softmax(dim=-1)
-        elif mask is not None:
-            pattern_BHTS = scores_BHTS.masked_fill(~mask, -math.inf).softmax(dim=-1).masked_fill(~mask, 0.0)
-        else:
-            pattern_BHTS = scores_BHTS.softmax(dim=-1)
-        pattern_BHTS = F.dropout(self.tap_pattern(pattern_BHTS), self.weight_dropout, self.training)
-        return pattern_BHTS @ v_BHSD
-
-    def _fused(self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None) -> Tensor:
-        """The same by `scaled_dot_product_attention` (FlashAttention where the device has it)."""
-        dropout = self.weight_dropout if self.training else 0.0
-        if mask is None or isinstance(mask, str):
-            return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=mask is not None)
-        y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=mask, dropout_p=dropout)
-        return torch.where(mask.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined
+            k_BKSD, v_BKSD = known
+        if self.query_norm is not None:
+            q_BHTD = self.query_norm(q_BHTD)
+        q_BHTD, k_BKSD, v_BKSD = self.tap_query(q_BHTD), self.tap_key(k_BKSD), self.tap_value(v_BKSD)
+        pattern = Full() if memory.lengths_B is None else Lengths(memory.lengths_B)
+        pos = torch.arange(T, device=x_BTC.device)
+        return self._out(self._attend(q_BHTD, k_BKSD, v_BKSD, pos, pattern))

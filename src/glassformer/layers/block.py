@@ -4,13 +4,19 @@
     (before)     └► norm ► attention ─┘ (middle)   └► norm ► feed-forward ─┘ (after)
 
 The norm stands before each layer (pre-norm: Xiong et al. 2020, https://arxiv.org/abs/2002.04745), so that the stream
-itself is a straight road for gradients from the loss to the embedding.
+itself is a straight road for gradients from the loss to the embedding. In 2017 and in BERT it stood behind (post-norm):
+
+    x ─┬───────────► + ► norm ─┬──────────────► + ► norm ───► x
+       └► attention ─┘         └► feed-forward ─┘
+
+A decoder that listens to an encoder has cross-attention between the two.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from glassformer.layers.attention import Memory
 from glassformer.layers.cache import KVCache
 from glassformer.layers.patterns import Pattern
 from glassformer.layers.positions import Positions
@@ -21,11 +27,20 @@ class Block(nn.Module):
     """One Transformer block, put together from the parts it is given. (B, T, C) -> (B, T, C)."""
 
     def __init__(
-        self, attention_norm: nn.Module, attention: nn.Module, feedforward_norm: nn.Module, feedforward: nn.Module
+        self,
+        attention_norm: nn.Module,
+        attention: nn.Module,
+        feedforward_norm: nn.Module,
+        feedforward: nn.Module,
+        cross_norm: nn.Module | None = None,
+        cross_attention: nn.Module | None = None,
     ):
         super().__init__()
         self.attention_norm, self.attention = attention_norm, attention
+        if cross_norm is not None and cross_attention is not None:
+            self.cross_norm, self.cross_attention = cross_norm, cross_attention
         self.feedforward_norm, self.feedforward = feedforward_norm, feedforward
+        self.crosses = cross_attention is not None
         self.tap_before, self.tap_middle, self.tap_after = (
             Tap("residual.before"),
             Tap("residual.middle"),
@@ -40,9 +55,35 @@ class Block(nn.Module):
         pattern: Pattern,
         cache: KVCache | None = None,
         layer: int = 0,
+        memory: Memory | None = None,
     ) -> Tensor:
+        """`memory`: what the cross-attention, if there is one, listens to."""
         x_BTC = self.tap_before(x_BTC)
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), pos, positions, pattern, cache, layer)
         x_BTC = self.tap_middle(x_BTC)
+        if self.crosses:
+            x_BTC = x_BTC + self.cross_attention(self.cross_norm(x_BTC), memory, cache, layer)
         x_BTC = x_BTC + self.feedforward(self.feedforward_norm(x_BTC))
+        return self.tap_after(x_BTC)
+
+
+class PostNormBlock(Block):
+    """The same parts in the order of Vaswani et al. 2017, sect. 3.1: LayerNorm(x + Sublayer(x))."""
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        pos: Tensor,
+        positions: Positions,
+        pattern: Pattern,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        x_BTC = self.tap_before(x_BTC)
+        x_BTC = self.attention_norm(x_BTC + self.attention(x_BTC, pos, positions, pattern, cache, layer))
+        x_BTC = self.tap_middle(x_BTC)
+        if self.crosses:
+            x_BTC = self.cross_norm(x_BTC + self.cross_attention(x_BTC, memory, cache, layer))
+        x_BTC = self.feedforward_norm(x_BTC + self.feedforward(x_BTC))
         return self.tap_after(x_BTC)

@@ -13,6 +13,7 @@ class KVCache:
 
         keys[layer], values[layer]   (B, K, capacity, D)   the first `length` positions are filled
         tokens                       (B, capacity)         their ids, for a stem that looks at the last few (n-grams)
+        crossed[layer]               2 x (B, K, S, D)      keys and values of a memory, for cross-attention
 
     A model writes with `remember` and, in each layer, `append`, then calls `advance` once. `rewind` forgets the end
     (speculative decoding, /why), `reorder` picks rows (beam search), `fork` copies for another continuation of the same
@@ -34,6 +35,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.tokens = torch.zeros(batch_size, capacity, dtype=torch.int64, device=device)
+        self.crossed: dict[int, tuple[Tensor, Tensor]] = {}
         self.length = 0
 
     @property
@@ -44,7 +46,8 @@ class KVCache:
     @property
     def n_bytes(self) -> int:
         """Memory held, in bytes."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+        crossed = sum(2 * keys.numel() for keys, _ in self.crossed.values())
+        return (2 * self.keys.numel() + crossed) * self.keys.element_size()
 
     def remember(self, ids_BT: Tensor, reach: int) -> Tensor:
         """Write T new tokens; return the up to `reach` tokens before them, (B, min(reach, length)).
@@ -80,6 +83,7 @@ class KVCache:
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row `rows[i]` was; `rows` (B',) may repeat or drop rows."""
         self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
+        self.crossed = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.crossed.items()}
 
     def fork(self, n: int = 1) -> KVCache:
         """A copy in which each row stands `n` times, so that n samples can go on from one prefilled prompt."""
@@ -87,6 +91,10 @@ class KVCache:
         twin.keys = self.keys.repeat_interleave(n, dim=1)
         twin.values = self.values.repeat_interleave(n, dim=1)
         twin.tokens = self.tokens.repeat_interleave(n, dim=0)
+        twin.crossed = {
+            layer: (keys.repeat_interleave(n, dim=0), values.repeat_interleave(n, dim=0))
+            for layer, (keys, values) in self.crossed.items()
+        }
         twin.length = self.length
         return twin
 

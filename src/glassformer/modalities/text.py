@@ -15,24 +15,56 @@ class TextStem(nn.Module):
 
     n_gram: 1 looks at each token by itself; n adds `NGrams` of up to n tokens. token_dropout: in training, this share
     of the tokens is read as another one, taken from elsewhere in the batch, so that no single token can be relied upon
-    (unigram noising: Xie et al. 2017, https://arxiv.org/abs/1703.02573).
+    (unigram noising: Xie et al. 2017, https://arxiv.org/abs/1703.02573). scale: what rows are multiplied with (2017:
+    sqrt(C)). n_segments: rows that tell the first text from the second (BERT). norm: what everything goes through.
     """
 
-    def __init__(self, *, vocab_size: int, n_embd: int, n_gram: int = 1, n_gram_rows: int = 0, dropout: float = 0.0):
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        n_embd: int,
+        n_gram: int = 1,
+        n_gram_rows: int = 0,
+        n_segments: int = 0,
+        scale: float = 1.0,
+        norm: nn.Module | None = None,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.token = nn.Embedding(vocab_size, n_embd)
+        self.segment = nn.Embedding(n_segments, n_embd) if n_segments else None
+        self.norm, self.scale = norm, scale
         self.n_grams = NGrams(n=n_gram, rows=n_gram_rows, vocab_size=vocab_size, n_embd=n_embd) if n_gram > 1 else None
         self.dropout, self.token_dropout = dropout, 0.0
         self.tap_token, self.tap_position = Tap("token"), Tap("position")
 
-    def forward(self, ids_BT: Tensor, pos: Tensor, positions: Positions, before_BP: Tensor | None = None) -> Tensor:
-        """`before` (B, P): the tokens that stand before `ids` in the text, where a cache remembers them."""
+    def n_tokens(self, ids_BT: Tensor) -> int:
+        """T."""
+        return ids_BT.shape[1]
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        pos: Tensor,
+        positions: Positions,
+        before_BP: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+    ) -> Tensor:
+        """`before` (B, P): the tokens that stand before `ids` in the text, where a cache remembers them. `segments`
+        (B, T): of each token, where the stem has some; left out, all are of the first."""
         if self.training and self.token_dropout > 0:
             ids_BT = self._noised(ids_BT)
         x_BTC = self.tap_token(self.token(ids_BT))
+        if self.scale != 1:
+            x_BTC = x_BTC * self.scale
         if self.n_grams is not None:
             x_BTC = x_BTC + self.n_grams(ids_BT, before_BP)
+        if self.segment is not None:
+            x_BTC = x_BTC + (self.segment.weight[0] if segments_BT is None else self.segment(segments_BT))
         x_BTC = self.tap_position(positions.add(x_BTC, pos))
+        if self.norm is not None:
+            x_BTC = self.norm(x_BTC)
         return F.dropout(x_BTC, self.dropout, self.training)
 
     def _noised(self, ids_BT: Tensor) -> Tensor:

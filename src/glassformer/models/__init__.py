@@ -2,17 +2,26 @@
 
 from glassformer.models.config import FAMILIES, ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameters_by_part
-from glassformer.models.decoder import Decoder, positions_of
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
+from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
+from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.init import INITS
 from glassformer.models.sizes import SIZES, dial
+from glassformer.models.transformer import Transformer, positions_of
 
 __all__ = [
     "FAMILIES",
     "INITS",
     "SIZES",
     "Decoder",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "FlopsPerToken",
     "ModelConfig",
+    "Transformer",
     "dial",
     "flops_per_token",
     "parameters_by_part",

@@ -1,13 +1,18 @@
-"""ModelConfig: everything that decides a decoder's shape, checked once, at the door."""
+"""ModelConfig: everything that decides the shape of a stack of blocks, checked once, at the door."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
+from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Positions, parse_pattern
+from glassformer.models.mistakes import first_mistake
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Two ways to fill in the fields that nobody sets. A family is a preset and nothing more: once the fields are filled,
 # only the fields decide.
@@ -34,11 +39,43 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "qk_norm": True,
         "tied_head": True,
     },
+    # the Transformer of 2017 (Vaswani et al., https://arxiv.org/abs/1706.03762): norms behind, embeddings times sqrt(C)
+    "original": {
+        "positions": "sinusoidal",
+        "norm": "layernorm",
+        "norm_eps": 1e-5,
+        "norm_place": "post",
+        "feedforward": "plain",
+        "activation": "relu",
+        "bias": True,
+        "qk_norm": False,
+        "tied_head": True,
+    },
 }
 
 
+class RotaryScaling(BaseModel):
+    """How rotary positions are stretched beyond the length that a model was trained on, in Hugging Face's words
+    (`rope_scaling`); see `glassformer.layers.RotaryPositions`. What is None is left to the kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rope_type: str
+    factor: float = Field(ge=1)
+    original_max_position_embeddings: int | None = Field(default=None, ge=1)
+    attention_factor: float | None = None
+    beta_fast: float | None = None
+    beta_slow: float | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+
+    def words(self) -> dict[str, Any]:
+        """What is set."""
+        return self.model_dump(exclude_none=True)
+
+
 class ModelConfig(BaseModel):
-    """The shape of a decoder. Names are the lecture's; sizes are counts.
+    """The shape of a decoder, or of the blocks of an encoder. Names are the lecture's; sizes are counts.
 
     `n_kv_head`, `head_width` and `n_hidden` follow from the others when left out: as many key-value heads as heads,
     n_embd / n_head, and 4 n_embd (plain) or 8/3 n_embd rounded up to a multiple of 32 (gated: three matrices instead
@@ -51,7 +88,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    family: Literal["classic", "modern"] = "classic"
+    family: Literal["classic", "modern", "original"] = "classic"
     vocab_size: int = Field(ge=1, le=10_000_000)
     block_size: int = Field(ge=1, le=10_000_000)
     n_layer: int = Field(ge=1, le=1000)
@@ -71,6 +108,26 @@ class ModelConfig(BaseModel):
     tied_head: bool
     n_gram: int = Field(default=1, ge=1, le=8)
     n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
+    patterns: tuple[str, ...] | None = Field(default=None, min_length=1)
+    norm_place: Literal["pre", "post"] = "pre"
+    final_norm: bool = True
+    embedding_norm: bool = False
+    embedding_scale: float = Field(default=1.0, gt=0)
+    logit_scale: float = Field(default=1.0, gt=0)
+    logit_softcap: float | None = Field(default=None, gt=0)
+    head_bias: bool = False
+    n_segments: int = Field(default=0, ge=0, le=1000)
+    attention_scale: float | None = Field(default=None, gt=0)
+    attention_softcap: float | None = Field(default=None, gt=0)
+    attention_sinks: bool = False
+    n_expert: int = Field(default=0, ge=0, le=10_000)
+    n_expert_active: int = Field(default=2, ge=1)
+    balance_weight: float = Field(default=0.01, ge=0)
+    rotary_fraction: float = Field(default=1.0, gt=0, le=1)
+    rotary_scaling: RotaryScaling | None = None
+    relative_buckets: int = Field(default=32, ge=2)
+    relative_max_distance: int = Field(default=128, ge=2)
+    sinusoid_layout: str = "halves"
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +144,9 @@ class ModelConfig(BaseModel):
             fields.setdefault("n_kv_head", n_head)
             hidden = 4 * n_embd if fields["feedforward"] == "plain" else -(-8 * n_embd // (3 * 32)) * 32
             fields.setdefault("n_hidden", hidden)
+            if fields.get("family") == "original":
+                fields.setdefault("embedding_scale", math.sqrt(max(n_embd, 1)))
+        fields.setdefault("final_norm", fields.get("norm_place", "pre") == "pre")
         return fields
 
     @model_validator(mode="after")
@@ -106,75 +166,76 @@ class ModelConfig(BaseModel):
                 f"head_width={self.head_width} is odd; rotary positions turn channels in pairs: "
                 f"try {f'n_embd={self.n_head * even}' if derived else f'head_width={even}'}"
             )
+        self.build_positions(block_size=1)
+        if self.n_expert and self.n_expert_active > self.n_expert:
+            raise UsageError(
+                f"n_expert_active={self.n_expert_active} of n_expert={self.n_expert} is too many; "
+                f"use {self.n_expert} or less"
+            )
+        for text in self.patterns or ():
+            parse_pattern(text)
         return self
 
     @classmethod
-    def make(cls, **fields: Any) -> ModelConfig:
+    def make(cls, **fields: Any) -> Self:
         """Build a configuration; every mistake is one `UsageError` of one line."""
         try:
             return cls(**fields)
         except ValidationError as error:
             raise UsageError(first_mistake(error, cls, prefix="model.")) from None
 
+    def build_positions(self, *, causal: bool = True, block_size: int | None = None) -> Positions:
+        """The positions that the fields name, with their tables computed.
+
+        Raises:
+            UsageError: the fields do not fit together.
+        """
+        return POSITIONS[self.positions](
+            n_embd=self.n_embd,
+            n_head=self.n_head,
+            head_width=self.head_width,
+            block_size=block_size or self.block_size,
+            causal=causal,
+            rotary_base=self.rotary_base,
+            rotary_fraction=self.rotary_fraction,
+            rotary_scaling=None if self.rotary_scaling is None else self.rotary_scaling.words(),
+            relative_buckets=self.relative_buckets,
+            relative_max_distance=self.relative_max_distance,
+            sinusoid_layout=self.sinusoid_layout,
+        )
+
     def parameter_count(self) -> int:
         """Parameters of the decoder with these fields, counted without building it (a tied head counts once)."""
-        C, D, H, K, F = self.n_embd, self.head_width, self.n_head, self.n_kv_head, self.n_hidden
-        bias = int(self.bias)
-        norm = C * (1 + (bias if self.norm == "layernorm" else 0))
-        attention = C * (H + 2 * K) * D + H * D * C + bias * ((H + 2 * K) * D + C) + (2 * D if self.qk_norm else 0)
-        ups = 2 if self.feedforward == "gated" else 1
-        feedforward = (ups + 1) * C * F + bias * (ups * F + C)
-        embedding = self.vocab_size * C * (1 if self.tied_head else 2)
+        return self._stem_parameters() + self._stack_parameters() + self._head_parameters()
+
+    def _stem_parameters(self) -> int:
+        """Of the embedding, with the positions."""
+        C = self.n_embd
         back = (self.n_gram - 1) * (self.vocab_size + 1)
         joint = sum(min(self.n_gram_rows, (self.vocab_size + 1) ** n) for n in range(2, self.n_gram + 1))
-        embedding += C * (back + joint)
-        positions = self.block_size * C if self.positions == "learned" else 0
-        return embedding + positions + self.n_layer * (2 * norm + attention + feedforward) + norm
+        norm = self._norm_parameters() if self.embedding_norm else 0
+        return C * (self.vocab_size + back + joint + self.n_segments) + norm
 
+    def _stack_parameters(self, cross: bool = False) -> int:
+        """Of positions, blocks (with `cross`-attention if asked) and final norm."""
+        C, D, H, K, F = self.n_embd, self.head_width, self.n_head, self.n_kv_head, self.n_hidden
+        bias, norm = int(self.bias), self._norm_parameters()
+        attention = C * (H + 2 * K) * D + H * D * C + bias * ((H + 2 * K) * D + C) + (2 * D if self.qk_norm else 0)
+        attention += H if self.attention_sinks else 0
+        ups = 2 if self.feedforward == "gated" else 1
+        feedforward = (ups + 1) * C * F + bias * (ups * F + C)
+        if self.n_expert:
+            feedforward = self.n_expert * (feedforward + C)
+        sublayers = 2 * attention + feedforward + 3 * norm if cross else attention + feedforward + 2 * norm
+        positions = {"learned": self.block_size * C, "relative": self.relative_buckets * H}.get(self.positions, 0)
+        return positions + self.n_layer * sublayers + (norm if self.final_norm else 0)
 
-def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """The first of pydantic's complaints as one line in our own words."""
-    first = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}; {did_you_mean(str(first['loc'][-1]), model.model_fields)}"
-    if first["type"] == "missing":
-        return f"{where} is missing; give it a value"
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, UsageError):
-        return str(cause)
-    return f"{where}={first['input']!r} {_rule(first, where)}"
+    def _head_parameters(self) -> int:
+        own = 0 if self.tied_head else self.vocab_size * self.n_embd
+        return own + (self.vocab_size if self.head_bias else 0)
 
-
-def _rule(mistake: Any, where: str) -> str:
-    """What the rule is and what to do, for one of pydantic's complaints."""
-    kind, facts = mistake["type"], mistake.get("ctx", {})
-    for name in {"ge", "gt", "le", "lt"} & facts.keys():
-        limit = facts[name]
-        limit = int(limit) if float(limit).is_integer() else limit  # 1, not 1.0
-        size = "small" if name[0] == "g" else "large"
-        rule = {
-            "ge": f"{limit} or more",
-            "gt": f"more than {limit}",
-            "le": f"{limit} or less",
-            "lt": f"less than {limit}",
-        }
-        return f"is too {size}; use {rule[name]}"
-    if kind == "literal_error":
-        return f"is unknown; use {facts['expected']}".replace("'", "")
-    if kind == "finite_number":
-        return "is not a finite number; give one"
-    for start, told in (
-        ("int", f"is not a whole number; give one, for example {where}=4"),
-        ("float", f"is not a number; give one, for example {where}=0.1"),
-        ("bool", f"is neither yes nor no; use {where}=true or {where}=false"),
-        ("string_type", "is not a text; put it in quotes"),
-        ("string_too_short", "is empty; give it a value, or leave it out"),
-        ("model", f"is one value where a table is needed: a line [{where}], and below it a line for each key"),
-    ):
-        if kind.startswith(start):
-            return told
-    return f"does not fit: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+    def _norm_parameters(self) -> int:
+        return self.n_embd * (2 if self.bias and self.norm == "layernorm" else 1)
 
 
 def _not_divisible(n_embd: int, n_head: int) -> str:

@@ -14,7 +14,7 @@ from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
 from glassformer.models import INITS
-from glassformer.models.config import first_mistake
+from glassformer.models.mistakes import first_mistake
 from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
 
 if sys.version_info >= (3, 11):

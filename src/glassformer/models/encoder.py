@@ -1,0 +1,123 @@
+"""The encoder: everybody looks at everybody. One class is a BERT, a Vision Transformer, and the first half of others.
+
+text, patches or frames ──► stem (+ position) ──► blocks ──► final norm ──► vectors ─┬─► a class for each token
+                                                                                     └─► pooled: one for all of them
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.errors import UsageError
+from glassformer.layers import ACTIVATIONS, Lengths
+from glassformer.modalities import FrameStem, PatchStem
+from glassformer.models.encoder_config import EncoderConfig
+from glassformer.models.transformer import Transformer, norm_of, text_stem
+from glassformer.taps import Tap
+
+
+class Encoder(Transformer):
+    """Ids (B, T), images (B, channels, size, size) or frames (B, mels, F) -> vectors (B, T, C), and heads to ask them.
+
+    Sequences of a batch may be of different lengths: `lengths` (B,) counts what is no padding, which stands behind and
+    is never looked at. Vectors of padding mean nothing.
+    """
+
+    config: EncoderConfig
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        dropout: float = 0.0,
+        attention_dropout: float | None = None,
+        token_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self._build(config, _stem(config), causal=False)
+        C = config.n_embd
+        self.pooler = nn.Linear(C, C) if config.pooler else None
+        self.classifier = nn.Linear(C, config.n_classes) if _classifies(config) else None
+        self.transform = nn.Linear(C, C) if config.token_transform else None
+        self.transform_norm = norm_of(config) if config.token_transform else None
+        self.head: nn.Linear | None = None
+        if config.token_head == "vocabulary":
+            self.head = nn.Linear(C, config.vocab_size, bias=config.head_bias)
+            self.tie_head()
+        elif config.token_head == "classes":
+            self.head = nn.Linear(C, config.n_classes)
+        self.tap_pooled, self.tap_logits = Tap("pooled"), Tap("logits")
+        self.init_weights()
+        self.set_dropout(dropout, attention_dropout, token_dropout)
+
+    def forward(self, inputs: Tensor, lengths_B: Tensor | None = None, segments_BT: Tensor | None = None) -> Tensor:
+        """Inputs of the stem -> vectors (B, T, C). segments: of each token, where the configuration has some.
+
+        Raises:
+            UsageError: there are more tokens than `block_size` positions.
+        """
+        T = self.embedding.n_tokens(inputs)
+        if self.config.block_size < T:
+            raise UsageError(f"{T} tokens do not fit into block_size={self.config.block_size}; shorten the input")
+        pos = torch.arange(T, device=inputs.device)
+        if segments_BT is None:
+            x_BTC = self.embedding(inputs, pos, self.positions)
+        else:
+            x_BTC = self.embedding(inputs, pos, self.positions, segments_BT=segments_BT)
+        return self.run(x_BTC, pos, padding=None if lengths_B is None else Lengths(lengths_B))
+
+    def pool(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """One vector a sequence: (B, T, C) -> (B, C)."""
+        if self.config.pooling == "first":
+            pooled_BC = vectors_BTC[:, 0]
+        elif lengths_B is None:
+            pooled_BC = vectors_BTC.mean(dim=1)
+        else:
+            there_BT = torch.arange(vectors_BTC.shape[1], device=vectors_BTC.device) < lengths_B[:, None]
+            pooled_BC = (vectors_BTC * there_BT.unsqueeze(-1)).sum(dim=1) / lengths_B[:, None]
+        return self.tap_pooled(pooled_BC if self.pooler is None else torch.tanh(self.pooler(pooled_BC)))
+
+    def sequence_logits(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Which class is the sequence of: (B, T, C) -> (B, classes).
+
+        Raises:
+            UsageError: the configuration has no such head.
+        """
+        if self.classifier is None:
+            raise UsageError("this encoder has no head for sequences; set n_classes, and token_head other than classes")
+        return self.tap_logits(self.classifier(self.pool(vectors_BTC, lengths_B)))
+
+    def token_logits(self, vectors: Tensor) -> Tensor:
+        """Which token or class stands at each place: (..., C) -> (..., V or classes), for all vectors or for some.
+
+        Raises:
+            UsageError: the configuration has no such head.
+        """
+        if self.head is None:
+            raise UsageError("this encoder has no head for tokens; set token_head=vocabulary or token_head=classes")
+        if self.transform is not None and self.transform_norm is not None:
+            vectors = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(vectors)))
+        return self.tap_logits(self.head(vectors))
+
+    def tie_head(self) -> None:
+        """Let the head over the vocabulary read with the embedding's table, where the configuration says so."""
+        if self.head is not None and self.config.token_head == "vocabulary" and self.config.tied_head:
+            self.head.weight = self.embedding.token.weight
+
+
+def _classifies(config: EncoderConfig) -> bool:
+    return config.n_classes > 0 and config.token_head != "classes"
+
+
+def _stem(config: EncoderConfig) -> nn.Module:
+    if config.stem == "patches":
+        return PatchStem(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            n_channels=config.n_channels,
+            n_embd=config.n_embd,
+        )
+    if config.stem == "frames":
+        return FrameStem(n_mels=config.n_mels, n_embd=config.n_embd)
+    return text_stem(config)

@@ -1,0 +1,154 @@
+"""Configurations of what has an encoder, checked once, at the door.
+
+EncoderConfig          what comes in (text, patches of an image, frames of sound) and what is asked of the vectors
+EncoderDecoderConfig   an encoder and a decoder
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from glassformer.errors import UsageError
+from glassformer.models.config import ModelConfig
+from glassformer.models.mistakes import first_mistake
+
+
+class EncoderConfig(ModelConfig):
+    """An encoder: a stem, blocks in which everybody looks at everybody, and up to two questions at the end.
+
+    stem: `text`, `patches` of an image (ViT), or `frames` of sound (Whisper). For the last two `vocab_size` is 1 and
+        unused; `block_size` counts what the stem gives: patches and the class token, frames after the convolutions.
+    image_size, patch_size, n_channels: of square images. n_mels: mel bands of a frame.
+    pooling: the vector of a sequence is that of its `first` token or the `mean` over its tokens.
+    pooler: it goes through one more layer with tanh (BERT). n_classes: what `sequence_logits` chooses from; 0: no such
+        head. token_head: what `token_logits` chooses from: `none`, the `vocabulary` (masked tokens), or `classes`.
+    token_transform: one more layer with activation and norm before the vocabulary (BERT).
+    """
+
+    stem: Literal["text", "patches", "frames"] = "text"
+    image_size: int = Field(default=0, ge=0, le=100_000)
+    patch_size: int = Field(default=0, ge=0, le=100_000)
+    n_channels: int = Field(default=3, ge=1, le=1000)
+    n_mels: int = Field(default=80, ge=1, le=10_000)
+    pooling: Literal["first", "mean"] = "first"
+    pooler: bool = False
+    n_classes: int = Field(default=0, ge=0, le=1_000_000)
+    token_head: Literal["none", "vocabulary", "classes"] = "none"
+    token_transform: bool = False
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> EncoderConfig:
+        if self.stem == "patches":
+            if not self.patch_size or self.image_size % self.patch_size or not self.image_size:
+                raise UsageError(
+                    f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}: an image is cut "
+                    "into whole patches; try image_size=28 and patch_size=7"
+                )
+            tokens = (self.image_size // self.patch_size) ** 2 + 1
+            if self.block_size != tokens:
+                raise UsageError(
+                    f"block_size={self.block_size} where patches and class token are {tokens}; use block_size={tokens}"
+                )
+        if self.token_head == "classes" and not self.n_classes:
+            raise UsageError("token_head=classes needs classes to choose from; set n_classes")
+        return self
+
+    def parameter_count(self) -> int:
+        C, classes = self.n_embd, self.n_classes
+        if self.stem == "text":
+            stem = self._stem_parameters()
+        elif self.stem == "patches":
+            stem = C * self.n_channels * self.patch_size**2 + C + C  # and the class token
+        else:
+            stem = C * self.n_mels * 3 + C + C * C * 3 + C  # two convolutions of width 3
+        heads = C * C + C if self.pooler else 0
+        if self.token_head == "vocabulary":
+            heads += self._head_parameters()
+            heads += C * C + C + self._norm_parameters() if self.token_transform else 0
+        elif self.token_head == "classes":
+            heads += classes * C + classes
+        if classes and self.token_head != "classes":
+            heads += classes * C + classes
+        return stem + self._stack_parameters() + heads
+
+
+class EncoderDecoderConfig(BaseModel):
+    """An encoder that reads, a decoder that writes and listens to it by cross-attention.
+
+    start_token: what the decoder is given before the first token of its answer. end_token: what it says last.
+    pad_token: fills up shorter sequences of a batch; it is never looked at.
+    shared_embedding: encoder and decoder (and a tied head) read and write with one table.
+
+    Raises:
+        UsageError: from `EncoderDecoderConfig.make`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["encoder_decoder"] = "encoder_decoder"
+    encoder: EncoderConfig
+    decoder: ModelConfig
+    start_token: int = Field(ge=0)
+    end_token: int = Field(ge=0)
+    pad_token: int = Field(default=0, ge=0)
+    shared_embedding: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> EncoderDecoderConfig:
+        e, d = self.encoder, self.decoder
+        if e.n_embd != d.n_embd:
+            raise UsageError(f"the encoder is {e.n_embd} wide and the decoder {d.n_embd}; give both the same n_embd")
+        if self.shared_embedding and (e.stem != "text" or e.vocab_size != d.vocab_size):
+            raise UsageError(
+                f"shared_embedding needs one vocabulary for both, and they have {e.vocab_size} and {d.vocab_size} "
+                "tokens; use one tokenizer, or shared_embedding=false"
+            )
+        for name in ("start_token", "end_token", "pad_token"):
+            if (token := getattr(self, name)) >= d.vocab_size:
+                raise UsageError(f"{name}={token} is not one of the decoder's {d.vocab_size} tokens")
+        return self
+
+    @classmethod
+    def make(cls, **fields: Any) -> EncoderDecoderConfig:
+        """Build a configuration. Without `encoder` and `decoder` both are made from the other fields, which are those
+        of `ModelConfig`; `n_decoder_layer` may differ from `n_layer`, and `source_vocab_size` from `vocab_size`.
+
+        Raises:
+            UsageError: of one line, for every mistake.
+        """
+        if "encoder" not in fields and "decoder" not in fields:
+            own = {name: fields.pop(name) for name in list(fields) if name in cls.model_fields}
+            layers = fields.pop("n_decoder_layer", fields.get("n_layer"))
+            sources = fields.pop("source_vocab_size", None) or fields.get("vocab_size")
+            if sources != fields.get("vocab_size"):
+                own.setdefault("shared_embedding", False)
+            encoder = EncoderConfig.make(**{**fields, "vocab_size": sources})
+            fields = {"encoder": encoder, "decoder": ModelConfig.make(**{**fields, "n_layer": layers}), **own}
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise UsageError(first_mistake(error, cls, prefix="model.")) from None
+
+    @property
+    def block_size(self) -> int:
+        """The longest answer."""
+        return self.decoder.block_size
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the decoder chooses from."""
+        return self.decoder.vocab_size
+
+    @property
+    def n_layer(self) -> int:
+        """Layers of both."""
+        return self.encoder.n_layer + self.decoder.n_layer
+
+    def parameter_count(self) -> int:
+        """Parameters, counted without building anything; what is shared counts once."""
+        e, d = self.encoder, self.decoder
+        table = e.vocab_size * e.n_embd if self.shared_embedding else 0
+        own = d._stem_parameters() + d._stack_parameters(cross=True) + d._head_parameters()
+        return e.parameter_count() + own - table

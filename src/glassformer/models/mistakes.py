@@ -1,0 +1,54 @@
+"""What pydantic complains about, in our own words: one line that names the value, the rule and the next step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from glassformer.errors import UsageError, did_you_mean
+
+
+def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """The first of pydantic's complaints as one line in our own words."""
+    first = error.errors()[0]
+    where = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}; {did_you_mean(str(first['loc'][-1]), model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{where} is missing; give it a value"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UsageError):
+        return str(cause)
+    return f"{where}={first['input']!r} {_rule(first, where)}"
+
+
+def _rule(mistake: Any, where: str) -> str:
+    """What the rule is and what to do, for one of pydantic's complaints."""
+    kind, facts = mistake["type"], mistake.get("ctx", {})
+    for name in {"ge", "gt", "le", "lt"} & facts.keys():
+        limit = facts[name]
+        limit = int(limit) if float(limit).is_integer() else limit  # 1, not 1.0
+        size = "small" if name[0] == "g" else "large"
+        rule = {
+            "ge": f"{limit} or more",
+            "gt": f"more than {limit}",
+            "le": f"{limit} or less",
+            "lt": f"less than {limit}",
+        }
+        return f"is too {size}; use {rule[name]}"
+    if kind == "literal_error":
+        return f"is unknown; use {facts['expected']}".replace("'", "")
+    if kind == "finite_number":
+        return "is not a finite number; give one"
+    for start, told in (
+        ("int", f"is not a whole number; give one, for example {where}=4"),
+        ("float", f"is not a number; give one, for example {where}=0.1"),
+        ("bool", f"is neither yes nor no; use {where}=true or {where}=false"),
+        ("string_type", "is not a text; put it in quotes"),
+        ("string_too_short", "is empty; give it a value, or leave it out"),
+        ("model", f"is one value where a table is needed: a line [{where}], and below it a line for each key"),
+    ):
+        if kind.startswith(start):
+            return told
+    return f"does not fit: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"

@@ -1,0 +1,173 @@
+"""What decoders and encoders share: positions, a stack of blocks, a final norm, and how they are built from fields.
+
+vectors ──► block ──► block ──► ... ──► final norm ──► vectors
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from glassformer.errors import UsageError, did_you_mean
+from glassformer.layers import (
+    NORMS,
+    Attention,
+    Block,
+    Causal,
+    CrossAttention,
+    Experts,
+    FeedForward,
+    Full,
+    GatedFeedForward,
+    KVCache,
+    Memory,
+    Pattern,
+    Positions,
+    PostNormBlock,
+    parse_pattern,
+)
+from glassformer.modalities import FrameStem, PatchStem, TextStem
+from glassformer.models.config import ModelConfig
+from glassformer.models.init import INITS
+from glassformer.taps import Tap
+
+
+class Transformer(nn.Module):
+    """A stack of blocks over vectors, built from a configuration; the stem and the heads are the subclass's.
+
+    Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
+    """
+
+    config: ModelConfig
+    embedding: Any  # the stem: its `forward` differs with what comes in
+
+    def _build(self, config: ModelConfig, stem: nn.Module, *, causal: bool, cross: bool = False) -> None:
+        """Fill in the parts, in the order in which weights are drawn."""
+        self.config = config
+        texts = config.patterns or ("causal" if causal else "full",)
+        cycle = [Causal() if text == "causal" else Full() if text == "full" else parse_pattern(text) for text in texts]
+        self.patterns: list[Pattern] = [cycle[layer % len(cycle)] for layer in range(config.n_layer)]
+        self.embedding = stem
+        self.positions = positions_of(config, causal=causal)
+        self.blocks = nn.ModuleList(_block(config, cross) for _ in range(config.n_layer))
+        self.final_norm = norm_of(config) if config.final_norm else None
+        self.tap_final_norm = Tap("final.norm")
+
+    def run(
+        self,
+        x_BTC: Tensor,
+        pos: Tensor,
+        *,
+        padding: Pattern | None = None,
+        cache: KVCache | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Vectors (B, T, C) at positions `pos` through all blocks and the final norm.
+
+        padding: which keys are none, as a pattern that each layer's own is combined with.
+        """
+        for layer, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
+            seen = pattern if padding is None else padding if isinstance(pattern, Full) else pattern & padding
+            if memory is None:
+                x_BTC = block(x_BTC, pos, self.positions, seen, cache, layer)
+            else:
+                x_BTC = block(x_BTC, pos, self.positions, seen, cache, layer, memory)
+        return self.tap_final_norm(x_BTC if self.final_norm is None else self.final_norm(x_BTC))
+
+    def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
+        """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block.
+
+        attention: another rate for the attention weights. On a CPU the fused kernel knows only 0, and the written-out
+        path takes three times as long at 256 tokens, for no gain in loss (docs/experiments.md).
+        tokens: the share of tokens that are read as another one (`TextStem`).
+        """
+        set_dropout(self, p, attention, tokens)
+
+    def init_weights(self, kind: str = "gpt2") -> None:
+        """Draw all weights anew, from the global generator, in one of the ways of `INITS`.
+
+        Raises:
+            UsageError: there is no such way.
+        """
+        init_weights(self, kind, self.config.n_layer)
+
+    def parameter_count(self) -> int:
+        """Number of trainable numbers; a tied head counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def extra_repr(self) -> str:
+        return f"{self.parameter_count():,} parameters"
+
+
+def set_dropout(model: nn.Module, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
+    """`Transformer.set_dropout` for any model that is made of our layers."""
+    for module in model.modules():
+        if isinstance(
+            module, (TextStem, PatchStem, FrameStem, Attention, CrossAttention, FeedForward, GatedFeedForward)
+        ):
+            module.dropout = p
+        if isinstance(module, TextStem):
+            module.token_dropout = tokens
+        if isinstance(module, (Attention, CrossAttention)):
+            module.weight_dropout = p if attention is None else attention
+
+
+def init_weights(model: nn.Module, kind: str, n_layer: int) -> None:
+    """`Transformer.init_weights` for any model that is made of our layers."""
+    if kind not in INITS:
+        raise UsageError(f"init={kind!r} is unknown; {did_you_mean(kind, INITS)}")
+    INITS[kind](model, n_layer)
+
+
+def positions_of(config: ModelConfig, *, causal: bool = True) -> Positions:
+    """The positions that a configuration names, with their tables computed."""
+    return config.build_positions(causal=causal)
+
+
+def norm_of(config: ModelConfig) -> nn.Module:
+    """One norm over channels."""
+    return NORMS[config.norm](config.n_embd, eps=config.norm_eps, bias=config.bias)
+
+
+def text_stem(config: ModelConfig) -> TextStem:
+    """The stem of a decoder, or of an encoder of text."""
+    return TextStem(
+        vocab_size=config.vocab_size,
+        n_embd=config.n_embd,
+        n_gram=config.n_gram,
+        n_gram_rows=config.n_gram_rows,
+        n_segments=config.n_segments,
+        scale=config.embedding_scale,
+        norm=norm_of(config) if config.embedding_norm else None,
+    )
+
+
+def _block(config: ModelConfig, cross: bool) -> Block:
+    heads: dict[str, Any] = {
+        "n_embd": config.n_embd,
+        "bias": config.bias,
+        "n_head": config.n_head,
+        "n_kv_head": config.n_kv_head,
+        "head_width": config.head_width,
+        "qk_norm": config.qk_norm,
+        "norm_eps": config.norm_eps,
+        "scale": config.attention_scale,
+        "softcap": config.attention_softcap,
+        "sinks": config.attention_sinks,
+    }
+    kind = Block if config.norm_place == "pre" else PostNormBlock
+    communicate = norm_of(config), Attention(**heads)
+    compute = norm_of(config), _feedforward(config)
+    return kind(*communicate, *compute, *((norm_of(config), CrossAttention(**heads)) if cross else ()))
+
+
+def _feedforward(config: ModelConfig) -> nn.Module:
+    kind = GatedFeedForward if config.feedforward == "gated" else FeedForward
+
+    def one() -> nn.Module:
+        return kind(n_embd=config.n_embd, n_hidden=config.n_hidden, activation=config.activation, bias=config.bias)
+
+    if not config.n_expert:
+        return one()
+    return Experts(n_embd=config.n_embd, n_expert=config.n_expert, active=config.n_expert_active, make=one)
