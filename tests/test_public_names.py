@@ -27,6 +27,8 @@ PUBLIC = {
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
     "glassformer.models": "FAMILIES INITS SIZES Decoder Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
+    "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
+    "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
     "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "

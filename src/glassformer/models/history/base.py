@@ -1,0 +1,97 @@
+"""What the models of this room have in common: the calls that every model of the house answers, and where they start.
+
+Names are the house's: B batch, T time, S source length, C channels, V vocabulary; H is the width of a hidden state.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from glassformer.errors import UsageError, did_you_mean
+from glassformer.models.counts import FlopsPerToken
+from glassformer.models.init import INITS
+from glassformer.taps import Tap
+
+OWN = "own"  # the name of the way in which these models are initialised when nobody asks for another
+
+
+class HistoryModel(nn.Module):
+    """A model with the calls of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.dropout = 0.0
+        self.tap_logits = Tap("logits")
+
+    def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
+        """Set the dropout rate of embeddings and outputs, and between layers, but never from one moment to the next
+        (Zaremba et al. 2014, https://arxiv.org/abs/1409.2329). attention, tokens: of other models; without effect."""
+        for module in self.modules():
+            if isinstance(module, (HistoryModel, nn.RNNBase)):
+                module.dropout = p
+
+    def init_weights(self, kind: str = OWN) -> None:
+        """Draw all weights anew, from the global generator: `own` (`own_init`), or one of the Decoder's `INITS`.
+
+        Raises:
+            UsageError: there is no such way.
+        """
+        if kind not in (OWN, *INITS):
+            raise UsageError(f"init={kind!r} is unknown; {did_you_mean(kind, (OWN, *INITS))}")
+        own_init(self)  # biases too, which the others know by name
+        if kind != OWN:
+            INITS[kind](self, getattr(self.config, "n_layer", 1))
+
+    def parameter_count(self) -> int:
+        """Number of trainable numbers; a shared table counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self) -> FlopsPerToken:
+        """Operations a token by the convention of `glassformer.models.flops_per_token`: 2 for each weight of a matrix
+        that the token is multiplied with; looking up a row is none, and training takes three times as much."""
+        tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
+        forward = 2 * sum(p.numel() for p in self.parameters() if p.dim() == 2 and id(p) not in tables)
+        return FlopsPerToken(forward, 3 * forward)
+
+    def extra_repr(self) -> str:
+        return f"{self.parameter_count():,} parameters"
+
+
+def own_init(model: nn.Module) -> None:
+    """Every token equally likely, and states that neither fade nor grow.
+
+    Embeddings and what enters a layer keep the scale of their input (uniform of Glorot and Bengio 2010); what goes from
+    one moment to the next is orthogonal (Saxe et al. 2013, https://arxiv.org/abs/1312.6120), gate by gate; biases are
+    zero, but those of an LSTM's forget gate one, so that it remembers until it has learned what to forget (Gers et al.
+    2000; Jozefowicz et al. 2015, sect. 2.2); the head is normal with deviation 0.02.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if path == "head":
+                nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.RNNBase):
+            for name, parameter in module.named_parameters(recurse=False):
+                _init_gates(name, parameter, module.hidden_size, forgets=module.mode == "LSTM")
+
+
+def _init_gates(name: str, parameter: Tensor, width: int, forgets: bool) -> None:
+    """One parameter of a recurrent layer: its gates lie one above the other, in an LSTM input, forget, cell, output."""
+    gates = parameter.detach().split(width)
+    for gate in gates:
+        if name.startswith("weight_hh"):
+            nn.init.orthogonal_(gate)
+        elif name.startswith("weight_ih"):
+            nn.init.uniform_(gate, -math.sqrt(6 / sum(gate.shape)), math.sqrt(6 / sum(gate.shape)))
+        else:
+            nn.init.zeros_(gate)
+    if forgets and name.startswith("bias_ih"):
+        nn.init.ones_(gates[1])

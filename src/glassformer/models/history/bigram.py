@@ -1,0 +1,51 @@
+"""The neural bigram: a table of V x V numbers, where row a holds the logits of what follows a.
+
+The smallest language model that learns by gradient; trained long enough it becomes the table of counted pairs.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from glassformer.models.counts import FlopsPerToken
+from glassformer.models.history.base import HistoryModel
+from glassformer.models.history.cache import TokenCache
+from glassformer.models.history.config import BigramConfig
+
+
+class Bigram(HistoryModel):
+    """ids (B, T) -> logits (B, T, V), each from its own token and nothing else."""
+
+    def __init__(self, config: BigramConfig):
+        super().__init__(config)
+        self.table = nn.Embedding(config.vocab_size, config.vocab_size)
+        self.init_weights()
+
+    def forward(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
+        """(B, T) -> (B, T, V)."""
+        return self.logits(self.hidden(ids_BT, cache=cache))
+
+    def hidden(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
+        """The rows of the tokens: (B, T) -> (B, T, V). There is nothing between them and the logits."""
+        if cache is not None:
+            cache.remember(ids_BT, reach=0)
+            cache.advance(ids_BT.shape[1])
+        return self.table(ids_BT)
+
+    def logits(self, hidden_BTV: Tensor) -> Tensor:
+        """As they are: (B, T, V) -> (B, T, V)."""
+        return self.tap_logits(hidden_BTV)
+
+    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> TokenCache:
+        """An empty cache on this model's device."""
+        return TokenCache(batch_size, capacity or self.config.block_size, self.table.weight.device)
+
+    def init_weights(self, kind: str = "own") -> None:
+        """As `HistoryModel.init_weights`; by itself nearly zero, as this embedding is a head as well."""
+        super().init_weights(kind)
+        if kind == "own":
+            nn.init.normal_(self.table.weight, std=0.02)
+
+    def flops_per_token(self) -> FlopsPerToken:
+        """A row is V numbers that are read: 2 V, as if it were a head over a single channel."""
+        return FlopsPerToken(2 * self.config.vocab_size, 6 * self.config.vocab_size)
