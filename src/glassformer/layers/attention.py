@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassformer.layers.batch_patterns import Lengths
 from glassformer.layers.cache import KVCache
 from glassformer.layers.norms import RMSNorm
 from glassformer.layers.patterns import Causal, Full, Lengths, Pattern

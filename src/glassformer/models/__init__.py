@@ -1,5 +1,6 @@
 """Level 3: parts put together into models, and the one configuration they are built from."""
 
+from glassformer.models.building import MODELS, build_model, kind_of, make_config
 from glassformer.models.config import FAMILIES, ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameters_by_part
 from glassformer.models.decoder import Decoder
@@ -13,6 +14,7 @@ from glassformer.models.transformer import Transformer, positions_of
 __all__ = [
     "FAMILIES",
     "INITS",
+    "MODELS",
     "SIZES",
     "Decoder",
     "Encoder",
@@ -22,8 +24,11 @@ __all__ = [
     "FlopsPerToken",
     "ModelConfig",
     "Transformer",
+    "build_model",
     "dial",
     "flops_per_token",
+    "kind_of",
+    "make_config",
     "parameters_by_part",
     "positions_of",
 ]

@@ -1,0 +1,47 @@
+"""Which model belongs to which configuration: what is saved under a kind is built from it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from glassformer.errors import UsageError, did_you_mean
+from glassformer.models.config import ModelConfig
+from glassformer.models.decoder import Decoder
+from glassformer.models.encoder import Encoder
+from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
+from glassformer.models.encoder_decoder import EncoderDecoder
+
+# kind -> its configuration, which has `make`, and the model, which is made of one
+MODELS: dict[str, tuple[Any, Any]] = {
+    "decoder": (ModelConfig, Decoder),
+    "encoder": (EncoderConfig, Encoder),
+    "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
+}
+
+
+def kind_of(config: Any) -> str:
+    """The name of a configuration's kind in `MODELS`."""
+    return next(kind for kind, (made_from, _) in MODELS.items() if type(config) is made_from)
+
+
+def make_config(kind: str, **fields: Any) -> Any:
+    """A configuration of a kind.
+
+    Raises:
+        UsageError: there is no such kind, or the fields do not fit.
+    """
+    if kind not in MODELS:
+        raise UsageError(f"model.kind={kind!r} is unknown; {did_you_mean(kind, MODELS)}")
+    return MODELS[kind][0].make(**fields)
+
+
+def build_model(config: Any, **dropouts: Any) -> nn.Module:
+    """The model of a configuration, weights drawn from the global generator.
+
+    Args:
+        dropouts: dropout, attention_dropout, token_dropout.
+    """
+    model: nn.Module = MODELS[kind_of(config)][1](config, **dropouts)
+    return model
