@@ -17,7 +17,7 @@ from glassformer.layers import POSITIONS, LearnedPositions, NoPositions, RotaryP
 
 def turned(x: list[float], at: int, base: float = 10_000.0) -> list[float]:
     """One vector, turned as the query at one position."""
-    rotary = RotaryPositions(head_width=len(x), block_size=at + 1, base=base)
+    rotary = RotaryPositions(head_width=len(x), block_size=at + 1, rotary_base=base)
     q = torch.tensor(x, dtype=torch.float32).view(1, 1, 1, -1)
     return rotary.rotate(q, q, torch.tensor([at]))[0].flatten().tolist()
 
