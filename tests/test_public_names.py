@@ -33,7 +33,8 @@ PUBLIC = {
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
     "model_folder_of save save_weights",
-    "glassformer.objectives": "OBJECTIVES NextToken linear_cross_entropy",
+    "glassformer.objectives": "OBJECTIVES NextToken Objective ObjectiveSettings RowLosses SequenceClass "
+    "TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate WindowLosses bigram_loss compare_losses evaluate_loss "
     "window_losses",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from unittest import mock
 
 import pytest
@@ -179,6 +180,34 @@ def test_wrapped_as_one_module_the_pieces_are_the_same(small_pieces, one_rank, h
     torch.testing.assert_close(losses[0][0], losses[1][0])
     for ours, theirs in zip(gradients(wrapped), gradients(plain), strict=True):
         torch.testing.assert_close(ours.full_tensor() if hasattr(ours, "full_tensor") else ours, theirs)
+
+
+# rows
+
+
+@pytest.mark.parametrize("form", ["pieces", "whole"])
+def test_each_sequence_costs_what_its_targets_cost(request, form):
+    if form == "pieces":
+        request.getfixturevalue("small_pieces")
+    model, (inputs, targets) = toy_model(), masked_batch()
+    logits = model(inputs)
+    expected = F.cross_entropy(logits.mT, targets, reduction="none", ignore_index=-100).sum(dim=1).double()
+    with mock.patch.object(type(model), "logits", side_effect=AssertionError) if form == "pieces" else nullcontext():
+        rows = NextToken().rows(model, (inputs, targets))
+    assert rows.sums_B.dtype == torch.float64
+    torch.testing.assert_close(rows.sums_B, expected)
+    assert rows.counts_B.tolist() == [7, 5, 0, 2, 7, 1]
+    assert rows.correct_B.tolist() == [int(n) for n in (logits.argmax(-1) == targets).sum(dim=1)]
+
+
+def test_hits_by_hand():
+    """It always says 2: of 2, 0, 2 two are hits; what is not asked is none."""
+    targets = torch.tensor([[2, 0, 2], [2, -100, -100], [1, 0, -100]])
+    rows = NextToken().rows(AlwaysSaysTwo(), (torch.zeros(3, 3, dtype=torch.int64), targets))
+    assert rows.correct_B.tolist() == [2, 1, 0] and rows.counts_B.tolist() == [3, 1, 2]
+    assert rows.sums_B.tolist() == pytest.approx(
+        [math.log(7 / 4) * 2 + math.log(7), math.log(7 / 4), math.log(7 / 2) + math.log(7)]
+    )
 
 
 # collate

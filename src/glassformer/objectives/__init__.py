@@ -2,7 +2,26 @@
 
 from glassformer.objectives.cross_entropy import linear_cross_entropy
 from glassformer.objectives.next_token import NextToken
+from glassformer.objectives.objective import Objective, ObjectiveSettings, RowLosses
+from glassformer.objectives.sequence_class import SequenceClass
+from glassformer.objectives.target_sentence import TargetSentence
+from glassformer.objectives.token_class import TokenClass
 
-OBJECTIVES = {"next_token": NextToken}
+OBJECTIVES: dict[str, type] = {
+    "next_token": NextToken,
+    "sequence_class": SequenceClass,
+    "target_sentence": TargetSentence,
+    "token_class": TokenClass,
+}
 
-__all__ = ["OBJECTIVES", "NextToken", "linear_cross_entropy"]
+__all__ = [
+    "OBJECTIVES",
+    "NextToken",
+    "Objective",
+    "ObjectiveSettings",
+    "RowLosses",
+    "SequenceClass",
+    "TargetSentence",
+    "TokenClass",
+    "linear_cross_entropy",
+]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassformer.errors import DataError
 from glassformer.models import Decoder
 from glassformer.objectives.cross_entropy import IGNORED, linear_cross_entropy, rows_at_once
+from glassformer.objectives.objective import (
+    ObjectiveSettings,
+    RowLosses,
+    number_of,
+    padded,
+    place_losses,
+    row_losses,
+    rows_of,
+    summed_cross_entropy,
+)
 
 Batch = tuple[Tensor, Tensor]
 
@@ -21,6 +32,8 @@ class NextToken:
 
     A batch is (inputs, targets), both (B, T) ids; a target of -100 does not count.
     """
+
+    Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
         """-> (sum of losses, number of targets that count, further metrics).
@@ -35,24 +48,33 @@ class NextToken:
         inputs_BT, targets_BT = batch
         if isinstance(model, Decoder) and _many_logits(model, targets_BT):
             hidden_BTC = model.hidden(inputs_BT)
-            loss, count = linear_cross_entropy(
+            loss, _ = linear_cross_entropy(
                 hidden_BTC.flatten(0, 1), model.head.weight, targets_BT.flatten(), model.head.bias, IGNORED
             )
         else:
-            logits_BTV = model(inputs_BT)
-            full = torch.promote_types(logits_BTV.dtype, torch.float32)  # halves are too coarse to add up
-            loss = F.cross_entropy(
-                logits_BTV.flatten(0, 1).to(full), targets_BT.flatten(), reduction="sum", ignore_index=IGNORED
-            )
-            count = (targets_BT != IGNORED).sum()
-        known = targets_BT.device.type == "cpu" and not torch.compiler.is_compiling()
-        return loss, int(count) if known else count, {}
+            loss = summed_cross_entropy(model(inputs_BT), targets_BT)
+        return loss, number_of(targets_BT), {}
+
+    def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
+        """What each sequence cost. Where the logits are many they are made in pieces, as in `loss`; no gradients."""
+        inputs_BT, targets_BT = batch
+        if not isinstance(model, Decoder) or not _many_logits(model, targets_BT):
+            return row_losses(model(inputs_BT), targets_BT)
+        n = rows_at_once(model.head.out_features, targets_BT.device.type)
+        with torch.no_grad():
+            hidden_NC = model.hidden(inputs_BT).flatten(0, 1)  # N = B T
+            told = [
+                place_losses(model.head(hidden_nC), targets_n)
+                for hidden_nC, targets_n in zip(hidden_NC.split(n), targets_BT.flatten().split(n), strict=True)
+            ]
+        losses, hits = zip(*told, strict=True)
+        return rows_of(torch.cat(losses), torch.cat(hits), targets_BT)
 
     def count(self, batch: Batch) -> int:
         """The number of targets that count. On the CPU's copy of a batch it costs nothing; on a GPU's it waits."""
         return int((batch[1] != IGNORED).sum())
 
-    def collate(self, examples: Sequence[Sequence[int]]) -> Batch:
+    def collate(self, examples: Sequence[Sequence[int]], random: np.random.Generator | None = None) -> Batch:
         """Token sequences of any lengths -> a batch. A sequence of n tokens holds n - 1 predictions; shorter ones are
         filled up on the right: inputs with 0, which nobody before it sees, and targets with -100.
 
@@ -62,17 +84,13 @@ class NextToken:
         T = max((len(ids) for ids in examples), default=0) - 1
         if T < 1:
             raise DataError(f"{len(examples)} examples hold no prediction, which needs 2 tokens; give longer ones")
-        inputs_BT = torch.zeros(len(examples), T, dtype=torch.int64)
-        targets_BT = torch.full((len(examples), T), IGNORED, dtype=torch.int64)
-        for row, ids in enumerate(examples):
-            n = max(len(ids) - 1, 0)
-            inputs_BT[row, :n] = torch.as_tensor(ids[:n], dtype=torch.int64)
-            targets_BT[row, :n] = torch.as_tensor(ids[1:], dtype=torch.int64)
+        inputs_BT, _ = padded([ids[:-1] for ids in examples], 0)
+        targets_BT, _ = padded([ids[1:] for ids in examples], IGNORED)
         return inputs_BT, targets_BT
 
 
 def _many_logits(model: Decoder, targets_BT: Tensor) -> bool:
     """Whether head and loss go piece by piece: several pieces, an ordinary head, and nobody who wants the logits."""
-    if model.tap_logits.listener is not None or type(model.head) is not nn.Linear:
+    if model.tap_logits.listener is not None or not model.head_is_plain:
         return False
     return targets_BT.numel() > rows_at_once(model.head.out_features, targets_BT.device.type)
