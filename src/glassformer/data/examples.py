@@ -97,7 +97,7 @@ def split_by_group(
             f"{plural(len(sizes), 'group')} of examples; train, validation and test need one each: give more"
         )
     home: dict[str, str] = {}
-    groups = sorted(sizes, key=lambda group: hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest())
+    groups = sorted(sizes, key=_digest)
     for split, part in (("test", test), ("validation", validation)):
         wanted, held = part * len(rows), 0
         while not held or held < wanted:
@@ -109,6 +109,19 @@ def split_by_group(
     for example, group in rows:
         found[home.get(group, "train")].append(example)
     return found
+
+
+def fair(examples: Examples) -> Examples:
+    """The held-out examples in the order of the hashes of their sources: the first n of them are a fair sample, and
+    examples of one source stay together. Training examples stay as they are."""
+    return {
+        split: rows if split == "train" else sorted(rows, key=lambda e: _digest(e.source))
+        for split, rows in examples.items()
+    }
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -233,11 +246,11 @@ def _by_split(rows: Iterable[_Row], name: str) -> Examples:
         found[split or "train"].append(example)
     parts = {split: 0.0 if found[split] else HELD_OUT for split in ("validation", "test")}
     if not any(parts.values()):
-        return found
+        return fair(found)
     try:
         held = split_by_group([(example, example.source) for example in found["train"]], **parts)
     except DataError as error:
         raise DataError(
             f"{name}: too few examples to train on, validate and test; give three different ones"
         ) from error
-    return {split: found[split] if parts.get(split) == 0.0 else held[split] for split in SPLITS}
+    return fair({split: found[split] if parts.get(split) == 0.0 else held[split] for split in SPLITS})

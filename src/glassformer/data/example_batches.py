@@ -1,0 +1,191 @@
+"""From encoded examples to batches: shuffled and sorted by length for training, every example once for evaluation.
+
+    examples   (source ids, target ids) | (ids, label) | (ids, labels) | ids
+    order      3 0 4 1 5 2 ...                         an epoch, shuffled
+    pools      [3 0 4 1 5 2] [...]                     stretches of some steps
+    sorted     [0 2 | 5 3 | 1 4] [...]                 by length, and cut into steps: little padding
+    shuffled   [5 3 | 0 2 | 1 4] [...]                 the steps of a pool, so that lengths come in no order
+
+Each example is collated by itself, with its own random numbers, and the rows are then padded to one width. So what is
+done to an example by chance (its masks, its removed spans) depends on it and on nothing beside it: not on the batch
+size, nor on how many ranks share the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from glassformer.errors import DataError, UsageError
+
+Batch = tuple[torch.Tensor, ...]
+Collate = Callable[[Sequence[Any], np.random.Generator], Batch]
+
+IGNORED = -100
+"""What a place without a target holds in the last tensor of a batch, as in `objectives`."""
+_ORDER, _POOL, _EXAMPLE = 2, 3, 4  # streams of random numbers; `TokenBatches` has 0 and 1
+
+
+class ExampleBatches:
+    """An endless stream of training batches of examples.
+
+    What step n holds is a function of (seed, n) alone, by a counter-based generator (Philox, Salmon et al. 2011), so
+    the state is one number and resuming is exact and immediate. Every epoch holds every example once. Where an epoch
+    is no whole number of steps, a step holds its last examples and the next one's first; nothing is dropped.
+    `world_size` ranks with B rows each read disjoint parts of what one process with `world_size * B` rows reads.
+
+    Args:
+        examples: anything with a length and integer indices; the rows above.
+        collate: an objective's: examples and their random numbers -> tensors with one row an example. It is given one
+            example at a time.
+        batch_size: rows of a batch, on this rank.
+        rank, world_size: which part of each step's rows is ours.
+        pool: steps that are sorted by length together. More: less padding, and batches more alike within; 1: no
+            sorting.
+        pad_token: what fills up shorter rows (targets, the last tensor, are filled with -100).
+
+    Raises:
+        DataError: there is no example.
+        UsageError: a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Any],
+        collate: Collate,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pool: int = 64,
+        pad_token: int = 0,
+    ):
+        _check(examples, batch_size)
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
+        if pool < 1:
+            raise UsageError(f"pool={pool} is less than 1; try pool=1, which sorts nothing")
+        self.examples, self.collate, self.batch_size, self.seed = examples, collate, batch_size, seed
+        self.rank, self.world_size, self.pool, self.pad_token = rank, world_size, pool, pad_token
+        self.step = 0
+        self._lengths = lengths_of(examples)
+        self._epochs: dict[tuple[int, int], np.ndarray] = {}  # the orders of the last two epochs, by (seed, number)
+
+    def __iter__(self) -> ExampleBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch: what `collate` makes, B rows."""
+        numbers = self._numbers(self.step)
+        self.step += 1
+        epochs, places = np.divmod(numbers, len(self.examples))
+        chosen = [int(self._order(int(epoch))[place]) for epoch, place in zip(epochs, places, strict=True)]
+        return _collated(self.examples, chosen, numbers.tolist(), self.collate, self.seed, self.pad_token)
+
+    next = __next__
+
+    @property
+    def together(self) -> int:
+        """Rows of a step, of all ranks."""
+        return self.batch_size * self.world_size
+
+    def _numbers(self, step: int) -> np.ndarray:
+        """Our rows of a step, as numbers counted from the start of the run: every `world_size`-th, so that ranks get
+        rows of like length and none waits for the others."""
+        return step * self.together + np.arange(self.rank, self.together, self.world_size)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The examples of an epoch in the order in which they are read."""
+        key = (self.seed, epoch)
+        if key not in self._epochs:
+            order = _random(self.seed, _ORDER, epoch).permutation(len(self.examples))
+            size = self.pool * self.together
+            first = -epoch * len(order) % self.together  # fill up the step that the epoch before began
+            last = first + (len(order) - first) // self.together * self.together  # whole steps up to here
+            random = _random(self.seed, _POOL, epoch)
+            for start in range(first, last, size):
+                pool = order[start : min(start + size, last)]  # (steps x together,), a view
+                by_length = pool[np.lexsort(self._lengths[pool].T[::-1])] if self.pool > 1 else pool
+                pool[:] = random.permutation(by_length.reshape(-1, self.together)).ravel()
+            self._epochs = {**dict(list(self._epochs.items())[-1:]), key: order}
+        return self._epochs[key]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain numbers, JSON-able."""
+        return {"seed": self.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
+        self.seed, self.step = int(state["seed"]), int(state["step"])
+
+
+def in_order(
+    examples: Sequence[Any], collate: Collate, batch_size: int, seed: int, *, pad_token: int = 0
+) -> Iterator[Batch]:
+    """Every example once, in the order of `length_order`; the last batch may have fewer rows.
+
+    An example's random numbers depend on (seed, its place in `examples`), so that the same masks are asked for at every
+    call and with every batch size.
+
+    Raises:
+        DataError: there is no example.
+        UsageError: batch_size is below 1.
+    """
+    _check(examples, batch_size)
+    order = length_order(examples)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size].tolist()
+        yield _collated(examples, chosen, chosen, collate, seed, pad_token)
+
+
+def length_order(examples: Sequence[Any]) -> np.ndarray:
+    """Places of the examples, from the shortest to the longest; equal ones in their own order. (N,) int64."""
+    return np.lexsort(lengths_of(examples).T[::-1])
+
+
+def lengths_of(examples: Sequence[Any]) -> np.ndarray:
+    """(tokens read, tokens said) of each example; the second is 0 where there is one label, or none. (N, 2)."""
+
+    def lengths(example: Any) -> tuple[int, int]:
+        if not isinstance(example, tuple):
+            return len(example), 0
+        ids, target = example
+        return len(ids), len(target) if isinstance(target, (Sequence, np.ndarray)) else 0
+
+    return np.array([lengths(example) for example in examples], dtype=np.int64).reshape(-1, 2)
+
+
+def _collated(
+    examples: Sequence[Any], chosen: list[int], numbers: list[int], collate: Collate, seed: int, pad_token: int
+) -> Batch:
+    """Each example by itself with the random numbers of its number; then together."""
+    rows = [collate([examples[i]], _random(seed, _EXAMPLE, n)) for i, n in zip(chosen, numbers, strict=True)]
+    last = len(rows[0]) - 1
+    return tuple(
+        _stacked(tensors, IGNORED if place == last else pad_token)
+        for place, tensors in enumerate(zip(*rows, strict=True))
+    )
+
+
+def _stacked(tensors: Sequence[torch.Tensor], fill: int) -> torch.Tensor:
+    """Rows (1,) or (1, T_i) as (B,) or (B, T), T the longest, filled up on the right."""
+    if tensors[0].dim() == 1:
+        return torch.cat(tuple(tensors))
+    T = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([F.pad(tensor, (0, T - tensor.shape[1]), value=fill) for tensor in tensors])
+
+
+def _random(seed: int, stream: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed % (1 << 64), counter=[0, number, stream, 0]))
+
+
+def _check(examples: Sequence[Any], batch_size: int) -> None:
+    if not len(examples):
+        raise DataError("there are no examples; give a set or a file with some")
+    if batch_size < 1:
+        raise UsageError(f"batch_size={batch_size} is less than 1; try batch_size=1")
