@@ -25,7 +25,7 @@ LEVELS = (
     ("objectives", "adapters"),
     ("evaluation", "inspection"),
     ("training",),
-    ("recipes", "experiments"),
+    ("recipes", "experiments", "lessons"),
     ("server",),
     ("cli",),
 )
@@ -33,6 +33,8 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names, and `python -m`
 # The floor's own order: everybody may say what went wrong, and a download is a file.
 FLOOR = {"files": {"errors"}, "taps": {"errors"}, "fetch": {"errors", "files"}, "archives": {"errors"}}
+# The lessons can be read, and run, without the house and without each other; who may know what is named here.
+APART = {"lesson_9_glassformer": {"models", "lessons"}, "runner": {"errors", "data", "lessons"}}
 
 
 def room_of(path: Path) -> str:
@@ -89,6 +91,11 @@ def test_rooms_use_lower_levels_only():
         f"{path.relative_to(SOURCE)}: {w}" for path in all_sources() for w in wrong_imports(path.read_text(), path)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "lessons").glob("*.py")), ids=lambda path: path.stem)
+def test_the_lessons_stand_apart(path: Path):
+    assert {room for _, room in imported_rooms(path.read_text(), path)} <= APART.get(path.stem, set())
 
 
 @pytest.mark.parametrize(
