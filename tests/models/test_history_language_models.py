@@ -146,7 +146,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(kind: str):
 
 
 @TRAINED
-@pytest.mark.parametrize("init", ["own", "gpt2", "unit"])
+@pytest.mark.parametrize("init", ["own", "gpt2", "unit", "xavier"])
 @torch.no_grad()
 def test_a_fresh_model_has_no_opinion(kind: str, init: str):
     """Its loss is that of a guess among V: ln 61 = 4.11 nats. And its weights are drawn, not left over."""
@@ -155,7 +155,7 @@ def test_a_fresh_model_has_no_opinion(kind: str, init: str):
     before = {name: p.clone() for name, p in model.named_parameters()}
     model.init_weights(init)
     assert [n for n, p in model.named_parameters() if torch.equal(p, before[n])] == []
-    if (kind, init) != ("bigram", "unit"):  # a table with deviation 0.13 that is also the head
+    if init != "xavier" and (kind, init) != ("bigram", "unit"):  # those give a head some size
         assert abs(F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()) - math.log(V)) < 0.05
 
 

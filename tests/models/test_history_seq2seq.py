@@ -9,6 +9,7 @@ from test_history_cells import STEPS
 from toys import shaken, toy_ids
 
 from glassformer.errors import UsageError
+from glassformer.generation.beam import beam_search
 from glassformer.models.history import Seq2Seq, build_history
 from glassformer.taps import listening
 
@@ -96,6 +97,7 @@ def test_padding_changes_nothing(kind: str, cell: str):
     """Other tokens behind a sentence, more of them, or other sentences beside it: the same logits."""
     model, source, target = toy(kind, cell=cell), sources(3, 7), toy_ids(3, 4)
     logits = model(source, target, LENGTHS)
+    assert torch.equal(model.logits(model.hidden(source, target, LENGTHS)), logits)
     padding = torch.arange(7) >= LENGTHS[:, None]
     other = torch.where(padding, sources(3, 7, seed=1), source)
     assert not torch.equal(other, source)
@@ -147,9 +149,27 @@ def test_a_cache_is_rewound_reordered_and_forked_with_its_memory(kind: str, cell
     torch.testing.assert_close(model.decode(target[:, 4:], memory, cache=cache), whole[:, 4:], rtol=1e-4, atol=1e-4)
     rows = torch.tensor([5, 0, 3])  # of 0 0 1 1 2 2
     twin.reorder(rows)
-    picked = type(memory)(*(part[rows // 2] for part in memory))
-    got = model.decode(target[rows // 2, 4:], picked, cache=twin)
+    got = model.decode(target[rows // 2, 4:], memory.rows(rows // 2), cache=twin)
     torch.testing.assert_close(got, whole[rows // 2, 4:], rtol=1e-4, atol=1e-4)
+
+
+@KIND
+@CELL
+@torch.no_grad()
+def test_beam_search_takes_them_as_they_are(kind: str, cell: str):
+    """With a beam of 1 it says the likeliest token again and again; beams of 3 pick rows of cache and memory."""
+    model, source = toy(kind, cell=cell), sources(3, 7)
+    found = beam_search(model, source, LENGTHS, beam=1, max_new_tokens=9, length_penalty=0.0)
+    for b, (best,) in enumerate(found):
+        said = [2]
+        while len(said) < 9 and said[-1] != 3:
+            said.append(int(model(source[b : b + 1, : LENGTHS[b]], torch.tensor([said]))[0, -1].argmax()))
+        assert list(best.tokens[:8]) == said[1:]
+    for one, several in zip(found, beam_search(model, source, LENGTHS, beam=3, max_new_tokens=9), strict=True):
+        target = torch.tensor([[2, *several[0].tokens]])
+        b = next(b for b, other in enumerate(found) if other is one)
+        logp = model(source[b : b + 1, : LENGTHS[b]], target[:, :-1])[0].log_softmax(dim=-1)
+        assert several[0].log_probability == pytest.approx(float(logp.gather(1, target[0, 1:, None]).sum()), rel=1e-4)
 
 
 @KIND

@@ -74,8 +74,9 @@ class Seq2SeqConfig(HistoryConfig):
 
     kind: whether the writer sees one vector or searches all of them. vocab_size: of the target; source_vocab_size:
     None means that both share one vocabulary and one embedding. start_token, end_token: the target that is given begins
-    with the one, the target that is asked for ends with the other. n_hidden: width of each direction of the reader, of
-    the writer, and of the layer that scores; it is n_embd when left out.
+    with the one, the target that is asked for ends with the other. pad_token: fills up shorter rows; nobody looks at
+    it. n_hidden: width of each direction of the reader, of the writer, and of the layer that scores; it is n_embd when
+    left out.
     """
 
     kind: Literal["seq2seq", "seq2seq-attention"]
@@ -83,6 +84,7 @@ class Seq2SeqConfig(HistoryConfig):
     source_vocab_size: int | None = Field(default=None, ge=1, le=10_000_000)
     start_token: int = Field(ge=0)
     end_token: int = Field(ge=0)
+    pad_token: int = Field(default=0, ge=0)
     n_layer: int = Field(default=1, ge=1, le=1000)
     n_embd: int = Field(ge=1, le=1_000_000)
     n_hidden: int = Field(ge=1, le=1_000_000)
@@ -91,7 +93,7 @@ class Seq2SeqConfig(HistoryConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Seq2SeqConfig:
-        for name in ("start_token", "end_token"):
+        for name in ("start_token", "end_token", "pad_token"):
             if (token := getattr(self, name)) >= self.vocab_size:
                 raise UsageError(
                     f"{name}={token} is not in the vocabulary of {self.vocab_size} tokens; "

@@ -155,8 +155,9 @@ class NGram(HistoryModel):
 def _mix(level: Level, discount: Tensor, runs_N: Tensor, p_NV: Tensor) -> Tensor:
     """One level of the formula: runs of k - 1 tokens (-1: never seen) and p_k-1 (N, V) -> p_k (N, V)."""
     N, V = p_NV.shape
-    first = torch.searchsorted(level.keys, runs_N * V)  # what followed the run: keys[first:last]
-    last = torch.where(runs_N >= 0, torch.searchsorted(level.keys, (runs_N + 1) * V), first)
+    first, last = torch.searchsorted(
+        level.keys, torch.stack((runs_N, runs_N + 1)) * V
+    )  # what followed: keys[first:last]
     followers_N, total_N = last - first, level.sums[last] - level.sums[first]
     row = torch.arange(N, device=first.device).repeat_interleave(followers_N)  # (E,) one for each follower
     place = torch.arange(len(row), device=row.device) - (followers_N.cumsum(0) - followers_N - first)[row]

@@ -22,14 +22,13 @@ B batch, S source length, T target length, C channels of the memory (2 H), H wid
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from glassformer.errors import UsageError
+from glassformer.layers import Memory
 from glassformer.models.counts import FlopsPerToken
 from glassformer.models.history.additive import AdditiveAttention
 from glassformer.models.history.base import HistoryModel
@@ -37,14 +36,6 @@ from glassformer.models.history.cache import RecurrentCache
 from glassformer.models.history.config import Seq2SeqConfig
 from glassformer.models.history.recurrent import CELLS, run_cell
 from glassformer.taps import Tap
-
-
-class Memory(NamedTuple):
-    """What is kept of the source sentences: vectors (B, S, 2 H), forward and backward states side by side, and lengths
-    (B,) int64. Through one vector: S = 1."""
-
-    vectors_BSC: Tensor
-    lengths_B: Tensor
 
 
 class Seq2Seq(HistoryModel):
@@ -72,7 +63,8 @@ class Seq2Seq(HistoryModel):
         return self.decode(target_BT, self.encode(source_BS, source_lengths_B))
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor | None = None) -> Memory:
-        """Read the source: (B, S) -> its memory.
+        """Read the source: (B, S) -> its memory, both directions side by side, (B, S, C); through one vector
+        (B, 1, C), of length 1.
 
         Raises:
             UsageError: a source sentence is empty, or longer than what was given.
@@ -99,26 +91,11 @@ class Seq2Seq(HistoryModel):
     def decode(self, target_BT: Tensor, memory: Memory, *, cache: RecurrentCache | None = None) -> Tensor:
         """Write: target (B, T), beginning with start_token, and a memory -> logits (B, T, V). With a cache, `target`
         are the tokens after those it holds, and it is extended."""
-        return self.logits(self.hidden(target_BT, memory, cache=cache))
+        return self.logits(self._write(target_BT, memory, cache))
 
-    def hidden(self, target_BT: Tensor, memory: Memory, *, cache: RecurrentCache | None = None) -> Tensor:
-        """What the head reads: target (B, T) and a memory -> (B, T, H)."""
-        T = target_BT.shape[1]
-        state = None if cache is None else cache.state
-        unread_BR = target_BT if cache is None else cache.unread(target_BT)  # R > T after a rewind
-        x_BRC = F.dropout(self.embedding(unread_BR), self.dropout, self.training)
-        summary_BC = _summary(memory)
-        if state is None:
-            state = self._first_state(summary_BC)
-        if self.attention is None:
-            context_BRC = summary_BC[:, None].expand(-1, x_BRC.shape[1], -1)
-            h_BRH, state = run_cell(self.decoder, torch.cat((x_BRC, context_BRC), dim=-1), state)
-        else:
-            h_BRH, context_BRC, state = self._search(self.attention, x_BRC, memory, state)
-        if cache is not None:
-            cache.keep(state, T)
-        joined_BRH = torch.tanh(self.join(torch.cat((h_BRH, context_BRC), dim=-1)))
-        return F.dropout(self.tap_hidden(joined_BRH[:, -T:]), self.dropout, self.training)
+    def hidden(self, source_BS: Tensor, target_BT: Tensor, source_lengths_B: Tensor | None = None) -> Tensor:
+        """Everything but the head: the vectors that it reads, (B, T, H)."""
+        return self._write(target_BT, self.encode(source_BS, source_lengths_B), None)
 
     def logits(self, hidden_BTH: Tensor) -> Tensor:
         """Ask for the next target token: (B, T, H) -> (B, T, V)."""
@@ -139,6 +116,25 @@ class Seq2Seq(HistoryModel):
             forward -= 2 * self.config.n_hidden  # v, which is counted with the scores
         return FlopsPerToken(forward, 3 * forward)
 
+    def _write(self, target_BT: Tensor, memory: Memory, cache: RecurrentCache | None) -> Tensor:
+        """What the head reads: target (B, T) and a memory -> (B, T, H)."""
+        T = target_BT.shape[1]
+        state = None if cache is None else cache.state
+        unread_BR = target_BT if cache is None else cache.unread(target_BT)  # R > T after a rewind
+        x_BRC = F.dropout(self.embedding(unread_BR), self.dropout, self.training)
+        summary_BC = _summary(memory)
+        if state is None:
+            state = self._first_state(summary_BC)
+        if self.attention is None:
+            context_BRC = summary_BC[:, None].expand(-1, x_BRC.shape[1], -1)
+            h_BRH, state = run_cell(self.decoder, torch.cat((x_BRC, context_BRC), dim=-1), state)
+        else:
+            h_BRH, context_BRC, state = self._search(self.attention, x_BRC, memory, state)
+        if cache is not None:
+            cache.keep(state, T)
+        joined_BRH = torch.tanh(self.join(torch.cat((h_BRH, context_BRC), dim=-1)))
+        return F.dropout(self.tap_hidden(joined_BRH[:, -T:]), self.dropout, self.training)
+
     def _first_state(self, summary_BC: Tensor) -> tuple[Tensor, ...]:
         """The writer's state before the first token, from the summary: a tuple of (L, B, H)."""
         L, H = self.config.n_layer, self.config.n_hidden
@@ -149,11 +145,11 @@ class Seq2Seq(HistoryModel):
         self, attention: AdditiveAttention, x_BTC: Tensor, memory: Memory, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Token after token: where to look depends on the state, and the state on what was seen there."""
-        keys_BSA = attention.keys(memory.vectors_BSC)
+        keys_BSA, lengths_B = attention.keys(memory.vectors_BSC), _lengths(memory)
         written, looked_up = [], []
         for x_B1C in x_BTC.split(1, dim=1):
             query_B1H = state[0][-1].unsqueeze(1)  # h of the last layer
-            context_B1C = attention(query_B1H, keys_BSA, memory.vectors_BSC, memory.lengths_B)
+            context_B1C = attention(query_B1H, keys_BSA, memory.vectors_BSC, lengths_B)
             h_B1H, state = run_cell(self.decoder, torch.cat((x_B1C, context_B1C), dim=-1), state)
             written.append(h_B1H)
             looked_up.append(context_B1C)
@@ -164,5 +160,14 @@ def _summary(memory: Memory) -> Tensor:
     """The last state of each direction: forward after the last token, backward after the first. (B, 2 H). Of a memory
     of one vector it is that vector."""
     forward_BSH, backward_BSH = memory.vectors_BSC.chunk(2, dim=-1)
-    last_B = memory.lengths_B - 1
-    return torch.cat((forward_BSH[torch.arange(len(last_B), device=last_B.device), last_B], backward_BSH[:, 0]), dim=-1)
+    B = len(forward_BSH)
+    last_B = _lengths(memory) - 1
+    return torch.cat((forward_BSH[torch.arange(B, device=last_B.device), last_B], backward_BSH[:, 0]), dim=-1)
+
+
+def _lengths(memory: Memory) -> Tensor:
+    """How many vectors of each row count: all, where the memory does not say."""
+    vectors_BSC, lengths_B = memory
+    if lengths_B is not None:
+        return lengths_B
+    return torch.full((len(vectors_BSC),), vectors_BSC.shape[1], device=vectors_BSC.device)
