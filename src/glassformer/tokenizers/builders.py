@@ -9,18 +9,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from glassformer.errors import TokenizerError, UsageError, did_you_mean
 from glassformer.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
 from glassformer.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, gpt2_tokenizer
 from glassformer.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN
+from glassformer.tokenizers.specials import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
 from glassformer.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_BPE_SIZE = 4096
@@ -78,23 +79,30 @@ def bytes_(
 
 
 def bpe(
-    texts: Iterable[str], *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+    texts: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    path: str | None = None,
+    progress: bool = False,
+    specials: Sequence[str] = (END_OF_TEXT,),
 ) -> Tokenizer:
     """Byte-level BPE learned from the text; `bpe_twin.py` is the same thing to be read.
 
     Ids are laid out like GPT-2's: bytes in its order, then the merges in the order they were learned, then
-    `<|endoftext|>`. A pair must occur twice to be merged, so a short text may give fewer tokens than asked for. The
+    the special tokens. A pair must occur twice to be merged, so a short text may give fewer tokens than asked for. The
     same text gives the same vocabulary: ties go to the pair with the lower ids.
 
     Args:
-        vocab_size: entries in all, `<|endoftext|>` included (4,096 unless given; 257 at the least).
+        vocab_size: entries in all, special tokens included (4,096 unless given; 256 and the special ones at the least).
+        specials: `<|endoftext|>` for a language model; for other shapes see `specials.py`.
 
     Raises:
         TokenizerError: there is no text.
-        UsageError: vocab_size is below 257.
+        UsageError: vocab_size is too small, or a special token is there twice or empty.
     """
     _refuse_path("bpe", path)
-    size = _at_least(DEFAULT_BPE_SIZE if vocab_size is None else vocab_size, 257)
+    _check_specials(specials)
+    size = _at_least(DEFAULT_BPE_SIZE if vocab_size is None else vocab_size, 256 + len(specials))
     library = byte_level_bpe(
         {BYTE_TO_CHARACTER[byte]: i for i, byte in enumerate(BYTE_ORDER)},
         [],
@@ -106,14 +114,53 @@ def bpe(
         ),
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=size - 1,
+        vocab_size=size - len(specials),
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=progress,
     )
     library.train_from_iterator(_some(texts, "learn BPE from"), trainer)
-    library.add_special_tokens([END_OF_TEXT])
-    return Tokenizer(library, end_of_text=END_OF_TEXT, settings=_SPLIT_SPECIALS)
+    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    end = next((token for token in (END_OF_TEXT, END) if token in specials), None)
+    return Tokenizer(library, end_of_text=end, settings=_SPLIT_SPECIALS | named_specials(specials))
+
+
+def words(
+    texts: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    path: str | None = None,
+    progress: bool = False,
+    specials: Sequence[str] = SENTENCE_SPECIALS,
+) -> Tokenizer:
+    """One id for everything between spaces, in sorted order, then `<unk>` and the special tokens: for phonemes, labels,
+    notes, moves. Spaces are not kept: what is decoded has one between two tokens.
+
+    Args:
+        vocab_size: entries in all, special ones included: keep only the most frequent words.
+
+    Raises:
+        TokenizerError: there is no text.
+        UsageError: vocab_size leaves no room for a word, or a special token is there twice or empty.
+    """
+    _refuse_path("words", path)
+    specials = (UNKNOWN, *(token for token in specials if token != UNKNOWN))
+    _check_specials(specials)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(whole_characters(text).split())
+    ranked = sorted(counts.keys() - set(specials), key=lambda word: (-counts[word], word))
+    if vocab_size is not None:
+        ranked = ranked[: _at_least(vocab_size, 1 + len(specials)) - len(specials)]
+    if not ranked:
+        raise TokenizerError("there is no text to take words from; give some text with --data")
+    vocabulary = {word: i for i, word in enumerate((*sorted(ranked), UNKNOWN))}
+    library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    return Tokenizer(
+        library, end_of_text=END if END in specials else None, settings=_SPLIT_SPECIALS | named_specials(specials)
+    )
 
 
 def gpt2(
@@ -156,6 +203,7 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
     "characters": characters,
     "bytes": bytes_,
     "bpe": bpe,
+    "words": words,
     "gpt2": gpt2,
     "sentencepiece": sentencepiece,
     "wordpiece": wordpiece,
@@ -180,6 +228,11 @@ def _some(texts: Iterable[str], purpose: str) -> Iterable[str]:
     if first is None:
         raise TokenizerError(f"there is no text to {purpose}; give some text with --data")
     return chain([first], present)
+
+
+def _check_specials(specials: Sequence[str]) -> None:
+    if isinstance(specials, str) or len(set(specials)) != len(specials) or not all(map(str.strip, specials)):
+        raise UsageError(f"specials={specials!r}: give a list of different tokens, none of them empty")
 
 
 def _at_least(vocab_size: int, least: int) -> int:

@@ -1,6 +1,7 @@
 """What kind of tokenizer a `tokenizer.json` describes, read off its structure (never off a name somebody wrote).
 
 characters     WordLevel over single characters, every character split off
+words          WordLevel over what stands between spaces
 bytes          byte-level BPE with no merges
 gpt2           byte-level BPE with exactly OpenAI's 50,000 merges
 bpe            any other byte-level BPE
@@ -46,6 +47,8 @@ def recognise(spec: dict[str, Any]) -> str:
         return "sentencepiece"
     if kind == "WordLevel" and _is_characters(spec):
         return "characters"
+    if kind == "WordLevel" and not spec.get("normalizer") and spec.get("pre_tokenizer") == {"type": "WhitespaceSplit"}:
+        return "words"
     if kind == "BPE" and byte_level_pattern(spec) is not None:
         if not model["merges"]:
             return "bytes" if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else "bpe"

@@ -21,7 +21,7 @@ MAX_BYTES = 64 << 20
 
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
 _KEPT_SETTINGS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token",
-                  "model_max_length", "padding_side", "split_special_tokens")  # fmt: skip
+                  "additional_special_tokens", "model_max_length", "padding_side", "split_special_tokens")  # fmt: skip
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
@@ -122,6 +122,10 @@ def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
     return library
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
 def _settings_beside(file: Path) -> tuple[dict[str, Any], str | None]:
     """What `tokenizer_config.json` and `chat_template.jinja` in the same folder say, when they are there."""
     config = read_json(beside) if (beside := file.with_name("tokenizer_config.json")).is_file() else {}
@@ -130,7 +134,7 @@ def _settings_beside(file: Path) -> tuple[dict[str, Any], str | None]:
         value = config.get(key)
         if isinstance(value, dict):  # an AddedToken written out
             value = value.get("content")
-        if isinstance(value, (str, int, float)):
+        if isinstance(value, (str, int, float)) or (key == "additional_special_tokens" and _is_texts(value)):
             settings[key] = value
     template = config.get("chat_template")
     if isinstance(template, list):  # several, by name

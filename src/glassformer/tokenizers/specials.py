@@ -1,4 +1,9 @@
-"""Keeping typed text from becoming a special token, also where the model itself would match it.
+"""Special tokens: what they are called here, and what keeps typed text from becoming one.
+
+    <pad>            fills up shorter rows
+    <s>  </s>        where a target sentence starts and ends; what a classifier reads first
+    <mask>           stands for a token that was hidden
+    <extra_id_0> ... stand for removed spans, as in T5
 
 The `tokenizers` library leaves special tokens in the text alone (`encode_special_tokens`). But a Unigram vocabulary
 holds `</s>` among the very pieces that text is cut into, so it can come out after all. Then it is spelled instead.
@@ -7,6 +12,37 @@ holds `</s>` among the very pieces that text is cut into, so it can come out aft
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from glassformer.errors import UsageError
+
+PAD, START, END, MASK, UNKNOWN = "<pad>", "<s>", "</s>", "<mask>", "<unk>"
+SENTENCE_SPECIALS = (PAD, START, END)
+"""What a translator needs."""
+MASKED_SPECIALS = (*SENTENCE_SPECIALS, MASK)
+"""What an encoder that fills in masked tokens needs."""
+
+
+def span_specials(sentinels: int = 100) -> tuple[str, ...]:
+    """What a model that fills in removed spans needs: a translator's, and so many sentinels.
+
+    >>> span_specials(2)
+    ('<pad>', '<s>', '</s>', '<extra_id_0>', '<extra_id_1>')
+
+    Raises:
+        UsageError: fewer than one sentinel.
+    """
+    if sentinels < 1:
+        raise UsageError(f"sentinels={sentinels} is less than 1; T5 has 100")
+    return (*SENTENCE_SPECIALS, *(f"<extra_id_{i}>" for i in range(sentinels)))
+
+
+def named_specials(specials: Sequence[str]) -> dict[str, object]:
+    """What `tokenizer_config.json` says of them, by the ecosystem's names for their parts."""
+    parts = {"pad_token": PAD, "bos_token": START, "eos_token": END, "mask_token": MASK, "unk_token": UNKNOWN}
+    named: dict[str, object] = {part: token for part, token in parts.items() if token in specials}
+    if others := [token for token in specials if token.startswith("<extra_id_")]:
+        named["additional_special_tokens"] = others
+    return named
 
 
 def spellings(vocabulary: dict[str, int], special_tokens: dict[str, int], unknown: str | None) -> dict[int, list[int]]:
