@@ -21,7 +21,7 @@ PUBLIC = {
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
     "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
     "int8_copy "
-    "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern "
+    "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern attend_by_flex attend_locally "
     "CrossAttention Experts Memory PostNormBlock balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",

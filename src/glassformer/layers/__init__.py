@@ -11,7 +11,9 @@ from glassformer.layers.block import Block, PostNormBlock
 from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
 from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
+from glassformer.layers.flex_attention import attend_by_flex
 from glassformer.layers.int8 import Int8Linear, int8_copy
+from glassformer.layers.local_attention import attend_locally
 from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm
 from glassformer.layers.pattern_text import parse_pattern
 from glassformer.layers.patterns import (
@@ -80,6 +82,8 @@ __all__ = [
     "SinusoidalPositions",
     "Strided",
     "Window",
+    "attend_by_flex",
+    "attend_locally",
     "balance_loss",
     "int8_copy",
     "parse_pattern",

@@ -1,0 +1,266 @@
+"""Attention in chunks: equal to the whole masked matrix, forward and backward, and never as large as it.
+
+The whole matrix is written out here once more, with a softmax one can read. Sizes: B=2 H=3 D=5, chunks of 8.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from glassformer.errors import UsageError
+from glassformer.layers import (
+    AlibiPositions,
+    Around,
+    Causal,
+    Documents,
+    Edges,
+    Full,
+    Globals,
+    Lengths,
+    Pattern,
+    Prefix,
+    RelativePositions,
+    Sinks,
+    Strided,
+    Window,
+    local_attention,
+)
+from glassformer.layers.local_attention import attend_locally, chunk_size, local_reach, masked_attention, worth_chunking
+from glassformer.layers.pattern_base import FAR, Reach
+
+B, H, D, CHUNK, SCALE = 2, 3, 5, 8, 0.3
+
+
+def written_out(q_BHTD, k_BHSD, v_BHSD, pos_q, pos_k, pattern: Pattern, bias=None) -> torch.Tensor:
+    """The whole matrix at once, without a kernel."""
+    mask = pattern.mask(pos_q, pos_k)
+    mask = mask[:, None] if mask.dim() == 3 else mask
+    scores = q_BHTD @ k_BHSD.transpose(-2, -1) * SCALE + (0 if bias is None else bias(pos_q, pos_k))
+    weights = torch.where(mask, scores, -1e30).softmax(dim=-1) * mask
+    return weights @ v_BHSD
+
+
+def differences(pattern: Pattern, T: int, S: int, *, local: Pattern | None = None, bias=None, chunk=CHUNK) -> float:
+    """The largest difference between chunks and the whole, in the result and every gradient (in double precision).
+
+    `local` is what the chunks are given in place of the pattern: a broken one, to see this notice it.
+    """
+    generator = torch.Generator().manual_seed(T * 100 + S)
+    pos_k = torch.arange(S)
+    pos_q = pos_k[S - T :]
+    learned = [] if bias is None else list(bias.parameters())
+    found = []
+    for attend in (
+        partial(attend_locally, attend=partial(masked_attention, scale=SCALE), chunk=chunk),
+        written_out,
+    ):
+        generator.manual_seed(T * 100 + S)
+        q, k, v = (torch.randn(B, H, n, D, generator=generator, dtype=torch.double) for n in (T, S, S))
+        inputs = [x.requires_grad_() for x in (q, k, v)]
+        graph = pattern if attend is written_out or local is None else local
+        y = attend(*inputs, pos_q, pos_k, graph, bias=None if bias is None else bias.bias)
+        found.append([y, *torch.autograd.grad((y * torch.linspace(-1, 1, D).double()).sum(), [*inputs, *learned])])
+    assert all(x.isfinite().all() for x in found[0])
+    return max((a - b).abs().max().item() for a, b in zip(*found, strict=True))
+
+
+LOCAL = {
+    "window(1)": Window(1),
+    "window(3)": Window(3),
+    "window(9)": Window(9),
+    "window(16)": Window(16),
+    "window(99)": Window(99),
+    "with sinks": Window(5) | Sinks(3),
+    "with more sinks than a chunk": Sinks(11) | Window(4),
+    "with sinks, as a conjunction": Causal() & (Sinks(2) | Around(6)),
+    "around": Around(4),
+    "far ahead": Around(11),
+    "with padding": Around(5) & Lengths(torch.tensor([6, 30])),
+    "rows that see nothing": Window(3) & Strided(2) & Lengths(torch.tensor([0, 9])),
+    "documents": Causal() & Documents(torch.arange(40) // torch.tensor([[3], [11]])),
+    "documents in a window": Window(4) & Documents(torch.arange(40) // torch.tensor([[3], [11]])),
+    "edges": Edges.of([(i, j) for i in range(40) for j in range(40) if abs(i - j) in (0, 3, 7)], n=40),
+}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("T", [1, 7, 8, 9, 15, 16, 17, 40])
+def test_chunks_equal_the_whole(name, T):
+    assert differences(LOCAL[name], T, T) < 1e-12
+
+
+@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize(("T", "S"), [(1, 2), (1, 40), (3, 11), (8, 16), (9, 32), (16, 17), (31, 40)])
+def test_chunks_equal_the_whole_after_a_cache(name, T, S):
+    assert differences(LOCAL[name], T, S) < 1e-12
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 13, 64, None])
+def test_chunks_of_any_size_equal_the_whole(chunk):
+    for pattern in (Window(6) | Sinks(2), Around(3)):
+        for T, S in ((29, 29), (17, 29)):
+            assert differences(pattern, T, S, chunk=chunk) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [AlibiPositions, RelativePositions], ids=["alibi", "relative"])
+def test_a_bias_is_computed_chunk_by_chunk(kind):
+    """With its gradient, and never asked for more than a chunk and what it reaches."""
+    positions = kind(n_head=H, relative_buckets=8, relative_max_distance=12, causal=True).double()
+    for parameter in positions.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))
+    asked, compute = [], positions.bias
+    positions.bias = lambda pos_q, pos_k: asked.append((len(pos_q), len(pos_k))) or compute(pos_q, pos_k)
+    for T, S in ((40, 40), (11, 40)):
+        assert differences(Window(6) | Sinks(2), T, S, bias=positions) < 1e-12
+        whole = asked.pop()  # the twin asks for everything
+        assert whole == (T, S) and all(t <= CHUNK and s <= 2 * CHUNK + 2 for t, s in asked)
+        asked.clear()
+
+
+def test_rows_of_a_batch_may_stand_at_other_positions():
+    """Row 0 begins at position 0, row 1 at 7, so that only row 0 has its sinks among the keys."""
+    q, k, v = torch.randn(3, B, H, 21, D, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    pos, pattern = torch.arange(21) + torch.tensor([[0], [7]]), Window(4) | Sinks(9)
+    got = attend_locally(q, k, v, pos, pos, pattern, attend=partial(masked_attention, scale=SCALE), chunk=CHUNK)
+    torch.testing.assert_close(got, written_out(q, k, v, pos, pos, pattern))
+
+
+class Broken(Pattern):
+    """A pattern that says one thing and does another."""
+
+    def __init__(self, pattern: Pattern, *, leak: int = 0, reach: Reach | None = None):
+        self.pattern, self.leak, self._reach = pattern, leak, reach or pattern.reach
+
+    def allows(self, pos_q, pos_k):
+        return self.pattern.allows(pos_q + self.leak, pos_k)
+
+    @property
+    def reach(self):
+        return self._reach
+
+
+def test_planted_a_leak_of_one_position_is_noticed():
+    for pattern in (Window(9), Window(5) | Sinks(3)):
+        for T, S in ((40, 40), (3, 40)):
+            assert differences(pattern, T, S, local=Broken(pattern)) < 1e-12
+            for leak in (1, -1):
+                assert differences(pattern, T, S, local=Broken(pattern, leak=leak)) > 1e-2
+
+
+def test_planted_a_reach_too_short_is_noticed():
+    """By one position, where blocks end just there; by the sinks; by the future."""
+    assert differences(Window(10), 40, 40, local=Broken(Window(10), reach=Reach(8, 0))) > 1e-2
+    assert differences(Around(8), 40, 40, local=Broken(Around(8), reach=Reach(8, 0))) > 1e-2
+    sinks = Window(5) | Sinks(3)
+    assert differences(sinks, 40, 40, local=Broken(sinks, reach=Reach(4, 0, 2))) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("where", "planted"),
+    [
+        ("bisect_left", lambda starts, t: max(len([s for s in starts if s < t]) - 1, 1)),  # a block of keys lost
+        ("bisect_right", lambda starts, t: len([s for s in starts if s <= t]) + 1),
+        ("_joined", lambda x, n, a, b, dim: torch.cat([x[0].narrow(dim, 0, max(n - 1, 0)), *x[1][a:b]], dim)),
+        ("_joined", lambda x, n, a, b, dim: torch.cat([x[0], *x[1][a:b]], dim)),  # sinks counted twice at the start
+    ],
+    ids=["last block lost", "first block lost", "a sink lost", "sinks twice"],
+)
+def test_planted_mistakes_in_the_chunks_are_noticed(where, planted, monkeypatch):
+    pattern = Window(9) | Sinks(3)
+    monkeypatch.setattr(local_attention, where, planted)
+    assert differences(pattern, 24, 40) > 1e-2 or differences(pattern, 40, 40) > 1e-2
+
+
+def test_only_what_the_window_needs_is_read():
+    """Everything older than the window of the first query is NaN, but for the sinks: nobody notices."""
+    S, T = 200, 3
+    q, k, v = torch.randn(3, B, H, S, D, generator=torch.Generator().manual_seed(0))
+    pos, pattern = torch.arange(S), Window(9) | Sinks(2)
+    right = attend_locally(q[:, :, -T:], k, v, pos[-T:], pos, pattern)
+    k[:, :, 2 : S - T - 8], v[:, :, 2 : S - T - 8] = torch.nan, torch.nan
+    assert torch.equal(attend_locally(q[:, :, -T:], k, v, pos[-T:], pos, pattern), right)
+    k[:, :, S - T - 8] = torch.nan
+    assert attend_locally(q[:, :, -T:], k, v, pos[-T:], pos, pattern).isnan().any()
+
+
+class Memory(TorchDispatchMode):
+    """The largest tensor that any operation made, and the bytes that were kept for the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest, self.kept = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(x, torch.Tensor):
+                self.largest = max(self.largest, x.numel())
+        return out
+
+    def keep(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept += x.numel() * x.element_size()
+        return x
+
+
+def memory_of(attend, T: int) -> Memory:
+    x, pos = torch.randn(1, 1, T, 4, requires_grad=True), torch.arange(T)
+    with Memory() as memory, torch.autograd.graph.saved_tensors_hooks(memory.keep, lambda x: x):
+        attend(x, x, x, pos, pos).sum().backward()
+    return memory
+
+
+def whole(pattern):
+    return lambda q, k, v, pos_q, pos_k: masked_attention(q, k, v, pattern.mask(pos_q, pos_k))
+
+
+@pytest.mark.parametrize("pattern", [Window(16), Window(16) | Sinks(4), Around(8)], ids=str)
+def test_memory_grows_with_the_length_and_not_with_its_square(pattern):
+    def chunks(q, k, v, pos_q, pos_k):
+        return attend_locally(q, k, v, pos_q, pos_k, pattern)
+
+    once, twice = memory_of(chunks, 512), memory_of(chunks, 1024)
+    assert once.largest <= 512 * 16 and twice.largest <= 1024 * 16  # no T x T anywhere, forward or backward
+    assert twice.kept < 2.1 * once.kept
+    once, twice = memory_of(whole(pattern), 512), memory_of(whole(pattern), 1024)  # the measure sees the square
+    assert once.largest >= 512**2 and twice.kept > 3 * once.kept
+
+
+def test_dropout_falls_on_the_weights():
+    """All values are one, so that an answer is the sum of the weights kept: 1 on average, never exactly.
+
+    Each of 600 answers keeps half of 8 equal weights, doubled: deviation 0.35, of the mean 0.0144; 6 deviations are a
+    false alarm in 5e8 (the seed is set).
+    """
+    torch.manual_seed(0)
+    q, k, v = torch.zeros(1, 1, 607, D), torch.zeros(1, 1, 607, D), torch.ones(1, 1, 607, D)
+    drop = partial(masked_attention, dropout=0.5)
+    y = attend_locally(q, k, v, torch.arange(607), torch.arange(607), Window(8), attend=drop)[0, 0, 7:, 0]
+    assert y.std() > 0.2 and abs(y.mean() - 1) < 6 * 0.0144
+
+
+def test_which_patterns_are_local():
+    assert local_reach(Window(5) | Sinks(2)) == local_reach(Causal() & (Sinks(2) | Window(5))) == (4, 0, 2)
+    assert local_reach(Window(5) & Prefix(3) & Lengths(torch.tensor([9]))) == (4, 0, 0)
+    for pattern in (Causal(), Full(), Prefix(3), Strided(2) | Window(3), Globals(1) | Around(2), Causal() | Window(2)):
+        assert local_reach(pattern) is None, pattern
+        assert not worth_chunking(pattern, 9999, 9999)
+
+
+def test_chunks_are_worth_it_when_they_read_half_of_the_keys_at_most():
+    assert [chunk_size(Window(w).reach) for w in (1, 32, 33, 100, 128, 5000)] == [32, 32, 64, 128, 128, 128]
+    assert chunk_size(Reach(FAR - 1, FAR - 1)) == 128
+    window = Window(64)  # chunks of 64 and 63 keys before each
+    assert not worth_chunking(window, 253, 253) and worth_chunking(window, 254, 254)
+    assert not worth_chunking(window, 1, 127) and worth_chunking(window, 1, 128)  # one query after a cache
+
+
+def test_what_chunks_cannot_do_is_refused_in_one_line():
+    q, pos = torch.zeros(1, 1, 4, 2), torch.arange(4)
+    with pytest.raises(UsageError, match=r"^causal \| sinks\(2\) may look at any distance; attend with its mask"):
+        attend_locally(q, q, q, pos, pos, Causal() | Sinks(2))
+    with pytest.raises(UsageError, match=r"^4 queries for 3 keys; local attention needs the key of each query$"):
+        attend_locally(q, q[:, :, 1:], q[:, :, 1:], pos, pos[1:], Window(2))
