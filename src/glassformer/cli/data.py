@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 
 app = typer.Typer(
-    help="Texts to train on: list, fetch, prepare and show them.\n\n"
-    "A text is a named corpus, your own file or folder, standard input, or a hub dataset.\n\n"
+    help="Texts and examples to train on: list, fetch, prepare and show them.\n\n"
+    "A text is a named corpus, your own file or folder, standard input, or a hub dataset. Examples (pairs, labelled "
+    "texts) are a named set, or your own .jsonl or .tsv.\n\n"
     "Example: glassformer data show tinyshakespeare",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -22,37 +23,49 @@ _JSON = "Print JSON for machines."
 
 @app.command("list")
 def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
-    """List the corpora that are known by name.
+    """List the corpora and the sets of examples that are known by name.
 
     Example: glassformer data list
     """
     from glassformer.data.corpora import CORPORA
+    from glassformer.data.example_sets import EXAMPLE_SETS
 
-    rows = [
+    rows: list[dict] = [
         {"name": c.name, "bytes": c.bytes, "license": c.license, "origin": c.origin, "about": c.about}
         for c in CORPORA.values()
+    ]
+    rows += [
+        {"name": e.name, "examples": e.count, "license": e.license, "origin": e.origin, "about": e.about}
+        for e in EXAMPLE_SETS.values()
     ]
     if json:
         _print_json(rows)
         return
-    for corpus in CORPORA.values():
-        typer.echo(f"{corpus.name:<18}{_size(corpus.bytes):<10}license: {corpus.license}")
-        typer.echo(f"{'':<18}{corpus.about}\n{'':<18}{corpus.origin}\n")
+    for row in rows:
+        size = _size(row["bytes"]) if "bytes" in row else f"{row['examples']:,} examples"
+        typer.echo(f"{row['name']:<18}{size:<18}license: {row['license']}")
+        typer.echo(f"{'':<18}{row['about']}\n{'':<18}{row['origin']}\n")
 
 
 @app.command()
-def get(name: str = typer.Argument(metavar="NAME", help="A corpus name (glassformer data list).")) -> None:
-    """Fetch a corpus into the cache and print where it lies.
+def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer data list shows.")) -> None:
+    """Fetch a corpus, or the packages of a set of examples, into the cache and print where they lie.
 
-    Its SHA-256 is checked: it is the text that this version knows, or an error.
+    The SHA-256 is checked: it is the text that this version knows, or an error. (Debian's packages change with its
+    releases; there the client's own check is all there is.)
 
     Example: glassformer data get tinyshakespeare
     """
     from glassformer.data.corpora import CORPORA
+    from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.errors import UsageError, did_you_mean
+    from glassformer.fetch import fetch
 
+    if name in EXAMPLE_SETS:
+        typer.echo("\n".join(str(fetch(package)) for package in EXAMPLE_SETS[name].packages))
+        return
     if name not in CORPORA:
-        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, CORPORA)}")
+        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, [*CORPORA, *EXAMPLE_SETS])}")
     typer.echo(CORPORA[name].file())
 
 
@@ -88,23 +101,31 @@ def prepare(
 
 @app.command()
 def show(
-    source: str = typer.Argument(metavar="TEXT", help=_SOURCE + " Or the folder of a token store."),
+    source: str = typer.Argument(
+        metavar="TEXT", help=_SOURCE + " Or the folder of a token store, a set of examples, or a .tsv of pairs."
+    ),
     text_field: str = typer.Option("text", help=_FIELD),
     verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
     json: bool = typer.Option(False, "--json", help=_JSON),
 ) -> None:
-    """Show what is in a text or in a token store.
+    """Show what is in a text, a set of examples or a token store.
 
-    Of a text: counts, split, first lines. Of a token store: counts, shards, first tokens.
+    Of a text: counts, split, first lines. Of examples: counts, first ones. Of a token store: counts, shards, first
+    tokens.
 
     Example: glassformer data show tinyshakespeare
     """
     from pathlib import Path
 
+    from glassformer.data.example_sets import EXAMPLE_SETS
+
     if (Path(source) / "meta.json").is_file():
         from glassformer.data.token_store import TokenStore
 
         _show_store(TokenStore.open(source, verify=verify), json)
+        return
+    if source in EXAMPLE_SETS or (source.endswith(".tsv") and Path(source).is_file()) or "," in source:
+        _show_examples(source, json)
         return
     from glassformer.data.prepare import describe
 
@@ -141,6 +162,28 @@ def _show_store(store, json: bool) -> None:
     typer.echo(f"{'begins':<12}{' '.join(map(str, first))}")
     if (text := store.decode("train", 0, 16)) is not None:
         typer.echo(f"{'':<12}{text!r}")
+
+
+def _show_examples(source: str, json: bool) -> None:
+    from glassformer.data.example_sets import EXAMPLE_SETS
+    from glassformer.data.examples import load_examples
+
+    splits, known = load_examples(source, quiet=json), EXAMPLE_SETS.get(source)
+    first = [example._asdict() for example in splits["validation"][:5]]
+    if json:
+        told = {"origin": known.origin, "license": known.license, "split": known.split} if known else {}
+        counts = {split: len(rows) for split, rows in splits.items()}
+        _print_json({"name": source, **told, "examples": counts, "first_validation_examples": first})
+        return
+    typer.echo(f"{'source':<12}{source}, from {known.origin if known else 'your files'}")
+    typer.echo(f"{'license':<12}{known.license if known else 'yours to know'}")
+    if known:
+        typer.echo(f"{'split':<12}{known.split}")
+    for split, rows in splits.items():
+        sources = len({example.source for example in rows})
+        typer.echo(f"{split:<12}{len(rows):,} examples, {sources:,} different sources")
+    for example in first:
+        typer.echo(f"\n{example['source'][:300]}\n    -> {example['target'][:300]}")
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,11 @@
     batches                   token store -> (inputs, targets)
     prefetch                  the same, made ahead for a GPU
 
+    examples, example_sets    where pairs and labelled texts come from
+    english_french, pronunciations, reviews    how the named ones are read out of their packages
+    encoding                  examples as text -> examples as ids
+    example_batches           those -> batches, sorted by length
+
 The names below are imported when first used: preparing and listing need no torch.
 """
 
@@ -18,6 +23,11 @@ from typing import Any
 _HOMES = {
     "CORPORA": "corpora",
     "Corpus": "corpora",
+    "EXAMPLE_SETS": "example_sets",
+    "Encoded": "encoding",
+    "Example": "examples",
+    "ExampleBatches": "example_batches",
+    "ExampleSet": "example_sets",
     "Piece": "readers",
     "Prefetched": "prefetch",
     "SourceInfo": "prepare",
@@ -27,11 +37,20 @@ _HOMES = {
     "TokenStoreWriter": "token_writer",
     "TokenView": "token_store",
     "describe": "prepare",
-    "tokenizer_for": "vocabulary",
+    "encode_examples": "encoding",
+    "encode_labelled": "encoding",
+    "encode_sources": "encoding",
     "fixed_batches": "batches",
+    "in_order": "example_batches",
+    "label_names": "encoding",
+    "length_order": "example_batches",
+    "load_examples": "examples",
     "open_source": "readers",
     "prefetched": "prefetch",
     "read_documents": "readers",
+    "references": "examples",
+    "tokenizer_for": "vocabulary",
+    "tokenizer_from": "encoding",
     "windows": "batches",
 }
 

