@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -45,6 +46,20 @@ def test_pieces_equal_the_whole(dtype, bias, masked):
     true, true_count, expected = with_gradients(plain_linear_cross_entropy, *inputs(dtype, masked=masked, bias=bias))
     bound = {"rtol": BOUND[dtype], "atol": BOUND[dtype]}
     assert loss.dtype == true.dtype == dtype and count == true_count and (count == 0) == (masked == 1.0)
+    torch.testing.assert_close(loss, true, **bound)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **bound)
+
+
+@pytest.mark.parametrize("dtype", BOUND, ids=str)
+@pytest.mark.parametrize("smoothing", [0.1, 0.6])
+def test_label_smoothing_in_pieces_is_that_of_torch(dtype, smoothing):
+    results = [
+        with_gradients(partial(form, label_smoothing=smoothing), *inputs(dtype, masked=0.4, bias=True))
+        for form in (linear_cross_entropy, plain_linear_cross_entropy)
+    ]
+    (loss, _, gradients), (true, _, expected) = results
+    bound = {"rtol": BOUND[dtype], "atol": BOUND[dtype]}
     torch.testing.assert_close(loss, true, **bound)
     for ours, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, theirs, **bound)

@@ -17,6 +17,8 @@ from glassformer.objectives import OBJECTIVES, ObjectiveSettings
 FACTS: dict[str, dict[str, Any]] = {
     "next_token": {},
     "target_sentence": {"start_token": 1, "end_token": 2, "label_smoothing": 0.0},
+    "masked_tokens": {"mask_token": 3, "vocab_size": V, "special_tokens": (0, 1, 2), "share": 0.3},
+    "spans": {"sentinels": [9, 8, 6, 5, 4], "start_token": 1, "end_token": 2, "noise_density": 0.4},
     "sequence_class": {"n_classes": CLASSES},
     "token_class": {"n_classes": V},  # the stand-in has one head for tokens
 }

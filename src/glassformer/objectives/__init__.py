@@ -1,26 +1,32 @@
 """Level 5: what is asked of a model. An objective turns a batch into a sum of losses and the count behind it."""
 
 from glassformer.objectives.cross_entropy import linear_cross_entropy
+from glassformer.objectives.masked_tokens import MaskedTokens
 from glassformer.objectives.next_token import NextToken
 from glassformer.objectives.objective import Objective, ObjectiveSettings, RowLosses
 from glassformer.objectives.sequence_class import SequenceClass
+from glassformer.objectives.spans import Spans
 from glassformer.objectives.target_sentence import TargetSentence
 from glassformer.objectives.token_class import TokenClass
 
 OBJECTIVES: dict[str, type] = {
+    "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "sequence_class": SequenceClass,
+    "spans": Spans,
     "target_sentence": TargetSentence,
     "token_class": TokenClass,
 }
 
 __all__ = [
     "OBJECTIVES",
+    "MaskedTokens",
     "NextToken",
     "Objective",
     "ObjectiveSettings",
     "RowLosses",
     "SequenceClass",
+    "Spans",
     "TargetSentence",
     "TokenClass",
     "linear_cross_entropy",

@@ -25,9 +25,17 @@ PIECE_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # of fp32 logits at once: an
 
 
 def linear_cross_entropy(
-    hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, bias_V: Tensor | None = None, ignore_index: int = IGNORED
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    targets_N: Tensor,
+    bias_V: Tensor | None = None,
+    ignore_index: int = IGNORED,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Sum of -log softmax(hidden weight^T + bias)[target] over the rows that count, and how many those are.
+
+    label_smoothing: this share of each target is spread over all V (Szegedy et al. 2015,
+    https://arxiv.org/abs/1512.00567, section 7).
 
     Products are made in autocast's type, or else the inputs' own; exponentials and sums in fp32 at least (doubles stay
     doubles). Gradients can be taken once, not twice. `plain_linear_cross_entropy` is the readable twin.
@@ -35,17 +43,26 @@ def linear_cross_entropy(
     Returns:
         (sum, count): the sum in fp32 or float64, the count in int64; both 0-dim, on the inputs' device.
     """
-    loss = _LinearCrossEntropy.apply(hidden_NC, weight_VC, bias_V, targets_N, ignore_index, torch.is_grad_enabled())
+    loss = _LinearCrossEntropy.apply(
+        hidden_NC, weight_VC, bias_V, targets_N, ignore_index, label_smoothing, torch.is_grad_enabled()
+    )
     return loss, (targets_N != ignore_index).sum()
 
 
 def plain_linear_cross_entropy(
-    hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, bias_V: Tensor | None = None, ignore_index: int = IGNORED
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    targets_N: Tensor,
+    bias_V: Tensor | None = None,
+    ignore_index: int = IGNORED,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """What `linear_cross_entropy` computes, with all logits at once: the readable twin."""
     logits_NV = F.linear(hidden_NC, weight_VC, bias_V)
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    loss = F.cross_entropy(logits_NV, targets_N, reduction="sum", ignore_index=ignore_index)
+    loss = F.cross_entropy(
+        logits_NV, targets_N, reduction="sum", ignore_index=ignore_index, label_smoothing=label_smoothing
+    )
     return loss, (targets_N != ignore_index).sum()
 
 
@@ -65,6 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias_V: Tensor | None,
         targets_N: Tensor,
         ignore_index: int,
+        label_smoothing: float,
         differentiate: bool,
     ) -> Tensor:
         N, C = hidden_NC.shape
@@ -87,12 +105,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 target_n1 = targets_N[rows].unsqueeze(1).where(counts_n1, 0)
                 logits_nV = F.linear(hidden_nC, weight, bias).to(full)
                 normaliser_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
-                loss += (normaliser_n1 - logits_nV.gather(1, target_n1)).where(counts_n1, 0).sum()
+                said_n1 = logits_nV.gather(1, target_n1)
+                loss += (normaliser_n1 - said_n1).where(counts_n1, 0).sum()
+                if label_smoothing:
+                    rest_n1 = said_n1 - logits_nV.mean(dim=1, keepdim=True)
+                    loss += label_smoothing * rest_n1.where(counts_n1, 0).sum()
                 if not any(wanted):
                     continue
-                # d loss / d logits = softmax - one at the target, and 0 in rows that do not count
+                # d loss / d logits = softmax - one at the target (or what is asked there and elsewhere, with label
+                # smoothing), and 0 in rows that do not count
                 d_nV = logits_nV.sub_(normaliser_n1).exp_()
-                d_nV.scatter_(1, target_n1, d_nV.gather(1, target_n1) - 1).mul_(counts_n1)
+                d_nV.scatter_(1, target_n1, d_nV.gather(1, target_n1) - (1 - label_smoothing))
+                if label_smoothing:
+                    d_nV.sub_(label_smoothing / V)
+                d_nV.mul_(counts_n1)
                 d_half_nV = d_nV.to(dtype)
                 if d_hidden is not None:
                     d_hidden[rows] = d_half_nV @ weight
@@ -114,4 +140,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """The saved gradients, times that of the sum."""
-        return (*(None if d is None else d * d_loss.to(d.dtype) for d in ctx.saved_tensors), None, None, None)
+        return (*(None if d is None else d * d_loss.to(d.dtype) for d in ctx.saved_tensors), None, None, None, None)

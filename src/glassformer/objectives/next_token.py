@@ -46,7 +46,7 @@ class NextToken:
         listens to the tap `logits`. The result is the same.
         """
         inputs_BT, targets_BT = batch
-        if isinstance(model, Decoder) and _many_logits(model, targets_BT):
+        if isinstance(model, Decoder) and many_logits(model, targets_BT):
             hidden_BTC = model.hidden(inputs_BT)
             loss, _ = linear_cross_entropy(
                 hidden_BTC.flatten(0, 1), model.head.weight, targets_BT.flatten(), model.head.bias, IGNORED
@@ -58,7 +58,7 @@ class NextToken:
     def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
         """What each sequence cost. Where the logits are many they are made in pieces, as in `loss`; no gradients."""
         inputs_BT, targets_BT = batch
-        if not isinstance(model, Decoder) or not _many_logits(model, targets_BT):
+        if not isinstance(model, Decoder) or not many_logits(model, targets_BT):
             return row_losses(model(inputs_BT), targets_BT)
         n = rows_at_once(model.head.out_features, targets_BT.device.type)
         with torch.no_grad():
@@ -89,7 +89,7 @@ class NextToken:
         return inputs_BT, targets_BT
 
 
-def _many_logits(model: Decoder, targets_BT: Tensor) -> bool:
+def many_logits(model: Decoder, targets_BT: Tensor) -> bool:
     """Whether head and loss go piece by piece: several pieces, an ordinary head, and nobody who wants the logits."""
     if model.tap_logits.listener is not None or not model.head_is_plain:
         return False

@@ -14,7 +14,9 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from glassformer.objectives.cross_entropy import IGNORED
+from glassformer.models import EncoderDecoder
+from glassformer.objectives.cross_entropy import IGNORED, linear_cross_entropy
+from glassformer.objectives.next_token import many_logits
 from glassformer.objectives.objective import (
     ObjectiveSettings,
     RowLosses,
@@ -73,8 +75,16 @@ class TargetSentence:
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
         """-> (sum of smoothed losses in nats, number of targets, further metrics); see `NextToken.loss`."""
-        loss = summed_cross_entropy(_logits(model, batch), batch[-1], self.settings.label_smoothing)
-        return loss, number_of(batch[-1]), {}
+        source_BS, source_lengths_B, target_in_BT, target_out_BT = batch
+        smoothing = self.settings.label_smoothing
+        if isinstance(model, EncoderDecoder) and many_logits(model.decoder, target_out_BT):
+            hidden_BTC, head = model.hidden(source_BS, target_in_BT, source_lengths_B), model.decoder.head
+            loss, _ = linear_cross_entropy(
+                hidden_BTC.flatten(0, 1), head.weight, target_out_BT.flatten(), head.bias, IGNORED, smoothing
+            )
+        else:
+            loss = summed_cross_entropy(_logits(model, batch), target_out_BT, smoothing)
+        return loss, number_of(target_out_BT), {}
 
     def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
         """What each pair cost, without smoothing; its hits are tokens said right when all before them are told."""
