@@ -29,12 +29,12 @@ PUBLIC = {
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
-    "glassformer.generation": "Alternative Completion Piece Sampling StopStrings choose filtered_probabilities "
+    "glassformer.generation": "Alternative Completion Hypothesis beam_search Piece Sampling StopStrings choose filtered_probabilities "
     "generate next_logits stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
-    "model_folder_of save save_weights",
-    "glassformer.objectives": "OBJECTIVES NextToken Objective ObjectiveSettings RowLosses SequenceClass "
-    "TargetSentence TokenClass linear_cross_entropy",
+    "load_labels load_source_tokenizer model_folder_of save save_weights",
+    "glassformer.objectives": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
+    "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate WindowLosses bigram_loss compare_losses evaluate_loss "
     "window_losses",
 }

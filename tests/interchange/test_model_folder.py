@@ -22,7 +22,7 @@ import glassformer as gf
 from glassformer import files
 from glassformer.errors import GlassformerError, ModelFolderError
 from glassformer.interchange import family_that_expresses, load_model, load_weights, model_folder_of, save, save_weights
-from glassformer.interchange.folder import MAX_JSON_BYTES
+from glassformer.interchange.configuration import MAX_JSON_BYTES
 from glassformer.tokenizers import TOKENIZERS
 
 

@@ -66,6 +66,53 @@ def test_our_model_loads_in_transformers(case: str, tmp_path: Path):
     assert not again.training and again.parameter_count() == ours.parameter_count()
 
 
+SCALED = {
+    "linear": {"rope_type": "linear", "factor": 2.5},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 5, "beta_fast": 3.0},
+    "yarn, attention as told": {
+        "rope_type": "yarn",
+        "factor": 2.0,
+        "original_max_position_embeddings": 7,
+        "attention_factor": 1.3,
+    },
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 3.0,
+        "original_max_position_embeddings": 11,
+        "low_freq_factor": 0.5,
+        "high_freq_factor": 1.5,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_scaled_rotary_positions_are_the_same_there_and_back(kind: str, qk_norm: bool, tmp_path: Path):
+    ours = toy_model("modern", qk_norm=qk_norm, rotary_scaling=SCALED[kind], rotary_base=500.0)
+    save(tmp_path / "ours", ours)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert theirs.config.model_type == ("qwen3" if qk_norm else "llama")
+    assert_same_logits(ours, theirs)
+    plain = toy_model("modern", qk_norm=qk_norm, rotary_base=500.0)
+    assert (plain(toy_ids(2, 13)) - ours(toy_ids(2, 13))).abs().max() > 0.01  # the scaling matters
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert load_model(tmp_path / "theirs").config == load_model(tmp_path / "ours").config == ours.config
+    # transformers 4 reads and writes the other keys
+    path = tmp_path / "ours" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["rope_scaling"] == SCALED[kind] and config["rope_theta"] == 500.0
+    del config["rope_parameters"]
+    path.write_text(json.dumps(config))
+    assert load_model(tmp_path / "ours").config == ours.config
+
+
+def test_ntk_scaling_which_transformers_lacks_stays_ours(tmp_path: Path):
+    ours = toy_model("modern", rotary_scaling={"rope_type": "ntk", "factor": 2.0})
+    save(tmp_path, ours)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"
+    assert load_model(tmp_path).config == ours.config
+
+
 GPT2_SHAPE = {"vocab_size": 61, "n_positions": 13, "n_embd": 15, "n_layer": 2, "n_head": 3}
 MODERN_SHAPE = {
     "vocab_size": 61,
@@ -131,15 +178,20 @@ def test_the_number_format_is_kept(dtype: torch.dtype, tmp_path: Path):
 
 REFUSED = {
     "llama with biases": (LlamaConfig(**MODERN_SHAPE, attention_bias=True), {}, "sets attention_bias"),
-    "llama with scaled positions": (
-        LlamaConfig(**MODERN_SHAPE, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+    "llama with positions that are scaled as the text grows": (
+        LlamaConfig(**MODERN_SHAPE, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
         {},
-        "rotary scaling 'linear' is not supported yet",
+        "rotary scaling 'dynamic' is not supported",
     ),
     "llama with scaled positions, as written long ago": (
         LlamaConfig(**MODERN_SHAPE),
-        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
-        "rotary scaling 'linear' is not supported yet",
+        {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        "rotary scaling 'dynamic' is not supported",
+    ),
+    "llama that turns half of each head": (
+        LlamaConfig(**MODERN_SHAPE),
+        {"partial_rotary_factor": 0.5},
+        "turns a part of each head only",
     ),
     "qwen3 with a window": (
         Qwen3Config(**MODERN_SHAPE, use_sliding_window=True, sliding_window=4),

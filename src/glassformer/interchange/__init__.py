@@ -1,17 +1,28 @@
 """Level 4: models in and out of folders, in the ecosystem's own form.
 
-A model folder is `config.json`, `model.safetensors`, `tokenizer.json`, `tokenizer_config.json` and
-`generation_config.json`: what `transformers.AutoModelForCausalLM.from_pretrained` reads, with no export step.
+A model folder is `config.json`, `model.safetensors`, `tokenizer.json`, `tokenizer_config.json` and, of what generates,
+`generation_config.json`: what `transformers` reads with `from_pretrained`, with no export step. A model that reads with
+another tokenizer than it writes has that one in `source/`.
 """
 
 from glassformer.interchange.families import INTERCHANGE_FAMILIES, family_that_expresses
-from glassformer.interchange.folder import load, load_model, load_weights, model_folder_of, save, save_weights
+from glassformer.interchange.folder import (
+    load,
+    load_labels,
+    load_model,
+    load_source_tokenizer,
+    model_folder_of,
+    save,
+)
+from glassformer.interchange.weights import load_weights, save_weights
 
 __all__ = [
     "INTERCHANGE_FAMILIES",
     "family_that_expresses",
     "load",
+    "load_labels",
     "load_model",
+    "load_source_tokenizer",
     "load_weights",
     "model_folder_of",
     "save",

@@ -2,70 +2,71 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from glassformer.errors import GlassformerError, ModelFolderError, UsageError, did_you_mean
-from glassformer.files import atomic_file, atomic_folder, disk_errors, write_json
-from glassformer.interchange.families import INTERCHANGE_FAMILIES, family_that_expresses
+from glassformer.errors import ModelFolderError, UsageError, did_you_mean
+from glassformer.files import atomic_folder, write_json
+from glassformer.interchange.configuration import read_config, read_labels, write_config
+from glassformer.interchange.families import family_that_expresses
+from glassformer.interchange.weights import load_weights, save_weights
 from glassformer.layers import int8_copy
-from glassformer.models import Decoder, ModelConfig
+from glassformer.models import build_model
 from glassformer.models.counts import ShapesOnly
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 
-MAX_JSON_BYTES = 64 * 2**20
+SOURCE = "source"  # the folder inside a model's with the tokenizer of what it reads
 
 
 def save(
     folder: str | os.PathLike[str],
-    model: Decoder,
+    model: Any,
     tokenizer: Tokenizer | None = None,
+    source_tokenizer: Tokenizer | None = None,
     *,
     weights: dict[str, Tensor] | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write a Hugging Face model folder, whole or not at all; an existing one is replaced when the new one is whole.
 
-    `weights`, a state dict, is written in place of the model's own: a snapshot, while the model learns on.
-
-    Beginning and end of text are always written (null when the tokenizer has none): GPT-2's default of 50256 would
-    point outside a small vocabulary. What is ours alone stands under the key `glassformer`.
+    Args:
+        model: any model of `glassformer.models.MODELS`.
+        tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
+        weights: a state dict that is written in place of the model's own: a snapshot, while the model learns on.
+        labels: the names of the classes of a classifier, in the order of its logits.
 
     Raises:
-        ModelFolderError: the folder holds other things and no model, which would be lost.
+        ModelFolderError: the folder holds other things and no model, which would be lost; or there is not one label for
+            each class.
         GlassformerError: the disk is full or the folder cannot be written; the old folder is untouched.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise ModelFolderError(f"{folder}: holds other things than a model; choose an empty or a new folder")
     family = family_that_expresses(model.config)
-    tensors = _own_tensors(model, weights)
-    end_of_text = tokenizer.end_of_text if tokenizer is not None else None
-    special = {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": None}
-    config = {
-        "architectures": [family.architecture],
-        "model_type": family.model_type,
-        **family.write_config(model.config),
-        **special,
-        "torch_dtype": str(tensors["embedding.token.weight"].dtype).removeprefix("torch."),
-        "glassformer": {"bias": model.config.bias, "tokenizer": tokenizer.kind if tokenizer is not None else None},
-    }
+    tensors = {**(model.state_dict() if weights is None else weights)}
+    for second in second_names(model):
+        tensors.pop(second, None)
+    config, generation = write_config(family, model.config, tokenizer, labels)
+    kept_as = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
     with atomic_folder(folder, replace=True) as temporary:
-        write_json(temporary / "config.json", config)
-        write_json(temporary / "generation_config.json", {"do_sample": True, "temperature": 1.0, **special})
+        write_json(temporary / "config.json", {**config, "torch_dtype": str(kept_as).removeprefix("torch.")})
+        if generation is not None:
+            write_json(temporary / "generation_config.json", generation)
         save_weights(temporary / "model.safetensors", family.write_tensors(tensors, model.config))
         if tokenizer is not None:
             tokenizer.save(temporary)
+        if source_tokenizer is not None and source_tokenizer != tokenizer:
+            source_tokenizer.save(temporary / SOURCE)
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp32") -> tuple[Decoder, Tokenizer]:
-    """Open a run folder, a checkpoint or a model folder: the model in eval mode, and its tokenizer.
+def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp32") -> tuple[Any, Tokenizer]:
+    """Open a run folder, a checkpoint or a model folder: the model in eval mode, and the tokenizer of what it says (of
+    an encoder: of what it reads).
 
     Args:
         dtype: `fp32`, the weights as they are, or `int8`, matrices rounded to 8 bits: quicker at generating
@@ -83,50 +84,54 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     if dtype == "int8":
         model = int8_copy(model)
     tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        have, know = tokenizer.vocab_size, model.config.vocab_size
-        raise ModelFolderError(
-            f"{folder}: {have} tokens in the tokenizer, {know} logits in the model; they do not match"
-        )
+    _check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
     return model, tokenizer
 
 
-def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Decoder:
-    """The model of a model folder alone, in eval mode."""
+def load_source_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer of what a model reads: that of its sources where it has one, else the one that `load` gives.
+
+    Raises: as `load`.
+    """
+    folder = model_folder_of(path)
+    tokenizer = load_tokenizer(folder / SOURCE if (folder / SOURCE).is_dir() else folder)
+    _, config = read_config(folder)
+    rows = config.encoder.vocab_size if hasattr(config, "encoder") else config.vocab_size
+    _check_vocabulary(folder, tokenizer, getattr(config, "source_vocab_size", None) or rows, "rows for them")
+    return tokenizer
+
+
+def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names of the classes that a classifier chooses from, in the order of its logits; () for other models.
+
+    Raises: as `load`.
+    """
+    return read_labels(model_folder_of(path))
+
+
+def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
+    """The model of a model folder alone, in eval mode.
+
+    Raises:
+        ModelFolderError: it is not there, damaged, or of a family that nobody here can read.
+    """
     folder = Path(folder)
-    given = _read_json(folder / "config.json")
-    kind = given.get("model_type")
-    if not isinstance(kind, str) or kind not in INTERCHANGE_FAMILIES:
-        known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
-        raise ModelFolderError(f"{folder}: model_type {kind!r} is not one that glassformer reads; {known}")
-    family = INTERCHANGE_FAMILIES[kind]
-    try:
-        own = given.get("glassformer") or {}
-        fields = family.read_config(given)
-        # a bias-free classic model is stored with zero biases, which the family needs; here they go again
-        fields["bias"] = own.get("bias", fields.get("bias", family.model_type == "gpt2"))
-        config = ModelConfig.make(**fields)
-    except KeyError as error:
-        raise ModelFolderError(f"{folder / 'config.json'}: {error.args[0]} is missing") from None
-    except GlassformerError as error:
-        raise ModelFolderError(f"{folder / 'config.json'}: {error}") from None
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a list where a number belongs
-        raise ModelFolderError(f"{folder / 'config.json'}: a field has a value of the wrong kind ({error})") from None
+    family, config = read_config(folder)
     theirs = load_weights(folder / "model.safetensors")
     try:
         ours = family.read_tensors(theirs, config)
     except KeyError as error:
         raise ModelFolderError(f"{folder / 'model.safetensors'}: tensor {error.args[0]} is missing") from None
     with ShapesOnly():  # the loaded tensors then become the parameters, nothing is drawn
-        model = Decoder(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in _own_tensors(model).items()}
+        model = build_model(config)
+    second = second_names(model)
+    expected = {name for name in model.state_dict() if name not in second}
     ours = {n: t for n, t in ours.items() if n in expected or t.any()}  # drop the zero biases of a bias-free model
-    _check_shapes(folder, expected, {name: tuple(tensor.shape) for name, tensor in ours.items()})
-    for name, tensor in ours.items():
-        if not tensor.is_floating_point():
-            raise ModelFolderError(f"{folder}: {name} holds {tensor.dtype}; only floating-point weights can be read")
-    model.load_state_dict(ours, strict=False, assign=True)
-    model.tie_head()
+    _check(folder, model, expected, ours)
+    model.load_state_dict({**ours, **{name: ours[first] for name, first in second.items()}}, assign=True)
+    for name, first in second.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
     return model.eval().to(device)
 
 
@@ -150,64 +155,28 @@ def model_folder_of(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def save_weights(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file atomically; tensors are copied to the CPU and made contiguous."""
-    with atomic_file(path) as temporary:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(plain, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # it wraps the operating system's refusal, whose number stands in the text
-            raise _os_error(error) from error
+def second_names(model: nn.Module) -> dict[str, str]:
+    """What is tied: every further name of a parameter, and its first."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(parameter)] for name, parameter in every if first[id(parameter)] != name}
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        ModelFolderError: it is missing, truncated or damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelFolderError(f"{path}: the weights are missing; the folder is incomplete: copy or train it again")
-    try:
-        with disk_errors(path):
-            return load_file(path)
-    except (SafetensorError, ValueError) as error:
+def _check_vocabulary(folder: Path, tokenizer: Tokenizer, known: int, what: str) -> None:
+    if tokenizer.vocab_size > known:
+        have = tokenizer.vocab_size
         raise ModelFolderError(
-            f"{path}: damaged or truncated ({str(error).splitlines()[0]}); take an earlier checkpoint or copy it again"
-        ) from None
+            f"{folder}: {have} tokens in the tokenizer, {known} {what} in the model; they do not match"
+        )
 
 
-def _own_tensors(model: Decoder, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The state dict (or `weights` in its place) without the second name of a tied head."""
-    tensors = dict(model.state_dict() if weights is None else weights)
-    if model.config.tied_head:
-        tensors.pop("head.weight", None)
-    return tensors
-
-
-def _check_shapes(folder: Path, expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]]) -> None:
-    for name in [*expected, *given]:
-        if expected.get(name) != given.get(name):
-            asks, holds = expected.get(name), given.get(name)
+def _check(folder: Path, model: nn.Module, expected: set[str], ours: dict[str, Tensor]) -> None:
+    """Every tensor is there, of the right shape, and floating; buffers (counts of n-grams) are what they are."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name in expected}
+    for name in [*expected - ours.keys(), *ours.keys() - expected, *shapes]:
+        asks, holds = shapes.get(name), tuple(ours[name].shape) if name in ours else None
+        if asks != holds:
             raise ModelFolderError(f"{folder}: config.json asks for {name} of shape {asks}, the weights hold {holds}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with disk_errors(path):
-            if path.stat().st_size > MAX_JSON_BYTES:
-                raise ModelFolderError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, which no configuration is")
-            data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path}: missing; this is not a model folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: not valid JSON ({error}); copy or train it again") from None
-    if not isinstance(data, dict):
-        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(data).__name__}")
-    return data
-
-
-def _os_error(error: SafetensorError) -> OSError:
-    number = re.search(r"os error (\d+)", str(error))
-    return OSError(int(number[1]) if number else 5, str(error))
+        if name in shapes and not ours[name].is_floating_point():
+            kind = ours[name].dtype
+            raise ModelFolderError(f"{folder}: {name} holds {kind}; only floating-point weights can be read")

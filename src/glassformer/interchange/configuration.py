@@ -1,0 +1,144 @@
+"""config.json: a family's words, special tokens, names of classes, and under `glassformer` what is ours alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean
+from glassformer.files import disk_errors
+from glassformer.interchange.families import INTERCHANGE_FAMILIES
+from glassformer.interchange.family import Family
+from glassformer.tokenizers import Tokenizer
+
+MAX_JSON_BYTES = 64 * 2**20
+
+
+def write_config(
+    family: Family, config: Any, tokenizer: Tokenizer | None, labels: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The contents of config.json and of generation_config.json; None where nothing is generated.
+
+    Beginning and end of text are always written (null when there is none): GPT-2's default of 50256 would point outside
+    a small vocabulary. Fields that the family has no word for stand under `glassformer`.
+
+    Raises:
+        ModelFolderError: there is not one name for each class.
+    """
+    words = {"model_type": family.model_type, **family.write_config(config)}
+    special = _special_tokens(config, tokenizer)
+    untold = _differences(config.model_dump(), family.read_config({**words, **special}).model_dump())
+    own = {**({"config": untold} if untold else {}), "tokenizer": None if tokenizer is None else tokenizer.kind}
+    words = {**words, **special, **_label_words(config, labels), "glassformer": own}
+    if not hasattr(config, "block_size") or _only_reads(config):
+        return words, None
+    if hasattr(config, "start_token"):
+        return words, {"do_sample": False, "max_length": config.block_size, **special}
+    return words, {"do_sample": True, "temperature": 1.0, **special}
+
+
+def read_config(folder: Path) -> tuple[Family, Any]:
+    """Which family a model folder is of, and the configuration of its model in our words.
+
+    Raises:
+        ModelFolderError: config.json is missing or damaged, or asks for what our models cannot do.
+    """
+    given = read_json(folder / "config.json")
+    kind = given.get("model_type")
+    if not isinstance(kind, str) or kind not in INTERCHANGE_FAMILIES:
+        known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
+        raise ModelFolderError(f"{folder}: model_type {kind!r} is not one that glassformer reads; {known}")
+    family = INTERCHANGE_FAMILIES[kind]
+    try:
+        config = family.read_config(given)
+        own = given.get("glassformer") or {}
+        untold = {**({"bias": own["bias"]} if "bias" in own else {}), **own.get("config", {})}  # bias: older folders
+        if untold:
+            config = type(config).make(**_merged(config.model_dump(), untold))
+        return family, config
+    except KeyError as error:
+        raise ModelFolderError(f"{folder / 'config.json'}: {error.args[0]} is missing") from None
+    except GlassformerError as error:
+        raise ModelFolderError(f"{folder / 'config.json'}: {error}") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a list where a number belongs
+        raise ModelFolderError(f"{folder / 'config.json'}: a field has a value of the wrong kind ({error})") from None
+
+
+def read_labels(folder: Path) -> tuple[str, ...]:
+    """The names of the classes that a classifier chooses from, in the order of its logits; () where there are none."""
+    named = read_json(folder / "config.json").get("id2label")
+    if not isinstance(named, dict):
+        return ()
+    try:
+        return tuple(str(named[number]) for number in sorted(named, key=int))
+    except ValueError:
+        raise ModelFolderError(f"{folder / 'config.json'}: id2label has a key that is no number") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or one line about what is wrong with the file."""
+    try:
+        with disk_errors(path):
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise ModelFolderError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, which no configuration is")
+            data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFolderError(f"{path}: missing; this is not a model folder") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelFolderError(f"{path}: not valid JSON ({error}); copy or train it again") from None
+    if not isinstance(data, dict):
+        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(data).__name__}")
+    return data
+
+
+def _special_tokens(config: Any, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Of what writes an answer, those of its configuration; else the tokenizer's end of text."""
+    if hasattr(config, "start_token"):
+        return {
+            "is_encoder_decoder": True,
+            "bos_token_id": config.start_token,
+            "decoder_start_token_id": config.start_token,
+            "eos_token_id": config.end_token,
+            "pad_token_id": getattr(config, "pad_token", None),
+            "forced_eos_token_id": None,  # BART and Marian have defaults
+        }
+    end_of_text = tokenizer.end_of_text if tokenizer is not None else None
+    return {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": None}
+
+
+def _only_reads(config: Any) -> bool:
+    return hasattr(config, "pooling")
+
+
+def _label_words(config: Any, labels: Sequence[str]) -> dict[str, Any]:
+    n = getattr(config, "n_classes", 0)
+    if labels and len(labels) != n:
+        raise ModelFolderError(f"{len(labels)} names of classes for a model with {n}; give one for each")
+    names = list(labels) or [f"LABEL_{number}" for number in range(n)]  # as transformers calls them
+    if not names:
+        return {}
+    return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {n: i for i, n in enumerate(names)}}
+
+
+def _differences(ours: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    """What must be changed in `told` to be `ours`."""
+    differences = {}
+    for name, value in ours.items():
+        if isinstance(value, dict) and isinstance(told.get(name), dict):
+            value = _differences(value, told[name])
+            if value:
+                differences[name] = value
+        elif name not in told or told[name] != value:
+            differences[name] = value
+    return differences
+
+
+def _merged(told: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`told` with these changes; the way back from `_differences`."""
+    merged = dict(told)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(told.get(name), dict)
+        merged[name] = _merged(told[name], value) if both else value
+    return merged

@@ -1,0 +1,104 @@
+"""What a family of models elsewhere must tell: which configurations it can hold, its fields, its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+from glassformer.errors import ModelFolderError
+from glassformer.interchange.tables import Row, Tensors, read, write
+
+# Sizes that every family has a word for, and the preset, which is none of a model's facts.
+SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
+# Their other names for some of `glassformer.layers.ACTIVATIONS`.
+OTHER_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}
+
+
+class Family:
+    """One `model_type` of `transformers`, and how its folders become our models and back.
+
+    model_type: the word in config.json. configuration: the class of our configurations that it may hold; None: any.
+    """
+
+    model_type: ClassVar[str]
+    configuration: ClassVar[Any]
+
+    def expresses(self, c: Any) -> bool:
+        """Whether a model of this configuration, of the class `configuration`, computes the same there."""
+        raise NotImplementedError
+
+    def write_config(self, c: Any) -> dict[str, Any]:
+        """The configuration in their words, for config.json."""
+        raise NotImplementedError
+
+    def read_config(self, given: dict[str, Any]) -> Any:
+        """Our configuration from a config.json.
+
+        Raises:
+            ModelFolderError: it asks for what our models cannot do.
+            KeyError: a field is missing, by its name.
+        """
+        raise NotImplementedError
+
+    def table(self, c: Any) -> list[Row]:
+        """All tensors of a model of this configuration."""
+        raise NotImplementedError
+
+    def tidy(self, theirs: Tensors, c: Any) -> Tensors:
+        """Their tensors under the names of the table, without those that say nothing new."""
+        return theirs
+
+    def write_tensors(self, ours: Tensors, c: Any) -> Tensors:
+        """Our tensors as theirs; what is tied stands in `ours` once, under its first name."""
+        return write(self.table(c), ours)
+
+    def read_tensors(self, theirs: Tensors, c: Any) -> Tensors:
+        """Their tensors as ours. Raises as `tables.read`."""
+        return read(self.table(c), self.tidy(theirs, c))
+
+
+def agrees(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
+    """Whether the fields of a configuration, but for the `free` ones and `SIZES`, have the `fixed` values, or their
+    defaults where none is given. A field that nobody thought of must therefore be at its default. Fields that nothing
+    looks at may be as they like.
+    """
+    meaningless = fields_without_meaning(c)
+    for name, field in type(c).model_fields.items():
+        if name in SIZES or name in free or name in meaningless:
+            continue
+        if getattr(c, name) != fixed.get(name, field.default):
+            return False
+    return True
+
+
+def fields_without_meaning(c: Any) -> set[str]:
+    """Fields of a `ModelConfig` that nothing looks at, because of what other fields say."""
+    dead: set[str] = set()
+    if c.positions != "rotary":
+        dead |= {"rotary_base", "rotary_fraction", "rotary_scaling"}
+    if c.positions != "relative":
+        dead |= {"relative_buckets", "relative_max_distance"}
+    if c.positions != "sinusoidal":
+        dead |= {"sinusoid_layout"}
+    if not c.n_expert:
+        dead |= {"n_expert_active", "balance_weight"}
+    if c.n_gram == 1:
+        dead |= {"n_gram_rows"}
+    return dead
+
+
+def heads_fill_the_width(c: Any) -> bool:
+    """As many key-value heads as heads, and together as wide as the vectors: all that most families know."""
+    return bool(c.n_kv_head == c.n_head and c.head_width * c.n_head == c.n_embd)
+
+
+def activation(given: str) -> str:
+    """Our name for an activation; what is unknown is refused by `ModelConfig`."""
+    return OTHER_ACTIVATIONS.get(given, given)
+
+
+def refuse(given: dict[str, Any], *fields: str) -> None:
+    """Raise for the first of these fields that is set: our models have nothing of the kind."""
+    for field in fields:
+        if given.get(field):
+            raise ModelFolderError(f"config.json sets {field}, which our models cannot express")

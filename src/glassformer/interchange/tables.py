@@ -1,0 +1,107 @@
+"""Tables of tensors: which of ours is which of theirs, written down once and read in both directions.
+
+ours                              theirs
+blocks.0.attention.qkv.weight  =  h.0.attn.q.weight      a row of a table: one tensor of ours
+                                  h.0.attn.k.weight      is theirs in three pieces, one above the other
+                                  h.0.attn.v.weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import ModelFolderError
+
+Tensors = dict[str, Tensor]
+
+
+class Form(NamedTuple):
+    """How a tensor is laid out there: from ours to theirs, and back."""
+
+    write: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], Tensor]
+
+
+AS_IT_IS = Form(lambda ours: ours, lambda theirs: theirs)
+TURNED = Form(lambda ours: ours.t(), lambda theirs: theirs.t())  # matrices as (in, out)
+IN_A_BATCH = Form(lambda ours: ours.unsqueeze(0), lambda theirs: theirs.squeeze(0))  # one axis more, of length 1
+
+
+class Row(NamedTuple):
+    """One tensor of ours and where it lies in theirs.
+
+    theirs: the names of the pieces that ours is cut into along its first axis, one name for a tensor that stays whole;
+        None for a piece that they do not have and that is zero.
+    sizes: rows of the pieces; None: all alike.
+    like: where ours may lack the tensor and they may not, it is zeros, one for each row of this tensor of ours.
+    """
+
+    ours: str
+    theirs: tuple[str | None, ...]
+    form: Form = AS_IT_IS
+    sizes: tuple[int, ...] | None = None
+    like: str | None = None
+
+
+def one(ours: str, theirs: str, form: Form = AS_IT_IS) -> Row:
+    """The row of a tensor that is one tensor in both."""
+    return Row(ours, (theirs,), form)
+
+
+def layer(
+    ours: str, *theirs: str | None, form: Form = AS_IT_IS, sizes: tuple[int, ...] | None = None, bias: bool = True
+) -> Iterator[Row]:
+    """The rows of a layer's weight and, with `bias`, of its bias, which is zeros there if ours has none."""
+
+    def named(what: str) -> tuple[str | None, ...]:
+        return tuple(name and f"{name}.{what}" for name in theirs)
+
+    yield Row(f"{ours}.weight", named("weight"), form, sizes)
+    if bias:
+        yield Row(f"{ours}.bias", named("bias"), sizes=sizes, like=f"{ours}.weight")
+
+
+def write(table: Iterable[Row], ours: Tensors) -> Tensors:
+    """Our tensors as theirs.
+
+    Raises:
+        ModelFolderError: one of ours has no place in the table.
+    """
+    theirs, left = {}, dict(ours)
+    for row in table:
+        if row.ours in ours or row.like is None:
+            tensor = left.pop(row.ours)
+        else:
+            tensor = ours[row.like].new_zeros(len(ours[row.like]))
+        pieces = tensor.split(row.sizes) if row.sizes else tensor.chunk(len(row.theirs))
+        for name, piece in zip(row.theirs, pieces, strict=True):
+            if name is not None:
+                theirs[name] = row.form.write(piece).contiguous()
+    _all_used(left)
+    return theirs
+
+
+def read(table: Iterable[Row], theirs: Tensors) -> Tensors:
+    """Their tensors as ours.
+
+    Raises:
+        KeyError: a tensor is missing, by its name.
+        ModelFolderError: one of theirs has no place in the table.
+    """
+    ours, left = {}, dict(theirs)
+    for row in table:
+        pieces = [None if name is None else row.form.read(left.pop(name)) for name in row.theirs]
+        some = next(piece for piece in pieces if piece is not None)
+        whole = [torch.zeros_like(some) if piece is None else piece for piece in pieces]
+        ours[row.ours] = torch.cat(whole) if len(whole) > 1 else some
+    _all_used(left)
+    return ours
+
+
+def _all_used(left: Tensors) -> None:
+    if left:
+        raise ModelFolderError(f"{len(left)} tensors have no place in this family, the first is {next(iter(left))}")
