@@ -84,21 +84,22 @@ def split_by_group(
     """Examples with the name of their group (a file, a word), split so that no group is torn.
 
     Groups stand in the order of the SHA-256 of their names; the first ones test and the next ones validate, until each
-    split holds its part of the examples; at least one group each. The order within a split is that of `rows`.
+    split holds its part of the examples; at least one group each, unless its part is 0. The order within a split is
+    that of `rows`.
 
     Raises:
-        DataError: fewer than three groups.
+        DataError: fewer groups than splits.
     """
+    parts = {split: part for split, part in (("test", test), ("validation", validation)) if part > 0}
     sizes: dict[str, int] = {}
     for _, group in rows:
         sizes[group] = sizes.get(group, 0) + 1
-    if len(sizes) < 3:
-        raise DataError(
-            f"{plural(len(sizes), 'group')} of examples; train, validation and test need one each: give more"
-        )
+    if len(sizes) <= len(parts):
+        needing = ", ".join(["train", *parts])
+        raise DataError(f"{plural(len(sizes), 'group')} of examples; {needing} need one each: give more")
     home: dict[str, str] = {}
     groups = sorted(sizes, key=_digest)
-    for split, part in (("test", test), ("validation", validation)):
+    for split, part in parts.items():
         wanted, held = part * len(rows), 0
         while not held or held < wanted:
             if len(groups) == 1:
