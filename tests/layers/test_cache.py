@@ -77,6 +77,22 @@ def test_reorder_may_repeat_and_drop_rows():
     assert torch.equal(cache.values, -cache.keys)
 
 
+def test_as_many_rows_as_before_change_places_in_place():
+    """Row 0 and 2 change places, then one becomes a copy: also what is crossed, and the tokens."""
+    cache = toy_cache(2)
+    cache.tokens[:] = torch.arange(3)[:, None]
+    crossed = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 11, 5)
+    cache.crossed[1] = crossed.clone(), -crossed
+    memory = cache.keys.data_ptr()
+    cache.reorder(torch.tensor([2, 1, 0]))
+    assert positions(cache) == [[200, 201], [100, 101], [0, 1]]
+    cache.reorder(torch.tensor([0, 0, 2]))
+    assert positions(cache) == [[200, 201], [200, 201], [0, 1]] and cache.keys.data_ptr() == memory
+    assert torch.equal(cache.values, -cache.keys) and cache.tokens[:, 0].tolist() == [2, 2, 0]
+    keys, values = cache.crossed[1]
+    assert keys[:, 1, 10, 4].tolist() == [2, 2, 0] and torch.equal(values, -keys)
+
+
 def test_fork_gives_an_independent_copy_with_every_row_n_times():
     cache = toy_cache(2)
     twin = cache.fork(2)

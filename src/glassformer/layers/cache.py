@@ -81,9 +81,26 @@ class KVCache:
         self.length = length
 
     def reorder(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was; `rows` (B',) may repeat or drop rows."""
+        """Row i becomes what row `rows[i]` was; `rows` (B',) may repeat or drop rows.
+
+        As many rows as before are changed in place, and only those that are not where they were.
+        """
+        if len(rows) == len(self.tokens):
+            self._move(rows)
+            return
         self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
         self.crossed = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.crossed.items()}
+
+    def _move(self, rows: Tensor) -> None:
+        """`reorder` in place. In a beam search many hypotheses stay where they are, and much is empty."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
+        if not len(moved):
+            return
+        come_from, filled = rows[moved], slice(self.length)
+        for held in (self.keys, self.values):
+            held[:, moved, :, filled] = held[:, come_from, :, filled]
+        for held in (self.tokens, *(part for parts in self.crossed.values() for part in parts)):
+            held[moved] = held[come_from]
 
     def fork(self, n: int = 1) -> KVCache:
         """A copy in which each row stands `n` times, so that n samples can go on from one prefilled prompt."""

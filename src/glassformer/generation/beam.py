@@ -1,0 +1,259 @@
+"""Beam search: the likeliest answer to a source sentence, found by keeping a few beginnings of answers at a time.
+
+    <start> ─┬─ Le ──┬─ chat ─┬─ dort ─── <end>      every open hypothesis is continued by every token;
+             │       │        └─ est              ✗  the `beam` best beginnings stay open,
+             │       └─ chien                     ✗  the others are cut off;
+             └─ Un ──── chat ─── dort ─── <end>      what says <end> has ended, and waits to be ranked
+
+Long answers are less likely than short ones, whatever they say, so those that have ended are ranked by
+log P(Y | X) / lp(Y) with lp(Y) = ((5 + |Y|) / 6) ** alpha (Wu et al. 2016, https://arxiv.org/abs/1609.08144, eq. 14;
+alpha 0.6 and beam 4 in Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 6.1). |Y| counts <end>.
+
+`beam_twin.py` is the same thing to be read. B sentences, W open hypotheses of each, R = B W rows of the cache, V
+vocabulary, N candidates, T tokens so far.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import DivergenceError, UsageError
+
+LONGER_THAN_SOURCE = 50
+"""How many tokens longer than its source an answer may be, unless told otherwise: as in the 2017 paper."""
+DROP = 1 / 8
+"""Sentences that are done are taken out of the batch when they are this share of it: each time costs a copy."""
+
+
+class SequenceToSequence(Protocol):
+    """What is asked of a model here: `EncoderDecoder` has it, and so have the recurrent ones of `models.history`."""
+
+    config: Any  # block_size, start_token, end_token
+    training: bool
+
+    def encode(self, source: Tensor, lengths_B: Tensor | None = None) -> Any:
+        """Read the source: a memory, which is a named tuple of tensors with one row a sentence (or None)."""
+
+    def decode(self, target_BT: Tensor, memory: Any, *, cache: Any = None) -> Tensor:
+        """Logits (B, T, V); with a cache, of the tokens after those it holds."""
+
+    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> Any:
+        """An empty cache with `reorder`."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As of `nn.Module`."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One answer that has ended. tokens: what was said, the end token last. log_probability: of all of them, in nats.
+    score: what it is ranked by, the log-probability over the length penalty."""
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    score: float
+
+
+def length_penalty_of(length: int, alpha: float) -> float:
+    """What the log-probability of an answer of `length` tokens is divided by (GNMT, eq. 14).
+
+    >>> length_penalty_of(1, 0.6), round(length_penalty_of(19, 0.5), 3), length_penalty_of(19, 0.0)
+    (1.0, 2.0, 1.0)
+    """
+    return float(((5 + length) / 6) ** alpha)
+
+
+def beam_search(
+    model: SequenceToSequence,
+    source: Tensor,
+    lengths_B: Tensor | None = None,
+    *,
+    beam: int = 4,
+    length_penalty: float = 0.6,
+    n_best: int = 1,
+    max_new_tokens: int | None = None,
+    patience: float = 1.0,
+    n_tokens: int | None = None,
+) -> list[list[Hypothesis]]:
+    """The `n_best` answers to each source, best first.
+
+    Args:
+        source: ids (B, S), or what else the model encodes. lengths: (B,), how much of each row is no padding.
+        beam: how many hypotheses stay open; 1 is greedy decoding, the likeliest token at each step.
+        length_penalty: alpha; 0: none.
+        max_new_tokens: of each answer, its end token included; 50 more than the source has when left out. An answer
+            that is so long must end there, at the price of the end token. Never more than block_size.
+        patience: the search of a sentence is over when patience x beam hypotheses have ended (Kasai et al. 2022,
+            https://arxiv.org/abs/2204.05424; 1 is what fairseq does, and transformers with early_stopping=True).
+            Whatever it is, a search stops as soon as no open hypothesis can come among the n best any more: that is
+            exact, it changes nothing in what is returned. `math.inf`: that alone stops it.
+        n_tokens: how many of the model's logits stand for tokens; some models have a few more.
+
+    Raises:
+        UsageError: a setting is out of range.
+        DivergenceError: the model's logits are no numbers.
+
+    Sentences of a batch do not touch each other; those of like length are best searched together. The model is read in
+    eval mode and put back.
+    """
+    for name, value, ok, rule in (
+        ("beam", beam, beam >= 1, "1 (greedy) or more"),
+        ("length_penalty", length_penalty, 0 <= length_penalty < math.inf, "0 (none) or more; 0.6 is usual"),
+        ("n_best", n_best, 1 <= n_best <= beam, f"1 to beam={beam}: no more are kept"),
+        ("max_new_tokens", max_new_tokens, max_new_tokens is None or max_new_tokens >= 1, "1 or more"),
+        ("patience", patience, patience >= 1, "1 or more"),
+    ):
+        if not ok:
+            raise UsageError(f"{name}={value} is out of range; use {rule}")
+    if not source.shape[0]:
+        return []
+    was_training = model.training
+    model.train(False)
+    try:
+        with torch.inference_mode():
+            limits_B = answer_limits(model, source, lengths_B, max_new_tokens)
+            search = _Search(model, source, lengths_B, limits_B, beam, length_penalty, n_best, patience, n_tokens)
+            while len(search.sentences):
+                search.step()
+    finally:
+        model.train(was_training)
+    if not all(search.ended):
+        raise DivergenceError("the model's logits are no numbers (NaN); take an earlier checkpoint")
+    return [sorted(ended, key=lambda h: -h.score)[:n_best] for ended in search.ended]
+
+
+def answer_limits(model: SequenceToSequence, source: Tensor, lengths_B: Tensor | None, most: int | None) -> Tensor:
+    """How many tokens the answer to each sentence may have, its end included: (B,) int64."""
+    B = source.shape[0]
+    if most is not None:
+        limits_B = torch.full((B,), most)
+    elif lengths_B is not None:
+        limits_B = lengths_B.cpu() + LONGER_THAN_SOURCE
+    else:
+        limits_B = torch.full((B,), source.shape[-1] + LONGER_THAN_SOURCE)
+    return limits_B.clamp(max=model.config.block_size)
+
+
+def memory_rows(memory: Any, rows: Tensor) -> Any:
+    """Some rows of a memory, of whichever model; `rows` may repeat or drop them."""
+    return type(memory)(*(None if part is None else part[rows] for part in memory))
+
+
+class _Candidates(NamedTuple):
+    """The best continuations of each sentence, best first, (B, N) each; -inf: there is none."""
+
+    logp_BN: Tensor
+    parent_BN: Tensor  # the place of the hypothesis that is continued
+    token_BN: Tensor
+
+
+class _Search:
+    """A batch under way.
+
+    sentences       which sentence each of the B rows is: those that are done are dropped now and then
+    logp_BW         log-probability of each open hypothesis, best first; -inf: the place is empty
+    tokens_BWT      what each has said
+    """
+
+    def __init__(
+        self,
+        model: SequenceToSequence,
+        source: Tensor,
+        lengths_B: Tensor | None,
+        limits_B: Tensor,
+        beam: int,
+        alpha: float,
+        n_best: int,
+        patience: float,
+        n_tokens: int | None,
+    ):
+        self.model, self.beam, self.alpha, self.n_best = model, beam, alpha, n_best
+        self.enough, self.n_tokens, self.end_token = patience * beam, n_tokens, model.config.end_token
+        B, device = source.shape[0], source.device
+        self.sentences, self.limits_B = list(range(B)), limits_B.to(device)
+        self.memory = model.encode(source, lengths_B)
+        self.cache = model.new_cache(B, int(limits_B.max()))
+        self.logp_BW = torch.zeros(B, 1, dtype=torch.float64, device=device)  # W is 1 before the first step
+        self.tokens_BWT = torch.zeros(B, 1, 0, dtype=torch.int64, device=device)
+        self.last_R1 = torch.full((B, 1), model.config.start_token, device=device)
+        self.ended: list[list[Hypothesis]] = [[] for _ in range(B)]
+
+    def step(self) -> None:
+        """One more token for all."""
+        found = self._candidates()
+        ends_BN = found.token_BN == self.end_token
+        self._end(found, ends_BN)
+        # each hypothesis can end in one way only, so of 2 x beam candidates at least `beam` go on
+        logp_BW, chosen_BW = found.logp_BN.masked_fill(ends_BN, -math.inf).topk(min(self.beam, ends_BN.shape[1]))
+        parent_BW, token_BW = found.parent_BN.gather(1, chosen_BW), found.token_BN.gather(1, chosen_BW)
+        T = self.tokens_BWT.shape[2]
+        said_BWT = self.tokens_BWT.gather(1, parent_BW[..., None].expand(-1, -1, T))
+        self.tokens_BWT = torch.cat((said_BWT, token_BW[..., None]), dim=2)  # (B, W, T + 1)
+        done = [self._is_done(b, best) for b, best in enumerate(logp_BW[:, 0].tolist())]
+        self.logp_BW = logp_BW.masked_fill(torch.tensor(done, device=logp_BW.device)[:, None], -math.inf)
+        self._rearrange(parent_BW, done)
+
+    def _candidates(self) -> _Candidates:
+        """Ask the model; of each row only the 2 x beam best tokens can matter."""
+        B, W = self.logp_BW.shape
+        logits_RV = self.model.decode(self.last_R1, self.memory, cache=self.cache)[:, -1, : self.n_tokens].float()
+        whole_R1 = logits_RV.logsumexp(dim=-1, keepdim=True)
+        logits_RN, token_RN = logits_RV.topk(min(2 * self.beam, logits_RV.shape[1]), dim=-1)
+        logp_RN = logits_RN - whole_R1
+        full_B = self.limits_B == self.tokens_BWT.shape[2] + 1
+        if full_B.any():  # these must end now
+            full_R = full_B.repeat_interleave(W)
+            logp_RN[full_R] = -math.inf
+            logp_RN[full_R, 0] = logits_RV[full_R, self.end_token] - whole_R1[full_R, 0]
+            token_RN[full_R, 0] = self.end_token
+        N = logp_RN.shape[1]
+        logp_BM = (self.logp_BW[..., None] + logp_RN.view(B, W, N)).flatten(1)  # M = W N
+        logp_BN, place_BN = logp_BM.topk(min(2 * self.beam, W * N), dim=-1)
+        return _Candidates(logp_BN, place_BN // N, token_RN.view(B, W * N).gather(1, place_BN))
+
+    def _end(self, found: _Candidates, ends_BN: Tensor) -> None:
+        """Keep those that end, if they are among the `beam` best."""
+        places = (ends_BN & found.logp_BN.isfinite())[:, : self.beam].nonzero().tolist()
+        for b, n in places:
+            logp = float(found.logp_BN[b, n])
+            said = self.tokens_BWT[b, found.parent_BN[b, n]].tolist()
+            score = logp / length_penalty_of(len(said) + 1, self.alpha)
+            self.ended[self.sentences[b]].append(Hypothesis((*said, self.end_token), logp, score))
+
+    def _is_done(self, b: int, best_open: float) -> bool:
+        """Nothing is open, enough have ended, or the best open one cannot come among the n best of them.
+
+        A hypothesis only becomes less likely, and no answer is longer than the limit: its log-probability now over the
+        penalty there is more than it can ever score.
+        """
+        ended = self.ended[self.sentences[b]]
+        if not math.isfinite(best_open) or len(ended) >= self.enough:
+            return True
+        if len(ended) < self.n_best:
+            return False
+        bound = best_open / length_penalty_of(int(self.limits_B[b]), self.alpha)
+        return sorted((h.score for h in ended), reverse=True)[self.n_best - 1] >= bound
+
+    def _rearrange(self, parent_BW: Tensor, done: list[bool]) -> None:
+        """Let each row hold what its hypothesis has read, and drop sentences that are done when they are many."""
+        old_width, device = self.last_R1.shape[0] // len(done), parent_BW.device
+        dropping = sum(done) >= max(1, DROP * len(done))
+        kept = [b for b, is_done in enumerate(done) if not (dropping and is_done)]
+        if dropping:
+            self.sentences = [self.sentences[b] for b in kept]
+            kept_B = torch.tensor(kept, dtype=torch.int64, device=device)
+            self.limits_B, self.logp_BW = self.limits_B[kept_B], self.logp_BW[kept_B]
+            self.tokens_BWT, parent_BW = self.tokens_BWT[kept_B], parent_BW[kept_B]
+        if not kept:
+            return
+        self.last_R1 = self.tokens_BWT[:, :, -1].reshape(-1, 1)
+        first_B1 = old_width * torch.tensor(kept, device=device)[:, None]
+        rows_R = (first_B1 + parent_BW).flatten()
+        self.cache.reorder(rows_R)
+        if dropping or parent_BW.shape[1] != old_width:  # otherwise each row stays with its sentence
+            self.memory = memory_rows(self.memory, rows_R)
