@@ -34,7 +34,12 @@ EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names,
 # The floor's own order: everybody may say what went wrong, and a download is a file.
 FLOOR = {"files": {"errors"}, "taps": {"errors"}, "fetch": {"errors", "files"}, "archives": {"errors"}}
 # The lessons can be read, and run, without the house and without each other; who may know what is named here.
-APART = {"lesson_9_glassformer": {"models", "lessons"}, "runner": {"errors", "data", "lessons"}}
+APART = {
+    "lesson_9_glassformer": {"models", "lessons"},
+    "runner": {"errors", "data", "lessons"},
+    "table": {"lessons"},
+    "notebook": {"errors", "files", "lessons"},
+}
 
 
 def room_of(path: Path) -> str:

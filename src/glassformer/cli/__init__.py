@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from glassformer.cli import data, generate, plan, recipes, runs, train
+from glassformer.cli import data, generate, lessons, plan, recipes, runs, train
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -38,6 +38,8 @@ app.command("plan")(plan.plan)
 app.command("resume")(train.resume)
 app.command("generate")(generate.generate)
 app.command("evaluate")(train.evaluate)
+app.command("lesson")(lessons.lesson)
+app.command("lessons")(lessons.lessons)
 app.command("runs")(runs.runs)
 app.command("report")(runs.report)
 app.add_typer(recipes.app, name="recipes")

@@ -119,5 +119,5 @@ def main(text, steps=STEPS, seed=1337, report=lambda step, loss: step % 500 or p
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("give a text file: python lesson_4_heads.py tinyshakespeare.txt")
+        sys.exit(f"give a text file: python {sys.argv[0]} tinyshakespeare.txt")
     main(Path(sys.argv[1]).read_text(encoding="utf-8"))

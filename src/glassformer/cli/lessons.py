@@ -1,0 +1,110 @@
+"""`glassformer lesson` and `glassformer lessons`: the ladder from a table of pairs to a GPT."""
+
+from __future__ import annotations
+
+import typer
+
+_DATA = "A UTF-8 text file; without it Tiny Shakespeare."
+
+
+def lesson(
+    number: int = typer.Argument(metavar="NUMBER", help="1 to 9 (glassformer lessons)."),
+    steps: int = typer.Option(None, metavar="N", min=0, help="Training steps in place of the lesson's own."),
+    seed: int = typer.Option(1337, metavar="NUMBER", min=0, help="Same seed, same weights, batches and sample."),
+    data: str = typer.Option(None, metavar="FILE", help=_DATA),
+    diff: bool = typer.Option(False, "--diff", help="Only show the lines that changed since the lesson before."),
+) -> None:
+    """Run one lesson: its idea, its loss while it trains, a sample.
+
+    Each is one small file that can be read and run by itself; the last line tells where it lies.
+
+    Examples:
+
+    glassformer lesson 3
+
+    glassformer lesson 4 --diff
+
+    glassformer lesson 8 --steps 5 --data my.txt
+    """
+    from glassformer.lessons import runner
+
+    if diff:
+        typer.echo(runner.changed_lines(number))
+    else:
+        runner.run_lesson(number, data=data, steps=steps, seed=seed)
+
+
+def lessons(
+    table: bool = typer.Option(False, "--table", help="Train them all; our losses beside the lecture's."),
+    seeds: int = typer.Option(1, metavar="N", min=1, max=10, help="With --table: train each rung with N seeds."),
+    steps: int = typer.Option(None, metavar="N", min=1, help="With --table: steps in place of each lesson's own."),
+    scaled: bool = typer.Option(False, "--scaled", help="With --table: the last rung too, 5,000 steps (for a GPU)."),
+    scaled_steps: int = typer.Option(0, metavar="N", min=0, help="With --table: the last rung too, N steps."),
+    data: str = typer.Option(None, metavar="FILE", help=_DATA),
+    json: bool = typer.Option(False, "--json", help="Print JSON for machines."),
+    notebook: str = typer.Option(None, metavar="FILE", help="Write all lessons as a notebook (.ipynb)."),
+) -> None:
+    """List the lessons, train them all, or write them as a notebook.
+
+    Examples:
+
+    glassformer lessons
+
+    glassformer lessons --table --seeds 3
+
+    glassformer lessons --notebook lessons.ipynb
+    """
+    from glassformer.errors import UsageError
+
+    if notebook is not None:
+        from glassformer.lessons.notebook import write_notebook
+
+        write_notebook(notebook)
+        typer.echo(f"written to {notebook}; open it with: jupyter lab {notebook}")
+    elif table:
+        _table(seeds, steps, 5000 if scaled and not scaled_steps else scaled_steps, data, json)
+    elif seeds > 1 or steps is not None or scaled or scaled_steps:
+        raise UsageError("--seeds, --steps, --scaled and --scaled-steps are for --table; add it")
+    else:
+        _list(json)
+
+
+def _list(json: bool) -> None:
+    from glassformer.lessons.runner import LESSONS, told
+
+    if json:
+        _print_json([{"lesson": n, **vars(told(n)), "file": str(path)} for n, path in LESSONS.items()])
+        return
+    for number in LESSONS:
+        typer.echo(f"{number}  {told(number).title}")
+    typer.echo("\nrun one: glassformer lesson 3    all, beside the lecture's figures: glassformer lessons --table")
+
+
+def _table(seeds: int, steps: int | None, scaled_steps: int, data: str | None, json: bool) -> None:
+    import time
+
+    from glassformer.lessons.runner import read_text
+    from glassformer.lessons.table import HEAD, climb, line, replayed
+
+    started, text, rows = time.perf_counter(), read_text(data), []
+    if not json:
+        typer.echo(HEAD)
+    for row in climb(text, range(1337, 1337 + seeds), steps=steps, scaled_steps=scaled_steps, quiet=json):
+        rows.append(row)
+        if not json:
+            typer.echo(line(row))
+    seconds = time.perf_counter() - started
+    if json:
+        _print_json(
+            {"rungs": [row.as_json() for row in rows], "replayed": replayed(text), "seconds": round(seconds, 1)}
+        )
+        return
+    told = " (the lecture: 4.87)" if data is None else ""
+    typer.echo(f"random table, one batch of 4 x 8, seed 1337: {replayed(text):.3f}{told}")
+    typer.echo(f"{seeds} seed{'s' * (seeds > 1)}, {seconds / 60:.1f} minutes; losses over the whole validation split")
+
+
+def _print_json(data: object) -> None:
+    import json
+
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
