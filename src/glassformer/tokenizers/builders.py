@@ -144,8 +144,8 @@ def words(
         UsageError: vocab_size leaves no room for a word, or a special token is there twice or empty.
     """
     _refuse_path("words", path)
-    specials = (UNKNOWN, *(token for token in specials if token != UNKNOWN))
     _check_specials(specials)
+    specials = (UNKNOWN, *(token for token in specials if token != UNKNOWN))
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(whole_characters(text).split())
