@@ -21,7 +21,15 @@ def run(*arguments: str, **options) -> str:
 
 def test_list_names_size_license_and_origin():
     rows = {row["name"]: row for row in json.loads(run("list", "--json"))}
-    assert {"tinyshakespeare", "shakespeare", "openwebtext", "fineweb-edu"} <= rows.keys()
+    assert {
+        "tinyshakespeare",
+        "shakespeare",
+        "openwebtext",
+        "fineweb-edu",
+        "en-fr",
+        "cmudict",
+        "reviews",
+    } <= rows.keys()
     told = run("list")
     for row in rows.values():
         assert row["name"] in told and row["license"] in told and row["origin"] in told
@@ -62,6 +70,16 @@ def test_prepare_reads_standard_input():
 def test_get_prints_where_the_file_lies_and_knows_near_names():
     with pytest.raises(UsageError, match="no corpus is called 'shakespear'; did you mean shakespeare"):
         run("get", "shakespear")
+
+
+def test_show_counts_a_file_of_pairs_and_shows_some(tmp_path):
+    (tmp_path / "my.tsv").write_text("".join(f"the {i}\tle {i}\n" for i in range(40)))
+    told = run("show", str(tmp_path / "my.tsv"))
+    assert "36 examples, 36 different sources" in told and "yours to know" in told
+    shown = json.loads(run("show", str(tmp_path / "my.tsv"), "--json"))
+    assert shown["examples"] == {"train": 36, "validation": 2, "test": 2}
+    for example in shown["first_validation_examples"]:
+        assert f"{example['source']}\n    -> {example['target']}" in told
 
 
 @pytest.mark.parametrize("command", ["list", "get", "prepare", "show"])
