@@ -40,11 +40,28 @@ def test_wsd_stays_up_until_the_cool_down():
     assert schedule(99) == pytest.approx(0.05)
 
 
+def test_noam_is_the_papers_equation():
+    """Vaswani et al. 2017, eq. 3, with 512 channels and a warm-up of 4,000: our 3,999 steps lead up to the 4,000th."""
+    schedule, peak = Schedule("noam", steps=100_000, warmup_steps=3_999), (512 * 4_000) ** -0.5
+    assert peak == pytest.approx(7e-4, rel=2e-3)
+    for step in (0, 1, 999, 3_998, 3_999, 4_000, 15_999, 99_999):
+        n = step + 1
+        expected = 512**-0.5 * min(n**-0.5, n * 4_000**-1.5)
+        assert peak * schedule(step) == pytest.approx(expected, rel=1e-12)
+    assert schedule(3_999) == 1 and schedule(15_999) == 0.5  # four times as many steps, half the rate
+
+
+def test_noam_does_not_know_how_long_the_run_is():
+    short, long = (Schedule("noam", steps=n, warmup_steps=9, final_fraction=f) for n, f in ((50, 0.5), (9_000, 0.0)))
+    assert [short(step) for step in range(50)] == [long(step) for step in range(50)]
+
+
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_every_schedule_stays_between_its_ends(kind):
     schedule = Schedule(kind, steps=37, warmup_steps=5, final_fraction=0.1)
     assert all(0 < schedule(step) <= 1 for step in range(37))
-    assert schedule(37) == pytest.approx(1.0 if kind == "constant" else 0.1)
+    end = {"constant": 1.0, "noam": math.sqrt(6 / 38)}.get(kind, 0.1)
+    assert schedule(37) == pytest.approx(end)
 
 
 def test_an_unknown_kind_gets_the_nearest_name():

@@ -1,7 +1,7 @@
 """Schedules: what part of the learning rate holds at a step. All warm up linearly; they differ in how they come down.
 
-cosine   ╱‾‾╲       linear   ╱╲        wsd   ╱‾‾‾‾╲      constant   ╱‾‾‾‾‾
-        ╱    ╲__            ╱  ╲__          ╱      ╲__             ╱
+cosine   ╱‾‾╲       linear   ╱╲        wsd   ╱‾‾‾‾╲      constant   ╱‾‾‾‾‾      noam   ╱╲_
+        ╱    ╲__            ╱  ╲__          ╱      ╲__             ╱                  ╱   ‾‾‾──
 """
 
 from __future__ import annotations
@@ -13,31 +13,43 @@ from dataclasses import dataclass
 from glassformer.errors import UsageError, did_you_mean
 
 
-def _cosine(done: float, cooldown: float) -> float:
-    """Half a cosine from 1 to 0 (Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983, eq. 5)."""
-    return 0.5 * (1 + math.cos(math.pi * done))
+def _cosine(step: int, s: Schedule) -> float:
+    """Half a cosine from 1 to the end (Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983, eq. 5)."""
+    return s.above_end(0.5 * (1 + math.cos(math.pi * s.done(step))))
 
 
-def _linear(done: float, cooldown: float) -> float:
-    """A straight line from 1 to 0."""
-    return 1 - done
+def _linear(step: int, s: Schedule) -> float:
+    """A straight line from 1 to the end."""
+    return s.above_end(1 - s.done(step))
 
 
-def _wsd(done: float, cooldown: float) -> float:
+def _wsd(step: int, s: Schedule) -> float:
     """Warm up, stay, decay (Hu et al. 2024, https://arxiv.org/abs/2404.06395): down only in the last `cooldown`."""
-    return min(1.0, (1 - done) / cooldown) if cooldown > 0 else 1.0
+    cooldown = s.cooldown_fraction
+    return s.above_end(min(1.0, (1 - s.done(step)) / cooldown) if cooldown > 0 else 1.0)
 
 
-def _constant(done: float, cooldown: float) -> float:
+def _constant(step: int, s: Schedule) -> float:
     """No way down."""
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
+def _noam(step: int, s: Schedule) -> float:
+    """With the root of the steps, without an end, so that the length of the run does not matter: Vaswani et al. 2017,
+    https://arxiv.org/abs/1706.03762, eq. 3, called after its author Noam Shazeer.
+
+    The paper's rate is n_embd^-0.5 min(n^-0.5, n W^-1.5) at step n = 1, 2, ...; with W = warmup_steps + 1 that is its
+    peak, (n_embd W)^-0.5, times the factor told here. So `learning_rate` is the peak: 7e-4 for the paper's base model.
+    """
+    return math.sqrt((s.warmup_steps + 1) / (step + 1))
+
+
+SCHEDULES: dict[str, Callable[[int, Schedule], float]] = {  # the factor from the end of the warm-up on
     "cosine": _cosine,
     "linear": _linear,
     "wsd": _wsd,
     "constant": _constant,
+    "noam": _noam,
 }
 
 
@@ -46,7 +58,7 @@ class Schedule:
     """The factor on the learning rate at each step: 0 < factor <= 1.
 
     kind: one of SCHEDULES. steps: of the whole run. warmup_steps: linear on the way up. final_fraction: where the way
-    down ends. cooldown_fraction: how much of the run the way down of `wsd` takes.
+    down ends, of cosine, linear and wsd. cooldown_fraction: how much of the run the way down of `wsd` takes.
     """
 
     kind: str
@@ -63,5 +75,12 @@ class Schedule:
         """The factor for step `step` (the first is 0)."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        done = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
-        return self.final_fraction + (1 - self.final_fraction) * SCHEDULES[self.kind](done, self.cooldown_fraction)
+        return SCHEDULES[self.kind](step, self)
+
+    def done(self, step: int) -> float:
+        """How much of the way after the warm-up lies behind: 0 ... 1."""
+        return min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+
+    def above_end(self, height: float) -> float:
+        """1 for a height of 1, `final_fraction` for 0."""
+        return self.final_fraction + (1 - self.final_fraction) * height
