@@ -1,6 +1,8 @@
 """Level 4: from logits to text, as four small jobs: logits (with a cache), filter, choose, tell."""
 
+from glassformer.generation.answers import Answer, answer, answer_ids, cross_attention, plain_text, source_ids
 from glassformer.generation.beam import Hypothesis, beam_search
+from glassformer.generation.draws import draw_answers
 from glassformer.generation.generate import Completion, generate, stream
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
 from glassformer.generation.text import Alternative, Piece, StopStrings
@@ -8,15 +10,22 @@ from glassformer.generation.windows import next_logits
 
 __all__ = [
     "Alternative",
+    "Answer",
     "Completion",
     "Hypothesis",
     "Piece",
     "Sampling",
     "StopStrings",
+    "answer",
+    "answer_ids",
     "beam_search",
     "choose",
+    "cross_attention",
+    "draw_answers",
     "filtered_probabilities",
     "generate",
     "next_logits",
+    "plain_text",
+    "source_ids",
     "stream",
 ]

@@ -51,12 +51,13 @@ class SequenceToSequence(Protocol):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One answer that has ended. tokens: what was said, the end token last. log_probability: of all of them, in nats.
-    score: what it is ranked by, the log-probability over the length penalty."""
+    """One answer. tokens: what was said, the end token last. log_probability: of all of them, in nats. score: what it
+    is ranked by, the log-probability over the length penalty. ended: False if it was cut before it came to its end."""
 
     tokens: tuple[int, ...]
     log_probability: float
     score: float
+    ended: bool = True
 
 
 def length_penalty_of(length: int, alpha: float) -> float:

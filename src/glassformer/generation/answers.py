@@ -1,0 +1,194 @@
+"""Answers: source sentences in, target sentences out, as text or as ids; and where the model looked for each word.
+
+text ──► ids, end token ──► sorted by length, in batches ──► beam search or draws ──► ids ──► text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import UsageError
+from glassformer.generation.beam import Hypothesis, beam_search
+from glassformer.generation.draws import draw_answers
+from glassformer.generation.sampling import Sampling
+from glassformer.taps import listening, named_taps
+from glassformer.tokenizers import Tokenizer
+from glassformer.tokenizers.specials import END
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one source. tokens: ids, the end token left out. log_probability: of all of them and the
+    end, in nats. score: what it was ranked by. text: without special tokens; "" where ids were asked for.
+    alternatives: the next best, or the other draws."""
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    score: float
+    text: str = ""
+    alternatives: tuple[Answer, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def answer(
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    source_tokenizer: Tokenizer | None = None,
+    **settings: Any,
+) -> list[Answer]:
+    """The answer of a sequence-to-sequence model to each text, in order.
+
+    Args:
+        model: a `SequenceToSequence` one. tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
+        settings: as of `answer_ids`.
+
+    Raises:
+        UsageError: the model is of another kind, a text is empty or too long, or a setting is out of range.
+    """
+    reader = source_tokenizer or tokenizer
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise UsageError(f"text {number} is empty; give it one word or leave it out")
+    settings.setdefault("n_tokens", tokenizer.vocab_size)
+    found = answer_ids(model, [source_ids(reader, text) for text in texts], **settings)
+    return [_with_text(each, tokenizer) for each in found]
+
+
+def answer_ids(
+    model: Any,
+    sources: Sequence[Sequence[int]],
+    *,
+    beam: int = 4,
+    length_penalty: float = 0.6,
+    n_best: int = 1,
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    sampling: Sampling | None = None,
+    n_tokens: int | None = None,
+) -> list[Answer]:
+    """The answer to each source of ids, in order. An end token that the model is used to is part of the source.
+
+    Args:
+        beam, length_penalty, n_best, max_new_tokens, n_tokens: as of `beam_search`.
+        batch_size: how many sources are read together; those of like length are.
+        sampling: draw `n_best` answers instead of searching the best (see `draw_answers`).
+
+    Raises:
+        UsageError: the model is of another kind, a source is empty or too long, or a setting is out of range.
+    """
+    config = _config_of(model)
+    if batch_size < 1:
+        raise UsageError(f"batch_size={batch_size} is out of range; use 1 or more")
+    longest = getattr(getattr(config, "encoder", None), "block_size", None)  # recurrent readers have no limit
+    for number, ids in enumerate(sources, 1):
+        if not len(ids):
+            raise UsageError(f"source {number} is empty; give it one token or leave it out")
+        if longest is not None and len(ids) > longest:
+            raise UsageError(
+                f"source {number} has {len(ids)} tokens and the model reads {longest} at most; cut it into sentences"
+            )
+    device = next(model.parameters()).device
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    found: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = [part.to(device) for part in _padded([sources[i] for i in chosen])]
+        if sampling is None:
+            search = partial(beam_search, beam=beam, length_penalty=length_penalty, n_best=n_best)
+        else:
+            search = partial(draw_answers, samples=n_best, sampling=sampling)
+        best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens)
+        found.update((i, _answer(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
+    return [found[i] for i in range(len(sources))]
+
+
+def source_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """What a sequence-to-sequence model is given to read: the text, and the end token if the tokenizer has one."""
+    end = tokenizer.special_tokens.get(END)
+    return tokenizer.encode(text) + ([] if end is None else [end])
+
+
+def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of ids without special tokens."""
+    special = set(tokenizer.special_tokens.values())
+    return tokenizer.decode([i for i in ids if i not in special])
+
+
+def cross_attention(model: Any, source: Sequence[int], target: Sequence[int]) -> Tensor:
+    """How much of each source token went into each target token: (layers, H, T, S), every row a distribution.
+
+    Row t is where the decoder looked when it was asked for `target[t]`: it had read the start token and the tokens
+    before. A recurrent model with additive attention has one layer and one head.
+
+    Raises:
+        UsageError: the model has no cross-attention, or source or target is empty.
+    """
+    config = _config_of(model)
+    taps = [name for name in named_taps(model) if name.endswith("cross_attention.pattern")] or ["attention.pattern"]
+    if taps[0] not in named_taps(model):
+        raise UsageError("this model has no cross-attention to look at: its decoder hears one vector")
+    if not len(source) or not len(target):
+        raise UsageError("attention has rows and columns only where source and target have a token each")
+    device = next(model.parameters()).device
+    source_BS, lengths_B = (part.to(device) for part in _padded([source]))
+    target_BT = torch.tensor([[config.start_token, *target[:-1]]], device=device)
+    seen: dict[str, list[Tensor]] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        with (
+            torch.inference_mode(),
+            listening(
+                model,
+                "*attention.pattern",
+                lambda name, pattern: seen.setdefault(name, []).append(pattern.cpu()),
+            ),
+        ):
+            model(source_BS, target_BT, lengths_B)
+    finally:
+        model.train(was_training)
+    layers = [torch.cat([part.view(1, -1, *part.shape[-2:])[0] for part in seen[name]], dim=1) for name in taps]
+    return torch.stack(layers)  # (layers, H, T, S)
+
+
+def _answer(hypotheses: list[Hypothesis]) -> Answer:
+    first, *others = [Answer(h.tokens[:-1] if h.ended else h.tokens, h.log_probability, h.score) for h in hypotheses]
+    return replace(first, alternatives=tuple(others))
+
+
+def _with_text(found: Answer, tokenizer: Tokenizer) -> Answer:
+    others = tuple(_with_text(other, tokenizer) for other in found.alternatives)
+    return replace(found, text=plain_text(tokenizer, found.tokens), alternatives=others)
+
+
+def _config_of(model: Any) -> Any:
+    """The configuration of a model that answers.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not (hasattr(model, "encode") and hasattr(model, "decode")):
+        raise UsageError(
+            f"a {type(model).__name__} gives no answer to a source: an encoder-decoder is needed; "
+            "to write on from a prompt use generate"
+        )
+    return model.config
+
+
+def _padded(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids (B, S), filled up with zeros that nobody looks at, and lengths (B,)."""
+    lengths = [len(ids) for ids in sources]
+    ids_BS = torch.zeros(len(sources), max(lengths), dtype=torch.int64)
+    for row, ids in enumerate(sources):
+        ids_BS[row, : len(ids)] = torch.as_tensor(list(ids))
+    return ids_BS, torch.tensor(lengths)
