@@ -63,7 +63,7 @@ def test_equals_transformers_llama_rotary(base: float):
     q, k = torch.randn(2, 6, 7, 10, generator=generator), torch.randn(2, 2, 7, 10, generator=generator)
     cos, sin = LlamaRotaryEmbedding(config)(q, pos[None])
     theirs = apply_rotary_pos_emb(q, k, cos, sin)
-    ours = RotaryPositions(head_width=10, block_size=13, base=base).rotate(q, k, pos)
+    ours = RotaryPositions(head_width=10, block_size=13, rotary_base=base).rotate(q, k, pos)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 

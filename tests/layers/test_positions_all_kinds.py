@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toys import shaken
 
 from glassformer.layers import POSITIONS, SINUSOID_LAYOUTS, Positions, positions
+from glassformer.models.counts import ShapesOnly
 
 B, H, K, T, D, C = 2, 6, 3, 11, 10, 14
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
@@ -157,6 +158,17 @@ def test_a_copy_and_a_compiled_one_say_the_same(name: str, largest: int, monkeyp
     for other, how in ((copy.deepcopy(p), everything), (p, compiled)):
         for a, b in zip(how(other, pos), everything(p, pos), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_counting_takes_shapes_and_no_memory(name: str):
+    """`ShapesOnly` is how a plan counts the parameters of models that would not fit."""
+    kind, changes = VARIANTS[name]
+    with ShapesOnly():
+        p = POSITIONS[kind](n_embd=C, n_head=H, head_width=D, block_size=64, **changes)
+    assert all(parameter.is_meta for parameter in p.parameters())
+    shapes = {"learned": [(64, C)], "relative": [(changes.get("relative_buckets", 32), H)]}
+    assert [tuple(parameter.shape) for parameter in p.parameters()] == shapes.get(kind, [])
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -135,7 +135,7 @@ class RotaryPositions(_Waves):
     https://arxiv.org/abs/2104.09864, eq. 34, with the pairs laid out as Llama and Qwen do: channel i with i + D/2.
 
     Args:
-        rotary_base: pair i turns by base^(-2i / D) radians a position. base: an older name for it.
+        rotary_base: pair i turns by rotary_base^(-2i / D) radians a position.
         rotary_fraction: the share of a head's channels that turn, the first ones; the others know no position
             (GPT-NeoX: Black et al. 2022, https://arxiv.org/abs/2204.06745, sect. 2.1).
         rotary_scaling: for texts longer than those of training, see `rotary_frequencies`.
@@ -150,13 +150,12 @@ class RotaryPositions(_Waves):
         head_width: int,
         block_size: int,
         rotary_base: float = 10_000.0,
-        base: float | None = None,
         rotary_fraction: float = 1.0,
         rotary_scaling: Mapping[str, Any] | None = None,
         **rest: object,
     ):
         width = rotated_channels(head_width, rotary_fraction)
-        frequency, amplitude = rotary_frequencies(width, rotary_base if base is None else base, rotary_scaling)
+        frequency, amplitude = rotary_frequencies(width, rotary_base, rotary_scaling)
         super().__init__(frequency, block_size, amplitude)
         self.width = width
 
