@@ -36,8 +36,8 @@ PUBLIC = {
     "load_labels load_source_tokenizer model_folder_of save save_weights",
     "glassformer.objectives": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
     "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
-    "glassformer.evaluation": "Comparison LossEstimate WindowLosses bigram_loss compare_losses evaluate_loss "
-    "window_losses",
+    "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
+    "bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors translation_scores window_losses",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

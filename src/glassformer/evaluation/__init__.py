@@ -2,14 +2,23 @@
 
 from glassformer.evaluation.bigram import bigram_loss
 from glassformer.evaluation.compare import Comparison, compare_losses
-from glassformer.evaluation.loss import LossEstimate, WindowLosses, evaluate_loss, window_losses
+from glassformer.evaluation.estimate import LossEstimate, WindowLosses
+from glassformer.evaluation.examples import evaluate_rows
+from glassformer.evaluation.loss import evaluate_loss, window_losses
+from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
+from glassformer.evaluation.translation import TranslationScores, translation_scores
 
 __all__ = [
     "Comparison",
     "LossEstimate",
+    "PronunciationErrors",
+    "TranslationScores",
     "WindowLosses",
     "bigram_loss",
     "compare_losses",
     "evaluate_loss",
+    "evaluate_rows",
+    "pronunciation_errors",
+    "translation_scores",
     "window_losses",
 ]

@@ -19,7 +19,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from glassformer.evaluation.loss import LossEstimate, WindowLosses, standard_error
+from glassformer.evaluation.estimate import LossEstimate, WindowLosses, standard_error
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.objectives.cross_entropy import IGNORED
 from glassformer.objectives.objective import (
+    Batch,
     ObjectiveSettings,
     RowLosses,
     check_not_empty,
@@ -28,8 +29,6 @@ from glassformer.objectives.objective import (
     rows_of,
     summed_cross_entropy,
 )
-
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class MaskingSettings(ObjectiveSettings):

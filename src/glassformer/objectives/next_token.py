@@ -13,6 +13,7 @@ from glassformer.errors import DataError
 from glassformer.models import Decoder
 from glassformer.objectives.cross_entropy import IGNORED, linear_cross_entropy, rows_at_once
 from glassformer.objectives.objective import (
+    Batch,
     ObjectiveSettings,
     RowLosses,
     number_of,
@@ -22,8 +23,6 @@ from glassformer.objectives.objective import (
     rows_of,
     summed_cross_entropy,
 )
-
-Batch = tuple[Tensor, Tensor]
 
 
 class NextToken:

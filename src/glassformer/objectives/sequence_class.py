@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from glassformer.errors import DataError
 from glassformer.objectives.cross_entropy import IGNORED
 from glassformer.objectives.objective import (
+    Batch,
     ObjectiveSettings,
     RowLosses,
     check_not_empty,
@@ -20,8 +21,6 @@ from glassformer.objectives.objective import (
     row_losses,
     summed_cross_entropy,
 )
-
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class SequenceClass:

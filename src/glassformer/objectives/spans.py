@@ -18,10 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.objectives.objective import ObjectiveSettings, RowLosses, check_not_empty
+from glassformer.objectives.objective import Batch, ObjectiveSettings, RowLosses, check_not_empty
 from glassformer.objectives.target_sentence import TargetSentence
-
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class SpanSettings(ObjectiveSettings):

@@ -18,6 +18,7 @@ from glassformer.models import EncoderDecoder
 from glassformer.objectives.cross_entropy import IGNORED, linear_cross_entropy
 from glassformer.objectives.next_token import many_logits
 from glassformer.objectives.objective import (
+    Batch,
     ObjectiveSettings,
     RowLosses,
     check_not_empty,
@@ -28,7 +29,6 @@ from glassformer.objectives.objective import (
 )
 
 Pair = tuple[Sequence[int], Sequence[int]]
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class SentenceSettings(ObjectiveSettings):

@@ -1,0 +1,86 @@
+"""Pronunciations against a dictionary's: how many words are wrong, and how many of their sounds.
+
+word       read
+said       R EH T           the nearest reference is R EH D: 1 of 3 sounds is wrong, and so is the word
+known      R IY D | R EH D
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from glassformer.errors import DataError, MissingExtraError
+from glassformer.evaluation.estimate import standard_error
+
+
+@dataclass(frozen=True)
+class PronunciationErrors:
+    """Rates of errors, as shares.
+
+    word_error_rate: words said in none of the ways that the dictionary knows. word_interval: both ends of its 95 %
+    interval. phoneme_error_rate: edits (a sound too much, too little, or another one) that turn what was said into the
+    nearest reference, divided by the sounds of these references. phoneme_interval: half the width of its 95 % interval,
+    from the spread between words; infinite for a single word. n: words.
+    """
+
+    word_error_rate: float
+    word_interval: tuple[float, float]
+    phoneme_error_rate: float
+    phoneme_interval: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        known = self.phoneme_interval if math.isfinite(self.phoneme_interval) else None  # JSON has no infinity
+        return {**asdict(self), "phoneme_interval": known}
+
+
+def pronunciation_errors(said: Sequence[str], references: Sequence[Sequence[str]]) -> PronunciationErrors:
+    """Word and phoneme error rate, as in Yao and Zweig 2015, https://arxiv.org/abs/1506.00196, section 4: a word with
+    several references is held against the nearest one.
+
+    Args:
+        said: of each word its sounds, separated by spaces. references: of each word all its pronunciations.
+
+    Raises:
+        DataError: there are no words, or one without a reference.
+        MissingExtraError: rapidfuzz is not installed.
+    """
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError:
+        raise MissingExtraError("measuring phoneme errors", "translate") from None
+    if len(said) != len(references):
+        raise DataError(f"{len(said)} pronunciations and references of {len(references)} words; give both for each")
+    if not said:
+        raise DataError("no pronunciations to score; give at least one")
+    edits, sounds = [], []
+    for number, (ours, known) in enumerate(zip(said, references, strict=True)):
+        ways = [way.split() for way in known if way.split()]
+        if not ways:
+            raise DataError(f"word {number} has no reference; leave it out")
+        distances = [Levenshtein.distance(ours.split(), way) for way in ways]
+        nearest = distances.index(min(distances))
+        edits.append(distances[nearest])
+        sounds.append(len(ways[nearest]))
+    wrong, n = sum(distance > 0 for distance in edits), len(said)
+    spread = standard_error(torch.tensor(edits, dtype=torch.float64), torch.tensor(sounds))
+    return PronunciationErrors(wrong / n, wilson_interval(wrong, n), sum(edits) / sum(sounds), 1.96 * spread, n)
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share, hits of n independent cases (Wilson 1927, "Probable inference, the law of succession,
+    and statistical inference"). It stays within 0 ... 1 and says something even of 0 hits.
+
+    >>> [round(end, 3) for end in wilson_interval(0, 100)]
+    [0.0, 0.037]
+    """
+    z = 1.959964
+    p = hits / n
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = ((centre + side * half) / (1 + z * z / n) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
