@@ -49,7 +49,8 @@ def answer(
     """The answer of a sequence-to-sequence model to each text, in order.
 
     Args:
-        model: a `SequenceToSequence` one. tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
+        model: a `SequenceToSequence` one.
+        tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
         settings: as of `answer_ids`.
 
     Raises:
