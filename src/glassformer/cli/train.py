@@ -126,7 +126,10 @@ def evaluate(
         f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
     )
     typer.echo(f"perplexity     {estimate.perplexity:.3f}")
-    typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
+    if estimate.bits_per_byte is not None:
+        typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
+    if estimate.accuracy is not None:
+        typer.echo(f"accuracy       {100 * estimate.accuracy:.2f} %")
 
 
 def _watch(quiet: bool) -> dict[str, Any]:
@@ -150,13 +153,19 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
     from glassformer.recipes.plan import against_actual
     from glassformer.training import RunFolder
 
+    loss = run.loss
+    bits = "" if loss.bits_per_byte is None else f", {loss.bits_per_byte:.4f} bits per byte"
+    hits = "" if loss.accuracy is None else f", accuracy {100 * loss.accuracy:.2f} %"
     typer.echo(
-        f"validation loss {run.loss.loss:.4f} +- {run.loss.interval:.4f}, {run.loss.bits_per_byte:.4f} bits per byte, "
-        f"perplexity {run.loss.perplexity:.3f} ({run.loss.n:,} targets; best at step {run.best_step})"
+        f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{bits}, perplexity {loss.perplexity:.3f}{hits} "
+        f"({loss.n:,} targets; best at step {run.best_step})"
     )
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
     if plan := RunFolder(run.path).plan_told():
         rows = against_actual(plan, run.to_dict())
         told = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
         typer.echo(f"predicted (and actual): {', '.join(told)}")
-    typer.echo(f'write with it: glassformer generate {run.path} --prompt "..."')
+    if run.command == "generate":
+        typer.echo(f'write with it: glassformer generate {run.path} --prompt "..."')
+    elif run.command:
+        typer.echo(f'try it: glassformer {run.command} {run.path} "..."')

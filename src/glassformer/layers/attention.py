@@ -28,6 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassformer.layers.cache import KVCache
+from glassformer.layers.flex_attention import attend_by_flex, flex_serves
+from glassformer.layers.local_attention import attend_locally, worth_chunking
 from glassformer.layers.norms import RMSNorm
 from glassformer.layers.patterns import Causal, Full, Lengths, Pattern
 from glassformer.layers.positions import Positions
@@ -129,7 +131,15 @@ class _Heads(nn.Module):
         if groups > 1:  # each key-value head answers for a group of query heads
             k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
         pos_k = torch.arange(S, device=pos.device) if S != T else pos
-        bias = None if positions is None else positions.bias(pos, pos_k)  # (H, T, S) or (B, H, T, S)
+        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
+        bias_of = None if positions is None else positions.bias
+        if not listened_to and worth_chunking(pattern, T, S):
+            dropout = self.weight_dropout if self.training else 0.0
+            if self.softcap is None and self.sinks is None and flex_serves(q_BHTD, pos, dropout=dropout):
+                return attend_by_flex(q_BHTD, k_BKSD, v_BKSD, pattern, bias=bias_of, scale=self.scale)
+            attend = self._fused if self.softcap is None else self._glass
+            return attend_locally(q_BHTD, k_BKSD, v_BKSD, pos, pos_k, pattern, attend=attend, bias=bias_of)
+        bias = None if bias_of is None else bias_of(pos, pos_k)  # (H, T, S) or (B, H, T, S)
         mask: Tensor | str | None
         if isinstance(pattern, Full):
             mask = None
@@ -140,7 +150,6 @@ class _Heads(nn.Module):
         else:
             allowed = pattern.mask(pos, pos_k)
             mask = allowed.unsqueeze(1) if allowed.dim() == 3 else allowed  # (B, 1, T, S) or (T, S)
-        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
         short = q_BHTD.device.type == "cpu" and S <= GLASS_IS_FASTER_UP_TO
         if listened_to or short or self.softcap is not None:
             return self._glass(q_BHTD, k_BKSD, v_BKSD, mask, bias)

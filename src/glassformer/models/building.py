@@ -12,18 +12,21 @@ from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.history import HISTORY
 
 # kind -> its configuration, which has `make`, and the model, which is made of one
 MODELS: dict[str, tuple[Any, Any]] = {
     "decoder": (ModelConfig, Decoder),
     "encoder": (EncoderConfig, Encoder),
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
+    **HISTORY,
 }
 
 
 def kind_of(config: Any) -> str:
     """The name of a configuration's kind in `MODELS`."""
-    return next(kind for kind, (made_from, _) in MODELS.items() if type(config) is made_from)
+    told: str | None = getattr(config, "kind", None)
+    return told or next(kind for kind, (made_from, _) in MODELS.items() if type(config) is made_from)
 
 
 def make_config(kind: str, **fields: Any) -> Any:
@@ -34,7 +37,8 @@ def make_config(kind: str, **fields: Any) -> Any:
     """
     if kind not in MODELS:
         raise UsageError(f"model.kind={kind!r} is unknown; {did_you_mean(kind, MODELS)}")
-    return MODELS[kind][0].make(**fields)
+    made_from = MODELS[kind][0]
+    return made_from.make(**(fields | {"kind": kind} if "kind" in made_from.model_fields else fields))
 
 
 def build_model(config: Any, **dropouts: Any) -> nn.Module:

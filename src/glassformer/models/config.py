@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -88,6 +88,8 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    _causal: ClassVar[bool] = True  # whether positions need to tell the past alone
+
     family: Literal["classic", "modern", "original"] = "classic"
     vocab_size: int = Field(ge=1, le=10_000_000)
     block_size: int = Field(ge=1, le=10_000_000)
@@ -166,7 +168,7 @@ class ModelConfig(BaseModel):
                 f"head_width={self.head_width} is odd; rotary positions turn channels in pairs: "
                 f"try {f'n_embd={self.n_head * even}' if derived else f'head_width={even}'}"
             )
-        self.build_positions(block_size=1)
+        self.build_positions(causal=self._causal, block_size=1)
         if self.n_expert and self.n_expert_active > self.n_expert:
             raise UsageError(
                 f"n_expert_active={self.n_expert_active} of n_expert={self.n_expert} is too many; "

@@ -6,7 +6,7 @@ EncoderDecoderConfig   an encoder and a decoder
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +26,8 @@ class EncoderConfig(ModelConfig):
         head. token_head: what `token_logits` chooses from: `none`, the `vocabulary` (masked tokens), or `classes`.
     token_transform: one more layer with activation and norm before the vocabulary (BERT).
     """
+
+    _causal: ClassVar[bool] = False
 
     stem: Literal["text", "patches", "frames"] = "text"
     image_size: int = Field(default=0, ge=0, le=100_000)

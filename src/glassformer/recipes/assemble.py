@@ -10,32 +10,21 @@ from typing import Any
 
 import torch
 
-from glassformer.data import CORPORA, TokenStore
+from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, DivergenceError, RunError, UsageError, plural
-from glassformer.evaluation import LossEstimate, evaluate_loss
-from glassformer.evaluation.bigram import bigram_loss
-from glassformer.evaluation.loss import window_losses
+from glassformer.evaluation import LossEstimate
 from glassformer.files import write_json
-from glassformer.interchange import load, load_model
-from glassformer.models import Decoder, ModelConfig
+from glassformer.interchange import load_model, model_folder_of
+from glassformer.models import ModelConfig, build_model, kind_of, make_config
 from glassformer.recipes import derive
 from glassformer.recipes.measured import measured_choices
-from glassformer.recipes.parts import (
-    build_trainer,
-    check_lengths,
-    detect_machine,
-    differences,
-    share,
-    store_of,
-    text_report,
-    tokenizer_of,
-    whole_split,
-)
+from glassformer.recipes.parts import begin_with, build_trainer, detect_machine, differences, share
 from glassformer.recipes.plan import predict_run
 from glassformer.recipes.record import read_recipe_text, recipe_text
 from glassformer.recipes.schema import Recipe, read_recipe
-from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.recipes.task import Task, open_task
+from glassformer.recipes.text_task import TextTask
 from glassformer.training import (
     Interrupted,
     Listener,
@@ -52,10 +41,13 @@ from glassformer.training.precision import peak_memory
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.tracking import trackers
 
+OF_VALIDATION = ("loss", "bits_per_byte", "accuracy")  # what summary.json calls val_...
+
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run came to. `loss` is that of `model/` (the best weights) on the whole validation split."""
+    """What a finished run came to. `loss` is that of `model/` (the best weights) on the whole validation split.
+    command: of `glassformer`, which asks such a model ("": none does)."""
 
     path: Path
     loss: LossEstimate
@@ -65,10 +57,11 @@ class Run:
     seconds: float
     parameters: int
     peak_memory_bytes: int
+    command: str = "generate"
 
     def to_dict(self) -> dict[str, Any]:
-        loss = {f"val_{key}" if key in ("loss", "bits_per_byte") else key: v for key, v in self.loss.to_dict().items()}
-        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "path")}
+        loss = {f"val_{key}" if key in OF_VALIDATION else key: v for key, v in self.loss.to_dict().items()}
+        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "path", "command")}
         return {"run": str(self.path), **loss, **rest}
 
 
@@ -141,55 +134,62 @@ def _train(
         if recipe is None:
             r.name = "stdin" if r.data.source == "-" else Path(r.data.source).stem or "run"
         if recipe is not None or r.model.n_layer is not None:
-            derive.model_config(r.model, vocab_size=1)  # what does not fit together is said before the text is read
+            # what does not fit together is said before the text is read
+            derive.model_config(r.model, r.objective.kind, **derive.PLACEHOLDERS)
         path = Path(out) if out is not None else RunFolder.next_free("runs", r.name)
         if world.is_main:
             RunFolder.check_free(path)
         machine = detect_machine(r)
         r.data.source = keep_source(r.data.source)
-        tokenizer, choices = tokenizer_of(r)
-        store = store_of(r, tokenizer)
+        task, choices = open_task(r)
+        train_tokens = task.sizes()["train_tokens"]
         if recipe is None:
             gflops = derive.measure_gflops(machine["device"])
-            choices += derive.size_choices(r, len(store.split("train")), tokenizer.vocab_size, gflops)
-        config = derive.model_config(r.model, tokenizer.vocab_size)
-        check_lengths(store, config.block_size)
+            choices += derive.size_choices(r, train_tokens, task.tokenizer.vocab_size, gflops)
+        config = derive.model_config(r.model, r.objective.kind, **task.facts())
+        task.check(config)
         if world.is_main:
             derive.fill_training(r.training)
-            least = r.training
-            if r.training.batch_size == "auto":
-                least = r.training.model_copy(update={"batch_size": world.size, "micro_batch_size": 1})
-            derive.check_memory(config, least, machine["device"], world.size)  # before anything is tried
-            choices += measured_choices(r.training, config, machine, len(store.split("train")), world)
+            if isinstance(config, ModelConfig) and isinstance(task, TextTask):
+                least = r.training
+                if r.training.batch_size == "auto":
+                    least = r.training.model_copy(update={"batch_size": world.size, "micro_batch_size": 1})
+                derive.check_memory(config, least, machine["device"], world.size)  # before anything is tried
+                choices += measured_choices(r.training, config, machine, train_tokens, world)
+            elif r.training.batch_size == "auto":
+                raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
             share(r.training, world)
     path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
-    config = derive.model_config(r.model, tokenizer.vocab_size)  # a shape that follows from it is the same for all
+    # a shape that follows from it is the same for all
+    config = derive.model_config(r.model, r.objective.kind, **task.facts())
     if world.is_main:
         for choice in choices:
             tell(str(choice))
-    trainer = _build(r, config, tokenizer, store, machine, path, listeners, world)
+    trainer = _build(r, config, task, machine, path, listeners, world)
+    if r.training.start_from is not None:
+        choices.append(begin_with(trainer.model, r.training.start_from))
+        if world.is_main:
+            tell(str(choices[-1]))
     if world.is_main:
-        shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
-        context = f"{plural(config.block_size, 'token')} of context, {plural(tokenizer.vocab_size, 'logit')}"
         count = plural(trainer.model.parameter_count(), "parameter")
         spread = f"; {world.size} processes" if world.size > 1 else ""
-        tell(f"{count}: {config.family}, {shape}, {context}{spread}")
+        tell(f"{count}: {derive.shape_in_words(config)}{spread}")
         if r.data.source not in CORPORA and Path(r.data.source).exists():
             r.data.source = str(Path(r.data.source).resolve())  # `resume` may be typed in another folder
-        train_split, held_out = store.split("train"), store.split("validation")
         derived = {
+            "kind": kind_of(config),
             "model": config.model_dump(),
             "choices": [str(choice) for choice in choices],
-            "store": store.meta["key"],
-            "bigram_loss": bigram_loss(train_split, held_out, tokenizer.vocab_size),
+            "store": task.key,
+            **task.derived(),
         }
         run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
-        sizes = {"train_tokens": len(train_split), "val_tokens": len(held_out), "world_size": world.size}
-        write_json(run.plan, predict_run(config, r, machine, **sizes))
-        for text in text_report(r, config, store):
+        if isinstance(config, ModelConfig) and isinstance(task, TextTask):
+            write_json(run.plan, predict_run(config, r, machine, **task.sizes(), world_size=world.size))
+        for text in task.warnings(r, config):
             trainer.event("warning", text)
             tell(f"warning: {text}")
-    return _go(trainer, store)
+    return _go(trainer, task)
 
 
 def _resume(
@@ -205,15 +205,16 @@ def _resume(
         choose_device(machine["device"])
         notices = [f"damaged, passed over: {complaint}" for complaint in complaints] + differences(machine, world)
         try:
-            tokenizer = tokenizer_of(r)[0] if folder is None else load_tokenizer(tokenizer_folder(folder))
-            store = store_of(r, tokenizer)
+            task, _ = open_task(r, None if folder is None else tokenizer_folder(folder))
         except DataError as error:
-            raise RunError(f"{run.path}: the text it learns from cannot be read again: {error}") from None
-        if store.meta["key"] != rest["derived"]["store"]:
-            raise RunError(f"{run.path}: the text {r.data.source} has changed since; put it back, or train anew")
-        config = ModelConfig(**rest["derived"]["model"])
+            raise RunError(f"{run.path}: what it learns from cannot be read again: {error}") from None
+        if task.key != rest["derived"]["store"]:
+            raise RunError(f"{run.path}: {r.data.source} has changed since; put it back, or train anew")
+        config = make_config(rest["derived"].get("kind", "decoder"), **rest["derived"]["model"])
         share(r.training, world)
-    trainer = _build(r, config, tokenizer, store, machine, run.path, listeners, world)
+    trainer = _build(r, config, task, machine, run.path, listeners, world)
+    if folder is None and r.training.start_from is not None:
+        begin_with(trainer.model, r.training.start_from)
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
         if state["step"] >= trainer.settings.steps and run.summary.exists():
@@ -237,14 +238,13 @@ def _resume(
             tell(notice)
             trainer.event("resumed", notice)
     world.wait_for_all()
-    return _go(trainer, store)
+    return _go(trainer, task)
 
 
 def _build(
     r: Recipe,
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    store: TokenStore,
+    config: Any,
+    task: Task,
     machine: dict[str, Any],
     path: Path,
     listeners: Sequence[Listener],
@@ -252,26 +252,27 @@ def _build(
 ) -> Trainer:
     """The trainer at step 0: weights drawn from the seed, the same in every process; then each has its own dropout."""
     torch.manual_seed(r.training.seed)
-    model = Decoder(config, **r.training.dropouts)
-    if r.training.init != "gpt2":  # what a decoder has anyhow
+    model: Any = build_model(config, **r.training.dropouts)
+    if r.training.init != "gpt2":  # what a model has anyhow
         model.init_weights(r.training.init)
     model.to(machine["device"])
     watchers = (*listeners, *trackers(r.training.track, RunFolder(path)), ReportWriter())
     heard = watchers if world.is_main else ()
-    trainer = build_trainer(r, model, tokenizer, store, machine, path, heard, world)
+    trainer = build_trainer(r, model, task, machine, path, heard, world)
     if world.size > 1:
         torch.manual_seed(r.training.seed + world.rank)
     return trainer
 
 
 def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEstimate:
-    """Loss of a run, a checkpoint or a model folder on a whole validation split (default: the run's own text).
+    """Loss of a run, a checkpoint or a model folder on a whole validation split (default: the run's own data).
 
     Raises:
         ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
     """
     set_threads()
-    model, tokenizer = load(path)
+    folder = model_folder_of(path)
+    model = load_model(folder)
     recipes = [folder / "recipe.toml" for folder in (Path(path), *Path(path).resolve().parents[:2])]
     r = next((read_recipe_text(RunFolder(recipe.parent))[0] for recipe in recipes if recipe.is_file()), None)
     if r is None:
@@ -279,13 +280,12 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEs
             raise UsageError(f"{path} belongs to no run; name a text with --data")
         r = Recipe()
     r.data.source = r.data.source if data is None else keep_source(data)
-    store = store_of(r, tokenizer)
-    check_lengths(store)
-    batches, bytes_per_token = whole_split(model, store)
-    return evaluate_loss(model, batches, bytes_per_token=bytes_per_token)
+    task, _ = open_task(r, folder)
+    task.check(None)
+    return task.evaluate(model, whole=True).estimate()
 
 
-def _go(trainer: Trainer, store: TokenStore) -> Run | None:
+def _go(trainer: Trainer, task: Task) -> Run | None:
     """Train, then measure. The main process has the result, others None."""
     try:
         trainer.train()
@@ -305,10 +305,9 @@ def _go(trainer: Trainer, store: TokenStore) -> Run | None:
     if trainer.settings.whole_split:
         estimate = LossEstimate(**best["estimate"])
     else:
-        batches, bytes_per_token = whole_split(trainer.model, store)
-        losses = window_losses(load_model(run.model, device=str(trainer.update.device)), batches)
-        losses.save(run.windows)
-        estimate = losses.estimate(bytes_per_token)
+        measured = task.evaluate(load_model(run.model, device=str(trainer.update.device)), whole=True)
+        measured.windows.save(run.windows)
+        estimate = measured.estimate()
     result = Run(
         run.path,
         estimate,
@@ -318,6 +317,7 @@ def _go(trainer: Trainer, store: TokenStore) -> Run | None:
         round(trainer.seconds, 3),
         trainer.model.parameter_count(),
         peak_memory(str(trainer.update.device)),
+        task.command,
     )
     write_json(run.summary, result.to_dict())
     write_report(run)

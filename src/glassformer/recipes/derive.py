@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import DataError, DeviceError, UsageError, did_you_mean, plural
-from glassformer.models import SIZES, ModelConfig, dial
+from glassformer.models import (
+    MODELS,
+    SIZES,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    dial,
+    make_config,
+)
 from glassformer.objectives.cross_entropy import rows_at_once
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import tokens_per_second
@@ -27,6 +35,28 @@ LARGEST_STEP = 524_288  # tokens; GPT-3's smaller models took as many (Brown et 
 PASSES = 20  # how often a text may be read before more reading only learns it by heart
 
 
+# which kinds of model can be asked what; the first is taken when the recipe names none
+LANGUAGE_MODELS = ("decoder", "n-gram", "bigram", "mlp", "rnn", "gru", "lstm")
+TRANSLATORS = ("encoder_decoder", "seq2seq", "seq2seq-attention")
+KINDS = {
+    "next_token": LANGUAGE_MODELS,
+    "masked_tokens": ("encoder",),
+    "sequence_class": ("encoder",),
+    "token_class": ("encoder",),
+    "target_sentence": TRANSLATORS,
+    "spans": TRANSLATORS,
+}
+# stand for what the data will decide, to find mistakes before they are read
+PLACEHOLDERS = {
+    "vocab_size": 3,
+    "source_vocab_size": 3,
+    "start_token": 0,
+    "end_token": 1,
+    "pad_token": 2,
+    "n_classes": 2,
+}
+
+
 @dataclass(frozen=True)
 class Choice:
     """One derived value and why."""
@@ -39,22 +69,56 @@ class Choice:
         return f"{self.key} = {self.value}  ({self.why})"
 
 
-def model_config(section: ModelSection, vocab_size: int) -> ModelConfig:
-    """The full configuration: what is set stands; `size` fills in, then the dial `n_layer`, then the family."""
-    given = {key: value for key, value in section.model_dump(exclude={"size"}).items() if value is not None}
-    base: dict[str, Any] = {"family": "classic", "block_size": 256}
-    if section.size is not None:
-        if section.size not in SIZES:
-            raise UsageError(f"model.size={section.size!r} is unknown; {did_you_mean(section.size, SIZES)}")
-        base |= SIZES[section.size]
-    elif n_layer := given.get("n_layer"):
-        derived = dial(n_layer)
-        if "n_embd" in given and "n_head" not in given:
-            derived["n_head"] = max(1, given["n_embd"] // 64)
-        base |= derived
-    else:
-        base |= dial(6)
-    return ModelConfig.make(**{**base, **given, "vocab_size": vocab_size})
+def model_config(section: ModelSection, objective: str = "next_token", **facts: Any) -> Any:
+    """The full configuration of the model's kind: what is set stands; `size` fills in, then the dial `n_layer`, then
+    the family; `facts` are what the data decide (`Task.facts`), of which each kind takes what it knows.
+
+    Raises:
+        UsageError: something does not fit.
+    """
+    kinds = KINDS[objective]
+    kind = section.kind or kinds[0]
+    if kind not in kinds:
+        raise UsageError(f"model.kind={kind} cannot be asked for objective.kind={objective}; use {' or '.join(kinds)}")
+    given = {key: value for key, value in section.model_dump(exclude={"size", "kind"}).items() if value is not None}
+    base: dict[str, Any] = {}
+    if kind in ("decoder", "encoder", "encoder_decoder"):
+        base = {"family": "classic", "block_size": 256}
+        if section.size is not None:
+            if section.size not in SIZES:
+                raise UsageError(f"model.size={section.size!r} is unknown; {did_you_mean(section.size, SIZES)}")
+            base |= SIZES[section.size]
+        elif n_layer := given.get("n_layer"):
+            derived = dial(n_layer)
+            if "n_embd" in given and "n_head" not in given:
+                derived["n_head"] = max(1, given["n_embd"] // 64)
+            base |= derived
+        else:
+            base |= dial(6)
+    heads = {"masked_tokens": {"token_head": "vocabulary"}, "token_class": {"token_head": "classes"}}
+    if kind == "encoder":
+        base |= heads.get(objective, {})
+    if kind == "encoder" and objective == "masked_tokens":
+        facts.pop("n_classes", None)
+    known = set(MODELS[kind][0].model_fields) | {"vocab_size"}
+    if kind in TRANSLATORS and facts.get("source_vocab_size") != facts.get("vocab_size"):
+        known.add("source_vocab_size")  # another vocabulary than the target's
+    return make_config(kind, **{**base, **given, **{key: value for key, value in facts.items() if key in known}})
+
+
+def shape_in_words(config: Any) -> str:
+    """A configuration in a line."""
+    if isinstance(config, ModelConfig):
+        shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
+        context = f"{plural(config.block_size, 'token')} of context"
+        said = "" if isinstance(config, EncoderConfig) else f", {plural(config.vocab_size, 'logit')}"
+        return f"{config.family}, {shape}, {context}{said}"
+    if isinstance(config, EncoderDecoderConfig):
+        e, d = config.encoder, config.decoder
+        shape = f"{e.n_layer} + {plural(d.n_layer, 'layer')}, {plural(d.n_head, 'head')}, {d.n_embd} wide"
+        return f"{d.family}, {shape}, {plural(d.block_size, 'token')} at most, {plural(d.vocab_size, 'logit')}"
+    sizes = config.model_dump(exclude={"kind"}, exclude_none=True)
+    return f"{config.kind}, " + ", ".join(f"{name} {value}" for name, value in sizes.items())
 
 
 def tokenizer_choice(n_bytes: int | None, n_characters: int | None) -> Choice:
@@ -116,7 +180,7 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
             choose(m, "n_embd", 64, "little text")
             choose(m, "n_head", 2, "heads of 32")
     batch = choose(t, "batch_size", max(1, 2048 // block), "about 2,048 tokens a step")
-    n = model_config(m, vocab_size).parameter_count()
+    n = model_config(m, vocab_size=vocab_size).parameter_count()
     tokens = min(budget / (6 * n), train_tokens * PASSES)
     reason = why_budget if budget / (6 * n) < train_tokens * PASSES else f"{PASSES} passes over the text"
     choose(t, "steps", max(20, round(tokens / (batch * block))), f"{_amount(tokens)} tokens: {reason}")

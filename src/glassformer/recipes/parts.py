@@ -8,30 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from glassformer import __version__
-from glassformer.data import (
-    TokenBatches,
-    TokenStore,
-    describe,
-    fixed_batches,
-    prefetched,
-    read_documents,
-    tokenizer_for,
-)
-from glassformer.data.batches import check_length
-from glassformer.data.prepare import prepare
-from glassformer.errors import DataError, UsageError, did_you_mean, plural
-from glassformer.evaluation.loss import WindowLosses, window_losses
-from glassformer.generation import generate
-from glassformer.models import Decoder, ModelConfig, flops_per_token
-from glassformer.objectives import OBJECTIVES
-from glassformer.recipes import derive
-from glassformer.recipes.held_out import few_at_once, whole_split
+from glassformer.data import prefetched
+from glassformer.errors import UsageError
+from glassformer.interchange import load_model, model_folder_of
+from glassformer.models import Decoder, flops_per_token
+from glassformer.recipes.derive import Choice
 from glassformer.recipes.schema import Recipe, TrainingSection
-from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.recipes.task import Task
 from glassformer.training import (
     Listener,
     LossModule,
@@ -47,19 +33,16 @@ from glassformer.training import (
     set_threads,
 )
 from glassformer.training.compiling import compiled
-from glassformer.training.diagnostics import NEVER_NEGATIVE, activations
-from glassformer.training.doctor import text_warnings
+from glassformer.training.diagnostics import NEVER_NEGATIVE
+from glassformer.training.loop import Evaluated
 from glassformer.training.sharding import shard
 from glassformer.training.utilisation import peak_flops
-
-MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
 
 
 def build_trainer(
     r: Recipe,
-    model: Decoder,
-    tokenizer: Tokenizer,
-    store: TokenStore,
+    model: Any,
+    task: Task,
     machine: dict[str, Any],
     path: Path,
     listeners: tuple[Listener, ...],
@@ -69,40 +52,26 @@ def build_trainer(
     t, config = r.training, model.config
     assert t.steps and isinstance(t.batch_size, int) and t.micro_batch_size and t.learning_rate
     assert t.warmup_steps is not None
-    batches = TokenBatches(
-        store.split("train"),
-        block_size=config.block_size,
-        batch_size=t.batch_size // world.size,
-        seed=t.seed,
-        order=r.data.order,
-        rank=world.rank,
-        world_size=world.size,
-    )
-    held_out = store.split("validation")
-    fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed) if t.eval_batches else None
+    batches = task.batches(r, config, world)
 
-    def evaluate() -> tuple[WindowLosses, float]:
-        whole, bytes_per_token = whole_split(model, store)
-        return window_losses(model, few_at_once(fixed, config, machine["device"]) if fixed else whole), bytes_per_token
+    def evaluate() -> Evaluated:
+        return task.evaluate(model, whole=not t.eval_batches)
 
     def sample() -> str:
-        settings: dict[str, Any] = {
-            "max_new_tokens": t.sample_tokens,
-            "temperature": 0.8,
-            "seed": t.seed + trainer.step,
-        }
         model.eval()
-        text = generate(model, tokenizer, t.sample_prompt, **settings)[0].text
+        text = task.sample(model, trainer.step)
         model.train()
-        return t.sample_prompt + text
+        return text
 
     def look() -> dict[str, dict[str, float]]:
-        pattern = "*" if t.watch_activations else "*.feedforward.hidden"
-        if not t.watch_activations and config.activation not in NEVER_NEGATIVE:
-            return {}
-        ids_BT = next(iter(whole_split(model, store)[0]))[0]
-        return activations(model, ids_BT.to(machine["device"]), pattern)
+        if t.watch_activations:
+            return task.activations(model, "*")
+        never_negative = getattr(config, "activation", None) in NEVER_NEGATIVE
+        return task.activations(model, "*.feedforward.hidden") if never_negative else {}
 
+    decoder = isinstance(model, Decoder)
+    beside = {"source_tokenizer": task.source_tokenizer, "labels": task.labels}
+    kept = {name: thing for name, thing in beside.items() if thing}
     if t.sharding == "full":
         shard(model, precision=machine["precision"])
     optimizer = build_optimizer(
@@ -114,12 +83,13 @@ def build_trainer(
         betas=(t.beta1, t.beta2),
         weight_decay=t.weight_decay,
     )
-    loss: torch.nn.Module = LossModule(model, OBJECTIVES[r.objective.kind]())
+    loss: torch.nn.Module = LossModule(model, task.objective())
     if machine["compile"]:
         loss = compiled(loss, machine["device"])
     trainer = Trainer(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=task.tokenizer,
+        kept_with_it=kept,
         update=Update(
             loss,
             optimizer,
@@ -136,29 +106,36 @@ def build_trainer(
             sample_every=t.sample_every or 0,
             checkpoint_every=t.checkpoint_every or 0,
             keep_checkpoints=t.keep_checkpoints,
-            whole_split=fixed is None,
+            whole_split=not t.eval_batches,
             on_divergence=t.on_divergence,
         ),
         run=RunFolder(path),
         evaluate=evaluate,
         sample=sample,
         look=look,
-        operations=flops_per_token(config).training,
-        peak=peak_flops(machine["device"], machine["precision"]) * world.size,
+        operations=flops_per_token(config).training if decoder else 0.0,
+        peak=peak_flops(machine["device"], machine["precision"]) * world.size if decoder else None,
         listeners=listeners,
     )
     return trainer
 
 
-def check_lengths(store: TokenStore, block_size: int | None = None) -> None:
-    """Raise unless a window of training text and a prediction of held-out text can be had."""
-    if block_size is not None:
-        check_length(store.split("train"), block_size)
-    if (n := len(store.split("validation"))) < 2:
-        raise DataError(
-            f"{store.meta['source']}: {plural(n, 'token')} held out for validation, and a prediction needs 2; "
-            "give more text, or data.validation_fraction=0.1"
-        )
+def begin_with(model: Any, path: str) -> Choice:
+    """Take over the weights of another run or model folder, as far as names and shapes agree.
+
+    Raises:
+        ModelFolderError: there is no model. UsageError: nothing agrees.
+    """
+    theirs = load_model(model_folder_of(path)).state_dict()
+    ours = model.state_dict()
+    taken = {name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape}
+    if not taken:
+        raise UsageError(f"training.start_from={path}: none of its tensors has a place in this model; use its shape")
+    model.load_state_dict(taken, strict=False)
+    fresh = sorted(ours.keys() - taken.keys())
+    return Choice(
+        "training.start_from", path, f"{len(taken)} tensors taken over, fresh: {', '.join(fresh[:6]) or 'none'}"
+    )
 
 
 def detect_machine(r: Recipe) -> dict[str, Any]:
@@ -217,63 +194,9 @@ def share(t: TrainingSection, world: World) -> None:
     t.micro_batch_size = min(t.micro_batch_size, ours)
 
 
-def text_report(r: Recipe, config: ModelConfig, store: TokenStore) -> list[str]:
-    """What the doctor says of the text before the first step. A long text is taken to hold every token."""
-    assert isinstance(r.training.batch_size, int)
-    view = store.split("train")
-    counted = len(view) <= MOST_COUNTED
-    return text_warnings(
-        train_tokens=len(view),
-        tokens_a_step=r.training.batch_size * config.block_size,
-        seen=len(np.unique(view.gather(np.array([0]), len(view)))) if counted else config.vocab_size,
-        vocab_size=config.vocab_size,
-    )
-
-
 def processor() -> str:
     """The name of the processor: another one may round another way."""
     with contextlib.suppress(OSError, IndexError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     return platform.processor() or platform.machine()
-
-
-def tokenizer_of(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
-    """Load the tokenizer that is named, or make it from the text."""
-    t, choices = r.tokenizer, []
-    if t.path is not None and t.kind is None:
-        return load_tokenizer(t.path), []
-    if t.kind is None or (t.kind == "bpe" and t.vocab_size is None):
-        info = describe(r.data.source, text_field=r.data.text_field)
-        if t.kind is None:
-            alphabet: set[str] = set()
-            if info.bytes is not None and info.bytes < derive.SMALL_TEXT:
-                pieces = read_documents(r.data.source, text_field=r.data.text_field)
-                alphabet = set().union(*(set(piece.text) for piece in pieces))
-            choices.append(derive.tokenizer_choice(info.bytes, len(alphabet)))
-            t.kind = choices[-1].value
-        if t.kind == "bpe" and t.vocab_size is None:
-            choices.append(derive.vocab_size_choice(info.bytes))
-            t.vocab_size = choices[-1].value
-    if t.kind not in TOKENIZERS:
-        raise UsageError(f"tokenizer.kind={t.kind!r} is unknown; {did_you_mean(str(t.kind), TOKENIZERS)}")
-    tokenizer = tokenizer_for(
-        r.data.source,
-        t.kind,
-        vocab_size=t.vocab_size,
-        path=t.path,
-        text_field=r.data.text_field,
-        validation_fraction=r.data.validation_fraction,
-    )
-    return tokenizer, choices
-
-
-def store_of(r: Recipe, tokenizer: Tokenizer) -> TokenStore:
-    """The text of a recipe in tokens: prepared now, or found in the cache."""
-    return prepare(
-        r.data.source,
-        tokenizer,
-        validation_fraction=r.data.validation_fraction,
-        text_field=r.data.text_field,
-        max_tokens=r.data.max_tokens,
-    )

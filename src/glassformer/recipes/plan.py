@@ -13,9 +13,10 @@ from glassformer.models import ModelConfig, flops_per_token, parameters_by_part
 from glassformer.recipes import derive
 from glassformer.recipes.loss_curve import Prediction, predict_loss
 from glassformer.recipes.memory import memory_plan
-from glassformer.recipes.parts import detect_machine, store_of, tokenizer_of
+from glassformer.recipes.parts import detect_machine
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.schema import Recipe, TrainingSection, read_recipe
+from glassformer.recipes.text_task import store_of, tokenizer_of
 from glassformer.training.utilisation import peak_flops
 
 LONG = 300.0  # seconds: a run that arithmetic says takes longer is worth a probe of five
@@ -244,7 +245,7 @@ def _text_of(r: Recipe, name: str | None, device: str, notes: list[str]) -> tupl
         notes.append(
             f"{source} was not read ({error}): {V:,} tokens by the kind of tokenizer, about {total / 1e9:.1f} G of text"
         )
-    return derive.model_config(r.model, V), train_tokens, val_tokens
+    return derive.model_config(r.model, vocab_size=V), train_tokens, val_tokens
 
 
 def _basis(how: str, loss: Prediction | None) -> dict[str, str]:

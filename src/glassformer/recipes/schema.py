@@ -8,13 +8,23 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
-from glassformer.models import INITS
+from glassformer.models import INITS, MODELS
 from glassformer.models.mistakes import first_mistake
+from glassformer.objectives import OBJECTIVES
 from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
 
 if sys.version_info >= (3, 11):
@@ -47,8 +57,8 @@ def _one_of(key: str, known: Iterable[str]) -> AfterValidator:
     """A name out of an open set, checked at the door and not when the part is built."""
     names = sorted(known)
 
-    def check(value: str) -> str:
-        if value not in names:
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in names:
             raise UsageError(f"{key}={value!r} is unknown; {did_you_mean(value, names)}")
         return value
 
@@ -61,10 +71,15 @@ def _listed(value: Any) -> Any:
 
 
 class ModelSection(Section):
-    """[model] the shape. What is left out follows from `size`, from the family, or from the dial `n_layer`."""
+    """[model] the shape. What is left out follows from `size`, from the family, or from the dial `n_layer`.
 
+    kind: of `models.MODELS`; left out, what the objective asks for. The other keys are fields of its configuration;
+    one that this kind does not know is a mistake.
+    """
+
+    kind: Annotated[str | None, _one_of("model.kind", MODELS)] = None
     size: str | None = None
-    family: Literal["classic", "modern"] | None = None
+    family: Literal["classic", "modern", "original"] | None = None
     block_size: Count = None
     n_layer: Count = None
     n_head: Count = None
@@ -83,33 +98,76 @@ class ModelSection(Section):
     tied_head: bool | None = None
     n_gram: Count = None
     n_gram_rows: int | None = None
+    patterns: Annotated[list[str] | None, BeforeValidator(_listed)] = None
+    norm_place: str | None = None
+    final_norm: bool | None = None
+    embedding_norm: bool | None = None
+    embedding_scale: float | None = None
+    logit_scale: float | None = None
+    logit_softcap: float | None = None
+    head_bias: bool | None = None
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    attention_sinks: bool | None = None
+    n_expert: int | None = None
+    n_expert_active: Count = None
+    balance_weight: float | None = None
+    rotary_fraction: float | None = None
+    rotary_scaling: dict[str, Any] | None = None
+    relative_buckets: Count = None
+    relative_max_distance: Count = None
+    sinusoid_layout: str | None = None
+    n_decoder_layer: Count = None
+    shared_embedding: bool | None = None
+    pooling: str | None = None
+    pooler: bool | None = None
+    token_transform: bool | None = None
 
 
 class TokenizerSection(Section):
-    """[tokenizer] kind, or `path` to one that exists (a folder with tokenizer.json, a run, a .model file)."""
+    """[tokenizer] kind, or `path` to one that exists (a folder with tokenizer.json, a run, a .model file).
+
+    source_kind: of the sources' own tokenizer, where examples have sources and targets in different symbols.
+    """
 
     kind: str | None = None
     vocab_size: int | None = Field(default=None, ge=1)
     path: str | None = None
+    source_kind: str | None = None
 
 
 class DataSection(Section):
     """[data] a corpus by name, a file, a folder, `-` for standard input, or a hub dataset `owner/name`.
 
     order: in which the windows of the text come (`TokenBatches`): epochs, random or consecutive.
+    max_examples: of the training split, where the source is a set of examples.
     """
 
     source: str = Field(default="tinyshakespeare", min_length=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     text_field: str = "text"
     max_tokens: int | None = Field(default=None, ge=1)
+    max_examples: Count = None
     order: Annotated[str, _one_of("data.order", ORDERS)] = "epochs"
 
 
 class ObjectiveSection(Section):
-    """[objective] what is asked of the model."""
+    """[objective] what is asked of the model: a `kind` of `objectives.OBJECTIVES`, and its own settings."""
 
-    kind: Literal["next_token"] = "next_token"
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    kind: Annotated[str, _one_of("objective.kind", OBJECTIVES)] = "next_token"
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> ObjectiveSection:
+        objective: Any = OBJECTIVES[self.kind]
+        objective.Settings.make(**self.settings)
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is set beside the kind."""
+        return dict(self.model_extra or {})
 
 
 class TrainingSection(Section):
@@ -123,6 +181,8 @@ class TrainingSection(Section):
     track: who else gets the records, of TRACKERS: tensorboard, wandb.
     dropout: on the embedding and on what each layer adds; and on attention weights unless attention_dropout is set.
     token_dropout: the share of tokens that are read as another one from the batch.
+    start_from: a run or model folder whose weights this one begins with, as far as names and shapes agree; its
+        tokenizer and shape are taken too where the recipe names none.
     learning_rate: AdamW's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
     """
 
@@ -137,6 +197,7 @@ class TrainingSection(Section):
     sample_prompt: str = ""
     checkpoint_every: int | None = Field(default=None, ge=0)
     keep_checkpoints: int = Field(default=3, ge=1)
+    start_from: str | None = None
     init: Annotated[str, _one_of("training.init", INITS)] = "gpt2"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     attention_dropout: float | None = Field(default=None, ge=0, lt=1)

@@ -19,18 +19,17 @@ import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glassformer.errors import ModelFolderError, RunError
 from glassformer.evaluation.loss import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.interchange import load_model, load_weights, save, save_weights
-from glassformer.models import Decoder
 from glassformer.tokenizers import Tokenizer
 from glassformer.training.migrations import FORMAT, migrate_state
 from glassformer.training.optimizers import Optimizer
@@ -78,8 +77,17 @@ class CheckpointWriter:
     """Writes `model/` (the best so far) and `checkpoints/` of one run, of one moment each, in the background."""
 
     def __init__(
-        self, run: RunFolder, model: Decoder, tokenizer: Tokenizer, optimizer: Optimizer, world: World, *, keep: int
+        self,
+        run: RunFolder,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        optimizer: Optimizer,
+        world: World,
+        *,
+        keep: int,
+        kept_with_it: Mapping[str, Any],
     ):
+        self.kept_with_it = kept_with_it  # by `interchange.save`: another tokenizer for sources, names of classes
         self.run, self.model, self.tokenizer, self.optimizer = run, model, tokenizer, optimizer
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())
@@ -111,12 +119,12 @@ class CheckpointWriter:
 
         def task() -> None:
             if best:
-                save(self.run.model, self.model, self.tokenizer, weights=weights)
+                save(self.run.model, self.model, self.tokenizer, weights=weights, **self.kept_with_it)
             if windows is not None:
                 windows.save(self.run.windows)
             if state is not None:
                 with atomic_folder(self._folder(step), replace=True) as temporary:
-                    save(temporary / "model", self.model, self.tokenizer, weights=weights)
+                    save(temporary / "model", self.model, self.tokenizer, weights=weights, **self.kept_with_it)
                     save_weights(temporary / "optimizer.safetensors", optimizer)
                     self._write_state(temporary, state)
                 self._drop_old()
@@ -159,6 +167,8 @@ class CheckpointWriter:
         with atomic_folder(self._folder(step), replace=True) as temporary:
             save_sharded(self.world.tell_all(str(temporary / "sharded")), tensors)
             self.tokenizer.save(temporary / "tokenizer")
+            if (source := self.kept_with_it.get("source_tokenizer")) is not None:
+                source.save(temporary / "tokenizer" / "source")
             self._write_state(temporary, state)
         self._drop_old()
         self.world.wait_for_all()
@@ -193,7 +203,7 @@ def latest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
     return None, []
 
 
-def load_checkpoint(folder: Path, model: Decoder, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
     """Put weights, optimizer state and random generators back; return the rest of the state.
 
     Raises:
@@ -225,7 +235,7 @@ def tokenizer_folder(checkpoint: Path) -> Path:
     return next(checkpoint / name for name in ("model", "tokenizer") if (checkpoint / name).is_dir())
 
 
-def _load_whole(folder: Path, model: Decoder, optimizer: Optimizer) -> None:
+def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
     device = next(model.parameters()).device
     try:
         saved = load_model(folder / "model")
@@ -239,7 +249,7 @@ def _load_whole(folder: Path, model: Decoder, optimizer: Optimizer) -> None:
         raise RunError(str(error)) from None
 
 
-def _parts(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
+def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """What this process holds of a sharded run; a tied head once."""
     parameters = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     return parameters | {f"optimizer.{name}": tensor for name, tensor in optimizer.state_dict().items()}

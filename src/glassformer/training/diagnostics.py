@@ -5,12 +5,12 @@ Taken at evaluations only, so it costs a run next to nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from glassformer.models import Decoder
 from glassformer.taps import listening
 from glassformer.training.step import local
 from glassformer.training.world import World
@@ -27,7 +27,7 @@ class StepDiagnostics:
     """
 
     @torch.no_grad()
-    def __init__(self, model: Decoder, world: World, *, sharded: bool, targets: int):
+    def __init__(self, model: nn.Module, world: World, *, sharded: bool, targets: int):
         self.world, self.sharded = world, sharded
         self.named = {name: p for name, p in model.named_parameters() if p.grad is not None}
         self.before = {name: local(p).clone() for name, p in self.named.items()}
@@ -54,14 +54,20 @@ class StepDiagnostics:
 
 
 @torch.no_grad()
-def activations(model: Decoder, ids_BT: Tensor, pattern: str = "*") -> dict[str, dict[str, float]]:
-    """What flows through the taps named by `pattern` for some text: root mean square, share of exact zeros, of units
-    that are zero for every token (`silent`), and for attention patterns the mean entropy in nats.
+def activations(model: nn.Module, ids_BT: Tensor, pattern: str = "*") -> dict[str, dict[str, float]]:
+    """`flowing` through a language model for some text, of which at most `MAX_TOKENS` tokens are read."""
+    rows = max(1, MAX_TOKENS // ids_BT.shape[1])
+    return flowing(model, lambda: model(ids_BT[:rows]), pattern)
 
-    The batch is cut to `MAX_TOKENS` tokens. The model's mode is put back afterwards.
+
+@torch.no_grad()
+def flowing(model: nn.Module, run: Callable[[], Any], pattern: str = "*") -> dict[str, dict[str, float]]:
+    """What flows through the taps named by `pattern` while `run` calls the model: root mean square, share of exact
+    zeros, of units that are zero for every token (`silent`), and for attention patterns the mean entropy in nats.
+
+    The model's mode is put back afterwards.
     """
     found: dict[str, dict[str, float]] = {}
-    rows = max(1, MAX_TOKENS // ids_BT.shape[1])
 
     def look(name: str, x: Tensor) -> None:
         full = x.detach().float()
@@ -77,7 +83,7 @@ def activations(model: Decoder, ids_BT: Tensor, pattern: str = "*") -> dict[str,
     model.eval()
     try:
         with listening(model, pattern, look):
-            model(ids_BT[:rows])
+            run()
     finally:
         model.train(was_training)
     return found

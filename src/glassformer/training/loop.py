@@ -6,13 +6,12 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
-from glassformer.evaluation.loss import WindowLosses
-from glassformer.models import Decoder
+from glassformer.evaluation.loss import LossEstimate, WindowLosses
 from glassformer.tokenizers import Tokenizer
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
@@ -29,6 +28,19 @@ class Batches(Protocol):
     def __next__(self) -> Batch: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Evaluated(NamedTuple):
+    """The validation loss of a model as it is, window by window or example by example. bytes_per_token: of the text,
+    where there is one. accuracy: share of targets that the model held the most likely, where somebody counted."""
+
+    windows: WindowLosses
+    bytes_per_token: float | None = None
+    accuracy: float | None = None
+
+    def estimate(self) -> LossEstimate:
+        """All of it in numbers."""
+        return replace(self.windows.estimate(self.bytes_per_token), accuracy=self.accuracy)
 
 
 class Listener:
@@ -80,7 +92,8 @@ class Trainer:
 
     Args:
         update: the gradient and the optimizer's step, on this process's share of the batch.
-        evaluate: gives the validation loss of the model as it is, window by window, and the bytes of a token.
+        kept_with_it: what `interchange.save` keeps with the model beside the tokenizer.
+        evaluate: measures the model as it is on held-out data.
         sample: writes a text with the model as it is.
         look: statistics of activations for diagnostics.jsonl, by tap name.
         operations, peak: floating-point operations of a token, and those a second that this machine can do, for the
@@ -90,19 +103,20 @@ class Trainer:
     def __init__(
         self,
         *,
-        model: Decoder,
+        model: Any,
         tokenizer: Tokenizer,
         update: Update,
         batches: Batches,
         schedule: Schedule,
         settings: TrainingSettings,
         run: RunFolder,
-        evaluate: Callable[[], tuple[WindowLosses, float]],
+        evaluate: Callable[[], Evaluated],
         sample: Callable[[], str],
         look: Callable[[], dict[str, dict[str, float]]] = dict,
         operations: float = 0.0,
         peak: float | None = None,
         listeners: tuple[Listener, ...] = (),
+        kept_with_it: Mapping[str, Any] | None = None,
     ):
         self.model, self.tokenizer, self.update, self.batches = model, tokenizer, update, batches
         self.schedule, self.settings, self.run, self.world = schedule, settings, run, update.world
@@ -110,7 +124,13 @@ class Trainer:
         self.operations, self.peak = operations, peak
         self.optimizer = update.optimizer
         self.writer = CheckpointWriter(
-            run, model, tokenizer, update.optimizer, self.world, keep=settings.keep_checkpoints
+            run,
+            model,
+            tokenizer,
+            update.optimizer,
+            self.world,
+            keep=settings.keep_checkpoints,
+            kept_with_it=kept_with_it or {},
         )
         self.doctor = Doctor()
         self.step = 0  # updates done
@@ -213,10 +233,12 @@ class Trainer:
 
     def _evaluate(self, record: dict[str, Any]) -> bool:
         """Validation loss of the weights as they are, into the record; whether they are the best so far."""
-        self.windows, bytes_per_token = self.evaluate()
-        estimate = self.windows.estimate(bytes_per_token)
+        measured = self.evaluate()
+        self.windows, estimate = measured.windows, measured.estimate()
         record["val_loss"], record["val_bits_per_byte"] = estimate.loss, estimate.bits_per_byte
         record["val_interval"] = estimate.to_dict()["interval"]
+        if estimate.accuracy is not None:
+            record["val_accuracy"] = estimate.accuracy
         if self.best is not None and estimate.loss >= self.best["estimate"]["loss"]:
             return False
         self.best = {"step": self.step, "estimate": asdict(estimate)}

@@ -10,15 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glassformer.errors import DeviceError, RunError
-from glassformer.models import Decoder
+from glassformer.layers import Block
 
 SHARDINGS = ("none", "full")  # training.sharding
 
 
-def shard(model: Decoder, *, precision: str = "fp32") -> None:
+def shard(model: nn.Module, *, precision: str = "fp32") -> None:
     """Spread a model over all processes, in place; block by block, so that one block at a time is whole.
 
     Raises:
@@ -30,10 +30,12 @@ def shard(model: Decoder, *, precision: str = "fp32") -> None:
         raise DeviceError(f"training.sharding=full needs PyTorch 2.6 or newer, this is {torch.__version__}") from None
     half = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None)
-    for block in model.blocks:
+    for block in [module for module in model.modules() if isinstance(module, Block)]:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
-    register_fsdp_forward_method(model, "hidden")  # the fused loss asks for vectors and multiplies by the head itself
+    for name in ("hidden", "token_logits", "sequence_logits"):  # what objectives call beside the model itself
+        if hasattr(model, name):
+            register_fsdp_forward_method(model, name)
 
 
 def save_sharded(folder: str | Path, tensors: dict[str, Tensor]) -> None:

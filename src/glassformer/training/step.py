@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glassformer.models import Decoder
-from glassformer.objectives import NextToken
+from glassformer.layers import balance_loss
+from glassformer.objectives import Objective
 from glassformer.training.optimizers import Optimizer
 from glassformer.training.precision import autocast
 from glassformer.training.world import World
@@ -26,15 +26,22 @@ Batch = tuple[Tensor, ...]
 
 
 class LossModule(nn.Module):
-    """A model and what is asked of it, as one module: what is compiled, and what is spread over processes."""
+    """A model and what is asked of it, as one module: what is compiled, and what is spread over processes.
 
-    def __init__(self, model: Decoder, objective: NextToken):
+    A mixture of experts is also asked to use them alike: its balance loss is added as often as there are targets.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective):
         super().__init__()
         self.model, self.objective = model, objective
+        config: Any = getattr(model, "config", None)
+        self.balance_weight = config.balance_weight if getattr(config, "n_expert", 0) else 0.0
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, int | Tensor]:
         """A batch -> (sum of losses, number of targets)."""
-        total, count, _ = self.objective.loss(self.model, batch)  # type: ignore[arg-type]
+        total, count, _ = self.objective.loss(self.model, batch)
+        if self.balance_weight and (balance := balance_loss(self.model)) is not None:
+            total = total + self.balance_weight * count * balance
         return total, count
 
 

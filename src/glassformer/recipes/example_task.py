@@ -1,0 +1,205 @@
+"""Examples as a task: sentence pairs, labelled texts, texts with gaps to fill."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glassformer.data.encoding import encode_examples, encode_labelled, encode_sources, label_names, tokenizer_from
+from glassformer.data.example_batches import ExampleBatches, in_order
+from glassformer.data.examples import Example, Examples, load_examples
+from glassformer.errors import DataError, plural
+from glassformer.evaluation.examples import evaluate_rows
+from glassformer.interchange import load_source_tokenizer, model_folder_of
+from glassformer.objectives import OBJECTIVES, Objective
+from glassformer.recipes import example_samples
+from glassformer.recipes.derive import Choice
+from glassformer.recipes.schema import Recipe
+from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.tokenizers.specials import END, MASK, MASKED_SPECIALS, PAD, SENTENCE_SPECIALS, START, span_specials
+from glassformer.training import World
+from glassformer.training.diagnostics import flowing
+from glassformer.training.loop import Batches, Evaluated
+
+EVAL_ROWS = 64  # examples that an evaluation puts through the model together
+PAIRED = ("target_sentence",)
+LABELLED = ("sequence_class", "token_class")
+SPECIALS = {
+    "target_sentence": SENTENCE_SPECIALS,
+    "spans": span_specials(),
+    "masked_tokens": MASKED_SPECIALS,
+    "sequence_class": MASKED_SPECIALS,  # so that it can start from an encoder that filled in masked tokens
+    "token_class": MASKED_SPECIALS,
+}
+COMMANDS = {
+    "target_sentence": "translate",
+    "spans": "fill",
+    "masked_tokens": "fill",
+    "sequence_class": "classify",
+}
+SHORTEST = 8  # tokens of a plain text: what is shorter leaves nothing to guess a gap from
+
+
+class ExampleTask:
+    """Any objective on examples; see `Task` for what the methods promise."""
+
+    def __init__(self, r: Recipe, examples: Examples, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None = None):
+        self.r, self.examples = r, examples
+        self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer
+        labelled = r.objective.kind in LABELLED
+        self.labels = tuple(label_names(examples["train"])) if labelled else ()
+        self.key = _key(examples, tokenizer, source_tokenizer)
+        self.command = COMMANDS.get(r.objective.kind, "")
+        self.cut: list[str] = []  # what was too long, in words
+        self._encoded: dict[str, list[Any]] = {}
+        self._block_size = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Sizes and special tokens; those that the tokenizer lacks are left out."""
+        t, s = self.tokenizer, self.source_tokenizer or self.tokenizer
+        names = {"start_token": START, "end_token": END, "pad_token": PAD, "mask_token": MASK}
+        facts: dict[str, Any] = {"vocab_size": t.vocab_size, "source_vocab_size": s.vocab_size}
+        facts |= {name: t.special_tokens[text] for name, text in names.items() if text in t.special_tokens}
+        if self.source_tokenizer is not None:
+            facts["pad_token"] = 0  # nobody looks at it, but it must be in both vocabularies
+        sentinels = sorted(
+            (text for text in t.special_tokens if text.startswith("<extra_id_")),
+            key=lambda text: int(text.removeprefix("<extra_id_").removesuffix(">")),
+        )
+        if sentinels:
+            facts["sentinels"] = [t.special_tokens[text] for text in sentinels]
+        facts["special_tokens"] = sorted(t.special_tokens.values())
+        if self.labels:
+            facts["n_classes"] = len(self.labels)
+        return facts
+
+    def sizes(self) -> dict[str, int]:
+        return {"train_tokens": len(self.examples["train"]), "val_tokens": len(self.examples["validation"])}
+
+    def check(self, config: Any) -> None:
+        for split in ("train", "validation") if config is not None else ("validation",):
+            if not self.examples[split]:
+                raise DataError(
+                    f"{self.r.data.source}: no examples to {'learn from' if split == 'train' else 'measure on'}"
+                )
+
+    def objective(self) -> Objective:
+        kind = OBJECTIVES[self.r.objective.kind]
+        wanted = inspect.signature(kind).parameters
+        facts = self.facts()
+        objective: Objective = kind(
+            **{name: value for name, value in facts.items() if name in wanted}, **self.r.objective.settings
+        )
+        return objective
+
+    def encoded(self, split: str) -> list[Any]:
+        """The examples of a split as the objective's `collate` takes them."""
+        if split not in self._encoded:
+            self._encoded[split] = self._encode(self.examples[split])
+        return self._encoded[split]
+
+    def batches(self, r: Recipe, config: Any, world: World) -> Batches:
+        t = r.training
+        assert isinstance(t.batch_size, int)
+        self._block_size = config.block_size
+        return ExampleBatches(
+            self.encoded("train"),
+            self.objective().collate,
+            batch_size=t.batch_size // world.size,
+            seed=t.seed,
+            rank=world.rank,
+            world_size=world.size,
+            pad_token=self.facts().get("pad_token", 0),
+        )
+
+    def evaluate(self, model: Any, *, whole: bool = True) -> Evaluated:
+        self._block_size = model.config.block_size  # type: ignore[union-attr, assignment]
+        examples = self.encoded("validation")
+        t, objective = self.r.training, self.objective()
+        if not whole:
+            examples = examples[: t.eval_batches * int(t.batch_size or 1)]
+        pad = self.facts().get("pad_token", 0)
+        batches = in_order(examples, objective.collate, EVAL_ROWS, t.seed, pad_token=pad)
+        windows, accuracy = evaluate_rows(model, objective, batches)
+        return Evaluated(windows, accuracy=accuracy)
+
+    def sample(self, model: Any, step: int) -> str:
+        return example_samples.sample(self, model)
+
+    def activations(self, model: Any, pattern: str) -> dict[str, dict[str, float]]:
+        objective = self.objective()
+        batch = objective.collate(self.encoded("validation")[:8], np.random.default_rng(0))
+        device = next(model.parameters()).device
+        return flowing(model, lambda: objective.rows(model, tuple(part.to(device) for part in batch)), pattern)
+
+    def warnings(self, r: Recipe, config: Any) -> list[str]:
+        n = len(self.examples["train"])
+        few = isinstance(r.training.batch_size, int) and r.training.batch_size > n
+        return [*self.cut, *([f"a step reads {r.training.batch_size} examples and there are {n}"] if few else [])]
+
+    def derived(self) -> dict[str, Any]:
+        return {"examples": {split: len(rows) for split, rows in self.examples.items()}, "labels": list(self.labels)}
+
+    def _encode(self, examples: list[Example]) -> list[Any]:
+        """What is longer than the model's window loses its end, which is told; plain texts are cut into pieces."""
+        kind, T = self.r.objective.kind, self._block_size
+        reader = self.source_tokenizer or self.tokenizer
+        if kind in PAIRED:
+            end = reader.special_tokens.get(END)
+            encoded = encode_examples(
+                examples, reader, self.tokenizer, max_source=T - (end is not None), max_target=T - 1
+            )
+            rows = [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in encoded.rows]
+        elif kind in LABELLED:
+            encoded = encode_labelled(examples, reader, self.labels, max_source=T)
+            rows = encoded.rows
+        else:
+            encoded = encode_sources(examples, reader, max_source=T, pieces=True)
+            rows = [ids for ids in encoded.rows if len(ids) >= SHORTEST]
+        if cut := encoded.cut_sources + encoded.cut_targets:
+            self.cut.append(f"{plural(cut, 'text')} of {len(examples):,} examples were cut to {T} tokens")
+        return rows
+
+
+def _key(examples: Examples, *tokenizers: Tokenizer | None) -> str:
+    """Changes when an example or the vocabulary does."""
+    digest = hashlib.sha256()
+    for split in ("train", "validation"):
+        for example in examples[split]:
+            digest.update("\0".join((split, *example, "")).encode("utf-8", "surrogatepass"))
+    for tokenizer in tokenizers:
+        digest.update(str(tokenizer and tokenizer.hash).encode())
+    return digest.hexdigest()[:16]
+
+
+def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, list[Choice]]:
+    """The examples of a recipe and their tokenizers: those in `folder`, else those of the run to start from, else the
+    ones that the recipe names, made from the training split."""
+    examples = load_examples(r.data.source)
+    if r.data.max_examples:
+        examples = {**examples, "train": examples["train"][: r.data.max_examples]}
+    t = r.tokenizer
+    if folder is None and r.training.start_from is not None and t.kind is None:
+        folder = model_folder_of(r.training.start_from)
+    if folder is not None:
+        tokenizer = load_tokenizer(folder)
+        source = load_source_tokenizer(folder)
+        return ExampleTask(r, examples, tokenizer, None if source == tokenizer else source), []
+    specials = SPECIALS[r.objective.kind]
+    if t.path is not None:
+        return ExampleTask(r, examples, load_tokenizer(t.path)), []
+    choices = []
+    if t.kind is None:
+        t.kind = "bpe"
+        choices.append(Choice("tokenizer.kind", "bpe", "subwords of sources and targets together"))
+    options: dict[str, Any] = {"vocab_size": t.vocab_size, "specials": specials}
+    if t.source_kind is None:
+        side = "both" if r.objective.kind in PAIRED else "source"
+        return ExampleTask(r, examples, tokenizer_from(examples["train"], t.kind, side=side, **options)), choices
+    reader = tokenizer_from(examples["train"], t.source_kind, side="source")
+    writer = tokenizer_from(examples["train"], t.kind, side="target", **options)
+    return ExampleTask(r, examples, writer, reader), choices

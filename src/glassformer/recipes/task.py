@@ -1,0 +1,84 @@
+"""What a run learns from and what is asked of it: all that differs between a GPT, a translator and a classifier.
+
+    TextTask       a token store, next token                            `text_task.py`
+    ExampleTask    sentence pairs, labelled texts, texts with gaps       `example_task.py`
+
+The rest of a run (loop, checkpoints, logs) knows this interface alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from glassformer.objectives import Objective
+from glassformer.recipes.derive import Choice
+from glassformer.recipes.schema import Recipe
+from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
+from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.training import World
+from glassformer.training.loop import Batches, Evaluated
+
+
+class Task(Protocol):
+    """What a run learns from and what is asked.
+
+    Attributes:
+        tokenizer: of what the model says. source_tokenizer: of what it reads, where that is another one.
+        labels: the names of classes, where there are some.
+        key: changes when the data do.
+        command: of `glassformer`, which asks a trained model ("": none does).
+    """
+
+    tokenizer: Tokenizer
+    source_tokenizer: Tokenizer | None
+    labels: tuple[str, ...]
+    key: str
+    command: str
+
+    def facts(self) -> dict[str, Any]:
+        """What the data decide of configuration and objective: sizes of vocabularies, special tokens, classes."""
+
+    def sizes(self) -> dict[str, int]:
+        """`train_tokens` and `val_tokens`."""
+
+    def check(self, config: Any) -> None:
+        """Raise `DataError` unless there is something to learn from (a model of this configuration; None: nobody will
+        learn) and something to measure on."""
+
+    def objective(self) -> Objective:
+        """What is asked."""
+
+    def batches(self, r: Recipe, config: Any, world: World) -> Batches:
+        """This process's part of every step."""
+
+    def evaluate(self, model: Any, *, whole: bool) -> Evaluated:
+        """The model as it is on the whole validation split, or on the part that `training.eval_batches` asks for."""
+
+    def sample(self, model: Any, step: int) -> str:
+        """What the model makes of something, as text to read."""
+
+    def activations(self, model: Any, pattern: str) -> dict[str, dict[str, float]]:
+        """Statistics of the taps that `pattern` names, on some held-out data."""
+
+    def warnings(self, r: Recipe, config: Any) -> list[str]:
+        """What a person should know of the data before the first step."""
+
+    def derived(self) -> dict[str, Any]:
+        """What belongs into recipe.toml beside the configuration."""
+
+
+def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]]:
+    """The data of a recipe, ready to be read, and what was chosen for want of a word in the recipe.
+
+    folder: a model folder whose tokenizers are taken, instead of those that the recipe asks for.
+
+    Raises:
+        UsageError, DataError, TokenizerError: the recipe or its data are wrong.
+    """
+    if r.objective.kind != "next_token":
+        from glassformer.recipes.example_task import open_examples
+
+        return open_examples(r, folder)
+    tokenizer, choices = (load_tokenizer(folder), []) if folder is not None else tokenizer_of(r)
+    return TextTask(r, tokenizer, store_of(r, tokenizer)), choices

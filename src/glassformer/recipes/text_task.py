@@ -1,0 +1,158 @@
+"""A text as a task: a token store, and at every place of it, what comes next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from glassformer.data import (
+    TokenBatches,
+    TokenStore,
+    describe,
+    fixed_batches,
+    read_documents,
+    tokenizer_for,
+)
+from glassformer.data.batches import check_length
+from glassformer.data.prepare import prepare
+from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.evaluation.bigram import bigram_loss
+from glassformer.evaluation.loss import window_losses
+from glassformer.generation import generate
+from glassformer.objectives import NextToken
+from glassformer.recipes import derive
+from glassformer.recipes.held_out import few_at_once, whole_split
+from glassformer.recipes.schema import Recipe
+from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.training import World
+from glassformer.training.diagnostics import activations
+from glassformer.training.doctor import text_warnings
+from glassformer.training.loop import Batches, Evaluated
+
+MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
+
+
+class TextTask:
+    """Next token on a text; see `Task` for what the methods promise."""
+
+    source_tokenizer: Tokenizer | None = None
+    labels: tuple[str, ...] = ()
+    command = "generate"
+
+    def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore):
+        self.r, self.tokenizer, self.store = r, tokenizer, store
+        self.key = str(store.meta["key"])
+        self._fixed: list[Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        return {"vocab_size": self.tokenizer.vocab_size}
+
+    def sizes(self) -> dict[str, int]:
+        return {"train_tokens": len(self.store.split("train")), "val_tokens": len(self.store.split("validation"))}
+
+    def check(self, config: Any) -> None:
+        check_lengths(self.store, None if config is None else config.block_size)
+
+    def objective(self) -> NextToken:
+        return NextToken()
+
+    def batches(self, r: Recipe, config: Any, world: World) -> Batches:
+        t = r.training
+        assert isinstance(t.batch_size, int)
+        batches = TokenBatches(
+            self.store.split("train"),
+            block_size=config.block_size,
+            batch_size=t.batch_size // world.size,
+            seed=t.seed,
+            order=r.data.order,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        if t.eval_batches:
+            held_out = self.store.split("validation")
+            self._fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed)
+        return batches
+
+    def evaluate(self, model: Any, *, whole: bool = True) -> Evaluated:
+        batches, bytes_per_token = whole_split(model, self.store)
+        if not whole and self._fixed is not None:
+            batches = few_at_once(self._fixed, model.config, next(model.parameters()).device.type)
+        return Evaluated(window_losses(model, batches), bytes_per_token)
+
+    def sample(self, model: Any, step: int) -> str:
+        t = self.r.training
+        settings: dict[str, Any] = {"max_new_tokens": t.sample_tokens, "temperature": 0.8, "seed": t.seed + step}
+        return t.sample_prompt + generate(model, self.tokenizer, t.sample_prompt, **settings)[0].text
+
+    def activations(self, model: Any, pattern: str) -> dict[str, dict[str, float]]:
+        ids_BT = next(iter(whole_split(model, self.store)[0]))[0]
+        return activations(model, ids_BT.to(next(model.parameters()).device), pattern)
+
+    def warnings(self, r: Recipe, config: Any) -> list[str]:
+        """What the doctor says of the text before the first step. A long text is taken to hold every token."""
+        assert isinstance(r.training.batch_size, int)
+        view = self.store.split("train")
+        counted = len(view) <= MOST_COUNTED
+        return text_warnings(
+            train_tokens=len(view),
+            tokens_a_step=r.training.batch_size * config.block_size,
+            seen=len(np.unique(view.gather(np.array([0]), len(view)))) if counted else config.vocab_size,
+            vocab_size=config.vocab_size,
+        )
+
+    def derived(self) -> dict[str, Any]:
+        train, held_out = self.store.split("train"), self.store.split("validation")
+        return {"bigram_loss": bigram_loss(train, held_out, self.tokenizer.vocab_size)}
+
+
+def check_lengths(store: TokenStore, block_size: int | None = None) -> None:
+    """Raise unless a window of training text and a prediction of held-out text can be had."""
+    if block_size is not None:
+        check_length(store.split("train"), block_size)
+    if (n := len(store.split("validation"))) < 2:
+        raise DataError(
+            f"{store.meta['source']}: {plural(n, 'token')} held out for validation, and a prediction needs 2; "
+            "give more text, or data.validation_fraction=0.1"
+        )
+
+
+def tokenizer_of(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
+    """Load the tokenizer that is named, or make it from the text."""
+    t, choices = r.tokenizer, []
+    if t.path is not None and t.kind is None:
+        return load_tokenizer(t.path), []
+    if t.kind is None or (t.kind == "bpe" and t.vocab_size is None):
+        info = describe(r.data.source, text_field=r.data.text_field)
+        if t.kind is None:
+            alphabet: set[str] = set()
+            if info.bytes is not None and info.bytes < derive.SMALL_TEXT:
+                pieces = read_documents(r.data.source, text_field=r.data.text_field)
+                alphabet = set().union(*(set(piece.text) for piece in pieces))
+            choices.append(derive.tokenizer_choice(info.bytes, len(alphabet)))
+            t.kind = choices[-1].value
+        if t.kind == "bpe" and t.vocab_size is None:
+            choices.append(derive.vocab_size_choice(info.bytes))
+            t.vocab_size = choices[-1].value
+    if t.kind not in TOKENIZERS:
+        raise UsageError(f"tokenizer.kind={t.kind!r} is unknown; {did_you_mean(str(t.kind), TOKENIZERS)}")
+    tokenizer = tokenizer_for(
+        r.data.source,
+        t.kind,
+        vocab_size=t.vocab_size,
+        path=t.path,
+        text_field=r.data.text_field,
+        validation_fraction=r.data.validation_fraction,
+    )
+    return tokenizer, choices
+
+
+def store_of(r: Recipe, tokenizer: Tokenizer) -> TokenStore:
+    """The text of a recipe in tokens: prepared now, or found in the cache."""
+    return prepare(
+        r.data.source,
+        tokenizer,
+        validation_fraction=r.data.validation_fraction,
+        text_field=r.data.text_field,
+        max_tokens=r.data.max_tokens,
+    )
