@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from glassformer.interchange.bart import BART
+from glassformer.interchange.bert import BERT
 from glassformer.interchange.family import Family
 from glassformer.interchange.gpt2 import GPT2
 from glassformer.interchange.llama import Llama, Qwen3
+from glassformer.interchange.marian import Marian
 from glassformer.interchange.own import Glassformer
+from glassformer.interchange.t5 import T5
+from glassformer.interchange.vit import ViT
+from glassformer.interchange.whisper import Whisper
 
 # In the order in which they are asked; ours holds anything.
-INTERCHANGE_FAMILIES: dict[str, Family] = {f.model_type: f for f in (GPT2(), Qwen3(), Llama(), Glassformer())}
+INTERCHANGE_FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (GPT2(), Qwen3(), Llama(), BERT(), ViT(), T5(), Marian(), BART(), Whisper(), Glassformer())
+}
 
 
 def family_that_expresses(config: Any) -> Family:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
 from glassformer.interchange.tables import Row, Tensors, read, write
+from glassformer.models import EncoderConfig
 
 # Sizes that every family has a word for, and the preset, which is none of a model's facts.
 SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
@@ -84,6 +85,8 @@ def fields_without_meaning(c: Any) -> set[str]:
         dead |= {"n_expert_active", "balance_weight"}
     if c.n_gram == 1:
         dead |= {"n_gram_rows"}
+    if isinstance(c, EncoderConfig) and c.token_head != "vocabulary":  # there is no such head
+        dead |= {"tied_head", "head_bias", "logit_scale", "logit_softcap"}
     return dead
 
 
@@ -95,6 +98,22 @@ def heads_fill_the_width(c: Any) -> bool:
 def activation(given: str) -> str:
     """Our name for an activation; what is unknown is refused by `ModelConfig`."""
     return OTHER_ACTIVATIONS.get(given, given)
+
+
+def classes_of(given: dict[str, Any]) -> int:
+    """How many classes a classifier's config.json names; transformers takes 2 where it says nothing."""
+    return len(given["id2label"]) if given.get("id2label") else given.get("num_labels", 2)
+
+
+def special_tokens(given: dict[str, Any]) -> dict[str, Any]:
+    """The special tokens of an encoder-decoder; without a start token it starts with padding, as T5 does."""
+    pad, end = given.get("pad_token_id"), given["eos_token_id"]
+    start = given.get("decoder_start_token_id")
+    return {
+        "start_token": start if start is not None else pad or 0,
+        "end_token": end[0] if isinstance(end, list) else end,
+        "pad_token": pad or 0,
+    }
 
 
 def refuse(given: dict[str, Any], *fields: str) -> None:

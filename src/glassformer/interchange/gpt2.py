@@ -6,7 +6,7 @@ from typing import Any
 
 from glassformer.errors import ModelFolderError
 from glassformer.interchange.family import Family, activation, agrees, heads_fill_the_width
-from glassformer.interchange.tables import TURNED, Row, Tensors, layer, one
+from glassformer.interchange.tables import TURNED, Row, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 
@@ -87,11 +87,4 @@ class GPT2(Family):
         # the oldest files have no "transformer." in front, and all keep the causal mask as a tensor
         theirs = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
         theirs = {n: t for n, t in theirs.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
-        return head_by_itself(theirs, "wte.weight", c.tied_head)
-
-
-def head_by_itself(theirs: Tensors, embedding: str, tied: bool, head: str = "lm_head.weight") -> Tensors:
-    """With a head's matrix if it is not tied (where a file lacks it, it is the embedding), without if it is."""
-    if tied:
-        return {name: tensor for name, tensor in theirs.items() if name != head}
-    return theirs if head in theirs or embedding not in theirs else {**theirs, head: theirs[embedding]}
+        return with_head(theirs, "wte.weight", "lm_head.weight", tied=c.tied_head)

@@ -9,8 +9,7 @@ from typing import Any
 
 from glassformer.errors import ModelFolderError
 from glassformer.interchange.family import Family, activation, agrees, refuse
-from glassformer.interchange.gpt2 import head_by_itself
-from glassformer.interchange.tables import Row, Tensors, layer, one
+from glassformer.interchange.tables import Row, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 # The kinds of rotary scaling that both know. Ours has `ntk` besides, theirs `dynamic` and `longrope`.
@@ -117,7 +116,7 @@ class Qwen3(Family):
 
     def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
         theirs = {n: t for n, t in theirs.items() if not n.endswith("rotary_emb.inv_freq")}
-        return head_by_itself(theirs, "model.embed_tokens.weight", c.tied_head)
+        return with_head(theirs, "model.embed_tokens.weight", "lm_head.weight", tied=c.tied_head)
 
 
 class Llama(Qwen3):

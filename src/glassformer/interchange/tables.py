@@ -53,16 +53,21 @@ def one(ours: str, theirs: str, form: Form = AS_IT_IS) -> Row:
 
 
 def layer(
-    ours: str, *theirs: str | None, form: Form = AS_IT_IS, sizes: tuple[int, ...] | None = None, bias: bool = True
+    ours: str,
+    *theirs: str,
+    form: Form = AS_IT_IS,
+    sizes: tuple[int, ...] | None = None,
+    bias: bool = True,
+    unbiased: str | None = None,
 ) -> Iterator[Row]:
-    """The rows of a layer's weight and, with `bias`, of its bias, which is zeros there if ours has none."""
+    """The rows of a layer's weight and, with `bias`, of its bias, which is zeros there if ours has none.
 
-    def named(what: str) -> tuple[str | None, ...]:
-        return tuple(name and f"{name}.{what}" for name in theirs)
-
-    yield Row(f"{ours}.weight", named("weight"), form, sizes)
+    unbiased: the one of theirs that never has any.
+    """
+    yield Row(f"{ours}.weight", tuple(f"{name}.weight" for name in theirs), form, sizes)
     if bias:
-        yield Row(f"{ours}.bias", named("bias"), sizes=sizes, like=f"{ours}.weight")
+        biases = tuple(None if name == unbiased else f"{name}.bias" for name in theirs)
+        yield Row(f"{ours}.bias", biases, sizes=sizes, like=f"{ours}.weight")
 
 
 def write(table: Iterable[Row], ours: Tensors) -> Tensors:
@@ -100,6 +105,20 @@ def read(table: Iterable[Row], theirs: Tensors) -> Tensors:
         ours[row.ours] = torch.cat(whole) if len(whole) > 1 else some
     _all_used(left)
     return ours
+
+
+def under_one_name(theirs: Tensors, first: str, *others: str) -> Tensors:
+    """A tied tensor under its first name alone, whichever of its names a file has."""
+    found = [theirs[name] for name in (first, *others) if name in theirs]
+    rest = {name: tensor for name, tensor in theirs.items() if name not in others}
+    return {**rest, first: found[0]} if found else rest
+
+
+def with_head(theirs: Tensors, embedding: str, head: str, *, tied: bool) -> Tensors:
+    """With the matrix of the head if it is not tied (a copy of the embedding where a file lacks it), else without."""
+    if tied:
+        return under_one_name(theirs, embedding, head)
+    return theirs if head in theirs or embedding not in theirs else {**theirs, head: theirs[embedding].clone()}
 
 
 def _all_used(left: Tensors) -> None:

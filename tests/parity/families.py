@@ -1,0 +1,272 @@
+"""Models of `transformers` at toy size, one for each way in which a family can differ, and how to ask both the same.
+
+Sizes are prime or all different; every parameter is random and counts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from toys import shaken, toy_ids
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTForImageClassification,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+V, PAD, START, END = 61, 3, 5, 7
+LENGTHS = torch.tensor([11, 7, 1])
+THERE = torch.arange(11) < LENGTHS[:, None]  # (B, T): what is no padding
+
+
+@dataclass
+class Case:
+    """What `transformers` builds, and the logits (N, classes) that each side gives to the same question.
+
+    made: names in the file of what is no parameter there and so has no gradient.
+    own_head: T5 1.1 has a head of its own, which transformers 5 gives it only when a file holds one.
+    """
+
+    model: Callable[..., nn.Module]
+    config: Any
+    ours: Callable[[Any], Tensor]
+    theirs: Callable[[Any], Tensor]
+    made: tuple[str, ...] = field(default=())
+    own_head: bool = False
+
+    def build(self) -> nn.Module:
+        """Their model with large random weights in every parameter, and in the bias of logits, which is none."""
+        model = self.model(copy.deepcopy(self.config))
+        if self.own_head:
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+            model.config.tie_word_embeddings = False
+        frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+        shaken(model)
+        with torch.no_grad():
+            for name, tensor in frozen.items():
+                model.get_parameter(name).copy_(tensor)
+            for name, buffer in model.named_buffers():
+                if name == "final_logits_bias":
+                    buffer.normal_(generator=torch.Generator().manual_seed(1))
+        return model.eval()
+
+
+# Questions
+
+
+def continues(model: Any) -> Tensor:
+    return model(toy_ids(3, 11)).flatten(0, 1)
+
+
+def their_continues(model: Any) -> Tensor:
+    return model(toy_ids(3, 11)).logits.flatten(0, 1)
+
+
+def padded() -> Tensor:
+    """(B, T) ids with padding behind."""
+    return torch.where(THERE, toy_ids(3, 11), PAD)
+
+
+def segments() -> Tensor:
+    return toy_ids(3, 11, vocab_size=2, seed=1)
+
+
+def tokens(model: Any) -> Tensor:
+    return model.token_logits(model(padded(), LENGTHS, segments())[THERE])
+
+
+def sequences(model: Any) -> Tensor:
+    return model.sequence_logits(model(padded(), LENGTHS, segments()), LENGTHS)
+
+
+def both(model: Any) -> Tensor:
+    return torch.cat((tokens(model).flatten(), sequences(model).flatten()))[None]
+
+
+def vectors(model: Any) -> Tensor:
+    found = model(padded(), LENGTHS, segments())
+    return torch.cat((found[THERE], model.pool(found, LENGTHS)))
+
+
+def asked(model: Any) -> Any:
+    return model(padded(), attention_mask=THERE.long(), token_type_ids=segments())
+
+
+def their_both(model: Any) -> Tensor:
+    answer = asked(model)
+    return torch.cat((answer.prediction_logits[THERE].flatten(), answer.seq_relationship_logits.flatten()))[None]
+
+
+def their_vectors(model: Any) -> Tensor:
+    answer = asked(model)
+    return torch.cat((answer.last_hidden_state[THERE], answer.pooler_output))
+
+
+def target() -> Tensor:
+    """(B, T) of another length than the source; without padding, whose row gets no gradient there."""
+    ids = toy_ids(3, 5, seed=2)
+    return torch.where(ids == PAD, START, ids)
+
+
+def translates(model: Any) -> Tensor:
+    return model(padded(), target(), LENGTHS).flatten(0, 1)
+
+
+def their_translates(model: Any) -> Tensor:
+    answer = model(input_ids=padded(), attention_mask=THERE.long(), decoder_input_ids=target())
+    return answer.logits.flatten(0, 1)
+
+
+def pixels(channels: int, size: int) -> Tensor:
+    return torch.randn(3, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def frames() -> Tensor:
+    return torch.randn(3, 7, 26, generator=torch.Generator().manual_seed(0))
+
+
+# Configurations
+
+SPECIAL = {"pad_token_id": PAD, "decoder_start_token_id": START, "eos_token_id": END}
+GPT2 = {"vocab_size": V, "n_positions": 13, "n_embd": 15, "n_layer": 2, "n_head": 3, "n_inner": 23}
+LLAMA = {
+    "vocab_size": V,
+    "max_position_embeddings": 13,
+    "hidden_size": 42,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "intermediate_size": 29,
+}
+BERT = {
+    "vocab_size": V,
+    "max_position_embeddings": 13,
+    "hidden_size": 15,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 23,
+    "pad_token_id": None,
+    "layer_norm_eps": 1e-3,
+}
+T5 = {"vocab_size": V, "d_model": 14, "d_kv": 5, "d_ff": 23, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 3}
+DISTANCES = {"relative_attention_num_buckets": 6, "relative_attention_max_distance": 9}
+SEQ2SEQ = {
+    "vocab_size": V,
+    "d_model": 18,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 9,
+    "encoder_ffn_dim": 23,
+    "decoder_ffn_dim": 29,
+}
+VIT = {
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 2,
+    "hidden_size": 15,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 23,
+    "num_labels": 7,
+}
+
+
+def _lm(model: Any, config: Any) -> Case:
+    return Case(model, config, continues, their_continues)
+
+
+def _marian(**fields: Any) -> Case:
+    config = MarianConfig(**{**SEQ2SEQ, **SPECIAL, "max_position_embeddings": 13, **fields})
+    return Case(MarianMTModel, config, translates, their_translates, ("final_logits_bias",))
+
+
+def _bart(**fields: Any) -> Case:
+    config = BartConfig(**{**SEQ2SEQ, **SPECIAL, "max_position_embeddings": 13, **fields})
+    return Case(BartForConditionalGeneration, config, translates, their_translates, ("final_logits_bias",))
+
+
+def _t5(own_head: bool = False, **fields: Any) -> Case:
+    config = T5Config(**T5, **DISTANCES, **SPECIAL, **fields)
+    return Case(T5ForConditionalGeneration, config, translates, their_translates, own_head=own_head)
+
+
+def _bert(model: Any, ours: Any = tokens, theirs: Any = lambda m: asked(m).logits[THERE], **fields: Any) -> Case:
+    return Case(model, BertConfig(**{**BERT, **fields}), ours, theirs)
+
+
+def all_cases() -> Iterator[tuple[str, Case]]:
+    yield "gpt2", _lm(GPT2LMHeadModel, GPT2Config(**GPT2))
+    yield "gpt2, own head", _lm(GPT2LMHeadModel, GPT2Config(**GPT2, tie_word_embeddings=False))
+    yield "llama", _lm(LlamaForCausalLM, LlamaConfig(**LLAMA))
+    yield "qwen3", _lm(Qwen3ForCausalLM, Qwen3Config(**LLAMA, tie_word_embeddings=True))
+    yield "bert, masked tokens", _bert(BertForMaskedLM)
+    yield "bert, pre-training", _bert(BertForPreTraining, both, their_both)
+    yield "bert, classes", _bert(BertForSequenceClassification, sequences, lambda m: asked(m).logits, num_labels=5)
+    yield "bert, classes of tokens", _bert(BertForTokenClassification, num_labels=5, hidden_act="relu")
+    yield "bert, vectors", _bert(BertModel, vectors, their_vectors, type_vocab_size=3)
+    yield "t5", _t5()
+    yield "t5 1.1", _t5(True, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    yield "t5, gated with silu", _t5(feed_forward_proj="gated-silu")
+    yield "marian", _marian(scale_embedding=True, activation_function="swish")
+    yield "marian, relu, unscaled", _marian(activation_function="relu")
+    yield "marian, two vocabularies", _marian(decoder_vocab_size=67, share_encoder_decoder_embeddings=False)
+    yield "bart", _bart()
+    yield "bart, scaled", _bart(scale_embedding=True, activation_function="gelu_new")
+    yield (
+        "vit",
+        Case(
+            ViTForImageClassification,
+            ViTConfig(**VIT),
+            lambda m: m.sequence_logits(m(pixels(2, 8))),
+            lambda m: m(pixels(2, 8)).logits,
+        ),
+    )
+    yield (
+        "whisper",
+        Case(
+            WhisperForConditionalGeneration,
+            WhisperConfig(
+                **{**SEQ2SEQ, **SPECIAL, "bos_token_id": None},
+                num_mel_bins=7,
+                max_source_positions=13,
+                max_target_positions=11,
+                begin_suppress_tokens=None,
+            ),
+            lambda m: m(frames(), target()).flatten(0, 1),
+            lambda m: m(input_features=frames(), decoder_input_ids=target()).logits.flatten(0, 1),
+            ("model.encoder.embed_positions.weight",),
+        ),
+    )
+
+
+CASES = dict(all_cases())

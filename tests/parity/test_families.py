@@ -1,0 +1,174 @@
+"""Every family against `transformers`, at toy size with random weights, offline.
+
+An independent implementation reads the same files and answers the same question, so a swapped axis, a transposed or
+exchanged matrix, a forgotten bias or a norm in another place cannot pass: logits agree to 1e-4, gradients of a
+cross-entropy loss with respect to every parameter to 1e-3, and files go there and back without a changed bit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from families import CASES, END, LENGTHS, PAD, START, THERE, padded, target
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from toys import shaken
+
+from glassformer.interchange import family_that_expresses, load_model, save
+from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
+
+
+def loss(logits: Tensor) -> Tensor:
+    """Cross-entropy against labels that differ from row to row."""
+    labels = torch.arange(len(logits)) * 5 % logits.shape[1]
+    return F.cross_entropy(logits, labels)
+
+
+def their_gradients(model: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """By the names that their files have, which are not always those in memory: saved in place of the weights."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_gradients_are_the_same(name: str, tmp_path: Path):
+    case = CASES[name]
+    theirs = case.build()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_model(tmp_path / "theirs")
+
+    logits, expected = case.ours(ours), case.theirs(theirs)
+    assert expected.std() > 0.2  # something is at stake
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+    loss(logits).backward()
+    loss(expected).backward()
+    gradients = {name: p.grad for name, p in ours.named_parameters()}
+    found = family_that_expresses(ours.config).write_tensors(gradients, ours.config)
+    wanted = their_gradients(theirs, tmp_path / "gradients")
+    for made in case.made:
+        del found[made], wanted[made]
+    assert found.keys() == wanted.keys()
+    noise = 1e-6 * max(float(gradient.abs().max()) for gradient in wanted.values())
+    for key, gradient in wanted.items():
+        size = float(gradient.abs().max())
+        torch.testing.assert_close(
+            found[key], gradient, rtol=1e-3, atol=1e-3 * size + noise, msg=lambda said, key=key: f"{key}: {said}"
+        )
+        assert size > noise or key.endswith(
+            ("key.bias", "k_proj.bias")
+        )  # a softmax does not see those; the rest counts
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_files_go_there_and_back(name: str, tmp_path: Path):
+    """From theirs to ours to theirs: the same file to the last byte, and transformers misses nothing in it."""
+    case = CASES[name]
+    theirs = case.build()
+    if name.startswith("bart"):  # two rows that nothing reads, and that ours has not
+        with torch.no_grad():
+            for stack in (theirs.model.encoder, theirs.model.decoder):
+                stack.embed_positions.weight[:2] = 0
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_model(tmp_path / "theirs")
+    save(tmp_path / "ours", ours)
+    again, info = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    with torch.no_grad():
+        torch.testing.assert_close(case.theirs(again), case.theirs(theirs), rtol=1e-5, atol=1e-5)
+    assert load_model(tmp_path / "ours").config == ours.config
+    files = [tmp_path / side / "model.safetensors" for side in ("theirs", "ours")]
+    if name == "whisper":  # sines and cosines of an fp32 angle there, of a float64 angle here
+        there, here = (load_file(file)["model.encoder.embed_positions.weight"] for file in files)
+        torch.testing.assert_close(there, here, rtol=0, atol=1e-6)
+        there_and_here = [load_file(file) for file in files]
+        assert all(
+            torch.equal(tensor, there_and_here[1][key])
+            for key, tensor in there_and_here[0].items()
+            if key not in case.made
+        )
+    else:
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+# Ours first: what a recipe of this house trains, and how transformers calls it
+
+SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
+POST_NORM = {"family": "original", "positions": "learned", "embedding_norm": True, "embedding_scale": 1.0}
+BERT = {**SHAPE, **POST_NORM, "token_head": "vocabulary", "token_transform": True}
+T5 = {
+    **SHAPE,
+    "family": "modern",
+    "positions": "relative",
+    "attention_scale": 1.0,
+    "qk_norm": False,
+    "head_width": 10,
+    "relative_buckets": 6,
+    "relative_max_distance": 9,
+    "activation": "gelu_new",
+}
+TOKENS = {"start_token": START, "end_token": END, "pad_token": PAD}
+
+
+def seq2seq(**fields: Any) -> EncoderDecoderConfig:
+    return EncoderDecoderConfig.make(**{**SHAPE, **TOKENS, **fields})
+
+
+OURS = {
+    "marian, the translator of 2017": ("marian", seq2seq(family="original")),
+    "marian without biases": ("marian", seq2seq(family="original", bias=False)),
+    "marian with a bias of logits": ("marian", seq2seq(family="original", head_bias=True, activation="silu")),
+    "marian, two vocabularies": ("marian", seq2seq(family="original", source_vocab_size=67, n_decoder_layer=1)),
+    "marian, called classic": (
+        "marian",
+        seq2seq(positions="sinusoidal", norm_place="post", rotary_base=500.0, activation="gelu"),
+    ),
+    "bart": ("bart", seq2seq(**POST_NORM)),
+    "t5, gated": ("t5", seq2seq(**T5, tied_head=False)),
+    "t5, plain": ("t5", seq2seq(**{**T5, "feedforward": "plain", "logit_scale": 18**-0.5}, n_decoder_layer=1)),
+    "bert without segments": ("bert", EncoderConfig.make(**BERT)),
+    "bert without biases": ("bert", EncoderConfig.make(**BERT, bias=False, n_segments=2)),
+    "bert with a bias of logits": ("bert", EncoderConfig.make(**BERT, head_bias=True, norm_eps=1e-12)),
+    "bert, classes": ("bert", EncoderConfig.make(**SHAPE, **POST_NORM, pooler=True, n_classes=4)),
+    "bert, classes of tokens": (
+        "bert",
+        EncoderConfig.make(**SHAPE, **POST_NORM, token_head="classes", n_classes=4, activation="relu2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+@torch.no_grad()
+def test_what_we_train_loads_in_transformers(name: str, tmp_path: Path):
+    model_type, config = OURS[name]
+    ours = shaken(build_model(config)).eval()
+    save(tmp_path, ours)
+    given = json.loads((tmp_path / "config.json").read_text())
+    assert given["model_type"] == model_type
+    kind = getattr(transformers, given["architectures"][0])
+    theirs, info = kind.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    if isinstance(config, EncoderDecoderConfig):
+        logits = ours(padded(), target(), LENGTHS)
+        expected = theirs(input_ids=padded(), attention_mask=THERE.long(), decoder_input_ids=target()).logits
+    else:
+        vectors = ours(padded(), LENGTHS)
+        per_token = config.token_head != "none"
+        logits = ours.token_logits(vectors[THERE]) if per_token else ours.sequence_logits(vectors, LENGTHS)
+        expected = theirs(padded(), attention_mask=THERE.long()).logits
+        expected = expected[THERE] if per_token else expected
+    assert logits.std() > 0.2
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+    again = load_model(tmp_path)
+    assert again.config == config
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), again.parameters(), strict=True))
