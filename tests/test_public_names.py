@@ -29,8 +29,9 @@ PUBLIC = {
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
-    "glassformer.generation": "Alternative Answer Completion Hypothesis Piece Sampling StopStrings answer answer_ids "
-    "beam_search choose cross_attention draw_answers filtered_probabilities generate next_logits plain_text source_ids "
+    "glassformer.generation": "Alternative Answer Completion Filling Hypothesis Piece Sampling StopStrings answer "
+    "answer_ids beam_search choose classify commands_for cross_attention draw_answers fill_masks fill_spans "
+    "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights",

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from glassformer.cli import data, generate, lessons, plan, recipes, runs, train
+from glassformer.cli import ask, data, generate, lessons, plan, recipes, runs, train
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -37,6 +37,9 @@ app.command("train")(train.train)
 app.command("plan")(plan.plan)
 app.command("resume")(train.resume)
 app.command("generate")(generate.generate)
+app.command("translate")(ask.translate)
+app.command("classify")(ask.classify)
+app.command("fill")(ask.fill)
 app.command("evaluate")(train.evaluate)
 app.command("lesson")(lessons.lesson)
 app.command("lessons")(lessons.lessons)

@@ -4,6 +4,7 @@ from glassformer.generation.answers import Answer, answer, answer_ids, cross_att
 from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.draws import draw_answers
 from glassformer.generation.generate import Completion, generate, stream
+from glassformer.generation.questions import Filling, classify, commands_for, fill_masks, fill_spans
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
 from glassformer.generation.text import Alternative, Piece, StopStrings
 from glassformer.generation.windows import next_logits
@@ -12,6 +13,7 @@ __all__ = [
     "Alternative",
     "Answer",
     "Completion",
+    "Filling",
     "Hypothesis",
     "Piece",
     "Sampling",
@@ -20,8 +22,12 @@ __all__ = [
     "answer_ids",
     "beam_search",
     "choose",
+    "classify",
+    "commands_for",
     "cross_attention",
     "draw_answers",
+    "fill_masks",
+    "fill_spans",
     "filtered_probabilities",
     "generate",
     "next_logits",
