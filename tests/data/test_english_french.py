@@ -29,6 +29,8 @@ def test_pages_of_one_structure_are_paired_in_order_and_others_by_what_occurs_on
     assert paragraph_pairs(english, french) == [("NAME", "NOM"), ("one", "un"), ("two", "deux")]
     sorted_otherwise = [Block("id_2", "deux"), Block("p", "?"), Block("id_1", "un"), Block("p", "!")]
     listed = [Block("id_1", "one"), Block("id_2", "two"), Block("p", "?"), Block("p", "!"), Block("id_3", "three")]
+    sorted_otherwise += [Block("h2", "une fois")]
+    listed += [Block("h2", "once"), Block("h2", "twice")]
     assert paragraph_pairs(listed, sorted_otherwise) == [("one", "un"), ("two", "deux")]
 
 
@@ -47,7 +49,7 @@ def test_typography_is_one():
         ("Use tools, e.g. Writer. Now.", "Utilisez des outils, p. ex. Writer. Maintenant.", 2),
         ("As the U.S. Government said.", "Comme l'a dit le gouvernement.", 1),
         ("One. Two. Three.", "Un. Deux et trois.", 1),  # the numbers of sentences differ
-        ("A. Then a very long sentence, which says a lot.", "Une très longue phrase, qui en dit long. B.", 1),
+        ("No. Then a very long sentence, which says a lot.", "Une très longue phrase, qui en dit long. Non.", 1),
     ],
 )
 def test_paragraphs_become_sentences_where_both_sides_agree(english, french, count):

@@ -66,6 +66,9 @@ def test_epochs_have_other_orders_and_seeds_too():
     assert numbers[:60] != numbers[60:]
     assert numbers != read(make(60, seed=4), 24)
     assert numbers == read(make(60), 24)
+    unsorted = make(60, pool=1)
+    first, second, third = ({frozenset(read(unsorted, 1)) for _ in range(12)} for _ in range(3))
+    assert not first & second and not second & third  # not the same companions in another order
 
 
 def test_rows_hold_their_example_and_are_filled_up_on_the_right():
@@ -88,23 +91,27 @@ def test_sorting_in_pools_saves_padding_and_the_lengths_come_in_no_order():
         return 1 - sum(int(b[2].sum()) for b in drawn) / cells
 
     assert padding(1) > 0.4 and padding(20) < 0.1
+    batches = make(1003, batch_size=10, pool=20)  # later epochs begin in the middle of a step
+    drawn = [next(batches) for _ in range(300)][200:]
+    assert 1 - sum(int(b[2].sum()) for b in drawn) / sum(b[1].numel() for b in drawn) < 0.1
     batches = make(1000, batch_size=10, pool=20)
     widths = np.array([next(batches)[1].shape[1] for _ in range(100)])
     assert abs(np.corrcoef(widths[:-1], widths[1:])[0, 1]) < 0.5  # sorted ones would have a correlation near 1
 
 
-def test_resuming_equals_never_stopping_and_the_state_is_one_number():
+@pytest.mark.parametrize("step", [3, 17])
+def test_resuming_equals_never_stopping_and_the_state_is_one_number(step):
     whole = make()
     expected = [next(whole) for _ in range(30)]
     stopped = make()
-    for _ in range(17):
+    for _ in range(step):
         next(stopped)
     state = json.loads(json.dumps(stopped.state_dict()))
-    assert state == {"seed": 3, "step": 17}
+    assert state == {"seed": 3, "step": step}
     resumed = make(seed=99)
     next(resumed)
     resumed.load_state_dict(state)
-    assert all(same(next(resumed), batch) for batch in expected[17:])
+    assert all(same(next(resumed), batch) for batch in expected[step:])
 
 
 @pytest.mark.parametrize("n", [53, 60])

@@ -8,7 +8,7 @@ HTML = """<!DOCTYPE html><html><head><title>Lists &mdash; Help</title><script>if
 <nav><p>Contents</p></nav>
 <!-- <p>an old paragraph</p> -->
 <h1 id="hd_1">3.1. <a href="x"/>Lists</h1>
-<p id='par_2'>Press <span class="key"><span hidden="true" id="MACx_1">Command</span><span hidden="true"
+<p id='par_2'>Press <span class="key"><span hidden="true" id="MACx_1"><span>Comm</span>and</span><span hidden="true"
  id="defaultx_1">Ctrl</span></span>+<b>Tab</b>,<br>then&nbsp;type 1 &lt; 2.</p>
 <pre>print "<p>no prose</p>"</pre>
 <table><tr><td><p class="x">in a cell</p></td><td>bare cell</td><td></td></tr></table>

@@ -17,6 +17,7 @@ def test_special_tokens_lie_behind_the_merges_in_their_order():
     assert tokenizer.special_tokens == {"<pad>": 270, "<s>": 271, "</s>": 272, "<mask>": 273}
     assert tokenizer.vocab_size == 274 and tokenizer.end_of_text == 272
     assert tokenizer.encode(TEXT) == plain.encode(TEXT)  # the same merges
+    assert max(tokenizer.encode("<mask> " + "".join(MASKED_SPECIALS))) < 270  # typed, they are text
     with pytest.raises(UsageError, match="vocab_size=258 is too small; it takes at least 259"):
         TOKENIZERS["bpe"]([TEXT], vocab_size=258, specials=SENTENCE_SPECIALS)
 
