@@ -71,7 +71,7 @@ def demo(
     overrides: list[str] = typer.Argument(None, metavar="SECTION.KEY=VALUE", help="Settings laid over the recipe."),
     out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/demo-<n>."),
 ) -> None:
-    """Train a small GPT on Shakespeare in about a minute, and read it.
+    """Train a small GPT on Shakespeare in a minute, and read it.
 
     Example: glassformer demo
     """
@@ -105,22 +105,41 @@ def demo(
 
 def evaluate(
     run: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
-    data: str = typer.Option(None, metavar="TEXT", help="Another text than the run's own."),
+    data: str = typer.Option(None, metavar="TEXT", help="Another text, or other examples, than the run's own."),
+    split: str = typer.Option("validation", metavar="NAME", help="Of examples: validation or test."),
+    answers: bool = typer.Option(False, help="Let it answer, too: BLEU and chrF, or the rate of wrong words."),
+    beam: int = typer.Option(4, metavar="N", help="With --answers: hypotheses kept at each step."),
+    limit: int = typer.Option(None, metavar="N", help="With --answers: this many examples, spread over the split."),
+    out: str = typer.Option(None, metavar="FILE", help="With --answers: write them there, a JSON object a line."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a model on the whole validation split.
 
-    Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval.
+    Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval; of classifiers and
+    translators also how often they are right.
 
-    Example: glassformer evaluate runs/shakespeare-fast-1
+    Examples:
+
+    glassformer evaluate runs/shakespeare-fast-1
+
+    glassformer evaluate runs/translate-en-fr-1 --split test --answers --out translations.jsonl
     """
     import json
 
     from glassformer.recipes import evaluate as evaluate_run
 
-    estimate = evaluate_run(run, data=data)
+    estimate = evaluate_run(run, data=data, split=split)
+    told = estimate.to_dict()
+    if answers:
+        from glassformer.files import write_text
+        from glassformer.recipes.scores import score_answers
+
+        scored = score_answers(run, split=split, data=data, beam=beam, limit=limit)
+        told |= scored.scores.to_dict()
+        if out is not None:
+            write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scored.lines()))
     if as_json:
-        typer.echo(json.dumps(estimate.to_dict(), indent=2))
+        typer.echo(json.dumps(told, indent=2))
         return
     typer.echo(
         f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
@@ -130,6 +149,9 @@ def evaluate(
         typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
     if estimate.accuracy is not None:
         typer.echo(f"accuracy       {100 * estimate.accuracy:.2f} %")
+    if answers:
+        for line in scored.told():
+            typer.echo(line)
 
 
 def _watch(quiet: bool) -> dict[str, Any]:

@@ -264,13 +264,23 @@ def _build(
     return trainer
 
 
-def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEstimate:
-    """Loss of a run, a checkpoint or a model folder on a whole validation split (default: the run's own data).
+def evaluate(path: str | os.PathLike[str], *, data: str | None = None, split: str = "validation") -> LossEstimate:
+    """Loss of a run, a checkpoint or a model folder on a whole split (default: validation, of the run's own data).
 
     Raises:
         ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
     """
     set_threads()
+    model, task = open_run(path, data)
+    return task.evaluate(model, whole=True, split=split).estimate()
+
+
+def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any, Task]:
+    """The model of a run, a checkpoint or a model folder, and the data that it is measured on.
+
+    Raises:
+        ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
+    """
     folder = model_folder_of(path)
     model = load_model(folder)
     recipes = [folder / "recipe.toml" for folder in (Path(path), *Path(path).resolve().parents[:2])]
@@ -282,7 +292,7 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None) -> LossEs
     r.data.source = r.data.source if data is None else keep_source(data)
     task, _ = open_task(r, folder)
     task.check(None)
-    return task.evaluate(model, whole=True).estimate()
+    return model, task
 
 
 def _go(trainer: Trainer, task: Task) -> Run | None:

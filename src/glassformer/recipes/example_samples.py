@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from glassformer.generation.answers import answer_ids
+from glassformer.generation.answers import answer_ids, plain_text
 from glassformer.objectives.cross_entropy import IGNORED
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def _answers(task: ExampleTask, model: Any) -> str:
         said = answer_ids(model, [source.tolist()], beam=1)[0].tokens
         reader = task.source_tokenizer or task.tokenizer
         lines += [
-            f"source: {_short(reader.decode(source))}",
-            f"model:  {_short(task.tokenizer.decode(said))}",
-            f"meant:  {_short(task.tokenizer.decode(target))}",
+            f"source: {_short(plain_text(reader, source.tolist()))}",
+            f"model:  {_short(plain_text(task.tokenizer, said))}",
+            f"meant:  {_short(plain_text(task.tokenizer, target.tolist()))}",
             "",
         ]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 from glassformer.data.encoding import encode_examples, encode_labelled, encode_sources, label_names, tokenizer_from
 from glassformer.data.example_batches import ExampleBatches, in_order
 from glassformer.data.examples import Example, Examples, load_examples
-from glassformer.errors import DataError, plural
+from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.interchange import load_source_tokenizer, model_folder_of
 from glassformer.objectives import OBJECTIVES, Objective
@@ -102,6 +102,13 @@ class ExampleTask:
             self._encoded[split] = self._encode(self.examples[split])
         return self._encoded[split]
 
+    def fitting(self, text: str, block_size: int) -> str:
+        """As much of a source as a window holds, as in training."""
+        reader = self.source_tokenizer or self.tokenizer
+        room = block_size - (END in reader.special_tokens)
+        ids = reader.encode(text)
+        return text if len(ids) <= room else reader.decode(ids[:room])
+
     def batches(self, r: Recipe, config: Any, world: World) -> Batches:
         t = r.training
         assert isinstance(t.batch_size, int)
@@ -116,9 +123,11 @@ class ExampleTask:
             pad_token=self.facts().get("pad_token", 0),
         )
 
-    def evaluate(self, model: Any, *, whole: bool = True) -> Evaluated:
-        self._block_size = model.config.block_size  # type: ignore[union-attr, assignment]
-        examples = self.encoded("validation")
+    def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
+        if split not in self.examples or not self.examples[split]:
+            raise UsageError(f"{self.r.data.source} has no {split} split; {did_you_mean(split, self.examples)}")
+        self._block_size = model.config.block_size
+        examples = self.encoded(split)
         t, objective = self.r.training, self.objective()
         if not whole:
             examples = examples[: t.eval_batches * int(t.batch_size or 1)]

@@ -52,8 +52,12 @@ class Task(Protocol):
     def batches(self, r: Recipe, config: Any, world: World) -> Batches:
         """This process's part of every step."""
 
-    def evaluate(self, model: Any, *, whole: bool) -> Evaluated:
-        """The model as it is on the whole validation split, or on the part that `training.eval_batches` asks for."""
+    def evaluate(self, model: Any, *, whole: bool, split: str = "validation") -> Evaluated:
+        """The model as it is on a whole split, or on the part that `training.eval_batches` asks for.
+
+        Raises:
+            UsageError: there is no such split.
+        """
 
     def sample(self, model: Any, step: int) -> str:
         """What the model makes of something, as text to read."""

@@ -74,7 +74,9 @@ class TextTask:
             self._fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed)
         return batches
 
-    def evaluate(self, model: Any, *, whole: bool = True) -> Evaluated:
+    def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
+        if split != "validation":
+            raise UsageError(f"a text has a validation split and no {split} split; leave out --split")
         batches, bytes_per_token = whole_split(model, self.store)
         if not whole and self._fixed is not None:
             batches = few_at_once(self._fixed, model.config, next(model.parameters()).device.type)
