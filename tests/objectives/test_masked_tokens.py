@@ -126,6 +126,10 @@ def test_compiled_it_is_the_same_and_one_graph_serves_all_masks():
         torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
         assert count == plain_count
     assert len(graphs) == 1
+    values = [node.meta.get("example_value") for node in graphs[0].graph.nodes]
+    numbers = [x for x in values if isinstance(x, torch.Tensor) and x.is_floating_point() and x.dim() == 2]
+    logits = {tuple(x.shape) for x in numbers if x.shape[1] == V}
+    assert batch[0].shape == (9, 61) and logits == {(9 * 9, V)}  # 15 in 100 of 61 places, in 9 rows
 
 
 @pytest.mark.parametrize(
