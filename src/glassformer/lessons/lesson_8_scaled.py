@@ -24,6 +24,7 @@ BATCH_SIZE, BLOCK_SIZE, N_EMBD = 64, 256, 384  # B windows a step, of T characte
 N_HEAD, N_LAYER, DROPOUT = 6, 6, 0.2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS, LEARNING_RATE = 5000 if DEVICE == "cuda" else 20, 3e-4
+EVERY = 250 if DEVICE == "cuda" else 1  # steps from one line on the screen to the next
 
 
 class MultiHeadAttention(nn.Module):
@@ -129,7 +130,7 @@ def generate(model, ids, max_new_tokens):
     return ids
 
 
-def main(text, steps=STEPS, seed=1337, report=lambda step, loss: step % (STEPS // 20) or print(step, f"{loss:.3f}")):
+def main(text, steps=STEPS, seed=1337, report=lambda step, loss: step % EVERY or print(f"step {step}: {loss:.3f}")):
     characters = sorted(set(text))
     ids = torch.tensor([characters.index(character) for character in text])
     training, validation = ids[: int(0.9 * len(ids))], ids[int(0.9 * len(ids)) :]

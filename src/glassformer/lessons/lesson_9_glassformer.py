@@ -28,8 +28,10 @@ STEPS = 0  # of training before the weights are carried over: a GPU's or a patie
 
 
 def to_glassformer(model: lesson_8.LanguageModel) -> Decoder:
-    """A Decoder with the same logits. Needs V <= C, for the head's bias (V: vocabulary, C: width)."""
+    """A Decoder with the same logits. V, the vocabulary, may not be larger than C, the width: see `before_the_head`."""
     V, C = model.lm_head.weight.shape
+    if V > C:
+        raise ValueError(f"{V} characters do not fit into a width of {C}; choose a text with fewer")
     T = model.position_embedding.num_embeddings
     config = ModelConfig.make(
         vocab_size=V,

@@ -12,9 +12,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glassformer.lessons.runner import LiveLoss, check_text, load
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom: seeds less one
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -115,7 +118,7 @@ def climb(
             continue
         lesson, losses, started = load(rung.lesson), [], time.perf_counter()
         check_text(text, lesson)
-        training, validation, vocab_size = _split(text)
+        training, validation, vocab_size = split_ids(text)
         n_steps = scaled_steps if scaled else steps if steps is not None else lesson.STEPS
         n_steps = n_steps if rung.trained else 0
         for seed in seeds[:1] if scaled else seeds:
@@ -140,7 +143,7 @@ def replayed(text: str) -> float:
     """The very batch of the lecture, 4 x 8 at seed 1337, and its random table: 4.87 on Tiny Shakespeare."""
     import torch
 
-    lesson, (training, _, vocab_size) = load(1), _split(text)
+    lesson, (training, _, vocab_size) = load(1), split_ids(text)
     batch = lesson.get_batch(training, 4, torch.Generator().manual_seed(1337))
     torch.manual_seed(1337)
     return float(lesson.LanguageModel(vocab_size)(*batch)[1].item())
@@ -165,14 +168,11 @@ def line(row: Row) -> str:
     )
 
 
-def _split(text: str) -> tuple[Any, Any, int]:
-    import torch
-
+def split_ids(text: str) -> tuple[Tensor, Tensor, int]:
+    """Training and validation ids as lesson 1 makes them, and the size of the vocabulary."""
     lesson = load(1)
     ids, characters = lesson.encode(text)
-    training, validation = lesson.split(ids)
-    assert isinstance(training, torch.Tensor)
-    return training, validation, len(characters)
+    return *lesson.split(ids), len(characters)
 
 
 def _silent(step: int, loss: float) -> None:

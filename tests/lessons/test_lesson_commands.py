@@ -1,0 +1,148 @@
+"""`glassformer lesson` and `glassformer lessons`, and the table's statistics."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+import subprocess
+import sys
+
+import pytest
+import torch
+from command_line import RUN
+from play import PLAY
+
+from glassformer.lessons import lesson_7_layernorm, table
+from glassformer.lessons.runner import LESSONS, LiveLoss, told
+
+
+def test_the_list_needs_no_torch():
+    program = f"import sys; sys.argv = ['', 'lessons']; {RUN.split(';', 1)[1].replace('main()', '')}"
+    check = "\ntry:\n    main()\nfinally:\n    print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program + check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "[]"
+    assert [line.split()[0] for line in lines[:9]] == list("123456789")
+
+
+def test_the_list_for_machines(glassformer):
+    listed = json.loads(glassformer("lessons", "--json").out)
+    assert [entry["lesson"] for entry in listed] == list(LESSONS)
+    assert all(
+        entry["title"] and entry["idea"] and entry["change"] and entry["file"].endswith(".py") for entry in listed
+    )
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+def test_a_lesson(glassformer, play, number):
+    result = glassformer("lesson", number, "--steps", 20, "--data", play)
+    assert (result.code, result.err) == (0, "")
+    words = told(number)
+    assert result.out.startswith(f"Lesson {number}: {words.title}\n\n{words.idea}\n\n{words.change}\n")
+    trained = 2 if number == 6 else 1
+    assert len(re.findall(r"^step \d+ of 20: training loss \d\.\d{3}$", result.out, re.MULTILINE)) == 10 * trained
+    assert len(re.findall(r"validation loss \d\.\d{4} after 20 steps", result.out)) == trained
+    assert result.out.endswith(f"the code: {LESSONS[number]}\n")
+    assert result.out == glassformer("lesson", number, "--steps", 20, "--data", play).out
+    assert result.out != glassformer("lesson", number, "--steps", 20, "--data", play, "--seed", 2).out
+
+
+def test_the_scaled_lesson_and_the_houses_twin(glassformer, play, small_lesson_8):
+    scaled = glassformer("lesson", 8, "--steps", 3, "--data", play)
+    assert (scaled.code, scaled.err) == (0, "") and "after 3 steps" in scaled.out
+    ninth = glassformer("lesson", 9, "--steps", 1, "--data", play)
+    assert (ninth.code, ninth.err) == (0, "")
+    assert float(re.search(r"largest difference is (\S+)", ninth.out)[1]) < 1e-5
+    assert "the two samples are the same" in ninth.out
+
+
+def test_the_lines_that_changed(glassformer):
+    lines = glassformer("lesson", 4, "--diff").out.splitlines()
+    assert lines[:2] == ["--- lesson_3_head.py", "+++ lesson_4_heads.py"]
+    assert "+class MultiHeadAttention(nn.Module):" in lines and "-        self.head = Head(N_EMBD)" in lines
+    assert len(lines) < 45 and not any("def train" in line for line in lines)
+    assert glassformer("lesson", 1, "--diff").out.strip() == ""
+
+
+def refused(result, code: int, *words: str) -> None:
+    assert result.code == code and result.out.count("Traceback") == 0
+    assert len(result.err.splitlines()) == 1, result.err
+    for word in words:
+        assert word in result.err
+
+
+def test_bad_input_is_one_line(glassformer, tmp_path, small_lesson_8):
+    refused(glassformer("lesson", 10), 2, "there is no lesson 10", "1 to 9")
+    refused(glassformer("lesson", 0, "--diff"), 2, "there is no lesson 0", "1 to 9")
+    refused(glassformer("lesson", 3, "--steps", -1), 2, "--steps")
+    missing, image, short, strange = (tmp_path / name for name in ("none.txt", "image.png", "short.txt", "strange.txt"))
+    image.write_bytes(b"\x89PNG\xff")
+    short.write_text("To be, or not to be.")
+    strange.write_text("".join(map(chr, range(0x4E00, 0x4E00 + 400))), encoding="utf-8")
+    refused(glassformer("lesson", 3, "--data", missing), 1, "none.txt", "no such file")
+    refused(glassformer("lesson", 3, "--data", tmp_path), 1, "is a directory")
+    refused(glassformer("lesson", 3, "--data", image), 1, "image.png", "not UTF-8")
+    refused(glassformer("lesson", 3, "--data", short), 1, "20 characters", "90 characters or more")
+    refused(glassformer("lessons", "--table", "--data", short), 1, "20 characters", "90 characters or more")
+    refused(glassformer("lesson", 9, "--data", strange), 1, "400 different characters", "at most 48")
+    refused(glassformer("lessons", "--seeds", 3), 2, "--table")
+    refused(glassformer("lessons", "--table", "--seeds", 11), 2, "--seeds")
+
+
+def test_the_table(glassformer, play, small_lesson_8):
+    arguments = ("lessons", "--table", "--steps", 3, "--seeds", 2, "--scaled-steps", 1, "--data", play)
+    result = glassformer(*arguments)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == table.HEAD and len(lines) == len(table.RUNGS) + 3
+    for line, rung in zip(lines[1:], table.RUNGS, strict=False):
+        assert line.startswith(rung.name) and rung.told in line and len(line) <= len(table.HEAD)
+    assert "2 seeds" in lines[-1]
+
+    rows = {row["rung"]: row for row in json.loads(glassformer(*arguments, "--json").out)["rungs"]}
+    assert list(rows) == [rung.name for rung in table.RUNGS]
+    assert [row["steps"] for row in rows.values()] == [0, *[3] * 8, 1]
+    assert [len(row["losses"]) for row in rows.values()] == [*[2] * 9, 1]
+    assert rows["random table"]["parameters"] == len(set(PLAY)) ** 2
+    for row in rows.values():
+        assert row["mean"] == pytest.approx(statistics.fmean(row["losses"]))
+        if row["against"]:
+            before = rows[row["against"]]["losses"]
+            pairs = [a - b for a, b in zip(row["losses"], before, strict=False)]
+            assert row["difference"] == pytest.approx(statistics.fmean(pairs))
+    assert rows[table.SCALED]["interval"] is None  # one seed tells nothing about others
+
+
+def test_a_row_is_what_its_lesson_trains(play_ids):
+    """The rung of lesson 7, once more by hand."""
+    training, validation, vocab_size = play_ids
+    row = next(row for row in table.climb(PLAY, [3, 4], steps=2, quiet=True) if row.rung.lesson == 7)
+    torch.manual_seed(4)
+    model = lesson_7_layernorm.LanguageModel(vocab_size)
+    lesson_7_layernorm.train(model, training, 2, 4)
+    assert row.losses[1] == lesson_7_layernorm.evaluate(model, validation)
+    assert row.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_the_interval_is_students():
+    """Numerically: 95 % of Student's density lies within the quantile, for each number of seeds."""
+    for degrees, quantile in enumerate(table.STUDENT_T, start=1):
+        scale = math.gamma((degrees + 1) / 2) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
+        width = quantile / 10_000
+        density = (scale * (1 + ((i + 0.5) * width) ** 2 / degrees) ** (-(degrees + 1) / 2) for i in range(10_000))
+        assert 2 * width * sum(density) == pytest.approx(0.95, abs=2e-4)
+    mean, interval = table.paired_difference([2.0, 2.1, 2.3], [2.2, 2.2, 2.4])
+    assert (mean, interval) == pytest.approx((-0.4 / 3, 4.303 * math.sqrt(1 / 300) / math.sqrt(3)))
+    assert table.paired_difference([2.0], [2.5]) == (-0.5, math.inf)
+
+
+def test_the_live_loss_is_a_mean_of_the_last_ones(capsys):
+    live = LiveLoss(40)
+    for step in range(1, 41):
+        live(step, 4.0 if step <= 20 else 2.0)
+    shown = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(shown) == 10 and shown[4] == 4.0
+    assert shown[-1] == pytest.approx(2 + 2 * 0.95**20, abs=5e-4)
