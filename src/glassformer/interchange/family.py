@@ -73,7 +73,7 @@ def agrees(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
 
 
 def fields_without_meaning(c: Any) -> set[str]:
-    """Fields of a `ModelConfig` that nothing looks at, because of what other fields say."""
+    """Fields of a `ModelConfig` or `EncoderConfig` that nothing looks at, because of what other fields say."""
     dead: set[str] = set()
     if c.positions != "rotary":
         dead |= {"rotary_base", "rotary_fraction", "rotary_scaling"}
@@ -85,9 +85,20 @@ def fields_without_meaning(c: Any) -> set[str]:
         dead |= {"n_expert_active", "balance_weight"}
     if c.n_gram == 1:
         dead |= {"n_gram_rows"}
-    if isinstance(c, EncoderConfig) and c.token_head != "vocabulary":  # there is no such head
-        dead |= {"tied_head", "head_bias", "logit_scale", "logit_softcap"}
+    if isinstance(c, EncoderConfig):
+        dead |= _of_other_stems(c)
+        if c.token_head != "vocabulary":  # there is no such head
+            dead |= {"tied_head", "head_bias", "logit_scale", "logit_softcap"}
     return dead
+
+
+def _of_other_stems(c: EncoderConfig) -> set[str]:
+    of = {
+        "text": {"vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "embedding_norm"},
+        "patches": {"image_size", "patch_size", "n_channels"},
+        "frames": {"n_mels"},
+    }
+    return set().union(*(fields for stem, fields in of.items() if stem != c.stem))
 
 
 def heads_fill_the_width(c: Any) -> bool:
