@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 _RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")
-_TEXTS = typer.Argument(None, metavar="[TEXT]...", help="Texts, each in quotes; none: every line of standard input.")
+_TEXTS = typer.Argument(None, metavar="TEXT", help="Texts, each in quotes; none: every line of standard input.")
 _DEVICE = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda.")
 _JSON = typer.Option(False, "--json", help="Print JSON for machines.")
 _BEAM = typer.Option(4, metavar="N", help="Beginnings kept while searching; 1 takes the likeliest token each time.")
@@ -30,7 +30,9 @@ def translate(
     device: str = _DEVICE,
     as_json: bool = _JSON,
 ) -> None:
-    """Say what a sequence-to-sequence model answers: a translation, the sounds of a word.
+    """Translate a text, or what else a run has learned to answer.
+
+    The answer is searched by its probability, several beginnings at a time (beam search).
 
     Examples:
 
@@ -89,7 +91,7 @@ def classify(
     device: str = _DEVICE,
     as_json: bool = _JSON,
 ) -> None:
-    """Say how likely a text is of each class: whether a review is a good one.
+    """Say how likely each class is for a text: a good review or not.
 
     Examples:
 
@@ -129,7 +131,9 @@ def fill(
     device: str = _DEVICE,
     as_json: bool = _JSON,
 ) -> None:
-    """Fill the gaps of a text, each written <mask>: with a token (masked-token encoder), or with a span of them (T5).
+    """Fill what is missing in a text, each gap written <mask>.
+
+    An encoder of masked tokens says which tokens are likely there; a span model (T5) writes one or many.
 
     Examples:
 
@@ -176,7 +180,7 @@ def _opened(path: str, command: str, device: str) -> tuple[Any, Any]:
     model, tokenizer = load(path, device=choose_device(device))
     if command not in (fitting := commands_for(model, tokenizer)):
         say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "no command asks it"
-        raise UsageError(f"{path} holds a {type(model).__name__} that does not {command}; {say}")
+        raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
     return model, tokenizer
 
 

@@ -44,7 +44,7 @@ def write_attention_picture(
         raise UsageError(f"{path}: a picture of attention is an .svg or an .html; name it {Path(path).stem}.svg")
     svg = attention_svg(weights_LHTS, source, target, title=title)
     if suffix == ".html":
-        head = f'<meta charset="utf-8"><title>{escape(title or "Cross-attention")}</title>'
+        head = f'<meta charset="utf-8"><title>{_xml(title or "Cross-attention")}</title>'
         svg = f'<!doctype html>\n<html lang="en"><head>{head}</head><body style="margin:1rem">\n{svg}</body></html>\n'
     write_text(Path(path), svg)
 
@@ -67,9 +67,10 @@ def attention_svg(weights_LHTS: np.ndarray, source: Sequence[str], target: Seque
     cell = min(CELL, max(SMALLEST_CELL, (WIDTH - left - GAP) / S))
     top = 58 + LETTER * max(map(len, across))
     mean_TS = weights_LHTS[-1].mean(axis=0)
+    kind = f"last layer, mean over {H} heads" if H > 1 else "weights"
     parts = [
         _text(GAP, 20, title or "Cross-attention", size=15, weight="bold"),
-        _text(GAP, 38, f"last layer, mean over {H} heads" if H > 1 else "last layer", fill="#555"),
+        _text(GAP, 38, f"{kind}; down: what was written, across: what was read", fill="#555"),
         *(_across(left + (s + 0.5) * cell, top - 6, label) for s, label in enumerate(across)),
         *(_text(left - 6, top + (t + 0.5) * cell + 4, label, anchor="end") for t, label in enumerate(down)),
         _cells(mean_TS, left, top, cell, across, down),
@@ -99,7 +100,7 @@ def _cells(weights_TS: np.ndarray, x: float, y: float, cell: float, across: list
     highest = max(float(weights_TS.max()), 1e-12)
     return "".join(
         f'<rect x="{x + s * cell:.1f}" y="{y + t * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-        f'fill="{colour(float(weight) / highest)}"><title>{escape(down[t])} ← {escape(across[s])}: {weight:.3f}</title>'
+        f'fill="{colour(float(weight) / highest)}"><title>{_xml(down[t])} ← {_xml(across[s])}: {weight:.3f}</title>'
         "</rect>"
         for (t, s), weight in np.ndenumerate(weights_TS)
     )
@@ -129,7 +130,7 @@ def _legend(highest: float, x: float, y: float) -> str:
 
 def _across(x: float, y: float, label: str) -> str:
     """A label above a column, to be read from below."""
-    return f'<text transform="translate({x + 4:.1f} {y:.1f}) rotate(-90)">{escape(label)}</text>'
+    return f'<text transform="translate({x + 4:.1f} {y:.1f}) rotate(-90)">{_xml(label)}</text>'
 
 
 def _text(
@@ -137,11 +138,16 @@ def _text(
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{fill}" text-anchor="{anchor}" '
-        f'font-weight="{weight}">{escape(text)}</text>'
+        f'font-weight="{weight}">{_xml(text)}</text>'
     )
 
 
+def _xml(text: str) -> str:
+    """Text as XML may hold it: signs that cannot be seen, which a model says now and then, become U+FFFD."""
+    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+
+
 def _short(token: str) -> str:
-    """A token as a label: a space that can be seen, and what XML has no sign for left out."""
-    token = "".join(c if c.isprintable() else "\ufffd" for c in token).replace(" ", "\u2423")
+    """A token as a label, a space as a sign that can be seen."""
+    token = token.replace(" ", "␣")
     return token if len(token) <= LABEL else token[: LABEL - 1] + "…"
