@@ -80,3 +80,10 @@ def test_without_sacrebleu_the_line_to_type_is_told(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'glassformer\[translate\]'"):
         translation_scores(SAID, REFERENCES)
+
+
+def test_a_translator_that_is_right_now_and_then_has_a_score():
+    """Some draws then score 0, which sacrebleu's mean of the draws cannot take; the score has no interval."""
+    said = ["a b c d e f", *["no word is right"] * 7]
+    scores = translation_scores(said, ["a b c d e f", *[f"x{i} y z" for i in range(7)]])
+    assert 0 < scores.bleu.score < 100 and scores.n == 8

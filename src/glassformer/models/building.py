@@ -29,7 +29,7 @@ def kind_of(config: Any) -> str:
     return told or next(kind for kind, (made_from, _) in MODELS.items() if type(config) is made_from)
 
 
-def make_config(kind: str, **fields: Any) -> Any:
+def make_config(kind: str, /, **fields: Any) -> Any:
     """A configuration of a kind.
 
     Raises:
@@ -41,11 +41,10 @@ def make_config(kind: str, **fields: Any) -> Any:
     return made_from.make(**(fields | {"kind": kind} if "kind" in made_from.model_fields else fields))
 
 
-def build_model(config: Any, **dropouts: Any) -> nn.Module:
-    """The model of a configuration, weights drawn from the global generator.
-
-    Args:
-        dropouts: dropout, attention_dropout, token_dropout.
-    """
-    model: nn.Module = MODELS[kind_of(config)][1](config, **dropouts)
-    return model
+def build_model(
+    config: Any, *, dropout: float = 0.0, attention_dropout: float | None = None, token_dropout: float = 0.0
+) -> nn.Module:
+    """The model of a configuration, weights drawn from the global generator; the dropouts are `set_dropout`'s."""
+    model = MODELS[kind_of(config)][1](config)
+    model.set_dropout(dropout, attention_dropout, token_dropout)
+    return model  # type: ignore[no-any-return]

@@ -143,9 +143,11 @@ def _train(
         r.data.source = keep_source(r.data.source)
         task, choices = open_task(r)
         train_tokens = task.sizes()["train_tokens"]
-        if recipe is None:
+        if recipe is None and isinstance(task, TextTask) and r.model.kind in (None, "decoder"):
             gflops = derive.measure_gflops(machine["device"])
             choices += derive.size_choices(r, train_tokens, task.tokenizer.vocab_size, gflops)
+        elif recipe is None and not isinstance(task, TextTask):
+            choices += derive.example_choices(r, train_tokens, task.longest)
         config = derive.model_config(r.model, r.objective.kind, **task.facts())
         task.check(config)
         if world.is_main:

@@ -37,6 +37,7 @@ PASSES = 20  # how often a text may be read before more reading only learns it b
 
 # which kinds of model can be asked what; the first is taken when the recipe names none
 LANGUAGE_MODELS = ("decoder", "n-gram", "bigram", "mlp", "rnn", "gru", "lstm")
+TRANSFORMERS = ("decoder", "encoder", "encoder_decoder")
 TRANSLATORS = ("encoder_decoder", "seq2seq", "seq2seq-attention")
 KINDS = {
     "next_token": LANGUAGE_MODELS,
@@ -82,7 +83,7 @@ def model_config(section: ModelSection, objective: str = "next_token", **facts: 
         raise UsageError(f"model.kind={kind} cannot be asked for objective.kind={objective}; use {' or '.join(kinds)}")
     given = {key: value for key, value in section.model_dump(exclude={"size", "kind"}).items() if value is not None}
     base: dict[str, Any] = {}
-    if kind in ("decoder", "encoder", "encoder_decoder"):
+    if kind in TRANSFORMERS:
         base = {"family": "classic", "block_size": 256}
         if section.size is not None:
             if section.size not in SIZES:
@@ -192,6 +193,38 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
         if name not in t.model_fields_set:
             setattr(t, name, value)
             choices.append(Choice(f"training.{name}", value, why))
+    return choices
+
+
+def example_choices(recipe: Recipe, n_examples: int, longest: int) -> list[Choice]:
+    """Sizes for a run on examples with no recipe: small, for a few minutes on two cores.
+
+    longest: tokens of the text that all but a twentieth of the examples do not exceed.
+    """
+    m, t = recipe.model, recipe.training
+    choices: list[Choice] = []
+
+    def choose(section: Any, name: str, value: Any, why: str) -> None:
+        if getattr(section, name) is None:
+            setattr(section, name, value)
+            choices.append(Choice(f"{'model' if section is m else 'training'}.{name}", value, why))
+
+    big = n_examples >= 5_000
+    if (m.kind or KINDS[recipe.objective.kind][0]) in TRANSFORMERS:
+        choose(m, "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
+        if m.n_embd is None and m.n_head is None:
+            choose(m, "n_head", 4, "heads of a quarter of the width")
+    choose(m, "n_layer", 3 if big else 2, f"{n_examples:,} examples")
+    choose(m, "n_embd", 192 if big else 96, f"{n_examples:,} examples")
+    room = 2 ** math.ceil(math.log2(max(16, longest + 2)))
+    choose(m, "block_size", min(256, room), f"19 of 20 texts have at most {longest} tokens")
+    choose(t, "batch_size", 32 if n_examples >= 640 else max(1, n_examples // 20), "examples a step")
+    batch_size = t.batch_size if isinstance(t.batch_size, int) else 32
+    choose(t, "steps", max(20, min(4_000, 10 * n_examples // batch_size)), "ten passes, 4,000 steps at most")
+    for name, value, why in (("optimizer", "muon", "needs about half the steps of AdamW"), ("schedule", "linear", "")):
+        if name not in t.model_fields_set:
+            setattr(t, name, value)
+            choices.append(Choice(f"training.{name}", value, why or "down to the end"))
     return choices
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
-from glassformer.errors import DataError
+from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig, flops_per_token, parameters_by_part
 from glassformer.recipes import derive
 from glassformer.recipes.loss_curve import Prediction, predict_loss
@@ -86,9 +86,15 @@ def plan(
             gets): of machines one does not have. Seconds are then arithmetic.
 
     Raises:
-        UsageError, DataError: as `train`; a text of the hub that cannot be reached is no reason not to plan.
+        UsageError, DataError: as `train`, and for what is no decoder; a text of the hub that cannot be reached is no
+            reason not to plan.
     """
     r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"device": device}})
+    if r.objective.kind != "next_token" or r.model.kind not in (None, "decoder"):
+        raise UsageError(
+            f"a plan is made for decoders that learn the next token, not for {r.model.kind or r.objective.kind}; "
+            "to see its speed: glassformer train ... training.steps=20"
+        )
     notes: list[str] = []
     here = devices == 1 and device_flops is None and device_memory is None
     machine = detect_machine(r)

@@ -38,6 +38,7 @@ class TextTask:
 
     source_tokenizer: Tokenizer | None = None
     labels: tuple[str, ...] = ()
+    longest = 0
     command = "generate"
 
     def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore):

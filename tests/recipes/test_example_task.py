@@ -1,0 +1,171 @@
+"""Runs on examples: every objective from a file of one's own to a model that answers, and exactly resumed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glassformer import recipes
+from glassformer.errors import DataError, RunError, UsageError
+from glassformer.interchange import load, load_labels, load_model, load_source_tokenizer
+from glassformer.recipes.scores import score_answers
+from glassformer.training import RunFolder
+
+WORDS = ["red", "blue", "green", "cat", "dog", "bird", "runs", "sleeps", "sings", "fast", "well", "loud"]
+SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=24"]
+STEPS = ["training.steps=6", "training.batch_size=5", "training.eval_every=3", "training.sample_every=6"]
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def sentences(n: int = 90) -> list[str]:
+    draw = random.Random(0)
+    return [f"{' '.join(draw.sample(WORDS, 5))} {i}" for i in range(n)]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    """Each sentence and the same backwards."""
+    rows = [{"source": text, "target": " ".join(text.split()[::-1])} for text in sentences()]
+    return write(tmp_path / "pairs.jsonl", rows)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> str:
+    rows = [{"text": text, "label": "animal" if "cat" in text or "dog" in text else "other"} for text in sentences()]
+    return write(tmp_path / "labelled.jsonl", rows)
+
+
+def run(tmp_path: Path, kind: str, data: str, *more: str, name: str = "run") -> Path:
+    """A small run; of two words for one setting the later holds."""
+    recurrent = any(word.startswith("model.kind=seq2seq") for word in more)
+    words = [f"objective.kind={kind}", *SMALL, *STEPS, "tokenizer.vocab_size=400", *more]
+    settings = dict(word.split("=", 1) for word in words)
+    if recurrent:
+        del settings["model.n_head"]  # it has none
+    done = recipes.train(None, [f"{key}={value}" for key, value in settings.items()], data=data, out=tmp_path / name)
+    assert done is not None
+    return done.path
+
+
+CASES: dict[str, tuple[str, list[str]]] = {
+    "translation": ("target_sentence", ["model.family=original", "training.schedule=noam"]),
+    "recurrent": ("target_sentence", ["model.kind=seq2seq-attention"]),
+    "masked": ("masked_tokens", ["model.family=modern"]),
+    "spans": ("spans", ["model.family=modern", "model.positions=relative"]),
+    "classes": ("sequence_class", ["model.pooling=mean"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_objective_from_a_file_to_a_model(name: str, tmp_path: Path, pairs: str, labelled: str):
+    kind, more = CASES[name]
+    path = run(tmp_path, kind, labelled if kind == "sequence_class" else pairs, *more)
+    told = json.loads((path / "summary.json").read_text())
+    assert 0 <= told["val_accuracy"] <= 1 and told["val_bits_per_byte"] is None
+    assert told["val_loss"] < 7
+    model, tokenizer = load(path)
+    assert recipes.evaluate(path).loss == pytest.approx(told["val_loss"], abs=1e-4)
+    sample = json.loads((path / "samples.jsonl").read_text().splitlines()[-1])["text"]
+    assert "model" in sample and "meant" in sample
+    if kind == "sequence_class":
+        assert load_labels(path) == ("animal", "other")
+    if kind == "target_sentence":
+        assert score_answers(path, split="test", beam=2).scores.n == len(json_lines_of(path, "test"))
+
+
+def json_lines_of(path: Path, split: str) -> list[Any]:
+    from glassformer.recipes.assemble import open_run
+
+    return open_run(path)[1].examples[split]
+
+
+def test_resumed_is_never_stopped(tmp_path: Path, pairs: str):
+    """Dropout, accumulation and examples in pools: stopped after 4 of 8 steps and gone on, bit for bit."""
+    words = ["model.family=original", "training.steps=8", "training.dropout=0.2", "training.micro_batch_size=2"]
+    words += ["training.checkpoint_every=4", "training.keep_checkpoints=9", "training.optimizer=muon"]
+    whole = run(tmp_path, "target_sentence", pairs, *words, name="whole")
+    again = run(tmp_path, "target_sentence", pairs, *words, name="again")
+    for path in sorted((again / "checkpoints").iterdir())[1:]:
+        for inside in sorted(path.rglob("*"), reverse=True):
+            inside.rmdir() if inside.is_dir() else inside.unlink()
+        path.rmdir()
+    (again / "summary.json").unlink()
+    recipes.resume(again)
+    ours, theirs = (load_model(p / "checkpoints" / "step-000008" / "model").state_dict() for p in (whole, again))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_letters_in_sounds_out(tmp_path: Path):
+    """Two tokenizers: the source's lies beside the target's."""
+    rows = [{"source": text[::2], "target": " ".join(text.upper()[:3])} for text in sentences()]
+    data = write(tmp_path / "words.jsonl", rows)
+    words = ["tokenizer.kind=words", "tokenizer.source_kind=characters", "tokenizer.vocab_size=60"]
+    path = run(tmp_path, "target_sentence", data, *words)
+    _, tokenizer = load(path)
+    assert (tokenizer.kind, load_source_tokenizer(path).kind) == ("words", "characters")
+    scored = score_answers(path, split="validation", beam=1, limit=3)
+    assert len(scored.sources) == 3 and "wrong words" in scored.told()[0]
+
+
+def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, labelled: str):
+    masked = run(tmp_path, "masked_tokens", pairs, "model.family=modern", name="masked")
+    heard: list[str] = []
+    done = recipes.train(
+        None,
+        ["objective.kind=sequence_class", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
+         f"training.start_from={masked}", "training.optimizer=adamw", "training.learning_rate=1e-9", "training.weight_decay=0"],
+        data=labelled, out=tmp_path / "tuned", tell=heard.append,
+    )  # fmt: skip
+    assert done is not None
+    theirs, ours = load_model(masked / "model").state_dict(), load_model(done.path / "model").state_dict()
+    torch.testing.assert_close(ours["blocks.0.attention.qkv.weight"], theirs["blocks.0.attention.qkv.weight"])
+    assert load(masked)[1] == load(done.path)[1], "the tokenizer comes along"
+    assert any("fresh: classifier.bias, classifier.weight" in line for line in heard)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["model.kind=encoder"], UsageError, "model.kind=encoder cannot be asked for objective.kind=target_sentence; "),
+        (["objective.label_smoothin=1"], UsageError, "unknown key objective.label_smoothin; did you mean"),
+        (["objective.label_smoothing=2"], UsageError, "objective.label_smoothing=2 is too large; use less than 1"),
+        (["training.batch_size=auto"], UsageError, "training.batch_size=auto is measured for decoders on texts"),
+        (["training.start_from=nowhere"], Exception, "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], error: type[Exception], message: str, tmp_path: Path, pairs: str):
+    with pytest.raises(error) as told:
+        recipes.train(
+            None, ["objective.kind=target_sentence", *SMALL, *STEPS, *words], data=pairs, out=tmp_path / "run"
+        )
+    assert message in str(told.value) and "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_changed_examples_are_noticed(tmp_path: Path, pairs: str):
+    path = run(tmp_path, "target_sentence", pairs, "training.checkpoint_every=3")
+    (path / "summary.json").unlink()
+    lines = Path(pairs).read_text().splitlines()
+    Path(pairs).write_text("\n".join([*lines[:-1], '{"source": "another", "target": "one"}']) + "\n")
+    with pytest.raises(RunError, match="has changed since; put it back, or train anew"):
+        recipes.resume(path)
+
+
+def test_there_is_nothing_to_learn_from(tmp_path: Path):
+    with pytest.raises(DataError):
+        recipes.train(None, ["objective.kind=spans", *SMALL], data=write(tmp_path / "no.jsonl", []))
+
+
+def test_a_run_folder_says_what_it_learned_from(tmp_path: Path, labelled: str):
+    path = run(tmp_path, "sequence_class", labelled)
+    text = RunFolder(path).recipe.read_text()
+    assert "labels = [" in text and "[derived.examples]" in text and (path / "report.html").is_file()
