@@ -188,17 +188,18 @@ def test_only_what_the_window_needs_is_read():
 
 
 class Memory(TorchDispatchMode):
-    """The largest tensor that any operation made, and the bytes that were kept for the backward pass."""
+    """The largest tensor that any operation made, all that they made, and the bytes kept for the backward pass."""
 
     def __init__(self):
         super().__init__()
-        self.largest, self.kept = 0, 0
+        self.largest, self.made, self.kept = 0, 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, tuple | list) else (out,):
             if isinstance(x, torch.Tensor):
                 self.largest = max(self.largest, x.numel())
+                self.made += x.numel()
         return out
 
     def keep(self, x: torch.Tensor) -> torch.Tensor:
@@ -224,7 +225,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square(pattern):
 
     once, twice = memory_of(chunks, 512), memory_of(chunks, 1024)
     assert once.largest <= 512 * 16 and twice.largest <= 1024 * 16  # no T x T anywhere, forward or backward
-    assert twice.kept < 2.1 * once.kept
+    assert twice.kept < 2.1 * once.kept and twice.made < 2.1 * once.made  # time grows likewise
     once, twice = memory_of(whole(pattern), 512), memory_of(whole(pattern), 1024)  # the measure sees the square
     assert once.largest >= 512**2 and twice.kept > 3 * once.kept
 
