@@ -78,14 +78,15 @@ def attention_svg(weights_LHTS: np.ndarray, source: Sequence[str], target: Seque
     ]
     width, y = max(WIDTH, left + S * cell + GAP), top + T * cell + 64
     if L * H > 1:
-        parts.append(_text(GAP, y, "every head, each from 0 to its own highest weight", fill="#555"))
+        parts.append(_text(GAP, y, "every head of every layer, each from 0 to its own highest weight", fill="#555"))
         step = (width - GAP) / H
         small = min(CELL / 2, (step - GAP) / S)
         y += 12
         for layer in range(L):
             for head in range(H):
                 x = GAP + head * step
-                parts.append(_text(x, y + 12, f"layer {layer + 1}, head {head + 1}", size=11, fill="#555"))
+                name = f"layer {layer + 1}, head {head + 1}" if step > 120 else f"{layer + 1}.{head + 1}"
+                parts.append(_text(x, y + 12, name, size=11, fill="#555"))
                 parts.append(_shades(weights_LHTS[layer, head], x, y + 18, small))
             y += T * small + 36
     return (
@@ -115,7 +116,7 @@ def _shades(weights_TS: np.ndarray, x: float, y: float, cell: float) -> str:
         starts = np.flatnonzero(np.diff(row, prepend=-1))
         for start, end in zip(starts, [*starts[1:], S], strict=True):
             run = (end - start) * cell
-            box = f"M{x + start * cell:.1f} {y + t * cell:.1f}h{run:.1f}v{cell:.1f}h{-run:.1f}z"
+            box = f"M{x + start * cell:.2f} {y + t * cell:.2f}h{run:.2f}v{cell:.2f}h{-run:.2f}z"
             paths[row[start]] = paths.get(row[start], "") + box
     drawn = (f'<path d="{path}" fill="{colour(shade / (SHADES - 1))}"/>' for shade, path in paths.items())
     return f'<g shape-rendering="crispEdges">{"".join(drawn)}</g>'
