@@ -30,7 +30,7 @@ def translate(
     device: str = _DEVICE,
     as_json: bool = _JSON,
 ) -> None:
-    """Translate a text, or what else a run has learned to answer.
+    """Answer a text: with its translation, the sounds of a word.
 
     The answer is searched by its probability, several beginnings at a time (beam search).
 
@@ -91,7 +91,7 @@ def classify(
     device: str = _DEVICE,
     as_json: bool = _JSON,
 ) -> None:
-    """Say how likely each class is for a text: a good review or not.
+    """Say how likely each class is for a text.
 
     Examples:
 

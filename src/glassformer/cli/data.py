@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 app = typer.Typer(
-    help="Texts and examples to train on: list, fetch, prepare, show.\n\n"
+    help="Texts and examples to train on: fetch, prepare, show.\n\n"
     "A text is a named corpus, your own file or folder, standard input, or a hub dataset. Examples (pairs, labelled "
     "texts) are a named set, or your own .jsonl or .tsv.\n\n"
     "Example: glassformer data show tinyshakespeare",
