@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from glassformer.cli import ask, data, generate, lessons, plan, recipes, runs, train
+from glassformer.cli import ask, compare_history, data, generate, lessons, plan, recipes, runs, train
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -43,6 +43,7 @@ app.command("fill")(ask.fill)
 app.command("evaluate")(train.evaluate)
 app.command("lesson")(lessons.lesson)
 app.command("lessons")(lessons.lessons)
+app.command("compare-history")(compare_history.compare_history)
 app.command("runs")(runs.runs)
 app.command("report")(runs.report)
 app.add_typer(recipes.app, name="recipes")

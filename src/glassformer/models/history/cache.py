@@ -60,7 +60,7 @@ class TokenCache:
     def fork(self: Own, n: int = 1) -> Own:
         """A copy in which each row stands `n` times."""
         twin = object.__new__(type(self))
-        twin.tokens, twin.length = self.tokens.clone(), self.length
+        twin.tokens, twin.length = self.tokens, self.length
         twin.reorder(torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(n))
         return twin
 

@@ -1,0 +1,151 @@
+"""Experiment: how much of a sentence fits into one vector?
+
+Strings of random letters are to be copied: nothing in them can be guessed, so what is not remembered is wrong. A
+recurrent network that reads the string into one vector must get all of it into that vector; with attention it may look
+back at every letter, and so may a Transformer. All are trained on strings of mixed lengths and then asked for each
+length by itself, as in Bahdanau et al. 2014, https://arxiv.org/abs/1409.0473, figure 2, for real sentences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from glassformer.errors import UsageError, did_you_mean
+from glassformer.experiments.loss_against_compute import Tell
+from glassformer.experiments.small_loop import halvings, training
+from glassformer.models import EncoderDecoder, EncoderDecoderConfig
+from glassformer.models.history import HISTORY, build_history
+from glassformer.objectives import TargetSentence
+from glassformer.training import choose_device, set_threads
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "seq2seq": {"cell": "lstm", "n_embd": 32, "n_hidden": 96, "learning_rate": 0.004},
+    "seq2seq-attention": {"cell": "lstm", "n_embd": 32, "n_hidden": 96, "learning_rate": 0.004},
+    "transformer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "learning_rate": 0.002},
+}
+NAMES = {
+    "seq2seq": "LSTM through one vector",
+    "seq2seq-attention": "LSTM with attention",
+    "transformer": "Transformer",
+}
+
+
+class CopyBatches:
+    """Strings to copy, for ever: each batch of one length, drawn evenly from shortest to longest, of letters drawn
+    evenly. What step n holds is a function of (seed, n)."""
+
+    def __init__(
+        self, objective: TargetSentence, *, letters: int, lengths: tuple[int, int], batch_size: int, seed: int
+    ):
+        self.objective, self.letters, self.lengths = objective, letters, lengths
+        self.batch_size, self.seed, self.step = batch_size, seed, 0
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        return self
+
+    def __next__(self) -> tuple[torch.Tensor, ...]:
+        random = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, self.step]))
+        self.step += 1
+        length = int(random.integers(self.lengths[0], self.lengths[1] + 1))
+        strings = random.integers(0, self.letters, size=(self.batch_size, length)).tolist()
+        return self.objective.collate([(string, string) for string in strings])
+
+
+def bottleneck(
+    *,
+    steps: int = 1500,
+    batch_size: int = 32,
+    shortest: int = 4,
+    longest: int = 40,
+    every: int = 4,
+    letters: int = 20,
+    examples: int = 200,
+    shapes: Mapping[str, Mapping[str, Any]] = SHAPES,
+    seed: int = 0,
+    device: str = "auto",
+    tell: Tell = lambda line: None,
+) -> dict[str, Any]:
+    """Train them all to copy and ask for each length.
+
+    Args:
+        steps, batch_size: of each model. shortest, longest: letters of a string in training; it is asked for
+            shortest, shortest + every, ... up to longest, `examples` strings each.
+        shapes: fields of the configurations by kind, and `learning_rate`: which models take part, how large.
+        tell: is given a line now and then.
+
+    Returns:
+        plain data: `settings`, `machine` and `curves`, one a model: kind, name, parameters, seconds of training, the
+        last training loss, and `points`: length, n (strings), exact (the share that greedy decoding copies without a
+        mistake), half the width of its 95 % interval, and tokens (the share said right when all before are told).
+
+    Raises:
+        UsageError: a kind is unknown; a number makes no sense.
+    """
+    for kind in shapes:
+        if kind not in SHAPES:
+            raise UsageError(f"{kind!r} takes no part in this comparison; {did_you_mean(kind, SHAPES)}")
+    if not 1 <= shortest <= longest or min(steps, letters, examples, every) < 1:
+        raise UsageError(f"shortest={shortest} and longest={longest} are no lengths; try shortest=4 and longest=40")
+    device = choose_device(device)
+    threads = set_threads()
+    objective = TargetSentence(start_token=letters, end_token=letters + 1, label_smoothing=0.0)
+    curves = []
+    for kind, shape in shapes.items():
+        torch.manual_seed(seed)
+        fields = {name: value for name, value in shape.items() if name != "learning_rate"}
+        model = _built(kind, fields, letters, longest + 1).to(device)
+        draw: dict[str, Any] = {"letters": letters, "batch_size": batch_size, "seed": seed}
+        batches = CopyBatches(objective, lengths=(shortest, longest), **draw)
+        curve: dict[str, Any] = {"kind": kind, "name": NAMES[kind], "parameters": model.parameter_count()}
+        stops, rate = halvings(steps, 4), shape["learning_rate"]
+        for at in training(model, objective, batches, steps=steps, learning_rate=rate, stops=stops):
+            curve.update(seconds=round(at.seconds, 3), train_loss=at.loss)
+            tell(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {at.loss:.3f}")
+        lengths = range(shortest, longest + 1, every)
+        curve["points"] = [_asked(model, objective, length, letters, examples, seed, device) for length in lengths]
+        curves.append(curve)
+    settings = {"steps": steps, "batch_size": batch_size, "shortest": shortest, "longest": longest, "every": every}
+    settings |= {"letters": letters, "examples": examples, "seed": seed}
+    machine = {"device": device, "threads": threads, "torch": torch.__version__}
+    shown = {kind: dict(shape) for kind, shape in shapes.items()}
+    return {"settings": {**settings, "shapes": shown}, "machine": machine, "curves": curves}
+
+
+def _built(kind: str, fields: dict[str, Any], letters: int, block_size: int) -> Any:
+    """A fresh model; the last two tokens of its vocabulary begin and end a target."""
+    ends = {"start_token": letters, "end_token": letters + 1}
+    if kind in HISTORY:
+        return build_history(kind, vocab_size=letters + 2, block_size=block_size, **ends, **fields)
+    shape = {"positions": "sinusoidal", "vocab_size": letters + 2, "block_size": block_size}
+    model = EncoderDecoder(EncoderDecoderConfig.make(family="modern", **{**shape, **ends, **fields}))
+    model.init_weights("xavier")  # tables with deviation C^-1/2: with 0.02 the sinusoids would drown the letters
+    return model
+
+
+@torch.inference_mode()
+def _asked(
+    model: Any, objective: TargetSentence, length: int, letters: int, n: int, seed: int, device: str
+) -> dict[str, Any]:
+    """n strings of one length that training has not drawn. Greedy decoding says a string right exactly if the likeliest
+    token is right at every place when all before it are told, so one forward pass answers both questions."""
+    asked = CopyBatches(objective, letters=letters, lengths=(length, length), batch_size=n, seed=seed + (1 << 32))
+    model.eval()
+    rows = objective.rows(model, tuple(part.to(device) for part in next(asked)))
+    exact = float((rows.correct_B == rows.counts_B).double().mean())
+    tokens = float(rows.correct_B.sum()) / float(rows.counts_B.sum())
+    return {"length": length, "n": n, "exact": exact, "interval": wilson(exact, n), "tokens": tokens}
+
+
+def wilson(share: float, n: int) -> float:
+    """Half the width of the 95 % interval of a share of n (Wilson 1927): unlike the usual one not 0 at 0 and 1.
+
+    >>> round(wilson(0.5, 100), 3), round(wilson(1.0, 100), 3)
+    (0.096, 0.018)
+    """
+    z = 1.96
+    return z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

@@ -1,0 +1,78 @@
+"""The two experiments about the models that came before, together: results as JSON, pictures as SVG, a page as HTML.
+
+loss          what a loss costs in operations and seconds      `loss_against_compute`
+bottleneck    how much of a sentence fits into one vector      `bottleneck`
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import UsageError
+from glassformer.experiments.bottleneck import bottleneck
+from glassformer.experiments.history_page import charts_of, page, svg
+from glassformer.experiments.loss_against_compute import Tell, loss_against_compute
+from glassformer.files import write_json, write_text
+
+# Minutes of two cores; and less than one, to see that it works: those figures say little.
+FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 400}, "bottleneck": {"steps": 1200}}
+QUICK: dict[str, dict[str, Any]] = {
+    "loss": {"steps": 24, "longest_n_gram": 5},
+    "bottleneck": {"steps": 40, "longest": 12, "examples": 50},
+}
+EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {"loss": loss_against_compute, "bottleneck": bottleneck}
+
+
+def compare_history(
+    out: str | os.PathLike[str] = "compare-history",
+    *,
+    quick: bool = False,
+    scale: float = 1.0,
+    source: str = "tinyshakespeare",
+    device: str = "auto",
+    seed: int = 0,
+    settings: dict[str, dict[str, Any]] | None = None,
+    tell: Tell = lambda line: None,
+) -> dict[str, Any]:
+    """Run both and write results.json, loss.svg, bottleneck.svg and index.html into the folder `out`.
+
+    Args:
+        quick: so few steps that only the machinery is tested. source: the text of the first experiment.
+        scale: so many times the steps. settings: for each experiment, by name, arguments that stand over these.
+
+    Returns:
+        what stands in results.json: {"loss": ..., "bottleneck": ...}, each as its function tells.
+
+    Raises:
+        UsageError: `out` is a file, or scale is out of range. UsageError, DataError: as the two functions.
+    """
+    chosen = copy.deepcopy(QUICK if quick else FULL)
+    if not 0 < scale <= 1000:
+        raise UsageError(f"scale={scale} is out of range; use more than 0 and at most 1000, for example 0.5")
+    for arguments in chosen.values():
+        arguments["steps"] = max(1, round(scale * arguments["steps"]))
+    for name, own in (settings or {}).items():
+        chosen[name].update(own)
+    chosen["loss"].setdefault("source", source)
+    if Path(out).is_file():  # said before minutes are spent
+        raise UsageError(f"{out} is a file; give the name of a folder")
+    result: dict[str, Any] = {}
+    for name, arguments in chosen.items():
+        result[name] = EXPERIMENTS[name](device=device, seed=seed, tell=tell, **arguments)
+        write_comparison(result, out)
+    return result
+
+
+def write_comparison(result: dict[str, Any], out: str | os.PathLike[str]) -> Path:
+    """Write the files of a result, whole or not at all each; returns the page's path."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", result)
+    for name, charts in charts_of(result).items():
+        write_text(folder / f"{name}.svg", svg(charts))
+    write_text(folder / "index.html", page(result))
+    return folder / "index.html"
