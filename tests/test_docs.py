@@ -1,0 +1,59 @@
+"""What the pages say in Python is true: every block runs, in order, and what a comment promises comes out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glassformer.cli import app
+from glassformer.data.examples import load_examples  # noqa: F401  (what recipes.md speaks of exists)
+from glassformer.recipes.schema import builtin_recipes, read_recipe
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), flags=re.S)
+
+
+def test_the_shapes_that_the_page_tells_come_out(capsys):
+    """A line `x.shape  # (2, 10, 65): ...` is compared, the others are run."""
+    names: dict[str, Any] = {}
+    compared = 0
+    for block in blocks("shapes.md", "python"):
+        for line in block.splitlines():
+            if told := re.fullmatch(r"(.*\.shape)  # (\([\d, ]+\)).*", line):
+                shape = tuple(int(n) for n in re.findall(r"\d+", told[2]))
+                code, expected = compile_expression(told[1]), torch.Size(shape)
+                assert code(names) == expected, line
+                compared += 1
+            else:
+                run(line, names)
+    assert compared == 3
+    assert capsys.readouterr().out.strip() in (DOCS / "shapes.md").read_text()
+
+
+def compile_expression(text: str):
+    return lambda names: eval(text, names)
+
+
+def run(line: str, names: dict[str, Any]) -> None:
+    exec(line, names)
+
+
+def test_the_recipes_page_speaks_of_recipes_and_commands_that_exist():
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    groups = {group.name for group in app.registered_groups}
+    asked = [line for block in blocks("recipes.md", "sh") for line in block.splitlines() if "glassformer" in line]
+    assert len(asked) > 10
+    for line in asked:
+        words = line.split()
+        if words[0] != "glassformer":
+            continue
+        assert words[1] in commands | groups, line
+        if words[1] == "train" and not words[2].startswith("-"):
+            assert words[2] in builtin_recipes(), line
+            read_recipe(words[2], [word for word in words[3:] if "=" in word and "start_from" not in word])
