@@ -21,8 +21,17 @@ from toys import toy_config, toy_ids, toy_model
 import glassformer as gf
 from glassformer import files
 from glassformer.errors import GlassformerError, ModelFolderError
-from glassformer.interchange import family_that_expresses, load_model, load_weights, model_folder_of, save, save_weights
+from glassformer.interchange import (
+    family_that_expresses,
+    load_labels,
+    load_model,
+    load_weights,
+    model_folder_of,
+    save,
+    save_weights,
+)
 from glassformer.interchange.configuration import MAX_JSON_BYTES
+from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
 from glassformer.tokenizers import TOKENIZERS
 
 
@@ -249,28 +258,57 @@ JSON = st.recursive(
 )
 
 
+SEQ2SEQ = {
+    "vocab_size": 61,
+    "block_size": 13,
+    "n_layer": 1,
+    "n_head": 3,
+    "n_embd": 18,
+    "start_token": 1,
+    "end_token": 2,
+}
+POST_NORM = {"family": "original", "positions": "learned", "embedding_norm": True, "embedding_scale": 1.0}
+FUZZED = {
+    "gpt2": toy_config(),
+    "qwen3": toy_config("modern", rotary_scaling={"rope_type": "linear", "factor": 2.0}),
+    "glassformer": toy_config(qk_norm=True),
+    "bert": EncoderConfig.make(vocab_size=61, block_size=13, n_layer=1, n_head=3, n_embd=18, n_classes=4, pooler=True,
+                               **POST_NORM),
+    "vit": EncoderConfig.make(stem="patches", image_size=8, patch_size=4, vocab_size=1, block_size=5, n_layer=1,
+                              n_head=3, n_embd=18, n_classes=7),
+    "t5": EncoderDecoderConfig.make(**SEQ2SEQ, family="modern", qk_norm=False, positions="relative", tied_head=False,
+                                    attention_scale=1.0, activation="gelu_new"),
+    "marian": EncoderDecoderConfig.make(**SEQ2SEQ, family="original"),
+    "bart": EncoderDecoderConfig.make(**SEQ2SEQ, **POST_NORM),
+    "whisper": EncoderDecoderConfig(
+        encoder=EncoderConfig.make(stem="frames", vocab_size=1, block_size=11, n_layer=1, n_head=3, n_embd=18,
+                                   positions="sinusoidal", sinusoid_layout="whisper"),
+        decoder=toy_config(n_embd=18), start_token=1, end_token=2, shared_embedding=False),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def three_families(tmp_path_factory) -> list[Path]:
-    folders = [tmp_path_factory.mktemp("fuzz") / name for name in ("gpt2", "qwen3", "glassformer")]
-    for path, family, change in zip(
-        folders, ("classic", "modern", "classic"), ({}, {}, {"qk_norm": True}), strict=True
-    ):
-        save(path, toy_model(family, **change))
+def families(tmp_path_factory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp("fuzz") / name for name in FUZZED}
+    for name, config in FUZZED.items():
+        save(folders[name], build_model(config))
+        assert json.loads((folders[name] / "config.json").read_text())["model_type"] == name
     return folders
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_stands_in_a_config_is_one_line_or_a_model(three_families: list[Path], data):
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_stands_in_a_config_is_one_line_or_a_model(families: dict[str, Path], data):
     """Any field of config.json replaced by any value: it loads, or it is our own error; never a traceback."""
-    path = data.draw(st.sampled_from(three_families)) / "config.json"
+    path = families[data.draw(st.sampled_from(sorted(families)))] / "config.json"
     good = path.read_text()
     given = json.loads(good)
-    target = given.get("decoder", given) if data.draw(st.booleans()) else given
+    target = given.get("config", given) if data.draw(st.booleans()) else given
     target[data.draw(st.sampled_from(sorted(target)))] = data.draw(JSON)
     path.write_text(json.dumps(given))
     try:
         load_model(path.parent)
+        load_labels(path.parent)
     except GlassformerError as error:
         assert "\n" not in str(error)
     finally:

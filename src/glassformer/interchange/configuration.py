@@ -62,7 +62,13 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         raise ModelFolderError(f"{folder / 'config.json'}: {error.args[0]} is missing") from None
     except GlassformerError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from None
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a list where a number belongs
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        IndexError,
+    ) as error:  # a list where a number belongs
         raise ModelFolderError(f"{folder / 'config.json'}: a field has a value of the wrong kind ({error})") from None
 
 

@@ -97,8 +97,8 @@ class ModelConfig(BaseModel):
     n_head: int = Field(ge=1, le=1000)
     n_embd: int = Field(ge=1, le=1_000_000)
     n_kv_head: int = Field(ge=1)
-    head_width: int = Field(ge=1)
-    n_hidden: int = Field(ge=1)
+    head_width: int = Field(ge=1, le=1_000_000)
+    n_hidden: int = Field(ge=1, le=10_000_000)
     positions: str
     rotary_base: float = Field(default=10_000.0, gt=1)
     norm: str
@@ -127,8 +127,8 @@ class ModelConfig(BaseModel):
     balance_weight: float = Field(default=0.01, ge=0)
     rotary_fraction: float = Field(default=1.0, gt=0, le=1)
     rotary_scaling: RotaryScaling | None = None
-    relative_buckets: int = Field(default=32, ge=2)
-    relative_max_distance: int = Field(default=128, ge=2)
+    relative_buckets: int = Field(default=32, ge=2, le=10_000_000)
+    relative_max_distance: int = Field(default=128, ge=2, le=10_000_000)
     sinusoid_layout: str = "halves"
 
     @model_validator(mode="before")

@@ -1,0 +1,129 @@
+"""What a folder of another family asks for and our models cannot do is one line, and never computed wrongly; what older
+files have beside what is needed is put aside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import CASES
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from glassformer.errors import ModelFolderError
+from glassformer.interchange import load_model
+
+# case -> what is changed in config.json, and what is said
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "bert as a decoder": (
+        "bert, masked tokens",
+        {"is_decoder": True},
+        "sets is_decoder, which our models cannot express",
+    ),
+    "bert with relative positions": (
+        "bert, masked tokens",
+        {"position_embedding_type": "relative_key"},
+        "has relative positions (position_embedding_type)",
+    ),
+    "bert that answers questions": (
+        "bert, masked tokens",
+        {"architectures": ["BertForQuestionAnswering"]},
+        "'BertForQuestionAnswering' is not a BERT that glassformer reads; ",
+    ),
+    "bert with a head of its own": (
+        "bert, masked tokens",
+        {"tie_word_embeddings": False},
+        "has a head of its own over the vocabulary",
+    ),
+    "vit with half of its biases": ("vit", {"qkv_bias": False}, "leaves out some biases only (qkv_bias)"),
+    "vit with patches that do not fit": ("vit", {"patch_size": 3}, "image_size=8 is not divisible by patch_size=3"),
+    "whisper with a scaled embedding": ("whisper", {"scale_embedding": True}, "sets scale_embedding"),
+    "whisper of an odd width": ("whisper", {"d_model": 19}, "n_embd=19 is not divisible by n_head=3"),
+    "marian with an end outside of its vocabulary": ("marian", {"eos_token_id": 61}, "end_token=61 is not one of the"),
+    "bart without an end": ("bart", {"eos_token_id": None}, "end_token=None is not a whole number"),
+    "t5 with another activation": ("t5", {"feed_forward_proj": "gated-tanh"}, "activation='tanh' is unknown"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_our_models_cannot_do_is_refused(name: str, tmp_path: Path):
+    case, changes, said = REFUSED[name]
+    CASES[case].build().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ModelFolderError) as error:
+        load_model(tmp_path)
+    assert str(error.value).startswith(f"{path}: ") and said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_whisper_with_other_positions_is_refused(tmp_path: Path):
+    theirs = CASES["whisper"].build()
+    with torch.no_grad():
+        theirs.model.encoder.embed_positions.weight[3, 5] += 0.1
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ModelFolderError, match="are not the sines and cosines that our encoder adds"):
+        load_model(tmp_path)
+
+
+def aside(theirs: dict[str, Tensor], case: str) -> dict[str, Tensor]:
+    """The same weights as older programs wrote them."""
+    if case == "bert, masked tokens":  # bert-base-uncased as Google's converted file has it
+        theirs = {n.replace("LayerNorm.weight", "LayerNorm.gamma"): t for n, t in theirs.items()}
+        theirs = {n.replace("LayerNorm.bias", "LayerNorm.beta"): t for n, t in theirs.items()}
+        return {
+            **theirs,
+            "bert.embeddings.position_ids": torch.arange(13)[None],
+            "bert.pooler.dense.weight": torch.ones(15, 15),
+            "bert.pooler.dense.bias": torch.ones(15),
+            "cls.seq_relationship.weight": torch.ones(2, 15),
+            "cls.seq_relationship.bias": torch.ones(2),
+            "cls.predictions.decoder.weight": theirs["bert.embeddings.word_embeddings.weight"].clone(),
+        }
+    if case == "t5":
+        theirs = dict(theirs)
+        shared = theirs.pop("shared.weight")
+        unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+        return {
+            **theirs,
+            "encoder.embed_tokens.weight": shared,
+            "decoder.embed_tokens.weight": shared.clone(),
+            "lm_head.weight": shared.clone(),
+            unused: torch.ones(6, 3),
+        }
+    waves = {f"model.{side}.embed_positions.weight": torch.ones(13, 18) for side in ("encoder", "decoder")}
+    return {**theirs, **waves, "model.decoder.embed_tokens.weight": theirs["model.shared.weight"].clone()}
+
+
+@pytest.mark.parametrize("case", ["bert, masked tokens", "t5", "marian"])
+@torch.no_grad()
+def test_older_files_are_read_too(case: str, tmp_path: Path):
+    theirs = CASES[case].build()
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file(aside(load_file(file), case), file)
+    torch.testing.assert_close(CASES[case].ours(load_model(tmp_path)), CASES[case].theirs(theirs), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_a_file_leaves_out_is_filled_in(tmp_path: Path):
+    """A bias of logits that is zero; a head that is not tied by the configuration and is the embedding all the same."""
+    theirs = CASES["marian"].build()
+    theirs.final_logits_bias.zero_()
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    del weights["final_logits_bias"]
+    save_file(weights, file)
+    ours = load_model(tmp_path)
+    torch.testing.assert_close(CASES["marian"].ours(ours), CASES["marian"].theirs(theirs), rtol=1e-4, atol=1e-4)
+
+    theirs = CASES["gpt2"].build()
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    ours = load_model(tmp_path)
+    assert ours.head.weight.data_ptr() != ours.embedding.token.weight.data_ptr()
+    torch.testing.assert_close(CASES["gpt2"].ours(ours), CASES["gpt2"].theirs(theirs), rtol=1e-4, atol=1e-4)
