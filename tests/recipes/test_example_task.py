@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,20 @@ def test_a_run_folder_says_what_it_learned_from(tmp_path: Path, labelled: str):
     path = run(tmp_path, "sequence_class", labelled)
     text = RunFolder(path).recipe.read_text()
     assert "labels = [" in text and "[derived.examples]" in text and (path / "report.html").is_file()
+
+
+def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
+    """A window of 8 holds 7 tokens and an end; half a sentence would be no translation of a whole one."""
+    short = [{"source": f"{i}", "target": f"{i} a"} for i in range(60)]
+    long = [{"source": " ".join("abcdefghijkl"), "target": f"{i}"} for i in range(3)]
+    data = write(tmp_path / "pairs.jsonl", [{**row, "split": s} for s in ("train", "validation") for row in short])
+    Path(data).write_text(Path(data).read_text() + "".join(json.dumps({**r, "split": "train"}) + "\n" for r in long))
+    heard: list[str] = []
+    recipes.train(
+        None,
+        ["objective.kind=target_sentence", *SMALL, "model.block_size=8", "training.steps=1", "training.batch_size=4"],
+        data=data,
+        out=tmp_path / "run",
+        tell=heard.append,
+    )
+    assert any(re.fullmatch(r"warning: 3 pairs of \d+ longer than 8 tokens left out", line) for line in heard)

@@ -55,7 +55,7 @@ class ExampleTask:
         self.key = _key(examples, tokenizer, source_tokenizer)
         self.command = COMMANDS.get(r.objective.kind, "")
         self.longest = self._longest(examples["train"][:1000])
-        self.cut: list[str] = []  # what was too long, in words
+        self.notices: list[str] = []  # what was too long, in words
         self._encoded: dict[str, list[Any]] = {}
         self._block_size = 0
 
@@ -100,7 +100,7 @@ class ExampleTask:
     def encoded(self, split: str) -> list[Any]:
         """The examples of a split as the objective's `collate` takes them."""
         if split not in self._encoded:
-            self._encoded[split] = self._encode(self.examples[split])
+            self._encoded[split] = self._encode(split)
         return self._encoded[split]
 
     def fitting(self, text: str, block_size: int) -> str:
@@ -149,7 +149,7 @@ class ExampleTask:
     def warnings(self, r: Recipe, config: Any) -> list[str]:
         n = len(self.examples["train"])
         few = isinstance(r.training.batch_size, int) and r.training.batch_size > n
-        return [*self.cut, *([f"a step reads {r.training.batch_size} examples and there are {n}"] if few else [])]
+        return [*self.notices, *([f"a step reads {r.training.batch_size} examples and there are {n}"] if few else [])]
 
     def derived(self) -> dict[str, Any]:
         return {"examples": {split: len(rows) for split, rows in self.examples.items()}, "labels": list(self.labels)}
@@ -161,25 +161,32 @@ class ExampleTask:
         said = self.tokenizer.encode_documents([example.target for example in some]) if paired else []
         return int(np.quantile([len(ids) for ids in [*read, *said]], 0.95))
 
-    def _encode(self, examples: list[Example]) -> list[Any]:
-        """What is longer than the model's window loses its end, which is told; plain texts are cut into pieces."""
-        kind, T = self.r.objective.kind, self._block_size
+    def _encode(self, split: str) -> list[Any]:
+        """Texts longer than the model's window lose their end, which is told; plain texts are cut into pieces."""
+        kind, T, examples = self.r.objective.kind, self._block_size, self.examples[split]
         reader = self.source_tokenizer or self.tokenizer
         if kind in PAIRED:
-            end = reader.special_tokens.get(END)
-            encoded = encode_examples(
-                examples, reader, self.tokenizer, max_source=T - (end is not None), max_target=T - 1
-            )
-            rows = [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in encoded.rows]
-        elif kind in LABELLED:
+            return self._encode_pairs(split, reader)
+        if kind in LABELLED:
             encoded = encode_labelled(examples, reader, self.labels, max_source=T)
-            rows = encoded.rows
-        else:
-            encoded = encode_sources(examples, reader, max_source=T, pieces=True)
-            rows = [ids for ids in encoded.rows if len(ids) >= SHORTEST]
-        if cut := encoded.cut_sources + encoded.cut_targets:
-            self.cut.append(f"{plural(cut, 'text')} of {len(examples):,} examples were cut to {T} tokens")
-        return rows
+            if encoded.cut_sources:
+                self.notices.append(f"{plural(encoded.cut_sources, 'text')} of {len(examples):,} cut to {T} tokens")
+            return encoded.rows
+        return [ids for ids in encode_sources(examples, reader, max_source=T, pieces=True).rows if len(ids) >= SHORTEST]
+
+    def _encode_pairs(self, split: str, reader: Tokenizer) -> list[Any]:
+        """A training pair that is longer than the window is left out, for half a sentence is no translation of a whole
+        one; a held-out one is cut."""
+        T, examples, end = self._block_size, self.examples[split], reader.special_tokens.get(END)
+        room = T - (end is not None)
+        spare = int(split == "train")
+        rows = encode_examples(examples, reader, self.tokenizer, max_source=room + spare, max_target=T - 1 + spare).rows
+        fitting = [(s, t) for s, t in rows if len(s) <= room and len(t) < T]
+        if left_out := len(rows) - len(fitting):
+            self.notices.append(f"{plural(left_out, 'pair')} of {len(rows):,} longer than {T} tokens left out")
+        if not fitting:
+            raise DataError(f"every pair is longer than {T} tokens; try a larger model.block_size")
+        return [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in fitting]
 
 
 def _key(examples: Examples, *tokenizers: Tokenizer | None) -> str:
