@@ -40,7 +40,7 @@ def same(ours: list[list[Hypothesis]], theirs: list[list[Hypothesis]]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("beam", "n_best", "alpha"), [(1, 1, 0.6), (2, 2, 0.0), (3, 1, 0.6), (5, 4, 1.3), (23, 11, 0.6)]
+    ("beam", "n_best", "alpha"), [(1, 1, 0.6), (2, 2, 0.0), (3, 1, 0.6), (5, 4, 1.3), (11, 7, 0.6)]
 )
 def test_a_batch_with_cache_gives_what_the_twin_gives_sentence_by_sentence(kind, beam, n_best, alpha):
     """5 sentences of unequal length. The twin knows no early stop: that ours stops changes nothing."""
@@ -121,11 +121,11 @@ def test_sentences_that_are_done_leave_the_batch(monkeypatch):
     rows = []
     decode = model.decode
     monkeypatch.setattr(model, "decode", lambda *a, **k: rows.append(a[0].shape[0]) or decode(*a, **k))
-    many = sources(*range(1, 30), seed=5)
+    many = sources(*range(1, 18), seed=5)
     found = beam_search(model, *many, beam=2)
-    assert rows[0] == 29 and rows[-1] < 29 and sorted(rows[1:], reverse=True) == rows[1:]
+    assert rows[0] == 17 and rows[-1] < 17 and sorted(rows[1:], reverse=True) == rows[1:]
     monkeypatch.undo()
-    alone = [beam_search(model, many[0][b : b + 1], many[1][b : b + 1], beam=2)[0] for b in range(29)]
+    alone = [beam_search(model, many[0][b : b + 1], many[1][b : b + 1], beam=2)[0] for b in range(17)]
     same(found, alone)
 
 
@@ -210,7 +210,7 @@ def test_it_finds_what_transformers_finds(patience, early_stopping, monkeypatch)
     from glassformer.generation import beam
 
     seen = {0.0: 0, 1.0: 0}
-    for alpha, seed in itertools.product((0.0, 1.0), range(3)):
+    for alpha, seed in itertools.product((0.0, 1.0), range(2)):
         monkeypatch.setattr(beam, "length_penalty_of", lambda length, alpha: length**alpha)
         bart, (source_BS, lengths_B) = Bart(seed), sources(*LENGTHS, seed=seed)
         theirs = bart.their.generate(
@@ -220,13 +220,13 @@ def test_it_finds_what_transformers_finds(patience, early_stopping, monkeypatch)
             num_return_sequences=4,
             length_penalty=alpha,
             early_stopping=early_stopping,
-            max_length=21,
+            max_length=15,
             do_sample=False,
             output_scores=True,
             return_dict_in_generate=True,
         )
         ours = beam_search(
-            bart, source_BS, lengths_B, n_best=4, length_penalty=alpha, patience=patience, max_new_tokens=20
+            bart, source_BS, lengths_B, n_best=4, length_penalty=alpha, patience=patience, max_new_tokens=14
         )
         said, scores = theirs.sequences[:, 1:].tolist(), theirs.sequences_scores.tolist()
         for b, best in enumerate(ours):
@@ -235,7 +235,7 @@ def test_it_finds_what_transformers_finds(patience, early_stopping, monkeypatch)
                 seen[alpha] += 1
                 assert [list(h.tokens) for h in best] == [row[: row.index(END) + 1] for row in rows]
                 assert [h.score for h in best] == pytest.approx(scores[4 * b : 4 * b + 4], abs=1e-4)
-    assert min(seen.values()) >= 5, seen
+    assert min(seen.values()) >= 3, seen
 
 
 def test_logits_that_no_token_stands_for_are_never_said():

@@ -30,7 +30,7 @@ def translate(
     device: str = _DEVICE,
     as_json: bool = _JSON,
 ) -> None:
-    """Answer a text: with its translation, the sounds of a word.
+    """Answer a text, for example with its translation.
 
     The answer is searched by its probability, several beginnings at a time (beam search).
 
