@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from glassformer import recipes
+from glassformer.cli import app
 from glassformer.errors import DataError, RunError, UsageError
 from glassformer.interchange import load, load_labels, load_model, load_source_tokenizer
 from glassformer.recipes.scores import score_answers
@@ -103,6 +105,15 @@ def test_resumed_is_never_stopped(tmp_path: Path, pairs: str):
     recipes.resume(again)
     ours, theirs = (load_model(p / "checkpoints" / "step-000008" / "model").state_dict() for p in (whole, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_it_is_not_asked_to_write_on(tmp_path: Path, pairs: str):
+    path = run(tmp_path, "target_sentence", pairs, "training.steps=1")
+    told = CliRunner().invoke(app, ["generate", str(path), "--prompt", "red"])
+    assert isinstance(told.exception, UsageError)
+    assert str(told.exception) == (
+        f"{path}: its EncoderDecoder does not generate; ask it with: glassformer translate {path}"
+    )
 
 
 def test_letters_in_sounds_out(tmp_path: Path):

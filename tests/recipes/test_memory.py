@@ -68,7 +68,9 @@ def test_bf16_halves_what_products_read():
 def plan(*overrides: str, vocab_size: int = 65, **more) -> Memory:
     recipe = read_recipe("shakespeare-char-cpu", overrides)
     derive.fill_training(recipe.training)
-    return memory_plan(derive.model_config(recipe.model, vocab_size=vocab_size), recipe.training, libraries=10**8, **more)
+    return memory_plan(
+        derive.model_config(recipe.model, vocab_size=vocab_size), recipe.training, libraries=10**8, **more
+    )
 
 
 def test_components_by_hand():

@@ -47,12 +47,11 @@ def generate(
     """
     import random
 
-    from glassformer import generation, load
-    from glassformer.training import choose_device, set_threads
+    from glassformer import generation
+    from glassformer.cli.opening import open_for
 
     text = _prompt(prompt, prompt_file)
-    set_threads()
-    loaded, tokenizer = load(model, device=choose_device(device), dtype=dtype)
+    loaded, tokenizer = open_for("generate", model, device, dtype)
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,

@@ -142,12 +142,11 @@ def _train(
         machine = detect_machine(r)
         r.data.source = keep_source(r.data.source)
         task, choices = open_task(r)
-        train_tokens = task.sizes()["train_tokens"]
         if recipe is None and isinstance(task, TextTask) and r.model.kind in (None, "decoder"):
             gflops = derive.measure_gflops(machine["device"])
-            choices += derive.size_choices(r, train_tokens, task.tokenizer.vocab_size, gflops)
+            choices += derive.size_choices(r, task.n_train, task.tokenizer.vocab_size, gflops)
         elif recipe is None and not isinstance(task, TextTask):
-            choices += derive.example_choices(r, train_tokens, task.longest)
+            choices += derive.example_choices(r, task.n_train, task.longest)
         config = derive.model_config(r.model, r.objective.kind, **task.facts())
         task.check(config)
         if world.is_main:
@@ -157,7 +156,7 @@ def _train(
                 if r.training.batch_size == "auto":
                     least = r.training.model_copy(update={"batch_size": world.size, "micro_batch_size": 1})
                 derive.check_memory(config, least, machine["device"], world.size)  # before anything is tried
-                choices += measured_choices(r.training, config, machine, train_tokens, world)
+                choices += measured_choices(r.training, config, machine, task.n_train, world)
             elif r.training.batch_size == "auto":
                 raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
             share(r.training, world)

@@ -54,6 +54,7 @@ class ExampleTask:
         self.labels = tuple(label_names(examples["train"])) if labelled else ()
         self.key = _key(examples, tokenizer, source_tokenizer)
         self.command = COMMANDS.get(r.objective.kind, "")
+        self.n_train = len(examples["train"])
         self.longest = self._longest(examples["train"][:1000])
         self.notices: list[str] = []  # what was too long, in words
         self._encoded: dict[str, list[Any]] = {}
@@ -77,9 +78,6 @@ class ExampleTask:
         if self.labels:
             facts["n_classes"] = len(self.labels)
         return facts
-
-    def sizes(self) -> dict[str, int]:
-        return {"train_tokens": len(self.examples["train"]), "val_tokens": len(self.examples["validation"])}
 
     def check(self, config: Any) -> None:
         for split in ("train", "validation") if config is not None else ("validation",):

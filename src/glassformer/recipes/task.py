@@ -27,6 +27,7 @@ class Task(Protocol):
         tokenizer: of what the model says. source_tokenizer: of what it reads, where that is another one.
         labels: the names of classes, where there are some.
         key: changes when the data do.
+        n_train: tokens of a text to learn from, or examples.
         longest: tokens of a text, which 19 of 20 do not exceed; of a task without examples 0.
         command: of `glassformer`, which asks a trained model ("": none does).
     """
@@ -35,14 +36,12 @@ class Task(Protocol):
     source_tokenizer: Tokenizer | None
     labels: tuple[str, ...]
     key: str
+    n_train: int
     longest: int
     command: str
 
     def facts(self) -> dict[str, Any]:
         """What the data decide of configuration and objective: sizes of vocabularies, special tokens, classes."""
-
-    def sizes(self) -> dict[str, int]:
-        """`train_tokens` and `val_tokens`."""
 
     def check(self, config: Any) -> None:
         """Raise `DataError` unless there is something to learn from (a model of this configuration; None: nobody will

@@ -44,13 +44,15 @@ class TextTask:
     def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore):
         self.r, self.tokenizer, self.store = r, tokenizer, store
         self.key = str(store.meta["key"])
+        self.n_train = len(store.split("train"))
         self._fixed: list[Any] | None = None
 
     def facts(self) -> dict[str, Any]:
         return {"vocab_size": self.tokenizer.vocab_size}
 
     def sizes(self) -> dict[str, int]:
-        return {"train_tokens": len(self.store.split("train")), "val_tokens": len(self.store.split("validation"))}
+        """What a plan asks for."""
+        return {"train_tokens": self.n_train, "val_tokens": len(self.store.split("validation"))}
 
     def check(self, config: Any) -> None:
         check_lengths(self.store, None if config is None else config.block_size)

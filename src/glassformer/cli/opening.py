@@ -1,0 +1,24 @@
+"""Open a model for a command, if the command is one for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple[Any, Any]:
+    """The model and its tokenizer.
+
+    Raises:
+        UsageError: this kind of model is asked by another command, which is named.
+    """
+    from glassformer.errors import UsageError
+    from glassformer.generation import commands_for
+    from glassformer.interchange import load
+    from glassformer.training import choose_device, set_threads
+
+    set_threads()
+    model, tokenizer = load(path, device=choose_device(device), dtype=dtype)
+    if command not in (fitting := commands_for(model, tokenizer)):
+        say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "no command asks it"
+        raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
+    return model, tokenizer
