@@ -42,6 +42,7 @@ def translate(
 
     glassformer translate runs/translate-en-fr-1 < english.txt > french.txt
     """
+    from glassformer.cli.opening import open_for
     from glassformer.errors import UsageError
     from glassformer.generation import answer
     from glassformer.interchange import load_source_tokenizer
@@ -49,7 +50,7 @@ def translate(
     given = _texts(texts)
     if attention is not None and len(given) != 1:
         raise UsageError(f"--attention draws one text, and {len(given)} were given; ask for it alone")
-    loaded, tokenizer = _opened(model, "translate", device)
+    loaded, tokenizer = open_for("translate", model, device)
     reader = load_source_tokenizer(model)
     asked = [text for text in given if text.strip()]  # an empty line of a file stays an empty line
     answers = iter(
@@ -99,11 +100,12 @@ def classify(
 
     glassformer classify runs/sentiment-1 --json < reviews.txt
     """
+    from glassformer.cli.opening import open_for
     from glassformer.generation import classify as ask
     from glassformer.interchange import load_labels
 
     given = [text for text in _texts(texts) if text.strip()]
-    loaded, tokenizer = _opened(model, "classify", device)
+    loaded, tokenizer = open_for("classify", model, device)
     labels = load_labels(model)
     chances = ask(loaded, tokenizer, given, batch_size=batch_size).tolist()
     told = [dict(zip(labels, row, strict=True)) for row in chances]
@@ -141,10 +143,11 @@ def fill(
 
     glassformer fill runs/spans-reviews-1 "The film <mask> and I <mask> it." --temperature 0.8 --n-best 3
     """
+    from glassformer.cli.opening import open_for
     from glassformer.generation import fill_masks, fill_spans
 
     given = [text for text in _texts(texts) if text.strip()]
-    loaded, tokenizer = _opened(model, "fill", device)
+    loaded, tokenizer = open_for("fill", model, device)
     result: list[dict[str, Any]] = []
     if hasattr(loaded, "encode"):
         settings: dict[str, Any] = {"beam": beam, "n_best": n_best, "sampling": _sampling(temperature, seed)}
@@ -167,21 +170,6 @@ def fill(
             typer.echo(f"mask {number}: {shares}")
         for way in row["fillings"]:
             typer.echo(_one_line(way["text"]))
-
-
-def _opened(path: str, command: str, device: str) -> tuple[Any, Any]:
-    """The model and its tokenizer, if `command` is one for it."""
-    from glassformer.errors import UsageError
-    from glassformer.generation import commands_for
-    from glassformer.interchange import load
-    from glassformer.training import choose_device, set_threads
-
-    set_threads()
-    model, tokenizer = load(path, device=choose_device(device))
-    if command not in (fitting := commands_for(model, tokenizer)):
-        say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "no command asks it"
-        raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
-    return model, tokenizer
 
 
 def _texts(given: list[str] | None) -> list[str]:
