@@ -16,7 +16,9 @@ def compare_history(
     seed: int = typer.Option(0, metavar="N", min=0, help="Of weights, batches and strings."),
     as_json: bool = typer.Option(False, "--json", help="Print the results as JSON."),
 ) -> None:
-    """Train the models that came before the Transformer beside it, and draw what they cost and where they end.
+    """Train the models before the Transformer beside it.
+
+    Draws what they cost and where they end.
 
     First n-grams, bigram, MLP, RNN, GRU, LSTM and Transformer on the same text: loss against operations and seconds.
     Then LSTMs without and with attention and a Transformer copy strings: how much fits into one vector? Minutes on two

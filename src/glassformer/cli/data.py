@@ -49,7 +49,9 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
 
 @app.command()
 def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer data list shows.")) -> None:
-    """Fetch a corpus, or the packages of a set of examples, into the cache and print where they lie.
+    """Fetch a corpus or a set of examples into the cache.
+
+    Prints where it lies.
 
     The SHA-256 is checked: it is the text that this version knows, or an error. (Debian's packages change with its
     releases; there the client's own check is all there is.)

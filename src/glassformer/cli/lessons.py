@@ -14,7 +14,7 @@ def lesson(
     data: str = typer.Option(None, metavar="FILE", help=_DATA),
     diff: bool = typer.Option(False, "--diff", help="Only show the lines that changed since the lesson before."),
 ) -> None:
-    """Run one lesson: its idea, its loss while it trains, a sample.
+    """Run one lesson: its idea, its loss, a sample.
 
     Each is one small file that can be read and run by itself; the last line tells where it lies.
 
@@ -44,7 +44,7 @@ def lessons(
     json: bool = typer.Option(False, "--json", help="Print JSON for machines."),
     notebook: str = typer.Option(None, metavar="FILE", help="Write all lessons as a notebook (.ipynb)."),
 ) -> None:
-    """List the lessons, train them all, or write them as a notebook.
+    """List the lessons, train all, or make a notebook.
 
     Examples:
 

@@ -24,7 +24,7 @@ def plan(
     utilisation: float = typer.Option(0.4, metavar="PART", min=0.001, max=1, help="How much of that a model gets."),
     as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
 ) -> None:
-    """Tell what a run will cost before you pay: memory, time, loss.
+    """Tell what a run will cost: memory, time, loss.
 
     Nothing is trained. Steps are timed here for five seconds; for machines you do not have, say what they are.
 

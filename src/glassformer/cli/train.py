@@ -58,7 +58,7 @@ def resume(
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Go on with a stopped run, exactly as if it had never stopped.
+    """Go on with a stopped run, as if it had never stopped.
 
     Example: glassformer resume runs/shakespeare-fast-1
     """
@@ -71,7 +71,7 @@ def demo(
     overrides: list[str] = typer.Argument(None, metavar="SECTION.KEY=VALUE", help="Settings laid over the recipe."),
     out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/demo-<n>."),
 ) -> None:
-    """Train a small GPT on Shakespeare in a minute, and read it.
+    """Train a small GPT on Shakespeare in a minute.
 
     Example: glassformer demo
     """
