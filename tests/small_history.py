@@ -13,6 +13,6 @@ LANGUAGE = {
 COPYING = {
     "seq2seq": {"cell": "gru", "n_embd": 7, "n_hidden": 11, "learning_rate": 0.02},
     "seq2seq-attention": {"cell": "gru", "n_embd": 7, "n_hidden": 11, "learning_rate": 0.02},
-    "transformer": {"n_embd": 12, "n_layer": 1, "n_head": 2, "learning_rate": 0.01},
+    "transformer": {"n_embd": 24, "n_layer": 1, "n_head": 2, "learning_rate": 0.01},
 }
 FEW = {"steps": 80, "batch_size": 16, "shortest": 1, "longest": 3, "every": 2, "letters": 3, "examples": 40}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,3 +209,10 @@ def test_mistakes_are_one_line(experiment, arguments, line: str):
     with pytest.raises(UsageError) as caught:
         experiment(**arguments)
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+def test_the_snippet_of_the_page_about_history_runs():
+    text = (Path(__file__).parents[2] / "docs" / "history.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    torch.manual_seed(0)
+    exec(compile(snippet, "docs/history.md", "exec"), {})

@@ -26,7 +26,7 @@ from glassformer.training import choose_device, set_threads
 SHAPES: dict[str, dict[str, Any]] = {
     "seq2seq": {"cell": "lstm", "n_embd": 32, "n_hidden": 96, "learning_rate": 0.004},
     "seq2seq-attention": {"cell": "lstm", "n_embd": 32, "n_hidden": 96, "learning_rate": 0.004},
-    "transformer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "learning_rate": 0.002},
+    "transformer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "learning_rate": 0.003},
 }
 NAMES = {
     "seq2seq": "LSTM through one vector",
@@ -58,7 +58,7 @@ class CopyBatches:
 
 def bottleneck(
     *,
-    steps: int = 1500,
+    steps: int = 1200,
     batch_size: int = 32,
     shortest: int = 4,
     longest: int = 40,
@@ -121,9 +121,11 @@ def _built(kind: str, fields: dict[str, Any], letters: int, block_size: int) -> 
     ends = {"start_token": letters, "end_token": letters + 1}
     if kind in HISTORY:
         return build_history(kind, vocab_size=letters + 2, block_size=block_size, **ends, **fields)
-    shape = {"positions": "sinusoidal", "vocab_size": letters + 2, "block_size": block_size}
-    model = EncoderDecoder(EncoderDecoderConfig.make(family="modern", **{**shape, **ends, **fields}))
-    model.init_weights("xavier")  # tables with deviation C^-1/2: with 0.02 the sinusoids would drown the letters
+    # as in 2017 (sect. 3.4 and 3.5): positions are sinusoids, and letters are scaled up so as not to drown in them
+    shape = {"positions": "sinusoidal", "embedding_scale": math.sqrt(fields["n_embd"]), "block_size": block_size}
+    config = EncoderDecoderConfig.make(family="modern", vocab_size=letters + 2, **{**shape, **ends, **fields})
+    model = EncoderDecoder(config)
+    model.init_weights("xavier")
     return model
 
 

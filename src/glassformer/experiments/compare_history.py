@@ -19,7 +19,7 @@ from glassformer.experiments.loss_against_compute import Tell, loss_against_comp
 from glassformer.files import write_json, write_text
 
 # Minutes of two cores; and less than one, to see that it works: those figures say little.
-FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 400}, "bottleneck": {"steps": 1200}}
+FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}}
 QUICK: dict[str, dict[str, Any]] = {
     "loss": {"steps": 24, "longest_n_gram": 5},
     "bottleneck": {"steps": 40, "longest": 12, "examples": 50},

@@ -49,7 +49,7 @@ NAMES = {
 def loss_against_compute(
     source: str = "tinyshakespeare",
     *,
-    steps: int = 400,
+    steps: int = 200,
     batch_size: int = 32,
     block_size: int = 64,
     longest_n_gram: int = 6,
