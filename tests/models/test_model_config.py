@@ -129,6 +129,11 @@ MISTAKES = [
         {"positions": "rotary", "head_width": 7},
         "head_width=7 is odd; rotary positions turn channels in pairs: try head_width=8",
     ),
+    (
+        {"patterns": ["window(3)", "around(2)"]},
+        "pattern 'around(2)' sees the future, which a decoder must not; try '(around(2)) & causal'",
+    ),
+    ({"patterns": ["windw(3)"]}, "pattern 'windw(3)': 'windw' is unknown; did you mean window?"),
     ({"activation": "gelu-new"}, "activation='gelu-new' is unknown; did you mean gelu_new?"),
     ({"positions": "xpos"}, "positions='xpos' is unknown; known: alibi, learned, none, relative, rotary, sinusoidal"),
     ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm?"),

@@ -175,7 +175,8 @@ class ModelConfig(BaseModel):
                 f"use {self.n_expert} or less"
             )
         for text in self.patterns or ():
-            parse_pattern(text)
+            if parse_pattern(text).looks_ahead and self._causal:
+                raise UsageError(f"pattern {text!r} sees the future, which a decoder must not; try '({text}) & causal'")
         return self
 
     @classmethod
