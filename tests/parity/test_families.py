@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toys import shaken
 
+from glassformer.generation import beam_search
 from glassformer.interchange import family_that_expresses, load_model, save
-from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
+from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model
 
 
 def loss(logits: Tensor) -> Tensor:
@@ -172,3 +173,58 @@ def test_what_we_train_loads_in_transformers(name: str, tmp_path: Path):
     again = load_model(tmp_path)
     assert again.config == config
     assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), again.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_whisper_needs_no_bias_of_keys(tmp_path: Path):
+    """Ours has one, and may have trained it; theirs has not, and says the same, for softmax does not see it."""
+    config = EncoderDecoderConfig(
+        encoder=EncoderConfig.make(
+            **{**SHAPE, "vocab_size": 1}, stem="frames", n_mels=7, positions="sinusoidal", sinusoid_layout="whisper"
+        ),
+        decoder=ModelConfig.make(**SHAPE),
+        shared_embedding=False,
+        **TOKENS,
+    )
+    ours = shaken(build_model(config)).eval()
+    save(tmp_path, ours)
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path)
+    case = CASES["whisper"]
+    torch.testing.assert_close(case.ours(ours), case.theirs(theirs), rtol=1e-4, atol=1e-4)
+    again = load_model(tmp_path)
+    assert again.config == config
+    q, k, v = again.encoder.blocks[0].attention.qkv.bias.chunk(3)
+    assert q.any() and v.any() and not k.any()
+
+
+@torch.no_grad()
+def test_vit_without_biases(tmp_path: Path):
+    config = EncoderConfig.make(
+        **{**SHAPE, "vocab_size": 1, "block_size": 5, "bias": False},
+        stem="patches",
+        image_size=8,
+        patch_size=4,
+        n_channels=2,
+        n_classes=7,
+    )
+    ours = shaken(build_model(config)).eval()
+    save(tmp_path, ours, labels=[f"digit {n}" for n in range(7)])
+    theirs = transformers.ViTForImageClassification.from_pretrained(tmp_path)
+    case = CASES["vit"]
+    torch.testing.assert_close(case.ours(ours), case.theirs(theirs), rtol=1e-4, atol=1e-4)
+    assert theirs.config.id2label[3] == "digit 3"
+    assert load_model(tmp_path).config == config
+
+
+@torch.no_grad()
+def test_a_sentence_is_answered_alike(tmp_path: Path):
+    """Greedily, from sources of unequal length, with the special tokens that the folder names."""
+    ours = shaken(build_model(seq2seq(**T5, tied_head=False))).eval()
+    save(tmp_path, ours)
+    theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path)
+    assert theirs.generation_config.max_length == ours.config.block_size
+    said = theirs.generate(padded(), attention_mask=THERE.long(), max_new_tokens=8)
+    assert (said[:, 0] == START).all() and not (said == END).any()
+    assert len({tuple(row) for row in said.tolist()}) == 3
+    answers = beam_search(ours, padded(), LENGTHS, beam=1, max_new_tokens=9)  # the ninth is the end that is asked for
+    assert [[*best.tokens[:8]] for (best,) in answers] == said[:, 1:].tolist()
