@@ -101,6 +101,8 @@ def test_scaled_rotary_positions_are_the_same_there_and_back(kind: str, qk_norm:
     path = tmp_path / "ours" / "config.json"
     config = json.loads(path.read_text())
     assert config["rope_scaling"] == SCALED[kind] and config["rope_theta"] == 500.0
+    assert config["rope_parameters"] == {**SCALED[kind], "rope_theta": 500.0}
+    assert config["glassformer"] == {"tokenizer": None}  # their words tell all of it
     del config["rope_parameters"]
     path.write_text(json.dumps(config))
     assert load_model(tmp_path / "ours").config == ours.config
