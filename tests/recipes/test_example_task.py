@@ -16,6 +16,8 @@ from glassformer import recipes
 from glassformer.cli import app
 from glassformer.errors import DataError, RunError, UsageError
 from glassformer.interchange import load, load_labels, load_model, load_source_tokenizer
+from glassformer.recipes import derive
+from glassformer.recipes.schema import read_recipe
 from glassformer.recipes.scores import score_answers
 from glassformer.training import RunFolder
 
@@ -134,7 +136,8 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
     done = recipes.train(
         None,
         ["objective.kind=sequence_class", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
-         f"training.start_from={masked}", "training.optimizer=adamw", "training.learning_rate=1e-9", "training.weight_decay=0"],
+         f"training.start_from={masked}", "training.optimizer=adamw", "training.learning_rate=1e-9",
+         "training.weight_decay=0"],
         data=labelled, out=tmp_path / "tuned", tell=heard.append,
     )  # fmt: skip
     assert done is not None
@@ -198,3 +201,23 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
         tell=heard.append,
     )
     assert any(re.fullmatch(r"warning: 3 pairs of \d+ longer than 8 tokens left out", line) for line in heard)
+
+
+def test_another_kind_of_model_leaves_the_recipes_shape_behind():
+    """What a GRU does not know of a Transformer's recipe is forgotten; what is typed for it is not."""
+    r = read_recipe("phonemes", ["model.kind=seq2seq-attention", "model.n_embd=64"])
+    config = derive.model_config(r.model, r.objective.kind, **derive.PLACEHOLDERS)
+    assert (config.kind, config.n_embd, config.block_size) == ("seq2seq-attention", 64, r.model.block_size)
+    r = read_recipe("phonemes", ["model.kind=seq2seq", "model.n_head=4"])
+    with pytest.raises(UsageError, match=r"unknown key model\.n_head"):
+        derive.model_config(r.model, r.objective.kind, **derive.PLACEHOLDERS)
+    with pytest.raises(UsageError, match=r"model\.kind=n-gram is counted and not trained"):
+        derive.model_config(read_recipe("shakespeare-char", ["model.kind=n-gram"]).model, vocab_size=65)
+
+
+def test_an_lstm_in_the_loop_of_the_gpt(tmp_path: Path):
+    (tmp_path / "play.txt").write_text("to be or not to be that is the question\n" * 60)
+    words = ["model.kind=lstm", "model.n_embd=8", "training.steps=3", "training.batch_size=2", "model.block_size=16"]
+    done = recipes.train("shakespeare-char-cpu", words, data=str(tmp_path / "play.txt"), out=tmp_path / "run")
+    assert done is not None and done.loss.bits_per_byte
+    assert recipes.evaluate(done.path).loss == pytest.approx(done.loss.loss, abs=1e-5)

@@ -36,7 +36,7 @@ PASSES = 20  # how often a text may be read before more reading only learns it b
 
 
 # which kinds of model can be asked what; the first is taken when the recipe names none
-LANGUAGE_MODELS = ("decoder", "n-gram", "bigram", "mlp", "rnn", "gru", "lstm")
+LANGUAGE_MODELS = ("decoder", "bigram", "mlp", "rnn", "gru", "lstm")
 TRANSFORMERS = ("decoder", "encoder", "encoder_decoder")
 TRANSLATORS = ("encoder_decoder", "seq2seq", "seq2seq-attention")
 KINDS = {
@@ -79,6 +79,8 @@ def model_config(section: ModelSection, objective: str = "next_token", **facts: 
     """
     kinds = KINDS[objective]
     kind = section.kind or kinds[0]
+    if kind == "n-gram":
+        raise UsageError("model.kind=n-gram is counted and not trained; see: glassformer compare-history --help")
     if kind not in kinds:
         raise UsageError(f"model.kind={kind} cannot be asked for objective.kind={objective}; use {' or '.join(kinds)}")
     given = {key: value for key, value in section.model_dump(exclude={"size", "kind"}).items() if value is not None}

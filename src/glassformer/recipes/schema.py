@@ -260,6 +260,7 @@ def read_recipe(
         UsageError: no such recipe, not TOML, an unknown key, a value that does not fit, a setting given in both ways.
     """
     data: dict[str, Any] = {}
+    overrides = list(overrides)
     if name_or_path is not None:
         path = find_recipe(name_or_path)
         data = _read_toml(path)
@@ -273,6 +274,10 @@ def read_recipe(
         if (flags or {}).get(section, {}).get(key) is not None:
             raise UsageError(f"{section}.{key} is given twice, as --{_FLAGS.get(key, key)} and as {override}; use one")
         data.setdefault(section, {})[key] = value
+        if (section, key) == ("model", "kind") and value in MODELS:  # then a shape made for another kind is none
+            known = {"kind", "vocab_size", *MODELS[value][0].model_fields}
+            own = [_parse(other)[1] for other in overrides if other.startswith("model.")]
+            data["model"] = {k: v for k, v in data["model"].items() if k in known or k in own}
     for section, fields in (flags or {}).items():
         data.setdefault(section, {}).update({key: value for key, value in fields.items() if value is not None})
     return _validated(data)
