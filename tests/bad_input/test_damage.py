@@ -156,11 +156,11 @@ def test_a_text_that_is_gone_or_changed(refused, glassformer, play):
     shutil.rmtree("run/checkpoints/step-000005")  # as if it had been stopped after step 4
     content = play.read_text()
     play.write_text(content + "Speak.\n")
-    refused("resume", "run", code=1, line=f"run: the text {play} has changed since; put it back, or train anew")
+    refused("resume", "run", code=1, line=f"run: {play} has changed since; put it back, or train anew")
     play.unlink()
     result = glassformer("resume", "run")
     assert result.code == 1 and result.err.startswith(
-        f"error: run: the text it learns from cannot be read again: {play}: no such file, folder or corpus; "
+        f"error: run: what it learns from cannot be read again: {play}: no such file, folder or corpus; "
     )
     play.write_text(content)
     assert glassformer("resume", "run", "-q").code == 0

@@ -30,10 +30,9 @@ def torchrun(n: int, *words: str, cwd: Path) -> subprocess.Popen:
 
 
 def own_lines(err: str) -> list[str]:
-    """What glassformer said, without torchrun's own log and table."""
-    table = err.find("torch/distributed/elastic"), err.find('Traceback (most recent call last):\n  File "<frozen')
-    cut = min((at for at in table if at >= 0), default=len(err))
-    lines = (line for line in err[:cut].splitlines() if line)
+    """What glassformer said, without torchrun's own log, which may come first, and its table, which comes last."""
+    table = err.find('Traceback (most recent call last):\n  File "<frozen')
+    lines = (line for line in (err if table < 0 else err[:table]).splitlines() if line)
     return [line for line in lines if not line.startswith(("W1", "E1", "step ", "[W", "---")) and "torch/" not in line]
 
 
