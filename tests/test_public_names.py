@@ -25,7 +25,8 @@ PUBLIC = {
     "CrossAttention Experts Memory PostNormBlock balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
-    "glassformer.models": "FAMILIES INITS MODELS SIZES build_model kind_of make_config Decoder Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
+    "glassformer.models": "FAMILIES INITS MODELS SIZES build_model kind_of make_config Decoder "
+    "Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
