@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from glassformer.cli import app
-from glassformer.data.examples import load_examples  # noqa: F401  (what recipes.md speaks of exists)
 from glassformer.recipes.schema import builtin_recipes, read_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
