@@ -109,6 +109,21 @@ def test_resumed_is_never_stopped(tmp_path: Path, pairs: str):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_tag_for_each_word(tmp_path: Path):
+    colours = ("red", "blue", "green")
+    rows = [
+        {"source": " ".join(words := text.split()[:5]), "target": " ".join("c" if w in colours else "o" for w in words)}
+        for text in sentences()
+    ]
+    words = ["tokenizer.vocab_size=40", "training.steps=60", "training.optimizer=adamw", "training.learning_rate=0.01"]
+    path = run(tmp_path, "token_class", write(tmp_path / "tags.jsonl", rows), *words)
+    told = json.loads((path / "summary.json").read_text())
+    assert load_labels(path) == ("c", "o") and told["val_accuracy"] > 0.9
+    rows[3]["target"] = "c"
+    with pytest.raises(DataError, match=r"has 5 tokens and 1 tag; give one tag a token, with spaces between"):
+        run(tmp_path, "token_class", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
+
+
 def test_it_is_not_asked_to_write_on(tmp_path: Path, pairs: str):
     path = run(tmp_path, "target_sentence", pairs, "training.steps=1")
     told = CliRunner().invoke(app, ["generate", str(path), "--prompt", "red"])

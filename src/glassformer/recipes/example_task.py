@@ -27,7 +27,6 @@ from glassformer.training.loop import Batches, Evaluated
 
 EVAL_ROWS = 64  # examples that an evaluation puts through the model together
 PAIRED = ("target_sentence",)
-LABELLED = ("sequence_class", "token_class")
 SPECIALS = {
     "target_sentence": SENTENCE_SPECIALS,
     "spans": span_specials(),
@@ -50,8 +49,7 @@ class ExampleTask:
     def __init__(self, r: Recipe, examples: Examples, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None = None):
         self.r, self.examples = r, examples
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer
-        labelled = r.objective.kind in LABELLED
-        self.labels = tuple(label_names(examples["train"])) if labelled else ()
+        self.labels = _labels(r.objective.kind, examples["train"])
         self.key = _key(examples, tokenizer, source_tokenizer)
         self.command = COMMANDS.get(r.objective.kind, "")
         self.n_train = len(examples["train"])
@@ -165,12 +163,31 @@ class ExampleTask:
         reader = self.source_tokenizer or self.tokenizer
         if kind in PAIRED:
             return self._encode_pairs(split, reader)
-        if kind in LABELLED:
+        if kind == "token_class":
+            return self._encode_tagged(split, reader)
+        if kind == "sequence_class":
             encoded = encode_labelled(examples, reader, self.labels, max_source=T)
             if encoded.cut_sources:
                 self.notices.append(f"{plural(encoded.cut_sources, 'text')} of {len(examples):,} cut to {T} tokens")
             return encoded.rows
         return [ids for ids in encode_sources(examples, reader, max_source=T, pieces=True).rows if len(ids) >= SHORTEST]
+
+    def _encode_tagged(self, split: str, reader: Tokenizer) -> list[Any]:
+        """A tag for each token: the target names them, with spaces between."""
+        T, number, rows = self._block_size, {tag: i for i, tag in enumerate(self.labels)}, []
+        for example in self.examples[split]:
+            ids, tags = reader.encode(example.source), example.target.split()
+            if len(ids) != len(tags):
+                raise DataError(
+                    f"{example.source[:40]!r} has {plural(len(ids), 'token')} and {plural(len(tags), 'tag')}; "
+                    "give one tag a token, with spaces between"
+                )
+            if unknown := set(tags) - number.keys():
+                raise DataError(
+                    f"the tag {min(unknown)!r} is in no training example; {did_you_mean(min(unknown), number)}"
+                )
+            rows.append((ids[:T], [number[tag] for tag in tags[:T]]))
+        return rows
 
     def _encode_pairs(self, split: str, reader: Tokenizer) -> list[Any]:
         """A training pair that is longer than the window is left out, for half a sentence is no translation of a whole
@@ -185,6 +202,14 @@ class ExampleTask:
         if not fitting:
             raise DataError(f"every pair is longer than {T} tokens; try a larger model.block_size")
         return [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in fitting]
+
+
+def _labels(kind: str, examples: list[Example]) -> tuple[str, ...]:
+    """The names of the classes that the training examples have."""
+    if kind == "sequence_class":
+        return tuple(label_names(examples))
+    tags = [Example("", tag) for example in examples for tag in example.target.split()] if kind == "token_class" else []
+    return tuple(label_names(tags)) if tags else ()
 
 
 def _key(examples: Examples, *tokenizers: Tokenizer | None) -> str:
@@ -216,8 +241,9 @@ def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, l
         return ExampleTask(r, examples, load_tokenizer(t.path)), []
     choices = []
     if t.kind is None:
-        t.kind = "bpe"
-        choices.append(Choice("tokenizer.kind", "bpe", "subwords of sources and targets together"))
+        t.kind = "words" if r.objective.kind == "token_class" else "bpe"
+        why = "a tag for each word" if t.kind == "words" else "subwords of sources and targets together"
+        choices.append(Choice("tokenizer.kind", t.kind, why))
     options: dict[str, Any] = {"vocab_size": t.vocab_size, "specials": specials}
     if t.source_kind is None:
         side = "both" if r.objective.kind in PAIRED else "source"
