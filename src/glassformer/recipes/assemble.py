@@ -182,6 +182,7 @@ def _train(
             "model": config.model_dump(),
             "choices": [str(choice) for choice in choices],
             "store": task.key,
+            "n_answers": task.n_answers,
             **task.derived(),
         }
         run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))

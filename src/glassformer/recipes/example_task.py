@@ -52,6 +52,7 @@ class ExampleTask:
         self.labels = _labels(r.objective.kind, examples["train"])
         self.key = _key(examples, tokenizer, source_tokenizer)
         self.command = COMMANDS.get(r.objective.kind, "")
+        self.n_answers = len(self.labels) or tokenizer.vocab_size
         self.n_train = len(examples["train"])
         self.longest = self._longest(examples["train"][:1000])
         self.notices: list[str] = []  # what was too long, in words

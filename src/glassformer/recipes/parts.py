@@ -89,6 +89,7 @@ def build_trainer(
     trainer = Trainer(
         model=model,
         tokenizer=task.tokenizer,
+        n_answers=task.n_answers,
         kept_with_it=kept,
         update=Update(
             loss,

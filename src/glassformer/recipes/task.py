@@ -28,6 +28,7 @@ class Task(Protocol):
         labels: the names of classes, where there are some.
         key: changes when the data do.
         n_train: tokens of a text to learn from, or examples.
+        n_answers: between how many the model chooses.
         longest: tokens of a text, which 19 of 20 do not exceed; of a task without examples 0.
         command: of `glassformer`, which asks a trained model ("": none does).
     """
@@ -37,6 +38,7 @@ class Task(Protocol):
     labels: tuple[str, ...]
     key: str
     n_train: int
+    n_answers: int
     longest: int
     command: str
 

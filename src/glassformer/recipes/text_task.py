@@ -44,6 +44,7 @@ class TextTask:
     def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore):
         self.r, self.tokenizer, self.store = r, tokenizer, store
         self.key = str(store.meta["key"])
+        self.n_answers = tokenizer.vocab_size
         self.n_train = len(store.split("train"))
         self._fixed: list[Any] | None = None
 

@@ -33,7 +33,7 @@ class _Watcher(Listener):
     def on_start(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.first_step, self.started = trainer.step, time.perf_counter()
-        self.n_tokens = trainer.model.config.vocab_size
+        self.n_answers = trainer.n_answers
 
     def on_step(self, record: dict[str, Any]) -> None:
         for curve in (self.losses, self.validation):
@@ -152,7 +152,7 @@ class LivePanel(_Watcher):
         )
         bar = Padding(ProgressBar(total=steps, completed=r["step"], width=width - 4), 0)  # by itself it ends no line
         parts: list[Any] = [bar, numbers, more, Text()]
-        top = math.log(self.n_tokens)
+        top = math.log(self.n_answers)
         parts += [Text(line, style="cyan") for line in chart([loss for _, loss in self.losses], width - 14, 6, top=top)]
         if self.event is not None:
             parts += [Text(), Text(self.event, style="yellow")]

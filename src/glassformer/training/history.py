@@ -66,7 +66,7 @@ class History:
         if number(told.get("val_loss")) is None:
             told = min(self.evaluations, key=lambda record: record["val_loss"], default={})
             step, interval = told.get("step"), told.get("val_interval")
-        figures = {key: number(told.get(key)) for key in ("val_loss", "val_bits_per_byte")}
+        figures = {key: number(told.get(key)) for key in ("val_loss", "val_bits_per_byte", "val_accuracy")}
         return {**figures, "interval": number(interval), "step": step}
 
     @property
@@ -91,8 +91,8 @@ class History:
 
     @property
     def blind_guess(self) -> float | None:
-        """ln V: the loss of a model that finds all tokens equally likely."""
-        V = number(self.setting("derived", "model", "vocab_size"))
+        """ln V: the loss of a model that finds all V tokens, or classes, equally likely."""
+        V = number(self.setting("derived", "n_answers")) or number(self.setting("derived", "model", "vocab_size"))
         return math.log(V) if V and V > 0 else None
 
     @property

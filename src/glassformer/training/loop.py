@@ -92,6 +92,7 @@ class Trainer:
 
     Args:
         update: the gradient and the optimizer's step, on this process's share of the batch.
+        n_answers: between how many answers the model chooses: a blind guess costs the logarithm.
         kept_with_it: what `interchange.save` keeps with the model beside the tokenizer.
         evaluate: measures the model as it is on held-out data.
         sample: writes a text with the model as it is.
@@ -116,8 +117,10 @@ class Trainer:
         operations: float = 0.0,
         peak: float | None = None,
         listeners: tuple[Listener, ...] = (),
+        n_answers: int | None = None,
         kept_with_it: Mapping[str, Any] | None = None,
     ):
+        self.n_answers = n_answers or model.config.vocab_size
         self.model, self.tokenizer, self.update, self.batches = model, tokenizer, update, batches
         self.schedule, self.settings, self.run, self.world = schedule, settings, run, update.world
         self.evaluate, self.sample, self.look, self.listeners = evaluate, sample, look, listeners
