@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -29,10 +30,12 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, own_cache):
-    """A newcomer's folder with a text of their own, and `glassformer` on the path."""
+    """A newcomer's folder with a text and sentence pairs of their own, and `glassformer` on the path."""
     place = tmp_path_factory.mktemp("newcomer")
     lines = (f"ROMEO:\nTo be, or not to be, {i} times.\n\nJULIET:\nSpeak, speak again.\n\n" for i in range(60))
     (place / "my.txt").write_text("".join(lines), encoding="utf-8")
+    pairs = (json.dumps({"source": f"act {i} scene {j}", "target": f"{j} of {i}"}) for i in range(9) for j in range(9))
+    (place / "pairs.jsonl").write_text("\n".join(pairs), encoding="utf-8")
     return place
 
 
