@@ -27,10 +27,6 @@ def test_it_is_measured_once():
 class Recorded:
     """What a display asks of a trainer, with a record as the loop would make it."""
 
-    class model:
-        class config:
-            vocab_size = 65
-
     class settings:
         steps = 2
 
@@ -38,6 +34,7 @@ class Recorded:
         path = "runs/x"
 
     step = 0
+    n_answers = 65
 
 
 RECORD = {"step": 1, "loss": 4.0, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": 1000}
