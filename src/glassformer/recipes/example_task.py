@@ -229,7 +229,9 @@ def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, l
     ones that the recipe names, made from the training split."""
     examples = load_examples(r.data.source)
     if r.data.max_examples:
-        examples = {**examples, "train": examples["train"][: r.data.max_examples]}
+        train = examples["train"]
+        n = min(r.data.max_examples, len(train))  # spread over the whole: a set may be sorted by its labels
+        examples = {**examples, "train": [train[i * len(train) // n] for i in range(n)]}
     t = r.tokenizer
     if folder is None and r.training.start_from is not None and t.kind is None:
         folder = model_folder_of(r.training.start_from)
