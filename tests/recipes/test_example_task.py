@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from pathlib import Path
@@ -14,8 +15,15 @@ from typer.testing import CliRunner
 
 from glassformer import recipes
 from glassformer.cli import app
-from glassformer.errors import DataError, RunError, UsageError
-from glassformer.interchange import load, load_labels, load_model, load_source_tokenizer
+from glassformer.errors import DataError, DivergenceError, RunError, UsageError
+from glassformer.interchange import (
+    load,
+    load_labels,
+    load_model,
+    load_source_tokenizer,
+    load_weights,
+    save_weights,
+)
 from glassformer.recipes import derive
 from glassformer.recipes.schema import read_recipe
 from glassformer.recipes.scores import score_answers
@@ -122,6 +130,16 @@ def test_a_tag_for_each_word(tmp_path: Path):
     rows[3]["target"] = "c"
     with pytest.raises(DataError, match=r"has 5 tokens and 1 tag; give one tag a token, with spaces between"):
         run(tmp_path, "token_class", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
+
+
+def test_a_bad_number_is_named_in_a_translator_too(tmp_path: Path, pairs: str):
+    """The look for its origin asks the model what the objective asks, whatever it is called with."""
+    done = run(tmp_path, "target_sentence", pairs, "training.steps=1")
+    tensors = load_weights(done / "model" / "model.safetensors")
+    name = next(name for name in tensors if "cross" in name or "encoder_attn" in name or "encdec" in name.lower())
+    save_weights(done / "model" / "model.safetensors", {**tensors, name: tensors[name] * math.nan})
+    with pytest.raises(DivergenceError, match=r"first bad number in decoder\.blocks\.0\.\S+ \(a weight\)"):
+        run(tmp_path, "target_sentence", pairs, f"training.start_from={done}", name="again")
 
 
 def test_it_is_not_asked_to_write_on(tmp_path: Path, pairs: str):

@@ -161,22 +161,22 @@ def _train(
                 raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
             share(r.training, world)
     path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
+    task.r = r
     # a shape that follows from it is the same for all
     config = derive.model_config(r.model, r.objective.kind, **task.facts())
+    model, taken = _new_model(r, config, r.training.start_from)
+    trainer = _build(r, model, task, machine, path, listeners, world)
     if world.is_main:
+        choices += taken
         for choice in choices:
             tell(str(choice))
-    trainer = _build(r, config, task, machine, path, listeners, world)
-    if r.training.start_from is not None:
-        choices.append(begin_with(trainer.model, r.training.start_from))
-        if world.is_main:
-            tell(str(choices[-1]))
-    if world.is_main:
         count = plural(trainer.model.parameter_count(), "parameter")
         spread = f"; {world.size} processes" if world.size > 1 else ""
         tell(f"{count}: {derive.shape_in_words(config)}{spread}")
         if r.data.source not in CORPORA and Path(r.data.source).exists():
             r.data.source = str(Path(r.data.source).resolve())  # `resume` may be typed in another folder
+        if r.training.start_from is not None:
+            r.training.start_from = str(Path(r.training.start_from).resolve())
         derived = {
             "kind": kind_of(config),
             "model": config.model_dump(),
@@ -188,7 +188,7 @@ def _train(
         run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
         if isinstance(config, ModelConfig) and isinstance(task, TextTask):
             write_json(run.plan, predict_run(config, r, machine, **task.sizes(), world_size=world.size))
-        for text in task.warnings(r, config):
+        for text in task.warnings(config):
             trainer.event("warning", text)
             tell(f"warning: {text}")
     return _go(trainer, task)
@@ -214,15 +214,13 @@ def _resume(
             raise RunError(f"{run.path}: {r.data.source} has changed since; put it back, or train anew")
         config = make_config(rest["derived"].get("kind", "decoder"), **rest["derived"]["model"])
         share(r.training, world)
-    trainer = _build(r, config, task, machine, run.path, listeners, world)
-    if folder is None and r.training.start_from is not None:
-        begin_with(trainer.model, r.training.start_from)
+    model, _ = _new_model(r, config, r.training.start_from if folder is None else None)
+    trainer = _build(r, model, task, machine, run.path, listeners, world)
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
         if state["step"] >= trainer.settings.steps and run.summary.exists():
-            raise RunError(
-                f"{run.path} is finished ({state['step']} steps); write with it: glassformer generate {run.path}"
-            )
+            way = f"write with it: glassformer {task.command} {run.path}" if task.command else "there is no more to do"
+            raise RunError(f"{run.path} is finished ({state['step']} steps); {way}")
         trainer.restore(state)
         if len(state["random"]) != world.size:
             torch.manual_seed(r.training.seed + trainer.step + world.rank)
@@ -243,20 +241,26 @@ def _resume(
     return _go(trainer, task)
 
 
+def _new_model(r: Recipe, config: Any, start_from: str | None) -> tuple[Any, list[derive.Choice]]:
+    """The model at step 0: weights drawn from the seed, the same in every process, or those of another run where
+    they fit; and what was taken over."""
+    torch.manual_seed(r.training.seed)
+    model: Any = build_model(config, **r.training.dropouts)
+    if r.training.init != "gpt2":  # what a model has anyhow
+        model.init_weights(r.training.init)
+    return model, [] if start_from is None else [begin_with(model, start_from)]
+
+
 def _build(
     r: Recipe,
-    config: Any,
+    model: Any,
     task: Task,
     machine: dict[str, Any],
     path: Path,
     listeners: Sequence[Listener],
     world: World,
 ) -> Trainer:
-    """The trainer at step 0: weights drawn from the seed, the same in every process; then each has its own dropout."""
-    torch.manual_seed(r.training.seed)
-    model: Any = build_model(config, **r.training.dropouts)
-    if r.training.init != "gpt2":  # what a model has anyhow
-        model.init_weights(r.training.init)
+    """The trainer at step 0; from here on each process has its own dropout."""
     model.to(machine["device"])
     watchers = (*listeners, *trackers(r.training.track, RunFolder(path)), ReportWriter())
     heard = watchers if world.is_main else ()

@@ -14,7 +14,8 @@ from glassformer.data.example_batches import ExampleBatches, in_order
 from glassformer.data.examples import Example, Examples, load_examples
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
-from glassformer.interchange import load_source_tokenizer, model_folder_of
+from glassformer.generation.questions import sentinels_of
+from glassformer.interchange import load_source_tokenizer
 from glassformer.objectives import OBJECTIVES, Objective
 from glassformer.recipes import example_samples
 from glassformer.recipes.derive import Choice
@@ -67,12 +68,8 @@ class ExampleTask:
         facts |= {name: t.special_tokens[text] for name, text in names.items() if text in t.special_tokens}
         if self.source_tokenizer is not None:
             facts["pad_token"] = 0  # nobody looks at it, but it must be in both vocabularies
-        sentinels = sorted(
-            (text for text in t.special_tokens if text.startswith("<extra_id_")),
-            key=lambda text: int(text.removeprefix("<extra_id_").removesuffix(">")),
-        )
-        if sentinels:
-            facts["sentinels"] = [t.special_tokens[text] for text in sentinels]
+        if sentinels := sentinels_of(t):
+            facts["sentinels"] = sentinels
         facts["special_tokens"] = sorted(t.special_tokens.values())
         if self.labels:
             facts["n_classes"] = len(self.labels)
@@ -107,8 +104,8 @@ class ExampleTask:
         ids = reader.encode(text)
         return text if len(ids) <= room else reader.decode(ids[:room])
 
-    def batches(self, r: Recipe, config: Any, world: World) -> Batches:
-        t = r.training
+    def batches(self, config: Any, world: World) -> Batches:
+        t = self.r.training
         assert isinstance(t.batch_size, int)
         self._block_size = config.block_size
         return ExampleBatches(
@@ -143,10 +140,10 @@ class ExampleTask:
         device = next(model.parameters()).device
         return flowing(model, lambda: objective.rows(model, tuple(part.to(device) for part in batch)), pattern)
 
-    def warnings(self, r: Recipe, config: Any) -> list[str]:
-        n = len(self.examples["train"])
-        few = isinstance(r.training.batch_size, int) and r.training.batch_size > n
-        return [*self.notices, *([f"a step reads {r.training.batch_size} examples and there are {n}"] if few else [])]
+    def warnings(self, config: Any) -> list[str]:
+        n, batch_size = self.n_train, self.r.training.batch_size
+        few = isinstance(batch_size, int) and batch_size > n
+        return [*self.notices, *([f"a step reads {batch_size} examples and there are {n}"] if few else [])]
 
     def derived(self) -> dict[str, Any]:
         return {"examples": {split: len(rows) for split, rows in self.examples.items()}, "labels": list(self.labels)}
@@ -225,16 +222,14 @@ def _key(examples: Examples, *tokenizers: Tokenizer | None) -> str:
 
 
 def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, list[Choice]]:
-    """The examples of a recipe and their tokenizers: those in `folder`, else those of the run to start from, else the
-    ones that the recipe names, made from the training split."""
+    """The examples of a recipe and their tokenizers: those in `folder`, else the ones that the recipe names, made from
+    the training split."""
     examples = load_examples(r.data.source)
     if r.data.max_examples:
         train = examples["train"]
         n = min(r.data.max_examples, len(train))  # spread over the whole: a set may be sorted by its labels
         examples = {**examples, "train": [train[i * len(train) // n] for i in range(n)]}
     t = r.tokenizer
-    if folder is None and r.training.start_from is not None and t.kind is None:
-        folder = model_folder_of(r.training.start_from)
     if folder is not None:
         tokenizer = load_tokenizer(folder)
         source = load_source_tokenizer(folder)

@@ -52,7 +52,7 @@ def build_trainer(
     t, config = r.training, model.config
     assert t.steps and isinstance(t.batch_size, int) and t.micro_batch_size and t.learning_rate
     assert t.warmup_steps is not None
-    batches = task.batches(r, config, world)
+    batches = task.batches(config, world)
 
     def evaluate() -> Evaluated:
         return task.evaluate(model, whole=not t.eval_batches)
@@ -83,12 +83,14 @@ def build_trainer(
         betas=(t.beta1, t.beta2),
         weight_decay=t.weight_decay,
     )
-    loss: torch.nn.Module = LossModule(model, task.objective())
+    objective = task.objective()
+    loss: torch.nn.Module = LossModule(model, objective)
     if machine["compile"]:
         loss = compiled(loss, machine["device"])
     trainer = Trainer(
         model=model,
         tokenizer=task.tokenizer,
+        objective=objective,
         n_answers=task.n_answers,
         kept_with_it=kept,
         update=Update(
@@ -144,7 +146,8 @@ def detect_machine(r: Recipe) -> dict[str, Any]:
     device = choose_device(r.training.device)
     threads = set_threads()
     precision = choose_precision(r.training.precision, device)
-    compiled = r.training.compile == "on" or (r.training.compile == "auto" and device.startswith("cuda"))
+    fixed = r.objective.kind == "next_token"  # examples come in all lengths, and each would be compiled by itself
+    compiled = r.training.compile == "on" or (r.training.compile == "auto" and fixed and device.startswith("cuda"))
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True
     return {

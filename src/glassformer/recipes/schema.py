@@ -182,7 +182,7 @@ class TrainingSection(Section):
     dropout: on the embedding and on what each layer adds; and on attention weights unless attention_dropout is set.
     token_dropout: the share of tokens that are read as another one from the batch.
     start_from: a run or model folder whose weights this one begins with, as far as names and shapes agree; its
-        tokenizer and shape are taken too where the recipe names none.
+        tokenizer is taken too, unless the recipe says of which kind it is to be.
     learning_rate: AdamW's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
     """
 

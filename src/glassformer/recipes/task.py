@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from glassformer.interchange import model_folder_of
 from glassformer.objectives import Objective
 from glassformer.recipes.derive import Choice
 from glassformer.recipes.schema import Recipe
@@ -24,6 +25,7 @@ class Task(Protocol):
     """What a run learns from and what is asked.
 
     Attributes:
+        r: the recipe; under torchrun the main process resolves it for all, and sets it here.
         tokenizer: of what the model says. source_tokenizer: of what it reads, where that is another one.
         labels: the names of classes, where there are some.
         key: changes when the data do.
@@ -33,6 +35,7 @@ class Task(Protocol):
         command: of `glassformer`, which asks a trained model ("": none does).
     """
 
+    r: Recipe
     tokenizer: Tokenizer
     source_tokenizer: Tokenizer | None
     labels: tuple[str, ...]
@@ -52,7 +55,7 @@ class Task(Protocol):
     def objective(self) -> Objective:
         """What is asked."""
 
-    def batches(self, r: Recipe, config: Any, world: World) -> Batches:
+    def batches(self, config: Any, world: World) -> Batches:
         """This process's part of every step."""
 
     def evaluate(self, model: Any, *, whole: bool, split: str = "validation") -> Evaluated:
@@ -68,7 +71,7 @@ class Task(Protocol):
     def activations(self, model: Any, pattern: str) -> dict[str, dict[str, float]]:
         """Statistics of the taps that `pattern` names, on some held-out data."""
 
-    def warnings(self, r: Recipe, config: Any) -> list[str]:
+    def warnings(self, config: Any) -> list[str]:
         """What a person should know of the data before the first step."""
 
     def derived(self) -> dict[str, Any]:
@@ -78,11 +81,14 @@ class Task(Protocol):
 def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]]:
     """The data of a recipe, ready to be read, and what was chosen for want of a word in the recipe.
 
-    folder: a model folder whose tokenizers are taken, instead of those that the recipe asks for.
+    folder: a model folder whose tokenizers are taken, instead of those that the recipe asks for; left out, that of the
+    run to start from, unless the recipe says of which kind the tokenizer is to be.
 
     Raises:
         UsageError, DataError, TokenizerError: the recipe or its data are wrong.
     """
+    if folder is None and r.training.start_from is not None and r.tokenizer.kind is None:
+        folder = model_folder_of(r.training.start_from)
     if r.objective.kind != "next_token":
         from glassformer.recipes.example_task import open_examples
 

@@ -61,15 +61,15 @@ class TextTask:
     def objective(self) -> NextToken:
         return NextToken()
 
-    def batches(self, r: Recipe, config: Any, world: World) -> Batches:
-        t = r.training
+    def batches(self, config: Any, world: World) -> Batches:
+        t = self.r.training
         assert isinstance(t.batch_size, int)
         batches = TokenBatches(
             self.store.split("train"),
             block_size=config.block_size,
             batch_size=t.batch_size // world.size,
             seed=t.seed,
-            order=r.data.order,
+            order=self.r.data.order,
             rank=world.rank,
             world_size=world.size,
         )
@@ -95,14 +95,14 @@ class TextTask:
         ids_BT = next(iter(whole_split(model, self.store)[0]))[0]
         return activations(model, ids_BT.to(next(model.parameters()).device), pattern)
 
-    def warnings(self, r: Recipe, config: Any) -> list[str]:
+    def warnings(self, config: Any) -> list[str]:
         """What the doctor says of the text before the first step. A long text is taken to hold every token."""
-        assert isinstance(r.training.batch_size, int)
+        assert isinstance(self.r.training.batch_size, int)
         view = self.store.split("train")
         counted = len(view) <= MOST_COUNTED
         return text_warnings(
             train_tokens=len(view),
-            tokens_a_step=r.training.batch_size * config.block_size,
+            tokens_a_step=self.r.training.batch_size * config.block_size,
             seen=len(np.unique(view.gather(np.array([0]), len(view)))) if counted else config.vocab_size,
             vocab_size=config.vocab_size,
         )

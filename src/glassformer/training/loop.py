@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
 from glassformer.evaluation.loss import LossEstimate, WindowLosses
+from glassformer.objectives import Objective
 from glassformer.tokenizers import Tokenizer
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
@@ -91,6 +93,7 @@ class Trainer:
     """One run in memory.
 
     Args:
+        objective: what is asked of the model.
         update: the gradient and the optimizer's step, on this process's share of the batch.
         n_answers: between how many answers the model chooses: a blind guess costs the logarithm.
         kept_with_it: what `interchange.save` keeps with the model beside the tokenizer.
@@ -106,6 +109,7 @@ class Trainer:
         *,
         model: Any,
         tokenizer: Tokenizer,
+        objective: Objective,
         update: Update,
         batches: Batches,
         schedule: Schedule,
@@ -121,7 +125,8 @@ class Trainer:
         kept_with_it: Mapping[str, Any] | None = None,
     ):
         self.n_answers = n_answers or model.config.vocab_size
-        self.model, self.tokenizer, self.update, self.batches = model, tokenizer, update, batches
+        self.model, self.tokenizer, self.objective = model, tokenizer, objective
+        self.update, self.batches = update, batches
         self.schedule, self.settings, self.run, self.world = schedule, settings, run, update.world
         self.evaluate, self.sample, self.look, self.listeners = evaluate, sample, look, listeners
         self.operations, self.peak = operations, peak
@@ -315,8 +320,9 @@ class Trainer:
         if self.update.sharded:
             return "first bad number not looked for in a sharded model"
         rows = self.update.micro_batch_size or len(batch[0])
-        pieces = (piece.to(self.update.device) for piece in batch[0].split(rows))
-        return f"first bad number in {first_non_finite(self.model, pieces)}"
+        pieces = zip(*(part.to(self.update.device).split(rows) for part in batch), strict=True)
+        runs = (partial(self.objective.loss, self.model, piece) for piece in pieces)
+        return f"first bad number in {first_non_finite(self.model, runs)}"
 
     def _state(self) -> dict[str, Any]:
         """Everything that `resume` needs, but weights, optimizer and generators, which the writer adds."""

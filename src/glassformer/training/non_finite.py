@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def first_non_finite(model: nn.Module, pieces: Iterable[Tensor]) -> str:
+def first_non_finite(model: nn.Module, runs: Iterable[Callable[[], object]]) -> str:
     """Run the model once more and name the first module with a bad weight or a bad output, else the parameter with a
     bad gradient, else the one with the largest.
 
     Args:
-        pieces: the ids of the step, (B, T) each, as many at once as fit.
+        runs: each calls the model on a piece of the step, as large as fits.
     """
     found: list[str] = []
 
@@ -34,13 +34,16 @@ def first_non_finite(model: nn.Module, pieces: Iterable[Tensor]) -> str:
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(look(name)) for name, module in leaves]
     try:
-        for ids_BT in pieces:
-            model(ids_BT)
+        for run in runs:
+            run()
             if found:
                 return found[0]
     finally:
         for handle in handles:
             handle.remove()
+    for name, p in model.named_parameters():  # also of what was not called as a module: a head in pieces
+        if not torch.isfinite(p).all():
+            return f"{name} (a weight)"
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     bad = next((name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()), None)
     if bad is not None:
