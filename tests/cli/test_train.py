@@ -77,6 +77,11 @@ def test_evaluation_on_another_text(glassformer, finished, play, tmp_path):
     assert other["loss"] > own["loss"]
 
 
+def test_what_belongs_to_answers_is_not_swallowed(refused, finished):
+    for option in (("--out", "answers.jsonl"), ("--beam", "2"), ("--limit", "3")):
+        refused("evaluate", finished, *option, code=2, line=f"{option[0]} is for answers; add --answers")
+
+
 def test_a_model_folder_that_belongs_to_no_run_needs_a_text(glassformer, refused, finished, play, tmp_path):
     import shutil
 

@@ -60,6 +60,17 @@ def test_token_heads_ask_all_places_or_some():
     assert toy_encoder(token_head="classes", n_classes=5).token_logits(vectors_BTC).shape == (2, 7, 5)
 
 
+def test_logits_are_scaled_and_capped_as_those_of_a_decoder():
+    model = toy_encoder(token_head="vocabulary", n_classes=3, logit_scale=0.5, logit_softcap=2.0)
+    vectors_BTC = model(toy_ids(2, 7))
+    for asked, head, vectors in (
+        (model.token_logits(vectors_BTC), model.head, vectors_BTC),
+        (model.sequence_logits(vectors_BTC), model.classifier, vectors_BTC[:, 0]),
+    ):
+        torch.testing.assert_close(asked, 2 * torch.tanh(head(0.5 * vectors) / 2))
+    assert asked.abs().max() < 2
+
+
 def test_segments_are_told_apart_and_the_first_is_taken_for_granted():
     model, ids_BT = toy_encoder(n_segments=2, embedding_norm=True), toy_ids(1, 7)
     zeros, ones = torch.zeros(1, 7, dtype=torch.int64), torch.ones(1, 7, dtype=torch.int64)

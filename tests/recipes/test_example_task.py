@@ -25,6 +25,7 @@ from glassformer.interchange import (
     save_weights,
 )
 from glassformer.recipes import derive
+from glassformer.recipes.assemble import open_run
 from glassformer.recipes.schema import read_recipe
 from glassformer.recipes.scores import score_answers
 from glassformer.training import RunFolder
@@ -92,12 +93,10 @@ def test_every_objective_from_a_file_to_a_model(name: str, tmp_path: Path, pairs
     if kind == "sequence_class":
         assert load_labels(path) == ("animal", "other")
     if kind == "target_sentence":
-        assert score_answers(path, split="test", beam=2).scores.n == len(json_lines_of(path, "test"))
+        assert score_answers(*open_run(path), split="test", beam=2).scores.n == len(json_lines_of(path, "test"))
 
 
 def json_lines_of(path: Path, split: str) -> list[Any]:
-    from glassformer.recipes.assemble import open_run
-
     return open_run(path)[1].examples[split]
 
 
@@ -159,7 +158,7 @@ def test_letters_in_sounds_out(tmp_path: Path):
     path = run(tmp_path, "target_sentence", data, *words)
     _, tokenizer = load(path)
     assert (tokenizer.kind, load_source_tokenizer(path).kind) == ("words", "characters")
-    scored = score_answers(path, split="validation", beam=1, limit=3)
+    scored = score_answers(*open_run(path), split="validation", beam=1, limit=3)
     assert len(scored.sources) == 3 and "wrong words" in scored.told()[0]
 
 

@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -392,6 +393,24 @@ def test_the_writer_writes_at_evaluations_and_takes_a_hundredth_of_the_time(run,
         now[0] = max(now[0], float(second))
         writer.on_step(step(1, val_loss=2.0) if second % 10 == 0 else step(1))
     assert len(written) == 5 and all(b - a >= 200 for a, b in pairwise(written))
+
+
+def test_a_page_that_cannot_be_made_ends_no_run(run, monkeypatch):
+    from jinja2 import UndefinedError
+
+    from glassformer.training import report as module
+
+    def broken(run):
+        raise UndefinedError("'val_loss' is undefined")
+
+    events = []
+    monkeypatch.setattr(module, "write_report", broken)
+    writer = ReportWriter()
+    settings = SimpleNamespace(steps=300)
+    writer.on_start(SimpleNamespace(run=run, settings=settings, event=lambda *told: events.append(told)))
+    for n in range(1, 4):
+        writer.on_step(step(n, val_loss=2.0))
+    assert events == [("warning", "report.html is not kept up to date: 'val_loss' is undefined")]
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")

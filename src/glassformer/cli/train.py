@@ -108,7 +108,7 @@ def evaluate(
     data: str = typer.Option(None, metavar="TEXT", help="Another text, or other examples, than the run's own."),
     split: str = typer.Option("validation", metavar="NAME", help="Of examples: validation or test."),
     answers: bool = typer.Option(False, help="Let it answer, too: BLEU and chrF, or the rate of wrong words."),
-    beam: int = typer.Option(4, metavar="N", help="With --answers: hypotheses kept at each step."),
+    beam: int = typer.Option(None, metavar="N", help="With --answers: beginnings kept at each step; 4 unless given."),
     limit: int = typer.Option(None, metavar="N", help="With --answers: this many examples, spread over the split."),
     out: str = typer.Option(None, metavar="FILE", help="With --answers: write them there, a JSON object a line."),
     as_json: bool = AS_JSON,
@@ -126,15 +126,20 @@ def evaluate(
     """
     import json
 
-    from glassformer.recipes import evaluate as evaluate_run
+    from glassformer.errors import UsageError
+    from glassformer.recipes.assemble import open_run
 
-    estimate = evaluate_run(run, data=data, split=split)
+    asked = {"--beam": beam, "--limit": limit, "--out": out}
+    if not answers and (alone := [name for name, given in asked.items() if given is not None]):
+        raise UsageError(f"{alone[0]} is for answers; add --answers")
+    model, task = open_run(run, data)
+    estimate = task.evaluate(model, whole=True, split=split).estimate()
     told = estimate.to_dict()
     if answers:
         from glassformer.files import write_text
         from glassformer.recipes.scores import score_answers
 
-        scored = score_answers(run, split=split, data=data, beam=beam, limit=limit)
+        scored = score_answers(model, task, split=split, beam=4 if beam is None else beam, limit=limit)
         told |= scored.scores.to_dict()
         if out is not None:
             write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scored.lines()))

@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from glassformer.errors import DataError, did_you_mean, plural
 
@@ -28,6 +28,7 @@ HELD_OUT = 0.05
 """The part of a user's own examples that validates, and again that tests."""
 LINE_BYTES = 1 << 20
 """Longest line of a user's file."""
+Row = TypeVar("Row")
 
 
 class Example(NamedTuple):
@@ -63,6 +64,12 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
             raise DataError(f"{path}: examples come from .jsonl, .tsv, or two files of lines as one.en,two.fr")
         rows = readers[path.suffix](path)
     return _by_split(rows, name)
+
+
+def spread(rows: Sequence[Row], n: int) -> list[Row]:
+    """`n` of the rows, evenly over the whole, which may be sorted by something; all of them where there are fewer."""
+    n = min(n, len(rows))
+    return [rows[i * len(rows) // n] for i in range(n)]
 
 
 def references(examples: Iterable[Example]) -> dict[str, list[str]]:

@@ -44,6 +44,7 @@ def answer(
     texts: Sequence[str],
     *,
     source_tokenizer: Tokenizer | None = None,
+    cut: bool = False,
     **settings: Any,
 ) -> list[Answer]:
     """The answer of a sequence-to-sequence model to each text, in order.
@@ -51,6 +52,7 @@ def answer(
     Args:
         model: a `SequenceToSequence` one.
         tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
+        cut: of a text longer than the model reads, read the beginning.
         settings: as of `answer_ids`.
 
     Raises:
@@ -61,7 +63,8 @@ def answer(
         if not text.strip():
             raise UsageError(f"text {number} is empty; give it one word or leave it out")
     settings.setdefault("n_tokens", tokenizer.vocab_size)
-    found = answer_ids(model, [source_ids(reader, text) for text in texts], **settings)
+    longest = _longest(_config_of(model)) if cut else None
+    found = answer_ids(model, [source_ids(reader, text, longest) for text in texts], **settings)
     return [_with_text(each, tokenizer) for each in found]
 
 
@@ -90,7 +93,7 @@ def answer_ids(
     config = _config_of(model)
     if batch_size < 1:
         raise UsageError(f"batch_size={batch_size} is out of range; use 1 or more")
-    longest = getattr(getattr(config, "encoder", None), "block_size", None)  # recurrent readers have no limit
+    longest = _longest(config)
     for number, ids in enumerate(sources, 1):
         if not len(ids):
             raise UsageError(f"source {number} is empty; give it one token or leave it out")
@@ -113,10 +116,16 @@ def answer_ids(
     return [found[i] for i in range(len(sources))]
 
 
-def source_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """What a sequence-to-sequence model is given to read: the text, and the end token if the tokenizer has one."""
-    end = tokenizer.special_tokens.get(END)
-    return tokenizer.encode(text) + ([] if end is None else [end])
+def source_ids(tokenizer: Tokenizer, text: str, longest: int | None = None) -> list[int]:
+    """What a sequence-to-sequence model is given to read: the text, and the end token if the tokenizer has one; of
+    `longest` tokens at most."""
+    return ended(tokenizer, tokenizer.encode(text), longest)
+
+
+def ended(tokenizer: Tokenizer, ids: Sequence[int], longest: int | None = None) -> list[int]:
+    """Ids and the end token, if the tokenizer has one; together `longest` at most."""
+    end = [tokenizer.special_tokens[END]] if END in tokenizer.special_tokens else []
+    return [*(ids if longest is None else ids[: longest - len(end)]), *end]
 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -184,6 +193,12 @@ def _config_of(model: Any) -> Any:
             "to write on from a prompt use generate"
         )
     return model.config
+
+
+def _longest(config: Any) -> int | None:
+    """How many tokens of a source the model reads; None: recurrent readers have no limit."""
+    longest: int | None = getattr(getattr(config, "encoder", None), "block_size", None)
+    return longest
 
 
 def _padded(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

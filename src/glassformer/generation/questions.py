@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.generation.answers import answer_ids, plain_text
+from glassformer.generation.answers import answer_ids, ended, plain_text
 from glassformer.generation.beam import LONGER_THAN_SOURCE
 from glassformer.generation.text import Alternative
 from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.specials import END, MASK
+from glassformer.tokenizers.specials import MASK
 
 GAP = "<mask>"
 """What a person types where something is missing, whatever the tokenizer calls it."""
@@ -119,10 +119,8 @@ def fill_spans(model: Any, tokenizer: Tokenizer, text: str, *, n_best: int = 1, 
     if not (hasattr(model, "encode") and sentinels):
         raise UsageError("this model fills no gaps; train one with objective.kind=spans")
     ids = _with_gaps(tokenizer, text, sentinels)
-    end = tokenizer.special_tokens.get(END)
-    source = ids if end is None else [*ids, end]
     settings.setdefault("max_new_tokens", LONGER_THAN_SOURCE)  # gaps are short, whatever stands between them
-    (best,) = answer_ids(model, [source], n_best=n_best, n_tokens=tokenizer.vocab_size, **settings)
+    (best,) = answer_ids(model, [ended(tokenizer, ids)], n_best=n_best, n_tokens=tokenizer.vocab_size, **settings)
     found = []
     for answer in (best, *best.alternatives):
         spans = split_spans(answer.tokens, sentinels)

@@ -13,7 +13,6 @@ from glassformer.layers import KVCache, Memory
 from glassformer.modalities import TextStem
 from glassformer.models.config import ModelConfig
 from glassformer.models.transformer import Transformer, text_stem
-from glassformer.taps import Tap
 
 
 class Decoder(Transformer):
@@ -38,7 +37,6 @@ class Decoder(Transformer):
         self._build(config, text_stem(config), causal=True, cross=cross)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=config.head_bias)
         self.tie_head()
-        self.tap_logits = Tap("logits")
         self.init_weights()
         self.set_dropout(dropout, attention_dropout, token_dropout)
 
@@ -69,9 +67,7 @@ class Decoder(Transformer):
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """Ask the vectors for the next token: (B, T, C) -> (B, T, V)."""
-        scale, cap = self.config.logit_scale, self.config.logit_softcap
-        logits_BTV = self.head(hidden_BTC if scale == 1 else hidden_BTC * scale)
-        return self.tap_logits(logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap))
+        return self.read_out(self.head, hidden_BTC)
 
     @property
     def head_is_plain(self) -> bool:

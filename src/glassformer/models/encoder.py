@@ -26,14 +26,7 @@ class Encoder(Transformer):
 
     config: EncoderConfig
 
-    def __init__(
-        self,
-        config: EncoderConfig,
-        *,
-        dropout: float = 0.0,
-        attention_dropout: float | None = None,
-        token_dropout: float = 0.0,
-    ):
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         self._build(config, _stem(config), causal=False)
         C = config.n_embd
@@ -47,9 +40,8 @@ class Encoder(Transformer):
             self.tie_head()
         elif config.token_head == "classes":
             self.head = nn.Linear(C, config.n_classes)
-        self.tap_pooled, self.tap_logits = Tap("pooled"), Tap("logits")
+        self.tap_pooled = Tap("pooled")
         self.init_weights()
-        self.set_dropout(dropout, attention_dropout, token_dropout)
 
     def forward(self, inputs: Tensor, lengths_B: Tensor | None = None, segments_BT: Tensor | None = None) -> Tensor:
         """Inputs of the stem -> vectors (B, T, C). segments: of each token, where the configuration has some.
@@ -86,7 +78,7 @@ class Encoder(Transformer):
         """
         if self.classifier is None:
             raise UsageError("this encoder has no head for sequences; set n_classes, and token_head other than classes")
-        return self.tap_logits(self.classifier(self.pool(vectors_BTC, lengths_B)))
+        return self.read_out(self.classifier, self.pool(vectors_BTC, lengths_B))
 
     def token_logits(self, vectors: Tensor) -> Tensor:
         """Which token or class stands at each place: (..., C) -> (..., V or classes), for all vectors or for some.
@@ -98,7 +90,7 @@ class Encoder(Transformer):
             raise UsageError("this encoder has no head for tokens; set token_head=vocabulary or token_head=classes")
         if self.transform is not None and self.transform_norm is not None:
             vectors = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(vectors)))
-        return self.tap_logits(self.head(vectors))
+        return self.read_out(self.head, vectors)
 
     def tie_head(self) -> None:
         """Let the head over the vocabulary read with the embedding's table, where the configuration says so."""

@@ -10,37 +10,29 @@ translator, a Whisper.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from glassformer.layers import KVCache, Memory
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderDecoderConfig
-from glassformer.models.transformer import init_weights, set_dropout
+from glassformer.models.transformer import Model
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Model):
     """Source (B, S) and what is said so far (B, T) -> logits (B, T, V) about the next token.
 
     The target that the model is given begins with `config.start_token`; what it should say ends with
     `config.end_token`.
     """
 
-    def __init__(
-        self,
-        config: EncoderDecoderConfig,
-        *,
-        dropout: float = 0.0,
-        attention_dropout: float | None = None,
-        token_dropout: float = 0.0,
-    ):
+    def __init__(self, config: EncoderDecoderConfig):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.encoder)
         self.decoder = Decoder(config.decoder, cross=True)
         self.tie_head()
         self.init_weights()
-        self.set_dropout(dropout, attention_dropout, token_dropout)
 
     def forward(self, source: Tensor, target_BT: Tensor, source_lengths_B: Tensor | None = None) -> Tensor:
         """(B, S), (B, T) -> (B, T, V). The source may also be images or frames, as `Encoder` takes them."""
@@ -70,19 +62,7 @@ class EncoderDecoder(nn.Module):
         self.encoder.tie_head()
 
     def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
-        """As `Decoder.set_dropout`; `tokens` holds for what the decoder is given, not for the source."""
-        set_dropout(self, p, attention, tokens)
+        """As for all; `tokens` holds for what the decoder is given, not for the source."""
+        super().set_dropout(p, attention, tokens)
         if tokens:
             self.encoder.embedding.token_dropout = 0.0
-
-    def init_weights(self, kind: str = "gpt2") -> None:
-        """Draw all weights anew, in one of the ways of `INITS`."""
-        init_weights(self, kind, self.config.n_layer)
-        self.tie_head()
-
-    def parameter_count(self) -> int:
-        """Number of trainable numbers; what is shared counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def extra_repr(self) -> str:
-        return f"{self.parameter_count():,} parameters"

@@ -37,7 +37,7 @@ def unit_init(model: nn.Module, n_layer: int) -> None:
     block is at first an identity and every token equally likely. Suits Muon and larger rates (as in modded-nanogpt);
     wants an untied head, for a tied one would begin with logits as wide as the vectors are long."""
     for name, parameter in model.named_parameters():
-        if _writes(name) or name.endswith(("bias", "head.weight", "relative.weight")) or ".n_grams.joint." in name:
+        if _writes(name) or name.endswith(("bias", "head.weight")) or ".n_grams.joint." in name:
             nn.init.zeros_(parameter)
         elif _table(name):
             nn.init.normal_(parameter, std=0.3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean
@@ -32,12 +33,53 @@ from glassformer.models.config import ModelConfig
 from glassformer.models.init import INITS
 from glassformer.taps import Tap
 
+DROPPING = (TextStem, PatchStem, FrameStem, Attention, CrossAttention, FeedForward, GatedFeedForward)
+"""The layers that have a rate of dropout."""
 
-class Transformer(nn.Module):
-    """A stack of blocks over vectors, built from a configuration; the stem and the heads are the subclass's.
+
+class Model(nn.Module):
+    """What every model made of our layers can do.
 
     Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
     """
+
+    config: Any
+
+    def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
+        """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block.
+
+        attention: another rate for the attention weights. On a CPU the fused kernel knows only 0, and the written-out
+        path takes three times as long at 256 tokens, for no gain in loss (docs/experiments.md).
+        tokens: the share of tokens that are read as another one (`TextStem`).
+        """
+        for module in self.modules():
+            if isinstance(module, DROPPING):
+                module.dropout = p
+            if isinstance(module, TextStem):
+                module.token_dropout = tokens
+            if isinstance(module, (Attention, CrossAttention)):
+                module.weight_dropout = p if attention is None else attention
+
+    def init_weights(self, kind: str = "gpt2") -> None:
+        """Draw all weights anew, from the global generator, in one of the ways of `INITS`.
+
+        Raises:
+            UsageError: there is no such way.
+        """
+        if kind not in INITS:
+            raise UsageError(f"init={kind!r} is unknown; {did_you_mean(kind, INITS)}")
+        INITS[kind](self, self.config.n_layer)
+
+    def parameter_count(self) -> int:
+        """Number of trainable numbers; what is shared counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def extra_repr(self) -> str:
+        return f"{self.parameter_count():,} parameters"
+
+
+class Transformer(Model):
+    """A stack of blocks over vectors, built from a configuration; the stem and the heads are the subclass's."""
 
     config: ModelConfig
     embedding: Any  # the stem: its `forward` differs with what comes in
@@ -52,7 +94,7 @@ class Transformer(nn.Module):
         self.positions = positions_of(config, causal=causal)
         self.blocks = nn.ModuleList(_block(config, cross) for _ in range(config.n_layer))
         self.final_norm = norm_of(config) if config.final_norm else None
-        self.tap_final_norm = Tap("final.norm")
+        self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
 
     def run(
         self,
@@ -75,49 +117,11 @@ class Transformer(nn.Module):
                 x_BTC = block(x_BTC, pos, self.positions, seen, cache, layer, memory)
         return self.tap_final_norm(x_BTC if self.final_norm is None else self.final_norm(x_BTC))
 
-    def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
-        """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block.
-
-        attention: another rate for the attention weights. On a CPU the fused kernel knows only 0, and the written-out
-        path takes three times as long at 256 tokens, for no gain in loss (docs/experiments.md).
-        tokens: the share of tokens that are read as another one (`TextStem`).
-        """
-        set_dropout(self, p, attention, tokens)
-
-    def init_weights(self, kind: str = "gpt2") -> None:
-        """Draw all weights anew, from the global generator, in one of the ways of `INITS`.
-
-        Raises:
-            UsageError: there is no such way.
-        """
-        init_weights(self, kind, self.config.n_layer)
-
-    def parameter_count(self) -> int:
-        """Number of trainable numbers; a tied head counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def extra_repr(self) -> str:
-        return f"{self.parameter_count():,} parameters"
-
-
-def set_dropout(model: nn.Module, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
-    """`Transformer.set_dropout` for any model that is made of our layers."""
-    for module in model.modules():
-        if isinstance(
-            module, (TextStem, PatchStem, FrameStem, Attention, CrossAttention, FeedForward, GatedFeedForward)
-        ):
-            module.dropout = p
-        if isinstance(module, TextStem):
-            module.token_dropout = tokens
-        if isinstance(module, (Attention, CrossAttention)):
-            module.weight_dropout = p if attention is None else attention
-
-
-def init_weights(model: nn.Module, kind: str, n_layer: int) -> None:
-    """`Transformer.init_weights` for any model that is made of our layers."""
-    if kind not in INITS:
-        raise UsageError(f"init={kind!r} is unknown; {did_you_mean(kind, INITS)}")
-    INITS[kind](model, n_layer)
+    def read_out(self, head: nn.Module, vectors: Tensor) -> Tensor:
+        """Ask vectors (..., C) something: logits, scaled and capped as the configuration says."""
+        scale, cap = self.config.logit_scale, self.config.logit_softcap
+        logits: Tensor = head(vectors if scale == 1 else vectors * scale)
+        return self.tap_logits(logits if cap is None else cap * torch.tanh(logits / cap))
 
 
 def positions_of(config: ModelConfig, *, causal: bool = True) -> Positions:

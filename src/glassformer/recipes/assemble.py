@@ -276,7 +276,6 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None, split: st
     Raises:
         ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
     """
-    set_threads()
     model, task = open_run(path, data)
     return task.evaluate(model, whole=True, split=split).estimate()
 
@@ -287,6 +286,7 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
     Raises:
         ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
     """
+    set_threads()
     folder = model_folder_of(path)
     model = load_model(folder)
     recipes = [folder / "recipe.toml" for folder in (Path(path), *Path(path).resolve().parents[:2])]

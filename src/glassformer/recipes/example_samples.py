@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from glassformer.data.examples import spread
 from glassformer.generation.answers import answer_ids, plain_text
 from glassformer.objectives.cross_entropy import IGNORED
 
@@ -21,7 +22,7 @@ LONGEST = 200  # characters of each that are shown
 def _answers(task: ExampleTask, model: Any) -> str:
     """Source, what the model says (the likeliest token each time), and what it should say."""
     lines = []
-    for source, target in _first(task):
+    for source, target in _first(task, model):
         said = answer_ids(model, [source.tolist()], beam=1)[0].tokens
         reader = task.source_tokenizer or task.tokenizer
         lines += [
@@ -36,7 +37,7 @@ def _answers(task: ExampleTask, model: Any) -> str:
 def _spans(task: ExampleTask, model: Any) -> str:
     """The same, for a text with spans taken out."""
     objective, lines = task.objective(), []
-    for number, ids in enumerate(_first(task)):
+    for number, ids in enumerate(_first(task, model)):
         source_BS, _, _, target_BT = objective.collate([ids[:64]], np.random.default_rng(number))
         said = answer_ids(model, [source_BS[0].tolist()], beam=1)[0].tokens
         meant = target_BT[0][target_BT[0] != IGNORED].tolist()
@@ -48,7 +49,7 @@ def _spans(task: ExampleTask, model: Any) -> str:
 def _masked(task: ExampleTask, model: Any) -> str:
     """A text with tokens hidden, and for each what the model holds likeliest / what stood there."""
     objective, lines = task.objective(), []
-    for number, ids in enumerate(_first(task)):
+    for number, ids in enumerate(_first(task, model)):
         inputs_BT, lengths_B, targets_BT = objective.collate([ids[:64]], np.random.default_rng(number))
         device = next(model.parameters()).device
         vectors_BTC = model(inputs_BT.to(device), lengths_B.to(device))
@@ -66,7 +67,7 @@ def _classes(task: ExampleTask, model: Any) -> str:
     """A text, the probability of each class, and the class it has."""
     objective, lines = task.objective(), []
     device = next(model.parameters()).device
-    for example in _first(task):
+    for example in _first(task, model):
         inputs_BT, lengths_B, labels_B = objective.collate([example], np.random.default_rng(0))
         lengths_B = lengths_B.to(device)
         chances_B = model.sequence_logits(model(inputs_BT.to(device), lengths_B), lengths_B).softmax(dim=-1)[0]
@@ -76,10 +77,9 @@ def _classes(task: ExampleTask, model: Any) -> str:
     return "\n".join(lines)
 
 
-def _first(task: ExampleTask) -> list[Any]:
+def _first(task: ExampleTask, model: Any) -> list[Any]:
     """A few of the validation split, spread over it."""
-    encoded = task.encoded("validation")
-    return [encoded[i * len(encoded) // SHOWN] for i in range(min(SHOWN, len(encoded)))]
+    return spread(task.encoded("validation", model.config.block_size), SHOWN)
 
 
 def _tokens(task: ExampleTask, ids: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from glassformer.data.encoding import encode_examples, encode_labelled, encode_sources, label_names, tokenizer_from
 from glassformer.data.example_batches import ExampleBatches, in_order
-from glassformer.data.examples import Example, Examples, load_examples
+from glassformer.data.examples import Example, Examples, load_examples, spread
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation.questions import sentinels_of
@@ -57,8 +57,7 @@ class ExampleTask:
         self.n_train = len(examples["train"])
         self.longest = self._longest(examples["train"][:1000])
         self.notices: list[str] = []  # what was too long, in words
-        self._encoded: dict[str, list[Any]] = {}
-        self._block_size = 0
+        self._encoded: dict[tuple[str, int], list[Any]] = {}
 
     def facts(self) -> dict[str, Any]:
         """Sizes and special tokens; those that the tokenizer lacks are left out."""
@@ -91,25 +90,18 @@ class ExampleTask:
         )
         return objective
 
-    def encoded(self, split: str) -> list[Any]:
-        """The examples of a split as the objective's `collate` takes them."""
-        if split not in self._encoded:
-            self._encoded[split] = self._encode(split)
-        return self._encoded[split]
-
-    def fitting(self, text: str, block_size: int) -> str:
-        """As much of a source as a window holds, as in training."""
-        reader = self.source_tokenizer or self.tokenizer
-        room = block_size - (END in reader.special_tokens)
-        ids = reader.encode(text)
-        return text if len(ids) <= room else reader.decode(ids[:room])
+    def encoded(self, split: str, block_size: int) -> list[Any]:
+        """The examples of a split as the objective's `collate` takes them, for a model of that window."""
+        key = split, block_size
+        if key not in self._encoded:
+            self._encoded[key] = self._encode(split, block_size)
+        return self._encoded[key]
 
     def batches(self, config: Any, world: World) -> Batches:
         t = self.r.training
         assert isinstance(t.batch_size, int)
-        self._block_size = config.block_size
         return ExampleBatches(
-            self.encoded("train"),
+            self.encoded("train", config.block_size),
             self.objective().collate,
             batch_size=t.batch_size // world.size,
             seed=t.seed,
@@ -121,8 +113,7 @@ class ExampleTask:
     def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
         if split not in self.examples or not self.examples[split]:
             raise UsageError(f"{self.r.data.source} has no {split} split; {did_you_mean(split, self.examples)}")
-        self._block_size = model.config.block_size
-        examples = self.encoded(split)
+        examples = self.encoded(split, model.config.block_size)
         t, objective = self.r.training, self.objective()
         if not whole:
             examples = examples[: t.eval_batches * int(t.batch_size or 1)]
@@ -136,7 +127,7 @@ class ExampleTask:
 
     def activations(self, model: Any, pattern: str) -> dict[str, dict[str, float]]:
         objective = self.objective()
-        batch = objective.collate(self.encoded("validation")[:8], np.random.default_rng(0))
+        batch = objective.collate(self.encoded("validation", model.config.block_size)[:8], np.random.default_rng(0))
         device = next(model.parameters()).device
         return flowing(model, lambda: objective.rows(model, tuple(part.to(device) for part in batch)), pattern)
 
@@ -155,14 +146,14 @@ class ExampleTask:
         said = self.tokenizer.encode_documents([example.target for example in some]) if paired else []
         return int(np.quantile([len(ids) for ids in [*read, *said]], 0.95))
 
-    def _encode(self, split: str) -> list[Any]:
+    def _encode(self, split: str, T: int) -> list[Any]:
         """Texts longer than the model's window lose their end, which is told; plain texts are cut into pieces."""
-        kind, T, examples = self.r.objective.kind, self._block_size, self.examples[split]
+        kind, examples = self.r.objective.kind, self.examples[split]
         reader = self.source_tokenizer or self.tokenizer
         if kind in PAIRED:
-            return self._encode_pairs(split, reader)
+            return self._encode_pairs(split, reader, T)
         if kind == "token_class":
-            return self._encode_tagged(split, reader)
+            return self._encode_tagged(split, reader, T)
         if kind == "sequence_class":
             encoded = encode_labelled(examples, reader, self.labels, max_source=T)
             if encoded.cut_sources:
@@ -170,9 +161,9 @@ class ExampleTask:
             return encoded.rows
         return [ids for ids in encode_sources(examples, reader, max_source=T, pieces=True).rows if len(ids) >= SHORTEST]
 
-    def _encode_tagged(self, split: str, reader: Tokenizer) -> list[Any]:
+    def _encode_tagged(self, split: str, reader: Tokenizer, T: int) -> list[Any]:
         """A tag for each token: the target names them, with spaces between."""
-        T, number, rows = self._block_size, {tag: i for i, tag in enumerate(self.labels)}, []
+        number, rows = {tag: i for i, tag in enumerate(self.labels)}, []
         for example in self.examples[split]:
             ids, tags = reader.encode(example.source), example.target.split()
             if len(ids) != len(tags):
@@ -187,10 +178,10 @@ class ExampleTask:
             rows.append((ids[:T], [number[tag] for tag in tags[:T]]))
         return rows
 
-    def _encode_pairs(self, split: str, reader: Tokenizer) -> list[Any]:
+    def _encode_pairs(self, split: str, reader: Tokenizer, T: int) -> list[Any]:
         """A training pair that is longer than the window is left out, for half a sentence is no translation of a whole
         one; a held-out one is cut."""
-        T, examples, end = self._block_size, self.examples[split], reader.special_tokens.get(END)
+        examples, end = self.examples[split], reader.special_tokens.get(END)
         room = T - (end is not None)
         spare = int(split == "train")
         rows = encode_examples(examples, reader, self.tokenizer, max_source=room + spare, max_target=T - 1 + spare).rows
@@ -226,9 +217,7 @@ def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, l
     the training split."""
     examples = load_examples(r.data.source)
     if r.data.max_examples:
-        train = examples["train"]
-        n = min(r.data.max_examples, len(train))  # spread over the whole: a set may be sorted by its labels
-        examples = {**examples, "train": [train[i * len(train) // n] for i in range(n)]}
+        examples = {**examples, "train": spread(examples["train"], r.data.max_examples)}
     t = r.tokenizer
     if folder is not None:
         tokenizer = load_tokenizer(folder)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from glassformer.data.examples import Example, references
+from glassformer.data.examples import references, spread
 from glassformer.errors import UsageError
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
 from glassformer.evaluation.translation import TranslationScores, translation_scores
 from glassformer.generation.answers import Answer, answer
-from glassformer.recipes.assemble import open_run
 from glassformer.recipes.example_task import ExampleTask
+from glassformer.recipes.task import Task
 
 
 @dataclass(frozen=True)
@@ -44,45 +43,50 @@ class Scored:
 
 
 def score_answers(
-    path: str | os.PathLike[str],
+    model: Any,
+    task: Task,
     *,
     split: str = "test",
-    data: str | None = None,
     beam: int = 4,
     length_penalty: float = 0.6,
     limit: int | None = None,
 ) -> Scored:
-    """Let a run answer every different source of a split, and compare.
+    """Let a model answer every different source of a split, and compare.
 
     Args:
+        model, task: as `open_run` gives them.
         limit: answer this many, spread evenly over the split.
 
     Raises:
-        UsageError: the run does not answer sentences with sentences, or there is no such split.
+        UsageError: the model does not answer sentences with sentences, there is no such split, or what counts the
+            score is not installed.
     """
-    model, task = open_run(path, data)
     if not isinstance(task, ExampleTask) or task.r.objective.kind != "target_sentence":
-        raise UsageError(f"{path} does not answer sentences with sentences; leave out --answers")
+        raise UsageError("this run does not answer sentences with sentences; leave out --answers")
     if not task.examples.get(split):
         raise UsageError(f"{task.r.data.source} has no {split} split; use train, validation or test")
-    known = references(_spread([e for e in task.examples[split] if e.source.strip()], limit))
-    sources = list(known)
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit={limit} is out of range; use 1 or more")
+    asked = [example for example in task.examples[split] if example.source.strip()]
+    known = references(asked if limit is None else spread(asked, limit))
+    sources, forms = list(known), list(known.values())
+    measure = _pronunciations if task.tokenizer.kind == "words" else _translations
+    measure([forms[0][0]], forms[:1])  # what is not installed is told before the long work
     answers = answer(
         model,
         task.tokenizer,
-        [task.fitting(source, model.config.block_size) for source in sources],
+        sources,
         source_tokenizer=task.source_tokenizer,
         beam=beam,
         length_penalty=length_penalty,
+        cut=True,
     )
-    said = [each.text for each in answers]
-    if task.tokenizer.kind == "words":
-        scores: TranslationScores | PronunciationErrors = pronunciation_errors(said, list(known.values()))
-    else:
-        scores = translation_scores(said, [known[source][0] for source in sources])
-    return Scored(scores, sources, answers, list(known.values()))
+    return Scored(measure([each.text for each in answers], forms), sources, answers, forms)
 
 
-def _spread(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    n = len(examples) if limit is None else min(limit, len(examples))
-    return [examples[i * len(examples) // n] for i in range(n)]
+def _pronunciations(said: list[str], known: list[list[str]]) -> PronunciationErrors:
+    return pronunciation_errors(said, known)
+
+
+def _translations(said: list[str], known: list[list[str]]) -> TranslationScores:
+    return translation_scores(said, [forms[0] for forms in known])

@@ -46,7 +46,6 @@ class TextTask:
         self.key = str(store.meta["key"])
         self.n_answers = tokenizer.vocab_size
         self.n_train = len(store.split("train"))
-        self._fixed: list[Any] | None = None
 
     def facts(self) -> dict[str, Any]:
         return {"vocab_size": self.tokenizer.vocab_size}
@@ -64,7 +63,7 @@ class TextTask:
     def batches(self, config: Any, world: World) -> Batches:
         t = self.r.training
         assert isinstance(t.batch_size, int)
-        batches = TokenBatches(
+        return TokenBatches(
             self.store.split("train"),
             block_size=config.block_size,
             batch_size=t.batch_size // world.size,
@@ -73,17 +72,17 @@ class TextTask:
             rank=world.rank,
             world_size=world.size,
         )
-        if t.eval_batches:
-            held_out = self.store.split("validation")
-            self._fixed = fixed_batches(held_out, config.block_size, t.batch_size, t.eval_batches, t.seed)
-        return batches
 
     def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
         if split != "validation":
             raise UsageError(f"a text has a validation split and no {split} split; leave out --split")
+        t = self.r.training
         batches, bytes_per_token = whole_split(model, self.store)
-        if not whole and self._fixed is not None:
-            batches = few_at_once(self._fixed, model.config, next(model.parameters()).device.type)
+        if not whole and t.eval_batches:
+            assert isinstance(t.batch_size, int)
+            held_out = self.store.split("validation")
+            fixed = fixed_batches(held_out, model.config.block_size, t.batch_size, t.eval_batches, t.seed)
+            batches = few_at_once(fixed, model.config, next(model.parameters()).device.type)
         return Evaluated(window_losses(model, batches), bytes_per_token)
 
     def sample(self, model: Any, step: int) -> str:

@@ -46,12 +46,19 @@ class ReportWriter(Listener):
         self.next_at = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
-        self.run, self.last = trainer.run, trainer.settings.steps
+        self.trainer, self.run, self.last = trainer, trainer.run, trainer.settings.steps
 
     def on_step(self, record: dict[str, Any]) -> None:
+        from jinja2 import TemplateError
+
         started = time.perf_counter()
         if "val_loss" in record and started >= self.next_at and record["step"] < self.last:
-            write_report(self.run)
+            try:
+                write_report(self.run)
+            except TemplateError as error:  # ours, or of a package that was exchanged meanwhile; the run is worth more
+                self.trainer.event("warning", f"report.html is not kept up to date: {error}")
+                self.next_at = math.inf
+                return
             now = time.perf_counter()
             self.next_at = now + (now - started) / SHARE
 
