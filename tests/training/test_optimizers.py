@@ -7,7 +7,8 @@ import torch
 import torch.distributed.fsdp
 
 from glassformer.errors import RunError, UsageError
-from glassformer.models import Decoder, ModelConfig
+from glassformer.layers import Block
+from glassformer.models import Decoder, EncoderDecoder, EncoderDecoderConfig, ModelConfig
 from glassformer.training import orthogonalise as home
 from glassformer.training.optimizers import AdamW, Muon, build_optimizer, plain_muon_update
 from glassformer.training.orthogonalise import orthogonalise, orthogonalise_by_svd
@@ -148,15 +149,38 @@ def test_muon_treats_joined_matrices_as_separate_ones():
     assert not torch.allclose(whole, joined, atol=1e-3)
 
 
-def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
-    model = small_model()
+def small_translator() -> EncoderDecoder:
+    torch.manual_seed(7)
+    sizes = {"vocab_size": 13, "block_size": 7, "n_layer": 2, "n_decoder_layer": 1, "n_head": 3, "n_embd": 18}
+    return EncoderDecoder(EncoderDecoderConfig.make(family="modern", n_kv_head=1, start_token=1, end_token=2, **sizes))
+
+
+@pytest.mark.parametrize("make", [small_model, small_translator])
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(make):
+    model = make()
     settings = {"learning_rate": 1e-3, "matrix_learning_rate": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.0}
     muon, adamw = build_optimizer("muon", model, **settings).parts
-    assert all(name.startswith("blocks.") and p.dim() == 2 for name, p in muon.parameters.items())
+    inside = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, Block)
+        for name, p in module.named_parameters()
+        if p.dim() == 2
+    }
+    assert muon.parameters.keys() == inside
     assert {*muon.parameters, *adamw.parameters} == dict(model.named_parameters()).keys()
-    assert "embedding.token.weight" in adamw.parameters
     with pytest.raises(UsageError, match="did you mean muon"):
         build_optimizer("muun", model, **settings)
+
+
+def test_heads_that_listen_to_a_memory_are_matrices_of_their_own():
+    groups = build_optimizer("muon", small_translator(), **SETTINGS).parts[0].groups
+    name = "decoder.blocks.0.cross_attention"
+    heads = [place for place in groups[6, 18] if place[0].startswith(name)]
+    assert heads == [
+        *((f"{name}.query.weight", start, start + 6) for start in (0, 6, 12)),
+        *((f"{name}.key_value.weight", start, start + 6) for start in (0, 6)),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import RunError, UsageError, did_you_mean
-from glassformer.layers import Attention, GatedFeedForward
+from glassformer.layers import Attention, CrossAttention, GatedFeedForward
 from glassformer.training.orthogonalise import orthogonalise
 
 Named = dict[str, nn.Parameter]
@@ -177,7 +177,7 @@ def build_optimizer(
     if kind not in OPTIMIZERS:
         raise UsageError(f"training.optimizer={kind!r} is unknown; {did_you_mean(kind, OPTIMIZERS)}")
     parameters = dict(model.named_parameters())
-    inside = {n: p for n, p in parameters.items() if n.startswith("blocks.") and p.dim() == 2} if kind == "muon" else {}
+    inside = {n: p for n, p in parameters.items() if _in_a_block(n) and p.dim() == 2} if kind == "muon" else {}
     outside = {n: p for n, p in parameters.items() if n not in inside}
     adamw = AdamW(outside, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay)
     if not inside:
@@ -197,12 +197,20 @@ def build_optimizer(
 OPTIMIZERS = ("adamw", "muon")
 
 
+def _in_a_block(name: str) -> bool:
+    """Whether a parameter is a block's: `blocks.0...` of one stack, `encoder.blocks.0...` of two."""
+    return "blocks" in name.split(".")
+
+
 def _joined_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The parameters that hold several matrices one above the other, and how many rows each has."""
     rows: dict[str, tuple[int, ...]] = {}
     for path, module in model.named_modules():
         if isinstance(module, Attention):
             rows[f"{path}.qkv.weight"] = (module.head_width,) * (module.n_head + 2 * module.n_kv_head)
+        elif isinstance(module, CrossAttention):
+            rows[f"{path}.query.weight"] = (module.head_width,) * module.n_head
+            rows[f"{path}.key_value.weight"] = (module.head_width,) * (2 * module.n_kv_head)
         elif isinstance(module, GatedFeedForward):
             rows[f"{path}.gate_up.weight"] = (module.gate_up.out_features // 2,) * 2
     return rows
