@@ -130,6 +130,25 @@ def test_an_examples_chance_is_new_each_epoch_and_its_own():
     assert all(coins[0][i] != coins[1][i] for i in range(53)) and len(set(coins[0].values())) == 53
 
 
+def test_without_chance_a_batch_is_collated_at_once_and_is_the_same():
+    calls = []
+
+    def without_chance(examples, random):
+        calls.append((len(examples), random))
+        numbers, source, lengths, _, target = collate(examples, np.random.default_rng(0))
+        return numbers, source, lengths, target
+
+    one, other = (
+        ExampleBatches(pairs(53), without_chance, batch_size=5, seed=3, pad_token=7, by_chance=by_chance)
+        for by_chance in (True, False)
+    )
+    for _ in range(12):
+        assert same(next(one), next(other))
+    assert calls[-1] == (5, None)
+    ways = ([*in_order(pairs(53), without_chance, 8, 3, pad_token=7, by_chance=flag)] for flag in (True, False))
+    assert all(same(a, b) for a, b in zip(*ways, strict=True))
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 53, 100])
 def test_in_order_gives_every_example_once_with_the_same_chance_at_any_batch_size(batch_size):
     examples = pairs(53)

@@ -8,7 +8,7 @@
 
 Each example is collated by itself, with its own random numbers, and the rows are then padded to one width. So what is
 done to an example by chance (its masks, its removed spans) depends on it and on nothing beside it: not on the batch
-size, nor on how many ranks share the work.
+size, nor on how many ranks share the work. Where nothing is done by chance, a batch is collated at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from glassformer.errors import DataError, UsageError
 
 Batch = tuple[torch.Tensor, ...]
-Collate = Callable[[Sequence[Any], np.random.Generator], Batch]
+Collate = Callable[[Sequence[Any], Any], Batch]
 
 IGNORED = -100
 """What a place without a target holds in the last tensor of a batch, as in `objectives`."""
@@ -42,6 +42,7 @@ class ExampleBatches:
         examples: anything with a length and integer indices; the rows above.
         collate: an objective's: examples and their random numbers -> tensors with one row an example. It is given one
             example at a time.
+        by_chance: whether `collate` draws; if not, it is given all examples of a batch, and no random numbers.
         batch_size: rows of a batch, on this rank.
         rank, world_size: which part of each step's rows is ours.
         pool: steps that are sorted by length together. More: less padding, and batches more alike within; 1: no
@@ -60,6 +61,7 @@ class ExampleBatches:
         *,
         batch_size: int,
         seed: int,
+        by_chance: bool = True,
         rank: int = 0,
         world_size: int = 1,
         pool: int = 64,
@@ -70,7 +72,8 @@ class ExampleBatches:
             raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
         if pool < 1:
             raise UsageError(f"pool={pool} is less than 1; try pool=1, which sorts nothing")
-        self.examples, self.collate, self.batch_size, self.seed = examples, collate, batch_size, seed
+        self.examples, self.collate, self.by_chance, self.batch_size = examples, collate, by_chance, batch_size
+        self.seed = seed
         self.rank, self.world_size, self.pool, self.pad_token = rank, world_size, pool, pad_token
         self.step = 0
         self._lengths = lengths_of(examples)
@@ -85,6 +88,8 @@ class ExampleBatches:
         self.step += 1
         epochs, places = np.divmod(numbers, len(self.examples))
         chosen = [int(self._order(int(epoch))[place]) for epoch, place in zip(epochs, places, strict=True)]
+        if not self.by_chance:
+            return self.collate([self.examples[i] for i in chosen], None)
         return _collated(self.examples, chosen, numbers.tolist(), self.collate, self.seed, self.pad_token)
 
     next = __next__
@@ -125,7 +130,13 @@ class ExampleBatches:
 
 
 def in_order(
-    examples: Sequence[Any], collate: Collate, batch_size: int, seed: int, *, pad_token: int = 0
+    examples: Sequence[Any],
+    collate: Collate,
+    batch_size: int,
+    seed: int,
+    *,
+    by_chance: bool = True,
+    pad_token: int = 0,
 ) -> Iterator[Batch]:
     """Every example once, in the order of `length_order`; the last batch may have fewer rows.
 
@@ -140,7 +151,10 @@ def in_order(
     order = length_order(examples)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size].tolist()
-        yield _collated(examples, chosen, chosen, collate, seed, pad_token)
+        if by_chance:
+            yield _collated(examples, chosen, chosen, collate, seed, pad_token)
+        else:
+            yield collate([examples[i] for i in chosen], None)
 
 
 def length_order(examples: Sequence[Any]) -> np.ndarray:

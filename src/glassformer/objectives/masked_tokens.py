@@ -74,6 +74,7 @@ class MaskedTokens:
     """
 
     Settings: ClassVar[type[ObjectiveSettings]] = MaskingSettings
+    by_chance: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class NextToken:
     """
 
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
+    by_chance: ClassVar[bool] = False
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
         """-> (sum of losses, number of targets that count, further metrics).

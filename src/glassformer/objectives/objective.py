@@ -57,9 +57,11 @@ class Objective(Protocol):
     """What is asked of a model. The last tensor of a batch holds the targets; where it is -100 nothing is asked."""
 
     Settings: ClassVar[type[ObjectiveSettings]]
+    by_chance: ClassVar[bool]  # whether `collate` draws anything
 
-    def collate(self, examples: Sequence[Any], random: np.random.Generator) -> Batch:
-        """Examples -> tensors with one row an example. All chance comes from `random`."""
+    def collate(self, examples: Sequence[Any], random: Any) -> Batch:
+        """Examples -> tensors with one row an example. All chance comes from `random`, a numpy `Generator`; it may be
+        None where nothing is drawn."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
         """-> (sum of what is trained, number of targets, further metrics)."""

@@ -36,6 +36,7 @@ class SequenceClass:
     """
 
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
+    by_chance: ClassVar[bool] = False
 
     def __init__(self, *, n_classes: int, pad_token: int = 0):
         self.n_classes, self.pad_token = n_classes, pad_token

@@ -46,6 +46,7 @@ class Spans:
     """
 
     Settings: ClassVar[type[ObjectiveSettings]] = SpanSettings
+    by_chance: ClassVar[bool] = True
 
     def __init__(
         self, *, sentinels: Sequence[int], start_token: int, end_token: int, pad_token: int = 0, **settings: float

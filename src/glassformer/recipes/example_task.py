@@ -100,9 +100,11 @@ class ExampleTask:
     def batches(self, config: Any, world: World) -> Batches:
         t = self.r.training
         assert isinstance(t.batch_size, int)
+        objective = self.objective()
         return ExampleBatches(
             self.encoded("train", config.block_size),
-            self.objective().collate,
+            objective.collate,
+            by_chance=objective.by_chance,
             batch_size=t.batch_size // world.size,
             seed=t.seed,
             rank=world.rank,
@@ -118,8 +120,8 @@ class ExampleTask:
         if not whole:
             examples = examples[: t.eval_batches * int(t.batch_size or 1)]
         pad = self.facts().get("pad_token", 0)
-        batches = in_order(examples, objective.collate, EVAL_ROWS, t.seed, pad_token=pad)
-        windows, accuracy = evaluate_rows(model, objective, batches)
+        order = in_order(examples, objective.collate, EVAL_ROWS, t.seed, by_chance=objective.by_chance, pad_token=pad)
+        windows, accuracy = evaluate_rows(model, objective, order)
         return Evaluated(windows, accuracy=accuracy)
 
     def sample(self, model: Any, step: int) -> str:
