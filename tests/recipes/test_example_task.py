@@ -247,6 +247,12 @@ def test_another_kind_of_model_leaves_the_recipes_shape_behind():
         derive.model_config(read_recipe("shakespeare-char", ["model.kind=n-gram"]).model, vocab_size=65)
 
 
+def test_muon_is_for_blocks_and_the_recipe_says_so():
+    gru, transformer = read_recipe("phonemes", ["model.kind=seq2seq"]), read_recipe("phonemes", [])
+    assert [str(choice) for choice in derive.optimizer_choices(gru)] and gru.training.optimizer == "adamw"
+    assert not derive.optimizer_choices(transformer) and transformer.training.optimizer == "muon"
+
+
 def test_an_lstm_in_the_loop_of_the_gpt(tmp_path: Path):
     (tmp_path / "play.txt").write_text("to be or not to be that is the question\n" * 60)
     words = ["model.kind=lstm", "model.n_embd=8", "training.steps=3", "training.batch_size=2", "model.block_size=16"]

@@ -147,6 +147,7 @@ def _train(
             choices += derive.size_choices(r, task.n_train, task.tokenizer.vocab_size, gflops)
         elif recipe is None and not isinstance(task, TextTask):
             choices += derive.example_choices(r, task.n_train, task.longest)
+        choices += derive.optimizer_choices(r)
         config = derive.model_config(r.model, r.objective.kind, **task.facts())
         task.check(config)
         if world.is_main:

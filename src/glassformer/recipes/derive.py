@@ -230,6 +230,14 @@ def example_choices(recipe: Recipe, n_examples: int, longest: int) -> list[Choic
     return choices
 
 
+def optimizer_choices(r: Recipe) -> list[Choice]:
+    """Muon moves the matrices of blocks; a model without blocks is AdamW's alone, and its recipe says so."""
+    if (r.model.kind or KINDS[r.objective.kind][0]) in TRANSFORMERS or r.training.optimizer != "muon":
+        return []
+    r.training.optimizer = "adamw"
+    return [Choice("training.optimizer", "adamw", "Muon is for the blocks of a Transformer")]
+
+
 def batch_size_choice(
     config: ModelConfig,
     t: TrainingSection,
