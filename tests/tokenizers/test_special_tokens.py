@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glassformer.errors import TokenizerError, UsageError
-from glassformer.tokenizers import TOKENIZERS, load_tokenizer
+from glassformer.tokenizers import TOKENIZERS, build_tokenizer, load_tokenizer
 from glassformer.tokenizers.specials import MASKED_SPECIALS, SENTENCE_SPECIALS, named_specials, span_specials
 
 TEXT = "Press the key, then the other key. Appuyez sur la touche. " * 5
@@ -30,8 +30,12 @@ def test_sentinels_have_t5s_names():
 
 
 @pytest.mark.parametrize(
-    ("kind", "specials"), [("bpe", MASKED_SPECIALS), ("bpe", span_specials(2)), ("words", SENTENCE_SPECIALS)]
-)
+    ("kind", "specials"),
+    [
+        ("bpe", MASKED_SPECIALS), ("bpe", span_specials(2)), ("words", SENTENCE_SPECIALS),
+        ("characters", span_specials(2)), ("bytes", MASKED_SPECIALS),
+    ],
+)  # fmt: skip
 def test_a_saved_one_keeps_them_and_transformers_knows_their_parts(kind, specials, tmp_path):
     tokenizer = TOKENIZERS[kind]([TEXT], specials=specials)
     tokenizer.save(tmp_path)
@@ -44,6 +48,27 @@ def test_a_saved_one_keeps_them_and_transformers_knows_their_parts(kind, special
         assert getattr(theirs, f"{part}_token_id") == tokenizer.special_tokens[token]
     assert theirs.mask_token == ("<mask>" if "<mask>" in specials else None)
     assert theirs.encode("the key", add_special_tokens=False) == tokenizer.encode("the key")
+
+
+@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.tokenizer.UnknownCharacterWarning")
+@pytest.mark.parametrize(("kind", "n"), [("characters", len(set(TEXT))), ("bytes", 256)])
+def test_characters_and_bytes_have_them_behind(kind, n):
+    tokenizer = TOKENIZERS[kind]([TEXT], specials=SENTENCE_SPECIALS)
+    assert tokenizer.special_tokens == {"<pad>": n, "<s>": n + 1, "</s>": n + 2}
+    assert tokenizer.vocab_size == n + 3 and tokenizer.kind == kind
+    typed = f"key</s> the <s>{TEXT}"
+    for ids in (tokenizer.encode(typed), tokenizer.encode_to_array(typed).tolist()):
+        assert max(ids) < n and len(ids) == len(typed)  # typed, they are text
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+    with pytest.raises(UsageError, match=r"vocab_size=3 is too small|259 entries, not 3"):
+        TOKENIZERS[kind]([TEXT], vocab_size=3, specials=SENTENCE_SPECIALS)
+
+
+def test_those_that_are_only_read_take_none():
+    with pytest.raises(
+        UsageError, match=r"a gpt2 tokenizer takes no special tokens.*; use one of characters, bytes, bpe"
+    ):
+        build_tokenizer("gpt2", specials=SENTENCE_SPECIALS)
 
 
 def test_words_are_what_stands_between_spaces():

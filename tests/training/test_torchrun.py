@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,6 +133,7 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
 
 
 UNEQUAL = """
+import json
 import os
 from glassformer.recipes import derive
 
@@ -151,3 +153,28 @@ def test_a_shape_that_follows_from_the_machine_is_the_same_in_every_process(tmp_
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert out.count("validation loss") == 1
+
+
+def test_a_translator_spread_over_processes_learns_what_one_learns(tmp_path):
+    """Encoder and decoder, with Muon, which needs every matrix whole."""
+    from glassformer import recipes
+
+    pairs = [
+        {"source": " ".join(words), "target": " ".join(reversed(words))}
+        for words in zip(*[iter(PLAY.split())] * 4, strict=False)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    words = [
+        "objective.kind=target_sentence", "tokenizer.kind=characters", "model.n_layer=2", "model.n_embd=16",
+        "model.block_size=48", "training.steps=6", "training.batch_size=8", "training.precision=fp32",
+    ]  # fmt: skip
+    process = torchrun(
+        2, "-m", "glassformer", "train", "--data", "pairs.jsonl", *words, "training.sharding=full", "-q",
+        "--out", "two", cwd=tmp_path,
+    )  # fmt: skip
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    recipes.train(None, words, data=str(tmp_path / "pairs.jsonl"), out=tmp_path / "one")
+    one, two = (RunFolder(tmp_path / name).read_metrics() for name in ("one", "two"))
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    assert two[-1]["val_loss"] == pytest.approx(one[-1]["val_loss"], rel=1e-4)

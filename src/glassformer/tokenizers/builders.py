@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ _SPLIT_SPECIALS = {"split_special_tokens": True}
 
 
 def characters(
-    texts: Iterable[str], *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+    texts: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    path: str | None = None,
+    progress: bool = False,
+    specials: Sequence[str] = (),
 ) -> Tokenizer:
     """One id for every character of the text, in sorted order: the lecture's tokenizer.
 
@@ -38,12 +44,15 @@ def characters(
     space (or as the first character of the vocabulary when there is no space), with a warning.
 
     Args:
-        vocab_size: keep only that many, the most frequent ones.
+        vocab_size: keep only that many, the most frequent ones; special tokens are counted with them.
+        specials: none for a language model; for other shapes see `specials.py`. They come last.
 
     Raises:
         TokenizerError: there is no text.
+        UsageError: vocab_size leaves no room for a character, or a special token is there twice or empty.
     """
     _refuse_path("characters", path)
+    _check_specials(specials)
     if vocab_size is None:
         found = set(chain.from_iterable(set(whole_characters(text)) for text in texts))
     else:
@@ -51,7 +60,7 @@ def characters(
         for text in texts:
             counts.update(whole_characters(text))
         ranked = sorted(counts, key=lambda character: (-counts[character], character))
-        found = set(ranked[: _at_least(vocab_size, 1)])
+        found = set(ranked[: _at_least(vocab_size, 1 + len(specials)) - len(specials)])
     if not found:
         raise TokenizerError("there is no text to take characters from; give some text with --data")
     vocabulary = {character: i for i, character in enumerate(sorted(found))}
@@ -60,22 +69,35 @@ def characters(
     library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=replacement))
     library.pre_tokenizer = pre_tokenizers.Split(Regex(CHARACTER_PATTERN), "isolated")
     library.decoder = decoders.Fuse()
-    return Tokenizer(library)
+    if not specials:
+        return Tokenizer(library)
+    return _with_specials(library, specials)
 
 
 def bytes_(
-    texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
+    texts: Iterable[str] = (),
+    *,
+    vocab_size: int | None = None,
+    path: str | None = None,
+    progress: bool = False,
+    specials: Sequence[str] = (END_OF_TEXT,),
 ) -> Tokenizer:
     """The 256 bytes, each its own id, and end-of-text: 257 logits for any language, and nothing to learn.
 
     Written as a byte-level BPE without merges, so that everybody can load it.
+
+    Args:
+        specials: `<|endoftext|>` for a language model; for other shapes see `specials.py`.
+
+    Raises:
+        UsageError: another vocab_size than there is, or a special token is there twice or empty.
     """
     _refuse_path("bytes", path)
-    _refuse_size("bytes", vocab_size, 257)
+    _check_specials(specials)
+    _refuse_size("bytes", vocab_size, 256 + len(specials))
     vocabulary = {BYTE_TO_CHARACTER[byte]: byte for byte in range(256)}
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    library = byte_level_bpe(vocabulary, [], pre_tokenizer=whole, specials=[END_OF_TEXT])
-    return Tokenizer(library, end_of_text=END_OF_TEXT, settings=_SPLIT_SPECIALS)
+    return _with_specials(byte_level_bpe(vocabulary, [], pre_tokenizer=whole), specials)
 
 
 def bpe(
@@ -120,9 +142,7 @@ def bpe(
         show_progress=progress,
     )
     library.train_from_iterator(_some(texts, "learn BPE from"), trainer)
-    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    end = next((token for token in (END_OF_TEXT, END) if token in specials), None)
-    return Tokenizer(library, end_of_text=end, settings=_SPLIT_SPECIALS | named_specials(specials))
+    return _with_specials(library, specials)
 
 
 def words(
@@ -157,10 +177,7 @@ def words(
     vocabulary = {word: i for i, word in enumerate((*sorted(ranked), UNKNOWN))}
     library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    return Tokenizer(
-        library, end_of_text=END if END in specials else None, settings=_SPLIT_SPECIALS | named_specials(specials)
-    )
+    return _with_specials(library, specials)
 
 
 def gpt2(
@@ -214,11 +231,22 @@ def build_tokenizer(name: str, texts: Iterable[str] = (), **options: Any) -> Tok
     """`TOKENIZERS[name](texts, **options)`, with a hint when there is no such name.
 
     Raises:
-        UsageError: the name is unknown.
+        UsageError: the name is unknown, or special tokens are asked of one that takes none.
     """
     if name not in TOKENIZERS:
         raise UsageError(f"no tokenizer is called {name!r}; {did_you_mean(name, TOKENIZERS)}")
-    return TOKENIZERS[name](texts, **options)
+    build = TOKENIZERS[name]
+    if "specials" in options and "specials" not in signature(build).parameters:
+        known = ", ".join(other for other, made in TOKENIZERS.items() if "specials" in signature(made).parameters)
+        raise UsageError(f"a {name} tokenizer takes no special tokens, and they are needed here; use one of {known}")
+    return build(texts, **options)
+
+
+def _with_specials(library: tokenizers.Tokenizer, specials: Sequence[str]) -> Tokenizer:
+    """The tokenizer with its special tokens, which come last."""
+    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    end = next((token for token in (END_OF_TEXT, END) if token in specials), None)
+    return Tokenizer(library, end_of_text=end, settings=_SPLIT_SPECIALS | named_specials(specials))
 
 
 def _some(texts: Iterable[str], purpose: str) -> Iterable[str]:

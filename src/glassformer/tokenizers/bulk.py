@@ -38,7 +38,8 @@ def bulk_encoder(kind: str, library: tokenizers.Tokenizer, spec: dict[str, Any])
     dtype = id_dtype(max(vocabulary.values()) + 1)
 
     if kind == "characters":
-        table = CharacterTable(vocabulary, vocabulary[spec["model"]["unk_token"]])
+        characters = library.get_vocab(with_added_tokens=False)  # typed text never becomes a special token
+        table = CharacterTable(characters, characters[spec["model"]["unk_token"]])
 
         def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
             pairs = [table.encode(text) for text in texts]

@@ -1,6 +1,6 @@
 """What kind of tokenizer a `tokenizer.json` describes, read off its structure (never off a name somebody wrote).
 
-characters     WordLevel over single characters, every character split off
+characters     WordLevel over single characters, every character split off; special tokens aside
 words          WordLevel over what stands between spaces
 bytes          byte-level BPE with no merges
 gpt2           byte-level BPE with exactly OpenAI's 50,000 merges
@@ -118,7 +118,7 @@ def _is_characters(spec: dict[str, Any]) -> bool:
     split = {"type": "Split", "pattern": {"Regex": CHARACTER_PATTERN}, "behavior": "Isolated", "invert": False}
     return (
         not spec.get("normalizer")
-        and not spec["added_tokens"]
+        and all(token["special"] for token in spec["added_tokens"])
         and spec.get("pre_tokenizer") == split
         and all(len(token) == 1 for token in spec["model"]["vocab"])
         and spec["model"].get("unk_token") in spec["model"]["vocab"]
