@@ -97,7 +97,7 @@ def evaluate(model, ids):
 def generate(model, ids, max_new_tokens):
     """Draw one character from the distribution after the last, append it, again: (B, T) -> (B, T + new)."""
     for _ in range(max_new_tokens):
-        logits, _ = model(ids[:, -BLOCK_SIZE:])  # there are vectors for T positions and no more
+        logits, _ = model(ids[:, -BLOCK_SIZE:])  # as many as it was trained on
         probabilities = F.softmax(logits[:, -1, :], dim=-1)  # (B, V)
         ids = torch.cat([ids, torch.multinomial(probabilities, num_samples=1)], dim=1)
     return ids

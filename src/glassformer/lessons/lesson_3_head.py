@@ -4,7 +4,7 @@ Tokens should hear what matters to them, so each emits three vectors. The query 
 what it holds, the value what it will tell if it is listened to. The score of token s for token t is the dot product of
 t's query and s's key: large where the two fit. Mask, softmax, and the scores are the weights of an average over the
 values. The weights now depend on the data: that is all attention is. It is a way for nodes of a graph to talk, where
-here the graph has an edge from each token to itself and to every later one.
+here the graph has an edge from each token to itself and to every later one: an arrow goes the way the news goes.
 
 Two things to note. The sum does not know where a token stood, so a learned vector for each position is added to
 the embedding. And a dot product of D pairs of unit numbers has variance D: unscaled, the softmax would put all on one

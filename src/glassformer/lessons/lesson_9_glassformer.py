@@ -2,7 +2,7 @@
 
 Lesson 8 is a GPT in one file, and this package is meant to hold nothing that contradicts it. So take lesson 8's model,
 lay its weights into a `Decoder` of the house and ask both: the logits are the same to rounding. What the house adds
-is around them. A cache keeps the keys and values of what was read, so that a new token costs one column of the
+is around them. A cache keeps the keys and values of what was read, so that a new token costs one row of the
 attention matrix and not all of it; taps let you look inside; recipes and run folders let you stop and go on.
 
 Three details differ in form. The house lays query, key and value into one matrix, because one large product is faster
