@@ -88,9 +88,8 @@ class ExampleBatches:
         self.step += 1
         epochs, places = np.divmod(numbers, len(self.examples))
         chosen = [int(self._order(int(epoch))[place]) for epoch, place in zip(epochs, places, strict=True)]
-        if not self.by_chance:
-            return self.collate([self.examples[i] for i in chosen], None)
-        return _collated(self.examples, chosen, numbers.tolist(), self.collate, self.seed, self.pad_token)
+        seed = self.seed if self.by_chance else None
+        return _collated(self.examples, chosen, numbers.tolist(), self.collate, seed, self.pad_token)
 
     next = __next__
 
@@ -151,10 +150,7 @@ def in_order(
     order = length_order(examples)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size].tolist()
-        if by_chance:
-            yield _collated(examples, chosen, chosen, collate, seed, pad_token)
-        else:
-            yield collate([examples[i] for i in chosen], None)
+        yield _collated(examples, chosen, chosen, collate, seed if by_chance else None, pad_token)
 
 
 def length_order(examples: Sequence[Any]) -> np.ndarray:
@@ -175,9 +171,11 @@ def lengths_of(examples: Sequence[Any]) -> np.ndarray:
 
 
 def _collated(
-    examples: Sequence[Any], chosen: list[int], numbers: list[int], collate: Collate, seed: int, pad_token: int
+    examples: Sequence[Any], chosen: list[int], numbers: list[int], collate: Collate, seed: int | None, pad_token: int
 ) -> Batch:
-    """Each example by itself with the random numbers of its number; then together."""
+    """Each example by itself with the random numbers of its number; then together. No seed, no chance: all at once."""
+    if seed is None:
+        return collate([examples[i] for i in chosen], None)
     rows = [collate([examples[i]], _random(seed, _EXAMPLE, n)) for i, n in zip(chosen, numbers, strict=True)]
     last = len(rows[0]) - 1
     return tuple(

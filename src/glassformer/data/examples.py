@@ -28,7 +28,7 @@ HELD_OUT = 0.05
 """The part of a user's own examples that validates, and again that tests."""
 LINE_BYTES = 1 << 20
 """Longest line of a user's file."""
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
 class Example(NamedTuple):
@@ -66,7 +66,7 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
     return _by_split(rows, name)
 
 
-def spread(rows: Sequence[Row], n: int) -> list[Row]:
+def spread(rows: Sequence[Item], n: int) -> list[Item]:
     """`n` of the rows, evenly over the whole, which may be sorted by something; all of them where there are fewer."""
     n = min(n, len(rows))
     return [rows[i * len(rows) // n] for i in range(n)]

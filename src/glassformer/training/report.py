@@ -49,10 +49,10 @@ class ReportWriter(Listener):
         self.trainer, self.run, self.last = trainer, trainer.run, trainer.settings.steps
 
     def on_step(self, record: dict[str, Any]) -> None:
-        from jinja2 import TemplateError
-
         started = time.perf_counter()
         if "val_loss" in record and started >= self.next_at and record["step"] < self.last:
+            from jinja2 import TemplateError
+
             try:
                 write_report(self.run)
             except TemplateError as error:  # ours, or of a package that was exchanged meanwhile; the run is worth more
