@@ -31,11 +31,12 @@ PUBLIC = {
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
     "glassformer.generation": "Alternative Answer Completion Filling Hypothesis Piece Sampling StopStrings answer "
-    "answer_ids beam_search choose classify commands_for cross_attention draw_answers fill_masks fill_spans "
+    "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",
     "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
-    "load_labels load_source_tokenizer model_folder_of save save_weights",
+    "load_labels load_source_tokenizer model_folder_of save save_weights "
+    "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.objectives": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
     "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "

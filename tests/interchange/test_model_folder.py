@@ -213,7 +213,7 @@ def test_a_tensor_is_missing_or_left_over(family: str, tmp_path: Path):
     assert "1 tensors have no place in this family, the first is surprise.weight" in said(lambda: load_model(tmp_path))
     del weights[name]
     save_file(weights, tmp_path / "model.safetensors")
-    expected = f"{tmp_path}/model.safetensors: tensor {name.removeprefix('transformer.')} is missing"
+    expected = f"{tmp_path}: tensor {name.removeprefix('transformer.')} is missing"
     assert said(lambda: load_model(tmp_path)) == expected
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from glassformer.cli import ask, compare_history, data, generate, lessons, plan, recipes, runs, train
+from glassformer.cli import ask, compare_history, data, generate, lessons, models, plan, recipes, runs, train
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -41,6 +41,11 @@ app.command("translate")(ask.translate)
 app.command("classify")(ask.classify)
 app.command("fill")(ask.fill)
 app.command("evaluate")(train.evaluate)
+app.command("pull")(models.pull)
+app.command("import")(models.import_)
+app.command("export")(models.export)
+app.command("inspect")(models.inspect)
+app.command("diff")(models.diff)
 app.command("lesson")(lessons.lesson)
 app.command("lessons")(lessons.lessons)
 app.command("compare-history")(compare_history.compare_history)

@@ -3,6 +3,7 @@
 from glassformer.generation.answers import Answer, answer, answer_ids, cross_attention, plain_text, source_ids
 from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.draws import draw_answers
+from glassformer.generation.embeddings import embed
 from glassformer.generation.generate import Completion, generate, stream
 from glassformer.generation.questions import Filling, classify, commands_for, fill_masks, fill_spans
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
@@ -26,6 +27,7 @@ __all__ = [
     "commands_for",
     "cross_attention",
     "draw_answers",
+    "embed",
     "fill_masks",
     "fill_spans",
     "filtered_probabilities",

@@ -63,12 +63,12 @@ def classify(model: Any, tokenizer: Tokenizer, texts: Sequence[str], *, batch_si
     _check_encoder(model, "classify texts")
     if model.classifier is None:
         raise UsageError("this encoder knows no classes of texts; train one with objective.kind=sequence_class")
-    rows = [_around(tokenizer, _ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
+    rows = [around(tokenizer, text_ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     p_NC = torch.zeros(len(rows), model.config.n_classes)
     for start in range(0, len(rows), batch_size):
         chosen = order[start : start + batch_size]
-        vectors_BTC, lengths_B = _read(model, [rows[i] for i in chosen])
+        vectors_BTC, lengths_B = read_rows(model, [rows[i] for i in chosen])
         with torch.inference_mode():
             p_NC[chosen] = model.sequence_logits(vectors_BTC, lengths_B).float().softmax(dim=-1).cpu()
     return p_NC
@@ -89,9 +89,9 @@ def fill_masks(
     if alternatives < 1:
         raise UsageError(f"alternatives={alternatives} is out of range; use 1 or more")
     ids = _with_gaps(tokenizer, text, None, mask)
-    shown = _around(tokenizer, ids, model, cut=False)
+    shown = around(tokenizer, ids, model, cut=False)
     places = [place for place, token in enumerate(shown) if token == mask]
-    vectors_BTC, _ = _read(model, [shown])
+    vectors_BTC, _ = read_rows(model, [shown])
     with torch.inference_mode():
         logits_MV = model.token_logits(vectors_BTC[0, places])[:, : tokenizer.vocab_size].float().cpu()
     logp_MV = logits_MV.log_softmax(dim=-1)
@@ -179,23 +179,25 @@ def _with_gaps(tokenizer: Tokenizer, text: str, sentinels: Sequence[int] | None,
     return ids
 
 
-def _ids(tokenizer: Tokenizer, text: str, number: int) -> list[int]:
+def text_ids(tokenizer: Tokenizer, text: str, number: int) -> list[int]:
     if not text.strip():
         raise UsageError(f"text {number} is empty; give it one word or leave it out")
     return tokenizer.encode(text)
 
 
-def _around(tokenizer: Tokenizer, ids: list[int], model: Any, cut: bool = True) -> list[int]:
+def around(tokenizer: Tokenizer, ids: list[int], model: Any, cut: bool = True) -> list[int]:
     """The text with what its tokenizer puts around it, if anything; cut to what the model reads, or refused."""
     known = tokenizer.special_tokens
     bare = not (FIRST in known and LAST in known)
-    room = model.config.block_size - (0 if bare else 2)
+    told = tokenizer.settings.get("model_max_length")  # sentence encoders read less than they have positions
+    reads = min(model.config.block_size, told if isinstance(told, int) and told > 2 else model.config.block_size)
+    room = reads - (0 if bare else 2)
     if not cut and len(ids) > room:
         raise UsageError(f"the text has {plural(len(ids), 'token')} and the model reads {room} at most; shorten it")
     return ids[:room] if bare else [known[FIRST], *ids[:room], known[LAST]]
 
 
-def _read(model: Any, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+def read_rows(model: Any, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Vectors (B, T, C) and lengths (B,) of some texts, read in eval mode, which is put back."""
     lengths_B = torch.tensor([len(ids) for ids in rows])
     ids_BT = torch.zeros(len(rows), int(lengths_B.max()), dtype=torch.int64)

@@ -14,17 +14,28 @@ from glassformer.interchange.folder import (
     model_folder_of,
     save,
 )
+from glassformer.interchange.gguf_writing import Verified, save_gguf
+from glassformer.interchange.importing import Imported, import_model
+from glassformer.interchange.inspecting import compare, inspect
+from glassformer.interchange.pulling import pull
 from glassformer.interchange.weights import load_weights, save_weights
 
 __all__ = [
     "INTERCHANGE_FAMILIES",
+    "Imported",
+    "Verified",
+    "compare",
     "family_that_expresses",
+    "import_model",
+    "inspect",
     "load",
     "load_labels",
     "load_model",
     "load_source_tokenizer",
     "load_weights",
     "model_folder_of",
+    "pull",
     "save",
+    "save_gguf",
     "save_weights",
 ]

@@ -51,6 +51,7 @@ class BERT(Family):
                 free={
                     *("n_kv_head", "head_width", "norm_eps", "activation", "bias", "head_bias", "n_segments"),
                     *("n_classes", "pooler", "token_head", "token_transform"),
+                    *(() if c.n_classes or c.token_head != "none" else ("pooling",)),
                 },
                 positions="learned",
                 norm="layernorm",
@@ -166,6 +167,8 @@ def _heads(c: EncoderConfig, prefix: str) -> list[Row]:
 
 def _architecture(c: EncoderConfig) -> str | None:
     """The architecture that asks what this configuration asks, or None."""
+    if c.token_head == "none" and not c.n_classes:
+        return "BertModel"  # whose vectors may be pooled in any way
     for name, question in QUESTIONS.items():
         asked = {field: getattr(c, field) for field in question}
         if question["n_classes"] is None and c.n_classes:

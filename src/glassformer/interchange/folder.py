@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from glassformer.errors import ModelFolderError, UsageError, did_you_mean
 from glassformer.files import atomic_folder, write_json
 from glassformer.interchange.configuration import read_config, read_labels, write_config
 from glassformer.interchange.families import family_that_expresses
-from glassformer.interchange.weights import load_weights, save_weights
+from glassformer.interchange.family import Family
+from glassformer.interchange.published import is_published, pulled_folder
+from glassformer.interchange.tables import Tensors
+from glassformer.interchange.weights import load_sharded, save_weights
 from glassformer.layers import int8_copy
 from glassformer.models import build_model
 from glassformer.models.counts import ShapesOnly
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 SOURCE = "source"  # the folder inside a model's with the tokenizer of what it reads
 
 
@@ -69,7 +74,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     an encoder: of what it reads).
 
     Args:
-        dtype: `fp32`, the weights as they are, or `int8`, matrices rounded to 8 bits: quicker at generating
+        dtype: `fp32`, as one trains; `bf16`, half as wide; or `int8`, matrices rounded to 8 bits: quicker at generating
             on a CPU (`benchmarks/generate.py` says by how much), not trainable, logits a little off.
 
     Raises:
@@ -77,10 +82,11 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
         ModelFolderError: it is not there, damaged, or of a family that nobody here can read.
         TokenizerError: its tokenizer is missing or damaged.
     """
-    if dtype not in ("fp32", "int8"):
-        raise UsageError(f"dtype={dtype!r} is unknown; use fp32 (exact) or int8 (fast)")
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype={dtype!r} is unknown; use fp32 (exact), bf16 or int8 (fast)")
     folder = model_folder_of(path)
     model = load_model(folder, device=device)
+    model = model.to(DTYPES[dtype])
     if dtype == "int8":
         model = int8_copy(model)
     tokenizer = load_tokenizer(folder)
@@ -117,31 +123,51 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     """
     folder = Path(folder)
     family, config = read_config(folder)
-    theirs = load_weights(folder / "model.safetensors")
+    return model_of(family, config, load_sharded(folder), folder).to(device)
+
+
+def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathLike[str]) -> Any:
+    """The model of this configuration, in eval mode, with a family's tensors as its parameters.
+
+    Args:
+        where: what they were read from, for the errors.
+
+    Raises:
+        ModelFolderError: a tensor is missing, left over, of another shape, or holds no floating-point numbers.
+    """
     try:
         ours = family.read_tensors(theirs, config)
     except KeyError as error:
-        raise ModelFolderError(f"{folder / 'model.safetensors'}: tensor {error.args[0]} is missing") from None
+        raise ModelFolderError(f"{where}: tensor {error.args[0]} is missing") from None
     with ShapesOnly():  # the loaded tensors then become the parameters, nothing is drawn
         model = build_model(config)
     second = second_names(model)
     expected = {name for name in model.state_dict() if name not in second}
     ours = {n: t for n, t in ours.items() if n in expected or t.any()}  # drop the zero biases of a bias-free model
-    _check(folder, model, expected, ours)
+    _check(where, model, expected, ours)
     model.load_state_dict({**ours, **{name: ours[first] for name, first in second.items()}}, assign=True)
     for name, first in second.items():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
-    return model.eval().to(device)
+    return model.eval()
 
 
 def model_folder_of(path: str | os.PathLike[str]) -> Path:
-    """Where the model lies: the folder itself, or `model/` in it (a run folder, a checkpoint)."""
+    """Where the model lies: the folder itself, `model/` in it (a run folder, a checkpoint), or, for the name of a model
+    that was pulled, its place in the cache.
+
+    Raises:
+        ModelFolderError: nothing of the kind is there; the message says what is nearest.
+    """
     folder = Path(path)
+    if not folder.exists() and (pulled_folder(str(path)) / "config.json").is_file():
+        return pulled_folder(str(path))
     for candidate in (folder, folder / "model"):
         if (candidate / "config.json").is_file():
             return candidate
     if not folder.exists():
+        if is_published(str(path)):
+            raise ModelFolderError(f"{path}: not fetched yet; run: glassformer pull {path}")
         beside = folder.parent
         names = [str(entry) for entry in beside.iterdir() if entry.is_dir()] if beside.is_dir() else []
         hint = did_you_mean(str(folder), names) if names else "train one first: glassformer train shakespeare-fast"
@@ -170,13 +196,13 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, known: int, what: str)
         )
 
 
-def _check(folder: Path, model: nn.Module, expected: set[str], ours: dict[str, Tensor]) -> None:
+def _check(where: str | os.PathLike[str], model: nn.Module, expected: set[str], ours: dict[str, Tensor]) -> None:
     """Every tensor is there, of the right shape, and floating; buffers (counts of n-grams) are what they are."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name in expected}
     for name in [*expected - ours.keys(), *ours.keys() - expected, *shapes]:
         asks, holds = shapes.get(name), tuple(ours[name].shape) if name in ours else None
         if asks != holds:
-            raise ModelFolderError(f"{folder}: config.json asks for {name} of shape {asks}, the weights hold {holds}")
+            raise ModelFolderError(f"{where}: config.json asks for {name} of shape {asks}, the weights hold {holds}")
         if name in shapes and not ours[name].is_floating_point():
             kind = ours[name].dtype
-            raise ModelFolderError(f"{folder}: {name} holds {kind}; only floating-point weights can be read")
+            raise ModelFolderError(f"{where}: {name} holds {kind}; only floating-point weights can be read")

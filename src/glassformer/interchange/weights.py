@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -40,6 +41,35 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ModelFolderError(
             f"{path}: damaged or truncated ({str(error).splitlines()[0]}); take an earlier checkpoint or copy it again"
         ) from None
+
+
+def load_sharded(folder: Path) -> dict[str, Tensor]:
+    """The weights of a model folder: `model.safetensors`, or the files that `model.safetensors.index.json` names.
+
+    Raises:
+        ModelFolderError: as `load_weights`; the index names files elsewhere or tensors that are not there; or there are
+            only pickles.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        if not whole.is_file() and (pickles := sorted(folder.glob("*.bin"))):
+            raise ModelFolderError(
+                f"{pickles[0]}: a pickle, which could run anything; take the model in safetensors "
+                "(transformers: save_pretrained(folder, safe_serialization=True))"
+            )
+        return load_weights(whole)
+    try:
+        place = {str(n): str(f) for n, f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelFolderError(f"{index}: not an index of weights; copy it again") from None
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(place.values())):
+        if Path(file).name != file:
+            raise ModelFolderError(f"{index}: names the file {file!r}, which is outside the folder")
+        tensors |= load_weights(folder / file)
+    if lost := place.keys() - tensors.keys():
+        raise ModelFolderError(f"{index}: the tensor {min(lost)} is in none of its files; copy them again")
+    return tensors
 
 
 def _os_error(error: SafetensorError) -> OSError:

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
@@ -98,34 +98,56 @@ def _convert(proto: bytes, source: str) -> Tokenizer:
     if kind is None:
         raise TokenizerError(f"{source}: only Unigram and BPE models of SentencePiece are read; train one of these")
     numbers = range(processor.get_piece_size())
-    pieces = [processor.id_to_piece(i) for i in numbers]
-    scores = [processor.get_score(i) for i in numbers]
-    control = [i for i in numbers if processor.is_control(i) or processor.is_unknown(i)]
-    unmatched = {*control, *(i for i in numbers if processor.is_byte(i) or processor.is_unused(i))}
-    has_bytes = any(processor.is_byte(i) for i in numbers)
-    unknown = pieces[processor.unk_id()]
+    pieces = Pieces(
+        texts=[processor.id_to_piece(i) for i in numbers],
+        scores=[processor.get_score(i) for i in numbers],
+        unknown=processor.unk_id(),
+        control={i for i in numbers if processor.is_control(i) or processor.is_unknown(i)},
+        bytes={i for i in numbers if processor.is_byte(i)},
+        unused={i for i in numbers if processor.is_unused(i)},
+    )
+    prefix = bool(normalizer.get(3, [1])[0])
+    library = library_from_pieces(pieces, kind, _normalizer(normalizer, prefix), prefix)
+    end = pieces.texts[processor.eos_id()] if processor.eos_id() >= 0 else None
+    settings: dict[str, Any] = {"unk_token": pieces.texts[pieces.unknown], "split_special_tokens": True}
+    return Tokenizer(library, end_of_text=end, settings=settings)
 
+
+class Pieces(NamedTuple):
+    """A SentencePiece vocabulary: the text and score of every piece, and the numbers of those that are no text."""
+
+    texts: list[str]
+    scores: list[float]
+    unknown: int
+    control: set[int]  # the unknown one too
+    bytes: set[int]
+    unused: set[int]
+
+
+def library_from_pieces(
+    pieces: Pieces, kind: str, normalizer: normalizers.Normalizer, prefix: bool
+) -> tokenizers.Tokenizer:
+    """The `tokenizers` form of a vocabulary of pieces. kind: unigram or bpe. prefix: a space is put before a text."""
+    texts, unknown = pieces.texts, pieces.texts[pieces.unknown]
+    unmatched = pieces.control | pieces.bytes | pieces.unused
     if kind == "unigram":
         # Control and byte pieces are not text; a score below any spelling keeps the library from finding them there.
-        below = 10 * min(scores) - 100
-        table = [(piece, below if i in unmatched else scores[i]) for i, piece in enumerate(pieces)]
-        library = tokenizers.Tokenizer(models.Unigram(table, unk_id=processor.unk_id(), byte_fallback=has_bytes))
+        below = 10 * min(pieces.scores) - 100
+        table = [(piece, below if i in unmatched else pieces.scores[i]) for i, piece in enumerate(texts)]
+        library = tokenizers.Tokenizer(models.Unigram(table, unk_id=pieces.unknown, byte_fallback=bool(pieces.bytes)))
     else:
-        vocabulary = {piece: i for i, piece in enumerate(pieces)}
-        merges = _merges(vocabulary, scores, unmatched)
+        vocabulary = {piece: i for i, piece in enumerate(texts)}
+        merges = _merges(vocabulary, pieces.scores, unmatched)
         library = tokenizers.Tokenizer(
-            models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=has_bytes)
+            models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=bool(pieces.bytes))
         )
-    prefix = bool(normalizer.get(3, [1])[0])
-    library.normalizer = _normalizer(normalizer, prefix)
-    if not any(SPACE in piece[1:] for piece in pieces):  # no piece reaches over a space: words can be cut apart
+    library.normalizer = normalizer
+    if not any(SPACE in piece[1:] for piece in texts):  # no piece reaches over a space: words can be cut apart
         library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
     spaces = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     library.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", 1, 0)] if prefix else spaces)
-    library.add_special_tokens([AddedToken(pieces[i], special=True, normalized=False) for i in control])
-    end = pieces[processor.eos_id()] if processor.eos_id() >= 0 else None
-    settings: dict[str, Any] = {"unk_token": unknown, "split_special_tokens": True}
-    return Tokenizer(library, end_of_text=end, settings=settings)
+    library.add_special_tokens([AddedToken(texts[i], special=True, normalized=False) for i in sorted(pieces.control)])
+    return library
 
 
 def _normalizer(spec: dict[int, list[Any]], prefix: bool) -> normalizers.Normalizer:

@@ -187,6 +187,10 @@ class Tokenizer:
         write_text(Path(folder) / "tokenizer.json", self._library.to_str(pretty=True))
         write_json(Path(folder) / "tokenizer_config.json", dict(sorted(config.items())))
 
+    def to_json(self) -> str:
+        """What `save` writes into `tokenizer.json`."""
+        return self._library.to_str()
+
     def __len__(self) -> int:
         return self.vocab_size
 

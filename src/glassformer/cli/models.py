@@ -1,0 +1,209 @@
+"""`glassformer pull | import | export | inspect | diff`: models in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+
+def pull(
+    name: str = typer.Argument(None, metavar="[NAME]", help="A model of the list, or owner/name on the hub."),
+    as_json: bool = typer.Option(False, "--json", help="Print what came in as JSON."),
+) -> None:
+    """Fetch a published model and keep it under its name.
+
+    Without a name it lists what is known.
+
+    Examples:
+
+    glassformer pull smollm2-135m-instruct
+
+    glassformer pull gpt2
+    """
+    from glassformer import interchange
+    from glassformer.interchange.published import HUB, PACKAGED
+
+    if name is None:
+        for known, published in PACKAGED.items():
+            typer.echo(f"{known:<24}{published.about}")
+        for known, repository in HUB.items():
+            typer.echo(f"{known:<24}{repository}, from the model hub")
+        return
+    imported = interchange.pull(name, say=lambda line: typer.echo(line, err=True))
+    _tell(imported, name, as_json)
+
+
+def import_(
+    path: str = typer.Argument(metavar="PATH", help="A Hugging Face folder, a .gguf file or nanoGPT's ckpt.pt."),
+    out: str = typer.Option(None, metavar="FOLDER", help="Where to; by default it is kept by its name, as pull does."),
+    tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer in place of its own: a folder or a file."),
+    characters: str = typer.Option(None, metavar="FILE", help="A text whose characters are the vocabulary (nanoGPT)."),
+    as_json: bool = typer.Option(False, "--json", help="Print what came in as JSON."),
+) -> None:
+    """Read somebody else's model into a model folder.
+
+    Examples:
+
+    glassformer import model.Q8_0.gguf --out models/mine
+
+    glassformer import out-shakespeare-char/ckpt.pt --characters input.txt
+    """
+    from pathlib import Path
+
+    from glassformer import interchange
+    from glassformer.errors import UsageError
+    from glassformer.interchange.published import pulled_folder
+    from glassformer.tokenizers import TOKENIZERS, load_tokenizer
+
+    if tokenizer and characters:
+        raise UsageError("--tokenizer and --characters were both given; use one")
+    chosen: Any = None
+    if characters:
+        try:
+            chosen = TOKENIZERS["characters"]([Path(characters).read_text(encoding="utf-8")])
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{characters}: cannot be read as text ({error})") from None
+    elif tokenizer:
+        chosen = load_tokenizer(tokenizer)
+    name = Path(path).resolve().stem if Path(path).is_file() else Path(path).resolve().name
+    imported = interchange.import_model(path, out or pulled_folder(name), tokenizer=chosen)
+    _tell(imported, out or name, as_json)
+
+
+def export(
+    model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, a model folder or a pulled model."),
+    to: str = typer.Option("gguf", metavar="FORM", help="gguf, or hf (a Hugging Face folder)."),
+    type: str = typer.Option("f32", metavar="TYPE", help="Of a GGUF file: f32, f16, bf16 or q8_0."),
+    out: str = typer.Option(None, metavar="PATH", help="Where to; default: beside the model, named after it."),
+) -> None:
+    """Write a model for other software, verified.
+
+    Examples:
+
+    glassformer export runs/demo-1 --to gguf --out demo.gguf
+
+    glassformer export runs/demo-1 --to gguf --type q8_0
+    """
+    from pathlib import Path
+
+    from glassformer import interchange
+    from glassformer.cli.opening import open_for
+    from glassformer.errors import UsageError
+
+    if to not in ("gguf", "hf"):
+        raise UsageError(f"--to {to}: unknown; use gguf or hf")
+    if to == "hf":
+        folder = interchange.model_folder_of(model)
+        if out is None:
+            typer.echo(
+                f"{folder} is a Hugging Face folder already: AutoModelForCausalLM.from_pretrained({str(folder)!r})"
+            )
+            return
+        loaded, tokenizer = interchange.load(folder)
+        interchange.save(out, loaded, tokenizer)
+        typer.echo(f"wrote {out}")
+        return
+    loaded, tokenizer = open_for("generate", model, "cpu")
+    target = Path(out or f"{Path(model).name}.{type}.gguf")
+    found = interchange.save_gguf(target, loaded, tokenizer, type=type)
+    typer.echo(f"wrote {target} ({target.stat().st_size / 2**20:,.1f} MiB, {type})")
+    typer.echo(f"read again: the largest difference of a logit is {found.difference:.1e} of the largest logit")
+    if found.tokens is None:
+        typer.echo("not tried in llama.cpp: llama-cpp-python is not installed")
+    else:
+        typer.echo(f"llama.cpp goes on from a prompt with {found.tokens[0]} of {found.tokens[1]} equal greedy tokens")
+
+
+def inspect(
+    path: str = typer.Argument(metavar="PATH", help="A run, a model folder, a pulled model, a .gguf or nanoGPT's .pt."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, the whole chat template too."),
+) -> None:
+    """Tell what a model file or folder holds.
+
+    Example: glassformer inspect smollm2-135m-instruct
+    """
+    import json
+
+    from glassformer import interchange
+
+    told = interchange.inspect(path)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for name, value in told.items():
+        if name == "files":
+            typer.echo("files")
+            for file in value:
+                typer.echo(f"  {file['bytes']:>14,}  {file['sha256'][:16]}  {file['name']}")
+        elif name == "chat_template":
+            typer.echo(f"{name:<14}{'none: a base model' if value is None else f'{len(value):,} characters of Jinja'}")
+        elif isinstance(value, dict):
+            typer.echo(f"{name:<14}{', '.join(f'{key} {_number(v)}' for key, v in value.items() if v is not None)}")
+        else:
+            typer.echo(f"{name:<14}{_number(value)}")
+
+
+def diff(
+    a: str = typer.Argument(metavar="A", help="A run, a model folder, a pulled model, a .gguf or nanoGPT's .pt."),
+    b: str = typer.Argument(metavar="B", help="Another one."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON with every tensor."),
+) -> None:
+    """Tell what differs between two models.
+
+    Example: glassformer diff runs/demo-1 runs/demo-2
+    """
+    import json
+
+    from glassformer import interchange
+
+    told = interchange.compare(a, b)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    if not told["config"]:
+        typer.echo("configuration  the same")
+    for name, (one, other) in told["config"].items():
+        typer.echo(f"{name:<22}{one} | {other}")
+    same = {True: "the same", False: "another one", None: "missing in one of them"}
+    typer.echo(f"tokenizer      {same[told['tokenizer']]}")
+    differing = told["tensors"]["differing"]
+    typer.echo(f"tensors        {told['tensors']['equal']} equal, {len(differing)} not")
+    for entry in differing[:20]:
+        if "only_in" in entry:
+            why = f"only in {entry['only_in']}"
+        elif "shapes" in entry:
+            why = " and ".join(str(tuple(shape)) for shape in entry["shapes"])
+        else:
+            why = f"off by {entry['relative']:.2e} of its norm"
+        typer.echo(f"  {entry['name']:<44}{why}")
+    if len(differing) > 20:
+        typer.echo(f"  ... and {len(differing) - 20} more; --json lists them all")
+
+
+def _tell(imported: Any, name: str, as_json: bool) -> None:
+    config = imported.config
+    if as_json:
+        import json
+
+        told = {
+            "folder": str(imported.folder),
+            "model_type": imported.model_type,
+            "parameters": imported.n_parameters,
+            "bytes": imported.n_bytes,
+            "config": config.model_dump(mode="json"),
+        }
+        typer.echo(json.dumps(told, indent=2))
+        return
+    inner = getattr(config, "decoder", config)
+    sizes = f"{inner.n_layer} layers, {inner.n_head} heads, {inner.n_embd} wide"
+    typer.echo(
+        f"{imported.model_type}: {imported.n_parameters:,} parameters ({imported.n_bytes / 2**20:,.0f} MiB), {sizes}, "
+        f"{inner.block_size:,} tokens of context"
+    )
+    typer.echo("every tensor has its place, and a forward pass is finite")
+    typer.echo(f"open it with: {name}   (it lies in {imported.folder})")
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

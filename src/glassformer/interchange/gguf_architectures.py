@@ -1,0 +1,172 @@
+"""What a family is called in GGUF: the fields of the header, the names of the tensors, and how some lie otherwise.
+
+A model goes from our words to those of `config.json` and on to GGUF's, and back the same way, so that what a family is
+stands written once, in its own file. Which name of a tensor is which is the `gguf` package's table.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from glassformer.errors import ModelFolderError
+from glassformer.interchange.families import INTERCHANGE_FAMILIES
+from glassformer.interchange.family import Family
+from glassformer.interchange.gguf_file import gguf_package
+from glassformer.interchange.tables import AS_IT_IS, TURNED, Form
+
+
+class Architecture:
+    """One `general.architecture`, and the family of ours that it is.
+
+    sizes, floats: a field of the header, without the architecture in front: the word of config.json.
+    """
+
+    name: ClassVar[str]
+    model_type: ClassVar[str]
+    sizes: ClassVar[dict[str, str]]
+    floats: ClassVar[dict[str, str]]
+    optional: ClassVar[frozenset[str]] = frozenset()  # words that some files lack
+
+    @property
+    def family(self) -> Family:
+        return INTERCHANGE_FAMILIES[self.model_type]
+
+    def fields(self, words: dict[str, Any]) -> dict[str, Any]:
+        """The header's fields from config.json's words. Raises `ModelFolderError` for what GGUF cannot say."""
+        told = {**self.sizes, **self.floats}
+        return {f"{self.name}.{field}": words[word] for field, word in told.items() if words.get(word) is not None}
+
+    def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        """config.json's words from the header's fields and the shapes of the tensors.
+
+        Raises:
+            ModelFolderError: a field is missing or of the wrong kind.
+        """
+        words: dict[str, Any] = {"model_type": self.model_type, "tie_word_embeddings": "output.weight" not in tensors}
+        for kind, table in ((int, self.sizes), (float, self.floats)):
+            for field, word in table.items():
+                value = fields.get(f"{self.name}.{field}")
+                if value is None and word in self.optional:
+                    continue
+                if isinstance(value, bool) or not isinstance(value, (int, kind)):
+                    told = "is missing" if value is None else f"is {str(value)[:40]!r}, where a number is needed"
+                    raise ModelFolderError(f"the field {self.name}.{field} {told}; take another file of this model")
+                words[word] = value if kind is int else float(f"{value:.7g}")  # 1e-5, and not its nearest fp32
+        if "token_embd.weight" not in tensors:
+            raise ModelFolderError("the tensor token_embd.weight is missing; take another file of this model")
+        return {**words, "vocab_size": tensors["token_embd.weight"][0]}
+
+    def form(self, name: str, words: dict[str, Any]) -> Form:
+        """How the tensor of this name lies there, told from Hugging Face's form."""
+        return AS_IT_IS
+
+    def names(self, theirs: list[str], n_layer: int) -> dict[str, str]:
+        """Hugging Face's names of these tensors: GGUF's.
+
+        Raises:
+            ModelFolderError: the package has no name for one of them.
+        """
+        gguf = gguf_package()
+        kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == self.name)
+        table = gguf.get_tensor_name_map(kind, n_layer)
+        found = {name: table.get_name(name, try_suffixes=(".weight", ".bias")) for name in theirs}
+        if unnamed := [name for name, other in found.items() if other is None]:
+            raise ModelFolderError(f"GGUF has no name for the tensor {unnamed[0]} of a {self.name} model")
+        return found
+
+
+class Qwen3GGUF(Architecture):
+    """`qwen3`; the words of Llama."""
+
+    name = "qwen3"
+    model_type = "qwen3"
+    sizes: ClassVar = {
+        "block_count": "num_hidden_layers",
+        "context_length": "max_position_embeddings",
+        "embedding_length": "hidden_size",
+        "feed_forward_length": "intermediate_size",
+        "attention.head_count": "num_attention_heads",
+        "attention.head_count_kv": "num_key_value_heads",
+        "attention.key_length": "head_dim",
+    }
+    floats: ClassVar = {"rope.freq_base": "rope_theta", "attention.layer_norm_rms_epsilon": "rms_norm_eps"}
+    optional = frozenset({"num_key_value_heads", "head_dim", "rope_theta"})
+
+    def fields(self, words: dict[str, Any]) -> dict[str, Any]:
+        told = super().fields(words)
+        scaling = words.get("rope_parameters") or {"rope_type": "default"}
+        if words["hidden_act"] != "silu":
+            raise ModelFolderError(f"GGUF's {self.name} has silu alone, and this model {words['hidden_act']}")
+        if scaling["rope_type"] == "linear":
+            told |= {f"{self.name}.rope.scaling.type": "linear", f"{self.name}.rope.scaling.factor": scaling["factor"]}
+        elif scaling["rope_type"] != "default":
+            raise ModelFolderError(f"rotary scaling {scaling['rope_type']!r} is not written to GGUF; linear is")
+        return {
+            **told,
+            f"{self.name}.attention.value_length": words["head_dim"],
+            f"{self.name}.rope.dimension_count": words["head_dim"],
+        }
+
+    def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        words = super().words(fields, tensors)
+        kind = fields.get(f"{self.name}.rope.scaling.type", "none")
+        if kind == "linear":
+            words["rope_scaling"] = {"rope_type": "linear", "factor": fields.get(f"{self.name}.rope.scaling.factor")}
+        elif kind != "none" or "rope_freqs.weight" in tensors:
+            raise ModelFolderError("its rotary positions are scaled in a way that a GGUF file does not tell exactly")
+        return words
+
+
+class LlamaGGUF(Qwen3GGUF):
+    """`llama`. Its kernels turn channels 2i and 2i + 1 together where Hugging Face turns i and i + D/2, so the rows of
+    the matrices for query and key stand in another order."""
+
+    name = "llama"
+    model_type = "llama"
+
+    def form(self, name: str, words: dict[str, Any]) -> Form:
+        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+        for part, counted in heads.items():
+            if f".{part}." in name:
+                n_head = words.get(counted) or words["num_attention_heads"]
+                return Form(partial(_halves_to_pairs, n_head), partial(_pairs_to_halves, n_head))
+        return AS_IT_IS
+
+
+class GPT2GGUF(Architecture):
+    """`gpt2`. Its matrices are (out, in), where `Conv1D` has (in, out)."""
+
+    name = "gpt2"
+    model_type = "gpt2"
+    sizes: ClassVar = {
+        "block_count": "n_layer",
+        "context_length": "n_positions",
+        "embedding_length": "n_embd",
+        "feed_forward_length": "n_inner",
+        "attention.head_count": "n_head",
+    }
+    floats: ClassVar = {"attention.layer_norm_epsilon": "layer_norm_epsilon"}
+
+    def fields(self, words: dict[str, Any]) -> dict[str, Any]:
+        if words["activation_function"] != "gelu_new":
+            raise ModelFolderError(f"GGUF's gpt2 has gelu_new alone, and this model {words['activation_function']}")
+        return super().fields(words)
+
+    def form(self, name: str, words: dict[str, Any]) -> Form:
+        matrices = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+        return TURNED if name.endswith(matrices) else AS_IT_IS
+
+
+ARCHITECTURES: dict[str, Architecture] = {known.name: known for known in (LlamaGGUF(), Qwen3GGUF(), GPT2GGUF())}
+
+
+def _halves_to_pairs(n_head: int, rows: Tensor) -> Tensor:
+    """(H, 2, D/2, ...) -> (H, D/2, 2, ...): the rows of each head by pairs."""
+    return rows.view(n_head, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def _pairs_to_halves(n_head: int, rows: Tensor) -> Tensor:
+    return rows.view(n_head, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)

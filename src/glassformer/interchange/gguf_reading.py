@@ -1,0 +1,44 @@
+"""A GGUF file as a model and its tokenizer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean
+from glassformer.interchange.folder import model_of
+from glassformer.interchange.gguf_architectures import ARCHITECTURES
+from glassformer.interchange.gguf_file import read_gguf
+from glassformer.interchange.gguf_tokenizer import tokenizer_from_gguf
+from glassformer.tokenizers import Tokenizer
+
+
+def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
+    """The model of a GGUF file, its numbers turned into fp32, and its tokenizer.
+
+    Raises:
+        ModelFolderError: it is damaged, or of an architecture, a number format or with a tokenizer that is not read.
+        MissingExtraError: without the `gguf` package.
+    """
+    file = read_gguf(path)
+    try:
+        name = file.fields.get("general.architecture")
+        if not isinstance(name, str) or name not in ARCHITECTURES:
+            known = did_you_mean(str(name), ARCHITECTURES)
+            raise ModelFolderError(f"its architecture {name!r} is not one that glassformer reads; {known}")
+        architecture = ARCHITECTURES[name]
+        tokenizer = tokenizer_from_gguf(file.fields)
+        words = architecture.words(file.fields, {name: tensor.shape for name, tensor in file.tensors.items()})
+        config = architecture.family.read_config(words)
+        needed = [there for row in architecture.family.table(config) for there in row.theirs if there is not None]
+        names = architecture.names(needed, config.n_layer)
+        theirs, left = {}, dict(file.tensors)
+        for there, here in names.items():
+            if here not in left:
+                raise ModelFolderError(f"the tensor {here} is missing; take another file of this model")
+            theirs[there] = architecture.form(there, words).read(left.pop(here).dequantised())
+        if left:
+            raise ModelFolderError(f"{len(left)} tensors have no place in a {name}, the first is {next(iter(left))}")
+    except GlassformerError as error:
+        raise type(error)(f"{path}: {error}") from None
+    return model_of(architecture.family, config, theirs, path), tokenizer

@@ -1,0 +1,184 @@
+"""A model and its tokenizer as a GGUF file, which llama.cpp and what stands on it load.
+
+Nothing is called written before it was read again: by our own reader, whose logits are compared, and by llama.cpp where
+llama-cpp-python is installed, which must go on from a text with the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import ModelFolderError, UsageError
+from glassformer.files import atomic_file
+from glassformer.interchange.families import family_that_expresses
+from glassformer.interchange.folder import second_names
+from glassformer.interchange.gguf_architectures import ARCHITECTURES, Architecture
+from glassformer.interchange.gguf_file import gguf_package
+from glassformer.interchange.gguf_reading import load_gguf
+from glassformer.interchange.gguf_tokenizer import needs_end, tokenizer_to_gguf
+from glassformer.interchange.tables import Tensors
+from glassformer.tokenizers import Tokenizer
+
+# --type: the package's name of the number format, what llama.cpp calls such a file, and how far a logit may be off,
+# as a share of the largest one
+TYPES = {
+    "f32": ("F32", 0, 1e-5),
+    "f16": ("F16", 1, 1e-2),
+    "bf16": ("BF16", 32, 5e-2),
+    "q8_0": ("Q8_0", 7, 5e-2),
+}
+PROBE = 32  # tokens that are compared
+
+
+class Verified(NamedTuple):
+    """How a written file was checked. difference: of logits, as a share of the largest; tokens: how many greedy ones
+    llama.cpp gave in agreement, of how many, or None where it is not installed."""
+
+    difference: float
+    tokens: tuple[int, int] | None
+
+
+def save_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *, type: str = "f32") -> Verified:
+    """Write a GGUF file, whole and verified or not at all.
+
+    Args:
+        type: number format of the matrices: f32, f16, bf16 or q8_0 (8 bits, blocks of 32 with one scale). Norms, biases
+            and positions stay fp32.
+
+    Raises:
+        UsageError: there is no such type.
+        ModelFolderError: GGUF has no word for this model or tokenizer, or what was written reads otherwise.
+        MissingExtraError: without the `gguf` package.
+    """
+    if type not in TYPES:
+        raise UsageError(f"type={type!r} is unknown; use {', '.join(TYPES)}")
+    gguf = gguf_package()
+    family = family_that_expresses(model.config)
+    architecture = next((a for a in ARCHITECTURES.values() if a.model_type == family.model_type), None)
+    if architecture is None:
+        known = ", ".join(a.model_type for a in ARCHITECTURES.values())
+        raise ModelFolderError(f"a {family.model_type} model cannot be written as GGUF; {known} can")
+    words = family.write_config(model.config)
+    tensors = _tensors(model, architecture, words)
+    rows = model.config.vocab_size
+    if needs_end(tokenizer) and tokenizer.vocab_size == rows:
+        tensors, rows = _with_one_more(model, tensors), rows + 1
+    fields = {**architecture.fields(words), **tokenizer_to_gguf(tokenizer, rows)}
+    with atomic_file(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, architecture.name)
+        for name, value in {**fields, "general.file_type": TYPES[type][1]}.items():
+            _add(writer, name, value)
+        for name, tensor in tensors.items():
+            _add_tensor(gguf, writer, name, tensor, TYPES[type][0])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return verify_gguf(temporary, model, tokenizer, type=type)
+
+
+@torch.inference_mode()
+def verify_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *, type: str) -> Verified:
+    """Read a file again and compare it with the model that it was made from.
+
+    Raises:
+        ModelFolderError: they differ by more than the number format explains.
+    """
+    again, its_tokenizer = load_gguf(path)
+    text = "".join(tokenizer.decode([number]) for number in range(min(tokenizer.vocab_size, 20)))
+    if its_tokenizer.encode(text) != tokenizer.encode(text):
+        raise ModelFolderError(
+            f"{path}: its tokenizer gives other ids; please report this with the model's config.json"
+        )
+    ids_BT = _probe(model.config)
+    ours_BTV = model(ids_BT.to(next(model.parameters()).device)).float().cpu()
+    theirs_BTV = again(ids_BT)[..., : ours_BTV.shape[-1]]
+    difference = float((ours_BTV - theirs_BTV).abs().max() / ours_BTV.abs().max().clamp_min(1e-6))
+    if not difference <= TYPES[type][2]:
+        raise ModelFolderError(
+            f"{path}: read again, its logits are off by {difference:.1%} of the largest, more than {type} explains"
+        )
+    return Verified(
+        difference, _ask_llama_cpp(Path(path), model, ids_BT[0, : PROBE // 2].tolist(), exact=type == "f32")
+    )
+
+
+def _probe(config: Any) -> Tensor:
+    T = min(PROBE, config.block_size)
+    return torch.randint(config.vocab_size, (1, T), generator=torch.Generator().manual_seed(0))
+
+
+def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) -> tuple[int, int] | None:
+    """How many greedy tokens llama.cpp gives as we do, until the first other one."""
+    try:
+        from llama_cpp import Llama
+    except ImportError:
+        return None
+    n = min(PROBE, model.config.block_size - len(prompt))
+    llama = Llama(str(path), n_ctx=len(prompt) + n + 1, verbose=False, logits_all=False)
+    theirs: list[int] = []
+    for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
+        theirs.append(token)
+        if len(theirs) == n:
+            break
+    ids = torch.tensor([prompt], device=next(model.parameters()).device)
+    for _ in range(n):
+        ids = torch.cat((ids, model(ids)[:, -1:].argmax(dim=-1)), dim=1)
+    ours = ids[0, len(prompt) :].tolist()
+    same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), n)
+    if exact and same < n:
+        raise ModelFolderError(
+            f"{path}: llama.cpp goes on with other tokens than we do from token {same + 1} of {n} on; "
+            "please report this with the model's config.json"
+        )
+    return same, n
+
+
+def _tensors(model: Any, architecture: Architecture, words: dict[str, Any]) -> Tensors:
+    """The model's tensors under GGUF's names and in GGUF's form, fp32."""
+    state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
+    for second in second_names(model):
+        state.pop(second, None)
+    theirs = architecture.family.write_tensors(state, model.config)
+    names = architecture.names(list(theirs), model.config.n_layer)
+    return {names[name]: architecture.form(name, words).write(t).contiguous() for name, t in theirs.items()}
+
+
+@torch.inference_mode()
+def _with_one_more(model: Any, tensors: Tensors) -> Tensors:
+    """With a row for an end of text that the model never had: a copy of the token's that it finds least likely."""
+    config = model.config
+    ids_BT = torch.arange(min(config.vocab_size, 256), device=next(model.parameters()).device)[:, None]
+    rarest = int(model(ids_BT).float().softmax(dim=-1).mean(dim=(0, 1)).argmin())
+    tables = ("token_embd.weight", "output.weight")
+    return {n: torch.cat((t, t[rarest : rarest + 1])) if n in tables else t for n, t in tensors.items()}
+
+
+def _add(writer: Any, name: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(name, value)
+    elif isinstance(value, int):
+        writer.add_uint32(name, value)
+    elif isinstance(value, float):
+        writer.add_float32(name, value)
+    elif isinstance(value, str):
+        writer.add_string(name, value)
+    else:
+        writer.add_array(name, value)
+
+
+def _add_tensor(gguf: Any, writer: Any, name: str, tensor: Tensor, kind: str) -> None:
+    """Matrices in the number format asked for, or f16 where a row is no multiple of its blocks; the rest in fp32."""
+    if tensor.dim() < 2 or name.startswith("position_embd"):
+        kind = "F32"
+    wanted = gguf.GGMLQuantizationType[kind]
+    if math.prod(tensor.shape[-1:]) % gguf.GGML_QUANT_SIZES[wanted][0]:
+        wanted = gguf.GGMLQuantizationType.F16
+    numbers = gguf.quants.quantize(tensor.numpy(), wanted)
+    writer.add_tensor(name, numbers, raw_dtype=wanted)
