@@ -43,6 +43,7 @@ from glassformer.layers.positions import (
     SinusoidalPositions,
 )
 from glassformer.layers.rotary_scaling import ROTARY_SCALINGS
+from glassformer.layers.row_cache import RowCache, Rows
 
 __all__ = [
     "ACTIVATIONS",
@@ -78,6 +79,8 @@ __all__ = [
     "RMSNorm",
     "RelativePositions",
     "RotaryPositions",
+    "RowCache",
+    "Rows",
     "Sinks",
     "SinusoidalPositions",
     "Strided",

@@ -20,6 +20,7 @@ from glassformer.layers.attention import Memory
 from glassformer.layers.cache import KVCache
 from glassformer.layers.patterns import Pattern
 from glassformer.layers.positions import Positions
+from glassformer.layers.row_cache import Rows
 from glassformer.taps import Tap
 
 
@@ -53,7 +54,7 @@ class Block(nn.Module):
         pos: Tensor,
         positions: Positions,
         pattern: Pattern,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:
@@ -76,7 +77,7 @@ class PostNormBlock(Block):
         pos: Tensor,
         positions: Positions,
         pattern: Pattern,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:

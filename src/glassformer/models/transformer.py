@@ -26,6 +26,7 @@ from glassformer.layers import (
     Pattern,
     Positions,
     PostNormBlock,
+    Rows,
     parse_pattern,
 )
 from glassformer.modalities import FrameStem, PatchStem, TextStem
@@ -102,7 +103,7 @@ class Transformer(Model):
         pos: Tensor,
         *,
         padding: Pattern | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
         """Vectors (B, T, C) at positions `pos` through all blocks and the final norm.
