@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from toys import shaken
 
-from glassformer.layers import ACTIVATIONS, NORMS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
+from glassformer.layers import (
+    ACTIVATIONS,
+    NORMS,
+    FeedForward,
+    GatedFeedForward,
+    LayerNorm,
+    RMSNorm,
+    ZeroCenteredRMSNorm,
+)
 from glassformer.layers.block import Block
 from glassformer.layers.norms import HandWrittenRMSNorm
 
@@ -64,7 +72,36 @@ def test_by_hand():
 
 def test_every_norm_is_built_alike_and_only_layer_norm_may_have_a_bias():
     counts = {(name, bias): len(list(NORMS[name](5, bias=bias).parameters())) for name in NORMS for bias in (0, 1)}
-    assert counts == {("layernorm", 0): 1, ("layernorm", 1): 2, ("rmsnorm", 0): 1, ("rmsnorm", 1): 1}
+    assert counts.pop(("layernorm", 1)) == 2
+    assert counts == {("layernorm", 0): 1} | {
+        (name, bias): 1 for name in ("rmsnorm", "zero_centered_rmsnorm") for bias in (0, 1)
+    }
+
+
+def test_a_zero_centered_norm_keeps_the_difference_from_one():
+    """The same numbers and gradients as an RMS norm whose scale is one more; fresh, they are the same norm."""
+    fresh, norm, plain = ZeroCenteredRMSNorm(5), shaken(ZeroCenteredRMSNorm(5, eps=0.1)), RMSNorm(5, eps=0.1)
+    with torch.no_grad():
+        plain.weight.copy_(norm.weight + 1)
+    x = torch.tensor([X, X[::-1]])
+    assert torch.equal(fresh(x), RMSNorm(5)(x))
+    assert torch.equal(norm(x), plain(x))
+    assert norm.weight.grad is None
+    for one in (norm, plain):
+        one(x).square().sum().backward()
+    assert torch.equal(norm.weight.grad, plain.weight.grad)
+
+
+@torch.no_grad()
+def test_a_zero_centered_norm_in_bf16_says_what_a_scale_in_bf16_could_not():
+    """From one to two bf16 has steps of 1/128, so a scale of 1.003 would be 1, and 7 beside 1 (root mean square 5)
+    would give 1.4, which is 179.2 steps: 179. With the difference added in fp32 it is 1.4042, 179.7 steps: 180."""
+    x = torch.tensor([1.0, 7.0], dtype=torch.bfloat16)
+    norm, plain = ZeroCenteredRMSNorm(2, eps=0.0).bfloat16(), RMSNorm(2, eps=0.0).bfloat16()
+    norm.weight.fill_(0.003)
+    plain.weight.fill_(1.003)
+    assert plain(x)[1] == 179 / 128 and norm(x)[1] == 180 / 128
+    assert norm(x).dtype == torch.bfloat16
 
 
 def formula(name: str, x: float) -> float:

@@ -14,7 +14,7 @@ from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedFo
 from glassformer.layers.flex_attention import attend_by_flex
 from glassformer.layers.int8 import Int8Linear, int8_copy
 from glassformer.layers.local_attention import attend_locally
-from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm
+from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm, ZeroCenteredRMSNorm
 from glassformer.layers.pattern_text import parse_pattern
 from glassformer.layers.patterns import (
     PATTERNS,
@@ -82,6 +82,7 @@ __all__ = [
     "SinusoidalPositions",
     "Strided",
     "Window",
+    "ZeroCenteredRMSNorm",
     "attend_by_flex",
     "attend_locally",
     "balance_loss",

@@ -26,6 +26,7 @@ from glassformer.layers import (
     Pattern,
     Positions,
     PostNormBlock,
+    RMSNorm,
     parse_pattern,
 )
 from glassformer.modalities import FrameStem, PatchStem, TextStem
@@ -148,6 +149,7 @@ def text_stem(config: ModelConfig) -> TextStem:
 
 
 def _block(config: ModelConfig, cross: bool) -> Block:
+    norm = NORMS[config.norm]
     heads: dict[str, Any] = {
         "n_embd": config.n_embd,
         "bias": config.bias,
@@ -156,6 +158,7 @@ def _block(config: ModelConfig, cross: bool) -> Block:
         "head_width": config.head_width,
         "qk_norm": config.qk_norm,
         "norm_eps": config.norm_eps,
+        "head_norm": norm if issubclass(norm, RMSNorm) else RMSNorm,
         "scale": config.attention_scale,
         "softcap": config.attention_softcap,
         "sinks": config.attention_sinks,
