@@ -19,7 +19,7 @@ from glassformer.layers import (
     RMSNorm,
     ZeroCenteredRMSNorm,
 )
-from glassformer.layers.block import Block
+from glassformer.layers.block import Block, PostNormBlock, SandwichBlock
 from glassformer.layers.norms import HandWrittenRMSNorm
 
 X = [3.0, -1.0, 4.0, 1.0, -5.0]
@@ -152,11 +152,36 @@ class Times(torch.nn.Module):
         return self.factor * x
 
 
-def test_a_block_adds_and_norms_before_each_layer():
-    """x=1: attention hears norm 2 -> 2 * 3 = 6, stream 7; feed-forward hears 7 * 5 = 35, * 11 = 385; stream 392."""
-    block = Block(Times(2), Times(3), Times(5), Times(11))
+def heard_in(block: Block, memory: object = None) -> tuple[float, dict[str, float]]:
+    """What a block makes of 1, and what its taps hear."""
     heard = {}
     for tap in (block.tap_before, block.tap_middle, block.tap_after):
-        tap.listener = lambda x, tap=tap: heard.update({tap.name: x.item()})
-    assert block(torch.ones(1, 1, 1), None, None, None).item() == 392
-    assert heard == {"residual.before": 1, "residual.middle": 7, "residual.after": 392}
+        tap.listener = lambda x, tap=tap: heard.update({tap.name.rpartition(".")[2]: x.item()})
+    return block(torch.ones(1, 1, 1), None, None, None, memory=memory).item(), heard
+
+
+def test_a_block_adds_and_norms_before_each_layer():
+    """x=1: attention hears norm 2 -> 2 * 3 = 6, stream 7; feed-forward hears 7 * 5 = 35, * 11 = 385; stream 392."""
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    assert heard_in(Block(*parts)) == (392, {"before": 1, "middle": 7, "after": 392})
+
+
+def test_a_post_norm_block_norms_the_sum():
+    """x=1: attention says 3, the sum 4 is normed to 8; feed-forward says 8 * 11 = 88, the sum 96 is normed to 480."""
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    assert heard_in(PostNormBlock(*parts)) == (480, {"before": 1, "middle": 8, "after": 480})
+
+
+def test_a_sandwich_norms_what_a_layer_hears_and_what_it_says():
+    """x=1: attention hears 2 and says 6, of which the second norm makes 6 * 7 = 42: stream 43. Feed-forward hears
+    43 * 5 = 215 and says 215 * 11 = 2365, of which the second norm makes 2365 * 13 = 30745: stream 30788."""
+    parts, after = [Times(n) for n in (2, 3, 5, 11)], [Times(7), Times(13)]
+    assert heard_in(SandwichBlock(*parts, after=after)) == (30788, {"before": 1, "middle": 43, "after": 30788})
+
+
+def test_a_sandwich_around_cross_attention_too():
+    """The stream 43 goes through norm 17 and layer 19: 13889, and the norm behind, 23: 319447; stream 319490. Then
+    5, 11 and 13 as before: 319490 * 715 = 228435350, and the stream 228754840."""
+    parts, after = [Times(n) for n in (2, 3, 5, 11, 17, 19)], [Times(7), Times(13), Times(23)]
+    said, _ = heard_in(SandwichBlock(*parts, after=after), memory=object())
+    assert said == pytest.approx(228_754_840, rel=1e-6)  # fp32

@@ -55,7 +55,7 @@ def configurations(draw) -> ModelConfig:
         bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
         tied_head=draw(st.booleans()),
-        norm_place=draw(st.sampled_from(["pre", "post"])),
+        norm_place=draw(st.sampled_from(["pre", "post", "sandwich"])),
         embedding_norm=draw(st.booleans()),
         head_bias=draw(st.booleans()),
         n_segments=draw(st.integers(0, 2)),

@@ -7,7 +7,7 @@ Where several shapes meet, the name carries its shape: `q_BHTD`.
 """
 
 from glassformer.layers.attention import Attention, CrossAttention, Memory
-from glassformer.layers.block import Block, PostNormBlock
+from glassformer.layers.block import Block, PostNormBlock, SandwichBlock
 from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
 from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
@@ -78,6 +78,7 @@ __all__ = [
     "RMSNorm",
     "RelativePositions",
     "RotaryPositions",
+    "SandwichBlock",
     "Sinks",
     "SinusoidalPositions",
     "Strided",

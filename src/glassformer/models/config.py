@@ -111,7 +111,7 @@ class ModelConfig(BaseModel):
     n_gram: int = Field(default=1, ge=1, le=8)
     n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
     patterns: tuple[str, ...] | None = Field(default=None, min_length=1)
-    norm_place: Literal["pre", "post"] = "pre"
+    norm_place: Literal["pre", "post", "sandwich"] = "pre"
     final_norm: bool = True
     embedding_norm: bool = False
     embedding_scale: float = Field(default=1.0, gt=0)
@@ -148,7 +148,7 @@ class ModelConfig(BaseModel):
             fields.setdefault("n_hidden", hidden)
             if fields.get("family") == "original":
                 fields.setdefault("embedding_scale", math.sqrt(max(n_embd, 1)))
-        fields.setdefault("final_norm", fields.get("norm_place", "pre") == "pre")
+        fields.setdefault("final_norm", fields.get("norm_place", "pre") != "post")
         return fields
 
     @model_validator(mode="after")
@@ -229,7 +229,8 @@ class ModelConfig(BaseModel):
         feedforward = (ups + 1) * C * F + bias * (ups * F + C)
         if self.n_expert:
             feedforward = self.n_expert * (feedforward + C)
-        sublayers = 2 * attention + feedforward + 3 * norm if cross else attention + feedforward + 2 * norm
+        norms = norm * (2 if self.norm_place == "sandwich" else 1)  # of a layer
+        sublayers = 2 * attention + feedforward + 3 * norms if cross else attention + feedforward + 2 * norms
         positions = {"learned": self.block_size * C, "relative": self.relative_buckets * H}.get(self.positions, 0)
         return positions + self.n_layer * sublayers + (norm if self.final_norm else 0)
 

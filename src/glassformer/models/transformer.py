@@ -27,6 +27,7 @@ from glassformer.layers import (
     Positions,
     PostNormBlock,
     RMSNorm,
+    SandwichBlock,
     parse_pattern,
 )
 from glassformer.modalities import FrameStem, PatchStem, TextStem
@@ -163,10 +164,12 @@ def _block(config: ModelConfig, cross: bool) -> Block:
         "softcap": config.attention_softcap,
         "sinks": config.attention_sinks,
     }
-    kind = Block if config.norm_place == "pre" else PostNormBlock
     communicate = norm_of(config), Attention(**heads)
     compute = norm_of(config), _feedforward(config)
-    return kind(*communicate, *compute, *((norm_of(config), CrossAttention(**heads)) if cross else ()))
+    parts = *communicate, *compute, *((norm_of(config), CrossAttention(**heads)) if cross else ())
+    if config.norm_place == "sandwich":
+        return SandwichBlock(*parts, after=[norm_of(config) for _ in parts[::2]])
+    return (Block if config.norm_place == "pre" else PostNormBlock)(*parts)
 
 
 def _feedforward(config: ModelConfig) -> nn.Module:
