@@ -49,6 +49,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "n_hidden": (29,),
     "positions": ("alibi",),
     "rotary_base": (500.0,),
+    "rotary_base_local": (500.0,),
     "norm": ("rmsnorm", "layernorm", "zero_centered_rmsnorm"),
     "norm_eps": (0.01,),
     "feedforward": ("gated", "plain"),
@@ -182,3 +183,12 @@ def test_no_field_is_forgotten(name: str):
                 assert told_back(config, path) == get(config, path), f"{family} forgets {path}={value!r}"
         assert tried or path.rpartition(".")[2] in NEVER_BY_ITSELF, f"no other value of {path} was tried"
     assert refused > 5
+
+
+def test_what_nothing_looks_at_keeps_no_family_from_taking_it():
+    """A base for windows, where there are none, or where nothing turns."""
+    idle = ModelConfig.make(**SHAPE, family="modern", rotary_base_local=500.0)
+    assert family_that_expresses(idle).model_type == "qwen3"
+    assert family_that_expresses(ModelConfig.make(**SHAPE, rotary_base_local=500.0)).model_type == "gpt2"
+    seen = changed(idle, "patterns", ("window(3)", "causal"))
+    assert "rotary_base_local" in fields_without_meaning(idle) - fields_without_meaning(seen)
