@@ -140,7 +140,8 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
 
 
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    if ids := tokenizer.encode(prompt):
+    start = [] if tokenizer.starts_with is None else [tokenizer.starts_with]
+    if ids := start + tokenizer.encode(prompt):
         return ids
     if tokenizer.end_of_text is not None:
         return [tokenizer.end_of_text]

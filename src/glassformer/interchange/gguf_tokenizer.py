@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Library
 
 from glassformer.errors import ModelFolderError, did_you_mean
@@ -77,6 +77,11 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
         number = fields.get(f"tokenizer.ggml.{field}")
         if isinstance(number, int) and 0 <= number < len(tokens) and kinds[number] != NORMAL:
             settings[part] = tokens[number]
+    if fields.get("tokenizer.ggml.add_bos_token") is True and "bos_token" in settings:
+        start = settings["bos_token"]  # for those who load what we save, and for `starts_with`
+        library.post_processor = processors.TemplateProcessing(
+            single=[start, "$A"], special_tokens=[(start, library.token_to_id(start))]
+        )
     template = fields.get("tokenizer.chat_template")
     return Tokenizer(
         library,
@@ -184,7 +189,7 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, n_rows: int) -> dict[str, Any]:
         "tokenizer.ggml.merges": merges or [_NEVER],
         "tokenizer.ggml.bos_token_id": end,
         "tokenizer.ggml.eos_token_id": end,
-        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_bos_token": tokenizer.starts_with is not None,
         "tokenizer.chat_template": tokenizer.chat_template,
     }
     for part in ("bos_token", "pad_token", "unk_token"):

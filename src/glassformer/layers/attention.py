@@ -65,8 +65,8 @@ class _Heads(nn.Module):
     Args:
         n_embd: C. n_head: H. n_kv_head: K, a divisor of H. head_width: D.
         bias: biases on the projections. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
-            https://arxiv.org/abs/2010.04245; Qwen3), which bounds the scores. dropout: on weights (`weight_dropout`)
-            and output.
+            https://arxiv.org/abs/2010.04245; Qwen3) by a `head_norm`, which bounds the scores. dropout: on weights
+            (`weight_dropout`) and output.
         scale: what scores are multiplied with; default 1 / sqrt(D) (T5 takes 1).
         softcap: scores s become c tanh(s / c), so that none exceeds c (Gemma 2, https://arxiv.org/abs/2408.00118).
         sinks: a learned score for each head that takes part in the softmax and tells nothing: a head may look at
@@ -83,6 +83,7 @@ class _Heads(nn.Module):
         bias: bool,
         qk_norm: bool,
         norm_eps: float,
+        head_norm: type[RMSNorm] = RMSNorm,
         dropout: float = 0.0,
         scale: float | None = None,
         softcap: float | None = None,
@@ -92,8 +93,8 @@ class _Heads(nn.Module):
         self.n_head, self.n_kv_head, self.head_width = n_head, n_kv_head, head_width
         self._make_projections(n_embd, bias)
         self.out = nn.Linear(n_head * head_width, n_embd, bias=bias)
-        self.query_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
-        self.key_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
+        self.query_norm = head_norm(head_width, eps=norm_eps) if qk_norm else None
+        self.key_norm = head_norm(head_width, eps=norm_eps) if qk_norm else None
         self.sinks = nn.Parameter(torch.zeros(n_head)) if sinks else None
         self.scale = 1 / math.sqrt(head_width) if scale is None else scale
         self.softcap = softcap
