@@ -31,7 +31,7 @@ PUBLIC = {
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
-    "glassformer.generation": "Alternative Answer Completion Engine Event Request "
+    "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "
     "Filling Hypothesis Piece Sampling StopStrings answer "
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "

@@ -16,7 +16,21 @@ from typing import Any, NoReturn
 
 import typer
 
-from glassformer.cli import ask, compare_history, data, generate, lessons, models, plan, recipes, runs, train
+from glassformer.cli import (
+    ask,
+    chat,
+    compare_history,
+    data,
+    generate,
+    lessons,
+    models,
+    plan,
+    recipes,
+    runs,
+    selftest,
+    serve,
+    train,
+)
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -46,6 +60,9 @@ app.command("import")(models.import_)
 app.command("export")(models.export)
 app.command("inspect")(models.inspect)
 app.command("diff")(models.diff)
+app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
+app.command("selftest")(selftest.selftest)
 app.command("lesson")(lessons.lesson)
 app.command("lessons")(lessons.lessons)
 app.command("compare-history")(compare_history.compare_history)

@@ -2,6 +2,7 @@
 
 from glassformer.generation.answers import Answer, answer, answer_ids, cross_attention, plain_text, source_ids
 from glassformer.generation.beam import Hypothesis, beam_search
+from glassformer.generation.chats import Chat
 from glassformer.generation.draws import draw_answers
 from glassformer.generation.embeddings import embed
 from glassformer.generation.engine import Engine
@@ -15,6 +16,7 @@ from glassformer.generation.windows import next_logits
 __all__ = [
     "Alternative",
     "Answer",
+    "Chat",
     "Completion",
     "Engine",
     "Event",

@@ -161,8 +161,8 @@ class GPT2GGUF(Architecture):
 
 
 class Gemma3GGUF(Qwen3GGUF):
-    """`gemma3`. Scales of norms are what is multiplied with, one more than Hugging Face keeps; which layers have windows
-    and their rotary base stands in llama.cpp's code, and not in the file."""
+    """`gemma3`. Scales of norms are what is multiplied with, one more than Hugging Face keeps. Which layers have
+    windows, and their rotary base, stands in llama.cpp's code and not in the file."""
 
     name = "gemma3"
     model_type = "gemma3_text"

@@ -1,0 +1,243 @@
+"""`glassformer chat`: talk to a model in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from glassformer.generation import Chat, Piece
+
+HELP = """/reset              begin anew             /system TEXT       set the system text, and begin anew
+/temperature T      0 is the likeliest     /why               what else the last token could have been
+/save FILE          keep the turns         /load FILE         go on with kept turns
+/colors             on or off: how likely each token was          /help   /exit
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
+
+
+def chat(
+    model: str = typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model."),
+    message: str = typer.Option(None, "--message", "-m", metavar="TEXT", help="Say this, print the answer and end."),
+    system: str = typer.Option(None, metavar="TEXT", help="What stands before all turns."),
+    temperature: float = typer.Option(0.7, metavar="T", help="0 takes the most likely token; larger is wilder."),
+    top_p: float = typer.Option(0.95, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
+    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same answers; a new one each time if left out."),
+    max_new_tokens: int = typer.Option(512, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most."),
+    colors: bool = typer.Option(False, "--colors", help="Color tokens by their probability."),
+    user: str = typer.Option("Q", metavar="NAME", help="Without a template: who asks."),
+    assistant: str = typer.Option("A", metavar="NAME", help="Without a template: who answers."),
+    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
+    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), bf16 or int8 (faster on a CPU)."),
+) -> None:
+    """Talk to a model.
+
+    Examples:
+
+    glassformer chat smollm2-135m-instruct
+
+    glassformer chat smollm2-135m-instruct --message "What is the capital of France?"
+    """
+    import random
+
+    from glassformer.cli.opening import open_for
+    from glassformer.generation import Chat, Sampling
+    from glassformer.generation.chats import Speakers
+
+    loaded, tokenizer = open_for("generate", model, device, dtype)
+    start = random.SystemRandom().randrange(2**31) if seed is None else seed
+    talk = Chat(
+        loaded,
+        tokenizer,
+        system=system,
+        sampling=Sampling(temperature=temperature, top_p=top_p, seed=start),
+        max_new_tokens=max_new_tokens,
+        speakers=Speakers(user, assistant),
+    )
+    if message is not None:
+        _say(talk, message, colors)
+        return
+    _Prompt(talk, model, colors).run()
+
+
+class _Prompt:
+    """Lines from the keyboard: commands and turns."""
+
+    def __init__(self, talk: Chat, name: str, colors: bool):
+        self.talk, self.name, self.colors = talk, name, colors
+        self.last: list[Piece] = []
+
+    def run(self) -> None:
+        layout = "its own template" if self.talk.has_template else "no chat template: turns are laid out as plain text"
+        typer.echo(
+            f"{self.name}: {layout}, {self.talk.model.config.block_size:,} tokens of context. /help lists commands."
+        )
+        _remember_lines()
+        while (line := self._line()) is not None:
+            if line.startswith("/"):
+                if not self._command(*line[1:].split(maxsplit=1)):
+                    return
+            elif line.strip():
+                self._turn(line)
+
+    def _line(self) -> str | None:
+        """What was typed, several lines of it where each but the last ends with a backslash; None at the end."""
+        typed = ""
+        try:
+            while True:
+                piece = input("... " if typed else ">>> ")
+                if not piece.endswith("\\"):
+                    return typed + piece
+                typed += piece[:-1] + "\n"
+        except EOFError:
+            typer.echo()
+            return None
+        except KeyboardInterrupt:
+            typer.echo()
+            return ""
+
+    def _turn(self, line: str) -> None:
+        from dataclasses import replace
+
+        from glassformer.errors import GlassformerError
+
+        try:
+            self.last = _say(self.talk, line, self.colors)
+        except GlassformerError as error:
+            typer.echo(f"error: {error}", err=True)
+            return
+        self.talk.sampling = replace(self.talk.sampling, seed=self.talk.sampling.seed + 1)
+        if self.talk.dropped:
+            typer.echo(f"(the oldest {self.talk.dropped} turns no longer fit and were left out)", err=True)
+
+    def _command(self, name: str = "", argument: str = "") -> bool:
+        """Do what a line with a slash says; False ends the chat."""
+        from glassformer.errors import GlassformerError
+
+        try:
+            if name in ("exit", "quit", "bye"):
+                return False
+            if name in ("reset", "system", "temperature", "save", "load", "why", "colors"):
+                typer.echo(getattr(self, f"_{name}")(argument))
+            else:
+                typer.echo(HELP if name == "help" else f"there is no command /{name}\n{HELP}")
+        except GlassformerError as error:
+            typer.echo(f"error: {error}", err=True)
+        return True
+
+    def _reset(self, _: str) -> str:
+        self.talk.reset()
+        return "begun anew"
+
+    def _system(self, text: str) -> str:
+        self.talk.system = text or None
+        self.talk.reset()
+        return "begun anew with this system text" if text else "begun anew without a system text"
+
+    def _temperature(self, text: str) -> str:
+        from dataclasses import replace
+
+        from glassformer.errors import UsageError
+
+        try:
+            self.talk.sampling = replace(self.talk.sampling, temperature=float(text))
+        except ValueError as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"/temperature {text}: give a number, for example /temperature 0.7") from None
+        return f"temperature {self.talk.sampling.temperature:g}"
+
+    def _save(self, path: str) -> str:
+        from glassformer.errors import UsageError
+        from glassformer.files import write_json
+
+        if not path:
+            raise UsageError("/save needs the name of a file")
+        write_json(path, {"system": self.talk.system, "messages": self.talk.messages})
+        return f"{len(self.talk.messages)} turns saved in {path}"
+
+    def _load(self, path: str) -> str:
+        import json
+        from pathlib import Path
+
+        from glassformer.errors import UsageError
+
+        try:
+            kept = json.loads(Path(path).read_text(encoding="utf-8"))
+            messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in kept["messages"]]
+            system = kept.get("system")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(f"{path}: no saved chat ({error}); /save FILE makes one") from None
+        if any(message["role"] not in ("user", "assistant") for message in messages):
+            raise UsageError(f"{path}: a turn is neither a user's nor the assistant's")
+        self.talk.system, self.talk.messages = system if isinstance(system, str) else None, messages
+        return f"{len(messages)} turns"
+
+    def _colors(self, _: str) -> str:
+        self.colors = not self.colors
+        return f"colors {'on: red is unlikely, green is likely' if self.colors else 'off'}"
+
+    def _why(self, _: str) -> str:
+        if not self.last:
+            return "nothing was said yet"
+        piece = self.last[-1]
+        lines = [
+            f"the last one, {piece.token_text!r}: {piece.probability:.1%} by the model, {piece.chance:.1%} in the draw"
+        ]
+        lines += [f"  {other.probability:>6.1%}  {other.text!r}" for other in piece.alternatives]
+        rest = 1 - sum(other.probability for other in piece.alternatives)
+        return "\n".join([*lines, f"  {max(rest, 0.0):>6.1%}  all other tokens"])
+
+
+def _say(talk: Chat, text: str, colors: bool) -> list[Piece]:
+    """Print the answer while it is written; Ctrl-C stops it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    pieces: list[Piece] = []
+    answer = talk.ask(text)
+    try:
+        for piece in answer:
+            pieces.append(piece)
+            if colors:
+                console.print(Text(piece.text, style=_color(piece.probability)), end="")
+            else:
+                sys.stdout.write(piece.text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        answer.close()  # type: ignore[attr-defined]
+    sys.stdout.write("\n")
+    return pieces
+
+
+def _color(probability: float) -> str:
+    """From red, unlikely, over yellow to green."""
+    red, green = min(1.0, 2 - 2 * probability), min(1.0, 2 * probability)
+    return f"rgb({round(220 * red)},{round(200 * green)},60)"
+
+
+def _remember_lines() -> None:
+    """Arrow keys bring back what was typed, in this chat and in those before it."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        return
+    import atexit
+    import contextlib
+
+    from glassformer.files import cache_folder
+
+    path = cache_folder() / "chat-history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(1000)
+
+    def keep() -> None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(path)
+            path.chmod(0o600)  # what one typed is one's own
+
+    atexit.register(keep)

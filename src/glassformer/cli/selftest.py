@@ -1,0 +1,37 @@
+"""`glassformer selftest`: do the ways that should agree agree on this machine?"""
+
+from __future__ import annotations
+
+import typer
+
+
+def selftest(
+    model: str = typer.Argument(None, metavar="[MODEL]", help="A model of yours; without one, a small random one."),
+    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
+    as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
+) -> None:
+    """Check this machine: fast ways against slow ones.
+
+    The exit code is 1 if one of them is out of bounds.
+
+    Example: glassformer selftest smollm2-135m-instruct
+    """
+    import json
+
+    from glassformer.cli.opening import open_for
+    from glassformer.experiments.selftest import selftest as run
+    from glassformer.experiments.selftest import small_model
+
+    loaded, tokenizer = small_model() if model is None else open_for("generate", model, device)
+    done = []
+    for check in run(loaded, tokenizer):
+        done.append(check)
+        if as_json:
+            continue
+        word = "not here" if check.difference is None else "ok" if check.held else "FAILED"
+        off = "" if check.difference is None else f"{check.difference:8.1e} of at most {check.bound:.0e}"
+        typer.echo(f"{word:<9}{check.what:<50}{off:<30}{check.seconds:5.1f} s")
+    if as_json:
+        typer.echo(json.dumps([{**check._asdict(), "held": check.held} for check in done], indent=2))
+    if not all(check.held for check in done):
+        raise typer.Exit(1)

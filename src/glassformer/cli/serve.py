@@ -1,0 +1,54 @@
+"""`glassformer serve`: models behind an API that OpenAI's clients speak."""
+
+from __future__ import annotations
+
+import typer
+
+
+def serve(
+    models: list[str] = typer.Argument(
+        metavar="MODEL...", help="Runs, model folders, pulled models, a folder of runs."
+    ),
+    host: str = typer.Option("127.0.0.1", metavar="ADDRESS", help="Where to listen; this machine alone by default."),
+    port: int = typer.Option(8000, metavar="NUMBER", min=0, max=65535, help="The port."),
+    api_key: str = typer.Option(None, metavar="SECRET", envvar="GLASSFORMER_API_KEY", help="What clients must send."),
+    no_auth: bool = typer.Option(False, "--no-auth", help="Let everybody in who reaches the address."),
+    rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many samples are written at once."),
+    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
+    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), bf16 or int8 (faster on a CPU)."),
+) -> None:
+    """Serve models over HTTP as OpenAI does.
+
+    Examples:
+
+    glassformer serve smollm2-135m-instruct
+
+    glassformer serve runs/ --port 8080
+
+    curl http://127.0.0.1:8000/v1/models
+    """
+    from glassformer.errors import MissingExtraError
+    from glassformer.training import choose_device, set_threads
+
+    try:
+        import fastapi
+        import prometheus_client
+        import uvicorn
+    except ImportError:
+        raise MissingExtraError("the server", "serve") from None
+    assert fastapi and prometheus_client and uvicorn
+    from glassformer.server.serving import check_address, open_models
+    from glassformer.server.serving import serve as run
+
+    check_address(host, api_key, no_auth)
+    set_threads()
+    found = open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
+    for served in found.values():
+        what = "chats" if served.chats else "writes on from texts" if served.worker else "gives vectors for texts"
+        typer.echo(f"{served.name}: {what}")
+        if served.worker is not None:
+            typer.echo(
+                f"  cache: at most {served.worker.engine.cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once"
+            )
+    typer.echo(f"listening on http://{host}:{port}/v1   (Ctrl-C ends it)")
+    run(found, host=host, port=port, api_key=api_key)

@@ -1,0 +1,171 @@
+"""The self-test: on this machine, with this model, do the ways that should agree agree, and by how much?
+
+Every check computes the same thing twice, in two ways that must give the same, and tells the largest difference as a
+share of the largest number. It is run by users on their own machine: processors, drivers and builds of PyTorch differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from glassformer.generation import Engine, Request, Sampling
+from glassformer.layers import Documents, int8_copy
+from glassformer.models import Decoder, ModelConfig
+from glassformer.objectives import NextToken
+from glassformer.taps import listening
+from glassformer.tokenizers import TOKENIZERS, Tokenizer
+
+LENGTH = 48  # tokens of the texts that are read
+SMALL = {"family": "modern", "n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd": 96, "block_size": 128}
+
+
+class Check(NamedTuple):
+    """One check: what must agree, by how much it does, how much would still be well, and the seconds that it took.
+
+    difference: of the largest number; of tokens the share that differs. None: it does not concern this model.
+    """
+
+    what: str
+    difference: float | None
+    bound: float
+    seconds: float
+
+    @property
+    def held(self) -> bool:
+        """Whether it is within its bound."""
+        return self.difference is None or self.difference <= self.bound
+
+
+def small_model() -> tuple[Decoder, Tokenizer]:
+    """A decoder of the modern family with random weights, for a self-test of the machine alone."""
+    tokenizer = TOKENIZERS["bytes"]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Decoder(ModelConfig.make(vocab_size=tokenizer.vocab_size, **SMALL))
+        for parameter in model.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval(), tokenizer
+
+
+def selftest(model: Decoder, tokenizer: Tokenizer) -> Iterator[Check]:
+    """All checks, one after the other."""
+    checks: list[tuple[str, float, Callable[[Decoder, Tokenizer], float | None]]] = [
+        ("read in pieces with a cache = read at once", 1e-4, _cached),
+        ("several rows of different lengths = each alone", 1e-4, _rows),
+        ("generated in a crowd = generated alone", 0.0, _crowd),
+        ("attention written out = attention fused", 1e-4, _glass),
+        ("two texts packed into one row = each by itself", 1e-4, _packed),
+        ("gradients of four small batches = of one large", 1e-4, _accumulated),
+        ("int8 weights against fp32", 0.1, _int8),
+    ]
+    for what, bound, check in checks:
+        started = time.perf_counter()
+        difference = check(model, tokenizer)
+        yield Check(what, difference, bound, time.perf_counter() - started)
+
+
+def _texts(model: Decoder, *lengths: int, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    longest = model.config.block_size
+    return [torch.randint(model.config.vocab_size, (min(n, longest),), generator=generator) for n in lengths]
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a share of the largest number."""
+    return float((one.float() - other.float()).abs().max() / one.float().abs().max().clamp_min(1e-12))
+
+
+@torch.inference_mode()
+def _cached(model: Decoder, tokenizer: Tokenizer) -> float:
+    (ids,) = _texts(model, LENGTH)
+    cache = model.new_cache(1, len(ids))
+    cuts = [0, len(ids) // 3, len(ids) // 3 + 1, len(ids)]
+    pieces = [model(ids[None, a:b], cache=cache) for a, b in itertools.pairwise(cuts)]
+    return _apart(model(ids[None]), torch.cat(pieces, dim=1))
+
+
+@torch.inference_mode()
+def _rows(model: Decoder, tokenizer: Tokenizer) -> float:
+    rows = _texts(model, LENGTH - 1, LENGTH // 3, 5)
+    cache = model.new_row_cache(3, 3 * model.config.block_size)
+    cache.resize(3, max(map(len, rows)) + 1)
+    for n, ids in enumerate(rows):
+        model.hidden(ids[None], cache=cache.rows(n, n + 1))
+    new = torch.zeros(3, 1, dtype=torch.int64)
+    together = model(new, cache=cache.rows(0, 3))[:, 0]
+    alone = torch.stack([model(torch.cat((ids, new[0]))[None])[0, -1] for ids in rows])
+    return _apart(alone, together)
+
+
+def _crowd(model: Decoder, tokenizer: Tokenizer) -> float:
+    """The share of requests whose tokens differ; where two tokens are equally likely to the last digit, one may."""
+    requests = [
+        Request(tuple(ids.tolist()), max_new_tokens=8, sampling=Sampling(seed=n, temperature=0.8))
+        for n, ids in enumerate(_texts(model, 9, 20, 3, 14))
+    ]
+    requests = [request for request in requests if max(request.ids) < tokenizer.vocab_size]
+
+    def answers(asked: list[Request]) -> list[list[int]]:
+        engine = Engine(model, tokenizer, max_positions=4 * model.config.block_size)
+        said: dict[int, list[int]] = {engine.submit(request): [] for request in asked}
+        while engine.busy:
+            for event in engine.step():
+                if event.piece is not None:
+                    said[event.request].append(event.piece.token)
+        return list(said.values())
+
+    together, alone = answers(requests), [answers([request])[0] for request in requests]
+    return sum(a != b for a, b in zip(together, alone, strict=True)) / max(1, len(requests))
+
+
+@torch.inference_mode()
+def _glass(model: Decoder, tokenizer: Tokenizer) -> float:
+    """Who listens to the pattern gets attention written out; nobody listening, texts of this length get the kernel."""
+    (ids,) = _texts(model, 2 * LENGTH)
+    fused = model(ids[None])
+    with listening(model, "blocks.*.attention.pattern", lambda name, pattern: None):
+        return _apart(fused, model(ids[None]))
+
+
+@torch.inference_mode()
+def _packed(model: Decoder, tokenizer: Tokenizer) -> float | None:
+    if model.config.positions not in ("rotary", "alibi", "relative") or model.config.n_gram > 1:
+        return None  # positions that begin anew, or tokens before the first one
+    one, two = _texts(model, LENGTH // 2, LENGTH // 3)
+    ids = torch.cat((one, two))
+    documents = Documents(torch.tensor([0] * len(one) + [1] * len(two)))
+    pos = torch.arange(len(ids))
+    packed = model.logits(model.run(model.embedding(ids[None], pos, model.positions), pos, padding=documents))
+    return _apart(torch.cat((model(one[None]), model(two[None])), dim=1), packed)
+
+
+def _accumulated(model: Decoder, tokenizer: Tokenizer) -> float:
+    """Gradients of the embedding's first rows and of a matrix in the middle, for all of them would take much room."""
+    rows = torch.stack(_texts(model, *[LENGTH // 2] * 4))
+    batch, objective = (rows[:, :-1], rows[:, 1:]), NextToken()
+    middle = model.blocks[len(model.blocks) // 2].attention.out.weight  # type: ignore[union-attr]
+
+    def gradient(parts: int) -> Tensor:
+        total: Tensor | None = None
+        count = rows[:, 1:].numel()
+        for inputs, targets in zip(batch[0].chunk(parts), batch[1].chunk(parts), strict=True):
+            loss, _, _ = objective.loss(model, (inputs, targets))
+            (found,) = torch.autograd.grad(loss / count, [middle])
+            total = found if total is None else total + found
+        assert total is not None
+        return total
+
+    with torch.enable_grad():
+        return _apart(gradient(1), gradient(4))
+
+
+@torch.inference_mode()
+def _int8(model: Decoder, tokenizer: Tokenizer) -> float:
+    (ids,) = _texts(model, LENGTH // 4)
+    return _apart(model(ids[None]), int8_copy(model)(ids[None]))

@@ -1,0 +1,113 @@
+"""A chat: turns that grow, on a model with a template or laid out as plain text, within what the model can read.
+
+system: You are kind.                 a chat model: its template lays the turns out, its special tokens end them
+Q: What is the capital of France?     a base model: a text that goes on as a dialogue would, cut off
+A: Paris.                             before the next speaker's name
+Q:
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from glassformer.errors import UsageError
+from glassformer.generation.engine import Engine
+from glassformer.generation.requests import Request
+from glassformer.generation.sampling import Sampling
+from glassformer.generation.text import Piece
+from glassformer.models import Decoder
+from glassformer.tokenizers import Tokenizer
+
+LEAST_ROOM = 16  # tokens that an answer must have room for
+
+
+@dataclass
+class Speakers:
+    """How a plain text names who speaks, for models without a chat template."""
+
+    user: str = "Q"
+    assistant: str = "A"
+
+
+@dataclass
+class Chat:
+    """Turns with a model. `ask` streams an answer and keeps it; the engine keeps what it has read.
+
+    system: what stands before all turns. messages: the turns so far, as `{"role", "content"}`. dropped: how many of the
+    oldest turns no longer fit into what the model reads.
+    """
+
+    model: Decoder
+    tokenizer: Tokenizer
+    system: str | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
+    sampling: Sampling = field(default_factory=Sampling)
+    max_new_tokens: int = 512
+    alternatives: int = 5
+    speakers: Speakers = field(default_factory=Speakers)
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.model, self.tokenizer, max_rows=1)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether turns are laid out by the model's own template."""
+        return self.tokenizer.chat_template is not None
+
+    def ask(self, text: str) -> Iterator[Piece]:
+        """Say something and stream the answer. Both are kept when the answer is done, or when the reader stops
+        listening; nothing is kept if the model cannot answer.
+
+        Raises:
+            UsageError: this turn alone is too long, or the template refuses it.
+        """
+        turns = [*self.messages, {"role": "user", "content": text}]
+        ids, self.dropped = self._fitting(turns)
+        room = self.model.config.block_size - len(ids)
+        request = Request(
+            ids=tuple(ids),
+            max_new_tokens=min(self.max_new_tokens, room),
+            sampling=self.sampling,
+            stop=() if self.has_template else (f"\n{self.speakers.user}:", f"\n{self.speakers.assistant}:"),
+            end_tokens=frozenset(self.tokenizer.chat.turn_ends) if self.has_template else None,
+            alternatives=self.alternatives,
+        )
+        number, said = self.engine.submit(request), ""
+        try:
+            while self.engine.busy:
+                for event in self.engine.step():
+                    if event.piece is not None:
+                        said += event.piece.text
+                        yield event.piece
+        finally:  # Ctrl-C in the middle of an answer: what was said so far stands
+            self.engine.cancel(number)
+            self.messages = [*turns, {"role": "assistant", "content": said.strip()}]
+
+    def reset(self) -> None:
+        """Begin anew; the system text stays."""
+        self.messages, self.dropped = [], 0
+
+    def _fitting(self, turns: list[dict[str, str]]) -> tuple[list[int], int]:
+        """The ids of as many of the last turns as leave room for an answer, and how many were left out."""
+        block_size = self.model.config.block_size
+        least = min(LEAST_ROOM, max(1, block_size // 4))
+        starts = [n for n, turn in enumerate(turns) if turn["role"] == "user"]
+        for start in starts:
+            ids = self._ids(turns[start:])
+            if len(ids) + least <= block_size:
+                return ids, start
+        raise UsageError(
+            f"the turn has {len(ids):,} tokens with its surroundings, and the model reads {block_size:,}; shorten it"
+        )
+
+    def _ids(self, turns: list[dict[str, str]]) -> list[int]:
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        if self.has_template:
+            return self.tokenizer.chat.encode([*system, *turns])
+        names = {"user": self.speakers.user, "assistant": self.speakers.assistant}
+        lines = [*([self.system, ""] if self.system else []), *(f"{names[t['role']]}: {t['content']}" for t in turns)]
+        start: list[Any] = [] if self.tokenizer.starts_with is None else [self.tokenizer.starts_with]
+        return start + self.tokenizer.encode("\n".join([*lines, f"{self.speakers.assistant}:"]))

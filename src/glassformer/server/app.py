@@ -1,0 +1,151 @@
+"""The HTTP API: OpenAI's paths and bodies, so that its clients work with another `base_url` and nothing else.
+
+GET  /v1/models  /v1/models/NAME        POST /v1/completions        GET  /healthz
+POST /v1/embeddings                     POST /v1/chat/completions   GET  /metrics     (Prometheus)
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi import Request as HTTPRequest
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from glassformer import __version__
+from glassformer.errors import GlassformerError
+from glassformer.generation import embed
+from glassformer.server.answering import answer
+from glassformer.server.answers import Shape
+from glassformer.server.asking import chat_request, completion_request
+from glassformer.server.doors import add_errors, add_guards
+from glassformer.server.errors import Refused
+from glassformer.server.metrics import exposition
+from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody
+from glassformer.server.serving import Served
+
+
+def create_app(models: dict[str, Served], *, api_key: str | None = None, local: bool = True) -> FastAPI:
+    """The application for these models, by name; the first one answers who names none.
+
+    Args:
+        api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
+        local: bound to this machine alone, so that requests under another host's name (DNS rebinding) are refused.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        for served in models.values():
+            if served.worker is not None:
+                await run_in_threadpool(served.worker.stop)
+
+    app = FastAPI(title="glassformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_guards(app, api_key, local)
+    add_errors(app)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        """Whether every model can answer."""
+        well = all(served.worker is None or served.worker.running for served in models.values())
+        return JSONResponse({"status": "ok" if well else "failed"}, status_code=200 if well else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Counts for Prometheus."""
+        return Response(exposition(models.values()), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    async def list_models() -> Any:
+        """The names that `model` may have."""
+        return {"object": "list", "data": [_described(served) for served in models.values()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> Any:
+        """One of them."""
+        return _described(_named(models, name))
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionBody, http: HTTPRequest) -> Any:
+        """Go on from a text."""
+        served = _named(models, body.model, writes=True)
+        given = body.prompt if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) else [body.prompt]
+        requests = [completion_request(served, body, prompt) for prompt in given]
+        shape = Shape(
+            served.name,
+            served.tokenizer,
+            chat=False,
+            logprobs=body.logprobs is not None,
+            alternatives=body.logprobs or 0,
+        )
+        return await answer(served, requests, shape, body, http, echo=bool(body.echo))
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatBody, http: HTTPRequest) -> Any:
+        """Answer the last message of a chat."""
+        served = _named(models, body.model, writes=True)
+        if not served.chats:
+            raise Refused(400, f"{served.name} has no chat template; use /v1/completions", code="no_chat_template")
+        shape = Shape(
+            served.name,
+            served.tokenizer,
+            chat=True,
+            logprobs=bool(body.logprobs),
+            alternatives=body.top_logprobs or 0,
+        )
+        return await answer(served, [chat_request(served, body)], shape, body, http)
+
+    @app.post("/v1/embeddings")
+    async def embeddings(body: EmbeddingBody) -> Any:
+        """A vector for each text."""
+        served = _named(models, body.model)
+        if served.worker is not None:
+            raise Refused(400, f"{served.name} gives no vectors; name an encoder, for example minilm-l6")
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        vectors = await run_in_threadpool(_blamed(embed), served.model, served.tokenizer, texts)
+        n = sum(len(served.tokenizer.encode(text)) for text in texts)
+        data = [
+            {"object": "embedding", "index": i, "embedding": _encoded(vector.tolist(), body.encoding_format)}
+            for i, vector in enumerate(vectors)
+        ]
+        counts = {"prompt_tokens": n, "total_tokens": n}
+        return {"object": "list", "data": data, "model": served.name, "usage": counts}
+
+    return app
+
+
+def _named(models: dict[str, Served], name: str | None, *, writes: bool = False) -> Served:
+    if name is None:
+        name = next(iter(models))
+    if name not in models:
+        raise Refused(
+            404, f"there is no model {name!r}; there are: {', '.join(models)}", code="model_not_found", param="model"
+        )
+    if writes and models[name].worker is None:
+        raise Refused(400, f"{name} writes nothing; it gives vectors: use /v1/embeddings", param="model")
+    return models[name]
+
+
+def _described(served: Served) -> dict[str, Any]:
+    return {"id": served.name, "object": "model", "created": served.created, "owned_by": "glassformer"}
+
+
+def _encoded(vector: list[float], form: str) -> Any:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if form == "base64" else vector
+
+
+def _blamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; what it has against its input is the client's mistake."""
+
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except GlassformerError as error:
+            raise Refused(400, str(error)) from None
+
+    return call

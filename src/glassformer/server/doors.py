@@ -1,0 +1,63 @@
+"""Who comes in, and how errors go out."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Response
+from fastapi import Request as HTTPRequest
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from glassformer.errors import GlassformerError
+from glassformer.server.errors import Refused, error_response, told
+
+MOST_BYTES = 8 << 20  # of a body
+OPEN_PATHS = ("/healthz",)  # that need no key
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "testserver")
+
+
+def add_guards(app: FastAPI, api_key: str | None, local: bool) -> None:
+    """Who may ask, under which name of this machine, and how much at once."""
+
+    @app.middleware("http")
+    async def guard(http: HTTPRequest, answer: Callable[[HTTPRequest], Awaitable[Response]]) -> Response:
+        host = http.headers.get("host", "").lower()
+        if local and (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in LOCAL_NAMES:
+            return error_response(421, f"this server answers as localhost and not as {host[:100]!r}")
+        if api_key is not None and http.url.path not in OPEN_PATHS:
+            given = http.headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {api_key}".encode()):
+                return error_response(401, "send the server's key: Authorization: Bearer KEY", code="invalid_api_key")
+        length = http.headers.get("content-length", "")
+        if not length.isdigit() and http.method == "POST":
+            return error_response(411, "a body of known length is needed (Content-Length)")
+        if length and int(length) > MOST_BYTES:
+            return error_response(413, f"the body is larger than {MOST_BYTES:,} bytes; shorten it")
+        return await answer(http)
+
+
+def add_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's shape."""
+
+    @app.exception_handler(Refused)
+    async def refused(http: HTTPRequest, error: Refused) -> Response:
+        return error.answer()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(http: HTTPRequest, error: RequestValidationError) -> Response:
+        message, param = told(error.errors())
+        return error_response(400, message, param=param)
+
+    @app.exception_handler(GlassformerError)
+    async def ours(http: HTTPRequest, error: GlassformerError) -> Response:
+        return error_response(400, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def other(http: HTTPRequest, error: HTTPException) -> Response:
+        return error_response(error.status_code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def fault(http: HTTPRequest, error: Exception) -> Response:
+        return error_response(500, "the server made a mistake; its log says more")

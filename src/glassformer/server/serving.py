@@ -1,0 +1,100 @@
+"""What is served, and the server around it: models with their workers, addresses, keys, an orderly end."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glassformer.errors import MissingExtraError, UsageError
+from glassformer.generation import Engine, commands_for
+from glassformer.interchange import load
+from glassformer.server.worker import Worker
+from glassformer.tokenizers import Tokenizer
+
+DRAIN_SECONDS = 30  # that answers under way are given when the server is told to stop
+
+
+class Served:
+    """One model under its name. It writes (`worker`), or it gives vectors for texts (`worker` is None)."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Tokenizer, **engine: Any):
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.created = int(time.time())
+        self.worker: Worker | None = None
+        if "generate" in commands_for(model, tokenizer):
+            self.worker = Worker(Engine(model, tokenizer, **engine))
+        elif getattr(model.config, "stem", None) != "text":
+            raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
+
+    @property
+    def chats(self) -> bool:
+        """Whether it has a chat template."""
+        return self.worker is not None and self.tokenizer.chat_template is not None
+
+
+def open_models(paths: Sequence[str], *, device: str, dtype: str, **engine: Any) -> dict[str, Served]:
+    """The models at these paths by their names; a folder of runs gives all of its runs.
+
+    Raises:
+        UsageError: none, or two of the same name. ModelFolderError, TokenizerError: as `load`.
+    """
+    found: dict[str, Served] = {}
+    for path in paths:
+        folder = Path(path)
+        inside = sorted(entry.parent.parent for entry in folder.glob("*/model/config.json"))
+        whole = (folder / "config.json").is_file() or (folder / "model" / "config.json").is_file()
+        for each in [path] if whole or not inside else [str(run) for run in inside]:
+            name = Path(each).name if Path(each).exists() else each
+            if name in found:
+                raise UsageError(f"{each}: another model is called {name} already; serve one of the two")
+            model, tokenizer = load(each, device=device, dtype=dtype)
+            found[name] = Served(name, model, tokenizer, **engine)
+    if not found:
+        raise UsageError("no model to serve; name one, for example: glassformer serve smollm2-135m-instruct")
+    return found
+
+
+def check_address(host: str, api_key: str | None, no_auth: bool) -> None:
+    """Raise `UsageError` for an address that others can reach, without a key and without a word that this is meant."""
+    if is_local(host) or api_key or no_auth:
+        return
+    raise UsageError(
+        f"--host {host} lets other machines in: give --api-key SECRET, or say --no-auth if everybody may use it"
+    )
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is reached from this machine alone.
+
+    >>> is_local("127.0.0.1"), is_local("localhost"), is_local("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(models: dict[str, Served], *, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) -> None:
+    """Answer until told to stop (Ctrl-C, SIGTERM): then what was begun is finished, and nothing new is taken.
+
+    Raises:
+        MissingExtraError: without the extra `serve`.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingExtraError("the server", "serve") from None
+    from glassformer.server.app import create_app
+
+    torch.set_grad_enabled(False)
+    app = create_app(models, api_key=api_key, local=is_local(host))
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False
+    )
+    uvicorn.Server(config).run()
