@@ -27,6 +27,7 @@ from glassformer.errors import UsageError
 from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
 from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
+from glassformer.tokenizers.parts import PartsEncoder
 from glassformer.tokenizers.specials import spellings, without_specials
 from glassformer.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
 
@@ -88,6 +89,17 @@ class Tokenizer:
             return self._bulk([text])[0].tolist()
         ids = self._library.encode(whole_characters(text), add_special_tokens=False).ids
         return without_specials(ids, self._spellings)
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of a text in which some special tokens are meant: the strings among `parts` are text, as in `encode`, the
+        integers ids of special tokens. It is encoded as one text, so a special token acts on what stands beside it.
+
+        Raises:
+            UsageError: an integer is not the id of a special token.
+        """
+        if unknown := set(self.unknown_characters("".join(part for part in parts if isinstance(part, str)))):
+            self._warn(unknown, stacklevel=3)
+        return self._parts.encode(parts, self._spellings)
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Ids of several texts as a LongTensor (B, T).
@@ -214,6 +226,10 @@ class Tokenizer:
     def _bulk_encoder(self) -> bulk.Encode:
         return bulk.bulk_encoder(self.kind, self._library, self._spec())
 
+    @cached_property
+    def _parts(self) -> PartsEncoder:
+        return PartsEncoder(self._spec(), self._vocabulary)
+
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of every text; called by public methods only, so that the warning points at their caller."""
         arrays, unknown = self._bulk_encoder(texts)
@@ -223,13 +239,13 @@ class Tokenizer:
             arrays = [np.array(without_specials(a.tolist(), self._spellings), dtype=a.dtype) for a in arrays]
         return arrays
 
-    def _warn(self, unknown: set[str]) -> None:
+    def _warn(self, unknown: set[str], stacklevel: int = 4) -> None:
         shown = ", ".join(map(ascii, sorted(unknown)[:20])) + (", ..." if len(unknown) > 20 else "")
         warnings.warn(
             f"{len(unknown)} character{'s are' if len(unknown) > 1 else ' is'} not in the vocabulary and became "
             f"{self._unknown!r}: {shown}",
             UnknownCharacterWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
     @cached_property
