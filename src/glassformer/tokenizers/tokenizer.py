@@ -27,6 +27,7 @@ from glassformer.errors import UsageError
 from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
 from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
+from glassformer.tokenizers.chat import ChatTemplate
 from glassformer.tokenizers.parts import PartsEncoder
 from glassformer.tokenizers.specials import spellings, without_specials
 from glassformer.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
@@ -76,6 +77,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self.settings = dict(settings or {})
         self._unknown: str | None = spec["model"].get("unk_token")
+        self._chat: ChatTemplate | None = None
 
     # Text to ids
 
@@ -174,6 +176,24 @@ class Tokenizer:
             return ByteStreamDecoder(self.token_bytes)
         return WindowStreamDecoder(self.decode)
 
+    # Chats
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """The chat template at work: `chat.render(messages)`, `chat.encode(messages)`, `chat.turn_ends`.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.chat_template is None:
+            raise UsageError(
+                "this tokenizer has no chat template: its model continues texts and was not made for chats; "
+                "give it a text to continue (generate)"
+            )
+        if self._chat is None or self._chat.source != self.chat_template:
+            self._chat = ChatTemplate(self.chat_template, self)
+        return self._chat
+
     # As a file and as a value
 
     def save(self, folder: str | os.PathLike[str], *, model_max_length: int | None = None) -> None:
@@ -193,6 +213,7 @@ class Tokenizer:
             config.setdefault("eos_token", {i: t for t, i in self.special_tokens.items()}[self.end_of_text])
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
+            config.pop("split_special_tokens", None)  # else transformers takes the template's own markers for text
         if model_max_length is not None:
             config["model_max_length"] = model_max_length
         config["glassformer"] = {"kind": self.kind, "hash": self.hash}
