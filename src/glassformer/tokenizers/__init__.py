@@ -11,12 +11,17 @@ alphabet.py       how vocabularies spell bytes
 streaming.py      ids to text, whole characters only
 bulk.py           the fast ways from text to arrays
 builders.py       TOKENIZERS: a builder a name
+chat.py           chat templates: messages to text and ids
+  marks.py        which special tokens in a chat the template wrote, and which a message
+  sandbox.py  sandbox_filters.py  metering.py  meter.py      running a template that somebody else wrote
+parts.py          text with special tokens between, to ids
 gpt2.py  wordpiece.py  sentencepiece.py  reading.py   vocabularies made by others
 bpe_twin.py       byte-level BPE in plain Python, to be read
 """
 
 from glassformer.tokenizers.builders import TOKENIZERS, build_tokenizer
+from glassformer.tokenizers.chat import ChatTemplate
 from glassformer.tokenizers.reading import load_tokenizer
 from glassformer.tokenizers.tokenizer import Tokenizer, UnknownCharacterWarning
 
-__all__ = ["TOKENIZERS", "Tokenizer", "UnknownCharacterWarning", "build_tokenizer", "load_tokenizer"]
+__all__ = ["TOKENIZERS", "ChatTemplate", "Tokenizer", "UnknownCharacterWarning", "build_tokenizer", "load_tokenizer"]

@@ -27,6 +27,8 @@ from glassformer.errors import UsageError
 from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
 from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
+from glassformer.tokenizers.chat import ChatTemplate
+from glassformer.tokenizers.parts import PartsEncoder
 from glassformer.tokenizers.specials import spellings, without_specials
 from glassformer.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
 
@@ -75,6 +77,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self.settings = dict(settings or {})
         self._unknown: str | None = spec["model"].get("unk_token")
+        self._chat: ChatTemplate | None = None
 
     # Text to ids
 
@@ -88,6 +91,17 @@ class Tokenizer:
             return self._bulk([text])[0].tolist()
         ids = self._library.encode(whole_characters(text), add_special_tokens=False).ids
         return without_specials(ids, self._spellings)
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of a text in which some special tokens are meant: the strings among `parts` are text, as in `encode`, the
+        integers ids of special tokens. It is encoded as one text, so a special token acts on what stands beside it.
+
+        Raises:
+            UsageError: an integer is not the id of a special token.
+        """
+        if unknown := set(self.unknown_characters("".join(part for part in parts if isinstance(part, str)))):
+            self._warn(unknown, stacklevel=3)
+        return self._parts.encode(parts, self._spellings)
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Ids of several texts as a LongTensor (B, T).
@@ -169,6 +183,24 @@ class Tokenizer:
             return ByteStreamDecoder(self.token_bytes)
         return WindowStreamDecoder(self.decode)
 
+    # Chats
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """The chat template at work: `chat.render(messages)`, `chat.encode(messages)`, `chat.turn_ends`.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.chat_template is None:
+            raise UsageError(
+                "this tokenizer has no chat template: its model continues texts and was not made for chats; "
+                "give it a text to continue (generate)"
+            )
+        if self._chat is None or self._chat.source != self.chat_template:
+            self._chat = ChatTemplate(self.chat_template, self)
+        return self._chat
+
     # As a file and as a value
 
     def save(self, folder: str | os.PathLike[str], *, model_max_length: int | None = None) -> None:
@@ -188,6 +220,7 @@ class Tokenizer:
             config.setdefault("eos_token", {i: t for t, i in self.special_tokens.items()}[self.end_of_text])
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
+            config.pop("split_special_tokens", None)  # else transformers takes the template's own markers for text
         if model_max_length is not None:
             config["model_max_length"] = model_max_length
         config["glassformer"] = {"kind": self.kind, "hash": self.hash}
@@ -225,6 +258,10 @@ class Tokenizer:
     def _bulk_encoder(self) -> bulk.Encode:
         return bulk.bulk_encoder(self.kind, self._library, self._spec())
 
+    @cached_property
+    def _parts(self) -> PartsEncoder:
+        return PartsEncoder(self._spec(), self._vocabulary)
+
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of every text; called by public methods only, so that the warning points at their caller."""
         arrays, unknown = self._bulk_encoder(texts)
@@ -234,13 +271,13 @@ class Tokenizer:
             arrays = [np.array(without_specials(a.tolist(), self._spellings), dtype=a.dtype) for a in arrays]
         return arrays
 
-    def _warn(self, unknown: set[str]) -> None:
+    def _warn(self, unknown: set[str], stacklevel: int = 4) -> None:
         shown = ", ".join(map(ascii, sorted(unknown)[:20])) + (", ..." if len(unknown) > 20 else "")
         warnings.warn(
             f"{len(unknown)} character{'s are' if len(unknown) > 1 else ' is'} not in the vocabulary and became "
             f"{self._unknown!r}: {shown}",
             UnknownCharacterWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
     @cached_property
