@@ -181,9 +181,10 @@ class _Prompt:
     def _why(self, _: str) -> str:
         if not self.last:
             return "nothing was said yet"
-        piece = self.last[-1]
+        said = [piece for piece in self.last if piece.finish_reason != "end_of_text"]
+        piece = (said or self.last)[-1]
         lines = [
-            f"the last one, {piece.token_text!r}: {piece.probability:.1%} by the model, {piece.chance:.1%} in the draw"
+            f"the last token, {piece.token_text!r}: {piece.probability:.1%} by the model, {piece.chance:.1%} drawn"
         ]
         lines += [f"  {other.probability:>6.1%}  {other.text!r}" for other in piece.alternatives]
         rest = 1 - sum(other.probability for other in piece.alternatives)

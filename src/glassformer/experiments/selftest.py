@@ -146,10 +146,10 @@ def _packed(model: Decoder, tokenizer: Tokenizer) -> float | None:
 
 
 def _accumulated(model: Decoder, tokenizer: Tokenizer) -> float:
-    """Gradients of the embedding's first rows and of a matrix in the middle, for all of them would take much room."""
+    """The gradient of a matrix in the middle; all of them would take much room."""
     rows = torch.stack(_texts(model, *[LENGTH // 2] * 4))
     batch, objective = (rows[:, :-1], rows[:, 1:]), NextToken()
-    middle = model.blocks[len(model.blocks) // 2].attention.out.weight  # type: ignore[union-attr]
+    middle = dict(model.named_parameters())[f"blocks.{len(model.blocks) // 2}.attention.out.weight"]
 
     def gradient(parts: int) -> Tensor:
         total: Tensor | None = None
