@@ -221,6 +221,8 @@ def _color(probability: float) -> str:
 
 def _remember_lines() -> None:
     """Arrow keys bring back what was typed, in this chat and in those before it."""
+    if not sys.stdin.isatty():
+        return
     try:
         import readline
     except ImportError:  # Windows

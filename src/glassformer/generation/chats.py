@@ -84,7 +84,8 @@ class Chat:
                         yield event.piece
         finally:  # Ctrl-C in the middle of an answer: what was said so far stands
             self.engine.cancel(number)
-            self.messages = [*turns, {"role": "assistant", "content": said.strip()}]
+            kept = said if self.has_template else said.strip()  # unchanged, the next turn goes on from what was read
+            self.messages = [*turns, {"role": "assistant", "content": kept}]
 
     def reset(self) -> None:
         """Begin anew; the system text stays."""

@@ -1,0 +1,70 @@
+"""The self-test holds on a sound machine, and a planted fault makes the check fail that is about it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from glassformer.experiments.selftest import Check, selftest, small_model
+from glassformer.layers import RotaryPositions, row_cache
+from glassformer.layers.attention import Attention
+from glassformer.objectives import NextToken
+
+
+def failed() -> list[str]:
+    return [check.what.split(" =")[0] for check in selftest(*small_model()) if not check.held]
+
+
+def test_everything_holds_here():
+    checks = list(selftest(*small_model()))
+    assert len(checks) == 7 and all(check.held for check in checks)
+    assert all(check.difference is not None for check in checks)
+    assert 0 < checks[-1].difference < 0.1, "int8 rounds, and not much"
+
+
+def test_what_does_not_concern_a_model_holds():
+    assert Check("x", None, 0.0, 0.1).held and not Check("x", 0.2, 0.1, 0.1).held
+    assert not Check("x", float("nan"), 0.1, 0.1).held
+
+
+@pytest.mark.parametrize(
+    ("where", "fault", "expected"),
+    [
+        (
+            (row_cache.Rows, "append"),
+            lambda true: lambda self, layer, k, v: true(self, layer, 1.01 * k if len(k) > 1 else k, v),
+            {"several rows of different lengths", "generated in a crowd"},
+        ),
+        (
+            (Attention, "_glass"),
+            lambda true: lambda self, q, k, v, mask, bias: 1.01 * true(self, q, k, v, mask, bias),
+            {"attention written out"},
+        ),
+        (
+            (RotaryPositions, "rotate"),
+            lambda true: lambda self, q, k, pos: true(self, q, k, pos - pos.min()),
+            {"read in pieces with a cache"},
+        ),
+        (
+            (NextToken, "loss"),
+            lambda true: (
+                lambda self, model, batch: (
+                    (found := true(self, model, batch))[0] * (1.01 if len(batch[0]) == 1 else 1),
+                    *found[1:],
+                )
+            ),
+            {"gradients of four small batches"},
+        ),
+    ],
+)
+def test_a_planted_fault_is_found(monkeypatch, where, fault, expected):
+    monkeypatch.setattr(*where, fault(getattr(*where)))
+    assert expected <= set(failed())
+
+
+def test_the_model_is_left_as_it_was():
+    model, tokenizer = small_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    list(selftest(model, tokenizer))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters()) and not model.training
