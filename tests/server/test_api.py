@@ -234,6 +234,19 @@ def test_a_client_that_goes_away_frees_its_row(url, client):
     assert counts(url)['glassformer_rows_active{model="base"}'] == 0
 
 
+def test_a_client_that_stops_waiting_frees_its_row_too(url):
+    address = url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address)
+    connection.request("POST", "/v1/completions", json.dumps({"prompt": "the", "max_tokens": 60_000}))
+    deadline = time.monotonic() + 10
+    while not counts(url)['glassformer_rows_active{model="base"}'] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    connection.close()
+    while counts(url)['glassformer_rows_active{model="base"}'] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert counts(url)['glassformer_rows_active{model="base"}'] == 0
+
+
 def test_many_at_once_get_what_each_gets_alone(client, models):
     wanted = {i: expected(models["base"], TEXT[i : i + 9], 10 + i, seed=i) for i in range(20)}
     got: dict[int, str] = {}
@@ -261,3 +274,14 @@ def test_a_key_is_asked_for(models):
 def test_another_name_of_this_machine_is_refused(url):
     code, answer = post(url, "/v1/completions", {"prompt": "a"}, Host="evil.example")
     assert code == 421 and "evil.example" in answer["error"]["message"]
+
+
+def test_a_fault_of_ours_is_told_to_all_who_wait_and_the_next_is_served(models, monkeypatch):
+    with running({"base": models["base"]}) as url:
+        failing = monkeypatch.context()
+        with failing as patch:
+            patch.setattr(Engine, "_write", lambda self: 1 / 0)
+            code, answer = post(url, "/v1/completions", {"prompt": "the", "max_tokens": 3})
+            assert code == 500 and answer["error"]["type"] == "server_error"
+        code, answer = post(url, "/v1/completions", {"prompt": "the", "max_tokens": 3, "seed": 1})
+        assert code == 200 and answer["choices"][0]["text"] == expected(models["base"], "the", 3, seed=1)

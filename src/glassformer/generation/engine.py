@@ -87,8 +87,9 @@ class Engine:
     def cancel(self, number: int) -> None:
         """Forget a request, at once; one that is done or unknown is nothing to worry about."""
         self.waiting = deque(row for row in self.waiting if row.number != number)
-        for row in [row for row in self.active if row.number == number]:
-            self._leave(self.active.index(row))
+        with torch.inference_mode():  # the cache was made in it
+            for row in [row for row in self.active if row.number == number]:
+                self._leave(self.active.index(row))
 
     def step(self) -> list[Event]:
         """Read a piece of a prompt, and write one token in every row that is ready."""

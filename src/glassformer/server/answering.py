@@ -18,6 +18,8 @@ from glassformer.server.schemas import Drawing
 from glassformer.server.serving import Served
 from glassformer.server.worker import Overloaded, Worker
 
+LOOK_EVERY = 0.1  # seconds, whether a client that waits for a whole answer is still there
+
 
 async def answer(
     served: Served, requests: list[Request], shape: Shape, body: Drawing, http: HTTPRequest, *, echo: bool = False
@@ -125,7 +127,7 @@ class Asked:
         while left or unscored:
             place, event = await self._events.get()
             if isinstance(event, BaseException):
-                raise GlassformerError(f"the model failed: {event}") from event
+                raise Refused(500, "the model failed; the server's log says more") from event
             self.prompts[place] += event.prompt
             if place in unscored and len(self.prompts[place]) >= unscored[place]:
                 del unscored[place]
@@ -152,8 +154,8 @@ async def _or_gone(work: Awaitable[Any], http: HTTPRequest) -> Any:
     """The result of some work, unless the client goes away before it is done."""
 
     async def gone() -> None:
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
+        while not await http.is_disconnected():
+            await asyncio.sleep(LOOK_EVERY)
 
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(gone())]
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

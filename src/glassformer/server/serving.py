@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ class Served:
         self.created = int(time.time())
         self.worker: Worker | None = None
         if "generate" in commands_for(model, tokenizer):
-            self.worker = Worker(Engine(model, tokenizer, **engine))
+            self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
         elif getattr(model.config, "stem", None) != "text":
             raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -22,13 +23,15 @@ class Overloaded(GlassformerError):
 
 
 class Worker:
-    """Runs an engine in a thread of its own: it sleeps while there is nothing to do.
+    """Runs an engine in a thread of its own: it sleeps while there is nothing to do. If the engine fails, which is a
+    fault of ours, all who wait are told, and a new engine is made.
 
     counts: requests, tokens of prompts and tokens written so far, for `/metrics`.
     """
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, make_engine: Callable[[], Engine]):
+        self._make_engine = make_engine
+        self.engine = make_engine()
         self.counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cancelled": 0}
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sinks: dict[int, tuple[Sink, int]] = {}  # of a request: who is told, and how many samples go on
@@ -46,6 +49,9 @@ class Worker:
         future: Future[int] = Future()
 
         def take() -> None:
+            if self._stopping:
+                future.set_exception(Overloaded("the server is being stopped; ask another one"))
+                return
             if len(self.engine.waiting) + request.samples > MOST_WAITING:
                 future.set_exception(Overloaded(f"{len(self.engine.waiting)} samples wait already; try again later"))
                 return
@@ -59,7 +65,10 @@ class Worker:
             self.counts["prompt_tokens"] += len(request.ids)
             future.set_result(number)
 
-        self._inbox.put(take)
+        if self.running:
+            self._inbox.put(take)
+        else:
+            take()
         return future
 
     def cancel(self, number: int) -> None:
@@ -80,19 +89,28 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            self._take_all(wait=not self.engine.busy)
-            if self._stopping and not self.engine.busy:
-                return
             try:
+                self._take_all(wait=not self.engine.busy)
+                if self._stopping and not self.engine.busy:
+                    return
                 events = self.engine.step()
             except Exception as error:  # nobody waits for ever because of a fault of ours
-                for number, (sink, _) in list(self._sinks.items()):
-                    self.engine.cancel(number)
-                    sink(error)
-                self._sinks.clear()
+                self._give_up(error)
                 continue
             for event in events:
-                self._tell(event)
+                try:
+                    self._tell(event)
+                except RuntimeError:  # the event loop of whoever asked is closed
+                    self._sinks.pop(event.request, None)
+                    self.engine.cancel(event.request)
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell everybody, and begin anew with an empty engine."""
+        sinks, self._sinks = list(self._sinks.values()), {}
+        self.engine = self._make_engine()
+        for sink, _ in sinks:
+            with contextlib.suppress(RuntimeError):  # as above
+                sink(error)
 
     def _tell(self, event: Event) -> None:
         if event.request not in self._sinks:

@@ -1,0 +1,96 @@
+"""Many clients at once, a third of whom go away in the middle: nobody else notices.
+
+GLASSFORMER_CLIENTS=200 GLASSFORMER_SECONDS=60 python -m pytest tests/server/test_load.py -s      the long form
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+httpx = pytest.importorskip("httpx")
+
+from served import TEXT, running, small_decoder  # noqa: E402
+
+from glassformer.generation import Engine, Request, Sampling  # noqa: E402
+from glassformer.training.precision import resident_bytes  # noqa: E402
+
+CLIENTS = int(os.environ.get("GLASSFORMER_CLIENTS", "24"))
+SECONDS = float(os.environ.get("GLASSFORMER_SECONDS", "3"))
+
+
+def test_many_clients_and_some_that_go_away():
+    model, tokenizer = small_decoder()
+    kinds = [(TEXT[i : i + 4 + i % 7], 3 + 5 * (i % 8), i) for i in range(30)]
+    wanted = [alone(model, tokenizer, *kind) for kind in kinds]
+    done = {"answers": 0, "gone": 0}
+
+    async def client(number: int, url: str, until: float) -> None:
+        chance = random.Random(number)
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            while time.monotonic() < until:
+                kind = chance.randrange(len(kinds))
+                prompt, n, seed = kinds[kind]
+                body = {"prompt": prompt, "max_tokens": n, "seed": seed, "stream": True}
+                leaves = number % 3 == 0
+                if leaves:
+                    body["max_tokens"] = 5000
+                text = ""
+                async with http.stream("POST", "/v1/completions", json=body) as answer:
+                    assert answer.status_code == 200
+                    async for line in answer.aiter_lines():
+                        if not line.startswith("data: {"):
+                            continue
+                        text += json.loads(line[6:])["choices"][0]["text"]
+                        if leaves and len(text) > chance.randrange(20):
+                            break
+                if leaves:
+                    done["gone"] += 1
+                else:
+                    assert text == wanted[kind]
+                    done["answers"] += 1
+
+    async def all_clients(url: str) -> tuple[int, int]:
+        until = time.monotonic() + SECONDS
+        work = asyncio.gather(*(client(number, url, until) for number in range(CLIENTS)))
+        await asyncio.sleep(SECONDS / 3)
+        early = resident_bytes()
+        await work
+        return early, resident_bytes()
+
+    with running({"base": (model, tokenizer)}, max_rows=16) as url:
+        early, late = asyncio.run(all_clients(url))
+        for _ in range(200):
+            if idle(url):
+                break
+            time.sleep(0.05)
+        assert idle(url), "somebody's row was never freed"
+    print(f"{done}, {early / 2**20:.0f} MiB after a third, {late / 2**20:.0f} MiB at the end")
+    assert done["answers"] > CLIENTS / 2 and done["gone"] > CLIENTS / 4
+    assert late - early < 60 << 20
+
+
+def idle(url: str) -> bool:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    counts = [
+        float(line.split()[1])
+        for line in lines
+        if line.startswith(("glassformer_rows_active{", "glassformer_rows_waiting{"))
+    ]
+    assert len(counts) == 2
+    return sum(counts) == 0
+
+
+def alone(model, tokenizer, prompt: str, n: int, seed: int) -> str:
+    engine = Engine(model, tokenizer)
+    engine.submit(Request(tuple(tokenizer.encode(prompt)), max_new_tokens=n, sampling=Sampling(seed=seed)))
+    text = ""
+    while engine.busy:
+        text += "".join(event.piece.text for event in engine.step())
+    return text
