@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean
+from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, did_you_mean
 from glassformer.interchange.folder import model_of
 from glassformer.interchange.gguf_architectures import ARCHITECTURES
 from glassformer.interchange.gguf_file import read_gguf
@@ -39,6 +39,8 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
             theirs[there] = architecture.form(there, words).read(left.pop(here).dequantised())
         if left:
             raise ModelFolderError(f"{len(left)} tensors have no place in a {name}, the first is {next(iter(left))}")
-    except GlassformerError as error:
-        raise type(error)(f"{path}: {error}") from None
+    except MissingExtraError:
+        raise
+    except GlassformerError as error:  # also a size that a configuration refuses: the file is to blame
+        raise ModelFolderError(f"{path}: {error}") from None
     return model_of(architecture.family, config, theirs, path), tokenizer
