@@ -1,4 +1,4 @@
-"""Tokenizers in and out of the header of a GGUF file.
+"""Tokenizers out of the header of a GGUF file; `gguf_tokenizer_writing` is the way back.
 
 tokenizer.ggml.model         gpt2: byte-level BPE          llama: SentencePiece's BPE, by scores
 tokenizer.ggml.pre           how the text is cut before it is merged, by a name that llama.cpp knows
@@ -9,22 +9,20 @@ tokenizer.chat_template      the Jinja template of a chat model
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
-from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
 from glassformer.errors import ModelFolderError, did_you_mean
 from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.alphabet import BYTE_TO_CHARACTER, unspell
+from glassformer.tokenizers.alphabet import unspell
 from glassformer.tokenizers.builders import character_library
-from glassformer.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe
-from glassformer.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN, byte_level_pattern, merge_pairs
+from glassformer.tokenizers.gpt2 import byte_level_bpe
+from glassformer.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN
 from glassformer.tokenizers.sentencepiece import SPACE, Pieces, library_from_pieces
 
-_NEVER = f"{BYTE_TO_CHARACTER[255]} {BYTE_TO_CHARACTER[255]}"  # llama.cpp wants a merge: of bytes that no text has
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 _LLAMA3_PATTERN = BPE_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
@@ -44,7 +42,7 @@ _OTHER_NAMES = {
 # The names that take a word which is a token as it is, whatever its merges say.
 _WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2")
 # A word for a token's part in tokenizer_config.json: the field with its number.
-_PARTS = {
+PARTS = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
     "unk_token": "unknown_token_id",
@@ -78,7 +76,7 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     ):
         raise ModelFolderError(f"its tokenizer has another number for {moved[:40]!r} than it tells; take another file")
     settings: dict[str, Any] = {"split_special_tokens": True}
-    for part, field in _PARTS.items():
+    for part, field in PARTS.items():
         number = fields.get(f"tokenizer.ggml.{field}")
         if isinstance(number, int) and 0 <= number < len(tokens) and kinds[number] != NORMAL:
             settings[part] = tokens[number]
@@ -186,88 +184,3 @@ def _texts(fields: dict[str, Any], name: str) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ModelFolderError(f"its tokenizer has no list of {name}; take another file of this model")
     return texts
-
-
-def tokenizer_to_gguf(tokenizer: Tokenizer, n_rows: int) -> dict[str, Any]:
-    """The fields of the header for a byte-level BPE or a character tokenizer, and its end of text among them.
-
-    Args:
-        n_rows: of the model's embedding; rows behind the last token get texts that nothing becomes. One of them ends
-            texts where the tokenizer has no token for that (see `needs_end`).
-
-    Raises:
-        ModelFolderError: it is of another kind, cuts text in a way that llama.cpp has no name for, or has more tokens
-            than there are rows.
-    """
-    if tokenizer.vocab_size > n_rows:
-        raise ModelFolderError(
-            f"{tokenizer.vocab_size:,} tokens in the tokenizer, {n_rows:,} logits in the model; they do not match"
-        )
-    spec = json.loads(tokenizer.to_json())
-    if tokenizer.kind == "characters":
-        texts, merges, pre = *_characters(tokenizer), "gpt-2"
-    elif tokenizer.kind in ("bpe", "gpt2", "bytes"):
-        pre = _name_of_cut(spec)
-        texts = dict(spec["model"]["vocab"].items())
-        texts |= {token["content"]: token["id"] for token in spec["added_tokens"]}
-        merges = [" ".join(pair) for pair in merge_pairs(spec["model"])]
-    else:
-        raise ModelFolderError(
-            f"a {tokenizer.kind} tokenizer is not written to GGUF; byte-level BPE, bytes and characters are"
-        )
-    special = {token["id"]: CONTROL if token["special"] else USER_DEFINED for token in spec["added_tokens"]}
-    tokens, kinds = [f"[PAD{number}]" for number in range(n_rows)], [UNUSED] * n_rows
-    for text, number in texts.items():
-        tokens[number], kinds[number] = text, special.get(number, NORMAL)
-    end = tokenizer.end_of_text
-    if end is None:
-        end = tokenizer.vocab_size
-        tokens[end], kinds[end] = END_OF_TEXT, CONTROL
-    fields = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": kinds,
-        "tokenizer.ggml.merges": merges or [_NEVER],
-        "tokenizer.ggml.bos_token_id": end,
-        "tokenizer.ggml.eos_token_id": end,
-        "tokenizer.ggml.add_bos_token": False,
-        "tokenizer.chat_template": tokenizer.chat_template,
-    }
-    for part in ("bos_token", "pad_token", "unk_token"):
-        if (its := tokenizer.special_tokens.get(str(tokenizer.settings.get(part)))) is not None:
-            fields[f"tokenizer.ggml.{_PARTS[part]}"] = its
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def needs_end(tokenizer: Tokenizer) -> bool:
-    """Whether an end of text must be made up: llama.cpp takes token 11 where none is told, and stops at every comma
-    or whatever stands there."""
-    return tokenizer.end_of_text is None
-
-
-def _characters(tokenizer: Tokenizer) -> tuple[dict[str, int], list[str]]:
-    """The characters as byte-level tokens, and the merges that put together those of several bytes."""
-    texts: dict[str, int] = {}
-    merges: list[str] = []
-    for number in range(tokenizer.vocab_size):
-        spelled = "".join(BYTE_TO_CHARACTER[byte] for byte in tokenizer.token_bytes(number))
-        texts[spelled] = number
-        merges += [f"{spelled[:cut]} {spelled[cut]}" for cut in range(1, len(spelled))]
-    return texts, list(dict.fromkeys(sorted(merges, key=len)))
-
-
-def _name_of_cut(spec: dict[str, Any]) -> str:
-    pattern, pre = byte_level_pattern(spec), spec.get("pre_tokenizer")
-    if not spec["model"]["merges"]:
-        return "gpt-2"  # nothing is merged, however it is cut
-    for name, cuts in CUTS.items():
-        if (pattern == cuts[0] and len(cuts) == 1) or pre == json.loads(_as_json(pre_tokenizer_of(cuts))):
-            return name
-    raise ModelFolderError("this tokenizer cuts text in a way that llama.cpp has no name for; it cannot be written")
-
-
-def _as_json(pre_tokenizer: Any) -> str:
-    library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizer
-    return json.dumps(json.loads(library.to_str())["pre_tokenizer"])

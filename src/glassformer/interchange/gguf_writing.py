@@ -22,7 +22,7 @@ from glassformer.interchange.folder import second_names
 from glassformer.interchange.gguf_architectures import ARCHITECTURES, Architecture
 from glassformer.interchange.gguf_file import gguf_package
 from glassformer.interchange.gguf_reading import load_gguf
-from glassformer.interchange.gguf_tokenizer import needs_end, tokenizer_to_gguf
+from glassformer.interchange.gguf_tokenizer_writing import needs_end, tokenizer_to_gguf
 from glassformer.interchange.tables import Tensors
 from glassformer.tokenizers import Tokenizer
 
