@@ -19,10 +19,11 @@ PUBLIC = {
     "glassformer.files": "atomic_file atomic_folder cache_folder disk_errors sha256_file write_json write_text",
     "glassformer.taps": "Tap listening named_taps",
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
-    "Int8Linear KVCache LayerNorm LearnedPositions NoPositions Pattern Positions RMSNorm RotaryPositions Window "
+    "Int8Linear KVCache RowCache Rows LayerNorm LearnedPositions "
+    "NoPositions Pattern Positions RMSNorm RotaryPositions Window "
     "int8_copy "
     "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern attend_by_flex attend_locally "
-    "CrossAttention Experts Memory PostNormBlock balance_loss "
+    "CrossAttention Experts Memory PostNormBlock SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES build_model kind_of make_config Decoder "
@@ -30,7 +31,8 @@ PUBLIC = {
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
-    "glassformer.generation": "Alternative Answer Completion Filling Hypothesis Piece Sampling StopStrings answer "
+    "glassformer.generation": "Alternative Answer Completion Engine Event Request "
+    "Filling Hypothesis Piece Sampling StopStrings answer "
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,6 +29,16 @@ MODERN: dict[str, Any] = {
     "head_width": 10,
     "n_embd": 42,
     "n_hidden": 29,
+}
+# What makes a modern model a Gemma 3; windows far shorter than the block.
+GEMMA3: dict[str, Any] = {
+    "norm": "zero_centered_rmsnorm",
+    "norm_place": "sandwich",
+    "activation": "gelu_new",
+    "embedding_scale": math.sqrt(MODERN["n_embd"]),
+    "patterns": ("window(3)", "causal"),
+    "rotary_base": 50.0,
+    "rotary_base_local": 7.0,
 }
 
 

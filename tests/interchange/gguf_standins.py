@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from toys import toy_model
+from toys import GEMMA3, toy_model
 
 from glassformer.tokenizers import TOKENIZERS
 
@@ -20,11 +20,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2, no biases, own head": ("classic", {"bias": False, "tied_head": False}),
     "qwen3": ("modern", {}),
     "qwen3, own head, another base": ("modern", {"tied_head": False, "rotary_base": 500.0, "norm_eps": 0.1}),
+    "gemma3": ("modern", {**GEMMA3, "patterns": ("window(3)",) * 5 + ("causal",), "n_layer": 7,
+                          "rotary_base_local": 10_000.0}),
     "llama": ("modern", LLAMA),
     "llama, own head": ("modern", {**LLAMA, "tied_head": False}),
     "llama, no groups": ("modern", {**LLAMA, "n_kv_head": 6}),
     "llama, linear scaling": ("modern", {**LLAMA, "rotary_scaling": {"rope_type": "linear", "factor": 2.5}}),
-}
+}  # fmt: skip
 
 
 def toy(case: str, tokenizer: Any, **changes: Any) -> Any:

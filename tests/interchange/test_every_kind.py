@@ -30,6 +30,7 @@ CONFIGS = {
         positions="rotary", rotary_fraction=0.4, rotary_scaling={"rope_type": "ntk", "factor": 2.0},
         patterns=["window(5)", "causal"], n_expert=3, head_bias=True, attention_sinks=True,
         embedding_norm=True, logit_softcap=9.0, n_gram=2, head_width=10, n_kv_head=1,
+        norm="zero_centered_rmsnorm", norm_place="sandwich", rotary_base_local=7.0,
     ),
     "encoder of tokens": EncoderConfig.make(**SHAPE, **OURS_ALONE, token_head="vocabulary"),
     "encoder of classes": EncoderConfig.make(**SHAPE, **OURS_ALONE, n_classes=5, pooling="mean", n_segments=2),

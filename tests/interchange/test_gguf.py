@@ -34,10 +34,12 @@ def test_there_and_back_to_the_last_bit(case: str, kind: str, tokenizers, tmp_pa
     tokenizer = tokenizers[kind]
     model = toy(case, tokenizer)
     verified = save_gguf(tmp_path / "toy.gguf", model, tokenizer)
-    assert verified.difference == 0
+    exactly = 1e-6 if case == "gemma3" else 0  # which keeps the scales of norms one more than they are
+    assert verified.difference <= exactly
     again, its = load_gguf(tmp_path / "toy.gguf")
     ids = toy_ids(2, 13, vocab_size=tokenizer.vocab_size)
-    assert torch.equal(logits(again, ids)[..., : tokenizer.vocab_size], logits(model, ids))
+    theirs, ours = logits(again, ids)[..., : tokenizer.vocab_size], logits(model, ids)
+    assert (ours - theirs).abs().max() <= exactly * ours.abs().max() and ours.std() > 0.5
     assert its.kind == kind and its.encode(TEXT) == tokenizer.encode(TEXT) and its.decode(its.encode(TEXT)) == TEXT
     if kind == "characters":
         assert again.config.vocab_size == its.vocab_size == tokenizer.vocab_size + 1
@@ -191,7 +193,8 @@ REFUSED = [
     ({"activation": "gelu"}, "modern", "GGUF's qwen3 has silu alone, and this model gelu"),
     ({"rotary_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7}}, "modern",
      "rotary scaling 'yarn' is not written to GGUF; linear is"),
-    ({"positions": "alibi"}, "classic", "a glassformer model cannot be written as GGUF; llama, qwen3, gpt2 can"),
+    ({"positions": "alibi"}, "classic",
+     "a glassformer model cannot be written as GGUF; llama, qwen3, gemma3_text, gpt2 can"),
     ({"vocab_size": 17}, "classic", "257 tokens in the tokenizer, 17 logits in the model; they do not match"),
 ]  # fmt: skip
 

@@ -130,6 +130,15 @@ def test_ours_there_and_back(kind: str):
         assert again.token_bytes(number) == tokenizer.token_bytes(number)
 
 
+def test_characters_of_several_bytes_are_merged_and_special_tokens_never():
+    """Merges are what llama.cpp puts a character together with; a special token typed as text must stay apart."""
+    fields = tokenizer_to_gguf(TOKENIZERS["characters"](["aé漢"], specials=["<|endoftext|>"]), 4)
+    assert fields["tokenizer.ggml.tokens"] == ["a", "Ã©", "æ¼¢", "<|endoftext|>"]
+    assert fields["tokenizer.ggml.merges"] == ["Ã ©", "æ ¼", "æ¼ ¢"]
+    fields = tokenizer_to_gguf(TOKENIZERS["characters"](["a |<>"]), 7)
+    assert fields["tokenizer.ggml.merges"] == ["ÿ ÿ"]  # a merge there must be, and these bytes are in no text
+
+
 def test_gpt2s_own_there_and_back():
     from glassformer.errors import DataError
     from glassformer.tokenizers.gpt2 import gpt2_tokenizer

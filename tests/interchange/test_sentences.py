@@ -23,8 +23,8 @@ from glassformer.tokenizers import TOKENIZERS
 
 transformers.logging.set_verbosity_error()
 
-WORDS = "to be or not that is the question whether it no ##bler ##s in mind suffer sling arrow of a , . ? ' [ ]".split()
-VOCABULARY = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+WORDS = "to be or not that is the question whether it no ##bler ##s in mind suffer sling arrow of a , . ? ' [ ]"
+VOCABULARY = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(" ")])}
 SENTENCES = [
     "To be, or not to be, that is the question:",
     "no",

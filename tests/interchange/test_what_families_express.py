@@ -7,6 +7,7 @@ A field that is added to a configuration and to no family comes into this test b
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -22,10 +23,22 @@ TOKENS = {"start_token": 5, "end_token": 7}
 DISTANCES = {"positions": "relative", "attention_scale": 1.0, "qk_norm": False, "activation": "gelu_new"}
 FRAMES = {**SHAPE, "vocab_size": 1, "stem": "frames", "positions": "sinusoidal", "sinusoid_layout": "whisper"}
 
+GEMMA3 = {
+    "family": "modern",
+    "norm": "zero_centered_rmsnorm",
+    "norm_place": "sandwich",
+    "activation": "gelu_new",
+    "embedding_scale": math.sqrt(24),
+    "patterns": ("window(5)", "causal"),
+    "rotary_base": 1e6,
+    "rotary_base_local": 1e4,
+}
+
 BASES: dict[str, Any] = {
     "gpt2": ModelConfig.make(**SHAPE),
     "qwen3": ModelConfig.make(**SHAPE, family="modern"),
     "llama": ModelConfig.make(**SHAPE, family="modern", qk_norm=False),
+    "gemma3_text": ModelConfig.make(**SHAPE, **GEMMA3),
     "bert": EncoderConfig.make(**SHAPE, **POST_NORM, token_head="vocabulary", token_transform=True, head_bias=True),
     "vit": EncoderConfig.make(
         **{**SHAPE, "vocab_size": 1, "block_size": 5}, stem="patches", image_size=8, patch_size=4, n_classes=7
@@ -49,7 +62,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "n_hidden": (29,),
     "positions": ("alibi",),
     "rotary_base": (500.0,),
-    "norm": ("rmsnorm", "layernorm"),
+    "rotary_base_local": (500.0,),
+    "norm": ("rmsnorm", "layernorm", "zero_centered_rmsnorm"),
     "norm_eps": (0.01,),
     "feedforward": ("gated", "plain"),
     "activation": ("relu", "silu"),
@@ -58,8 +72,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "tied_head": (False, True),
     "n_gram": (3,),
     "n_gram_rows": (101,),
-    "patterns": (("window(4)",),),
-    "norm_place": ("post", "pre"),
+    "patterns": (("window(4)",), ("causal", "window(5)"), ("window(4)", "window(5)"), ("window(5) & causal",)),
+    "norm_place": ("post", "pre", "sandwich"),
     "final_norm": (False, True),
     "embedding_norm": (True, False),
     "embedding_scale": (3.0,),
@@ -67,14 +81,17 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "logit_softcap": (5.0,),
     "head_bias": (True, False),
     "n_segments": (2,),
-    "attention_scale": (0.7,),
+    "attention_scale": (0.7, 0.5),
     "attention_softcap": (5.0,),
     "attention_sinks": (True,),
     "n_expert": (3,),
     "n_expert_active": (1,),
     "balance_weight": (0.5,),
     "rotary_fraction": (0.34,),
-    "rotary_scaling": ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7},),
+    "rotary_scaling": (
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7},
+        {"rope_type": "ntk", "factor": 2.0},
+    ),
     "relative_buckets": (16,),
     "relative_max_distance": (64,),
     "sinusoid_layout": ("interleaved",),
@@ -182,3 +199,12 @@ def test_no_field_is_forgotten(name: str):
                 assert told_back(config, path) == get(config, path), f"{family} forgets {path}={value!r}"
         assert tried or path.rpartition(".")[2] in NEVER_BY_ITSELF, f"no other value of {path} was tried"
     assert refused > 5
+
+
+def test_what_nothing_looks_at_keeps_no_family_from_taking_it():
+    """A base for windows, where there are none, or where nothing turns."""
+    idle = ModelConfig.make(**SHAPE, family="modern", rotary_base_local=500.0)
+    assert family_that_expresses(idle).model_type == "qwen3"
+    assert family_that_expresses(ModelConfig.make(**SHAPE, rotary_base_local=500.0)).model_type == "gpt2"
+    seen = changed(idle, "patterns", ("window(3)", "causal"))
+    assert "rotary_base_local" in fields_without_meaning(idle) - fields_without_meaning(seen)

@@ -10,8 +10,16 @@ import torch
 import torch.nn.functional as F
 from toys import shaken
 
-from glassformer.layers import ACTIVATIONS, NORMS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
-from glassformer.layers.block import Block
+from glassformer.layers import (
+    ACTIVATIONS,
+    NORMS,
+    FeedForward,
+    GatedFeedForward,
+    LayerNorm,
+    RMSNorm,
+    ZeroCenteredRMSNorm,
+)
+from glassformer.layers.block import Block, PostNormBlock, SandwichBlock
 from glassformer.layers.norms import HandWrittenRMSNorm
 
 X = [3.0, -1.0, 4.0, 1.0, -5.0]
@@ -64,7 +72,36 @@ def test_by_hand():
 
 def test_every_norm_is_built_alike_and_only_layer_norm_may_have_a_bias():
     counts = {(name, bias): len(list(NORMS[name](5, bias=bias).parameters())) for name in NORMS for bias in (0, 1)}
-    assert counts == {("layernorm", 0): 1, ("layernorm", 1): 2, ("rmsnorm", 0): 1, ("rmsnorm", 1): 1}
+    assert counts.pop(("layernorm", 1)) == 2
+    assert counts == {("layernorm", 0): 1} | {
+        (name, bias): 1 for name in ("rmsnorm", "zero_centered_rmsnorm") for bias in (0, 1)
+    }
+
+
+def test_a_zero_centered_norm_keeps_the_difference_from_one():
+    """The same numbers and gradients as an RMS norm whose scale is one more; fresh, they are the same norm."""
+    fresh, norm, plain = ZeroCenteredRMSNorm(5), shaken(ZeroCenteredRMSNorm(5, eps=0.1)), RMSNorm(5, eps=0.1)
+    with torch.no_grad():
+        plain.weight.copy_(norm.weight + 1)
+    x = torch.tensor([X, X[::-1]])
+    assert torch.equal(fresh(x), RMSNorm(5)(x))
+    assert torch.equal(norm(x), plain(x))
+    assert norm.weight.grad is None
+    for one in (norm, plain):
+        one(x).square().sum().backward()
+    assert torch.equal(norm.weight.grad, plain.weight.grad)
+
+
+@torch.no_grad()
+def test_a_zero_centered_norm_in_bf16_says_what_a_scale_in_bf16_could_not():
+    """From one to two bf16 has steps of 1/128, so a scale of 1.003 would be 1, and 7 beside 1 (root mean square 5)
+    would give 1.4, which is 179.2 steps: 179. With the difference added in fp32 it is 1.4042, 179.7 steps: 180."""
+    x = torch.tensor([1.0, 7.0], dtype=torch.bfloat16)
+    norm, plain = ZeroCenteredRMSNorm(2, eps=0.0).bfloat16(), RMSNorm(2, eps=0.0).bfloat16()
+    norm.weight.fill_(0.003)
+    plain.weight.fill_(1.003)
+    assert plain(x)[1] == 179 / 128 and norm(x)[1] == 180 / 128
+    assert norm(x).dtype == torch.bfloat16
 
 
 def formula(name: str, x: float) -> float:
@@ -115,11 +152,36 @@ class Times(torch.nn.Module):
         return self.factor * x
 
 
-def test_a_block_adds_and_norms_before_each_layer():
-    """x=1: attention hears norm 2 -> 2 * 3 = 6, stream 7; feed-forward hears 7 * 5 = 35, * 11 = 385; stream 392."""
-    block = Block(Times(2), Times(3), Times(5), Times(11))
+def heard_in(block: Block, memory: object = None) -> tuple[float, dict[str, float]]:
+    """What a block makes of 1, and what its taps hear."""
     heard = {}
     for tap in (block.tap_before, block.tap_middle, block.tap_after):
-        tap.listener = lambda x, tap=tap: heard.update({tap.name: x.item()})
-    assert block(torch.ones(1, 1, 1), None, None, None).item() == 392
-    assert heard == {"residual.before": 1, "residual.middle": 7, "residual.after": 392}
+        tap.listener = lambda x, tap=tap: heard.update({tap.name.rpartition(".")[2]: x.item()})
+    return block(torch.ones(1, 1, 1), None, None, None, memory=memory).item(), heard
+
+
+def test_a_block_adds_and_norms_before_each_layer():
+    """x=1: attention hears norm 2 -> 2 * 3 = 6, stream 7; feed-forward hears 7 * 5 = 35, * 11 = 385; stream 392."""
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    assert heard_in(Block(*parts)) == (392, {"before": 1, "middle": 7, "after": 392})
+
+
+def test_a_post_norm_block_norms_the_sum():
+    """x=1: attention says 3, the sum 4 is normed to 8; feed-forward says 8 * 11 = 88, the sum 96 is normed to 480."""
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    assert heard_in(PostNormBlock(*parts)) == (480, {"before": 1, "middle": 8, "after": 480})
+
+
+def test_a_sandwich_norms_what_a_layer_hears_and_what_it_says():
+    """x=1: attention hears 2 and says 6, of which the second norm makes 6 * 7 = 42: stream 43. Feed-forward hears
+    43 * 5 = 215 and says 215 * 11 = 2365, of which the second norm makes 2365 * 13 = 30745: stream 30788."""
+    parts, after = [Times(n) for n in (2, 3, 5, 11)], [Times(7), Times(13)]
+    assert heard_in(SandwichBlock(*parts, after=after)) == (30788, {"before": 1, "middle": 43, "after": 30788})
+
+
+def test_a_sandwich_around_cross_attention_too():
+    """The stream 43 goes through norm 17 and layer 19: 13889, and the norm behind, 23: 319447; stream 319490. Then
+    5, 11 and 13 as before: 319490 * 715 = 228435350, and the stream 228754840."""
+    parts, after = [Times(n) for n in (2, 3, 5, 11, 17, 19)], [Times(7), Times(13), Times(23)]
+    said, _ = heard_in(SandwichBlock(*parts, after=after), memory=object())
+    assert said == pytest.approx(228_754_840, rel=1e-6)  # fp32

@@ -28,7 +28,7 @@ from glassformer.layers import (
     parse_pattern,
     patterns,
 )
-from glassformer.layers.pattern_base import FAR
+from glassformer.layers.pattern_base import FAR, Reach
 
 
 def drawn(pattern: Pattern, t: int = 4, s: int | None = None) -> list[str]:
@@ -151,6 +151,17 @@ def test_the_reach_is_no_larger_than_it_has_to_be():
         "one row",
         "either",
     }
+
+
+def test_local_is_what_looks_only_so_far_both_ways():
+    local = (Window(5), Window(5) | Sinks(2), Around(3), Causal() & Around(3), Sinks(1))
+    far = (Causal(), Full(), Strided(3), Window(5) | Causal(), Around(3) | Globals(1), Window(5) | Strided(5))
+    assert all(p.is_local for p in local) and not any(p.is_local for p in far)
+
+    class OnlyTheFuture(Pattern):
+        reach = Reach(0, FAR)
+
+    assert not OnlyTheFuture().is_local
 
 
 def test_a_pattern_of_ones_own_works_with_the_rest():

@@ -19,6 +19,7 @@ OPTIONS = [
     {"positions": "rotary", "n_embd": 18},
     {"norm": "rmsnorm"},
     {"norm": "layernorm", "bias": True},
+    {"norm": "zero_centered_rmsnorm", "norm_place": "sandwich"},
     {"qk_norm": True},
     {"qk_norm": False},
     {"feedforward": "gated", "n_hidden": 17},

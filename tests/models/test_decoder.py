@@ -90,6 +90,26 @@ def test_the_pattern_can_be_changed_on_a_built_model(family: str):
     assert not torch.equal(model(near)[:, -1], model(ids)[:, -1])
 
 
+def first_query(**changes: object) -> torch.Tensor:
+    """What the first layer looks for, turned by its positions."""
+    heard, model = {}, toy_model("modern", **changes)
+    with torch.no_grad(), listening(model, "blocks.0.attention.query", lambda name, x: heard.update({name: x})):
+        model(toy_ids(2, 7))
+    return heard["blocks.0.attention.query"]
+
+
+def test_windows_may_turn_by_a_base_of_their_own():
+    """And unscaled; a layer that sees all turns as if there were no windows."""
+    scaled = {"rotary_base": 50.0, "rotary_scaling": {"rope_type": "linear", "factor": 2.0}}
+    both = {**scaled, "rotary_base_local": 7.0}
+    in_window, far = first_query(rotary_base=7.0), first_query(**scaled)
+    assert (in_window - far).abs().max() > 0.1
+    assert torch.equal(first_query(**both, patterns=("window(3)", "causal")), in_window)
+    assert torch.equal(first_query(**both, patterns=("causal", "window(3)")), far)
+    assert torch.equal(first_query(**both), far)
+    assert torch.equal(first_query(**scaled, patterns=("window(3)", "causal")), far)  # without one, all are alike
+
+
 @FAMILY
 def test_every_parameter_is_used(family: str):
     """A gradient reaches each of them, so none was built and forgotten."""

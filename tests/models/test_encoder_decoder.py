@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "2017": {"family": "original"},
     "T5": {"family": "classic", "norm": "rmsnorm", "positions": "relative", "bias": False, "attention_scale": 1.0},
     "modern": {"family": "modern", "n_head": 6, "n_kv_head": 2, "head_width": 10},
+    "sandwich": {"family": "classic", "norm": "zero_centered_rmsnorm", "norm_place": "sandwich", "qk_norm": True},
     "own tables": {"family": "classic", "source_vocab_size": 47},
 }
 KIND = pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ from toys import toy_config
 
 from glassformer.errors import UsageError
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
-from glassformer.models import FAMILIES, SIZES, Decoder, ModelConfig, dial
+from glassformer.models import FAMILIES, SIZES, Decoder, EncoderConfig, ModelConfig, dial
 
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
 
@@ -55,7 +55,7 @@ def configurations(draw) -> ModelConfig:
         bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
         tied_head=draw(st.booleans()),
-        norm_place=draw(st.sampled_from(["pre", "post"])),
+        norm_place=draw(st.sampled_from(["pre", "post", "sandwich"])),
         embedding_norm=draw(st.booleans()),
         head_bias=draw(st.booleans()),
         n_segments=draw(st.integers(0, 2)),
@@ -154,6 +154,14 @@ def test_a_mistake_is_one_line_that_names_the_next_step(change: dict, message: s
     with pytest.raises(UsageError) as error:
         ModelConfig.make(**{**SHAPE, **change})
     assert str(error.value) == message
+
+
+def test_layers_take_their_patterns_in_turn():
+    patterns = ["window(3)", "window(3)", "causal"]
+    told = ModelConfig.make(**{**SHAPE, "n_layer": 5}, patterns=patterns).layer_patterns()
+    assert [str(pattern) for pattern in told] == ["window(3)", "window(3)", "causal", "window(3)", "window(3)"]
+    assert [str(p) for p in ModelConfig.make(**SHAPE).layer_patterns()] == ["causal"] * 2
+    assert [str(p) for p in EncoderConfig.make(**SHAPE).layer_patterns()] == ["full"] * 2
 
 
 def test_a_missing_field_is_named():

@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "positions": "rotary",
         "rotary_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24},
     },
+    "rotary, another base in windows": {"positions": "rotary", "rotary_base_local": 7.0},
 }
 SPEAKING = [kind for kind in KINDS if kind != "none"]
 PATTERNS = {"causal": None, "window and causal by turns": ("window(3)", "causal")}

@@ -6,7 +6,7 @@ Sizes are prime or all different; every parameter is random and counts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -167,6 +169,11 @@ LLAMA = {
     "head_dim": 10,
     "intermediate_size": 29,
 }
+GEMMA3 = {**LLAMA, "num_hidden_layers": 3, "sliding_window": 4, "pad_token_id": None}  # a row of padding learns nothing
+ROTARY = {
+    "full_attention": {"rope_type": "default", "rope_theta": 50.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 7.0},
+}
 BERT = {
     "vocab_size": V,
     "max_position_embeddings": 13,
@@ -205,6 +212,14 @@ def _lm(model: Any, config: Any) -> Case:
     return Case(model, config, continues, their_continues)
 
 
+def _gemma3(layers: str, scaling: Mapping[str, Any] | None = None, **fields: Any) -> Case:
+    """layers: L for a window, G for one that sees all."""
+    types = [{"L": "sliding_attention", "G": "full_attention"}[kind] for kind in layers]
+    rope = {**ROTARY, "full_attention": {**ROTARY["full_attention"], **(scaling or {})}}
+    sizes = {**GEMMA3, "num_hidden_layers": len(layers), "layer_types": types, "rope_parameters": rope}
+    return _lm(Gemma3ForCausalLM, Gemma3TextConfig(**{**sizes, **fields}))
+
+
 def _marian(**fields: Any) -> Case:
     config = MarianConfig(**{**SEQ2SEQ, **SPECIAL, "max_position_embeddings": 13, **fields})
     return Case(MarianMTModel, config, translates, their_translates, ("final_logits_bias",))
@@ -229,6 +244,15 @@ def all_cases() -> Iterator[tuple[str, Case]]:
     yield "gpt2, own head", _lm(GPT2LMHeadModel, GPT2Config(**GPT2, tie_word_embeddings=False))
     yield "llama", _lm(LlamaForCausalLM, LlamaConfig(**LLAMA))
     yield "qwen3", _lm(Qwen3ForCausalLM, Qwen3Config(**LLAMA, tie_word_embeddings=True))
+    yield "gemma3", _gemma3("LLG", query_pre_attn_scalar=7)
+    yield "gemma3, own head, capped logits", _gemma3("LG", tie_word_embeddings=False, final_logit_softcapping=3.0)
+    yield "gemma3, in no order, relu", _gemma3("GLLGL", hidden_activation="relu", rms_norm_eps=0.1)
+    yield "gemma3, windows alone", _gemma3("LL", sliding_window=3)
+    yield "gemma3, no windows", _gemma3("GGG")
+    yield "gemma3, one base", _gemma3("LG", rope_parameters=dict.fromkeys(ROTARY, ROTARY["full_attention"]))
+    yield "gemma3, stretched", _gemma3("LLG", {"rope_type": "linear", "factor": 2.5}, head_dim=22)
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 5, "beta_fast": 3.0}
+    yield "gemma3, yarn", _gemma3("LGL", yarn)
     yield "bert, masked tokens", _bert(BertForMaskedLM)
     yield "bert, pre-training", _bert(BertForPreTraining, both, their_both)
     yield "bert, classes", _bert(BertForSequenceClassification, sequences, lambda m: asked(m).logits, num_labels=5)

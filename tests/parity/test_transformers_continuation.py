@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from toys import toy_model
+from toys import GEMMA3, toy_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import glassformer as gf
@@ -21,6 +21,7 @@ transformers.logging.set_verbosity_error()
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n"
 PROMPT = "All:\nSpeak to me, "
+FAMILIES = {"classic": ("classic", {}), "modern": ("modern", {}), "gemma3": ("modern", GEMMA3)}
 
 
 def build(kind: str):
@@ -28,10 +29,11 @@ def build(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
-@pytest.mark.parametrize("family", ["classic", "modern"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_continuation_is_the_same(family: str, kind: str, tmp_path: Path):
     tokenizer = build(kind)
-    talkative = toy_model(family, vocab_size=tokenizer.vocab_size, block_size=47, tied_head=False)
+    preset, changes = FAMILIES[family]
+    talkative = toy_model(preset, vocab_size=tokenizer.vocab_size, block_size=47, tied_head=False, **changes)
     with torch.no_grad():
         talkative.embedding.token.weight *= 5  # what was said decides what comes next
         if family == "classic":

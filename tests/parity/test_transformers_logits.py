@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from toys import shaken, toy_ids, toy_model
+from toys import GEMMA3, shaken, toy_ids, toy_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
 from glassformer.interchange import load_model, save
@@ -48,6 +48,12 @@ OURS = {
     "llama": ("modern", {"qk_norm": False}),
     "llama, own head": ("modern", {"qk_norm": False, "tied_head": False}),
     "llama, another base and gelu": ("modern", {"qk_norm": False, "rotary_base": 500.0, "activation": "gelu_new"}),
+    "gemma3_text": ("modern", GEMMA3),
+    "gemma3_text, own head": ("modern", {**GEMMA3, "tied_head": False, "logit_softcap": 3.0}),
+    "gemma3_text, scores by another number": ("modern", {**GEMMA3, "attention_scale": 7**-0.5, "activation": "silu"}),
+    "gemma3_text, one base": ("modern", {**GEMMA3, "rotary_base_local": None}),
+    "gemma3_text, layers in no order": ("modern", {**GEMMA3, "n_layer": 3, "patterns": ("causal", "window(3)")}),
+    "gemma3_text, no windows": ("modern", {**GEMMA3, "patterns": None}),
 }
 
 

@@ -33,6 +33,9 @@ SHAPES = [
     ("modern", {}, 0.1),
     ("modern", {"n_kv_head": 6}, 0.0),
     ("modern", {"qk_norm": False}, 0.0),
+    ("modern", {"norm_place": "sandwich", "norm": "zero_centered_rmsnorm"}, 0.0),
+    ("modern", {"patterns": ["window(3)", "window(3)", "causal"], "rotary_base_local": 7.0}, 0.0),
+    ("modern", {"patterns": ["causal", "window(3)"]}, 0.0),
 ]
 
 

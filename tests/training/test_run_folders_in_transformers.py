@@ -17,6 +17,11 @@ FAMILIES = {
     "classic without biases": ["model.family=classic", "model.bias=false", "model.activation=gelu"],
     "modern": ["model.family=modern", "model.n_kv_head=1"],
     "modern without QK-norm": ["model.family=modern", "model.qk_norm=false", "model.tied_head=false"],
+    "Gemma 3": [
+        *("model.family=modern", "model.norm=zero_centered_rmsnorm", "model.norm_place=sandwich"),
+        *("model.activation=gelu_new", f"model.embedding_scale={30**0.5}", "model.logit_softcap=30"),
+        *("model.patterns=window(5),causal", "model.rotary_base=100000", "model.rotary_base_local=1000"),
+    ],
 }
 TOKENIZERS = {"characters": ["tokenizer.kind=characters"], "bpe": ["tokenizer.kind=bpe", "tokenizer.vocab_size=300"]}
 

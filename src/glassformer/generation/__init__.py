@@ -4,8 +4,10 @@ from glassformer.generation.answers import Answer, answer, answer_ids, cross_att
 from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.draws import draw_answers
 from glassformer.generation.embeddings import embed
+from glassformer.generation.engine import Engine
 from glassformer.generation.generate import Completion, generate, stream
 from glassformer.generation.questions import Filling, classify, commands_for, fill_masks, fill_spans
+from glassformer.generation.requests import Event, Request
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
 from glassformer.generation.text import Alternative, Piece, StopStrings
 from glassformer.generation.windows import next_logits
@@ -14,9 +16,12 @@ __all__ = [
     "Alternative",
     "Answer",
     "Completion",
+    "Engine",
+    "Event",
     "Filling",
     "Hypothesis",
     "Piece",
+    "Request",
     "Sampling",
     "StopStrings",
     "answer",

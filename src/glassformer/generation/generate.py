@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from glassformer.errors import UsageError
+from glassformer.generation.engine import Engine, most_likely
+from glassformer.generation.requests import Request, Row
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
-from glassformer.generation.text import Alternative, Piece, StopStrings
-from glassformer.generation.windows import Context, check_window
+from glassformer.generation.text import Piece
+from glassformer.generation.windows import Context
 from glassformer.models import Decoder
 from glassformer.tokenizers import Tokenizer
 
@@ -79,66 +81,53 @@ def stream(
     """
     if sampling is not None and draw:
         raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
-    sampling = sampling or Sampling(**draw)
-    check_window(window)
-    for name, value, least in (
-        ("max_new_tokens", max_new_tokens, 0),
-        ("samples", samples, 1),
-        ("alternatives", alternatives, 0),
-    ):
-        if value < least:
-            raise UsageError(f"{name}={value} is too small; use {least} or more")
-    return _stream(
-        model, tokenizer, prompt, max_new_tokens, samples, tuple(stop), alternatives, window, use_cache, sampling
+    request = Request(
+        ids=tuple(_prompt_ids(tokenizer, prompt)),
+        max_new_tokens=max_new_tokens,
+        samples=samples,
+        sampling=sampling or Sampling(**draw),
+        stop=tuple(stop),
+        alternatives=alternatives,
+        window=window,
     )
+    if use_cache and isinstance(model, Decoder):
+        return _by_engine(model, tokenizer, request)
+    return _by_context(model, tokenizer, request, use_cache)
+
+
+def _by_engine(model: Decoder, tokenizer: Tokenizer, request: Request) -> Iterator[Piece]:
+    if not request.max_new_tokens:
+        return
+    engine = Engine(model, tokenizer, max_rows=request.samples)
+    engine.submit(request)
+    while engine.busy:
+        yield from (event.piece for event in engine.step() if event.piece is not None)
 
 
 @torch.inference_mode()
-def _stream(
-    model: Decoder,
-    tokenizer: Tokenizer,
-    prompt: str,
-    max_new_tokens: int,
-    samples: int,
-    stop: tuple[str, ...],
-    alternatives: int,
-    window: str,
-    use_cache: bool,
-    sampling: Sampling,
-) -> Iterator[Piece]:
+def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: bool) -> Iterator[Piece]:
+    """The readable twin of the engine, for one prompt; and the way of models of other kinds."""
+    sampling = request.sampling
     device = next(model.parameters()).device
-    context = Context(
-        model, torch.tensor([_prompt_ids(tokenizer, prompt)], device=device), window=window, use_cache=use_cache
-    )
-    rows = [_Row(tokenizer, stop, sampling.seed + i, i) for i in range(samples)]  # those still going on
+    context = Context(model, torch.tensor([request.ids], device=device), window=request.window, use_cache=use_cache)
+    rows = [Row(0, request, i, tokenizer, model.config.block_size) for i in range(request.samples)]  # that still go on
     logits_BV = None
-    for step in range(max_new_tokens):
+    for _ in range(request.max_new_tokens):
         if logits_BV is None:  # the prompt is read once, whatever the number of samples
-            logits_BV = context.next_logits().expand(samples, -1)
-            context.fork(samples)
+            logits_BV = context.next_logits().expand(request.samples, -1)
+            context.fork(request.samples)
         else:
             logits_BV = context.next_logits()
-        # some models have more logits than their tokenizer has tokens (a padded table): those cannot be said
         logits_BV = logits_BV[:, : tokenizer.vocab_size].float().cpu()
         chances_BV = filtered_probabilities(
             logits_BV, sampling, context.ids_BT.cpu() if sampling.repetition_penalty != 1 else None
         )
         ids_B = choose(chances_BV, [row.generator for row in rows])
         own_BV = logits_BV.softmax(dim=-1)
-        best = own_BV.topk(min(alternatives, own_BV.shape[-1])) if alternatives else None
+        best = most_likely(own_BV, request.alternatives, tokenizer)
         going_on = []
         for b, (row, token) in enumerate(zip(rows, ids_B.tolist(), strict=True)):
-            others = (
-                []
-                if best is None
-                else [
-                    Alternative(i, tokenizer.token_text(i), p)
-                    for i, p in zip(best.indices[b].tolist(), best.values[b].tolist(), strict=True)
-                ]
-            )
-            piece = row.take(
-                token, float(own_BV[b, token]), float(chances_BV[b, token]), others, step + 1 == max_new_tokens
-            )
+            piece = row.take(token, float(own_BV[b, token]), float(chances_BV[b, token]), best[b])
             if piece.finish_reason is None:
                 going_on.append(b)
             yield piece
@@ -150,35 +139,9 @@ def _stream(
             context.keep(going_on)
 
 
-class _Row:
-    """One sample under way: its generator, its half-decoded characters, its stop strings."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], seed: int, sample: int):
-        self.tokenizer, self.sample = tokenizer, sample
-        self.generator = torch.Generator().manual_seed(seed)
-        self.decoder = tokenizer.stream_decoder()
-        self.stop = StopStrings(stop)
-
-    def take(self, token: int, probability: float, chance: float, others: list[Alternative], last: bool) -> Piece:
-        ended = token == self.tokenizer.end_of_text
-        text = self.stop.push("" if ended else self.decoder.push(token))
-        reason = "stop" if self.stop.found else "end_of_text" if ended else "length" if last else None
-        if reason in ("end_of_text", "length"):
-            text += self.stop.push(self.decoder.finish()) + self.stop.finish()
-        return Piece(
-            text=text,
-            token=token,
-            token_text=self.tokenizer.token_text(token),
-            probability=probability,
-            chance=chance,
-            alternatives=others,
-            sample=self.sample,
-            finish_reason=reason,
-        )
-
-
 def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    if ids := tokenizer.encode(prompt):
+    start = [] if tokenizer.starts_with is None else [tokenizer.starts_with]
+    if ids := start + tokenizer.encode(prompt):
         return ids
     if tokenizer.end_of_text is not None:
         return [tokenizer.end_of_text]

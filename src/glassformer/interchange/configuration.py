@@ -49,6 +49,8 @@ def read_config(folder: Path) -> tuple[Family, Any]:
     kind = given.get("model_type")
     if not isinstance(kind, str) or kind not in INTERCHANGE_FAMILIES:
         known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
+        if isinstance(given.get("vision_config"), dict):
+            known = "it sees images beside text, which no model here does; take the text model alone"
         raise ModelFolderError(f"{folder}: model_type {kind!r} is not one that glassformer reads; {known}")
     family = INTERCHANGE_FAMILIES[kind]
     try:

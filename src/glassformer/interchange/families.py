@@ -7,6 +7,7 @@ from typing import Any
 from glassformer.interchange.bart import BART
 from glassformer.interchange.bert import BERT
 from glassformer.interchange.family import Family
+from glassformer.interchange.gemma3 import Gemma3
 from glassformer.interchange.gpt2 import GPT2
 from glassformer.interchange.llama import Llama, Qwen3
 from glassformer.interchange.marian import Marian
@@ -18,7 +19,7 @@ from glassformer.interchange.whisper import Whisper
 # In the order in which they are asked; ours holds anything.
 INTERCHANGE_FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for family in (GPT2(), Qwen3(), Llama(), BERT(), ViT(), T5(), Marian(), BART(), Whisper(), Glassformer())
+    for family in (GPT2(), Qwen3(), Llama(), Gemma3(), BERT(), ViT(), T5(), Marian(), BART(), Whisper(), Glassformer())
 }
 
 

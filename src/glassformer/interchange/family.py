@@ -77,6 +77,8 @@ def fields_without_meaning(c: Any) -> set[str]:
     dead: set[str] = set()
     if c.positions != "rotary":
         dead |= {"rotary_base", "rotary_fraction", "rotary_scaling"}
+    if c.positions != "rotary" or not any(pattern.is_local for pattern in c.layer_patterns()):
+        dead |= {"rotary_base_local"}
     if c.positions != "relative":
         dead |= {"relative_buckets", "relative_max_distance"}
     if c.positions != "sinusoidal":

@@ -160,7 +160,48 @@ class GPT2GGUF(Architecture):
         return TURNED if name.endswith(matrices) else AS_IT_IS
 
 
-ARCHITECTURES: dict[str, Architecture] = {known.name: known for known in (LlamaGGUF(), Qwen3GGUF(), GPT2GGUF())}
+class Gemma3GGUF(Qwen3GGUF):
+    """`gemma3`. Scales of norms are what is multiplied with, one more than Hugging Face keeps; which layers have
+    windows and their rotary base stands in llama.cpp's code, and not in the file."""
+
+    name = "gemma3"
+    model_type = "gemma3_text"
+    sizes: ClassVar = {**Qwen3GGUF.sizes, "attention.sliding_window": "sliding_window"}
+    optional = frozenset({*Qwen3GGUF.optional, "sliding_window"})
+    period = 6  # every sixth layer sees all
+    local_base = 10_000.0
+
+    def fields(self, words: dict[str, Any]) -> dict[str, Any]:
+        types = ["full_attention" if (n + 1) % self.period == 0 else "sliding_attention" for n in range(10_000)]
+        if (
+            words["layer_types"] != types[: words["num_hidden_layers"]]
+            or words["rope_local_base_freq"] != self.local_base
+            or words["query_pre_attn_scalar"] != words["head_dim"]
+            or words["hidden_activation"] != "gelu_pytorch_tanh"
+            or words["final_logit_softcapping"]
+        ):
+            raise ModelFolderError(
+                "this model orders its layers or scales its scores in a way that gemma3 in GGUF cannot say"
+            )
+        return super().fields({**words, "hidden_act": "silu", "rope_parameters": words.get("rope_scaling")})
+
+    def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        words = super().words(fields, tensors)
+        return {
+            **words,
+            "sliding_window_pattern": self.period if words.get("sliding_window") else 1,
+            "rope_local_base_freq": self.local_base,
+            "query_pre_attn_scalar": words.get("head_dim", 256),
+            "hidden_activation": "gelu_pytorch_tanh",
+        }
+
+    def form(self, name: str, words: dict[str, Any]) -> Form:
+        return Form(lambda w: w + 1, lambda w: w - 1) if name.endswith("norm.weight") else AS_IT_IS
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    known.name: known for known in (LlamaGGUF(), Qwen3GGUF(), Gemma3GGUF(), GPT2GGUF())
+}
 
 
 def _halves_to_pairs(n_head: int, rows: Tensor) -> Tensor:

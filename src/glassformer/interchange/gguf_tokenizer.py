@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Library
 
 from glassformer.errors import ModelFolderError, did_you_mean
@@ -80,6 +80,11 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
         number = fields.get(f"tokenizer.ggml.{field}")
         if isinstance(number, int) and 0 <= number < len(tokens) and kinds[number] != NORMAL:
             settings[part] = tokens[number]
+    if fields.get("tokenizer.ggml.add_bos_token") is True and "bos_token" in settings:
+        start = settings["bos_token"]  # for those who load what we save, and for `starts_with`
+        library.post_processor = processors.TemplateProcessing(
+            single=[start, "$A"], special_tokens=[(start, library.token_to_id(start))]
+        )
     template = fields.get("tokenizer.chat_template")
     return Tokenizer(
         library,

@@ -64,7 +64,7 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, n_rows: int) -> dict[str, Any]:
         "tokenizer.ggml.merges": merges or [_NEVER],
         "tokenizer.ggml.bos_token_id": end,
         "tokenizer.ggml.eos_token_id": end,
-        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_bos_token": tokenizer.starts_with is not None,
         "tokenizer.chat_template": tokenizer.chat_template,
     }
     for part in ("bos_token", "pad_token", "unk_token"):
@@ -85,9 +85,9 @@ def _end_of(tokenizer: Tokenizer) -> int | None:
 
 def _characters(tokenizer: Tokenizer) -> tuple[dict[str, int], list[str]]:
     """The characters as byte-level tokens, and the merges that put together those of several bytes."""
-    texts: dict[str, int] = {}
+    texts = dict(tokenizer.special_tokens)
     merges: list[str] = []
-    for number in range(tokenizer.vocab_size):
+    for number in sorted({*range(tokenizer.vocab_size)} - {*texts.values()}):
         spelled = "".join(BYTE_TO_CHARACTER[byte] for byte in tokenizer.token_bytes(number))
         texts[spelled] = number
         merges += [f"{spelled[:cut]} {spelled[cut]}" for cut in range(1, len(spelled))]

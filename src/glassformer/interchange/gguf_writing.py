@@ -29,19 +29,18 @@ from glassformer.tokenizers import Tokenizer
 
 class NumberFormat(NamedTuple):
     """A number format of matrices. name: the package's. file_type: llama.cpp's number for a file of it. of_itself,
-    of_row, at_least: how far a number that was rounded may be off: a share of itself, of the largest in its row, and
-    where all are tiny."""
+    of_row, at_least: how far a number may be off: a share of itself, of the largest in its row, and in any case."""
 
     name: str
     file_type: int
     of_itself: float = 0.0
     of_row: float = 0.0
-    at_least: float = 0.0
+    at_least: float = 2**-22
 
 
 TYPES = {
     "f32": NumberFormat("F32", 0),
-    "f16": NumberFormat("F16", 1, of_itself=2**-11, at_least=2**-24),
+    "f16": NumberFormat("F16", 1, of_itself=2**-11),
     "bf16": NumberFormat("BF16", 32, of_itself=2**-8),
     "q8_0": NumberFormat("Q8_0", 7, of_row=0.6 / 127, at_least=1e-5),  # half a step, and the scale is rounded as well
 }

@@ -85,34 +85,13 @@ class Qwen3(Family):
             activation=activation(given.get("hidden_act", "silu")),
             norm_eps=given.get("rms_norm_eps", 1e-6),
             rotary_base=float(rope.get("rope_theta") or given.get("rope_theta") or 10_000.0),
-            rotary_scaling=_scaling(rope, given["max_position_embeddings"]),
+            rotary_scaling=scaling_of(rope, given["max_position_embeddings"]),
             qk_norm=self.qk_norm,
             tied_head=given.get("tie_word_embeddings", False),
         )
 
     def table(self, c: ModelConfig) -> list[Row]:
-        rows = [
-            one("embedding.token.weight", "model.embed_tokens.weight"),
-            one("final_norm.weight", "model.norm.weight"),
-        ]
-        qkv = (c.n_head * c.head_width, c.n_kv_head * c.head_width, c.n_kv_head * c.head_width)
-        for number in range(c.n_layer):
-            here, there = f"blocks.{number}", f"model.layers.{number}"
-            attention, mlp = f"{there}.self_attn", f"{there}.mlp"
-            rows += [
-                one(f"{here}.attention_norm.weight", f"{there}.input_layernorm.weight"),
-                *layer(f"{here}.attention.qkv", *(f"{attention}.{part}_proj" for part in "qkv"), sizes=qkv, bias=False),
-                one(f"{here}.attention.out.weight", f"{attention}.o_proj.weight"),
-                one(f"{here}.feedforward_norm.weight", f"{there}.post_attention_layernorm.weight"),
-                *layer(f"{here}.feedforward.gate_up", f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=False),
-                one(f"{here}.feedforward.down.weight", f"{mlp}.down_proj.weight"),
-            ]
-            if c.qk_norm:
-                rows += [
-                    one(f"{here}.attention.query_norm.weight", f"{attention}.q_norm.weight"),
-                    one(f"{here}.attention.key_norm.weight", f"{attention}.k_norm.weight"),
-                ]
-        return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
+        return modern_table(c, attention_norm="input_layernorm", feedforward_norm="post_attention_layernorm")
 
     def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
         theirs = {n: t for n, t in theirs.items() if not n.endswith("rotary_emb.inv_freq")}
@@ -130,7 +109,32 @@ class Llama(Qwen3):
         return super().expresses(c) and c.n_embd % c.n_head == 0
 
 
-def _scaling(rope: dict[str, Any], block_size: int) -> dict[str, Any] | None:
+def modern_table(c: ModelConfig, **norms: str) -> list[Row]:
+    """All tensors of a decoder of Llama's kind. norms: of a block, under our name theirs."""
+    rows = [
+        one("embedding.token.weight", "model.embed_tokens.weight"),
+        one("final_norm.weight", "model.norm.weight"),
+    ]
+    qkv = (c.n_head * c.head_width, c.n_kv_head * c.head_width, c.n_kv_head * c.head_width)
+    for number in range(c.n_layer):
+        here, there = f"blocks.{number}", f"model.layers.{number}"
+        attention, mlp = f"{there}.self_attn", f"{there}.mlp"
+        rows += [
+            *(one(f"{here}.{ours}.weight", f"{there}.{theirs}.weight") for ours, theirs in norms.items()),
+            *layer(f"{here}.attention.qkv", *(f"{attention}.{part}_proj" for part in "qkv"), sizes=qkv, bias=False),
+            one(f"{here}.attention.out.weight", f"{attention}.o_proj.weight"),
+            *layer(f"{here}.feedforward.gate_up", f"{mlp}.gate_proj", f"{mlp}.up_proj", bias=False),
+            one(f"{here}.feedforward.down.weight", f"{mlp}.down_proj.weight"),
+        ]
+        if c.qk_norm:
+            rows += [
+                one(f"{here}.attention.query_norm.weight", f"{attention}.q_norm.weight"),
+                one(f"{here}.attention.key_norm.weight", f"{attention}.k_norm.weight"),
+            ]
+    return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
+
+
+def scaling_of(rope: dict[str, Any], block_size: int) -> dict[str, Any] | None:
     """What `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4) say beside the base."""
     words = {
         n: v for n, v in rope.items() if n not in ("type", "rope_theta", "partial_rotary_factor") and v is not None

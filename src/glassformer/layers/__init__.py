@@ -7,14 +7,14 @@ Where several shapes meet, the name carries its shape: `q_BHTD`.
 """
 
 from glassformer.layers.attention import Attention, CrossAttention, Memory
-from glassformer.layers.block import Block, PostNormBlock
+from glassformer.layers.block import Block, PostNormBlock, SandwichBlock
 from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
 from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from glassformer.layers.flex_attention import attend_by_flex
 from glassformer.layers.int8 import Int8Linear, int8_copy
 from glassformer.layers.local_attention import attend_locally
-from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm
+from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm, ZeroCenteredRMSNorm
 from glassformer.layers.pattern_text import parse_pattern
 from glassformer.layers.patterns import (
     PATTERNS,
@@ -43,6 +43,7 @@ from glassformer.layers.positions import (
     SinusoidalPositions,
 )
 from glassformer.layers.rotary_scaling import ROTARY_SCALINGS
+from glassformer.layers.row_cache import RowCache, Rows
 
 __all__ = [
     "ACTIVATIONS",
@@ -78,10 +79,14 @@ __all__ = [
     "RMSNorm",
     "RelativePositions",
     "RotaryPositions",
+    "RowCache",
+    "Rows",
+    "SandwichBlock",
     "Sinks",
     "SinusoidalPositions",
     "Strided",
     "Window",
+    "ZeroCenteredRMSNorm",
     "attend_by_flex",
     "attend_locally",
     "balance_loss",

@@ -33,6 +33,7 @@ from glassformer.layers.local_attention import attend_locally, worth_chunking
 from glassformer.layers.norms import RMSNorm
 from glassformer.layers.patterns import Causal, Full, Lengths, Pattern
 from glassformer.layers.positions import Positions
+from glassformer.layers.row_cache import Rows
 from glassformer.taps import Tap
 
 # Up to this many keys the written-out path is no slower than the fused kernel on a CPU in fp32, and several times
@@ -64,8 +65,8 @@ class _Heads(nn.Module):
     Args:
         n_embd: C. n_head: H. n_kv_head: K, a divisor of H. head_width: D.
         bias: biases on the projections. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
-            https://arxiv.org/abs/2010.04245; Qwen3), which bounds the scores. dropout: on weights (`weight_dropout`)
-            and output.
+            https://arxiv.org/abs/2010.04245; Qwen3) by a `head_norm`, which bounds the scores. dropout: on weights
+            (`weight_dropout`) and output.
         scale: what scores are multiplied with; default 1 / sqrt(D) (T5 takes 1).
         softcap: scores s become c tanh(s / c), so that none exceeds c (Gemma 2, https://arxiv.org/abs/2408.00118).
         sinks: a learned score for each head that takes part in the softmax and tells nothing: a head may look at
@@ -82,6 +83,7 @@ class _Heads(nn.Module):
         bias: bool,
         qk_norm: bool,
         norm_eps: float,
+        head_norm: type[RMSNorm] = RMSNorm,
         dropout: float = 0.0,
         scale: float | None = None,
         softcap: float | None = None,
@@ -91,8 +93,8 @@ class _Heads(nn.Module):
         self.n_head, self.n_kv_head, self.head_width = n_head, n_kv_head, head_width
         self._make_projections(n_embd, bias)
         self.out = nn.Linear(n_head * head_width, n_embd, bias=bias)
-        self.query_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
-        self.key_norm = RMSNorm(head_width, eps=norm_eps) if qk_norm else None
+        self.query_norm = head_norm(head_width, eps=norm_eps) if qk_norm else None
+        self.key_norm = head_norm(head_width, eps=norm_eps) if qk_norm else None
         self.sinks = nn.Parameter(torch.zeros(n_head)) if sinks else None
         self.scale = 1 / math.sqrt(head_width) if scale is None else scale
         self.softcap = softcap
@@ -128,12 +130,15 @@ class _Heads(nn.Module):
         """Choose the path, and the cheapest true form of the mask. Without `positions` there is no bias."""
         T, S = q_BHTD.shape[2], k_BKSD.shape[2]
         groups = self.n_head // self.n_kv_head
+        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
+        bias_of = None if positions is None else positions.bias
+        unbiased = positions is None or type(positions).bias is Positions.bias
+        if groups > 1 and T == 1 and unbiased and self.sinks is None and not listened_to:
+            return self._one_token(q_BHTD, k_BKSD, v_BKSD, pos, pattern)
         if groups > 1:  # each key-value head answers for a group of query heads
             k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
         pos_k = torch.arange(S, device=pos.device) if S != T else pos
-        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
-        bias_of = None if positions is None else positions.bias
-        if not listened_to and worth_chunking(pattern, T, S):
+        if not listened_to and pos.dim() == 1 and worth_chunking(pattern, T, S):
             dropout = self.weight_dropout if self.training else 0.0
             if self.softcap is None and self.sinks is None and flex_serves(q_BHTD, pos, dropout=dropout):
                 return attend_by_flex(q_BHTD, k_BKSD, v_BKSD, pattern, bias=bias_of, scale=self.scale)
@@ -143,7 +148,7 @@ class _Heads(nn.Module):
         mask: Tensor | str | None
         if isinstance(pattern, Full):
             mask = None
-        elif isinstance(pattern, Causal) and T == 1:
+        elif isinstance(pattern, Causal) and T == 1 and pos.dim() == 1:
             mask = None  # the newest token sees all that is cached
         elif isinstance(pattern, Causal) and T == S:
             mask = "causal"
@@ -154,6 +159,19 @@ class _Heads(nn.Module):
         if listened_to or short or self.softcap is not None:
             return self._glass(q_BHTD, k_BKSD, v_BKSD, mask, bias)
         return self._fused(q_BHTD, k_BKSD, v_BKSD, mask, bias)
+
+    def _one_token(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, pos: Tensor, pattern: Pattern) -> Tensor:
+        """The newest token of grouped heads: a group asks its key-value head as if it were so many tokens, so that the
+        keys and values of a long past need not be repeated for each of its heads."""
+        B, H, T, D = q_BHTD.shape
+        mask = None
+        if not isinstance(pattern, Full) and not (isinstance(pattern, Causal) and pos.dim() == 1):
+            mask = pattern.mask(pos, torch.arange(k_BKSD.shape[2], device=pos.device))  # (1, S) or (B, 1, S)
+            mask = mask.unsqueeze(1) if mask.dim() == 3 else mask
+        q_BKGD = q_BHTD.reshape(B, self.n_kv_head, H // self.n_kv_head, D)
+        short = q_BHTD.device.type == "cpu" and k_BKSD.shape[2] <= GLASS_IS_FASTER_UP_TO
+        attend = self._glass if short or self.softcap is not None else self._fused
+        return attend(q_BKGD, k_BKSD, v_BKSD, mask, None).reshape(B, H, T, D)
 
     def _glass(
         self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None, bias: Tensor | None
@@ -240,7 +258,7 @@ class Attention(_Heads):
         pos: Tensor,
         positions: Positions,
         pattern: Pattern,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         layer: int = 0,
     ) -> Tensor:
         """(B, T, C) -> (B, T, C). `pos` (T,) or (B, T) are the positions of x; with a cache, keys go back to 0."""
@@ -266,7 +284,7 @@ class CrossAttention(_Heads):
         self.query = nn.Linear(n_embd, self.n_head * self.head_width, bias=bias)
         self.key_value = nn.Linear(n_embd, 2 * self.n_kv_head * self.head_width, bias=bias)
 
-    def forward(self, x_BTC: Tensor, memory: Memory, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(self, x_BTC: Tensor, memory: Memory, cache: KVCache | Rows | None = None, layer: int = 0) -> Tensor:
         """(B, T, C) -> (B, T, C). With a cache, keys and values of the memory are computed once and kept there."""
         T = x_BTC.shape[1]
         q_BHTD = self._by_head(self.query(x_BTC), self.n_head)

@@ -9,10 +9,19 @@ itself is a straight road for gradients from the loss to the embedding. In 2017 
     x ─┬───────────► + ► norm ─┬──────────────► + ► norm ───► x
        └► attention ─┘         └► feed-forward ─┘
 
+Gemma 3 has both (https://arxiv.org/abs/2503.19786, sect. 2): what a layer reads is normed, and what it says is normed
+before it is added. The stream is as straight as in the first drawing, and no layer can shout (a sandwich, as Ding et
+al. 2021 call it, https://arxiv.org/abs/2105.13290):
+
+    x ─┬──────────────────────────► + ─┬─────────────────────────────► + ───► x
+       └► norm ► attention ► norm ─┘   └► norm ► feed-forward ► norm ─┘
+
 A decoder that listens to an encoder has cross-attention between the two.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -20,6 +29,7 @@ from glassformer.layers.attention import Memory
 from glassformer.layers.cache import KVCache
 from glassformer.layers.patterns import Pattern
 from glassformer.layers.positions import Positions
+from glassformer.layers.row_cache import Rows
 from glassformer.taps import Tap
 
 
@@ -53,7 +63,7 @@ class Block(nn.Module):
         pos: Tensor,
         positions: Positions,
         pattern: Pattern,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:
@@ -76,7 +86,7 @@ class PostNormBlock(Block):
         pos: Tensor,
         positions: Positions,
         pattern: Pattern,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:
@@ -87,3 +97,37 @@ class PostNormBlock(Block):
             x_BTC = self.cross_norm(x_BTC + self.cross_attention(x_BTC, memory, cache, layer))
         x_BTC = self.feedforward_norm(x_BTC + self.feedforward(x_BTC))
         return self.tap_after(x_BTC)
+
+
+class SandwichBlock(Block):
+    """The same parts with one more norm behind each layer: x + Norm(Sublayer(Norm(x))).
+
+    Args:
+        parts: those of `Block`, in its order.
+        after: the norms behind attention, feed-forward and, if there is any, cross-attention.
+    """
+
+    def __init__(self, *parts: nn.Module, after: Sequence[nn.Module]):
+        super().__init__(*parts)
+        self.attention_norm_after, self.feedforward_norm_after = after[:2]
+        if self.crosses:
+            self.cross_norm_after = after[2]
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        pos: Tensor,
+        positions: Positions,
+        pattern: Pattern,
+        cache: KVCache | Rows | None = None,
+        layer: int = 0,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        x_BTC = self.tap_before(x_BTC)
+        said_BTC = self.attention(self.attention_norm(x_BTC), pos, positions, pattern, cache, layer)
+        x_BTC = self.tap_middle(x_BTC + self.attention_norm_after(said_BTC))
+        if self.crosses:
+            said_BTC = self.cross_attention(self.cross_norm(x_BTC), memory, cache, layer)
+            x_BTC = x_BTC + self.cross_norm_after(said_BTC)
+        said_BTC = self.feedforward(self.feedforward_norm(x_BTC))
+        return self.tap_after(x_BTC + self.feedforward_norm_after(said_BTC))

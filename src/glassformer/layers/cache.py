@@ -49,6 +49,10 @@ class KVCache:
         crossed = sum(2 * keys.numel() for keys, _ in self.crossed.values())
         return (2 * self.keys.numel() + crossed) * self.keys.element_size()
 
+    def next_positions(self, n: int) -> Tensor:
+        """Where the next n tokens stand, (n,)."""
+        return torch.arange(self.length, self.length + n, device=self.tokens.device)
+
     def remember(self, ids_BT: Tensor, reach: int) -> Tensor:
         """Write T new tokens; return the up to `reach` tokens before them, (B, min(reach, length)).
 

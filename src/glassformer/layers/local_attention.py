@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.layers.patterns import FAR, Pattern, Reach
+from glassformer.layers.patterns import Pattern, Reach
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 Bias = Callable[[Tensor, Tensor], "Tensor | None"]
@@ -36,8 +36,7 @@ CHUNKS = (32, 128)  # the smallest and the largest, see docs/experiments.md
 
 def local_reach(pattern: Pattern) -> Reach | None:
     """How far the pattern looks, where that is bounded both ways: `Window`, with sinks, `Around`, short documents."""
-    reach = pattern.reach
-    return reach if reach.before < FAR and reach.after < FAR else None
+    return pattern.reach if pattern.is_local else None
 
 
 def chunk_size(reach: Reach) -> int:

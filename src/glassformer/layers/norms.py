@@ -43,10 +43,31 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        return self._normed(x, self.weight)
+
+    def _normed(self, x: Tensor, scale: Tensor) -> Tensor:
+        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad)
         if needs_gradient and x.device.type == "cpu" and x.element_size() >= 4 and not torch.compiler.is_compiling():
-            return HandWrittenRMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+            return HandWrittenRMSNorm.apply(x, scale, self.eps)  # type: ignore[no-any-return, no-untyped-call]
+        return F.rms_norm(x, scale.shape, scale, self.eps)
+
+
+class ZeroCenteredRMSNorm(RMSNorm):
+    """An RMS norm that keeps its scale as the difference from one: n (1 + w) where `RMSNorm` has n w.
+
+    Gemma and Qwen3-Next store it so. In bf16, where 1.003 is 1, small differences survive, and they are added in fp32.
+    The numbers are kept as they are stored, and not turned into scales when a folder is read: 1 + w rounds, so that a
+    model would come back from its own checkpoint changed.
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-6, bias: bool = False):
+        super().__init__(width, eps=eps, bias=bias)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.element_size() < 4:
+            return self._normed(x.float(), 1 + self.weight.float()).to(x.dtype)
+        return self._normed(x, 1 + self.weight)
 
 
 class HandWrittenRMSNorm(torch.autograd.Function):
@@ -74,4 +95,8 @@ class HandWrittenRMSNorm(torch.autograd.Function):
         return g_x, gn.reshape(-1, gn.shape[-1]).sum(dim=0), None
 
 
-NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {
+    "layernorm": LayerNorm,
+    "rmsnorm": RMSNorm,
+    "zero_centered_rmsnorm": ZeroCenteredRMSNorm,
+}

@@ -40,6 +40,11 @@ class Pattern:
         return self.reach.after > 0
 
     @property
+    def is_local(self) -> bool:
+        """Whether it looks only so far, both ways (at the first few positions from anywhere, where there are sinks)."""
+        return self.reach.before < FAR and self.reach.after < FAR
+
+    @property
     def rows(self) -> int | None:
         """For how many rows of a batch it was made; None: any."""
         return None

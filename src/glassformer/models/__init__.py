@@ -1,13 +1,14 @@
 """Level 3: parts put together into models, and the one configuration they are built from."""
 
 from glassformer.models.building import MODELS, build_model, kind_of, make_config
-from glassformer.models.config import FAMILIES, ModelConfig
+from glassformer.models.config import ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameters_by_part
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
 from glassformer.models.init import INITS
+from glassformer.models.presets import FAMILIES
 from glassformer.models.sizes import SIZES, dial
 from glassformer.models.transformer import Transformer, positions_of
 

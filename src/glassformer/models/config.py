@@ -8,50 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Positions, parse_pattern
+from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Pattern, Positions, parse_pattern
 from glassformer.models.mistakes import first_mistake
+from glassformer.models.presets import FAMILIES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# Two ways to fill in the fields that nobody sets. A family is a preset and nothing more: once the fields are filled,
-# only the fields decide.
-FAMILIES: dict[str, dict[str, Any]] = {
-    # GPT-2 (Radford et al. 2019)
-    "classic": {
-        "positions": "learned",
-        "norm": "layernorm",
-        "norm_eps": 1e-5,
-        "feedforward": "plain",
-        "activation": "gelu_new",
-        "bias": True,
-        "qk_norm": False,
-        "tied_head": True,
-    },
-    # Qwen3 (2025); without qk_norm it is a Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971)
-    "modern": {
-        "positions": "rotary",
-        "norm": "rmsnorm",
-        "norm_eps": 1e-6,
-        "feedforward": "gated",
-        "activation": "silu",
-        "bias": False,
-        "qk_norm": True,
-        "tied_head": True,
-    },
-    # the Transformer of 2017 (Vaswani et al., https://arxiv.org/abs/1706.03762): norms behind, embeddings times sqrt(C)
-    "original": {
-        "positions": "sinusoidal",
-        "norm": "layernorm",
-        "norm_eps": 1e-5,
-        "norm_place": "post",
-        "feedforward": "plain",
-        "activation": "relu",
-        "bias": True,
-        "qk_norm": False,
-        "tied_head": True,
-    },
-}
 
 
 class RotaryScaling(BaseModel):
@@ -82,6 +44,9 @@ class ModelConfig(BaseModel):
     of two, so the parameters are about the same). With `n_gram` above 1 the embedding also tells what the last n_gram
     tokens were: each by itself, and together in tables of up to `n_gram_rows` rows (`glassformer.modalities.NGrams`).
 
+    With `rotary_base_local`, layers whose pattern looks only so far turn by this base, unscaled: they need no angles
+    for distances that they never see (Gemma 3, https://arxiv.org/abs/2503.19786, sect. 2). None: all turn alike.
+
     Raises:
         UsageError: from `ModelConfig.make` when a field is unknown or does not fit the others.
     """
@@ -101,6 +66,7 @@ class ModelConfig(BaseModel):
     n_hidden: int = Field(ge=1, le=10_000_000)
     positions: str
     rotary_base: float = Field(default=10_000.0, gt=1)
+    rotary_base_local: float | None = Field(default=None, gt=1)
     norm: str
     norm_eps: float = Field(gt=0)
     feedforward: Literal["plain", "gated"]
@@ -111,7 +77,7 @@ class ModelConfig(BaseModel):
     n_gram: int = Field(default=1, ge=1, le=8)
     n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
     patterns: tuple[str, ...] | None = Field(default=None, min_length=1)
-    norm_place: Literal["pre", "post"] = "pre"
+    norm_place: Literal["pre", "post", "sandwich"] = "pre"
     final_norm: bool = True
     embedding_norm: bool = False
     embedding_scale: float = Field(default=1.0, gt=0)
@@ -148,7 +114,7 @@ class ModelConfig(BaseModel):
             fields.setdefault("n_hidden", hidden)
             if fields.get("family") == "original":
                 fields.setdefault("embedding_scale", math.sqrt(max(n_embd, 1)))
-        fields.setdefault("final_norm", fields.get("norm_place", "pre") == "pre")
+        fields.setdefault("final_norm", fields.get("norm_place", "pre") != "post")
         return fields
 
     @model_validator(mode="after")
@@ -187,21 +153,30 @@ class ModelConfig(BaseModel):
         except ValidationError as error:
             raise UsageError(first_mistake(error, cls, prefix="model.")) from None
 
-    def build_positions(self, *, causal: bool = True, block_size: int | None = None) -> Positions:
-        """The positions that the fields name, with their tables computed.
+    def layer_patterns(self) -> list[Pattern]:
+        """Who may look at whom in each layer: `patterns`, from the first again when they run out."""
+        cycle = [parse_pattern(text) for text in self.patterns or ("causal" if self._causal else "full",)]
+        return [cycle[layer % len(cycle)] for layer in range(self.n_layer)]
+
+    def build_positions(
+        self, *, causal: bool = True, block_size: int | None = None, base: float | None = None
+    ) -> Positions:
+        """The positions that the fields name, with their tables computed; with a `base`, rotary ones of this base,
+        unscaled.
 
         Raises:
             UsageError: the fields do not fit together.
         """
+        scaling = None if self.rotary_scaling is None or base else self.rotary_scaling.words()
         return POSITIONS[self.positions](
             n_embd=self.n_embd,
             n_head=self.n_head,
             head_width=self.head_width,
             block_size=block_size or self.block_size,
             causal=causal,
-            rotary_base=self.rotary_base,
+            rotary_base=base or self.rotary_base,
             rotary_fraction=self.rotary_fraction,
-            rotary_scaling=None if self.rotary_scaling is None else self.rotary_scaling.words(),
+            rotary_scaling=scaling,
             relative_buckets=self.relative_buckets,
             relative_max_distance=self.relative_max_distance,
             sinusoid_layout=self.sinusoid_layout,
@@ -229,7 +204,8 @@ class ModelConfig(BaseModel):
         feedforward = (ups + 1) * C * F + bias * (ups * F + C)
         if self.n_expert:
             feedforward = self.n_expert * (feedforward + C)
-        sublayers = 2 * attention + feedforward + 3 * norm if cross else attention + feedforward + 2 * norm
+        norms = norm * (2 if self.norm_place == "sandwich" else 1)  # of a layer
+        sublayers = 2 * attention + feedforward + 3 * norms if cross else attention + feedforward + 2 * norms
         positions = {"learned": self.block_size * C, "relative": self.relative_buckets * H}.get(self.positions, 0)
         return positions + self.n_layer * sublayers + (norm if self.final_norm else 0)
 

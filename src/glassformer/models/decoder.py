@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.layers import KVCache, Memory
+from glassformer.layers import KVCache, Memory, RowCache, Rows
 from glassformer.modalities import TextStem
 from glassformer.models.config import ModelConfig
 from glassformer.models.transformer import Transformer, text_stem
@@ -40,7 +40,7 @@ class Decoder(Transformer):
         self.init_weights()
         self.set_dropout(dropout, attention_dropout, token_dropout)
 
-    def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def forward(self, ids_BT: Tensor, *, cache: KVCache | Rows | None = None) -> Tensor:
         """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended.
 
         Raises:
@@ -48,7 +48,7 @@ class Decoder(Transformer):
         """
         return self.logits(self.hidden(ids_BT, cache=cache))
 
-    def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None, memory: Memory | None = None) -> Tensor:
+    def hidden(self, ids_BT: Tensor, *, cache: KVCache | Rows | None = None, memory: Memory | None = None) -> Tensor:
         """Everything but the head: ids (B, T) -> normed vectors (B, T, C)."""
         B, T = ids_BT.shape
         start = 0 if cache is None else cache.length
@@ -57,7 +57,7 @@ class Decoder(Transformer):
                 f"{start + T} tokens do not fit into block_size={self.config.block_size}; "
                 "shorten the text or let generation slide its window"
             )
-        pos = torch.arange(start, start + T, device=ids_BT.device)
+        pos = torch.arange(T, device=ids_BT.device) if cache is None else cache.next_positions(T)
         before_BP = None if cache is None else cache.remember(ids_BT, reach=self.config.n_gram - 1)
         x_BTC = self.embedding(ids_BT, pos, self.positions, before_BP)
         x_BTC = self.run(x_BTC, pos, cache=cache, memory=memory)
@@ -83,6 +83,21 @@ class Decoder(Transformer):
             n_kv_head=config.n_kv_head,
             head_width=config.head_width,
             capacity=min(capacity or config.block_size, config.block_size),
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def new_row_cache(self, max_rows: int, max_positions: int) -> RowCache:
+        """An empty cache for rows that come and go, of at most so many positions in all."""
+        weight, config = self.embedding.token.weight, self.config
+        return RowCache(
+            n_layer=config.n_layer,
+            n_kv_head=config.n_kv_head,
+            head_width=config.head_width,
+            vocab_size=config.vocab_size,
+            block_size=config.block_size,
+            max_rows=max_rows,
+            max_positions=max_positions,
             dtype=weight.dtype,
             device=weight.device,
         )

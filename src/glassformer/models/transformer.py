@@ -15,7 +15,6 @@ from glassformer.layers import (
     NORMS,
     Attention,
     Block,
-    Causal,
     CrossAttention,
     Experts,
     FeedForward,
@@ -26,7 +25,9 @@ from glassformer.layers import (
     Pattern,
     Positions,
     PostNormBlock,
-    parse_pattern,
+    RMSNorm,
+    Rows,
+    SandwichBlock,
 )
 from glassformer.modalities import FrameStem, PatchStem, TextStem
 from glassformer.models.config import ModelConfig
@@ -87,11 +88,10 @@ class Transformer(Model):
     def _build(self, config: ModelConfig, stem: nn.Module, *, causal: bool, cross: bool = False) -> None:
         """Fill in the parts, in the order in which weights are drawn."""
         self.config = config
-        texts = config.patterns or ("causal" if causal else "full",)
-        cycle = [Causal() if text == "causal" else Full() if text == "full" else parse_pattern(text) for text in texts]
-        self.patterns: list[Pattern] = [cycle[layer % len(cycle)] for layer in range(config.n_layer)]
+        self.patterns: list[Pattern] = config.layer_patterns()
         self.embedding = stem
         self.positions = positions_of(config, causal=causal)
+        self.local_positions = local_positions_of(config)
         self.blocks = nn.ModuleList(_block(config, cross) for _ in range(config.n_layer))
         self.final_norm = norm_of(config) if config.final_norm else None
         self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
@@ -102,7 +102,7 @@ class Transformer(Model):
         pos: Tensor,
         *,
         padding: Pattern | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | Rows | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
         """Vectors (B, T, C) at positions `pos` through all blocks and the final norm.
@@ -111,10 +111,12 @@ class Transformer(Model):
         """
         for layer, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
             seen = pattern if padding is None else padding if isinstance(pattern, Full) else pattern & padding
+            local = self.local_positions is not None and pattern.is_local
+            positions = self.local_positions if local else self.positions
             if memory is None:
-                x_BTC = block(x_BTC, pos, self.positions, seen, cache, layer)
+                x_BTC = block(x_BTC, pos, positions, seen, cache, layer)
             else:
-                x_BTC = block(x_BTC, pos, self.positions, seen, cache, layer, memory)
+                x_BTC = block(x_BTC, pos, positions, seen, cache, layer, memory)
         return self.tap_final_norm(x_BTC if self.final_norm is None else self.final_norm(x_BTC))
 
     def read_out(self, head: nn.Module, vectors: Tensor) -> Tensor:
@@ -127,6 +129,14 @@ class Transformer(Model):
 def positions_of(config: ModelConfig, *, causal: bool = True) -> Positions:
     """The positions that a configuration names, with their tables computed."""
     return config.build_positions(causal=causal)
+
+
+def local_positions_of(config: ModelConfig) -> Positions | None:
+    """Those of the layers whose pattern looks only so far; None where they are those of all layers."""
+    base = config.rotary_base_local
+    if base is None or config.positions != "rotary" or not any(p.is_local for p in config.layer_patterns()):
+        return None
+    return config.build_positions(base=base)
 
 
 def norm_of(config: ModelConfig) -> nn.Module:
@@ -148,6 +158,7 @@ def text_stem(config: ModelConfig) -> TextStem:
 
 
 def _block(config: ModelConfig, cross: bool) -> Block:
+    norm = NORMS[config.norm]
     heads: dict[str, Any] = {
         "n_embd": config.n_embd,
         "bias": config.bias,
@@ -156,14 +167,17 @@ def _block(config: ModelConfig, cross: bool) -> Block:
         "head_width": config.head_width,
         "qk_norm": config.qk_norm,
         "norm_eps": config.norm_eps,
+        "head_norm": norm if issubclass(norm, RMSNorm) else RMSNorm,
         "scale": config.attention_scale,
         "softcap": config.attention_softcap,
         "sinks": config.attention_sinks,
     }
-    kind = Block if config.norm_place == "pre" else PostNormBlock
     communicate = norm_of(config), Attention(**heads)
     compute = norm_of(config), _feedforward(config)
-    return kind(*communicate, *compute, *((norm_of(config), CrossAttention(**heads)) if cross else ()))
+    parts = *communicate, *compute, *((norm_of(config), CrossAttention(**heads)) if cross else ())
+    if config.norm_place == "sandwich":
+        return SandwichBlock(*parts, after=[norm_of(config) for _ in parts[::2]])
+    return (Block if config.norm_place == "pre" else PostNormBlock)(*parts)
 
 
 def _feedforward(config: ModelConfig) -> nn.Module:

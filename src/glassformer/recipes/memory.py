@@ -158,12 +158,13 @@ def activation_bytes(
 
 @lru_cache(maxsize=64)
 def _kept_of_a_sequence(config: ModelConfig, precision: str, dropout: float, device: str) -> float:
-    """Bytes that autograd keeps of one sequence, from what it keeps of four tiny models.
+    """Bytes that autograd keeps of one sequence, from what it keeps of a few tiny models.
 
-    What is kept is linear in the number of layers and of sequences, and in the width when heads, channels and hidden
-    neurons shrink together. So one and two layers with two and three sequences and few key-value heads tell it for any
-    size; what does not grow with the sequences (weights in bf16, tables of angles) falls out of the differences. (Two
-    at least of sequences and heads: a matrix with one row lies in memory as its transpose does, and is not copied.)
+    What is kept is linear in the number of layers of each pattern and of sequences, and in the width when heads,
+    channels and hidden neurons shrink together. So one layer, and this and one more of each pattern, with two and three
+    sequences and few key-value heads tell it for any size; what does not grow with the sequences (weights in bf16,
+    tables of angles) falls out of the differences. (Two at least of sequences and heads: a matrix with one row lies in
+    memory as its transpose does, and is not copied.)
     """
     K = config.n_kv_head
     shrink = max(d for d in range(1, K + 1) if K % d == 0 and (d == 1 or K // d > 1)) if config.n_embd >= 256 else 1
@@ -177,14 +178,18 @@ def _kept_of_a_sequence(config: ModelConfig, precision: str, dropout: float, dev
         "vocab_size": 17,
     }
 
-    def kept(n_layer: int, B: int) -> int:
-        model = Decoder(config.model_copy(update={**small, "n_layer": n_layer}), dropout=dropout).train()
+    def kept(*patterns: str) -> int:
+        """Of one sequence more, in a model of these layers."""
+        layers = {"n_layer": len(patterns), "patterns": patterns}
+        model = Decoder(config.model_copy(update={**small, **layers}), dropout=dropout).train()
         with autocast(precision, "cpu"):
-            return kept_by_autograd(model, B)
+            return kept_by_autograd(model, 3) - kept_by_autograd(model, 2)
 
+    first, *others = map(str, config.layer_patterns())
     with torch.random.fork_rng(devices=[]):
-        one, two = kept(1, 3) - kept(1, 2), kept(2, 3) - kept(2, 2)
-    return (one + (config.n_layer - 1) * (two - one)) * shrink * config.block_size / T
+        one = kept(first)
+        more = {pattern: kept(first, pattern) - one for pattern in {*others}}
+    return (one + sum(more[pattern] for pattern in others)) * shrink * config.block_size / T
 
 
 def kept_by_autograd(model: Decoder, B: int) -> int:

@@ -89,6 +89,7 @@ class ModelSection(Section):
     n_hidden: Count = None
     positions: str | None = None
     rotary_base: float | None = None
+    rotary_base_local: float | None = None
     norm: str | None = None
     norm_eps: float | None = None
     feedforward: str | None = None

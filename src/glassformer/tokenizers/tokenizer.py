@@ -117,6 +117,13 @@ class Tokenizer:
         """`encode_to_array` of many texts, on all threads."""
         return self._bulk(texts)
 
+    @cached_property
+    def starts_with(self) -> int | None:
+        """The token that a language model wants to read before any text (Llama 2, Gemma), or None; whoever asks the
+        model puts it there, `encode` does not."""
+        with_it = self._library.encode("", add_special_tokens=True).ids
+        return with_it[0] if len(with_it) == 1 and with_it[0] != self.end_of_text else None
+
     def unknown_characters(self, text: str) -> str:
         """The characters, sorted, that a character tokenizer has no id for; empty for every other kind."""
         if self.kind != "characters":

@@ -1,0 +1,138 @@
+"""What is asked of the engine, and what it tells: a request, the rows that answer it, the events of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from glassformer.errors import UsageError
+from glassformer.generation.sampling import Sampling
+from glassformer.generation.text import Alternative, Piece, StopStrings
+from glassformer.generation.windows import check_window
+from glassformer.tokenizers import Tokenizer
+
+MOST_BIAS = 1e4  # what is added to a logit: enough to forbid or to force, and still a number
+
+
+@dataclass(frozen=True)
+class Request:
+    """Go on from these tokens.
+
+    Args:
+        ids: the prompt, at least one token.
+        max_new_tokens: how many tokens at most; 0 scores the prompt and writes nothing.
+        samples: how many continuations. sampling: how tokens are drawn; sample i has the seed `seed + i`.
+        stop: strings that end a sample, and are no part of its text. end_tokens: tokens that do; None: the tokenizer's
+            end of text.
+        alternatives: how many of the most likely tokens are told beside each one.
+        logit_bias: what is added to the logits of some tokens before one is drawn. Probabilities that are told are the
+            model's own, without it.
+        score_prompt: tell the probability of every token of the prompt as well.
+        window: what to do beyond block_size, `half` or `exact` (see `windows.py`).
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    ids: tuple[int, ...]
+    max_new_tokens: int = 200
+    samples: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    end_tokens: frozenset[int] | None = None
+    alternatives: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    score_prompt: bool = False
+    window: str = "half"
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+        for name, value, least in (
+            ("max_new_tokens", self.max_new_tokens, 0),
+            ("samples", self.samples, 1),
+            ("alternatives", self.alternatives, 0),
+            ("the number of the prompt's tokens", len(self.ids), 1),
+        ):
+            if value < least:
+                raise UsageError(f"{name}={value} is too small; use {least} or more")
+        for token, bias in self.logit_bias.items():
+            if not abs(bias) <= MOST_BIAS:
+                raise UsageError(
+                    f"logit_bias of token {token} is {bias}; use a number from -{MOST_BIAS:g} to {MOST_BIAS:g}"
+                )
+
+    def check_tokens(self, vocab_size: int) -> None:
+        """Raise `UsageError` for a token that there is not."""
+        for token in (*self.ids, *self.logit_bias):
+            if not 0 <= token < vocab_size:
+                raise UsageError(f"token {token} is not in the vocabulary (0 to {vocab_size - 1})")
+
+
+class Event(NamedTuple):
+    """What a step of the engine gave to a request: a token of one of its samples, or the scored prompt."""
+
+    request: int
+    piece: Piece | None = None
+    prompt: tuple[Piece, ...] = ()
+
+
+class Row:
+    """One sample under way: its tokens so far, its generator, its half-decoded characters, its stop strings."""
+
+    def __init__(self, number: int, request: Request, sample: int, tokenizer: Tokenizer, block_size: int):
+        self.number, self.request, self.sample, self.tokenizer = number, request, sample, tokenizer
+        self.ids = list(request.ids)
+        self.block_size = block_size
+        self.start = max(0, len(self.ids) - block_size)  # the first token that the model sees
+        self.generator = torch.Generator().manual_seed(request.sampling.seed + sample)
+        self.decoder = tokenizer.stream_decoder()
+        self.stop = StopStrings(request.stop)
+        ends = request.end_tokens
+        self.end_tokens = ends if ends is not None else frozenset({tokenizer.end_of_text} - {None})
+
+    @property
+    def seen(self) -> list[int]:
+        """The tokens that the model looks at."""
+        return self.ids[self.start :]
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still be written."""
+        return len(self.request.ids) + self.request.max_new_tokens - len(self.ids)
+
+    @property
+    def need(self) -> int:
+        """How many positions it takes at the most."""
+        return min(self.block_size, len(self.ids) - self.start + self.left)
+
+    def slide(self) -> bool:
+        """Let go of what no longer fits; whether that was so, and all has to be read anew."""
+        overflow = len(self.ids) - self.start - self.block_size
+        if overflow <= 0:
+            return False
+        exact = self.request.window == "exact"
+        self.start = self.start + overflow if exact else len(self.ids) - max(1, self.block_size // 2)
+        return True
+
+    def take(self, token: int, probability: float, chance: float, others: list[Alternative]) -> Piece:
+        """One more token."""
+        self.ids.append(token)
+        ended = token in self.end_tokens
+        text = self.stop.push("" if ended else self.decoder.push(token))
+        reason = "stop" if self.stop.found else "end_of_text" if ended else None if self.left else "length"
+        if reason in ("end_of_text", "length"):
+            text += self.stop.push(self.decoder.finish()) + self.stop.finish()
+            reason = "stop" if self.stop.found else reason
+        return Piece(
+            text=text,
+            token=token,
+            token_text=self.tokenizer.token_text(token),
+            probability=probability,
+            chance=chance,
+            alternatives=others,
+            sample=self.sample,
+            finish_reason=reason,
+        )

@@ -1,0 +1,196 @@
+"""Gemma 3 beside what every family is tested for: both spellings of its config.json, long texts, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from families import CASES, GEMMA3
+from toys import GEMMA3 as OURS
+from toys import shaken, toy_ids, toy_model
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+from glassformer.errors import ModelFolderError
+from glassformer.interchange import load_model, save
+from glassformer.interchange.configuration import read_config
+
+transformers.logging.set_verbosity_error()
+
+LINEAR = {"rope_type": "linear", "factor": 2.5}
+
+
+def rewrite(folder: Path, drop: tuple[str, ...] = (), **changes: Any) -> None:
+    path = folder / "config.json"
+    config = {name: value for name, value in json.loads(path.read_text()).items() if name not in drop}
+    path.write_text(json.dumps({**config, **changes}))
+
+
+def their_model(folder: Path, **fields: Any) -> Gemma3ForCausalLM:
+    model = shaken(Gemma3ForCausalLM(Gemma3TextConfig(**{**GEMMA3, **fields}))).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@torch.no_grad()
+def same(ours: Any, theirs: Any, ids: torch.Tensor) -> None:
+    expected = theirs(ids).logits
+    assert expected.std() > 0.5  # something is at stake
+    torch.testing.assert_close(ours(ids), expected, rtol=1e-4, atol=1e-4)
+
+
+# Both spellings
+
+
+def test_the_spelling_of_transformers_4_is_read(tmp_path: Path):
+    """Three keys for rotary positions, and every third layer sees all: as Google's first files have it."""
+    rope = {
+        "full_attention": {**LINEAR, "rope_theta": 50.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 7.0},
+    }
+    theirs = their_model(tmp_path, num_hidden_layers=4, sliding_window_pattern=3, rope_parameters=rope)
+    assert theirs.config.layer_types[2] == "full_attention" and theirs.config.layer_types.count("full_attention") == 1
+    old = {"rope_theta": 50.0, "rope_local_base_freq": 7.0, "rope_scaling": LINEAR, "sliding_window_pattern": 3}
+    rewrite(tmp_path, drop=("rope_parameters", "layer_types"), **old)
+    same(load_model(tmp_path), theirs, toy_ids(2, 13))
+    same(load_model(tmp_path), Gemma3ForCausalLM.from_pretrained(tmp_path), toy_ids(2, 13))
+
+
+def test_what_no_file_says_is_as_transformers_takes_it(tmp_path: Path):
+    """Six layers to a turn, windows of 4,096, bases of a million and of ten thousand."""
+    their_model(tmp_path, num_hidden_layers=7)
+    rewrite(tmp_path, drop=("rope_parameters", "layer_types", "sliding_window", "query_pre_attn_scalar"))
+    theirs = Gemma3ForCausalLM.from_pretrained(tmp_path)
+    ours = load_model(tmp_path)
+    assert ours.config.patterns == ("window(4096)",) * 5 + ("causal",)
+    assert (ours.config.rotary_base, ours.config.rotary_base_local) == (1e6, 1e4)
+    same(ours, theirs, toy_ids(2, 13))
+
+
+@pytest.mark.parametrize("scaling", [None, LINEAR], ids=str)
+def test_we_write_what_both_read(scaling: dict[str, Any] | None, tmp_path: Path):
+    ours = toy_model("modern", **OURS, n_layer=4, rotary_scaling=scaling)
+    save(tmp_path, ours)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["glassformer"] == {"tokenizer": None}  # their words tell all of it
+    for one_of_both in (("rope_parameters", "layer_types"), ("rope_theta", "rope_local_base_freq", "rope_scaling")):
+        rewrite(tmp_path, drop=one_of_both)
+        assert load_model(tmp_path).config == ours.config
+        same(ours, Gemma3ForCausalLM.from_pretrained(tmp_path), toy_ids(2, 13))
+        (tmp_path / "config.json").write_text(json.dumps(config))
+
+
+def test_layers_that_the_old_spelling_cannot_say_are_written_without_it(tmp_path: Path):
+    for patterns, period in ((OURS["patterns"], 2), (("causal", "window(3)"), None), (("window(3)",), 4), (None, 1)):
+        save(tmp_path, toy_model("modern", **{**OURS, "patterns": patterns}, n_layer=3))
+        assert json.loads((tmp_path / "config.json").read_text()).get("sliding_window_pattern") == period
+
+
+def test_gemma_3_1b_is_counted_as_the_report_says(tmp_path: Path):
+    """The config.json of google/gemma-3-1b-pt, as far as it decides the shape; 302 M embedding and 698 M other
+    parameters are in table 1 of the report (https://arxiv.org/abs/2503.19786)."""
+    words = {
+        "model_type": "gemma3_text", "attention_bias": False, "attn_logit_softcapping": None, "head_dim": 256,
+        "final_logit_softcapping": None, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152,
+        "intermediate_size": 6912, "max_position_embeddings": 32768, "num_attention_heads": 4,
+        "num_hidden_layers": 26, "num_key_value_heads": 1, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
+        "rope_local_base_freq": 10000, "rope_scaling": None, "rope_theta": 1000000, "sliding_window": 512,
+        "sliding_window_pattern": 6, "vocab_size": 262144,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(words))
+    _, config = read_config(tmp_path)
+    assert config.patterns == ("window(512)",) * 5 + ("causal",) and config.attention_scale is None
+    embedding = 262144 * 1152
+    assert round(embedding / 1e6) == 302 and round((config.parameter_count() - embedding) / 1e6) == 698
+
+
+# Texts longer than windows
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 97])
+def test_a_long_text_in_windows_of_any_width(width: int, tmp_path: Path):
+    """97 tokens, so that windows go in chunks and the rest to the fused kernel; in pieces with a cache as at once."""
+    theirs = their_model(tmp_path, max_position_embeddings=101, sliding_window=width, sliding_window_pattern=2)
+    ours, ids = load_model(tmp_path), toy_ids(2, 97)
+    assert ours.config.patterns == (f"window({width})", "causal")
+    same(ours, theirs, ids)
+    with torch.no_grad():
+        cache = ours.new_cache(batch_size=2)
+        pieces = [ours(piece, cache=cache) for piece in ids.split([83, 1, 7, 1, 5], dim=1)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), ours(ids), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_nothing_is_lost_of_norms_in_bf16(tmp_path: Path):
+    """They are kept as they are stored: ours, made wider after loading, is theirs made wider while loading."""
+    CASES["gemma3"].build().bfloat16().save_pretrained(tmp_path)
+    ours = load_model(tmp_path)
+    assert ours.final_norm.weight.dtype == torch.bfloat16
+    theirs = Gemma3ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    same(ours.float(), theirs, toy_ids(2, 11))
+
+
+# What is refused
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "everybody sees everybody": ({"use_bidirectional_attention": True}, "sets use_bidirectional_attention, which our"),
+    "images": ({"vision_config": {"hidden_size": 8}}, "sets vision_config, which our models cannot express"),
+    "images, by the name of the model": (
+        {"model_type": "gemma3", "vision_config": {"hidden_size": 8}},
+        "model_type 'gemma3' is not one that glassformer reads; it sees images beside text, which no model here does",
+    ),
+    "biases": ({"attention_bias": True}, "sets attention_bias"),
+    "capped scores": ({"attn_logit_softcapping": 5.0}, "attn_logit_softcapping, which transformers does not apply"),
+    "a kind of layer": ({"layer_types": ["chunked_attention"] * 3}, "'chunked_attention' is not supported"),
+    "too few layers": ({"layer_types": ["full_attention"]}, "layer_types names 1 layer where num_hidden_layers=3"),
+    "windows of no width": ({"sliding_window": None}, "sliding_window=None where layer_types has windows"),
+    "one rotation for all": ({"rope_parameters": {"rope_theta": 5.0}}, "says nothing of full_attention or sliding_att"),
+    "stretched windows": (
+        {"rope_parameters": {"sliding_attention": LINEAR}},
+        "rotary scaling 'linear' of sliding_attention is not supported; only full_attention is scaled",
+    ),
+    "another scaling": (
+        {"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0}}},
+        "rotary scaling 'dynamic' is not supported",
+    ),
+    "a part of each head": ({"partial_rotary_factor": 0.5}, "turns a part of each head only"),
+    "as many layers as a damaged file says": (
+        {"num_hidden_layers": 10**12, "layer_types": None},
+        "n_layer=1000000000000 is too large; use 1000 or less",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_our_models_cannot_do_is_refused_in_one_line(name: str, tmp_path: Path):
+    changes, said = REFUSED[name]
+    CASES["gemma3"].build().save_pretrained(tmp_path)
+    rewrite(tmp_path, **changes)
+    with pytest.raises(ModelFolderError) as error:
+        load_model(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_softcap": 5.0},
+        {"patterns": ("window(3)", "window(5)")},
+        {"patterns": ("window(3) | sinks(1)", "causal")},
+        {"rotary_scaling": LINEAR, "rotary_base_local": None},
+        {"norm": "rmsnorm"},
+        {"embedding_scale": 1.0},
+        {"n_embd": 44, "embedding_scale": 44**0.5},
+        {"attention_scale": 1e-200},
+    ],
+    ids=str,
+)
+def test_what_gemma_3_cannot_do_stays_ours(changes: dict[str, Any], tmp_path: Path):
+    ours = toy_model("modern", **{**OURS, **changes})
+    save(tmp_path, ours)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"
+    assert load_model(tmp_path).config == ours.config
