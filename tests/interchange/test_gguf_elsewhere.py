@@ -47,7 +47,6 @@ def test_transformers_reads_the_same_model(case: str, kind: str, tokenizers, tmp
         config.head_dim = 10
     if case == "gemma3":
         config.query_pre_attn_scalar = 10
-        config.rope_parameters["full_attention"]["rope_theta"] = 50.0
     if "linear" in case:
         config.rope_parameters = {"rope_type": "linear", "factor": 2.5, "rope_theta": 10_000.0}
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
