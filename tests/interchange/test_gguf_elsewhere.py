@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -58,51 +57,6 @@ def test_transformers_reads_the_same_model(case: str, kind: str, tokenizers, tmp
     expected = logits(model, ids)
     assert expected.std() > 0.5
     torch.testing.assert_close(theirs(ids).logits[..., : expected.shape[-1]], expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("number_format", ["f32", "q8_0"])
-@pytest.mark.parametrize("kind", ["bpe", "characters"])
-@pytest.mark.parametrize("case", ["gpt2", "qwen3", "llama"])
-def test_llama_cpp_goes_on_with_the_same_tokens(case: str, kind: str, number_format: str, tokenizers, tmp_path: Path):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: it has no wheel and builds for minutes")
-    model = toy(case, tokenizers[kind], n_embd=96, n_hidden=160, block_size=64, head_width=32)
-    verified = save_gguf(tmp_path / "toy.gguf", model, tokenizers[kind], type=number_format)
-    same, asked = verified.tokens
-    assert asked == 32 and (same == asked if number_format == "f32" else same > 0)
-
-
-class LikeLlama:
-    """llama-cpp-python as far as we use it: greedy tokens out of a file. off: from which token on they are others."""
-
-    off = 1_000
-
-    def __init__(self, path: str, **options: Any):
-        self.model, _ = load_gguf(path)
-
-    def generate(self, tokens: list[int], *, temp: float, repeat_penalty: float):
-        assert temp == 0 and repeat_penalty == 1
-        tokens = list(tokens)
-        while True:
-            tokens.append(int(logits(self.model, torch.tensor([tokens]))[0, -1].argmax()) ^ (len(tokens) >= self.off))
-            yield tokens[-1]
-
-
-def test_llama_cpp_is_asked_where_it_is_installed(tokenizers, tmp_path: Path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "llama_cpp", types.SimpleNamespace(Llama=LikeLlama))
-    tokenizer, path = tokenizers["characters"], tmp_path / "toy.gguf"
-    model = toy("llama", tokenizer, block_size=23)
-    assert save_gguf(path, model, tokenizer).tokens == (12, 12)  # half of the block is the prompt
-    assert save_gguf(path, toy("llama", tokenizer, block_size=1), tokenizer).tokens is None  # no room to go on
-    kept = path.read_bytes()
-    monkeypatch.setattr(LikeLlama, "off", 14)
-    with pytest.raises(ModelFolderError) as error:
-        save_gguf(path, model, tokenizer)
-    assert str(error.value) == (
-        f"{path}: llama.cpp goes on with other tokens than we do from token 4 of 12 on; please report this with the "
-        "model's config.json"
-    )
-    assert path.read_bytes() == kept and [*tmp_path.iterdir()] == [path]
-    assert save_gguf(path, model, tokenizer, type="f16").tokens == (3, 12)  # rounded: told, and no error
 
 
 # Theirs, read by us

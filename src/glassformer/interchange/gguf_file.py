@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from glassformer.errors import MissingExtraError, ModelFolderError
+from glassformer.errors import MissingExtraError, ModelFolderError, one_line
 from glassformer.files import disk_errors
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUFFile:
     try:
         return _Reader(data, gguf).read()
     except _Damage as error:
-        raise ModelFolderError(f"{path}: {error}") from None
+        raise ModelFolderError(f"{path}: {one_line(error)}") from None
 
 
 class _Damage(Exception):

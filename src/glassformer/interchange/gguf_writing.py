@@ -7,6 +7,7 @@ llama-cpp-python is installed, which must go on from a text with the same tokens
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from glassformer.errors import ModelFolderError, UsageError
+from glassformer.errors import ModelFolderError, UsageError, one_line
 from glassformer.files import atomic_file
 from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.folder import second_names
@@ -45,6 +46,7 @@ TYPES = {
     "q8_0": NumberFormat("Q8_0", 7, of_row=0.6 / 127, at_least=1e-5),  # half a step, and the scale is rounded as well
 }
 PROBE = 32  # tokens that are compared
+TIE = 0.01  # of the largest logit: two tokens as near may change places, because llama.cpp looks GELU up in a table
 PROBE_TEXT = 256  # tokens in a text that both tokenizers read
 
 
@@ -159,22 +161,25 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
     n = min(PROBE, model.config.block_size - len(prompt))
     if n < 1:
         return None
-    llama = Llama(str(path), n_ctx=len(prompt) + n + 1, verbose=False, logits_all=False)
-    theirs: list[int] = []
-    for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
-        theirs.append(token)
-        if len(theirs) == n:
-            break
-    ids = torch.tensor([prompt], device=next(model.parameters()).device)
-    for _ in range(n):
-        ids = torch.cat((ids, model(ids)[:, -1:].argmax(dim=-1)), dim=1)
-    ours = ids[0, len(prompt) :].tolist()
+    fp32 = gguf_package().GGMLQuantizationType.F32  # its cache is fp16 unless told otherwise
+    try:
+        llama = Llama(str(path), n_ctx=len(prompt) + n + 1, type_k=fp32, type_v=fp32, verbose=False, logits_all=False)
+    except ValueError as error:
+        told = f"llama.cpp does not load it ({one_line(error)}); please report this with the model's config.json"
+        raise ModelFolderError(f"{path}: {told}") from None
+    theirs = list(itertools.islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), n))
+    V = model.config.vocab_size
+    ids_T = torch.tensor([*prompt, *theirs[:-1]], device=next(model.parameters()).device).clamp_max(V - 1)
+    logits_nV = model(ids_T.unsqueeze(0))[0, len(prompt) - 1 :].float().cpu()
+    ours = logits_nV.argmax(dim=-1).tolist()
     same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), n)
-    if exact and same < n:
-        raise ModelFolderError(
-            f"{path}: llama.cpp goes on with other tokens than we do from token {same + 1} of {n} on; "
-            "please report this with the model's config.json"
-        )
+    if same < n and exact:
+        behind = logits_nV[same, ours[same]] - logits_nV[same, theirs[same]] if theirs[same] < V else math.inf
+        if behind > TIE * logits_nV.abs().max():
+            raise ModelFolderError(
+                f"{path}: llama.cpp goes on with other tokens than we do from token {same + 1} of {n} on; "
+                "please report this with the model's config.json"
+            )
     return same, n
 
 
