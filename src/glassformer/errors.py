@@ -88,6 +88,16 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join([*known[:20], "..."] if len(known) > 20 else known)
 
 
+def one_line(text: object, most: int = 600) -> str:
+    """Something out of a file as one line: line ends and controls told, cut in the middle where it goes on and on.
+
+    >>> one_line("two\nlines"), one_line("\x1b[31m"), one_line("a" * 10 + "z" * 10, most=9)
+    ('two lines', '\\x1b[31m', 'aaaa ... zz')
+    """
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(text).split()))
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-(most // 4) :]}"
+
+
 def plural(count: int, noun: str) -> str:
     """
     >>> plural(1, "layer"), plural(1200, "layer")

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean
+from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean, one_line
 from glassformer.files import disk_errors
 from glassformer.interchange.families import INTERCHANGE_FAMILIES
 from glassformer.interchange.family import Family
 from glassformer.tokenizers import Tokenizer
 
+WRONG_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, IndexError)  # a list where a number belongs
 MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -51,7 +52,8 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
         if isinstance(given.get("vision_config"), dict):
             known = "it sees images beside text, which no model here does; take the text model alone"
-        raise ModelFolderError(f"{folder}: model_type {kind!r} is not one that glassformer reads; {known}")
+        told = one_line(repr(kind), most=100)
+        raise ModelFolderError(f"{folder}: model_type {told} is not one that glassformer reads; {known}")
     family = INTERCHANGE_FAMILIES[kind]
     try:
         config = family.read_config(given)
@@ -61,17 +63,13 @@ def read_config(folder: Path) -> tuple[Family, Any]:
             config = type(config).make(**_merged(config.model_dump(), untold))
         return family, config
     except KeyError as error:
-        raise ModelFolderError(f"{folder / 'config.json'}: {error.args[0]} is missing") from None
+        raise ModelFolderError(f"{folder / 'config.json'}: {one_line(error.args[0])} is missing") from None
     except GlassformerError as error:
-        raise ModelFolderError(f"{folder / 'config.json'}: {error}") from None
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        IndexError,
-    ) as error:  # a list where a number belongs
-        raise ModelFolderError(f"{folder / 'config.json'}: a field has a value of the wrong kind ({error})") from None
+        raise ModelFolderError(f"{folder / 'config.json'}: {one_line(error)}") from None
+    except WRONG_KIND as error:
+        raise ModelFolderError(
+            f"{folder / 'config.json'}: a field has a value of the wrong kind ({one_line(error)})"
+        ) from None
 
 
 def read_labels(folder: Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from glassformer.errors import MissingExtraError, ModelFolderError
+from glassformer.errors import MissingExtraError, ModelFolderError, one_line
 from glassformer.files import disk_errors
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUFFile:
     try:
         return _Reader(data, gguf).read()
     except _Damage as error:
-        raise ModelFolderError(f"{path}: {error}") from None
+        raise ModelFolderError(f"{path}: {one_line(error)}") from None
 
 
 class _Damage(Exception):
@@ -152,8 +152,8 @@ class _Reader:
         if end > len(self.data):
             raise _Damage(f"cut short: the tensor {name!r} ends at byte {end:,} of {len(self.data):,}; fetch it again")
         raw = self.data[start:end].reshape(-1, row)
-        plain = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}.get(kind.name)  # formats that the package takes as numbers
-        return GGUFTensor(shape, kind, raw.view(plain) if plain and start % 8 == 0 else _numbers(raw, plain))
+        plain = {"F32": "<f4", "F16": "<f2"}.get(kind.name)  # formats that the package takes as numbers
+        return GGUFTensor(shape, kind, raw.view(plain) if plain else raw)
 
     def _value(self, kind: int, nesting: int = 0) -> Any:
         if kind == _TEXT:
@@ -187,8 +187,3 @@ class _Reader:
             raise _Damage(f"cut short: it ends at byte {len(self.data):,}, in the middle of its header; fetch it again")
         self.at += n
         return self.bytes[self.at - n : self.at].tobytes()
-
-
-def _numbers(raw: np.ndarray, plain: str | None) -> np.ndarray:
-    """Bytes as they are, or a copy as numbers where they lie askew."""
-    return raw if plain is None else np.frombuffer(raw.tobytes(), plain).reshape(len(raw), -1)

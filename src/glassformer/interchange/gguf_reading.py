@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean
+from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, did_you_mean, one_line
 from glassformer.interchange.folder import model_of
 from glassformer.interchange.gguf_architectures import ARCHITECTURES
 from glassformer.interchange.gguf_file import read_gguf
@@ -36,9 +36,15 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
         for there, here in names.items():
             if here not in left:
                 raise ModelFolderError(f"the tensor {here} is missing; take another file of this model")
-            theirs[there] = architecture.form(there, words).read(left.pop(here).dequantised())
+            tensor = left.pop(here)
+            try:
+                theirs[there] = architecture.form(there, words).read(tensor.dequantised())
+            except RuntimeError:  # it cannot be turned into our form
+                raise ModelFolderError(f"the tensor {here} cannot have the shape {tensor.shape}") from None
         if left:
             raise ModelFolderError(f"{len(left)} tensors have no place in a {name}, the first is {next(iter(left))}")
-    except GlassformerError as error:
-        raise type(error)(f"{path}: {error}") from None
+    except MissingExtraError:
+        raise
+    except GlassformerError as error:  # also a size that a configuration refuses: the file is to blame
+        raise ModelFolderError(f"{path}: {one_line(error)}") from None
     return model_of(architecture.family, config, theirs, path), tokenizer

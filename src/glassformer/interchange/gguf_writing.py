@@ -6,6 +6,8 @@ llama-cpp-python is installed, which must go on from a text with the same tokens
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
 from pathlib import Path
@@ -14,26 +16,38 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from glassformer.errors import ModelFolderError, UsageError
+from glassformer.errors import ModelFolderError, UsageError, one_line
 from glassformer.files import atomic_file
 from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.folder import second_names
 from glassformer.interchange.gguf_architectures import ARCHITECTURES, Architecture
 from glassformer.interchange.gguf_file import gguf_package
 from glassformer.interchange.gguf_reading import load_gguf
-from glassformer.interchange.gguf_tokenizer import needs_end, tokenizer_to_gguf
+from glassformer.interchange.gguf_tokenizer_writing import needs_end, tokenizer_to_gguf
 from glassformer.interchange.tables import Tensors
 from glassformer.tokenizers import Tokenizer
 
-# --type: the package's name of the number format, what llama.cpp calls such a file, and how far a logit may be off,
-# as a share of the largest one
+
+class NumberFormat(NamedTuple):
+    """A number format of matrices. name: the package's. file_type: llama.cpp's number for a file of it. of_itself,
+    of_row, at_least: how far a number may be off: a share of itself, of the largest in its row, and in any case."""
+
+    name: str
+    file_type: int
+    of_itself: float = 0.0
+    of_row: float = 0.0
+    at_least: float = 2**-22
+
+
 TYPES = {
-    "f32": ("F32", 0, 1e-5),
-    "f16": ("F16", 1, 1e-2),
-    "bf16": ("BF16", 32, 5e-2),
-    "q8_0": ("Q8_0", 7, 5e-2),
+    "f32": NumberFormat("F32", 0),
+    "f16": NumberFormat("F16", 1, of_itself=2**-11),
+    "bf16": NumberFormat("BF16", 32, of_itself=2**-8),
+    "q8_0": NumberFormat("Q8_0", 7, of_row=0.6 / 127, at_least=1e-5),  # half a step, and the scale is rounded as well
 }
 PROBE = 32  # tokens that are compared
+TIE = 0.01  # of the largest logit: two tokens as near may change places, because llama.cpp looks GELU up in a table
+PROBE_TEXT = 256  # tokens in a text that both tokenizers read
 
 
 class Verified(NamedTuple):
@@ -72,15 +86,18 @@ def save_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *,
     fields = {**architecture.fields(words), **tokenizer_to_gguf(tokenizer, rows)}
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture.name)
-        for name, value in {**fields, "general.file_type": TYPES[type][1]}.items():
+        for name, value in {**fields, "general.file_type": TYPES[type].file_type}.items():
             _add(writer, name, value)
         for name, tensor in tensors.items():
-            _add_tensor(gguf, writer, name, tensor, TYPES[type][0])
+            _add_tensor(gguf, writer, name, tensor, TYPES[type].name)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        return verify_gguf(temporary, model, tokenizer, type=type)
+        try:
+            return verify_gguf(temporary, model, tokenizer, type=type)
+        except ModelFolderError as error:
+            raise ModelFolderError(str(error).replace(str(temporary), str(path))) from None
 
 
 @torch.inference_mode()
@@ -88,10 +105,11 @@ def verify_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, 
     """Read a file again and compare it with the model that it was made from.
 
     Raises:
-        ModelFolderError: they differ by more than the number format explains.
+        ModelFolderError: a number differs by more than the number format explains, or a logit where nothing is rounded.
     """
     again, its_tokenizer = load_gguf(path)
-    text = "".join(tokenizer.decode([number]) for number in range(min(tokenizer.vocab_size, 20)))
+    _check_numbers(path, model.state_dict(), again.state_dict(), type)
+    text = _told_text(tokenizer)
     if its_tokenizer.encode(text) != tokenizer.encode(text):
         raise ModelFolderError(
             f"{path}: its tokenizer gives other ids; please report this with the model's config.json"
@@ -100,13 +118,33 @@ def verify_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, 
     ours_BTV = model(ids_BT.to(next(model.parameters()).device)).float().cpu()
     theirs_BTV = again(ids_BT)[..., : ours_BTV.shape[-1]]
     difference = float((ours_BTV - theirs_BTV).abs().max() / ours_BTV.abs().max().clamp_min(1e-6))
-    if not difference <= TYPES[type][2]:
-        raise ModelFolderError(
-            f"{path}: read again, its logits are off by {difference:.1%} of the largest, more than {type} explains"
-        )
-    return Verified(
-        difference, _ask_llama_cpp(Path(path), model, ids_BT[0, : PROBE // 2].tolist(), exact=type == "f32")
-    )
+    if not difference <= (1e-5 if type == "f32" else math.inf):
+        raise ModelFolderError(f"{path}: read again, its logits are off by {difference:.1%} of the largest one")
+    prompt = ids_BT[0, : max(1, ids_BT.shape[1] // 2)].tolist()
+    return Verified(difference, _ask_llama_cpp(Path(path), model, prompt, exact=type == "f32"))
+
+
+def _check_numbers(where: str | os.PathLike[str], ours: Tensors, theirs: Tensors, type: str) -> None:
+    """Every parameter is what it was, rounded; what was added (biases that a family always has) is zero."""
+    form = TYPES[type]
+    for name, read in theirs.items():
+        was = ours[name].float().cpu() if name in ours else torch.zeros_like(read)
+        off = (read[: len(was)] - was).abs()  # a vocabulary may have got a row more
+        bound = form.of_itself * was.abs() + form.of_row * was.abs().amax(dim=-1, keepdim=True) + form.at_least
+        if not (off <= bound).all():
+            raise ModelFolderError(
+                f"{where}: read again, {name} is off by up to {float(off.max()):.2g}, more than {type} explains"
+            )
+
+
+def _told_text(tokenizer: Tokenizer) -> str:
+    """A text in which tokens of all parts of the vocabulary occur, those of several bytes too."""
+    plain = sorted({*range(tokenizer.vocab_size)} - {*tokenizer.special_tokens.values()})
+    told = []
+    for number in [*plain[:20], *plain[20 :: max(1, len(plain) // PROBE_TEXT)]]:
+        with contextlib.suppress(UsageError):  # a number that is no token's
+            told.append(tokenizer.decode([number]))
+    return "".join(told)
 
 
 def _probe(config: Any) -> Tensor:
@@ -121,22 +159,27 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
     except ImportError:
         return None
     n = min(PROBE, model.config.block_size - len(prompt))
-    llama = Llama(str(path), n_ctx=len(prompt) + n + 1, verbose=False, logits_all=False)
-    theirs: list[int] = []
-    for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
-        theirs.append(token)
-        if len(theirs) == n:
-            break
-    ids = torch.tensor([prompt], device=next(model.parameters()).device)
-    for _ in range(n):
-        ids = torch.cat((ids, model(ids)[:, -1:].argmax(dim=-1)), dim=1)
-    ours = ids[0, len(prompt) :].tolist()
+    if n < 1:
+        return None
+    fp32 = gguf_package().GGMLQuantizationType.F32  # its cache is fp16 unless told otherwise
+    try:
+        llama = Llama(str(path), n_ctx=len(prompt) + n + 1, type_k=fp32, type_v=fp32, verbose=False, logits_all=False)
+    except ValueError as error:
+        told = f"llama.cpp does not load it ({one_line(error)}); please report this with the model's config.json"
+        raise ModelFolderError(f"{path}: {told}") from None
+    theirs = list(itertools.islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), n))
+    V = model.config.vocab_size
+    ids_T = torch.tensor([*prompt, *theirs[:-1]], device=next(model.parameters()).device).clamp_max(V - 1)
+    logits_nV = model(ids_T.unsqueeze(0))[0, len(prompt) - 1 :].float().cpu()
+    ours = logits_nV.argmax(dim=-1).tolist()
     same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), n)
-    if exact and same < n:
-        raise ModelFolderError(
-            f"{path}: llama.cpp goes on with other tokens than we do from token {same + 1} of {n} on; "
-            "please report this with the model's config.json"
-        )
+    if same < n and exact:
+        behind = logits_nV[same, ours[same]] - logits_nV[same, theirs[same]] if theirs[same] < V else math.inf
+        if behind > TIE * logits_nV.abs().max():
+            raise ModelFolderError(
+                f"{path}: llama.cpp goes on with other tokens than we do from token {same + 1} of {n} on; "
+                "please report this with the model's config.json"
+            )
     return same, n
 
 

@@ -86,11 +86,14 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> tuple[Any, Token
 
 @torch.inference_mode()
 def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
-    """One forward pass of a model of text over a few tokens; other models are taken at their word.
+    """Every parameter, and one forward pass over a few tokens where the model reads text.
 
     Raises:
-        ModelFolderError: it gives a number that is not finite.
+        ModelFolderError: one of them is or gives a number that is not finite.
     """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ModelFolderError(f"{where}: {name} holds numbers that are not finite; the weights are damaged")
     config = model.config
     if getattr(config, "stem", "text") != "text" or not hasattr(config, "vocab_size"):
         return

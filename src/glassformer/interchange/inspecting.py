@@ -89,8 +89,9 @@ def _folder(folder: Path) -> dict[str, Any]:
             formats[str(entry.get("dtype"))] += 1
             parameters += math.prod(entry.get("shape", ()))
     given = read_json(folder / "config.json")
-    name = (given.get("architectures") or [family.model_type])[0]
-    told = {"form": "model folder", "family": f"{family.model_type} ({name})", **_configured(config)}
+    names = given.get("architectures")
+    name = f" ({names[0]})" if isinstance(names, list) and names else ""
+    told = {"form": "model folder", "family": f"{family.model_type}{name}", **_configured(config)}
     told |= {"parameters": parameters, "formats": dict(formats)}
     return {**told, **_tokenizer(load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None)}
 

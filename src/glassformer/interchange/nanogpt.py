@@ -45,7 +45,8 @@ def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
         raise ModelFolderError(f"{path}: model_args has no {error.args[0]}") from None
     theirs: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        name = str(name).removeprefix("_orig_mod.").removeprefix("module.")
+        for wrapper in ("_orig_mod.", "module.", "transformer."):  # torch.compile's, DDP's, and the model's own
+            name = str(name).removeprefix(wrapper)
         if not isinstance(tensor, Tensor):
             raise ModelFolderError(f"{path}: {name} is a {type(tensor).__name__} and no tensor")
         if not name.endswith((".attn.bias", ".attn.masked_bias")):  # the mask of older versions

@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import UsageError, did_you_mean, one_line
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
     """The first of pydantic's complaints as one line in our own words."""
     first = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in first["loc"])
+    where = prefix + ".".join(one_line(part, most=100) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {where}; {did_you_mean(str(first['loc'][-1]), model.model_fields)}"
     if first["type"] == "missing":
@@ -20,7 +20,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = 
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, UsageError):
         return str(cause)
-    return f"{where}={first['input']!r} {_rule(first, where)}"
+    return f"{where}={one_line(repr(first['input']), most=100)} {_rule(first, where)}"
 
 
 def _rule(mistake: Any, where: str) -> str:

@@ -63,15 +63,20 @@ def characters(
         found = set(ranked[: _at_least(vocab_size, 1 + len(specials)) - len(specials)])
     if not found:
         raise TokenizerError("there is no text to take characters from; give some text with --data")
-    vocabulary = {character: i for i, character in enumerate(sorted(found))}
+    library = character_library({character: i for i, character in enumerate(sorted(found))})
+    if not specials:
+        return Tokenizer(library)
+    return _with_specials(library, specials)
+
+
+def character_library(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    """The `tokenizers` form of a vocabulary of characters; see `characters`."""
     # No token of its own for what is unknown: that would be a 66th logit, trained on nothing.
     replacement = " " if " " in vocabulary else min(vocabulary)
     library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=replacement))
     library.pre_tokenizer = pre_tokenizers.Split(Regex(CHARACTER_PATTERN), "isolated")
     library.decoder = decoders.Fuse()
-    if not specials:
-        return Tokenizer(library)
-    return _with_specials(library, specials)
+    return library
 
 
 def bytes_(

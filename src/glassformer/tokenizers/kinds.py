@@ -96,10 +96,15 @@ def merges_sha256(merges: list[tuple[str, str]]) -> str:
 
 def canonical_hash(spec: dict[str, Any]) -> str:
     """SHA-256 of what decides the ids. Settings of a single call (truncation, padding) and fields at their null or
-    false default are left out, so the hash survives a library version that writes one more optional field."""
+    false default are left out, so the hash survives a library version that writes one more optional field. So does it
+    whether a BPE's added tokens stand in its vocabulary as well, and whether a prefix that it lacks is null or empty:
+    files differ in that (GGUF, a trainer's), ids do not."""
     kept = {key: value for key, value in spec.items() if key not in ("truncation", "padding", "version")}
     if kept["model"].get("type") == "BPE":
-        kept["model"] = kept["model"] | {"merges": merge_pairs(kept["model"])}
+        added = {token["content"]: token["id"] for token in kept["added_tokens"]}
+        model = {name: value for name, value in kept["model"].items() if value != ""}
+        model["vocab"] = {token: i for token, i in model["vocab"].items() if added.get(token) != i}
+        kept["model"] = model | {"merges": merge_pairs(model)}
     text = json.dumps(_without_defaults(kept), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

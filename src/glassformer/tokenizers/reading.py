@@ -18,6 +18,9 @@ from glassformer.tokenizers.tokenizer import Tokenizer
 
 MAX_BYTES = 64 << 20
 """Largest file that is read: the vocabularies of GPT-4 or Gemma take 20 to 35 MB as JSON."""
+MAX_ID = 1 << 22
+"""Largest id that is read: the `tokenizers` library makes tables as long, and ends the process where it cannot."""
+_PROBE = "\U0010fffd a\n"  # no vocabulary has all of it
 
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
 _KEPT_SETTINGS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token",
@@ -110,8 +113,10 @@ def _read_tokenizer_json(file: Path) -> Tokenizer:
 
 def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
     """A `tokenizers.Tokenizer`, with whatever the library says against it in one line."""
+    _check_ids(data, file)
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(data))
+        library.encode(_PROBE)
     except BaseException as error:  # the library raises bare Exception, and panics (a BaseException) on some damage
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
@@ -120,6 +125,14 @@ def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
     if not library.get_vocab_size():
         raise TokenizerError(f"{file}: the vocabulary is empty; fetch the file again")
     return library
+
+
+def _check_ids(data: dict[str, Any], file: Path) -> None:
+    vocabulary, added = data["model"].get("vocab"), data.get("added_tokens")
+    numbers = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    numbers += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    if bad := [i for i in numbers if type(i) is not int or not 0 <= i < MAX_ID]:
+        raise TokenizerError(f"{file}: a token has the id {str(bad[0])[:40]}, where 0 to {MAX_ID - 1:,} are possible")
 
 
 def _is_texts(value: Any) -> bool:
