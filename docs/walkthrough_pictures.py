@@ -1,7 +1,8 @@
 """Make the figures of the walkthrough: `python docs/walkthrough_pictures.py`, about a minute.
 
-They are drawn from what the lessons compute, and the ladder from `walkthrough/table.json`, the rows of
-`glassformer lessons --table --seeds 3 --json`. Needs `pip install 'glassformer[plot]'`.
+They are drawn from what the lessons compute; the ladder from `walkthrough/table.json`, the rows of `glassformer lessons
+--table --seeds 3 --json`; the last rung from `walkthrough/scaled.json`, the losses of lesson 8's first steps on a CPU.
+Needs `pip install 'glassformer[plot]'`.
 """
 
 from __future__ import annotations
@@ -128,6 +129,17 @@ def ladder(folder: Path, table: Path = HERE / "table.json") -> None:
     save(figure, folder / "ladder.png")
 
 
+def scaled(folder: Path, curve: Path = HERE / "scaled.json") -> None:
+    """The loss of each batch of the scaled-up model on a CPU, as far as it came."""
+    told = json.loads(curve.read_text())
+    figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    axes.plot(told["steps"], told["losses"], color="tab:blue")
+    axes.axhline(1.48, color="tab:orange", label="told after 5,000 steps (validation)")
+    axes.set(xlabel="step", ylabel="training loss, nats", ylim=(1.3, None))
+    axes.legend()
+    save(figure, folder / "scaled.png")
+
+
 def save(figure: plt.Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
@@ -140,6 +152,7 @@ def main(folder: Path = HERE, text: str | None = None, steps: int = 2000, window
     root(folder)
     graphs(folder)
     ladder(folder)
+    scaled(folder)
 
 
 if __name__ == "__main__":
