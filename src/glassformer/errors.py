@@ -89,7 +89,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: object, most: int = 600) -> str:
-    """Something out of a file as one line: line ends and controls told, cut in the middle where it goes on and on.
+    r"""Something out of a file as one line: line ends and controls told, cut in the middle where it goes on and on.
 
     >>> one_line("two\nlines"), one_line("\x1b[31m"), one_line("a" * 10 + "z" * 10, most=9)
     ('two lines', '\\x1b[31m', 'aaaa ... zz')

@@ -116,7 +116,8 @@ def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
     _check_ids(data, file)
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(data))
-        library.encode(_PROBE)
+        if library.get_vocab_size():
+            library.encode(_PROBE)
     except BaseException as error:  # the library raises bare Exception, and panics (a BaseException) on some damage
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
