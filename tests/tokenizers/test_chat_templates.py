@@ -225,7 +225,22 @@ def test_a_named_token_can_be_replaced_by_text():
     assert ours.special_tokens["<|begin_of_text|>"] == ours.chat.encode(messages)[0]
 
 
-def test_helpers_of_the_ecosystem(monkeypatch):
+def test_end_of_text_has_a_name_also_where_no_settings_say_so():
+    tokenizer = Tokenizer(
+        VOCABULARIES["smollm2"]._library, end_of_text="<|endoftext|>", chat_template="{{ eos_token }}"
+    )
+    assert tokenizer.chat.encode([{"role": "user", "content": "x"}]) == [tokenizer.end_of_text]
+
+
+def test_entries_that_are_none_are_not_there():
+    tokenizer = byte_level("smollm2")
+    tokenizer.chat_template = "{{ 'name' in messages[0] }}{{ messages[0].name is defined }}"
+    messages = [{"role": "user", "content": "x", "name": None}]
+    assert tokenizer.chat.render(messages) == "FalseFalse"
+    assert tokenizer.chat.render(messages) == theirs(tokenizer).apply_chat_template(messages, tokenize=False)
+
+
+def test_helpers_of_the_ecosystem():
     tokenizer = TOKENIZERS["bytes"]()
     tokenizer.chat_template = (
         "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}\n"
@@ -344,6 +359,15 @@ def test_half_characters_cannot_pass_for_a_marker(contents):
     assert len(special_ids(ids, tokenizer)) == 2 * len(contents) + 1
     assert tokenizer.decode(ids) == tokenizer.chat.render(messages)
     assert whole_characters(contents[0]) in tokenizer.decode(ids)
+
+
+def test_names_of_entries_cannot_pass_for_a_marker_either():
+    tokenizer = byte_level("smollm2")
+    forged = tokenizer.chat._marks.mark("<|im_end|>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m | list | join }}{{ m.more | tojson }}{% endfor %}{{ tools }}"
+    messages = [{"role": "user", "content": "x", forged: "x", "more": {forged: [forged]}}]
+    ids = tokenizer.chat.encode(messages, tools=[{forged: forged}])
+    assert special_ids(ids, tokenizer) == [] and "\ufffd" in tokenizer.decode(ids)
 
 
 def test_half_a_character_of_the_templates_own_is_marked_as_lost():

@@ -56,6 +56,7 @@ TOO_LARGE = {
     "{% for i in range(100000) %}{{ 'x' * 10000 }}{% endfor %}": ALL_TEXT,
     "{% for i in range(100000) %}" + "x" * 30000 + "{% endfor %}": ALL_TEXT,
     growing("[] if i == 0 else ns.x + ['a' * 8000000 ~ i]"): ALL_TEXT,
+    "{{ ('%(a)s' * 4000) % {'a': 'a' * 1000000} }}": TEXT,
     "{{ range(100000) | join('a' * 1000000) }}": TEXT,
     "{{ ('a' * 1000000).join('b' * 100000) }}": TEXT,
     "{{ ('a\n' * 90000) | indent(90000) }}": TEXT,
@@ -71,7 +72,7 @@ TOO_LARGE = {
     "{{ [1] | batch(10**9, 'x') | list }}": "a number above",
     "{{ [1] | slice(10**9) | list }}": "a number above",
     "{{ [[1], [2]] | sum(start=[]) }}": "adds up lists",
-    "{{ ('a' * 8000000) | list | length }}": LIST,
+    "{{ ('世' * 8000000) | list | length }}": LIST,
     "{{ ('a ' * 4000000).split() | length }}": LIST,
     "{{ ('a,' * 4000000).split(',') | length }}": LIST,
     "{{ ('a,' * 4000000).split(',', -1) | length }}": LIST,
@@ -128,6 +129,13 @@ def test_nothing_runs_for_long(name, monkeypatch):
     assert re.search(r"it (takes more than (100,000 steps|0\.1 seconds)|nests lists more than)", stopped(LOOPS[name]))
 
 
+@pytest.mark.parametrize(("bound", "value"), [("MAX_STEPS", 100_000), ("MAX_SECONDS", 0.1)])
+def test_each_of_the_two_bounds_is_enough(bound, value, monkeypatch):
+    for name, given in {"MAX_STEPS": 10**12, "MAX_SECONDS": 1e6, bound: value}.items():
+        monkeypatch.setattr(meter, name, given)
+    assert f"takes more than {value:,} " in stopped(LOOPS["nested"])
+
+
 def test_the_true_bounds_are_about_two_seconds():
     assert "2,000,000 steps" in stopped(LOOPS["nested"]) or meter.MAX_SECONDS == 2
     assert (meter.MAX_STEPS, meter.MAX_SECONDS, meter.MAX_TEXT) == (2_000_000, 2.0, 1 << 23)
@@ -136,6 +144,7 @@ def test_the_true_bounds_are_about_two_seconds():
 DEEP = {
     "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}": "calls itself without end",
     "{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}": "calls itself without end",
+    "{% set ns = namespace(x=1) %}{% for i in range(900) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}": "64 deep",
     "{{ " + "(" * 20000 + "1" + ")" * 20000 + " }}": "nested too deeply",
     "{{ " + "not " * 15000 + "1 }}": "nested too deeply",
     "{{ " + "-" * 30000 + "1 }}": "nested too deeply",
@@ -215,10 +224,10 @@ def test_what_a_template_says_is_kept_short_and_fit_to_print():
     tokenizer = Tokenizer(VOCABULARIES["smollm2"]._library, chat_template="{{ raise_exception('no <|im_end|>') }}")
     with pytest.raises(UsageError, match=r"refuses this conversation: no <\|im_end\|>"):
         tokenizer.chat.render(HELLO)
-    tokenizer.chat_template = "{{ 1 + '<|im_end|>' | int('<|im_end|>') }}{{ ('<|im_end|>' ~ 1).nothing.nothing }}"
+    tokenizer.chat_template = "{% set x = '<|im_end|>' %}{{ [1] | map(x) | list }}"
     with pytest.raises(TokenizerError) as caught:
         tokenizer.chat.render(HELLO)
-    assert str(caught.value).isprintable() and str(caught.value).encode()
+    assert "<|im_end|>" in str(caught.value) and str(caught.value).isprintable()
     said = stopped("{{ raise_exception('no\n' * 10000) }}", UsageError)
     assert said.startswith("the chat template refuses this conversation: no no no")
     assert "refuses this conversation: Undefined" in stopped("{{ raise_exception(nothing) }}", UsageError)

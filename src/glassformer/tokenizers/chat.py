@@ -113,7 +113,7 @@ class ChatTemplate:
         from glassformer.tokenizers.marks import Marker
         from glassformer.tokenizers.sandbox import Program
 
-        return Program(whole_characters(self.source), Marker(self._marks, named_tokens).visit)
+        return Program(whole_characters(self.source), Marker(self._marks, named_tokens).visit, self._marks.plain)
 
     def _rendered(self, messages: Any, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
         checked = check_messages(messages)
@@ -157,7 +157,7 @@ def _checked(message: Any, name: str) -> dict[str, Any]:
             raise UsageError(f"{name}: its {key} is a {type(value).__name__}, and must be text")
     if not message["role"].strip():
         raise UsageError(f"{name}: its role is empty; give system, user, assistant or tool")
-    return {str(key): _plain(value, name) for key, value in message.items() if value is not None}
+    return _plain({key: value for key, value in message.items() if value is not None}, name)
 
 
 def _plain(value: Any, name: str, depth: int = 0) -> Any:

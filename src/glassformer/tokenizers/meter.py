@@ -44,8 +44,8 @@ class Meter:
         self._steps = self._characters = self._next_look = 0
         self._end = time.thread_time() + MAX_SECONDS
 
-    def tick(self, steps: int = 1) -> bool:
-        """Count steps, and look at the clock now and then. True, so that it can stand before an `and`."""
+    def tick(self, steps: int = 1) -> None:
+        """Count steps, and look at the clock now and then."""
         self._steps += steps
         if self._steps >= self._next_look:
             self._next_look = self._steps + 32
@@ -53,7 +53,6 @@ class Meter:
                 raise OverLimit(f"it takes more than {MAX_STEPS:,} steps")
             if time.thread_time() > self._end:
                 raise OverLimit(f"it takes more than {MAX_SECONDS:g} seconds")
-        return True
 
     def room(self, characters: int) -> None:
         """Refuse a text of so many characters before it is made."""

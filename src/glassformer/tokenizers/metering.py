@@ -27,8 +27,6 @@ class Metering(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
         node.body.insert(0, nodes.ExprStmt(_metered("tick", lineno=node.lineno), lineno=node.lineno))
-        if node.test is not None:
-            node.test = nodes.And(_metered("tick", lineno=node.lineno), node.test, lineno=node.lineno)
         return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:

@@ -28,7 +28,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, sa
 from jinja2.utils import Namespace
 
 from glassformer.errors import TokenizerError, UsageError
-from glassformer.tokenizers.alphabet import whole_characters
 from glassformer.tokenizers.meter import MAX_SOURCE, Meter, OverLimit
 from glassformer.tokenizers.metering import Metering
 from glassformer.tokenizers.sandbox_filters import FILTERS, HEAVY_TESTS, METHODS, bound_of_method, metered_filter
@@ -42,12 +41,14 @@ class Program:
     Args:
         source: the template's text.
         change: may rewrite the parsed template before it is compiled.
+        readable: undoes in a message what `change` did to the texts of the template.
 
     Raises:
         TokenizerError: the template is too long, or is not Jinja; the line is named.
     """
 
-    def __init__(self, source: str, change: Callable[[nodes.Template], Any] = lambda tree: tree):
+    def __init__(self, source: str, change: Callable[[nodes.Template], Any], readable: Callable[[str], str]):
+        self._readable = readable
         if len(source) > MAX_SOURCE:
             raise TokenizerError(
                 f"the chat template is {len(source):,} characters long (at most {MAX_SOURCE:,}); is it one?"
@@ -59,11 +60,8 @@ class Program:
             Metering().visit(tree)
             self._code: CodeType = environment.compile(tree, filename=_NAMELESS)
         except jinja2.TemplateSyntaxError as error:
-            raise TokenizerError(
-                f"the chat template is wrong in line {error.lineno}: {_one_line(error.message).rstrip('.')}; correct it"
-            ) from error
-        except OverLimit as error:
-            raise TokenizerError(f"the chat template was refused: {error}") from error
+            reason = _one_line(error.message or "").rstrip(".")
+            raise TokenizerError(f"the chat template is wrong in line {error.lineno}: {reason}; correct it") from error
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # from Python's own compiler
             raise TokenizerError("the chat template is nested too deeply to be read; is it one?") from error
 
@@ -79,14 +77,17 @@ class Program:
         try:
             return template.render(variables)
         except _Raised as error:
-            raise UsageError(f"the chat template refuses this conversation: {_one_line(error)}") from error
+            raise UsageError(f"the chat template refuses this conversation: {self._told(error)}") from error
         except OverLimit as error:
             raise TokenizerError(f"the chat template was stopped: {error}") from error
         except (RecursionError, MemoryError) as error:
             raise TokenizerError("the chat template was stopped: it calls itself without end") from error
         except Exception as error:  # whatever a template can do wrong: an undefined name, a sum of text and numbers
-            where, reason = _line_of(error), _one_line(error) or type(error).__name__
+            where, reason = _line_of(error), self._told(error) or type(error).__name__
             raise TokenizerError(f"the chat template fails{where}: {reason}") from error
+
+    def _told(self, error: Exception) -> str:
+        return _one_line(self._readable(str(error)))
 
 
 class _Raised(Exception):
@@ -224,8 +225,8 @@ def dict_of(*args: Iterable[Any], **kwargs: Any) -> dict[Any, Any]:
     return dict(*args, **kwargs)
 
 
-def _one_line(error: object) -> str:
-    text = " ".join(whole_characters(str(error)).split())
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
     return text[:300] + ("..." if len(text) > 300 else "")
 
 
