@@ -227,7 +227,7 @@ def test_what_a_template_says_is_kept_short_and_fit_to_print():
     tokenizer.chat_template = "{% set x = '<|im_end|>' %}{{ [1] | map(x) | list }}"
     with pytest.raises(TokenizerError) as caught:
         tokenizer.chat.render(HELLO)
-    assert "<|im_end|>" in str(caught.value) and str(caught.value).isprintable()
+    assert "No filter named" in str(caught.value) and str(caught.value).isprintable()
     said = stopped("{{ raise_exception('no\n' * 10000) }}", UsageError)
     assert said.startswith("the chat template refuses this conversation: no no no")
     assert "refuses this conversation: Undefined" in stopped("{{ raise_exception(nothing) }}", UsageError)
