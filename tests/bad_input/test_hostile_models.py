@@ -39,7 +39,7 @@ def opened(kind: str, first: int, last: int) -> tuple[dict[str, int], list[str]]
     return counts, wrong
 
 
-@pytest.mark.parametrize("kind", ["gguf", "weights", "tokenizer", "config"])
+@pytest.mark.parametrize("kind", ["gguf", "weights", "tokenizer", "tokenizer_config", "config", "sizes"])
 def test_tampered_files_open_or_are_refused(kind: str):
     counts, wrong = opened(kind, FIRST, FIRST + N)
     assert not wrong, "\n\n".join(wrong)

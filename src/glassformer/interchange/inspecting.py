@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from glassformer.errors import ModelFolderError
+from glassformer.errors import ModelFolderError, TokenizerError
 from glassformer.files import disk_errors, sha256_file
 from glassformer.interchange.configuration import read_config, read_json
 from glassformer.interchange.folder import model_folder_of, second_names
@@ -110,7 +110,7 @@ def _gguf(path: Path) -> dict[str, Any]:
     told["formats"] = dict(Counter(tensor.kind.name for tensor in file.tensors.values()))
     try:
         return {**told, **_tokenizer(tokenizer_from_gguf(file.fields))}
-    except ModelFolderError as error:
+    except (ModelFolderError, TokenizerError) as error:
         return {**told, "tokenizer": f"not readable: {error}"}
 
 
