@@ -1,6 +1,6 @@
 """Opens models that were tampered with, many of them, in a process that may take little memory; tells what went wrong.
 
-    python hostile_worker.py KIND FIRST LAST        the mutations with these numbers; KIND is one of KINDS
+    python hostile_worker.py KIND FIRST LAST        the mutations with these numbers; KIND is one of KINDS, or all
 
 A number decides everything about its mutation, so that one that failed can be looked at by itself.
 """
@@ -336,7 +336,8 @@ def main(kind: str, first: int, last: int) -> None:
             folder.mkdir()
             was, wrong = "opened", None
             try:
-                open_it = KINDS[kind](folder, originals, random.Random(f"{kind} {number}"))
+                name = kind if kind in KINDS else [*KINDS][number % len(KINDS)]
+                open_it = KINDS[name](folder, originals, random.Random(f"{name} {number}"))
                 signal.alarm(60)
                 began = time.process_time()
                 try:
@@ -352,7 +353,7 @@ def main(kind: str, first: int, last: int) -> None:
                 wrong = traceback.format_exc()[-1500:]
             finally:
                 signal.alarm(0)
-            print(json.dumps({"number": number, "was": was, "wrong": wrong}), flush=True)
+            print(json.dumps({"number": number, "kind": name, "was": was, "wrong": wrong}), flush=True)
             shutil.rmtree(folder)
 
 

@@ -170,9 +170,9 @@ def test_inspect_tells_what_is_there(glassformer, gguf_file, finished, checkpoin
     n = sum(p.numel() for p in load(finished)[0].parameters())
     weights = finished / "model" / "model.safetensors"
     for path, form, tensors in [
-        ("runs/finished", "model folder", "F32 15"),
-        ("toy.gguf", "GGUF file", "F32 15"),
-        ("out/ckpt.pt", "nanoGPT checkpoint", "float32 15"),
+        ("runs/finished", "model folder", "F32 16"),
+        ("toy.gguf", "GGUF file", "F32 16"),
+        ("out/ckpt.pt", "nanoGPT checkpoint", "float32 16"),
     ]:
         code, out, err = glassformer("inspect", path)
         lines = {line.split()[0]: line for line in out.splitlines()}
@@ -183,7 +183,7 @@ def test_inspect_tells_what_is_there(glassformer, gguf_file, finished, checkpoin
         assert "n_layer 1, n_head 2, n_kv_head 2, n_embd 16" in lines["sizes"]
         told = json.loads(glassformer("inspect", path, "--json").out)
         assert (told["form"], told["parameters"], told["sizes"]["n_embd"]) == (form, rows, 16)
-    assert told["tokenizer"] is None and "tokenizer" not in lines
+    assert told["tokenizer"] is None and lines["tokenizer"] == "tokenizer     none"
     told = json.loads(glassformer("inspect", "runs/finished", "--json").out)
     assert told["tokenizer"]["kind"] == "characters" and told["tokenizer"]["tokens"] == 44
     entry = next(file for file in told["files"] if file["name"] == "model.safetensors")
@@ -194,7 +194,7 @@ def test_inspect_tells_what_is_there(glassformer, gguf_file, finished, checkpoin
 
 
 def test_what_cannot_be_inspected(refused, finished, tmp_path):
-    refused("inspect", "nothing", code=1, line="nothing: there is no such run or model folder; did you mean runs?")
+    refused("inspect", "nothing", code=1, line="nothing: there is no such run or model folder; known: runs")
     (tmp_path / "notes.txt").write_text("hello")
     refused("inspect", "notes.txt", code=2, line="notes.txt: a folder with config.json, a .gguf file or nanoGPT's "
             "ckpt.pt is needed")  # fmt: skip
@@ -207,14 +207,14 @@ def test_diff_tells_what_differs(glassformer, finished, half, gguf_file):
     assert glassformer("diff", "runs/finished", "runs/finished").out.splitlines() == [
         "configuration  the same",
         "tokenizer      the same",
-        "tensors        15 equal, 0 not",
+        "tensors        16 equal, 0 not",
     ]
     code, out, err = glassformer("diff", "runs/finished", "runs/half")
-    assert (code, err) == (0, "") and "tensors        0 equal, 15 not\n" in out
-    assert out.count(" of its norm\n") == 15
+    assert (code, err) == (0, "") and "tensors        0 equal, 16 not\n" in out
+    assert out.count(" of its norm\n") == 16
     lines = glassformer("diff", "runs/finished", "toy.gguf").out.splitlines()
     assert [line.split() for line in lines[:2]] == [["vocab_size", "44", "|", "45"], ["tokenizer", "another", "one"]]
-    assert lines[2] == "tensors        14 equal, 1 not"
+    assert lines[2] == "tensors        15 equal, 1 not"
     assert " ".join(lines[3].split()) == "embedding.token.weight (44, 16) and (45, 16)"
 
 
@@ -222,13 +222,13 @@ def test_diff_as_json_has_every_tensor(glassformer, finished, half):
     told = json.loads(glassformer("diff", "runs/finished", "runs/half", "--json").out)
     assert (told["config"], told["tokenizer"], told["tensors"]["equal"]) == ({}, True, 0)
     differing = told["tensors"]["differing"]
-    assert len(differing) == 15 and [entry["relative"] for entry in differing] == sorted(
+    assert len(differing) == 16 and [entry["relative"] for entry in differing] == sorted(
         (entry["relative"] for entry in differing), reverse=True
     )
     name = "blocks.0.feedforward.up.weight"
     (a, _), (b, _) = load(finished), load(half)
     expected = (a.get_parameter(name) - b.get_parameter(name)).norm() / a.get_parameter(name).norm()
-    assert next(e["relative"] for e in differing if e["name"] == name) == pytest.approx(float(expected))
+    assert next(e["relative"] for e in differing if e["name"] == name) == pytest.approx(expected.item())
 
 
 def test_models_of_other_kinds_can_be_compared(glassformer, finished, checkpoint, tmp_path):

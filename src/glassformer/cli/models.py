@@ -208,4 +208,6 @@ def _tell(imported: Any, name: str, as_json: bool) -> None:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
