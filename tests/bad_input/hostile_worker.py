@@ -1,6 +1,6 @@
 """Opens models that were tampered with, many of them, in a process that may take little memory; tells what went wrong.
 
-    python hostile_worker.py KIND FIRST LAST        the mutations with these numbers; KIND is one of KINDS
+    python hostile_worker.py KIND FIRST LAST        the mutations with these numbers; KIND is one of KINDS, or all
 
 A number decides everything about its mutation, so that one that failed can be looked at by itself.
 """
@@ -27,6 +27,9 @@ HEADROOM = 1 << 30  # bytes of address space beyond what a process with torch ta
 SECONDS = 2.0  # of the processor, for one file
 LINE = 1000  # characters, of an error; a path is a tenth of it
 HUGE = [2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1, 0, 1, 2**20, 2**40]
+LARGE = [100, 999, 1000, 1024, 9_999, 10_000, 65_536, 999_999, 1_000_000, 10_000_000, 1_000_000_000]
+SIZES = ["n_layer", "n_expert", "n_gram", "n_gram_rows", "relative_max_distance", "relative_buckets", "n_kv_head",
+         "head_width", "n_segments", "block_size", "n_classes", "n_decoder_layer"]  # fmt: skip
 WRONG: list[Any] = [
     None, True, False, -1, 0, 1, 3, 7, 1.5, -1e-9, 10**9, 2**31, 2**63, 2**64, 10**30, -(10**30), 1e308, -1e308,
     math.nan, math.inf, -math.inf, "", "x", "\x00", "\ud800", "é" * 1000, "x" * 1_000_000, [], {}, [[]], [None],
@@ -71,6 +74,37 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(part, (*at, key))
 
 
+def split(expression: str) -> dict[str, Any]:
+    rule = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    return {"pre_tokenizer": rule}
+
+
+RULES: list[dict[str, Any]] = [
+    split("(a|aa)+$"),  # ways to match "aaa...c" without end
+    split("(a+)+b"),
+    split("((a{1,1000}){1,1000}){1,1000}"),
+    split("("),
+    {"normalizer": {"type": "Prepend", "prepend": "x" * 10_000_000}},
+    {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 1000}},
+    {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}},  # four billion bytes follow, it says
+    {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAP////8="}},
+    {"padding": {"strategy": {"Fixed": 2**40}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                 "pad_type_id": 0, "pad_token": "!"}},
+    {"decoder": {"type": "Strip", "content": " ", "start": 2**40, "stop": 2**40}},
+    {"model": {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "", "vocab": {"a": 0},
+               "max_input_chars_per_word": 2**60}},
+    {"model": {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None, "byte_fallback": False}},
+    {"model": {"type": "WordLevel", "vocab": {"a": 2**31}, "unk_token": "a"}},
+]  # fmt: skip
+
+
+def hostile_tokenizer(data: bytes, draw: random.Random) -> bytes:
+    """As any JSON; or a rule that costs too much, or is beyond what the `tokenizers` library survives."""
+    if draw.random() < 0.8:
+        return hostile_json(data, draw)
+    return json.dumps({**json.loads(data), **draw.choice(RULES)}).encode()
+
+
 def hostile_json(data: bytes, draw: random.Random) -> bytes:
     """A value of the wrong kind, a key that is missing, numbers beyond bounds, a thousand levels; or damaged text."""
     if draw.random() < 0.15:
@@ -98,6 +132,28 @@ def hostile_json(data: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.05:
         text = "[" * 200 + text + "]" * 200
     return text.encode()
+
+
+def huge_sizes(data: bytes, draw: random.Random) -> bytes:
+    """Whole numbers as large as a configuration may have them, and larger: more than the weights beside them hold."""
+    value = json.loads(data)
+    if isinstance(value.get("config"), dict):  # our own form: fields that stand at their defaults too
+        value["config"] |= {draw.choice(SIZES): draw.choice(LARGE)}
+    elif draw.random() < 0.3:
+        value["glassformer"] = {**(value.get("glassformer") or {}), "config": {draw.choice(SIZES): draw.choice(LARGE)}}
+    sizes = []
+    for place in places(value):
+        part = value
+        for key in place:
+            part = part[key]
+        if type(part) is int:
+            sizes.append(place)
+    for *way, last in draw.sample(sizes, min(len(sizes), draw.choice([1, 1, 2, 3, 6]))):
+        owner = value
+        for key in way:
+            owner = owner[key]
+        owner[last] = draw.choice(LARGE)
+    return json.dumps(value).encode()
 
 
 def hostile_fields(fields: dict[str, Any], draw: random.Random) -> dict[str, Any]:
@@ -191,7 +247,7 @@ def use(model: Any, tokenizer: Any) -> None:
     """What anybody does first with a model that opened."""
     import torch
 
-    for text in ("", "To be, é 1234 <s></s>\n"):
+    for text in ("", "To be, é 1234 <s></s>\n", "a" * 40 + "c"):
         tokenizer.decode(tokenizer.encode(text))
     for number in range(min(tokenizer.vocab_size, 300)):
         if number in tokenizer._raw:
@@ -254,8 +310,10 @@ def open_folder(*names: str, hostile: Callable[[bytes, random.Random], bytes]) -
 KINDS: dict[str, Any] = {
     "gguf": open_gguf,
     "weights": open_folder("model.safetensors", hostile=hostile_bytes),
-    "tokenizer": open_folder("tokenizer.json", "tokenizer.json", "tokenizer_config.json", hostile=hostile_json),
+    "tokenizer": open_folder("tokenizer.json", hostile=hostile_tokenizer),
+    "tokenizer_config": open_folder("tokenizer_config.json", hostile=hostile_json),
     "config": open_folder("config.json", hostile=hostile_json),
+    "sizes": open_folder("config.json", hostile=huge_sizes),
 }
 
 
@@ -278,7 +336,8 @@ def main(kind: str, first: int, last: int) -> None:
             folder.mkdir()
             was, wrong = "opened", None
             try:
-                open_it = KINDS[kind](folder, originals, random.Random(f"{kind} {number}"))
+                name = kind if kind in KINDS else [*KINDS][number % len(KINDS)]
+                open_it = KINDS[name](folder, originals, random.Random(f"{name} {number}"))
                 signal.alarm(60)
                 began = time.process_time()
                 try:
@@ -294,7 +353,7 @@ def main(kind: str, first: int, last: int) -> None:
                 wrong = traceback.format_exc()[-1500:]
             finally:
                 signal.alarm(0)
-            print(json.dumps({"number": number, "was": was, "wrong": wrong}), flush=True)
+            print(json.dumps({"number": number, "kind": name, "was": was, "wrong": wrong}), flush=True)
             shutil.rmtree(folder)
 
 

@@ -12,11 +12,13 @@ import torch
 import transformers
 from nano_gpt import NanoGPT, save_checkpoint
 from safetensors.torch import load_file, save_file
+from test_what_families_express import BASES
 from toys import shaken, toy_ids, toy_model
 
 import glassformer as gf
 from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError, UsageError
 from glassformer.interchange import import_model, load_model, save, save_gguf
+from glassformer.models import build_model
 from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
 transformers.logging.set_verbosity_error()
@@ -62,7 +64,7 @@ def refused(act: Any, folder: Path, kind: type[GlassformerError] = ModelFolderEr
 
 
 @pytest.mark.parametrize("shard", [None, "9KB"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", THEIRS)
 @torch.inference_mode()
 def test_a_folder_of_transformers(family: str, dtype: Any, shard: str | None, bytes_, tmp_path: Path):
@@ -82,6 +84,19 @@ def test_a_folder_of_transformers(family: str, dtype: Any, shard: str | None, by
             assert ours.std() > 0.5 and (ours - expected).abs().mean() < bound / 3, asked
             torch.testing.assert_close(ours, expected, rtol=bound, atol=bound) if asked == "fp32" else None
             assert tokenizer == bytes_ and len([*gf.stream(model, tokenizer, "to", max_new_tokens=3)]) == 3
+
+
+@pytest.mark.parametrize("family", BASES)
+def test_every_family_comes_in(family: str, tmp_path: Path):
+    """What writes, translates, classifies, sees or hears; only what neither reads nor writes text has no tokenizer."""
+    tokenizer = None if family == "vit" else TOKENIZERS["characters"](["to be"], specials=("<s>", "</s>"))
+    save(tmp_path / "theirs", shaken(build_model(BASES[family])), tokenizer)
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["model_type"] == family
+    imported = import_model(tmp_path / "theirs", tmp_path / "ours")
+    assert imported.model_type == family and imported.config == BASES[family]
+    ours, theirs = load_model(tmp_path / "ours").state_dict(), load_model(tmp_path / "theirs").state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (tmp_path / "ours" / "tokenizer.json").exists() == (family != "vit")
 
 
 def test_shards_that_are_damaged(bytes_, tmp_path: Path):

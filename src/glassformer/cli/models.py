@@ -75,7 +75,7 @@ def export(
     model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, a model folder or a pulled model."),
     to: str = typer.Option("gguf", metavar="FORM", help="gguf, or hf (a Hugging Face folder)."),
     type: str = typer.Option("f32", metavar="TYPE", help="Of a GGUF file: f32, f16, bf16 or q8_0."),
-    out: str = typer.Option(None, metavar="PATH", help="Where to; default: beside the model, named after it."),
+    out: str = typer.Option(None, metavar="PATH", help="Where to; default: this folder, named after the model."),
 ) -> None:
     """Write a model for other software, verified.
 
@@ -105,7 +105,7 @@ def export(
         typer.echo(f"wrote {out}")
         return
     loaded, tokenizer = open_for("generate", model, "cpu")
-    target = Path(out or f"{Path(model).name}.{type}.gguf")
+    target = Path(out or f"{Path(model).resolve().name}.{type}.gguf")
     found = interchange.save_gguf(target, loaded, tokenizer, type=type)
     typer.echo(f"wrote {target} ({target.stat().st_size / 2**20:,.1f} MiB, {type})")
     typer.echo(f"read again: the largest difference of a logit is {found.difference:.1e} of the largest logit")
@@ -182,6 +182,8 @@ def diff(
 
 
 def _tell(imported: Any, name: str, as_json: bool) -> None:
+    from glassformer.errors import plural
+
     config = imported.config
     if as_json:
         import json
@@ -196,14 +198,16 @@ def _tell(imported: Any, name: str, as_json: bool) -> None:
         typer.echo(json.dumps(told, indent=2))
         return
     inner = getattr(config, "decoder", config)
-    sizes = f"{inner.n_layer} layers, {inner.n_head} heads, {inner.n_embd} wide"
-    typer.echo(
-        f"{imported.model_type}: {imported.n_parameters:,} parameters ({imported.n_bytes / 2**20:,.0f} MiB), {sizes}, "
-        f"{inner.block_size:,} tokens of context"
-    )
+    counted = {"n_layer": "layer", "n_head": "head", "n_embd": "channel"}
+    sizes = [plural(getattr(inner, field), noun) for field, noun in counted.items() if hasattr(inner, field)]
+    size = f"{imported.n_parameters:,} parameters ({imported.n_bytes / 2**20:,.1f} MiB)"
+    context = f"{plural(inner.block_size, 'token')} of context"
+    typer.echo(f"{imported.model_type}: {', '.join([size, *sizes, context])}")
     typer.echo("every tensor has its place, and a forward pass is finite")
     typer.echo(f"open it with: {name}   (it lies in {imported.folder})")
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -135,6 +135,7 @@ def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathL
     Raises:
         ModelFolderError: a tensor is missing, left over, of another shape, or holds no floating-point numbers.
     """
+    _check_count(where, config, len(theirs))
     try:
         ours = family.read_tensors(theirs, config)
     except KeyError as error:
@@ -193,6 +194,16 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, known: int, what: str)
         have = tokenizer.vocab_size
         raise ModelFolderError(
             f"{folder}: {have} tokens in the tokenizer, {known} {what} in the model; they do not match"
+        )
+
+
+def _check_count(where: str | os.PathLike[str], config: Any, n_tensors: int) -> None:
+    """No more layers and experts than there are tensors: a number in a file is no reason to build a million of them."""
+    parts = (config.encoder, config.decoder) if hasattr(config, "decoder") else (config,)
+    asked = sum(getattr(part, "n_layer", 0) * max(1, getattr(part, "n_expert", 0)) for part in parts)
+    if asked > n_tensors:
+        raise ModelFolderError(
+            f"{where}: config.json asks for {asked:,} layers or experts, the weights hold {n_tensors} tensors"
         )
 
 

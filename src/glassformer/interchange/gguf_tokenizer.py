@@ -21,6 +21,7 @@ from glassformer.tokenizers.alphabet import unspell
 from glassformer.tokenizers.builders import character_library
 from glassformer.tokenizers.gpt2 import byte_level_bpe
 from glassformer.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN
+from glassformer.tokenizers.panics import library_errors
 from glassformer.tokenizers.sentencepiece import SPACE, Pieces, library_from_pieces
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -61,16 +62,9 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     readers = {"gpt2": _byte_level, "llama": _sentencepiece}
     if not isinstance(model, str) or model not in readers:
         raise ModelFolderError(f"its tokenizer is of the kind {model!r}; {did_you_mean(str(model), readers)}")
-    try:
+    with library_errors("its tokenizer cannot be put together ({}); take another file"):
         library = readers[model](fields, tokens, kinds)
         library.add_tokens([AddedToken(tokens[i], normalized=False) for i in _of(kinds, USER_DEFINED)])
-    except ModelFolderError:
-        raise
-    except BaseException as error:  # the library raises bare Exception, and panics (a BaseException) on some damage
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFolderError(f"its tokenizer cannot be put together ({reason}); take another file") from None
     if moved := next(
         (tokens[i] for i in _of(kinds, CONTROL, USER_DEFINED) if library.token_to_id(tokens[i]) != i), None
     ):

@@ -79,7 +79,9 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> tuple[Any, Token
         raise UsageError(f"{path}: a folder with config.json, a .gguf file or nanoGPT's ckpt.pt is needed")
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such file or folder")
-    model, tokenizer = load_model(path), load_tokenizer(path) if with_tokenizer else None
+    model = load_model(path)
+    speaks = reads_text(model.config) or hasattr(model.config, "decoder")
+    tokenizer = load_tokenizer(path) if with_tokenizer and speaks else None
     as_sentence_encoder(model, tokenizer, path)
     return model, tokenizer
 
@@ -94,12 +96,20 @@ def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelFolderError(f"{where}: {name} holds numbers that are not finite; the weights are damaged")
-    config = model.config
-    if getattr(config, "stem", "text") != "text" or not hasattr(config, "vocab_size"):
+    if not reads_text(model.config):
         return
-    ids_BT = torch.arange(min(8, config.block_size)).remainder(config.vocab_size).unsqueeze(0)
-    if not torch.isfinite(model(ids_BT)).all():
+    sources = (
+        getattr(model.config, "source_vocab_size", None) or getattr(model.config, "encoder", model.config).vocab_size
+    )
+    ids_BT = torch.arange(min(8, model.config.block_size)).remainder(min(sources, model.config.vocab_size)).unsqueeze(0)
+    inputs = (ids_BT, ids_BT) if hasattr(model, "encode") else (ids_BT,)
+    if not torch.isfinite(model(*inputs)).all():
         raise ModelFolderError(f"{where}: a forward pass gives numbers that are not finite; the weights are damaged")
+
+
+def reads_text(config: Any) -> bool:
+    """Whether what a model takes in is text, and not patches of an image or frames of sound."""
+    return getattr(getattr(config, "encoder", config), "stem", "text") == "text"
 
 
 def begins_with(path: Path, magic: bytes) -> bool:

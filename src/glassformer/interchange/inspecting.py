@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from glassformer.errors import ModelFolderError
+from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError, one_line
 from glassformer.files import disk_errors, sha256_file
 from glassformer.interchange.configuration import read_config, read_json
 from glassformer.interchange.folder import model_folder_of, second_names
@@ -105,12 +105,16 @@ def _gguf(path: Path) -> dict[str, Any]:
             told[field] = value
     if name in ARCHITECTURES:
         shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
-        told |= _configured(ARCHITECTURES[name].family.read_config(ARCHITECTURES[name].words(file.fields, shapes)))
+        try:
+            words = ARCHITECTURES[name].words(file.fields, shapes)
+            told |= _configured(ARCHITECTURES[name].family.read_config(words))
+        except GlassformerError as error:
+            raise ModelFolderError(f"{path}: {one_line(error)}") from None
     told["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
     told["formats"] = dict(Counter(tensor.kind.name for tensor in file.tensors.values()))
     try:
         return {**told, **_tokenizer(tokenizer_from_gguf(file.fields))}
-    except ModelFolderError as error:
+    except (ModelFolderError, TokenizerError) as error:
         return {**told, "tokenizer": f"not readable: {error}"}
 
 

@@ -76,7 +76,7 @@ class ModelConfig(BaseModel):
     tied_head: bool
     n_gram: int = Field(default=1, ge=1, le=8)
     n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
-    patterns: tuple[str, ...] | None = Field(default=None, min_length=1)
+    patterns: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=1000)
     norm_place: Literal["pre", "post", "sandwich"] = "pre"
     final_norm: bool = True
     embedding_norm: bool = False
@@ -93,8 +93,8 @@ class ModelConfig(BaseModel):
     balance_weight: float = Field(default=0.01, ge=0)
     rotary_fraction: float = Field(default=1.0, gt=0, le=1)
     rotary_scaling: RotaryScaling | None = None
-    relative_buckets: int = Field(default=32, ge=2, le=10_000_000)
-    relative_max_distance: int = Field(default=128, ge=2, le=10_000_000)
+    relative_buckets: int = Field(default=32, ge=2, le=1_000_000)
+    relative_max_distance: int = Field(default=128, ge=2, le=1_000_000)
     sinusoid_layout: str = "halves"
 
     @model_validator(mode="before")

@@ -6,6 +6,7 @@ whatever is wrong with one is a single line.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any
 import tokenizers
 
 from glassformer.errors import TokenizerError
+from glassformer.tokenizers.panics import library_errors
 from glassformer.tokenizers.tokenizer import Tokenizer
 
 MAX_BYTES = 64 << 20
 """Largest file that is read: the vocabularies of GPT-4 or Gemma take 20 to 35 MB as JSON."""
 MAX_ID = 1 << 22
 """Largest id that is read: the `tokenizers` library makes tables as long, and ends the process where it cannot."""
+MAX_TEXT = 10_000
+"""Characters in an expression or a replacement."""
 _PROBE = "\U0010fffd a\n"  # no vocabulary has all of it
 
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
@@ -114,15 +118,11 @@ def _read_tokenizer_json(file: Path) -> Tokenizer:
 def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
     """A `tokenizers.Tokenizer`, with whatever the library says against it in one line."""
     _check_ids(data, file)
-    try:
-        library = tokenizers.Tokenizer.from_str(json.dumps(data))
+    _check_texts(data, file)
+    with library_errors(f"{file}: the tokenizers library cannot read it ({{}}); fetch it again"):
+        library = tokenizers.Tokenizer.from_str(json.dumps({**data, "padding": None, "truncation": None}))
         if library.get_vocab_size():
             library.encode(_PROBE)
-    except BaseException as error:  # the library raises bare Exception, and panics (a BaseException) on some damage
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{file}: the tokenizers library cannot read it ({reason}); fetch it again") from error
     if not library.get_vocab_size():
         raise TokenizerError(f"{file}: the vocabulary is empty; fetch the file again")
     return library
@@ -134,6 +134,32 @@ def _check_ids(data: dict[str, Any], file: Path) -> None:
     numbers += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
     if bad := [i for i in numbers if type(i) is not int or not 0 <= i < MAX_ID]:
         raise TokenizerError(f"{file}: a token has the id {str(bad[0])[:40]}, where 0 to {MAX_ID - 1:,} are possible")
+
+
+def _check_texts(data: dict[str, Any], file: Path) -> None:
+    """Nothing long beside the vocabulary: what is put before every text, or takes the place of every letter."""
+    left: list[Any] = [value for name, value in data.items() if name not in ("model", "added_tokens")]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            left += [value for name, value in part.items() if name != "precompiled_charsmap"]
+            if "precompiled_charsmap" in part and not _is_charsmap(part["precompiled_charsmap"]):
+                raise TokenizerError(f"{file}: its precompiled_charsmap is damaged; fetch it again")
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, str) and len(part) > MAX_TEXT:
+            raise TokenizerError(f"{file}: a rule holds {len(part):,} characters, where {MAX_TEXT:,} are possible")
+
+
+def _is_charsmap(value: Any) -> bool:
+    """SentencePiece's table of characters: the length of a trie, the trie, and texts. The library takes the length at
+    its word."""
+    try:
+        table = base64.b64decode(value, validate=True)
+    except (ValueError, TypeError):
+        return False
+    size = int.from_bytes(table[:4], "little")
+    return len(table) > 4 and size % 4 == 0 and size <= len(table) - 4
 
 
 def _is_texts(value: Any) -> bool:

