@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +35,15 @@ class Counting:
 
     def load_state_dict(self, state):
         self.step = state["step"]
+
+
+class Sorting(Counting):
+    """From batch 4 on a batch takes torch some tenths of a second, in which Python is free to do something else."""
+
+    def __next__(self):
+        if self.step >= 3:
+            torch.rand(3_000_000).sort()
+        return super().__next__()
 
 
 def take(batches, n: int) -> list[int]:
@@ -143,13 +155,11 @@ def test_the_end_of_the_batches_is_an_end():
     assert [int(x) for x, _ in Prefetched(Short(), "cpu")] == [1, 2]
 
 
-def test_a_process_that_does_not_close_still_ends(tmp_path):
-    """The thread waits for room when the main program ends; nobody may wait for the thread."""
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    program = "from test_prefetch import *; b = Prefetched(Counting(), 'cpu'); print(take(b, 2))"
+@pytest.mark.parametrize("source", ["Counting()", "Sorting()"])
+def test_a_process_that_does_not_close_still_ends(source):
+    """At the end of the main program the thread waits for room, or is inside torch; nobody may wait for the first, and
+    the second may not come back to an interpreter that is gone."""
+    program = f"from test_prefetch import *; b = Prefetched({source}, 'cpu'); print(take(b, 2))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parent
     )

@@ -58,7 +58,7 @@ class Prefetched:
             raise self._error
         if self._work is None:
             self._work = _Work(self.batches, pin=self.device.type == "cuda")
-            self._ended = weakref.finalize(self, self._work.stop)  # the thread knows nothing of this object
+            self._ended = weakref.finalize(self, self._work.stop)  # also at exit; the thread does not know us
         batch, position = self._work.take()
         if isinstance(batch, BaseException):
             self._error = batch
@@ -82,7 +82,6 @@ class Prefetched:
         """End the thread and put the batches back to what was received; a later `next` goes on from there."""
         if self._work is not None and self._ended is not None:
             self._ended()  # at most once
-            self._work.thread.join()
             self._work = None
         self.batches.load_state_dict(copy.deepcopy(self._position))
 
@@ -104,9 +103,12 @@ class _Work:
         return taken
 
     def stop(self) -> None:
-        """Let the thread end after what it is doing."""
+        """End the thread after what it is doing, and wait: one that is inside torch when the interpreter goes away takes
+        the process with it ("terminate called without an active exception")."""
         self.stopped = True
         self.free.release()
+        if threading.current_thread() is not self.thread:  # the last reference may fall while the thread holds it
+            self.thread.join()
 
     def _run(self) -> None:
         while True:
