@@ -19,7 +19,7 @@ SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
     ("errors", "files", "taps", "fetch", "archives"),
     ("layers", "tokenizers"),
-    ("modalities",),
+    ("modalities", "native"),
     ("models",),
     ("generation", "data", "interchange"),
     ("objectives", "adapters"),

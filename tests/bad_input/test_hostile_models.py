@@ -1,8 +1,8 @@
-"""Model files from anybody, tampered with: each opens, or is refused in one line; little memory, little time, no crash.
+"""Model files from anybody, tampered with: each opens, or is refused in one line, in little memory and time.
 
-Three hundred mutations in a run; `GLASSFORMER_FUZZ=2000 pytest tests/bad_input/test_hostile_models.py` tries so many, and
-GLASSFORMER_FUZZ_FIRST other ones. One that failed is looked at with `python tests/bad_input/hostile_worker.py KIND NUMBER
-NUMBER+1`.
+Three hundred mutations in a run; `GLASSFORMER_FUZZ=2000 pytest tests/bad_input/test_hostile_models.py` tries so many,
+and GLASSFORMER_FUZZ_FIRST other ones. One that failed is looked at with `python tests/bad_input/hostile_worker.py KIND
+NUMBER NUMBER+1`.
 """
 
 from __future__ import annotations

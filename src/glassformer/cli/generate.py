@@ -32,7 +32,7 @@ def generate(
     window: str = typer.Option("half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one)."),
     stream: bool = typer.Option(True, help="Print while it writes."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact) or int8 (faster on a CPU)."),
+    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, each token with its probability."),
 ) -> None:
     """Write on from a prompt with a trained model.

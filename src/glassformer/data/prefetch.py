@@ -103,7 +103,7 @@ class _Work:
         return taken
 
     def stop(self) -> None:
-        """End the thread after what it is doing, and wait: one that is inside torch when the interpreter goes away takes
+        """End the thread after what it is doing, and wait: one that is in torch when the interpreter goes away takes
         the process with it ("terminate called without an active exception")."""
         self.stopped = True
         self.free.release()

@@ -269,9 +269,11 @@ def most_likely(p_NV: Tensor, n: int, tokenizer: Tokenizer) -> list[list[Alterna
 @contextmanager
 def _reading(model: Decoder) -> Iterator[None]:
     """In eval mode: a training loop samples in between, and dropout has no place in a sample."""
-    was_training = model.training
+    if not model.training:  # to tell all modules again takes as long as a token of a small model
+        yield
+        return
     model.train(False)
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train(True)

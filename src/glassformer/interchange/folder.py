@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glassformer.errors import ModelFolderError, UsageError, did_you_mean
+from glassformer.errors import DeviceError, ModelFolderError, UsageError, did_you_mean
 from glassformer.files import atomic_folder, write_json
 from glassformer.interchange.configuration import read_config, read_labels, write_config
 from glassformer.interchange.families import family_that_expresses
@@ -19,11 +19,12 @@ from glassformer.interchange.published import is_published, pulled_folder
 from glassformer.interchange.tables import Tensors
 from glassformer.interchange.weights import load_sharded, save_weights
 from glassformer.layers import int8_copy
-from glassformer.models import build_model
+from glassformer.models import Decoder, build_model
 from glassformer.models.counts import ShapesOnly
+from glassformer.native import library, quantized_copy
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
 SOURCE = "source"  # the folder inside a model's with the tokenizer of what it reads
 
 
@@ -74,24 +75,51 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     an encoder: of what it reads).
 
     Args:
-        dtype: `fp32`, as one trains; `bf16`, half as wide; or `int8`, matrices rounded to 8 bits: quicker at generating
-            on a CPU (`benchmarks/generate.py` says by how much), not trainable, logits a little off.
+        dtype: see `as_dtype`.
 
     Raises:
         UsageError: there is no such dtype.
+        DeviceError: int4 without a C++ compiler.
         ModelFolderError: it is not there, damaged, or of a family that nobody here can read.
         TokenizerError: its tokenizer is missing or damaged.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype={dtype!r} is unknown; use fp32 (exact), bf16 or int8 (fast)")
+    check_dtype(dtype)
     folder = model_folder_of(path)
-    model = load_model(folder, device=device)
-    model = model.to(DTYPES[dtype])
-    if dtype == "int8":
-        model = int8_copy(model)
+    model = as_dtype(load_model(folder, device=device), dtype)
     tokenizer = load_tokenizer(folder)
     _check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
     return model, tokenizer
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises UsageError if there is no such dtype."""
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+
+
+def as_dtype(model: Any, dtype: str) -> Any:
+    """The model with its weights in another number format.
+
+    Args:
+        dtype: `fp32`, as one trains. `bf16`, half as wide. `int8` and `int4`, to generate on a CPU: matrices are
+            rounded to 8 or 4 bits, and what they are multiplied with to 8; logits are a little off
+            (docs/benchmarks.md has the perplexities). `auto`: int8 for a decoder on a CPU, bf16 on a GPU, else fp32.
+
+    Raises:
+        UsageError: there is no such dtype.
+        DeviceError: int4 without a C++ compiler, or on a GPU.
+    """
+    check_dtype(dtype)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if dtype == "auto":
+        dtype = "bf16" if not on_cpu else "int8" if isinstance(model, Decoder) and library() is not None else "fp32"
+    if dtype == "int4" and not on_cpu:
+        raise DeviceError("int4 is for the CPU; on a GPU use --dtype bf16")
+    if dtype == "int4" or (dtype == "int8" and on_cpu and library() is not None):
+        return quantized_copy(model.float(), 4 if dtype == "int4" else 8)
+    if dtype == "int8":
+        return int8_copy(model)
+    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
 
 
 def load_source_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:

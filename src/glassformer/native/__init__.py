@@ -1,0 +1,7 @@
+"""Level 2: a compiled path for generation on a CPU, with matrices of 8 or 4 bits."""
+
+from glassformer.native.building import library
+from glassformer.native.quantized import QuantizedLinear
+from glassformer.native.stack import NativeStack, quantized_copy
+
+__all__ = ["NativeStack", "QuantizedLinear", "library", "quantized_copy"]

@@ -1,0 +1,75 @@
+"""The compiled part: built once by the machine's C++ compiler, checked, and kept in the cache folder."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from glassformer.files import cache_folder
+
+SOURCE = Path(__file__).with_name("decode.cpp")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+    "-std=c++17",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+)
+"""No `-ffast-math`: it would change how the whole process treats tiny numbers. No products fused with sums where the
+compiler likes to: it does so here and not there, and a token would not be the same alone and in a crowd."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled functions, or None where there is no compiler or what it makes does not work.
+
+    `$CXX` names the compiler (else `g++` or `c++`); `GLASSFORMER_NATIVE=0` does without. The first call on a machine
+    compiles for some seconds; later ones open what lies in the cache folder.
+    """
+    if os.environ.get("GLASSFORMER_NATIVE") == "0":
+        return None
+    compiler = next(
+        (found for name in (os.environ.get("CXX"), "g++", "c++") if name and (found := shutil.which(name))), None
+    )
+    if compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _compiled(compiler: str) -> Path:
+    source = SOURCE.read_bytes()
+    key = hashlib.sha256(source + " ".join((compiler, *FLAGS, _processor())).encode()).hexdigest()[:16]
+    target = cache_folder() / "native" / f"decode-{key}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / "decode.so"
+            subprocess.run(
+                [compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, timeout=120
+            )
+            os.replace(made, target)
+    return target
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: a home directory may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    told = [line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))]
+    return " ".join(sorted({platform.machine(), platform.processor(), *told}))

@@ -1,0 +1,634 @@
+// Blocks of a decoder for a few tokens on a CPU, with matrices of 4 or 8 bits: one call for all layers.
+//
+// A new token reads every weight once, so the time of a token is the time to read them, if nothing else takes any. From
+// Python each layer is two dozen calls; here all layers are one, the threads stay in one parallel region, and vectors
+// are rounded to 8 bits so that products are integer (as llama.cpp does). Tokens do not know of each other but for the
+// keys and values in the cache: a token's result is the same alone and in a crowd, bit for bit.
+//
+// Compiled by `building.py` when it is first needed. What it computes is that of `layers/`, and a test says so.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <omp.h>
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(GLASSFORMER_PORTABLE)
+#include <immintrin.h>
+#define WITH_AVX2
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define WITH_VNNI _mm256_dpbusd_epi32
+#elif defined(__AVXVNNI__)
+#define WITH_VNNI _mm256_dpbusd_avx_epi32
+#endif
+#endif
+
+namespace {
+
+constexpr int TILE = 8;     // rows of a matrix that lie together: one for each lane of a vector
+constexpr int GROUP = 32;   // columns that share a scale
+constexpr int AT_ONCE = 4;  // tokens for which a tile is unpacked once, queries for which a key is read once
+constexpr int ALIGNED = 64; // bytes of a cache line
+constexpr int STAY = 128;   // tokens whose vectors stay in the second-level cache
+constexpr int TOGETHER = 8; // tokens whose queries one thread takes
+
+// A block is 8 rows x 32 columns, columns in 8 steps of 4, a step row by row:
+//   8 bits   256 bytes, signed                                then 8 scales (fp16)
+//   4 bits   128 bytes, step c low and step c + 4 high        then 8 scales, 8 minima (fp16)
+// so that w = scale * q, or scale * q + minimum.
+constexpr int BYTES_8 = 256 + 16, BYTES_4 = 128 + 16 + 16;
+
+}  // namespace
+
+extern "C" {
+
+struct Matrix {
+  const uint8_t* blocks;
+  const float* bias;  // (rows), or null
+  int32_t rows, columns, bits;
+};
+
+struct Norm {
+  const float* weight;  // null: there is no such norm
+  const float* bias;
+  float eps;
+  int32_t centred;  // 1: LayerNorm, 0: RMSNorm
+};
+
+struct Layer {
+  Norm attention_norm, attention_norm_after, feedforward_norm, feedforward_norm_after;
+  Matrix qkv, out, up, down;
+  const float *query_norm, *key_norm;  // (head_width), or null
+  float head_eps;
+  int32_t window;  // how many tokens back it looks, itself included; 0: all
+  int32_t local;   // 1: turned by the second pair of tables
+};
+
+struct Stack {
+  const Layer* layers;
+  Norm final_norm;
+  int32_t n_layer, width, n_head, n_kv_head, head_width, n_hidden, activation, gated, pairs;
+  float scale;
+};
+
+struct Cache {
+  float *keys, *values;
+  int64_t layer_stride, row_stride, head_stride;  // in numbers; a position is head_width numbers
+};
+}
+
+namespace {
+
+// Vectors rounded to 8 bits, in groups of 32: x = scale * q
+struct Rounded {
+  int8_t* q;
+  float *scale, *sum;  // sum = scale * (q_0 + ... + q_31), what a minimum is multiplied with
+  int columns;
+  const int8_t* of(int token) const { return q + (int64_t)token * columns; }
+  int64_t group(int token) const { return (int64_t)token * (columns / GROUP); }
+};
+
+void round_group(const float* x, int8_t* q, float* scale, float* sum) {
+  float largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (int i = 0; i < GROUP; i++) largest = std::max(largest, std::fabs(x[i]));
+  const float step = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
+  int total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int i = 0; i < GROUP; i++) {
+    const int n = (int)std::nearbyint(x[i] * inverse);
+    q[i] = (int8_t)n;
+    total += n;
+  }
+  *scale = step;
+  *sum = step * (float)total;
+}
+
+// e^x to 2e-7 of itself, without branches, so that a loop over it becomes vectors. As in Cephes' expf.
+inline float exponential(float x) {
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  const float n = std::nearbyint(x * 1.44269504f);
+  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1;
+  int32_t bits = ((int32_t)n + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return p * power;
+}
+
+// In the order of `ACTIVATIONS` in stack.py.
+inline float activate(int kind, float x) {
+  switch (kind) {
+    case 0: return x / (1 + exponential(-x));                                                      // silu
+    case 1: return x / (1 + exponential(-1.5957691216f * (x + 0.044715f * x * x * x)));            // gelu_new
+    case 2: return 0.5f * x * (1 + std::erf(x * 0.70710678f));                                     // gelu
+    case 3: return std::max(x, 0.0f);                                                              // relu
+    default: return std::max(x, 0.0f) * std::max(x, 0.0f);                                         // relu2
+  }
+}
+
+[[maybe_unused]] float half(const uint8_t* at) {
+  uint16_t h;
+  std::memcpy(&h, at, 2);
+  const int exponent = (h >> 10) & 31, fraction = h & 1023;
+  const float size = exponent ? std::ldexp((float)(1024 + fraction), exponent - 25) : std::ldexp((float)fraction, -24);
+  return h & 0x8000 ? -size : size;
+}
+
+// One tile against N tokens from `first` on: out[token][row].
+#ifdef WITH_AVX2
+
+inline __m256i dot(__m256i sums, __m256i u, __m256i s) {  // += of four products of unsigned u and signed s, in 32 bits
+#ifdef WITH_VNNI
+  return WITH_VNNI(sums, u, s);
+#else
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+#endif
+}
+
+inline __m256i four(const int8_t* x) {  // the same four numbers for every row
+  int32_t word;
+  std::memcpy(&word, x, 4);
+  return _mm256_set1_epi32(word);
+}
+
+template <int N>
+void tile_of_4(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+  const __m256i low_bits = _mm256_set1_epi8(15);
+  const int8_t* q[N];
+  const float *scales[N], *totals[N];
+  __m256 result[N];
+  for (int t = 0; t < N; t++) {
+    q[t] = x.of(first + t);
+    scales[t] = x.scale + x.group(first + t);
+    totals[t] = x.sum + x.group(first + t);
+    result[t] = _mm256_setzero_ps();
+  }
+  for (int g = 0; g < groups; g++, block += BYTES_4) {
+    __m256i sums[N];
+    for (int t = 0; t < N; t++) sums[t] = _mm256_setzero_si256();
+#pragma GCC unroll 1  // unrolled, it would not fit into the registers
+    for (int c = 0; c < 4; c++) {
+      const __m256i both = _mm256_loadu_si256((const __m256i*)(block + 32 * c));
+      const __m256i low = _mm256_and_si256(both, low_bits);
+      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+      for (int t = 0; t < N; t++) {
+        const int8_t* at = q[t] + g * GROUP + 4 * c;
+#ifdef WITH_VNNI
+        sums[t] = dot(dot(sums[t], low, four(at)), high, four(at + 16));
+#else  // 16 bits are enough for a group: 16 products of at most 15 * 127
+        sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(low, four(at)));
+        sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(high, four(at + 16)));
+#endif
+      }
+    }
+    const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block + 128)));
+    const __m256 minimum = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block + 144)));
+    for (int t = 0; t < N; t++) {
+#ifndef WITH_VNNI
+      sums[t] = _mm256_madd_epi16(sums[t], _mm256_set1_epi16(1));
+#endif
+      const __m256 both = _mm256_mul_ps(scale, _mm256_broadcast_ss(scales[t] + g));
+      result[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t]), both, result[t]);
+      result[t] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(totals[t] + g), result[t]);
+    }
+  }
+  for (int t = 0; t < N; t++) _mm256_storeu_ps(out[t], result[t]);
+}
+
+template <int N>
+void tile_of_8(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+  const int8_t* q[N];
+  const float* scales[N];
+  __m256 result[N];
+  for (int t = 0; t < N; t++) {
+    q[t] = x.of(first + t);
+    scales[t] = x.scale + x.group(first + t);
+    result[t] = _mm256_setzero_ps();
+  }
+  for (int g = 0; g < groups; g++, block += BYTES_8) {
+    __m256i sums[N];
+    for (int t = 0; t < N; t++) sums[t] = _mm256_setzero_si256();
+#pragma GCC unroll 1
+    for (int c = 0; c < 8; c++) {  // the signs go over to the other factor: one has to be unsigned
+      const __m256i w = _mm256_loadu_si256((const __m256i*)(block + 32 * c));
+      const __m256i size = _mm256_abs_epi8(w);
+      for (int t = 0; t < N; t++)
+        sums[t] = dot(sums[t], size, _mm256_sign_epi8(four(q[t] + g * GROUP + 4 * c), w));
+    }
+    const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(block + 256)));
+    for (int t = 0; t < N; t++) {
+      const __m256 both = _mm256_mul_ps(scale, _mm256_broadcast_ss(scales[t] + g));
+      result[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t]), both, result[t]);
+    }
+  }
+  for (int t = 0; t < N; t++) _mm256_storeu_ps(out[t], result[t]);
+}
+
+#else
+
+template <int N>
+void tile_of_4(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+  for (int t = 0; t < N; t++) std::fill(out[t], out[t] + TILE, 0.0f);
+  for (int g = 0; g < groups; g++, block += BYTES_4)
+    for (int t = 0; t < N; t++) {
+      const int8_t* q = x.of(first + t) + g * GROUP;
+      const int64_t at = x.group(first + t) + g;
+      for (int r = 0; r < TILE; r++) {
+        int sum = 0;
+        for (int c = 0; c < 4; c++)
+          for (int k = 0; k < 4; k++) {
+            const uint8_t both = block[32 * c + 4 * r + k];
+            sum += (both & 15) * q[4 * c + k] + (both >> 4) * q[4 * c + 16 + k];
+          }
+        out[t][r] += (float)sum * half(block + 128 + 2 * r) * x.scale[at] + half(block + 144 + 2 * r) * x.sum[at];
+      }
+    }
+}
+
+template <int N>
+void tile_of_8(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+  for (int t = 0; t < N; t++) std::fill(out[t], out[t] + TILE, 0.0f);
+  for (int g = 0; g < groups; g++, block += BYTES_8)
+    for (int t = 0; t < N; t++) {
+      const int8_t* q = x.of(first + t) + g * GROUP;
+      for (int r = 0; r < TILE; r++) {
+        int sum = 0;
+        for (int c = 0; c < 8; c++)
+          for (int k = 0; k < 4; k++) sum += (int8_t)block[32 * c + 4 * r + k] * q[4 * c + k];
+        out[t][r] += (float)sum * half(block + 256 + 2 * r) * x.scale[x.group(first + t) + g];
+      }
+    }
+}
+
+#endif
+
+template <int N>
+void tile_of(const Matrix& w, const uint8_t* block, const Rounded& x, int first, float (*out)[TILE]) {
+  const int groups = w.columns / GROUP;
+  if (w.bits == 4)
+    tile_of_4<N>(block, groups, x, first, out);
+  else
+    tile_of_8<N>(block, groups, x, first, out);
+}
+
+// y = W x + bias for n tokens, this thread's share of the rows; `add`: y += that.
+void multiply(const Matrix& w, const Rounded& x, int n, float* y, bool add, int thread, int threads) {
+  const int tiles = (w.rows + TILE - 1) / TILE;
+  const int64_t bytes = (int64_t)(w.columns / GROUP) * (w.bits == 4 ? BYTES_4 : BYTES_8);
+  const int from = (int)((int64_t)tiles * thread / threads), to = (int)((int64_t)tiles * (thread + 1) / threads);
+  float out[AT_ONCE][TILE];
+  for (int start = 0; start < n; start += STAY)
+    for (int tile = from; tile < to; tile++) {
+      const uint8_t* block = w.blocks + tile * bytes;
+      const int row = tile * TILE, rows = std::min(TILE, w.rows - row);
+      for (int t = start, stop = std::min(n, start + STAY); t < stop; t += AT_ONCE) {
+        const int left = std::min(AT_ONCE, stop - t);
+        switch (left) {
+          case 1: tile_of<1>(w, block, x, t, out); break;
+          case 2: tile_of<2>(w, block, x, t, out); break;
+          case 3: tile_of<3>(w, block, x, t, out); break;
+          default: tile_of<4>(w, block, x, t, out);
+        }
+        for (int i = 0; i < left; i++) {
+          float* at = y + (int64_t)(t + i) * w.rows + row;
+          for (int r = 0; r < rows; r++) at[r] = (add ? at[r] : 0) + out[i][r] + (w.bias ? w.bias[row + r] : 0);
+        }
+      }
+    }
+}
+
+struct Range {  // this thread's share of n things
+  int from, to;
+  Range(int n, int thread, int threads)
+      : from((int)((int64_t)n * thread / threads)), to((int)((int64_t)n * (thread + 1) / threads)) {}
+};
+
+void normed(const Norm& norm, const float* x, int width, float* y) {
+  float mean = 0, square = 0;
+  if (norm.centred) {
+#pragma omp simd reduction(+ : mean)
+    for (int i = 0; i < width; i++) mean += x[i];
+    mean /= (float)width;
+  }
+#pragma omp simd reduction(+ : square)
+  for (int i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
+  const float by = 1 / std::sqrt(square / (float)width + norm.eps);
+  if (norm.bias)
+    for (int i = 0; i < width; i++) y[i] = (x[i] - mean) * by * norm.weight[i] + norm.bias[i];
+  else
+    for (int i = 0; i < width; i++) y[i] = (x[i] - mean) * by * norm.weight[i];
+}
+
+void round_all(const float* x, const Rounded& into, int token) {
+  for (int g = 0; g < into.columns / GROUP; g++)
+    round_group(x + g * GROUP, into.q + (int64_t)token * into.columns + g * GROUP, into.scale + into.group(token) + g,
+                into.sum + into.group(token) + g);
+}
+
+void normed_head(const float* weight, float eps, float* x, int width) {
+  if (weight) normed(Norm{weight, nullptr, eps, 0}, x, width, x);
+}
+
+void turn(float* x, const float* cos, const float* sin, int pairs) {
+  for (int i = 0; i < pairs; i++) {
+    const float a = x[i], b = x[i + pairs];
+    x[i] = a * cos[i] - b * sin[i];
+    x[i + pairs] = b * cos[i] + a * sin[i];
+  }
+}
+
+typedef float Lanes __attribute__((vector_size(32)));  // eight numbers: a register, or two of them
+
+inline Lanes lanes(const float* at) {
+  Lanes found;
+  std::memcpy(&found, at, sizeof found);
+  return found;
+}
+
+inline Lanes fused(const Lanes& a, const Lanes& b, const Lanes& c) {  // a * b + c
+#ifdef WITH_AVX2
+  return (Lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
+inline float total(const Lanes& x) {
+  float sum = 0;
+  for (int i = 0; i < 8; i++) sum += x[i];
+  return sum;
+}
+
+__attribute__((noinline)) void softmax(float* share, int first, int last) {
+  float largest = -INFINITY, all = 0;
+#pragma omp simd reduction(max : largest)
+  for (int s = first; s <= last; s++) largest = std::max(largest, share[s]);
+#pragma omp simd reduction(+ : all)
+  for (int s = first; s <= last; s++) {
+    share[s] = exponential(share[s] - largest);
+    all += share[s];
+  }
+  for (int s = first; s <= last; s++) share[s] /= all;
+}
+
+struct Query {
+  const float* q;
+  float* y;      // softmax(q k^T scale) v
+  int from, to;  // the positions that it may see
+};
+
+// N queries that ask the same keys, so that these are read once. shares: room for N scores of each position.
+template <int N>
+void attend(const Query* queries, const float* keys, const float* values, int width, float scale, float* shares,
+            int room) {
+  int from = queries[0].from, to = queries[0].to;
+  for (int j = 1; j < N; j++) from = std::min(from, queries[j].from), to = std::max(to, queries[j].to);
+  for (int s = from; s <= to; s++) {
+    const float* key = keys + (int64_t)s * width;
+    Lanes sums[N] = {};
+    for (int d = 0; d < width; d += 8) {
+      const Lanes k = lanes(key + d);
+      for (int j = 0; j < N; j++) sums[j] = fused(lanes(queries[j].q + d), k, sums[j]);
+    }
+    for (int j = 0; j < N; j++) shares[j * room + s] = total(sums[j]) * scale;
+  }
+  for (int j = 0; j < N; j++) {
+    float* share = shares + j * room;
+    std::fill(share + from, share + queries[j].from, 0.0f);
+    softmax(share, queries[j].from, queries[j].to);
+    std::fill(share + queries[j].to + 1, share + to + 1, 0.0f);
+  }
+  for (int d = 0; d < width; d += 16) {
+    Lanes low[N] = {}, high[N] = {};
+    for (int s = from; s <= to; s++) {
+      const float* value = values + (int64_t)s * width + d;
+      const Lanes a = lanes(value), b = lanes(value + 8);
+      for (int j = 0; j < N; j++) {
+        const float by = shares[j * room + s];
+        const Lanes all = {by, by, by, by, by, by, by, by};
+        low[j] = fused(a, all, low[j]);
+        high[j] = fused(b, all, high[j]);
+      }
+    }
+    for (int j = 0; j < N; j++) {
+      std::memcpy(queries[j].y + d, &low[j], sizeof low[j]);
+      std::memcpy(queries[j].y + d + 8, &high[j], sizeof high[j]);
+    }
+  }
+}
+
+// Memory for a call, kept for the next one. Where a piece begins decides in which order the compiler's vectors add it up,
+// and the same token is to get the same sum in every call.
+class Scratch {
+ public:
+  template <class T>
+  T* take(size_t n) {
+    if (used_ == parts_.size()) parts_.emplace_back();
+    auto& part = parts_[used_++];
+    const size_t bytes = n * sizeof(T) + ALIGNED;
+    if (part.size() < bytes) part.resize(bytes);
+    const size_t beyond = reinterpret_cast<uintptr_t>(part.data()) % ALIGNED;
+    return reinterpret_cast<T*>(part.data() + (ALIGNED - beyond) % ALIGNED);
+  }
+  Rounded rounded(int n, int columns) {
+    const size_t groups = (size_t)n * (columns / GROUP);
+    return {take<int8_t>((size_t)n * columns), take<float>(groups), take<float>(groups), columns};
+  }
+  void reset() { used_ = 0; }
+
+ private:
+  std::vector<std::vector<char>> parts_;
+  size_t used_ = 0;
+};
+
+thread_local Scratch scratch;
+
+}  // namespace
+
+extern "C" {
+
+// A matrix (rows, columns) as blocks. scale and minimum (rows, columns / 32) as floats, and the same in 16 bits.
+void glassformer_pack(const float* weight, const float* scale, const float* minimum, const uint16_t* scale_16,
+                      const uint16_t* minimum_16, int32_t rows, int32_t columns, int32_t bits, uint8_t* blocks,
+                      int32_t threads) {
+  const int groups = columns / GROUP, tiles = (rows + TILE - 1) / TILE, bytes = bits == 4 ? BYTES_4 : BYTES_8;
+#pragma omp parallel for num_threads(threads)
+  for (int tile = 0; tile < tiles; tile++)
+    for (int g = 0; g < groups; g++) {
+      uint8_t* block = blocks + ((int64_t)tile * groups + g) * bytes;
+      std::memset(block, 0, bytes);
+      for (int r = 0; r < std::min(TILE, rows - tile * TILE); r++) {
+        const int64_t row = tile * TILE + r, at = row * groups + g;
+        const float inverse = scale[at] > 0 ? 1 / scale[at] : 0;
+        for (int i = 0; i < GROUP; i++) {
+          const float w = weight[row * columns + g * GROUP + i];
+          const int c = i / 4, k = i % 4;
+          if (bits == 8)
+            block[32 * c + 4 * r + k] = (uint8_t)(int8_t)std::nearbyint(std::min(std::max(w * inverse, -127.0f), 127.0f));
+          else
+            block[32 * (c % 4) + 4 * r + k] |=
+                (uint8_t)std::nearbyint(std::min(std::max((w - minimum[at]) * inverse, 0.0f), 15.0f)) << (c < 4 ? 0 : 4);
+        }
+        uint8_t* tail = block + (bits == 4 ? 128 : 256) + 2 * r;
+        std::memcpy(tail, scale_16 + at, 2);
+        if (bits == 4) std::memcpy(tail + 16, minimum_16 + at, 2);
+      }
+    }
+}
+
+// y (n, rows) = W x + bias, x (n, columns)
+void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, int32_t threads) {
+  scratch.reset();
+  const Rounded rounded = scratch.rounded(n, w->columns);
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num(), all = omp_get_num_threads();
+    const Range share(n * (w->columns / GROUP), thread, all);
+    for (int g = share.from; g < share.to; g++)
+      round_group(x + (int64_t)g * GROUP, rounded.q + (int64_t)g * GROUP, rounded.scale + g, rounded.sum + g);
+#pragma omp barrier
+    multiply(*w, rounded, n, y, false, thread, all);
+  }
+}
+
+// All blocks and the final norm. x (n, width), overwritten; token i is position positions[i] of row rows[i], whose keys
+// and values are written to the cache. cos, sin: two tables each of (n, pairs).
+void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n, const int32_t* rows,
+                     const int32_t* positions, const float* const* cos, const float* const* sin, int32_t threads) {
+  const Stack& m = *stack;
+  const int D = m.head_width, queries = m.n_head * D, keys = m.n_kv_head * D, wide = queries + 2 * keys;
+  const int ups = m.n_hidden * (m.gated ? 2 : 1);
+  int longest = 0;
+  for (int t = 0; t < n; t++) longest = std::max(longest, positions[t] + 1);
+
+  scratch.reset();
+  const Rounded narrow = scratch.rounded(n, m.width), heads = scratch.rounded(n, queries);
+  const Rounded hidden = scratch.rounded(n, m.n_hidden);
+  float* qkv = scratch.take<float>((size_t)n * wide);
+  float* up = scratch.take<float>((size_t)n * ups);
+  float* said = scratch.take<float>((size_t)n * m.width);
+  float* found = scratch.take<float>((size_t)n * queries);
+  longest = (longest + 15) / 16 * 16;
+  const size_t own = (size_t)longest * AT_ONCE + (m.width + 15) / 16 * 16;
+  float* per_thread = scratch.take<float>((size_t)threads * own);
+
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num(), all = omp_get_num_threads();
+    float* vector = per_thread + (size_t)thread * own;
+    float* shares = vector + own - (size_t)longest * AT_ONCE;
+    const Range tokens(n, thread, all);
+
+    // a layer reads the normed stream, and its answer is added to the stream: at once, or after one more norm
+    const auto read = [&](const Norm& norm) {
+      for (int t = tokens.from; t < tokens.to; t++) {
+        normed(norm, x + (int64_t)t * m.width, m.width, vector);
+        round_all(vector, narrow, t);
+      }
+#pragma omp barrier
+    };
+    const auto write = [&](const Matrix& w, const Rounded& from, const Norm& after) {
+      const bool at_once = after.weight == nullptr;
+      multiply(w, from, n, at_once ? x : said, at_once, thread, all);
+#pragma omp barrier
+      if (at_once) return;
+      for (int t = tokens.from; t < tokens.to; t++) {
+        normed(after, said + (int64_t)t * m.width, m.width, vector);
+        for (int i = 0; i < m.width; i++) x[(int64_t)t * m.width + i] += vector[i];
+      }
+#pragma omp barrier
+    };
+
+    for (int l = 0; l < m.n_layer; l++) {
+      const Layer& layer = m.layers[l];
+      float* layer_keys = cache->keys + l * cache->layer_stride;
+      float* layer_values = cache->values + l * cache->layer_stride;
+
+      read(layer.attention_norm);
+      multiply(layer.qkv, narrow, n, qkv, false, thread, all);
+#pragma omp barrier
+      const Range new_keys(n * m.n_kv_head, thread, all);
+      for (int i = new_keys.from; i < new_keys.to; i++) {
+        const int t = i / m.n_kv_head, k = i % m.n_kv_head;
+        float* key = qkv + (int64_t)t * wide + queries + k * D;
+        normed_head(layer.key_norm, layer.head_eps, key, D);
+        if (m.pairs) turn(key, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
+        const int64_t at = rows[t] * cache->row_stride + k * cache->head_stride + (int64_t)positions[t] * D;
+        std::memcpy(layer_keys + at, key, D * sizeof(float));
+        std::memcpy(layer_values + at, key + keys, D * sizeof(float));
+      }
+#pragma omp barrier
+      // one piece of work: a key-value head and the tokens of one row that stand together, all their queries
+      const int group = m.n_head / m.n_kv_head, pieces = (n + TOGETHER - 1) / TOGETHER;
+#pragma omp for schedule(dynamic, 1) nowait
+      for (int i = 0; i < pieces * m.n_kv_head; i++) {
+        const int k = i / pieces, begin = i % pieces * TOGETHER, end = std::min(n, begin + TOGETHER);
+        Query asked[AT_ONCE];
+        int waiting = 0;
+        for (int t = begin; t < end; t++)
+          for (int h = k * group; h < (k + 1) * group; h++) {
+            float* q = qkv + (int64_t)t * wide + h * D;
+            normed_head(layer.query_norm, layer.head_eps, q, D);
+            if (m.pairs) turn(q, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
+            const int to = positions[t], from = layer.window ? std::max(0, to - layer.window + 1) : 0;
+            asked[waiting++] = {q, found + (int64_t)t * queries + h * D, from, to};
+            const bool last = h == (k + 1) * group - 1 && (t + 1 == end || rows[t + 1] != rows[t]);
+            if (waiting < AT_ONCE && !last) continue;
+            const int64_t at = rows[t] * cache->row_stride + k * cache->head_stride;
+            const float *ks = layer_keys + at, *vs = layer_values + at;
+            switch (waiting) {
+              case 1: attend<1>(asked, ks, vs, D, m.scale, shares, longest); break;
+              case 2: attend<2>(asked, ks, vs, D, m.scale, shares, longest); break;
+              case 3: attend<3>(asked, ks, vs, D, m.scale, shares, longest); break;
+              default: attend<4>(asked, ks, vs, D, m.scale, shares, longest);
+            }
+            waiting = 0;
+          }
+      }
+#pragma omp barrier
+      const Range parts(n * (queries / GROUP), thread, all);
+      for (int g = parts.from; g < parts.to; g++)
+        round_group(found + (int64_t)g * GROUP, heads.q + (int64_t)g * GROUP, heads.scale + g, heads.sum + g);
+#pragma omp barrier
+      write(layer.out, heads, layer.attention_norm_after);
+
+      read(layer.feedforward_norm);
+      multiply(layer.up, narrow, n, up, false, thread, all);
+#pragma omp barrier
+      const int groups = m.n_hidden / GROUP;
+      const Range acts(n * groups, thread, all);
+      for (int i = acts.from; i < acts.to; i++) {
+        const int t = i / groups, g = i % groups;
+        float* a = up + (int64_t)t * ups + g * GROUP;
+        if (m.activation == 0)
+#pragma omp simd
+          for (int j = 0; j < GROUP; j++) a[j] = activate(0, a[j]);
+        else if (m.activation == 1)
+#pragma omp simd
+          for (int j = 0; j < GROUP; j++) a[j] = activate(1, a[j]);
+        else
+          for (int j = 0; j < GROUP; j++) a[j] = activate(m.activation, a[j]);
+        if (m.gated)
+          for (int j = 0; j < GROUP; j++) a[j] *= a[j + m.n_hidden];
+        round_group(a, hidden.q + (int64_t)i * GROUP, hidden.scale + i, hidden.sum + i);
+      }
+#pragma omp barrier
+      write(layer.down, hidden, layer.feedforward_norm_after);
+    }
+    if (m.final_norm.weight)
+      for (int t = tokens.from; t < tokens.to; t++) {
+        normed(m.final_norm, x + (int64_t)t * m.width, m.width, vector);
+        std::memcpy(x + (int64_t)t * m.width, vector, m.width * sizeof(float));
+      }
+  }
+}
+}

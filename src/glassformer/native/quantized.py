@@ -1,0 +1,124 @@
+"""Matrices of 4 or 8 bits, in the layout that `decode.cpp` reads.
+
+    8 bits    w = scale * q                 q from -127 to 127      a scale for 32 numbers of a row (GGUF's Q8_0)
+    4 bits    w = scale * q + minimum       q from 0 to 15          both for 32 numbers of a row (GGUF's Q4_1)
+
+Scales and minima are 16-bit floats. A matrix that comes from such a file is kept exactly as it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassformer.errors import DeviceError
+from glassformer.native.building import library
+
+TILE, GROUP = 8, 32  # rows that lie together, columns that share a scale
+BLOCK_BYTES = {8: 256 + 16, 4: 128 + 16 + 16}
+
+NO_COMPILER = "4-bit weights need a C++ compiler that works (g++, or the one that $CXX names); use --dtype int8 or fp32"
+
+
+class MatrixStruct(ctypes.Structure):
+    """`Matrix` in decode.cpp."""
+
+    _fields_ = (
+        ("blocks", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("bits", ctypes.c_int32),
+    )
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer from (..., columns) to (..., rows) whose weight is kept in 8 or 4 bits. It cannot be trained.
+
+    Inputs are rounded to 8 bits too, by groups of 32 and anew in each call; sums are exact within a group.
+    """
+
+    blocks: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, bits: int):
+        super().__init__()
+        self.rows, self.columns, self.bits = *weight.shape, bits
+        self.register_buffer("blocks", pack(weight.detach().float(), bits))
+        self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        compiled = library()
+        if compiled is None or x.device.type != "cpu":
+            return F.linear(x, self.dequantized().to(x.dtype), self.bias)
+        rows = x.detach().reshape(-1, self.columns).float().contiguous()
+        y = rows.new_empty(len(rows), self.rows)
+        compiled.glassformer_multiply(
+            ctypes.byref(self.struct()),
+            ctypes.c_void_p(rows.data_ptr()),
+            ctypes.c_int32(len(rows)),
+            ctypes.c_void_p(y.data_ptr()),
+            ctypes.c_int32(torch.get_num_threads()),
+        )
+        return y.view(*x.shape[:-1], self.rows).to(x.dtype)
+
+    def dequantized(self) -> Tensor:
+        """The weight as floats, (rows, columns)."""
+        return unpack(self.blocks, self.rows, self.columns, self.bits)
+
+    def struct(self) -> MatrixStruct:
+        """For the compiled functions; true as long as the tensors stay where they are."""
+        bias = None if self.bias is None else self.bias.data_ptr()
+        return MatrixStruct(self.blocks.data_ptr(), bias, self.rows, self.columns, self.bits)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        """Move, but never to another number format: the blocks are bytes, and the bias is added in fp32."""
+        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)
+
+
+def pack(weight_RC: Tensor, bits: int) -> Tensor:
+    """A matrix (rows, columns) as blocks of bytes: (tiles, groups, bytes of a block).
+
+    Raises:
+        DeviceError: there is nothing compiled here.
+    """
+    compiled = library()
+    if compiled is None:
+        raise DeviceError(NO_COMPILER)
+    rows, columns = weight_RC.shape
+    weight_RC = weight_RC.contiguous()
+    groups = weight_RC.view(rows, columns // GROUP, GROUP)
+    if bits == 8:
+        scale = (groups.abs().amax(dim=-1) / 127).half()
+        minimum = torch.zeros_like(scale)
+    else:
+        least = groups.amin(dim=-1)
+        scale, minimum = ((groups.amax(dim=-1) - least) / 15).half(), least.half()
+    blocks = torch.empty(-(-rows // TILE), columns // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
+    held = (weight_RC, scale.float(), minimum.float(), scale, minimum)
+    compiled.glassformer_pack(
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in held),
+        *(ctypes.c_int32(n) for n in (rows, columns, bits)),
+        ctypes.c_void_p(blocks.data_ptr()),
+        ctypes.c_int32(torch.get_num_threads()),
+    )
+    return blocks
+
+
+def unpack(blocks: Tensor, rows: int, columns: int, bits: int) -> Tensor:
+    """What `pack` made, as floats again: (rows, columns)."""
+    tiles, groups, _ = blocks.shape
+    if bits == 8:
+        steps = blocks[:, :, :256].contiguous().view(torch.int8).view(tiles, groups, 8, 32)
+        tail = blocks[:, :, 256:].contiguous().view(torch.float16).float()
+        scale, minimum = tail, torch.zeros_like(tail)
+    else:
+        both = blocks[:, :, :128].view(tiles, groups, 4, 32)
+        steps = torch.cat((both & 15, both >> 4), dim=2)
+        tail = blocks[:, :, 128:].contiguous().view(torch.float16).float()
+        scale, minimum = tail[:, :, :TILE], tail[:, :, TILE:]
+    q = steps.float().view(tiles, groups, 8, TILE, 4).transpose(2, 3).reshape(tiles, groups, TILE, GROUP)
+    weight = q * scale.unsqueeze(-1) + minimum.unsqueeze(-1)
+    return weight.transpose(1, 2).reshape(tiles * TILE, columns)[:rows]

@@ -1,0 +1,248 @@
+"""A decoder whose blocks run in one compiled call, with matrices of 8 or 4 bits."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.errors import UsageError
+from glassformer.layers import (
+    ACTIVATIONS,
+    Attention,
+    Block,
+    Causal,
+    FeedForward,
+    GatedFeedForward,
+    LayerNorm,
+    LearnedPositions,
+    NoPositions,
+    Pattern,
+    RotaryPositions,
+    Rows,
+    SandwichBlock,
+    SinusoidalPositions,
+    Window,
+    ZeroCenteredRMSNorm,
+)
+from glassformer.layers.patterns import Both
+from glassformer.native.building import library
+from glassformer.native.quantized import GROUP, MatrixStruct, QuantizedLinear
+from glassformer.taps import named_taps
+
+M = TypeVar("M", bound=nn.Module)
+
+KINDS = ("silu", "gelu_new", "gelu", "relu", "relu2")  # as decode.cpp numbers them
+
+
+class NormStruct(ctypes.Structure):
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("eps", ctypes.c_float),
+        ("centred", ctypes.c_int32),
+    )
+
+
+class LayerStruct(ctypes.Structure):
+    _fields_ = (
+        ("attention_norm", NormStruct),
+        ("attention_norm_after", NormStruct),
+        ("feedforward_norm", NormStruct),
+        ("feedforward_norm_after", NormStruct),
+        ("qkv", MatrixStruct),
+        ("out", MatrixStruct),
+        ("up", MatrixStruct),
+        ("down", MatrixStruct),
+        ("query_norm", ctypes.c_void_p),
+        ("key_norm", ctypes.c_void_p),
+        ("head_eps", ctypes.c_float),
+        ("window", ctypes.c_int32),
+        ("local", ctypes.c_int32),
+    )
+
+
+class StackStruct(ctypes.Structure):
+    _fields_ = (
+        ("layers", ctypes.POINTER(LayerStruct)),
+        ("final_norm", NormStruct),
+        *((name, ctypes.c_int32) for name in ("n_layer", "width", "n_head", "n_kv_head", "head_width", "n_hidden")),
+        *((name, ctypes.c_int32) for name in ("activation", "gated", "pairs")),
+        ("scale", ctypes.c_float),
+    )
+
+
+class CacheStruct(ctypes.Structure):
+    _fields_ = (
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("layer_stride", "row_stride", "head_stride")),
+    )
+
+
+def quantized_copy(model: M, bits: int) -> M:
+    """A copy of a model with its matrices in `bits` bits, for generation on a CPU; embeddings, norms and matrices whose
+    width is no multiple of 32 stay as they are, and the head has 8 bits (it is where rounding is seen most, and 4-bit
+    files keep it so). The blocks of a decoder run in one compiled call where `NativeStack` knows all of their parts.
+
+    Raises:
+        UsageError: `bits` is neither 8 nor 4.
+        DeviceError: there is no compiler that works.
+    """
+    if bits not in (8, 4):
+        raise UsageError(f"bits={bits} is unknown; use 8 or 4")
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    tables = {id(p) for module in model.modules() if module not in linear for p in module.parameters(recurse=False)}
+    # not copied, only to be thrown away: a model is hundreds of megabytes
+    memo = {id(module.weight): module.weight for module in linear if id(module.weight) not in tables}
+    model = copy.deepcopy(model, memo)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear) and child.in_features % GROUP == 0:
+                setattr(module, name, QuantizedLinear(child.weight, child.bias, 8 if name == "head" else bits))
+    model.native = NativeStack.of(model)  # type: ignore[assignment]
+    return model
+
+
+class NativeStack:
+    """The blocks and the final norm of a `Decoder`, as `decode.cpp` sees them. `NativeStack.of` makes one, or None."""
+
+    def __init__(self, model: Any):
+        config, blocks = model.config, model.blocks
+        self._kept: list[Tensor] = []  # what the pointers point to
+        layers = (LayerStruct * len(blocks))()
+        for layer, block, pattern in zip(layers, blocks, model.patterns, strict=True):
+            attention, feedforward = block.attention, block.feedforward
+            gated = isinstance(feedforward, GatedFeedForward)
+            layer.attention_norm = self._norm(block.attention_norm)
+            layer.feedforward_norm = self._norm(block.feedforward_norm)
+            layer.attention_norm_after = self._norm(getattr(block, "attention_norm_after", None))
+            layer.feedforward_norm_after = self._norm(getattr(block, "feedforward_norm_after", None))
+            layer.qkv, layer.out = self._matrix(attention.qkv), self._matrix(attention.out)
+            layer.up = self._matrix(feedforward.gate_up if gated else feedforward.up)
+            layer.down = self._matrix(feedforward.down)
+            layer.query_norm = self._norm(attention.query_norm).weight
+            layer.key_norm = self._norm(attention.key_norm).weight
+            layer.head_eps = config.norm_eps
+            layer.window = _window(pattern)
+            layer.local = int(model.local_positions is not None and pattern.is_local)
+        attention, feedforward = blocks[0].attention, blocks[0].feedforward
+        self.tables = [p for p in (model.positions, model.local_positions) if isinstance(p, RotaryPositions)]
+        self.stack = StackStruct(
+            layers,
+            self._norm(model.final_norm),
+            len(blocks),
+            config.n_embd,
+            config.n_head,
+            config.n_kv_head,
+            config.head_width,
+            feedforward.down.columns,
+            KINDS.index(config.activation),
+            int(isinstance(feedforward, GatedFeedForward)),
+            self.tables[0].width // 2 if self.tables else 0,
+            attention.scale,
+        )
+        self._layers = layers
+        self._taps = list(named_taps(model.blocks).values())
+        self._call = library().glassformer_run  # type: ignore[union-attr]
+
+    @classmethod
+    def of(cls, model: Any) -> NativeStack | None:
+        """For a decoder all of whose parts are known here and whose matrices are quantized; else None."""
+        if library() is None or not hasattr(model, "blocks") or not all(map(_known, model.blocks, model.patterns)):
+            return None
+        config = model.config
+        if config.head_width % GROUP or not _places(model.positions):
+            return None
+        return cls(model)
+
+    def serves(self, cache: Any) -> bool:
+        """Whether a call with this cache can be taken: rows of fp32 on the CPU, and nobody listens to a tap."""
+        if not isinstance(cache, Rows) or cache.cache.keys.device.type != "cpu":
+            return False
+        return cache.cache.keys.dtype == torch.float32 and all(tap.listener is None for tap in self._taps)
+
+    def run(self, x_BTC: Tensor, pos: Tensor, rows: Rows) -> Tensor:
+        """Vectors at `pos`, as `Transformer.run` has them, through all blocks and the final norm; keys and values are
+        written to the cache."""
+        x_NC = x_BTC.float().reshape(-1, x_BTC.shape[-1]).clone(memory_format=torch.contiguous_format)
+        n = len(x_NC)
+        held = rows.cache.keys
+        cache = CacheStruct(
+            held.data_ptr(), rows.cache.values.data_ptr(), held.stride(0), held.stride(1), held.stride(2)
+        )
+        one = rows.stop - rows.start == 1
+        row_of = [rows.start] * n if one else range(rows.start, rows.stop)
+        position_of = range(rows.length, rows.length + n) if one else rows.lengths
+        waves = [table.waves(pos.reshape(-1)) for table in self.tables]
+        cos, sin = (ctypes.c_void_p * 2)(), (ctypes.c_void_p * 2)()
+        for i, (c, s) in enumerate(waves):
+            cos[i], sin[i] = c.data_ptr(), s.data_ptr()
+        numbers = ctypes.c_int32 * n
+        self._call(
+            ctypes.byref(self.stack),
+            ctypes.byref(cache),
+            ctypes.c_void_p(x_NC.data_ptr()),
+            ctypes.c_int32(n),
+            numbers(*row_of),
+            numbers(*position_of),
+            cos,
+            sin,
+            ctypes.c_int32(torch.get_num_threads()),
+        )
+        return x_NC.view(x_BTC.shape)
+
+    def __deepcopy__(self, memo: Any) -> NativeStack:
+        return self  # nothing in it changes
+
+    def _matrix(self, linear: QuantizedLinear) -> MatrixStruct:
+        self._kept += [linear.blocks] if linear.bias is None else [linear.blocks, linear.bias]
+        return linear.struct()
+
+    def _norm(self, norm: Any) -> NormStruct:
+        if norm is None:
+            return NormStruct(None, None, 0.0, 0)
+        weight = norm.weight.detach().float()
+        weight = (1 + weight if isinstance(norm, ZeroCenteredRMSNorm) else weight).contiguous()
+        bias = getattr(norm, "bias", None)
+        bias = None if bias is None else bias.detach().float().contiguous()
+        self._kept += [weight] if bias is None else [weight, bias]
+        return NormStruct(
+            weight.data_ptr(), None if bias is None else bias.data_ptr(), norm.eps, int(isinstance(norm, LayerNorm))
+        )
+
+
+def _known(block: Any, pattern: Pattern) -> bool:
+    """Whether decode.cpp has all parts of a block."""
+    attention, feedforward = getattr(block, "attention", None), getattr(block, "feedforward", None)
+    if type(block) not in (Block, SandwichBlock) or block.crosses or not isinstance(attention, Attention):
+        return False
+    if not isinstance(feedforward, (FeedForward, GatedFeedForward)):
+        return False
+    if attention.sinks is not None or attention.softcap is not None:
+        return False
+    first: Any = feedforward.gate_up if isinstance(feedforward, GatedFeedForward) else feedforward.up
+    matrices: tuple[Any, ...] = attention.qkv, attention.out, first, feedforward.down
+    if not all(isinstance(matrix, QuantizedLinear) for matrix in matrices):
+        return False
+    return any(ACTIVATIONS[name] is feedforward.activation for name in KINDS) and _window(pattern) is not None
+
+
+def _window(pattern: Pattern) -> int | None:
+    """How many positions back a causal pattern looks, itself included; 0: all; None: it is not as simple as that."""
+    if isinstance(pattern, Causal):
+        return 0
+    if isinstance(pattern, Window):
+        return pattern.width
+    if isinstance(pattern, Both):
+        a, b = _window(pattern.left), _window(pattern.right)
+        return None if a is None or b is None else min(a, b) or max(a, b)
+    return None
+
+
+def _places(positions: Any) -> bool:
+    """Whether positions are written into the embedding or turn queries and keys; a bias on scores is not known."""
+    return isinstance(positions, (LearnedPositions, NoPositions, SinusoidalPositions, RotaryPositions))
