@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "interchange"))
 HEADROOM = 1 << 30  # bytes of address space beyond what a process with torch takes
 SECONDS = 2.0  # of the processor, for one file
 LINE = 1000  # characters, of an error; a path is a tenth of it
@@ -134,6 +135,18 @@ def hostile_json(data: bytes, draw: random.Random) -> bytes:
     return text.encode()
 
 
+def hostile_lines(data: bytes, draw: random.Random) -> bytes:
+    """A list of tokens with lines that are missing, stand there twice, or are something else; or damaged text."""
+    if draw.random() < 0.3:
+        return hostile_bytes(data, draw)
+    lines = data.split(b"\n")
+    for _ in range(draw.choice([1, 1, 2, 8])):
+        at = draw.randrange(len(lines))
+        other = draw.choice([b"", b"\xff", b"x" * 10_000, b"<|29.99|>", draw.choice(lines)])
+        lines[at : at + draw.randrange(2)] = draw.choice([[other], [other] * 1000, []])
+    return b"\n".join(lines)
+
+
 def huge_sizes(data: bytes, draw: random.Random) -> bytes:
     """Whole numbers as large as a configuration may have them, and larger: more than the weights beside them hold."""
     value = json.loads(data)
@@ -186,6 +199,7 @@ class Originals:
     """Small whole models, made once."""
 
     def __init__(self, folder: Path):
+        from ctranslate2_standins import whisper, write_folder
         from toys import GEMMA3, toy_model
 
         from glassformer.interchange import save, save_gguf
@@ -228,6 +242,7 @@ class Originals:
         for name, (model, tokenizer) in models.items():
             save(folder / name, model.eval(), tokenizer)
             self.folders[name] = folder / name
+        self.ctranslate2 = write_folder(folder / "ctranslate2", whisper())
         self.files = {}
         for name in ("gpt2", "llama"):
             save_gguf(folder / f"{name}.gguf", *models[name])
@@ -307,8 +322,32 @@ def open_folder(*names: str, hostile: Callable[[bytes, random.Random], bytes]) -
     return prepare
 
 
+def open_ctranslate2(folder: Path, originals: Originals, draw: random.Random) -> Callable[[], None]:
+    from glassformer.interchange.importing import check_finite, open_foreign
+    from glassformer.interchange.inspecting import inspect
+
+    shutil.copytree(originals.ctranslate2, folder, dirs_exist_ok=True)
+    changes = {
+        "model.bin": hostile_bytes,
+        "config.json": hostile_json,
+        "tokenizer.json": hostile_tokenizer,
+        "vocabulary.txt": hostile_lines,
+    }
+    name = draw.choice(["model.bin", *changes])
+    (folder / name).write_bytes(changes[name]((folder / name).read_bytes(), draw))
+
+    def open_it() -> None:
+        inspect(folder)
+        model, tokenizer, _ = open_foreign(folder)
+        use(model, tokenizer)
+        check_finite(model, folder)
+
+    return open_it
+
+
 KINDS: dict[str, Any] = {
     "gguf": open_gguf,
+    "ctranslate2": open_ctranslate2,
     "weights": open_folder("model.safetensors", hostile=hostile_bytes),
     "tokenizer": open_folder("tokenizer.json", hostile=hostile_tokenizer),
     "tokenizer_config": open_folder("tokenizer_config.json", hostile=hostile_json),

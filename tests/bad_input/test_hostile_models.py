@@ -1,7 +1,7 @@
 """Model files from anybody, tampered with: each opens, or is refused in one line, in little memory and time.
 
-Three hundred mutations in a run; `GLASSFORMER_FUZZ=2000 pytest tests/bad_input/test_hostile_models.py` tries so many,
-and GLASSFORMER_FUZZ_FIRST other ones. One that failed is looked at with `python tests/bad_input/hostile_worker.py KIND
+Some hundred mutations in a run; `GLASSFORMER_FUZZ=2000 pytest tests/bad_input/test_hostile_models.py` tries so many, and
+GLASSFORMER_FUZZ_FIRST other ones. One that failed is looked at with `python tests/bad_input/hostile_worker.py KIND
 NUMBER NUMBER+1`.
 """
 
@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 WORKER = Path(__file__).parent / "hostile_worker.py"
-N = int(os.environ.get("GLASSFORMER_FUZZ", "300"))
+N = int(os.environ.get("GLASSFORMER_FUZZ", "350"))
 FIRST = int(os.environ.get("GLASSFORMER_FUZZ_FIRST", "0"))
 
 
@@ -43,6 +43,6 @@ def opened(kind: str, first: int, last: int) -> tuple[dict[str, Counter[str]], l
 def test_tampered_files_open_or_are_refused():
     counts, wrong = opened("all", FIRST, FIRST + N)
     assert not wrong, "\n\n".join(wrong)
-    assert len(counts) == 6
+    assert len(counts) == 7
     for kind, found in counts.items():  # neither all nor nothing: the mutations are worth something
-        assert min(found["refused"], found["opened"]) > N // 300, (kind, found)
+        assert min(found["refused"], found["opened"]) >= max(1, N // 350), (kind, found)

@@ -35,7 +35,9 @@ def pull(
 
 
 def import_(
-    path: str = typer.Argument(metavar="PATH", help="A Hugging Face folder, a .gguf file or nanoGPT's ckpt.pt."),
+    path: str = typer.Argument(
+        metavar="PATH", help="A folder of Hugging Face or CTranslate2, a .gguf, nanoGPT's ckpt.pt."
+    ),
     out: str = typer.Option(None, metavar="FOLDER", help="Where to; by default it is kept by its name, as pull does."),
     tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer in place of its own: a folder or a file."),
     characters: str = typer.Option(None, metavar="FILE", help="A text whose characters are the vocabulary (nanoGPT)."),

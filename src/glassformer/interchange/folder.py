@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def save(
     *,
     weights: dict[str, Tensor] | None = None,
     labels: Sequence[str] = (),
+    beside: Mapping[str, dict[str, Any]] | None = None,
 ) -> None:
     """Write a Hugging Face model folder, whole or not at all; an existing one is replaced when the new one is whole.
 
@@ -44,6 +45,8 @@ def save(
         tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
         weights: a state dict that is written in place of the model's own: a snapshot, while the model learns on.
         labels: the names of the classes of a classifier, in the order of its logits.
+        beside: further JSON files that go with it, by their names; fields of generation_config.json join those that are
+            written anyway.
 
     Raises:
         ModelFolderError: the folder holds other things and no model, which would be lost; or there is not one label for
@@ -58,11 +61,12 @@ def save(
     for second in second_names(model):
         tensors.pop(second, None)
     config, generation = write_config(family, model.config, tokenizer, labels)
+    written = {"generation_config.json": generation} if generation is not None else {}
     kept_as = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
     with atomic_folder(folder, replace=True) as temporary:
         write_json(temporary / "config.json", {**config, "torch_dtype": str(kept_as).removeprefix("torch.")})
-        if generation is not None:
-            write_json(temporary / "generation_config.json", generation)
+        for name in {**written, **(beside or {})}:
+            write_json(temporary / name, {**written.get(name, {}), **(beside or {}).get(name, {})})
         save_weights(temporary / "model.safetensors", family.write_tensors(tensors, model.config))
         if tokenizer is not None:
             tokenizer.save(temporary)

@@ -2,6 +2,7 @@
 
 a folder of Hugging Face's        config.json and safetensors, in one file or in several
 a GGUF file                       llama.cpp's; its numbers become fp32
+a folder of CTranslate2's         a Whisper as faster-whisper has it; its numbers become fp32
 a checkpoint of nanoGPT           ckpt.pt, read without running anything in it
 """
 
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from glassformer.errors import ModelFolderError, UsageError
+from glassformer.interchange.ctranslate2_reading import is_ctranslate2, load_ctranslate2
 from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.folder import load_model, save
 from glassformer.interchange.gguf_reading import load_gguf
@@ -33,6 +36,14 @@ class Imported(NamedTuple):
     n_bytes: int
 
 
+class Foreign(NamedTuple):
+    """A model from elsewhere, its tokenizer if it brings one, and JSON files that go with it: name and content."""
+
+    model: Any
+    tokenizer: Tokenizer | None
+    beside: dict[str, dict[str, Any]] | None = None
+
+
 def import_model(
     path: str | os.PathLike[str], into: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None
 ) -> Imported:
@@ -47,7 +58,7 @@ def import_model(
         MissingExtraError: an optional package is needed.
     """
     path = Path(path)
-    model, own = open_foreign(path, with_tokenizer=tokenizer is None)
+    model, own, beside = open_foreign(path, with_tokenizer=tokenizer is None)
     tokenizer = tokenizer or own
     if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
         raise ModelFolderError(
@@ -55,7 +66,7 @@ def import_model(
             "model; they do not belong together"
         )
     check_finite(model, path)
-    save(into, model, tokenizer)
+    save(into, model, tokenizer, beside=beside)
     parameters = {id(p): p for p in model.parameters()}.values()
     return Imported(
         folder=Path(into),
@@ -66,29 +77,31 @@ def import_model(
     )
 
 
-def open_foreign(path: Path, *, with_tokenizer: bool = True) -> tuple[Any, Tokenizer | None]:
-    """The model at a path, whatever form it has, and its tokenizer if it brings one.
+def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
+    """The model at a path, whatever form it has, and what comes with it.
 
     Raises: as `import_model`.
     """
     if path.suffix == ".gguf" or begins_with(path, b"GGUF"):
-        return load_gguf(path)
+        return Foreign(*load_gguf(path))
     if path.is_file() and path.suffix in (".pt", ".pth", ".ckpt"):
-        return load_nanogpt(path)
+        return Foreign(*load_nanogpt(path))
     if path.is_file():
         raise UsageError(f"{path}: a folder with config.json, a .gguf file or nanoGPT's ckpt.pt is needed")
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such file or folder")
+    if is_ctranslate2(path):
+        return Foreign(*load_ctranslate2(path, with_tokenizer=with_tokenizer))
     model = load_model(path)
     speaks = reads_text(model.config) or hasattr(model.config, "decoder")
     tokenizer = load_tokenizer(path) if with_tokenizer and speaks else None
     as_sentence_encoder(model, tokenizer, path)
-    return model, tokenizer
+    return Foreign(model, tokenizer)
 
 
 @torch.inference_mode()
 def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
-    """Every parameter, and one forward pass over a few tokens where the model reads text.
+    """Every parameter, and one forward pass over a few tokens or frames of sound.
 
     Raises:
         ModelFolderError: one of them is or gives a number that is not finite.
@@ -96,15 +109,26 @@ def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelFolderError(f"{where}: {name} holds numbers that are not finite; the weights are damaged")
-    if not reads_text(model.config):
-        return
-    sources = (
-        getattr(model.config, "source_vocab_size", None) or getattr(model.config, "encoder", model.config).vocab_size
-    )
-    ids_BT = torch.arange(min(8, model.config.block_size)).remainder(min(sources, model.config.vocab_size)).unsqueeze(0)
-    inputs = (ids_BT, ids_BT) if hasattr(model, "encode") else (ids_BT,)
-    if not torch.isfinite(model(*inputs)).all():
+    inputs = _a_few(model)
+    if inputs is not None and not torch.isfinite(model(*inputs)).all():
         raise ModelFolderError(f"{where}: a forward pass gives numbers that are not finite; the weights are damaged")
+
+
+def _a_few(model: Any) -> tuple[Tensor, ...] | None:
+    """What a model can read; None for what sees."""
+    config = model.config
+    reads = getattr(config, "encoder", config)
+    ids_BT = torch.arange(min(8, config.block_size)).remainder(config.vocab_size).unsqueeze(0)
+    if reads_text(config):
+        sources = getattr(config, "source_vocab_size", None) or reads.vocab_size
+        ids_BT = ids_BT.remainder(sources)
+        return (ids_BT, ids_BT) if hasattr(model, "encode") else (ids_BT,)
+    if reads.stem != "frames":
+        return None
+    n_frames = 2 * min(8, reads.block_size)
+    frames_BMF = torch.linspace(-1, 1, reads.n_mels * n_frames).view(1, reads.n_mels, n_frames)
+    frames_BMF = frames_BMF.to(next(model.parameters()).dtype)
+    return (frames_BMF, ids_BT) if hasattr(model, "encode") else (frames_BMF,)
 
 
 def reads_text(config: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError, one_line
 from glassformer.files import disk_errors, sha256_file
 from glassformer.interchange.configuration import read_config, read_json
+from glassformer.interchange.ctranslate2_reading import is_ctranslate2, open_ctranslate2, whisper_tokenizer
 from glassformer.interchange.folder import model_folder_of, second_names
 from glassformer.interchange.gguf_architectures import ARCHITECTURES
 from glassformer.interchange.gguf_file import read_gguf
@@ -23,7 +24,7 @@ _TELLING = ("positions", "norm", "norm_place", "feedforward", "activation", "bia
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a run, a model folder, a GGUF file or a checkpoint of nanoGPT is.
+    """What a run, a model folder, a GGUF file, a checkpoint of nanoGPT or a folder of CTranslate2 is.
 
     Returns:
         form, family, sizes, parameters, number formats (name: tensors), tokenizer, chat_template, files (name, bytes,
@@ -40,7 +41,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         told = _checkpoint(given)
     else:
         given = model_folder_of(path)
-        told = _folder(given)
+        told = _ctranslate2(given) if is_ctranslate2(given) else _folder(given)
     return {"path": str(given), **told, "files": _files(given)}
 
 
@@ -72,7 +73,7 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, A
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer | None]:
-    return open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))
+    return open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))[:2]
 
 
 def _state(model: Any) -> dict[str, Any]:
@@ -118,8 +119,19 @@ def _gguf(path: Path) -> dict[str, Any]:
         return {**told, "tokenizer": f"not readable: {error}"}
 
 
+def _ctranslate2(folder: Path) -> dict[str, Any]:
+    file, config, tokens = open_ctranslate2(folder)
+    told: dict[str, Any] = {"form": "CTranslate2 folder", "family": f"whisper ({file.kind})", **_configured(config)}
+    told["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    told["formats"] = dict(Counter(tensor.kind_name for tensor in file.tensors.values()))
+    try:
+        return {**told, **_tokenizer(whisper_tokenizer(folder, tokens))}
+    except TokenizerError as error:
+        return {**told, "tokenizer": f"not readable: {error}"}
+
+
 def _checkpoint(path: Path) -> dict[str, Any]:
-    model, tokenizer = open_foreign(path)
+    model, tokenizer, _ = open_foreign(path)
     formats = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
     told = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
     return {**told, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}

