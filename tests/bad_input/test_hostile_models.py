@@ -1,7 +1,7 @@
 """Model files from anybody, tampered with: each opens, or is refused in one line, in little memory and time.
 
-Some hundred mutations in a run; `GLASSFORMER_FUZZ=2000 pytest tests/bad_input/test_hostile_models.py` tries so many, and
-GLASSFORMER_FUZZ_FIRST other ones. One that failed is looked at with `python tests/bad_input/hostile_worker.py KIND
+Some hundred mutations in a run; `GLASSFORMER_FUZZ=2000 pytest tests/bad_input/test_hostile_models.py` tries so many,
+and GLASSFORMER_FUZZ_FIRST other ones. One that failed is looked at with `python tests/bad_input/hostile_worker.py KIND
 NUMBER NUMBER+1`.
 """
 
