@@ -363,9 +363,17 @@ inline Lanes fused(const Lanes& a, const Lanes& b, const Lanes& c) {  // a * b +
 }
 
 inline float total(const Lanes& x) {
-  float sum = 0;
-  for (int i = 0; i < 8; i++) sum += x[i];
-  return sum;
+  return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+}
+
+inline void four_totals(const Lanes* x, float* sums) {  // the same sums in the same order
+#ifdef WITH_AVX2
+  const __m256 pairs = _mm256_hadd_ps((__m256)x[0], (__m256)x[1]), others = _mm256_hadd_ps((__m256)x[2], (__m256)x[3]);
+  const __m256 halves = _mm256_hadd_ps(pairs, others);
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
+#else
+  for (int i = 0; i < 4; i++) sums[i] = total(x[i]);
+#endif
 }
 
 __attribute__((noinline)) void softmax(float* share, int first, int last) {
@@ -386,21 +394,34 @@ struct Query {
   int from, to;  // the positions that it may see
 };
 
+// Scores of N queries and K keys from s on.
+template <int N, int K>
+void score(const Query* queries, const float* keys, int width, float scale, float* shares, int room, int s) {
+  Lanes sums[K][N] = {};
+  for (int d = 0; d < width; d += 8)
+    for (int j = 0; j < N; j++) {
+      const Lanes q = lanes(queries[j].q + d);
+      for (int k = 0; k < K; k++) sums[k][j] = fused(q, lanes(keys + (int64_t)(s + k) * width + d), sums[k][j]);
+    }
+  for (int k = 0; k < K; k++) {
+    float totals[4];
+    if (N == 4)
+      four_totals(sums[k], totals);
+    else
+      for (int j = 0; j < N; j++) totals[j] = total(sums[k][j]);
+    for (int j = 0; j < N; j++) shares[j * room + s + k] = totals[j] * scale;
+  }
+}
+
 // N queries that ask the same keys, so that these are read once. shares: room for N scores of each position.
 template <int N>
 void attend(const Query* queries, const float* keys, const float* values, int width, float scale, float* shares,
             int room) {
   int from = queries[0].from, to = queries[0].to;
   for (int j = 1; j < N; j++) from = std::min(from, queries[j].from), to = std::max(to, queries[j].to);
-  for (int s = from; s <= to; s++) {
-    const float* key = keys + (int64_t)s * width;
-    Lanes sums[N] = {};
-    for (int d = 0; d < width; d += 8) {
-      const Lanes k = lanes(key + d);
-      for (int j = 0; j < N; j++) sums[j] = fused(lanes(queries[j].q + d), k, sums[j]);
-    }
-    for (int j = 0; j < N; j++) shares[j * room + s] = total(sums[j]) * scale;
-  }
+  int s = from;
+  for (; s + 1 <= to; s += 2) score<N, 2>(queries, keys, width, scale, shares, room, s);
+  if (s == to) score<N, 1>(queries, keys, width, scale, shares, room, s);
   for (int j = 0; j < N; j++) {
     float* share = shares + j * room;
     std::fill(share + from, share + queries[j].from, 0.0f);
@@ -567,21 +588,23 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
         std::memcpy(layer_values + at, key + keys, D * sizeof(float));
       }
 #pragma omp barrier
-      // one piece of work: a key-value head and the tokens of one row that stand together, all their queries
+      // one piece of work: query heads of one key-value head, and the tokens of one row that stand together
       const int group = m.n_head / m.n_kv_head, pieces = (n + TOGETHER - 1) / TOGETHER;
+      const int take = pieces * m.n_kv_head < 4 * all ? 1 : group;
 #pragma omp for schedule(dynamic, 1) nowait
-      for (int i = 0; i < pieces * m.n_kv_head; i++) {
-        const int k = i / pieces, begin = i % pieces * TOGETHER, end = std::min(n, begin + TOGETHER);
+      for (int i = 0; i < pieces * (m.n_head / take); i++) {
+        const int head = i / pieces * take, k = head / group;
+        const int begin = i % pieces * TOGETHER, end = std::min(n, begin + TOGETHER);
         Query asked[AT_ONCE];
         int waiting = 0;
         for (int t = begin; t < end; t++)
-          for (int h = k * group; h < (k + 1) * group; h++) {
+          for (int h = head; h < head + take; h++) {
             float* q = qkv + (int64_t)t * wide + h * D;
             normed_head(layer.query_norm, layer.head_eps, q, D);
             if (m.pairs) turn(q, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
             const int to = positions[t], from = layer.window ? std::max(0, to - layer.window + 1) : 0;
             asked[waiting++] = {q, found + (int64_t)t * queries + h * D, from, to};
-            const bool last = h == (k + 1) * group - 1 && (t + 1 == end || rows[t + 1] != rows[t]);
+            const bool last = h == head + take - 1 && (t + 1 == end || rows[t + 1] != rows[t]);
             if (waiting < AT_ONCE && !last) continue;
             const int64_t at = rows[t] * cache->row_stride + k * cache->head_stride;
             const float *ks = layer_keys + at, *vs = layer_values + at;
