@@ -199,13 +199,12 @@ class Engine:
         # some models have more logits than their tokenizer has tokens (a padded table): those cannot be said
         logits_BV = self.model.logits(hidden_B1C)[:, 0, : self.tokenizer.vocab_size].float().cpu()
         own_BV = logits_BV.softmax(dim=-1)
-        chances_BV = self._chances(logits_BV, rows)
-        tokens = choose(chances_BV, [row.generator for row in rows]).tolist()
+        tokens, chances = self._draw(logits_BV, rows)
         events = []
         best = most_likely(own_BV, max(row.request.alternatives for row in rows), self.tokenizer)
         for b, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             others = best[b][: row.request.alternatives]
-            piece = row.take(token, float(own_BV[b, token]), float(chances_BV[b, token]), others)
+            piece = row.take(token, float(own_BV[b, token]), chances[b], others)
             events.append(Event(row.number, piece))
         for at in reversed(range(len(rows))):
             if events[at].piece.finish_reason is not None:  # type: ignore[union-attr]
@@ -216,8 +215,8 @@ class Engine:
                 self._trade(at, self.ready)
         return events
 
-    def _chances(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:
-        """What each row draws from; rows that draw alike are filtered together."""
+    def _draw(self, logits_BV: Tensor, rows: list[Row]) -> tuple[list[int], list[float]]:
+        """A token for each row, and how likely it was to be drawn; rows that draw alike are filtered together."""
         if any(row.request.logit_bias for row in rows):
             logits_BV = logits_BV.clone()
             for b, row in enumerate(rows):
@@ -228,12 +227,21 @@ class Engine:
         for b, row in enumerate(rows):
             sampling = replace(row.request.sampling, seed=0)
             alike.setdefault(sampling if sampling.repetition_penalty == 1 else b, []).append(b)
-        chances_BV = torch.empty_like(logits_BV)
+        tokens, chances = [0] * len(rows), [1.0] * len(rows)
         for members in alike.values():
-            row = rows[members[0]]
-            context = None if row.request.sampling.repetition_penalty == 1 else torch.tensor([row.ids])
-            chances_BV[members] = filtered_probabilities(logits_BV[members], row.request.sampling, context)
-        return chances_BV
+            sampling = rows[members[0]].request.sampling
+            penalised = sampling.repetition_penalty != 1
+            logits_MV = logits_BV if len(members) == len(rows) else logits_BV[members]
+            if sampling.temperature == 0 and not penalised:
+                ids_M, p_M = logits_MV.argmax(dim=-1), torch.ones(len(members))
+            else:
+                context = torch.tensor([rows[members[0]].ids]) if penalised else None
+                p_MV = filtered_probabilities(logits_MV, sampling, context)
+                ids_M = choose(p_MV, [rows[b].generator for b in members])
+                p_M = p_MV.gather(1, ids_M[:, None]).squeeze(1)
+            for b, token, chance in zip(members, ids_M.tolist(), p_M.tolist(), strict=True):
+                tokens[b], chances[b] = token, chance
+        return tokens, chances
 
     # Rows
 
