@@ -1,11 +1,13 @@
-"""Tokens per second with the key-value cache (fp32 and int8 weights) and without: 10.7 M parameters, batch 1.
+"""Tokens per second of generation on a CPU: the engine, and what the lecture and nanoGPT do.
 
-    python benchmarks/generate.py [--rounds 5] [--tokens 1000]
+    python benchmarks/generate.py [--rounds 5] [--tokens 500]
 
-Prints JSON. Both sides run in turn in one process, medians are told. Without the cache means what the lecture and
-nanoGPT do: crop to the last 256 tokens and run the whole model for each new one (nanoGPT itself: 38 tokens/s on a
-two-core AVX-512 machine). It gets a tenth of the tokens, all at full context, or the run would take minutes. The
-weights are random: speed does not depend on what they are.
+Prints JSON; both sides run in turn in one process, medians are told. Three models with random weights (speed does not
+depend on them): characters of 10.7 M parameters, one sample; the same, 64 samples at once; GPT-2's 124 M after a prompt
+of 200 tokens. `int8` and `fp32` are whole generation by the engine: drawing from the 200 likeliest tokens as
+nanoGPT's sample.py does, text included. `uncached` crops to the last block_size tokens and runs the whole model for a
+new one (nanoGPT itself: 38 tokens/s and 3.5 tokens/s on a two-core AVX-512 machine); it gets fewer tokens, all at full
+context, or the run would take minutes.
 """
 
 from __future__ import annotations
@@ -17,57 +19,90 @@ import time
 
 import torch
 
-from glassformer.generation import Sampling
+from glassformer.generation import Engine, Request, Sampling
 from glassformer.generation.sampling import choose, filtered_probabilities
 from glassformer.generation.windows import Context
-from glassformer.layers import int8_copy
+from glassformer.interchange.folder import as_dtype
 from glassformer.models import Decoder
 from glassformer.recipes import read_recipe
 from glassformer.recipes.derive import model_config
+from glassformer.tokenizers import TOKENIZERS, Tokenizer
 from glassformer.training import set_threads
 
+SAMPLING = Sampling(temperature=0.8, top_k=200)
 
-def tokens_per_second(model: Decoder, n_tokens: int, *, prompt_length: int, use_cache: bool) -> float:
-    """Draw `n_tokens` after a random prompt, with top-k 200 as nanoGPT's sample.py does."""
-    sampling, generator = Sampling(temperature=0.8, top_k=200), torch.Generator().manual_seed(1)
-    prompt = torch.randint(65, (1, prompt_length), generator=generator)
+
+def by_engine(model: Decoder, tokenizer: Tokenizer, prompt: list[int], n: int, samples: int = 1) -> float:
+    """Tokens per second of all samples together, the time of the prompt left out."""
+    engine = Engine(model, tokenizer, max_rows=samples)
+    engine.submit(
+        Request(tuple(prompt), max_new_tokens=n + 1, samples=samples, sampling=SAMPLING, end_tokens=frozenset())
+    )
+    while engine.waiting or engine.ready < samples:
+        engine.step()
+    started, told = time.perf_counter(), 0
+    while engine.busy:
+        told += len(engine.step())
+    return told / (time.perf_counter() - started)
+
+
+def uncached(model: Decoder, prompt: list[int], n: int) -> float:
+    generator = torch.Generator().manual_seed(1)
     with torch.inference_mode():
         started = time.perf_counter()
-        context = Context(model, prompt, window="half" if use_cache else "exact", use_cache=use_cache)
-        for _ in range(n_tokens):
-            ids = choose(filtered_probabilities(context.next_logits(), sampling), [generator])
+        context = Context(model, torch.tensor([prompt]), window="exact", use_cache=False)
+        for _ in range(n):
+            ids = choose(filtered_probabilities(context.next_logits(), SAMPLING), [generator])
             context.append(ids)
-        return n_tokens / (time.perf_counter() - started)
+        return n / (time.perf_counter() - started)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--tokens", type=int, default=500)
     args = parser.parse_args()
     threads = set_threads()
     torch.manual_seed(0)
-    model = Decoder(model_config(read_recipe("shakespeare-char").model, vocab_size=65)).eval()
-    small = int8_copy(model)
-    sides: dict[str, list[float]] = {"cached_int8": [], "cached": [], "uncached": []}
-    for _ in range(args.rounds + 1):  # the first round warms up
-        sides["cached_int8"].append(tokens_per_second(small, args.tokens, prompt_length=1, use_cache=True))
-        sides["cached"].append(tokens_per_second(model, args.tokens, prompt_length=1, use_cache=True))
-        sides["uncached"].append(tokens_per_second(model, args.tokens // 10, prompt_length=256, use_cache=False))
-    int8, cached, uncached = (statistics.median(values[1:]) for values in sides.values())
-    result = {
-        "what": "tokens per second, batch 1",
-        "parameters": model.parameter_count(),
-        "tokens": args.tokens,
-        "threads": threads,
-        "cached_int8": round(int8, 1),
-        "cached": round(cached, 1),
-        "uncached": round(uncached, 1),
-        "ratio_int8": round(int8 / uncached, 1),
-        "ratio": round(cached / uncached, 1),
-        "times_38": round(int8 / 38, 1),
-        "rounds": {name: [round(value, 1) for value in values[1:]] for name, values in sides.items()},
+    characters = TOKENIZERS["characters"](["".join(map(chr, range(32, 96))) + "\n"])
+    small = Decoder(model_config(read_recipe("shakespeare-char").model, vocab_size=65)).eval()
+    gpt2_tokenizer = TOKENIZERS["gpt2"]([])
+    gpt2 = Decoder(model_config(read_recipe("gpt2-124m").model, vocab_size=gpt2_tokenizer.vocab_size)).eval()
+    small_int8, gpt2_int8 = as_dtype(small, "int8"), as_dtype(gpt2, "int8")
+    draws = torch.Generator().manual_seed(1)
+    full, words = (
+        torch.randint(65, (256,), generator=draws).tolist(),
+        torch.randint(50_000, (200,), generator=draws).tolist(),
+    )
+    n = args.tokens
+    cases = {
+        "10.7M": {
+            "int8": lambda: by_engine(small_int8, characters, full[:1], min(n, 255)),
+            "fp32": lambda: by_engine(small, characters, full[:1], min(n, 255)),
+            "uncached": lambda: uncached(small, full, n // 10),
+        },
+        "10.7M, 64 samples": {
+            "int8": lambda: by_engine(small_int8, characters, full[:1], min(n, 250) // 2, samples=64),
+            "fp32": lambda: by_engine(small, characters, full[:1], min(n, 250) // 2, samples=64),
+        },
+        "124M after 200 tokens": {
+            "int8": lambda: by_engine(gpt2_int8, gpt2_tokenizer, words, n // 8),
+            "fp32": lambda: by_engine(gpt2, gpt2_tokenizer, words, n // 16),
+            "uncached": lambda: uncached(gpt2, words, max(2, n // 100)),
+        },
     }
+    result: dict[str, object] = {"what": "tokens per second", "threads": threads}
+    for case, sides in cases.items():
+        seen: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(args.rounds + 1):  # the first round warms up
+            for name, side in sides.items():
+                seen[name].append(side())
+        medians = {name: statistics.median(values[1:]) for name, values in seen.items()}
+        slowest = list(sides)[-1]
+        result[case] = {
+            **{name: round(value, 1) for name, value in medians.items()},
+            f"int8 against {slowest}": round(medians["int8"] / medians[slowest], 1),
+        }
     print(json.dumps(result, indent=2))
 
 
