@@ -4,8 +4,8 @@
     python benchmarks/server.py [--streams 32] [--rounds 3] [--dtype int4]
 
 Prints JSON. One stream and `--streams` at once take turns on one server, which is idle otherwise; tokens are counted by
-the clients over loopback. The first token is that of a chat of a few words. A cold start is a new process until its first
-token: once with what is compiled in the cache folder, once with an empty one (`without_compile_cache`).
+the clients over loopback. The first token is that of a chat of a few words. A cold start is a new process until its
+first token: once with what is compiled in the cache folder, once with an empty one (`without_compile_cache`).
 """
 
 from __future__ import annotations

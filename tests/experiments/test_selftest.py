@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from glassformer.experiments.selftest import Check, selftest, small_model
+from glassformer.interchange.published import Reference
 from glassformer.layers import RotaryPositions, row_cache
 from glassformer.layers.attention import Attention
+from glassformer.native import library
 from glassformer.objectives import NextToken
 
 
@@ -17,8 +19,11 @@ def failed() -> list[str]:
 
 def test_everything_holds_here():
     checks = list(selftest(*small_model()))
-    assert len(checks) == 7 and all(check.held for check in checks)
-    assert all(check.difference is not None for check in checks)
+    assert len(checks) == 9 and all(check.held for check in checks)
+    unasked = {check.what for check in checks if check.difference is None}
+    assert unasked == {"logits = those that transformers has"} | (
+        set() if library() else {"blocks compiled, in int8 = layer by layer"}
+    )
     assert 0 < checks[-1].difference < 0.1, "int8 rounds, and not much"
 
 
@@ -60,6 +65,17 @@ def test_what_does_not_concern_a_model_holds():
 def test_a_planted_fault_is_found(monkeypatch, where, fault, expected):
     monkeypatch.setattr(*where, fault(getattr(*where)))
     assert expected <= set(failed())
+
+
+def test_logits_of_other_software_are_compared():
+    model, tokenizer = small_model()
+    ids = (5, 9, 200)
+    logits = model(torch.tensor([ids]))[0, -1].tolist()
+    right = Reference(ids, {token: logits[token] for token in (0, 7, 100)})
+    wrong = Reference(ids, {**right.logits, 7: logits[7] + 0.01 * max(map(abs, right.logits.values()))})
+    held = [{check.what: check for check in selftest(model, tokenizer, known)} for known in (right, wrong)]
+    what = "logits = those that transformers has"
+    assert held[0][what].difference < 1e-6 and held[0][what].held and not held[1][what].held
 
 
 def test_the_model_is_left_as_it_was():

@@ -21,10 +21,12 @@ def selftest(
     from glassformer.cli.opening import open_for
     from glassformer.experiments.selftest import selftest as run
     from glassformer.experiments.selftest import small_model
+    from glassformer.interchange.published import PACKAGED
 
     loaded, tokenizer = small_model() if model is None else open_for("generate", model, device)
+    published = PACKAGED.get(model)
     done = []
-    for check in run(loaded, tokenizer):
+    for check in run(loaded, tokenizer, published.reference if published else None):
         done.append(check)
         if as_json:
             continue

@@ -6,6 +6,7 @@ share of the largest number. It is run by users on their own machine: processors
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +16,16 @@ import torch
 from torch import Tensor
 
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.layers import Documents, int8_copy
+from glassformer.interchange.folder import as_dtype
+from glassformer.interchange.published import Reference
+from glassformer.layers import Documents
 from glassformer.models import Decoder, ModelConfig
 from glassformer.objectives import NextToken
 from glassformer.taps import listening
 from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
 LENGTH = 48  # tokens of the texts that are read
-SMALL = {"family": "modern", "n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd": 96, "block_size": 128}
+SMALL = {"family": "modern", "n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd": 192, "block_size": 128}
 
 
 class Check(NamedTuple):
@@ -53,8 +56,8 @@ def small_model() -> tuple[Decoder, Tokenizer]:
     return model.eval(), tokenizer
 
 
-def selftest(model: Decoder, tokenizer: Tokenizer) -> Iterator[Check]:
-    """All checks, one after the other."""
+def selftest(model: Decoder, tokenizer: Tokenizer, reference: Reference | None = None) -> Iterator[Check]:
+    """All checks, one after the other. reference: what other software says of this model."""
     checks: list[tuple[str, float, Callable[[Decoder, Tokenizer], float | None]]] = [
         ("read in pieces with a cache = read at once", 1e-4, _cached),
         ("several rows of different lengths = each alone", 1e-4, _rows),
@@ -62,6 +65,8 @@ def selftest(model: Decoder, tokenizer: Tokenizer) -> Iterator[Check]:
         ("attention written out = attention fused", 1e-4, _glass),
         ("two texts packed into one row = each by itself", 1e-4, _packed),
         ("gradients of four small batches = of one large", 1e-4, _accumulated),
+        ("logits = those that transformers has", 1e-3, functools.partial(_known, reference)),
+        ("blocks compiled, in int8 = layer by layer", 0.05, _compiled),
         ("int8 weights against fp32", 0.1, _int8),
     ]
     for what, bound, check in checks:
@@ -166,6 +171,33 @@ def _accumulated(model: Decoder, tokenizer: Tokenizer) -> float:
 
 
 @torch.inference_mode()
+def _known(reference: Reference | None, model: Decoder, tokenizer: Tokenizer) -> float | None:
+    if reference is None:
+        return None
+    logits_V = model(torch.tensor([reference.ids], device=next(model.parameters()).device))[0, -1].cpu()
+    tokens = list(reference.logits)
+    return _apart(torch.tensor([reference.logits[token] for token in tokens]), logits_V[tokens])
+
+
+@torch.inference_mode()
+def _compiled(model: Decoder, tokenizer: Tokenizer) -> float | None:
+    """A text read in two pieces; None where nothing is compiled for this model."""
+    small = as_dtype(model, "int8")
+    if small.native is None:
+        return None
+    (ids,) = _texts(model, LENGTH // 2)
+
+    def read() -> Tensor:
+        cache = small.new_row_cache(1, model.config.block_size)
+        cache.resize(1, len(ids))
+        return torch.cat([small(part[None], cache=cache.rows(0, 1)) for part in ids.split(len(ids) // 2 + 1)], dim=1)
+
+    compiled = read()
+    small.native = None
+    return _apart(read(), compiled)
+
+
+@torch.inference_mode()
 def _int8(model: Decoder, tokenizer: Tokenizer) -> float:
     (ids,) = _texts(model, LENGTH // 4)
-    return _apart(model(ids[None]), int8_copy(model)(ids[None]))
+    return _apart(model(ids[None]), as_dtype(model, "int8")(ids[None]))

@@ -12,18 +12,27 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from glassformer.fetch import PackageSource, Source
 from glassformer.files import cache_folder
 
 
+class Reference(NamedTuple):
+    """What transformers (5.23, fp32) says after a text: logits by token, of the most likely ones and of some others."""
+
+    ids: tuple[int, ...]
+    logits: dict[int, float]
+
+
 @dataclass(frozen=True)
 class Published:
     """A model in packages. parts: the archives, and what their files begin with; the files of several are one file cut
-    into pieces. about: one line for a list."""
+    into pieces. about: one line for a list. reference: for the self-test."""
 
     parts: tuple[tuple[Source, str], ...]
     about: str
+    reference: Reference | None = None
 
 
 def _package(name: str, version: str, sha256: str, license: str) -> PackageSource:
@@ -50,6 +59,10 @@ PACKAGED: dict[str, Published] = {
             ),
         ),
         about="a small assistant: Llama, 135 M, 8,192 tokens of context (Hugging Face, 2024)",
+        reference=Reference(
+            (504, 808, 32062, 282, 7268, 436),
+            {253: 12.6423, 260: 11.167, 3988: 10.753, 354: 10.4486, 0: -0.6876, 100: 0.5, 1000: -5.9318, 10000: 3.7884},
+        ),
     ),
     "minilm-l6": Published(
         parts=(
@@ -88,6 +101,19 @@ PACKAGED: dict[str, Published] = {
             for number, sha256 in enumerate(_GEMMA, 1)
         ),
         about="writes on from a text: Gemma 3, 270 M (Google, 2025)",
+        reference=Reference(
+            (2, 818, 1171, 67386, 529, 13706, 691),
+            {
+                506: 18.2061,
+                8132: 18.0377,
+                496: 17.9798,
+                16492: 17.821,
+                0: -17.9721,
+                100: -18.1605,
+                1000: 4.2624,
+                10000: -0.5027,
+            },
+        ),
     ),
 }
 # Short names of repositories of the hub.
