@@ -132,6 +132,15 @@ def test_who_listens_hears_every_tensor():
     assert len(heard) == 2
 
 
+def test_nothing_is_written_beyond_the_cache():
+    small = quantized_copy(toy(), 8)
+    cache = small.new_row_cache(2, 2 * BLOCK_SIZE)
+    cache.resize(2, 1)
+    cache.keys = cache.keys[:, :, :, :6].contiguous()
+    with torch.inference_mode(), pytest.raises(UsageError, match="position 6 is beyond the 6"):
+        small(IDS[None, :7], cache=cache.rows(0, 1))
+
+
 def test_copies_and_the_original():
     model = toy(tied_head=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

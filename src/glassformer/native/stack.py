@@ -167,7 +167,11 @@ class NativeStack:
 
     def run(self, x_BTC: Tensor, pos: Tensor, rows: Rows) -> Tensor:
         """Vectors at `pos`, as `Transformer.run` has them, through all blocks and the final norm; keys and values are
-        written to the cache."""
+        written to the cache.
+
+        Raises:
+            UsageError: the cache has no room for them.
+        """
         x_NC = x_BTC.float().reshape(-1, x_BTC.shape[-1]).clone(memory_format=torch.contiguous_format)
         n = len(x_NC)
         held = rows.cache.keys
@@ -177,6 +181,10 @@ class NativeStack:
         one = rows.stop - rows.start == 1
         row_of = [rows.start] * n if one else range(rows.start, rows.stop)
         position_of = range(rows.length, rows.length + n) if one else rows.lengths
+        if max(position_of) >= rows.cache.capacity:  # what is compiled would write beyond it
+            raise UsageError(
+                f"position {max(position_of)} is beyond the {rows.cache.capacity} that the cache has room for"
+            )
         waves = [table.waves(pos.reshape(-1)) for table in self.tables]
         cos, sin = (ctypes.c_void_p * 2)(), (ctypes.c_void_p * 2)()
         for i, (c, s) in enumerate(waves):
