@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -225,8 +224,7 @@ class Engine:
                         logits_BV[b, token] += bias
         alike: dict[Any, list[int]] = {}
         for b, row in enumerate(rows):
-            sampling = replace(row.request.sampling, seed=0)
-            alike.setdefault(sampling if sampling.repetition_penalty == 1 else b, []).append(b)
+            alike.setdefault(row.draws if row.draws.repetition_penalty == 1 else b, []).append(b)
         tokens, chances = [0] * len(rows), [1.0] * len(rows)
         for members in alike.values():
             sampling = rows[members[0]].request.sampling

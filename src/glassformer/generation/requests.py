@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,7 @@ class Row:
         self.block_size = block_size
         self.start = max(0, len(self.ids) - block_size)  # the first token that the model sees
         self.generator = torch.Generator().manual_seed(request.sampling.seed + sample)
+        self.draws = replace(request.sampling, seed=0)  # rows that are equal in this draw alike
         self.decoder = tokenizer.stream_decoder()
         self.stop = StopStrings(request.stop)
         ends = request.end_tokens
