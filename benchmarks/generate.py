@@ -4,7 +4,7 @@
 
 Prints JSON; both sides run in turn in one process, medians are told. Three models with random weights (speed does not
 depend on them): characters of 10.7 M parameters, one sample; the same, 64 samples at once; GPT-2's 124 M after a prompt
-of 200 tokens. `int8` and `fp32` are whole generation by the engine: drawing from the 200 likeliest tokens as
+of 200 tokens. `int8`, `int4` and `fp32` are whole generation by the engine: drawing from the 200 likeliest tokens as
 nanoGPT's sample.py does, text included. `uncached` crops to the last block_size tokens and runs the whole model for a
 new one (nanoGPT itself: 38 tokens/s and 3.5 tokens/s on a two-core AVX-512 machine); it gets fewer tokens, all at full
 context, or the run would take minutes.
@@ -69,6 +69,7 @@ def main() -> None:
     gpt2_tokenizer = TOKENIZERS["gpt2"]([])
     gpt2 = Decoder(model_config(read_recipe("gpt2-124m").model, vocab_size=gpt2_tokenizer.vocab_size)).eval()
     small_int8, gpt2_int8 = as_dtype(small, "int8"), as_dtype(gpt2, "int8")
+    small_int4, gpt2_int4 = as_dtype(small, "int4"), as_dtype(gpt2, "int4")
     draws = torch.Generator().manual_seed(1)
     full, words = (
         torch.randint(65, (256,), generator=draws).tolist(),
@@ -78,15 +79,18 @@ def main() -> None:
     cases = {
         "10.7M": {
             "int8": lambda: by_engine(small_int8, characters, full[:1], min(n, 255)),
+            "int4": lambda: by_engine(small_int4, characters, full[:1], min(n, 255)),
             "fp32": lambda: by_engine(small, characters, full[:1], min(n, 255)),
             "uncached": lambda: uncached(small, full, n // 10),
         },
         "10.7M, 64 samples": {
             "int8": lambda: by_engine(small_int8, characters, full[:1], min(n, 250) // 2, samples=64),
+            "int4": lambda: by_engine(small_int4, characters, full[:1], min(n, 250) // 2, samples=64),
             "fp32": lambda: by_engine(small, characters, full[:1], min(n, 250) // 2, samples=64),
         },
         "124M after 200 tokens": {
             "int8": lambda: by_engine(gpt2_int8, gpt2_tokenizer, words, n // 8),
+            "int4": lambda: by_engine(gpt2_int4, gpt2_tokenizer, words, n // 8),
             "fp32": lambda: by_engine(gpt2, gpt2_tokenizer, words, n // 16),
             "uncached": lambda: uncached(gpt2, words, max(2, n // 100)),
         },
