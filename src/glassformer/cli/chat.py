@@ -29,7 +29,7 @@ def chat(
     user: str = typer.Option("Q", metavar="NAME", help="Without a template: who asks."),
     assistant: str = typer.Option("A", metavar="NAME", help="Without a template: who answers."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    dtype: str = typer.Option("auto", metavar="TYPE", help="auto, fp32 (exact), bf16, int8 or int4 (fast on a CPU)."),
+    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
 ) -> None:
     """Talk to a model.
 

@@ -15,7 +15,7 @@ def serve(
     no_auth: bool = typer.Option(False, "--no-auth", help="Let everybody in who reaches the address."),
     rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many samples are written at once."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    dtype: str = typer.Option("auto", metavar="TYPE", help="auto, fp32 (exact), bf16, int8 or int4 (fast on a CPU)."),
+    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
 ) -> None:
     """Serve models over HTTP as OpenAI does.
 
