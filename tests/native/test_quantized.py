@@ -73,12 +73,14 @@ def test_extremes():
         assert torch.allclose(full(large * (-1.0) ** torch.arange(1, 65)), torch.full((1, 8), 64 * 127.0), rtol=1e-3)
 
 
-def test_it_is_float_elsewhere_and_never_becomes_another_format():
+def test_it_is_float_elsewhere_and_never_becomes_another_format(monkeypatch):
     torch.manual_seed(0)
     linear = QuantizedLinear(torch.randn(5, 32), torch.randn(5), 8)
     blocks = linear.blocks.clone()
     linear.to(torch.bfloat16).double()
     assert torch.equal(linear.blocks, blocks) and linear.bias.dtype == torch.float32
+    assert linear(torch.randn(1, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    monkeypatch.setattr(quantized, "library", lambda: None)  # as on a GPU
     assert linear(torch.randn(1, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 

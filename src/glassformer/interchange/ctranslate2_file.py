@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from glassformer.errors import ModelFolderError, one_line
-from glassformer.files import disk_errors
+from glassformer.errors import ModelFolderError
+from glassformer.interchange.binary import BoundedReader, Damage, read_mapped
 
 VERSION = 6
 MAX_DIMS = 4  # convolutions have three
@@ -71,90 +69,54 @@ def read_ctranslate2(path: str | os.PathLike[str]) -> CTranslate2File:
     Raises:
         ModelFolderError: not such a file, damaged, cut short, or with claims about itself that cannot be true.
     """
-    path = Path(path)
-    try:
-        with disk_errors(path):
-            data = np.memmap(path, dtype=np.uint8, mode="r")
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path}: there is no such file; the folder is incomplete: fetch it again") from None
-    except ValueError:  # an empty file cannot be mapped
-        raise ModelFolderError(f"{path}: empty; fetch it again") from None
-    try:
-        return _Reader(data).read()
-    except _Damage as error:
-        raise ModelFolderError(f"{path}: {one_line(error)}") from None
+    return read_mapped(path, lambda data: _Reader(data).read(), missing="the folder is incomplete: fetch it again")
 
 
-class _Damage(Exception):
-    """What is wrong with the bytes."""
-
-
-class _Reader:
-    def __init__(self, data: np.ndarray):
-        self.data, self.at = data, 0
-
+class _Reader(BoundedReader):
     def read(self) -> CTranslate2File:
-        version = self._number("I")
+        version = self.number("I")
         if version != VERSION:
-            raise _Damage(f"not a model of CTranslate2 in version {VERSION} of its format, but in {version}, or none")
-        kind, revision = self._name(), self._number("I")
+            raise Damage(f"not a model of CTranslate2 in version {VERSION} of its format, but in {version}, or none")
+        kind, revision = self._name(), self.number("I")
         settings: dict[str, int | float] = {}
         tensors: dict[str, CTranslate2Tensor] = {}
-        for _ in range(self._count(10)):  # the least bytes that one takes
+        for _ in range(self.count(10)):  # the least bytes that one takes
             name = self._name()
             if name in tensors or name in settings:
-                raise _Damage(f"{name!r} stands in it twice")
+                raise Damage(f"{name!r} stands in it twice")
             tensor = self._tensor(name)
             if tensor.shape:
                 tensors[name] = tensor
             else:
                 settings[name] = tensor._as_it_is().item()
         second_names: dict[str, str] = {}
-        for _ in range(self._count(6)):
+        for _ in range(self.count(6)):
             second, first = self._name(), self._name()
             if second in tensors or second in second_names or first not in tensors:
-                raise _Damage(f"{second!r} cannot be a second name of {first!r}")
+                raise Damage(f"{second!r} cannot be a second name of {first!r}")
             second_names[second] = first
         if self.at != len(self.data):
-            raise _Damage(f"damaged: it should end at byte {self.at:,} and has {len(self.data):,}; fetch it again")
+            raise Damage(f"damaged: it should end at byte {self.at:,} and has {len(self.data):,}; fetch it again")
         return CTranslate2File(kind, revision, settings, tensors, second_names)
 
     def _tensor(self, name: str) -> CTranslate2Tensor:
-        rank = self._number("B")
+        rank = self.number("B")
         if rank > MAX_DIMS:
-            raise _Damage(f"{name!r} has {rank} dimensions, where up to {MAX_DIMS} are possible")
-        shape = tuple(self._number("I") for _ in range(rank))
-        number, n_bytes = self._number("B"), self._number("I")
+            raise Damage(f"{name!r} has {rank} dimensions, where up to {MAX_DIMS} are possible")
+        shape = tuple(self.number("I") for _ in range(rank))
+        number, n_bytes = self.number("B"), self.number("I")
         if number >= len(KINDS):
-            raise _Damage(f"{name!r} is in the number format {number}, which is unknown here")
+            raise Damage(f"{name!r} is in the number format {number}, which is unknown here")
         kind = KINDS[number]
         if 0 in shape or math.prod(shape) * kind.itemsize != n_bytes:
-            raise _Damage(f"{name!r} cannot have the shape {shape} and {n_bytes:,} bytes of {kind}")
-        return CTranslate2Tensor(shape, kind, self._bytes(n_bytes))
+            raise Damage(f"{name!r} cannot have the shape {shape} and {n_bytes:,} bytes of {kind}")
+        return CTranslate2Tensor(shape, kind, self.data[self.skip(n_bytes) : self.at])
 
     def _name(self) -> str:
-        raw = self._bytes(self._number("H")).tobytes()
+        raw = self.take(self.number("H"))
         try:
             if not raw.endswith(b"\0"):
                 raise ValueError
             return raw[:-1].decode("utf-8")
         except ValueError:
-            raise _Damage(
-                f"damaged: no name stands before byte {self.at:,}, where one should; fetch it again"
-            ) from None
-
-    def _count(self, least_bytes: int) -> int:
-        """How many things follow; no more than there are bytes left for them."""
-        n = self._number("I")
-        if n * least_bytes > len(self.data) - self.at:
-            raise _Damage(f"cut short or damaged: at byte {self.at:,} it promises {n:,} things that it has no room for")
-        return n
-
-    def _number(self, form: str) -> Any:
-        return struct.unpack("<" + form, self._bytes(struct.calcsize("<" + form)).tobytes())[0]
-
-    def _bytes(self, n: int) -> np.ndarray:
-        if self.at + n > len(self.data):
-            raise _Damage(f"cut short: it ends at byte {len(self.data):,}, where more should follow; fetch it again")
-        self.at += n
-        return self.data[self.at - n : self.at]
+            raise Damage(f"damaged: no name stands before byte {self.at:,}, where one should; fetch it again") from None

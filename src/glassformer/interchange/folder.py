@@ -107,7 +107,7 @@ def as_dtype(model: Any, dtype: str) -> Any:
     Args:
         dtype: `fp32`, as one trains. `bf16`, half as wide. `int8` and `int4`, to generate on a CPU: matrices are
             rounded to 8 or 4 bits, and what they are multiplied with to 8; logits are a little off
-            (docs/benchmarks.md has the perplexities). `auto`: int8 for a decoder on a CPU, bf16 on a GPU, else fp32.
+            (`benchmarks/smollm2.py` tells by how much). `auto`: int8 for a decoder on a CPU, bf16 on a GPU, else fp32.
 
     Raises:
         UsageError: there is no such dtype.

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from glassformer.errors import MissingExtraError, ModelFolderError, one_line
-from glassformer.files import disk_errors
+from glassformer.errors import MissingExtraError, ModelFolderError
+from glassformer.interchange.binary import BoundedReader, Damage, read_mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,76 +79,63 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUFFile:
         ModelFolderError: not such a file, damaged, cut short, or with claims about itself that cannot be true.
         MissingExtraError: without the `gguf` package.
     """
-    path = Path(path)
     gguf = gguf_package()
-    try:
-        with disk_errors(path):
-            data = np.memmap(path, dtype=np.uint8, mode="r")
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path}: there is no such file; give the path of a .gguf file") from None
-    except ValueError:  # an empty file cannot be mapped
-        raise ModelFolderError(f"{path}: empty; fetch it again") from None
-    try:
-        return _Reader(data, gguf).read()
-    except _Damage as error:
-        raise ModelFolderError(f"{path}: {one_line(error)}") from None
+    return read_mapped(path, lambda data: _Reader(data, gguf).read(), missing="give the path of a .gguf file")
 
 
-class _Damage(Exception):
-    """What is wrong with the bytes."""
+class _Reader(BoundedReader):
+    counts = "Q"
 
-
-class _Reader:
     def __init__(self, data: np.ndarray, gguf: Any):
-        self.data, self.gguf, self.at = data, gguf, 0
-        self.bytes = memoryview(data.data)  # quicker to cut than an array
+        super().__init__(data)
+        self.gguf = gguf
 
     def read(self) -> GGUFFile:
-        if self._bytes(4) != b"GGUF":
-            raise _Damage("not a GGUF file: it does not begin with GGUF")
-        version = self._number("I")
+        if self.take(4) != b"GGUF":
+            raise Damage("not a GGUF file: it does not begin with GGUF")
+        version = self.number("I")
         if version not in (2, 3):
             told = "big-endian" if version & 0xFFFF == 0 else f"of version {version}"
-            raise _Damage(f"a GGUF file {told} cannot be read; versions 2 and 3, little-endian, can")
-        n_tensors, n_fields = self._count(24), self._count(12)  # the least bytes that each of them takes
+            raise Damage(f"a GGUF file {told} cannot be read; versions 2 and 3, little-endian, can")
+        n_tensors, n_fields = self.count(24), self.count(12)  # the least bytes that each of them takes
         fields: dict[str, Any] = {}
         for _ in range(n_fields):
             name = self._text()
             if name in fields:
-                raise _Damage(f"the field {name!r} stands in it twice")
-            fields[name] = self._value(self._number("I"))
+                raise Damage(f"the field {name!r} stands in it twice")
+            fields[name] = self._value(self.number("I"))
         headers = [self._tensor_header() for _ in range(n_tensors)]
         alignment = fields.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise _Damage(f"general.alignment is {alignment!r}, and must be a power of two")
+            raise Damage(f"general.alignment is {alignment!r}, and must be a power of two")
         start = -(-self.at // alignment) * alignment
         tensors: dict[str, GGUFTensor] = {}
         for name, shape, kind, offset in headers:
             if name in tensors:
-                raise _Damage(f"the tensor {name!r} stands in it twice")
+                raise Damage(f"the tensor {name!r} stands in it twice")
             tensors[name] = self._tensor(name, shape, kind, start + offset)
         return GGUFFile(fields, tensors)
 
     def _tensor_header(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._text()
-        n_dims = self._number("I")
+        n_dims = self.number("I")
         if not 1 <= n_dims <= MAX_DIMS:
-            raise _Damage(f"the tensor {name!r} has {n_dims} dimensions, where 1 to {MAX_DIMS} are possible")
-        shape = tuple(self._number("Q") for _ in range(n_dims))[::-1]
-        return name, shape, self._number("I"), self._number("Q")
+            raise Damage(f"the tensor {name!r} has {n_dims} dimensions, where 1 to {MAX_DIMS} are possible")
+        shape = tuple(self.number("Q") for _ in range(n_dims))[::-1]
+        return name, shape, self.number("I"), self.number("Q")
 
     def _tensor(self, name: str, shape: tuple[int, ...], number: int, start: int) -> GGUFTensor:
         try:
             kind = self.gguf.GGMLQuantizationType(number)
             in_block, block_bytes = self.gguf.GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError):
-            raise _Damage(f"the tensor {name!r} is in the number format {number}, which is unknown here") from None
+            raise Damage(f"the tensor {name!r} is in the number format {number}, which is unknown here") from None
         if min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS or shape[-1] % in_block:
-            raise _Damage(f"the tensor {name!r} cannot have the shape {shape} in the number format {kind.name}")
+            raise Damage(f"the tensor {name!r} cannot have the shape {shape} in the number format {kind.name}")
         row = shape[-1] // in_block * block_bytes
         end = start + math.prod(shape[:-1]) * row
         if end > len(self.data):
-            raise _Damage(f"cut short: the tensor {name!r} ends at byte {end:,} of {len(self.data):,}; fetch it again")
+            raise Damage(f"cut short: the tensor {name!r} ends at byte {end:,} of {len(self.data):,}; fetch it again")
         raw = self.data[start:end].reshape(-1, row)
         plain = {"F32": "<f4", "F16": "<f2"}.get(kind.name)  # formats that the package takes as numbers
         return GGUFTensor(shape, kind, raw.view(plain) if plain else raw)
@@ -159,31 +144,15 @@ class _Reader:
         if kind == _TEXT:
             return self._text()
         if kind in _SCALARS:
-            return self._number(_SCALARS[kind])
+            return self.number(_SCALARS[kind])
         if kind != _ARRAY or nesting == MAX_NESTING:
-            raise _Damage(f"a field's value is of kind {kind}, which is unknown here")
-        kind = self._number("I")
+            raise Damage(f"a field's value is of kind {kind}, which is unknown here")
+        kind = self.number("I")
         if kind in _SCALARS:
             dtype = np.dtype(_SCALARS[kind]).newbyteorder("<")
-            n = self._count(dtype.itemsize)
-            return np.frombuffer(self._bytes(n * dtype.itemsize), dtype).tolist()
-        return [self._value(kind, nesting + 1) for _ in range(self._count(8))]
+            n = self.count(dtype.itemsize)
+            return np.frombuffer(self.take(n * dtype.itemsize), dtype).tolist()
+        return [self._value(kind, nesting + 1) for _ in range(self.count(8))]
 
     def _text(self) -> str:
-        return self._bytes(self._count(1)).decode("utf-8", "replace")  # some vocabularies hold pieces of characters
-
-    def _count(self, least_bytes: int) -> int:
-        """How many things follow; no more than there are bytes left for them."""
-        n = self._number("Q")
-        if n * least_bytes > len(self.data) - self.at:
-            raise _Damage(f"cut short or damaged: at byte {self.at:,} it promises {n:,} things that it has no room for")
-        return n
-
-    def _number(self, form: str) -> Any:
-        return struct.unpack("<" + form, self._bytes(struct.calcsize("<" + form)))[0]
-
-    def _bytes(self, n: int) -> bytes:
-        if self.at + n > len(self.data):
-            raise _Damage(f"cut short: it ends at byte {len(self.data):,}, in the middle of its header; fetch it again")
-        self.at += n
-        return self.bytes[self.at - n : self.at].tobytes()
+        return self.take(self.count(1)).decode("utf-8", "replace")  # some vocabularies hold pieces of characters

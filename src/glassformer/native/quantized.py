@@ -20,7 +20,10 @@ from glassformer.native.building import library
 TILE, GROUP = 8, 32  # rows that lie together, columns that share a scale
 BLOCK_BYTES = {8: 256 + 16, 4: 128 + 16 + 16}
 
-NO_COMPILER = "4-bit weights need a C++ compiler that works (g++, or the one that $CXX names); use --dtype int8 or fp32"
+NO_COMPILER = (
+    "weights in blocks of 4 or 8 bits need a C++ compiler that works (g++, or the one that $CXX names); "
+    "use --dtype int8 or fp32"
+)
 
 
 class MatrixStruct(ctypes.Structure):
@@ -52,7 +55,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         compiled = library()
         if compiled is None or x.device.type != "cpu":
-            return F.linear(x, self.dequantized().to(x.dtype), self.bias)
+            return F.linear(x, self.dequantized().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         rows = x.detach().reshape(-1, self.columns).float().contiguous()
         y = rows.new_empty(len(rows), self.rows)
         compiled.glassformer_multiply(
