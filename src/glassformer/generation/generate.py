@@ -82,7 +82,7 @@ def stream(
     if sampling is not None and draw:
         raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
     request = Request(
-        ids=tuple(_prompt_ids(tokenizer, prompt)),
+        ids=tuple(prompt_ids(tokenizer, prompt)),
         max_new_tokens=max_new_tokens,
         samples=samples,
         sampling=sampling or Sampling(**draw),
@@ -139,7 +139,9 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
             context.keep(going_on)
 
 
-def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What a model is given to go on from: the text behind the token that every text begins with, if there is one; of
+    an empty text the end-of-text token, or a newline (see `stream`)."""
     start = [] if tokenizer.starts_with is None else [tokenizer.starts_with]
     if ids := start + tokenizer.encode(prompt):
         return ids

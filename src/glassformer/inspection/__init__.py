@@ -1,6 +1,27 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.reading import Reading, read
+from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
 
-__all__ = ["Column", "Curves", "HeatMap", "Note", "Points", "Table", "Tokens", "View"]
+__all__ = [
+    "Column",
+    "Curves",
+    "HeatMap",
+    "Note",
+    "Points",
+    "Reading",
+    "Table",
+    "Tokens",
+    "Trace",
+    "View",
+    "ablate",
+    "add",
+    "edit",
+    "patch",
+    "read",
+    "scale",
+    "tap_names",
+    "trace",
+]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -140,7 +140,7 @@ class Tokens:
         return self.highest if self.highest is not None else max([*seen, 1e-12])
 
 
-Figure = Union[Note, Table, HeatMap, Curves, Points, Tokens]
+Figure = Note | Table | HeatMap | Curves | Points | Tokens
 
 
 def shade(figure_role: str, share: float, *, negative: bool = False, ground: int = 255) -> tuple[int, int, int]:

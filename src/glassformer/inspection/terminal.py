@@ -58,22 +58,31 @@ def _note(figure: Note, width: int, colours: bool) -> Iterator[Any]:
 
 
 def _table(figure: Table, width: int, colours: bool) -> Iterator[Any]:
+    texts = [[said(value, column) for value, column in zip(row, figure.columns, strict=True)] for row in figure.rows]
+    widths = [max([len(c.name), *(len(row[i]) for row in texts)]) for i, c in enumerate(figure.columns)]
+    barred = sum(column.kind in ("share", "signed") for column in figure.columns)
+    left = width - sum(widths) - 2 * (len(widths) + barred)
+    length = max(4, min(BAR, left // max(barred, 1))) if left >= 4 * barred else 0  # no room: no bars
     grid = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=False)
-    for column in figure.columns:
+    for i, column in enumerate(figure.columns):
+        whole = column.kind != "text" or widths[i] <= width // 4
         grid.add_column(
-            column.name, justify="right" if column.is_number else "left", no_wrap=column.kind != "text", overflow="fold"
+            column.name,
+            justify="right" if column.is_number else "left",
+            no_wrap=whole,
+            min_width=widths[i] if whole and left >= 0 else None,
         )
-        if column.kind in ("share", "signed"):
-            grid.add_column("", justify="left", no_wrap=True)
+        if column.kind in ("share", "signed") and length:
+            grid.add_column("", no_wrap=True, min_width=length)
     ends = [_end(figure, i) for i in range(len(figure.columns))]
-    for r, row in enumerate(figure.rows):
+    for r, (row, shown) in enumerate(zip(figure.rows, texts, strict=True)):
         cells = []
-        for value, column, end in zip(row, figure.columns, ends, strict=True):
-            cells.append(Text(said(value, column), overflow="ellipsis"))
-            if column.kind == "share":
-                cells.append(Text(bar(float(value or 0) / end, BAR), style=_rgb(ROLES[column.role])))
-            elif column.kind == "signed":
-                cells.append(_signed_bar(float(value or 0) / end, column))
+        for value, text, column, end in zip(row, shown, figure.columns, ends, strict=True):
+            cells.append(Text(text, overflow="ellipsis"))
+            if column.kind == "share" and length:
+                cells.append(Text(bar(float(value or 0) / end, length), style=_rgb(ROLES[column.role])))
+            elif column.kind == "signed" and length:
+                cells.append(_signed_bar(float(value or 0) / end, column, length // 2))
         grid.add_row(*cells, style="bold" if r in figure.marked else None)
     yield grid
 
@@ -86,8 +95,8 @@ def _end(figure: Table, i: int) -> float:
     return max([*seen, 1e-12])
 
 
-def _signed_bar(share: float, column: Column) -> Text:
-    half = BAR // 2
+def _signed_bar(share: float, column: Column, half: int) -> Text:
+    half -= 1
     length = round(min(abs(share), 1.0) * half)
     if share < 0:
         return Text(" " * (half - length)) + Text("█" * length, style=_rgb(NEGATIVE)) + Text("│", style="dim")
@@ -205,7 +214,9 @@ def _curves(figure: Curves, width: int, colours: bool) -> Iterator[Any]:
     for name, line in figure.lines.items():
         text = Text(f"{visible(name, left):<{left}} ")
         for value in _thinned(list(line), width - left - 24):
-            step = 0 if high == low else round((value - low) / (high - low) * (len(STEPS) - 1)) if value == value else -1
+            step = (
+                0 if high == low else round((value - low) / (high - low) * (len(STEPS) - 1)) if value == value else -1
+            )
             text.append(STEPS[step] if step >= 0 else " ", style=_rgb(ROLES["weights"]))
         finite = [v for v in line if v == v]
         if finite:

@@ -1,11 +1,11 @@
 """The base of everything that inspection returns: plain data which can draw itself.
 
-    view = gf.next_token(model, tokenizer, "To be, or not to")
-    view.entropy               a field: a number
-    view.to_dict()             all of it, for JSON
-    print(view)                in a terminal, as `glassformer look next` shows it
-    view                       in a notebook, with no extension and no network
-    view.plot()                a matplotlib figure
+view = gf.next_token(model, tokenizer, "To be, or not to")
+view.entropy               a field: a number
+view.to_dict()             all of it, for JSON
+print(view)                in a terminal, as `glassformer look next` shows it
+view                       in a notebook, with no extension and no network
+view.plot()                a matplotlib figure
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+"""A text, or an image, as a model reads it: ids, labels for the axes of what is shown, and one pass through the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import UsageError, plural
+from glassformer.generation.answers import answer_ids, source_ids
+from glassformer.generation.generate import prompt_ids
+from glassformer.generation.questions import around
+from glassformer.tokenizers import Tokenizer
+
+
+@dataclass
+class Reading:
+    """What goes into a model, with a name for each place.
+
+    ids: (T,) of a decoder or an encoder of text; of an encoder-decoder those that it writes, the start token first.
+    labels: a name for each of the T places. source_ids, source_labels: what an encoder-decoder reads. pixels: the
+    image (1, channels, size, size) of an encoder of images, whose labels are its patches.
+    """
+
+    model: Any
+    tokenizer: Tokenizer | None
+    ids: list[int]
+    labels: list[str]
+    source_ids: list[int] = field(default_factory=list)
+    source_labels: list[str] = field(default_factory=list)
+    pixels: Tensor | None = None
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether what it puts out are logits about the next token."""
+        return not hasattr(self.model.config, "stem")
+
+    def run(self) -> Tensor:
+        """One pass, in eval mode and without gradients: logits (1, T, V) of a decoder and of an encoder-decoder,
+        vectors (1, T, C) of an encoder. Whoever wants more of it listens (`trace`)."""
+        device = next(self.model.parameters()).device
+        ids_1T = torch.tensor([self.ids], device=device)
+        with reading(self.model):
+            if self.pixels is not None:
+                return self.model(self.pixels.to(device))
+            if self.source_ids:
+                return self.model(torch.tensor([self.source_ids], device=device), ids_1T)
+            return self.model(ids_1T)
+
+    def logits(self) -> Tensor:
+        """(T, V) in fp32 on the CPU, without those beyond the tokenizer's vocabulary (a padded table). Row t is about
+        the token at t + 1; of an encoder about the one at t.
+
+        Raises:
+            UsageError: the model says nothing about tokens.
+        """
+        said = self.run()
+        if not self.is_causal:
+            with reading(self.model):
+                said = self.model.token_logits(said)
+        known = said.shape[-1] if self.tokenizer is None else self.tokenizer.vocab_size
+        return said[0, :, :known].float().cpu()
+
+
+def read(
+    model: Any,
+    tokenizer: Tokenizer | None,
+    text: str | Tensor,
+    *,
+    target: str | None = None,
+    source_tokenizer: Tokenizer | None = None,
+) -> Reading:
+    """A text as this model reads it.
+
+    Args:
+        text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size).
+        target: of an encoder-decoder what it writes; left out, what it would say (greedily).
+        source_tokenizer: of what an encoder-decoder reads, where that is another one than it writes.
+
+    Raises:
+        UsageError: the text is empty or longer than the model reads, or the model is of a kind that reads no text.
+    """
+    config = model.config
+    if isinstance(text, Tensor):
+        return _image(model, text)
+    if tokenizer is None or getattr(getattr(config, "encoder", config), "stem", "text") != "text":
+        raise UsageError(f"this {type(model).__name__} reads no text; give it what it reads as a tensor")
+    if hasattr(model, "encode") and hasattr(model, "decode"):
+        return _pair(model, tokenizer, source_tokenizer or tokenizer, text, target)
+    if target is not None:
+        raise UsageError(f"a {type(model).__name__} writes no target; leave it out")
+    if hasattr(config, "stem"):
+        ids = around(tokenizer, tokenizer.encode(text), model, cut=False)
+    else:
+        ids = prompt_ids(tokenizer, text)
+    block_size = getattr(config, "block_size", None)
+    if block_size is not None and len(ids) > block_size:
+        raise UsageError(
+            f"the text has {plural(len(ids), 'token')} and the model reads {block_size} at most; shorten it"
+        )
+    return Reading(model, tokenizer, ids, labels_of(tokenizer, ids))
+
+
+def _pair(model: Any, tokenizer: Tokenizer, source_tokenizer: Tokenizer, text: str, target: str | None) -> Reading:
+    source = source_ids(source_tokenizer, text)
+    if target is None:
+        (said,) = answer_ids(model, [source], beam=1, n_tokens=tokenizer.vocab_size)
+        told = list(said.tokens)
+    else:
+        told = tokenizer.encode(target)
+    start = model.config.start_token
+    labels = ["<start>", *labels_of(tokenizer, told)]
+    return Reading(model, tokenizer, [start, *told], labels, source, labels_of(source_tokenizer, source))
+
+
+def _image(model: Any, image: Tensor) -> Reading:
+    config = model.config
+    if getattr(config, "stem", None) != "patches":
+        raise UsageError(f"this {type(model).__name__} reads no images; give it a text")
+    expected = (config.n_channels, config.image_size, config.image_size)
+    if tuple(image.shape) != expected:
+        raise UsageError(f"the image is {tuple(image.shape)} and the model reads {expected} (channels, rows, columns)")
+    across = config.image_size // config.patch_size
+    patches = [f"{r},{c}" for r in range(across) for c in range(across)]
+    n_more = model.embedding.n_tokens(image.unsqueeze(0)) - len(patches)  # a class token stands before them
+    return Reading(model, None, [], ["<class>"] * n_more + patches, pixels=image.unsqueeze(0))
+
+
+def labels_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Each token as something to show."""
+    return [tokenizer.token_text(i) for i in ids]
+
+
+@contextmanager
+def reading(model: Any) -> Any:
+    """In eval mode and without gradients; the model's own mode is put back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
