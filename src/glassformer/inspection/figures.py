@@ -56,6 +56,10 @@ class Column:
         return self.kind not in ("text", "token")
 
 
+class Remark(str):
+    """A cell that is no token in a column of tokens, such as "all others"; a row that begins with one has no bars."""
+
+
 @dataclass(frozen=True)
 class Note:
     """A sentence or two."""
@@ -71,6 +75,19 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     marked: frozenset[int] = frozenset()  # rows that stand out
+
+    def scale(self, i: int) -> float:
+        """What the longest bar of column i stands for."""
+        if not self.columns[i].is_number:
+            return 1.0
+        values = [row[i] for row in self.rows if row[i] is not None and not isinstance(row[0], Remark)]
+        return max([*(abs(float(v)) for v in values if np.isfinite(v)), 1e-12])
+
+    def bar(self, row: Sequence[Any], i: int) -> float | None:
+        """How long the bar of a cell is, from -1 to 1; None where there is none."""
+        if self.columns[i].kind not in ("share", "signed") or row[i] is None or isinstance(row[0], Remark):
+            return None
+        return max(-1.0, min(1.0, float(row[i]) / self.scale(i)))
 
 
 @dataclass(frozen=True)
@@ -164,7 +181,7 @@ def said(value: Any, column: Column) -> str:
         return f"{int(value):,}"
     if column.kind in ("number", "signed"):
         return number(float(value), column.digits)
-    return str(value).replace(" ", "␣") if column.kind == "token" else str(value)
+    return visible(str(value)) if column.kind == "token" and not isinstance(value, Remark) else str(value)
 
 
 def percent(share: float) -> str:
@@ -220,6 +237,7 @@ __all__ = [
     "HeatMap",
     "Note",
     "Points",
+    "Remark",
     "Table",
     "Tokens",
     "bar",

@@ -67,13 +67,12 @@ def cells(figure: Table, row: Any) -> list[dict[str, Any]]:
         if column.is_number and value is not None:
             cell["held"] = repr(float(value))
         if column.kind in ("share", "signed"):
-            seen = [abs(float(r[i])) for r in figure.rows if r[i] is not None and np.isfinite(r[i])]
-            share = 100 * min(abs(float(value or 0)) / max([*seen, 1e-12]), 1.0)
-            negative = column.kind == "signed" and float(value or 0) < 0
-            cell["colour"] = _rgb(NEGATIVE if negative else ROLES[column.role])
-            cell["share"] = round(share if column.kind == "share" else share / 2, 1)
+            cell["bar"] = True
+        if (share := figure.bar(row, i)) is not None:
+            cell["colour"] = _rgb(NEGATIVE if share < 0 else ROLES[column.role])
+            cell["share"] = round(100 * share if column.kind == "share" else 50 * abs(share), 1)
             if column.kind == "signed":  # from the middle, to the left or to the right
-                cell["margin"] = round(50 - share / 2, 1) if negative else 50
+                cell["margin"] = round(50 + 50 * min(share, 0.0), 1)
         made.append(cell)
     return made
 

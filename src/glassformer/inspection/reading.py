@@ -1,4 +1,4 @@
-"""A text, or an image, as a model reads it: ids, labels for the axes of what is shown, and one pass through the model."""
+"""A text, or an image, as a model reads it: ids, labels for the axes of what is shown, one pass through the model."""
 
 from __future__ import annotations
 

@@ -74,33 +74,27 @@ def _table(figure: Table, width: int, colours: bool) -> Iterator[Any]:
         )
         if column.kind in ("share", "signed") and length:
             grid.add_column("", no_wrap=True, min_width=length)
-    ends = [_end(figure, i) for i in range(len(figure.columns))]
     for r, (row, shown) in enumerate(zip(figure.rows, texts, strict=True)):
         cells = []
-        for value, text, column, end in zip(row, shown, figure.columns, ends, strict=True):
+        for i, (text, column) in enumerate(zip(shown, figure.columns, strict=True)):
             cells.append(Text(text, overflow="ellipsis"))
-            if column.kind == "share" and length:
-                cells.append(Text(bar(float(value or 0) / end, length), style=_rgb(ROLES[column.role])))
-            elif column.kind == "signed" and length:
-                cells.append(_signed_bar(float(value or 0) / end, column, length // 2))
+            if column.kind in ("share", "signed") and length:
+                cells.append(_bar(figure.bar(row, i), column, length))
         grid.add_row(*cells, style="bold" if r in figure.marked else None)
     yield grid
 
 
-def _end(figure: Table, i: int) -> float:
-    """What the longest bar of a column stands for."""
-    if not figure.columns[i].is_number:
-        return 1.0
-    seen = [abs(float(row[i])) for row in figure.rows if row[i] is not None and np.isfinite(row[i])]
-    return max([*seen, 1e-12])
-
-
-def _signed_bar(share: float, column: Column, half: int) -> Text:
-    half -= 1
-    length = round(min(abs(share), 1.0) * half)
+def _bar(share: float | None, column: Column, length: int) -> Text:
+    if share is None:
+        return Text()
+    colour = _rgb(NEGATIVE if share < 0 else ROLES[column.role])
+    if column.kind == "share":
+        return Text(bar(share, length), style=colour)
+    half = length // 2 - 1  # signed: from the middle, to the left or to the right
+    filled = "█" * round(abs(share) * half)
     if share < 0:
-        return Text(" " * (half - length)) + Text("█" * length, style=_rgb(NEGATIVE)) + Text("│", style="dim")
-    return Text(" " * half) + Text("│", style="dim") + Text("█" * length, style=_rgb(ROLES[column.role]))
+        return Text(" " * (half - len(filled))) + Text(filled, style=colour) + Text("│", style="dim")
+    return Text(" " * half) + Text("│", style="dim") + Text(filled, style=colour)
 
 
 def _heat_map(figure: HeatMap, width: int, colours: bool) -> Iterator[Any]:

@@ -1,0 +1,139 @@
+"""How surprised a model is by a text, token by token: -log2 of the probability that it gave to what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glassformer.errors import UsageError
+from glassformer.generation.generate import prompt_ids
+from glassformer.inspection.figures import Column, Figure, Note, Table, Tokens
+from glassformer.inspection.next_token import NATS, check_writes
+from glassformer.inspection.reading import labels_of, read, reading
+from glassformer.inspection.views import View
+from glassformer.tokenizers import Tokenizer
+
+STRONG = 10.0  # bits that are drawn in full colour, at least
+LISTED = 8  # of the most surprising tokens
+
+
+@dataclass
+class SurpriseView(View):
+    """A text and how little of it was foreseen.
+
+    tokens: (T,) as text. ids: (T,). bits: (T,) surprise, NaN for the first, which nothing foretells. rank: (T,) of the
+    token that came among all, 1 is the first; 0 for the first token. best, best_probability: (T,) what the model would
+    have said. loss: mean surprise in nats, what `evaluate` calls loss. bits_per_byte: all bits by all bytes foretold.
+    window: tokens that were read together.
+    """
+
+    tokens: list[str]
+    ids: list[int]
+    bits: np.ndarray
+    rank: list[int]
+    best: list[str]
+    best_probability: np.ndarray
+    loss: float
+    bits_per_byte: float
+    window: int
+
+    def figures(self) -> list[Figure]:
+        told = [None if b != b else float(b) for b in self.bits]
+        worst = [int(i) for i in np.argsort(-np.nan_to_num(self.bits, nan=-1.0), kind="stable")[:LISTED]]
+        rows = [
+            [i, self.tokens[i], float(self.bits[i]), self.rank[i], self.best[i], float(self.best_probability[i])]
+            for i in worst
+            if told[i] is not None
+        ]
+        columns = (
+            Column("place", "count"),
+            Column("token", "token"),
+            Column("bits", "number", digits=1),
+            Column("rank", "count"),
+            Column("expected", "token"),
+            Column("with", "share"),
+        )
+        highest = max(STRONG, *(b for b in told if b is not None))
+        mean = self.loss / NATS
+        return [
+            Tokens("Surprise", self.tokens, told, "bits", highest=highest),
+            Table("What was expected least", columns, rows),
+            Note(
+                f"mean {mean:.3f} bits a token: loss {self.loss:.4f} nats, perplexity {np.exp(self.loss):,.2f}, "
+                f"{self.bits_per_byte:.3f} bits a byte, over {len(self.ids) - 1:,} tokens"
+                + (f", read {self.window} at a time." if self.window < len(self.ids) - 1 else ".")
+            ),
+        ]
+
+
+def surprise(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    target: str | None = None,
+    source_tokenizer: Tokenizer | None = None,
+    window: int | None = None,
+) -> SurpriseView:
+    """Bits of surprise at each token of a text.
+
+    Args:
+        text: of an encoder-decoder, what it reads; the surprise is about what it writes, `target` or, left out, its own
+            answer.
+        window: how many tokens are read together, without overlap, as `evaluate` does it; default block_size.
+
+    Raises:
+        UsageError: the model writes nothing, or there are fewer than two tokens.
+    """
+    check_writes(model)
+    if hasattr(model, "encode"):
+        seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
+        ids, n = seen.ids, len(seen.ids)
+        pieces: Iterator[Tensor] = iter([seen.logits()[:-1]])
+        tokens = seen.labels
+    else:
+        ids = prompt_ids(tokenizer, text)
+        n = window or getattr(model.config, "block_size", None) or len(ids)
+        pieces, tokens = _windows(model, tokenizer, ids, n), labels_of(tokenizer, ids)
+    if len(ids) < 2:
+        raise UsageError("surprise needs two tokens: nothing foretells the first; give a longer text")
+    bits, rank, best, chance = [float("nan")], [0], [""], [float("nan")]
+    at = 1
+    for logits_TV in pieces:
+        logp_TV = logits_TV.double().log_softmax(dim=-1)
+        came_T1 = torch.tensor(ids[at : at + len(logits_TV)])[:, None]
+        own_T1 = logp_TV.gather(1, came_T1)
+        top = logp_TV.max(dim=-1)
+        bits += (-own_T1[:, 0] / NATS).tolist()
+        rank += (1 + (logp_TV > own_T1).sum(dim=-1)).tolist()
+        best += labels_of(tokenizer, top.indices.tolist())
+        chance += top.values.exp().tolist()
+        at += len(logits_TV)
+    foretold = sum(len(tokenizer.token_bytes(i)) for i in ids[1:])
+    total = float(np.nansum(bits))
+    return SurpriseView(
+        tokens=tokens,
+        ids=list(ids),
+        bits=np.array(bits),
+        rank=rank,
+        best=best,
+        best_probability=np.array(chance, dtype=np.float32),
+        loss=total * NATS / (len(ids) - 1),
+        bits_per_byte=total / max(foretold, 1),
+        window=min(n, len(ids) - 1),
+    )
+
+
+def _windows(model: Any, tokenizer: Tokenizer, ids: list[int], window: int) -> Iterator[Tensor]:
+    """Logits (T, V) about every token but the first, a window at a time."""
+    device = next(model.parameters()).device
+    for start in range(0, len(ids) - 1, window):
+        part = torch.tensor([ids[start : min(start + window, len(ids) - 1)]], device=device)
+        with reading(model):
+            logits_TV = model(part)[0, :, : tokenizer.vocab_size]
+        yield logits_TV.float().cpu()
