@@ -23,6 +23,7 @@ from glassformer.cli import (
     data,
     generate,
     lessons,
+    look,
     models,
     plan,
     recipes,
@@ -68,6 +69,7 @@ app.command("lessons")(lessons.lessons)
 app.command("compare-history")(compare_history.compare_history)
 app.command("runs")(runs.runs)
 app.command("report")(runs.report)
+app.add_typer(look.app, name="look")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 

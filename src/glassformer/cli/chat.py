@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from glassformer.generation import Chat, Piece
 
 HELP = """/reset              begin anew             /system TEXT       set the system text, and begin anew
-/temperature T      0 is the likeliest     /why               what else the last token could have been
+/temperature T      0 is the likeliest     /why [N]           what else the last token could have been
 /save FILE          keep the turns         /load FILE         go on with kept turns
-/colors             on or off: how likely each token was          /help   /exit
+/colors             on or off: how surprising each token was       /help   /exit
 A line that ends with \\ goes on in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
 
 
@@ -25,7 +25,7 @@ def chat(
     top_p: float = typer.Option(0.95, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
     seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same answers; a new one each time if left out."),
     max_new_tokens: int = typer.Option(512, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most."),
-    colors: bool = typer.Option(False, "--colors", help="Color tokens by their probability."),
+    colors: bool = typer.Option(False, "--colors", help="Color tokens by how surprising they were."),
     user: str = typer.Option("Q", metavar="NAME", help="Without a template: who asks."),
     assistant: str = typer.Option("A", metavar="NAME", help="Without a template: who answers."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
@@ -176,16 +176,18 @@ class _Prompt:
 
     def _colors(self, _: str) -> str:
         self.colors = not self.colors
-        return f"colors {'on: red is unlikely, green is likely' if self.colors else 'off'}"
+        return f"colors {'on: the redder, the more surprising (-log2 of the probability)' if self.colors else 'off'}"
 
-    def _why(self, _: str) -> str:
+    def _why(self, argument: str) -> str:
+        from glassformer.errors import UsageError
+
         if not self.last:
             return "nothing was said yet"
-        said = [piece for piece in self.last if piece.finish_reason != "end_of_text"]
-        piece = (said or self.last)[-1]
-        lines = [
-            f"the last token, {piece.token_text!r}: {piece.probability:.1%} by the model, {piece.chance:.1%} drawn"
-        ]
+        said = [piece for piece in self.last if piece.finish_reason != "end_of_text"] or self.last
+        if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(said)):
+            raise UsageError(f"/why {argument}: give a number from 1, the last token, to {len(said)}, the first")
+        piece, which = said[-int(argument or 1)], f"token {argument} from the end" if argument else "the last token"
+        lines = [f"{which}, {piece.token_text!r}: {piece.probability:.1%} by the model, {piece.chance:.1%} drawn"]
         lines += [f"  {other.probability:>6.1%}  {other.text!r}" for other in piece.alternatives]
         rest = 1 - sum(other.probability for other in piece.alternatives)
         return "\n".join([*lines, f"  {max(rest, 0.0):>6.1%}  all other tokens"])
@@ -196,6 +198,8 @@ def _say(talk: Chat, text: str, colors: bool) -> list[Piece]:
     from rich.console import Console
     from rich.text import Text
 
+    from glassformer.inspection.terminal import surprise_style
+
     console = Console(highlight=False, soft_wrap=True)
     pieces: list[Piece] = []
     answer = talk.ask(text)
@@ -203,7 +207,7 @@ def _say(talk: Chat, text: str, colors: bool) -> list[Piece]:
         for piece in answer:
             pieces.append(piece)
             if colors:
-                console.print(Text(piece.text, style=_color(piece.probability)), end="")
+                console.print(Text(piece.text, style=surprise_style(piece.probability)), end="")
             else:
                 sys.stdout.write(piece.text)
             sys.stdout.flush()
@@ -211,12 +215,6 @@ def _say(talk: Chat, text: str, colors: bool) -> list[Piece]:
         answer.close()  # type: ignore[attr-defined]
     sys.stdout.write("\n")
     return pieces
-
-
-def _color(probability: float) -> str:
-    """From red, unlikely, over yellow to green."""
-    red, green = min(1.0, 2 - 2 * probability), min(1.0, 2 * probability)
-    return f"rgb({round(220 * red)},{round(200 * green)},60)"
 
 
 def _remember_lines() -> None:

@@ -29,6 +29,7 @@ def generate(
     stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; may be given more than once."),
     samples: int = typer.Option(1, metavar="N", help="How many texts."),
     alternatives: int = typer.Option(0, metavar="N", help="Show so many of the most likely tokens beside each."),
+    colors: bool = typer.Option(False, "--colors", help="Color tokens by how surprising they were."),
     window: str = typer.Option("half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one)."),
     stream: bool = typer.Option(True, help="Print while it writes."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
@@ -66,7 +67,7 @@ def generate(
     }
     if not as_json and stream and samples == 1:
         pieces = generation.stream(loaded, tokenizer, text, **settings)
-        _print_bars(pieces, text) if alternatives else _print_stream(pieces, text)
+        _print_bars(pieces, text) if alternatives else _print_stream(pieces, text, colors)
         return
     done = generation.generate(loaded, tokenizer, text, samples=samples, **settings)
     if as_json:
@@ -78,7 +79,7 @@ def generate(
     for i, completion in enumerate(done):
         if samples > 1:
             typer.echo(f"{'' if i == 0 else chr(10)}--- sample {i + 1} of {samples} (seed {settings['seed'] + i})")
-        _print_bars(iter(completion.pieces), text) if alternatives else typer.echo(text + completion.text)
+        _print_bars(iter(completion.pieces), text) if alternatives else _print_stream(completion.pieces, text, colors)
 
 
 def _prompt(prompt: str | None, prompt_file: str | None) -> str:
@@ -102,11 +103,20 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
         ) from None
 
 
-def _print_stream(pieces: Any, prompt: str) -> None:
+def _print_stream(pieces: Any, prompt: str, colors: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from glassformer.inspection.terminal import surprise_style
+
+    console = Console(highlight=False, soft_wrap=True)
     sys.stdout.write(prompt)
     try:
         for piece in pieces:
-            sys.stdout.write(piece.text)
+            if colors:
+                console.print(Text(piece.text, style=surprise_style(piece.probability)), end="")
+            else:
+                sys.stdout.write(piece.text)
             sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stdout.write("\n")  # what was written so far stays, and what follows begins on a line of its own
@@ -129,26 +139,16 @@ def _print_bars(pieces: Any, prompt: str) -> None:
 def _bar_line(piece: Piece, width: int) -> Any:
     from rich.text import Text
 
+    from glassformer.inspection.figures import bar, visible
+
     line = Text()
-    line.append(f"{_shown(piece.token_text, 10):<11}", style="bold yellow")
+    line.append(f"{visible(piece.token_text, 10):<11}", style="bold yellow")
     line.append(f"{piece.probability:>6.1%} │", style="dim")
     room = max(12, (width - 19) // max(1, len(piece.alternatives)))
     for other in piece.alternatives:
-        label = f" {_shown(other.text, max(3, room - 8))} {other.probability:.0%} "
-        bar = _bar(other.probability, max(1, room - len(label)))
+        label = f" {visible(other.text, max(3, room - 8))} {other.probability:.0%} "
+        drawn = bar(other.probability, max(1, room - len(label)))
         taken = other.token == piece.token
         line.append(label, style="bold yellow" if taken else "")
-        line.append(f"{bar:<{max(1, room - len(label))}}", style="yellow" if taken else "blue")
+        line.append(f"{drawn:<{max(1, room - len(label))}}", style="yellow" if taken else "blue")
     return line
-
-
-def _shown(token: str, width: int) -> str:
-    """At most `width` characters, a space as one that can be seen."""
-    token = token.replace(" ", "␣")
-    return token if len(token) <= width else token[: width - 1] + "…"
-
-
-def _bar(fraction: float, width: int) -> str:
-    """A bar in eighths of a character."""
-    full, rest = divmod(round(fraction * width * 8), 8)
-    return "█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")

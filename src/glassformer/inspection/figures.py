@@ -31,6 +31,9 @@ ROLES = {
 
 NEGATIVE = (205, 62, 50)  # of signed numbers; positive ones have their role's colour
 
+STRONG = 10.0
+"""Bits of surprise that are drawn in full colour."""
+
 KINDS = ("text", "token", "count", "number", "share", "signed")
 
 
@@ -231,6 +234,7 @@ __all__ = [
     "KINDS",
     "NEGATIVE",
     "ROLES",
+    "STRONG",
     "Column",
     "Curves",
     "Figure",

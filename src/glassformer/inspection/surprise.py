@@ -12,13 +12,12 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.generation.generate import prompt_ids
-from glassformer.inspection.figures import Column, Figure, Note, Table, Tokens
+from glassformer.inspection.figures import STRONG, Column, Figure, Note, Table, Tokens
 from glassformer.inspection.next_token import NATS, check_writes
 from glassformer.inspection.reading import labels_of, read, reading
 from glassformer.inspection.views import View
 from glassformer.tokenizers import Tokenizer
 
-STRONG = 10.0  # bits that are drawn in full colour, at least
 LISTED = 8  # of the most surprising tokens
 
 
@@ -58,10 +57,9 @@ class SurpriseView(View):
             Column("expected", "token"),
             Column("with", "share"),
         )
-        highest = max(STRONG, *(b for b in told if b is not None))
         mean = self.loss / NATS
         return [
-            Tokens("Surprise", self.tokens, told, "bits", highest=highest),
+            Tokens("Surprise", self.tokens, told, "bits", highest=STRONG),
             Table("What was expected least", columns, rows),
             Note(
                 f"mean {mean:.3f} bits a token: loss {self.loss:.4f} nats, perplexity {np.exp(self.loss):,.2f}, "

@@ -6,6 +6,7 @@ file), shades are letters of different darkness and numbers stand beside tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.text import Text
 from glassformer.inspection.figures import (
     NEGATIVE,
     ROLES,
+    STRONG,
     Column,
     Curves,
     Figure,
@@ -197,6 +199,12 @@ def _tokens(figure: Tokens, width: int, colours: bool) -> Iterator[Any]:
         for i in range(9):
             legend.append("  ", style=Style(bgcolor=_rgb(shade(figure.role, i / 8, ground=GROUND))))
         yield legend + Text(f" {number(figure.scale, figure.digits)} {figure.unit}", style="dim")
+
+
+def surprise_style(probability: float) -> Style:
+    """How a token is written that came with this probability: the more bits of surprise, the redder its ground."""
+    bits = STRONG if probability <= 0 else -math.log2(probability)
+    return Style(color="rgb(245,245,245)", bgcolor=_rgb(shade("value", bits / STRONG, ground=GROUND)))
 
 
 def _curves(figure: Curves, width: int, colours: bool) -> Iterator[Any]:
