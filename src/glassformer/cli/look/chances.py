@@ -72,7 +72,7 @@ def surprise(
 ) -> None:
     """Bits of surprise at each token of a text.
 
-    Their mean, in nats, is the loss that `glassformer evaluate` tells.
+    Their mean, in nats, is the loss that evaluate tells.
 
     Examples:
 
