@@ -192,11 +192,9 @@ class Engine:
         rows = self.active[: self.ready]
         if not rows:
             return []
-        hidden_B1C = self.model.hidden(
-            self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(0, self.ready)
-        )
+        logits_B1V = self.model(self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(0, self.ready))
         # some models have more logits than their tokenizer has tokens (a padded table): those cannot be said
-        logits_BV = self.model.logits(hidden_B1C)[:, 0, : self.tokenizer.vocab_size].float().cpu()
+        logits_BV = logits_B1V[:, 0, : self.tokenizer.vocab_size].float().cpu()
         own_BV = logits_BV.softmax(dim=-1)
         tokens, chances = self._draw(logits_BV, rows)
         events = []

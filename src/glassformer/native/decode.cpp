@@ -72,13 +72,28 @@ struct Layer {
 struct Stack {
   const Layer* layers;
   Norm final_norm;
+  Matrix head;
+  const float* table;   // (tokens, width): the embedding
+  const float* places;  // (positions, width), added to it, or null
+  float table_scale;    // what a row of the table is multiplied with
   int32_t n_layer, width, n_head, n_kv_head, head_width, n_hidden, activation, gated, pairs;
   float scale;
 };
 
 struct Cache {
   float *keys, *values;
-  int64_t layer_stride, row_stride, head_stride;  // in numbers; a position is head_width numbers
+  int64_t* tokens;
+  int64_t layer_stride, row_stride, head_stride, token_stride;  // in numbers; a position is head_width numbers
+};
+
+struct Tokens {  // what a call is about
+  const int64_t* ids;   // or null: x is given
+  float* x;             // (n, width), overwritten
+  float* logits;        // (n, tokens), or null: x is the answer
+  const int32_t *rows, *positions;  // of the cache, where keys, values and ids are written to
+  const float *cos[2], *sin[2];     // (.., pairs)
+  const int32_t* turns;             // row of cos and sin
+  int32_t n;
 };
 }
 
@@ -566,13 +581,13 @@ void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, 
   }
 }
 
-// All blocks and the final norm. x (n, width), overwritten; token i is position positions[i] of row rows[i], whose keys
-// and values are written to the cache. cos, sin: two tables each of (n, pairs).
-void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n, const int32_t* rows,
-                     const int32_t* positions, const float* const* cos, const float* const* sin, int32_t threads) {
+// All blocks and the final norm; before them the embedding, where ids are given, and after them the head, where logits
+// are wanted.
+void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* tokens, int32_t threads) {
   const Stack& m = *stack;
   const int D = m.head_width, queries = m.n_head * D, keys = m.n_kv_head * D, wide = queries + 2 * keys;
-  const int ups = m.n_hidden * (m.gated ? 2 : 1);
+  const int ups = m.n_hidden * (m.gated ? 2 : 1), n = tokens->n;
+  const int32_t *rows = tokens->rows, *positions = tokens->positions, *turns = tokens->turns;
   int longest = 0;
   for (int t = 0; t < n; t++) longest = std::max(longest, positions[t] + 1);
 
@@ -588,17 +603,18 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
   Meeting meeting;
   std::vector<std::atomic<int>> next_piece(m.n_layer);  // of attention: who is free takes the next one
   float* per_thread = scratch.take<float>((size_t)threads * own);
+  float* x = tokens->ids ? scratch.take<float>((size_t)n * m.width) : tokens->x;
 
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num(), all = omp_get_num_threads();
     float* vector = per_thread + (size_t)thread * own;
     float* shares = vector + own - (size_t)longest * AT_ONCE;
-    const Range tokens(n, thread, all);
+    const Range own_tokens(n, thread, all);
 
     // a layer reads the normed stream, and its answer is added to the stream: at once, or after one more norm
     const auto read = [&](const Norm& norm) {
-      for (int t = tokens.from; t < tokens.to; t++) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(norm, x + (int64_t)t * m.width, m.width, vector);
         round_all(vector, narrow, t);
       }
@@ -609,17 +625,28 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
       multiply(w, from, n, at_once ? x : said, at_once, thread, all);
       meeting.wait(all);
       if (at_once) return;
-      for (int t = tokens.from; t < tokens.to; t++) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(after, said + (int64_t)t * m.width, m.width, vector);
         for (int i = 0; i < m.width; i++) x[(int64_t)t * m.width + i] += vector[i];
       }
       meeting.wait(all);
     };
 
+    if (tokens->ids)
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
+        const int64_t id = tokens->ids[t];
+        const float* row = m.table + id * m.width;
+        const float* place = m.places ? m.places + (int64_t)positions[t] * m.width : nullptr;
+        float* into = x + (int64_t)t * m.width;
+        for (int i = 0; i < m.width; i++) into[i] = row[i] * m.table_scale + (place ? place[i] : 0);
+        cache->tokens[rows[t] * cache->token_stride + positions[t]] = id;
+      }
+
     for (int l = 0; l < m.n_layer; l++) {
       const Layer& layer = m.layers[l];
       float* layer_keys = cache->keys + l * cache->layer_stride;
       float* layer_values = cache->values + l * cache->layer_stride;
+      const float *cos = tokens->cos[layer.local], *sin = tokens->sin[layer.local];
 
       read(layer.attention_norm);
       multiply(layer.qkv, narrow, n, qkv, false, thread, all);
@@ -629,7 +656,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
         const int t = i / m.n_kv_head, k = i % m.n_kv_head;
         float* key = qkv + (int64_t)t * wide + queries + k * D;
         normed_head(layer.key_norm, layer.head_eps, key, D);
-        if (m.pairs) turn(key, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
+        if (m.pairs) turn(key, cos + (int64_t)turns[t] * m.pairs, sin + (int64_t)turns[t] * m.pairs, m.pairs);
         const int64_t at = rows[t] * cache->row_stride + k * cache->head_stride + (int64_t)positions[t] * D;
         std::memcpy(layer_keys + at, key, D * sizeof(float));
         std::memcpy(layer_values + at, key + keys, D * sizeof(float));
@@ -647,7 +674,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
           for (int h = head; h < head + take; h++) {
             float* q = qkv + (int64_t)t * wide + h * D;
             normed_head(layer.query_norm, layer.head_eps, q, D);
-            if (m.pairs) turn(q, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
+            if (m.pairs) turn(q, cos + (int64_t)turns[t] * m.pairs, sin + (int64_t)turns[t] * m.pairs, m.pairs);
             const int to = positions[t], from = layer.window ? std::max(0, to - layer.window + 1) : 0;
             asked[waiting++] = {q, found + (int64_t)t * queries + h * D, from, to};
             const bool last = h == head + take - 1 && (t + 1 == end || rows[t + 1] != rows[t]);
@@ -693,10 +720,15 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
       write(layer.down, hidden, layer.feedforward_norm_after);
     }
     if (m.final_norm.weight)
-      for (int t = tokens.from; t < tokens.to; t++) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(m.final_norm, x + (int64_t)t * m.width, m.width, vector);
         std::memcpy(x + (int64_t)t * m.width, vector, m.width * sizeof(float));
       }
+    if (tokens->logits) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) round_all(x + (int64_t)t * m.width, narrow, t);
+      meeting.wait(all);
+      multiply(m.head, narrow, n, tokens->logits, false, thread, all);
+    }
   }
 }
 }
