@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -532,6 +533,44 @@ class Scratch {
 
 thread_local Scratch scratch;
 
+// shares[i] = e^((x[i] - largest) / temperature), nought for what is less than `worst`. sums: of every GROUP of them, so
+// that a place on the line is found without walking all of it. Returns the sum of all.
+double shares_of(const float* x, int n, float largest, float temperature, float worst, float* shares, double* sums) {
+  double all = 0;
+  for (int start = 0; start < n; start += GROUP) {
+    const int stop = std::min(n, start + GROUP);
+    float sum = 0;
+#pragma omp simd
+    for (int i = start; i < stop; i++) {
+      const float at = (x[i] - largest) / temperature;
+      shares[i] = x[i] < worst || at < -87 ? 0 : exponential(at);
+    }
+#pragma omp simd reduction(+ : sum)  // by itself: of two arrays only one begins where all of its kind do
+    for (int i = start; i < stop; i++) sum += shares[i];
+    all += sums[start / GROUP] = sum;
+  }
+  return all;
+}
+
+int where_it_lands(double dart, int n, const float* shares, const double* sums) {
+  double line = 0;
+  int start = 0;
+  for (; start + GROUP < n && line + sums[start / GROUP] <= dart; start += GROUP) line += sums[start / GROUP];
+  int last = start;  // that can be drawn: what is left of the dart may be a rounding error
+  for (int i = start; i < std::min(n, start + GROUP); i++) {
+    if (shares[i] > 0) last = i;
+    if ((line += shares[i]) > dart) break;
+  }
+  return last;
+}
+
+float largest_of(const float* x, int n) {
+  float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+  for (int i = 0; i < n; i++) largest = std::max(largest, x[i]);
+  return largest;
+}
+
 }  // namespace
 
 extern "C" {
@@ -578,6 +617,36 @@ void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, 
       round_group(x + (int64_t)g * GROUP, rounded.q + (int64_t)g * GROUP, rounded.scale + g, rounded.sum + g);
     meeting.wait(all);
     multiply(*w, rounded, n, y, false, thread, all);
+  }
+}
+
+// A token for each of n rows, drawn as `sampling.py` does: from softmax(logits / temperature) of the top_k (0: of all);
+// at temperature 0 the likeliest. chances: what it had there; own: what it has in softmax(plain). Both (n, tokens).
+void glassformer_draw(const float* plain, const float* logits, int32_t n, int32_t size, float temperature, int32_t top_k,
+                      const double* darts, int32_t* drawn, float* chances, float* own, int32_t threads) {
+#pragma omp parallel for num_threads(threads) if (n > 1)
+  for (int t = 0; t < n; t++) {
+    scratch.reset();
+    float* shares = scratch.take<float>(size);
+    double* sums = scratch.take<double>(size / GROUP + 1);
+    const float *x = logits + (int64_t)t * size, *before = plain + (int64_t)t * size;
+    const float largest = largest_of(x, size);
+    if (temperature == 0) {
+      drawn[t] = std::min((int)(std::find(x, x + size, largest) - x), size - 1);  // beyond: no logit is a number
+      chances[t] = 1;
+    } else {
+      float worst = -INFINITY;
+      if (top_k > 0 && top_k < size) {
+        float* best = scratch.take<float>(top_k);
+        std::partial_sort_copy(x, x + size, best, best + top_k, std::greater<float>());
+        worst = best[top_k - 1];
+      }
+      const double all = shares_of(x, size, largest, std::max(temperature, 1e-30f), worst, shares, sums);
+      drawn[t] = where_it_lands(darts[t] * all, size, shares, sums);
+      chances[t] = (float)(shares[drawn[t]] / all);
+    }
+    const double all = shares_of(before, size, largest_of(before, size), 1, -INFINITY, shares, sums);
+    own[t] = (float)(shares[drawn[t]] / all);
   }
 }
 
