@@ -113,6 +113,37 @@ def test_pieces_and_crowds_change_nothing_at_all(kind):
     assert torch.equal(crowd[:, 0], whole[lengths])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_embedding_and_head_in_the_same_call_change_nothing_at_all(kind):
+    small = quantized_copy(toy(**KINDS[kind]), 8)
+    assert small.native.whole == (kind not in ("sinusoids", "n-grams and a window"))
+    caches = [small.new_row_cache(3, 3 * BLOCK_SIZE) for _ in range(2)]
+    lengths = [3, 20, 11]
+    for cache in caches:
+        cache.resize(3, BLOCK_SIZE)
+    with torch.inference_mode():
+        for row, length in enumerate(lengths):
+            a, b = (cache.rows(row, row + 1) for cache in caches)
+            assert torch.equal(
+                small(IDS[None, :length], cache=a), small.logits(small.hidden(IDS[None, :length], cache=b))
+            )
+        a, b = (cache.rows(0, 3) for cache in caches)
+        ids = IDS[lengths][:, None]
+        assert torch.equal(small(ids, cache=a), small.logits(small.hidden(ids, cache=b)))
+    for name in ("keys", "values", "tokens", "lengths"):
+        held, expected = (torch.as_tensor(getattr(cache, name)) for cache in caches)
+        assert torch.equal(held, expected), name
+
+
+@pytest.mark.parametrize("fields", [{"logit_scale": 0.5}, {"logit_softcap": 3.0}, {"embedding_norm": True}])
+def test_more_than_a_table_and_a_matrix_is_left_to_the_model(fields):
+    model = toy(**fields)
+    small = quantized_copy(model, 8)
+    assert small.native is not None and not small.native.whole
+    exact = cached(model, IDS, [BLOCK_SIZE])
+    assert (cached(small, IDS, [30, 10]) - exact).norm() < 0.05 * exact.norm()
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_parts_that_are_not_known_run_as_before(kind):
     model = toy(**OTHERS[kind])
@@ -122,14 +153,17 @@ def test_parts_that_are_not_known_run_as_before(kind):
     assert (cached(small, IDS, [30, 10]) - exact).norm() < 0.05 * exact.norm()
 
 
-def test_who_listens_hears_every_tensor():
+@pytest.mark.parametrize("copied", [False, True])
+def test_who_listens_hears_every_tensor(copied):
     small = quantized_copy(toy(), 8)
+    small = copy.deepcopy(small) if copied else small
     heard = []
-    cache = small.new_row_cache(1, BLOCK_SIZE)
-    cache.resize(1, BLOCK_SIZE)
-    with torch.inference_mode(), listening(small, "blocks.*.residual.after", lambda name, x: heard.append(name)):
-        small(IDS[None, :5], cache=cache.rows(0, 1))
-    assert len(heard) == 2
+    for pattern in ("blocks.*.residual.after", "embedding.token", "final.norm", "logits"):
+        cache = small.new_row_cache(1, BLOCK_SIZE)
+        cache.resize(1, BLOCK_SIZE)
+        with torch.inference_mode(), listening(small, pattern, lambda name, x: heard.append(name)):
+            small(IDS[None, :5], cache=cache.rows(0, 1))
+    assert heard == ["blocks.0.residual.after", "blocks.1.residual.after", "embedding.token", "final.norm", "logits"]
 
 
 def test_nothing_is_written_beyond_the_cache():
@@ -139,6 +173,8 @@ def test_nothing_is_written_beyond_the_cache():
     cache.keys = cache.keys[:, :, :, :6].contiguous()
     with torch.inference_mode(), pytest.raises(UsageError, match="position 6 is beyond the 6"):
         small(IDS[None, :7], cache=cache.rows(0, 1))
+    with torch.inference_mode(), pytest.raises(UsageError, match="token 30 is not in the vocabulary"):
+        small(torch.tensor([[3, 30]]), cache=cache.rows(0, 1))
 
 
 def test_copies_and_the_original():

@@ -27,6 +27,7 @@ from glassformer.generation.requests import Event, Request, Row
 from glassformer.generation.sampling import choose, filtered_probabilities
 from glassformer.generation.text import Alternative, Piece
 from glassformer.models import Decoder
+from glassformer.native import draw
 from glassformer.tokenizers import Tokenizer
 
 MAX_ROWS = 32
@@ -192,19 +193,14 @@ class Engine:
         rows = self.active[: self.ready]
         if not rows:
             return []
-        hidden_B1C = self.model.hidden(
-            self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(0, self.ready)
-        )
+        logits_B1V = self.model(self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(0, self.ready))
         # some models have more logits than their tokenizer has tokens (a padded table): those cannot be said
-        logits_BV = self.model.logits(hidden_B1C)[:, 0, : self.tokenizer.vocab_size].float().cpu()
-        own_BV = logits_BV.softmax(dim=-1)
-        tokens, chances = self._draw(logits_BV, rows)
+        logits_BV = logits_B1V[:, 0, : self.tokenizer.vocab_size].float().cpu()
+        wanted = max(row.request.alternatives for row in rows)
+        best = most_likely(logits_BV.softmax(dim=-1), wanted, self.tokenizer) if wanted else [[] for _ in rows]
         events = []
-        best = most_likely(own_BV, max(row.request.alternatives for row in rows), self.tokenizer)
-        for b, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            others = best[b][: row.request.alternatives]
-            piece = row.take(token, float(own_BV[b, token]), chances[b], others)
-            events.append(Event(row.number, piece))
+        for row, (token, chance, own), others in zip(rows, self._draw(logits_BV, rows), best, strict=True):
+            events.append(Event(row.number, row.take(token, own, chance, others[: row.request.alternatives])))
         for at in reversed(range(len(rows))):
             if events[at].piece.finish_reason is not None:  # type: ignore[union-attr]
                 self._leave(at)
@@ -214,8 +210,10 @@ class Engine:
                 self._trade(at, self.ready)
         return events
 
-    def _draw(self, logits_BV: Tensor, rows: list[Row]) -> tuple[list[int], list[float]]:
-        """A token for each row, and how likely it was to be drawn; rows that draw alike are filtered together."""
+    def _draw(self, plain_BV: Tensor, rows: list[Row]) -> list[tuple[int, float, float]]:
+        """A token for each row, how likely it was to be drawn, and how likely the model thinks it; rows that draw alike
+        are filtered together."""
+        logits_BV = plain_BV
         if any(row.request.logit_bias for row in rows):
             logits_BV = logits_BV.clone()
             for b, row in enumerate(rows):
@@ -225,21 +223,28 @@ class Engine:
         alike: dict[Any, list[int]] = {}
         for b, row in enumerate(rows):
             alike.setdefault(row.draws if row.draws.repetition_penalty == 1 else b, []).append(b)
-        tokens, chances = [0] * len(rows), [1.0] * len(rows)
+        found: dict[int, tuple[int, float, float]] = {}
         for members in alike.values():
-            sampling = rows[members[0]].request.sampling
-            penalised = sampling.repetition_penalty != 1
-            logits_MV = logits_BV if len(members) == len(rows) else logits_BV[members]
-            if sampling.temperature == 0 and not penalised:
-                ids_M, p_M = logits_MV.argmax(dim=-1), torch.ones(len(members))
-            else:
-                context = torch.tensor([rows[members[0]].ids]) if penalised else None
-                p_MV = filtered_probabilities(logits_MV, sampling, context)
-                ids_M = choose(p_MV, [rows[b].generator for b in members])
-                p_M = p_MV.gather(1, ids_M[:, None]).squeeze(1)
-            for b, token, chance in zip(members, ids_M.tolist(), p_M.tolist(), strict=True):
-                tokens[b], chances[b] = token, chance
-        return tokens, chances
+            of_all = len(members) == len(rows)
+            plain_MV, logits_MV = (part if of_all else part[members] for part in (plain_BV, logits_BV))
+            drawn = self._draw_alike(plain_MV, logits_MV, [rows[b] for b in members])
+            found |= zip(members, zip(*drawn, strict=True), strict=True)
+        return [found[b] for b in range(len(rows))]
+
+    def _draw_alike(self, plain_MV: Tensor, logits_MV: Tensor, rows: list[Row]) -> tuple[list[Any], ...]:
+        sampling, generators = rows[0].request.sampling, [row.generator for row in rows]
+        penalised = sampling.repetition_penalty != 1
+        if self.model.native is not None and sampling.top_p == 1 and sampling.min_p == 0 and not penalised:
+            return draw(plain_MV, logits_MV, sampling.temperature, sampling.top_k, generators)
+        if sampling.temperature == 0 and not penalised:
+            ids_M, p_M = logits_MV.argmax(dim=-1), torch.ones(len(rows))
+        else:
+            context = torch.tensor([rows[0].ids]) if penalised else None
+            p_MV = filtered_probabilities(logits_MV, sampling, context)
+            ids_M = choose(p_MV, generators)
+            p_M = p_MV.gather(1, ids_M[:, None]).squeeze(1)
+        own_M = plain_MV.softmax(dim=-1).gather(1, ids_M[:, None]).squeeze(1)
+        return ids_M.tolist(), p_M.tolist(), own_M.tolist()
 
     # Rows
 
@@ -258,7 +263,7 @@ class Engine:
         self.cache.swap(a, b)
 
     def _tensor(self, ids: list[Any]) -> Tensor:
-        return torch.tensor(ids, device=self.model.embedding.token.weight.device, dtype=torch.int64)
+        return torch.tensor(ids, device=self.cache.tokens.device, dtype=torch.int64)
 
 
 def most_likely(p_NV: Tensor, n: int, tokenizer: Tokenizer) -> list[list[Alternative]]:

@@ -60,11 +60,11 @@ def filtered_probabilities(logits_BV: Tensor, sampling: Sampling, context_BT: Te
     if sampling.temperature == 0:
         return torch.zeros_like(logits_BV).scatter(1, logits_BV.argmax(dim=-1, keepdim=True), 1.0)
     # the best logit is brought to 0 first: a temperature next to nothing then gives -inf and 0, never inf - inf
-    logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / max(sampling.temperature, 1e-30)
+    logits_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).div_(max(sampling.temperature, 1e-30))
     V = logits_BV.shape[-1]
     if 0 < sampling.top_k < V:
         worst_kept = logits_BV.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < worst_kept, -math.inf)
+        logits_BV.masked_fill_(logits_BV < worst_kept, -math.inf)
     p_BV = logits_BV.softmax(dim=-1)
     if sampling.top_p < 1:
         ordered, order = p_BV.sort(dim=-1, descending=True, stable=True)
@@ -72,7 +72,7 @@ def filtered_probabilities(logits_BV: Tensor, sampling: Sampling, context_BT: Te
         p_BV = p_BV.masked_fill(torch.zeros_like(enough_before).scatter(1, order, enough_before), 0.0)
     if sampling.min_p > 0:
         p_BV = p_BV.masked_fill(p_BV < sampling.min_p * p_BV.amax(dim=-1, keepdim=True), 0.0)
-    return p_BV / p_BV.sum(dim=-1, keepdim=True)
+    return p_BV.div_(p_BV.sum(dim=-1, keepdim=True))
 
 
 def choose(p_BV: Tensor, generators: list[torch.Generator]) -> Tensor:
@@ -80,7 +80,7 @@ def choose(p_BV: Tensor, generators: list[torch.Generator]) -> Tensor:
 
     (B, V) probabilities and B generators -> (B,) ids.
     """
-    line_BV = p_BV.double().cumsum(dim=-1)
-    dart_B1 = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
+    line_BV = p_BV.cumsum(dim=-1, dtype=torch.float64)
+    dart_B1 = torch.cat([torch.rand(1, 1, generator=g, dtype=torch.float64) for g in generators])
     ids_B1 = torch.searchsorted(line_BV, dart_B1 * line_BV[:, -1:], right=True)
     return ids_B1.squeeze(1).clamp_(max=p_BV.shape[-1] - 1)

@@ -10,6 +10,8 @@ first; one that is done trades places with the last of these. Capacity is the sa
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -144,14 +146,19 @@ class Rows:
         self.crossed: dict[int, tuple[Tensor, Tensor]] = {}
         self.lengths = cache.lengths[start:stop]
         self.length = max(self.lengths)
-        device = cache.tokens.device
-        self._pos_B = torch.tensor(self.lengths, device=device)
-        self._rows_B = torch.arange(start, stop, device=device)
+
+    @cached_property
+    def _pos_B(self) -> Tensor:
+        return torch.tensor(self.lengths, device=self.cache.tokens.device)
+
+    @cached_property
+    def _rows_B(self) -> Tensor:
+        return torch.arange(self.start, self.stop, device=self.cache.tokens.device)
 
     def next_positions(self, n: int) -> Tensor:
         """Where the next n tokens stand: (n,) for one row, (B, 1) for several."""
         if self.stop - self.start == 1:
-            return torch.arange(self.length, self.length + n, device=self._pos_B.device)
+            return torch.arange(self.length, self.length + n, device=self.cache.tokens.device)
         return self._pos_B[:, None]
 
     def remember(self, ids_BT: Tensor, reach: int) -> Tensor:

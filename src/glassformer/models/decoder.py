@@ -46,17 +46,15 @@ class Decoder(Transformer):
         Raises:
             UsageError: there are more tokens than `block_size` positions.
         """
+        if self.native is not None and not self.training and self.native.serves(cache, whole=True):
+            self._check_room(ids_BT.shape[1], cache)
+            return self.native.logits(ids_BT, cache)
         return self.logits(self.hidden(ids_BT, cache=cache))
 
     def hidden(self, ids_BT: Tensor, *, cache: KVCache | Rows | None = None, memory: Memory | None = None) -> Tensor:
         """Everything but the head: ids (B, T) -> normed vectors (B, T, C)."""
         B, T = ids_BT.shape
-        start = 0 if cache is None else cache.length
-        if start + T > self.config.block_size:
-            raise UsageError(
-                f"{start + T} tokens do not fit into block_size={self.config.block_size}; "
-                "shorten the text or let generation slide its window"
-            )
+        self._check_room(T, cache)
         pos = torch.arange(T, device=ids_BT.device) if cache is None else cache.next_positions(T)
         before_BP = None if cache is None else cache.remember(ids_BT, reach=self.config.n_gram - 1)
         x_BTC = self.embedding(ids_BT, pos, self.positions, before_BP)
@@ -64,6 +62,14 @@ class Decoder(Transformer):
         if cache is not None:
             cache.advance(T)
         return x_BTC
+
+    def _check_room(self, n: int, cache: KVCache | Rows | None) -> None:
+        total = n if cache is None else cache.length + n
+        if total > self.config.block_size:
+            raise UsageError(
+                f"{total} tokens do not fit into block_size={self.config.block_size}; "
+                "shorten the text or let generation slide its window"
+            )
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """Ask the vectors for the next token: (B, T, C) -> (B, T, V)."""

@@ -84,7 +84,7 @@ class Transformer(Model):
 
     config: ModelConfig
     embedding: Any  # the stem: its `forward` differs with what comes in
-    native: Any = None  # all blocks in one compiled call (`native.quantized_copy`)
+    native: Any = None  # all blocks, or all there is, in one compiled call (`native.quantized_copy`)
 
     def _build(self, config: ModelConfig, stem: nn.Module, *, causal: bool, cross: bool = False) -> None:
         """Fill in the parts, in the order in which weights are drawn."""
@@ -111,7 +111,7 @@ class Transformer(Model):
         padding: which keys are none, as a pattern that each layer's own is combined with.
         """
         if self.native is not None and padding is None and memory is None and self.native.serves(cache):
-            return self.tap_final_norm(self.native.run(x_BTC, pos, cache))
+            return self.tap_final_norm(self.native.run(x_BTC, cache))
         for layer, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
             seen = pattern if padding is None else padding if isinstance(pattern, Full) else pattern & padding
             local = self.local_positions is not None and pattern.is_local

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -72,13 +73,28 @@ struct Layer {
 struct Stack {
   const Layer* layers;
   Norm final_norm;
+  Matrix head;
+  const float* table;   // (tokens, width): the embedding
+  const float* places;  // (positions, width), added to it, or null
+  float table_scale;    // what a row of the table is multiplied with
   int32_t n_layer, width, n_head, n_kv_head, head_width, n_hidden, activation, gated, pairs;
   float scale;
 };
 
 struct Cache {
   float *keys, *values;
-  int64_t layer_stride, row_stride, head_stride;  // in numbers; a position is head_width numbers
+  int64_t* tokens;
+  int64_t layer_stride, row_stride, head_stride, token_stride;  // in numbers; a position is head_width numbers
+};
+
+struct Tokens {  // what a call is about
+  const int64_t* ids;   // or null: x is given
+  float* x;             // (n, width), overwritten
+  float* logits;        // (n, tokens), or null: x is the answer
+  const int32_t *rows, *positions;  // of the cache, where keys, values and ids are written to
+  const float *cos[2], *sin[2];     // (.., pairs)
+  const int32_t* turns;             // row of cos and sin
+  int32_t n;
 };
 }
 
@@ -517,6 +533,47 @@ class Scratch {
 
 thread_local Scratch scratch;
 
+// shares[i] = e^((x[i] - largest) / temperature), nought for what is less than `worst`. sums: of every GROUP of them, so
+// that a place on the line is found without walking all of it. Returns the sum of all.
+double shares_of(const float* x, int n, float largest, float temperature, float worst, float* shares, double* sums) {
+  const auto group = [&](int start, int size) {
+    const float* from = x + start;
+    float* into = shares + start;
+    float sum = 0;
+#pragma omp simd
+    for (int i = 0; i < size; i++) {
+      const float at = (from[i] - largest) / temperature;
+      into[i] = from[i] < worst || at < -87 ? 0 : exponential(at);
+    }
+#pragma omp simd reduction(+ : sum)  // by itself: of two arrays only one begins where all of its kind do
+    for (int i = 0; i < size; i++) sum += into[i];
+    return sum;
+  };
+  double all = 0;
+  for (int start = 0; start < n; start += GROUP)  // with a size that the compiler knows: two thirds of the time
+    all += sums[start / GROUP] = start + GROUP <= n ? group(start, GROUP) : group(start, n - start);
+  return all;
+}
+
+int where_it_lands(double dart, int n, const float* shares, const double* sums) {
+  double line = 0;
+  int start = 0;
+  for (; start + GROUP < n && line + sums[start / GROUP] <= dart; start += GROUP) line += sums[start / GROUP];
+  int last = start;  // that can be drawn: what is left of the dart may be a rounding error
+  for (int i = start; i < std::min(n, start + GROUP); i++) {
+    if (shares[i] > 0) last = i;
+    if ((line += shares[i]) > dart) break;
+  }
+  return last;
+}
+
+float largest_of(const float* x, int n) {
+  float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+  for (int i = 0; i < n; i++) largest = std::max(largest, x[i]);
+  return largest;
+}
+
 }  // namespace
 
 extern "C" {
@@ -566,13 +623,43 @@ void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, 
   }
 }
 
-// All blocks and the final norm. x (n, width), overwritten; token i is position positions[i] of row rows[i], whose keys
-// and values are written to the cache. cos, sin: two tables each of (n, pairs).
-void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n, const int32_t* rows,
-                     const int32_t* positions, const float* const* cos, const float* const* sin, int32_t threads) {
+// A token for each of n rows, drawn as `sampling.py` does: from softmax(logits / temperature) of the top_k (0: of all);
+// at temperature 0 the likeliest. chances: what it had there; own: what it has in softmax(plain). Both (n, tokens).
+void glassformer_draw(const float* plain, const float* logits, int32_t n, int32_t size, float temperature, int32_t top_k,
+                      const double* darts, int32_t* drawn, float* chances, float* own, int32_t threads) {
+#pragma omp parallel for num_threads(threads) if (n > 1)
+  for (int t = 0; t < n; t++) {
+    scratch.reset();
+    float* shares = scratch.take<float>(size);
+    double* sums = scratch.take<double>(size / GROUP + 1);
+    const float *x = logits + (int64_t)t * size, *before = plain + (int64_t)t * size;
+    const float largest = largest_of(x, size);
+    if (temperature == 0) {
+      drawn[t] = std::min((int)(std::find(x, x + size, largest) - x), size - 1);  // beyond: no logit is a number
+      chances[t] = 1;
+    } else {
+      float worst = -INFINITY;
+      if (top_k > 0 && top_k < size) {
+        float* best = scratch.take<float>(top_k);
+        std::partial_sort_copy(x, x + size, best, best + top_k, std::greater<float>());
+        worst = best[top_k - 1];
+      }
+      const double all = shares_of(x, size, largest, std::max(temperature, 1e-30f), worst, shares, sums);
+      drawn[t] = where_it_lands(darts[t] * all, size, shares, sums);
+      chances[t] = (float)(shares[drawn[t]] / all);
+    }
+    const double all = shares_of(before, size, largest_of(before, size), 1, -INFINITY, shares, sums);
+    own[t] = (float)(shares[drawn[t]] / all);
+  }
+}
+
+// All blocks and the final norm; before them the embedding, where ids are given, and after them the head, where logits
+// are wanted.
+void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* tokens, int32_t threads) {
   const Stack& m = *stack;
   const int D = m.head_width, queries = m.n_head * D, keys = m.n_kv_head * D, wide = queries + 2 * keys;
-  const int ups = m.n_hidden * (m.gated ? 2 : 1);
+  const int ups = m.n_hidden * (m.gated ? 2 : 1), n = tokens->n;
+  const int32_t *rows = tokens->rows, *positions = tokens->positions, *turns = tokens->turns;
   int longest = 0;
   for (int t = 0; t < n; t++) longest = std::max(longest, positions[t] + 1);
 
@@ -588,17 +675,18 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
   Meeting meeting;
   std::vector<std::atomic<int>> next_piece(m.n_layer);  // of attention: who is free takes the next one
   float* per_thread = scratch.take<float>((size_t)threads * own);
+  float* x = tokens->ids ? scratch.take<float>((size_t)n * m.width) : tokens->x;
 
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num(), all = omp_get_num_threads();
     float* vector = per_thread + (size_t)thread * own;
     float* shares = vector + own - (size_t)longest * AT_ONCE;
-    const Range tokens(n, thread, all);
+    const Range own_tokens(n, thread, all);
 
     // a layer reads the normed stream, and its answer is added to the stream: at once, or after one more norm
     const auto read = [&](const Norm& norm) {
-      for (int t = tokens.from; t < tokens.to; t++) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(norm, x + (int64_t)t * m.width, m.width, vector);
         round_all(vector, narrow, t);
       }
@@ -609,17 +697,28 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
       multiply(w, from, n, at_once ? x : said, at_once, thread, all);
       meeting.wait(all);
       if (at_once) return;
-      for (int t = tokens.from; t < tokens.to; t++) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(after, said + (int64_t)t * m.width, m.width, vector);
         for (int i = 0; i < m.width; i++) x[(int64_t)t * m.width + i] += vector[i];
       }
       meeting.wait(all);
     };
 
+    if (tokens->ids)
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
+        const int64_t id = tokens->ids[t];
+        const float* row = m.table + id * m.width;
+        const float* place = m.places ? m.places + (int64_t)positions[t] * m.width : nullptr;
+        float* into = x + (int64_t)t * m.width;
+        for (int i = 0; i < m.width; i++) into[i] = row[i] * m.table_scale + (place ? place[i] : 0);
+        cache->tokens[rows[t] * cache->token_stride + positions[t]] = id;
+      }
+
     for (int l = 0; l < m.n_layer; l++) {
       const Layer& layer = m.layers[l];
       float* layer_keys = cache->keys + l * cache->layer_stride;
       float* layer_values = cache->values + l * cache->layer_stride;
+      const float *cos = tokens->cos[layer.local], *sin = tokens->sin[layer.local];
 
       read(layer.attention_norm);
       multiply(layer.qkv, narrow, n, qkv, false, thread, all);
@@ -629,7 +728,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
         const int t = i / m.n_kv_head, k = i % m.n_kv_head;
         float* key = qkv + (int64_t)t * wide + queries + k * D;
         normed_head(layer.key_norm, layer.head_eps, key, D);
-        if (m.pairs) turn(key, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
+        if (m.pairs) turn(key, cos + (int64_t)turns[t] * m.pairs, sin + (int64_t)turns[t] * m.pairs, m.pairs);
         const int64_t at = rows[t] * cache->row_stride + k * cache->head_stride + (int64_t)positions[t] * D;
         std::memcpy(layer_keys + at, key, D * sizeof(float));
         std::memcpy(layer_values + at, key + keys, D * sizeof(float));
@@ -647,7 +746,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
           for (int h = head; h < head + take; h++) {
             float* q = qkv + (int64_t)t * wide + h * D;
             normed_head(layer.query_norm, layer.head_eps, q, D);
-            if (m.pairs) turn(q, cos[layer.local] + t * m.pairs, sin[layer.local] + t * m.pairs, m.pairs);
+            if (m.pairs) turn(q, cos + (int64_t)turns[t] * m.pairs, sin + (int64_t)turns[t] * m.pairs, m.pairs);
             const int to = positions[t], from = layer.window ? std::max(0, to - layer.window + 1) : 0;
             asked[waiting++] = {q, found + (int64_t)t * queries + h * D, from, to};
             const bool last = h == head + take - 1 && (t + 1 == end || rows[t + 1] != rows[t]);
@@ -693,10 +792,15 @@ void glassformer_run(const Stack* stack, const Cache* cache, float* x, int32_t n
       write(layer.down, hidden, layer.feedforward_norm_after);
     }
     if (m.final_norm.weight)
-      for (int t = tokens.from; t < tokens.to; t++) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(m.final_norm, x + (int64_t)t * m.width, m.width, vector);
         std::memcpy(x + (int64_t)t * m.width, vector, m.width * sizeof(float));
       }
+    if (tokens->logits) {
+      for (int t = own_tokens.from; t < own_tokens.to; t++) round_all(x + (int64_t)t * m.width, narrow, t);
+      meeting.wait(all);
+      multiply(m.head, narrow, n, tokens->logits, false, thread, all);
+    }
   }
 }
 }

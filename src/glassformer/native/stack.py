@@ -1,9 +1,12 @@
-"""A decoder whose blocks run in one compiled call, with matrices of 8 or 4 bits."""
+"""A decoder whose blocks run in one compiled call, with matrices of 8 or 4 bits; where the embedding and the head are
+plain ones, they are part of it."""
 
 from __future__ import annotations
 
 import copy
 import ctypes
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -69,6 +72,10 @@ class StackStruct(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.POINTER(LayerStruct)),
         ("final_norm", NormStruct),
+        ("head", MatrixStruct),
+        ("table", ctypes.c_void_p),
+        ("places", ctypes.c_void_p),
+        ("table_scale", ctypes.c_float),
         *((name, ctypes.c_int32) for name in ("n_layer", "width", "n_head", "n_kv_head", "head_width", "n_hidden")),
         *((name, ctypes.c_int32) for name in ("activation", "gated", "pairs")),
         ("scale", ctypes.c_float),
@@ -79,7 +86,22 @@ class CacheStruct(ctypes.Structure):
     _fields_ = (
         ("keys", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("layer_stride", "row_stride", "head_stride")),
+        ("tokens", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("layer_stride", "row_stride", "head_stride", "token_stride")),
+    )
+
+
+class TokensStruct(ctypes.Structure):
+    _fields_ = (
+        ("ids", ctypes.POINTER(ctypes.c_int64)),
+        ("x", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+        ("rows", ctypes.POINTER(ctypes.c_int32)),
+        ("positions", ctypes.POINTER(ctypes.c_int32)),
+        ("cos", ctypes.c_void_p * 2),
+        ("sin", ctypes.c_void_p * 2),
+        ("turns", ctypes.POINTER(ctypes.c_int32)),
+        ("n", ctypes.c_int32),
     )
 
 
@@ -108,7 +130,10 @@ def quantized_copy(model: M, bits: int) -> M:
 
 
 class NativeStack:
-    """The blocks and the final norm of a `Decoder`, as `decode.cpp` sees them. `NativeStack.of` makes one, or None."""
+    """A `Decoder` as `decode.cpp` sees it. `NativeStack.of` makes one, or None.
+
+    `run` is the blocks and the final norm; `logits` is everything, where embedding, positions and head are plain.
+    """
 
     def __init__(self, model: Any):
         config, blocks = model.config, model.blocks
@@ -134,6 +159,10 @@ class NativeStack:
         self.stack = StackStruct(
             layers,
             self._norm(model.final_norm),
+            MatrixStruct(),
+            None,
+            None,
+            model.embedding.scale,
             len(blocks),
             config.n_embd,
             config.n_head,
@@ -145,8 +174,13 @@ class NativeStack:
             self.tables[0].width // 2 if self.tables else 0,
             attention.scale,
         )
-        self._layers = layers
-        self._taps = list(named_taps(model.blocks).values())
+        self.whole = _whole(model, self.tables)
+        if self.whole:
+            self.stack.head = self._matrix(model.head)
+            self.stack.table = self._pointer(model.embedding.token.weight)
+            self.stack.places = self._pointer(getattr(model.positions, "weight", None))
+        self.vocab_size = config.vocab_size
+        self._taps, self._all_taps = [list(named_taps(part).values()) for part in (model.blocks, model)]
         self._call = library().glassformer_run  # type: ignore[union-attr]
 
     @classmethod
@@ -159,52 +193,75 @@ class NativeStack:
             return None
         return cls(model)
 
-    def serves(self, cache: Any) -> bool:
-        """Whether a call with this cache can be taken: rows of fp32 on the CPU, and nobody listens to a tap."""
-        if not isinstance(cache, Rows) or cache.cache.keys.device.type != "cpu":
-            return False
-        return cache.cache.keys.dtype == torch.float32 and all(tap.listener is None for tap in self._taps)
+    def serves(self, cache: Any, *, whole: bool = False) -> bool:
+        """Whether a call with this cache can be taken: rows of fp32 on the CPU, and nobody listens to a tap.
 
-    def run(self, x_BTC: Tensor, pos: Tensor, rows: Rows) -> Tensor:
-        """Vectors at `pos`, as `Transformer.run` has them, through all blocks and the final norm; keys and values are
-        written to the cache.
+        whole: by `logits`, else by `run`.
+        """
+        if not isinstance(cache, Rows) or (whole and not self.whole):
+            return False
+        keys = cache.cache.keys
+        if keys.device.type != "cpu" or keys.dtype != torch.float32:
+            return False
+        return not any(map(attrgetter("listener"), self._all_taps if whole else self._taps))
+
+    def run(self, x_BTC: Tensor, rows: Rows) -> Tensor:
+        """Vectors of the next tokens of these rows through all blocks and the final norm; keys and values are written
+        to the cache.
 
         Raises:
             UsageError: the cache has no room for them.
         """
         x_NC = x_BTC.float().reshape(-1, x_BTC.shape[-1]).clone(memory_format=torch.contiguous_format)
-        n = len(x_NC)
-        held = rows.cache.keys
-        cache = CacheStruct(
-            held.data_ptr(), rows.cache.values.data_ptr(), held.stride(0), held.stride(1), held.stride(2)
-        )
-        one = rows.stop - rows.start == 1
-        row_of = [rows.start] * n if one else range(rows.start, rows.stop)
-        position_of = range(rows.length, rows.length + n) if one else rows.lengths
-        if max(position_of) >= rows.cache.capacity:  # what is compiled would write beyond it
-            raise UsageError(
-                f"position {max(position_of)} is beyond the {rows.cache.capacity} that the cache has room for"
-            )
-        waves = [table.waves(pos.reshape(-1)) for table in self.tables]
-        cos, sin = (ctypes.c_void_p * 2)(), (ctypes.c_void_p * 2)()
-        for i, (c, s) in enumerate(waves):
-            cos[i], sin[i] = c.data_ptr(), s.data_ptr()
-        numbers = ctypes.c_int32 * n
+        self._run(rows, TokensStruct(x=x_NC.data_ptr(), n=len(x_NC)))
+        return x_NC.view(x_BTC.shape)
+
+    def logits(self, ids_BT: Tensor, rows: Rows) -> Tensor:
+        """The next tokens (B, T) of these rows, which are extended -> logits (B, T, V).
+
+        Raises:
+            UsageError: the cache has no room for them, or a token is not in the vocabulary.
+        """
+        B, T = ids_BT.shape
+        ids = ids_BT.flatten().tolist()
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise UsageError(f"token {token} is not in the vocabulary (0 to {self.vocab_size - 1})")
+        logits_BTV = torch.empty(B, T, self.vocab_size)
+        self._run(rows, TokensStruct(ids=(ctypes.c_int64 * (B * T))(*ids), logits=logits_BTV.data_ptr(), n=B * T))
+        rows.advance(T)
+        return logits_BTV
+
+    def _run(self, rows: Rows, tokens: TokensStruct) -> None:
+        held, n, one = rows.cache, tokens.n, rows.stop - rows.start == 1
+        positions = range(rows.length, rows.length + n) if one else rows.lengths
+        if max(positions) >= held.capacity:  # what is compiled would write beyond it
+            raise UsageError(f"position {max(positions)} is beyond the {held.capacity} that the cache has room for")
+        tokens.rows = _numbers([rows.start] * n if one else range(rows.start, rows.stop))
+        tokens.positions = tokens.turns = _numbers(positions)
+        waves = [(table.cos, table.sin) for table in self.tables]
+        if not all(len(cos) for cos, _ in waves):
+            waves, tokens.turns = [table.waves(torch.tensor(positions)) for table in self.tables], _numbers(range(n))
+        for i, (cos, sin) in enumerate(waves):
+            tokens.cos[i], tokens.sin[i] = cos.data_ptr(), sin.data_ptr()
+        pointers = (held.keys.data_ptr(), held.values.data_ptr(), held.tokens.data_ptr())
+        cache = CacheStruct(*pointers, *held.keys.stride()[:3], held.tokens.stride(0))
         self._call(
             ctypes.byref(self.stack),
             ctypes.byref(cache),
-            ctypes.c_void_p(x_NC.data_ptr()),
-            ctypes.c_int32(n),
-            numbers(*row_of),
-            numbers(*position_of),
-            cos,
-            sin,
+            ctypes.byref(tokens),
             ctypes.c_int32(torch.get_num_threads()),
         )
-        return x_NC.view(x_BTC.shape)
 
     def __deepcopy__(self, memo: Any) -> NativeStack:
-        return self  # nothing in it changes
+        """Of a copied model: the same numbers, which nobody changes, and the taps of the copy."""
+        twin = copy.copy(self)
+        twin._taps, twin._all_taps = copy.deepcopy((self._taps, self._all_taps), memo)
+        return twin
+
+    def _pointer(self, weight: Tensor | None) -> int | None:
+        self._kept += [] if weight is None else [weight]
+        return None if weight is None else weight.data_ptr()
 
     def _matrix(self, linear: QuantizedLinear) -> MatrixStruct:
         self._kept += [linear.blocks] if linear.bias is None else [linear.blocks, linear.bias]
@@ -221,6 +278,22 @@ class NativeStack:
         return NormStruct(
             weight.data_ptr(), None if bias is None else bias.data_ptr(), norm.eps, int(isinstance(norm, LayerNorm))
         )
+
+
+def _numbers(numbers: Iterable[int]) -> ctypes.Array[ctypes.c_int32]:
+    numbers = list(numbers)
+    return (ctypes.c_int32 * len(numbers))(*numbers)
+
+
+def _whole(model: Any, tables: list[RotaryPositions]) -> bool:
+    """Whether decode.cpp has all of a model: rows of a table that are scaled, at most with one of another table added,
+    before the blocks, and nothing but a matrix after them."""
+    stem, config = model.embedding, model.config
+    if not isinstance(model.head, QuantizedLinear) or config.logit_scale != 1 or config.logit_softcap is not None:
+        return False
+    if not (stem.n_grams is stem.segment is stem.norm is None) or stem.token.weight.dtype != torch.float32:
+        return False
+    return not isinstance(model.positions, SinusoidalPositions) and all(len(table.cos) for table in tables)
 
 
 def _known(block: Any, pattern: Pattern) -> bool:

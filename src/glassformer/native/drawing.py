@@ -1,0 +1,38 @@
+"""Drawing tokens in one compiled call, where no filter but the top k is asked for.
+
+`generation/sampling.py` does it in two dozen. Probabilities may differ from its in the seventh digit; a test holds the
+tokens equal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from glassformer.native.building import library
+
+
+def draw(
+    plain_BV: Tensor, logits_BV: Tensor, temperature: float, top_k: int, generators: list[torch.Generator]
+) -> tuple[list[int], list[float], list[float]]:
+    """A token a row, its chance in the draw, and what the model itself gives it, without biases and at temperature 1.
+
+    plain, logits: fp32 on the CPU, before and after biases.
+    """
+    B, V = logits_BV.shape
+    plain_BV, logits_BV = plain_BV.contiguous(), logits_BV.contiguous()
+    thrown = [float(torch.rand(1, generator=g, dtype=torch.float64)) for g in generators] if temperature else [0.0] * B
+    drawn, chances, own = (ctypes.c_int32 * B)(), (ctypes.c_float * B)(), (ctypes.c_float * B)()
+    library().glassformer_draw(  # type: ignore[union-attr]
+        ctypes.c_void_p(plain_BV.data_ptr()),
+        ctypes.c_void_p(logits_BV.data_ptr()),
+        *(ctypes.c_int32(n) for n in (B, V)),
+        ctypes.c_float(temperature),
+        ctypes.c_int32(min(top_k, V)),
+        (ctypes.c_double * B)(*thrown),
+        *(drawn, chances, own),
+        ctypes.c_int32(torch.get_num_threads()),
+    )
+    return list(drawn), list(chances), list(own)
