@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from glassformer.cli.look import chances
+from glassformer.cli.look import chances, heads, layers, meaning, parts
 
 app = typer.Typer(
     help="Look inside a model, in true numbers.\n\n"
@@ -13,6 +13,21 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("tokens")(parts.tokens)
+app.command("neighbours")(meaning.neighbours)
+app.command("analogy")(meaning.analogy)
+app.command("direction")(meaning.direction)
+app.command("components")(meaning.components)
+app.command("parameters")(parts.parameters)
+app.command("tensors")(parts.tensors)
 app.command("next")(chances.next_)
 app.command("surprise")(chances.surprise)
 app.command("compare")(chances.compare)
+app.command("attention")(heads.attention)
+app.command("induction")(heads.induction)
+app.command("step")(heads.step)
+app.command("context")(meaning.context)
+app.command("neurons")(meaning.neurons)
+app.command("residual")(layers.residual)
+app.command("lens")(layers.lens)
+app.command("attribution")(layers.attribution)
