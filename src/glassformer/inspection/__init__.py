@@ -1,7 +1,9 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.reading import Reading, read
+from glassformer.inspection.residual import ResidualView, residual
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
 
@@ -9,9 +11,11 @@ __all__ = [
     "Column",
     "Curves",
     "HeatMap",
+    "LensView",
     "Note",
     "Points",
     "Reading",
+    "ResidualView",
     "Table",
     "Tokens",
     "Trace",
@@ -19,8 +23,10 @@ __all__ = [
     "ablate",
     "add",
     "edit",
+    "lens",
     "patch",
     "read",
+    "residual",
     "scale",
     "tap_names",
     "trace",
