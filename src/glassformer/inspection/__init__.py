@@ -1,5 +1,7 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
+from glassformer.inspection.attribution import Ablated, AttributionView, attribution
+from glassformer.inspection.contributions import Part
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.reading import Reading, read
@@ -8,11 +10,14 @@ from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale,
 from glassformer.inspection.views import View
 
 __all__ = [
+    "Ablated",
+    "AttributionView",
     "Column",
     "Curves",
     "HeatMap",
     "LensView",
     "Note",
+    "Part",
     "Points",
     "Reading",
     "ResidualView",
@@ -22,6 +27,7 @@ __all__ = [
     "View",
     "ablate",
     "add",
+    "attribution",
     "edit",
     "lens",
     "patch",
