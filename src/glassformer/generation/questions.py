@@ -49,7 +49,7 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
     if not hasattr(config, "stem"):
         return ["generate"]
-    asked = {"classify": model.classifier is not None, "fill": _mask_of(model, tokenizer) is not None}
+    asked = {"classify": model.classifier is not None, "fill": mask_of(model, tokenizer) is not None}
     return [command for command, fits in asked.items() if fits]
 
 
@@ -83,7 +83,7 @@ def fill_masks(
         UsageError: the model fills in no masks, or the text has none, or is too long.
     """
     _check_encoder(model, "fill in masks")
-    mask = _mask_of(model, tokenizer)
+    mask = mask_of(model, tokenizer)
     if mask is None:
         raise UsageError("this encoder fills in no masks; train one with objective.kind=masked_tokens")
     if alternatives < 1:
@@ -154,11 +154,16 @@ def split_spans(tokens: Sequence[int], sentinels: Sequence[int]) -> dict[int, li
     return found
 
 
-def _mask_of(model: Any, tokenizer: Tokenizer) -> int | None:
+def mask_of(model: Any, tokenizer: Tokenizer) -> int | None:
     """The mask's id, if the model can say what it hides."""
     if model.config.token_head != "vocabulary":
         return None
     return next((tokenizer.special_tokens[name] for name in MASKS if name in tokenizer.special_tokens), None)
+
+
+def with_masks(tokenizer: Tokenizer, text: str, mask: int | None) -> list[int]:
+    """Ids of a text in which every `<mask>` is one, where there is a mask; else of the text as it stands."""
+    return tokenizer.encode(text) if mask is None or GAP not in text else _with_gaps(tokenizer, text, None, mask)
 
 
 def _with_gaps(tokenizer: Tokenizer, text: str, sentinels: Sequence[int] | None, mask: int = 0) -> list[int]:

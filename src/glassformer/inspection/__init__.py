@@ -1,21 +1,30 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
+from glassformer.inspection.attribution import Ablated, AttributionView, attribution
+from glassformer.inspection.contributions import Part
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
 from glassformer.inspection.reading import Reading, read
+from glassformer.inspection.residual import ResidualView, residual
 from glassformer.inspection.surprise import SurpriseView, surprise
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
 
 __all__ = [
+    "Ablated",
+    "AttributionView",
     "Column",
     "CompareView",
     "Curves",
     "HeatMap",
+    "LensView",
     "NextView",
     "Note",
+    "Part",
     "Points",
     "Reading",
+    "ResidualView",
     "SurpriseView",
     "Table",
     "Tokens",
@@ -23,12 +32,15 @@ __all__ = [
     "View",
     "ablate",
     "add",
+    "attribution",
     "compare",
     "edit",
     "explain",
+    "lens",
     "next_token",
     "patch",
     "read",
+    "residual",
     "scale",
     "surprise",
     "tap_names",

@@ -13,7 +13,7 @@ from torch import Tensor
 from glassformer.errors import UsageError, plural
 from glassformer.generation.answers import answer_ids, source_ids
 from glassformer.generation.generate import prompt_ids
-from glassformer.generation.questions import around
+from glassformer.generation.questions import around, mask_of, with_masks
 from glassformer.tokenizers import Tokenizer
 
 
@@ -77,7 +77,8 @@ def read(
     """A text as this model reads it.
 
     Args:
-        text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size).
+        text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size). In that of
+            an encoder that fills in masks, `<mask>` is one.
         target: of an encoder-decoder what it writes; left out, what it would say (greedily).
         source_tokenizer: of what an encoder-decoder reads, where that is another one than it writes.
 
@@ -94,7 +95,7 @@ def read(
     if target is not None:
         raise UsageError(f"a {type(model).__name__} writes no target; leave it out")
     if hasattr(config, "stem"):
-        ids = around(tokenizer, tokenizer.encode(text), model, cut=False)
+        ids = around(tokenizer, with_masks(tokenizer, text, mask_of(model, tokenizer)), model, cut=False)
     else:
         ids = prompt_ids(tokenizer, text)
     block_size = getattr(config, "block_size", None)

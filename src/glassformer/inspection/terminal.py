@@ -177,8 +177,16 @@ def _on(figure: HeatMap, value: float) -> Style:
 
 
 def _short(value: float, digits: int, cell: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text if len(text) < cell else f"{value:.0e}"[: cell - 1]
+    """A number with as many digits as there is room for, or as a power of ten.
+
+    >>> _short(71.24, 1, 5), _short(7123.4, 1, 5), _short(71234.5, 1, 5)
+    ('71.2', '7123', '7e4')
+    """
+    for left in range(digits, -1, -1):
+        if len(text := f"{value:.{left}f}") < cell:
+            return text
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _tokens(figure: Tokens, width: int, colours: bool) -> Iterator[Any]:

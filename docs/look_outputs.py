@@ -1,0 +1,41 @@
+"""Write the outputs in looking-inside.md anew: `python docs/look_outputs.py`, a few minutes.
+
+Every block of `glassformer look ...` in it is run, and the block behind it becomes what was printed (an error too: it
+tells which command is for which model). It expects the run of `glassformer demo` in `runs/demo-1`, that of `glassformer
+train word-vectors` in `runs/word-vectors-1`, and fetches the two published models.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent / "looking-inside.md"
+BLOCK = re.compile(r"```sh\n(glassformer look [^\n]+)\n```\n\n```\n(.*?)```\n", re.DOTALL)
+
+
+def output(command: str) -> str:
+    """What a command prints in a terminal of 80 columns without colours."""
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+    words = [sys.executable, "-m", *shlex.split(command)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, encoding="utf-8")
+    lines = (done.stdout + done.stderr).splitlines()
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def main() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+
+    def anew(match: re.Match[str]) -> str:
+        print(match[1], file=sys.stderr)
+        return f"```sh\n{match[1]}\n```\n\n```\n{output(match[1])}```\n"
+
+    PAGE.write_text(BLOCK.sub(anew, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The logit lens: what the model would say if it stopped after each layer.
+
+    embedding ─► block 0 ─► block 1 ─► ... ─► block L - 1
+        │           │          │                  │
+        ▼           ▼          ▼                  ▼
+    final norm and head, the same for all     what it says
+
+nostalgebraist 2020, "interpreting GPT: the logit lens",
+https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from glassformer.inspection.figures import Column, Curves, Figure, Note, Table, visible
+from glassformer.inspection.reading import read
+from glassformer.inspection.stream import (
+    check_says_tokens,
+    evenly,
+    layer_logits,
+    place_name,
+    place_of,
+    stack_of,
+    token_of,
+)
+from glassformer.inspection.views import View
+from glassformer.tokenizers import Tokenizer
+
+NATS = math.log(2)  # of a bit
+MOST_LAYERS, MOST_PLACES = 33, 16  # that are drawn
+COLUMNS = 80
+
+
+@dataclass
+class LensView(View):
+    """What each layer would say; row 0 is the embedding, row l + 1 the stream behind block l. All of it in fp32.
+
+    tokens: (T,), those of the text. position: the place that is asked about, from 0. where: the same in words.
+    top_ids, top_tokens, top_probabilities: (L + 1, top), likeliest first. entropy: (L + 1,), in bits. divergence:
+    (L + 1,), the bits by which a layer's guess misses what the model says: KL(last || layer).
+    pinned, pinned_id: a token followed through the layers; pinned_probability, pinned_rank: (L + 1,), rank 1 is the
+    likeliest. grid_ids, grid_tokens, grid_probabilities: (L + 1, T), the likeliest token at every place.
+    has_final_norm: whether vectors went through the final norm first (post-norm models have none).
+    """
+
+    tokens: list[str]
+    position: int
+    where: str
+    top_ids: np.ndarray
+    top_tokens: list[list[str]]
+    top_probabilities: np.ndarray
+    entropy: np.ndarray
+    divergence: np.ndarray
+    pinned: str
+    pinned_id: int
+    pinned_probability: np.ndarray
+    pinned_rank: np.ndarray
+    grid_ids: np.ndarray
+    grid_tokens: list[list[str]]
+    grid_probabilities: np.ndarray
+    has_final_norm: bool
+
+    @property
+    def layers(self) -> list[str]:
+        """A name for each of the L + 1 rows."""
+        return ["embedding", *(f"block {layer}" for layer in range(len(self.entropy) - 1))]
+
+    def figures(self) -> list[Figure]:
+        shown = evenly(len(self.entropy), MOST_LAYERS)
+        names, pinned = self.layers, visible(self.pinned, 12)
+        columns = (
+            Column("so far"),
+            Column("would say", "token"),
+            Column("chance", "share"),
+            Column("or"),
+            Column("entropy", "number", digits=2),
+            Column("to end", "number", digits=2),
+            Column("rank", "count"),
+        )
+        rows = [
+            [
+                names[i],
+                visible(self.top_tokens[i][0], 11),
+                self.top_probabilities[i, 0],
+                "  ".join(visible(token, 7) for token in self.top_tokens[i][1:3]),
+                self.entropy[i],
+                self.divergence[i],
+                self.pinned_rank[i],
+            ]
+            for i in shown
+        ]
+        through = (
+            "the model's own final norm and head" if self.has_final_norm else "the model's own head (no final norm)"
+        )
+        return [
+            Note(
+                f"If the model stopped after a layer: its residual stream {self.where} through {through} (logit lens). "
+                "The last row is what the model says. Early layers were not trained to be read so: hints, not thoughts."
+            ),
+            Table(
+                f"What each layer would say, and the rank of {pinned} in it", columns, rows, frozenset([len(rows) - 1])
+            ),
+            Note(
+                "entropy: how unsure, in bits. to end: bits by which the layer misses the last row (KL divergence). "
+                "rank: 1 is the likeliest."
+            ),
+            Curves(
+                f"The chance of {pinned}, layer by layer",
+                names,
+                {pinned: self.pinned_probability.tolist()},
+                "layers",
+                "chance",
+            ),
+            self._grid(),
+        ]
+
+    def _grid(self) -> Table:
+        """Places go down, as one reads; across, as many layers as fit."""
+        T = len(self.tokens)
+        first = max(0, min(self.position - MOST_PLACES + 4, T - MOST_PLACES))
+        places = range(first, min(first + MOST_PLACES, T))
+        names = [name.replace("embedding", "embed").replace("block ", "b") for name in self.layers]
+        longest = max(len(visible(row[t], 9)) for row in self.grid_tokens for t in places)
+        label = max([4, *(len(visible(self.tokens[t], 12)) for t in places)])
+        width = 2 + max(longest, *map(len, names))
+        layers = evenly(len(names), max(2, (COLUMNS - label - 2) // width))
+        rows = [
+            [visible(self.tokens[t], 12), *(visible(self.grid_tokens[layer][t], 9) for layer in layers)] for t in places
+        ]
+        title = "The likeliest token of the layers, at every place" + (f" (from {first} on)" if len(places) < T else "")
+        columns = [Column("read", "token"), *(Column(names[layer], "token") for layer in layers)]
+        return Table(title, columns, rows, frozenset([self.position - first]))
+
+
+def lens(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    position: int | None = None,
+    pin: str | int | None = None,
+    top: int = 5,
+    target: str | None = None,
+    source_tokenizer: Tokenizer | None = None,
+) -> LensView:
+    """What each layer would say at one place of a text, and the likeliest token of every layer at every place.
+
+    Args:
+        position: after which token (of an encoder: at which). Left out: the last; of an encoder the first `<mask>`.
+        pin: a token to follow through the layers, its text or its id; left out: what the model says.
+        top: how many of the likeliest tokens are kept of each layer.
+        target, source_tokenizer: of an encoder-decoder, as of `read`.
+
+    Raises:
+        UsageError: the model has no head over tokens, `pin` is not one token, or there is no such position.
+    """
+    check_says_tokens(model)
+    pinned = None if pin is None else token_of(tokenizer, pin, "pin")
+    seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
+    place = place_of(seen, position)
+    here, likeliest = [], []
+    for logits_TV in layer_logits(seen):
+        logp_TV = logits_TV.log_softmax(dim=-1)
+        here.append(logp_TV[place])
+        likeliest.append(logp_TV.max(dim=-1))
+    logp_LV = torch.stack(here)
+    grid_ids_LT = torch.stack([best.indices for best in likeliest])
+    grid_p_LT = torch.stack([best.values for best in likeliest]).exp()
+    pinned = int(logp_LV[-1].argmax()) if pinned is None else pinned
+    p_LV = logp_LV.exp()
+    missed_LV = torch.where(p_LV[-1] > 0, p_LV[-1] * (logp_LV[-1] - logp_LV), 0.0)
+    best = p_LV.topk(min(max(top, 1), p_LV.shape[1]))
+    return LensView(
+        tokens=seen.labels,
+        position=place,
+        where=place_name(seen, place),
+        top_ids=best.indices.numpy(),
+        top_tokens=[[tokenizer.token_text(i) for i in row] for row in best.indices.tolist()],
+        top_probabilities=best.values.numpy(),
+        entropy=torch.special.entr(p_LV).sum(dim=-1).numpy() / NATS,
+        divergence=missed_LV.sum(dim=-1).clamp_min(0.0).numpy() / NATS,
+        pinned=tokenizer.token_text(pinned),
+        pinned_id=pinned,
+        pinned_probability=p_LV[:, pinned].numpy(),
+        pinned_rank=1 + (logp_LV > logp_LV[:, [pinned]]).sum(dim=-1).numpy(),
+        grid_ids=grid_ids_LT.numpy(),
+        grid_tokens=[[tokenizer.token_text(i) for i in row] for row in grid_ids_LT.tolist()],
+        grid_probabilities=grid_p_LT.numpy(),
+        has_final_norm=stack_of(model)[0].final_norm is not None,
+    )

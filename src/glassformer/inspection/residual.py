@@ -1,0 +1,165 @@
+"""How long the residual stream is, and what each layer adds to it.
+
+    x ──┬────────────────► + ──┬──────────────────► + ──► x
+        └► ... attention ──┘   └► ... feed-forward ──┘
+           update                 update
+
+A layer speaks by adding a vector. Its length beside that of the stream says how loud it is; the cosine between the two,
+whether it goes on in the same direction (1), says something new (0) or takes back what stands there (-1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glassformer.inspection.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.inspection.reading import Reading, read, reading
+from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
+from glassformer.inspection.trace import trace
+from glassformer.inspection.views import View
+from glassformer.tokenizers import Tokenizer
+
+MOST_LAYERS, MOST_PLACES = 33, 60  # that are drawn
+SHORT = {"attention": "attention", "cross_attention": "cross", "feedforward": "feed-forward"}
+
+
+@dataclass
+class ResidualView(View):
+    """Lengths (Euclidean norms) of the stream and of what is added to it, in fp32.
+
+    tokens: (T,). position: the place that the table is about, from 0. where: the same in words.
+    stream: (L + 1, T): row 0 behind the embedding, row l + 1 behind block l. updates: for "attention" and
+    "feedforward" (of a decoder that listens to an encoder also "cross_attention") (L, T), as they are added: behind a
+    sandwich block's second norm. cosines: (L, T), between an update and the stream that it is added to.
+    is_post_norm: whether each sum then goes through a norm, so that the stream cannot grow.
+    """
+
+    tokens: list[str]
+    position: int
+    where: str
+    stream: np.ndarray
+    updates: dict[str, np.ndarray]
+    cosines: dict[str, np.ndarray]
+    is_post_norm: bool
+
+    def figures(self) -> list[Figure]:
+        at, L = self.position, len(self.stream) - 1
+        columns = [Column("behind"), Column("stream", "number", digits=1)]
+        for kind in self.updates:
+            columns += [Column(SHORT[kind], "number", digits=2), Column("cosine", "number", digits=2)]
+        rows: list[list[Any]] = []
+        for i in evenly(L + 1, MOST_LAYERS):
+            row: list[Any] = ["embedding" if i == 0 else f"block {i - 1}", self.stream[i, at]]
+            for kind, update in self.updates.items():
+                before = self.stream[i - 1, at]
+                row += [update[i - 1, at] / before, self.cosines[kind][i - 1, at]] if i else [None, None]
+            rows.append(row)
+        first = max(0, min(at - MOST_PLACES + 4, len(self.tokens) - MOST_PLACES))
+        part = self.stream[:, first : first + MOST_PLACES]
+        layers = evenly(L + 1, MOST_LAYERS)
+        norm = (
+            "Each sum goes through a norm (post-norm), which keeps the stream's length."
+            if self.is_post_norm
+            else "Nothing is taken away: the stream is the sum of all updates so far."
+        )
+        return [
+            Note(
+                f"Every layer adds a vector to the residual stream {self.where}. stream: its length. attention, "
+                "feed-forward: the length of what is added, 1 being as long as the stream that the block was given. "
+                "cosine: 1 goes on in the same direction, 0 says something new, -1 takes back. " + norm
+            ),
+            Table("What each block adds", columns, rows),
+            Curves(
+                "Lengths, block by block",
+                list(range(L)),
+                {"stream": self.stream[1:, at].tolist()}
+                | {SHORT[kind]: update[:, at].tolist() for kind, update in self.updates.items()},
+                "blocks",
+                "length",
+            ),
+            HeatMap(
+                "Length of the stream at every place",
+                part[layers],
+                ["embedding" if i == 0 else str(i - 1) for i in layers],
+                [visible(token, 12) for token in self.tokens[first : first + MOST_PLACES]],
+                row_axis="behind block",
+                column_axis="tokens",
+                highest=float(np.quantile(part, 0.95)),
+                digits=1,
+            ),
+            Note("Full colour: the length that one number in twenty exceeds (the first token is often far longer)."),
+        ]
+
+
+def residual(
+    model: Any,
+    tokenizer: Tokenizer | None,
+    text: str | Tensor,
+    *,
+    position: int | None = None,
+    target: str | None = None,
+    source_tokenizer: Tokenizer | None = None,
+) -> ResidualView:
+    """Lengths of the residual stream behind every layer and at every place, and of each layer's updates.
+
+    Args:
+        text: of an encoder of images a tensor; of an encoder-decoder what it reads (the stream is its decoder's).
+        position: the place that the table is about. Left out: the last; of an encoder the first `<mask>`.
+        target, source_tokenizer: of an encoder-decoder, as of `read`.
+
+    Raises:
+        UsageError: the model has no blocks, or there is no such position.
+    """
+    stack, _ = stack_of(model)
+    seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
+    place = place_of(seen, position)
+    stream_LTC, steps = updates_of(seen)
+    return ResidualView(
+        tokens=seen.labels,
+        position=place,
+        where=place_name(seen, place).replace("after", "at"),
+        stream=stream_LTC.norm(dim=-1).numpy(),
+        updates={kind: added_LTC.norm(dim=-1).numpy() for kind, (_, added_LTC) in steps.items()},
+        cosines={kind: F.cosine_similarity(*step, dim=-1).numpy() for kind, step in steps.items()},
+        is_post_norm=stack.config.norm_place == "post",
+    )
+
+
+def updates_of(seen: Reading) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """The stream (L + 1, T, C) and, for each kind of sublayer, the stream that it adds to and what it adds, both
+    (L, T, C); in fp32 on the CPU."""
+    stack, prefix = stack_of(seen.model)
+    kinds = [kind for kind in SHORT if hasattr(stack.blocks[0], kind)]
+    names = [f"{prefix}blocks.*.residual.*", *(f"{prefix}blocks.*.{kind}.output" for kind in kinds)]
+    with trace(seen.model, *names) as kept:
+        seen.run()
+
+    def one(layer: int, name: str) -> Tensor:
+        return kept[f"{prefix}blocks.{layer}.{name}"][0]
+
+    steps: dict[str, tuple[list[Tensor], list[Tensor]]] = {kind: ([], []) for kind in kinds}
+    stream = [one(0, "residual.before")]
+    with reading(seen.model):
+        for layer, block in enumerate(stack.blocks):
+            x_TC = one(layer, "residual.before")
+            for kind in kinds:
+                said_TC = one(layer, f"{kind}.output")
+                behind = getattr(block, f"{kind.replace('cross_attention', 'cross')}_norm_after", None)
+                said_TC = said_TC if behind is None else behind(said_TC)
+                steps[kind][0].append(x_TC)
+                steps[kind][1].append(said_TC)
+                x_TC = x_TC + said_TC
+                if stack.config.norm_place == "post":
+                    x_TC = getattr(block, f"{kind.replace('cross_attention', 'cross')}_norm")(x_TC)
+            stream.append(one(layer, "residual.after"))
+    return _whole(stream), {kind: (_whole(before), _whole(added)) for kind, (before, added) in steps.items()}
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).float().cpu()

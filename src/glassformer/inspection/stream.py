@@ -1,0 +1,121 @@
+"""The residual stream: what the lens, attribution and residual norms have in common.
+
+    embedding ──► + ──► + ──► ... ──► + ──► final norm ──► head ──► logits
+                  ▲     ▲             ▲
+            attention  feed-forward  every layer reads the stream and adds to it
+
+Of an encoder-decoder it is the decoder's: that of what is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from glassformer.errors import UsageError, plural
+from glassformer.generation.questions import mask_of
+from glassformer.inspection.reading import Reading, reading
+from glassformer.inspection.trace import trace
+from glassformer.tokenizers import Tokenizer
+
+
+def stack_of(model: Any) -> tuple[Any, str]:
+    """The Transformer whose stream is looked at, and what the names of its taps begin with.
+
+    Raises:
+        UsageError: the model is made of other parts.
+    """
+    stack, prefix = (model.decoder, "decoder.") if hasattr(model, "decoder") else (model, "")
+    if not hasattr(stack, "blocks"):
+        raise UsageError(
+            f"a {type(model).__name__} has no residual stream that blocks add to; take a Transformer "
+            "(a decoder, an encoder or an encoder-decoder)"
+        )
+    return stack, prefix
+
+
+def check_says_tokens(model: Any) -> None:
+    """
+    Raises:
+        UsageError: the model has no head over tokens, which would say what a vector means.
+    """
+    stack, _ = stack_of(model)
+    if getattr(stack.config, "token_head", "vocabulary") != "vocabulary":
+        raise UsageError(
+            f"this encoder has no head over tokens (token_head={stack.config.token_head}), so its vectors cannot be "
+            "read as words; decoders, encoder-decoders and encoders that fill in masks can be asked so"
+        )
+
+
+def read_out(stack: Any, vectors: Tensor) -> Tensor:
+    """What the model's own head makes of vectors (..., C) behind the final norm: logits (..., V)."""
+    return stack.token_logits(vectors) if hasattr(stack, "token_logits") else stack.logits(vectors)
+
+
+def place_of(seen: Reading, position: int | None) -> int:
+    """A position as a number from 0; None is an encoder's first mask, and otherwise the last place.
+
+    Raises:
+        UsageError: there is none such.
+    """
+    T = len(seen.labels)
+    if position is None:
+        mask = None if seen.is_causal or seen.tokenizer is None else mask_of(seen.model, seen.tokenizer)
+        return seen.ids.index(mask) if mask in seen.ids else T - 1
+    if not -T <= position < T:
+        raise UsageError(f"position={position} is out of range; there are {plural(T, 'token')} ({-T} to {T - 1})")
+    return position % T
+
+
+def token_of(tokenizer: Tokenizer, token: str | int, name: str) -> int:
+    """The id of a token that is given as its text or its id.
+
+    Raises:
+        UsageError: the text is not exactly one token, or there is no such id.
+    """
+    if isinstance(token, int):
+        if not 0 <= token < tokenizer.vocab_size:
+            raise UsageError(f"{name}={token} is not in the vocabulary; use 0 to {tokenizer.vocab_size - 1}")
+        return token
+    if token in tokenizer.special_tokens:
+        return tokenizer.special_tokens[token]
+    ids = tokenizer.encode(token)
+    if len(ids) == 1:
+        return ids[0]
+    spaced = token.startswith(" ") or len(tokenizer.encode(f" {token}")) != 1
+    parts = "|".join(map(tokenizer.token_text, ids[:8])) + ("|..." if len(ids) > 8 else "")
+    said = f"{plural(len(ids), 'token')} ({parts})" if ids else "no token"
+    better = "give one of them, or an id" if spaced else f"try {' ' + token!r}"
+    raise UsageError(f"{name}={token!r} is {said} and must be one; {better}")
+
+
+def place_name(seen: Reading, place: int) -> str:
+    """Where a model's answer at this place stands in the text."""
+    return f"{'after' if seen.is_causal else 'at'} {seen.labels[place]!r}"
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """At most so many of 0 ... n - 1, the first and the last among them.
+
+    >>> evenly(4, 9), evenly(9, 3), evenly(5, 1)
+    ([0, 1, 2, 3], [0, 4, 8], [4])
+    """
+    if n <= most:
+        return list(range(n))
+    return [n - 1] if most == 1 else [round(i * (n - 1) / (most - 1)) for i in range(most)]
+
+
+def layer_logits(seen: Reading) -> Iterator[Tensor]:
+    """What the model would say at every place if it stopped there: logits (T, V) in fp32 on the CPU, first after the
+    embedding, then after each block. The last are those of `Reading.logits`."""
+    stack, prefix = stack_of(seen.model)
+    names = [f"{prefix}blocks.0.residual.before", f"{prefix}blocks.*.residual.after"]
+    with trace(seen.model, *names) as kept:
+        seen.run()
+    known = None if seen.tokenizer is None else seen.tokenizer.vocab_size
+    with reading(seen.model):
+        for x_BTC in kept.values():
+            x_BTC = x_BTC if stack.final_norm is None else stack.final_norm(x_BTC)
+            yield read_out(stack, x_BTC)[0, :, :known].float().cpu()

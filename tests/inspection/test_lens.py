@@ -1,0 +1,140 @@
+"""The lens against models that really end after a layer, which are built here by cutting the rest off."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stacks import FAMILIES, TEXT, TOKENIZER, asked, encoder, looked_at, stack
+from toys import toy_model
+
+from glassformer.errors import UsageError
+from glassformer.inspection import lens
+from glassformer.layers import int8_copy
+from glassformer.models.history import build_history
+
+FAMILY = pytest.mark.parametrize("family", FAMILIES)
+
+
+def cut_off(model: Any, layers: int) -> Any:
+    """The model with so many blocks and no more."""
+    short = copy.deepcopy(model)
+    stack(short).blocks = stack(short).blocks[:layers]
+    stack(short).patterns = stack(short).patterns[:layers]
+    return short
+
+
+@FAMILY
+def test_each_row_is_what_a_model_that_ends_there_says(family: str):
+    model, seen = looked_at(family)
+    view = lens(model, TOKENIZER, TEXT, position=3, pin="C", top=4, **asked(model))
+    ids, V = torch.tensor([seen.ids]), TOKENIZER.vocab_size
+    rows = []
+    for layers in range(len(stack(model).blocks) + 1):
+        short = cut_off(model, layers)
+        with torch.no_grad():
+            said = short(ids) if not seen.source_ids else short(torch.tensor([seen.source_ids]), ids)
+            said = said if not hasattr(model, "token_logits") else short.token_logits(said)
+        rows.append(said[0, :, :V].softmax(dim=-1).numpy())
+    p_LTV = np.stack(rows)
+    assert len(seen.labels) == p_LTV.shape[1] == len(view.tokens)
+    np.testing.assert_allclose(view.grid_probabilities, p_LTV.max(axis=-1), atol=1e-5)
+    assert (view.grid_ids == p_LTV.argmax(axis=-1)).all()
+    p_LV, pinned = p_LTV[:, 3], TOKENIZER.encode("C")[0]
+    np.testing.assert_allclose(view.top_probabilities, -np.sort(-p_LV, axis=-1)[:, :4], atol=1e-5)
+    assert (view.top_ids[:, 0] == p_LV.argmax(axis=-1)).all()
+    assert view.top_tokens == [[TOKENIZER.token_text(i) for i in row] for row in view.top_ids.tolist()]
+    np.testing.assert_allclose(view.pinned_probability, p_LV[:, pinned], atol=1e-5)
+    places = [sorted(row.tolist(), reverse=True).index(row[pinned]) + 1 for row in p_LV]
+    assert view.pinned_rank.tolist() == places and max(places) > 1
+    np.testing.assert_allclose(view.entropy, -(p_LV * np.log2(p_LV)).sum(axis=-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        view.divergence, (p_LV[-1] * np.log2(p_LV[-1] / p_LV)).sum(axis=-1), rtol=1e-4, atol=1e-5
+    )
+
+
+@FAMILY
+def test_the_last_row_is_the_models_own_output_to_the_bit(family: str):
+    model, seen = looked_at(family)
+    own = seen.logits().log_softmax(dim=-1).exp()  # the way to probabilities is part of the bits
+    view = lens(model, TOKENIZER, TEXT, top=9999, **asked(model))
+    assert view.top_probabilities.shape[1] == TOKENIZER.vocab_size < 61
+    assert np.array_equal(view.top_probabilities[-1][np.argsort(view.top_ids[-1])], own[view.position].numpy())
+    assert view.pinned_id == int(own[view.position].argmax()) and view.pinned_rank[-1] == 1
+    assert view.divergence[-1] == 0
+
+
+@FAMILY
+def test_it_shows_itself_in_eighty_columns_and_as_json(family: str):
+    model, _ = looked_at(family)
+    view = lens(model, TOKENIZER, TEXT, **asked(model))
+    drawn = str(view)
+    assert max(map(len, drawn.splitlines())) <= 80
+    assert ("no final norm" in drawn) == (stack(model).config.norm_place == "post")
+    told = json.loads(json.dumps(view.to_dict(), allow_nan=False))
+    assert told["entropy"] == view.entropy.tolist() and told["grid_tokens"] == view.grid_tokens
+    assert f'data-value="{float(view.top_probabilities[1, 0])!r}"' in view.to_html()
+
+
+def test_many_layers_and_places_are_drawn_in_part():
+    model = toy_model(n_layer=41, block_size=37)
+    view = lens(model, TOKENIZER, "A" * 31)
+    lines = str(view).splitlines()
+    assert len(view.entropy) == 42 and len(lines) < 70 and max(map(len, lines)) <= 80
+    assert any(line.startswith("block 40") for line in lines)
+
+
+def test_an_encoder_is_asked_at_its_mask():
+    model = encoder()
+    text = "AB<mask>E"
+    view = lens(model, TOKENIZER, text)
+    assert view.position == 2 and view.tokens[2] == "<mask>" and view.where == "at '<mask>'"
+    ids = torch.tensor([[*TOKENIZER.encode("AB"), TOKENIZER.special_tokens["<mask>"], *TOKENIZER.encode("E")]])
+    with torch.no_grad():
+        p_V = model.token_logits(model(ids))[0, 2, : TOKENIZER.vocab_size].softmax(dim=-1)
+    np.testing.assert_allclose(view.top_probabilities[-1, 0], p_V.max(), atol=1e-6)
+    assert lens(model, TOKENIZER, text, position=-1).position == 3
+    assert lens(toy_model(), TOKENIZER, "AB").position == 1
+
+
+def test_matrices_in_few_bits_and_other_formats_can_be_read_so():
+    model = toy_model()
+    for other in (int8_copy(model), copy.deepcopy(model).bfloat16()):
+        view = lens(other, TOKENIZER, TEXT)
+        assert view.entropy.dtype == np.float32 and view.top_probabilities[-1, 0] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pin": "AB"}, r"pin='AB' is 2 tokens \(A\|B\) and must be one; give one of them, or an id"),
+        ({"pin": ""}, "pin='' is no token"),
+        ({"pin": 99}, "pin=99 is not in the vocabulary; use 0 to 54"),
+        ({"position": 9}, r"position=9 is out of range; there are 9 tokens \(-9 to 8\)"),
+    ],
+)
+def test_a_mistake_is_one_line(changes: dict[str, Any], message: str):
+    with pytest.raises(UsageError, match=message):
+        lens(toy_model(), TOKENIZER, TEXT, **changes)
+
+
+def test_a_word_that_is_one_token_behind_a_space_is_hinted_at():
+    from glassformer.tokenizers import build_tokenizer
+
+    tokenizer = build_tokenizer("bpe", ["in Paris and in Paris or Paris"] * 3, vocab_size=264)
+    assert len(tokenizer.encode(" Paris")) == 1
+    with pytest.raises(UsageError, match="try ' Paris'"):
+        lens(toy_model(vocab_size=264), tokenizer, "in", pin="Paris")
+    assert lens(toy_model(vocab_size=264), tokenizer, "in", pin=" Paris").pinned == " Paris"
+
+
+def test_models_that_say_no_tokens_are_refused():
+    with pytest.raises(UsageError, match=r"no head over tokens \(token_head=none\).*decoders"):
+        lens(encoder(token_head="none"), TOKENIZER, TEXT)
+    gru = build_history("gru", vocab_size=61, block_size=13, n_embd=4)
+    with pytest.raises(UsageError, match="a Recurrent has no residual stream"):
+        lens(gru, TOKENIZER, TEXT)
