@@ -127,6 +127,7 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, model
     model, tokenizer = models["base"]
     opened(tab, url, temperature=0)
     ids = written(tab, PROMPT, tokens=10)
+    look(tab, 20)
     look(tab, 18)
     order = logits_of(model, ids)[17].argsort(descending=True).tolist()
     tab.locator("#distribution tbody button").nth(3).click()

@@ -2,7 +2,7 @@
 
 import { bits, count, decimal, element, percent, shown } from "./numbers.js";
 import { entropy, filtered, REASONS, surprise } from "./sampling.js";
-import { chip, spelled } from "./vocabulary.js";
+import { chip, lower, spelled } from "./vocabulary.js";
 
 const FIRST = 15; // rows
 const MORE = 30;
@@ -31,7 +31,8 @@ export function distributionView(root, store, { branch, leave }) {
     if (selected === null || !tokens.length) return empty("Choose a token of the text: here stands what else could have come.");
     if (selected === 0) return empty("Nothing stands before the first token, so the model had nothing to say about it.");
     if (!row) return body.replaceChildren(heading(state), element("p", { class: "faint" }, "reading …"));
-    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, sampling), tools, ...table(state, row, id));
+    const drawn = filtered(row.logits, row.order, sampling);
+    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, drawn), tools, ...table(state, row, id, drawn));
   }
 
   function empty(text) {
@@ -39,12 +40,11 @@ export function distributionView(root, store, { branch, leave }) {
   }
 
   // The table and what stands below it.
-  function table(state, row, came) {
+  function table(state, row, came, { chances, reasons }) {
     const { vocabulary, selected } = state;
     const p = selected - 1;
     const { own, order } = row;
-    const { chances, reasons } = filtered(row.logits, order, state.sampling);
-    const found = wanted ? order.filter((id) => spelled(vocabulary, id).toLowerCase().includes(wanted)) : order;
+    const found = wanted ? order.filter((id) => lower(vocabulary, id).includes(wanted)) : order;
     const ids = [...found.subarray(0, limit)];
     if (came !== undefined && !ids.includes(came)) ids.push(came);
     const widest = Math.max(own[order[0]], chances[order[0]]);
@@ -116,8 +116,7 @@ function heading({ selected, tokens, vocabulary }) {
 }
 
 // What is told of the place as a whole.
-function facts(p, came, row, sampling) {
-  const { chances, reasons } = filtered(row.logits, row.order, sampling);
+function facts(p, came, row, { chances, reasons }) {
   const tile = (name, ...what) => element("div", { class: "fact" }, element("dt", {}, name), element("dd", {}, ...what));
   const tiles = [];
   if (came !== undefined) {
@@ -125,7 +124,7 @@ function facts(p, came, row, sampling) {
     tiles.push(tile("rank", shown(row.order.indexOf(came) + 1, `rank/${p}/${came}`, count)));
   }
   tiles.push(tile("entropy", shown(row.entropy, `entropy/${p}`, bits)));
-  tiles.push(tile("after the filters", shown(entropy(chances), `entropy-drawn/${p}`, bits)));
+  tiles.push(tile("after filters", shown(entropy(chances), `entropy-drawn/${p}`, bits)));
   const counts = REASONS.map(() => 0);
   for (const reason of reasons) counts[reason] += 1;
   const left = element("p", { class: "left-over" }, shown(counts[0], `kept/${p}`, count), " of ",

@@ -2,7 +2,7 @@
 
 import { entropy, ranking, softmax } from "./sampling.js";
 
-const MOST = 2 ** 23; // numbers kept
+const MOST = 2 ** 22; // numbers kept
 
 export function rowsOf(store, api, failed) {
   let asking = null; // {position, abort}

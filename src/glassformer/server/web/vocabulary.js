@@ -10,6 +10,12 @@ export function spelled(vocabulary, id) {
   return text.replace(/[\n\t\r]/g, (c) => ESCAPES[c]).replaceAll(" ", "␣");
 }
 
+// To look for one: all spellings in small letters, made once.
+export function lower(vocabulary, id) {
+  vocabulary.lower ??= vocabulary.texts.map((_, i) => spelled(vocabulary, i).toLowerCase());
+  return vocabulary.lower[id] ?? "";
+}
+
 // A token in a list, its blanks paler than its letters.
 export function chip(vocabulary, id) {
   const kind = vocabulary?.special.has(id) ? "special" : vocabulary?.parts.has(id) ? "part" : "";
