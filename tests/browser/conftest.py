@@ -20,7 +20,7 @@ PLACES = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while playwright runs, the thread has an event loop, and others want one
 def browser() -> Iterator[Any]:
     pytest.importorskip("fastapi", reason="needs the extra serve")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")

@@ -38,7 +38,7 @@ def slow(monkeypatch):
     step = Engine.step
 
     def slowly(self):
-        time.sleep(0.02)
+        time.sleep(0.05)
         return step(self)
 
     monkeypatch.setattr(Engine, "step", slowly)
@@ -162,20 +162,22 @@ def test_tokens_stream_and_stop(tab, models, slow):
         stands(tab, "stopped")
         seen = ids_of(tab)
         assert 20 < len(seen) < 160 and tab.inner_text("#status-text").startswith("Stopped: 15 tokens read")
-        for _ in range(100):
-            if free(url):
-                break
-            tab.wait_for_timeout(50)
-        assert free(url) and ids_of(tab) == seen
+        assert freed(tab, url) and ids_of(tab) == seen
         tab.fill("#max-tokens", "3")
         tab.click("#go-on")
         stands(tab, "done")
         assert ids_of(tab)[: len(seen)] == seen and len(ids_of(tab)) == len(seen) + 3
 
 
-def free(url: str) -> bool:
-    with urllib.request.urlopen(f"{url}/metrics") as answer:
-        return 'glassformer_rows_active{model="base"} 0.0' in answer.read().decode()
+def freed(tab, url: str) -> bool:
+    """Whether nobody writes any more, long before the text would have come to its end by itself."""
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            if 'glassformer_rows_active{model="base"} 0.0' in answer.read().decode():
+                return True
+        tab.wait_for_timeout(50)
+    return False
 
 
 def test_a_reload_loses_nothing(tab, url, models):
@@ -195,11 +197,7 @@ def test_a_reload_in_the_middle_frees_the_row(tab, models, slow):
         expect(tab.locator('[data-index="20"][data-id]')).to_be_visible()
         tab.reload()
         stands(tab, "idle")
-        for _ in range(100):
-            if free(url):
-                break
-            tab.wait_for_timeout(50)
-        assert free(url) and len(ids_of(tab)) >= 20
+        assert freed(tab, url) and len(ids_of(tab)) >= 20
 
 
 def test_reading_alone_and_another_model_and_a_chat(tab, url, models):

@@ -16,6 +16,7 @@ from safetensors.torch import load
 from served import CHAT, TEXT, running, small_decoder, small_encoder
 
 from glassformer.generation import Engine, Request, Sampling
+from glassformer.server import Served
 from glassformer.server.looking import Looker
 
 
@@ -78,7 +79,7 @@ def test_logits_are_torchs(url, models):
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0]
-    for positions in ([11, 3, 3], [len(ids) - 1], list(range(20, 40)), [0]):  # forth and back, and one twice
+    for positions in ([11, 3, 3], [0], [len(ids) - 1], list(range(20, 40))):  # forth and back, and one twice
         status, told = ask(url, "/api/logits", {"ids": ids, "positions": positions})
         tensors = load(told)
         assert status == 200 and tensors["positions"].tolist() == positions
@@ -86,8 +87,8 @@ def test_logits_are_torchs(url, models):
     other = tokenizer.encode("the lazy dog")  # another text after the same beginning
     with torch.no_grad():
         wanted = model(torch.tensor([other]))[0]
-    told = load(ask(url, "/api/logits", {"ids": other, "positions": [4, 11]})[1])["logits"]
-    torch.testing.assert_close(told, wanted[[4, 11]], atol=1e-5, rtol=1e-5)
+    told = load(ask(url, "/api/logits", {"ids": other, "positions": [8, 11]})[1])["logits"]
+    torch.testing.assert_close(told, wanted[[8, 11]], atol=1e-5, rtol=1e-5)
 
 
 def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
@@ -181,8 +182,9 @@ def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
     assert code == 400 and json.loads(told)["error"]["message"].startswith("that are 60 numbers, and 59 are the most")
 
 
-def test_looking_while_others_write(url, models):
-    """Errands run between the engine's steps: nobody's numbers or tokens change."""
+def test_looking_while_others_write(url, models, monkeypatch):
+    """Errands run between the engine's steps, a piece at a time: nobody's numbers or tokens change."""
+    monkeypatch.setattr("glassformer.server.looking.PIECE", 5)
     model, tokenizer = models["base"]
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():
@@ -194,12 +196,32 @@ def test_looking_while_others_write(url, models):
     ]
     for writer in writers:
         writer.start()
-    for position in range(0, 40, 3):
+    for position in (1, 44, *range(0, 40, 3)):
         told = load(ask(url, "/api/logits", {"ids": ids, "positions": [position]})[1])["logits"]
         torch.testing.assert_close(told, wanted[[position]], atol=1e-5, rtol=1e-5)
     for writer in writers:
         writer.join()
     assert [[event.get("id") for event in one] for one in got] == [[event.get("id") for event in expected]] * 4
+
+
+def test_an_errand_that_nobody_waits_for_is_ended(models):
+    begun, ended = threading.Event(), threading.Event()
+
+    def endless():
+        try:
+            while True:
+                begun.set()
+                yield
+        finally:
+            ended.set()
+
+    worker = Served("base", *models["base"]).worker
+    assert worker is not None
+    errand = worker.between(endless())
+    behind = worker.between(word for word in ())
+    assert begun.wait(20) and errand.cancel()
+    assert ended.wait(20) and behind.result(20) is None
+    worker.stop()
 
 
 def test_a_fault_while_looking_is_told_and_the_next_is_served(url, monkeypatch):
