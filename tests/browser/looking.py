@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from playwright.sync_api import expect
 
+expect.set_options(timeout=20_000)  # of a machine with other work to do
 OFF = {"temperature": 1, "topK": 0, "topP": 1, "minP": 0}
 
 

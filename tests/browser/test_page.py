@@ -148,6 +148,25 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, model
     assert ids_of(tab) == begun + greedy(model, tokenizer, begun, 10, temperature=0)
 
 
+def test_a_text_goes_on_when_the_context_is_full(tab, url, models):
+    model, tokenizer = models["base"]  # reads 200 tokens
+    opened(tab, url, temperature=0)
+    ids = written(tab, PROMPT, tokens=320)
+    assert len(ids) == 15 + 320
+    first = tokenizer.encode(PROMPT)
+    first += greedy(model, tokenizer, first, 185, temperature=0)
+    assert ids[:200] == first and ids[200:300] == greedy(model, tokenizer, ids[100:200], 100, temperature=0)
+    assert ids[300:] == greedy(model, tokenizer, ids[200:300], 35, temperature=0)
+    for index, start in ((199, 0), (200, 100), (320, 200)):  # of each window
+        check(look(tab, index), logits_of(model, ids[start:index])[-1], index - 1, ids[index], temperature=0)
+    tab.fill("#max-tokens", "90")
+    tab.locator("#distribution tbody button").nth(1).click()
+    stands(tab, "done")
+    second = logits_of(model, ids[200:320])[-1].argsort(descending=True).tolist()[1]
+    begun = [*ids[200:320], second]
+    assert ids_of(tab)[200:400] == begun + greedy(model, tokenizer, begun, 79, temperature=0)
+
+
 def test_tokens_stream_and_stop(tab, models, slow):
     with running(models) as url:
         opened(tab, url)

@@ -50,9 +50,9 @@ export async function tokenize(model, given, signal) {
   return (await ask("/api/tokenize", { body: { model, ...given }, signal })).json();
 }
 
-// The logits after ids[0..position], one for each token of the vocabulary.
-export async function logits(model, ids, position, signal) {
-  const body = { model, ids: ids.slice(0, position + 1), positions: [position] };
+// The logits of what comes after these ids, one for each token of the vocabulary.
+export async function logits(model, ids, signal) {
+  const body = { model, ids, positions: [ids.length - 1] };
   const answer = await ask("/api/logits", { body, signal });
   return readTensors(await answer.arrayBuffer()).logits.data;
 }

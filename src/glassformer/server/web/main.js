@@ -15,7 +15,7 @@ const store = createStore({
   vocabulary: null, // its tokens
   mode: "text", // or "chat"
   prompt: "",
-  tokens: [], // {id, given, probability, chance}: of the prompt and of the answer
+  tokens: [], // {id, given, probability, chance, start}: of the prompt and of the answer
   grown: 0, // counts what was added to `tokens` where it lies
   probabilities: 0, // counts how often the prompt's probabilities came
   endTokens: null, // ids that end an answer; null: the model's end of text

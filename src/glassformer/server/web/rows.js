@@ -4,6 +4,11 @@ import { entropy, ranking, softmax } from "./sampling.js";
 
 const MOST = 2 ** 22; // numbers kept
 
+// Where the text begins that the model reads for what comes after `position`.
+export function startOf(tokens, position) {
+  return (tokens[position + 1] ?? tokens.at(-1))?.start ?? 0;
+}
+
 export function rowsOf(store, api, failed) {
   let asking = null; // {position, abort}
   let refused = null; // the place whose question failed: it is not asked again and again
@@ -13,7 +18,9 @@ export function rowsOf(store, api, failed) {
     if (asking) asking.abort.abort();
     const mine = (asking = { position, abort: new AbortController() });
     try {
-      const logits = await api.logits(model, tokens.map((token) => token.id), position, mine.abort.signal);
+      const start = startOf(tokens, position);
+      const ids = tokens.slice(start, position + 1).map((token) => token.id);
+      const logits = await api.logits(model, ids, mine.abort.signal);
       if (asking !== mine) return;
       const own = softmax(logits);
       rows.set(position, { logits, own, order: ranking(logits), entropy: entropy(own) });

@@ -1,5 +1,7 @@
 // What can be done: open, read, write, go on, branch, stop, try again. One thing at a time; a new one ends the old one.
 
+import { startOf } from "./rows.js";
+
 export function writer(store, api) {
   let abort = null; // of what is under way
   let again = null; // what "try again" does
@@ -60,7 +62,7 @@ export function writer(store, api) {
     return run(async (signal) => {
       status("reading", "reading …");
       const read = await api.tokenize(model, given, signal);
-      const tokens = read.ids.map((id) => ({ id, given: true, probability: null, chance: null }));
+      const tokens = read.ids.map((id) => ({ id, given: true, probability: null, chance: null, start: 0 }));
       store.set({ tokens, endTokens: read.end_tokens, selected: null, rows: new Map(), seed: null });
       await stream({ maxTokens, score: true }, signal);
     }, () => begin(maxTokens));
@@ -72,33 +74,49 @@ export function writer(store, api) {
   function branch(index, id) {
     const { tokens, rows } = store.state;
     const row = rows.get(index - 1);
-    const chosen = { id, given: false, probability: row ? row.own[id] : null, chance: null };
+    const chosen = { id, given: false, probability: row ? row.own[id] : null, chance: null, start: startOf(tokens, index - 1) };
     const kept = new Map([...rows].filter(([position]) => position < index));
     store.set({ tokens: [...tokens.slice(0, index), chosen], selected: index, rows: kept });
     return goOn();
   }
 
+  // A model reads so many tokens at once. When they are full it goes on from the last half of them, as the engine does;
+  // `start` of a token is where the text began that it was drawn after.
   async function stream({ maxTokens, score }, signal) {
-    const { model, sampling, seedAsked, endTokens, tokens } = store.state;
-    const body = {
-      model, ids: ids(), max_tokens: maxTokens, score, end_tokens: endTokens,
-      temperature: sampling.temperature, top_k: sampling.topK, top_p: sampling.topP, min_p: sampling.minP,
-      seed: seedAsked === "" ? null : Number(seedAsked),
-    };
+    const { model, models, sampling, seedAsked, endTokens, tokens } = store.state;
+    const most = models.find((one) => one.name === model).block_size;
+    let start = tokens.at(-1).start ?? 0;
+    let left = maxTokens;
+    let seed = seedAsked === "" ? null : Number(seedAsked);
     status(maxTokens ? "streaming" : "reading", maxTokens ? "writing …" : "reading …");
     try {
-      for await (const event of api.generate(body, signal)) {
-        if (signal.aborted) return;
-        if (event.type === "start" && maxTokens) store.set({ seed: event.seed });
-        if (event.type === "prompt") {
-          event.probabilities.forEach((probability, i) => (tokens[i].probability = probability));
-          store.set({ probabilities: store.state.probabilities + 1 });
+      for (;;) {
+        if (!score && tokens.length - start >= most) start = tokens.length - Math.max(1, Math.floor(most / 2));
+        const body = {
+          model, ids: ids().slice(start), max_tokens: left, score, end_tokens: endTokens, seed,
+          temperature: sampling.temperature, top_k: sampling.topK, top_p: sampling.topP, min_p: sampling.minP,
+        };
+        let reason = null;
+        for await (const event of api.generate(body, signal)) {
+          if (signal.aborted) return;
+          if (event.type === "start") {
+            if (maxTokens && left === maxTokens) store.set({ seed: event.seed });
+            seed = (event.seed + 1) % 2 ** 53; // of the next window, if there is one
+          }
+          if (event.type === "prompt") {
+            event.probabilities.forEach((probability, i) => (tokens[i].probability = probability));
+            store.set({ probabilities: store.state.probabilities + 1 });
+          }
+          if (event.type === "token") {
+            const { id, probability, chance } = event;
+            tokens.push({ id, given: false, probability, chance, start });
+            left -= 1;
+            store.set({ grown: store.state.grown + 1 });
+          }
+          if (event.type === "end") reason = event.reason;
         }
-        if (event.type === "token") {
-          tokens.push({ id: event.id, given: false, probability: event.probability, chance: event.chance });
-          store.set({ grown: store.state.grown + 1 });
-        }
-        if (event.type === "end") ended(event.reason, maxTokens);
+        score = false;
+        if (reason !== "full" || !left) return ended(reason, maxTokens);
       }
     } catch (error) {
       if (!(error instanceof api.ServerGone) || store.state.tokens !== tokens || !maxTokens) throw error;
@@ -107,9 +125,7 @@ export function writer(store, api) {
   }
 
   function ended(reason, maxTokens) {
-    if (!maxTokens && reason !== "full") return status("done", said("Read"));
-    const why = { length: "Written", end_of_text: "The text has ended", full: "All that the model can read is full" };
-    status("done", said(why[reason] ?? "Written"));
+    status("done", said(!maxTokens ? "Read" : reason === "end_of_text" ? "The text has ended" : "Written"));
   }
 
   function stop() {
