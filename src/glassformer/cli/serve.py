@@ -50,5 +50,5 @@ def serve(
             typer.echo(
                 f"  cache: at most {served.worker.engine.cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once"
             )
-    typer.echo(f"listening on http://{host}:{port}/v1   (Ctrl-C ends it)")
+    typer.echo(f"listening on http://{host}:{port}/v1, a page to look at is http://{host}:{port}/   (Ctrl-C ends it)")
     run(found, host=host, port=port, api_key=api_key)

@@ -33,7 +33,7 @@ async def answer(
                                  headers={"Cache-Control": "no-store"})  # fmt: skip
     texts, pieces, reasons = [], [], []
     try:
-        gathered = await _or_gone(asked.gather(), http)
+        gathered = await or_gone(asked.gather(), http)
     finally:
         asked.cancel()
     for number, request in enumerate(requests):
@@ -61,24 +61,25 @@ async def _stream(asked: Asked, shape: Shape, body: Drawing, echo: bool) -> Asyn
             for number, request in enumerate(asked.requests):
                 for sample in range(request.samples):
                     text = shape.tokenizer.decode(list(request.ids))
-                    yield _event(shape.piece(asked.index(number, sample), text, [], None))
+                    yield event_line(shape.piece(asked.index(number, sample), text, [], None))
         async for number, piece in asked.pieces():
             index = asked.index(number, piece.sample)
             written += 1
             reason = REASONS[piece.finish_reason] if piece.finish_reason else None
             ended = piece.finish_reason == "end_of_text"
-            yield _event(shape.piece(index, piece.text, [] if ended else [piece], reason, first=index not in begun))
+            yield event_line(shape.piece(index, piece.text, [] if ended else [piece], reason, first=index not in begun))
             begun.add(index)
         if (body.stream_options or {}).get("include_usage"):
-            yield _event(shape.last(usage(sum(len(request.ids) for request in asked.requests), written)))
+            yield event_line(shape.last(usage(sum(len(request.ids) for request in asked.requests), written)))
         yield "data: [DONE]\n\n"
     except GlassformerError as error:
-        yield _event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
+        yield event_line({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
     finally:
         asked.cancel()
 
 
-def _event(body: Any) -> str:
+def event_line(body: Any) -> str:
+    """One server-sent event."""
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
@@ -150,7 +151,7 @@ class Asked:
             self.worker.cancel(number)
 
 
-async def _or_gone(work: Awaitable[Any], http: HTTPRequest) -> Any:
+async def or_gone(work: Awaitable[Any], http: HTTPRequest) -> Any:
     """The result of some work, unless the client goes away before it is done."""
 
     async def gone() -> None:

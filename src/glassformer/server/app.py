@@ -2,6 +2,8 @@
 
 GET  /v1/models  /v1/models/NAME        POST /v1/completions        GET  /healthz
 POST /v1/embeddings                     POST /v1/chat/completions   GET  /metrics     (Prometheus)
+
+Beside them looking inside: `/api/...` (inside.py) and the page that asks it, `/` (page.py).
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from glassformer.errors import GlassformerError
 from glassformer.generation import embed
 from glassformer.server.answering import answer
 from glassformer.server.answers import Shape
-from glassformer.server.asking import chat_request, completion_request
+from glassformer.server.asking import chat_request, completion_request, named
 from glassformer.server.doors import add_errors, add_guards
 from glassformer.server.errors import Refused
+from glassformer.server.inside import inside_routes
 from glassformer.server.metrics import exposition
+from glassformer.server.page import add_page
 from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody
 from glassformer.server.serving import Served
 
@@ -48,6 +52,8 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
     app = FastAPI(title="glassformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     add_guards(app, api_key, local)
     add_errors(app)
+    app.include_router(inside_routes(models))
+    add_page(app)
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -68,12 +74,12 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> Any:
         """One of them."""
-        return _described(_named(models, name))
+        return _described(named(models, name))
 
     @app.post("/v1/completions")
     async def completions(body: CompletionBody, http: HTTPRequest) -> Any:
         """Go on from a text."""
-        served = _named(models, body.model, writes=True)
+        served = named(models, body.model, writes=True)
         given = body.prompt if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) else [body.prompt]
         requests = [completion_request(served, body, prompt) for prompt in given]
         shape = Shape(
@@ -88,7 +94,7 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatBody, http: HTTPRequest) -> Any:
         """Answer the last message of a chat."""
-        served = _named(models, body.model, writes=True)
+        served = named(models, body.model, writes=True)
         if not served.chats:
             raise Refused(400, f"{served.name} has no chat template; use /v1/completions", code="no_chat_template")
         shape = Shape(
@@ -103,7 +109,7 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
     @app.post("/v1/embeddings")
     async def embeddings(body: EmbeddingBody) -> Any:
         """A vector for each text."""
-        served = _named(models, body.model)
+        served = named(models, body.model)
         if served.worker is not None:
             raise Refused(400, f"{served.name} gives no vectors; name an encoder, for example minilm-l6")
         texts = [body.input] if isinstance(body.input, str) else body.input
@@ -117,18 +123,6 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
         return {"object": "list", "data": data, "model": served.name, "usage": counts}
 
     return app
-
-
-def _named(models: dict[str, Served], name: str | None, *, writes: bool = False) -> Served:
-    if name is None:
-        name = next(iter(models))
-    if name not in models:
-        raise Refused(
-            404, f"there is no model {name!r}; there are: {', '.join(models)}", code="model_not_found", param="model"
-        )
-    if writes and models[name].worker is None:
-        raise Refused(400, f"{name} writes nothing; it gives vectors: use /v1/embeddings", param="model")
-    return models[name]
 
 
 def _described(served: Served) -> dict[str, Any]:

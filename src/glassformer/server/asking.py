@@ -13,18 +13,49 @@ from glassformer.server.serving import Served
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
 
 
+def named(models: dict[str, Served], name: str | None, *, writes: bool = False) -> Served:
+    """The model of this name, the first one where none is named. Raises `Refused`."""
+    if name is None:
+        name = next(iter(models))
+    if name not in models:
+        raise Refused(
+            404, f"there is no model {name!r}; there are: {', '.join(models)}", code="model_not_found", param="model"
+        )
+    if writes and models[name].worker is None:
+        raise Refused(400, f"{name} writes nothing; it gives vectors: use /v1/embeddings", param="model")
+    return models[name]
+
+
 def completion_request(served: Served, body: CompletionBody, prompt: Any) -> Request:
     """The engine's request for one prompt of a body. Raises `Refused`."""
-    tokenizer = served.tokenizer
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    if isinstance(prompt, str) and tokenizer.starts_with is not None:
-        ids = [tokenizer.starts_with, *ids]
-    if not ids:
-        ids = [tokenizer.end_of_text] if tokenizer.end_of_text is not None else tokenizer.encode("\n") or [0]
+    ids = prompt_ids(served, prompt) if isinstance(prompt, str) else list(prompt)
     tokens = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     return _request(
         served, body, ids, tokens, alternatives=body.logprobs or 0, score=bool(body.echo and body.logprobs is not None)
     )
+
+
+def prompt_ids(served: Served, prompt: str) -> list[int]:
+    """The ids that a model reads for a text, never none: what it begins with stands for an empty one."""
+    tokenizer = served.tokenizer
+    ids = tokenizer.encode(prompt)
+    if tokenizer.starts_with is not None:
+        ids = [tokenizer.starts_with, *ids]
+    if not ids:
+        ids = [tokenizer.end_of_text] if tokenizer.end_of_text is not None else tokenizer.encode("\n") or [0]
+    return ids
+
+
+def check_length(served: Served, n: int, *, room: int = 0) -> None:
+    """Raise `Refused` for more tokens than a model reads, or fewer than `room` places left for an answer."""
+    block_size = served.model.config.block_size
+    if n + room > block_size:
+        raise Refused(
+            400,
+            f"the prompt has {n:,} tokens and {served.name} reads {block_size:,} at most; shorten it",
+            code="context_length_exceeded",
+            param="prompt",
+        )
 
 
 def chat_request(served: Served, body: ChatBody) -> Request:
@@ -49,14 +80,7 @@ def _request(
     score: bool = False,
     ends: frozenset[int] | None = None,
 ) -> Request:
-    block_size = served.model.config.block_size
-    if len(ids) > block_size or (ends is not None and len(ids) >= block_size):
-        raise Refused(
-            400,
-            f"the prompt has {len(ids):,} tokens and {served.name} reads {block_size:,} at most; shorten it",
-            code="context_length_exceeded",
-            param="prompt",
-        )
+    check_length(served, len(ids), room=0 if ends is None else 1)
     seed = random.SystemRandom().randrange(1 << 62) if body.seed is None else body.seed
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     sampling: dict[str, Any] = {

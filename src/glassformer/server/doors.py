@@ -14,7 +14,17 @@ from glassformer.errors import GlassformerError
 from glassformer.server.errors import Refused, error_response, told
 
 MOST_BYTES = 8 << 20  # of a body
-OPEN_PATHS = ("/healthz",)  # that need no key
+OPEN_PATHS = ("/healthz", "/")  # that need no key: the page asks for it
+OPEN_FOLDER = "/web/"
+# Whatever a browser shows of this server runs its own scripts alone, asks it alone, and is framed by nobody.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
 
@@ -23,10 +33,16 @@ def add_guards(app: FastAPI, api_key: str | None, local: bool) -> None:
 
     @app.middleware("http")
     async def guard(http: HTTPRequest, answer: Callable[[HTTPRequest], Awaitable[Response]]) -> Response:
+        response = refusal(http) or await answer(http)
+        response.headers.update(HEADERS)
+        return response
+
+    def refusal(http: HTTPRequest) -> Response | None:
         host = http.headers.get("host", "").lower()
         if local and (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in LOCAL_NAMES:
             return error_response(421, f"this server answers as localhost and not as {host[:100]!r}")
-        if api_key is not None and http.url.path not in OPEN_PATHS:
+        path = http.url.path
+        if api_key is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
             given = http.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {api_key}".encode()):
                 return error_response(401, "send the server's key: Authorization: Bearer KEY", code="invalid_api_key")
@@ -35,7 +51,7 @@ def add_guards(app: FastAPI, api_key: str | None, local: bool) -> None:
             return error_response(411, "a body of known length is needed (Content-Length)")
         if length and int(length) > MOST_BYTES:
             return error_response(413, f"the body is larger than {MOST_BYTES:,} bytes; shorten it")
-        return await answer(http)
+        return None
 
 
 def add_errors(app: FastAPI) -> None:

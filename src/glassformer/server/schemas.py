@@ -16,6 +16,9 @@ MOST_SAMPLES = 64
 MOST_TEXTS = 256
 MOST_CHARACTERS = 1 << 20
 
+MOST_POSITIONS = 64  # whose logits are told at once
+MOST_SEED = 1 << 53  # whole numbers are exact in a browser up to here
+
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Token = Annotated[int, Field(ge=0, lt=1 << 31)]
 Tokens = Annotated[list[Token], Field(min_length=1, max_length=MOST_TOKENS)]
@@ -132,3 +135,46 @@ class EmbeddingBody(Body):
         if self.dimensions is not None:
             raise ValueError("dimensions is not supported; the whole vector is given")
         return self
+
+
+# Looking inside
+
+
+class TokenizeBody(Body):
+    """`POST /api/tokenize`: a text as a completion reads it, or messages as a chat does."""
+
+    text: Text | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TokenizeBody:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("give text or messages, and not both")
+        return self
+
+
+class LogitsBody(Body):
+    """`POST /api/logits`: what the model says after `ids[: p + 1]`, for each position p."""
+
+    ids: Tokens
+    positions: Annotated[list[Token], Field(min_length=1, max_length=MOST_POSITIONS)]
+
+    @model_validator(mode="after")
+    def _within(self) -> LogitsBody:
+        if (furthest := max(self.positions)) >= len(self.ids):
+            raise ValueError(f"position {furthest} is beyond the {len(self.ids)} ids (the first one is position 0)")
+        return self
+
+
+class GenerateBody(Body):
+    """`POST /api/generate`: go on from these ids. Fields as those of `Sampling`."""
+
+    ids: Tokens
+    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 64
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=1 << 31)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=MOST_SEED)] | None = None
+    end_tokens: Annotated[list[Token], Field(max_length=64)] | None = None
+    score: bool = False

@@ -14,6 +14,7 @@ import torch
 from glassformer.errors import MissingExtraError, UsageError
 from glassformer.generation import Engine, commands_for
 from glassformer.interchange import load
+from glassformer.server.looking import Looker
 from glassformer.server.worker import Worker
 from glassformer.tokenizers import Tokenizer
 
@@ -29,6 +30,7 @@ class Served:
         self.worker: Worker | None = None
         if "generate" in commands_for(model, tokenizer):
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
+            self.looker = Looker(model, tokenizer.vocab_size)  # for errands of the worker alone
         elif getattr(model.config, "stem", None) != "text":
             raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
 

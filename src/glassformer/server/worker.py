@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, TypeVar
 
 from glassformer.errors import GlassformerError
 from glassformer.generation import Engine, Event, Request
@@ -16,6 +17,9 @@ Sink = Callable[[Event | BaseException], None]
 """Is called in the worker's thread with every event of a request, or with the error that ended all of them."""
 
 MOST_WAITING = 1024  # samples that wait for a row
+MOST_ERRANDS = 64  # that wait for the engine's thread
+
+T = TypeVar("T")
 
 
 class Overloaded(GlassformerError):
@@ -35,6 +39,7 @@ class Worker:
         self.counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cancelled": 0}
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sinks: dict[int, tuple[Sink, int]] = {}  # of a request: who is told, and how many samples go on
+        self._errands: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="glassformer-engine", daemon=True)
         self._thread.start()
@@ -81,6 +86,23 @@ class Worker:
 
         self._inbox.put(take)
 
+    def between(self, errand: Generator[None, None, T]) -> Future[T]:
+        """Let the thread that owns the model run something else with it, to the next `yield` after every step of the
+        engine, one errand after the other. The future has what it returns, or raises; cancelling it ends the errand."""
+        future: Future[T] = Future()
+
+        def take() -> None:
+            if self._stopping or len(self._errands) >= MOST_ERRANDS:
+                future.set_exception(Overloaded("the server is too busy to look inside; try again later"))
+            else:
+                self._errands.append((errand, future))
+
+        if self.running:
+            self._inbox.put(take)
+        else:
+            future.set_exception(Overloaded("the server is being stopped; ask another one"))
+        return future
+
     def stop(self, *, timeout: float | None = 30.0) -> None:
         """Finish what was begun, take nothing new, and end the thread; after `timeout` seconds it is left behind."""
         self._stopping = True
@@ -90,9 +112,10 @@ class Worker:
     def _run(self) -> None:
         while True:
             try:
-                self._take_all(wait=not self.engine.busy)
-                if self._stopping and not self.engine.busy:
+                self._take_all(wait=not (self.engine.busy or self._errands))
+                if self._stopping and not (self.engine.busy or self._errands):
                     return
+                self._run_errand()
                 events = self.engine.step()
             except Exception as error:  # nobody waits for ever because of a fault of ours
                 self._give_up(error)
@@ -103,6 +126,23 @@ class Worker:
                 except RuntimeError:  # the event loop of whoever asked is closed
                     self._sinks.pop(event.request, None)
                     self.engine.cancel(event.request)
+
+    def _run_errand(self) -> None:
+        """One piece of the errand that waits longest."""
+        if not self._errands:
+            return
+        errand, future = self._errands[0]
+        with contextlib.suppress(InvalidStateError):  # cancelled in this very moment
+            try:
+                if not future.cancelled():
+                    next(errand)
+                    return
+                errand.close()
+            except StopIteration as end:
+                future.set_result(end.value)
+            except Exception as error:
+                future.set_exception(error)
+        self._errands.popleft()
 
     def _give_up(self, error: Exception) -> None:
         """Tell everybody, and begin anew with an empty engine."""

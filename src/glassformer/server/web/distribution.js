@@ -1,0 +1,164 @@
+// The whole distribution at one place: the top rows, and the rest as one row, so that the shares make 100 %.
+
+import { bits, count, decimal, element, percent, shown } from "./numbers.js";
+import { entropy, filtered, REASONS, surprise } from "./sampling.js";
+import { chip, lower, spelled } from "./vocabulary.js";
+
+const FIRST = 15; // rows
+const MORE = 30;
+const MOST = 600;
+
+export function distributionView(root, store, { branch, leave }) {
+  let limit = FIRST;
+  let wanted = ""; // what is looked for among the tokens
+  let last = [];
+  const body = element("div", {});
+  const find = element("input", {
+    type: "search", id: "find", placeholder: "find a token", "aria-label": "find a token", autocomplete: "off",
+  });
+  const tools = element("div", { class: "line find", hidden: true }, find);
+  root.append(body);
+
+  function draw(state) {
+    const { selected, tokens, sampling, vocabulary, rows } = state;
+    const row = rows.get(selected - 1);
+    const id = tokens[selected]?.id;
+    const now = [selected, id, row, sampling, vocabulary, limit, wanted, tokens.length > 0];
+    if (now.every((value, i) => value === last[i])) return;
+    if (last[0] !== selected) limit = FIRST;
+    last = now;
+    tools.hidden = !row || selected === null;
+    if (selected === null || !tokens.length) return empty("Choose a token of the text: here stands what else could have come.");
+    if (selected === 0) return empty("Nothing stands before the first token, so the model had nothing to say about it.");
+    if (!row) return body.replaceChildren(heading(state), element("p", { class: "faint" }, "reading …"));
+    const drawn = filtered(row.logits, row.order, sampling);
+    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, drawn), tools, ...table(state, row, id, drawn));
+  }
+
+  function empty(text) {
+    body.replaceChildren(element("h2", {}, "What could have come"), element("p", { class: "faint" }, text));
+  }
+
+  // The table and what stands below it.
+  function table(state, row, came, { chances, reasons }) {
+    const { vocabulary, selected } = state;
+    const p = selected - 1;
+    const { own, order } = row;
+    const found = wanted ? order.filter((id) => lower(vocabulary, id).includes(wanted)) : order;
+    const ids = [...found.subarray(0, limit)];
+    if (came !== undefined && !ids.includes(came)) ids.push(came);
+    const widest = Math.max(own[order[0]], chances[order[0]]);
+    const lines = ids.map((id) => {
+      const gap = id === came && id !== ids[0] && !found.subarray(0, limit).includes(id);
+      return line(p, id, row, chances[id], reasons[id], widest, { came: id === came, gap, vocabulary });
+    });
+    let ownShown = 0, chanceShown = 0;
+    for (const id of ids) (ownShown += own[id]), (chanceShown += chances[id]);
+    const others = own.length - ids.length;
+    const rest = element("tr", { class: "rest" },
+      element("td", { class: "rank" }),
+      element("th", { scope: "row" }, "other ", shown(others, `others/${p}`, count), others === 1 ? " token" : " tokens"),
+      share(Math.max(0, 1 - ownShown), `probability/${p}/others`, widest, "own"),
+      share(Math.max(0, 1 - chanceShown), `chance/${p}/others`, widest, "chance"),
+      element("td", { class: "logit" }));
+    const head = element("thead", {}, element("tr", {},
+      element("th", { class: "rank", scope: "col" }, "#"), element("th", { scope: "col" }, "token"),
+      element("th", { scope: "col", class: "share" }, "probability", element("small", {}, "the model's own")),
+      element("th", { scope: "col", class: "share" }, "chance", element("small", {}, "after temperature and filters")), element("th", { class: "logit", scope: "col" }, "logit")));
+    const made = element("table", {}, head, element("tbody", {}, ...lines, rest));
+    const first = made.querySelector("button");
+    if (first) first.tabIndex = 0;
+    const more = element("button", { type: "button", class: "quiet", id: "more" }, "show more");
+    more.addEventListener("click", () => ((limit = Math.min(limit + MORE, MOST)), draw(store.state)));
+    more.hidden = limit >= MOST || found.length <= limit;
+    return [made, more];
+  }
+
+  find.addEventListener("input", () => {
+    wanted = find.value.toLowerCase().replaceAll(" ", "␣");
+    draw(store.state);
+    find.focus();
+  });
+  root.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-id]");
+    if (button) branch(store.state.selected, Number(button.dataset.id));
+  });
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return leave();
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const buttons = [...root.querySelectorAll("button[data-id]")];
+    const at = buttons.indexOf(event.target);
+    if (!step || (at < 0 && event.target !== find)) return;
+    event.preventDefault();
+    if (at + step < 0) return leave();
+    focusRow(buttons, Math.min(at + step, buttons.length - 1));
+  });
+  store.subscribe((state) => draw(state));
+  return { focus: () => focusRow([...root.querySelectorAll("button[data-id]")], 0) };
+}
+
+function focusRow(buttons, index) {
+  for (const button of buttons) button.tabIndex = -1;
+  if (!buttons[index]) return;
+  buttons[index].tabIndex = 0;
+  buttons[index].focus();
+}
+
+// After what, and what came.
+function heading({ selected, tokens, vocabulary }) {
+  const before = element("span", { class: "context" });
+  for (const token of tokens.slice(Math.max(0, selected - 6), selected)) before.append(chip(vocabulary, token.id));
+  const came = tokens[selected];
+  const after = came ? chip(vocabulary, came.id) : element("span", { class: "token-text nothing" }, "?");
+  after.classList.add("came");
+  return element("h2", { class: "place" }, element("span", { class: "faint" }, selected > 6 ? "after … " : "after "), before,
+    element("span", { class: "arrow", "aria-label": came ? "came" : "comes" }, "→"), after);
+}
+
+// What is told of the place as a whole.
+function facts(p, came, row, { chances, reasons }) {
+  const tile = (name, ...what) => element("div", { class: "fact" }, element("dt", {}, name), element("dd", {}, ...what));
+  const tiles = [];
+  if (came !== undefined) {
+    tiles.push(tile("surprise", shown(surprise(row.own[came]), `surprise/${p}/${came}`, bits)));
+    tiles.push(tile("rank", shown(row.order.indexOf(came) + 1, `rank/${p}/${came}`, count)));
+  }
+  tiles.push(tile("entropy", shown(row.entropy, `entropy/${p}`, bits)));
+  tiles.push(tile("after filters", shown(entropy(chances), `entropy-drawn/${p}`, bits)));
+  const counts = REASONS.map(() => 0);
+  for (const reason of reasons) counts[reason] += 1;
+  const left = element("p", { class: "left-over" }, shown(counts[0], `kept/${p}`, count), " of ",
+    shown(reasons.length, `vocabulary/${p}`, count), " tokens can be drawn");
+  REASONS.forEach((name, i) => {
+    if (i && counts[i]) left.append("; ", shown(counts[i], `cut/${name}/${p}`, count), ` cut by ${name}`);
+  });
+  return [element("dl", { class: "facts" }, ...tiles), left];
+}
+
+function line(p, id, row, chance, reason, widest, { came, gap, vocabulary }) {
+  const go = element("button", {
+    type: "button", tabindex: -1, "data-id": id, title: "go on from this token",
+    "aria-label": `${spelled(vocabulary, id)}: go on from this token`,
+  }, chip(vocabulary, id));
+  const rank = row.order.indexOf(id) + 1;
+  const classes = [came && "came", gap && "gap", reason && "cut"].filter(Boolean).join(" ");
+  const mark = came ? [element("span", { class: "tick", title: "this one came" }, "✓")] : [];
+  return element("tr", { class: classes, "data-token": id },
+    element("td", { class: "rank" }, shown(rank, `rank/${p}/${id}`, count)),
+    element("th", { scope: "row" }, go, ...mark),
+    share(row.own[id], `probability/${p}/${id}`, widest, "own"),
+    reason ? reasonCell(`chance/${p}/${id}`, reason) : share(chance, `chance/${p}/${id}`, widest, "chance"),
+    element("td", { class: "logit" }, shown(row.logits[id], `logits/${p}/${id}`, decimal)));
+}
+
+function share(value, source, widest, kind) {
+  const bar = element("span", { class: `bar ${kind}`, "aria-hidden": "true" });
+  bar.style.width = `${Math.max((100 * value) / widest, value > 0 ? 0.6 : 0).toFixed(2)}%`;
+  return element("td", { class: "share" },
+    element("span", { class: "cell" }, shown(value, source, percent), element("span", { class: "track" }, bar)));
+}
+
+function reasonCell(source, reason) {
+  const cut = element("span", { class: "reason", title: `cut by ${REASONS[reason]}` }, REASONS[reason]);
+  return element("td", { class: "share" }, element("span", { class: "cell" }, shown(0, source, percent), cut));
+}

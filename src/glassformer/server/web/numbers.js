@@ -1,0 +1,28 @@
+// Numbers on the screen. Each carries the whole number and what it is, so that a test can compare it with torch:
+//
+//   data-value   in full precision        data-source   logits/12/345: position 12 (0 is the first token), token 345
+
+export function percent(share) {
+  if (share === 0) return "0 %";
+  if (share >= 0.001) return `${(100 * share).toFixed(1)} %`;
+  const small = 100 * share;
+  return `${small >= 1e-4 ? small.toPrecision(2) : small.toExponential(0).replace("e-", "e−")} %`;
+}
+
+export const bits = (value) => `${Number.isFinite(value) ? value.toFixed(2) : "∞"} bits`;
+export const decimal = (value) => value.toFixed(2).replace("-", "−");
+export const count = (value) => value.toLocaleString("en-GB");
+
+// An element; `what` holds attributes, `children` texts and elements.
+export function element(tag, what = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(what)) {
+    if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export function shown(value, source, said, what = {}) {
+  return element("span", { class: "number", ...what, "data-value": String(value), "data-source": source }, said(value));
+}

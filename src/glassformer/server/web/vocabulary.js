@@ -1,0 +1,33 @@
+// How a token is spelled on the screen.
+
+import { element } from "./numbers.js";
+
+const ESCAPES = { "\n": "\\n", "\t": "\\t", "\r": "\\r" };
+
+// In a list: every blank can be seen.
+export function spelled(vocabulary, id) {
+  const text = vocabulary?.texts[id] ?? `#${id}`;
+  return text.replace(/[\n\t\r]/g, (c) => ESCAPES[c]).replaceAll(" ", "␣");
+}
+
+// To look for one: all spellings in small letters, made once.
+export function lower(vocabulary, id) {
+  vocabulary.lower ??= vocabulary.texts.map((_, i) => spelled(vocabulary, i).toLowerCase());
+  return vocabulary.lower[id] ?? "";
+}
+
+// A token in a list, its blanks paler than its letters.
+export function chip(vocabulary, id) {
+  const kind = vocabulary?.special.has(id) ? "special" : vocabulary?.parts.has(id) ? "part" : "";
+  const made = element("span", { class: `token-text ${kind}` });
+  for (const piece of spelled(vocabulary, id).split(/(␣|\\[ntr])/)) {
+    if (piece) made.append(/^(␣|\\[ntr])$/.test(piece) ? element("span", { class: "blank" }, piece) : piece);
+  }
+  return made;
+}
+
+// In a text: blanks are blanks, and a new line is marked and begins.
+export function flowing(vocabulary, id) {
+  const text = vocabulary?.texts[id] ?? `#${id}`;
+  return vocabulary?.special.has(id) ? text : text.replaceAll("\n", "↵\n");
+}

@@ -1,0 +1,49 @@
+"""A real Chromium for the page's tests. GLASSFORMER_CHROMIUM names one; else Debian's, or what is on the path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "server")]
+
+PLACES = (
+    os.environ.get("GLASSFORMER_CHROMIUM"),
+    "/usr/bin/chromium",
+    *map(shutil.which, ("chromium", "google-chrome")),
+)
+
+
+@pytest.fixture(scope="module")  # not longer: while playwright runs, the thread has an event loop, and others want one
+def browser() -> Iterator[Any]:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    found = next((place for place in PLACES if place and Path(place).is_file()), None)
+    if found is None:
+        pytest.skip("needs Chromium: apt-get install chromium, or name one in GLASSFORMER_CHROMIUM")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser) -> Iterator[Any]:
+    """A tab that nobody used before. `tab.asked`: the addresses it asked; `tab.errors`: what its console complained of,
+    which includes whatever the Content-Security-Policy forbade. There must be none in the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda line: page.errors.append(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    context.close()
+    assert page.errors == []

@@ -1,0 +1,313 @@
+"""The page in a real browser: every number on the screen is compared with torch."""
+
+from __future__ import annotations
+
+import math
+import time
+import urllib.request
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("playwright", reason="needs playwright")
+
+from looking import bits, ids_of, logits_of, look, opened, stands, told, write, written
+from playwright.sync_api import expect
+from served import CHAT, running, small_decoder, small_encoder
+
+from glassformer.generation import Engine, Request, Sampling, filtered_probabilities
+
+PROMPT = "the quick brown"
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
+
+
+@pytest.fixture(scope="module")
+def url(models):
+    with running(models) as address:
+        yield address
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """An engine that takes its time, so that a browser can see it write."""
+    step = Engine.step
+
+    def slowly(self):
+        time.sleep(0.05)
+        return step(self)
+
+    monkeypatch.setattr(Engine, "step", slowly)
+
+
+def greedy(model, tokenizer, ids: list[int], n: int, **sampling) -> list[int]:
+    engine, out = Engine(model, tokenizer), []
+    engine.submit(Request(tuple(ids), max_new_tokens=n, sampling=Sampling(**sampling)))
+    while engine.busy:
+        out += [event.piece.token for event in engine.step() if event.piece]
+    return out
+
+
+def check(numbers: dict[str, float], logits_V: torch.Tensor, p: int, came: int | None, **sampling) -> None:
+    """Everything that is told of a place, against torch."""
+    own, chance = logits_V.softmax(-1), filtered_probabilities(logits_V[None], Sampling(**sampling))[0]
+    rank = {int(i): r for r, i in enumerate(logits_V.sort(descending=True, stable=True).indices, 1)}
+    rows = [int(source.split("/")[2]) for source in numbers if source.startswith("logits/")]
+    wanted = {
+        f"entropy/{p}": bits(own), f"entropy-drawn/{p}": bits(chance), f"vocabulary/{p}": len(own),
+        f"kept/{p}": int((chance > 0).sum()), f"others/{p}": len(own) - len(rows),
+        f"probability/{p}/others": 1 - float(own[rows].sum()), f"chance/{p}/others": 1 - float(chance[rows].sum()),
+    }  # fmt: skip
+    for i in rows:
+        wanted |= {f"logits/{p}/{i}": float(logits_V[i]), f"rank/{p}/{i}": rank[i]}
+        wanted |= {f"probability/{p}/{i}": float(own[i]), f"chance/{p}/{i}": float(chance[i])}
+    if came is not None:
+        wanted[f"surprise/{p}/{came}"] = -math.log2(own[came])
+    cuts = {source: value for source, value in numbers.items() if source.startswith("cut/")}
+    assert sum(cuts.values()) == len(own) - wanted[f"kept/{p}"]
+    assert {source: value for source, value in numbers.items() if source not in cuts} == pytest.approx(wanted, abs=1e-5)
+    for kind in ("probability", "chance"):
+        assert sum(v for source, v in numbers.items() if source.startswith(f"{kind}/")) == pytest.approx(1, abs=1e-9)
+
+
+def test_every_number_on_the_screen_is_torchs(tab, url, models):
+    model, tokenizer = models["base"]
+    opened(tab, url, temperature=0.8)
+    ids = written(tab, PROMPT, tokens=12, seed=3)
+    start = tokenizer.encode(PROMPT)
+    assert ids == start + greedy(model, tokenizer, start, 12, temperature=0.8, seed=3)
+    assert tab.inner_text("#status-text") == "Written: 15 tokens read, 12 written."
+    assert tab.inner_text("#seed-shown") == "3"
+    logits_TV = logits_of(model, ids)
+    surprise = -logits_TV.log_softmax(-1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0] / math.log(2)
+    wanted = {f"surprise/{p}/{ids[p + 1]}": float(surprise[p]) for p in range(len(ids) - 1)}
+    assert told(tab, "#tokens") == pytest.approx(wanted, abs=1e-5)
+    for index in (1, 7, 15, len(ids) - 1, len(ids)):  # of the prompt, of the answer, and what comes next
+        numbers = look(tab, index)
+        check(numbers, logits_TV[index - 1], index - 1, [*ids, None][index], temperature=0.8)
+        assert len(tab.query_selector_all("#distribution tbody tr")) <= 17
+    tab.click("#more")
+    assert len([s for s in told(tab) if s.startswith("logits/")]) == 30
+    tab.click('[data-index="0"]')
+    expect(tab.locator("#distribution")).to_contain_text("Nothing stands before the first token")
+
+
+def test_sliders_ask_nobody_and_say_what_is_cut(tab, url, models):
+    opened(tab, url)
+    ids = written(tab, PROMPT)
+    look(tab, 9)
+    logits_V = logits_of(models["base"][0], ids)[8]
+    asked = len(tab.asked)
+    settings: dict[str, float] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    for name, field, value, seen in (
+        ("temperature", "temperature", 0.37, None), ("topK", "top_k", 11, "top-k"), ("topP", "top_p", 0.8, "top-p"),
+        ("minP", "min_p", 0.2, "min-p"), ("temperature", "temperature", 2.5, None), ("topP", "top_p", 1, None),
+        ("temperature", "temperature", 0, "temperature 0"),
+    ):  # fmt: skip
+        tab.fill(f"#{name}-number", str(value))
+        settings[field] = value
+        check(told(tab), logits_V, 8, ids[9], **settings)
+        reasons = set(tab.locator("#distribution .reason").all_inner_texts())
+        assert seen is None or seen in reasons, (seen, reasons)
+    tab.fill("#temperature-number", "0.9")
+    tab.focus("#temperature")
+    for _ in range(5):
+        tab.keyboard.press("ArrowRight")
+    check(told(tab), logits_V, 8, ids[9], **settings | {"temperature": 0.95})
+    tab.click("#neutral")
+    check(told(tab), logits_V, 8, ids[9])
+    assert len(tab.asked) == asked
+
+
+def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, models):
+    model, tokenizer = models["base"]
+    opened(tab, url, temperature=0)
+    ids = written(tab, PROMPT, tokens=10)
+    look(tab, 20)
+    look(tab, 18)
+    order = logits_of(model, ids)[17].argsort(descending=True).tolist()
+    tab.locator("#distribution tbody button").nth(3).click()
+    stands(tab, "done")
+    begun = [*ids[:18], order[3]]
+    branched = begun + greedy(model, tokenizer, begun, 10, temperature=0)
+    assert ids_of(tab) == branched and branched[18] != ids[18]
+    assert tab.evaluate("document.activeElement.dataset.index") == "18"
+    check(told(tab), logits_of(model, branched)[17], 17, order[3], temperature=0)
+    numbers = look(tab, 20)  # what was known of the old text is forgotten
+    check(numbers, logits_of(model, branched)[19], 19, branched[20], temperature=0)
+    look(tab, 4)  # in the prompt as well, by a token that is looked for
+    tab.fill("#find", "z")
+    expect(tab.locator("#distribution tbody button")).to_have_count(2)  # and the one that came
+    tab.locator("#distribution tbody button").first.click()
+    stands(tab, "done")
+    begun = [*ids[:4], *tokenizer.encode("z")]
+    assert ids_of(tab) == begun + greedy(model, tokenizer, begun, 10, temperature=0)
+
+
+def test_a_text_goes_on_when_the_context_is_full(tab, url, models):
+    model, tokenizer = models["base"]  # reads 200 tokens
+    opened(tab, url, temperature=0)
+    ids = written(tab, PROMPT, tokens=320)
+    assert len(ids) == 15 + 320
+    first = tokenizer.encode(PROMPT)
+    first += greedy(model, tokenizer, first, 185, temperature=0)
+    assert ids[:200] == first and ids[200:300] == greedy(model, tokenizer, ids[100:200], 100, temperature=0)
+    assert ids[300:] == greedy(model, tokenizer, ids[200:300], 35, temperature=0)
+    for index, start in ((199, 0), (200, 100), (320, 200)):  # of each window
+        check(look(tab, index), logits_of(model, ids[start:index])[-1], index - 1, ids[index], temperature=0)
+    tab.fill("#max-tokens", "90")
+    tab.locator("#distribution tbody button").nth(1).click()
+    stands(tab, "done")
+    second = logits_of(model, ids[200:320])[-1].argsort(descending=True).tolist()[1]
+    begun = [*ids[200:320], second]
+    assert ids_of(tab)[200:400] == begun + greedy(model, tokenizer, begun, 79, temperature=0)
+
+
+def test_tokens_stream_and_stop(tab, models, slow):
+    with running(models) as url:
+        opened(tab, url)
+        write(tab, PROMPT, tokens=150)
+        stands(tab, "streaming")
+        expect(tab.locator('[data-index="25"][data-id]')).to_be_visible()
+        stands(tab, "streaming")
+        numbers = look(tab, 20)  # while it writes
+        check(numbers, logits_of(models["base"][0], ids_of(tab)[:20])[19], 19, ids_of(tab)[20])
+        stands(tab, "streaming")
+        tab.click("#stop")
+        stands(tab, "stopped")
+        seen = ids_of(tab)
+        assert 20 < len(seen) < 160 and tab.inner_text("#status-text").startswith("Stopped: 15 tokens read")
+        assert freed(tab, url) and ids_of(tab) == seen
+        tab.fill("#max-tokens", "3")
+        tab.click("#go-on")
+        stands(tab, "done")
+        assert ids_of(tab)[: len(seen)] == seen and len(ids_of(tab)) == len(seen) + 3
+
+
+def freed(tab, url: str) -> bool:
+    """Whether nobody writes any more, long before the text would have come to its end by itself."""
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            if 'glassformer_rows_active{model="base"} 0.0' in answer.read().decode():
+                return True
+        tab.wait_for_timeout(50)
+    return False
+
+
+def test_a_reload_loses_nothing(tab, url, models):
+    opened(tab, url, temperature=0.6, topK=4)
+    ids = written(tab, PROMPT, tokens=8)
+    tab.reload()
+    stands(tab, "idle")
+    assert ids_of(tab) == ids and tab.input_value("#prompt") == PROMPT and tab.input_value("#topK-number") == "4"
+    numbers = look(tab, 17)
+    check(numbers, logits_of(models["base"][0], ids)[16], 16, ids[17], temperature=0.6, top_k=4)
+
+
+def test_a_reload_in_the_middle_frees_the_row(tab, models, slow):
+    with running(models) as url:
+        opened(tab, url)
+        write(tab, PROMPT, tokens=180)
+        expect(tab.locator('[data-index="20"][data-id]')).to_be_visible()
+        tab.reload()
+        stands(tab, "idle")
+        assert freed(tab, url) and len(ids_of(tab)) >= 20
+
+
+def test_reading_alone_and_another_model_and_a_chat(tab, url, models):
+    opened(tab, url)
+    assert tab.locator("#model option").all_inner_texts() == ["base", "chat"]  # the encoder writes nothing
+    expect(tab.locator("#modes")).to_be_hidden()
+    tab.fill("#prompt", "lazy dog")
+    tab.click("#read")
+    stands(tab, "done")
+    assert ids_of(tab) == models["base"][1].encode("lazy dog") and len(told(tab, "#tokens")) == 7
+    tab.select_option("#model", "chat")
+    stands(tab, "idle")
+    assert ids_of(tab) == []
+    tab.click("#modes label:has([value=chat])")
+    ids = written(tab, "lazy dog", tokens=5)
+    start = models["chat"][1].chat.encode([{"role": "user", "content": "lazy dog"}], add_generation_prompt=True)
+    assert ids[:-5] == start
+
+
+def test_what_the_server_refuses_is_told_in_its_words(tab, url):
+    opened(tab, url)
+    write(tab, "the fox " * 60)
+    stands(tab, "error")
+    assert tab.inner_text("#status-text") == "the prompt has 480 tokens and base reads 200 at most; shorten it"
+    tab.errors[:] = [line for line in tab.errors if "400 (Bad Request)" not in line]  # Chromium's own note
+    assert written(tab, PROMPT)
+
+
+def test_the_key_is_asked_for(tab, models):
+    with running(models, api_key="secret") as url:
+        tab.goto(url)
+        for key in ("wrong", "secret"):
+            stands(tab, "key")
+            expect(tab.locator("#write")).to_be_disabled()
+            tab.fill("#key", key)
+            tab.keyboard.press("Enter")
+            if key == "wrong":
+                expect(tab.locator("#key")).to_have_value("")
+        stands(tab, "idle")
+        assert len(written(tab, PROMPT, tokens=4)) == 19
+        tab.reload()
+        stands(tab, "idle")
+        tab.errors[:] = [line for line in tab.errors if "401 (Unauthorized)" not in line]
+
+
+def test_with_the_keyboard_alone(tab, url, models):
+    opened(tab, url, temperature=0)
+    tab.fill("#max-tokens", "6")
+    tab.reload()
+    stands(tab, "idle")
+    tab_to(tab, "#prompt")
+    tab.keyboard.type(PROMPT)
+    tab.keyboard.press("Control+Enter")
+    stands(tab, "done")
+    ids = ids_of(tab)
+    tab_to(tab, ".token")
+    for key in ("End", "ArrowLeft", "ArrowLeft"):
+        tab.keyboard.press(key)
+    place = len(ids) - 2
+    expect(tab.locator(f'[data-source="entropy/{place - 1}"]')).to_be_visible()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp"):  # into the rows, to the second one
+        tab.keyboard.press(key)
+    second = logits_of(models["base"][0], ids)[place - 1].argsort(descending=True).tolist()[1]
+    tab.keyboard.press("Enter")
+    stands(tab, "done")
+    assert ids_of(tab)[: place + 1] == [*ids[:place], second]
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Escape")
+    assert tab.evaluate("document.activeElement.dataset.index") == str(place)
+
+
+def tab_to(tab, selector: str) -> None:
+    """Press Tab until what stands there has the focus."""
+    for _ in range(30):
+        tab.keyboard.press("Tab")
+        if tab.evaluate(f"document.activeElement.matches('{selector}')"):
+            return
+    raise AssertionError(f"no way to {selector} with Tab")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_screen(tab, url, width):
+    tab.set_viewport_size({"width": width, "height": 740})
+    opened(tab, url, topK=5)
+    written(tab, PROMPT + " " + "x" * 60, tokens=40)
+    look(tab, 20)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_nobody_but_the_server_is_asked(tab, url):
+    opened(tab, url)
+    written(tab, PROMPT)
+    look(tab, 5)
+    assert len(tab.asked) > 10 and all(address.startswith(url) for address in tab.asked)

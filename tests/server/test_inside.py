@@ -1,0 +1,260 @@
+"""Looking inside over HTTP: `/api/...` against torch, and who may ask."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from safetensors.torch import load
+from served import CHAT, TEXT, running, small_decoder, small_encoder
+
+from glassformer.generation import Engine, Request, Sampling
+from glassformer.server import Served
+from glassformer.server.looking import Looker
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
+
+
+@pytest.fixture(scope="module")
+def url(models):
+    with running(models) as address:
+        yield address
+
+
+def ask(url: str, path: str, body: dict | None = None, **headers: str) -> tuple[int, bytes]:
+    given = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, given, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def events(url: str, **body) -> list[dict]:
+    status, told = ask(url, "/api/generate", body)
+    assert status == 200, told
+    return [json.loads(line[6:]) for line in told.decode().splitlines() if line]
+
+
+def test_models_and_their_sizes(url):
+    told = {model["name"]: model for model in json.loads(ask(url, "/api/models")[1])["models"]}
+    assert list(told) == ["base", "chat", "vectors"]
+    assert told["base"] | {"name": ""} == {
+        "name": "", "kind": "Decoder", "writes": True, "chats": False, "vocab_size": 30,
+        "block_size": 200, "n_layer": 2, "n_head": 4, "n_embd": 24,
+    }  # fmt: skip
+    assert told["chat"]["chats"] and not told["vectors"]["writes"]
+
+
+def test_the_vocabulary_is_told_once(url, models):
+    with urllib.request.urlopen(f"{url}/api/vocabulary?model=base") as answer:
+        told, tag = json.load(answer), answer.headers["ETag"]
+    assert "".join(told["texts"]) == models["base"][1].decode(range(30))
+    assert ask(url, "/api/vocabulary?model=base", **{"If-None-Match": tag}) == (304, b"")
+    assert ask(url, "/api/vocabulary?model=base", **{"If-None-Match": '"other"'})[0] == 200
+
+
+def test_a_text_and_a_chat_become_the_ids_that_the_model_reads(url, models):
+    told = json.loads(ask(url, "/api/tokenize", {"text": "the fox"})[1])
+    assert told["ids"] == models["base"][1].encode("the fox") and "".join(told["texts"]) == "the fox"
+    assert b"".join(map(bytes, told["bytes"])) == b"the fox"
+    messages = [{"role": "user", "content": "the fox"}]
+    told = json.loads(ask(url, "/api/tokenize", {"model": "chat", "messages": messages})[1])
+    assert told["ids"] == models["chat"][1].chat.encode(messages, add_generation_prompt=True)
+
+
+def test_logits_are_torchs(url, models):
+    model, tokenizer = models["base"]
+    ids = tokenizer.encode(TEXT)
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids]))[0]
+    for positions in ([11, 3, 3], [0], [len(ids) - 1], list(range(20, 40))):  # forth and back, and one twice
+        status, told = ask(url, "/api/logits", {"ids": ids, "positions": positions})
+        tensors = load(told)
+        assert status == 200 and tensors["positions"].tolist() == positions
+        torch.testing.assert_close(tensors["logits"], wanted[positions], atol=1e-5, rtol=1e-5)
+    other = tokenizer.encode("the lazy dog")  # another text after the same beginning
+    with torch.no_grad():
+        wanted = model(torch.tensor([other]))[0]
+    told = load(ask(url, "/api/logits", {"ids": other, "positions": [8, 11]})[1])["logits"]
+    torch.testing.assert_close(told, wanted[[8, 11]], atol=1e-5, rtol=1e-5)
+
+
+def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
+    model, tokenizer = small_decoder()
+    ids = tokenizer.encode(TEXT * 4)
+    monkeypatch.setattr("glassformer.server.looking.PIECE", 7)
+    looker, pieces = Looker(model, tokenizer.vocab_size), 1
+    reading = looker.logits(ids, [2, 50, 101])
+    try:
+        while True:
+            next(reading)
+            pieces += 1
+    except StopIteration as end:
+        told = end.value
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids]))[0, [2, 50, 101]]
+    assert pieces == 15
+    torch.testing.assert_close(told, wanted, atol=1e-5, rtol=1e-5)
+    again = looker.logits(ids, [101])  # all but the last token is known
+    with pytest.raises(StopIteration):
+        next(again)
+
+
+def test_generating_tells_what_the_engine_does(url, models):
+    model, tokenizer = models["base"]
+    ids = tokenizer.encode("the quick")
+    engine = Engine(model, tokenizer)
+    sampling = Sampling(temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5)
+    engine.submit(Request(tuple(ids), max_new_tokens=12, sampling=sampling, score_prompt=True))
+    pieces, scored = [], []
+    while engine.busy:
+        for event in engine.step():
+            scored += [piece.probability for piece in event.prompt]
+            pieces += [event.piece] if event.piece else []
+    told = events(
+        url, ids=ids, max_tokens=12, temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5, score=True
+    )  # fmt: skip
+    assert told[0] == {"type": "start", "model": "base", "seed": 5}
+    assert told[1]["probabilities"][0] is None and told[1]["probabilities"][1:] == pytest.approx(scored, abs=1e-6)
+    assert [event["id"] for event in told[2:-1]] == [piece.token for piece in pieces]
+    for event, piece in zip(told[2:-1], pieces, strict=True):
+        assert event["probability"] == pytest.approx(piece.probability, abs=1e-6)
+        assert event["chance"] == pytest.approx(piece.chance, abs=1e-6)
+    assert told[-1] == {"type": "end", "reason": "length"}
+
+
+def test_a_seed_that_was_not_given_is_told_and_draws_the_same_again(url, models):
+    ids = models["base"][1].encode("fox")
+    first = events(url, ids=ids, max_tokens=9)
+    again = events(url, ids=ids, max_tokens=9, seed=first[0]["seed"])
+    assert first == again and 0 <= first[0]["seed"] < 1 << 53
+
+
+def test_reading_alone_and_an_end_and_a_full_context(url, models):
+    ids = models["base"][1].encode("jumps")
+    assert [event["type"] for event in events(url, ids=ids, max_tokens=0, score=True)] == ["start", "prompt", "end"]
+    (x,) = models["base"][1].encode("x")
+    told = events(url, ids=ids, max_tokens=200, end_tokens=list(range(30)), seed=1)
+    assert len(told) == 3 and told[-1]["reason"] == "end_of_text"
+    told = events(url, ids=[x] * 195, max_tokens=60)
+    assert [event["type"] for event in told] == ["start", *["token"] * 5, "end"] and told[-1]["reason"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("logits", {"ids": [1, 2], "positions": [2]}, 400, "position 2 is beyond the 2 ids (the first one is position"),
+        ("logits", {"ids": [1], "positions": [0] * 65}, 400, "positions: List should have at most 64 items"),
+        ("logits", {"ids": [999], "positions": [0]}, 400, "token 999 is not in the vocabulary (0 to 29)"),
+        ("logits", {"ids": [1] * 201, "positions": [0]}, 400, "the prompt has 201 tokens and base reads 200 at most"),
+        ("logits", {"model": "vectors", "ids": [1], "positions": [0]}, 400, "vectors writes nothing"),
+        ("generate", {"ids": []}, 400, "ids: List should have at least 1 item"),
+        ("generate", {"ids": [30]}, 400, "token 30 is not in the vocabulary"),
+        ("generate", {"ids": [1], "top_p": 0}, 400, "top_p: Input should be greater than 0"),
+        ("generate", {"ids": [1], "seed": 1 << 60}, 400, "seed: Input should be less than"),
+        ("tokenize", {}, 400, "give text or messages, and not both"),
+        ("tokenize", {"messages": [{"role": "user", "content": "a"}]}, 400, "base has no chat template; give text"),
+        ("tokenize", {"model": "x", "text": ""}, 404, "there is no model 'x'; there are: base, chat, vectors"),
+        ("vocabulary", {}, 405, "Method Not Allowed"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(url, path, body, status, message):
+    code, told = ask(url, f"/api/{path}", body)
+    assert code == status
+    assert json.loads(told)["error"]["message"].startswith(message)
+
+
+def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
+    monkeypatch.setattr("glassformer.server.inside.MOST_NUMBERS", 59)
+    code, told = ask(url, "/api/logits", {"ids": [1, 2], "positions": [0, 1]})
+    assert code == 400 and json.loads(told)["error"]["message"].startswith("that are 60 numbers, and 59 are the most")
+
+
+def test_looking_while_others_write(url, models, monkeypatch):
+    """Errands run between the engine's steps, a piece at a time: nobody's numbers or tokens change."""
+    monkeypatch.setattr("glassformer.server.looking.PIECE", 5)
+    model, tokenizer = models["base"]
+    ids = tokenizer.encode(TEXT)
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids]))[0]
+    expected = events(url, ids=ids, max_tokens=100, seed=3)
+    got: list = []
+    writers = [
+        threading.Thread(target=lambda: got.append(events(url, ids=ids, max_tokens=100, seed=3))) for _ in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    for position in (1, 44, *range(0, 40, 3)):
+        told = load(ask(url, "/api/logits", {"ids": ids, "positions": [position]})[1])["logits"]
+        torch.testing.assert_close(told, wanted[[position]], atol=1e-5, rtol=1e-5)
+    for writer in writers:
+        writer.join()
+    assert [[event.get("id") for event in one] for one in got] == [[event.get("id") for event in expected]] * 4
+
+
+def test_an_errand_that_nobody_waits_for_is_ended(models):
+    begun, ended = threading.Event(), threading.Event()
+
+    def endless():
+        try:
+            while True:
+                begun.set()
+                yield
+        finally:
+            ended.set()
+
+    worker = Served("base", *models["base"]).worker
+    assert worker is not None
+    errand = worker.between(endless())
+    behind = worker.between(word for word in ())
+    assert begun.wait(20) and errand.cancel()
+    assert ended.wait(20) and behind.result(20) is None
+    worker.stop()
+
+
+def test_a_fault_while_looking_is_told_and_the_next_is_served(url, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Looker, "logits", lambda self, ids, positions: (1 / 0 for _ in "x"))
+        code, told = ask(url, "/api/logits", {"ids": [1], "positions": [0]})
+        assert code == 500 and json.loads(told)["error"]["type"] == "server_error"
+    assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 200
+
+
+def test_key_and_host_guard_the_api_and_the_page_is_open(models):
+    with running(models, api_key="secret") as url:
+        for path in ("/api/models", "/api/vocabulary", "/web/../api/models"):
+            assert ask(url, path)[0] in (401, 404), path
+        assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 401
+        assert ask(url, "/api/models", Authorization="Bearer secret")[0] == 200
+        assert ask(url, "/")[0] == ask(url, "/web/main.js")[0] == 200
+        assert ask(url, "/", Host="evil.example")[0] == 421
+        assert ask(url, "/api/models", Host="evil.example", Authorization="Bearer secret")[0] == 421
+
+
+def test_a_form_of_another_page_cannot_ask(url):
+    """Another page may send text/plain without asking first; it is not taken for JSON."""
+    assert ask(url, "/api/generate", {"ids": [1]}, **{"Content-Type": "text/plain"})[0] == 400
+
+
+def test_the_page_and_its_policy(url):
+    with urllib.request.urlopen(f"{url}/") as answer:
+        page, headers = answer.read().decode(), answer.headers
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'") and "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "no-referrer"
+    assert "style=" not in page and "onclick" not in page and "://" not in page  # nothing inline
+    with urllib.request.urlopen(f"{url}/web/main.js") as answer:
+        assert answer.headers["Content-Type"].startswith("text/javascript")
+    assert ask(url, "/web/nothing.js")[0] == ask(url, "/web/../page.py")[0] == 404
