@@ -237,10 +237,12 @@ def test_a_client_that_goes_away_frees_its_row(url, client):
 def test_a_client_that_stops_waiting_frees_its_row_too(url):
     address = url.removeprefix("http://")
     connection = http.client.HTTPConnection(address)
-    connection.request("POST", "/v1/completions", json.dumps({"prompt": "the", "max_tokens": 60_000}))
+    body = json.dumps({"model": "base", "prompt": "the", "max_tokens": 60_000})
+    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
     deadline = time.monotonic() + 10
     while not counts(url)['glassformer_rows_active{model="base"}'] and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert counts(url)['glassformer_rows_active{model="base"}'] == 1
     connection.close()
     while counts(url)['glassformer_rows_active{model="base"}'] and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -72,7 +72,7 @@ async def _stream(asked: Asked, shape: Shape, body: Drawing, echo: bool) -> Asyn
         if (body.stream_options or {}).get("include_usage"):
             yield event_line(shape.last(usage(sum(len(request.ids) for request in asked.requests), written)))
         yield "data: [DONE]\n\n"
-    except GlassformerError as error:
+    except (GlassformerError, Refused) as error:
         yield event_line({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
     finally:
         asked.cancel()

@@ -25,7 +25,7 @@ from glassformer.generation import embed
 from glassformer.server.answering import answer
 from glassformer.server.answers import Shape
 from glassformer.server.asking import chat_request, completion_request, named
-from glassformer.server.doors import add_errors, add_guards
+from glassformer.server.doors import Guard, add_errors
 from glassformer.server.errors import Refused
 from glassformer.server.inside import inside_routes
 from glassformer.server.metrics import exposition
@@ -50,7 +50,7 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
                 await run_in_threadpool(served.worker.stop)
 
     app = FastAPI(title="glassformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    add_guards(app, api_key, local)
+    app.add_middleware(Guard, api_key=api_key, local=local)
     add_errors(app)
     app.include_router(inside_routes(models))
     add_page(app)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Response
 from fastapi import Request as HTTPRequest
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glassformer.errors import GlassformerError
 from glassformer.server.errors import Refused, error_response, told
@@ -28,23 +29,36 @@ HEADERS = {
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
 
-def add_guards(app: FastAPI, api_key: str | None, local: bool) -> None:
-    """Who may ask, under which name of this machine, and how much at once."""
+class Guard:
+    """Who may ask, under which name of this machine, and how much at once.
 
-    @app.middleware("http")
-    async def guard(http: HTTPRequest, answer: Callable[[HTTPRequest], Awaitable[Response]]) -> Response:
-        response = refusal(http) or await answer(http)
-        response.headers.update(HEADERS)
-        return response
+    It is plain ASGI and no `app.middleware("http")`: that one hands every piece of a stream on through a queue of its
+    own, and hides from those behind it that a client went away.
+    """
 
-    def refusal(http: HTTPRequest) -> Response | None:
+    def __init__(self, app: ASGIApp, api_key: str | None, local: bool):
+        self.app, self.api_key, self.local = app, api_key, local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await (self._refusal(HTTPRequest(scope)) or self.app)(scope, receive, send_guarded)
+
+    def _refusal(self, http: HTTPRequest) -> Response | None:
         host = http.headers.get("host", "").lower()
-        if local and (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in LOCAL_NAMES:
+        if self.local and (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in LOCAL_NAMES:
             return error_response(421, f"this server answers as localhost and not as {host[:100]!r}")
         path = http.url.path
-        if api_key is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
+        if self.api_key is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
             given = http.headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {api_key}".encode()):
+            if not hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {self.api_key}".encode()):
                 return error_response(401, "send the server's key: Authorization: Bearer KEY", code="invalid_api_key")
         length = http.headers.get("content-length", "")
         if not length.isdigit() and http.method == "POST":
