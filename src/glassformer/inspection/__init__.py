@@ -1,8 +1,10 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
+from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.contributions import Part
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
 from glassformer.inspection.reading import Reading, read
@@ -13,11 +15,13 @@ from glassformer.inspection.views import View
 
 __all__ = [
     "Ablated",
+    "AttentionView",
     "AttributionView",
     "Column",
     "CompareView",
     "Curves",
     "HeatMap",
+    "InductionView",
     "LensView",
     "NextView",
     "Note",
@@ -32,10 +36,12 @@ __all__ = [
     "View",
     "ablate",
     "add",
+    "attention",
     "attribution",
     "compare",
     "edit",
     "explain",
+    "induction_scores",
     "lens",
     "next_token",
     "patch",

@@ -1,0 +1,199 @@
+"""Where heads look: the pattern of every head of every layer, and what each head does in short.
+
+            keys (who is looked at)
+            To   be   or                  the lecture (3Blue1Brown, Deep Learning, chapter 6) has keys as rows,
+queries To  1.0                           so that columns add up to 1: `keys_as_rows=True` draws it so
+(who    be  0.7  0.3
+asks)   or  0.2  0.5  0.3   = 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glassformer.errors import UsageError
+from glassformer.inspection.figures import Column, Figure, HeatMap, Note, Table
+from glassformer.inspection.heads import MEANINGS, check_place, evenly, looking, n_repeats, summaries
+from glassformer.inspection.reading import read
+from glassformer.inspection.trace import trace
+from glassformer.inspection.views import View
+from glassformer.tokenizers import Tokenizer
+
+MOST_HEADS = 16  # that are drawn in one table
+MOST_TOKENS = 64  # that are drawn along a side of a map
+TOP = 3  # heads of each summary, where there are more than one table holds
+KIND_NAMES = {"self": "attention", "cross": "cross-attention", "encoder": "attention of the encoder"}
+
+
+@dataclass
+class AttentionView(View):
+    """Patterns and summaries of all heads.
+
+    kind: `self`, `cross` or `encoder`. queries, keys: the T and S labels. patterns: (L, H, T, S), how much of each key
+    a query takes; a row adds up to 1, or to less where there are sinks. visible: (L, T, S), whether it may look there.
+    summaries: (L, H) each, by the names of `MEANINGS`; NaN where the text has no such place. even: the same of a head
+    that looks evenly at all it may see. n_repeats: how many queries the induction score is the mean of. layer, head:
+    what is drawn; None: all of them. keys_as_rows: how it is drawn; the numbers are the same.
+    """
+
+    kind: str
+    queries: list[str]
+    keys: list[str]
+    patterns: np.ndarray
+    visible: np.ndarray
+    summaries: dict[str, np.ndarray]
+    even: dict[str, float]
+    n_repeats: int
+    layer: int | None = None
+    head: int | None = None
+    keys_as_rows: bool = False
+
+    def figures(self) -> list[Figure]:
+        L, H = self.patterns.shape[:2]
+        if self.layer is not None and self.head is not None:
+            heads = [(self.layer, self.head)]
+            about = f"Layer {self.layer}, head {self.head}: whom each token asks"
+            return [*self.map(self.patterns[heads[0]], about, self.layer), self._table(heads), self._meanings()]
+        layer = L - 1 if self.layer is None else self.layer
+        about = f"Layer {layer}, the mean of its {H} heads: whom each token asks"
+        drawn = self.map(self.patterns[layer].mean(axis=0), about, layer)
+        if self.layer is not None:
+            return [self._table([(layer, head) for head in range(H)]), self._meanings(), *drawn]
+        if L * H <= MOST_HEADS:
+            return [self._table([(i, h) for i in range(L) for h in range(H)]), self._meanings(), *drawn]
+        return [*(self._strongest(name) for name in self.summaries), self._counted(), *drawn]
+
+    def map(self, values_TS: np.ndarray, title: str, layer: int) -> list[Figure]:
+        """A pattern to look at; what may not be seen stays empty."""
+        T, S = values_TS.shape
+        q, k = slice(max(T - MOST_TOKENS, 0), T), slice(max(S - MOST_TOKENS, 0), S)
+        values = np.where(self.visible[layer], values_TS, np.nan)[q, k]
+        rows, columns = self.queries[q], self.keys[k]
+        row_axis, column_axis = "queries (who asks)", "keys (who is asked)"
+        line = "row"
+        if self.keys_as_rows:
+            values, line = values.T, "column"
+            rows, columns, row_axis, column_axis = columns, rows, column_axis, row_axis
+        sums = "1 with what falls on the sink" if "sink" in self.summaries else "1"
+        map_ = HeatMap(f"{title} (a {line} adds up to {sums})", values, rows, columns, row_axis, column_axis, "share")
+        if max(T, S) <= MOST_TOKENS:
+            return [map_]
+        return [
+            map_,
+            Note(f"Drawn are the last {MOST_TOKENS} of {T} queries and {S} keys; `patterns` has all of them."),
+        ]
+
+    def _table(self, heads: list[tuple[int, int]]) -> Table:
+        """Heads with all of their summaries; the strongest of each stands out."""
+        best = {
+            tuple(np.unravel_index(np.nanargmax(values), values.shape))
+            for name, values in self.summaries.items()
+            if name != "entropy" and np.isfinite(values).any()
+        }
+        rows: list[list[Any]] = [[f"{i}.{h}", *(float(v[i, h]) for v in self.summaries.values())] for i, h in heads]
+        rows.append(["even", *(self.even.get(name) for name in self.summaries)])
+        marked = frozenset(r for r, place in enumerate(heads) if place in best and len(heads) > 1)
+        title = f"What the heads look at: shares of their {KIND_NAMES[self.kind]}"
+        return Table(title, [Column("head"), *map(_column, self.summaries)], rows, marked)
+
+    def _meanings(self) -> Note:
+        told = [f"{name}: {MEANINGS[name]}." for name in self.summaries]
+        first = "layer.head; even: a head that looked evenly at all it may see."
+        return Note(" ".join([first, *told]) + "\n" + self._counted().text)
+
+    def _strongest(self, name: str) -> Table:
+        """The heads of one summary, the strongest first (of entropy: the narrowest and the widest)."""
+        values = self.summaries[name]
+        if not np.isfinite(values).any():
+            return Table(f"{name.capitalize()}: there is none in this text", [Column("strongest")], [])
+        order = np.argsort(np.where(np.isfinite(values), -values, np.inf), axis=None, kind="stable")
+        chosen = [*order[:TOP], *(order[-1:] if name == "entropy" else [])]
+        places = [tuple(map(int, np.unravel_index(i, values.shape))) for i in chosen]
+        rows: list[list[Any]] = [[f"layer {i}, head {h}", float(values[i, h])] for i, h in places]
+        rows.append([f"mean of all {values.size}", float(np.nanmean(values))])
+        if name in self.even:
+            rows.append(["looking evenly", self.even[name]])
+        of = "Entropy" if name == "entropy" else name.capitalize()
+        return Table(f"{of}: {MEANINGS[name]}", [Column("strongest", "text"), _column(name)], rows)
+
+    def _counted(self) -> Note:
+        L, H, T, S = self.patterns.shape
+        text = f"{L} layers of {H} heads; means over the queries that see more than one of {S} keys."
+        if "induction" in self.summaries:
+            text += f" Tokens that occurred before: {self.n_repeats} of {T}"
+            text += "." if self.n_repeats else ", so there is no induction to see; try `induction_scores`."
+        return Note(text)
+
+
+def _column(name: str) -> Column:
+    if name == "entropy":
+        return Column("entropy", "number", digits=2)
+    return Column(name, "share", role="share")
+
+
+def attention(
+    model: Any,
+    tokenizer: Tokenizer | None,
+    text: str | Tensor,
+    *,
+    target: str | None = None,
+    source_tokenizer: Tokenizer | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    keys_as_rows: bool = False,
+    kind: str = "self",
+) -> AttentionView:
+    """Where every head looks while the model reads a text.
+
+    Args:
+        text, target, source_tokenizer: as of `read`; an image is a tensor.
+        layer, head: what is drawn, from 0, or back from the end; a head needs its layer.
+        keys_as_rows: draw it as the lecture does, a column a query.
+        kind: `self`; of an encoder-decoder that is how its decoder looks at itself, `cross` at what was read, and
+            `encoder` how its encoder looks at itself.
+
+    Raises:
+        UsageError: the model has no attention of this kind, there is no such layer or head, or all patterns together
+            are larger than `trace` keeps.
+    """
+    at = looking(read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer), kind)
+    watched = [f"{name}.pattern" for name in at.names]
+    with trace(model, *watched) as seen:
+        at.reading.run()
+        calls = [torch.cat([_as_BHTS(x) for x in seen.calls(name)], dim=2) for name in watched]
+    patterns_LHTS = torch.stack([x[0].float().cpu() for x in calls]).numpy()
+    L, H = patterns_LHTS.shape[:2]
+    if layer is not None:
+        layer = check_place("layer", layer, L)
+    if head is not None:
+        if layer is None:
+            raise UsageError(f"head={head} is one of each layer; give its layer too (0 to {L - 1})")
+        head = check_place("head", head, H)
+    return AttentionView(
+        kind,
+        at.queries,
+        at.keys,
+        patterns_LHTS,
+        at.visible,
+        summaries(patterns_LHTS, at, has_sinks=has_sinks(at.stack)),
+        evenly(at),
+        n_repeats(at.key_ids) if at.is_causal else 0,
+        layer,
+        head,
+        keys_as_rows,
+    )
+
+
+def has_sinks(stack: Any) -> bool:
+    """Whether some attention may fall on nobody."""
+    return stack is not None and bool(getattr(stack.config, "attention_sinks", False))
+
+
+def _as_BHTS(pattern: Tensor) -> Tensor:
+    """Additive attention has one head, and no axis for it."""
+    return pattern.unsqueeze(1) if pattern.dim() == 3 else pattern
