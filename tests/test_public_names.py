@@ -43,10 +43,11 @@ PUBLIC = {
     "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
     "bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors translation_scores window_losses",
-    "glassformer.inspection": "Ablated AttentionView AttributionView Column CompareView Curves HeatMap InductionView "
-    "LensView NextView Note Part Points Reading ResidualView SurpriseView Table Tokens "
-    "Trace View ablate add attention attribution compare edit explain induction_scores lens "
-    "next_token patch read residual scale surprise tap_names trace",
+    "glassformer.inspection": "Ablated AttentionView AttributionView Cell Column CompareView Curves HeatMap "
+    "InductionView LensView NextView Note Part Points Reading ResidualView StepView "
+    "SurpriseView Table Tokens Trace View ablate add attention attribution compare edit "
+    "explain induction_scores lens next_token patch read residual scale step surprise "
+    "tap_names trace",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

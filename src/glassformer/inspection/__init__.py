@@ -9,6 +9,8 @@ from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
+from glassformer.inspection.step import StepView, step
+from glassformer.inspection.step_cells import Cell
 from glassformer.inspection.surprise import SurpriseView, surprise
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
@@ -17,6 +19,7 @@ __all__ = [
     "Ablated",
     "AttentionView",
     "AttributionView",
+    "Cell",
     "Column",
     "CompareView",
     "Curves",
@@ -29,6 +32,7 @@ __all__ = [
     "Points",
     "Reading",
     "ResidualView",
+    "StepView",
     "SurpriseView",
     "Table",
     "Tokens",
@@ -48,6 +52,7 @@ __all__ = [
     "read",
     "residual",
     "scale",
+    "step",
     "surprise",
     "tap_names",
     "trace",
