@@ -114,8 +114,10 @@ def test_a_cell_says_its_largest_products_and_how_many_more_there_are():
     cell = dataclasses.replace(
         view.cell("dots", 0), name="x", value=4.5, left=np.array([1.0, -3.0, 0.5]), right=np.array([1.0, -1.0, 1.0])
     )
-    assert cell.said(2) == "x = (-3.000) x (-1.000) + 1.000 x 1.000 + 1 smaller products = 4.500"
+    assert cell.said(2) == "x = (-3.000) x (-1.000) + 1.000 x 1.000 + 1 smaller product = 4.500"
     assert cell.said(3).count("+") == 2
+    cell.right[:] = 1
+    assert cell.said(1) == "x = (-3.000) + 2 smaller terms = 4.500"
 
 
 def test_what_is_left_of_a_row_falls_on_the_sink():

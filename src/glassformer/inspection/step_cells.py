@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import UsageError, did_you_mean, plural
 from glassformer.inspection.figures import number, visible
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ class Cell:
         """As an equation with the largest products written out."""
         n = len(self.left)
         largest = np.argsort(-np.abs(self.products), kind="stable")[:most]
-        terms = [f"{_signed(self.left[i])} x {_signed(self.right[i])}" for i in largest]
+        ones = bool((self.right == 1).all())  # a mere sum
+        terms = [_signed(self.left[i]) + ("" if ones else f" x {_signed(self.right[i])}") for i in largest]
         if n > most:
-            terms.append(f"{n - most:,} smaller products")
+            terms.append(plural(n - most, "smaller term" if ones else "smaller product"))
         if self.added:
             terms.append(f"{_signed(self.added)} (bias)")
         return f"{self.name} = {' + '.join(terms)} = {number(self.value)}"
