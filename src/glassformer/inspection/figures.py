@@ -163,9 +163,18 @@ class Tokens:
 Figure = Note | Table | HeatMap | Curves | Points | Tokens
 
 
+def negative_of(role: str) -> tuple[int, int, int]:
+    """The colour of a role's negative numbers: red, and blue where red is the colour of the positive ones.
+
+    >>> negative_of("key") == NEGATIVE, negative_of("value") == NEGATIVE
+    (True, False)
+    """
+    return ROLES["weights"] if ROLES[role] == NEGATIVE else NEGATIVE
+
+
 def shade(figure_role: str, share: float, *, negative: bool = False, ground: int = 255) -> tuple[int, int, int]:
     """The colour of a number that is `share` (0 to 1) of the scale, mixed with the ground it stands on (255: white)."""
-    full = NEGATIVE if negative else ROLES[figure_role]
+    full = negative_of(figure_role) if negative else ROLES[figure_role]
     share = min(max(share, 0.0), 1.0)
     return tuple(round(ground + (c - ground) * share) for c in full)  # type: ignore[return-value]
 
@@ -245,6 +254,7 @@ __all__ = [
     "Table",
     "Tokens",
     "bar",
+    "negative_of",
     "number",
     "percent",
     "said",

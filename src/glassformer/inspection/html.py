@@ -11,7 +11,6 @@ import numpy as np
 from jinja2 import Environment
 
 from glassformer.inspection.figures import (
-    NEGATIVE,
     ROLES,
     Curves,
     Figure,
@@ -19,6 +18,7 @@ from glassformer.inspection.figures import (
     Points,
     Table,
     Tokens,
+    negative_of,
     number,
     said,
     visible,
@@ -69,7 +69,7 @@ def cells(figure: Table, row: Any) -> list[dict[str, Any]]:
         if column.kind in ("share", "signed"):
             cell["bar"] = True
         if (share := figure.bar(row, i)) is not None:
-            cell["colour"] = _rgb(NEGATIVE if share < 0 else ROLES[column.role])
+            cell["colour"] = _rgb(negative_of(column.role) if share < 0 else ROLES[column.role])
             cell["share"] = round(100 * share if column.kind == "share" else 50 * abs(share), 1)
             if column.kind == "signed":  # from the middle, to the left or to the right
                 cell["margin"] = round(50 + 50 * min(share, 0.0), 1)
@@ -84,7 +84,7 @@ def heat(figure: HeatMap, r: int) -> list[dict[str, Any] | None]:
         if value != value:
             made.append(None)
             continue
-        colour = NEGATIVE if figure.signed and value < 0 else ROLES[figure.role]
+        colour = negative_of(figure.role) if figure.signed and value < 0 else ROLES[figure.role]
         shown = number(value, figure.digits) if len(figure.columns) <= MOST_NUMBERS else ""
         made.append({"held": repr(value), "text": shown, "colour": _rgb(colour, abs(value) / figure.scale)})
     return made

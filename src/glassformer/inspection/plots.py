@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from glassformer.inspection.figures import (
-    NEGATIVE,
     ROLES,
     Column,
     Curves,
@@ -17,6 +16,7 @@ from glassformer.inspection.figures import (
     Points,
     Table,
     Tokens,
+    negative_of,
     said,
     visible,
 )
@@ -76,7 +76,7 @@ def _table(axes: Any, figure: Table) -> None:
         return
     column: Column = figure.columns[at]
     values = [float(row[at] or 0) for row in rows]
-    colours = [_unit(NEGATIVE if v < 0 else ROLES[column.role]) for v in values]
+    colours = [_unit(negative_of(column.role) if v < 0 else ROLES[column.role]) for v in values]
     axes.barh(range(len(rows)), values, color=colours)
     others = [i for i in range(len(figure.columns)) if i != at]
     labels = ["  ".join(said(row[i], figure.columns[i]) for i in others) for row in rows]
@@ -89,7 +89,7 @@ def _heat_map(axes: Any, figure: HeatMap) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     full = _unit(ROLES[figure.role])
-    colours = [_unit(NEGATIVE), (1, 1, 1), full] if figure.signed else [(1, 1, 1), full]
+    colours = [_unit(negative_of(figure.role)), (1, 1, 1), full] if figure.signed else [(1, 1, 1), full]
     low = -figure.scale if figure.signed else 0.0
     map_of = LinearSegmentedColormap.from_list(figure.role, colours)
     image = axes.imshow(figure.values, cmap=map_of, vmin=low, vmax=figure.scale, aspect="auto")

@@ -17,7 +17,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from glassformer.inspection.figures import (
-    NEGATIVE,
     ROLES,
     STRONG,
     Column,
@@ -29,6 +28,7 @@ from glassformer.inspection.figures import (
     Table,
     Tokens,
     bar,
+    negative_of,
     number,
     said,
     shade,
@@ -89,7 +89,7 @@ def _table(figure: Table, width: int, colours: bool) -> Iterator[Any]:
 def _bar(share: float | None, column: Column, length: int) -> Text:
     if share is None:
         return Text()
-    colour = _rgb(NEGATIVE if share < 0 else ROLES[column.role])
+    colour = _rgb(negative_of(column.role) if share < 0 else ROLES[column.role])
     if column.kind == "share":
         return Text(bar(share, length), style=colour)
     half = length // 2 - 1  # signed: from the middle, to the left or to the right
