@@ -30,7 +30,8 @@ PUBLIC = {
     "Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
-    "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
+    "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
+    "SkipGram SkipGramConfig TokenCache build_history",
     "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "
     "Filling Hypothesis Piece Sampling StopStrings answer "
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
@@ -40,9 +41,10 @@ PUBLIC = {
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.objectives": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
-    "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
+    "SequenceClass SkipGram Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
-    "bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors translation_scores window_losses",
+    "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "
+    "translation_scores window_losses",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 
