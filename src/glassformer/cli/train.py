@@ -126,7 +126,7 @@ def evaluate(
     """
     import json
 
-    from glassformer.errors import UsageError
+    from glassformer.errors import DataError, UsageError
     from glassformer.recipes.assemble import open_run
     from glassformer.recipes.scores import score_answers, score_vectors
 
@@ -137,9 +137,12 @@ def evaluate(
     estimate = task.evaluate(model, whole=True, split=split).estimate()
     told = estimate.to_dict()
     lines = []
-    if words := score_vectors(model, task):
-        told |= words.to_dict()
-        lines = words.told()
+    try:
+        if words := score_vectors(model, task):
+            told |= words.to_dict()
+            lines = words.told()
+    except DataError as error:  # the loss can be told without
+        typer.echo(f"note: {error}", err=True)
     if answers:
         from glassformer.files import write_text
 
