@@ -51,7 +51,7 @@ def test_frequent_words_are_kept_as_the_formula_says():
 
 
 def test_an_epoch_holds_every_row_at_most_once_and_hardly_leaves_one_out():
-    b = batches()
+    b = batches(seed=5)
     read = torch.cat([next(b)[1] for _ in range(b.steps_an_epoch)])
     text = thinned(view(), b.kept, np.random.default_rng(0))
     whole = cut(text, T, 0)
@@ -59,7 +59,8 @@ def test_an_epoch_holds_every_row_at_most_once_and_hardly_leaves_one_out():
     words = np.bincount(read.flatten().numpy(), minlength=V) / np.bincount(text, minlength=V).clip(1)
     assert (words[: V - 4] > 0.9).all() and (words <= 1).all()
     rows, second = {tuple(row) for row in read.tolist()}, torch.cat([next(b)[1] for _ in range(b.steps_an_epoch)])
-    assert {tuple(row) for row in second.tolist()} != rows  # cut elsewhere
+    again = {tuple(row) for row in second.tolist()}
+    assert len(rows & again) < len(rows) / 2 < len(again)  # cut elsewhere
 
 
 def test_it_goes_on_where_it_was():
