@@ -30,7 +30,8 @@ PUBLIC = {
     "Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
-    "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig TokenCache build_history",
+    "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
+    "SkipGram SkipGramConfig TokenCache build_history",
     "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "
     "Filling Hypothesis Piece Sampling StopStrings answer "
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
@@ -40,14 +41,15 @@ PUBLIC = {
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.objectives": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
-    "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
+    "SequenceClass SkipGram Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
-    "bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors translation_scores window_losses",
-    "glassformer.inspection": "Ablated AttentionView AttributionView Cell Column CompareView Curves HeatMap "
-    "InductionView LensView NextView Note Part Points Reading ResidualView StepView "
-    "SurpriseView Table Tokens Trace View ablate add attention attribution compare edit "
-    "explain induction_scores lens next_token patch read residual scale step surprise "
-    "tap_names trace",
+    "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "
+    "translation_scores window_losses",
+    "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Cell Column CompareView Curves Direction HeatMap "
+    "InductionView LensView Neighbours NextView Note PCA Part Points Reading ResidualView StepView "
+    "SurpriseView Table Tokens Trace Vectors View ablate add analogy attention attribution compare "
+    "direction edit explain induction_scores lens neighbours next_token patch pca read residual scale "
+    "step surprise tap_names trace vectors_of",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from glassformer.data import CORPORA, describe, tokenizer_for
+from glassformer.data import CORPORA, EXAMPLE_SETS, corpora, describe, tokenizer_for
 from glassformer.data.batches import window_batch
+from glassformer.data.examples import Example
 from glassformer.data.prepare import prepare
 from glassformer.data.shakespeare import convert_play
 from glassformer.errors import DataError
@@ -117,3 +119,29 @@ def test_the_plays_hold_the_lines_of_tiny_shakespeare(plays, tiny):
     text = (FOLDER / "tinyshakespeare.txt").read_text()
     missing = {line.strip() for line in text.split("\n") if not line.endswith(":")} - lines - {""}
     assert len(missing) <= 26, sorted(missing)
+
+
+def test_a_corpus_of_parts_is_their_texts_one_after_the_other(monkeypatch):
+    plays = dataclasses.replace(CORPORA["shakespeare"], name="plays", documents=lambda path: ["one play", "another"])
+    monkeypatch.setattr(corpora, "fetch", lambda source, quiet: Path("unused"))
+    reviews = dataclasses.replace(
+        EXAMPLE_SETS["reviews"],
+        packages=(),
+        read=lambda files: {
+            "train": [Example("good", "positive")],
+            "validation": [Example("bad", "negative")],
+            "test": [],
+        },
+    )
+    monkeypatch.setitem(CORPORA, "plays", plays)
+    monkeypatch.setitem(EXAMPLE_SETS, "reviews", reviews)
+    both = dataclasses.replace(CORPORA["reviews-and-plays"], parts=("plays", "reviews"))
+    assert both.texts(quiet=True) == ["one play", "another", "good", "bad"]
+    assert both.origin == "made of plays and reviews"
+    with pytest.raises(DataError, match="reviews-and-plays is made of plays and reviews; get each of them"):
+        both.file()
+    changed = dataclasses.replace(plays, version=plays.version + 1)
+    before = both.identity()
+    monkeypatch.setitem(CORPORA, "plays", changed)
+    assert both.identity() != before
+    assert CORPORA["shakespeare"].identity().split()[0] == "shakespeare"

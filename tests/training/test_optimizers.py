@@ -47,6 +47,28 @@ def test_adamw_is_pytorchs_with_decay_on_matrices_only():
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("start", [1e-4, 4e-10])  # from 0 on, rounding errors of zero gradients would be blown up
+def test_adagrad_is_pytorchs(start: float):
+    ours, theirs = small_model("classic").double(), small_model("classic").double()
+    optimizer = build_optimizer("adagrad", ours, **{**SETTINGS, "learning_rate": 0.03}, accumulator_start=start)
+    options = {"lr": 0.03, "initial_accumulator_value": start, "eps": 1e-12, "foreach": False}
+    reference = torch.optim.Adagrad(theirs.parameters(), **options)
+    for step in range(5):
+        for model in (ours, theirs):
+            model.zero_grad()
+            backward(model)
+        reference.param_groups[0]["lr"] = 0.03 * (step + 1) / 5
+        optimizer.step(factor=(step + 1) / 5)
+        reference.step()
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-9, msg=name)
+    again = build_optimizer("adagrad", small_model("classic").double(), **SETTINGS)
+    again.load_state_dict(optimizer.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again.squares.values(), optimizer.squares.values(), strict=True))
+    with pytest.raises(RunError, match=r"no optimizer state adagrad\.squares\."):
+        again.load_state_dict({})
+
+
 @pytest.mark.parametrize("shape", [(3, 7, 7), (2, 5, 11), (2, 11, 5)])
 def test_newton_schulz_comes_near_the_svd(shape):
     torch.manual_seed(1)

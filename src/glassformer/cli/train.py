@@ -116,7 +116,7 @@ def evaluate(
     """Measure a model on the whole validation split.
 
     Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval; of classifiers and
-    translators also how often they are right.
+    translators also how often they are right; of word vectors, what people say of words.
 
     Examples:
 
@@ -126,8 +126,9 @@ def evaluate(
     """
     import json
 
-    from glassformer.errors import UsageError
+    from glassformer.errors import DataError, UsageError
     from glassformer.recipes.assemble import open_run
+    from glassformer.recipes.scores import score_answers, score_vectors
 
     asked = {"--beam": beam, "--limit": limit, "--out": out}
     if not answers and (alone := [name for name, given in asked.items() if given is not None]):
@@ -135,12 +136,19 @@ def evaluate(
     model, task = open_run(run, data)
     estimate = task.evaluate(model, whole=True, split=split).estimate()
     told = estimate.to_dict()
+    lines = []
+    try:
+        if words := score_vectors(model, task):
+            told |= words.to_dict()
+            lines = words.told()
+    except DataError as error:  # the loss can be told without
+        typer.echo(f"note: {error}", err=True)
     if answers:
         from glassformer.files import write_text
-        from glassformer.recipes.scores import score_answers
 
         scored = score_answers(model, task, split=split, beam=4 if beam is None else beam, limit=limit)
         told |= scored.scores.to_dict()
+        lines = scored.told()
         if out is not None:
             write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scored.lines()))
     if as_json:
@@ -154,9 +162,8 @@ def evaluate(
         typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
     if estimate.accuracy is not None:
         typer.echo(f"accuracy       {100 * estimate.accuracy:.2f} %")
-    if answers:
-        for line in scored.told():
-            typer.echo(line)
+    for line in lines:
+        typer.echo(line)
 
 
 def _watch(quiet: bool) -> dict[str, Any]:

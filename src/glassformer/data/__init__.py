@@ -12,6 +12,9 @@
     encoding                  examples as text -> examples as ids
     example_batches           those -> batches, sorted by length
 
+    word_batches              token store -> rows of neighbouring words
+    word_tests                what people said of words, to score vectors by
+
 The names below are imported when first used: preparing and listing need no torch.
 """
 
@@ -36,6 +39,8 @@ _HOMES = {
     "TokenStore": "token_store",
     "TokenStoreWriter": "token_writer",
     "TokenView": "token_store",
+    "WordBatches": "word_batches",
+    "WordTests": "word_tests",
     "describe": "prepare",
     "encode_examples": "encoding",
     "encode_labelled": "encoding",
@@ -45,6 +50,7 @@ _HOMES = {
     "label_names": "encoding",
     "length_order": "example_batches",
     "load_examples": "examples",
+    "load_word_tests": "word_tests",
     "open_source": "readers",
     "prefetched": "prefetch",
     "read_documents": "readers",
@@ -52,6 +58,8 @@ _HOMES = {
     "tokenizer_for": "vocabulary",
     "tokenizer_from": "encoding",
     "windows": "batches",
+    "word_counts": "word_batches",
+    "word_rows": "word_batches",
 }
 
 __all__ = [*_HOMES]

@@ -2,6 +2,7 @@
 
     tinyshakespeare   the lecture's text, split as the lecture splits it
     shakespeare       all the plays, one document each, opened from a package
+    reviews-and-plays film reviews and all the plays, for vectors of words
     openwebtext       GPT-2's diet, re-collected; streamed from a dataset hub
     fineweb-edu       educational web pages; streamed from a dataset hub
 
@@ -27,6 +28,7 @@ class Corpus:
     Attributes:
         documents: the texts in it, given the fetched file; None for a hub dataset, which is streamed.
         hub: `owner/name` or `owner/name/folder` on a dataset hub.
+        parts: names of the corpora and sets of examples that it is made of, instead of a source.
         split: "lecture" (the first int(0.9 n) characters train) or "documents".
         bytes: UTF-8 bytes of text; an estimate where it is streamed.
         version: changes when the conversion in `documents` does, so that prepared stores are made again.
@@ -40,6 +42,7 @@ class Corpus:
     source: Source | None = None
     documents: Callable[[Path], list[str]] | None = None
     hub: str | None = None
+    parts: tuple[str, ...] = ()
     version: int = 1
 
     @property
@@ -49,6 +52,8 @@ class Corpus:
             return self.source.url
         if isinstance(self.source, PackageSource):
             return f"{self.source.client} package {self.source.package} {self.source.version or ''}".strip()
+        if self.parts:
+            return f"made of {' and '.join(self.parts)}"
         return f"dataset hub: {self.hub}"
 
     def file(self, *, quiet: bool = False) -> Path:
@@ -57,6 +62,8 @@ class Corpus:
         Raises:
             DataError: it cannot be fetched, or the file found there is not the one it should be.
         """
+        if self.parts:
+            raise DataError(f"{self.name} is made of {' and '.join(self.parts)}; get each of them")
         if self.source is None:
             raise DataError(
                 f"{self.name} is streamed from the hub and has no file; run: glassformer data prepare {self.name}"
@@ -72,8 +79,21 @@ class Corpus:
                 return path
         return fetch(self.source, quiet=quiet)
 
+    def identity(self) -> str:
+        """A string that changes when the text does."""
+        from glassformer.data.example_sets import EXAMPLE_SETS
+
+        if not self.parts:
+            return f"{self.name} {self.source and self.source.sha256} {self.version}"
+        told = [CORPORA[part].identity() for part in self.parts if part in CORPORA]
+        for made in (EXAMPLE_SETS[part] for part in self.parts if part in EXAMPLE_SETS):
+            told += [f"{made.name} {made.version}", *(str(source.sha256) for source in made.packages)]
+        return " ".join([self.name, str(self.version), *told])
+
     def texts(self, *, quiet: bool = False) -> list[str]:
         """Its documents, fetched and converted. The named corpora that have files fit in memory many times over."""
+        if self.parts:
+            return [text for part in self.parts for text in _texts_of(part, quiet)]
         path = self.file(quiet=quiet)
         assert self.documents is not None
         return self.documents(path)
@@ -97,6 +117,16 @@ def first_reachable(*names: str, tell: Callable[[str], None] = lambda why: None)
             complaints.append(error)
             tell(str(error))
     raise complaints[0]
+
+
+def _texts_of(part: str, quiet: bool) -> list[str]:
+    """The documents of a corpus, or all that a set of examples holds to be read, whatever its split."""
+    from glassformer.data.example_sets import EXAMPLE_SETS
+
+    if part in CORPORA:
+        return CORPORA[part].texts(quiet=quiet)
+    examples = EXAMPLE_SETS[part].load(quiet=quiet)
+    return [example.source for rows in examples.values() for example in rows]
 
 
 def _whole_file(path: Path) -> list[str]:
@@ -140,6 +170,14 @@ CORPORA: dict[str, Corpus] = {
                 license="MIT",
             ),
             documents=_plays,
+        ),
+        Corpus(
+            name="reviews-and-plays",
+            about="33,432 film reviews and 38 plays, one document each, for vectors of words",
+            license="MIT (the packages); the reviews belong to their writers, the plays are in the public domain",
+            bytes=38_300_000,
+            split="documents",
+            parts=("shakespeare", "reviews"),
         ),
         Corpus(
             name="openwebtext",

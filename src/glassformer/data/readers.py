@@ -90,8 +90,8 @@ class TextSource(NamedTuple):
 
     def identity(self) -> str:
         """A string that changes when the text does: content hashes, or size and time for large files."""
-        if self.corpus and self.corpus.source:
-            return f"{self.name} {self.corpus.source.sha256} {self.corpus.version}"
+        if self.corpus and not self.hub:
+            return self.corpus.identity()
         told = [self.hub or "", self.text_field]
         for path in self.files:
             stat = path.stat()

@@ -48,7 +48,7 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
     if hasattr(model, "encode"):
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
     if not hasattr(config, "stem"):
-        return ["generate"]
+        return ["generate"] if hasattr(model, "logits") else []  # vectors of words answer nothing
     asked = {"classify": model.classifier is not None, "fill": mask_of(model, tokenizer) is not None}
     return [command for command, fits in asked.items() if fits]
 

@@ -5,6 +5,7 @@ from glassformer.objectives.masked_tokens import MaskedTokens
 from glassformer.objectives.next_token import NextToken
 from glassformer.objectives.objective import Objective, ObjectiveSettings, RowLosses
 from glassformer.objectives.sequence_class import SequenceClass
+from glassformer.objectives.skip_gram import SkipGram
 from glassformer.objectives.spans import Spans
 from glassformer.objectives.target_sentence import TargetSentence
 from glassformer.objectives.token_class import TokenClass
@@ -13,6 +14,7 @@ OBJECTIVES: dict[str, type] = {
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "sequence_class": SequenceClass,
+    "skip_gram": SkipGram,
     "spans": Spans,
     "target_sentence": TargetSentence,
     "token_class": TokenClass,
@@ -26,6 +28,7 @@ __all__ = [
     "ObjectiveSettings",
     "RowLosses",
     "SequenceClass",
+    "SkipGram",
     "Spans",
     "TargetSentence",
     "TokenClass",

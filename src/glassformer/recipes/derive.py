@@ -46,6 +46,7 @@ KINDS = {
     "token_class": ("encoder",),
     "target_sentence": TRANSLATORS,
     "spans": TRANSLATORS,
+    "skip_gram": ("skip-gram",),
 }
 # stand for what the data will decide, to find mistakes before they are read
 PLACEHOLDERS = {

@@ -82,6 +82,7 @@ def build_trainer(
         momentum=t.momentum,
         betas=(t.beta1, t.beta2),
         weight_decay=t.weight_decay,
+        accumulator_start=t.accumulator_start,
     )
     objective = task.objective()
     loss: torch.nn.Module = LossModule(model, objective)

@@ -1,4 +1,4 @@
-"""How good the answers of a sequence-to-sequence run are, in the measure of its trade."""
+"""How good the answers of a sequence-to-sequence run, or the vectors of words, are in the measure of their trade."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from glassformer.data.examples import references, spread
 from glassformer.errors import UsageError
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
 from glassformer.evaluation.translation import TranslationScores, translation_scores
+from glassformer.evaluation.word_vectors import WordVectorScores
 from glassformer.generation.answers import Answer, answer
 from glassformer.recipes.example_task import ExampleTask
 from glassformer.recipes.task import Task
+from glassformer.recipes.word_task import WordTask
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ def score_answers(
         cut=True,
     )
     return Scored(measure([each.text for each in answers], forms), sources, answers, forms)
+
+
+def score_vectors(model: Any, task: Task) -> WordVectorScores | None:
+    """What `glassformer evaluate` tells of word vectors beside the loss; None of other models.
+
+    Raises:
+        DataError: the lists of words that people judged cannot be had.
+    """
+    return task.scores(model) if isinstance(task, WordTask) else None
 
 
 def _pronunciations(said: list[str], known: list[list[str]]) -> PronunciationErrors:

@@ -1,6 +1,7 @@
 """What a run learns from and what is asked of it: all that differs between a GPT, a translator and a classifier.
 
     TextTask       a token store, next token                            `text_task.py`
+    WordTask       a token store of words, their neighbours              `word_task.py`
     ExampleTask    sentence pairs, labelled texts, texts with gaps       `example_task.py`
 
 The rest of a run (loop, checkpoints, logs) knows this interface alone.
@@ -89,6 +90,10 @@ def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]
     """
     if folder is None and r.training.start_from is not None and r.tokenizer.kind is None:
         folder = model_folder_of(r.training.start_from)
+    if r.objective.kind == "skip_gram":
+        from glassformer.recipes.word_task import open_words
+
+        return open_words(r, folder)
     if r.objective.kind != "next_token":
         from glassformer.recipes.example_task import open_examples
 

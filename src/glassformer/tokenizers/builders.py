@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from glassformer.errors import TokenizerError, UsageError, did_you_mean
 from glassformer.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
 from glassformer.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, gpt2_tokenizer
-from glassformer.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN
+from glassformer.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN, PLAIN_WORD_PATTERN
 from glassformer.tokenizers.specials import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
 from glassformer.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_BPE_SIZE = 4096
+LEAST_COUNT = 5
+"""How often a plain word must occur to have a vector worth looking at; word2vec's choice."""
 _SPLIT_SPECIALS = {"split_special_tokens": True}
 """Tells transformers what `Tokenizer.encode` does anyway: a special token that somebody types is text."""
 
@@ -185,6 +187,50 @@ def words(
     return _with_specials(library, specials)
 
 
+def plain_words(
+    texts: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    path: str | None = None,
+    progress: bool = False,
+    specials: Sequence[str] = (),
+) -> Tokenizer:
+    """One id for every word in lower case, the most frequent first, then `<unk>` and the special tokens: for vectors of
+    words. A word is letters, with apostrophes inside (`don't`); all else (marks, numbers, spaces) is dropped, so a text
+    does not come back as it was.
+
+    Args:
+        vocab_size: entries in all, special ones included; unless given, every word that occurs five times or more.
+
+    Raises:
+        TokenizerError: there is no text, or no word in it often enough.
+        UsageError: vocab_size leaves no room for a word, or a special token is there twice or empty.
+    """
+    _refuse_path("plain-words", path)
+    _check_specials(specials)
+    specials = (UNKNOWN, *(token for token in specials if token != UNKNOWN))
+    size = 1 << 31 if vocab_size is None else _at_least(vocab_size, 1 + len(specials))
+    library = _plain_words({})
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=size - len(specials),
+        min_frequency=LEAST_COUNT if vocab_size is None else 1,
+        show_progress=progress,
+        special_tokens=[],
+    )
+    library.train_from_iterator(_some(texts, "take words from"), trainer)
+    vocabulary = library.get_vocab()
+    if not vocabulary:
+        raise TokenizerError(f"no word occurs {LEAST_COUNT} times; give more text, or tokenizer.vocab_size")
+    return _with_specials(_plain_words({**vocabulary, UNKNOWN: len(vocabulary)}), specials)
+
+
+def _plain_words(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    library.normalizer = normalizers.Lowercase()
+    library.pre_tokenizer = pre_tokenizers.Split(Regex(PLAIN_WORD_PATTERN), "removed", invert=True)
+    return library
+
+
 def gpt2(
     texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
 ) -> Tokenizer:
@@ -226,6 +272,7 @@ TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
     "bytes": bytes_,
     "bpe": bpe,
     "words": words,
+    "plain-words": plain_words,
     "gpt2": gpt2,
     "sentencepiece": sentencepiece,
     "wordpiece": wordpiece,

@@ -2,6 +2,7 @@
 
 characters     WordLevel over single characters, every character split off; special tokens aside
 words          WordLevel over what stands between spaces
+plain-words    WordLevel over words in lower case, marks and numbers dropped
 bytes          byte-level BPE with no merges
 gpt2           byte-level BPE with exactly OpenAI's 50,000 merges
 bpe            any other byte-level BPE
@@ -35,6 +36,8 @@ pre-tokenizer, so that a GGUF export can name it.
 
 CHARACTER_PATTERN = r"[\s\S]"  # a dot would not match a newline
 
+PLAIN_WORD_PATTERN = r"\p{L}+(?:'\p{L}+)*"  # letters, with apostrophes inside
+
 _GPT2_MERGES_SHA256 = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
 
@@ -49,6 +52,9 @@ def recognise(spec: dict[str, Any]) -> str:
         return "characters"
     if kind == "WordLevel" and not spec.get("normalizer") and spec.get("pre_tokenizer") == {"type": "WhitespaceSplit"}:
         return "words"
+    if kind == "WordLevel" and spec.get("normalizer") == {"type": "Lowercase"}:
+        found = {"type": "Split", "pattern": {"Regex": PLAIN_WORD_PATTERN}, "behavior": "Removed", "invert": True}
+        return "plain-words" if spec.get("pre_tokenizer") == found else "huggingface"
     if kind == "BPE" and byte_level_pattern(spec) is not None:
         if not model["merges"]:
             return "bytes" if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else "bpe"

@@ -50,8 +50,8 @@ class Tokenizer:
     """Text to ids and back.
 
     Attributes:
-        kind: "characters" | "words" | "bytes" | "bpe" | "gpt2" | "sentencepiece" | "wordpiece" | "huggingface", read
-            off the structure (see `kinds.py`).
+        kind: "characters" | "words" | "plain-words" | "bytes" | "bpe" | "gpt2" | "sentencepiece" | "wordpiece" |
+            "huggingface", read off the structure (see `kinds.py`).
         vocab_size: the largest id plus one: how many logits a model needs.
         special_tokens: id of every special token by its text. `encode` never produces these.
         end_of_text: id of the token that ends a document, or None (characters have none).

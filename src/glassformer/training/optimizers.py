@@ -1,4 +1,4 @@
-"""Optimizers: AdamW for everything, or Muon for the matrices and AdamW for the rest.
+"""Optimizers: AdamW for everything, or Muon for the matrices and AdamW for the rest; Adagrad for tables of words.
 
 They are small objects of our own and not `torch.optim.Optimizer`s for two reasons. State is kept by the parameter's
 name, so a checkpoint is a plain table of tensors; and making a `torch.optim` object imports the compiler
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import RunError, UsageError, did_you_mean
 from glassformer.layers import Attention, CrossAttention, GatedFeedForward
+from glassformer.training.adagrad import Adagrad
 from glassformer.training.orthogonalise import orthogonalise
 
 Named = dict[str, nn.Parameter]
@@ -159,7 +160,7 @@ class Together:
             part.load_state_dict(state)
 
 
-Optimizer = AdamW | Muon | Together
+Optimizer = AdamW | Muon | Adagrad | Together
 
 
 def build_optimizer(
@@ -171,12 +172,15 @@ def build_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
     momentum: float = 0.95,
+    accumulator_start: float = 0.0,
 ) -> Optimizer:
     """`adamw`: one rate for all. `muon`: Muon with `matrix_learning_rate` for the matrices inside the blocks, AdamW
-    with `learning_rate` for embeddings, head, norms and biases."""
+    with `learning_rate` for embeddings, head, norms and biases. `adagrad`: a rate for each number, no decay."""
     if kind not in OPTIMIZERS:
         raise UsageError(f"training.optimizer={kind!r} is unknown; {did_you_mean(kind, OPTIMIZERS)}")
     parameters = dict(model.named_parameters())
+    if kind == "adagrad":
+        return Adagrad(parameters, learning_rate=learning_rate, start=accumulator_start)
     inside = {n: p for n, p in parameters.items() if _in_a_block(n) and p.dim() == 2} if kind == "muon" else {}
     outside = {n: p for n, p in parameters.items() if n not in inside}
     adamw = AdamW(outside, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay)
@@ -194,7 +198,7 @@ def build_optimizer(
     )
 
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "muon", "adagrad")
 
 
 def _in_a_block(name: str) -> bool:

@@ -5,11 +5,12 @@
     mlp                 the last three words as vectors                         Bengio et al. 2003
     rnn                 one state for all that was read                         Elman 1990; Mikolov et al. 2010
     lstm                the same with gates, so that it lasts                   Hochreiter and Schmidhuber 1997
+    skip-gram           no text, but a vector for each word                     Mikolov et al. 2013
     gru                 two gates instead of three                              Cho et al. 2014
     seq2seq             read a sentence into one vector, write from it          Sutskever et al. 2014; Cho et al. 2014
     seq2seq-attention   look at every word while writing                        Bahdanau et al. 2014
 
-Language models are called like `Decoder`, the last two like `EncoderDecoder`.
+Language models are called like `Decoder`, the last two like `EncoderDecoder`; a skip-gram gives vectors and no logits.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from glassformer.models.history.config import (
     NGramConfig,
     RecurrentConfig,
     Seq2SeqConfig,
+    SkipGramConfig,
 )
 from glassformer.models.history.mlp import MLP
 from glassformer.models.history.n_gram import NGram
 from glassformer.models.history.recurrent import Recurrent
 from glassformer.models.history.seq2seq import Seq2Seq
+from glassformer.models.history.skip_gram import SkipGram
 
 HISTORY: dict[str, tuple[type[HistoryConfig], type[HistoryModel]]] = {
     "n-gram": (NGramConfig, NGram),
@@ -40,6 +43,7 @@ HISTORY: dict[str, tuple[type[HistoryConfig], type[HistoryModel]]] = {
     "rnn": (RecurrentConfig, Recurrent),
     "gru": (RecurrentConfig, Recurrent),
     "lstm": (RecurrentConfig, Recurrent),
+    "skip-gram": (SkipGramConfig, SkipGram),
     "seq2seq": (Seq2SeqConfig, Seq2Seq),
     "seq2seq-attention": (Seq2SeqConfig, Seq2Seq),
 }
@@ -75,6 +79,8 @@ __all__ = [
     "RecurrentConfig",
     "Seq2Seq",
     "Seq2SeqConfig",
+    "SkipGram",
+    "SkipGramConfig",
     "TokenCache",
     "build_history",
 ]

@@ -58,6 +58,13 @@ class MLPConfig(HistoryConfig):
     direct: bool = False
 
 
+class SkipGramConfig(HistoryConfig):
+    """block_size: words of a row of text, within which neighbours are looked for."""
+
+    kind: Literal["skip-gram"] = "skip-gram"
+    n_embd: int = Field(ge=1, le=1_000_000)
+
+
 class RecurrentConfig(HistoryConfig):
     """kind: the cell. n_layer: cells one above the other, each n_hidden wide; n_hidden is n_embd when left out."""
 

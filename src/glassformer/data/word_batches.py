@@ -1,0 +1,173 @@
+"""From a token store of words to rows of neighbours: frequent words are thinned out first, then the text is cut.
+
+    text     the king of France is in the tower of London        each epoch leaves out others
+    thinned      king    France    in     tower    London        so neighbours stand closer together
+    rows     king France in | tower London ...                   cut anew and shuffled every epoch
+
+word2vec's subsampling (Mikolov et al. 2013, https://arxiv.org/abs/1310.4546, section 2.3): a word with the share f of
+the text is kept with probability sqrt(t / f) + t / f, the formula of its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from glassformer.data.example_batches import Batch
+from glassformer.data.token_store import TokenView
+from glassformer.errors import DataError, UsageError, plural
+
+# streams of random numbers; `TokenBatches` and `ExampleBatches` have 0 to 4
+_THIN, _SHUFFLE, _COLLATE, _HELD_OUT, _HELD_OUT_COLLATE = 5, 6, 7, 8, 9
+Collate = Callable[[Any, Any], Batch]
+
+
+class WordBatches:
+    """An endless stream of training batches of rows of words.
+
+    What step n holds is a function of (seed, n) alone, by a counter-based generator (Philox, Salmon et al. 2011), so
+    the state is one number and resuming is exact. Each rank collates all rows of a step and keeps its own: several
+    ranks read what one would.
+
+    Args:
+        view: the split to draw from. counts: how often each word stands in it, (V,); 0 leaves a word out.
+        collate: an objective's: rows of ids (B, T) and random numbers -> tensors with one row each.
+        block_size: T, words of a row. batch_size: B, rows on this rank. subsample: t of the formula.
+        rank, world_size: which part of each step's rows is ours.
+
+    Raises:
+        DataError: the thinned text does not fill the rows of one step.
+        UsageError: a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        view: TokenView,
+        counts: np.ndarray,
+        collate: Collate,
+        *,
+        block_size: int,
+        batch_size: int,
+        subsample: float,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if min(block_size, batch_size) < 1 or not 0 <= rank < world_size:
+            raise UsageError(f"block_size={block_size}, batch_size={batch_size}, rank={rank}: out of range")
+        self.view, self.collate, self.seed = view, collate, seed
+        self.block_size, self.batch_size, self.rank, self.world_size = block_size, batch_size, rank, world_size
+        self.kept = chances(counts, subsample)  # (V,)
+        self.step = 0
+        self._epoch: tuple[tuple[int, int], np.ndarray] | None = None
+        rows = float((counts * self.kept).sum()) / block_size
+        self.steps_an_epoch = int(0.98 * rows) // self.together  # a little less than an epoch's luck may leave
+        if self.steps_an_epoch < 1:
+            raise DataError(
+                f"{plural(round(rows), 'row')} of {block_size} words, and a step reads {self.together}; give more text "
+                "or a smaller training.batch_size"
+            )
+
+    def __iter__(self) -> WordBatches:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch: what `collate` makes of B rows."""
+        epoch, place = divmod(self.step, self.steps_an_epoch)
+        rows = self._rows(epoch)[place * self.together :][: self.together]
+        made = self.collate(rows, _random(self.seed, _COLLATE, self.step))
+        self.step += 1
+        return tuple(part[self.rank * self.batch_size :][: self.batch_size] for part in made)
+
+    next = __next__
+
+    @property
+    def together(self) -> int:
+        """Rows of a step, of all ranks."""
+        return self.batch_size * self.world_size
+
+    def _rows(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, thinned, cut and shuffled: (n, T)."""
+        key = (self.seed, epoch)
+        if self._epoch is None or self._epoch[0] != key:
+            random = _random(self.seed, _THIN, epoch)
+            rows = cut(thinned(self.view, self.kept, random), self.block_size, int(random.integers(self.block_size)))
+            wanted = self.steps_an_epoch * self.together
+            order = _random(self.seed, _SHUFFLE, epoch).permutation(max(len(rows), wanted)) % len(rows)
+            self._epoch = key, rows[order[:wanted]]
+        return self._epoch[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain numbers, JSON-able."""
+        return {"seed": self.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
+        self.seed, self.step = int(state["seed"]), int(state["step"])
+
+
+def word_rows(
+    view: TokenView,
+    counts: np.ndarray,
+    collate: Collate,
+    *,
+    block_size: int,
+    batch_size: int,
+    subsample: float,
+    seed: int,
+) -> Iterator[Batch]:
+    """A split once, thinned and drawn the same way at each call: batches for an evaluation.
+
+    Args:
+        counts: of the training text, which decide what is frequent.
+
+    Raises:
+        DataError: the thinned split does not fill a row.
+    """
+    rows = cut(thinned(view, chances(counts, subsample), _random(seed, _HELD_OUT, 0)), block_size, 0)
+    if not len(rows):
+        raise DataError(f"the {view.name} split does not fill one row of {block_size} words; give more text")
+    for number, start in enumerate(range(0, len(rows), batch_size)):
+        yield collate(rows[start : start + batch_size], _random(seed, _HELD_OUT_COLLATE, number))
+
+
+def word_counts(view: TokenView, vocab_size: int, without: list[int]) -> np.ndarray:
+    """How often each word stands in a split, (V,) float64; those of `without` (special tokens) count nothing."""
+    counts = np.zeros(vocab_size)
+    for start in range(0, len(view), 1 << 22):
+        counts += np.bincount(view.read(start, min(1 << 22, len(view) - start)), minlength=vocab_size)
+    counts[without] = 0
+    return counts
+
+
+def chances(counts: np.ndarray, subsample: float) -> np.ndarray:
+    """With which probability each word is kept, (V,) float32.
+
+    >>> [round(float(p), 3) for p in chances(np.array([10, 990, 0]), 0.01)]
+    [1.0, 0.111, 0.0]
+    """
+    share = counts / max(counts.sum(), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = np.sqrt(subsample / share) + subsample / share
+    return np.where(counts > 0, np.minimum(kept, 1.0), 0.0).astype(np.float32)
+
+
+def thinned(view: TokenView, kept: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The ids of a split that are kept, in order."""
+    pieces = []
+    for start in range(0, len(view), 1 << 22):
+        ids = view.read(start, min(1 << 22, len(view) - start))
+        pieces.append(ids[random.random(len(ids), dtype=np.float32) < kept[ids]].astype(np.int32))
+    return np.concatenate(pieces)
+
+
+def cut(ids: np.ndarray, block_size: int, first: int) -> np.ndarray:
+    """Rows of `block_size` ids from `first` on, (n, T); what fills no row is left out."""
+    n = max(0, (len(ids) - first) // block_size)
+    return ids[first : first + n * block_size].reshape(n, block_size)
+
+
+def _random(seed: int, stream: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed % (1 << 64), counter=[0, number, stream, 0]))

@@ -1,0 +1,304 @@
+"""What directions mean: neighbours, analogies, a direction from pairs, and a few words in three dimensions.
+
+    neighbours   which words point the same way                    (cosine)
+    analogy      king - man + woman, and where queen is            Mikolov et al. 2013, https://aclanthology.org/N13-1090
+    direction    cats - cat, dogs - dog, ...: the mean difference, and how well it tells plurals from singulars
+    pca          the three directions in which some words differ the most
+
+N words, C channels, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glassformer.errors import UsageError, plural
+from glassformer.inspection.figures import Column, Figure, Note, Points, Table, number, percent, visible
+from glassformer.inspection.vectors import Vectors
+from glassformer.inspection.views import View
+
+RANDOM_DRAWS = 200  # sets of random pairs that a direction is held against
+
+
+@dataclass
+class Neighbours(View):
+    """The words whose vectors point the same way as one word's, the nearest first.
+
+    length: of its vector. mean, deviation: of the cosines of all other words, for in many models all vectors lie in one
+    cone, and 0.5 means little.
+    """
+
+    word: str
+    length: float
+    words: list[str]
+    cosines: list[float]
+    mean: float
+    deviation: float
+    n_words: int
+
+    def figures(self) -> list[Figure]:
+        told = f"All {self.n_words:,} others: {number(self.mean)} on average, ± {number(self.deviation)}."
+        columns = [Column("word", "token"), Column("cosine", "signed")]
+        return [
+            Table(f"nearest to {visible(self.word)}", columns, list(zip(self.words, self.cosines, strict=True))),
+            Note(told),
+        ]
+
+
+def neighbours(vectors: Vectors, word: str, n: int = 10) -> Neighbours:
+    """The `n` words with the largest cosine to `word`, itself left out.
+
+    Raises:
+        UsageError: the vocabulary lacks the word; n is below 1.
+    """
+    row, n = vectors.row(word), _at_most(n, len(vectors) - 1)
+    cosines_N = vectors.cosines(vectors.table[row])
+    others = torch.cat([cosines_N[:row], cosines_N[row + 1 :]])
+    words, values = _nearest(vectors, cosines_N, n, without=(row,))
+    return Neighbours(
+        vectors.words[row],
+        float(vectors.table[row].norm()),
+        words,
+        values,
+        float(others.mean()),
+        float(others.std(correction=0)),
+        len(others),
+    )
+
+
+@dataclass
+class Analogy(View):
+    """a - b + c: the nearest words, with a, b, c among them and without.
+
+    expected: the word that one hopes for; rank, rank_among_all: its place without a, b and c, and with them (1 is the
+    nearest). flattering: it comes first only because a, b and c are left out, which is how analogies are usually told.
+    """
+
+    a: str
+    b: str
+    c: str
+    words: list[str]
+    cosines: list[float]
+    words_among_all: list[str]
+    cosines_among_all: list[float]
+    expected: str | None = None
+    cosine: float | None = None
+    rank: int | None = None
+    rank_among_all: int | None = None
+    flattering: bool | None = None
+
+    def figures(self) -> list[Figure]:
+        columns = [Column("all", "token"), Column("cosine", "signed"), Column("but a b c", "token")]
+        columns.append(Column("cosine", "signed"))
+        rows = list(zip(self.words_among_all, self.cosines_among_all, self.words, self.cosines, strict=True))
+        marked = frozenset(i for i, row in enumerate(rows) if self.expected in (row[0], row[2]))
+        found: list[Figure] = [
+            Table(f"{visible(self.a)} - {visible(self.b)} + {visible(self.c)}", columns, rows, marked)
+        ]
+        if self.expected is not None:
+            found.append(Note(self._told()))
+        return found
+
+    def _told(self) -> str:
+        told = f"{self.expected!r} is number {self.rank_among_all:,} of all words, {self.rank:,} without the three."
+        return f"{told} It comes first only because they are left out." if self.flattering else told
+
+
+def analogy(vectors: Vectors, a: str, b: str, c: str, expected: str | None = None, n: int = 10) -> Analogy:
+    """What is nearest to a - b + c, all three at length 1, by the cosine (Mikolov et al. 2013).
+
+    Raises:
+        UsageError: the vocabulary lacks a word, or `expected` is one of the three; n is below 1.
+    """
+    rows = vectors.rows([a, b, c])
+    n = _at_most(n, len(vectors) - len(set(rows)))
+    target_C = analogy_targets(vectors.unit_NC, torch.tensor([rows]))[0]
+    cosines_N = vectors.cosines(target_C)
+    said = [vectors.words[row] for row in rows]
+    without, among_all = _nearest(vectors, cosines_N, n, without=rows), _nearest(vectors, cosines_N, n)
+    made = Analogy(said[0], said[1], said[2], *without, *among_all)
+    if expected is None:
+        return made
+    hoped = vectors.row(expected)
+    if hoped in rows:
+        raise UsageError(f"{expected!r} is one of the three words itself; hope for another one")
+    nearer_N = cosines_N > cosines_N[hoped]
+    made.expected, made.cosine = vectors.words[hoped], float(cosines_N[hoped])
+    made.rank_among_all = 1 + int(nearer_N.sum())
+    made.rank = made.rank_among_all - int(nearer_N[sorted(set(rows))].sum())
+    made.flattering = made.rank == 1 < made.rank_among_all
+    return made
+
+
+def analogy_targets(unit_NC: Tensor, rows_Q3: Tensor) -> Tensor:
+    """a - b + c for Q questions of three rows each: (Q, C)."""
+    a, b, c = rows_Q3.unbind(1)
+    return unit_NC[a] - unit_NC[b] + unit_NC[c]
+
+
+@dataclass
+class Direction(View):
+    """The direction that leads from the first to the second of several pairs, and whether it does for others.
+
+    vector: of length 1, (C,). score: share of the pairs whose second lies farther along than its first, by the
+    direction that the other pairs make (leave-one-out); None for a single pair. steps: by how much, for each pair.
+    random_score, random_best: what as many pairs of random words reach when they are asked the same: on average, and
+    the one of 40 that does best (97.5 %). words, along: further words and how far along the direction they lie, in the
+    order given.
+    """
+
+    pairs: list[tuple[str, str]]
+    vector: Tensor
+    score: float | None
+    steps: list[float]
+    random_score: float | None
+    random_best: float | None
+    words: list[str]
+    along: list[float]
+
+    def figures(self) -> list[Figure]:
+        columns = [Column("from", "token"), Column("to", "token"), Column("step", "signed")]
+        rows = [(*pair, step) for pair, step in zip(self.pairs, self.steps, strict=True)]
+        right = [Column("word", "token"), Column("along", "signed")]
+        found: list[Figure] = []
+        if self.score is not None and self.random_score is not None and self.random_best is not None:
+            told = f"{percent(self.score)} of the pairs point the way that the others do. Random pairs: "
+            told += f"{percent(self.random_score)}; one set in 40 reaches {percent(self.random_best)}."
+            found += [Note(told)]
+        found.append(
+            Table("pairs, each by the direction of the others" if self.score is not None else "pair", columns, rows)
+        )
+        if self.words:
+            found.append(Table("along the direction", right, list(zip(self.words, self.along, strict=True))))
+        return found
+
+
+def direction(
+    vectors: Vectors, pairs: Sequence[tuple[str, str]], words: Sequence[str] = (), *, seed: int = 0
+) -> Direction:
+    """The mean of second - first over some pairs, scored on each pair by the direction of the others, beside as many
+    pairs of random words; and where further words lie on it. A single pair makes a direction and no score.
+
+    Raises:
+        UsageError: there is no pair, the vocabulary lacks a word, or all pairs cancel out.
+    """
+    if not pairs:
+        raise UsageError("a direction needs pairs, and there are none; give some such as cat cats")
+    rows_P2 = torch.tensor([vectors.rows(pair) for pair in pairs])
+    differences_PC = _differences(vectors.table, rows_P2)
+    mean_C = differences_PC.mean(dim=0)
+    if float(mean_C.norm()) < 1e-12:
+        raise UsageError("these pairs cancel each other out and make no direction; give others")
+    unit_C = mean_C / mean_C.norm()
+    score = random_score = random_best = None
+    steps_P = differences_PC @ unit_C  # of a single pair, its own length
+    if len(pairs) > 1:
+        steps_P = held_out_steps(differences_PC)
+        score = float((steps_P > 0).double().mean())
+        chance = _random_scores(vectors.table, len(pairs), seed)
+        random_score, random_best = float(chance.mean()), float(np.quantile(chance, 0.975))
+    rows = vectors.rows(words)
+    return Direction(
+        [(vectors.words[first], vectors.words[second]) for first, second in rows_P2.tolist()],
+        unit_C,
+        score,
+        steps_P.tolist(),
+        random_score,
+        random_best,
+        [vectors.words[row] for row in rows],
+        (vectors.table[rows] @ unit_C).tolist() if rows else [],
+    )
+
+
+def held_out_steps(differences_PC: Tensor) -> Tensor:
+    """How far each pair goes along the direction, of length 1, that all the other pairs make: (P,)."""
+    P, C = differences_PC.shape
+    others_PC = (differences_PC.sum(dim=0) - differences_PC) / (P - 1)
+    others_PC = others_PC / others_PC.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return (differences_PC * others_PC).sum(dim=1)  # (P, C) -> (P,)
+
+
+def _random_scores(table_NC: Tensor, n_pairs: int, seed: int) -> np.ndarray:
+    """The leave-one-out scores of sets of random pairs, (RANDOM_DRAWS,)."""
+    random = np.random.default_rng(seed)
+    drawn = torch.from_numpy(random.integers(0, len(table_NC), size=(RANDOM_DRAWS, n_pairs, 2)))
+    scores = [(held_out_steps(_differences(table_NC, rows_P2)) > 0).double().mean() for rows_P2 in drawn]
+    return torch.stack(scores).numpy()
+
+
+def _differences(table_NC: Tensor, rows_P2: Tensor) -> Tensor:
+    """Second minus first of each pair, (P, C)."""
+    return table_NC[rows_P2[:, 1]] - table_NC[rows_P2[:, 0]]
+
+
+@dataclass
+class PCA(View):
+    """Some words in the three directions in which they differ the most. places: (n, 3). shares: of their variance, how
+    much each direction holds."""
+
+    words: list[str]
+    places: np.ndarray
+    shares: list[float]
+
+    def figures(self) -> list[Figure]:
+        told = f"The three directions hold {percent(sum(self.shares))} of what these {len(self.words)} words vary."
+        axes = [f"{i} ({percent(share)})" for i, share in enumerate(self.shares, 1)]
+        return [Points("principal components", self.words, self.places, axes), Note(told)]
+
+
+def pca(vectors: Vectors, words: Sequence[str]) -> PCA:
+    """Principal components of some words (Pearson 1901): centred, then the three eigenvectors of their covariance with
+    the largest eigenvalues. Which end of a direction is which is arbitrary; here its largest entry is positive.
+
+    Raises:
+        UsageError: fewer than three different words, or the vocabulary lacks one.
+    """
+    rows = list(dict.fromkeys(vectors.rows(words)))
+    if len(rows) < 3:
+        raise UsageError(f"{plural(len(rows), 'different word')} to spread in three dimensions; give 3 or more")
+    x_nC = vectors.table[rows].double()
+    x_nC = x_nC - x_nC.mean(dim=0)
+    n, C = x_nC.shape
+    variances_C, axes_CC = torch.linalg.eigh(x_nC.t() @ x_nC)  # rising
+    k = min(3, C)
+    axes_Ck = axes_CC[:, -k:].flip(1)
+    ends_k = axes_Ck[axes_Ck.abs().argmax(dim=0), torch.arange(k)]
+    axes_Ck = axes_Ck * torch.where(ends_k < 0, -1.0, 1.0).double()
+    places = np.zeros((n, 3))
+    places[:, :k] = (x_nC @ axes_Ck).numpy()
+    total = max(float(variances_C.clamp_min(0).sum()), 1e-300)
+    shares = [float(v) / total for v in variances_C.clamp_min(0).flip(0)[:k]] + [0.0] * (3 - k)
+    return PCA([vectors.words[row] for row in rows], places, shares)
+
+
+def _nearest(vectors: Vectors, cosines_N: Tensor, n: int, without: Sequence[int] = ()) -> tuple[list[str], list[float]]:
+    """The `n` words with the largest cosines, and these."""
+    left = cosines_N.clone()
+    left[list(without)] = -torch.inf
+    best = left.topk(n)
+    return [vectors.words[row] for row in best.indices.tolist()], best.values.tolist()
+
+
+def _at_most(n: int, there_are: int) -> int:
+    if n < 1:
+        raise UsageError(f"n={n} is less than 1; ask for 1 word or more")
+    return min(n, there_are)
+
+
+__all__ = [
+    "PCA",
+    "Analogy",
+    "Direction",
+    "Neighbours",
+    "analogy",
+    "analogy_targets",
+    "direction",
+    "held_out_steps",
+    "neighbours",
+    "pca",
+]
