@@ -19,6 +19,6 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
     set_threads()
     model, tokenizer = load(path, device=choose_device(device), dtype=dtype)
     if command not in (fitting := commands_for(model, tokenizer)):
-        say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "no command asks it"
+        say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
         raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
     return model, tokenizer

@@ -32,7 +32,7 @@ class WordTask:
     source_tokenizer: Tokenizer | None = None
     labels: tuple[str, ...] = ()
     longest = 0
-    command = ""
+    command = "look neighbours"
 
     def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore):
         self.r, self.tokenizer, self.store = r, tokenizer, store
