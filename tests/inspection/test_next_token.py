@@ -128,7 +128,7 @@ def test_an_encoder_decoder_is_surprised_by_its_target():
 def test_what_writes_nothing_is_refused_in_one_line():
     encoder = build_model(EncoderConfig.make(**SHAPE))
     for function in (next_token, surprise):
-        with pytest.raises(UsageError, match="this Encoder reads and writes nothing"):
+        with pytest.raises(UsageError, match="this Encoder writes nothing"):
             function(encoder, letters(), TEXT)
     with pytest.raises(UsageError, match="14 tokens and the model reads 13"):
         next_token(toy_model(), letters(), "a" * 14)

@@ -4,7 +4,7 @@ from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.contributions import Part
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
-from glassformer.inspection.geometry import Analogy, Direction, Neighbours, PCA, analogy, direction, neighbours, pca
+from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
@@ -18,6 +18,7 @@ from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
 
 __all__ = [
+    "PCA",
     "Ablated",
     "Analogy",
     "AttentionView",
@@ -33,7 +34,6 @@ __all__ = [
     "Neighbours",
     "NextView",
     "Note",
-    "PCA",
     "Part",
     "Points",
     "Reading",

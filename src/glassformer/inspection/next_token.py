@@ -258,10 +258,10 @@ def tokenizer_has(tokenizer: Tokenizer, i: int) -> bool:
 
 
 def check_writes(model: Any) -> None:
-    """Raises UsageError for a model that writes nothing, such as an encoder."""
-    if hasattr(model.config, "stem"):
+    """Raises UsageError for a model that writes nothing, such as an encoder, or vectors of words."""
+    if hasattr(model.config, "stem") or not (hasattr(model, "logits") or hasattr(model, "decode")):
         raise UsageError(
-            f"this {type(model).__name__} reads and writes nothing, so that no token comes next; ask a model that "
+            f"this {type(model).__name__} writes nothing, so that no token comes next; ask a model that "
             "generates, or an encoder with <mask> in the text: glassformer fill"
         )
 

@@ -249,12 +249,13 @@ def _points(figure: Points, width: int, colours: bool) -> Iterator[Any]:
     canvas = [[" "] * columns for _ in range(rows)]
     for label, (x, y) in zip(figure.labels, unit, strict=True):
         text = visible(label, LABEL)
-        c, r = round(x * (columns - len(text) - 1)), round((1 - y) * (rows - 1))
-        room = canvas[r][max(c - 1, 0) : c + len(text) + 1]
-        if all(letter == " " for letter in room):
-            canvas[r][c : c + len(text)] = text
-        elif canvas[r][c] == " ":
-            canvas[r][c] = "·"
+        c, row = round(x * (columns - len(text) - 1)), round((1 - y) * (rows - 1))
+        for r in (row, row + 1, row - 1):  # where another one stands, a line below or above
+            if 0 <= r < rows and all(letter == " " for letter in canvas[r][max(c - 1, 0) : c + len(text) + 1]):
+                canvas[r][c : c + len(text)] = text
+                break
+        else:
+            canvas[row][c] = "·" if canvas[row][c] == " " else canvas[row][c]
     for line in canvas:
         yield Text("".join(line).rstrip())
     if figure.axes:
