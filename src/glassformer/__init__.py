@@ -21,11 +21,16 @@ _HOMES = {
     "GlassformerError": "glassformer.errors",
     "KVCache": "glassformer.layers",
     "ModelConfig": "glassformer.models",
+    "ablate": "glassformer.inspection",
+    "edit": "glassformer.inspection",
     "generate": "glassformer.generation",
     "load": "glassformer.interchange",
     "load_tokenizer": "glassformer.tokenizers",
+    "next_token": "glassformer.inspection",
     "save": "glassformer.interchange",
     "stream": "glassformer.generation",
+    "surprise": "glassformer.inspection",
+    "trace": "glassformer.inspection",
     "train": "glassformer.recipes",
 }
 

@@ -1,0 +1,129 @@
+"""`glassformer look` as a person types it: what it draws fits 80 columns, and its JSON is what the function returns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from play import PLAY
+from toys import shaken
+
+from glassformer import inspection
+from glassformer.interchange import load, save
+from glassformer.models import Encoder, EncoderConfig
+from glassformer.tokenizers import build_tokenizer
+from glassformer.tokenizers.specials import MASKED_SPECIALS
+
+TEXT = "Citizen:"
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A folder with an encoder that fills in masks."""
+    folder = tmp_path_factory.mktemp("looked") / "masks"
+    tokenizer = build_tokenizer("bpe", [PLAY], vocab_size=290, specials=MASKED_SPECIALS)
+    shape = {"n_layer": 2, "n_head": 2, "n_embd": 12, "n_hidden": 23, "block_size": 19, "token_head": "vocabulary"}
+    save(folder, shaken(Encoder(EncoderConfig.make(vocab_size=tokenizer.vocab_size, **shape))).eval(), tokenizer)
+    return folder
+
+
+ALL = {
+    "tokens": ([TEXT], lambda m, t: inspection.tokens(t, TEXT, chunks=8)),
+    "neighbours": (["a"], lambda m, t: inspection.neighbours(inspection.vectors_of(m, t), "a")),
+    "analogy": (["a", "c", "d", "e"], lambda m, t: inspection.analogy(inspection.vectors_of(m, t), *"acde")),
+    "direction": (
+        ["a:c", "d:e", "--along", "r"],
+        lambda m, t: inspection.direction(inspection.vectors_of(m, t), [("a", "c"), ("d", "e")], ["r"]),
+    ),
+    "components": (list("acde"), lambda m, t: inspection.pca(inspection.vectors_of(m, t), list("acde"))),
+    "parameters": ([], lambda m, t: inspection.parameters(m)),
+    "tensors": (["blocks.0.*"], lambda m, t: inspection.tensors(m, "blocks.0.*")),
+    "next": ([TEXT, "--top-k", "3"], lambda m, t: inspection.next_token(m, t, TEXT, top_k=3)),
+    "surprise": ([TEXT], lambda m, t: inspection.surprise(m, t, TEXT)),
+    "attention": ([TEXT], lambda m, t: inspection.attention(m, t, TEXT)),
+    "induction": (["--length", "4"], lambda m, t: inspection.induction_scores(m, t, length=4)),
+    "step": ([TEXT, "--head", "1"], lambda m, t: inspection.step(m, t, TEXT, layer=0, head=1)),
+    "context": (["e", "we", "hear"], lambda m, t: inspection.context(m, t, "e", ["we", "hear"])),
+    "residual": ([TEXT], lambda m, t: inspection.residual(m, t, TEXT)),
+    "lens": ([TEXT, "--pin", "e"], lambda m, t: inspection.lens(m, t, TEXT, pin="e")),
+    "attribution": ([TEXT], lambda m, t: inspection.attribution(m, t, TEXT)),
+}
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_what_is_drawn_fits_and_the_json_is_the_functions(glassformer, finished, command):
+    words, function = ALL[command]
+    drawn = glassformer("look", command, finished, *words)
+    assert (drawn.code, drawn.err) == (0, "") and drawn.out.strip()
+    assert max(map(len, drawn.out.splitlines())) <= 80
+    told = glassformer("look", command, finished, *words, "--json")
+    assert told.code == 0 and json.loads(told.out) == json.loads(json.dumps(function(*load(finished)).to_dict()))
+
+
+def test_temperatures_and_models_beside_each_other(glassformer, finished):
+    told = json.loads(glassformer("look", "compare", finished, TEXT, "--json").out)
+    assert told["names"] == ["T=0.5", "T=1", "T=2"]
+    both = json.loads(glassformer("look", "compare", finished, TEXT, "--with", finished, "--json").out)
+    assert both["names"] == [finished.name, finished.name + "'"]
+    wrong = glassformer("look", "compare", finished, TEXT, "--with", finished, "--temperature", 1, "--temperature", 2)
+    assert wrong.code == 2 and "compare the ones or the others" in wrong.err
+
+
+def test_neurons_of_a_text_of_ones_own(glassformer, finished, tmp_path):
+    (tmp_path / "own.txt").write_text(PLAY[:600])
+    for words in ((), ("--neuron", "3")):
+        told = glassformer("look", "neurons", finished, "--data", tmp_path / "own.txt", *words)
+        assert (told.code, told.err) == (0, "") and max(map(len, told.out.splitlines())) <= 80
+
+
+def test_a_size_is_counted_by_its_name(glassformer):
+    told = glassformer("look", "parameters", "gpt3")
+    assert told.code == 0 and "175,181,291,520" in told.out and "27,938" in told.out
+
+
+def test_a_single_tensor_is_drawn(glassformer, finished):
+    told = glassformer("look", "tensors", finished, "blocks.0.attention.out.weight")
+    assert told.code == 0 and "blocks.0.attention.out.weight" in told.out
+
+
+def test_a_page_is_written_and_nothing_printed(glassformer, finished, tmp_path):
+    told = glassformer("look", "next", finished, TEXT, "--html", tmp_path / "next.html")
+    assert (told.code, told.out) == (0, "") and "next.html" in told.err
+    assert "data-value" in (tmp_path / "next.html").read_text()
+
+
+def test_an_encoder_is_looked_into_or_says_why_not(glassformer, encoder):
+    for words in (
+        ("attention", "Speak, <mask>"),
+        ("step", "Speak, <mask>"),
+        ("residual", "Speak, <mask>"),
+        ("lens", "Speak, <mask>"),
+        ("attribution", "Speak, <mask>"),
+        ("tokens", "Speak"),
+        ("parameters",),
+        ("tensors",),
+    ):
+        told = glassformer("look", words[0], encoder, *words[1:])
+        assert (told.code, told.err) == (0, ""), words
+    for command in ("next", "surprise", "compare"):
+        told = glassformer("look", command, encoder, "Speak")
+        assert told.code == 2 and "writes nothing" in told.err and told.err.count("\n") == 1
+
+
+def test_mistakes_are_told_in_one_line(glassformer, finished):
+    for words, said in (
+        (("neighbours", finished, "Citizen"), "Citizen"),
+        (("direction", finished, "ed"), "is no pair"),
+        (("attention", finished, TEXT, "--layer", "9"), "layer=9"),
+        (("lens", finished, TEXT, "--pin", "ed"), "ed"),
+        (("tensors", finished, "blocs.0"), "blocs.0"),
+        (("next", finished, TEXT, "--top-p", "2"), "top_p=2"),
+        (("next", finished.parent / "nowhere", TEXT), "nowhere"),
+    ):
+        told = glassformer("look", *words)
+        assert told.code in (1, 2) and said in told.err and told.err.count("\n") == 1, told
+
+
+def test_the_text_may_come_from_standard_input(glassformer, finished):
+    typed = glassformer("look", "surprise", finished, TEXT)
+    assert glassformer("look", "surprise", finished, "-", stdin=TEXT.encode()).out == typed.out
