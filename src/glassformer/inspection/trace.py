@@ -8,8 +8,8 @@
     with gf.ablate(model, "blocks.3.attention.heads", H=2):
         model(ids)                                as if head 2 of block 3 had nothing to say
 
-Names are those of the taps (`inspection.tap_names(model)`), and `*` stands for anything. Watching and changing end with the
-block, also when it fails. Blocks can be nested: the outer one comes first.
+Names are those of the taps (`inspection.tap_names(model)`), and `*` stands for anything. Watching and changing end with
+the block, also when it fails. Blocks can be nested: the outer one comes first.
 
 Axes: B batch, T positions asking, S positions asked, C channels, H heads, K key-value heads, D width of a head,
 F hidden neurons, V vocabulary or classes, E experts.
