@@ -13,8 +13,8 @@ import glassformer
 
 # Removing a name from this list breaks somebody's program: it needs a major version and a line in CHANGELOG.md.
 PUBLIC = {
-    "glassformer": "Decoder GlassformerError KVCache ModelConfig ablate edit generate load load_tokenizer next_token save "
-    "stream surprise trace train",
+    "glassformer": "Decoder GlassformerError KVCache ModelConfig ablate edit generate load load_tokenizer next_token "
+    "save stream surprise trace train",
     "glassformer.errors": "GlassformerError UsageError DataError TokenizerError ModelFolderError RunError DeviceError "
     "DivergenceError MissingExtraError did_you_mean",
     "glassformer.files": "atomic_file atomic_folder cache_folder disk_errors sha256_file write_json write_text",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from looking import letters
 from torch import Tensor
+from toy_letters import letters
 from toys import GEMMA3, shaken, toy_config
 
 from glassformer.generation import source_ids

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from heads_by_hand import TOKENIZER, made
-from looking import LETTERS
+from toy_letters import LETTERS
 from toys import GEMMA3, toy_model
 
 from glassformer.errors import UsageError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from looking import TEXT, letters
+from toy_letters import TEXT, letters
 from toys import shaken, toy_config, toy_model
 
 from glassformer.errors import UsageError
