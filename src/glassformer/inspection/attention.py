@@ -126,7 +126,7 @@ class AttentionView(View):
         text = f"{L} layers of {H} heads; means over the queries that see more than one of {S} keys."
         if "induction" in self.summaries:
             text += f" Tokens that occurred before: {self.n_repeats} of {T}"
-            text += "." if self.n_repeats else ", so there is no induction to see; try `induction_scores`."
+            text += "." if self.n_repeats else ", so there is no induction to see (`look induction` makes some)."
         return Note(text)
 
 

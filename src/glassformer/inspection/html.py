@@ -85,7 +85,7 @@ def heat(figure: HeatMap, r: int) -> list[dict[str, Any] | None]:
             made.append(None)
             continue
         colour = negative_of(figure.role) if figure.signed and value < 0 else ROLES[figure.role]
-        shown = number(value, figure.digits) if len(figure.columns) <= MOST_NUMBERS else ""
+        shown = f"{value:.{figure.digits}f}" if len(figure.columns) <= MOST_NUMBERS else ""
         made.append({"held": repr(value), "text": shown, "colour": _rgb(colour, abs(value) / figure.scale)})
     return made
 

@@ -60,6 +60,8 @@ def _note(figure: Note, width: int, colours: bool) -> Iterator[Any]:
 
 
 def _table(figure: Table, width: int, colours: bool) -> Iterator[Any]:
+    if not figure.rows:
+        return
     texts = [[said(value, column) for value, column in zip(row, figure.columns, strict=True)] for row in figure.rows]
     widths = [max([len(c.name), *(len(row[i]) for row in texts)]) for i, c in enumerate(figure.columns)]
     barred = sum(column.kind in ("share", "signed") for column in figure.columns)
