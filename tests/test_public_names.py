@@ -43,6 +43,10 @@ PUBLIC = {
     "SequenceClass Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
     "bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors translation_scores window_losses",
+    "glassformer.inspection": "Column Curves HeatMap Note Points Reading Table Tokens Trace View ablate add edit patch "
+    "read scale tap_names trace "
+    ""
+    "",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 
