@@ -1,6 +1,7 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
@@ -10,6 +11,8 @@ __all__ = [
     "Curves",
     "HeatMap",
     "Note",
+    "ParametersView",
+    "PartCount",
     "Points",
     "Reading",
     "Table",
@@ -19,6 +22,7 @@ __all__ = [
     "ablate",
     "add",
     "edit",
+    "parameters",
     "patch",
     "read",
     "scale",
