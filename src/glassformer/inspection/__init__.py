@@ -3,6 +3,8 @@
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
+from glassformer.inspection.tensor_rows import TensorRow
+from glassformer.inspection.tensors import TensorsView, TensorView, tensor, tensors
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
 
@@ -16,6 +18,9 @@ __all__ = [
     "Points",
     "Reading",
     "Table",
+    "TensorRow",
+    "TensorView",
+    "TensorsView",
     "Tokens",
     "Trace",
     "View",
@@ -27,5 +32,7 @@ __all__ = [
     "read",
     "scale",
     "tap_names",
+    "tensor",
+    "tensors",
     "trace",
 ]
