@@ -46,7 +46,7 @@ PUBLIC = {
     "glassformer.inspection": "Column Curves HeatMap Note Points Reading Table Tokens Trace View ablate add edit patch "
     "read scale tap_names trace "
     "ParametersView PartCount TensorRow TensorView TensorsView "
-    "parameters tensor tensors ",
+    "TokensView parameters tensor tensors tokens",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

@@ -5,6 +5,7 @@ from glassformer.inspection.parameters import ParametersView, PartCount, paramet
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.tensor_rows import TensorRow
 from glassformer.inspection.tensors import TensorsView, TensorView, tensor, tensors
+from glassformer.inspection.tokens import TokensView, tokens
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.views import View
 
@@ -22,6 +23,7 @@ __all__ = [
     "TensorView",
     "TensorsView",
     "Tokens",
+    "TokensView",
     "Trace",
     "View",
     "ablate",
@@ -34,5 +36,6 @@ __all__ = [
     "tap_names",
     "tensor",
     "tensors",
+    "tokens",
     "trace",
 ]
