@@ -1,5 +1,6 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
+from glassformer.inspection.context import ContextView, Neighbours, context
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
@@ -11,8 +12,10 @@ from glassformer.inspection.views import View
 
 __all__ = [
     "Column",
+    "ContextView",
     "Curves",
     "HeatMap",
+    "Neighbours",
     "Note",
     "ParametersView",
     "PartCount",
@@ -28,6 +31,7 @@ __all__ = [
     "View",
     "ablate",
     "add",
+    "context",
     "edit",
     "parameters",
     "patch",
