@@ -45,8 +45,8 @@ PUBLIC = {
     "bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors translation_scores window_losses",
     "glassformer.inspection": "Column Curves HeatMap Note Points Reading Table Tokens Trace View ablate add edit patch "
     "read scale tap_names trace "
-    "ContextView Neighbours ParametersView PartCount TensorRow TensorView TensorsView "
-    "TokensView context parameters tensor tensors tokens",
+    "ContextView Excitation Neighbours Neuron NeuronsView ParametersView PartCount TensorRow TensorView TensorsView "
+    "TokensView context neurons parameters tensor tensors tokens",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

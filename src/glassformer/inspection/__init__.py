@@ -2,6 +2,8 @@
 
 from glassformer.inspection.context import ContextView, Neighbours, context
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
+from glassformer.inspection.neurons import neurons
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.tensor_rows import TensorRow
@@ -14,8 +16,11 @@ __all__ = [
     "Column",
     "ContextView",
     "Curves",
+    "Excitation",
     "HeatMap",
     "Neighbours",
+    "Neuron",
+    "NeuronsView",
     "Note",
     "ParametersView",
     "PartCount",
@@ -33,6 +38,7 @@ __all__ = [
     "add",
     "context",
     "edit",
+    "neurons",
     "parameters",
     "patch",
     "read",
