@@ -2,17 +2,24 @@
 
 from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
+from glassformer.inspection.context import ContextView, context
 from glassformer.inspection.contributions import Part
 from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
+from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
+from glassformer.inspection.neurons import neurons
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
+from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
 from glassformer.inspection.step import StepView, step
 from glassformer.inspection.step_cells import Cell
 from glassformer.inspection.surprise import SurpriseView, surprise
+from glassformer.inspection.tensor_rows import TensorRow
+from glassformer.inspection.tensors import TensorsView, TensorView, tensor, tensors
+from glassformer.inspection.tokens import TokensView, tokens
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
@@ -26,22 +33,32 @@ __all__ = [
     "Cell",
     "Column",
     "CompareView",
+    "ContextView",
     "Curves",
     "Direction",
+    "Excitation",
     "HeatMap",
     "InductionView",
     "LensView",
     "Neighbours",
+    "Neuron",
+    "NeuronsView",
     "NextView",
     "Note",
+    "ParametersView",
     "Part",
+    "PartCount",
     "Points",
     "Reading",
     "ResidualView",
     "StepView",
     "SurpriseView",
     "Table",
+    "TensorRow",
+    "TensorView",
+    "TensorsView",
     "Tokens",
+    "TokensView",
     "Trace",
     "Vectors",
     "View",
@@ -51,13 +68,16 @@ __all__ = [
     "attention",
     "attribution",
     "compare",
+    "context",
     "direction",
     "edit",
     "explain",
     "induction_scores",
     "lens",
     "neighbours",
+    "neurons",
     "next_token",
+    "parameters",
     "patch",
     "pca",
     "read",
@@ -66,6 +86,9 @@ __all__ = [
     "step",
     "surprise",
     "tap_names",
+    "tensor",
+    "tensors",
+    "tokens",
     "trace",
     "vectors_of",
 ]

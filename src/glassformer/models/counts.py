@@ -1,6 +1,6 @@
 """Counting without computing: parameters by part, and floating-point operations a token.
 
-The decoder is put together on PyTorch's `meta` device, where tensors have shapes and no memory: GPT-3 is counted in a
+A model is put together on PyTorch's `meta` device, where tensors have shapes and no memory: GPT-3 is counted in a
 moment, and whatever a configuration can say is counted as it would be built.
 """
 
@@ -13,9 +13,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from glassformer.layers import Attention, FeedForward, GatedFeedForward
 from glassformer.models.config import ModelConfig
-from glassformer.models.decoder import Decoder
+from glassformer.models.parts import PARTS, pieces
 
 
 class FlopsPerToken(NamedTuple):
@@ -26,10 +25,13 @@ class FlopsPerToken(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def decoder_on_meta(config: ModelConfig) -> Decoder:
-    """The decoder with shapes only: no weight is drawn and no memory taken. For counting; do not change it."""
+def model_on_meta(config: Any) -> nn.Module:
+    """The model of a configuration with shapes only: no weight is drawn and no memory taken. For counting; do not
+    change it."""
+    from glassformer.models.building import build_model  # which knows the models that were before, and they this file
+
     with ShapesOnly():
-        return Decoder(config)
+        return build_model(config)
 
 
 class ShapesOnly(TorchFunctionMode):
@@ -47,24 +49,21 @@ class ShapesOnly(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def parameters_by_part(config: ModelConfig) -> dict[str, int]:
-    """Parameters of a decoder, part by part, in the order of the computation; zeros are left out.
+def parameters_by_part(what: Any) -> dict[str, int]:
+    """Parameters of a model or a configuration, part by part, in the order of the computation; zeros are left out.
 
-    The parts are those of 3Blue1Brown's tally of GPT-3 (embedding, query, key, value, output, up, gate, down,
-    unembedding), then positions, norms and biases. A tied head is the embedding and so is not counted again. The sum is
-    `Decoder(config).parameter_count()`.
+    The parts are those of 3Blue1Brown's tally of GPT-3 (embedding, query, key, value, output, up, down, unembedding)
+    and what it leaves out (gate, positions, norms, biases, cross-attention ...): `PARTS` lists them. What is shared is
+    counted where it stands first, so that a tied head is part of the embedding. The sum is `parameter_count()`.
 
     >>> parts = parameters_by_part(ModelConfig.make(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=4))
     >>> parts["embedding"], parts["positions"], parts["query"], parts["up"]
     (260, 32, 16, 64)
     """
-    model = decoder_on_meta(config)
-    parts = dict.fromkeys((*_ORDER, "other"), 0)
-    for path, parameter in model.named_parameters():
-        owner = model.get_submodule(path.rpartition(".")[0].rpartition(".")[0])
-        for part, size in _parts_of(path, parameter, owner):
-            parts[part] += size
-    return {part: size for part, size in parts.items() if size}
+    counted = dict.fromkeys(PARTS, 0)
+    for piece in pieces(what if isinstance(what, nn.Module) else model_on_meta(what)):
+        counted[piece.part] += 0 if piece.is_same_as else piece.size
+    return {part: size for part, size in counted.items() if size}
 
 
 def flops_per_token(config: ModelConfig, T: int | None = None) -> FlopsPerToken:
@@ -77,46 +76,6 @@ def flops_per_token(config: ModelConfig, T: int | None = None) -> FlopsPerToken:
     is computed a second time (recomputed activations) and everything that is no matrix product counts as nothing.
     """
     T = config.block_size if T is None else T
-    matrices = sum(m.weight.numel() for m in decoder_on_meta(config).modules() if isinstance(m, nn.Linear))
+    matrices = sum(m.weight.numel() for m in model_on_meta(config).modules() if isinstance(m, nn.Linear))
     forward = 2 * matrices + 4 * config.n_layer * config.n_head * config.head_width * T
     return FlopsPerToken(forward, 3 * forward)
-
-
-_ORDER = (
-    "embedding",
-    "n-grams",
-    "positions",
-    "query",
-    "key",
-    "value",
-    "output",
-    "up",
-    "gate",
-    "down",
-    "unembedding",
-    "norms",
-    "biases",
-)
-_BY_NAME = {"embedding.token.weight": "embedding", "positions.weight": "positions", "head.weight": "unembedding"}
-
-
-def _parts_of(path: str, parameter: nn.Parameter, owner: nn.Module) -> list[tuple[str, int]]:
-    """What a parameter counts as; one that holds several matrices counts as each. `owner`: the module around the layer
-    that it belongs to."""
-    size, layer = parameter.numel(), path.split(".")[-2] if "." in path else ""
-    if path in _BY_NAME:
-        return [(_BY_NAME[path], size)]
-    if ".n_grams." in path:
-        return [("n-grams", size)]
-    if parameter.dim() < 2:
-        return [("biases" if path.endswith("bias") else "norms" if "norm" in layer else "other", size)]
-    if isinstance(owner, Attention) and layer == "qkv":
-        return [
-            (part, rows * parameter.shape[1])
-            for part, rows in zip(("query", "key", "value"), owner.qkv_rows, strict=True)
-        ]
-    if isinstance(owner, GatedFeedForward) and layer == "gate_up":
-        return [("up", size // 2), ("gate", size // 2)]
-    if isinstance(owner, (Attention, FeedForward, GatedFeedForward)) and layer in ("out", "up", "down"):
-        return [("output" if layer == "out" else layer, size)]
-    return [("other", size)]

@@ -17,6 +17,7 @@ chat.py           chat templates: messages to text and ids
 parts.py          text with special tokens between, to ids
 gpt2.py  wordpiece.py  sentencepiece.py  reading.py   vocabularies made by others
 bpe_twin.py       byte-level BPE in plain Python, to be read
+stepwise.py       the merges of a text one by one, and where its tokens begin
 """
 
 from glassformer.tokenizers.builders import TOKENIZERS, build_tokenizer

@@ -1,0 +1,245 @@
+"""Where a model's parameters are: the tally of 3Blue1Brown's lectures, and what it leaves out.
+
+print(parameters("gpt3"))       175,181,291,520 in 27,938 matrices, as it was counted there
+print(parameters(model))        every number of a model, to the last one
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from glassformer.errors import UsageError, did_you_mean
+from glassformer.inspection.figures import Column, Figure, Note, Table
+from glassformer.inspection.views import View
+from glassformer.inspection.weights import is_compressed
+from glassformer.models import SIZES, ModelConfig
+from glassformer.models.counts import model_on_meta
+from glassformer.models.parts import PARTS, Piece, letters, pieces
+
+LECTURE = ("embedding", "key", "query", "value", "output", "up", "down", "unembedding")
+"""The eight kinds of matrices of the lecture ("Attention in transformers" and "How might LLMs store facts"), in its
+order."""
+VECTORS = ("norms", "biases", "sinks", "class token")
+NAMES = {"up": "up-projection", "down": "down-projection", "gate": "gate"}
+WORDS = {
+    "C": "d_embed", "V": "n_vocab", "T": "n_positions", "L": "n_layers", "H": "n_heads", "K": "n_kv_heads",
+    "D": "d_query", "F": "n_neurons", "E": "n_experts", "G": "n_segments", "N": "n_classes", "R": "n_buckets",
+    "P": "patch_size", "channels": "n_channels", "mels": "n_mels",
+}  # fmt: skip
+"""The lecture's names of the sizes, and names like them for those that it has no use for."""
+
+
+@dataclass
+class PartCount:
+    """One kind of matrices or vectors.
+
+    part: its name. stack: "encoder" or "decoder" where there are both. formula, numbers: how many there are, in the
+    lecture's words and in this model's numbers. matrices: how many (of query, key and value one a head, as in the
+    lecture); of vectors how many vectors. parameters: the numbers in them. shared_with: the parameter whose tensor
+    this one is, if it is none of its own; `counted` is then 0. in_lecture: it is one of the eight kinds of the lecture.
+    """
+
+    part: str
+    stack: str
+    formula: str
+    numbers: str
+    matrices: int
+    parameters: int
+    counted: int
+    shared_with: str | None
+    in_lecture: bool
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is shown."""
+        return f"{self.stack} {NAMES.get(self.part, self.part)}".strip()
+
+    @property
+    def said(self) -> str:
+        """How it is counted; numbers alone where there are no words."""
+        return self.numbers if self.formula == self.numbers else f"{self.formula} = {self.numbers}"
+
+
+@dataclass
+class ParametersView(View):
+    """A tally.
+
+    total: all parameters, each counted once: `sum(p.numel() for p in model.parameters())`. lecture_total,
+    lecture_matrices: the eight kinds of the lecture alone, where a shared table counts wherever it is used. parts: the
+    eight kinds in its order, then the others. compressed: the model holds its matrices in 8 or 4 bits, and is counted
+    as it was before.
+    """
+
+    name: str
+    total: int
+    lecture_total: int
+    lecture_matrices: int
+    parts: list[PartCount]
+    compressed: bool = False
+
+    def figures(self) -> list[Figure]:
+        inside = [part for part in self.parts if part.in_lecture]
+        beyond = [part for part in self.parts if not part.in_lecture]
+        shared = sum(part.parameters - part.counted for part in self.parts)
+        rows: list[Any] = [self._row(part) for part in inside]
+        if inside:
+            rows.append(("the lecture's eight kinds", self.lecture_matrices, self.lecture_total, None))
+        marked = {len(rows) - 1}
+        rows += [self._row(part) for part in beyond]
+        if shared:
+            rows.append(("shared, and so counted once", None, -shared, None))
+        rows.append(("all parameters", None, self.total, None))
+        marked.add(len(rows) - 1)
+        counts = (Column("part"), Column("matrices", "count"), Column("parameters", "count"))
+        made: list[Figure] = [
+            Table(
+                f"{self.name}: {self.total:,} parameters",
+                (*counts, Column("of all", "share", role="weights")),
+                rows,
+                frozenset(marked),
+            ),
+            Table(
+                "How they are counted",
+                (Column("part"), Column("sizes")),
+                [(part.name, part.said) for part in self.parts],
+            ),
+        ]
+        return [*made, Note(self._note(shared))] if inside else made
+
+    def _row(self, part: PartCount) -> tuple[Any, ...]:
+        share = part.counted / self.total if part.counted else None
+        return part.name, None if part.part in VECTORS else part.matrices, part.parameters, share
+
+    def _note(self, shared: int) -> str:
+        told = (
+            "Query, key and value are one matrix a head; the output matrices of all heads of a layer are one (the "
+            "lecture's \"value-up\"). Norms, biases and positions are left out of the lecture's sum."
+        )
+        if shared:
+            for table in dict.fromkeys(p.shared_with for p in self.parts if p.shared_with):
+                users = " and the ".join(p.name for p in self.parts if p.shared_with == table)
+                told += f" Here {table} also serves as the {users}, and counts once;"
+            told += " in the lecture each has its own."
+        if self.compressed:
+            told += " The weights are kept in fewer bits; counted is what they stand for."
+        return told
+
+
+def parameters(what: Any) -> ParametersView:
+    """Count the parameters of a model, of a configuration, or of a size by name ("gpt2", "gpt3").
+
+    Nothing is computed and, without a model, nothing built: GPT-3 takes a moment. The formulas are products of sizes in
+    the lecture's words (d_embed, n_vocab, d_query, n_heads, n_layers, n_neurons); each is equal to the count beside it.
+
+    Raises:
+        UsageError: there is no such size, or nothing to count.
+    """
+    name, config = _named(what)
+    compressed = isinstance(what, nn.Module) and any(map(is_compressed, what.modules()))
+    model = what if isinstance(what, nn.Module) and not compressed else model_on_meta(config)
+    groups: dict[tuple[str, str], list[Piece]] = {}
+    for piece in pieces(model):
+        part = piece.name if piece.part == "other" else piece.part
+        groups.setdefault((part, piece.stack), []).append(piece)
+    if not groups:
+        raise UsageError(f"this {type(model).__name__} has no parameters: it counts what it has seen")
+    parts = [_count(part, stack, group, config) for (part, stack), group in groups.items()]
+    parts.sort(key=lambda part: (not part.in_lecture, _place(part), part.stack == "decoder"))
+    return ParametersView(
+        name=name,
+        total=sum(part.counted for part in parts),
+        lecture_total=sum(part.parameters for part in parts if part.in_lecture),
+        lecture_matrices=sum(part.matrices for part in parts if part.in_lecture),
+        parts=parts,
+        compressed=compressed,
+    )
+
+
+def _named(what: Any) -> tuple[str, Any]:
+    """(what to call it, its configuration)"""
+    if isinstance(what, str):
+        if what not in SIZES:
+            raise UsageError(f"no size is called {what!r}; {did_you_mean(what, SIZES)}")
+        return what, ModelConfig.make(**SIZES[what])
+    config = getattr(what, "config", what)
+    if not hasattr(config, "model_fields"):
+        name = type(what).__name__
+        raise UsageError(f"{name}: there are no parameters to count in it; give a model, its config or a size")
+    family = getattr(getattr(config, "decoder", config), "family", "")
+    return f"{family} {type(what if isinstance(what, nn.Module) else config).__name__}".strip(), config
+
+
+def _place(part: PartCount) -> int:
+    order = LECTURE if part.in_lecture else PARTS
+    return order.index(part.part) if part.part in order else len(order)
+
+
+def _count(part: str, stack: str, group: list[Piece], config: Any) -> PartCount:
+    sizes = letters(getattr(config, stack) if stack else config)
+    in_lecture = part in LECTURE
+    words = {**WORDS, "D": "d_value"} if part in ("value", "output", "cross value", "cross output") else WORDS
+    factors = [_factors(piece, many, sizes) for piece, many in _alike(group)]
+    shared = {piece.is_same_as for piece in group if piece.is_same_as}
+    return PartCount(
+        part=part,
+        stack=stack,
+        formula=" + ".join(" * ".join(_said(f, words) for f in term) for term in factors),
+        numbers=" + ".join(" * ".join(f"{_worth(f, sizes):,}" for f in term) for term in factors),
+        matrices=sum(_matrices(piece, sizes) for piece in group),
+        parameters=sum(piece.size for piece in group),
+        counted=sum(piece.size for piece in group if not piece.is_same_as),
+        shared_with=next(iter(shared)) if shared else None,
+        in_lecture=in_lecture,
+    )
+
+
+def _alike(group: list[Piece]) -> list[tuple[Piece, int]]:
+    """Each shape that there is, and how often; those of the blocks apart from the others."""
+    many = Counter((piece.axes, piece.layer is None) for piece in group)
+    first = {(piece.axes, piece.layer is None): piece for piece in reversed(group)}
+    return [(first[key], n) for key, n in many.items()]
+
+
+def _factors(piece: Piece, many: int, sizes: dict[str, int]) -> list[str]:
+    """What a term is the product of, in letters and numbers, in the lecture's order: the number of heads and layers
+    comes last, and a table is so many numbers for each of its entries."""
+    axes = list(piece.axes)
+    if piece.part in ("embedding", "n-grams", "segments", "positions"):
+        axes.reverse()
+    split = [[axis] if "+" in axis else axis.split() for axis in axes]
+    flat = [factor for axis in split for factor in axis if factor != "1"]
+    heads = [factor for factor in flat if factor in "HK"] if "D" in flat else []
+    flat = [factor for factor in flat if factor not in heads] + heads
+    before, after = [], []
+    if piece.layer is not None and many % sizes["L"] == 0:
+        many, after = many // sizes["L"], ["L"]
+        if ".experts." in piece.name and many % sizes["E"] == 0:
+            many, after = many // sizes["E"], ["E", "L"]
+    if many > 1:
+        before = [str(many)]
+    return [*before, *flat, *after]
+
+
+def _said(factor: str, words: dict[str, str]) -> str:
+    if "+" in factor:
+        return "(" + " + ".join(words.get(term, term) for term in factor.split(" + ")) + ")"
+    return words.get(factor, f"{int(factor):,}" if factor.isdigit() else factor)
+
+
+def _worth(factor: str, sizes: dict[str, int]) -> int:
+    return sum(sizes[term] if term in sizes else int(term) for term in factor.split(" + "))
+
+
+def _matrices(piece: Piece, sizes: dict[str, int]) -> int:
+    """How many matrices the lecture counts in it: one a head of query, key and value."""
+    if piece.part.removeprefix("cross ") not in ("query", "key", "value"):
+        return 1
+    return math.prod(sizes[letter] for letter in piece.axes[0].split() if letter in "HK")
+
+
+__all__ = ["LECTURE", "ParametersView", "PartCount", "parameters"]

@@ -1,0 +1,158 @@
+"""One word in several sentences, against the stream as torch has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import GEMMA3, shaken, toy_model
+
+from glassformer.errors import UsageError
+from glassformer.inspection import context
+from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
+from glassformer.tokenizers import TOKENIZERS, Tokenizer
+
+TEXTS = ["a bad cat", "my cat sat", "no cat", "cat"]
+ENCODER: dict[str, Any] = {
+    "vocab_size": 61, "block_size": 13, "n_layer": 3, "n_head": 3, "n_embd": 18, "n_hidden": 23,
+    "token_head": "vocabulary",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return TOKENIZERS["characters"]([*TEXTS, "xyz"])
+
+
+def unit_dots(x: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([[float(a @ b / (a.norm() * b.norm())) for b in x] for a in x])
+
+
+def stream_by_hand(model: Any, ids: list[int]) -> list[torch.Tensor]:
+    """The stream behind each block, computed block by block."""
+    pos = torch.arange(len(ids))
+    x = model.embedding(torch.tensor([ids]), pos, model.positions)
+    found = [x[0]]
+    for block, pattern in zip(model.blocks, model.patterns, strict=True):
+        local = model.local_positions is not None and pattern.is_local
+        x = block(x, pos, model.local_positions if local else model.positions, pattern)
+        found.append(x[0])
+    return found
+
+
+MODELS: dict[str, Any] = {
+    "classic": lambda: toy_model("classic"),
+    "modern": lambda: toy_model("modern"),
+    "gemma3": lambda: toy_model("modern", **GEMMA3),
+    "n-grams": lambda: toy_model("modern", n_gram=3, n_gram_rows=59),
+    "encoder": lambda: shaken(Encoder(EncoderConfig.make(**ENCODER))).eval(),
+    "bert": lambda: shaken(
+        Encoder(EncoderConfig.make(**ENCODER, family="original", embedding_norm=True, token_transform=True))
+    ).eval(),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cosines_and_neighbours_are_those_of_the_stream(name: str, tokenizer: Tokenizer):
+    model = MODELS[name]()
+    view = context(model, tokenizer, "cat", TEXTS, neighbours=4, layers=[0, 1, -1])
+    L = len(model.blocks)
+    places = [8, 5, 5, 2]  # of the last letter
+    assert view.positions == places and view.tokens == ["t"] * 4 and view.cosine.shape == (L + 1, 4, 4)
+    with torch.no_grad():
+        streams = [stream_by_hand(model, tokenizer.encode(text)) for text in TEXTS]
+        np.testing.assert_allclose(view.cosine[0], 1.0, atol=1e-6, err_msg="the same row of the table")
+        entering = torch.stack([stream[0][place] for stream, place in zip(streams, places, strict=True)])
+        np.testing.assert_allclose(view.entering, unit_dots(entering), atol=1e-5)
+        for layer in range(1, L + 1):
+            x = torch.stack([stream[layer][place] for stream, place in zip(streams, places, strict=True)])
+            np.testing.assert_allclose(view.cosine[layer], unit_dots(x), atol=1e-5)
+        assert view.cosine[-1].min() < 0.999, "apart at the end"
+        table, V = model.embedding.token.weight, tokenizer.vocab_size
+        normed = x if model.final_norm is None else model.final_norm(x)
+        said = model.token_logits(normed) if isinstance(model, Encoder) else model.logits(normed)
+        for near in view.neighbours:
+            if near.layer == L and near.by == "embedding":
+                scores = F.cosine_similarity(x[near.text][None], table[:V])
+            elif near.layer == L:
+                scores = said[near.text, :V].softmax(dim=-1)
+            else:
+                continue
+            best = scores.topk(4)
+            assert near.ids == best.indices.tolist()
+            np.testing.assert_allclose(near.scores, best.values, atol=1e-5)
+    first = next(near for near in view.neighbours if near.layer == 0)
+    assert first.tokens[0] == "t" and first.scores[0] == pytest.approx(1, abs=1e-6)
+    assert {(near.by, near.layer) for near in view.neighbours} == {
+        ("embedding", 0), ("embedding", 1), ("embedding", L), ("head", 1), ("head", L),
+    }  # fmt: skip
+
+
+def test_only_what_stands_before_the_word_matters_to_a_decoder(tokenizer: Tokenizer):
+    texts = ["a cat", "a cat sat"]
+    decoder = context(toy_model("modern"), tokenizer, "cat", texts)
+    np.testing.assert_allclose(decoder.cosine, 1.0, atol=1e-5)
+    encoder = context(MODELS["encoder"](), tokenizer, "cat", texts)
+    assert decoder.causal and not encoder.causal and encoder.cosine[-1, 0, 1] < 0.999
+
+
+def test_learned_positions_tell_the_sentences_apart_before_any_block(tokenizer: Tokenizer):
+    assert context(toy_model("classic"), tokenizer, "cat", TEXTS).entering.min() < 0.99
+    assert context(toy_model("modern"), tokenizer, "cat", TEXTS).entering.min() > 1 - 1e-5
+
+
+def test_an_encoder_decoder_is_asked_what_it_reads(tokenizer: Tokenizer):
+    shape = {k: v for k, v in ENCODER.items() if k != "token_head"}
+    config = EncoderDecoderConfig.make(**shape, family="original", start_token=1, end_token=2)
+    model = shaken(EncoderDecoder(config)).eval()
+    view = context(model, tokenizer, "cat", TEXTS)
+    alone = context(model.encoder, tokenizer, "cat", TEXTS)
+    np.testing.assert_allclose(view.cosine, alone.cosine, atol=1e-6)
+    assert {near.by for near in view.neighbours} == {"embedding"}
+
+
+def test_a_sentence_that_lacks_the_word_is_named(tokenizer: Tokenizer):
+    model = toy_model("classic")
+    with pytest.raises(UsageError, match=r"'no dog' does not have the word 'cat'"):
+        context(model, tokenizer, "cat", ["a cat", "no dog"])
+    with pytest.raises(UsageError, match=r"'concat' does not have the word 'cat'"):
+        context(model, tokenizer, "cat", ["a cat", "concat"])
+    with pytest.raises(UsageError, match="2 to 16 sentences and was given 1"):
+        context(model, tokenizer, "cat", ["a cat"])
+    with pytest.raises(UsageError, match="layer 3 is out of range: 0 is the embedding, 2 what the last block"):
+        context(model, tokenizer, "cat", TEXTS, layers=[3])
+
+
+def test_tokens_that_stand_around_every_text_move_the_word(tmp_path: Path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nmo\n##le\nran\n")
+    bert = TOKENIZERS["wordpiece"](path=str(tmp_path / "vocab.txt"))
+    model = MODELS["encoder"]()
+    view = context(model, bert, "Mole", ["The Mole ran", "ran the Mole"])
+    assert (view.positions, view.ids, view.tokens) == ([3, 4], [7, 7], ["le", "le"])
+    with torch.no_grad():
+        rows = [stream_by_hand(model, [2, *ids, 3])[-1] for ids in ([5, 6, 7, 8], [8, 5, 6, 7])]
+    np.testing.assert_allclose(view.vectors[-1], torch.stack([rows[0][3], rows[1][4]]), atol=1e-5)
+
+
+def test_of_a_word_of_several_tokens_the_last_is_taken():
+    bpe = TOKENIZERS["bpe"](["low lower lowest " * 9], vocab_size=262)
+    model = toy_model("classic", vocab_size=262, block_size=29)
+    view = context(model, bpe, "lowest", ["the lowest", "lowest!"])
+    for text, place, token in zip(view.texts, view.positions, view.ids, strict=True):
+        ids = bpe.encode(text)
+        assert ids[place] == token
+        assert bpe.decode(ids[: place + 1]).endswith("lowest")
+
+
+def test_drawn_in_80_columns(tokenizer: Tokenizer):
+    for model in (toy_model("classic"), MODELS["bert"]()):
+        for texts in (TEXTS, ["a cat"] * 9):
+            view = context(model, tokenizer, "cat", texts)
+            assert max(map(len, str(view).splitlines())) <= 80
+            json.dumps(view.to_dict(), allow_nan=False)
+            assert view.to_html().startswith("<!doctype html>")
