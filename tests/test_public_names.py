@@ -46,13 +46,14 @@ PUBLIC = {
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
     "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "
     "translation_scores window_losses",
-    "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Cell Column CompareView ContextView Curves "
-    "Direction Excitation HeatMap InductionView LensView Neighbours Neuron NeuronsView "
-    "NextView Note PCA ParametersView Part PartCount Points Reading ResidualView StepView "
-    "SurpriseView Table TensorRow TensorView TensorsView Tokens TokensView Trace Vectors View "
-    "ablate add analogy attention attribution compare context direction edit explain "
-    "induction_scores lens neighbours neurons next_token parameters patch pca read residual "
-    "scale step surprise tap_names tensor tensors tokens trace vectors_of",
+    "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Cell Column CompareView ContextView "
+    "Curves Direction Excitation HeatMap InductionView LensView Neighbours Neuron "
+    "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
+    "ResidualView StepView SurpriseView Table TensorRow TensorView TensorsView Tokens "
+    "TokensView Trace Vectors View ablate add analogy attention attribution compare "
+    "context direction edit explain induction_scores lens neighbours neurons next_token "
+    "parameters patch pca read residual scale step surprise tap_names tensor tensors "
+    "tokens trace vectors_of",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

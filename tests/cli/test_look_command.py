@@ -43,7 +43,10 @@ ALL = {
     "attention": ([TEXT], lambda m, t: inspection.attention(m, t, TEXT)),
     "induction": (["--length", "4"], lambda m, t: inspection.induction_scores(m, t, length=4)),
     "step": ([TEXT, "--head", "1"], lambda m, t: inspection.step(m, t, TEXT, layer=0, head=1)),
-    "context": (["e", "we", "hear"], lambda m, t: inspection.context(m, t, "e", ["we", "hear"])),
+    "context": (
+        ["hear", "hear me", "me hear"],
+        lambda m, t: inspection.context(m, t, "hear", ["hear me", "me hear"]),
+    ),
     "residual": ([TEXT], lambda m, t: inspection.residual(m, t, TEXT)),
     "lens": ([TEXT, "--pin", "e"], lambda m, t: inspection.lens(m, t, TEXT, pin="e")),
     "attribution": ([TEXT], lambda m, t: inspection.attribution(m, t, TEXT)),

@@ -167,7 +167,7 @@ def _named(what: Any) -> tuple[str, Any]:
             raise UsageError(f"no size is called {what!r}; {did_you_mean(what, SIZES)}")
         return what, ModelConfig.make(**SIZES[what])
     config = getattr(what, "config", what)
-    if not hasattr(config, "model_fields"):
+    if not hasattr(type(config), "model_fields"):
         name = type(what).__name__
         raise UsageError(f"{name}: there are no parameters to count in it; give a model, its config or a size")
     family = getattr(getattr(config, "decoder", config), "family", "")

@@ -224,7 +224,7 @@ def _curves(figure: Curves, width: int, colours: bool) -> Iterator[Any]:
     seen = [v for line in figure.lines.values() for v in line if np.isfinite(v)]
     low, high = min(seen, default=0.0), max(seen, default=1.0)
     for name, line in figure.lines.items():
-        text = Text(f"{visible(name, left):<{left}} ")
+        text = Text(f"{name[:left]:<{left}} ")
         for value in _thinned(list(line), width - left - 24):
             step = (
                 0 if high == low else round((value - low) / (high - low) * (len(STEPS) - 1)) if value == value else -1

@@ -38,7 +38,7 @@ def neurons(
     layer: int = typer.Option(0, metavar="N", help="Of this layer, from 0."),
     neuron: int = typer.Option(None, metavar="N", help="Of this neuron; left out, the pickiest of the layer."),
     source: str = typer.Option(
-        "tinyshakespeare", "--data", metavar="SOURCE", help="Texts to look for it in, as of glassformer train --data."
+        None, "--data", metavar="SOURCE", help="Texts to look for it in, as of glassformer train; else Shakespeare."
     ),
     limit: int = typer.Option(100_000, "--characters", metavar="N", help="How much of them is read."),
     top: int = _ROWS,
@@ -52,11 +52,12 @@ def neurons(
     Example: glassformer look neurons runs/demo-1 --layer 1 --neuron 7
     """
     from glassformer.data import read_documents
+    from glassformer.data.corpora import first_reachable
     from glassformer.inspection import neurons as looked
 
     loaded, tokenizer, _ = opened(model)
     texts, left = [], limit
-    for piece in read_documents(source):
+    for piece in read_documents(source or first_reachable("tinyshakespeare", "shakespeare")):
         texts.append(piece.text[:left])
         left -= len(piece.text)
         if left <= 0:
