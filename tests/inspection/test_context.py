@@ -14,7 +14,7 @@ from toys import GEMMA3, shaken, toy_model
 
 from glassformer.errors import UsageError
 from glassformer.inspection import context
-from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
+from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig, build_model, make_config
 from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
 TEXTS = ["a bad cat", "my cat sat", "no cat", "cat"]
@@ -124,6 +124,10 @@ def test_a_sentence_that_lacks_the_word_is_named(tokenizer: Tokenizer):
         context(model, tokenizer, "cat", ["a cat", "concat"])
     with pytest.raises(UsageError, match="2 to 16 sentences and was given 1"):
         context(model, tokenizer, "cat", ["a cat"])
+    with pytest.raises(UsageError, match="the model reads 5 different tokens and the tokenizer has"):
+        context(toy_model("classic", vocab_size=5), tokenizer, "cat", TEXTS)
+    with pytest.raises(UsageError, match="has no blocks to look into"):
+        context(build_model(make_config("bigram", vocab_size=61, block_size=8)), tokenizer, "cat", TEXTS)
     with pytest.raises(UsageError, match="layer 3 is out of range: 0 is the embedding, 2 what the last block"):
         context(model, tokenizer, "cat", TEXTS, layers=[3])
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.inspection.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
-from glassformer.inspection.reading import read, reading
+from glassformer.inspection.reading import read, reader_of, reading
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.tokenizers import Tokenizer
@@ -141,7 +141,7 @@ def context(
     """Follow the vector of a word through the layers, in several sentences that have it.
 
     Of a word of several tokens the last one is taken: it has seen the others. Of an encoder-decoder it is the encoder
-    that reads.
+    that reads, and `tokenizer` is that of what it reads.
 
     Args:
         word: as it is written in the sentences; where one has it twice, the first.
@@ -154,9 +154,7 @@ def context(
     """
     if not 2 <= len(texts) <= MOST_TEXTS:
         raise UsageError(f"context compares 2 to {MOST_TEXTS} sentences and was given {len(texts)}")
-    stack = getattr(model, "encoder", model)
-    if not hasattr(stack, "blocks"):
-        raise UsageError(f"a {type(model).__name__} has no blocks to follow a word through; take a Transformer")
+    stack = reader_of(model, tokenizer)
     L = len(stack.blocks)
     at = sorted({_layer(layer, L) for layer in (layers if layers is not None else (0, L // 3, 2 * L // 3, L))})
     found = [_follow(stack, tokenizer, word, text) for text in texts]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.inspection.excitations import BEFORE, NOTHING, Best, Sums, listen, windows
 from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
+from glassformer.inspection.reading import reader_of
 from glassformer.inspection.weights import matrix_of
 from glassformer.layers import Experts, GatedFeedForward, LayerNorm, PostNormBlock, SandwichBlock, ZeroCenteredRMSNorm
 from glassformer.tokenizers import Tokenizer
@@ -41,8 +42,8 @@ def neurons(
 ) -> NeuronsView:
     """Read texts, and tell what excites the neurons of a feed-forward and what they promote.
 
-    Of an encoder-decoder it is the encoder that reads. Memory does not grow with the texts: of each neuron the highest
-    activations and a few sums are kept.
+    Of an encoder-decoder it is the encoder that reads, with its own tokenizer. Memory does not grow with the texts: of
+    each neuron the highest activations and a few sums are kept.
 
     Args:
         texts: one or many; an iterable is read once. A long one is cut into windows, which know nothing of each other.
@@ -56,7 +57,7 @@ def neurons(
     Raises:
         UsageError: there is no such layer or neuron or no text, or the layer is a mixture of experts.
     """
-    stack = getattr(model, "encoder", model)
+    stack = reader_of(model, tokenizer)
     block, layer = _block(stack, layer)
     gated, F = isinstance(block.feedforward, GatedFeedForward), stack.config.n_hidden
     if neuron is not None and not -F <= neuron < F:
@@ -100,10 +101,6 @@ def neurons(
 
 
 def _block(stack: Any, layer: int) -> tuple[Any, int]:
-    if not hasattr(stack, "blocks"):
-        raise UsageError(f"a {type(stack).__name__} has no feed-forward to look into; take a Transformer")
-    if getattr(stack.config, "stem", "text") != "text":
-        raise UsageError(f"this {type(stack).__name__} reads no text; neurons() needs one that does")
     L = len(stack.blocks)
     if not -L <= layer < L:
         raise UsageError(f"layer={layer} is out of range; the model has {L} (0 to {L - 1})")

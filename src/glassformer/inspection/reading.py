@@ -136,6 +136,26 @@ def labels_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return [tokenizer.token_text(i) for i in ids]
 
 
+def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
+    """The stack of blocks that reads a text: the encoder of an encoder-decoder, else the model itself.
+
+    Raises:
+        UsageError: it is no Transformer, or knows fewer tokens than the tokenizer, which then belongs to another.
+    """
+    stack = getattr(model, "encoder", model)
+    if not hasattr(stack, "blocks"):
+        raise UsageError(f"a {type(model).__name__} has no blocks to look into; take a Transformer")
+    if getattr(stack.config, "stem", "text") != "text":
+        raise UsageError(f"this {type(model).__name__} reads no text; take a model that does")
+    if tokenizer.vocab_size > stack.config.vocab_size:
+        own = "; give the tokenizer of what it reads (load_source_tokenizer)" if stack is not model else ""
+        raise UsageError(
+            f"the model reads {stack.config.vocab_size:,} different tokens and the tokenizer has "
+            f"{tokenizer.vocab_size:,}; they do not belong together{own}"
+        )
+    return stack
+
+
 @contextmanager
 def reading(model: Any) -> Any:
     """In eval mode and without gradients; the model's own mode is put back."""
