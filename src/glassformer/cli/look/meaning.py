@@ -29,8 +29,8 @@ def context(
     """
     from glassformer.inspection import context as looked
 
-    loaded, tokenizer, _ = opened(model)
-    show(looked(loaded, tokenizer, word, texts, neighbours=neighbours), as_json, html)
+    loaded, tokenizer, source = opened(model)
+    show(looked(loaded, source or tokenizer, word, texts, neighbours=neighbours), as_json, html)
 
 
 def neurons(
@@ -55,14 +55,14 @@ def neurons(
     from glassformer.data.corpora import first_reachable
     from glassformer.inspection import neurons as looked
 
-    loaded, tokenizer, _ = opened(model)
+    loaded, tokenizer, reader = opened(model)
     texts, left = [], limit
     for piece in read_documents(source or first_reachable("tinyshakespeare", "shakespeare")):
         texts.append(piece.text[:left])
         left -= len(piece.text)
         if left <= 0:
             break
-    show(looked(loaded, tokenizer, texts, layer=layer, neuron=neuron, top=top), as_json, html)
+    show(looked(loaded, reader or tokenizer, texts, layer=layer, neuron=neuron, top=top), as_json, html)
 
 
 def neighbours(
