@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 
 from glassformer.inspection.figures import (
@@ -26,10 +28,17 @@ MOST_ROWS = 40  # of a table
 LINE = 96  # characters of a text, as wide as they are at size 9
 
 
-def plot(figures: list[Figure]) -> Any:
-    """A `matplotlib.figure.Figure`, made without pyplot: nothing is left open and no window is asked for."""
-    from matplotlib.figure import Figure as Canvas
+class Canvas(matplotlib.figure.Figure):
+    """A figure made without pyplot, so that nothing is left open and no window is asked for; notebooks show it."""
 
+    def _repr_png_(self) -> bytes:
+        held = io.BytesIO()
+        self.savefig(held, format="png")
+        return held.getvalue()
+
+
+def plot(figures: list[Figure]) -> Any:
+    """All of them in one `matplotlib.figure.Figure`."""
     heights = [_height(figure) for figure in figures]
     canvas = Canvas(figsize=(WIDTH, sum(heights)), layout="constrained")
     grid = canvas.add_gridspec(len(figures), 1, height_ratios=heights)
