@@ -9,7 +9,7 @@ demo: .venv/core ## train on Shakespeare for about a minute, then read what it w
 	@$(BIN)/glassformer demo $(ARGS)
 
 test: .venv/dev ## the whole test suite, about twelve minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/dev ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

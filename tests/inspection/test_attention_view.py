@@ -105,7 +105,7 @@ def test_repeats_are_counted_and_a_token_is_no_successor_of_itself():
     assert view.n_repeats == 2 and "before: 2 of 4" in str(view)
     view = attention(toy_model(), TOKENIZER, "abcd")
     assert view.n_repeats == 0 and np.isnan(view.summaries["induction"]).all()
-    assert "try `induction_scores`" in " ".join(str(view).split())
+    assert "look induction" in " ".join(str(view).split())
     json.dumps(view.to_dict(), allow_nan=False)
 
 

@@ -38,7 +38,7 @@ def neurons(
     layer: int = typer.Option(0, metavar="N", help="Of this layer, from 0."),
     neuron: int = typer.Option(None, metavar="N", help="Of this neuron; left out, the pickiest of the layer."),
     source: str = typer.Option(
-        None, "--data", metavar="SOURCE", help="Texts to look for it in, as of glassformer train; else Shakespeare."
+        None, "--data", metavar="SOURCE", help="Texts to look in: what train takes as --data; else Shakespeare."
     ),
     limit: int = typer.Option(100_000, "--characters", metavar="N", help="How much of them is read."),
     top: int = _ROWS,
