@@ -25,10 +25,14 @@ def typed(*lines: str) -> bytes:
 
 
 def test_one_message(glassformer, model):
-    result = glassformer("chat", model, "--message", "All:", "-n", "12", "--seed", "4")
-    again = glassformer("chat", model, "--message", "All:", "-n", "12", "--seed", "4")
-    assert (result.code, result.err) == (0, "") and result.out == again.out and result.out.endswith("\n")
-    assert glassformer("chat", model, "--message", "All:", "-n", "12", "--seed", "5").out != result.out
+    """Asked once, it answers with its likeliest tokens, whatever the seed; with a temperature the seed decides."""
+    one = ("chat", model, "--message", "All:", "-n", "12")
+    result = glassformer(*one)
+    assert (result.code, result.err) == (0, "") and result.out.endswith("\n")
+    assert result.out == glassformer(*one, "--seed", "5").out == glassformer(*one, "--temperature", "0").out
+    drawn = glassformer(*one, "--temperature", "0.7", "--seed", "4").out
+    assert drawn == glassformer(*one, "--temperature", "0.7", "--seed", "4").out
+    assert drawn != glassformer(*one, "--temperature", "0.7", "--seed", "5").out
     assert len(result.out.strip()) > 5
 
 

@@ -21,7 +21,9 @@ def chat(
     model: str = typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model."),
     message: str = typer.Option(None, "--message", "-m", metavar="TEXT", help="Say this, print the answer and end."),
     system: str = typer.Option(None, metavar="TEXT", help="What stands before all turns."),
-    temperature: float = typer.Option(0.7, metavar="T", help="0 takes the most likely token; larger is wilder."),
+    temperature: float = typer.Option(
+        None, metavar="T", help="0 takes the most likely token, as --message does; larger is wilder; else 0.7."
+    ),
     top_p: float = typer.Option(0.95, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
     seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same answers; a new one each time if left out."),
     max_new_tokens: int = typer.Option(512, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most."),
@@ -46,6 +48,8 @@ def chat(
     from glassformer.generation.chats import Speakers
 
     loaded, tokenizer = open_for("generate", model, device, dtype)
+    if temperature is None:  # who asks once, from a script perhaps, wants the answer and no throw of dice
+        temperature = 0.7 if message is None else 0.0
     start = random.SystemRandom().randrange(2**31) if seed is None else seed
     talk = Chat(
         loaded,
