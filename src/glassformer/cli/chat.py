@@ -199,22 +199,14 @@ class _Prompt:
 
 def _say(talk: Chat, text: str, colors: bool) -> list[Piece]:
     """Print the answer while it is written; Ctrl-C stops it."""
-    from rich.console import Console
-    from rich.text import Text
+    from glassformer.cli.telling import teller
 
-    from glassformer.inspection.terminal import surprise_style
-
-    console = Console(highlight=False, soft_wrap=True)
     pieces: list[Piece] = []
-    answer = talk.ask(text)
+    answer, tell = talk.ask(text), teller(colors)
     try:
         for piece in answer:
             pieces.append(piece)
-            if colors:
-                console.print(Text(piece.text, style=surprise_style(piece.probability)), end="")
-            else:
-                sys.stdout.write(piece.text)
-            sys.stdout.flush()
+            tell(piece)
     except KeyboardInterrupt:
         answer.close()  # type: ignore[attr-defined]
     sys.stdout.write("\n")

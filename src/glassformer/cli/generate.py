@@ -104,20 +104,13 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
 
 
 def _print_stream(pieces: Any, prompt: str, colors: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
+    from glassformer.cli.telling import teller
 
-    from glassformer.inspection.terminal import surprise_style
-
-    console = Console(highlight=False, soft_wrap=True)
+    tell = teller(colors)
     sys.stdout.write(prompt)
     try:
         for piece in pieces:
-            if colors:
-                console.print(Text(piece.text, style=surprise_style(piece.probability)), end="")
-            else:
-                sys.stdout.write(piece.text)
-            sys.stdout.flush()
+            tell(piece)
     except KeyboardInterrupt:
         sys.stdout.write("\n")  # what was written so far stays, and what follows begins on a line of its own
         raise

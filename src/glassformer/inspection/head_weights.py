@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.layers import CrossAttention, Int8Linear, Positions
-from glassformer.native.quantized import QuantizedLinear
+from glassformer.inspection.weights import is_compressed, matrix_of
+from glassformer.layers import CrossAttention, Positions
 
 
 @dataclass
@@ -64,13 +64,9 @@ def weight_of(layer: nn.Module) -> Tensor:
     Raises:
         UsageError: it has none that can be written down.
     """
-    if isinstance(layer, QuantizedLinear):
-        return cpu(layer.dequantized())
-    if isinstance(layer, Int8Linear):
-        return cpu(layer.weight) * cpu(layer.scale)[:, None]
-    if not isinstance(layer, nn.Linear):
+    if not (isinstance(layer, nn.Linear) or is_compressed(layer)):
         raise UsageError(f"the weights of a {type(layer).__name__} cannot be read; load the model in fp32")
-    return cpu(layer.weight)
+    return cpu(matrix_of(layer))
 
 
 def device_of(positions: nn.Module) -> torch.device:

@@ -1,0 +1,33 @@
+"""Print pieces as they come, plain or coloured by surprise."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from glassformer.generation import Piece
+
+
+def teller(colors: bool) -> Callable[[Piece], None]:
+    """What writes one piece to standard output, at once."""
+    if not colors:
+
+        def plain(piece: Piece) -> None:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+
+        return plain
+    from rich.console import Console
+    from rich.text import Text
+
+    from glassformer.inspection.terminal import surprise_style  # a fifth of a second: only for who asks for colours
+
+    console = Console(highlight=False, soft_wrap=True)
+
+    def coloured(piece: Piece) -> None:
+        console.print(Text(piece.text, style=surprise_style(piece.probability)), end="")
+        sys.stdout.flush()
+
+    return coloured
