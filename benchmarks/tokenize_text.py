@@ -1,12 +1,12 @@
 """How fast text becomes ids: our bulk encoders against tiktoken's batch encoder and the `tokenizers` library.
 
-    GLASSFORMER_DATA=FOLDER python benchmarks/tokenize_text.py [--megabytes 20] [--rounds 5] [--vocab-size 4096]
+    python benchmarks/tokenize_text.py [--megabytes 20] [--rounds 5] [--vocab-size 4096]
 
-FOLDER holds tinyshakespeare.txt (without it the text is fetched). Its lines are shuffled and repeated into documents of
-about 64 kB until there are enough. All contestants encode the same documents with the same vocabulary on the same
-threads, in turn, round after round, so that a busy machine is busy for all; ids are checked to be equal first. Prints
-JSON: MB/s (10^6 bytes of UTF-8) by the clock, median, least and most; the median per second of processor time (all
-threads), which neighbours on the machine disturb less; and the median over the rounds of ours / tiktoken.
+The lines of Tiny Shakespeare are shuffled and repeated into documents of about 64 kB until there are enough. All
+contestants encode the same documents with the same vocabulary on the same threads, in turn, round after round, so that
+a busy machine is busy for all; ids are checked to be equal first. Prints JSON: MB/s (10^6 bytes of UTF-8) by the clock,
+median, least and most; the median per second of processor time (all threads), which neighbours on the machine disturb
+less; and the median over the rounds of ours / tiktoken.
 
 `tiktoken` is `encode_ordinary_batch` with the same two threads, over the pattern and merges that ours uses; it returns
 Python lists, ours arrays. `whole text` is all of it as one document. The `tokenizers` library is several times slower
@@ -23,7 +23,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 THREADS = 2
 os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))  # before the `tokenizers` library starts its pool
@@ -31,19 +30,9 @@ os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))  # before the `tokenize
 import tiktoken  # noqa: E402
 import tokenizers  # noqa: E402
 
+from glassformer.data import CORPORA  # noqa: E402
 from glassformer.tokenizers import TOKENIZERS, bulk, kinds  # noqa: E402
 from glassformer.tokenizers.alphabet import unspell  # noqa: E402
-
-
-def shakespeare() -> str:
-    folder = os.environ.get("GLASSFORMER_DATA")
-    if folder:
-        return (Path(folder) / "tinyshakespeare.txt").read_text(encoding="utf-8")
-    from glassformer.fetch import HttpsSource, fetch
-
-    address = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-    digest = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-    return fetch(HttpsSource(url=address, sha256=digest, license="public domain")).read_text(encoding="utf-8")
 
 
 def documents(text: str, megabytes: float) -> list[str]:
@@ -64,7 +53,7 @@ def main() -> None:
     asked = options.parse_args()
     bulk.threads = lambda: THREADS
 
-    text = shakespeare()
+    text = CORPORA["tinyshakespeare"].texts()[0]
     texts = documents(text, asked.megabytes)
     joined = "".join(texts)
     size = len(joined.encode("utf-8")) / 1e6

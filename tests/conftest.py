@@ -35,11 +35,7 @@ def play(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shakespeare(own_cache) -> Path:
-    """Tiny Shakespeare, from `GLASSFORMER_DATA` or the network; without either the test is skipped."""
+    """Tiny Shakespeare as a text file."""
     from glassformer.data import CORPORA
-    from glassformer.errors import DataError
 
-    try:
-        return CORPORA["tinyshakespeare"].file(quiet=True)
-    except DataError as error:
-        pytest.skip(f"Tiny Shakespeare cannot be had: {error}")
+    return CORPORA["tinyshakespeare"].file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from glassformer import fetch as room
 from glassformer.archives import archive_members, read_member
 from glassformer.errors import DataError
-from glassformer.fetch import HttpsSource, PackageSource, fetch
+from glassformer.fetch import HttpsSource, IncludedSource, PackageSource, fetch
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from data_standins import server
@@ -102,6 +103,27 @@ def test_what_can_go_wrong_is_one_line(site, tmp_path):
         with pytest.raises(DataError, match=message) as told:
             fetch(source, quiet=True)
         assert "\n" not in str(told.value)
+    assert no_litter(tmp_path)
+
+
+def test_a_file_of_the_package_is_unpacked_once_and_checked(tmp_path):
+    packed = tmp_path / "stage.txt.gz"
+    packed.write_bytes(gzip.compress(CONTENT))
+    path = fetch(IncludedSource(packed, SHA, "public domain"))
+    assert path.read_bytes() == CONTENT and path.name == "stage.txt" and tmp_path / "cache" in path.parents
+    path.write_bytes(b"damaged")
+    assert fetch(IncludedSource(packed, SHA, "public domain"), quiet=True).read_bytes() == CONTENT
+    packed.unlink()
+    assert fetch(IncludedSource(packed, SHA, "public domain")) == path, "it is read from the cache"
+
+
+@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(CONTENT)[:-20], gzip.compress(b"another text")])
+def test_a_damaged_file_of_the_package_is_one_line_and_not_kept(tmp_path, content):
+    packed = tmp_path / "stage.txt.gz"
+    if content is not None:
+        packed.write_bytes(content)
+    with pytest.raises(DataError, match=r"stage\.txt\.gz: (it is missing or damaged .*install|the SHA-256 is)"):
+        fetch(IncludedSource(packed, SHA, "x"), quiet=True)
     assert no_litter(tmp_path)
 
 

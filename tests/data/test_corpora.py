@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import hashlib
 import re
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,17 +19,21 @@ from glassformer.data.prepare import prepare
 from glassformer.data.shakespeare import convert_play
 from glassformer.errors import DataError
 
-FOLDER = Path(os.environ.get("GLASSFORMER_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+def test_tiny_shakespeare_comes_with_the_package(monkeypatch, tmp_path):
+    """Whatever the network is like: no socket is opened and no package client started."""
+    monkeypatch.setattr(socket, "socket", None)
+    monkeypatch.setattr(subprocess, "run", None)
+    corpus = CORPORA["tinyshakespeare"]
+    text = corpus.file().read_bytes()
+    assert hashlib.sha256(text).hexdigest() == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+    monkeypatch.setenv("GLASSFORMER_DATA", str(tmp_path))
+    assert corpus.file().read_bytes() == text, "a folder without it is no reason to do without"
+    (tmp_path / "tinyshakespeare.txt").write_bytes(text)
+    assert corpus.file() == tmp_path / "tinyshakespeare.txt"
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    if not (FOLDER / "tinyshakespeare.txt").is_file():
-        pytest.skip("tinyshakespeare.txt is not in the folder that GLASSFORMER_DATA names")
-    monkeypatch.setenv("GLASSFORMER_DATA", str(FOLDER))
-
-
-def test_the_lectures_numbers(tiny):
+def test_the_lectures_numbers():
     tokenizer = tokenizer_for("tinyshakespeare")
     store = prepare("tinyshakespeare", tokenizer)
     train, validation = store.split("train"), store.split("validation")
@@ -40,7 +46,7 @@ def test_the_lectures_numbers(tiny):
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
 
 
-def test_describe_tells_what_the_lecture_tells(tiny):
+def test_describe_tells_what_the_lecture_tells():
     info = describe("tinyshakespeare")
     assert (info.characters, info.documents, info.license) == (1_115_394, 1, "public domain")
     assert info.first.startswith("First Citizen:\nBefore we proceed")
@@ -113,10 +119,10 @@ def test_every_speech_has_an_upper_case_name_and_a_line(plays):
             assert re.fullmatch(r"[A-Z][A-Z' -]+:", name) and lines and all(lines), speech[:80]
 
 
-def test_the_plays_hold_the_lines_of_tiny_shakespeare(plays, tiny):
+def test_the_plays_hold_the_lines_of_tiny_shakespeare(plays):
     """Both come from one edition: of 23,874 different lines 26 differ, all of them mended or re-spaced ones."""
     lines = {line for play in plays for line in play.split("\n")}
-    text = (FOLDER / "tinyshakespeare.txt").read_text()
+    text = CORPORA["tinyshakespeare"].texts()[0]
     missing = {line.strip() for line in text.split("\n") if not line.endswith(":")} - lines - {""}
     assert len(missing) <= 26, sorted(missing)
 

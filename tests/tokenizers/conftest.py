@@ -1,21 +1,10 @@
-"""What the tokenizer tests share: Tiny Shakespeare where it is to be had, and one small tokenizer of each kind."""
-
-import os
-from pathlib import Path
+"""What the tokenizer tests share: one small tokenizer of each kind."""
 
 import pytest
 from tokenizer_texts import SPOKEN
 
 from glassformer.errors import DataError
 from glassformer.tokenizers import TOKENIZERS
-
-
-@pytest.fixture(scope="session")
-def shakespeare() -> str:
-    file = Path(os.environ.get("GLASSFORMER_DATA", "no-such-folder")) / "tinyshakespeare.txt"
-    if not file.is_file():
-        pytest.skip("GLASSFORMER_DATA names no folder with tinyshakespeare.txt")
-    return file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def test_training_gives_the_same_merges_in_the_same_order(text):
 
 
 def test_on_real_text(shakespeare):
-    text = shakespeare[:20_000]
+    text = shakespeare.read_text(encoding="utf-8")[:20_000]
     assert bpe_twin.train(text, 400) == merges_of(TOKENIZERS["bpe"]([text], vocab_size=401))
 
 

@@ -15,14 +15,15 @@ hello = TOKENIZERS["characters"](["hello world\n"])  # \n, space, d e h l o r w:
 
 
 def test_the_lectures_ids(shakespeare):
-    tokenizer = TOKENIZERS["characters"]([shakespeare])
+    text = shakespeare.read_text(encoding="utf-8")
+    tokenizer = TOKENIZERS["characters"]([text])
     assert tokenizer.vocab_size == 65
     assert tokenizer.encode("hii there") == [46, 47, 47, 1, 58, 46, 43, 56, 43]
-    assert tokenizer.encode(shakespeare[:9]) == [18, 47, 56, 57, 58, 1, 15, 47, 58]
+    assert tokenizer.encode(text[:9]) == [18, 47, 56, 57, 58, 1, 15, 47, 58]
     assert (tokenizer.encode("\n "), tokenizer.decode([64])) == ([0, 1], "z")
-    ids = tokenizer.encode_to_array(shakespeare)
+    ids = tokenizer.encode_to_array(text)
     assert len(ids) == 1_115_394 and ids.dtype == np.uint16
-    assert tokenizer.decode(ids) == shakespeare
+    assert tokenizer.decode(ids) == text
 
 
 def test_ids_follow_the_sorted_set_and_there_is_no_logit_for_the_unknown():

@@ -78,17 +78,12 @@ def demo(
     import math
 
     from glassformer import recipes
-    from glassformer.data.corpora import first_reachable
     from glassformer.generation import generate
     from glassformer.interchange import load
     from glassformer.training import RunFolder
 
     path = out or str(RunFolder.next_free("runs", "demo"))
-    corpus = first_reachable("tinyshakespeare", "shakespeare", tell=lambda why: typer.echo(f"note: {why}", err=True))
-    if corpus == "shakespeare":
-        typer.echo("Tiny Shakespeare cannot be reached from here; all of his plays come as a package instead", err=True)
-    settings = [f"data.source={corpus}", *(overrides or [])]  # the last one given holds
-    run = recipes.train("shakespeare-fast", settings, out=path, **_watch(False))
+    run = recipes.train("shakespeare-fast", overrides or [], out=path, **_watch(False))
     if run is None:
         return
     model, tokenizer = load(run.path)

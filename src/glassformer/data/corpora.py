@@ -1,6 +1,6 @@
 """The texts that are known by name: where they are published, under what license, how they are split.
 
-    tinyshakespeare   the lecture's text, split as the lecture splits it
+    tinyshakespeare   the lecture's text, split as the lecture splits it; it comes with this package
     shakespeare       all the plays, one document each, opened from a package
     reviews-and-plays film reviews and all the plays, for vectors of words
     openwebtext       GPT-2's diet, re-collected; streamed from a dataset hub
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glassformer.errors import DataError
-from glassformer.fetch import HttpsSource, PackageSource, Source, fetch
+from glassformer.fetch import HttpsSource, IncludedSource, PackageSource, Source, fetch
 from glassformer.files import sha256_file
 
 
@@ -48,6 +48,8 @@ class Corpus:
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
+        if isinstance(self.source, IncludedSource):
+            return "comes with glassformer"
         if isinstance(self.source, HttpsSource):
             return self.source.url
         if isinstance(self.source, PackageSource):
@@ -57,10 +59,11 @@ class Corpus:
         return f"dataset hub: {self.hub}"
 
     def file(self, *, quiet: bool = False) -> Path:
-        """The file it comes in. The folder that `$GLASSFORMER_DATA` names is looked into first (`NAME.txt`).
+        """The file it comes in: `NAME.txt` of the folder that `$GLASSFORMER_DATA` names, where it is a plain text; else
+        the one that comes with glassformer, or the one fetched.
 
         Raises:
-            DataError: it cannot be fetched, or the file found there is not the one it should be.
+            DataError: it cannot be fetched, or the file found in that folder is not the one it should be.
         """
         if self.parts:
             raise DataError(f"{self.name} is made of {' and '.join(self.parts)}; get each of them")
@@ -68,13 +71,13 @@ class Corpus:
             raise DataError(
                 f"{self.name} is streamed from the hub and has no file; run: glassformer data prepare {self.name}"
             )
-        if isinstance(self.source, HttpsSource) and (folder := os.environ.get("GLASSFORMER_DATA")):
+        if not isinstance(self.source, PackageSource) and (folder := os.environ.get("GLASSFORMER_DATA")):
             path = Path(folder).expanduser() / f"{self.name}.txt"
             if path.is_file():
                 if (got := sha256_file(path)) != self.source.sha256:
                     raise DataError(
                         f"{path}: the SHA-256 is {got} where {self.source.sha256} was expected; replace the file, "
-                        "or unset GLASSFORMER_DATA to have it fetched"
+                        "or unset GLASSFORMER_DATA"
                     )
                 return path
         return fetch(self.source, quiet=quiet)
@@ -97,26 +100,6 @@ class Corpus:
         path = self.file(quiet=quiet)
         assert self.documents is not None
         return self.documents(path)
-
-
-def first_reachable(*names: str, tell: Callable[[str], None] = lambda why: None) -> str:
-    """The first of these corpora that can be had here: behind a package mirror, packages are all there is.
-
-    Args:
-        tell: is given the reason for each that cannot (no network, a damaged file).
-
-    Raises:
-        DataError: none can; the message is that of the first.
-    """
-    complaints = []
-    for name in names:
-        try:
-            CORPORA[name].file(quiet=True)
-            return name
-        except DataError as error:
-            complaints.append(error)
-            tell(str(error))
-    raise complaints[0]
 
 
 def _texts_of(part: str, quiet: bool) -> list[str]:
@@ -148,12 +131,10 @@ CORPORA: dict[str, Corpus] = {
             license="public domain",
             bytes=1_115_394,
             split="lecture",
-            source=HttpsSource(
-                "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            source=IncludedSource(
+                Path(__file__).with_name("tinyshakespeare.txt.gz"),
                 sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
                 license="public domain",
-                filename="tinyshakespeare.txt",
-                max_bytes=2_000_000,
             ),
             documents=_whole_file,
         ),

@@ -73,7 +73,7 @@ def load(number: int) -> ModuleType:
 
 
 def read_text(path: str | None) -> str:
-    """The text to learn from: a UTF-8 file, or Tiny Shakespeare, fetched where it is not at hand.
+    """The text to learn from: a UTF-8 file, or Tiny Shakespeare, which comes with the package.
 
     Raises:
         DataError: it cannot be had or read.

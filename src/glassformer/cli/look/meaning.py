@@ -52,12 +52,11 @@ def neurons(
     Example: glassformer look neurons runs/demo-1 --layer 1 --neuron 7
     """
     from glassformer.data import read_documents
-    from glassformer.data.corpora import first_reachable
     from glassformer.inspection import neurons as looked
 
     loaded, tokenizer, reader = opened(model)
     texts, left = [], limit
-    for piece in read_documents(source or first_reachable("tinyshakespeare", "shakespeare")):
+    for piece in read_documents(source or "tinyshakespeare"):
         texts.append(piece.text[:left])
         left -= len(piece.text)
         if left <= 0:
