@@ -14,6 +14,7 @@ import statistics
 import time
 from unittest import mock
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.layers import Attention, Causal, NoPositions, attention

@@ -26,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
+
 STEPS = 60
 SETTINGS = [
     "model.n_layer=2",

@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
+
 from glassformer.recipes.loss_curve import FILE, fit, leave_one_out
 
 COMMON = ["eval_every=0", "sample_every=0", "checkpoint_every=0", "precision=fp32", "compile=off"]

@@ -17,6 +17,7 @@ import json
 import statistics
 import time
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.generation import Engine, Request, Sampling

@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.models import SIZES, Decoder, ModelConfig, flops_per_token

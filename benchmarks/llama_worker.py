@@ -13,6 +13,7 @@ import json
 import sys
 import time
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import numpy
 from llama_cpp import Llama
 

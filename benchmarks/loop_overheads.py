@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
+
 from glassformer.data import CORPORA
 from glassformer.recipes import train
 from glassformer.training import Listener, Trainer

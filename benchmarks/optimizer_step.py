@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.models import Decoder, ModelConfig

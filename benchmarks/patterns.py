@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,6 +60,8 @@ def step(attend: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: list[Tensor
 
 
 def peak_mb() -> float:
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -9,11 +9,14 @@ The loss of the shortened ones is that of the steps they make.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import _one_line  # noqa: F401  (first: it reports what is missing)
 
 from glassformer.recipes.plan import against_actual
 
@@ -40,8 +43,13 @@ def glassformer(*words: str) -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CASES))
+    names = parser.parse_args().names or list(CASES)
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"{unknown[0]} is not one of {', '.join(CASES)}")
     told = {}
-    for name in sys.argv[1:] or CASES:
+    for name in names:
         planned = glassformer("plan", *CASES[name])
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"

@@ -15,12 +15,13 @@ import itertools
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import _one_line  # noqa: F401  (first: it reports what is missing)
 
 
 def generate(path: Path, megabytes: int) -> None:
@@ -68,6 +69,8 @@ def measure(path: Path, kind: str, out: Path) -> dict[str, object]:
 
 def peak() -> int:
     """Largest resident memory so far, in MB."""
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 

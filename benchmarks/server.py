@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import httpx
 
 NAME = "smollm2-135m-instruct"

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 import glassformer as gf
@@ -115,7 +116,9 @@ class LlamaCpp:
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit("llama.cpp's process has ended; what it printed stands above")
+        return json.loads(line)
 
     def _ask(self, **asked: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -152,6 +155,8 @@ def main() -> None:
     parser.add_argument("--llama-python", help="a Python that has llama-cpp-python")
     parser.add_argument("--gguf", help="the file that was pulled, for llama.cpp")
     args = parser.parse_args()
+    if bool(args.llama_python) != bool(args.gguf):
+        parser.error("--llama-python and --gguf go together")
     threads = set_threads()
     sides: dict[str, Any] = {f"glassformer {dtype}": Ours(dtype) for dtype in ("int4", "int8", "bf16", "fp32")}
     sides |= {"transformers fp32": Transformers(torch.float32), "transformers bf16": Transformers(torch.bfloat16)}

@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=MODELS)
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--no-compile", action="store_true", help="without the compiled sides, which need a compiler")
     args = parser.parse_args()
     threads = set_threads()
     names = [args.only] if args.only else list(MODELS)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 from torch import nn
 

@@ -24,6 +24,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
+
 THREADS = 2
 os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))  # before the `tokenizers` library starts its pool
 
