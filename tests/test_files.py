@@ -16,7 +16,16 @@ import pytest
 
 from glassformer import files
 from glassformer.errors import GlassformerError
-from glassformer.files import atomic_file, atomic_folder, cache_folder, disk_errors, sha256_file, write_json, write_text
+from glassformer.files import (
+    atomic_file,
+    atomic_folder,
+    cache_folder,
+    disk_errors,
+    json_text,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -215,3 +224,12 @@ def test_the_cache_folder_can_be_moved(monkeypatch):
     assert cache_folder() == Path("/xdg/glassformer")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "glassformer"
+
+
+def test_json_has_no_nan_and_no_infinity(tmp_path: Path):
+    """`json.dumps` writes NaN, which `jq`, browsers and every other reader of JSON refuse."""
+    data = {"loss": float("nan"), "interval": (0.5, float("-inf")), "name": "é", "deep": [{"n": 3, "ok": True}]}
+    write_json(tmp_path / "a.json", data)
+    strict = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert strict == {"loss": None, "interval": [0.5, None], "name": "é", "deep": [{"n": 3, "ok": True}]}
+    assert json_text(data) == '{"loss": null, "interval": [0.5, null], "name": "é", "deep": [{"n": 3, "ok": true}]}'

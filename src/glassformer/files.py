@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -156,9 +157,30 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def json_text(data: Any, *, indent: int | None = None) -> str:
+    """JSON text, characters as they are. JSON has no NaN and no infinity (RFC 8259, section 6): both become `null`.
+
+    >>> json_text({"loss": float("nan"), "interval": [0.5, float("inf")]})
+    '{"loss": null, "interval": [0.5, null]}'
+    """
+    try:
+        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # the rare case pays for the copy
+        return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    """The same data with None in place of every float that is not a finite number."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write JSON atomically, two spaces of indent, characters as they are."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON atomically, two spaces of indent, as `json_text` makes it."""
+    write_text(path, json_text(data, indent=2) + "\n")
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -139,13 +139,13 @@ def evaluate(
     except DataError as error:  # the loss can be told without
         typer.echo(f"note: {error}", err=True)
     if answers:
-        from glassformer.files import write_text
+        from glassformer.files import json_text, write_text
 
         scored = score_answers(model, task, split=split, beam=4 if beam is None else beam, limit=limit)
         told |= scored.scores.to_dict()
         lines = scored.told()
         if out is not None:
-            write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in scored.lines()))
+            write_text(out, "".join(json_text(line) + "\n" for line in scored.lines()))
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return

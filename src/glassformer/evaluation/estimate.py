@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ class LossEstimate:
     def perplexity(self) -> float:
         """exp(loss): between how many tokens the model is torn on average."""
         return math.exp(min(self.loss, 700.0))
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> LossEstimate:
+        """What `to_dict` told, or a file that holds it: an interval of null is an infinite one."""
+        fields = {key: told[key] for key in ("loss", "n", "interval", "bits_per_byte", "accuracy") if key in told}
+        return cls(**{**fields, "interval": math.inf if told["interval"] is None else told["interval"]})
 
     def to_dict(self) -> dict[str, Any]:
         known = self.interval if math.isfinite(self.interval) else None  # JSON has no infinity

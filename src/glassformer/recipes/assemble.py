@@ -316,11 +316,15 @@ def _go(trainer: Trainer, task: Task) -> Run | None:
         reason = str(error).splitlines()[0]
         raise RunError(f"the model cannot be compiled here ({reason}); try training.compile=off") from error
     best, run, world = trainer.best, trainer.run, trainer.world
-    assert best is not None  # the last step always evaluates
+    if best is None:  # the last step always evaluates
+        raise DivergenceError(
+            f"{run.path}: no evaluation gave a finite validation loss, so there is no model/; "
+            "try half of training.learning_rate, or training.precision=fp32"
+        )
     if not world.is_main:
         return None
     if trainer.settings.whole_split:
-        estimate = LossEstimate(**best["estimate"])
+        estimate = LossEstimate.from_dict(best["estimate"])
     else:
         measured = task.evaluate(load_model(run.model, device=str(trainer.update.device)), whole=True)
         measured.windows.save(run.windows)

@@ -8,6 +8,7 @@ import time
 from typing import Any, TextIO
 
 from glassformer.training.loop import Listener, Trainer
+from glassformer.training.report import figure
 
 REFRESH_SECONDS = 0.25  # drawing costs a few milliseconds; the model should have the rest
 SMOOTHING = 0.95
@@ -25,7 +26,8 @@ class _Watcher(Listener):
     def __init__(self, stream: TextIO):
         self.stream = stream
         self.losses: list[tuple[int, float]] = []  # (step, smoothed)
-        self.validation: list[tuple[int, float]] = []
+        self.validation: list[tuple[int, float]] = []  # those that are finite numbers
+        self.evaluation: dict[str, Any] = {}  # the last record of one
         self.record: dict[str, Any] = {}
         self.started = 0.0
         self._weighted = self._weight = 0.0
@@ -44,7 +46,9 @@ class _Watcher(Listener):
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
         self.losses.append((record["step"], self.smoothed))
         if "val_loss" in record:
-            self.validation.append((record["step"], record["val_loss"]))
+            self.evaluation = record
+            if record["val_loss"] is not None:
+                self.validation.append((record["step"], record["val_loss"]))
 
     def told(self, record: dict[str, Any]) -> str | None:
         """An event as a line; None for what was said before the first step, which the command tells itself."""
@@ -68,7 +72,7 @@ class PlainLines(_Watcher):
         super().on_step(record)
         steps = self.trainer.settings.steps
         if "val_loss" in record or record["step"] == self.first_step + 1 or record["step"] % max(1, steps // 20) == 0:
-            validation = f"  validation {record['val_loss']:.4f}" if "val_loss" in record else ""
+            validation = f"  validation {figure(record['val_loss'])}" if "val_loss" in record else ""
             print(
                 f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  "
                 f"smoothed {self.smoothed:.4f}{validation}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
@@ -134,13 +138,12 @@ class LivePanel(_Watcher):
         r, steps = self.record, self.trainer.settings.steps
         width = max(40, min(100, self.live.console.width))
         best = min((v for _, v in self.validation), default=None)
-        last = self.validation[-1][1] if self.validation else None
         shown = {
             "step": f"{r['step']:,} / {steps:,}",
             "loss": f"{r['loss']:.4f}",
             "smoothed": f"{self.smoothed:.4f}",
-            "validation": "–" if last is None else f"{last:.4f}",
-            "best": "–" if best is None else f"{best:.4f}",
+            "validation": figure(self.evaluation.get("val_loss")),
+            "best": figure(best),
         }
         numbers = Table.grid(padding=(0, 2), expand=True)
         numbers.add_row(*(Text(label, style="dim") for label in shown))

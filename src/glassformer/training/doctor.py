@@ -53,20 +53,29 @@ class Doctor:
         return None
 
     def warnings(
-        self, step: int, val_loss: float, parameters: dict[str, dict[str, float]], silent: dict[str, float]
+        self, step: int, val_loss: float | None, parameters: dict[str, dict[str, float]], silent: dict[str, float]
     ) -> list[str]:
         """What an evaluation shows, each cause once a run.
 
         Args:
+            val_loss: None when it is no finite number.
             parameters: what `StepDiagnostics.record` gave. silent: share of dead units by layer.
         """
-        self.evaluations = [*self.evaluations, [step, val_loss, self.mean]][-64:]
-        found = [("overfitting", self._overfitting()), ("rate", self._too_fast(parameters)), ("dead", _dead(silent))]
+        if val_loss is not None:
+            self.evaluations = [*self.evaluations, [step, val_loss, self.mean]][-64:]
+        found = [
+            ("not finite", _not_finite(step) if val_loss is None else None),
+            ("overfitting", self._overfitting()),
+            ("rate", self._too_fast(parameters)),
+            ("dead", _dead(silent)),
+        ]
         new = [(kind, text) for kind, text in found if text is not None and kind not in self.told]
         self.told += [kind for kind, _ in new]
         return [text for _, text in new]
 
     def _overfitting(self) -> str | None:
+        if not self.evaluations:
+            return None
         best = min(range(len(self.evaluations)), key=lambda i: self.evaluations[i][1])
         since = self.evaluations[best:]
         rising = len(since) > PATIENCE and all(b[1] > a[1] for a, b in zip(since[-4:], since[-3:], strict=False))
@@ -83,7 +92,7 @@ class Doctor:
         if len(self.evaluations) < 2 or not parameters:
             return None
         ratio = statistics.median(row["update"] for row in parameters.values())
-        if ratio < TOO_FAST or self.mean < self.evaluations[-2][2]:
+        if not ratio >= TOO_FAST or self.mean < self.evaluations[-2][2]:
             return None
         return (
             f"learning rate too high: a step changes the weights by {ratio:.0%} of their size, and the training loss "
@@ -99,6 +108,13 @@ class Doctor:
         treatments = max(self.treatments, state.get("treatments", 0))
         vars(self).update(state)
         self.treatments = treatments
+
+
+def _not_finite(step: int) -> str:
+    return (
+        f"the validation loss after step {step} is not a finite number, so these weights are not kept in model/; try "
+        "half of training.learning_rate, or training.precision=fp32"
+    )
 
 
 def _dead(silent: dict[str, float]) -> str | None:

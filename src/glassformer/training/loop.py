@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from glassformer.tokenizers import Tokenizer
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
 from glassformer.training.doctor import MAX_TREATMENTS, Doctor
+from glassformer.training.history import number
 from glassformer.training.non_finite import first_non_finite
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import Schedule
@@ -240,14 +242,15 @@ class Trainer:
         return record
 
     def _evaluate(self, record: dict[str, Any]) -> bool:
-        """Validation loss of the weights as they are, into the record; whether they are the best so far."""
+        """Validation loss of the weights as they are, into the record (None where it is no finite number); whether
+        they are the best so far."""
         measured = self.evaluate()
         self.windows, estimate = measured.windows, measured.estimate()
-        record["val_loss"], record["val_bits_per_byte"] = estimate.loss, estimate.bits_per_byte
-        record["val_interval"] = estimate.to_dict()["interval"]
+        record["val_loss"], record["val_bits_per_byte"] = number(estimate.loss), number(estimate.bits_per_byte)
+        record["val_interval"] = number(estimate.interval)
         if estimate.accuracy is not None:
             record["val_accuracy"] = estimate.accuracy
-        if self.best is not None and estimate.loss >= self.best["estimate"]["loss"]:
+        if not math.isfinite(estimate.loss) or (self.best and estimate.loss >= self.best["estimate"]["loss"]):
             return False
         self.best = {"step": self.step, "estimate": asdict(estimate)}
         return True
@@ -261,7 +264,9 @@ class Trainer:
             for listener in self.listeners:
                 listener.on_sample(self.step, sampled)
 
-    def _diagnose(self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], val_loss: float) -> None:
+    def _diagnose(
+        self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], val_loss: float | None
+    ) -> None:
         record: dict[str, Any] = {"step": self.step, "parameters": parameters}
         if looked:
             record["activations"] = looked
@@ -342,12 +347,10 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what a checkpoint told; weights, optimizer and generators are `load_checkpoint`'s."""
-        self.step, self.tokens, self.seconds, self.best = (
-            state["step"],
-            state["tokens"],
-            state["seconds"],
-            state["best"],
-        )
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.best = state["best"]
+        if self.best and number(self.best["estimate"]["loss"]) is None:  # an older version called a NaN the best
+            self.best = None
         self.rate, self.skipped = state["rate"], list(state["skipped"])
         self.doctor.load_state_dict(state["doctor"])
         self.batches.load_state_dict(state["batches"])

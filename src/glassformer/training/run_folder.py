@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from glassformer.errors import RunError, did_you_mean
-from glassformer.files import clear_litter, disk_errors, write_text
+from glassformer.files import clear_litter, disk_errors, json_text, write_text
 
 
 class RunFolder:
@@ -107,9 +107,9 @@ class RunFolder:
         return Path(base) / f"{name}-{n}"
 
     def append(self, file: Path, record: dict[str, Any]) -> None:
-        """Add one JSON line; it is on its way to the disk before this returns."""
+        """Add one JSON line, `null` for a NaN; it is on its way to the disk before this returns."""
         with disk_errors(file), open(file, "a", encoding="utf-8", newline="\n") as out:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            out.write(json_text(record) + "\n")
 
     def flush(self) -> None:
         """Make sure that the append-only files are on the disk, whatever happens to the machine."""

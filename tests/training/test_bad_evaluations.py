@@ -1,0 +1,119 @@
+"""An evaluation that is no number: never the best, never written as NaN, and everything that reads a run copes."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from glassformer import recipes
+from glassformer.errors import DivergenceError
+from glassformer.training import Listener, RunFolder, write_report
+from glassformer.training.display import LivePanel, PlainLines
+from glassformer.training.run_table import list_runs
+
+TINY = [
+    "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
+    "training.steps=12", "training.batch_size=6", "training.eval_every=4", "training.checkpoint_every=4",
+    "training.sample_every=0", "training.precision=fp32", "training.optimizer=adamw",
+]  # fmt: skip
+
+
+class NotANumber(Listener):
+    """Evaluations after the given steps find a NaN, as where a rare token of the held-out text overflows."""
+
+    def __init__(self, *steps: int):
+        self.steps, self.events = steps, []
+
+    def on_start(self, trainer):
+        evaluate = trainer.evaluate
+
+        def broken():
+            measured = evaluate()
+            if trainer.step not in self.steps:
+                return measured
+            windows = measured.windows
+            return measured._replace(windows=replace(windows, sums=windows.sums * math.nan))
+
+        trainer.evaluate = broken
+
+    def on_event(self, record):
+        self.events.append(record)
+
+
+def strict(path):
+    """Every line of a JSONL file, read as JSON and not as Python's larger language."""
+    return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+
+
+def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
+    listener = NotANumber(4, 12)
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[listener])
+    assert run.best_step == 8 and math.isfinite(run.loss.loss)
+    kept, of_step_8 = (run.path / part / "model.safetensors" for part in ("model", "checkpoints/step-000008/model"))
+    assert kept.read_bytes() == of_step_8.read_bytes()
+    losses = {line["step"]: line["val_loss"] for line in strict(run.path / "metrics.jsonl") if "val_loss" in line}
+    assert losses == {4: None, 8: run.loss.loss, 12: None}
+    (event,) = listener.events
+    assert event["kind"] == "warning" and event["step"] == 4 and "not a finite number" in event["text"]
+    assert list_runs(tmp_path)[0].val_loss == run.loss.loss
+    page = write_report(RunFolder(run.path)).read_text()
+    assert "NaN" not in page and ">nan<" not in page
+
+
+def test_a_run_without_one_good_evaluation_ends_with_an_error_and_no_model(play, tmp_path):
+    with pytest.raises(DivergenceError, match=r"run.*no model/.*learning_rate"):
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[NotANumber(4, 8, 12)])
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_checkpoint_that_called_a_nan_the_best_finds_a_better_one(play, tmp_path):
+    """Older versions did; a comparison with NaN is never true, so nothing could ever have replaced it."""
+
+    class Stop(Listener):
+        def on_step(self, record):
+            if record["step"] == 9:
+                raise MemoryError("as if the process had been killed")
+
+    with pytest.raises(MemoryError):
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Stop()])
+    path = tmp_path / "run" / "checkpoints" / "step-000008" / "state.json"
+    state = json.loads(path.read_text())
+    state["best"]["estimate"]["loss"] = math.nan
+    path.write_text(json.dumps(state))
+    assert recipes.resume(tmp_path / "run").best_step == 12
+
+
+def test_the_displays_show_a_dash(play, tmp_path):
+    stream, panel = io.StringIO(), LivePanel(io.StringIO())
+    displays = [NotANumber(12), PlainLines(stream), panel]
+    recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=displays)
+    assert "validation – " in next(line for line in stream.getvalue().splitlines() if line.startswith("step 12/"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(panel._panel())
+    assert "–" in console.export_text()
+    assert [step for step, _ in panel.validation] == [4, 8]
+
+
+def test_an_interval_of_one_window_is_infinite_and_comes_back_from_json(play, tmp_path):
+    """A held-out text of one window shows no spread: null in the files, infinite in the program, also resumed."""
+    text = tmp_path / "short.txt"
+    text.write_text(play.read_text()[:300])
+
+    class Stop(Listener):
+        def on_step(self, record):
+            if record["step"] == 9:
+                raise MemoryError("as if the process had been killed")
+
+    settings = [*TINY, "data.validation_fraction=0.01", "model.block_size=53"]
+    with pytest.raises(MemoryError):
+        recipes.train(None, settings, data=str(text), out=tmp_path / "run", listeners=[Stop()])
+    strict(tmp_path / "run" / "metrics.jsonl")
+    state = (tmp_path / "run" / "checkpoints" / "step-000008" / "state.json").read_text()
+    assert json.loads(state, parse_constant=pytest.fail)["best"]["estimate"]["interval"] is None
+    assert recipes.resume(tmp_path / "run").loss.interval == math.inf
