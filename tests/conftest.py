@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,23 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLASSFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def torch_warnings():
+    """`torch_warnings()`: what PyTorch has warned of during this test.
+
+    Of most things it warns once a process, and would be silent here if another test had met them: so each time."""
+    import torch
+
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield lambda: [
+            str(w.message) for w in seen if "/torch/" in w.filename or "Triggered internally" in str(w.message)
+        ]
+    torch.set_warn_always(before)
 
 
 @pytest.fixture

@@ -73,6 +73,10 @@ class MissingExtraError(GlassformerError):
         super().__init__(f"{purpose} needs an optional package; run: pip install 'glassformer[{extra}]'")
 
 
+class GlassformerWarning(UserWarning):
+    """Root of our warnings: of all warnings these alone are shown by the command line."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the nearest known one, or, when none is near, all (at most 20).
 

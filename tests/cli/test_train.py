@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
+import warnings
 
 import pytest
 from command_line import TINY, same_end
@@ -175,6 +177,38 @@ def test_a_compiled_model_learns_the_same(glassformer, play, tmp_path, small_run
         assert glassformer("train", *settings, choice, "--data", "play.txt", "--out", compiled, "-q").code == 0
     on, off = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("on", "off"))
     assert on["val_loss"] == pytest.approx(off["val_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_bf16_brings_no_warnings_of_torch(glassformer, play, monkeypatch, torch_warnings, compiled):
+    """As `auto` chooses where the processor multiplies bf16. All warnings are shown, those of libraries too."""
+    import torch
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(sys, "warnoptions", ["always"])
+    settings = [word for word in TINY if not word.startswith(("training.precision", "model.family"))]
+    settings += ["model.family=modern", "training.precision=bf16", f"training.compile={compiled}", "training.steps=5"]
+    result = glassformer("train", *settings, "--data", "play.txt", "--out", "run", "-q")
+    assert result.code == 0
+    assert re.fullmatch(r"[\d,]+ parameters: modern, 1 layer.*\n", result.err)
+    assert json.loads((play.parent / "run" / "summary.json").read_text())["steps"] == 5
+
+
+def test_warnings_are_shown_if_they_are_ours_or_asked_for(glassformer, monkeypatch):
+    """`python -W` and PYTHONWARNINGS ask for those of libraries; Python keeps that in `sys.warnoptions`."""
+    from glassformer.errors import GlassformerWarning
+    from glassformer.training import run_table
+
+    def list_runs(*args, **kwargs):
+        warnings.warn("from a library", stacklevel=1)
+        warnings.warn("from glassformer", GlassformerWarning, stacklevel=1)
+        return []
+
+    monkeypatch.setattr(run_table, "list_runs", list_runs)
+    monkeypatch.setattr(sys, "warnoptions", [])
+    assert glassformer("runs", "--json") == (0, "[]\n", "warning: from glassformer\n")
+    monkeypatch.setattr(sys, "warnoptions", ["default"])
+    assert glassformer("runs", "--json").err == "warning: from a library\nwarning: from glassformer\n"
 
 
 def test_a_machine_that_cannot_compile(glassformer, play, monkeypatch):

@@ -64,6 +64,30 @@ def test_rms_norm_takes_the_hand_written_path_when_training_on_a_cpu():
     assert norm.bfloat16()(x.bfloat16()).grad_fn.name() != "HandWrittenRMSNormBackward"
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("name", NORMS)
+def test_bf16_vectors_and_an_fp32_scale_as_under_autocast(name: str, gradients: bool, torch_warnings):
+    """Computed in fp32 and rounded once: next to every result is the one that float64 gives, rounded to bf16."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(11, 3, 7, generator=generator).bfloat16().transpose(0, 1)
+    norm = shaken(NORMS[name](7, eps=0.1))
+    exact = shaken(NORMS[name](7, eps=0.1)).double()
+    for module, inputs in ((norm, x.clone()), (exact, x.double())):
+        with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(gradients):
+            y = module(inputs.requires_grad_(gradients))
+        assert y.dtype == inputs.dtype
+        module.result, module.inputs = y.detach(), inputs
+        if gradients:
+            y.backward(torch.cos(torch.arange(y.numel())).view(y.shape).bfloat16().to(y.dtype))
+    agree = norm.result == exact.result.bfloat16()
+    assert agree.float().mean() > 0.98  # a scale rounded to bf16 gives 0.75
+    torch.testing.assert_close(norm.result.double(), exact.result, rtol=2**-8, atol=2**-8)
+    if gradients:
+        torch.testing.assert_close(norm.weight.grad.double(), exact.weight.grad, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(norm.inputs.grad.double(), exact.inputs.grad, rtol=2**-7, atol=2**-7)
+    assert torch_warnings() == []
+
+
 def test_by_hand():
     """3 and -3: mean 0, deviation 3. 1 and 7: root mean square 5."""
     assert LayerNorm(2, eps=0.0)(torch.tensor([3.0, -3.0])).tolist() == [1, -1]

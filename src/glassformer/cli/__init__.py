@@ -150,5 +150,9 @@ def _what_is_wrong(error: Any) -> str:
     return message[0].lower() + message[1:] + where
 
 
-def _one_line_warning(message: Warning | str, *where: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+def _one_line_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
+    """Ours are for the user. Those of libraries are for developers: `PYTHONWARNINGS=default` shows them."""
+    from glassformer.errors import GlassformerWarning
+
+    if issubclass(category, GlassformerWarning) or sys.warnoptions:
+        typer.echo(f"warning: {message}", err=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
-from glassformer.errors import UsageError
+from glassformer.errors import GlassformerWarning, UsageError
 from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
 from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
@@ -42,7 +42,7 @@ _KINDS_OF_BYTES = ("characters", "bytes", "bpe", "gpt2")  # a text is its tokens
 _CANNOT = "this tokenizer fails at this text ({}); its file is damaged or made to fail: fetch it again"
 
 
-class UnknownCharacterWarning(UserWarning):
+class UnknownCharacterWarning(GlassformerWarning):
     """A character tokenizer met characters that it has no id for and put another one in their place."""
 
 
