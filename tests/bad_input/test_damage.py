@@ -68,7 +68,10 @@ def test_a_tokenizer_of_another_model(refused, finished, tmp_path):
     from glassformer.tokenizers import TOKENIZERS
 
     TOKENIZERS["bytes"]([]).save(finished / "model")
-    line = f"{finished}/model: 257 tokens in the tokenizer, 44 logits in the model; they do not match"
+    line = (
+        f"{finished}/model: 257 tokens in the tokenizer, 44 logits in the model; they do not "
+        "belong together: take the tokenizer of this model"
+    )
     refused("generate", finished, code=1, line=line)
 
 

@@ -121,7 +121,7 @@ def test_what_cannot_be_imported(glassformer, refused, checkpoint, finished, tmp
             " No such file or directory: 'gone.txt')")  # fmt: skip
     (tmp_path / "many.txt").write_text("".join(map(chr, range(33, 90))))
     refused("import", checkpoint, "--characters", "many.txt", code=1, line=f"{checkpoint}: 57 tokens in the tokenizer, "
-            "44 logits in the model; they do not belong together")  # fmt: skip
+            "44 logits in the model; they do not belong together: take the tokenizer of this model")  # fmt: skip
     checkpoint.write_bytes(b"PK\3\4")
     before = files(tmp_path)
     code, out, err = glassformer("import", checkpoint, "--out", "mine")

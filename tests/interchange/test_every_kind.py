@@ -129,9 +129,7 @@ def test_a_source_tokenizer_with_more_tokens_than_the_encoder_has_rows(tmp_path:
     save(tmp_path, build_model(CONFIGS["encoder and decoder, two vocabularies"]), tokenizer)
     with pytest.raises(ModelFolderError) as error:
         load_source_tokenizer(tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path}: 40 tokens in the tokenizer, 37 rows for them in the model; they do not match"
-    )
+    assert str(error.value).startswith(f"{tmp_path}: 40 tokens in the tokenizer, 37 rows for them in the model; ")
     assert gf.load(tmp_path)[1] == tokenizer
 
 

@@ -147,9 +147,9 @@ def test_a_tokenizer_in_place_of_its_own_or_none(bytes_, tmp_path: Path):
 def test_a_tokenizer_larger_than_the_model(tmp_path: Path):
     many = TOKENIZERS["characters"](["".join(map(chr, range(33, 33 + 300)))])
     published(tmp_path / "theirs", "llama", many)
-    assert refused(lambda: import_model(tmp_path / "theirs", tmp_path / "ours"), tmp_path) == (
-        f"{tmp_path}/theirs: 300 tokens in the tokenizer, 257 logits in the model; they do not belong together"
-    )
+    line = refused(lambda: import_model(tmp_path / "theirs", tmp_path / "ours"), tmp_path)
+    assert line.startswith(f"{tmp_path}/theirs: 300 tokens in the tokenizer, 257 logits in the model; ")
+    assert "take the tokenizer of this model" in line
 
 
 @pytest.mark.parametrize(
@@ -296,6 +296,6 @@ def test_checkpoints_that_are_not_nanogpts(tmp_path: Path):
     extra = {**state, "transformer.h.0.router.weight": torch.zeros(3)}
     assert told({"model": extra, "model_args": ARGUMENTS}).startswith("1 tensors have no place in this family")
     del state["transformer.ln_f.weight"]
-    assert told({"model": state, "model_args": ARGUMENTS}) == "tensor ln_f.weight is missing"
+    assert told({"model": state, "model_args": ARGUMENTS}).startswith("tensor transformer.ln_f.weight is missing; ")
     path.write_bytes(path.read_bytes()[:1000])
     assert "not read, because it is damaged" in refused(lambda: import_model(path, tmp_path / "ours"), tmp_path)

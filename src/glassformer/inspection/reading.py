@@ -147,7 +147,7 @@ def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
         raise UsageError(f"a {type(model).__name__} has no blocks to look into; take a Transformer")
     if getattr(stack.config, "stem", "text") != "text":
         raise UsageError(f"this {type(model).__name__} reads no text; take a model that does")
-    if tokenizer.vocab_size > stack.config.vocab_size:
+    if tokenizer.n_text_ids > stack.config.vocab_size:
         own = "; give the tokenizer of what it reads (load_source_tokenizer)" if stack is not model else ""
         raise UsageError(
             f"the model reads {stack.config.vocab_size:,} different tokens and the tokenizer has "

@@ -42,6 +42,7 @@ class BERT(Family):
 
     model_type = "bert"
     configuration = EncoderConfig
+    base_prefix = "bert."
 
     def expresses(self, c: EncoderConfig) -> bool:
         return (
@@ -113,7 +114,7 @@ class BERT(Family):
         )
 
     def table(self, c: EncoderConfig) -> list[Row]:
-        prefix = "" if _architecture(c) == "BertModel" else "bert."
+        prefix = "" if _architecture(c) == "BertModel" else self.base_prefix
         embeddings = f"{prefix}embeddings"
         rows = [
             one("embedding.token.weight", f"{embeddings}.word_embeddings.weight"),

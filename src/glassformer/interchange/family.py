@@ -19,10 +19,12 @@ class Family:
     """One `model_type` of `transformers`, and how its folders become our models and back.
 
     model_type: the word in config.json. configuration: the class of our configurations that it may hold; None: any.
+    base_prefix: what the table has in front of all names but the head's, and files of the base class lack.
     """
 
     model_type: ClassVar[str]
     configuration: ClassVar[Any]
+    base_prefix: ClassVar[str] = "model."
 
     def expresses(self, c: Any) -> bool:
         """Whether a model of this configuration, of the class `configuration`, computes the same there."""
@@ -44,6 +46,10 @@ class Family:
     def table(self, c: Any) -> list[Row]:
         """All tensors of a model of this configuration."""
         raise NotImplementedError
+
+    def names(self, c: Any) -> set[str]:
+        """The names of all tensors in the table."""
+        return {name for row in self.table(c) for name in row.theirs if name is not None}
 
     def tidy(self, theirs: Tensors, c: Any) -> Tensors:
         """Their tensors under the names of the table, without those that say nothing new."""

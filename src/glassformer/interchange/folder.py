@@ -15,6 +15,7 @@ from glassformer.files import atomic_folder, write_json
 from glassformer.interchange.configuration import read_config, read_labels, write_config
 from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.family import Family
+from glassformer.interchange.names import with_expected_names
 from glassformer.interchange.published import is_published, pulled_folder
 from glassformer.interchange.tables import Tensors
 from glassformer.interchange.weights import load_sharded, save_weights
@@ -91,7 +92,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     folder = model_folder_of(path)
     model = as_dtype(load_model(folder, device=device), dtype)
     tokenizer = load_tokenizer(folder)
-    _check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
+    check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
     return model, tokenizer
 
 
@@ -135,7 +136,7 @@ def load_source_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     tokenizer = load_tokenizer(folder / SOURCE if (folder / SOURCE).is_dir() else folder)
     _, config = read_config(folder)
     rows = config.encoder.vocab_size if hasattr(config, "encoder") else config.vocab_size
-    _check_vocabulary(folder, tokenizer, getattr(config, "source_vocab_size", None) or rows, "rows for them")
+    check_vocabulary(folder, tokenizer, getattr(config, "source_vocab_size", None) or rows, "rows for them")
     return tokenizer
 
 
@@ -167,11 +168,14 @@ def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathL
     Raises:
         ModelFolderError: a tensor is missing, left over, of another shape, or holds no floating-point numbers.
     """
-    _check_count(where, config, len(theirs))
+    check_count(where, config, len(theirs))
     try:
+        theirs = with_expected_names(theirs, family.names(config), family.base_prefix)
         ours = family.read_tensors(theirs, config)
     except KeyError as error:
-        raise ModelFolderError(f"{where}: tensor {error.args[0]} is missing") from None
+        raise ModelFolderError(f"{where}: tensor {error.args[0]} is missing; copy the weights again, whole") from None
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{where}: {error}") from None
     with ShapesOnly():  # the loaded tensors then become the parameters, nothing is drawn
         model = build_model(config)
     second = second_names(model)
@@ -221,15 +225,21 @@ def second_names(model: nn.Module) -> dict[str, str]:
     return {name: first[id(parameter)] for name, parameter in every if first[id(parameter)] != name}
 
 
-def _check_vocabulary(folder: Path, tokenizer: Tokenizer, known: int, what: str) -> None:
-    if tokenizer.vocab_size > known:
-        have = tokenizer.vocab_size
+def check_vocabulary(where: str | os.PathLike[str], tokenizer: Tokenizer, rows: int, what: str) -> None:
+    """Every token that text can become has a row in the model. Added tokens need none: published tokenizers have a few
+    that no text model was given (Gemma 3's marks for images); they are refused in prompts and never drawn.
+
+    Raises:
+        ModelFolderError: the tokenizer belongs to another model.
+    """
+    if tokenizer.n_text_ids > rows:
         raise ModelFolderError(
-            f"{folder}: {have} tokens in the tokenizer, {known} {what} in the model; they do not match"
+            f"{where}: {tokenizer.vocab_size:,} tokens in the tokenizer, {rows:,} {what} in the model; they do not "
+            "belong together: take the tokenizer of this model"
         )
 
 
-def _check_count(where: str | os.PathLike[str], config: Any, n_tensors: int) -> None:
+def check_count(where: str | os.PathLike[str], config: Any, n_tensors: int) -> None:
     """No more layers and experts than there are tensors: a number in a file is no reason to build a million of them."""
     parts = (config.encoder, config.decoder) if hasattr(config, "decoder") else (config,)
     asked = sum(getattr(part, "n_layer", 0) * max(1, getattr(part, "n_expert", 0)) for part in parts)

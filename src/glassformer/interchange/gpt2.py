@@ -15,6 +15,7 @@ class GPT2(Family):
 
     model_type = "gpt2"
     configuration = ModelConfig
+    base_prefix = "transformer."
 
     def expresses(self, c: ModelConfig) -> bool:
         return (
@@ -65,9 +66,12 @@ class GPT2(Family):
         )
 
     def table(self, c: ModelConfig) -> list[Row]:
-        rows = [one("embedding.token.weight", "wte.weight"), one("positions.weight", "wpe.weight")]
+        rows = [
+            one("embedding.token.weight", "transformer.wte.weight"),
+            one("positions.weight", "transformer.wpe.weight"),
+        ]
         for number in range(c.n_layer):
-            here, there = f"blocks.{number}", f"h.{number}"
+            here, there = f"blocks.{number}", f"transformer.h.{number}"
             rows += [
                 *layer(f"{here}.attention_norm", f"{there}.ln_1"),
                 *layer(f"{here}.attention.qkv", f"{there}.attn.c_attn", form=TURNED),
@@ -76,15 +80,10 @@ class GPT2(Family):
                 *layer(f"{here}.feedforward.up", f"{there}.mlp.c_fc", form=TURNED),
                 *layer(f"{here}.feedforward.down", f"{there}.mlp.c_proj", form=TURNED),
             ]
-        rows += layer("final_norm", "ln_f")
+        rows += layer("final_norm", "transformer.ln_f")
         return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
 
-    def write_tensors(self, ours: Tensors, c: ModelConfig) -> Tensors:
-        theirs = super().write_tensors(ours, c)
-        return {n if n.startswith("lm_head.") else f"transformer.{n}": tensor for n, tensor in theirs.items()}
-
     def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
-        # the oldest files have no "transformer." in front, and all keep the causal mask as a tensor
-        theirs = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
+        # the oldest files keep the causal mask as a tensor
         theirs = {n: t for n, t in theirs.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
-        return with_head(theirs, "wte.weight", "lm_head.weight", tied=c.tied_head)
+        return with_head(theirs, "transformer.wte.weight", "lm_head.weight", tied=c.tied_head)

@@ -18,7 +18,7 @@ from torch import Tensor
 from glassformer.errors import ModelFolderError, UsageError
 from glassformer.interchange.ctranslate2_reading import is_ctranslate2, load_ctranslate2
 from glassformer.interchange.families import family_that_expresses
-from glassformer.interchange.folder import load_model, save
+from glassformer.interchange.folder import check_vocabulary, load_model, save
 from glassformer.interchange.gguf_reading import load_gguf
 from glassformer.interchange.nanogpt import load_nanogpt
 from glassformer.interchange.sentences import as_sentence_encoder
@@ -60,11 +60,8 @@ def import_model(
     path = Path(path)
     model, own, beside = open_foreign(path, with_tokenizer=tokenizer is None)
     tokenizer = tokenizer or own
-    if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
-        raise ModelFolderError(
-            f"{path}: {tokenizer.vocab_size:,} tokens in the tokenizer, {model.config.vocab_size:,} logits in the "
-            "model; they do not belong together"
-        )
+    if tokenizer is not None:
+        check_vocabulary(path, tokenizer, model.config.vocab_size, "logits")
     check_finite(model, path)
     save(into, model, tokenizer, beside=beside)
     parameters = {id(p): p for p in model.parameters()}.values()

@@ -15,7 +15,8 @@ from torch import Tensor
 from glassformer.errors import GlassformerError, ModelFolderError
 from glassformer.files import disk_errors
 from glassformer.interchange.families import INTERCHANGE_FAMILIES
-from glassformer.interchange.folder import model_of
+from glassformer.interchange.folder import check_count, model_of
+from glassformer.interchange.names import with_expected_names
 from glassformer.models import ModelConfig
 from glassformer.tokenizers import Tokenizer
 
@@ -43,15 +44,15 @@ def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
         )
     except KeyError as error:
         raise ModelFolderError(f"{path}: model_args has no {error.args[0]}") from None
+    check_count(path, config, len(tensors))
+    family = INTERCHANGE_FAMILIES["gpt2"]
+    named = {str(name): tensor for name, tensor in tensors.items()}
     theirs: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        for wrapper in ("_orig_mod.", "module.", "transformer."):  # torch.compile's, DDP's, and the model's own
-            name = str(name).removeprefix(wrapper)
+    for name, tensor in with_expected_names(named, family.names(config), family.base_prefix).items():
         if not isinstance(tensor, Tensor):
             raise ModelFolderError(f"{path}: {name} is a {type(tensor).__name__} and no tensor")
         if not name.endswith((".attn.bias", ".attn.masked_bias")):  # the mask of older versions
             theirs[name] = tensor.float().t() if name.endswith(_TURNED) else tensor.float()
-    family = INTERCHANGE_FAMILIES["gpt2"]
     if not config.bias:
         for row in family.table(config):
             for there in row.theirs:

@@ -15,6 +15,7 @@ class Glassformer(Family):
 
     model_type = "glassformer"
     configuration = None
+    base_prefix = ""
 
     def expresses(self, c: Any) -> bool:
         return True
@@ -33,6 +34,9 @@ class Glassformer(Family):
                 f"kind {kind!r} is not one that glassformer knows; {did_you_mean(str(kind), MODELS)}"
             )
         return MODELS[kind][0].make(**given["config"])
+
+    def names(self, c: Any) -> set[str]:
+        return set()  # they are those of the model itself
 
     def write_tensors(self, ours: Tensors, c: Any) -> Tensors:
         return ours

@@ -25,6 +25,7 @@ class T5(Family):
 
     model_type = "t5"
     configuration = EncoderDecoderConfig
+    base_prefix = ""
 
     def expresses(self, c: EncoderDecoderConfig) -> bool:
         e, d = c.encoder, c.decoder

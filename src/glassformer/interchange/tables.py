@@ -123,4 +123,7 @@ def with_head(theirs: Tensors, embedding: str, head: str, *, tied: bool) -> Tens
 
 def _all_used(left: Tensors) -> None:
     if left:
-        raise ModelFolderError(f"{len(left)} tensors have no place in this family, the first is {next(iter(left))}")
+        raise ModelFolderError(
+            f"{len(left)} tensors have no place in this family, the first is {next(iter(left))}; take the weights of "
+            "this model alone"
+        )

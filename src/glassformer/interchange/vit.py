@@ -18,6 +18,7 @@ class ViT(Family):
 
     model_type = "vit"
     configuration = EncoderConfig
+    base_prefix = "vit."
 
     def expresses(self, c: EncoderConfig) -> bool:
         return (

@@ -145,6 +145,12 @@ class Tokenizer:
             with_it = self._library.encode("", add_special_tokens=True).ids
         return with_it[0] if len(with_it) == 1 and with_it[0] != self.end_of_text else None
 
+    @cached_property
+    def n_text_ids(self) -> int:
+        """One more than the largest id that is no added token: rows that a model needs to read any text."""
+        added = {token["id"] for token in self._spec()["added_tokens"]}
+        return max((i for i in self._vocabulary.values() if i not in added), default=-1) + 1
+
     def unknown_characters(self, text: str) -> str:
         """The characters, sorted, that a character tokenizer has no id for; empty for every other kind."""
         if self.kind != "characters":
