@@ -9,7 +9,7 @@ from glassformer.recipes import derive, read_recipe
 
 
 def shape(*overrides: str, vocab_size: int = 65):
-    config = derive.model_config(read_recipe(None, overrides).model, vocab_size=vocab_size)
+    config = derive.model_config(read_recipe(None, overrides), vocab_size=vocab_size)
     return config.n_layer, config.n_head, config.n_embd, config.block_size
 
 
@@ -31,7 +31,7 @@ def test_the_shape_follows_from_what_is_set(overrides, expected):
 
 
 def test_the_vocabulary_is_the_tokenizer_s_whatever_the_size_says():
-    assert derive.model_config(read_recipe(None, ["model.size=gpt2"]).model, vocab_size=65).vocab_size == 65
+    assert derive.model_config(read_recipe(None, ["model.size=gpt2"]), vocab_size=65).vocab_size == 65
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_sizes_grow_with_the_machine_and_with_the_text_and_each_says_why():
         choices = derive.size_choices(recipe, tokens, 65, gflops)
         assert all(choice.why for choice in choices)
         assert {choice.key for choice in choices} >= {"model.block_size", "model.n_layer", "training.steps"}
-        config = derive.model_config(recipe.model, vocab_size=65)
+        config = derive.model_config(recipe, vocab_size=65)
         return config.parameter_count(), recipe.training.steps * recipe.training.batch_size * config.block_size
 
     laptop, server = choose(1_000_000, 50), choose(1_000_000, 5000)
@@ -72,7 +72,11 @@ def test_what_is_set_is_never_derived_over():
     recipe = read_recipe(None, settings)
     keys = {choice.key for choice in derive.size_choices(recipe, 100_000, 65, 50)}
     assert not keys & {setting.partition("=")[0] for setting in settings}
-    assert (recipe.model.family, recipe.model.block_size, recipe.training.schedule) == ("classic", 17, "linear")
+    assert (recipe.model.get("family"), recipe.model.get("block_size"), recipe.training.schedule) == (
+        "classic",
+        17,
+        "linear",
+    )
     assert recipe.training.optimizer == "muon"
 
 
@@ -85,7 +89,7 @@ def test_a_text_too_short_for_any_derivation():
 def test_memory_is_counted_from_below(monkeypatch):
     """10 parameters' worth short is refused, enough is not: 16 bytes a parameter with AdamW, 12 with Muon."""
     recipe = read_recipe(None, ["model.n_layer=2", "training.batch_size=3", "training.micro_batch_size=2"])
-    config = derive.model_config(recipe.model, vocab_size=65)
+    config = derive.model_config(recipe, vocab_size=65)
     others = 3 * 256 * 16 + 2 * 256 * 65 * 4  # a step's windows; one micro-batch's logits
     for optimizer, bytes_each in (("adamw", 16), ("muon", 12)):
         recipe.training.optimizer = optimizer

@@ -238,13 +238,12 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
 def test_another_kind_of_model_leaves_the_recipes_shape_behind():
     """What a GRU does not know of a Transformer's recipe is forgotten; what is typed for it is not."""
     r = read_recipe("phonemes", ["model.kind=seq2seq-attention", "model.n_embd=64"])
-    config = derive.model_config(r.model, r.objective.kind, **derive.PLACEHOLDERS)
-    assert (config.kind, config.n_embd, config.block_size) == ("seq2seq-attention", 64, r.model.block_size)
-    r = read_recipe("phonemes", ["model.kind=seq2seq", "model.n_head=4"])
+    config = derive.model_config(r, **derive.PLACEHOLDERS)
+    assert (config.kind, config.n_embd, config.block_size) == ("seq2seq-attention", 64, r.model.get("block_size"))
     with pytest.raises(UsageError, match=r"unknown key model\.n_head"):
-        derive.model_config(r.model, r.objective.kind, **derive.PLACEHOLDERS)
+        read_recipe("phonemes", ["model.kind=seq2seq", "model.n_head=4"])
     with pytest.raises(UsageError, match=r"model\.kind=n-gram is counted and not trained"):
-        derive.model_config(read_recipe("shakespeare-char", ["model.kind=n-gram"]).model, vocab_size=65)
+        derive.model_config(read_recipe("shakespeare-char", ["model.kind=n-gram"]), vocab_size=65)
 
 
 def test_muon_is_for_blocks_and_the_recipe_says_so():

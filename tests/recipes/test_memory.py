@@ -71,9 +71,7 @@ def test_bf16_halves_what_products_read():
 def plan(*overrides: str, vocab_size: int = 65, **more) -> Memory:
     recipe = read_recipe("shakespeare-char-cpu", overrides)
     derive.fill_training(recipe.training)
-    return memory_plan(
-        derive.model_config(recipe.model, vocab_size=vocab_size), recipe.training, libraries=10**8, **more
-    )
+    return memory_plan(derive.model_config(recipe, vocab_size=vocab_size), recipe.training, libraries=10**8, **more)
 
 
 def test_components_by_hand():
@@ -139,7 +137,7 @@ def test_a_real_run_stays_near_its_plan(play, tmp_path):
     libraries = int(
         subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True).stdout
     )
-    planned = memory_plan(derive.model_config(recipe.model, vocab_size=60), recipe.training, libraries=libraries)
+    planned = memory_plan(derive.model_config(recipe, vocab_size=60), recipe.training, libraries=libraries)
     assert planned.peak == pytest.approx(actual, rel=0.25)
     assert planned.activations > 0.5 * planned.libraries  # or nothing would have been tested
 

@@ -18,7 +18,7 @@ TINY = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_siz
 def tiny(*more: str):
     recipe = read_recipe(None, [*TINY, "training.steps=50", *more])
     derive.fill_training(recipe.training)
-    return derive.model_config(recipe.model, vocab_size=65), recipe.training
+    return derive.model_config(recipe, vocab_size=65), recipe.training
 
 
 def test_nanogpt_s_four_days_on_eight_a100():

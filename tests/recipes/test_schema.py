@@ -13,7 +13,9 @@ def test_an_empty_recipe_has_every_section_and_its_defaults():
     recipe = read_recipe(None)
     assert recipe == Recipe() and recipe.name == "run"
     assert SECTIONS == ("model", "tokenizer", "data", "training", "objective")
-    assert recipe.training.seed == 1337 and recipe.data.source == "tinyshakespeare" and recipe.model.n_layer is None
+    assert (
+        recipe.training.seed == 1337 and recipe.data.source == "tinyshakespeare" and recipe.model.get("n_layer") is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_file_of_ones_own_is_named_after_itself(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text("[model]\nn_layer = 2\n[training]\nsteps = 9\n")
     recipe = read_recipe(str(path), ["model.n_layer=3"])
-    assert (recipe.name, recipe.model.n_layer, recipe.training.steps) == ("small", 3, 9)
+    assert (recipe.name, recipe.model.get("n_layer"), recipe.training.steps) == ("small", 3, 9)
     path.write_text('name = "mine"\n')
     assert read_recipe(str(path)).name == "mine"
 

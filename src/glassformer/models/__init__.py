@@ -1,6 +1,6 @@
 """Level 3: parts put together into models, and the one configuration they are built from."""
 
-from glassformer.models.building import MODELS, build_model, kind_of, make_config
+from glassformer.models.building import MODELS, build_model, config_fields, kind_of, kinds_that_answer, make_config
 from glassformer.models.config import ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameters_by_part
 from glassformer.models.decoder import Decoder
@@ -26,9 +26,11 @@ __all__ = [
     "ModelConfig",
     "Transformer",
     "build_model",
+    "config_fields",
     "dial",
     "flops_per_token",
     "kind_of",
+    "kinds_that_answer",
     "make_config",
     "parameters_by_part",
     "positions_of",

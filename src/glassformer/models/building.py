@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from torch import nn
 
 from glassformer.errors import UsageError, did_you_mean
@@ -21,6 +22,17 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
     **HISTORY,
 }
+
+
+def kinds_that_answer(asked: str) -> list[str]:
+    """The kinds of model that an objective may ask this (`Objective.asks`); the first is the one taken by default."""
+    return [kind for kind, (_, model) in MODELS.items() if asked in model.answers]
+
+
+def config_fields(kind: str) -> dict[str, FieldInfo]:
+    """The fields that `make_config` takes for a kind, each with its type and limits."""
+    made_from = MODELS[kind][0]
+    return made_from.make_fields() if hasattr(made_from, "make_fields") else dict(made_from.model_fields)
 
 
 def kind_of(config: Any) -> str:

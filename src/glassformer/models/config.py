@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Pattern, Positions, parse_pattern
@@ -14,6 +14,11 @@ from glassformer.models.presets import FAMILIES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+def _listed(given: Any) -> Any:
+    """`model.patterns=window(64),causal` on the command line is a list too."""
+    return tuple(text.strip() for text in given.split(",")) if isinstance(given, str) else given
 
 
 class RotaryScaling(BaseModel):
@@ -76,7 +81,9 @@ class ModelConfig(BaseModel):
     tied_head: bool
     n_gram: int = Field(default=1, ge=1, le=8)
     n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
-    patterns: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=1000)
+    patterns: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = Field(
+        default=None, min_length=1, max_length=1000
+    )
     norm_place: Literal["pre", "post", "sandwich"] = "pre"
     final_norm: bool = True
     embedding_norm: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from glassformer.errors import UsageError
 from glassformer.models.config import ModelConfig
@@ -111,6 +112,13 @@ class EncoderDecoderConfig(BaseModel):
             if (token := getattr(self, name)) >= d.vocab_size:
                 raise UsageError(f"{name}={token} is not one of the decoder's {d.vocab_size} tokens")
         return self
+
+    @classmethod
+    def make_fields(cls) -> dict[str, FieldInfo]:
+        """What `make` takes beside `encoder` and `decoder`, in place of both."""
+        own = {name: field for name, field in cls.model_fields.items() if name not in ("kind", "encoder", "decoder")}
+        both = ModelConfig.model_fields
+        return {**both, **own, "n_decoder_layer": both["n_layer"], "source_vocab_size": both["vocab_size"]}
 
     @classmethod
     def make(cls, **fields: Any) -> EncoderDecoderConfig:

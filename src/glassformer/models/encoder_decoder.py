@@ -26,6 +26,8 @@ class EncoderDecoder(Model):
     `config.end_token`.
     """
 
+    answers = ("target",)
+
     def __init__(self, config: EncoderDecoderConfig):
         super().__init__()
         self.config = config

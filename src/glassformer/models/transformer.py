@@ -5,7 +5,7 @@ vectors ──► block ──► block ──► ... ──► final norm ─�
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,11 @@ class Model(nn.Module):
     """What every model made of our layers can do.
 
     Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
+
+    answers: what an objective may ask of it (`Objective.asks`).
     """
 
+    answers: ClassVar[tuple[str, ...]] = ()
     config: Any
 
     def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:

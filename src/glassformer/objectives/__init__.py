@@ -1,5 +1,7 @@
 """Level 5: what is asked of a model. An objective turns a batch into a sum of losses and the count behind it."""
 
+from typing import Any
+
 from glassformer.objectives.cross_entropy import linear_cross_entropy
 from glassformer.objectives.masked_tokens import MaskedTokens
 from glassformer.objectives.next_token import NextToken
@@ -10,7 +12,7 @@ from glassformer.objectives.spans import Spans
 from glassformer.objectives.target_sentence import TargetSentence
 from glassformer.objectives.token_class import TokenClass
 
-OBJECTIVES: dict[str, type] = {
+OBJECTIVES: dict[str, type[Any]] = {
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "sequence_class": SequenceClass,

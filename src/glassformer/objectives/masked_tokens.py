@@ -73,6 +73,8 @@ class MaskedTokens:
         UsageError: a setting makes no sense, or all tokens are special.
     """
 
+    asks: ClassVar[str] = "masked_token"
+    data: ClassVar[str] = "texts"
     Settings: ClassVar[type[ObjectiveSettings]] = MaskingSettings
     by_chance: ClassVar[bool] = True
 

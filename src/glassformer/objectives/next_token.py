@@ -32,6 +32,8 @@ class NextToken:
     A batch is (inputs, targets), both (B, T) ids; a target of -100 does not count.
     """
 
+    asks: ClassVar[str] = "next_token"
+    data: ClassVar[str] = "text"
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     by_chance: ClassVar[bool] = False
 

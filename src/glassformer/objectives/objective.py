@@ -9,7 +9,7 @@ once, and how the examples were cut changes nothing. B examples, T time, V vocab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -54,8 +54,15 @@ class ObjectiveSettings(BaseModel):
 
 
 class Objective(Protocol):
-    """What is asked of a model. The last tensor of a batch holds the targets; where it is -100 nothing is asked."""
+    """What is asked of a model. The last tensor of a batch holds the targets; where it is -100 nothing is asked.
 
+    asks: one of the words in `answers` of the models that can be asked (`models.kinds_that_answer`).
+    data: what it learns from. `text` (a stream of tokens, cut into windows), `words` (the same, each with its
+        neighbours), or examples: `texts`, `pairs`, `labelled` texts, `tagged` words.
+    """
+
+    asks: ClassVar[str]
+    data: ClassVar[str]
     Settings: ClassVar[type[ObjectiveSettings]]
     by_chance: ClassVar[bool]  # whether `collate` draws anything
 
@@ -71,6 +78,11 @@ class Objective(Protocol):
 
     def count(self, batch: Batch) -> int:
         """The number of targets. On the CPU's copy of a batch it costs nothing; on a GPU's it waits."""
+
+
+def of_class(table: Mapping[type, Any], kind: type, otherwise: Any) -> Any:
+    """What a table holds for a class, or for the nearest class that it descends from."""
+    return next((table[parent] for parent in kind.__mro__ if parent in table), otherwise)
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

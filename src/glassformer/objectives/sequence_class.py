@@ -35,6 +35,8 @@ class SequenceClass:
         pad_token: what fills up shorter rows. Nobody looks at it.
     """
 
+    asks: ClassVar[str] = "class"
+    data: ClassVar[str] = "labelled"
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     by_chance: ClassVar[bool] = False
 

@@ -55,6 +55,8 @@ class SkipGram:
         UsageError: a setting makes no sense, or no word occurs.
     """
 
+    asks: ClassVar[str] = "neighbour"
+    data: ClassVar[str] = "words"
     Settings: ClassVar[type[ObjectiveSettings]] = SkipGramSettings
     by_chance: ClassVar[bool] = True
 

@@ -45,6 +45,8 @@ class Spans:
         UsageError: a setting makes no sense.
     """
 
+    asks: ClassVar[str] = "target"
+    data: ClassVar[str] = "texts"
     Settings: ClassVar[type[ObjectiveSettings]] = SpanSettings
     by_chance: ClassVar[bool] = True
 

@@ -54,6 +54,8 @@ class TargetSentence:
         settings: as in `SentenceSettings`.
     """
 
+    asks: ClassVar[str] = "target"
+    data: ClassVar[str] = "pairs"
     Settings: ClassVar[type[ObjectiveSettings]] = SentenceSettings
     by_chance: ClassVar[bool] = False
 

@@ -34,6 +34,8 @@ class TokenClass:
         pad_token: what fills up shorter rows. Nobody looks at it.
     """
 
+    asks: ClassVar[str] = "token_class"
+    data: ClassVar[str] = "tagged"
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     by_chance: ClassVar[bool] = False
 

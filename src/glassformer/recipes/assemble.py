@@ -133,9 +133,9 @@ def _train(
         r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"seed": seed, "device": device}})
         if recipe is None:
             r.name = "stdin" if r.data.source == "-" else Path(r.data.source).stem or "run"
-        if recipe is not None or r.model.n_layer is not None:
+        if recipe is not None or r.model.get("n_layer") is not None:
             # what does not fit together is said before the text is read
-            derive.model_config(r.model, r.objective.kind, **derive.PLACEHOLDERS)
+            derive.model_config(r, **derive.PLACEHOLDERS)
         path = Path(out) if out is not None else RunFolder.next_free("runs", r.name)
         if world.is_main:
             RunFolder.check_free(path)
@@ -148,7 +148,7 @@ def _train(
         elif recipe is None and not isinstance(task, TextTask):
             choices += derive.example_choices(r, task.n_train, task.longest)
         choices += derive.optimizer_choices(r)
-        config = derive.model_config(r.model, r.objective.kind, **task.facts())
+        config = derive.model_config(r, **task.facts())
         task.check(config)
         if world.is_main:
             derive.fill_training(r.training)
@@ -164,7 +164,7 @@ def _train(
     path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
     task.r = r
     # a shape that follows from it is the same for all
-    config = derive.model_config(r.model, r.objective.kind, **task.facts())
+    config = derive.model_config(r, **task.facts())
     model, taken = _new_model(r, config, r.training.start_from)
     trainer = _build(r, model, task, machine, path, listeners, world)
     if world.is_main:

@@ -6,6 +6,7 @@ Each rule gives its reason; the reasons are printed and kept in `recipe.toml`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,16 @@ from glassformer.models import (
     EncoderConfig,
     EncoderDecoderConfig,
     ModelConfig,
+    config_fields,
     dial,
+    kinds_that_answer,
     make_config,
 )
+from glassformer.objectives import OBJECTIVES
 from glassformer.objectives.cross_entropy import rows_at_once
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import tokens_per_second
-from glassformer.recipes.schema import ModelSection, Recipe, TrainingSection
+from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.training import available_memory
 from glassformer.training.precision import resident_bytes
 from glassformer.training.utilisation import peak_flops
@@ -35,19 +39,6 @@ LARGEST_STEP = 524_288  # tokens; GPT-3's smaller models took as many (Brown et 
 PASSES = 20  # how often a text may be read before more reading only learns it by heart
 
 
-# which kinds of model can be asked what; the first is taken when the recipe names none
-LANGUAGE_MODELS = ("decoder", "bigram", "mlp", "rnn", "gru", "lstm")
-TRANSFORMERS = ("decoder", "encoder", "encoder_decoder")
-TRANSLATORS = ("encoder_decoder", "seq2seq", "seq2seq-attention")
-KINDS = {
-    "next_token": LANGUAGE_MODELS,
-    "masked_tokens": ("encoder",),
-    "sequence_class": ("encoder",),
-    "token_class": ("encoder",),
-    "target_sentence": TRANSLATORS,
-    "spans": TRANSLATORS,
-    "skip_gram": ("skip-gram",),
-}
 # stand for what the data will decide, to find mistakes before they are read
 PLACEHOLDERS = {
     "vocab_size": 3,
@@ -71,27 +62,57 @@ class Choice:
         return f"{self.key} = {self.value}  ({self.why})"
 
 
-def model_config(section: ModelSection, objective: str = "next_token", **facts: Any) -> Any:
-    """The full configuration of the model's kind: what is set stands; `size` fills in, then the dial `n_layer`, then
-    the family; `facts` are what the data decide (`Task.facts`), of which each kind takes what it knows.
+def kind_for(r: Recipe) -> str:
+    """The kind of model that a recipe names, or else what its objective asks first.
+
+    Raises:
+        UsageError: this kind cannot be asked that.
+    """
+    kinds = kinds_that_answer(OBJECTIVES[r.objective.kind].asks)
+    kind = r.model.kind or kinds[0]
+    if kind == "n-gram":
+        raise UsageError("model.kind=n-gram is counted and not trained; see: glassformer compare-history --help")
+    if kind not in kinds:
+        raise UsageError(
+            f"model.kind={kind} cannot be asked for objective.kind={r.objective.kind}; use {' or '.join(kinds)}"
+        )
+    return kind
+
+
+def is_transformer(kind: str) -> bool:
+    """Whether a model of this kind is made of blocks, so that sizes, the dial and families mean something to it."""
+    return issubclass(MODELS[kind][0], (ModelConfig, EncoderDecoderConfig))
+
+
+def heads_for(r: Recipe, kind: str) -> dict[str, str]:
+    """What an encoder's head over its tokens chooses from: a matter of what is asked."""
+    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(OBJECTIVES[r.objective.kind].asks, "none")
+    return {"token_head": head} if kind == "encoder" else {}
+
+
+def facts_for(r: Recipe, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Of what the data decide (`Task.facts`), the fields of this kind's configuration."""
+    known = set(config_fields(kind))
+    if facts.get("source_vocab_size") == facts.get("vocab_size"):
+        known.discard("source_vocab_size")  # one vocabulary for both
+    if OBJECTIVES[r.objective.kind].asks == "masked_token":
+        known.discard("n_classes")
+    return {key: value for key, value in facts.items() if key in known}
+
+
+def model_config(r: Recipe, **facts: Any) -> Any:
+    """The full configuration of a fresh model of the recipe's kind: what is set stands; `size` fills in, then the dial
+    `n_layer`, then the family; `facts` are what the data decide (`Task.facts`), of which each kind takes what it knows.
 
     Raises:
         UsageError: something does not fit.
     """
-    kinds = KINDS[objective]
-    kind = section.kind or kinds[0]
-    if kind == "n-gram":
-        raise UsageError("model.kind=n-gram is counted and not trained; see: glassformer compare-history --help")
-    if kind not in kinds:
-        raise UsageError(f"model.kind={kind} cannot be asked for objective.kind={objective}; use {' or '.join(kinds)}")
-    given = {key: value for key, value in section.model_dump(exclude={"size", "kind"}).items() if value is not None}
-    base: dict[str, Any] = {}
-    if kind in TRANSFORMERS:
+    kind = kind_for(r)
+    given, base = r.model.fields, dict[str, Any]()
+    if is_transformer(kind):
         base = {"family": "classic", "block_size": 256}
-        if section.size is not None:
-            if section.size not in SIZES:
-                raise UsageError(f"model.size={section.size!r} is unknown; {did_you_mean(section.size, SIZES)}")
-            base |= SIZES[section.size]
+        if r.model.size is not None:
+            base |= named_size(r.model.size)
         elif n_layer := given.get("n_layer"):
             derived = dial(n_layer)
             if "n_embd" in given and "n_head" not in given:
@@ -99,15 +120,35 @@ def model_config(section: ModelSection, objective: str = "next_token", **facts: 
             base |= derived
         else:
             base |= dial(6)
-    heads = {"masked_tokens": {"token_head": "vocabulary"}, "token_class": {"token_head": "classes"}}
-    if kind == "encoder":
-        base |= heads.get(objective, {})
-    if kind == "encoder" and objective == "masked_tokens":
-        facts.pop("n_classes", None)
-    known = set(MODELS[kind][0].model_fields) | {"vocab_size"}
-    if kind in TRANSLATORS and facts.get("source_vocab_size") != facts.get("vocab_size"):
-        known.add("source_vocab_size")  # another vocabulary than the target's
-    return make_config(kind, **{**base, **given, **{key: value for key, value in facts.items() if key in known}})
+    elif r.model.size is not None:
+        raise UsageError(f"model.size={r.model.size!r} is that of a Transformer; give model.kind={kind} its own sizes")
+    return checked_stem(make_config(kind, **{**base, **heads_for(r, kind), **given, **facts_for(r, kind, facts)}))
+
+
+def named_size(name: str) -> dict[str, Any]:
+    """The fields of a size by name.
+
+    Raises:
+        UsageError: there is no such size.
+    """
+    if name not in SIZES:
+        raise UsageError(f"model.size={name!r} is unknown; {did_you_mean(name, SIZES)}")
+    return SIZES[name]
+
+
+def checked_stem(config: Any) -> Any:
+    """The configuration again.
+
+    Raises:
+        UsageError: it reads images or sound, and every source of data gives texts.
+    """
+    stem = getattr(getattr(config, "encoder", config), "stem", "text")
+    if stem != "text":
+        raise UsageError(
+            f"model.stem={stem} reads {'images' if stem == 'patches' else 'sound'}, and recipes learn from texts; "
+            "leave it out, or train such a model from Python (glassformer.training)"
+        )
+    return config
 
 
 def shape_in_words(config: Any) -> str:
@@ -145,57 +186,69 @@ def vocab_size_choice(n_bytes: int | None) -> Choice:
     return Choice("tokenizer.vocab_size", size, f"a power of two near the square root of {n_bytes:,} bytes")
 
 
+def chooser(recipe: Recipe, choices: list[Choice]) -> Callable[[str, str, Any, str], Any]:
+    """A function that sets `section.name` where the recipe does not, notes that in `choices`, and gives what holds."""
+
+    def choose(section: str, name: str, value: Any, why: str) -> Any:
+        if section == "model":
+            if recipe.model.get(name) is None:
+                recipe.model.set(name, value)
+                choices.append(Choice(f"model.{name}", value, why))
+            return recipe.model.get(name)
+        if getattr(recipe.training, name) is None or name not in recipe.training.model_fields_set:
+            setattr(recipe.training, name, value)
+            choices.append(Choice(f"training.{name}", value, why))
+        return getattr(recipe.training, name)
+
+    return choose
+
+
 def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: float) -> list[Choice]:
     """Sizes for a run with no recipe: what fits into a few minutes here and does not outgrow the text.
 
     Raises:
         DataError: the text is too short to learn anything from.
     """
-    if train_tokens < LEAST_TOKENS and recipe.model.block_size is None:
+    if train_tokens < LEAST_TOKENS and recipe.model.get("block_size") is None:
         raise DataError(
             f"{recipe.data.source}: {plural(train_tokens, 'token')} to train on, too few to learn from "
             f"(at least {LEAST_TOKENS}); give more text, a few pages at the least"
         )
-    m, t = recipe.model, recipe.training
+    m = recipe.model
     choices: list[Choice] = []
-
-    def choose(section: Any, name: str, value: Any, why: str) -> Any:
-        if getattr(section, name) is None:
-            setattr(section, name, value)
-            prefix = "model" if section is m else "training"
-            choices.append(Choice(f"{prefix}.{name}", value, why))
-        return getattr(section, name)
+    choose = chooser(recipe, choices)
 
     budget = MINUTES * 60 * gflops * 1e9 * UTILISATION  # floating-point operations
     why_budget = f"{MINUTES:g} minutes at {gflops:.0f} GFLOP/s measured here"
-    choose(m, "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
+    choose("model", "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
     longest = max(2, train_tokens // 20)
     block = choose(
-        m, "block_size", min(128, 2 ** int(math.log2(longest))), f"context, for {train_tokens:,} tokens of text"
+        "model", "block_size", min(128, 2 ** int(math.log2(longest))), f"context, for {train_tokens:,} tokens of text"
     )
     if m.size is None:
         # 6 N D operations for N parameters and D tokens; 20 tokens a parameter suits both (Hoffmann et al. 2022)
         n_wanted = min(math.sqrt(budget / 120), train_tokens * PASSES / 20)
         depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= n_wanted), 1)
         choose(
-            m, "n_layer", max(2, depth), f"about {_amount(n_wanted)} parameters: {why_budget}, 20 tokens a parameter"
+            "model",
+            "n_layer",
+            max(2, depth),
+            f"about {_amount(n_wanted)} parameters: {why_budget}, 20 tokens a parameter",
         )
-        if depth == 1 and m.n_embd is None:
-            choose(m, "n_embd", 64, "little text")
-            choose(m, "n_head", 2, "heads of 32")
-    batch = choose(t, "batch_size", max(1, 2048 // block), "about 2,048 tokens a step")
-    n = model_config(m, vocab_size=vocab_size).parameter_count()
+        if depth == 1 and m.get("n_embd") is None:
+            choose("model", "n_embd", 64, "little text")
+            choose("model", "n_head", 2, "heads of 32")
+    batch = choose("training", "batch_size", max(1, 2048 // block), "about 2,048 tokens a step")
+    n = model_config(recipe, vocab_size=vocab_size).parameter_count()
     tokens = min(budget / (6 * n), train_tokens * PASSES)
     reason = why_budget if budget / (6 * n) < train_tokens * PASSES else f"{PASSES} passes over the text"
-    choose(t, "steps", max(20, round(tokens / (batch * block))), f"{_amount(tokens)} tokens: {reason}")
+    choose("training", "steps", max(20, round(tokens / (batch * block))), f"{_amount(tokens)} tokens: {reason}")
     for name, value, why in (
         ("optimizer", "muon", "needs about half the steps of AdamW"),
         ("schedule", "wsd", "warm up, stay, and come down at the end"),
         ("final_lr_fraction", 0.05, "where the way down ends"),
     ):
-        if name not in t.model_fields_set:
-            setattr(t, name, value)
-            choices.append(Choice(f"training.{name}", value, why))
+        choose("training", name, value, why)
     return choices
 
 
@@ -206,34 +259,28 @@ def example_choices(recipe: Recipe, n_examples: int, longest: int) -> list[Choic
     """
     m, t = recipe.model, recipe.training
     choices: list[Choice] = []
-
-    def choose(section: Any, name: str, value: Any, why: str) -> None:
-        if getattr(section, name) is None:
-            setattr(section, name, value)
-            choices.append(Choice(f"{'model' if section is m else 'training'}.{name}", value, why))
+    choose = chooser(recipe, choices)
 
     big = n_examples >= 5_000
-    if (m.kind or KINDS[recipe.objective.kind][0]) in TRANSFORMERS:
-        choose(m, "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
-        if m.n_embd is None and m.n_head is None:
-            choose(m, "n_head", 4, "heads of a quarter of the width")
-    choose(m, "n_layer", 3 if big else 2, f"{n_examples:,} examples")
-    choose(m, "n_embd", 192 if big else 96, f"{n_examples:,} examples")
+    if is_transformer(kind_for(recipe)):
+        choose("model", "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
+        if m.get("n_embd") is None and m.get("n_head") is None:
+            choose("model", "n_head", 4, "heads of a quarter of the width")
+    choose("model", "n_layer", 3 if big else 2, f"{n_examples:,} examples")
+    choose("model", "n_embd", 192 if big else 96, f"{n_examples:,} examples")
     room = 2 ** math.ceil(math.log2(max(16, longest + 2)))
-    choose(m, "block_size", min(256, room), f"19 of 20 texts have at most {longest} tokens")
-    choose(t, "batch_size", 32 if n_examples >= 640 else max(1, n_examples // 20), "examples a step")
+    choose("model", "block_size", min(256, room), f"19 of 20 texts have at most {longest} tokens")
+    choose("training", "batch_size", 32 if n_examples >= 640 else max(1, n_examples // 20), "examples a step")
     batch_size = t.batch_size if isinstance(t.batch_size, int) else 32
-    choose(t, "steps", max(20, min(4_000, 10 * n_examples // batch_size)), "ten passes, 4,000 steps at most")
+    choose("training", "steps", max(20, min(4_000, 10 * n_examples // batch_size)), "ten passes, 4,000 steps at most")
     for name, value, why in (("optimizer", "muon", "needs about half the steps of AdamW"), ("schedule", "linear", "")):
-        if name not in t.model_fields_set:
-            setattr(t, name, value)
-            choices.append(Choice(f"training.{name}", value, why or "down to the end"))
+        choose("training", name, value, why or "down to the end")
     return choices
 
 
 def optimizer_choices(r: Recipe) -> list[Choice]:
     """Muon moves the matrices of blocks; a model without blocks is AdamW's alone, and its recipe says so."""
-    if (r.model.kind or KINDS[r.objective.kind][0]) in TRANSFORMERS or r.training.optimizer != "muon":
+    if is_transformer(kind_for(r)) or r.training.optimizer != "muon":
         return []
     r.training.optimizer = "adamw"
     return [Choice("training.optimizer", "adamw", "Muon is for the blocks of a Transformer")]

@@ -10,7 +10,9 @@ import torch
 
 from glassformer.data.examples import spread
 from glassformer.generation.answers import answer_ids, plain_text
+from glassformer.objectives import MaskedTokens, SequenceClass, Spans, TargetSentence
 from glassformer.objectives.cross_entropy import IGNORED
+from glassformer.objectives.objective import of_class
 
 if TYPE_CHECKING:
     from glassformer.recipes.example_task import ExampleTask
@@ -101,16 +103,16 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
 
 
-SAMPLES: dict[str, Callable[[ExampleTask, Any], str]] = {
-    "target_sentence": _answers,
-    "spans": _spans,
-    "masked_tokens": _masked,
-    "sequence_class": _classes,
+SAMPLES: dict[type, Callable[[ExampleTask, Any], str]] = {
+    TargetSentence: _answers,
+    Spans: _spans,
+    MaskedTokens: _masked,
+    SequenceClass: _classes,
 }
 
 
 def sample(task: ExampleTask, model: Any) -> str:
     """What the model makes of a few held-out examples; nothing for an objective that has no such text."""
-    write = SAMPLES.get(task.r.objective.kind)
+    write = of_class(SAMPLES, type(task.objective()), None)
     with torch.inference_mode():
         return "" if write is None else write(task, model)

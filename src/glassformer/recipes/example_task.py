@@ -16,7 +16,16 @@ from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation.questions import sentinels_of
 from glassformer.interchange import load_source_tokenizer
-from glassformer.objectives import OBJECTIVES, Objective
+from glassformer.objectives import (
+    OBJECTIVES,
+    MaskedTokens,
+    Objective,
+    SequenceClass,
+    Spans,
+    TargetSentence,
+    TokenClass,
+)
+from glassformer.objectives.objective import of_class
 from glassformer.recipes import example_samples
 from glassformer.recipes.derive import Choice
 from glassformer.recipes.schema import Recipe
@@ -27,20 +36,15 @@ from glassformer.training.diagnostics import flowing
 from glassformer.training.loop import Batches, Evaluated
 
 EVAL_ROWS = 64  # examples that an evaluation puts through the model together
-PAIRED = ("target_sentence",)
+# by the objective's class, or the one that it descends from
 SPECIALS = {
-    "target_sentence": SENTENCE_SPECIALS,
-    "spans": span_specials(),
-    "masked_tokens": MASKED_SPECIALS,
-    "sequence_class": MASKED_SPECIALS,  # so that it can start from an encoder that filled in masked tokens
-    "token_class": MASKED_SPECIALS,
+    TargetSentence: SENTENCE_SPECIALS,
+    Spans: span_specials(),
+    MaskedTokens: MASKED_SPECIALS,
+    SequenceClass: MASKED_SPECIALS,  # so that it can start from an encoder that filled in masked tokens
+    TokenClass: MASKED_SPECIALS,
 }
-COMMANDS = {
-    "target_sentence": "translate",
-    "spans": "fill",
-    "masked_tokens": "fill",
-    "sequence_class": "classify",
-}
+COMMANDS = {TargetSentence: "translate", Spans: "fill", MaskedTokens: "fill", SequenceClass: "classify"}
 SHORTEST = 8  # tokens of a plain text: what is shorter leaves nothing to guess a gap from
 
 
@@ -50,9 +54,10 @@ class ExampleTask:
     def __init__(self, r: Recipe, examples: Examples, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None = None):
         self.r, self.examples = r, examples
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer
-        self.labels = _labels(r.objective.kind, examples["train"])
+        self.kind = OBJECTIVES[r.objective.kind]
+        self.labels = _labels(self.kind.data, examples["train"])
         self.key = _key(examples, tokenizer, source_tokenizer)
-        self.command = COMMANDS.get(r.objective.kind, "")
+        self.command = of_class(COMMANDS, self.kind, "")
         self.n_answers = len(self.labels) or tokenizer.vocab_size
         self.n_train = len(examples["train"])
         self.longest = self._longest(examples["train"][:1000])
@@ -82,10 +87,9 @@ class ExampleTask:
                 )
 
     def objective(self) -> Objective:
-        kind = OBJECTIVES[self.r.objective.kind]
-        wanted = inspect.signature(kind).parameters
+        wanted = inspect.signature(self.kind).parameters
         facts = self.facts()
-        objective: Objective = kind(
+        objective: Objective = self.kind(
             **{name: value for name, value in facts.items() if name in wanted}, **self.r.objective.settings
         )
         return objective
@@ -144,19 +148,19 @@ class ExampleTask:
     def _longest(self, some: list[Example]) -> int:
         """Tokens of a source or target, which 19 of 20 do not exceed."""
         read = (self.source_tokenizer or self.tokenizer).encode_documents([example.source for example in some])
-        paired = self.r.objective.kind in PAIRED
+        paired = self.kind.data == "pairs"
         said = self.tokenizer.encode_documents([example.target for example in some]) if paired else []
         return int(np.quantile([len(ids) for ids in [*read, *said]], 0.95))
 
     def _encode(self, split: str, T: int) -> list[Any]:
         """Texts longer than the model's window lose their end, which is told; plain texts are cut into pieces."""
-        kind, examples = self.r.objective.kind, self.examples[split]
+        data, examples = self.kind.data, self.examples[split]
         reader = self.source_tokenizer or self.tokenizer
-        if kind in PAIRED:
+        if data == "pairs":
             return self._encode_pairs(split, reader, T)
-        if kind == "token_class":
+        if data == "tagged":
             return self._encode_tagged(split, reader, T)
-        if kind == "sequence_class":
+        if data == "labelled":
             encoded = encode_labelled(examples, reader, self.labels, max_source=T)
             if encoded.cut_sources:
                 self.notices.append(f"{plural(encoded.cut_sources, 'text')} of {len(examples):,} cut to {T} tokens")
@@ -195,11 +199,11 @@ class ExampleTask:
         return [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in fitting]
 
 
-def _labels(kind: str, examples: list[Example]) -> tuple[str, ...]:
+def _labels(data: str, examples: list[Example]) -> tuple[str, ...]:
     """The names of the classes that the training examples have."""
-    if kind == "sequence_class":
+    if data == "labelled":
         return tuple(label_names(examples))
-    tags = [Example("", tag) for example in examples for tag in example.target.split()] if kind == "token_class" else []
+    tags = [Example("", tag) for example in examples for tag in example.target.split()] if data == "tagged" else []
     return tuple(label_names(tags)) if tags else ()
 
 
@@ -225,17 +229,18 @@ def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, l
         tokenizer = load_tokenizer(folder)
         source = load_source_tokenizer(folder)
         return ExampleTask(r, examples, tokenizer, None if source == tokenizer else source), []
-    specials = SPECIALS[r.objective.kind]
+    objective = OBJECTIVES[r.objective.kind]
+    specials = of_class(SPECIALS, objective, SENTENCE_SPECIALS if objective.asks == "target" else MASKED_SPECIALS)
     if t.path is not None:
         return ExampleTask(r, examples, load_tokenizer(t.path)), []
     choices = []
     if t.kind is None:
-        t.kind = "words" if r.objective.kind == "token_class" else "bpe"
+        t.kind = "words" if objective.data == "tagged" else "bpe"
         why = "a tag for each word" if t.kind == "words" else "subwords of sources and targets together"
         choices.append(Choice("tokenizer.kind", t.kind, why))
     options: dict[str, Any] = {"vocab_size": t.vocab_size, "specials": specials}
     if t.source_kind is None:
-        side = "both" if r.objective.kind in PAIRED else "source"
+        side = "both" if objective.data == "pairs" else "source"
         return ExampleTask(r, examples, tokenizer_from(examples["train"], t.kind, side=side, **options)), choices
     reader = tokenizer_from(examples["train"], t.source_kind, side="source")
     writer = tokenizer_from(examples["train"], t.kind, side="target", **options)

@@ -15,6 +15,7 @@ from glassformer.data import prefetched
 from glassformer.errors import UsageError
 from glassformer.interchange import load_model, model_folder_of
 from glassformer.models import Decoder, flops_per_token
+from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.derive import Choice
 from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.recipes.task import Task
@@ -147,7 +148,9 @@ def detect_machine(r: Recipe) -> dict[str, Any]:
     device = choose_device(r.training.device)
     threads = set_threads()
     precision = choose_precision(r.training.precision, device)
-    fixed = r.objective.kind == "next_token"  # examples come in all lengths, and each would be compiled by itself
+    fixed = (
+        OBJECTIVES[r.objective.kind].data == "text"
+    )  # examples come in all lengths, and each would be compiled by itself
     compiled = r.training.compile == "on" or (r.training.compile == "auto" and fixed and device.startswith("cuda"))
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True

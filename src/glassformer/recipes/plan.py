@@ -251,7 +251,7 @@ def _text_of(r: Recipe, name: str | None, device: str, notes: list[str]) -> tupl
         notes.append(
             f"{source} was not read ({error}): {V:,} tokens by the kind of tokenizer, about {total / 1e9:.1f} G of text"
         )
-    return derive.model_config(r.model, vocab_size=V), train_tokens, val_tokens
+    return derive.model_config(r, vocab_size=V), train_tokens, val_tokens
 
 
 def _basis(how: str, loss: Prediction | None) -> dict[str, str]:

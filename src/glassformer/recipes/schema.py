@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,13 +16,15 @@ from pydantic import (
     Field,
     ValidationError,
     WrapValidator,
+    create_model,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
-from glassformer.models import INITS, MODELS
+from glassformer.models import INITS, MODELS, config_fields, kinds_that_answer
 from glassformer.models.mistakes import first_mistake
 from glassformer.objectives import OBJECTIVES
 from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
@@ -53,13 +55,12 @@ else:
     CountOrAuto = Annotated[int | None, Field(ge=1), WrapValidator(_or_auto)]
 
 
-def _one_of(key: str, known: Iterable[str]) -> AfterValidator:
-    """A name out of an open set, checked at the door and not when the part is built."""
-    names = sorted(known)
+def _one_of(key: str, known: Collection[str]) -> AfterValidator:
+    """A name out of an open set, checked when the recipe is read and not when the part is built."""
 
     def check(value: str | None) -> str | None:
-        if value is not None and value not in names:
-            raise UsageError(f"{key}={value!r} is unknown; {did_you_mean(value, names)}")
+        if value is not None and value not in known:
+            raise UsageError(f"{key}={value!r} is unknown; {did_you_mean(value, known)}")
         return value
 
     return AfterValidator(check)
@@ -71,58 +72,72 @@ def _listed(value: Any) -> Any:
 
 
 class ModelSection(Section):
-    """[model] the shape. What is left out follows from `size`, from the family, or from the dial `n_layer`.
+    """[model] the shape. What is left out follows from `size`, from the family, or from the dial `n_layer`; of a model
+    that a run starts from, from that model.
 
-    kind: of `models.MODELS`; left out, what the objective asks for. The other keys are fields of its configuration;
-    one that this kind does not know is a mistake.
+    kind: of `models.MODELS`; left out, what the objective asks for. All other keys are fields of that kind's own
+    configuration, which also checks their values; what the data decide (`DECIDED`) is no key.
     """
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     kind: Annotated[str | None, _one_of("model.kind", MODELS)] = None
     size: str | None = None
-    family: Literal["classic", "modern", "original"] | None = None
-    block_size: Count = None
-    n_layer: Count = None
-    n_head: Count = None
-    n_kv_head: Count = None
-    n_embd: Count = None
-    head_width: Count = None
-    n_hidden: Count = None
-    positions: str | None = None
-    rotary_base: float | None = None
-    rotary_base_local: float | None = None
-    norm: str | None = None
-    norm_eps: float | None = None
-    feedforward: str | None = None
-    activation: str | None = None
-    bias: bool | None = None
-    qk_norm: bool | None = None
-    tied_head: bool | None = None
-    n_gram: Count = None
-    n_gram_rows: int | None = None
-    patterns: Annotated[list[str] | None, BeforeValidator(_listed)] = None
-    norm_place: str | None = None
-    final_norm: bool | None = None
-    embedding_norm: bool | None = None
-    embedding_scale: float | None = None
-    logit_scale: float | None = None
-    logit_softcap: float | None = None
-    head_bias: bool | None = None
-    attention_scale: float | None = None
-    attention_softcap: float | None = None
-    attention_sinks: bool | None = None
-    n_expert: int | None = None
-    n_expert_active: Count = None
-    balance_weight: float | None = None
-    rotary_fraction: float | None = None
-    rotary_scaling: dict[str, Any] | None = None
-    relative_buckets: Count = None
-    relative_max_distance: Count = None
-    sinusoid_layout: str | None = None
-    n_decoder_layer: Count = None
-    shared_embedding: bool | None = None
-    pooling: str | None = None
-    pooler: bool | None = None
-    token_transform: bool | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is set of the configuration."""
+        return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+
+    def get(self, name: str) -> Any:
+        """A field of the configuration, or None where it is not set."""
+        return self.fields.get(name)
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a field of the configuration."""
+        setattr(self, name, value)
+
+    def check_fields(self, kinds: Sequence[str]) -> None:
+        """Check every key by itself against the fields of these kinds' configurations, and bring its value to the type
+        of the field. What does not fit together is found when a configuration is made of them.
+
+        Raises:
+            UsageError: an unknown key, or a value that does not fit.
+        """
+        known: dict[str, FieldInfo] = {}
+        for kind in reversed(kinds):
+            known |= config_fields(kind)
+        for name, value in self.fields.items():
+            if name in DECIDED:
+                raise UsageError(f"model.{name} is decided by {DECIDED[name]}; leave it out")
+            if name not in known:
+                raise UsageError(_unknown_field(name, [key for key in known if key not in DECIDED]))
+            field: dict[str, Any] = {name: (known[name].annotation, known[name])}
+            given = create_model("Given", __config__=Section.model_config, **field)
+            try:
+                checked = given.model_validate({name: value}).model_dump(exclude_none=True)
+            except ValidationError as error:
+                raise UsageError(first_mistake(error, given, prefix="model.")) from None
+            self.set(name, checked.get(name))
+
+
+# fields of configurations that no recipe sets, and what decides them
+DECIDED = {
+    "vocab_size": "the tokenizer (tokenizer.vocab_size)",
+    "source_vocab_size": "the sources' tokenizer (tokenizer.source_kind)",
+    "start_token": "the tokenizer",
+    "end_token": "the tokenizer",
+    "pad_token": "the tokenizer",
+    "n_classes": "the labels of the data",
+    "token_head": "the objective",
+}
+
+
+def _unknown_field(name: str, known: Iterable[str]) -> str:
+    homes = [home for home in SECTIONS if home != "model" and name in _keys(home)]
+    return f"unknown key model.{name}; " + (
+        f"did you mean {homes[0]}.{name}?" if homes else did_you_mean(name, ["kind", "size", *known])
+    )
 
 
 class TokenizerSection(Section):
@@ -241,6 +256,13 @@ class Recipe(Section):
     training: TrainingSection = TrainingSection()
     objective: ObjectiveSection = ObjectiveSection()
 
+    @model_validator(mode="after")
+    def _check_model(self) -> Recipe:
+        kinds = kinds_that_answer(OBJECTIVES[self.objective.kind].asks)
+        starting = self.training.start_from is not None  # then the kind is that model's
+        self.model.check_fields([self.model.kind] if self.model.kind else kinds if starting else kinds[:1])
+        return self
+
 
 SECTIONS = tuple(name for name in Recipe.model_fields if name != "name")
 
@@ -278,7 +300,7 @@ def read_recipe(
             raise UsageError(f"{section}.{key} is given twice, as --{_FLAGS.get(key, key)} and as {override}; use one")
         data.setdefault(section, {})[key] = value
         if (section, key) == ("model", "kind") and value in MODELS:  # then a shape made for another kind is none
-            known = {"kind", "vocab_size", *MODELS[value][0].model_fields}
+            known = {"kind", *config_fields(value)}
             own = [_parse(other)[1] for other in overrides if other.startswith("model.")]
             data["model"] = {k: v for k, v in data["model"].items() if k in known or k in own}
     for section, fields in (flags or {}).items():
@@ -309,7 +331,9 @@ def _validated(data: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"]]
-        elsewhere = [name for name in SECTIONS if name != where[0] and where[-1] in _section(name).model_fields]
+        if not where:  # about more than one section: already one line in our words
+            raise UsageError(first_mistake(error, Recipe)) from None
+        elsewhere = [name for name in SECTIONS if name != where[0] and where[-1] in _keys(name)]
         if first["type"] == "extra_forbidden" and elsewhere:
             raise UsageError(f"unknown key {'.'.join(where)}; did you mean {elsewhere[0]}.{where[-1]}?") from None
         known = _section(where[0]) if len(where) > 1 and where[0] in SECTIONS else Recipe
@@ -320,6 +344,12 @@ def _section(name: str) -> type[Section]:
     section = Recipe.model_fields[name].annotation
     assert isinstance(section, type) and issubclass(section, Section)
     return section
+
+
+def _keys(section: str) -> set[str]:
+    """What may be set in a section; of [model] in any kind of model."""
+    fields = {field for kind in MODELS for field in config_fields(kind)} - DECIDED.keys() if section == "model" else ()
+    return {*_section(section).model_fields, *fields}
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -349,7 +379,7 @@ def _parse(override: str) -> tuple[str, str, Any]:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot or not key:
-        homes = [home for home in SECTIONS if name.strip() in _section(home).model_fields]
+        homes = [home for home in SECTIONS if name.strip() in _keys(home)]
         example = f"did you mean {homes[0]}.{name.strip()}?" if homes else "for example training.steps=500"
         raise UsageError(f"{override!r} is not of the form section.key=value; {example}")
     if section not in SECTIONS:

@@ -63,7 +63,7 @@ def score_answers(
         UsageError: the model does not answer sentences with sentences, there is no such split, or what counts the
             score is not installed.
     """
-    if not isinstance(task, ExampleTask) or task.r.objective.kind != "target_sentence":
+    if not isinstance(task, ExampleTask) or task.kind.data != "pairs":
         raise UsageError("this run does not answer sentences with sentences; leave out --answers")
     if not task.examples.get(split):
         raise UsageError(f"{task.r.data.source} has no {split} split; use train, validation or test")

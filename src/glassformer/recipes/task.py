@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glassformer.interchange import model_folder_of
-from glassformer.objectives import Objective
+from glassformer.objectives import OBJECTIVES, Objective
 from glassformer.recipes.derive import Choice
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
@@ -90,11 +90,12 @@ def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]
     """
     if folder is None and r.training.start_from is not None and r.tokenizer.kind is None:
         folder = model_folder_of(r.training.start_from)
-    if r.objective.kind == "skip_gram":
+    data = OBJECTIVES[r.objective.kind].data
+    if data == "words":
         from glassformer.recipes.word_task import open_words
 
         return open_words(r, folder)
-    if r.objective.kind != "next_token":
+    if data != "text":
         from glassformer.recipes.example_task import open_examples
 
         return open_examples(r, folder)

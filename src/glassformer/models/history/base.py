@@ -6,7 +6,7 @@ Names are the house's: B batch, T time, S source length, C channels, V vocabular
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -19,7 +19,12 @@ OWN = "own"  # the name of the way in which these models are initialised when no
 
 
 class HistoryModel(nn.Module):
-    """A model with the calls of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes."""
+    """A model with the calls of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes.
+
+    answers: what an objective may ask of it (`Objective.asks`).
+    """
+
+    answers: ClassVar[tuple[str, ...]] = ("next_token",)
 
     def __init__(self, config: Any):
         super().__init__()

@@ -70,6 +70,8 @@ class NGram(HistoryModel):
     Before `fit` every token is equally likely. The tables are buffers, and so part of the state_dict.
     """
 
+    answers = ()  # it is counted and not trained
+
     def __init__(self, config: NGramConfig):
         super().__init__(config)
         self.levels = nn.ModuleList(Level() for _ in range(config.n_gram))

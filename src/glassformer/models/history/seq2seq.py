@@ -41,6 +41,8 @@ from glassformer.taps import Tap
 class Seq2Seq(HistoryModel):
     """Source ids (B, S) and the target so far (B, T) -> logits (B, T, V), where logits[:, t] are about target t + 1."""
 
+    answers = ("target",)
+
     def __init__(self, config: Seq2SeqConfig):
         super().__init__(config)
         C, H, L = config.n_embd, config.n_hidden, config.n_layer

@@ -1,0 +1,89 @@
+"""Model keys of a recipe are the fields of the model's own configuration, of every kind; there is no second list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tomli_w
+
+from glassformer.errors import UsageError
+from glassformer.models import MODELS, config_fields, make_config
+from glassformer.objectives import OBJECTIVES
+from glassformer.recipes import derive, read_recipe
+from glassformer.recipes.schema import DECIDED
+
+BLOCKS = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
+SENTENCES = {"start_token": 1, "end_token": 2, "pad_token": 0}
+SHAPES: dict[str, dict[str, Any]] = {
+    "decoder": {**BLOCKS, "patterns": ["window(3)", "causal"], "rotary_base_local": 7.0, "logit_softcap": 5.0,
+                "attention_scale": 0.3, "attention_softcap": 9.0, "positions": "rotary", "head_width": 6,
+                "rotary_scaling": {"rope_type": "linear", "factor": 2.0}},
+    "encoder": BLOCKS,
+    "encoder_decoder": {**BLOCKS, **SENTENCES},
+    "mlp": {"vocab_size": 61, "block_size": 13, "context": 5, "n_embd": 7, "n_hidden": 11},
+    "seq2seq": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
+    "seq2seq-attention": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
+}  # fmt: skip
+OBJECTIVE = {asks: name for name in reversed(OBJECTIVES) for asks in [OBJECTIVES[name].asks]}
+
+
+def values_of(kind: str) -> dict[str, Any]:
+    """Every key that a recipe may set for a kind, with the value that a small configuration has there."""
+    small = {"vocab_size": 61, "block_size": 13, "n_embd": 7}
+    fields = SHAPES.get(kind, {name: value for name, value in small.items() if name in config_fields(kind)})
+    config = make_config(kind, **fields).model_dump(exclude_none=True)
+    flat = {**config.pop("encoder", {}), **config.pop("decoder", {}), **config}
+    names = set(config_fields(kind)) - DECIDED.keys() - {"kind"}
+    return {name: flat.get(name, fields.get("n_layer")) for name in names if name in flat or name == "n_decoder_layer"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if MODELS[kind][1].answers])
+def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
+    """All at once in a file, and the configuration that comes out has these values and no others."""
+    values = values_of(kind)
+    assert "block_size" in values
+    path = tmp_path / "all.toml"
+    objective = OBJECTIVE[MODELS[kind][1].answers[0]]
+    path.write_text(tomli_w.dumps({"model": {"kind": kind, **values}, "objective": {"kind": objective}}))
+    config = derive.model_config(read_recipe(str(path)), **{**derive.PLACEHOLDERS, "source_vocab_size": 3})
+    for part in (config.encoder, config.decoder) if kind == "encoder_decoder" else (config,):
+        for name in values.keys() & type(part).model_fields.keys():
+            got = getattr(part, name)
+            got = got.model_dump(exclude_none=True) if hasattr(got, "model_dump") else got
+            wanted = values[name]
+            assert got == (tuple(wanted) if isinstance(got, tuple) else wanted), name
+
+
+def test_a_width_that_only_one_kind_has():
+    r = read_recipe(None, ["model.kind=mlp", "model.context=5", "model.block_size=13", "model.n_embd=7",
+                           "model.n_hidden=11"])  # fmt: skip
+    assert derive.model_config(r, vocab_size=61).context == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.context=5"], "unknown key model.context"),  # a decoder has none
+        (["model.kind=gru", "model.n_layers=1"], "unknown key model.n_layers; did you mean n_layer?"),
+        (["model.kind=gru", "model.size=gpt2", "model.n_embd=7", "model.block_size=13"], "model.size='gpt2'"),
+        (["model.poolin=mean", "objective.kind=sequence_class"], "did you mean pooling?"),
+        (["model.vocab_size=100"], r"model.vocab_size is decided by the tokenizer \(tokenizer.vocab_size\)"),
+        (["model.n_classes=3", "objective.kind=sequence_class"], "decided by the labels"),
+        (["model.pooling=max", "objective.kind=sequence_class"], "model.pooling='max' is unknown; use first or mean"),
+        (["model.patch_size=-1", "objective.kind=sequence_class"], "model.patch_size=-1 is too small"),
+        (["model.block_size=17", "model.stem=patches", "model.image_size=28", "model.patch_size=7",
+          "objective.kind=sequence_class"], "model.stem=patches reads images, and recipes learn from texts"),
+        (["model.stem=frames", "objective.kind=sequence_class"], "model.stem=frames reads sound"),
+    ],
+)  # fmt: skip
+def test_what_no_kind_or_no_data_knows_is_refused(words, message):
+    with pytest.raises(UsageError, match=message):
+        derive.model_config(read_recipe(None, words), **derive.PLACEHOLDERS)
+
+
+def test_the_kind_that_a_recipe_names_decides_which_keys_there_are(tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text('[model]\nkind = "gru"\nn_head = 2\n')
+    with pytest.raises(UsageError, match=rf"{path}: unknown key model.n_head"):
+        read_recipe(str(path))
