@@ -130,8 +130,7 @@ def ended(tokenizer: Tokenizer, ids: Sequence[int], longest: int | None = None) 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of ids without special tokens."""
-    special = set(tokenizer.special_tokens.values())
-    return tokenizer.decode([i for i in ids if i not in special])
+    return tokenizer.decode(tokenizer.text_ids(ids))
 
 
 def cross_attention(model: Any, source: Sequence[int], target: Sequence[int]) -> Tensor:

@@ -89,7 +89,7 @@ class Row:
         self.start = max(0, len(self.ids) - block_size)  # the first token that the model sees
         self.generator = torch.Generator().manual_seed(request.sampling.seed + sample)
         self.draws = replace(request.sampling, seed=0)  # rows that are equal in this draw alike
-        self.decoder = tokenizer.stream_decoder()
+        self.decoder = tokenizer.stream_decoder(after=tokenizer.text_ids(request.ids))
         self.stop = StopStrings(request.stop)
         ends = request.end_tokens
         self.end_tokens = ends if ends is not None else frozenset({tokenizer.end_of_text} - {None})

@@ -53,6 +53,11 @@ def whole_characters(text: str) -> str:
     return text
 
 
+def is_byte_token(token: str) -> bool:
+    """Whether this is how SentencePiece spells a single byte: `<0xE2>`."""
+    return _BYTE_TOKEN.fullmatch(token) is not None
+
+
 def raw_tokens(vocabulary: dict[str, int], added: dict[int, str], spec: dict[str, Any]) -> dict[int, bytes]:
     """For every id, the bytes that the token stands for.
 
@@ -61,7 +66,7 @@ def raw_tokens(vocabulary: dict[str, int], added: dict[int, str], spec: dict[str
         added: the added tokens (special or not); they are plain text in every kind of vocabulary.
         spec: the parsed tokenizer.json; its `decoder` and `model` say how tokens are spelled.
     """
-    decoders = _decoder_types(spec.get("decoder"))
+    decoders = decoder_types(spec.get("decoder"))
     prefix = spec["model"].get("continuing_subword_prefix") or "##"
     raw: dict[int, bytes] = {}
     for token, i in vocabulary.items():
@@ -80,10 +85,11 @@ def raw_tokens(vocabulary: dict[str, int], added: dict[int, str], spec: dict[str
     return raw
 
 
-def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:
+def decoder_types(decoder: dict[str, Any] | None) -> set[str]:
+    """The names of all parts of a `decoder` in tokenizer.json."""
     if not decoder:
         return set()
-    return {decoder["type"]}.union(*(_decoder_types(part) for part in decoder.get("decoders", [])))
+    return {decoder["type"]}.union(*(decoder_types(part) for part in decoder.get("decoders", [])))
 
 
 def display(raw: bytes) -> str:

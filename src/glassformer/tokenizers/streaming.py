@@ -1,24 +1,41 @@
 """Turning a stream of token ids into a stream of text that only ever shows whole characters.
 
 A byte-level token may end in the middle of a character ("é" is two bytes, an emoji four, and BPE cuts where it likes).
-Printing each token by itself would show replacement marks; so a decoder holds bytes back until they are whole.
+Printing each token by itself would show replacement marks, so a decoder holds bytes back until they are whole. And the
+text of a token may depend on what stands before it: vocabularies of SentencePiece write the space before a word into
+the word's token and drop it at the start of a text, so a continuation is decoded behind its prompt.
+
+The contract, for every kind of vocabulary and any ids:
+
+    decoder = tokenizer.stream_decoder(after=prompt)
+    decoder.before + "".join(decoder.push(i) for i in new) + decoder.finish() == tokenizer.decode(prompt + new)
+
+`decoder.before` is what `decode(prompt)` gives, less a character that the prompt leaves unfinished. It equals the text
+that was encoded wherever the vocabulary gives that text back: always for bytes and byte-level BPE; not where the
+vocabulary changes texts (letters in lower case, unknown tokens).
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+CONTEXT = 8
+"""Tokens of the prompt that a window begins with: enough for whatever a token's text depends on."""
 
 
 class ByteStreamDecoder:
     """For vocabularies whose tokens are bytes: an incremental UTF-8 decoder.
 
-    What all the pushes and `finish` returned, put together, equals `decode` of all the ids.
+    Args:
+        after: ids that the text begins with; their text is `before` and comes out of no push.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes]):
+    def __init__(self, token_bytes: Callable[[int], bytes], after: Sequence[int] = ()):
         self._token_bytes = token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self.before: str = self._utf8.decode(b"".join(map(token_bytes, after)))
 
     def push(self, token_id: int) -> str:
         """The text that became whole with this token; empty while a character is still open."""
@@ -34,28 +51,54 @@ class WindowStreamDecoder:
 
     Decodes a short window twice, without and with the newest tokens, and returns the difference; the window starts at
     the last place where text was given out, so the cost of a push does not grow with the length of the text.
+
+    Args:
+        after: as of `ByteStreamDecoder`.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str]):
-        self._decode = decode
+    def __init__(
+        self,
+        decode: Callable[[list[int]], str],
+        token_bytes: Callable[[int], bytes],
+        after: Sequence[int] = (),
+    ):
+        self._decode, self._token_bytes = decode, token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # only asked whether a character is open
         self._window: list[int] = []  # tokens already shown, for context, then tokens not yet shown
         self._shown = 0
+        whole = 0
+        for n, token in enumerate(after, 1):
+            whole = n if self._closes(token) else whole
+        self._before = list(after[:whole])
+        start = max(0, whole - CONTEXT)
+        self._window, self._shown = list(after[start:]), whole - start
+
+    @cached_property
+    def before(self) -> str:
+        """The text of `after`, less a character that it leaves open."""
+        return self._decode(self._before)
 
     def push(self, token_id: int) -> str:
         """The text that became whole with this token; empty while a character is still open."""
         self._window.append(token_id)
+        if not self._closes(token_id):
+            return ""
         piece = self._new_text()
-        if piece and not piece.endswith("\ufffd"):
+        if piece:
             self._window = self._window[self._shown :]
             self._shown = len(self._window)
-            return piece
-        return ""
+        return piece
 
     def finish(self) -> str:
         """What was held back."""
         piece = self._new_text()
         self._window, self._shown = [], 0
         return piece
+
+    def _closes(self, token_id: int) -> bool:
+        """Whether no character is open behind this token."""
+        self._utf8.decode(self._token_bytes(token_id))
+        return not self._utf8.getstate()[0]
 
     def _new_text(self) -> str:
         before = self._decode(self._window[: self._shown])

@@ -17,6 +17,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ import tokenizers
 from glassformer.errors import GlassformerWarning, UsageError
 from glassformer.files import write_json, write_text
 from glassformer.tokenizers import bulk, kinds
-from glassformer.tokenizers.alphabet import display, raw_tokens, whole_characters
+from glassformer.tokenizers.alphabet import decoder_types, display, is_byte_token, raw_tokens, whole_characters
 from glassformer.tokenizers.chat import ChatTemplate
 from glassformer.tokenizers.panics import library_errors
 from glassformer.tokenizers.parts import PartsEncoder
@@ -171,7 +172,9 @@ class Tokenizer:
         for i in ids:
             self.token_bytes(i)  # for its error
         with library_errors(_CANNOT):
-            return self._library.decode(ids, skip_special_tokens=False)
+            if self._fallback_bytes.isdisjoint(ids):
+                return self._library.decode(ids, skip_special_tokens=False)
+            return self._library.decoder.decode(self._with_whole_bytes(ids))
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; a byte-level token may be a part of a character.
@@ -191,11 +194,21 @@ class Tokenizer:
         """A token as something to show: a newline is `\\n`, a part of a character `\\xe2\\x82`."""
         return display(self.token_bytes(token_id))
 
-    def stream_decoder(self) -> ByteStreamDecoder | WindowStreamDecoder:
-        """An object whose `push(id) -> str` returns whole characters only, and whose `finish()` returns the rest."""
+    def text_ids(self, ids: Iterable[int]) -> list[int]:
+        """Those of the ids that are text, special tokens left out."""
+        special = set(self.special_tokens.values())
+        return [i for i in _as_list(ids) if i not in special]
+
+    def stream_decoder(self, after: Iterable[int] = ()) -> ByteStreamDecoder | WindowStreamDecoder:
+        """An object whose `push(id) -> str` returns whole characters only, and whose `finish()` returns the rest; the
+        contract is in `streaming.py`.
+
+        Args:
+            after: ids that stand before, such as those of a prompt; their own text is the object's `before`.
+        """
         if self.kind in _KINDS_OF_BYTES:
-            return ByteStreamDecoder(self.token_bytes)
-        return WindowStreamDecoder(self.decode)
+            return ByteStreamDecoder(self.token_bytes, _as_list(after))
+        return WindowStreamDecoder(self.decode, self.token_bytes, _as_list(after))
 
     # Chats
 
@@ -267,6 +280,26 @@ class Tokenizer:
     def _raw(self) -> dict[int, bytes]:
         added = {i: token.content for i, token in self._library.get_added_tokens_decoder().items()}
         return raw_tokens(self._vocabulary, added, self._spec())
+
+    @cached_property
+    def _fallback_bytes(self) -> frozenset[int]:
+        """The ids that stand for one byte each, `<0xE2>`, where the decoder puts such bytes together."""
+        if "ByteFallback" not in decoder_types(self._spec().get("decoder")):
+            return frozenset()
+        return frozenset(i for token, i in self._vocabulary.items() if is_byte_token(token))
+
+    def _with_whole_bytes(self, ids: list[int]) -> list[str]:
+        """Tokens for the library's decoder, with U+FFFD in place of bytes that are no character. The library itself
+        gives up the characters beside them too, so that a text would change as it goes on."""
+        tokens: list[str] = []
+        for of_bytes, run in groupby(ids, self._fallback_bytes.__contains__):
+            if not of_bytes:
+                tokens += [self._library.id_to_token(i) or "" for i in run]
+                continue
+            for character in b"".join(map(self.token_bytes, run)).decode("utf-8", "replace"):
+                spelled = [f"<0x{byte:02X}>" for byte in character.encode("utf-8")]
+                tokens += [character] if character == "\ufffd" else spelled
+        return tokens
 
     @cached_property
     def _bulk_encoder(self) -> bulk.Encode:
