@@ -27,8 +27,8 @@ PUBLIC = {
     "CrossAttention Experts Memory PostNormBlock SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
-    "glassformer.models": "FAMILIES INITS MODELS SIZES build_model config_fields kind_of kinds_that_answer make_config Decoder "
-    "Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
+    "glassformer.models": "FAMILIES INITS MODELS SIZES build_model config_fields kind_of kinds_that_answer make_config "
+    "Decoder Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
