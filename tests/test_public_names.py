@@ -24,7 +24,8 @@ PUBLIC = {
     "NoPositions Pattern Positions RMSNorm RotaryPositions Window "
     "int8_copy "
     "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern attend_by_flex attend_locally "
-    "CrossAttention Experts Memory PostNormBlock SandwichBlock ZeroCenteredRMSNorm balance_loss "
+    "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
+    "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES build_model config_fields kind_of kinds_that_answer make_config "

@@ -29,6 +29,9 @@ MODELS: dict[str, Any] = {
     "window": lambda: toy_config("classic", patterns=("window(3)", "causal")),
     "alibi": lambda: toy_config("classic", positions="alibi"),
     "post-norm": lambda: toy_config("classic", norm_place="post"),
+    "side by side": lambda: toy_config("classic", positions="rotary", head_width=6, parallel=True, qkv_bias=False),
+    "norms on what is written": lambda: toy_config("modern", norm_place="output", qk_norm_over="all"),
+    "first layer without positions": lambda: toy_config("modern", positioned_layers=(False, True)),
     "encoder": lambda: EncoderConfig.make(**ENCODER, family="classic"),
     "post-norm encoder": lambda: EncoderConfig.make(**ENCODER, family="original"),
     "pair": lambda: EncoderDecoderConfig.make(**PAIR, family="original"),
@@ -37,6 +40,9 @@ MODELS: dict[str, Any] = {
     ),
     "sandwich pair": lambda: EncoderDecoderConfig.make(
         **PAIR, family="classic", norm="zero_centered_rmsnorm", norm_place="sandwich", qk_norm=True
+    ),
+    "output-norm pair": lambda: EncoderDecoderConfig.make(
+        **PAIR, family="classic", norm_place="output", qk_norm=True, qk_norm_over="all"
     ),
     "T5": lambda: EncoderDecoderConfig.make(
         **PAIR, family="classic", norm="rmsnorm", positions="relative", bias=False, attention_scale=1.0
@@ -82,7 +88,9 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
     x = held["x"].double()
     inputs = held["memory"].double() if cross else x
     if not cross:
-        normed = x if config.norm_place == "post" else norm_by_hand(config, block.attention_norm, held["before"])
+        normed = (
+            x if config.norm_place in ("post", "output") else norm_by_hand(config, block.attention_norm, held["before"])
+        )
         torch.testing.assert_close(x, normed.double(), atol=1e-5, rtol=1e-5)
     T, S, D, H, K = len(x), len(inputs), config.head_width, config.n_head, config.n_kv_head
     queries, keys, values = [], [], []
@@ -100,8 +108,12 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
     q, k, v = torch.stack(queries), torch.stack(keys), torch.stack(values)
     plain = q, k
     if config.qk_norm:
+        if config.qk_norm_over == "all":  # the heads of a token side by side, as one vector
+            q, k = q.transpose(0, 1).flatten(1), k[:: H // K].transpose(0, 1).flatten(1)
         q, k = rms(q, part.query_norm, config), rms(k, part.key_norm, config)
-    if config.positions == "rotary" and not cross:
+        if config.qk_norm_over == "all":
+            q, k = q.view(T, H, D).transpose(0, 1), k.view(S, K, D).transpose(0, 1).repeat_interleave(H // K, dim=0)
+    if config.positions == "rotary" and not cross and config.is_positioned(layer):
         is_local = stack.patterns[layer].is_local and config.rotary_base_local is not None
         base = config.rotary_base_local if is_local else config.rotary_base
         q, k = rotated(q, base), rotated(k, base)

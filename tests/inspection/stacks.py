@@ -34,7 +34,10 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "classic in a sandwich": lambda: toy_model(norm_place="sandwich"),
     "modern": lambda: toy_model("modern"),
     "Gemma": lambda: toy_model("modern", **GEMMA3, logit_softcap=5.0, attention_softcap=3.0),
-    "gpt-oss": lambda: toy_model("modern", attention_sinks=True, n_expert=3),
+    "gpt-oss": lambda: toy_model("modern", attention_sinks=True, n_expert=3, feedforward="clamped", router_bias=True),
+    "GPT-NeoX": lambda: toy_model("classic", positions="rotary", head_width=6, parallel=True, rotary_fraction=0.34),
+    "OLMo 2": lambda: toy_model("modern", norm_place="output", qk_norm_over="all"),
+    "SmolLM3": lambda: toy_model("modern", positioned_layers=(False, True), qkv_bias=True),
     "2017": lambda: toy_model(family="original"),
     "encoder": lambda: encoder(positions="learned", head_bias=True),
     "BERT": lambda: encoder(family="original", n_segments=2, embedding_norm=True, token_transform=True, head_bias=True),
@@ -42,6 +45,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "T5": lambda: pair(norm="rmsnorm", positions="relative", bias=False, attention_scale=1.0),
     "modern pair": lambda: pair(family="modern", n_head=6, n_kv_head=2, head_width=10),
     "sandwich pair": lambda: pair(**SANDWICH, qk_norm=True),
+    "pair with norms on what is written": lambda: pair(family="modern", norm_place="output", qk_norm_over="all"),
 }
 
 

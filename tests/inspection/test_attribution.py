@@ -38,7 +38,7 @@ def attentions(block: Any) -> dict[str, Any]:
 
 def norms_of_the_stream(model: Any) -> list[Any]:
     s, place = stack(model), stack(model).config.norm_place
-    ends = {"pre": None, "sandwich": "_norm_after", "post": "_norm"}[place]
+    ends = {"pre": None, "sandwich": "_norm_after", "post": "_norm", "output": "_norm"}[place]
     found = [m for b in s.blocks for n, m in b.named_children() if ends and n.endswith(ends)]
     return [m for m in (s.embedding.norm, *found, s.final_norm, getattr(s, "transform_norm", None)) if m is not None]
 

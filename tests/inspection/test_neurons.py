@@ -104,6 +104,8 @@ def said_by_hand(model: Any, layer: int, n: int) -> torch.Tensor:
     if hasattr(block, "feedforward_norm_after"):
         w = w * (1 + block.feedforward_norm_after.weight.detach())
         w = w * (1 + model.final_norm.weight.detach())
+    elif model.config.norm_place == "output":
+        w = w * block.feedforward_norm.weight.detach() * model.final_norm.weight.detach()
     else:
         w = w - w.mean() if type(model.final_norm).__name__ == "LayerNorm" else w
         w = w * model.final_norm.weight.detach()

@@ -24,7 +24,8 @@ SHAPES: dict[str, Any] = {
     "modern": toy_config("modern"),
     "gemma3": ModelConfig.make(**{**MODERN, **GEMMA3}),
     "sinks": toy_config("modern", attention_sinks=True),
-    "experts": toy_config("modern", n_expert=5),
+    "experts": toy_config("modern", n_expert=5, router_bias=True),
+    "norms over all heads": toy_config("modern", qk_norm_over="all"),
     "n-grams": toy_config("modern", n_gram=3, n_gram_rows=59),
     "t5 positions": toy_config("classic", positions="relative"),
     "bert": EncoderConfig.make(

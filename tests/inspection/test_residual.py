@@ -47,7 +47,8 @@ def test_lengths_and_cosines_are_those_of_the_modules(family: str):
     for layer in range(len(stack(model).blocks)):
         for kind in kinds:
             said = f"blocks.{layer}.{kind}", f"blocks.{layer}.{kind.replace('cross_attention', 'cross')}_norm"
-            added_TC = held[f"{said[1]}_after" if place == "sandwich" else said[0]][1]
+            behind = {"sandwich": f"{said[1]}_after", "output": said[1]}.get(place, said[0])
+            added_TC = held[behind][1]
             np.testing.assert_allclose(view.updates[kind][layer], added_TC.norm(dim=-1), rtol=1e-5)
             cosine = (x_TC * added_TC).sum(dim=-1) / x_TC.norm(dim=-1) / added_TC.norm(dim=-1)
             np.testing.assert_allclose(view.cosines[kind][layer], cosine, atol=1e-5)

@@ -13,7 +13,7 @@ from heads_by_hand import CASES, PATCHES, TEXT, TOKENIZER, case
 from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
-from glassformer.inspection import step
+from glassformer.inspection import step, trace
 from glassformer.inspection.figures import ROLES, shade
 from glassformer.inspection.step_cells import STAGES
 from glassformer.layers import int8_copy
@@ -54,11 +54,16 @@ def test_the_stream_behind_it_is_what_the_feedforward_of_the_block_is_given(name
     at = case(name)
     block, held = at.stack.blocks[0], {}
     following = block.cross_norm if block.crosses and at.kind != "encoder" else block.feedforward_norm
-    if at.stack.config.norm_place == "post":
+    if at.stack.config.norm_place in ("post", "output"):
         following = block.cross_attention if block.crosses else block.feedforward
-    hook = following.register_forward_pre_hook(lambda _, args: held.update(x=args[0][0]))
-    at.run()
-    hook.remove()
+    if at.stack.config.parallel:  # nothing reads it before the feed-forward has added its part
+        with trace(at.model, "blocks.0.residual.middle") as held:
+            at.run()
+        held = {"x": held["blocks.0.residual.middle"][0]}
+    else:
+        hook = following.register_forward_pre_hook(lambda _, args: held.update(x=args[0][0]))
+        at.run()
+        hook.remove()
     view = step(at.model, TOKENIZER, TEXT, layer=0, head=1, position=3, **at.asked)
     close(view.after, held["x"][3])
 

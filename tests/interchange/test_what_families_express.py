@@ -66,14 +66,21 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "norm": ("rmsnorm", "layernorm", "zero_centered_rmsnorm"),
     "norm_eps": (0.01,),
     "feedforward": ("gated", "plain"),
+    "feedforward_limit": (3.0,),
     "activation": ("relu", "silu"),
     "bias": (False, True),
+    "qkv_bias": (True, False),
+    "out_bias": (True, False),
+    "feedforward_bias": (True, False),
     "qk_norm": (True, False),
+    "qk_norm_over": ("all",),
     "tied_head": (False, True),
     "n_gram": (3,),
     "n_gram_rows": (101,),
     "patterns": (("window(4)",), ("causal", "window(5)"), ("window(4)", "window(5)"), ("window(5) & causal",)),
-    "norm_place": ("post", "pre", "sandwich"),
+    "positioned_layers": ((True, False),),
+    "parallel": (True,),
+    "norm_place": ("output", "post", "pre", "sandwich"),
     "final_norm": (False, True),
     "embedding_norm": (True, False),
     "embedding_scale": (3.0,),
@@ -87,6 +94,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "n_expert": (3,),
     "n_expert_active": (1,),
     "balance_weight": (0.5,),
+    "expert_shares": ("all",),
+    "router_bias": (True,),
     "rotary_fraction": (0.34,),
     "rotary_scaling": (
         {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7},
@@ -121,8 +130,12 @@ TELL_NOTHING = {
     "whisper": {"bias"},
     "t5": {"block_size"},
 }
-# What some of them cannot have otherwise unless another field changes as well: the width of one of two, a shared table.
-NEVER_BY_ITSELF = {"n_embd", "vocab_size", "block_size", "image_size", "patch_size", "stem", "shared_embedding"}
+# What some of them cannot have otherwise unless another field changes as well: the width of one of two, a shared table,
+# layers without positions where all layers read them in the stream, layers side by side where norms stand elsewhere.
+NEVER_BY_ITSELF = {
+    *("n_embd", "vocab_size", "block_size", "image_size", "patch_size", "stem", "shared_embedding"),
+    *("positioned_layers", "parallel"),
+}
 
 
 def changed(config: Any, path: str, value: Any) -> Any:

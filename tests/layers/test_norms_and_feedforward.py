@@ -13,13 +13,14 @@ from toys import shaken
 from glassformer.layers import (
     ACTIVATIONS,
     NORMS,
+    ClampedFeedForward,
     FeedForward,
     GatedFeedForward,
     LayerNorm,
     RMSNorm,
     ZeroCenteredRMSNorm,
 )
-from glassformer.layers.block import Block, PostNormBlock, SandwichBlock
+from glassformer.layers.block import Block, OutputNormBlock, ParallelBlock, PostNormBlock, SandwichBlock
 from glassformer.layers.norms import HandWrittenRMSNorm
 
 X = [3.0, -1.0, 4.0, 1.0, -5.0]
@@ -132,6 +133,7 @@ def formula(name: str, x: float) -> float:
     return {
         "gelu": lambda: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
         "gelu_new": lambda: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "quick_gelu": lambda: x / (1 + math.exp(-1.702 * x)),
         "relu": lambda: max(x, 0.0),
         "relu2": lambda: max(x, 0.0) ** 2,
         "silu": lambda: x / (1 + math.exp(-x)),
@@ -201,6 +203,42 @@ def test_a_sandwich_norms_what_a_layer_hears_and_what_it_says():
     43 * 5 = 215 and says 215 * 11 = 2365, of which the second norm makes 2365 * 13 = 30745: stream 30788."""
     parts, after = [Times(n) for n in (2, 3, 5, 11)], [Times(7), Times(13)]
     assert heard_in(SandwichBlock(*parts, after=after)) == (30788, {"before": 1, "middle": 43, "after": 30788})
+
+
+def test_an_output_norm_block_norms_what_a_layer_writes_alone():
+    """x=1: attention writes 3, normed to 6: stream 7. Feed-forward writes 7 * 11 = 77, normed to 385: stream 392."""
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    assert heard_in(OutputNormBlock(*parts)) == (392, {"before": 1, "middle": 7, "after": 392})
+    crossing = OutputNormBlock(*parts, Times(17), Times(19))  # 7 + 7 * 19 * 17 = 2268; 2268 * (1 + 11 * 5)
+    assert heard_in(crossing, memory=object())[0] == 2268 * 56
+
+
+def test_layers_side_by_side_read_the_same_stream():
+    """x=1: attention reads 2 and writes 6; feed-forward reads 5, of the same 1, and writes 55: stream 62."""
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    assert heard_in(ParallelBlock(*parts)) == (62, {"before": 1, "middle": 7, "after": 62})
+
+
+@pytest.mark.parametrize(
+    ("block", "norms"),
+    [(Block, (2, None, None)), (ParallelBlock, (2, None, None)), (OutputNormBlock, (None, 2, None)),
+     (PostNormBlock, (None, None, 2)), (SandwichBlock, (2, 7, None))],
+)  # fmt: skip
+def test_a_block_names_the_norms_around_its_layers(block: type[Block], norms: tuple):
+    parts = [Times(n) for n in (2, 3, 5, 11)]
+    made = block(*parts, **({"after": [Times(7), Times(13)]} if block is SandwichBlock else {}))
+    assert tuple(norm and norm.factor for norm in made.norms("attention")) == norms
+    assert {norm.factor for norm in made.norms("feedforward") if norm} <= {5, 13}
+
+
+def test_a_clamped_gate_multiplies_up_and_one_within_the_limit():
+    """C=1, F=1, limit 3, relu: min(2x, 3) * (clamp(-3x) + 1). At x=1: 2 * (-3 + 1) = -4. At x=2 both are at the limit:
+    3 * (-3 + 1) = -6. At x=-2 the gate is shut, however low it is: 0."""
+    layer = ClampedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False, limit=3.0)
+    with torch.no_grad():
+        layer.gate_up.weight.copy_(torch.tensor([[2.0], [-3.0]]))
+        layer.down.weight.fill_(1.0)
+    assert layer(torch.tensor([[[1.0], [2.0], [-2.0]]])).flatten().tolist() == [-4, -6, 0]
 
 
 def test_a_sandwich_around_cross_attention_too():

@@ -22,6 +22,9 @@ OPTIONS = [
     {"norm": "zero_centered_rmsnorm", "norm_place": "sandwich"},
     {"qk_norm": True},
     {"qk_norm": False},
+    {"qk_norm": True, "qk_norm_over": "all", "n_kv_head": 1},
+    {"norm_place": "output", "qkv_bias": True, "out_bias": False, "feedforward_bias": True},
+    {"parallel": True, "feedforward": "clamped", "n_expert": 3, "router_bias": True},
     {"feedforward": "gated", "n_hidden": 17},
     {"feedforward": "plain"},
     {"n_kv_head": 1},
@@ -80,10 +83,12 @@ def test_every_size_by_name_is_counted_as_its_configuration_says(name: str):
 
 
 @pytest.mark.parametrize("family", ["classic", "modern"])
-@pytest.mark.parametrize("tied", [True, False])
-def test_operations_are_those_that_pytorch_counts(family: str, tied: bool):
+@pytest.mark.parametrize(
+    "changes", [{"tied_head": True}, {"tied_head": False}, {"n_expert": 5, "n_expert_active": 2}], ids=str
+)
+def test_operations_are_those_that_pytorch_counts(family: str, changes: dict):
     """`FlopCounterMode` watches the products of a real forward pass; explicit attention hides none of them."""
-    model, (B, T) = Decoder(toy_config(family, tied_head=tied)), (3, 11)
+    model, (B, T) = Decoder(toy_config(family, **changes)), (3, 11)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(toy_ids(B, T))
     forward, training = flops_per_token(model.config, T)

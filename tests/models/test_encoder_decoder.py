@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "T5": {"family": "classic", "norm": "rmsnorm", "positions": "relative", "bias": False, "attention_scale": 1.0},
     "modern": {"family": "modern", "n_head": 6, "n_kv_head": 2, "head_width": 10},
     "sandwich": {"family": "classic", "norm": "zero_centered_rmsnorm", "norm_place": "sandwich", "qk_norm": True},
+    "output-norm": {"family": "modern", "norm_place": "output", "qk_norm_over": "all", "qkv_bias": True},
     "own tables": {"family": "classic", "source_vocab_size": 47},
 }
 KIND = pytest.mark.parametrize("kind", KINDS)
@@ -127,6 +128,11 @@ def test_one_table_for_reading_writing_and_answering():
             "shared_embedding=false",
         ),
         ({"n_embd": 19}, "n_embd=19 is not divisible by n_head=3; try n_embd=18 or n_head=1"),
+        (
+            {"parallel": True},
+            "parallel=true in a decoder that listens to an encoder: there is no third layer side by side; use "
+            "parallel=false",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(changes: dict[str, Any], message: str):

@@ -37,6 +37,7 @@ def configurations(draw) -> ModelConfig:
     heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     positions = draw(st.sampled_from(sorted(POSITIONS)))
     even = 2 if positions in ("rotary", "sinusoidal") else 1
+    place = draw(st.sampled_from(["pre", "post", "sandwich", "output"]))
     return ModelConfig.make(
         vocab_size=draw(st.integers(1, 9)),
         block_size=draw(st.integers(1, 9)),
@@ -50,17 +51,23 @@ def configurations(draw) -> ModelConfig:
         norm=draw(st.sampled_from(sorted(NORMS))),
         n_gram=draw(st.integers(1, 4)),
         n_gram_rows=draw(st.integers(0, 200)),
-        feedforward=draw(st.sampled_from(["plain", "gated"])),
+        feedforward=draw(st.sampled_from(["plain", "gated", "clamped"])),
         activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
         bias=draw(st.booleans()),
+        qkv_bias=draw(st.sampled_from([None, True, False])),
+        out_bias=draw(st.sampled_from([None, True, False])),
+        feedforward_bias=draw(st.sampled_from([None, True, False])),
         qk_norm=draw(st.booleans()),
+        qk_norm_over=draw(st.sampled_from(["head", "all"])),
         tied_head=draw(st.booleans()),
-        norm_place=draw(st.sampled_from(["pre", "post", "sandwich"])),
+        norm_place=place,
+        parallel=place == "pre" and draw(st.booleans()),
         embedding_norm=draw(st.booleans()),
         head_bias=draw(st.booleans()),
         n_segments=draw(st.integers(0, 2)),
         attention_sinks=draw(st.booleans()),
         n_expert=draw(st.sampled_from([0, 2, 3])),
+        router_bias=draw(st.booleans()),
         relative_buckets=draw(st.sampled_from([4, 8])),
         relative_max_distance=20,
     )
@@ -134,6 +141,16 @@ MISTAKES = [
         "pattern 'around(2)' sees the future, which a decoder must not; try '(around(2)) & causal'",
     ),
     ({"patterns": ["windw(3)"]}, "pattern 'windw(3)': 'windw' is unknown; did you mean window?"),
+    (
+        {"parallel": True, "norm_place": "sandwich"},
+        "parallel=true with norm_place=sandwich: parallel layers read the normed stream; use norm_place=pre, or "
+        "parallel=false",
+    ),
+    (
+        {"positioned_layers": [True, False]},
+        "positioned_layers leaves layers without positions, but positions=learned stand in the stream that all layers "
+        "read; use positions=rotary, alibi or relative, or leave positioned_layers out",
+    ),
     ({"activation": "gelu-new"}, "activation='gelu-new' is unknown; did you mean gelu_new?"),
     ({"positions": "xpos"}, "positions='xpos' is unknown; known: alibi, learned, none, relative, rotary, sinusoidal"),
     ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm?"),

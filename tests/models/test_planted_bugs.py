@@ -27,6 +27,20 @@ KINDS: dict[str, dict[str, Any]] = {
         "rotary_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24},
     },
     "rotary, another base in windows": {"positions": "rotary", "rotary_base_local": 7.0},
+    "rotary, not in every layer": {"positions": "rotary", "positioned_layers": (True, False)},
+    "rotary, layers side by side": {"positions": "rotary", "parallel": True, "bias": True, "out_bias": False},
+    "rotary, norms on what is written": {"positions": "rotary", "norm_place": "output", "qk_norm_over": "all"},
+    "rotary, clamped experts": {
+        "positions": "rotary",
+        "feedforward": "clamped",
+        "feedforward_limit": 0.7,
+        "activation": "quick_gelu",
+        "n_expert": 3,
+        "router_bias": True,
+        "expert_shares": "all",
+        "attention_sinks": True,
+        "bias": True,
+    },
 }
 SPEAKING = [kind for kind in KINDS if kind != "none"]
 PATTERNS = {"causal": None, "window and causal by turns": ("window(3)", "causal")}

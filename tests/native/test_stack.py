@@ -24,6 +24,7 @@ KINDS = {
     "sinusoids": {"family": "classic", "positions": "sinusoidal", "activation": "relu"},
     "modern": {"family": "modern"},
     "grouped, qk-norm": {"family": "modern", "n_kv_head": 1, "qk_norm": True},
+    "biases of queries, keys and values": {"family": "modern", "qkv_bias": True},
     "some channels turn": {"family": "modern", "rotary_fraction": 0.5},
     "no positions": {"family": "modern", "positions": "none"},
     "n-grams and a window": {"family": "modern", "n_gram": 3, "patterns": ("window(5) & causal", "causal")},
@@ -47,6 +48,11 @@ OTHERS = {
     "narrow heads": {"n_head": 4},
     "experts": {"n_expert": 2, "n_expert_active": 1},
     "post-norm": {"norm_place": "post"},
+    "norms on what is written": {"norm_place": "output"},
+    "side by side": {"parallel": True},
+    "norms over all heads": {"qk_norm": True, "qk_norm_over": "all"},
+    "a layer without positions": {"positioned_layers": (True, False)},
+    "clamped": {"feedforward": "clamped"},
     "strided": {"patterns": ("strided(3)",)},
 }
 

@@ -255,7 +255,7 @@ def _looks(place: Place, n_layer: int, kind: str) -> Any:
 def _frozen(stack: Any) -> str:
     """What was held constant, in words."""
     norms = {"pre": "the final norm is", "post": "the norm behind every layer is"}
-    if stack.config.norm_place == "sandwich":
+    if stack.config.norm_place in ("sandwich", "output"):
         return "the final norm and the norms behind all layers are"
     if getattr(stack, "transform", None) is not None:
         return norms[stack.config.norm_place].removesuffix(" is") + " and the layer before the head are"

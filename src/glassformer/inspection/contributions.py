@@ -7,7 +7,8 @@ with u a row of the head's matrix, N the final norm, and F the same norm, frozen
 
 The stream is a sum, and the head is linear. What stands between is the final norm: it is *frozen*, its division by the
 length of the true stream being taken for a constant, which makes it linear (F) and all of this exact. So it is with the
-norms behind the layers of sandwich and post-norm blocks, and with the activation in front of a masked model's head.
+norms behind the layers of sandwich, output-norm and post-norm blocks, and with the activation in front of a masked
+model's head.
 
 Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", https://transformer-circuits.pub/2021/framework
 (the residual stream as a sum of heads); TransformerLens calls it direct logit attribution.
@@ -177,7 +178,6 @@ def _embed(stack: Any, taps: dict[str, Tensor], parts: Sum) -> None:
 
 def _block(stack: Any, block: Any, layer: int, taps: dict[str, Tensor], parts: Sum) -> None:
     """Add what the layers of one block say, in their order; x follows the true stream."""
-    place_of_norm = stack.config.norm_place
     x_C = taps[f"blocks.{layer}.residual.before"]
     for kind in (*kinds_of(block), "feedforward"):
         out_C = taps[f"blocks.{layer}.{kind}.output"]
@@ -186,17 +186,16 @@ def _block(stack: Any, block: Any, layer: int, taps: dict[str, Tensor], parts: S
             said.add(kind, layer, None, out_C)
         else:
             _heads(getattr(block, kind).out, taps[f"blocks.{layer}.{kind}.heads"], kind, layer, said)
-        name = f"{kind.removesuffix('_attention')}_norm"
-        if place_of_norm == "sandwich":
-            said.through(getattr(block, f"{name}_after"), out_C, layer)
+        norms = block.norms(kind)
+        if norms.behind is not None:
+            said.through(norms.behind, out_C, layer)
             out_C = said.total()
         for key, vector in said.terms.items():
             parts.add(*key, vector)
         x_C = x_C + out_C
-        if place_of_norm == "post":
-            norm = getattr(block, name)
-            parts.through(norm, x_C, layer)
-            linear, bias = frozen(norm, x_C)
+        if norms.of_sum is not None:
+            parts.through(norms.of_sum, x_C, layer)
+            linear, bias = frozen(norms.of_sum, x_C)
             x_C = linear(x_C) if bias is None else linear(x_C) + bias
 
 

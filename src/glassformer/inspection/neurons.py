@@ -19,7 +19,7 @@ from glassformer.inspection.excitations import BEFORE, NOTHING, Best, Sums, list
 from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
 from glassformer.inspection.reading import reader_of
 from glassformer.inspection.weights import matrix_of
-from glassformer.layers import Experts, GatedFeedForward, LayerNorm, PostNormBlock, SandwichBlock, ZeroCenteredRMSNorm
+from glassformer.layers import Experts, GatedFeedForward, LayerNorm, ZeroCenteredRMSNorm
 from glassformer.tokenizers import Tokenizer
 
 WINDOW = 256
@@ -183,13 +183,8 @@ def output_directions(stack: Any, block: Any, chosen: Sequence[int], n_tokens: i
     if getattr(stack, "transform", None) is not None:
         return None, "What it promotes is not told: another layer with an activation stands before the unembedding."
     w_CN = matrix_of(block.feedforward.down)[:, list(chosen)].float()
-    norms = []
-    if isinstance(block, SandwichBlock):
-        norms.append(block.feedforward_norm_after)
-    if isinstance(block, PostNormBlock):
-        norms.append(block.feedforward_norm)
-    if stack.final_norm is not None:
-        norms.append(stack.final_norm)
+    around = block.norms("feedforward")
+    norms = [norm for norm in (around.behind, around.of_sum, stack.final_norm) if norm is not None]
     for norm in norms:
         w_CN = through_frozen(norm, w_CN)
     said_NV = (matrix_of(head).float() @ w_CN).T[:, :n_tokens] * stack.config.logit_scale

@@ -36,7 +36,7 @@ class ResidualView(View):
     tokens: (T,). position: the place that the table is about, from 0. where: the same in words.
     stream: (L + 1, T): row 0 behind the embedding, row l + 1 behind block l. updates: for "attention" and
     "feedforward" (of a decoder that listens to an encoder also "cross_attention") (L, T), as they are added: behind a
-    sandwich block's second norm. cosines: (L, T), between an update and the stream that it is added to.
+    norm behind the layer, where there is one. cosines: (L, T), between an update and the stream that it is added to.
     is_post_norm: whether each sum then goes through a norm, so that the stream cannot grow.
     """
 
@@ -150,13 +150,12 @@ def updates_of(seen: Reading) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
             x_TC = one(layer, "residual.before")
             for kind in kinds:
                 said_TC = one(layer, f"{kind}.output")
-                behind = getattr(block, f"{kind.replace('cross_attention', 'cross')}_norm_after", None)
-                said_TC = said_TC if behind is None else behind(said_TC)
+                norms = block.norms(kind)
+                said_TC = said_TC if norms.behind is None else norms.behind(said_TC)
                 steps[kind][0].append(x_TC)
                 steps[kind][1].append(said_TC)
                 x_TC = x_TC + said_TC
-                if stack.config.norm_place == "post":
-                    x_TC = getattr(block, f"{kind.replace('cross_attention', 'cross')}_norm")(x_TC)
+                x_TC = x_TC if norms.of_sum is None else norms.of_sum(x_TC)
             stream.append(one(layer, "residual.after"))
     return _whole(stream), {kind: (_whole(before), _whole(added)) for kind, (before, added) in steps.items()}
 

@@ -44,7 +44,8 @@ class StepView(View):
     said (C): what this head writes. said_by_head (H, C): what each does. output_bias (C). output (C): their sum.
     added (C): what the block adds: the output, or its norm. sum (C): the stream and that. after (C): the stream
     behind it, which in a post-norm block is the norm of the sum.
-    is_normed, is_normed_after, is_post_norm: whether there are norms on queries and keys, on the output, on the sum.
+    is_normed, is_normed_before, is_normed_after, is_post_norm: whether there are norms on queries and keys, on what the
+    layer reads, on the output, on the sum.
     differences: of each stage, the largest distance to what the model itself had there.
     width: how many numbers of a vector are drawn. matrices: weights of the head, for `cell`; no part of `to_dict`.
     """
@@ -86,6 +87,7 @@ class StepView(View):
     sum: np.ndarray
     after: np.ndarray
     is_normed: bool
+    is_normed_before: bool
     is_normed_after: bool
     is_post_norm: bool
     differences: dict[str, float]
@@ -159,8 +161,9 @@ def step(
         queries=at.queries,
         keys=at.keys,
         is_normed=place.part.query_norm is not None,
-        is_normed_after=place.norm_after is not None,
-        is_post_norm=place.is_post_norm,
+        is_normed_before=place.norms.before is not None,
+        is_normed_after=place.norms.behind is not None,
+        is_post_norm=place.norms.of_sum is not None,
         width=width,
         matrices=matrices,
         **arrays,

@@ -29,7 +29,7 @@ def drawn(v: StepView) -> list[Figure]:
         _vectors(
             v,
             "1. x, what the head reads of the stream",
-            {"x": v.normed} if v.is_post_norm else {"stream": v.before, "x": v.normed},
+            {"stream": v.before, "x": v.normed} if v.is_normed_before else {"x": v.normed},
             "data",
         ),
         _vectors(v, "2. Query: what am I looking for?", _made(v), "query"),

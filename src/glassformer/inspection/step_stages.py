@@ -11,7 +11,7 @@ from torch import Tensor
 
 from glassformer.inspection.head_weights import Matrices, cpu, device_of, has_bias, key_value_head, matrices_of
 from glassformer.inspection.heads import Looking
-from glassformer.layers import Positions, PostNormBlock, SandwichBlock
+from glassformer.layers import CrossAttention, Positions
 
 Stages = dict[str, Any]  # tensors of fp32 on the CPU, and numbers
 
@@ -30,11 +30,7 @@ class Place:
         self.block = self.at.stack.blocks[self.layer]
         self.crosses = self.at.kind == "cross"
         self.part = self.block.cross_attention if self.crosses else self.block.attention
-        self.norm = self.block.cross_norm if self.crosses else self.block.attention_norm
-        self.is_post_norm = isinstance(self.block, PostNormBlock)
-        self.norm_after = None
-        if isinstance(self.block, SandwichBlock):
-            self.norm_after = self.block.cross_norm_after if self.crosses else self.block.attention_norm_after
+        self.norms = self.block.norms("cross_attention" if self.crosses else "attention")
         inside = self.name.rpartition(".")[0]
         self.middle_tap = f"{inside}.residual.middle"
         self.before_tap = self.middle_tap if self.crosses else f"{inside}.residual.before"
@@ -50,11 +46,7 @@ class Place:
     @property
     def positions(self) -> Positions | None:
         """What its queries and keys know of positions; across, nothing."""
-        if self.crosses:
-            return None
-        stack = self.at.stack
-        local = stack.local_positions is not None and stack.patterns[self.layer].is_local
-        return stack.local_positions if local else stack.positions  # as `Transformer.run` chooses
+        return None if self.crosses else self.at.stack.layer_positions(self.layer)
 
 
 def computed(place: Place, seen: Mapping[str, Tensor]) -> tuple[Stages, Matrices]:
@@ -80,15 +72,19 @@ def _vectors(place: Place, seen: Mapping[str, Tensor]) -> tuple[Matrices, Stages
     """The stream, what is read of it, query, keys and values; the last three go on as the model had them."""
     part, h, kv, t = place.part, place.head, place.key_value_head, place.position
     stream_TC = seen[place.before_tap][0]
-    x_TC = stream_TC if place.is_post_norm else place.norm(stream_TC)
+    x_TC = stream_TC if place.norms.before is None else place.norms.before(stream_TC)
     inputs_SC = cpu(seen["encoder.final.norm"][0] if place.crosses else x_TC)
     m = matrices_of(place.part, place.head, inputs_SC, place.positions)
     plain_D = _linear(cpu(x_TC)[t], m.query, m.query_bias)
     key_plain_SD = _linear(inputs_SC, m.key, m.key_bias)
     normed_D, key_normed_SD = plain_D, key_plain_SD
-    if part.query_norm is not None:
+    if part.query_norm is not None and part.norms_each_head:
         normed_D = cpu(part.query_norm(plain_D.to(stream_TC)))
         key_normed_SD = cpu(part.key_norm(key_plain_SD.to(stream_TC)))
+    elif part.query_norm is not None:  # over all heads together: the others count too
+        queries_TX, keys_SX = _of_all_heads(part, x_TC, inputs_SC.to(stream_TC))
+        normed_D = cpu(part.query_norm(queries_TX[t])).unflatten(0, (part.n_head, -1))[h]
+        key_normed_SD = cpu(part.key_norm(keys_SX)).unflatten(1, (part.n_kv_head, -1))[:, kv]
     query_D = cpu(seen[f"{place.name}.query"])[0, h, t]
     key_SD, value_SD = cpu(seen[f"{place.name}.key"])[0, kv], cpu(seen[f"{place.name}.value"])[0, kv]
     differences = {
@@ -108,6 +104,14 @@ def _vectors(place: Place, seen: Mapping[str, Tensor]) -> tuple[Matrices, Stages
         "value": value_SD,
         "differences": differences,
     }
+
+
+def _of_all_heads(part: Any, x_TC: Tensor, inputs_SC: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (T, H D) and keys (S, K D) before their norm."""
+    if isinstance(part, CrossAttention):
+        return part.query(x_TC), part.key_value(inputs_SC).chunk(2, dim=-1)[0]
+    queries_TX, keys_TX, _ = part.qkv(x_TC).split(part.qkv_rows, dim=-1)
+    return queries_TX, keys_TX
 
 
 def _scores(place: Place, vectors: Stages) -> Stages:
@@ -161,7 +165,7 @@ def _written(place: Place, seen: Mapping[str, Tensor], m: Matrices, before_C: Te
     bias_C = cpu(place.part.out.bias) if has_bias(place.part.out) else None
     output_C = said_HC.sum(dim=0) if bias_C is None else said_HC.sum(dim=0) + bias_C
     like = seen[place.before_tap]
-    added_C = output_C if place.norm_after is None else cpu(place.norm_after(output_C.to(like)))
+    added_C = output_C if place.norms.behind is None else cpu(place.norms.behind(output_C.to(like)))
     sum_C = before_C + added_C
     return {
         "said": said_HC[place.head],
@@ -170,7 +174,7 @@ def _written(place: Place, seen: Mapping[str, Tensor], m: Matrices, before_C: Te
         "output": output_C,
         "added": added_C,
         "sum": sum_C,
-        "after": cpu(place.norm(sum_C.to(like))) if place.is_post_norm else sum_C,
+        "after": sum_C if place.norms.of_sum is None else cpu(place.norms.of_sum(sum_C.to(like))),
     }
 
 

@@ -89,8 +89,14 @@ def fields_without_meaning(c: Any) -> set[str]:
         dead |= {"relative_buckets", "relative_max_distance"}
     if c.positions != "sinusoidal":
         dead |= {"sinusoid_layout"}
+    if all(c.positioned_layers or ()) or c.positions not in ("rotary", "alibi", "relative"):
+        dead |= {"positioned_layers"}
+    if c.feedforward != "clamped":
+        dead |= {"feedforward_limit"}
+    if not c.qk_norm:
+        dead |= {"qk_norm_over"}
     if not c.n_expert:
-        dead |= {"n_expert_active", "balance_weight"}
+        dead |= {"n_expert_active", "balance_weight", "expert_shares", "router_bias"}
     if c.n_gram == 1:
         dead |= {"n_gram_rows"}
     if isinstance(c, EncoderConfig):

@@ -7,10 +7,10 @@ Where several shapes meet, the name carries its shape: `q_BHTD`.
 """
 
 from glassformer.layers.attention import Attention, CrossAttention, Memory
-from glassformer.layers.block import Block, PostNormBlock, SandwichBlock
+from glassformer.layers.block import Block, LayerNorms, OutputNormBlock, ParallelBlock, PostNormBlock, SandwichBlock
 from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
-from glassformer.layers.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
+from glassformer.layers.feedforward import ACTIVATIONS, ClampedFeedForward, FeedForward, GatedFeedForward
 from glassformer.layers.flex_attention import attend_by_flex
 from glassformer.layers.int8 import Int8Linear, int8_copy
 from glassformer.layers.local_attention import attend_locally
@@ -57,6 +57,7 @@ __all__ = [
     "Attention",
     "Block",
     "Causal",
+    "ClampedFeedForward",
     "CrossAttention",
     "Documents",
     "Edges",
@@ -68,10 +69,13 @@ __all__ = [
     "Int8Linear",
     "KVCache",
     "LayerNorm",
+    "LayerNorms",
     "LearnedPositions",
     "Lengths",
     "Memory",
     "NoPositions",
+    "OutputNormBlock",
+    "ParallelBlock",
     "Pattern",
     "Positions",
     "PostNormBlock",

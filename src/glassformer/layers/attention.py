@@ -64,9 +64,11 @@ class _Heads(nn.Module):
 
     Args:
         n_embd: C. n_head: H. n_kv_head: K, a divisor of H. head_width: D.
-        bias: biases on the projections. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
-            https://arxiv.org/abs/2010.04245; Qwen3) by a `head_norm`, which bounds the scores. dropout: on weights
-            (`weight_dropout`) and output.
+        bias: biases on the projections; qkv_bias, out_bias: on those of query, key and value, and on the one behind the
+            heads, where they differ. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
+            https://arxiv.org/abs/2010.04245; Qwen3) by a `head_norm`, which bounds the scores. qk_norm_over: "head", or
+            "all" heads together (OLMo 2, https://arxiv.org/abs/2501.00656). dropout: on weights (`weight_dropout`) and
+            output.
         scale: what scores are multiplied with; default 1 / sqrt(D) (T5 takes 1).
         softcap: scores s become c tanh(s / c), so that none exceeds c (Gemma 2, https://arxiv.org/abs/2408.00118).
         sinks: a learned score for each head that takes part in the softmax and tells nothing: a head may look at
@@ -88,13 +90,18 @@ class _Heads(nn.Module):
         scale: float | None = None,
         softcap: float | None = None,
         sinks: bool = False,
+        qkv_bias: bool | None = None,
+        out_bias: bool | None = None,
+        qk_norm_over: str = "head",
     ):
         super().__init__()
         self.n_head, self.n_kv_head, self.head_width = n_head, n_kv_head, head_width
-        self._make_projections(n_embd, bias)
-        self.out = nn.Linear(n_head * head_width, n_embd, bias=bias)
-        self.query_norm = head_norm(head_width, eps=norm_eps) if qk_norm else None
-        self.key_norm = head_norm(head_width, eps=norm_eps) if qk_norm else None
+        self._make_projections(n_embd, bias if qkv_bias is None else qkv_bias)
+        self.out = nn.Linear(n_head * head_width, n_embd, bias=bias if out_bias is None else out_bias)
+        self.norms_each_head = qk_norm_over == "head"
+        normed = (1, 1) if self.norms_each_head else (n_head, n_kv_head)
+        self.query_norm = head_norm(normed[0] * head_width, eps=norm_eps) if qk_norm else None
+        self.key_norm = head_norm(normed[1] * head_width, eps=norm_eps) if qk_norm else None
         self.sinks = nn.Parameter(torch.zeros(n_head)) if sinks else None
         self.scale = 1 / math.sqrt(head_width) if scale is None else scale
         self.softcap = softcap
@@ -111,6 +118,14 @@ class _Heads(nn.Module):
         """(B, T, n D) -> (B, n, T, D)."""
         B, T, _ = x_BTC.shape
         return x_BTC.view(B, T, n_head, self.head_width).transpose(1, 2)
+
+    def _normed_by_head(self, x_BTC: Tensor, n_head: int, norm: nn.Module | None) -> Tensor:
+        """Queries or keys (B, T, n D) -> (B, n, T, D), normed if there is a norm."""
+        if norm is None:
+            return self._by_head(x_BTC, n_head)
+        if self.norms_each_head:
+            return norm(self._by_head(x_BTC, n_head))  # type: ignore[no-any-return]
+        return self._by_head(norm(x_BTC), n_head)
 
     def _out(self, y_BHTD: Tensor) -> Tensor:
         """What the heads found, written back: (B, H, T, D) -> (B, T, C)."""
@@ -263,10 +278,9 @@ class Attention(_Heads):
     ) -> Tensor:
         """(B, T, C) -> (B, T, C). `pos` (T,) or (B, T) are the positions of x; with a cache, keys go back to 0."""
         q, k, v = self.qkv(x_BTC).split(self.qkv_rows, dim=-1)
-        q_BHTD, k_BKTD = self._by_head(q, self.n_head), self._by_head(k, self.n_kv_head)
+        q_BHTD = self._normed_by_head(q, self.n_head, self.query_norm)
+        k_BKTD = self._normed_by_head(k, self.n_kv_head, self.key_norm)
         v_BKTD = self._by_head(v, self.n_kv_head)
-        if self.query_norm is not None and self.key_norm is not None:
-            q_BHTD, k_BKTD = self.query_norm(q_BHTD), self.key_norm(k_BKTD)
         q_BHTD, k_BKTD = positions.rotate(q_BHTD, k_BKTD, pos)
         q_BHTD, k_BKTD, v_BKTD = self.tap_query(q_BHTD), self.tap_key(k_BKTD), self.tap_value(v_BKTD)
         if cache is not None:
@@ -287,19 +301,16 @@ class CrossAttention(_Heads):
     def forward(self, x_BTC: Tensor, memory: Memory, cache: KVCache | Rows | None = None, layer: int = 0) -> Tensor:
         """(B, T, C) -> (B, T, C). With a cache, keys and values of the memory are computed once and kept there."""
         T = x_BTC.shape[1]
-        q_BHTD = self._by_head(self.query(x_BTC), self.n_head)
+        q_BHTD = self._normed_by_head(self.query(x_BTC), self.n_head, self.query_norm)
         known = None if cache is None else cache.crossed.get(layer)
         if known is None:
             k, v = self.key_value(memory.vectors_BSC).chunk(2, dim=-1)
-            k_BKSD, v_BKSD = self._by_head(k, self.n_kv_head), self._by_head(v, self.n_kv_head)
-            if self.key_norm is not None:
-                k_BKSD = self.key_norm(k_BKSD)
+            k_BKSD = self._normed_by_head(k, self.n_kv_head, self.key_norm)
+            v_BKSD = self._by_head(v, self.n_kv_head)
             if cache is not None:
                 cache.crossed[layer] = k_BKSD, v_BKSD
         else:
             k_BKSD, v_BKSD = known
-        if self.query_norm is not None:
-            q_BHTD = self.query_norm(q_BHTD)
         q_BHTD, k_BKSD, v_BKSD = self.tap_query(q_BHTD), self.tap_key(k_BKSD), self.tap_value(v_BKSD)
         pattern = Full() if memory.lengths_B is None else Lengths(memory.lengths_B)
         pos = torch.arange(T, device=x_BTC.device)

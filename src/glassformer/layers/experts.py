@@ -5,7 +5,8 @@
       └─► expert 1 ── * 0.3 ─┴► +
 
 More parameters for the same arithmetic a token. Shazeer et al. 2017, https://arxiv.org/abs/1701.06538; the router as
-in Mixtral (Jiang et al. 2024, https://arxiv.org/abs/2401.04088): a softmax over the k best alone. No token is dropped.
+in Mixtral (Jiang et al. 2024, https://arxiv.org/abs/2401.04088): a softmax over the k best alone; or over all, of which
+the k best are kept as they are, so that they sum to less than 1 (`shares_of`). No token is dropped.
 """
 
 from __future__ import annotations
@@ -25,12 +26,25 @@ class Experts(nn.Module):
     https://arxiv.org/abs/2101.03961, eq. 4): E times the sum over experts of (share of visits) * (mean router
     probability). It is 1 when all are visited alike and E when one takes everything. The tap `load` tells the shares
     of visits, (E,), which sum to 1.
+
+    Args:
+        shares_of: what the softmax of the shares goes over, the "active" experts or "all". router_bias: whether the
+            router adds a bias to its scores.
     """
 
-    def __init__(self, *, n_embd: int, n_expert: int, active: int, make: Callable[[], nn.Module]):
+    def __init__(
+        self,
+        *,
+        n_embd: int,
+        n_expert: int,
+        active: int,
+        make: Callable[[], nn.Module],
+        shares_of: str = "active",
+        router_bias: bool = False,
+    ):
         super().__init__()
-        self.active = active
-        self.router = nn.Linear(n_embd, n_expert, bias=False)
+        self.active, self.shares_of_all = active, shares_of == "all"
+        self.router = nn.Linear(n_embd, n_expert, bias=router_bias)
         self.experts = nn.ModuleList(make() for _ in range(n_expert))
         self.balance: Tensor | None = None
         self.tap_router, self.tap_load, self.tap_output = Tap("router"), Tap("load"), Tap("output")
@@ -40,7 +54,10 @@ class Experts(nn.Module):
         x_NC = x_BTC.reshape(B * T, C)
         scores_NE = self.tap_router(self.router(x_NC).float())
         best_NA = scores_NE.topk(self.active, dim=-1)
-        shares_NA = best_NA.values.softmax(dim=-1).to(x_NC.dtype)
+        if self.shares_of_all:
+            shares_NA = scores_NE.softmax(dim=-1).gather(-1, best_NA.indices).to(x_NC.dtype)
+        else:
+            shares_NA = best_NA.values.softmax(dim=-1).to(x_NC.dtype)
         visits_E = best_NA.indices.flatten().bincount(minlength=len(self.experts)).float()
         visits_E = self.tap_load(visits_E / visits_E.sum())
         if self.training:

@@ -11,7 +11,9 @@ Gated: the activation of one projection multiplies another (Shazeer 2020, https:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,10 +30,16 @@ def relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of GELU, x sigmoid(1.702 x) (Hendrycks and Gimpel 2016; CLIP, gpt-oss)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 # Keys are the names that Hugging Face configurations use.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": gelu_new,
+    "quick_gelu": quick_gelu,
     "relu": F.relu,
     "relu2": relu2,
     "silu": F.silu,
@@ -66,6 +74,23 @@ class GatedFeedForward(nn.Module):
         self.tap_hidden, self.tap_output = Tap("hidden"), Tap("output")
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        gate_BTF, up_BTF = self.gate_up(x_BTC).chunk(2, dim=-1)
-        hidden_BTF = self.tap_hidden(self.activation(gate_BTF) * up_BTF)
+        hidden_BTF = self.tap_hidden(self._gated(*self.gate_up(x_BTC).chunk(2, dim=-1)))
         return self.tap_output(F.dropout(self.down(hidden_BTF), self.dropout, self.training))
+
+    def _gated(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        return self.activation(gate_BTF) * up_BTF
+
+
+class ClampedFeedForward(GatedFeedForward):
+    """The gated form of gpt-oss: what comes in is kept within `limit`, and the gate multiplies up + 1.
+
+    https://arxiv.org/abs/2508.10925, sect. 2.2. The gate is bounded from above only, `up` on both sides.
+    """
+
+    def __init__(self, *, limit: float, **arguments: Any):
+        super().__init__(**arguments)
+        self.limit = limit
+
+    def _gated(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        gate_BTF, up_BTF = gate_BTF.clamp(max=self.limit), up_BTF.clamp(-self.limit, self.limit)
+        return self.activation(gate_BTF) * (up_BTF + 1)

@@ -74,17 +74,26 @@ class ModelConfig(BaseModel):
     rotary_base_local: float | None = Field(default=None, gt=1)
     norm: str
     norm_eps: float = Field(gt=0)
-    feedforward: Literal["plain", "gated"]
+    feedforward: Literal["plain", "gated", "clamped"]
+    feedforward_limit: float = Field(default=7.0, gt=0)  # of "clamped": what gate and up are kept within (gpt-oss)
     activation: str
     bias: bool
+    qkv_bias: bool | None = None  # on query, key and value; None: as `bias` (Qwen2 has these alone)
+    out_bias: bool | None = None  # on the matrix behind the heads; None: as `bias`
+    feedforward_bias: bool | None = None  # on the feed-forward's matrices; None: as `bias`
     qk_norm: bool
+    qk_norm_over: Literal["head", "all"] = "head"  # what qk_norm divides by the length of (OLMo 2: all heads together)
     tied_head: bool
     n_gram: int = Field(default=1, ge=1, le=8)
     n_gram_rows: int = Field(default=0, ge=0, le=1_000_000_000)
     patterns: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = Field(
         default=None, min_length=1, max_length=1000
     )
-    norm_place: Literal["pre", "post", "sandwich"] = "pre"
+    positioned_layers: Annotated[tuple[bool, ...] | None, BeforeValidator(_listed)] = Field(
+        default=None, min_length=1, max_length=1000
+    )  # which layers know positions, from the first again when they run out; None: all (SmolLM3: three of four)
+    norm_place: Literal["pre", "post", "sandwich", "output"] = "pre"  # "output": on what a layer writes alone (OLMo 2)
+    parallel: bool = False  # attention and feed-forward read the same stream (GPT-NeoX)
     final_norm: bool = True
     embedding_norm: bool = False
     embedding_scale: float = Field(default=1.0, gt=0)
@@ -98,6 +107,8 @@ class ModelConfig(BaseModel):
     n_expert: int = Field(default=0, ge=0, le=10_000)
     n_expert_active: int = Field(default=2, ge=1)
     balance_weight: float = Field(default=0.01, ge=0)
+    expert_shares: Literal["active", "all"] = "active"  # which experts share a softmax (Qwen3-MoE may: all)
+    router_bias: bool = False  # on the scores of experts (gpt-oss)
     rotary_fraction: float = Field(default=1.0, gt=0, le=1)
     rotary_scaling: RotaryScaling | None = None
     relative_buckets: int = Field(default=32, ge=2, le=1_000_000)
@@ -122,6 +133,9 @@ class ModelConfig(BaseModel):
             if fields.get("family") == "original":
                 fields.setdefault("embedding_scale", math.sqrt(max(n_embd, 1)))
         fields.setdefault("final_norm", fields.get("norm_place", "pre") != "post")
+        for part in ("qkv_bias", "out_bias", "feedforward_bias"):
+            if fields.get(part) == fields["bias"]:
+                fields[part] = None  # one way to write it
         return fields
 
     @model_validator(mode="after")
@@ -142,6 +156,16 @@ class ModelConfig(BaseModel):
                 f"try {f'n_embd={self.n_head * even}' if derived else f'head_width={even}'}"
             )
         self.build_positions(causal=self._causal, block_size=1)
+        if not all(self.positioned_layers or ()) and self.positions not in ("rotary", "alibi", "relative", "none"):
+            raise UsageError(
+                f"positioned_layers leaves layers without positions, but positions={self.positions} stand in the "
+                "stream that all layers read; use positions=rotary, alibi or relative, or leave positioned_layers out"
+            )
+        if self.parallel and self.norm_place != "pre":
+            raise UsageError(
+                f"parallel=true with norm_place={self.norm_place}: parallel layers read the normed stream; use "
+                "norm_place=pre, or parallel=false"
+            )
         if self.n_expert and self.n_expert_active > self.n_expert:
             raise UsageError(
                 f"n_expert_active={self.n_expert_active} of n_expert={self.n_expert} is too many; "
@@ -164,6 +188,10 @@ class ModelConfig(BaseModel):
         """Who may look at whom in each layer: `patterns`, from the first again when they run out."""
         cycle = [parse_pattern(text) for text in self.patterns or ("causal" if self._causal else "full",)]
         return [cycle[layer % len(cycle)] for layer in range(self.n_layer)]
+
+    def is_positioned(self, layer: int) -> bool:
+        """Whether the queries and keys of a layer know positions."""
+        return self.positioned_layers is None or self.positioned_layers[layer % len(self.positioned_layers)]
 
     def build_positions(
         self, *, causal: bool = True, block_size: int | None = None, base: float | None = None
@@ -189,6 +217,12 @@ class ModelConfig(BaseModel):
             sinusoid_layout=self.sinusoid_layout,
         )
 
+    def biases(self) -> tuple[bool, bool, bool]:
+        """Whether there are biases on query, key and value, behind the heads, and in the feed-forward."""
+        parts = self.qkv_bias, self.out_bias, self.feedforward_bias
+        qkv, out, feedforward = (self.bias if part is None else part for part in parts)
+        return qkv, out, feedforward
+
     def parameter_count(self) -> int:
         """Parameters of the decoder with these fields, counted without building it (a tied head counts once)."""
         return self._stem_parameters() + self._stack_parameters() + self._head_parameters()
@@ -204,13 +238,16 @@ class ModelConfig(BaseModel):
     def _stack_parameters(self, cross: bool = False) -> int:
         """Of positions, blocks (with `cross`-attention if asked) and final norm."""
         C, D, H, K, F = self.n_embd, self.head_width, self.n_head, self.n_kv_head, self.n_hidden
-        bias, norm = int(self.bias), self._norm_parameters()
-        attention = C * (H + 2 * K) * D + H * D * C + bias * ((H + 2 * K) * D + C) + (2 * D if self.qk_norm else 0)
+        norm = self._norm_parameters()
+        qkv_bias, out_bias, bias = self.biases()
+        attention = C * (H + 2 * K) * D + H * D * C + qkv_bias * (H + 2 * K) * D + out_bias * C
+        if self.qk_norm:
+            attention += 2 * D if self.qk_norm_over == "head" else (H + K) * D
         attention += H if self.attention_sinks else 0
-        ups = 2 if self.feedforward == "gated" else 1
+        ups = 1 if self.feedforward == "plain" else 2
         feedforward = (ups + 1) * C * F + bias * (ups * F + C)
         if self.n_expert:
-            feedforward = self.n_expert * (feedforward + C)
+            feedforward = self.n_expert * (feedforward + C + self.router_bias)
         norms = norm * (2 if self.norm_place == "sandwich" else 1)  # of a layer
         sublayers = 2 * attention + feedforward + 3 * norms if cross else attention + feedforward + 2 * norms
         positions = {"learned": self.block_size * C, "relative": self.relative_buckets * H}.get(self.positions, 0)

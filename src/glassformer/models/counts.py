@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from glassformer.layers import Experts
 from glassformer.models.config import ModelConfig
 from glassformer.models.parts import PARTS, pieces
 
@@ -71,11 +72,19 @@ def flops_per_token(config: ModelConfig, T: int | None = None) -> FlopsPerToken:
 
     The convention of PaLM (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B), which nanoGPT and most
     reports of utilisation follow: 2 for each weight of a matrix that the token is multiplied with (the head counts,
-    also a tied one; looking up an embedding does not), and 4 L H D T for scores and weighted sums, as if nothing were
-    masked. The backward pass takes twice as much, so training is three times the forward pass: 6 N + 12 L H D T. What
-    is computed a second time (recomputed activations) and everything that is no matrix product counts as nothing.
+    also a tied one; looking up an embedding does not; of experts those that the token visits), and 4 L H D T for scores
+    and weighted sums, as if nothing were masked. The backward pass takes twice as much, so training is three times the
+    forward pass: 6 N + 12 L H D T. What is computed a second time (recomputed activations) and everything that is no
+    matrix product counts as nothing.
     """
     T = config.block_size if T is None else T
-    matrices = sum(m.weight.numel() for m in model_on_meta(config).modules() if isinstance(m, nn.Linear))
+    model = model_on_meta(config)
+    matrices = _matrix_numbers(model)
+    for mixture in (m for m in model.modules() if isinstance(m, Experts)):
+        matrices -= (len(mixture.experts) - mixture.active) * _matrix_numbers(mixture.experts[0])
     forward = 2 * matrices + 4 * config.n_layer * config.n_head * config.head_width * T
     return FlopsPerToken(forward, 3 * forward)
+
+
+def _matrix_numbers(model: nn.Module) -> int:
+    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))

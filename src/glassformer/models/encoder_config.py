@@ -103,6 +103,11 @@ class EncoderDecoderConfig(BaseModel):
         e, d = self.encoder, self.decoder
         if e.n_embd != d.n_embd:
             raise UsageError(f"the encoder is {e.n_embd} wide and the decoder {d.n_embd}; give both the same n_embd")
+        if d.parallel:
+            raise UsageError(
+                "parallel=true in a decoder that listens to an encoder: there is no third layer side by side; use "
+                "parallel=false"
+            )
         if self.shared_embedding and (e.stem != "text" or e.vocab_size != d.vocab_size):
             raise UsageError(
                 f"shared_embedding needs one vocabulary for both, and they have {e.vocab_size} and {d.vocab_size} "

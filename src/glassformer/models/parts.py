@@ -193,10 +193,19 @@ def _told(owner: nn.Module, layer: str, holder: nn.Module, field: str) -> list[t
     if isinstance(holder, (Attention, CrossAttention)) and field == "sinks":
         return [("sinks", ("H",))]
     if isinstance(holder, (LayerNorm, RMSNorm)):
-        return [("norms", ("D" if isinstance(owner, (Attention, CrossAttention)) else "C",))]
+        return [("norms", (_normed(owner, layer),))]
     if isinstance(owner, Encoder) and layer == "head" and owner.config.token_head == "classes":
         return [("classifier", ("N", "C"))]
     return next((told for (kind, name), told in LAYERS.items() if isinstance(owner, kind) and layer == name), None)
+
+
+def _normed(owner: nn.Module, layer: str) -> str:
+    """What a norm goes over."""
+    if not isinstance(owner, (Attention, CrossAttention)):
+        return "C"
+    if owner.norms_each_head:
+        return "D"
+    return "H D" if layer == "query_norm" else "K D"
 
 
 def _lengths(owner: nn.Module, n: int, rows: int) -> list[int]:

@@ -15,6 +15,7 @@ from glassformer.layers import (
     NORMS,
     Attention,
     Block,
+    ClampedFeedForward,
     CrossAttention,
     Experts,
     FeedForward,
@@ -22,6 +23,9 @@ from glassformer.layers import (
     GatedFeedForward,
     KVCache,
     Memory,
+    NoPositions,
+    OutputNormBlock,
+    ParallelBlock,
     Pattern,
     Positions,
     PostNormBlock,
@@ -96,6 +100,7 @@ class Transformer(Model):
         self.embedding = stem
         self.positions = positions_of(config, causal=causal)
         self.local_positions = local_positions_of(config)
+        self.no_positions = None if all(config.positioned_layers or ()) else NoPositions()
         self.blocks = nn.ModuleList(_block(config, cross) for _ in range(config.n_layer))
         self.final_norm = norm_of(config) if config.final_norm else None
         self.tap_final_norm, self.tap_logits = Tap("final.norm"), Tap("logits")
@@ -117,13 +122,19 @@ class Transformer(Model):
             return self.tap_final_norm(self.native.run(x_BTC, cache))
         for layer, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
             seen = pattern if padding is None else padding if isinstance(pattern, Full) else pattern & padding
-            local = self.local_positions is not None and pattern.is_local
-            positions = self.local_positions if local else self.positions
+            positions = self.layer_positions(layer)
             if memory is None:
                 x_BTC = block(x_BTC, pos, positions, seen, cache, layer)
             else:
                 x_BTC = block(x_BTC, pos, positions, seen, cache, layer, memory)
         return self.tap_final_norm(x_BTC if self.final_norm is None else self.final_norm(x_BTC))
+
+    def layer_positions(self, layer: int) -> Positions:
+        """What the queries and keys of a layer know of positions."""
+        if self.no_positions is not None and not self.config.is_positioned(layer):
+            return self.no_positions
+        local = self.local_positions is not None and self.patterns[layer].is_local
+        return self.local_positions if local else self.positions  # type: ignore[return-value]
 
     def read_out(self, head: nn.Module, vectors: Tensor) -> Tensor:
         """Ask vectors (..., C) something: logits, scaled and capped as the configuration says."""
@@ -168,10 +179,13 @@ def _block(config: ModelConfig, cross: bool) -> Block:
     heads: dict[str, Any] = {
         "n_embd": config.n_embd,
         "bias": config.bias,
+        "qkv_bias": config.qkv_bias,
+        "out_bias": config.out_bias,
         "n_head": config.n_head,
         "n_kv_head": config.n_kv_head,
         "head_width": config.head_width,
         "qk_norm": config.qk_norm,
+        "qk_norm_over": config.qk_norm_over,
         "norm_eps": config.norm_eps,
         "head_norm": norm if issubclass(norm, RMSNorm) else RMSNorm,
         "scale": config.attention_scale,
@@ -183,15 +197,31 @@ def _block(config: ModelConfig, cross: bool) -> Block:
     parts = *communicate, *compute, *((norm_of(config), CrossAttention(**heads)) if cross else ())
     if config.norm_place == "sandwich":
         return SandwichBlock(*parts, after=[norm_of(config) for _ in parts[::2]])
-    return (Block if config.norm_place == "pre" else PostNormBlock)(*parts)
+    if config.parallel:
+        return ParallelBlock(*parts)
+    return {"pre": Block, "post": PostNormBlock, "output": OutputNormBlock}[config.norm_place](*parts)
 
 
 def _feedforward(config: ModelConfig) -> nn.Module:
-    kind = GatedFeedForward if config.feedforward == "gated" else FeedForward
+    sizes: dict[str, Any] = {
+        "n_embd": config.n_embd,
+        "n_hidden": config.n_hidden,
+        "activation": config.activation,
+        "bias": config.biases()[2],
+    }
 
     def one() -> nn.Module:
-        return kind(n_embd=config.n_embd, n_hidden=config.n_hidden, activation=config.activation, bias=config.bias)
+        if config.feedforward == "clamped":
+            return ClampedFeedForward(**sizes, limit=config.feedforward_limit)
+        return (GatedFeedForward if config.feedforward == "gated" else FeedForward)(**sizes)
 
     if not config.n_expert:
         return one()
-    return Experts(n_embd=config.n_embd, n_expert=config.n_expert, active=config.n_expert_active, make=one)
+    return Experts(
+        n_embd=config.n_embd,
+        n_expert=config.n_expert,
+        active=config.n_expert_active,
+        make=one,
+        shares_of=config.expert_shares,
+        router_bias=config.router_bias,
+    )

@@ -18,6 +18,7 @@ from glassformer.layers import (
     Attention,
     Block,
     Causal,
+    ClampedFeedForward,
     FeedForward,
     GatedFeedForward,
     LayerNorm,
@@ -189,7 +190,7 @@ class NativeStack:
         if library() is None or not hasattr(model, "blocks") or not all(map(_known, model.blocks, model.patterns)):
             return None
         config = model.config
-        if config.head_width % GROUP or not _places(model.positions):
+        if config.head_width % GROUP or not _places(model.positions) or model.no_positions is not None:
             return None
         return cls(model)
 
@@ -301,7 +302,9 @@ def _known(block: Any, pattern: Pattern) -> bool:
     attention, feedforward = getattr(block, "attention", None), getattr(block, "feedforward", None)
     if type(block) not in (Block, SandwichBlock) or block.crosses or not isinstance(attention, Attention):
         return False
-    if not isinstance(feedforward, (FeedForward, GatedFeedForward)):
+    if not isinstance(feedforward, (FeedForward, GatedFeedForward)) or isinstance(feedforward, ClampedFeedForward):
+        return False
+    if not attention.norms_each_head:
         return False
     if attention.sinks is not None or attention.softcap is not None:
         return False
