@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from skips import CHROMIUM, NEEDS_CHROMIUM
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "server")]
-
-PLACES = (
-    os.environ.get("GLASSFORMER_CHROMIUM"),
-    "/usr/bin/chromium",
-    *map(shutil.which, ("chromium", "google-chrome")),
-)
 
 
 @pytest.fixture(scope="module")  # not longer: while playwright runs, the thread has an event loop, and others want one
 def browser() -> Iterator[Any]:
     pytest.importorskip("fastapi", reason="needs the extra serve")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    found = next((place for place in PLACES if place and Path(place).is_file()), None)
-    if found is None:
-        pytest.skip("needs Chromium: apt-get install chromium, or name one in GLASSFORMER_CHROMIUM")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    if CHROMIUM is None:
+        pytest.skip(NEEDS_CHROMIUM)
     with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
         chromium.close()
 

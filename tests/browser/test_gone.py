@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-pytest.importorskip("playwright", reason="needs playwright")
+pytest.importorskip("playwright", reason="needs the package playwright")
 
 from looking import ids_of, logits_of, look, opened, stands, write
 from playwright.sync_api import expect

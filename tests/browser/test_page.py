@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-pytest.importorskip("playwright", reason="needs playwright")
+pytest.importorskip("playwright", reason="needs the package playwright")
 
 from looking import bits, ids_of, logits_of, look, opened, stands, told, write, written
 from playwright.sync_api import expect

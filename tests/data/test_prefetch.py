@@ -172,7 +172,7 @@ def test_only_a_gpu_gets_a_thread():
     assert isinstance(prefetched(source, "cuda:0"), Prefetched)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_batches_arrive_through_pinned_memory():
     batches = Prefetched(Counting(), "cuda")
     for n in range(1, 20):

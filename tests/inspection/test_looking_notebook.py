@@ -16,8 +16,8 @@ SMALL = ("model.n_layer=2", "model.n_head=2", "model.n_embd=24", "model.block_si
 
 
 def test_it_runs_from_the_first_cell_to_the_last(glassformer, tmp_path):
-    client = pytest.importorskip("nbclient", reason="nbclient is not installed")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    client = pytest.importorskip("nbclient", reason="needs the package nbclient")
+    pytest.importorskip("ipykernel", reason="needs the package ipykernel")
     (tmp_path / "play.txt").write_text(PLAY + "The five boxing wizards jump quickly: to be, or not to be.\n" * 20)
     run = tmp_path / "run"
     assert glassformer("train", "--data", tmp_path / "play.txt", *SMALL, "--out", run).code == 0

@@ -24,7 +24,7 @@ from glassformer.interchange.gguf_reading import load_gguf
 from glassformer.tokenizers import TOKENIZERS
 
 needs_llama_cpp = pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed"
+    importlib.util.find_spec("llama_cpp") is None, reason="needs the package llama-cpp-python"
 )
 
 

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from skips import NEEDS_COMPILER
 
 from glassformer.generation import Sampling, choose, filtered_probabilities
 from glassformer.native import draw, library
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler here")
+pytestmark = pytest.mark.skipif(library() is None, reason=NEEDS_COMPILER)
 B = 200
 
 

@@ -8,11 +8,12 @@ import subprocess
 import pytest
 import torch
 import torch.nn.functional as F
+from skips import NEEDS_COMPILER
 
 from glassformer.errors import DeviceError
 from glassformer.native import QuantizedLinear, building, library, quantized
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler here")
+pytestmark = pytest.mark.skipif(library() is None, reason=NEEDS_COMPILER)
 LARGEST = {8: 127, 4: 15}
 
 

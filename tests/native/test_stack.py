@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from skips import NEEDS_COMPILER
 
 from glassformer.errors import DeviceError, UsageError
 from glassformer.generation import Engine, Request, Sampling
@@ -15,7 +16,7 @@ from glassformer.native import QuantizedLinear, library, quantized_copy
 from glassformer.taps import listening
 from glassformer.tokenizers import TOKENIZERS
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler here")
+pytestmark = pytest.mark.skipif(library() is None, reason=NEEDS_COMPILER)
 BLOCK_SIZE = 40
 KINDS = {
     "classic": {"family": "classic"},

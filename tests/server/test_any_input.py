@@ -10,7 +10,7 @@ import os
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
+schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 
 from hypothesis import HealthCheck, settings  # noqa: E402
 from served import CHAT, running, small_decoder, small_encoder  # noqa: E402

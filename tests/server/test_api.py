@@ -15,7 +15,7 @@ import pytest
 import torch
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-openai = pytest.importorskip("openai", reason="needs the openai client")
+openai = pytest.importorskip("openai", reason="needs the package openai")
 
 from served import CHAT, TEXT, running, small_decoder, small_encoder  # noqa: E402
 

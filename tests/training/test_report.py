@@ -10,11 +10,11 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from skips import CHROMIUM, NEEDS_CHROMIUM
 
 from glassformer.training import RunFolder
 from glassformer.training.charts import Series, line_chart, smooth, thin
@@ -22,7 +22,6 @@ from glassformer.training.heat_maps import heat_map
 from glassformer.training.history import History
 from glassformer.training.report import ReportWriter, write_report
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = '</pre></script><script>alert("x")</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} \u2028 \x85 ü'
 RECIPE = """
 name = "a <b>bold</b> recipe"
@@ -413,7 +412,7 @@ def test_a_page_that_cannot_be_made_ends_no_run(run, monkeypatch):
     assert events == [("warning", "report.html is not kept up to date: 'val_loss' is undefined")]
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=NEEDS_CHROMIUM)
 def test_a_browser_shows_it_and_reads_out_what_the_files_say(run, tmp_path):
     """The page as it is, and a pointer put on the middle of two pictures by a script of the test's own."""
     probe = """<script>

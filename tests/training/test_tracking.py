@@ -18,7 +18,9 @@ from glassformer.training import TRACKERS, Listener, RunFolder, trackers
 
 RECIPE = 'name = "mine"\n[training]\nsteps = 6\nlearning_rate = 0.01\n'
 TEXT = "KING:\n<b>no</b> & so"
-needs = {name: pytest.mark.skipif(not importlib.util.find_spec(name), reason=f"{name} is absent") for name in TRACKERS}
+needs = {
+    name: pytest.mark.skipif(not importlib.util.find_spec(name), reason="needs the extra track") for name in TRACKERS
+}
 
 
 @pytest.fixture
