@@ -95,7 +95,7 @@ def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
     model, tokenizer = small_decoder()
     ids = tokenizer.encode(TEXT * 4)
     monkeypatch.setattr("glassformer.server.looking.PIECE", 7)
-    looker, pieces = Looker(model, tokenizer.vocab_size), 1
+    looker, pieces = Looker(model, tokenizer), 1
     reading = looker.logits(ids, [2, 50, 101])
     try:
         while True:

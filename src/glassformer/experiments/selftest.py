@@ -119,10 +119,9 @@ def _crowd(model: Decoder, tokenizer: Tokenizer) -> float:
     def answers(asked: list[Request]) -> list[list[int]]:
         engine = Engine(model, tokenizer, max_positions=4 * model.config.block_size)
         said: dict[int, list[int]] = {engine.submit(request): [] for request in asked}
-        while engine.busy:
-            for event in engine.step():
-                if event.piece is not None:
-                    said[event.request].append(event.piece.token)
+        for event in engine.run():
+            if event.piece is not None:
+                said[event.request].append(event.piece.token)
         return list(said.values())
 
     together, alone = answers(requests), [answers([request])[0] for request in requests]

@@ -62,7 +62,7 @@ def answer(
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UsageError(f"text {number} is empty; give it one word or leave it out")
-    settings.setdefault("n_tokens", tokenizer.vocab_size)
+    settings = {"n_tokens": tokenizer.vocab_size, "missing": tokenizer.missing_ids, **settings}
     longest = _longest(_config_of(model)) if cut else None
     found = answer_ids(model, [source_ids(reader, text, longest) for text in texts], **settings)
     return [_with_text(each, tokenizer) for each in found]
@@ -79,11 +79,12 @@ def answer_ids(
     batch_size: int = 64,
     sampling: Sampling | None = None,
     n_tokens: int | None = None,
+    missing: Sequence[int] = (),
 ) -> list[Answer]:
     """The answer to each source of ids, in order. An end token that the model is used to is part of the source.
 
     Args:
-        beam, length_penalty, n_best, max_new_tokens, n_tokens: as of `beam_search`.
+        beam, length_penalty, n_best, max_new_tokens, n_tokens, missing: as of `beam_search`.
         batch_size: how many sources are read together; those of like length are.
         sampling: draw `n_best` answers instead of searching the best (see `draw_answers`).
 
@@ -111,7 +112,7 @@ def answer_ids(
             search = partial(beam_search, beam=beam, length_penalty=length_penalty, n_best=n_best)
         else:
             search = partial(draw_answers, samples=n_best, sampling=sampling)
-        best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens)
+        best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens, missing=missing)
         found.update((i, _answer(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
     return [found[i] for i in range(len(sources))]
 

@@ -16,6 +16,7 @@ vocabulary, N candidates, T tokens so far.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import DivergenceError, UsageError
+from glassformer.generation.sampling import token_logits
 
 LONGER_THAN_SOURCE = 50
 """How many tokens longer than its source an answer may be, unless told otherwise: as in the 2017 paper."""
@@ -80,6 +82,7 @@ def beam_search(
     max_new_tokens: int | None = None,
     patience: float = 1.0,
     n_tokens: int | None = None,
+    missing: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """The `n_best` answers to each source, best first.
 
@@ -93,7 +96,8 @@ def beam_search(
             https://arxiv.org/abs/2204.05424; 1 is what fairseq does, and transformers with early_stopping=True).
             Whatever it is, a search stops as soon as no open hypothesis can come among the n best any more: that is
             exact, it changes nothing in what is returned. `math.inf`: that alone stops it.
-        n_tokens: how many of the model's logits stand for tokens; some models have a few more.
+        n_tokens: how many of the model's logits stand for tokens; some models have a few more. missing: those among
+            them that do not (see `token_logits`).
 
     Raises:
         UsageError: a setting is out of range.
@@ -118,7 +122,9 @@ def beam_search(
     try:
         with torch.inference_mode():
             limits_B = answer_limits(model, source, lengths_B, max_new_tokens)
-            search = _Search(model, source, lengths_B, limits_B, beam, length_penalty, n_best, patience, n_tokens)
+            search = _Search(
+                model, source, lengths_B, limits_B, beam, length_penalty, n_best, patience, n_tokens, missing
+            )
             while len(search.sentences):
                 search.step()
     finally:
@@ -172,9 +178,11 @@ class _Search:
         n_best: int,
         patience: float,
         n_tokens: int | None,
+        missing: Sequence[int],
     ):
         self.model, self.beam, self.alpha, self.n_best = model, beam, alpha, n_best
-        self.enough, self.n_tokens, self.end_token = patience * beam, n_tokens, model.config.end_token
+        self.enough, self.end_token = patience * beam, model.config.end_token
+        self.n_tokens, self.missing = n_tokens, missing
         B, device = source.shape[0], source.device
         self.sentences, self.limits_B = list(range(B)), limits_B.to(device)
         self.memory = model.encode(source, lengths_B)
@@ -202,7 +210,8 @@ class _Search:
     def _candidates(self) -> _Candidates:
         """Ask the model; of each row only the 2 x beam best tokens can matter."""
         B, W = self.logp_BW.shape
-        logits_RV = self.model.decode(self.last_R1, self.memory, cache=self.cache)[:, -1, : self.n_tokens].float()
+        logits_RV = self.model.decode(self.last_R1, self.memory, cache=self.cache)[:, -1]
+        logits_RV = token_logits(logits_RV, self.n_tokens, self.missing)
         whole_R1 = logits_RV.logsumexp(dim=-1, keepdim=True)
         logits_RN, token_RN = logits_RV.topk(min(2 * self.beam, logits_RV.shape[1]), dim=-1)
         logp_RN = logits_RN - whole_R1

@@ -77,11 +77,10 @@ class Chat:
         )
         number, said = self.engine.submit(request), ""
         try:
-            while self.engine.busy:
-                for event in self.engine.step():
-                    if event.piece is not None:
-                        said += event.piece.text
-                        yield event.piece
+            for event in self.engine.run():
+                if event.piece is not None:
+                    said += event.piece.text
+                    yield event.piece
         finally:  # Ctrl-C in the middle of an answer: what was said so far stands
             self.engine.cancel(number)
             kept = said if self.has_template else said.strip()  # unchanged, the next turn goes on from what was read

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.generation.beam import Hypothesis, SequenceToSequence, answer_limits, memory_rows
-from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
+from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 
 
 def draw_answers(
@@ -19,6 +21,7 @@ def draw_answers(
     sampling: Sampling | None = None,
     max_new_tokens: int | None = None,
     n_tokens: int | None = None,
+    missing: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """`samples` answers to each source, in the order in which they were drawn; `score` is the log-probability.
 
@@ -40,7 +43,7 @@ def draw_answers(
     model.train(False)
     try:
         with torch.inference_mode():
-            return _draw(model, source, lengths_B, samples, sampling, max_new_tokens, n_tokens)
+            return _draw(model, source, lengths_B, samples, sampling, max_new_tokens, n_tokens, missing)
     finally:
         model.train(was_training)
 
@@ -53,6 +56,7 @@ def _draw(
     sampling: Sampling,
     max_new_tokens: int | None,
     n_tokens: int | None,
+    missing: Sequence[int],
 ) -> list[list[Hypothesis]]:
     B, device, config = source.shape[0], source.device, model.config
     limits = answer_limits(model, source, lengths_B, max_new_tokens).tolist()
@@ -64,7 +68,8 @@ def _draw(
     logp_R = torch.zeros(len(rows), dtype=torch.float64)
     done: dict[tuple[int, int], Hypothesis] = {}
     while rows:
-        logits_RV = model.decode(ids_RT[:, -1:].to(device), memory, cache=cache)[:, -1, :n_tokens].float().cpu()
+        logits_RV = model.decode(ids_RT[:, -1:].to(device), memory, cache=cache)[:, -1]
+        logits_RV = token_logits(logits_RV, n_tokens, missing).cpu()
         token_R = choose(filtered_probabilities(logits_RV, sampling, ids_RT), [generators[row] for row in rows])
         logp_R = logp_R + logits_RV.log_softmax(dim=-1).gather(1, token_R[:, None]).squeeze(1)
         ids_RT = torch.cat((ids_RT, token_R[:, None]), dim=1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassformer.errors import UsageError
+from glassformer.errors import DivergenceError, UsageError
 from glassformer.generation.questions import around, read_rows, text_ids
 from glassformer.tokenizers import Tokenizer
 
@@ -24,6 +24,7 @@ def embed(
 
     Raises:
         UsageError: the model is no encoder of text, or a text is empty.
+        DivergenceError: a vector is no number.
     """
     if getattr(model.config, "stem", None) != "text":
         raise UsageError(
@@ -37,4 +38,6 @@ def embed(
         vectors_BTC, lengths_B = read_rows(model, [rows[i] for i in chosen])
         with torch.inference_mode():
             vectors_NC[chosen] = model.pool(vectors_BTC, lengths_B).float().cpu()
+    if not vectors_NC.isfinite().all():
+        raise DivergenceError("the model's vectors are no numbers (NaN or infinite); take an earlier checkpoint")
     return torch.nn.functional.normalize(vectors_NC, dim=-1) if normalise else vectors_NC

@@ -9,10 +9,13 @@ has already read: the last turns of a chat, the prompt of another sample. Memory
 wait. Rows in the cache stand in this order:
 
     ready to write | reading | idle
+
+A request that fails fails alone: its event carries the error, its rows are free again, and the others go on.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassformer.errors import UsageError
+from glassformer.errors import UsageError, plural
+from glassformer.generation.next_tokens import Drawn, check_numbers, draw_tokens, most_likely
 from glassformer.generation.requests import Event, Request, Row
-from glassformer.generation.sampling import choose, filtered_probabilities
-from glassformer.generation.text import Alternative, Piece
+from glassformer.generation.sampling import token_logits
+from glassformer.generation.text import Piece
 from glassformer.models import Decoder
-from glassformer.native import draw
 from glassformer.tokenizers import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 MAX_ROWS = 32
 PREFILL_TOKENS = 512  # of prompts, read in one step: how long the others wait at the most
@@ -44,6 +49,7 @@ class Engine:
             less than one whole context.
 
     `submit` a `Request`, then call `step` until `busy` says no; every step gives `Event`s. It belongs to one thread.
+    `run` does both and raises what fails; from `step`, an error comes as an event, since others may go on.
     """
 
     def __init__(
@@ -71,9 +77,10 @@ class Engine:
         """Take a request; its events carry the number that is returned.
 
         Raises:
-            UsageError: a token is not in the vocabulary, or it needs more memory than the cache may ever have.
+            UsageError: the tokenizer or the model has no such token, or the request needs more memory than the cache
+                may ever have.
         """
-        request.check_tokens(self.model.config.vocab_size)
+        request.check_tokens(self.tokenizer, self.model.config.vocab_size)
         number = next(self._numbers)
         rows = [Row(number, request, i, self.tokenizer, self.model.config.block_size) for i in range(request.samples)]
         if not self.cache.fits(1, rows[0].need):
@@ -83,6 +90,20 @@ class Engine:
             )
         self.waiting.extend(rows)
         return number
+
+    def run(self, *requests: Request) -> Iterator[Event]:
+        """Submit these, and go on until nothing is left to do; the events of all steps.
+
+        Raises:
+            UsageError: as `submit`. What made a request fail.
+        """
+        for request in requests:
+            self.submit(request)
+        while self.busy:
+            for event in self.step():
+                if event.error is not None:
+                    raise event.error
+                yield event
 
     def cancel(self, number: int) -> None:
         """Forget a request, at once; one that is done or unknown is nothing to worry about."""
@@ -100,31 +121,46 @@ class Engine:
     # Reading
 
     def _read_prompts(self) -> list[Event]:
-        """Admit and read until the tokens of a step are used up, or nobody is left to read."""
+        """Admit and read until the tokens of a step are used up, or nothing is left to read."""
         budget, events = PREFILL_TOKENS, []
         while budget > 0:
-            if self.ready == len(self.active) and not self._admit():
+            reading = self.ready < len(self.active)
+            row = self.active[self.ready] if reading else self.waiting[0] if self.waiting else None
+            if row is None:
                 break
-            row, at = self.active[self.ready], self.ready
-            known = self.cache.lengths[at]
-            pending = row.seen[known:-1][:budget]  # the last one is read together with all other rows
-            if pending:
-                told = row.request.score_prompt and row.start == 0 and len(row.ids) == len(row.request.ids)
-                hidden_1TC = self.model.hidden(self._tensor([pending]), cache=self.cache.rows(at, at + 1))
-                if told:
-                    events += [Event(row.number, prompt=self._score(row, known, hidden_1TC))] if not row.sample else []
-                budget -= len(pending)
-            if self.cache.lengths[at] == len(row.seen) - 1:
+            try:
+                if not reading and not self._admit():
+                    break
+                n, scored = self._read(row, budget)
+            except Exception as error:
+                events.append(self._fail(row.number, error))
+                continue
+            budget -= n
+            events += [Event(row.number, prompt=scored)] if scored else []
+            if self.cache.lengths[self.ready] == len(row.seen) - 1:
                 self.ready += 1
                 if not row.left:
-                    self._leave(at)
+                    self._leave(self.ready - 1)
         return events
+
+    def _read(self, row: Row, budget: int) -> tuple[int, tuple[Piece, ...]]:
+        """Read some more of a row's prompt: how many tokens, and what the model thought of those after them."""
+        at = self.ready
+        known = self.cache.lengths[at]
+        pending = row.seen[known:-1][:budget]  # the last one is read together with all other rows
+        if not pending:
+            return 0, ()
+        hidden_1TC = self.model.hidden(self._tensor([pending]), cache=self.cache.rows(at, at + 1))
+        scores = row.request.score_prompt and not row.sample
+        if not scores or row.start or len(row.ids) > len(row.request.ids):
+            return len(pending), ()
+        return len(pending), self._score(row, known, hidden_1TC)
 
     def _score(self, row: Row, known: int, hidden_1TC: Tensor) -> tuple[Piece, ...]:
         """What the model thought of the tokens that followed those it has just read."""
-        logits_TV = self.model.logits(hidden_1TC)[0, :, : self.tokenizer.vocab_size].float().cpu()
-        tokens = row.seen[known + 1 : known + 1 + len(logits_TV)]
-        own_TV = logits_TV.softmax(dim=-1)
+        own_TV = self._of_tokens(self.model.logits(hidden_1TC)[0]).softmax(dim=-1)
+        tokens = row.seen[known + 1 : known + 1 + len(own_TV)]
+        check_numbers(own_TV[:, 0])
         best = most_likely(own_TV, row.request.alternatives, self.tokenizer)
         text = self.tokenizer.token_text
         return tuple(
@@ -140,7 +176,6 @@ class Engine:
         needed = max([row.need, *(other.need for other in self.active)])
         if not self.cache.fits(n + 1, needed):
             return False
-        self.waiting.popleft()
         source, shared = (n, 0) if row.request.score_prompt else self._longest_beginning(row.seen[:-1])
         if shared and source >= n:  # the first of the idle ones is the last to be let go of
             self.cache.swap(n, source)
@@ -151,7 +186,7 @@ class Engine:
             self.cache.copy(source, target, shared)
         self.cache.rewind(target, shared)
         self.cache.swap(n, target)
-        self.active.append(row)
+        self.active.append(self.waiting.popleft())
         return True
 
     def _room(self, n: int, needed: int, take_over: bool) -> int:
@@ -193,60 +228,77 @@ class Engine:
         rows = self.active[: self.ready]
         if not rows:
             return []
-        logits_B1V = self.model(self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(0, self.ready))
-        # some models have more logits than their tokenizer has tokens (a padded table): those cannot be said
-        logits_BV = logits_B1V[:, 0, : self.tokenizer.vocab_size].float().cpu()
-        wanted = max(row.request.alternatives for row in rows)
-        best = most_likely(logits_BV.softmax(dim=-1), wanted, self.tokenizer) if wanted else [[] for _ in rows]
-        events = []
-        for row, (token, chance, own), others in zip(rows, self._draw(logits_BV, rows), best, strict=True):
-            events.append(Event(row.number, row.take(token, own, chance, others[: row.request.alternatives])))
-        for at in reversed(range(len(rows))):
-            if events[at].piece.finish_reason is not None:  # type: ignore[union-attr]
+        logits_BV, failed = self._next_logits(rows)
+        drawn = draw_tokens(logits_BV, rows, compiled=self.model.native is not None)
+        pieces: dict[int, Piece] = {}
+        for b, row in enumerate(rows):
+            try:
+                pieces[b] = self._take(row, failed.get(b, drawn[b]), logits_BV[b])
+            except Exception as error:
+                failed[b] = error
+        for at in reversed(pieces):
+            if pieces[at].finish_reason is not None:
                 self._leave(at)
             elif rows[at].slide():
                 self.cache.rewind(at, 0)
                 self.ready -= 1
                 self._trade(at, self.ready)
-        return events
+        errors = {rows[b].number: error for b, error in failed.items()}
+        return [Event(rows[b].number, piece) for b, piece in pieces.items()] + list(
+            map(self._fail, errors, errors.values())
+        )
 
-    def _draw(self, plain_BV: Tensor, rows: list[Row]) -> list[tuple[int, float, float]]:
-        """A token for each row, how likely it was to be drawn, and how likely the model thinks it; rows that draw alike
-        are filtered together."""
-        logits_BV = plain_BV
-        if any(row.request.logit_bias for row in rows):
-            logits_BV = logits_BV.clone()
-            for b, row in enumerate(rows):
-                for token, bias in row.request.logit_bias.items():
-                    if token < logits_BV.shape[1]:
-                        logits_BV[b, token] += bias
-        alike: dict[Any, list[int]] = {}
-        for b, row in enumerate(rows):
-            alike.setdefault(row.draws if row.draws.repetition_penalty == 1 else b, []).append(b)
-        found: dict[int, tuple[int, float, float]] = {}
-        for members in alike.values():
-            of_all = len(members) == len(rows)
-            plain_MV, logits_MV = (part if of_all else part[members] for part in (plain_BV, logits_BV))
-            drawn = self._draw_alike(plain_MV, logits_MV, [rows[b] for b in members])
-            found |= zip(members, zip(*drawn, strict=True), strict=True)
-        return [found[b] for b in range(len(rows))]
+    def _next_logits(self, rows: list[Row]) -> tuple[Tensor, dict[int, Exception]]:
+        """(B, V) logits for the next token of each row; and, by their places, what went wrong with some of them.
 
-    def _draw_alike(self, plain_MV: Tensor, logits_MV: Tensor, rows: list[Row]) -> tuple[list[Any], ...]:
-        sampling, generators = rows[0].request.sampling, [row.generator for row in rows]
-        penalised = sampling.repetition_penalty != 1
-        if self.model.native is not None and sampling.top_p == 1 and sampling.min_p == 0 and not penalised:
-            return draw(plain_MV, logits_MV, sampling.temperature, sampling.top_k, generators)
-        if sampling.temperature == 0 and not penalised:
-            ids_M, p_M = logits_MV.argmax(dim=-1), torch.ones(len(rows))
-        else:
-            context = torch.tensor([rows[0].ids]) if penalised else None
-            p_MV = filtered_probabilities(logits_MV, sampling, context)
-            ids_M = choose(p_MV, generators)
-            p_M = p_MV.gather(1, ids_M[:, None]).squeeze(1)
-        own_M = plain_MV.softmax(dim=-1).gather(1, ids_M[:, None]).squeeze(1)
-        return ids_M.tolist(), p_M.tolist(), own_M.tolist()
+        If all of them together fail, each is tried by itself, so that those who can go on do.
+        """
+        known = self.cache.lengths[: len(rows)]
+        try:
+            return self._logits(rows, 0), {}
+        except Exception:
+            _log.exception("a step of %s failed; each is computed by itself now", plural(len(rows), "sample"))
+        failed: dict[int, Exception] = {}
+        logits_BV = torch.zeros(len(rows), self.tokenizer.vocab_size)
+        for at, row in enumerate(rows):
+            self.cache.lengths[at] = known[at]
+            try:
+                logits_1V = self._logits([row], at)
+                logits_BV[at, : logits_1V.shape[1]] = logits_1V[0]
+            except Exception as error:
+                failed[at] = error
+        return logits_BV, failed
+
+    def _logits(self, rows: list[Row], at: int) -> Tensor:
+        """(B, V) logits after the last token of rows that stand side by side, the first one at place `at`."""
+        logits_B1V = self.model(
+            self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(at, at + len(rows))
+        )
+        return self._of_tokens(logits_B1V[:, 0])
+
+    def _of_tokens(self, logits_NV: Tensor) -> Tensor:
+        """On the CPU, without the rows that no token belongs to."""
+        return token_logits(logits_NV, self.tokenizer.vocab_size, self.tokenizer.missing_ids).cpu()
+
+    def _take(self, row: Row, drawn: Drawn | Exception, logits_V: Tensor) -> Piece:
+        """One more token of a row. Raises what went wrong in it."""
+        if isinstance(drawn, Exception):
+            raise drawn
+        wanted = row.request.alternatives
+        best = most_likely(logits_V[None].softmax(dim=-1), wanted, self.tokenizer)[0] if wanted else []
+        return row.take(drawn.token, drawn.probability, drawn.chance, best)
 
     # Rows
+
+    def _fail(self, number: int, error: Exception) -> Event:
+        """End a request that went wrong. What its rows have read is forgotten: it may be what went wrong."""
+        for at, row in enumerate(self.active):
+            if row.number == number:
+                self.cache.rewind(at, 0)
+        self.cancel(number)
+        if not self.active:
+            self.cache.resize(0, 0)
+        return Event(number, error=error)
 
     def _leave(self, at: int) -> None:
         """A row is done: it becomes the first of the idle ones."""
@@ -264,17 +316,6 @@ class Engine:
 
     def _tensor(self, ids: list[Any]) -> Tensor:
         return torch.tensor(ids, device=self.cache.tokens.device, dtype=torch.int64)
-
-
-def most_likely(p_NV: Tensor, n: int, tokenizer: Tokenizer) -> list[list[Alternative]]:
-    """The n most likely tokens of each row, best first."""
-    if not n:
-        return [[] for _ in p_NV]
-    best = p_NV.topk(min(n, p_NV.shape[1]))
-    return [
-        [Alternative(i, tokenizer.token_text(i), p) for i, p in zip(ids, chances, strict=True)]
-        for ids, chances in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from glassformer.errors import UsageError
-from glassformer.generation.engine import Engine, most_likely
+from glassformer.generation.engine import Engine
+from glassformer.generation.next_tokens import check_numbers, most_likely
 from glassformer.generation.requests import Request, Row
-from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
+from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 from glassformer.generation.text import Piece
 from glassformer.generation.windows import Context
 from glassformer.models import Decoder
@@ -99,14 +100,13 @@ def _by_engine(model: Decoder, tokenizer: Tokenizer, request: Request) -> Iterat
     if not request.max_new_tokens:
         return
     engine = Engine(model, tokenizer, max_rows=request.samples)
-    engine.submit(request)
-    while engine.busy:
-        yield from (event.piece for event in engine.step() if event.piece is not None)
+    yield from (event.piece for event in engine.run(request) if event.piece is not None)
 
 
 @torch.inference_mode()
 def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: bool) -> Iterator[Piece]:
     """The readable twin of the engine, for one prompt; and the way of models of other kinds."""
+    request.check_tokens(tokenizer, model.config.vocab_size)
     sampling = request.sampling
     device = next(model.parameters()).device
     context = Context(model, torch.tensor([request.ids], device=device), window=request.window, use_cache=use_cache)
@@ -118,12 +118,13 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
             context.fork(request.samples)
         else:
             logits_BV = context.next_logits()
-        logits_BV = logits_BV[:, : tokenizer.vocab_size].float().cpu()
+        logits_BV = token_logits(logits_BV, tokenizer.vocab_size, tokenizer.missing_ids).cpu()
         chances_BV = filtered_probabilities(
             logits_BV, sampling, context.ids_BT.cpu() if sampling.repetition_penalty != 1 else None
         )
         ids_B = choose(chances_BV, [row.generator for row in rows])
         own_BV = logits_BV.softmax(dim=-1)
+        check_numbers(own_BV[:, 0])
         best = most_likely(own_BV, request.alternatives, tokenizer)
         going_on = []
         for b, (row, token) in enumerate(zip(rows, ids_B.tolist(), strict=True)):

@@ -16,6 +16,7 @@ from torch import Tensor
 from glassformer.errors import UsageError, plural
 from glassformer.generation.answers import answer_ids, ended, plain_text
 from glassformer.generation.beam import LONGER_THAN_SOURCE
+from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Alternative
 from glassformer.tokenizers import Tokenizer
 from glassformer.tokenizers.specials import MASK
@@ -93,7 +94,8 @@ def fill_masks(
     places = [place for place, token in enumerate(shown) if token == mask]
     vectors_BTC, _ = read_rows(model, [shown])
     with torch.inference_mode():
-        logits_MV = model.token_logits(vectors_BTC[0, places])[:, : tokenizer.vocab_size].float().cpu()
+        logits_MV = model.token_logits(vectors_BTC[0, places])
+        logits_MV = token_logits(logits_MV, tokenizer.vocab_size, tokenizer.missing_ids).cpu()
     logp_MV = logits_MV.log_softmax(dim=-1)
     best = logp_MV.topk(min(alternatives, logp_MV.shape[1]))
     found = [
@@ -120,7 +122,14 @@ def fill_spans(model: Any, tokenizer: Tokenizer, text: str, *, n_best: int = 1, 
         raise UsageError("this model fills no gaps; train one with objective.kind=spans")
     ids = _with_gaps(tokenizer, text, sentinels)
     settings.setdefault("max_new_tokens", LONGER_THAN_SOURCE)  # gaps are short, whatever stands between them
-    (best,) = answer_ids(model, [ended(tokenizer, ids)], n_best=n_best, n_tokens=tokenizer.vocab_size, **settings)
+    (best,) = answer_ids(
+        model,
+        [ended(tokenizer, ids)],
+        n_best=n_best,
+        n_tokens=tokenizer.vocab_size,
+        missing=tokenizer.missing_ids,
+        **settings,
+    )
     found = []
     for answer in (best, *best.alternatives):
         spans = split_spans(answer.tokens, sentinels)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 
-from glassformer.errors import UsageError
+from glassformer.errors import UsageError, plural
 from glassformer.generation.sampling import Sampling
 from glassformer.generation.text import Alternative, Piece, StopStrings
 from glassformer.generation.windows import check_window
@@ -64,19 +64,36 @@ class Request:
                     f"logit_bias of token {token} is {bias}; use a number from -{MOST_BIAS:g} to {MOST_BIAS:g}"
                 )
 
-    def check_tokens(self, vocab_size: int) -> None:
-        """Raise `UsageError` for a token that there is not."""
-        for token in (*self.ids, *self.logit_bias):
-            if not 0 <= token < vocab_size:
-                raise UsageError(f"token {token} is not in the vocabulary (0 to {vocab_size - 1})")
+    def check_tokens(self, tokenizer: Tokenizer, n_rows: int) -> None:
+        """Raise `UsageError` for a token that the tokenizer, or the model's table of so many rows, does not have."""
+        check_ids((*self.ids, *self.logit_bias), tokenizer, n_rows)
+
+
+def check_ids(ids: Iterable[int], tokenizer: Tokenizer, n_rows: int) -> None:
+    """Raise `UsageError` for an id that is no token, or that the model's table of `n_rows` rows has no vector for.
+
+    Tables are often longer than the vocabulary, up to a round number; what stands in such rows was never trained.
+    """
+    most, missing = min(n_rows, tokenizer.vocab_size), set(tokenizer.missing_ids)
+    for token in ids:
+        if n_rows <= token < tokenizer.vocab_size and token not in missing:
+            raise UsageError(
+                f"the tokenizer has token {token} ({tokenizer.token_text(token)}) and the model has no vector for it "
+                f"(0 to {most - 1}); leave it out"
+            )
+        if not 0 <= token < most or token in missing:
+            holes = f", without {plural(len(missing), 'id')}" if missing else ""
+            raise UsageError(f"token {token} is not in the vocabulary (0 to {most - 1}{holes})")
 
 
 class Event(NamedTuple):
-    """What a step of the engine gave to a request: a token of one of its samples, or the scored prompt."""
+    """What a step of the engine gave to a request: a token of one of its samples, or the scored prompt, or the error
+    that ended all of its samples."""
 
     request: int
     piece: Piece | None = None
     prompt: tuple[Piece, ...] = ()
+    error: Exception | None = None
 
 
 class Row:

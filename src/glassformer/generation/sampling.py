@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,12 +76,29 @@ def filtered_probabilities(logits_BV: Tensor, sampling: Sampling, context_BT: Te
     return p_BV.div_(p_BV.sum(dim=-1, keepdim=True))
 
 
-def choose(p_BV: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Draw one token a row: lay the probabilities end to end on [0, 1), throw one dart a row, see where it lands.
+def token_logits(logits_BV: Tensor, n_tokens: int | None, missing: Sequence[int] = ()) -> Tensor:
+    """The logits of those ids that are tokens, in fp32: (B, rows of the head) -> (B, n_tokens).
 
-    (B, V) probabilities and B generators -> (B,) ids.
+    A head may have rows that no token belongs to: those beyond the tokenizer's last id (padding to a round number) are
+    cut off, and those between, `missing`, get -inf, so that neither can be drawn.
     """
+    logits_BV = logits_BV[..., :n_tokens].float()
+    known = [i for i in missing if i < logits_BV.shape[-1]]
+    return logits_BV.index_fill(-1, torch.tensor(known, device=logits_BV.device), -math.inf) if known else logits_BV
+
+
+def choose(p_BV: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """Draw one token a row, each with its own generator: (B, V) probabilities -> (B,) ids."""
+    return choose_at(p_BV, uniform(generators))
+
+
+def uniform(generators: list[torch.Generator]) -> Tensor:
+    """The next number in [0, 1) of each generator: (B, 1) in fp64."""
+    return torch.cat([torch.rand(1, 1, generator=g, dtype=torch.float64) for g in generators])
+
+
+def choose_at(p_BV: Tensor, u_B1: Tensor) -> Tensor:
+    """Lay the probabilities of each row end to end on [0, 1) and take the token that u falls on: (B, V) -> (B,) ids."""
     line_BV = p_BV.cumsum(dim=-1, dtype=torch.float64)
-    dart_B1 = torch.cat([torch.rand(1, 1, generator=g, dtype=torch.float64) for g in generators])
-    ids_B1 = torch.searchsorted(line_BV, dart_B1 * line_BV[:, -1:], right=True)
+    ids_B1 = torch.searchsorted(line_BV, u_B1 * line_BV[:, -1:], right=True)
     return ids_B1.squeeze(1).clamp_(max=p_BV.shape[-1] - 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
+from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 from glassformer.inspection.figures import Column, Figure, Note, Remark, Table, number, visible
 from glassformer.inspection.reading import read
 from glassformer.inspection.views import View
@@ -138,7 +138,7 @@ def next_token(
 
 def explain(logits_V: Tensor, before: list[int], tokenizer: Tokenizer, sampling: Sampling) -> NextView:
     """What happens between logits (V,) and the token: every stage, by the functions that generation uses."""
-    logits_1V = logits_V.float()[None]
+    logits_1V = token_logits(logits_V[None], None, tokenizer.missing_ids)
     context = torch.tensor([before]) if before else None
     off = replace(sampling, **OFF)
     tempered_V = filtered_probabilities(logits_1V, off, context)[0]
@@ -163,7 +163,7 @@ def explain(logits_V: Tensor, before: list[int], tokenizer: Tokenizer, sampling:
     return NextView(
         text=tokenizer.decode(before),
         tokens=[tokenizer.token_text(i) if tokenizer_has(tokenizer, i) else f"<{i}>" for i in range(len(logits_V))],
-        logits=logits_1V[0].numpy(),
+        logits=logits_V.float().numpy(),
         raw=raw_V.numpy(),
         tempered=tempered_V.numpy(),
         chance=last.numpy(),

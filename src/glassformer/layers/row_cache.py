@@ -89,14 +89,15 @@ class RowCache:
             return
         rows, used = min(n_rows, self.n_rows), min(capacity, max(self.lengths, default=0))
         layers, _, heads, _, width = self.keys.shape
-        for name in ("keys", "values"):
-            held = getattr(self, name)
-            other = held.new_zeros(layers, n_rows, heads, capacity, width)
-            other[:, :rows, :, :used] = held[:, :rows, :, :used]
-            setattr(self, name, other)
+        keys, values = (held.new_zeros(layers, n_rows, heads, capacity, width) for held in (self.keys, self.values))
         tokens = self.tokens.new_zeros(n_rows, capacity)
+        # nothing changes before all memory is there: a cache that could not grow stays as it was
+        keys[:, :rows, :, :used], values[:, :rows, :, :used] = (
+            self.keys[:, :rows, :, :used],
+            self.values[:, :rows, :, :used],
+        )
         tokens[:rows, :used] = self.tokens[:rows, :used]
-        self.tokens = tokens
+        self.keys, self.values, self.tokens = keys, values, tokens
         self.lengths = [*(min(length, capacity) for length in self.lengths[:rows]), *[0] * (n_rows - rows)]
 
     def swap(self, a: int, b: int) -> None:
@@ -104,8 +105,8 @@ class RowCache:
         if a == b:
             return
         used = slice(max(self.lengths[a], self.lengths[b]))
-        for held in (self.keys, self.values):
-            first = held[:, a, :, used].clone()
+        both = self.keys, self.values
+        for held, first in zip(both, [held[:, a, :, used].clone() for held in both], strict=True):
             held[:, a, :, used] = held[:, b, :, used]
             held[:, b, :, used] = first
         self.tokens[[a, b]] = self.tokens[[b, a]]
@@ -114,6 +115,7 @@ class RowCache:
     def copy(self, source: int, target: int, length: int) -> None:
         """Let a row hold the first `length` positions of another one."""
         used = slice(length)
+        self.lengths[target] = 0  # what it held is lost, also if this fails half way
         for held in (self.keys, self.values):
             held[:, target, :, used] = held[:, source, :, used]
         self.tokens[target, used] = self.tokens[source, used]

@@ -15,15 +15,15 @@ from glassformer.native.building import library
 
 
 def draw(
-    plain_BV: Tensor, logits_BV: Tensor, temperature: float, top_k: int, generators: list[torch.Generator]
+    plain_BV: Tensor, logits_BV: Tensor, temperature: float, top_k: int, u_B: list[float]
 ) -> tuple[list[int], list[float], list[float]]:
     """A token a row, its chance in the draw, and what the model itself gives it, without biases and at temperature 1.
 
-    plain, logits: fp32 on the CPU, before and after biases.
+    plain, logits: fp32 on the CPU, before and after biases. u: of each row a number in [0, 1) that decides; it is not
+    looked at when temperature is 0.
     """
     B, V = logits_BV.shape
     plain_BV, logits_BV = plain_BV.contiguous(), logits_BV.contiguous()
-    thrown = [float(torch.rand(1, generator=g, dtype=torch.float64)) for g in generators] if temperature else [0.0] * B
     drawn, chances, own = (ctypes.c_int32 * B)(), (ctypes.c_float * B)(), (ctypes.c_float * B)()
     library().glassformer_draw(  # type: ignore[union-attr]
         ctypes.c_void_p(plain_BV.data_ptr()),
@@ -31,7 +31,7 @@ def draw(
         *(ctypes.c_int32(n) for n in (B, V)),
         ctypes.c_float(temperature),
         ctypes.c_int32(min(top_k, V)),
-        (ctypes.c_double * B)(*thrown),
+        (ctypes.c_double * B)(*u_B),
         *(drawn, chances, own),
         ctypes.c_int32(torch.get_num_threads()),
     )

@@ -10,10 +10,9 @@ from typing import Any
 from fastapi import Request as HTTPRequest
 from fastapi.responses import StreamingResponse
 
-from glassformer.errors import GlassformerError
 from glassformer.generation import Event, Piece, Request
 from glassformer.server.answers import REASONS, Shape, given_prompt, usage
-from glassformer.server.errors import Refused
+from glassformer.server.errors import Refused, refusal_of
 from glassformer.server.schemas import Drawing
 from glassformer.server.serving import Served
 from glassformer.server.worker import Overloaded, Worker
@@ -72,8 +71,8 @@ async def _stream(asked: Asked, shape: Shape, body: Drawing, echo: bool) -> Asyn
         if (body.stream_options or {}).get("include_usage"):
             yield event_line(shape.last(usage(sum(len(request.ids) for request in asked.requests), written)))
         yield "data: [DONE]\n\n"
-    except (GlassformerError, Refused) as error:
-        yield event_line({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
+    except Refused as error:
+        yield event_line(error.body())
     finally:
         asked.cancel()
 
@@ -128,7 +127,7 @@ class Asked:
         while left or unscored:
             place, event = await self._events.get()
             if isinstance(event, BaseException):
-                raise Refused(500, "the model failed; the server's log says more") from event
+                raise refusal_of(event) from event
             self.prompts[place] += event.prompt
             if place in unscored and len(self.prompts[place]) >= unscored[place]:
                 del unscored[place]

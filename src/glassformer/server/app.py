@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,6 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from glassformer import __version__
-from glassformer.errors import GlassformerError
 from glassformer.generation import embed
 from glassformer.server.answering import answer
 from glassformer.server.answers import Shape
@@ -113,7 +112,7 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
         if served.worker is not None:
             raise Refused(400, f"{served.name} gives no vectors; name an encoder, for example minilm-l6")
         texts = [body.input] if isinstance(body.input, str) else body.input
-        vectors = await run_in_threadpool(_blamed(embed), served.model, served.tokenizer, texts)
+        vectors = await run_in_threadpool(embed, served.model, served.tokenizer, texts)
         n = sum(len(served.tokenizer.encode(text)) for text in texts)
         data = [
             {"object": "embedding", "index": i, "embedding": _encoded(vector.tolist(), body.encoding_format)}
@@ -131,15 +130,3 @@ def _described(served: Served) -> dict[str, Any]:
 
 def _encoded(vector: list[float], form: str) -> Any:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if form == "base64" else vector
-
-
-def _blamed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function; what it has against its input is the client's mistake."""
-
-    def call(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except GlassformerError as error:
-            raise Refused(400, str(error)) from None
-
-    return call

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
+from glassformer.errors import UsageError
 from glassformer.generation import Request, Sampling
+from glassformer.generation.requests import check_ids
 from glassformer.server.errors import Refused
 from glassformer.server.schemas import ChatBody, CompletionBody, Drawing
 from glassformer.server.serving import Served
@@ -46,7 +49,15 @@ def prompt_ids(served: Served, prompt: str) -> list[int]:
     return ids
 
 
-def check_length(served: Served, n: int, *, room: int = 0) -> None:
+def check_tokens(served: Served, ids: Iterable[int], param: str) -> None:
+    """Raise `Refused` for an id that the tokenizer or the model's table does not have."""
+    try:
+        check_ids(ids, served.tokenizer, served.model.config.vocab_size)
+    except UsageError as error:
+        raise Refused(400, str(error), param=param) from None
+
+
+def check_length(served: Served, n: int, *, room: int = 0, param: str = "prompt") -> None:
     """Raise `Refused` for more tokens than a model reads, or fewer than `room` places left for an answer."""
     block_size = served.model.config.block_size
     if n + room > block_size:
@@ -54,7 +65,7 @@ def check_length(served: Served, n: int, *, room: int = 0) -> None:
             400,
             f"the prompt has {n:,} tokens and {served.name} reads {block_size:,} at most; shorten it",
             code="context_length_exceeded",
-            param="prompt",
+            param=param,
         )
 
 
@@ -80,7 +91,8 @@ def _request(
     score: bool = False,
     ends: frozenset[int] | None = None,
 ) -> Request:
-    check_length(served, len(ids), room=0 if ends is None else 1)
+    check_tokens(served, ids, "prompt" if ends is None else "messages")
+    check_length(served, len(ids), room=0 if ends is None else 1, param="prompt" if ends is None else "messages")
     seed = random.SystemRandom().randrange(1 << 62) if body.seed is None else body.seed
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     sampling: dict[str, Any] = {

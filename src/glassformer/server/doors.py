@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 
 from fastapi import FastAPI, Response
 from fastapi import Request as HTTPRequest
@@ -12,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glassformer.errors import GlassformerError
-from glassformer.server.errors import Refused, error_response, told
+from glassformer.server.errors import Refused, error_response, refusal_of, told
+
+_log = logging.getLogger(__name__)
 
 MOST_BYTES = 8 << 20  # of a body
 OPEN_PATHS = ("/healthz", "/")  # that need no key: the page asks for it
@@ -82,7 +85,10 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(GlassformerError)
     async def ours(http: HTTPRequest, error: GlassformerError) -> Response:
-        return error_response(400, str(error))
+        refused = refusal_of(error)
+        if refused.status >= 500:
+            _log.error("%s", http.url.path, exc_info=error)
+        return refused.answer()
 
     @app.exception_handler(HTTPException)
     async def other(http: HTTPRequest, error: HTTPException) -> Response:

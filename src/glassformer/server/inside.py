@@ -29,7 +29,7 @@ from starlette.concurrency import run_in_threadpool
 from glassformer.errors import GlassformerError
 from glassformer.generation import Piece, Request, Sampling
 from glassformer.server.answering import Asked, event_line, or_gone
-from glassformer.server.asking import check_length, named, prompt_ids
+from glassformer.server.asking import check_length, check_tokens, named, prompt_ids
 from glassformer.server.errors import Refused
 from glassformer.server.schemas import MOST_TOKENS, GenerateBody, LogitsBody, TokenizeBody
 from glassformer.server.serving import Served
@@ -89,7 +89,8 @@ def inside_routes(models: dict[str, Served]) -> APIRouter:
     async def logits(body: LogitsBody, http: HTTPRequest) -> Response:
         """A safetensors file: `logits` (P, V) in fp32, and the `positions` (P,) that they belong to."""
         served = named(models, body.model, writes=True)
-        _check_ids(served, body.ids)
+        check_tokens(served, body.ids, "ids")
+        check_length(served, len(body.ids), param="ids")
         numbers = len(body.positions) * served.tokenizer.vocab_size
         if numbers > MOST_NUMBERS:
             raise Refused(
@@ -110,7 +111,9 @@ def inside_routes(models: dict[str, Served]) -> APIRouter:
         """Go on from ids, to the end of what the model reads at the most: events `start` (with the seed), `prompt` (if
         `score`: the probability of every given id), `token`, and `end` or `error`."""
         served = named(models, body.model, writes=True)
-        _check_ids(served, body.ids)
+        check_tokens(served, body.ids, "ids")
+        check_length(served, len(body.ids), param="ids")
+        check_tokens(served, body.end_tokens or [], "end_tokens")
         seed = random.SystemRandom().randrange(1 << 32) if body.seed is None else body.seed
         request = Request(
             ids=tuple(body.ids),
@@ -152,7 +155,7 @@ async def _events(asked: Asked, served: Served, *, full: bool) -> AsyncIterator[
         if untold:
             yield _scored(asked.prompts[0])
         yield event_line({"type": "end", "reason": "full" if full and reason == "length" else reason})
-    except (Refused, GlassformerError) as error:
+    except Refused as error:
         yield event_line({"type": "error", "message": str(error)})
     finally:
         asked.cancel()
@@ -197,11 +200,3 @@ def _text(raw: bytes, tokenizer: Tokenizer, i: int) -> tuple[str, bool]:
         return raw.decode("utf-8"), True
     except UnicodeDecodeError:
         return tokenizer.token_text(i), False
-
-
-def _check_ids(served: Served, ids: list[int]) -> None:
-    V = served.model.config.vocab_size
-    for token in ids:
-        if token >= V:
-            raise Refused(400, f"token {token} is not in the vocabulary (0 to {V - 1})", param="ids")
-    check_length(served, len(ids))

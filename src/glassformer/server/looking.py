@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glassformer.generation.sampling import token_logits
 from glassformer.layers import RowCache
+from glassformer.tokenizers import Tokenizer
 
 PIECE = 512  # tokens read at once: how long those who are being answered wait at the most
 
@@ -19,11 +21,11 @@ class Looker:
     It has a cache of one row, as the engine has them, so that the numbers are those that tokens were drawn from, also
     in 8 and 4 bits. What was read last stays: looking at the next token of the same text reads that token alone.
 
-    vocab_size: the tokenizer's. Some models have more logits than there are tokens; those cannot be said.
+    Logits are those that tokens are drawn from: rows that no token belongs to are left out, or -inf.
     """
 
-    def __init__(self, model: Any, vocab_size: int):
-        self.model, self.vocab_size = model, vocab_size
+    def __init__(self, model: Any, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
         self._cache: RowCache | None = None
 
     def logits(self, ids: Sequence[int], positions: Sequence[int]) -> Generator[None, None, Tensor]:
@@ -46,7 +48,8 @@ class Looker:
                 wanted = sorted({p for p in positions if known <= p < known + len(piece)})
                 if wanted:
                     logits_1PV = self.model.logits(hidden_1TC[:, [p - known for p in wanted]])
-                    rows |= zip(wanted, logits_1PV[0, :, : self.vocab_size].float().cpu(), strict=True)
+                    logits_PV = token_logits(logits_1PV[0], self.tokenizer.vocab_size, self.tokenizer.missing_ids)
+                    rows |= zip(wanted, logits_PV.cpu(), strict=True)
                 known += len(piece)
             if known < needed:
                 yield

@@ -13,6 +13,7 @@ from glassformer.server.serving import Served
 _COUNTERS = {
     "requests": "Requests taken",
     "cancelled": "Requests that were given up before they were done",
+    "failed": "Requests that ended with an error",
     "prompt_tokens": "Tokens of prompts",
     "completion_tokens": "Tokens written",
 }

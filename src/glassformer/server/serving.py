@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ class Served:
         self.worker: Worker | None = None
         if "generate" in commands_for(model, tokenizer):
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
-            self.looker = Looker(model, tokenizer.vocab_size)  # for errands of the worker alone
+            self.looker = Looker(model, tokenizer)  # for errands of the worker alone
         elif getattr(model.config, "stem", None) != "text":
             raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
 
@@ -96,6 +97,7 @@ def serve(models: dict[str, Served], *, host: str = "127.0.0.1", port: int = 800
     from glassformer.server.app import create_app
 
     torch.set_grad_enabled(False)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(models, api_key=api_key, local=is_local(host))
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
-from glassformer.errors import GlassformerError
+from glassformer.errors import GlassformerError, UsageError
 from glassformer.generation import Engine, Event, Request
 
 Sink = Callable[[Event | BaseException], None]
@@ -20,6 +21,7 @@ MOST_WAITING = 1024  # samples that wait for a row
 MOST_ERRANDS = 64  # that wait for the engine's thread
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Overloaded(GlassformerError):
@@ -27,8 +29,10 @@ class Overloaded(GlassformerError):
 
 
 class Worker:
-    """Runs an engine in a thread of its own: it sleeps while there is nothing to do. If the engine fails, which is a
-    fault of ours, all who wait are told, and a new engine is made.
+    """Runs an engine in a thread of its own: it sleeps while there is nothing to do.
+
+    A request that fails gets its error, and the others go on. Should the engine itself fail, which is a fault of ours,
+    all requests under way get the error, and a new engine is made. The log has the traceback of both.
 
     counts: requests, tokens of prompts and tokens written so far, for `/metrics`.
     """
@@ -36,7 +40,7 @@ class Worker:
     def __init__(self, make_engine: Callable[[], Engine]):
         self._make_engine = make_engine
         self.engine = make_engine()
-        self.counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cancelled": 0}
+        self.counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cancelled": 0, "failed": 0}
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sinks: dict[int, tuple[Sink, int]] = {}  # of a request: who is told, and how many samples go on
         self._errands: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
@@ -63,6 +67,7 @@ class Worker:
             try:
                 number = self.engine.submit(request)
             except Exception as error:
+                self._note(error, "a request failed before it began")
                 future.set_exception(error)
                 return
             self._sinks[number] = sink, request.samples
@@ -73,7 +78,7 @@ class Worker:
         if self.running:
             self._inbox.put(take)
         else:
-            take()
+            future.set_exception(Overloaded("the server is being stopped; ask another one"))
         return future
 
     def cancel(self, number: int) -> None:
@@ -117,15 +122,11 @@ class Worker:
                     return
                 self._run_errand()
                 events = self.engine.step()
-            except Exception as error:  # nobody waits for ever because of a fault of ours
+            except Exception as error:  # no request waits for ever because of a fault of ours
                 self._give_up(error)
                 continue
             for event in events:
-                try:
-                    self._tell(event)
-                except RuntimeError:  # the event loop of whoever asked is closed
-                    self._sinks.pop(event.request, None)
-                    self.engine.cancel(event.request)
+                self._tell(event)
 
     def _run_errand(self) -> None:
         """One piece of the errand that waits longest."""
@@ -145,17 +146,24 @@ class Worker:
         self._errands.popleft()
 
     def _give_up(self, error: Exception) -> None:
-        """Tell everybody, and begin anew with an empty engine."""
-        sinks, self._sinks = list(self._sinks.values()), {}
+        """End all requests with this error, and begin anew with an empty engine."""
+        _log.error("the engine failed; %d requests end with it", len(self._sinks), exc_info=error)
+        self.counts["failed"] += len(self._sinks)
+        while self._sinks:
+            sink, _ = self._sinks.popitem()[1]
+            self._call(sink, error)
         self.engine = self._make_engine()
-        for sink, _ in sinks:
-            with contextlib.suppress(RuntimeError):  # as above
-                sink(error)
 
     def _tell(self, event: Event) -> None:
         if event.request not in self._sinks:
             return
         sink, going_on = self._sinks[event.request]
+        if event.error is not None:
+            del self._sinks[event.request]
+            self.counts["failed"] += 1
+            self._note(event.error, f"request {event.request} failed")
+            self._call(sink, event.error)
+            return
         if event.piece is not None:
             self.counts["completion_tokens"] += 1
             if event.piece.finish_reason is not None:
@@ -163,7 +171,26 @@ class Worker:
                 self._sinks[event.request] = sink, going_on
                 if not going_on:
                     del self._sinks[event.request]
-        sink(event)
+        if not self._call(sink, event):
+            self._sinks.pop(event.request, None)
+            self.engine.cancel(event.request)
+
+    def _call(self, sink: Sink, event: Event | BaseException) -> bool:
+        """Hand an event on; whether that went well."""
+        try:
+            sink(event)
+        except RuntimeError:  # the event loop of whoever asked is closed
+            return False
+        except Exception:
+            _log.exception("an event of a request could not be handed on")
+            return False
+        return True
+
+    @staticmethod
+    def _note(error: Exception, what: str) -> None:
+        """Into the log with its traceback, unless the request itself was wrong: its answer says so."""
+        if not isinstance(error, UsageError):
+            _log.error("%s", what, exc_info=error)
 
     def _take_all(self, *, wait: bool) -> None:
         while True:

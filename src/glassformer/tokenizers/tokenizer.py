@@ -152,6 +152,11 @@ class Tokenizer:
         added = {token["id"] for token in self._spec()["added_tokens"]}
         return max((i for i in self._vocabulary.values() if i not in added), default=-1) + 1
 
+    @cached_property
+    def missing_ids(self) -> list[int]:
+        """Ids below `vocab_size` that no token has; a model has a row for them, and nothing can be written with it."""
+        return sorted(set(range(self.vocab_size)).difference(self._vocabulary.values()))
+
     def unknown_characters(self, text: str) -> str:
         """The characters, sorted, that a character tokenizer has no id for; empty for every other kind."""
         if self.kind != "characters":

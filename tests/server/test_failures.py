@@ -1,0 +1,151 @@
+"""One bad request fails itself with 400 or 500, never those beside it; the log has the traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from served import TEXT, running, shaken
+
+from glassformer.generation import Engine, embed
+from glassformer.models import Decoder, Encoder, EncoderConfig, ModelConfig
+from glassformer.tokenizers import TOKENIZERS
+
+PADDING = range(29, 37)
+
+
+class Planted(Exception):
+    """No error that anybody could raise by chance."""
+
+
+@pytest.fixture(scope="module")
+def models():
+    """With eight rows more than there are tokens, and those are what it would like to say."""
+    torch.manual_seed(4)
+    tokenizer = TOKENIZERS["characters"]([TEXT])
+    assert tokenizer.vocab_size == PADDING.start
+    shape = {"vocab_size": PADDING.stop, "block_size": 211, "n_layer": 2, "n_head": 3, "n_embd": 30}
+    model = shaken(Decoder(ModelConfig.make(family="classic", tied_head=False, head_bias=True, **shape)))
+    with torch.no_grad():
+        model.head.bias[list(PADDING)] += 30
+    reader = shaken(
+        Encoder(EncoderConfig.make(family="modern", pooling="mean", **{**shape, "n_embd": 24, "n_head": 4}))
+    )
+    return {"padded": (model, tokenizer), "vectors": (reader, tokenizer)}
+
+
+@pytest.fixture(scope="module")
+def url(models):
+    with running(models) as address:
+        yield address
+
+
+def ask(url: str, path: str, body: dict) -> tuple[int, str]:
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture
+def neighbour(url):
+    """Somebody whose answer is under way all the time that a test lasts."""
+    answers: list[tuple[int, str]] = []
+    body = {"prompt": "the lazy dog", "max_tokens": 1500, "seed": 3, "stop": []}
+    alone = ask(url, "/v1/completions", body)
+    thread = threading.Thread(target=lambda: answers.append(ask(url, "/v1/completions", body)))
+    thread.start()
+    yield
+    thread.join()
+    assert alone[0] == answers[0][0] == 200
+    assert json.loads(answers[0][1])["choices"][0]["text"] == json.loads(alone[1])["choices"][0]["text"]
+
+
+@pytest.mark.parametrize("token", [PADDING.start, PADDING[-1], PADDING.stop, 1 << 30])
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": ["the", [1, "ID"]], "repetition_penalty": 1.2}),
+        ("/v1/completions", {"prompt": [0, "ID"], "echo": True, "logprobs": 1}),
+        ("/v1/completions", {"prompt": "a", "logit_bias": {"ID": 5}}),
+        ("/v1/completions", {"prompt": [1, "ID"], "stream": True}),
+        ("/api/generate", {"ids": [0, "ID"], "score": True}),
+        ("/api/generate", {"ids": [0], "end_tokens": ["ID"]}),
+        ("/api/logits", {"ids": ["ID"], "positions": [0]}),
+    ],
+)
+def test_ids_without_a_token_are_refused(url, token, path, fields):
+    body = json.loads(json.dumps(fields).replace('"ID"', str(token)).replace(f"{{{token}", f'{{"{token}"'))
+    status, answer = ask(url, path, body)
+    assert status == 400
+    assert (
+        f"token {token} is not in the vocabulary (0 to {PADDING.start - 1})" in json.loads(answer)["error"]["message"]
+    )
+
+
+def test_what_no_token_belongs_to_is_never_said(url):
+    status, answer = ask(url, "/v1/completions", {"prompt": "fox", "max_tokens": 60, "logprobs": 20, "temperature": 2})
+    told = json.loads(answer)["choices"][0]
+    assert status == 200 and len(told["text"]) == 60
+    assert all(sum(2.718281828**p for p in top.values()) > 0.5 for top in told["logprobs"]["top_logprobs"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/generate"])
+def test_a_failure_is_one_clients_and_its_traceback_is_in_the_log(url, neighbour, monkeypatch, caplog, path, stream):
+    if path == "/api/generate" and not stream:
+        pytest.skip("it always streams")
+    submit = Engine.submit
+
+    def planted(self, request):
+        number = submit(self, request)
+        for row in self.waiting:
+            if row.number == number and row.request.max_new_tokens == 17:
+                monkeypatch.setattr(row, "take", lambda *a: raise_planted())
+        return number
+
+    monkeypatch.setattr(Engine, "submit", planted)
+    body = {"prompt": "the fox", "stream": stream} if path.startswith("/v1") else {"ids": [1, 2]}
+    with caplog.at_level(logging.ERROR, "glassformer"):
+        status, answer = ask(url, path, {**body, "max_tokens": 17})
+    if stream:  # the answer has begun
+        told = json.loads([line for line in answer.splitlines() if line][-1].removeprefix("data: "))
+        message = told["message"] if path == "/api/generate" else told["error"]["message"]
+        assert status == 200 and (path == "/api/generate" or told["error"]["type"] == "server_error")
+    else:
+        message = json.loads(answer)["error"]["message"]
+        assert status == 500
+    assert "log" in message and "planted" not in message, "what went wrong inside is none of the client's business"
+    (record,) = [r for r in caplog.records if r.exc_info and r.exc_info[0] is Planted]
+    assert "raise_planted" in caplog.text and record.levelno == logging.ERROR
+
+
+def raise_planted():
+    raise Planted("planted")
+
+
+def test_an_engine_that_fails_is_made_anew_and_the_log_has_why(url, monkeypatch, caplog):
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "glassformer"):
+        patch.setattr(Engine, "_write", lambda self: raise_planted())
+        status, answer = ask(url, "/v1/completions", {"prompt": "the", "max_tokens": 3})
+    assert status == 500 and json.loads(answer)["error"]["type"] == "server_error"
+    assert "raise_planted" in caplog.text
+    assert ask(url, "/v1/completions", {"prompt": "the", "max_tokens": 3})[0] == 200
+
+
+def test_vectors_that_are_no_numbers_are_no_answer(url, models, monkeypatch):
+    model, tokenizer = models["vectors"]
+    assert embed(model, tokenizer, ["fox"]).isfinite().all()
+    monkeypatch.setattr(model, "pool", lambda vectors, lengths: vectors[:, 0] * torch.nan)
+    status, answer = ask(url, "/v1/embeddings", {"model": "vectors", "input": "fox"})
+    assert status == 500 and "NaN" in json.loads(answer)["error"]["message"]
