@@ -274,8 +274,11 @@ def test_a_key_is_asked_for(models):
 
 
 def test_another_name_of_this_machine_is_refused(url):
-    code, answer = post(url, "/v1/completions", {"prompt": "a"}, Host="evil.example")
-    assert code == 421 and "evil.example" in answer["error"]["message"]
+    for host in ("evil.example", "testserver", "10.0.0.7:80", "127.0.0.1.evil.example", "[2001:db8::1]:80", "["):
+        code, answer = post(url, "/v1/completions", {"prompt": "a"}, Host=host)
+        assert code == 421 and host in answer["error"]["message"]
+    for host in ("localhost", "localhost:99", "127.0.0.1", "127.0.0.9:80", "[::1]", "[::1]:8000", "LocalHost:1"):
+        assert post(url, "/v1/completions", {"prompt": "a", "max_tokens": 1}, Host=host)[0] == 200
 
 
 def test_a_fault_of_ours_is_told_to_all_who_wait_and_the_next_is_served(models, monkeypatch):

@@ -37,12 +37,12 @@ def serve(
     except ImportError:
         raise MissingExtraError("the server", "serve") from None
     assert fastapi and prometheus_client and uvicorn
-    from glassformer.server.serving import check_address, open_models
-    from glassformer.server.serving import serve as run
+    from glassformer.server import serving
 
-    check_address(host, api_key, no_auth)
+    serving.check_address(host, api_key, no_auth)
+    sockets = serving.bind(host, port)  # before the models are read, which takes a while
     set_threads()
-    found = open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
+    found = serving.open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
     for served in found.values():
         what = "chats" if served.chats else "writes on from texts" if served.worker else "gives vectors for texts"
         typer.echo(f"{served.name}: {what}")
@@ -50,5 +50,6 @@ def serve(
             typer.echo(
                 f"  cache: at most {served.worker.engine.cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once"
             )
-    typer.echo(f"listening on http://{host}:{port}/v1, a page to look at is http://{host}:{port}/   (Ctrl-C ends it)")
-    run(found, host=host, port=port, api_key=api_key)
+    address = serving.listen(sockets, host)
+    typer.echo(f"listening on {address}/v1, a page to look at is {address}/   (Ctrl-C ends it)")
+    serving.serve(found, host=host, api_key=api_key, sockets=sockets)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glassformer.errors import GlassformerError
 from glassformer.server.errors import Refused, error_response, refusal_of, told
+from glassformer.server.serving import is_local
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "testserver")
 
 
 class Guard:
@@ -56,7 +56,8 @@ class Guard:
 
     def _refusal(self, http: HTTPRequest) -> Response | None:
         host = http.headers.get("host", "").lower()
-        if self.local and (host if host.endswith("]") else host.rsplit(":", 1)[0]) not in LOCAL_NAMES:
+        name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+        if self.local and not is_local(name.strip("[]")):  # a number cannot be made to mean another machine
             return error_response(421, f"this server answers as localhost and not as {host[:100]!r}")
         path = http.url.path
         if self.api_key is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import ipaddress
 import logging
+import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +15,14 @@ from typing import Any
 
 import torch
 
-from glassformer.errors import MissingExtraError, UsageError
+from glassformer.errors import GlassformerError, MissingExtraError, UsageError
 from glassformer.generation import Engine, commands_for
 from glassformer.interchange import load
 from glassformer.server.looking import Looker
 from glassformer.server.worker import Worker
 from glassformer.tokenizers import Tokenizer
 
+WAITING_CONNECTIONS = 2048  # that are made and not yet taken
 DRAIN_SECONDS = 30  # that answers under way are given when the server is told to stop
 
 
@@ -84,11 +88,74 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(models: dict[str, Served], *, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) -> None:
-    """Answer until told to stop (Ctrl-C, SIGTERM): then what was begun is finished, and nothing new is taken.
+class AddressError(GlassformerError):
+    """The address cannot be listened on: its port is in use, or it is none of this machine's."""
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets for all addresses that a host name stands for, bound and not yet listening; port 0: any free one.
 
     Raises:
-        MissingExtraError: without the extra `serve`.
+        AddressError: the port is in use or not allowed, or the name stands for no address of this machine.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            sockets.append(one)
+            if os.name == "posix":  # elsewhere it would let two servers share a port
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind((address[0], port or sockets[0].getsockname()[1], *address[2:]))
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        raise _address_error(error, host, port) from None
+    return sockets
+
+
+def listen(sockets: Sequence[socket.socket], host: str) -> str:
+    """Let clients connect: from now on they are answered, or wait. The address that they use.
+
+    Raises:
+        AddressError: another program was faster.
+    """
+    port: int = sockets[0].getsockname()[1]
+    try:
+        for one in sockets:
+            one.listen(WAITING_CONNECTIONS)
+    except OSError as error:
+        raise _address_error(error, host, port) from None
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _address_error(error: OSError, host: str, port: int) -> AddressError:
+    free = "choose another one with --port NUMBER, or --port 0 for any that is free"
+    if error.errno == errno.EADDRINUSE:
+        return AddressError(f"port {port} of {host} is in use by another program; end it, or {free}")
+    if error.errno == errno.EACCES:
+        return AddressError(f"this user may not listen on port {port}; {free} (1024 or more)")
+    reason = "it is no address of this machine" if error.errno == errno.EADDRNOTAVAIL else error.strerror or str(error)
+    return AddressError(f"cannot listen on {host} port {port}: {reason}; use --host 127.0.0.1 for this machine alone")
+
+
+def serve(
+    models: dict[str, Served],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    sockets: list[socket.socket] | None = None,
+) -> None:
+    """Answer until told to stop (Ctrl-C, SIGTERM): then what was begun is finished, and nothing new is taken.
+
+    Args:
+        sockets: of `bind(host, port)`, for callers that have bound them already.
+
+    Raises:
+        AddressError: as `bind`. MissingExtraError: without the extra `serve`.
     """
     try:
         import uvicorn
@@ -99,7 +166,5 @@ def serve(models: dict[str, Served], *, host: str = "127.0.0.1", port: int = 800
     torch.set_grad_enabled(False)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(models, api_key=api_key, local=is_local(host))
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False
-    )
-    uvicorn.Server(config).run()
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
+    uvicorn.Server(config).run(sockets or bind(host, port))

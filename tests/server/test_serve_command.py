@@ -1,0 +1,106 @@
+"""`glassformer serve` on real sockets: "listening" is true when it is printed, and a port in use is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from served import small_decoder
+
+from glassformer.interchange import save
+from glassformer.server.serving import AddressError, bind, listen
+
+RUN = "import sys; from glassformer.cli import main; sys.argv[0] = 'glassformer'; main()"  # as the console script does
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model, tokenizer = small_decoder()
+    path = tmp_path_factory.mktemp("models") / "small"
+    save(path, model, tokenizer)
+    return path
+
+
+def start(*args) -> subprocess.Popen:
+    command = [sys.executable, "-c", RUN, "serve", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_when_it_says_listening_it_is(folder):
+    server = start(folder, "--port", 0)
+    try:
+        lines = []
+        while not (lines and lines[-1].startswith("listening")):
+            lines.append(server.stdout.readline())
+            assert lines[-1], server.stderr.read()
+        address = re.search(r"(http://127\.0\.0\.1:(\d+))/v1", lines[-1])
+        assert int(address[2]) > 0, "port 0 is no port that could be used"
+        with urllib.request.urlopen(f"{address[1]}/healthz", timeout=30) as answer:  # at the first try
+            assert json.load(answer) == {"status": "ok"}
+    finally:
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=60)
+    assert "Traceback" not in err and server.returncode in (0, -signal.SIGINT, 130)
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_1(folder):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        server = start(folder, "--port", port)
+        out, err = server.communicate(timeout=120)
+    assert server.returncode == 1 and "listening" not in out
+    (line,) = err.splitlines()
+    assert f"port {port}" in line and "in use" in line and "--port" in line
+
+
+def test_two_that_bind_at_once_do_not_both_listen():
+    first = bind("127.0.0.1", 0)
+    port = first[0].getsockname()[1]
+    second = bind("127.0.0.1", port)  # neither listens yet
+    try:
+        assert listen(first, "127.0.0.1") == f"http://127.0.0.1:{port}"
+        with pytest.raises(AddressError, match=rf"port {port} of 127\.0\.0\.1 is in use.*--port"):
+            listen(second, "127.0.0.1")
+    finally:
+        for one in (*first, *second):
+            one.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [
+        ("192.0.2.1", 0, r"192\.0\.2\.1.*no address of this machine.*--host"),  # reserved for documentation
+        ("no.such.host.invalid", 0, r"no\.such\.host\.invalid.*--host"),
+        ("127.0.0.1", 1, r"port 1\b.*--port"),
+    ],
+)
+def test_other_addresses_that_cannot_be_had(host, port, words):
+    if port == 1 and os.geteuid() == 0:
+        pytest.skip("the superuser may listen on any port")
+    with pytest.raises(AddressError, match=words):
+        bind(host, port)
+
+
+def test_a_name_of_two_addresses_gets_one_port():
+    try:
+        sockets = bind("localhost", 0)
+    except AddressError:
+        pytest.skip("localhost stands for nothing here")
+    try:
+        assert len({one.getsockname()[1] for one in sockets}) == 1 and sockets[0].getsockname()[1] > 0
+        assert listen(sockets, "::1").startswith("http://[::1]:")
+    finally:
+        for one in sockets:
+            one.close()
