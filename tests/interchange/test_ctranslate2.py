@@ -320,7 +320,7 @@ def test_an_encoder_of_sound_alone_is_tried_too():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_as_wide_it_is_tried_on_frames_too(dtype: torch.dtype, folder: Path, tmp_path: Path):
-    model, tokenizer, _ = open_foreign(folder)
+    model, tokenizer, *_ = open_foreign(folder)
     save(tmp_path / "half", model.to(dtype), tokenizer)
     assert import_model(tmp_path / "half", tmp_path / "ours").n_bytes == 2 * model.parameter_count()
 

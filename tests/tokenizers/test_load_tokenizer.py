@@ -8,7 +8,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from glassformer.errors import GlassformerError, TokenizerError, UsageError
-from glassformer.tokenizers import TOKENIZERS, Tokenizer, build_tokenizer, load_tokenizer, reading
+from glassformer.tokenizers import TOKENIZERS, Tokenizer, build_tokenizer, files, load_tokenizer
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_not_a_tokenizer(saved, content, says):
 
 
 def test_larger_than_any_tokenizer(saved, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
     assert "too large for a tokenizer" in refused(saved)
 
 

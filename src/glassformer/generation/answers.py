@@ -124,9 +124,12 @@ def source_ids(tokenizer: Tokenizer, text: str, longest: int | None = None) -> l
 
 
 def ended(tokenizer: Tokenizer, ids: Sequence[int], longest: int | None = None) -> list[int]:
-    """Ids and the end token, if the tokenizer has one; together `longest` at most."""
+    """Ids and the end token, if the tokenizer has one, and what else it puts around a text that ends so (BART begins it
+    with `<s>`); together `longest` at most."""
     end = [tokenizer.special_tokens[END]] if END in tokenizer.special_tokens else []
-    return [*(ids if longest is None else ids[: longest - len(end)]), *end]
+    before, after = tokenizer.frame
+    start = before if after == end else []
+    return [*start, *(ids if longest is None else ids[: longest - len(start) - len(end)]), *end]
 
 
 def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:

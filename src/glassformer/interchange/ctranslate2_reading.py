@@ -28,7 +28,8 @@ from glassformer.interchange.whisper import WAVES, Whisper
 from glassformer.interchange.whisper_beside import END, START, whisper_beside
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.reading import library_from_json, read_text
+from glassformer.tokenizers.files import read_text
+from glassformer.tokenizers.reading import library_from_json
 from glassformer.tokenizers.reading import read_json as read_tokenizer_json
 
 KIND, REVISION = "WhisperSpec", 3

@@ -24,6 +24,7 @@ from glassformer.models import Decoder, build_model
 from glassformer.models.counts import ShapesOnly
 from glassformer.native import library, quantized_copy
 from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.tokenizers.reading import load_source_tokenizer_of
 
 DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
 SOURCE = "source"  # the folder inside a model's with the tokenizer of what it reads
@@ -133,11 +134,19 @@ def load_source_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     Raises: as `load`.
     """
     folder = model_folder_of(path)
-    tokenizer = load_tokenizer(folder / SOURCE if (folder / SOURCE).is_dir() else folder)
+    tokenizer = own_source_tokenizer(folder) or load_tokenizer(folder)
     _, config = read_config(folder)
     rows = config.encoder.vocab_size if hasattr(config, "encoder") else config.vocab_size
     check_vocabulary(folder, tokenizer, getattr(config, "source_vocab_size", None) or rows, "rows for them")
     return tokenizer
+
+
+def own_source_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of what a model reads, where its folder has one beside that of what it writes: in `source/`, or in
+    Marian's form."""
+    if (folder / SOURCE).is_dir():
+        return load_tokenizer(folder / SOURCE)
+    return load_source_tokenizer_of(folder)
 
 
 def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:

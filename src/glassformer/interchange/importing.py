@@ -18,7 +18,7 @@ from torch import Tensor
 from glassformer.errors import ModelFolderError, UsageError
 from glassformer.interchange.ctranslate2_reading import is_ctranslate2, load_ctranslate2
 from glassformer.interchange.families import family_that_expresses
-from glassformer.interchange.folder import check_vocabulary, load_model, save
+from glassformer.interchange.folder import check_vocabulary, load_model, own_source_tokenizer, save
 from glassformer.interchange.gguf_reading import load_gguf
 from glassformer.interchange.nanogpt import load_nanogpt
 from glassformer.interchange.sentences import as_sentence_encoder
@@ -37,11 +37,13 @@ class Imported(NamedTuple):
 
 
 class Foreign(NamedTuple):
-    """A model from elsewhere, its tokenizer if it brings one, and JSON files that go with it: name and content."""
+    """A model from elsewhere, its tokenizer if it brings one, and JSON files that go with it: name and content;
+    and the tokenizer of what it reads, if that is another one."""
 
     model: Any
     tokenizer: Tokenizer | None
     beside: dict[str, dict[str, Any]] | None = None
+    source_tokenizer: Tokenizer | None = None
 
 
 def import_model(
@@ -58,12 +60,12 @@ def import_model(
         MissingExtraError: an optional package is needed.
     """
     path = Path(path)
-    model, own, beside = open_foreign(path, with_tokenizer=tokenizer is None)
+    model, own, beside, source_tokenizer = open_foreign(path, with_tokenizer=tokenizer is None)
     tokenizer = tokenizer or own
     if tokenizer is not None:
         check_vocabulary(path, tokenizer, model.config.vocab_size, "logits")
     check_finite(model, path)
-    save(into, model, tokenizer, beside=beside)
+    save(into, model, tokenizer, source_tokenizer, beside=beside)
     parameters = {id(p): p for p in model.parameters()}.values()
     return Imported(
         folder=Path(into),
@@ -92,8 +94,9 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
     model = load_model(path)
     speaks = reads_text(model.config) or hasattr(model.config, "decoder")
     tokenizer = load_tokenizer(path) if with_tokenizer and speaks else None
+    source_tokenizer = own_source_tokenizer(path) if tokenizer is not None else None
     as_sentence_encoder(model, tokenizer, path)
-    return Foreign(model, tokenizer)
+    return Foreign(model, tokenizer, source_tokenizer=source_tokenizer)
 
 
 @torch.inference_mode()

@@ -131,7 +131,7 @@ def _ctranslate2(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    model, tokenizer, _ = open_foreign(path)
+    model, tokenizer, *_ = open_foreign(path)
     formats = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
     told = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
     return {**told, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}

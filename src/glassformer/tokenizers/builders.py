@@ -247,10 +247,11 @@ def sentencepiece(
     Raises:
         MissingExtraError: the extra `sentencepiece` is not installed.
     """
-    from glassformer.tokenizers.sentencepiece import read_sentencepiece, train_sentencepiece
+    from glassformer.tokenizers.reading import load_tokenizer
+    from glassformer.tokenizers.sentencepiece import train_sentencepiece
 
     if path is not None:
-        return read_sentencepiece(Path(path))
+        return load_tokenizer(path)
     return train_sentencepiece(_some(texts, "learn SentencePiece from"), vocab_size or DEFAULT_BPE_SIZE, progress)
 
 
@@ -258,13 +259,13 @@ def wordpiece(
     texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
 ) -> Tokenizer:
     """BERT's WordPiece, read from the `vocab.txt` at `path`. There is no trainer: new models have better choices."""
-    from glassformer.tokenizers.wordpiece import read_wordpiece
+    from glassformer.tokenizers.reading import load_tokenizer
 
     if path is None:
         raise UsageError(
             "a wordpiece tokenizer is only read: give tokenizer.path, the vocab.txt; to learn one, use bpe"
         )
-    return read_wordpiece(Path(path))
+    return load_tokenizer(Path(path) / "vocab.txt" if Path(path).is_dir() else path)
 
 
 TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {

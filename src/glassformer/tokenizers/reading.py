@@ -15,85 +15,72 @@ from typing import Any
 import tokenizers
 
 from glassformer.errors import TokenizerError
+from glassformer.tokenizers.declared import Declared, Draft, read_declared, with_declared
+from glassformer.tokenizers.files import read_json
+from glassformer.tokenizers.marian import is_marian, read_marian
 from glassformer.tokenizers.panics import library_errors
 from glassformer.tokenizers.tokenizer import Tokenizer
 
-MAX_BYTES = 64 << 20
-"""Largest file that is read: the vocabularies of GPT-4 or Gemma take 20 to 35 MB as JSON."""
 MAX_ID = 1 << 22
 """Largest id that is read: the `tokenizers` library makes tables as long, and ends the process where it cannot."""
 MAX_TEXT = 10_000
 """Characters in an expression or a replacement."""
 _PROBE = "\U0010fffd a\n"  # no vocabulary has all of it
 
-_END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
-_KEPT_SETTINGS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token",
-                  "additional_special_tokens", "model_max_length", "padding_side", "split_special_tokens")  # fmt: skip
-
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """Read a tokenizer from a folder or a file.
+    """Read a tokenizer from a folder or a file, with what the other files of its folder declare (`declared.py`).
 
     Args:
-        path: a folder with `tokenizer.json` (preferred), `tokenizer.model`, `vocab.json` + `merges.txt` or `vocab.txt`;
-            or one of these files. `tokenizer_config.json` and `chat_template.jinja` beside it are read too.
+        path: a folder with `tokenizer.json` (preferred), `source.spm` + `target.spm` + `vocab.json` (Marian: the one of
+            what it writes), a SentencePiece model, `vocab.json` + `merges.txt` or `vocab.txt`; or one of these files.
 
     Raises:
-        TokenizerError: nothing readable is there; it is damaged, cut short or larger than 64 MiB.
+        TokenizerError: nothing readable is there; it is damaged, cut short or larger than 64 MiB; or it was made for a
+            class of tokenizers that cuts text in a way that is not known here.
         MissingExtraError: a SentencePiece model without the extra `sentencepiece`.
     """
     path = Path(path)
     if not path.exists():
         raise TokenizerError(f"{path}: there is no such file or folder; give a model folder or a tokenizer.json")
     file = _find_in(path) if path.is_dir() else path
-    if file.suffix == ".json" and file.name not in ("vocab.json", "encoder.json"):
-        return _read_tokenizer_json(file)
-    if file.suffix == ".model":
-        from glassformer.tokenizers.sentencepiece import read_sentencepiece
+    declared = read_declared(file.parent)
+    return with_declared(_read(file, declared), declared, file)
 
-        return read_sentencepiece(file)
+
+def load_source_tokenizer_of(folder: Path) -> Tokenizer | None:
+    """The tokenizer of what a model reads, where its folder holds two in Marian's form; else None."""
+    if (folder / "tokenizer.json").is_file() or not is_marian(folder):
+        return None
+    declared = read_declared(folder)
+    file = folder / "source.spm"
+    return with_declared(read_marian(file, declared), declared, file)
+
+
+def _read(file: Path, declared: Declared) -> Draft:
+    if file.suffix == ".spm":
+        return read_marian(file, declared)
+    if file.suffix == ".model":
+        from glassformer.tokenizers.sentencepiece_files import read_sentencepiece
+
+        return read_sentencepiece(file, declared)
     if file.suffix == ".txt" and file.name != "merges.txt":
         from glassformer.tokenizers.wordpiece import read_wordpiece
 
-        return read_wordpiece(file)
+        return read_wordpiece(file, declared)
+    if file.suffix == ".json" and file.name not in ("vocab.json", "encoder.json"):
+        return _read_tokenizer_json(file)
     from glassformer.tokenizers.gpt2 import read_vocabulary_and_merges
 
-    return read_vocabulary_and_merges(file.parent)
-
-
-def read_bounded(file: Path) -> bytes:
-    """A whole file, or one line about why not."""
-    try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise TokenizerError(f"{file}: {size / 2**20:.0f} MiB is too large for a tokenizer (64 MiB at most)")
-        return file.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"{file}: cannot be read ({error.strerror or error}); check the path") from error
-
-
-def read_text(file: Path) -> str:
-    """`read_bounded` as UTF-8."""
-    try:
-        return read_bounded(file).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{file}: byte {error.start} is not UTF-8; the file is damaged: fetch it again") from error
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """`read_text` as a JSON object."""
-    try:
-        data = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        where = f"at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "somewhere"
-        raise TokenizerError(f"{file}: not valid JSON {where}; it is damaged or cut short: fetch it again") from error
-    if not isinstance(data, dict):
-        raise TokenizerError(f"{file}: holds a {type(data).__name__} where an object is needed; is it the right file?")
-    return data
+    return read_vocabulary_and_merges(file.parent, declared)
 
 
 def _find_in(folder: Path) -> Path:
-    for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "encoder.json", "vocab.txt"):
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    if is_marian(folder):
+        return folder / "target.spm"
+    for name in ("tokenizer.model", "spiece.model", "vocab.json", "encoder.json", "vocab.txt"):
         if (folder / name).is_file():
             return folder / name
     for pattern in ("*.model", "*/tokenizer.json"):
@@ -101,18 +88,20 @@ def _find_in(folder: Path) -> Path:
             if pattern == "*.model":
                 return found[0]
             raise TokenizerError(f"{folder}: holds no tokenizer.json; did you mean {found[0].parent}?")
+    for name in ("tekken.json", *(file.name for file in folder.glob("*.tiktoken"))):
+        if (folder / name).is_file():
+            raise TokenizerError(
+                f"{folder}: {name} is not read here; save it as tokenizer.json (transformers: AutoTokenizer ... "
+                "save_pretrained)"
+            )
     raise TokenizerError(f"{folder}: holds no tokenizer.json, *.model, vocab.json or vocab.txt; is it a model folder?")
 
 
-def _read_tokenizer_json(file: Path) -> Tokenizer:
+def _read_tokenizer_json(file: Path) -> Draft:
     data = read_json(file)
     if not isinstance(data.get("model"), dict):
         raise TokenizerError(f'{file}: has no "model"; a tokenizer.json of the `tokenizers` library is needed')
-    library = library_from_json(data, file)
-    settings, chat_template = _settings_beside(file)
-    special = [token.content for token in library.get_added_tokens_decoder().values() if token.special]
-    end = settings.get("eos_token") or next((name for name in _END_OF_TEXT if name in special), None)
-    return Tokenizer(library, end_of_text=end, chat_template=chat_template, settings=settings)
+    return Draft(library_from_json(data, file), {}, is_whole=True)
 
 
 def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
@@ -160,25 +149,3 @@ def _is_charsmap(value: Any) -> bool:
         return False
     size = int.from_bytes(table[:4], "little")
     return len(table) > 4 and size % 4 == 0 and size <= len(table) - 4
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-def _settings_beside(file: Path) -> tuple[dict[str, Any], str | None]:
-    """What `tokenizer_config.json` and `chat_template.jinja` in the same folder say, when they are there."""
-    config = read_json(beside) if (beside := file.with_name("tokenizer_config.json")).is_file() else {}
-    settings = {}
-    for key in _KEPT_SETTINGS:
-        value = config.get(key)
-        if isinstance(value, dict):  # an AddedToken written out
-            value = value.get("content")
-        if isinstance(value, (str, int, float)) or (key == "additional_special_tokens" and _is_texts(value)):
-            settings[key] = value
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}.get("default")
-    if (jinja := file.with_name("chat_template.jinja")).is_file():
-        template = read_text(jinja)
-    return settings, template if isinstance(template, str) else None

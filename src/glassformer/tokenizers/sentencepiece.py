@@ -16,7 +16,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -28,20 +27,9 @@ from glassformer.tokenizers.gpt2 import END_OF_TEXT
 from glassformer.tokenizers.tokenizer import Tokenizer
 
 SPACE = "\u2581"
+_OF_USERS = b"\x18\x04"  # how a piece of type USER_DEFINED ends
 _SPELLING = "<>x0123456789ABCDEF" + "|endoftext" + "unk"
 """Characters that a trained model always has, so that a typed `<0x0A>` or `<|endoftext|>` can be spelled as text."""
-
-
-def read_sentencepiece(path: Path) -> Tokenizer:
-    """A tokenizer from a SentencePiece `.model` file, with the ids that SentencePiece itself gives.
-
-    Raises:
-        TokenizerError: the file is missing, damaged, or of a type other than Unigram or BPE.
-        MissingExtraError: `sentencepiece` is not installed.
-    """
-    from glassformer.tokenizers.reading import read_bounded
-
-    return _convert(read_bounded(path), str(path))
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int, progress: bool = False) -> Tokenizer:
@@ -82,16 +70,78 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, progress: bool = 
         raise TokenizerError(
             f"SentencePiece cannot train on this text with vocab_size={vocab_size}: {reason}"
         ) from error
-    return _convert(model.getvalue(), "the trained model")
+    found = read_model(model.getvalue(), "the trained model")
+    settings: dict[str, Any] = {
+        "unk_token": found.pieces.texts[found.pieces.unknown],
+        "split_special_tokens": True,
+    }
+    return Tokenizer(found.library(), end_of_text=found.end, settings=settings)
 
 
-def _convert(proto: bytes, source: str) -> Tokenizer:
-    """The `tokenizers` form of a serialized SentencePiece model."""
+class Pieces(NamedTuple):
+    """A SentencePiece vocabulary: the text and score of every piece, and the numbers of those that are no text."""
+
+    texts: list[str]
+    scores: list[float]
+    unknown: int
+    control: set[int]  # the unknown one too
+    bytes: set[int]
+    unused: set[int]
+    of_users: frozenset[int] = frozenset()  # matched whole, before anything is cut
+
+    @property
+    def are_words(self) -> bool:
+        """Whether no piece reaches over a space."""
+        return not any(SPACE in piece[1:] for piece in self.texts)
+
+
+class Model(NamedTuple):
+    """What a `.model` file holds. kind: unigram or bpe. prefix: a space is put before a text. charsmap: how Unicode is
+    folded. collapses: spaces at the ends go, runs of them become one. end: the piece that ends a text."""
+
+    pieces: Pieces
+    kind: str
+    prefix: bool
+    charsmap: bytes
+    collapses: bool
+    end: str | None
+
+    def library(self) -> tokenizers.Tokenizer:
+        """Its `tokenizers` form, with the ids that SentencePiece gives."""
+        library = library_from_pieces(self.pieces, self.kind, self.normalizer(), self.prefix)
+        if self.prefix and self.pieces.of_users:  # these cut a text in two, and the second part gets no space
+            library.normalizer = self._replace(prefix=False).normalizer()
+            library.pre_tokenizer = pre_tokenizers.Metaspace(
+                replacement=SPACE, prepend_scheme="first", split=self.pieces.are_words
+            )
+        return library
+
+    def normalizer(self) -> normalizers.Normalizer:
+        """What SentencePiece does to a text before cutting it."""
+        steps: list[normalizers.Normalizer] = []
+        if self.charsmap:
+            steps.append(normalizers.Precompiled(self.charsmap))
+        if self.collapses:
+            steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
+            steps.append(normalizers.Replace(Regex(r" {2,}"), " "))
+        if self.prefix:
+            steps.append(normalizers.Prepend(SPACE))
+        return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+
+
+def read_model(proto: bytes, source: str) -> Model:
+    """A serialized SentencePiece model.
+
+    Raises:
+        TokenizerError: it is damaged, or of a type other than Unigram or BPE.
+        MissingExtraError: `sentencepiece` is not installed.
+    """
     processor = _package("reading SentencePiece models").SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(proto)
         fields = _fields(proto)
         trainer, normalizer = _fields(fields[2][0]), _fields(fields.get(3, [b""])[0])
+        of_users = {i for i, p in enumerate(fields[1]) if p.endswith(_OF_USERS) and _fields(p)[3] == [4]}
     except (RuntimeError, KeyError, IndexError, TypeError, ValueError, struct.error) as error:
         raise TokenizerError(f"{source}: not a SentencePiece model, or damaged; fetch it again") from error
     kind = {1: "unigram", 2: "bpe"}.get(trainer.get(3, [1])[0])
@@ -105,23 +155,16 @@ def _convert(proto: bytes, source: str) -> Tokenizer:
         control={i for i in numbers if processor.is_control(i) or processor.is_unknown(i)},
         bytes={i for i in numbers if processor.is_byte(i)},
         unused={i for i in numbers if processor.is_unused(i)},
+        of_users=frozenset(of_users),
     )
-    prefix = bool(normalizer.get(3, [1])[0])
-    library = library_from_pieces(pieces, kind, _normalizer(normalizer, prefix), prefix)
-    end = pieces.texts[processor.eos_id()] if processor.eos_id() >= 0 else None
-    settings: dict[str, Any] = {"unk_token": pieces.texts[pieces.unknown], "split_special_tokens": True}
-    return Tokenizer(library, end_of_text=end, settings=settings)
-
-
-class Pieces(NamedTuple):
-    """A SentencePiece vocabulary: the text and score of every piece, and the numbers of those that are no text."""
-
-    texts: list[str]
-    scores: list[float]
-    unknown: int
-    control: set[int]  # the unknown one too
-    bytes: set[int]
-    unused: set[int]
+    return Model(
+        pieces=pieces,
+        kind=kind,
+        prefix=bool(normalizer.get(3, [1])[0]),
+        charsmap=normalizer.get(2, [b""])[0],
+        collapses=bool(normalizer.get(4, [1])[0]),
+        end=pieces.texts[processor.eos_id()] if processor.eos_id() >= 0 else None,
+    )
 
 
 def library_from_pieces(
@@ -142,25 +185,13 @@ def library_from_pieces(
             models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=bool(pieces.bytes))
         )
     library.normalizer = normalizer
-    if not any(SPACE in piece[1:] for piece in texts):  # no piece reaches over a space: words can be cut apart
+    if pieces.are_words:  # they can be cut apart
         library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
     spaces = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     library.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", 1, 0)] if prefix else spaces)
     library.add_special_tokens([AddedToken(texts[i], special=True, normalized=False) for i in sorted(pieces.control)])
+    library.add_tokens([AddedToken(texts[i], normalized=False) for i in sorted(pieces.of_users)])
     return library
-
-
-def _normalizer(spec: dict[int, list[Any]], prefix: bool) -> normalizers.Normalizer:
-    """What SentencePiece does to a text before cutting it, from its normalizer_spec."""
-    steps: list[normalizers.Normalizer] = []
-    if charsmap := spec.get(2, [b""])[0]:
-        steps.append(normalizers.Precompiled(charsmap))
-    if spec.get(4, [1])[0]:  # remove_extra_whitespaces
-        steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
-        steps.append(normalizers.Replace(Regex(r" {2,}"), " "))
-    if prefix:
-        steps.append(normalizers.Prepend(SPACE))
-    return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
 
 
 def _merges(vocabulary: dict[str, int], scores: list[float], unmatched: set[int]) -> list[tuple[str, str]]:

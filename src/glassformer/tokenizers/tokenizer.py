@@ -78,7 +78,7 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = library.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(self._vocabulary.values()) + 1
         self.special_tokens: dict[str, int] = {t["content"]: t["id"] for t in spec["added_tokens"] if t["special"]}
-        self.end_of_text: int | None = self.special_tokens.get(end_of_text) if end_of_text else None
+        self.end_of_text: int | None = self._vocabulary.get(end_of_text) if end_of_text else None
         self.chat_template = chat_template
         self.settings = dict(settings or {})
         self._unknown: str | None = spec["model"].get("unk_token")
@@ -138,13 +138,24 @@ class Tokenizer:
         """`encode_to_array` of many texts, on all threads."""
         return self._bulk(texts)
 
-    @cached_property
+    @property
     def starts_with(self) -> int | None:
         """The token that a language model wants to read before any text (Llama 2, Gemma), or None; whoever asks it puts
         the token there, `encode` does not."""
-        with library_errors(_CANNOT):
-            with_it = self._library.encode("", add_special_tokens=True).ids
-        return with_it[0] if len(with_it) == 1 and with_it[0] != self.end_of_text else None
+        before, after = self.frame
+        return before[0] if len(before) == 1 and set(after) <= {self.end_of_text} else None
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The tokens that stand before and behind every text, such as `[CLS]` and `[SEP]` of BERT; `encode` does not
+        put them there."""
+        for text in ("a", "0", " "):  # a small vocabulary may lack one of them
+            with library_errors(_CANNOT):
+                bare, framed = (self._library.encode(text, add_special_tokens=more).ids for more in (False, True))
+            for n in range(len(framed) - len(bare) + 1):
+                if bare and framed[n : n + len(bare)] == bare:
+                    return framed[:n], framed[n + len(bare) :]
+        return [], []
 
     @cached_property
     def n_text_ids(self) -> int:
@@ -249,7 +260,7 @@ class Tokenizer:
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings}
         config["clean_up_tokenization_spaces"] = False
         if self.end_of_text is not None:
-            config.setdefault("eos_token", {i: t for t, i in self.special_tokens.items()}[self.end_of_text])
+            config.setdefault("eos_token", self._library.id_to_token(self.end_of_text))
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
             config.pop("split_special_tokens", None)  # else transformers takes the template's own markers for text
