@@ -197,3 +197,13 @@ def test_the_advice_of_a_message_works(change: dict, message: str):
 def test_a_configuration_cannot_be_changed_behind_the_models_back():
     with pytest.raises(ValueError, match="frozen"):
         toy_config().n_layer = 7
+
+
+def test_sines_do_not_drown_the_embedding_of_a_new_model_and_what_is_written_stands():
+    """Section 3.4 of the 2017 paper: embeddings times sqrt(C), here for n_embd = 15 and 14."""
+    assert ModelConfig.make(**SHAPE).embedding_scale == 1.0
+    sines = {**SHAPE, "positions": "sinusoidal", "n_embd": 18}
+    for config in (ModelConfig.make(**sines), EncoderConfig.make(**sines)):
+        assert config.embedding_scale == pytest.approx(18**0.5)
+    old = ModelConfig.make(**sines, embedding_scale=1.0)
+    assert ModelConfig.make(**old.model_dump()) == old and old.embedding_scale == 1.0

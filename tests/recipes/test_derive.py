@@ -101,3 +101,16 @@ def test_memory_is_counted_from_below(monkeypatch):
             derive.check_memory(config, recipe.training, "cpu")
     monkeypatch.setattr(derive, "available_memory", lambda device: None)  # a system that does not say
     derive.check_memory(config, recipe.training, "cpu")
+
+
+def test_tables_of_a_model_with_sines_begin_as_in_2017_unless_the_recipe_says():
+    def init(*overrides: str):
+        r = read_recipe(None, overrides)
+        choices = derive.init_choice(r, derive.model_config(r, vocab_size=65))
+        return r.training.init, [str(choice) for choice in choices]
+
+    assert init() == ("gpt2", [])
+    chosen, (why,) = init("model.positions=sinusoidal")
+    assert chosen == "xavier" and why.startswith("training.init = xavier")
+    assert init("model.positions=sinusoidal", "training.init=unit") == ("unit", [])
+    assert init("model.family=original", "model.positions=learned") == ("gpt2", [])

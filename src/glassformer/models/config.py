@@ -49,6 +49,9 @@ class ModelConfig(BaseModel):
     of two, so the parameters are about the same). With `n_gram` above 1 the embedding also tells what the last n_gram
     tokens were: each by itself, and together in tables of up to `n_gram_rows` rows (`glassformer.modalities.NGrams`).
 
+    With sinusoidal positions `embedding_scale` is sqrt(n_embd) where it is left out (Vaswani et al. 2017,
+    https://arxiv.org/abs/1706.03762, sect. 3.4), else 1.
+
     With `rotary_base_local`, layers whose pattern looks only so far turn by this base, unscaled: they need no angles
     for distances that they never see (Gemma 3, https://arxiv.org/abs/2503.19786, sect. 2). None: all turn alike.
 
@@ -130,7 +133,8 @@ class ModelConfig(BaseModel):
             fields.setdefault("n_kv_head", n_head)
             hidden = 4 * n_embd if fields["feedforward"] == "plain" else -(-8 * n_embd // (3 * 32)) * 32
             fields.setdefault("n_hidden", hidden)
-            if fields.get("family") == "original":
+            # without it tokens drown in the sines: those have length sqrt(C / 2), and fresh embeddings 0.02 sqrt(C)
+            if fields.get("positions") == "sinusoidal" or fields.get("family") == "original":
                 fields.setdefault("embedding_scale", math.sqrt(max(n_embd, 1)))
         fields.setdefault("final_norm", fields.get("norm_place", "pre") != "post")
         for part in ("qkv_bias", "out_bias", "feedforward_bias"):

@@ -149,6 +149,7 @@ def _train(
             choices += derive.example_choices(r, task.n_train, task.longest)
         choices += derive.optimizer_choices(r)
         config = derive.model_config(r, **task.facts())
+        choices += derive.init_choice(r, config)
         task.check(config)
         if world.is_main:
             derive.fill_training(r.training)

@@ -286,6 +286,18 @@ def optimizer_choices(r: Recipe) -> list[Choice]:
     return [Choice("training.optimizer", "adamw", "Muon is for the blocks of a Transformer")]
 
 
+def init_choice(r: Recipe, config: Any) -> list[Choice]:
+    """`training.init` of a model with sinusoidal positions, where the recipe does not say: that of 2017, whose tables
+    have a deviation of C^-1/2, which `embedding_scale` makes one; GPT-2's 0.02 is small beside sines (the table of
+    positions in `docs/shapes.md`)."""
+    stacks = [getattr(config, side, config) for side in ("encoder", "decoder")]
+    sines = any(getattr(c, "positions", "") == "sinusoidal" for c in stacks)
+    if not sines or "init" in r.training.model_fields_set:
+        return []
+    r.training.init = "xavier"
+    return [Choice("training.init", "xavier", "embeddings as large as the sines of their positions")]
+
+
 def batch_size_choice(
     config: ModelConfig,
     t: TrainingSection,
