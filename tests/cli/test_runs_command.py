@@ -46,7 +46,10 @@ def test_the_list_is_what_the_files_say(glassformer, finished, half):
     result = glassformer("runs")
     assert (result.code, result.err) == (0, "")
     header, first, second, hint = result.out.splitlines()
-    assert " ".join(header.split()) == "run recipe parameters steps tokens time validation loss bits a byte state"
+    assert (
+        " ".join(header.split())
+        == "run recipe parameters steps tokens time training loss validation loss bits a byte state"
+    )
     told = summary(finished)
     assert first.split()[:7] == ["finished", "play", f"{told['parameters']:,}", "13", "of", "13", f"{13 * 33:,}"]
     assert f"{told['val_loss']:.4f} ± {told['interval']:.4f}" in first and f"{told['val_bits_per_byte']:.4f}" in first

@@ -20,8 +20,8 @@ def test_what_training_says(glassformer, play, tmp_path):
     run = "runs/play-1"  # named after the text
     loss, told, predicted, way_on = result.out.splitlines()
     assert re.fullmatch(
-        r"validation loss \d\.\d{4} \+- \d\.\d{4}, \d\.\d{4} bits per byte, perplexity \d+\.\d{3} "
-        r"\(767 targets; best at step 13\)",
+        r"validation loss \d\.\d{4} \+- \d\.\d{4}, training loss \d\.\d{4}, \d\.\d{4} bits per byte, "
+        r"perplexity \d+\.\d{3} \(767 targets; best at step 13\)",
         loss,
     )
     assert re.fullmatch(rf"13 steps, 429 tokens in [\d.]+ s; the run lies in {run}", told)
@@ -37,8 +37,9 @@ def test_what_training_says(glassformer, play, tmp_path):
 def test_json_is_all_there_is_on_standard_output(glassformer, play):
     result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "--json")
     told = json.loads(result.out)
-    keys = "run val_loss n interval val_bits_per_byte perplexity best_step steps tokens seconds parameters"
-    assert list(told) == [*keys.split(), "peak_memory_bytes"] and told["run"] == "run"
+    losses = "val_loss n interval val_bits_per_byte perplexity train_loss_eval train_interval train_n"
+    keys = f"run {losses} best_step steps tokens seconds parameters peak_memory_bytes"
+    assert list(told) == keys.split() and told["run"] == "run"
     assert told["steps"] == 13 and told["parameters"] == 4192
     assert json.loads((play.parent / "run" / "summary.json").read_text()) == told
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -72,8 +73,8 @@ def test_a_run_without_one_good_evaluation_ends_with_an_error_and_no_model(play,
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_a_checkpoint_that_called_a_nan_the_best_finds_a_better_one(play, tmp_path):
-    """Older versions did; a comparison with NaN is never true, so nothing could ever have replaced it."""
+def test_a_checkpoint_of_an_older_version_that_called_a_nan_the_best(play, tmp_path):
+    """It has no best weights; resumed, the run finds some, or says that there are none."""
 
     class Stop(Listener):
         def on_step(self, record):
@@ -86,7 +87,10 @@ def test_a_checkpoint_that_called_a_nan_the_best_finds_a_better_one(play, tmp_pa
     state = json.loads(path.read_text())
     state["best"]["estimate"]["loss"] = math.nan
     path.write_text(json.dumps(state))
-    assert recipes.resume(tmp_path / "run").best_step == 12
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    with pytest.raises(DivergenceError, match="no evaluation gave a finite"):
+        recipes.resume(tmp_path / "run", listeners=[NotANumber(12)])
+    assert recipes.resume(tmp_path / "other").best_step == 12
 
 
 def test_the_displays_show_a_dash(play, tmp_path):

@@ -22,7 +22,8 @@ def runs(
 ) -> None:
     """List the runs in a folder, or compare some of them.
 
-    A list tells for each run its size, its steps, its validation loss with a 95 % interval, and whether it is finished.
+    A list tells for each run its size, its steps, training and validation loss of its best weights (the latter with a
+    95 % interval), and whether it is finished.
     A comparison tells which settings differ, and whether the losses do or only seem to.
 
     Examples:
@@ -70,7 +71,18 @@ def _print_list(rows: list[Row]) -> None:
 
     states = {"stopped": "stopped at step", "diverged": "diverged after step", "running": "running, step"}
     _table(
-        ["run", "recipe", "parameters", "steps", "tokens", "time", "validation loss", "bits a byte", "state"],
+        [
+            "run",
+            "recipe",
+            "parameters",
+            "steps",
+            "tokens",
+            "time",
+            "training loss",
+            "validation loss",
+            "bits a byte",
+            "state",
+        ],
         [
             [
                 row.name,
@@ -79,13 +91,14 @@ def _print_list(rows: list[Row]) -> None:
                 f"{row.steps:,}" + (f" of {row.steps_asked:,}" if row.steps_asked else ""),
                 count(row.tokens),
                 duration(row.seconds),
+                figure(row.train_loss_eval),
                 _with_interval(row.val_loss, row.interval),
                 figure(row.val_bits_per_byte),
                 f"{states[row.state]} {row.steps:,}" if row.state in states else row.state,
             ]
             for row in rows
         ],
-        numbers=range(2, 8),
+        numbers=range(2, 9),
     )
     for row in rows:
         if row.resume:
@@ -105,8 +118,9 @@ def _print_comparison(c: RunComparison) -> None:
             how = f"{difference.method}, {difference.n:,} passages" if difference.n else difference.method
             verdict = f"{'significant' if difference.significant else 'not significant'} ({how})"
         loss = _with_interval(row.val_loss, row.interval)
-        lines.append([row.name, loss, figure(row.val_bits_per_byte), told, verdict])
-    _table(["run", "validation loss", "bits a byte", "above the best", ""], lines, numbers=range(1, 4))
+        lines.append([row.name, figure(row.train_loss_eval), loss, figure(row.val_bits_per_byte), told, verdict])
+    header = ["run", "training loss", "validation loss", "bits a byte", "above the best", ""]
+    _table(header, lines, numbers=range(1, 5))
     typer.echo("")
     if c.settings:
         rows = [[key, *("–" if v is None else str(v) for v in values)] for key, values in c.settings.items()]

@@ -101,14 +101,14 @@ def demo(
 def evaluate(
     run: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
     data: str = typer.Option(None, metavar="TEXT", help="Another text, or other examples, than the run's own."),
-    split: str = typer.Option("validation", metavar="NAME", help="Of examples: validation or test."),
+    split: str = typer.Option("validation", metavar="NAME", help="train or validation; of examples also test."),
     answers: bool = typer.Option(False, help="Let it answer, too: BLEU and chrF, or the rate of wrong words."),
     beam: int = typer.Option(None, metavar="N", help="With --answers: beginnings kept at each step; 4 unless given."),
     limit: int = typer.Option(None, metavar="N", help="With --answers: this many examples, spread over the split."),
     out: str = typer.Option(None, metavar="FILE", help="With --answers: write them there, a JSON object a line."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Measure a model on the whole validation split.
+    """Measure a model on the whole validation split, or another.
 
     Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval; of classifiers and
     translators also how often they are right; of word vectors, what people say of words.
@@ -185,9 +185,10 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
     loss = run.loss
     bits = "" if loss.bits_per_byte is None else f", {loss.bits_per_byte:.4f} bits per byte"
     hits = "" if loss.accuracy is None else f", accuracy {100 * loss.accuracy:.2f} %"
+    training = "" if run.train_loss is None else f", training loss {run.train_loss.loss:.4f}"
     typer.echo(
-        f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{bits}, perplexity {loss.perplexity:.3f}{hits} "
-        f"({loss.n:,} targets; best at step {run.best_step})"
+        f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{training}{bits}, perplexity "
+        f"{loss.perplexity:.3f}{hits} ({loss.n:,} targets; best at step {run.best_step})"
     )
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
     if plan := RunFolder(run.path).plan_told():

@@ -117,11 +117,13 @@ def word_rows(
     batch_size: int,
     subsample: float,
     seed: int,
+    most: int | None = None,
 ) -> Iterator[Batch]:
     """A split once, thinned and drawn the same way at each call: batches for an evaluation.
 
     Args:
         counts: of the training text, which decide what is frequent.
+        most: so many rows at most, evenly over the split.
 
     Raises:
         DataError: the thinned split does not fill a row.
@@ -129,6 +131,8 @@ def word_rows(
     rows = cut(thinned(view, chances(counts, subsample), _random(seed, _HELD_OUT, 0)), block_size, 0)
     if not len(rows):
         raise DataError(f"the {view.name} split does not fill one row of {block_size} words; give more text")
+    if most is not None and most < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
     for number, start in enumerate(range(0, len(rows), batch_size)):
         yield collate(rows[start : start + batch_size], _random(seed, _HELD_OUT_COLLATE, number))
 

@@ -46,7 +46,8 @@ OF_VALIDATION = ("loss", "bits_per_byte", "accuracy")  # what summary.json calls
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run came to. `loss` is that of `model/` (the best weights) on the whole validation split.
+    """What a finished run came to. `loss` is that of `model/` (the best weights) on the whole validation split,
+    `train_loss` on a part of the training split (None in runs of older versions).
     command: of `glassformer`, which asks such a model ("": none does)."""
 
     path: Path
@@ -58,10 +59,14 @@ class Run:
     parameters: int
     peak_memory_bytes: int
     command: str = "generate"
+    train_loss: LossEstimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         loss = {f"val_{key}" if key in OF_VALIDATION else key: v for key, v in self.loss.to_dict().items()}
-        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "path", "command")}
+        if self.train_loss is not None:
+            told = self.train_loss.to_dict()
+            loss |= {"train_loss_eval": told["loss"], "train_interval": told["interval"], "train_n": told["n"]}
+        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "train_loss", "path", "command")}
         return {"run": str(self.path), **loss, **rest}
 
 
@@ -340,6 +345,7 @@ def _go(trainer: Trainer, task: Task) -> Run | None:
         trainer.model.parameter_count(),
         peak_memory(str(trainer.update.device)),
         task.command,
+        LossEstimate.from_dict(best["train"]) if best.get("train") else None,
     )
     write_json(run.summary, result.to_dict())
     write_report(run)

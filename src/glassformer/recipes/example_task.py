@@ -28,6 +28,7 @@ from glassformer.objectives import (
 from glassformer.objectives.objective import of_class
 from glassformer.recipes import example_samples
 from glassformer.recipes.derive import Choice
+from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 from glassformer.tokenizers.specials import END, MASK, MASKED_SPECIALS, PAD, SENTENCE_SPECIALS, START, span_specials
@@ -121,8 +122,12 @@ class ExampleTask:
             raise UsageError(f"{self.r.data.source} has no {split} split; {did_you_mean(split, self.examples)}")
         examples = self.encoded(split, model.config.block_size)
         t, objective = self.r.training, self.objective()
-        if not whole:
-            examples = examples[: t.eval_batches * int(t.batch_size or 1)]
+        few = t.eval_batches * int(t.batch_size or 1)  # of the validation split; 0 is all of it
+        if not whole and split == "train":
+            held_out = few or len(self.encoded("validation", model.config.block_size))
+            examples = spread(examples, min(held_out, training_rows(t)))
+        elif not whole and few:
+            examples = examples[:few]
         pad = self.facts().get("pad_token", 0)
         order = in_order(examples, objective.collate, EVAL_ROWS, t.seed, by_chance=objective.by_chance, pad_token=pad)
         windows, accuracy = evaluate_rows(model, objective, order)

@@ -58,6 +58,9 @@ def build_trainer(
     def evaluate() -> Evaluated:
         return task.evaluate(model, whole=not t.eval_batches)
 
+    def evaluate_train() -> Evaluated:
+        return task.evaluate(model, whole=False, split="train")
+
     def sample() -> str:
         model.eval()
         text = task.sample(model, trainer.step)
@@ -116,6 +119,7 @@ def build_trainer(
         ),
         run=RunFolder(path),
         evaluate=evaluate,
+        evaluate_train=evaluate_train,
         sample=sample,
         look=look,
         operations=flops_per_token(config).training if decoder else 0.0,

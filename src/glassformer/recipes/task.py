@@ -60,7 +60,8 @@ class Task(Protocol):
         """This process's part of every step."""
 
     def evaluate(self, model: Any, *, whole: bool, split: str = "validation") -> Evaluated:
-        """The model as it is on a whole split, or on the part that `training.eval_batches` asks for.
+        """The model as it is on a whole split, or on a part, the same at each call: of the validation split what
+        `training.eval_batches` asks for, of others (`train`) as much, spread evenly (`held_out.training_rows` at most).
 
         Raises:
             UsageError: there is no such split.

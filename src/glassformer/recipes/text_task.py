@@ -16,13 +16,14 @@ from glassformer.data import (
 )
 from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
+from glassformer.data.token_store import SPLITS
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.bigram import bigram_loss
 from glassformer.evaluation.loss import window_losses
 from glassformer.generation import generate
 from glassformer.objectives import NextToken
 from glassformer.recipes import derive
-from glassformer.recipes.held_out import few_at_once, whole_split
+from glassformer.recipes.held_out import EVAL_WINDOW, few_at_once, spread_windows, training_rows, whole_split
 from glassformer.recipes.schema import Recipe
 from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 from glassformer.training import World
@@ -74,16 +75,19 @@ class TextTask:
         )
 
     def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
-        if split != "validation":
-            raise UsageError(f"a text has a validation split and no {split} split; leave out --split")
-        t = self.r.training
-        batches, bytes_per_token = whole_split(model, self.store)
-        if not whole and t.eval_batches:
+        check_split(split)
+        view, t, block_size = self.store.split(split), self.r.training, model.config.block_size
+        if whole or (split == "validation" and not t.eval_batches):
+            batches = whole_split(model, view)
+        elif split == "validation":
             assert isinstance(t.batch_size, int)
-            held_out = self.store.split("validation")
-            fixed = fixed_batches(held_out, model.config.block_size, t.batch_size, t.eval_batches, t.seed)
+            fixed = fixed_batches(view, block_size, t.batch_size, t.eval_batches, t.seed)
             batches = few_at_once(fixed, model.config, next(model.parameters()).device.type)
-        return Evaluated(window_losses(model, batches), bytes_per_token)
+        else:
+            T = block_size if t.eval_batches else min(block_size, EVAL_WINDOW)  # as the validation split is read
+            held_out = t.eval_batches * int(t.batch_size or 1) or len(self.store.split("validation")) // T
+            batches = spread_windows(model, view, T, min(held_out, training_rows(t) * block_size // T))
+        return Evaluated(window_losses(model, batches), view.bytes / len(view))
 
     def sample(self, model: Any, step: int) -> str:
         t = self.r.training
@@ -91,7 +95,7 @@ class TextTask:
         return t.sample_prompt + generate(model, self.tokenizer, t.sample_prompt, **settings)[0].text
 
     def activations(self, model: Any, pattern: str) -> dict[str, dict[str, float]]:
-        ids_BT = next(iter(whole_split(model, self.store)[0]))[0]
+        ids_BT = next(whole_split(model, self.store.split("validation")))[0]
         return activations(model, ids_BT.to(next(model.parameters()).device), pattern)
 
     def warnings(self, config: Any) -> list[str]:
@@ -109,6 +113,12 @@ class TextTask:
     def derived(self) -> dict[str, Any]:
         train, held_out = self.store.split("train"), self.store.split("validation")
         return {"bigram_loss": bigram_loss(train, held_out, self.tokenizer.vocab_size)}
+
+
+def check_split(split: str) -> None:
+    """Raise unless a text has such a split."""
+    if split not in SPLITS:
+        raise UsageError(f"a text has no {split} split; use {' or '.join(SPLITS)}, or leave out --split")
 
 
 def check_lengths(store: TokenStore, block_size: int | None = None) -> None:

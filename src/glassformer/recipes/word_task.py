@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from glassformer.data import TokenStore, WordBatches, load_word_tests, word_counts, word_rows
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import DataError
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vectors
 from glassformer.inspection.geometry import analogy, neighbours
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.objectives.skip_gram import SkipGram, SkipGramSettings
 from glassformer.recipes.derive import Choice
+from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
-from glassformer.recipes.text_task import store_of, tokenizer_of
+from glassformer.recipes.text_task import check_split, store_of, tokenizer_of
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 from glassformer.training import World
 from glassformer.training.diagnostics import flowing
@@ -72,9 +73,11 @@ class WordTask:
         )
 
     def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
-        if split != "validation":
-            raise UsageError(f"a text has a validation split and no {split} split; leave out --split")
-        objective = self.objective()
+        check_split(split)
+        objective, most = self.objective(), None
+        if split == "train" and not whole:
+            held_out = len(self.store.split("validation")) // model.config.block_size
+            most = max(1, min(held_out, training_rows(self.r.training)))
         rows = word_rows(
             self.store.split(split),
             self.counts,
@@ -83,6 +86,7 @@ class WordTask:
             batch_size=EVAL_ROWS,
             subsample=self.subsample,
             seed=self.r.training.seed,
+            most=most,
         )
         windows, accuracy = evaluate_rows(model, objective, rows)
         return Evaluated(windows, accuracy=accuracy)

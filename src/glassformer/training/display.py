@@ -72,10 +72,14 @@ class PlainLines(_Watcher):
         super().on_step(record)
         steps = self.trainer.settings.steps
         if "val_loss" in record or record["step"] == self.first_step + 1 or record["step"] % max(1, steps // 20) == 0:
-            validation = f"  validation {figure(record['val_loss'])}" if "val_loss" in record else ""
+            evaluated = (
+                f"  training {figure(record['train_loss_eval'])}  validation {figure(record['val_loss'])}"
+                if "val_loss" in record
+                else ""
+            )
             print(
                 f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  "
-                f"smoothed {self.smoothed:.4f}{validation}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
+                f"smoothed {self.smoothed:.4f}{evaluated}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
                 f"{record['tokens_per_second']:,} tokens/s  {utilisation(record, '  ')}{clock(self.seconds_left)} left",
                 file=self.stream,
                 flush=True,
@@ -142,6 +146,7 @@ class LivePanel(_Watcher):
             "step": f"{r['step']:,} / {steps:,}",
             "loss": f"{r['loss']:.4f}",
             "smoothed": f"{self.smoothed:.4f}",
+            "training": figure(self.evaluation.get("train_loss_eval")),
             "validation": figure(self.evaluation.get("val_loss")),
             "best": figure(best),
         }

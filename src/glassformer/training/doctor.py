@@ -32,7 +32,8 @@ class Doctor:
         self.steps = 0
         self.high = 0  # steps on end far above it
         self.norms: list[float] = []
-        self.evaluations: list[list[float]] = []  # [step, validation loss, smoothed training loss]
+        # [step, validation loss, smoothed training loss, training loss in eval mode (None: older versions)]
+        self.evaluations: list[list[Any]] = []
         self.told: list[str] = []  # warnings given already
         self.treatments = 0
 
@@ -53,16 +54,21 @@ class Doctor:
         return None
 
     def warnings(
-        self, step: int, val_loss: float | None, parameters: dict[str, dict[str, float]], silent: dict[str, float]
+        self,
+        step: int,
+        train_loss: float | None,
+        val_loss: float | None,
+        parameters: dict[str, dict[str, float]],
+        silent: dict[str, float],
     ) -> list[str]:
         """What an evaluation shows, each cause once a run.
 
         Args:
-            val_loss: None when it is no finite number.
+            train_loss, val_loss: both in eval mode; None when it is no finite number.
             parameters: what `StepDiagnostics.record` gave. silent: share of dead units by layer.
         """
         if val_loss is not None:
-            self.evaluations = [*self.evaluations, [step, val_loss, self.mean]][-64:]
+            self.evaluations = [*self.evaluations, [step, val_loss, self.mean, train_loss]][-64:]
         found = [
             ("not finite", _not_finite(step) if val_loss is None else None),
             ("overfitting", self._overfitting()),
@@ -79,9 +85,9 @@ class Doctor:
         best = min(range(len(self.evaluations)), key=lambda i: self.evaluations[i][1])
         since = self.evaluations[best:]
         rising = len(since) > PATIENCE and all(b[1] > a[1] for a, b in zip(since[-4:], since[-3:], strict=False))
-        if not (rising and since[-1][2] < since[0][2]):
+        (first, low, _, train), (_, high, _, now) = since[0], since[-1]
+        if not rising or train is None or now is None or now >= train:
             return None
-        (first, low, train), (_, high, now) = since[0], since[-1]
         return (
             f"overfitting since step {first:.0f}: validation rises ({low:.3f} to {high:.3f}) while training falls "
             f"({train:.3f} to {now:.3f}); the weights of step {first:.0f} are kept in model/; "
@@ -107,6 +113,7 @@ class Doctor:
         """Go on where `state_dict` was taken; treatments are counted over the whole run, also over a roll-back."""
         treatments = max(self.treatments, state.get("treatments", 0))
         vars(self).update(state)
+        self.evaluations = [[*row, None][:4] for row in self.evaluations]
         self.treatments = treatments
 
 

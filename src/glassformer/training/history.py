@@ -60,13 +60,14 @@ class History:
 
     @property
     def best(self) -> dict[str, Any]:
-        """`val_loss`, `interval`, `val_bits_per_byte` and `step` of the best weights: the summary's, else those of the
-        best evaluation so far; None what is not known."""
+        """`val_loss`, `interval`, `val_bits_per_byte`, `train_loss_eval` and `step` of the best weights: the summary's,
+        else those of the best evaluation so far; None what is not known."""
         told, step, interval = self.summary, self.summary.get("best_step"), self.summary.get("interval")
         if number(told.get("val_loss")) is None:
             told = min(self.evaluations, key=lambda record: record["val_loss"], default={})
             step, interval = told.get("step"), told.get("val_interval")
-        figures = {key: number(told.get(key)) for key in ("val_loss", "val_bits_per_byte", "val_accuracy")}
+        keys = ("val_loss", "val_bits_per_byte", "val_accuracy", "train_loss_eval", "train_interval")
+        figures = {key: number(told.get(key)) for key in keys}
         return {**figures, "interval": number(interval), "step": step}
 
     @property

@@ -99,7 +99,8 @@ class Trainer:
         update: the gradient and the optimizer's step, on this process's share of the batch.
         n_answers: between how many answers the model chooses: a blind guess costs the logarithm.
         kept_with_it: what `interchange.save` keeps with the model beside the tokenizer.
-        evaluate: measures the model as it is on held-out data.
+        evaluate: measures the model as it is on held-out data. evaluate_train: the same way on a part of the training
+            data, so that the two losses can be compared (the loss of a step is measured with dropout, on the way).
         sample: writes a text with the model as it is.
         look: statistics of activations for diagnostics.jsonl, by tap name.
         operations, peak: floating-point operations of a token, and those a second that this machine can do, for the
@@ -118,6 +119,7 @@ class Trainer:
         settings: TrainingSettings,
         run: RunFolder,
         evaluate: Callable[[], Evaluated],
+        evaluate_train: Callable[[], Evaluated],
         sample: Callable[[], str],
         look: Callable[[], dict[str, dict[str, float]]] = dict,
         operations: float = 0.0,
@@ -130,7 +132,8 @@ class Trainer:
         self.model, self.tokenizer, self.objective = model, tokenizer, objective
         self.update, self.batches = update, batches
         self.schedule, self.settings, self.run, self.world = schedule, settings, run, update.world
-        self.evaluate, self.sample, self.look, self.listeners = evaluate, sample, look, listeners
+        self.evaluate, self.evaluate_train = evaluate, evaluate_train
+        self.sample, self.look, self.listeners = sample, look, listeners
         self.operations, self.peak = operations, peak
         self.optimizer = update.optimizer
         self.writer = CheckpointWriter(
@@ -212,7 +215,7 @@ class Trainer:
         record["seconds"] = round(self.seconds, 3)
         self._tell(record, sampled)
         if watched is not None:
-            self._diagnose(parameters, looked, record["val_loss"])
+            self._diagnose(parameters, looked, record)
         # several processes have to agree, so they stop one step later
         stop = measured.asked if self.world.size > 1 else interrupted.is_set()
         due = last or stop or _due(self.step, s.checkpoint_every)
@@ -242,8 +245,10 @@ class Trainer:
         return record
 
     def _evaluate(self, record: dict[str, Any]) -> bool:
-        """Validation loss of the weights as they are, into the record (None where it is no finite number); whether
-        they are the best so far."""
+        """Training and validation loss of the weights as they are, into the record (None where one is no finite
+        number); whether they are the best so far."""
+        training = self.evaluate_train().estimate()
+        record["train_loss_eval"], record["train_interval"] = number(training.loss), number(training.interval)
         measured = self.evaluate()
         self.windows, estimate = measured.windows, measured.estimate()
         record["val_loss"], record["val_bits_per_byte"] = number(estimate.loss), number(estimate.bits_per_byte)
@@ -252,7 +257,7 @@ class Trainer:
             record["val_accuracy"] = estimate.accuracy
         if not math.isfinite(estimate.loss) or (self.best and estimate.loss >= self.best["estimate"]["loss"]):
             return False
-        self.best = {"step": self.step, "estimate": asdict(estimate)}
+        self.best = {"step": self.step, "estimate": asdict(estimate), "train": asdict(training)}
         return True
 
     def _tell(self, record: dict[str, Any], sampled: str | None) -> None:
@@ -265,7 +270,7 @@ class Trainer:
                 listener.on_sample(self.step, sampled)
 
     def _diagnose(
-        self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], val_loss: float | None
+        self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], evaluation: dict[str, Any]
     ) -> None:
         record: dict[str, Any] = {"step": self.step, "parameters": parameters}
         if looked:
@@ -274,7 +279,8 @@ class Trainer:
         for listener in self.listeners:
             listener.on_diagnostics(record)
         silent = {name: seen["silent"] for name, seen in looked.items() if "silent" in seen}
-        for text in self.doctor.warnings(self.step, val_loss, parameters, silent):
+        losses = evaluation["train_loss_eval"], evaluation["val_loss"]
+        for text in self.doctor.warnings(self.step, *losses, parameters, silent):
             self.event("warning", text)
 
     def event(self, kind: str, text: str) -> None:

@@ -89,11 +89,15 @@ def _curves(h: History) -> list[Chart | None]:
     step = c["step"]
     span = max(10.0, len(step) / 50)
     evaluated, validation = ([r[key] for r in h.evaluations] for key in ("step", "val_loss"))
+    measured = [r for r in h.evaluations if number(r.get("train_loss_eval")) is not None]
     losses = [
         Series("training", step, c["loss"], "raw"),
         Series(f"training, smoothed over {span:,.0f} steps", *smooth(step, c["loss"], span), "smooth"),
         Series("validation", evaluated, validation, "validation"),
     ]
+    if measured:
+        steps, values = ([r[key] for r in measured] for key in ("step", "train_loss_eval"))
+        losses.insert(-1, Series("training, in eval mode", steps, values, "measured"))
     levels = [("blind guess, ln V", h.blind_guess), ("bigram model", h.bigram_loss)]
     lines = [(f"{name} = {level:.4f}", level) for name, level in levels if level is not None]
     marks = [(e["step"], str(e.get("kind", "event"))) for e in h.events if number(e.get("step")) is not None]

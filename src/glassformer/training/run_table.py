@@ -20,7 +20,8 @@ SAME_EVERYWHERE = ("characters", "bytes", "gpt2")  # tokenizers whose tokens mea
 
 @dataclass(frozen=True)
 class Row:
-    """What a list of runs tells of one. Figures that are not known are None; `interval` is half the 95 % one.
+    """What a list of runs tells of one. Figures that are not known are None; `interval` is half the 95 % one of
+    `val_loss`. `train_loss_eval` is measured as `val_loss` is, of the same weights, on a part of the training split.
 
     state: finished, running, stopped or diverged. resume: the command that goes on with it, where one can.
     """
@@ -33,6 +34,7 @@ class Row:
     steps_asked: int | None
     tokens: int | None
     seconds: float | None
+    train_loss_eval: float | None
     val_loss: float | None
     interval: float | None
     val_bits_per_byte: float | None
@@ -53,6 +55,7 @@ class Row:
             steps_asked=h.steps_asked,
             tokens=h.last("tokens"),
             seconds=h.last("seconds"),
+            train_loss_eval=best["train_loss_eval"],
             val_loss=best["val_loss"],
             interval=best["interval"],
             val_bits_per_byte=best["val_bits_per_byte"],
