@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassformer.errors import DataError, DeviceError
+from glassformer.errors import DataError, DeviceError, UsageError
 from glassformer.recipes import derive, read_recipe
 
 
@@ -101,6 +101,18 @@ def test_memory_is_counted_from_below(monkeypatch):
             derive.check_memory(config, recipe.training, "cpu")
     monkeypatch.setattr(derive, "available_memory", lambda device: None)  # a system that does not say
     derive.check_memory(config, recipe.training, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "ignored"),
+    [("adamw", "momentum=0.8"), ("sgd", "beta1=0.8"), ("adagrad", "weight_decay=0.2"), ("muon", "nesterov=true")],
+)
+def test_a_setting_of_another_optimizer_is_refused(optimizer: str, ignored: str):
+    overrides = [f"training.optimizer={optimizer}", f"training.{ignored}"]
+    r = read_recipe(None, overrides)
+    with pytest.raises(UsageError, match=rf"training\.{ignored.split('=')[0]} .*is {optimizer};"):
+        derive.check_optimizer_keys(r.training, overrides)
+    derive.check_optimizer_keys(r.training, [*overrides[:1], "training.learning_rate=0.1", "model.n_layer=2"])
 
 
 def test_tables_of_a_model_with_sines_begin_as_in_2017_unless_the_recipe_says():

@@ -69,6 +69,48 @@ def test_adagrad_is_pytorchs(start: float):
         again.load_state_dict({})
 
 
+@pytest.mark.parametrize(
+    ("momentum", "weight_decay", "nesterov"),
+    [(0.0, 0.0, False), (0.9, 0.3, False), (0.8, 0.1, True), (0.0, 0.2, False)],
+)
+def test_sgd_is_pytorchs(momentum: float, weight_decay: float, nesterov: bool):
+    """In fp32, over five steps with a rate that changes; decay on matrices only."""
+    ours, theirs = small_model("classic"), small_model("classic")
+    optimizer = build_optimizer(
+        "sgd",
+        ours,
+        **{**SETTINGS, "learning_rate": 0.3, "weight_decay": weight_decay},
+        momentum=momentum,
+        nesterov=nesterov,
+    )
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in theirs.parameters() if p.dim() < 2]},
+    ]
+    reference = torch.optim.SGD(groups, lr=0.3, momentum=momentum, nesterov=nesterov)
+    for step in range(5):
+        for model in (ours, theirs):
+            model.zero_grad()
+            backward(model)
+        for group in reference.param_groups:
+            group["lr"] = 0.3 * (step + 1) / 5
+        optimizer.step(factor=(step + 1) / 5)
+        reference.step()
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6, msg=name)
+    moved = zip(ours.parameters(), small_model("classic").parameters(), strict=True)
+    assert any((p - q).abs().max() > 0.01 for p, q in moved)
+
+
+def test_sgd_keeps_one_number_a_parameter_and_none_without_momentum():
+    ours = small_model()
+    state = build_optimizer("sgd", ours, **SETTINGS, momentum=0.9).state_dict()
+    assert {name.removeprefix("sgd.velocity.") for name in state} == dict(ours.named_parameters()).keys()
+    assert build_optimizer("sgd", ours, **SETTINGS, momentum=0.0).state_dict() == {}
+    with pytest.raises(RunError, match=r"no optimizer state sgd\.velocity\."):
+        build_optimizer("sgd", ours, **SETTINGS, momentum=0.9).load_state_dict({})
+
+
 @pytest.mark.parametrize("shape", [(3, 7, 7), (2, 5, 11), (2, 11, 5)])
 def test_newton_schulz_comes_near_the_svd(shape):
     torch.manual_seed(1)

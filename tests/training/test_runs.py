@@ -66,10 +66,12 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     assert (a / "samples.jsonl").read_text() == (b / "samples.jsonl").read_text()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("stop", [1, 6, 8])
+@pytest.mark.parametrize(
+    ("stop", "optimizer"),
+    [*((stop, kind) for stop in (1, 6, 8) for kind in ("adamw", "muon")), (6, "sgd"), (8, "sgd training.momentum=0")],
+)
 def test_interrupted_and_resumed_is_the_same_run_bit_for_bit(play, tmp_path, optimizer, stop):
-    settings = [*TINY, f"training.optimizer={optimizer}"]
+    settings = [*TINY, *f"training.optimizer={optimizer}".split()]
     recipes.train(None, settings, data=str(play), out=tmp_path / "whole")
     with pytest.raises(Interrupted, match=rf"stopped after step {stop}.*glassformer resume .*halves"):
         recipes.train(None, settings, data=str(play), out=tmp_path / "halves", listeners=[StopAfter(stop)])

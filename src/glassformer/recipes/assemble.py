@@ -153,6 +153,7 @@ def _train(
         elif recipe is None and not isinstance(task, TextTask):
             choices += derive.example_choices(r, task.n_train, task.longest)
         choices += derive.optimizer_choices(r)
+        derive.check_optimizer_keys(r.training, overrides)
         config = derive.model_config(r, **task.facts())
         choices += derive.init_choice(r, config)
         task.check(config)

@@ -6,7 +6,7 @@ Each rule gives its reason; the reasons are printed and kept in `recipe.toml`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from glassformer.objectives.cross_entropy import rows_at_once
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import tokens_per_second
 from glassformer.recipes.schema import Recipe, TrainingSection
-from glassformer.training import available_memory
+from glassformer.training import OPTIMIZERS, available_memory
 from glassformer.training.precision import resident_bytes
 from glassformer.training.utilisation import peak_flops
 
@@ -286,6 +286,22 @@ def optimizer_choices(r: Recipe) -> list[Choice]:
     return [Choice("training.optimizer", "adamw", "Muon is for the blocks of a Transformer")]
 
 
+def check_optimizer_keys(t: TrainingSection, overrides: Iterable[str]) -> None:
+    """Refuse a setting on the command line that belongs to another optimizer than the one in use.
+
+    Raises:
+        UsageError: it would change nothing.
+    """
+    given = {override.partition("=")[0].strip().removeprefix("training.") for override in overrides}
+    known = set().union(*OPTIMIZERS.values())
+    for key in sorted(given & known - set(OPTIMIZERS[t.optimizer])):
+        owners = " and ".join(name for name, keys in OPTIMIZERS.items() if key in keys)
+        raise UsageError(
+            f"training.{key} belongs to {owners}, and training.optimizer is {t.optimizer}; leave it out, or set "
+            f"training.optimizer"
+        )
+
+
 def init_choice(r: Recipe, config: Any) -> list[Choice]:
     """`training.init` of a model with sinusoidal positions, where the recipe does not say: that of 2017, whose tables
     have a deviation of C^-1/2, which `embedding_scale` makes one; GPT-2's 0.02 is small beside sines (the table of
@@ -353,7 +369,8 @@ def check_memory(config: ModelConfig, t: TrainingSection, device: str, world_siz
     """
     assert isinstance(t.batch_size, int) and t.micro_batch_size
     n = config.parameter_count()
-    state = 4 * (3 if t.optimizer == "muon" else 4) * n  # weight, gradient, one or two running averages
+    averages = {"adamw": 2, "sgd": 1 if t.momentum else 0}.get(t.optimizer, 1)
+    state = 4 * (2 + averages) * n  # weight, gradient, running averages
     state //= world_size if t.sharding == "full" else 1
     tokens = t.batch_size // world_size * config.block_size * 16  # inputs and targets
     piece = rows_at_once(config.vocab_size, device.split(":")[0])
@@ -380,7 +397,7 @@ def fill_training(t: TrainingSection) -> None:
     if t.batch_size is None:
         t.batch_size = 32
     if t.learning_rate is None:
-        t.learning_rate = 3e-3 if t.optimizer == "muon" else 1e-3
+        t.learning_rate = {"muon": 3e-3, "sgd": 0.1}.get(t.optimizer, 1e-3)
     if t.warmup_steps is None:
         t.warmup_steps = min(100, t.steps // 20)
     if t.eval_every is None:

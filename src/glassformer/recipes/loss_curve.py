@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
 def predict_loss(
     *, source: str, tokenizer: str, optimizer: str, parameters: int, tokens: int, train_tokens: int, block_size: int
 ) -> Prediction | None:
-    """The loss that a run will end at, or None where there is no curve for its text and tokenizer.
+    """The loss that a run will end at, or None where there is no curve for its text, tokenizer and optimizer.
 
     Args:
         parameters: of the model. tokens: read in the whole run. train_tokens: different ones in the text.
@@ -50,7 +50,7 @@ def predict_loss(
         loss = c["E"] + c["A"] / parameters ** c["a"] + c["B"] / worth ** c["b"]
         basis = "Chinchilla's curve (Hoffmann et al. 2022, refitted by Besiroglu et al. 2024): other text, other tokens"
         return Prediction(loss, (loss - 0.2, loss + 0.2), f"{basis}; 0.2 either way is our guess")
-    if source != "tinyshakespeare" or tokenizer != "characters":
+    if source != "tinyshakespeare" or tokenizer != "characters" or optimizer not in ("adamw", "muon"):
         return None
     curve = json.loads(FILE.read_text(encoding="utf-8"))
     at = {"optimizer": optimizer, "parameters": parameters, "tokens": worth, "block_size": block_size}

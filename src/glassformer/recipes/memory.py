@@ -92,7 +92,8 @@ def memory_plan(
     B = min(t.micro_batch_size, share)
 
     weights = FP32 * held
-    optimizer = FP32 * held * (1 if t.optimizer == "muon" else 2)
+    averages = {"adamw": 2, "sgd": 1 if t.momentum else 0}.get(t.optimizer, 1)
+    optimizer = FP32 * held * averages
     if t.optimizer == "muon":  # AdamW keeps two averages of what is no matrix of a block
         optimizer += FP32 * (n - matrices) * held // n
     activations = activation_bytes(config, B, precision=precision, dropout=t.dropout, device=kind)

@@ -87,6 +87,7 @@ def build_trainer(
         betas=(t.beta1, t.beta2),
         weight_decay=t.weight_decay,
         accumulator_start=t.accumulator_start,
+        nesterov=t.nesterov,
     )
     objective = task.objective()
     loss: torch.nn.Module = LossModule(model, objective)

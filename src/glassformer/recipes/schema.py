@@ -199,7 +199,8 @@ class TrainingSection(Section):
     token_dropout: the share of tokens that are read as another one from the batch.
     start_from: a run or model folder whose weights this one begins with, as far as names and shapes agree; its
         tokenizer is taken too, unless the recipe says of which kind it is to be.
-    learning_rate: AdamW's and Adagrad's. matrix_learning_rate, momentum: Muon's, for the matrices inside the blocks.
+    learning_rate: AdamW's, Adagrad's and SGD's. matrix_learning_rate: Muon's, for the matrices inside the blocks.
+    momentum: Muon's and SGD's; nesterov: of SGD, look one step ahead along it (Muon always does).
     accumulator_start: what Adagrad's sums of squared gradients begin with.
     """
 
@@ -223,6 +224,7 @@ class TrainingSection(Section):
     learning_rate: float | None = Field(default=None, gt=0)
     matrix_learning_rate: float = Field(default=0.02, gt=0)
     momentum: float = Field(default=0.95, ge=0, lt=1)
+    nesterov: bool = False
     accumulator_start: float = Field(default=0.0, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)

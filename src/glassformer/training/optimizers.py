@@ -1,4 +1,4 @@
-"""Optimizers: AdamW for everything, or Muon for the matrices and AdamW for the rest; Adagrad for tables of words.
+"""Optimizers: AdamW for everything, or Muon for the matrices and AdamW for the rest; Adagrad for tables of words; SGD.
 
 They are small objects of our own and not `torch.optim.Optimizer`s for two reasons. State is kept by the parameter's
 name, so a checkpoint is a plain table of tensors; and making a `torch.optim` object imports the compiler
@@ -19,6 +19,7 @@ from glassformer.errors import RunError, UsageError, did_you_mean
 from glassformer.layers import Attention, CrossAttention, GatedFeedForward
 from glassformer.training.adagrad import Adagrad
 from glassformer.training.orthogonalise import orthogonalise
+from glassformer.training.sgd import SGD
 
 Named = dict[str, nn.Parameter]
 
@@ -160,7 +161,7 @@ class Together:
             part.load_state_dict(state)
 
 
-Optimizer = AdamW | Muon | Adagrad | Together
+Optimizer = AdamW | Muon | Adagrad | SGD | Together
 
 
 def build_optimizer(
@@ -173,14 +174,24 @@ def build_optimizer(
     weight_decay: float,
     momentum: float = 0.95,
     accumulator_start: float = 0.0,
+    nesterov: bool = False,
 ) -> Optimizer:
     """`adamw`: one rate for all. `muon`: Muon with `matrix_learning_rate` for the matrices inside the blocks, AdamW
-    with `learning_rate` for embeddings, head, norms and biases. `adagrad`: a rate for each number, no decay."""
+    with `learning_rate` for embeddings, head, norms and biases. `adagrad`: a rate for each number, no decay. `sgd`:
+    plain descent with `momentum` (`nesterov` if asked) and `weight_decay`."""
     if kind not in OPTIMIZERS:
         raise UsageError(f"training.optimizer={kind!r} is unknown; {did_you_mean(kind, OPTIMIZERS)}")
     parameters = dict(model.named_parameters())
     if kind == "adagrad":
         return Adagrad(parameters, learning_rate=learning_rate, start=accumulator_start)
+    if kind == "sgd":
+        return SGD(
+            parameters,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
     inside = {n: p for n, p in parameters.items() if _in_a_block(n) and p.dim() == 2} if kind == "muon" else {}
     outside = {n: p for n, p in parameters.items() if n not in inside}
     adamw = AdamW(outside, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay)
@@ -198,7 +209,13 @@ def build_optimizer(
     )
 
 
-OPTIMIZERS = ("adamw", "muon", "adagrad")
+# what each reads of a recipe's [training]
+OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "adamw": ("learning_rate", "beta1", "beta2", "weight_decay"),
+    "muon": ("learning_rate", "matrix_learning_rate", "momentum", "beta1", "beta2", "weight_decay"),
+    "adagrad": ("learning_rate", "accumulator_start"),
+    "sgd": ("learning_rate", "momentum", "nesterov", "weight_decay"),
+}
 
 
 def _in_a_block(name: str) -> bool:
