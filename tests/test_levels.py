@@ -17,7 +17,7 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch", "archives"),
+    ("errors", "files", "taps", "fetch", "archives", "text_files"),
     ("layers", "tokenizers"),
     ("modalities", "native"),
     ("models",),
@@ -32,11 +32,17 @@ LEVELS = (
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names, and `python -m`
 # The floor's own order: everybody may say what went wrong, and a download is a file.
-FLOOR = {"files": {"errors"}, "taps": {"errors"}, "fetch": {"errors", "files"}, "archives": {"errors"}}
+FLOOR = {
+    "files": {"errors"},
+    "taps": {"errors"},
+    "fetch": {"errors", "files"},
+    "archives": {"errors"},
+    "text_files": {"errors"},
+}
 # The lessons can be read, and run, without the house and without each other; who may know what is named here.
 APART = {
     "lesson_9_glassformer": {"models", "lessons"},
-    "runner": {"errors", "data", "lessons"},
+    "runner": {"errors", "data", "text_files", "lessons"},
     "table": {"lessons"},
     "notebook": {"errors", "files", "lessons"},
 }

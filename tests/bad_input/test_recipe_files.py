@@ -10,7 +10,7 @@ from command_line import TINY, files
 FILES = [
     ("bad.toml", b"[model\nn_layer = 2\n", "bad.toml is no recipe (not TOML: expected ']' at the end of a table "
      "declaration (at line 1, column 7)); mend it"),
-    ("bytes.toml", b"\xff\xfe", "bytes.toml is no recipe (not UTF-8 text); mend it"),
+    ("bytes.toml", b"\xff\x80", "bytes.toml is no recipe (not UTF-8 text); mend it"),
     ("section.toml", b"[modle]\nn_layer = 2\n", "section.toml: unknown key modle; did you mean model?"),
     ("key.toml", b"[model]\nn_layers = 2\n", "key.toml: unknown key model.n_layers; did you mean n_layer?"),
     ("bare.toml", b"n_layer = 2\n", "bare.toml: unknown key n_layer; did you mean model.n_layer?"),

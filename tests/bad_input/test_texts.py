@@ -13,11 +13,11 @@ TEXTS = [
     # file, content, the line after its name
     ("empty.txt", b"", "empty; give a source with some text in it"),
     ("blank.jsonl", b"\n\n", "empty; give a source with some text in it"),
-    ("binary.txt", bytes(range(256)), "binary (a NUL byte at byte 0); give plain UTF-8 text"),
+    ("binary.txt", bytes(range(256)), "binary (a NUL byte at byte 0), or UTF-16 without a byte order mark; give plain "
+     "UTF-8 text"),
     ("picture.txt", b"text\n\xff\xd8\xff", "not UTF-8 at byte 5 (0xff); if it is Latin-1, run iconv -f LATIN1 -t UTF-8 "
      "picture.txt > utf8-picture.txt"),
-    ("windows.txt", "text".encode("utf-16"), "UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 windows.txt > "
-     "utf8-windows.txt"),
+    ("windows.txt", "text".encode("utf-16")[:-1], "damaged UTF-16-LE (truncated data); save it again as UTF-8"),
     ("packed.txt", b"PK\x03\x04rest", "a compressed file; unpack it first"),
 ]  # fmt: skip
 
@@ -35,7 +35,8 @@ def test_a_text_that_cannot_be_read(refused, tmp_path, name, content, line):
         ("shakespear", "shakespear: no such file, folder or corpus; did you mean shakespeare?"),
         ("https://example.org/texts/book.txt", "https://example.org/texts/book.txt: addresses are not fetched here; "
          "run curl -LO https://example.org/texts/book.txt first, then give book.txt"),
-        ("no-texts", "no-texts: no .txt, .md or .jsonl file in this folder or below; give a folder with texts"),
+        ("no-texts", "no-texts: no .txt, .md, .jsonl, .ndjson or .json file in this folder or below; give a folder "
+         "with texts"),
     ],
 )  # fmt: skip
 def test_a_source_that_is_not_there(refused, play, tmp_path, data, line):
@@ -94,7 +95,7 @@ def test_nothing_on_standard_input(refused):
 
 def test_bytes_on_standard_input(glassformer, tmp_path):
     result = glassformer("train", *TINY, "--data", "-", stdin=b"a\0b")
-    assert result.err.endswith(".txt: binary (a NUL byte at byte 1); give plain UTF-8 text\n")
+    assert ".txt: binary (a NUL byte at byte 1)" in result.err and "give plain UTF-8 text" in result.err
     assert (result.err.count("\n"), result.out, result.code) == (1, "", 1)
     assert not list(tmp_path.iterdir())
 

@@ -13,8 +13,8 @@ from glassformer.data.examples import Example, load_examples, references, split_
 from glassformer.errors import DataError
 
 
-def write(path: Path, *rows: object) -> str:
-    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows), encoding="utf-8")
+def write(path: Path, *rows: object, encoding: str = "utf-8-sig") -> str:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows), encoding=encoding)
     return str(path)
 
 
@@ -29,6 +29,9 @@ def test_every_kind_of_file_gives_the_same_examples(tmp_path):
         write(tmp_path / "b.jsonl", *({"text": s, "label": t} for s, t in pairs)),
         write(tmp_path / "c.tsv", "source\ttarget", *(f"{s}\t{t}" for s, t in pairs)),
         write(tmp_path / "d.tsv", *(f" {s}\t{t} \r" for s, t in pairs)),
+        write(tmp_path / "E.NDJSON", *({"source": s, "target": t} for s, t in pairs)),
+        write(tmp_path / "f.json", json.dumps([{"text": s, "label": t} for s, t in pairs], indent=1)),
+        write(tmp_path / "G.TSV", *(f"{s}\t{t}" for s, t in pairs), encoding="utf-16"),
         write(tmp_path / "x.en", *(s for s, _ in pairs)) + "," + write(tmp_path / "x.fr", *(t for _, t in pairs)),
     ]
     loaded = [load_examples(file) for file in files]
@@ -119,7 +122,7 @@ def test_references_are_all_targets_of_a_source():
         ("a.tsv", ["a\tb", "a b"], r"a\.tsv:2: 1 column between tabs, and the lines before it have 2"),
         ("a.tsv", ["a b"], r"a\.tsv:1: 1 column between tabs, and source, target and perhaps split are needed"),
         ("a.tsv", ["a\tb", "\tb"], r"a\.tsv:2: the field 'source' is empty"),
-        ("a.txt", ["a"], r"a\.txt: examples come from \.jsonl, \.tsv, or two files"),
+        ("a.txt", ["a"], r"a\.txt: examples come from \.jsonl, .*, \.tsv files, or two files"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_number(tmp_path, name, lines, message):
@@ -145,7 +148,7 @@ def test_lines_are_bounded_before_they_are_read_and_bytes_must_be_utf8(tmp_path,
     with pytest.raises(DataError, match=r"a\.jsonl:2: longer than 100 bytes"):
         load_examples(write(tmp_path / "a.jsonl", good, json.dumps({"text": "x" * 100})))
     (tmp_path / "b.tsv").write_bytes(b"a\tb\ncaf\xe9\tb\n")
-    with pytest.raises(DataError, match=r"b\.tsv:2: not UTF-8 at byte 3 of the line; .*iconv -f LATIN1"):
+    with pytest.raises(DataError, match=r"b\.tsv:2: not UTF-8 at byte 3 \(0xe9\) of the line; .*iconv -f LATIN1"):
         load_examples(tmp_path / "b.tsv")
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
+import math
+import os
 import sys
 
 import pytest
 
-from glassformer.data import readers
+from glassformer.data import pieces
+from glassformer.data.examples import load_examples
+from glassformer.data.places import LeftOutWarning
 from glassformer.data.readers import Piece, open_source, read_documents
 from glassformer.errors import DataError, GlassformerError, UsageError
 
@@ -35,26 +40,105 @@ def test_jsonl_holds_one_document_a_line_and_a_folder_is_read_in_order(tmp_path)
     (tmp_path / "c.txt").write_text("drei")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / ".hidden.txt").write_text("no")
-    (tmp_path / "picture.png").write_bytes(b"\0\1\2")
     assert texts(tmp_path) == ["# one\n", "zwei", "zwölf", "drei"]
 
 
+def test_what_a_folder_holds_besides_is_named(tmp_path):
+    (tmp_path / "A.TXT").write_text("one")
+    (tmp_path / "b.NDJSON").write_text('{"text": "two"}\n')
+    (tmp_path / "picture.png").write_bytes(b"\0\1\2")
+    (tmp_path / "c.txt.gz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "d.csv").write_text("a,b")
+    (tmp_path / "e.csv").write_text("a,b")
+    (tmp_path / "Makefile").write_text("all:")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "elsewhere").symlink_to(tmp_path.parent)
+    with pytest.warns(LeftOutWarning) as told:
+        assert texts(tmp_path) == ["one", "two"]
+    message = str(told[0].message)
+    assert message.startswith(f"{tmp_path}: 7 files left out (.csv: 2, ")
+    for part in ("linked folder: 1", "without an ending: 1", ".png: 1", ".gz: 1", ".txt: 1", "only .txt, .md, .jsonl"):
+        assert part in message
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match=r"pipe\.txt: no file but a pipe .*give - and pipe it in"):
+        open_source(tmp_path / "pipe.txt")
+
+
+ROWS = [{"text": "eins ☃", "score": math.nan}, {"text": "zwei\nzeilen", "id": 2}, {"text": ""}]
+LINES, ARRAY = "".join(f"{json.dumps(row)}\r\n" for row in ROWS), json.dumps(ROWS, indent=2, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", LINES), ("a.JSONL", LINES), ("a.ndjson", LINES), ("a.json", LINES), ("a.json", ARRAY),
+     ("A.JSON", ARRAY), ("-", LINES), ("-", ARRAY)],
+)  # fmt: skip
+def test_rows_of_json_by_any_name_and_in_any_marked_encoding(tmp_path, monkeypatch, name, content, encoding):
+    data = content.encode(encoding)
+    if name == "-":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    else:
+        (tmp_path / name).write_bytes(data)
+        name = str(tmp_path / name)
+    source = open_source(name)
+    assert [piece.text for piece in source.pieces()] == ["eins ☃", "zwei\nzeilen"]
+    assert list(source.document_sizes()) == [8, 11]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_in_any_marked_encoding_is_split_alike(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 50)
+    lines = [f"zeile {i} ☃" for i in range(100)]
+    (tmp_path / "a.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    assert texts(tmp_path / "a.txt") == ["\n".join(lines)]
+    assert list(open_source(tmp_path / "a.txt").document_sizes()) == [len("\n".join(lines).encode())]
+
+
+def test_a_store_of_the_same_bytes_read_otherwise_is_not_taken(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    (tmp_path / "a.json").write_text('{"text": "x"}\n')
+    (tmp_path / "a.txt").write_text('{"text": "x"}\n')
+    identities = {open_source(tmp_path / name).identity() for name in ("a.jsonl", "a.json", "a.txt")}
+    assert len(identities) == 3
+
+
+OTHER_FORMS = [
+    ({"messages": [{"role": "user", "content": "x"}]}, "chats cannot be learned from yet.*apply_chat_template"),
+    ({"conversations": []}, "chats cannot be learned from yet"),
+    ({"prompt": "x", "chosen": "y", "rejected": "z"}, "preferences cannot be learned from yet.*chosen answers"),
+    ({"prompt": "x", "completion": "y"}, "as one text.*source and target.*objective.kind=target_sentence"),
+    ({"instruction": "x", "input": "", "output": "y"}, "as one text.*source and target"),
+]
+
+
+@pytest.mark.parametrize(("row", "advice"), OTHER_FORMS, ids=[" ".join(row) for row, _ in OTHER_FORMS])
+def test_rows_for_other_trainings_are_named_with_what_to_do(tmp_path, row, advice):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    for read in (texts, load_examples):
+        with pytest.raises(DataError, match=rf"a\.jsonl:1: '.*instead of 'text': .*{advice}"):
+            read(tmp_path / "a.jsonl")
+
+
 def test_a_large_file_comes_in_pieces_that_end_where_no_token_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "PIECE_BYTES", 50)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 50)
     text = "".join(f"line {i} ü\n" + ("\n  " if i % 3 == 0 else "") for i in range(60))
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    pieces = list(read_documents(tmp_path / "a.txt"))
-    assert "".join(piece.text for piece in pieces) == text
-    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    for before, after in itertools.pairwise(pieces):
+    found = list(read_documents(tmp_path / "a.txt"))
+    assert "".join(piece.text for piece in found) == text
+    assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
+    for before, after in itertools.pairwise(found):
         assert before.text[-1] == "\n" and not before.text[-2].isspace() and not after.text[0].isspace()
 
 
 def test_a_file_without_lines_is_cut_between_characters(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "PIECE_BYTES", 50)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 50)
     (tmp_path / "a.txt").write_text("€" * 1000, encoding="utf-8")  # three bytes each
-    pieces = list(read_documents(tmp_path / "a.txt"))
-    assert len(pieces) > 10 and "".join(piece.text for piece in pieces) == "€" * 1000
+    found = list(read_documents(tmp_path / "a.txt"))
+    assert len(found) > 10 and "".join(piece.text for piece in found) == "€" * 1000
 
 
 def test_windows_line_ends_and_byte_order_mark_are_dropped(tmp_path):
@@ -83,14 +167,19 @@ BAD = {
     "empty": ("a.txt", b"", "a.txt: empty"),
     "binary": ("a.txt", b"abc\0def", r"a.txt: binary \(a NUL byte at byte 3\)"),
     "latin-1": ("a.txt", "abcä\n".encode("latin-1"), r"a.txt: not UTF-8 at byte 3 \(0xe4\).*iconv"),
-    "utf-16": ("a.txt", "abc".encode("utf-16"), "a.txt: UTF-16 text; convert it"),
+    "damaged utf-16": ("a.txt", "abc".encode("utf-16")[:-1], "a.txt: damaged UTF-16-LE .*save it again as UTF-8"),
+    "utf-16 without a mark": ("a.txt", "abc".encode("utf-16-le"), "a.txt: .*UTF-16 without a byte order mark"),
     "compressed": ("a.txt", b"\x1f\x8b\x08\0", "a.txt: a compressed file; unpack"),
     "bad json": ("a.jsonl", b'{"text": "x"}\n{"text": \n', r"a.jsonl:2: not JSON"),
+    "nested": ("a.jsonl", b'{"text": ' + b"[" * 100_000, r"a.jsonl:1: not JSON \(nested too deeply\)"),
+    "digits": ("a.json", b'[{"text": "x", "id": ' + b"9" * 5000 + b"}]", r"a.json: not JSON \(a number of too many"),
+    "an object": ("a.json", b'{\n "text": "x"\n}', r"a.json:1: not JSON .* a .json file holds an array of objects"),
+    "an entry": ("a.json", b'[{"text": "x"}, "y"]', r"a.json, entry 2: a JSON str, not an object"),
     "not an object": ("a.jsonl", b"[1]\n", r"a.jsonl:1: a JSON list, not an object"),
     "other fields": (
         "a.jsonl",
         b'{"body": "x", "id": 1}\n',
-        r"a.jsonl:1: the field 'text' is missing; it has: body, id",
+        r"a.jsonl:1: the field 'text' is missing; it has: body, id; name another with data.text_field=NAME",
     ),
     "not text": ("a.jsonl", b'{"text": 3}\n', r"a.jsonl:1: the field 'text' is not text"),
 }
@@ -106,7 +195,7 @@ def test_bad_files_are_told_in_one_line(tmp_path, case):
 
 
 def test_the_byte_offset_counts_from_the_beginning_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "PIECE_BYTES", 50)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 50)
     (tmp_path / "a.txt").write_bytes(b"good line\n" * 50 + b"bad \xff line\n")
     with pytest.raises(DataError, match="at byte 504"):
         texts(tmp_path / "a.txt")
@@ -121,7 +210,7 @@ def test_a_missing_file_gets_the_nearest_name(tmp_path):
 
 
 def test_a_folder_without_texts_or_without_permission(tmp_path):
-    with pytest.raises(DataError, match=r"no \.txt, \.md or \.jsonl file"):
+    with pytest.raises(DataError, match=r"no \.txt, \.md, \.jsonl, \.ndjson or \.json file"):
         open_source(tmp_path)
     closed = tmp_path / "closed"
     closed.mkdir()

@@ -170,14 +170,37 @@ def test_weights_that_are_a_pickle_are_not_read(folder: Path):
     assert "damaged or truncated" in said(lambda: load_model(folder))
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"gpt2"', "\ufeff{}", "[" * 100_000, '{"model_type": "gpt2"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '"gpt2"',
+        "\ufeff[]",
+        "[" * 100_000,
+        '{"n_layer": 1' + "0" * 5000 + "}",
+        '{"model_type": "gpt2"',
+    ],
+)
 def test_a_config_that_is_no_json_object(folder: Path, text: str):
     (folder / "config.json").write_text(text, encoding="utf-8")
     assert said(lambda: load_model(folder)).startswith(f"{folder}/config.json: ")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_with_a_byte_order_mark(folder: Path, encoding: str):
+    """PowerShell and Notepad write them."""
+    plain = load_model(folder)
+    for name in ("config.json", "generation_config.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding=encoding)
+    assert load_model(folder).config == plain.config
+
+
 def test_a_config_in_another_encoding(folder: Path):
-    (folder / "config.json").write_bytes(b"\xff\xfe{\x00}\x00")
+    (folder / "config.json").write_bytes(b"\xff\xfe{\x00}")
     assert "not valid JSON" in said(lambda: load_model(folder))
 
 

@@ -32,20 +32,29 @@ def test_nothing_there(tmp_path):
     assert f"did you mean {tmp_path / 'model'}?" in refused(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_with_a_byte_order_mark(saved, encoding):
+    ids = load_tokenizer(saved.parent).encode("to be")
+    for path in saved.parent.glob("*.json"):
+        path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert load_tokenizer(saved.parent).encode("to be") == ids
+
+
 def test_cut_short(saved):
     whole = saved.read_bytes()
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 3):
         saved.write_bytes(whole[:length])
-        assert "not valid JSON at line" in refused(saved)
+        assert "not valid JSON (" in refused(saved)
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\xff\xfe\x00", "is not UTF-8"),
+        (b"\xff\x80\x00", "is not UTF-8"),
+        (b"\xff\xfe\x00", "is not UTF-16-LE"),
         (b"[1, 2]", "holds a list where an object is needed"),
         (b'{"version": "1.0"}', 'has no "model"'),
-        (b"[" * 100_000, "not valid JSON somewhere"),
+        (b"[" * 100_000, "not valid JSON (nested too deeply)"),
         (b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}}', "cannot read it"),
         (b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {}, "unk_token": "a"}}', "vocabulary is empty"),
     ],

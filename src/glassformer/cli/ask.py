@@ -175,6 +175,7 @@ def fill(
 def _texts(given: list[str] | None) -> list[str]:
     """What was given as arguments, or the lines of standard input."""
     from glassformer.errors import UsageError
+    from glassformer.text_files import decode
 
     if given:
         if not any(text.strip() for text in given):
@@ -183,7 +184,7 @@ def _texts(given: list[str] | None) -> list[str]:
     if sys.stdin.isatty():
         raise UsageError("no text was given; put one in quotes, or pipe a file of lines into it")
     try:
-        lines = [line.rstrip("\r") for line in sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")]
+        lines = [line.rstrip("\r") for line in decode(sys.stdin.buffer.read()).removesuffix("\n").split("\n")]
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8 text; convert it with iconv -t UTF-8") from None
     if not any(line.strip() for line in lines):

@@ -162,16 +162,16 @@ class _Prompt:
         return f"{len(self.talk.messages)} turns saved in {path}"
 
     def _load(self, path: str) -> str:
-        import json
         from pathlib import Path
 
         from glassformer.errors import UsageError
+        from glassformer.text_files import decode, parse_json
 
         try:
-            kept = json.loads(Path(path).read_text(encoding="utf-8"))
+            kept = parse_json(decode(Path(path).read_bytes()))
             messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in kept["messages"]]
             system = kept.get("system")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: no saved chat ({error}); /save FILE makes one") from None
         if any(message["role"] not in ("user", "assistant") for message in messages):
             raise UsageError(f"{path}: a turn is neither a user's nor the assistant's")

@@ -14,8 +14,8 @@ app = typer.Typer(
 )
 
 _SOURCE = (
-    "A corpus name (glassformer data list), a .txt, .md or .jsonl file, a folder, - for standard input, or a hub "
-    "dataset as owner/name."
+    "A corpus name (glassformer data list), a .txt, .md, .jsonl or .json file, a folder, - for standard input, or a "
+    "hub dataset as owner/name."
 )
 _FIELD = "Field of .jsonl lines, or column of a hub dataset, that holds the text."
 _JSON = "Print JSON for machines."
@@ -126,7 +126,7 @@ def show(
 
         _show_store(TokenStore.open(source, verify=verify), json)
         return
-    if source in EXAMPLE_SETS or (source.endswith(".tsv") and Path(source).is_file()) or "," in source:
+    if source in EXAMPLE_SETS or (source.lower().endswith(".tsv") and Path(source).is_file()) or "," in source:
         _show_examples(source, json)
         return
     from glassformer.data.prepare import describe

@@ -83,7 +83,10 @@ def generate(
 
 
 def _prompt(prompt: str | None, prompt_file: str | None) -> str:
+    from pathlib import Path
+
     from glassformer.errors import UsageError
+    from glassformer.text_files import decode
 
     if prompt is not None and prompt_file is not None:
         raise UsageError("--prompt and --prompt-file were both given; use one")
@@ -93,9 +96,8 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
         raise UsageError("--prompt - reads standard input, which is the keyboard here; pipe a text into it")
     try:
         if prompt_file is None:
-            return sys.stdin.buffer.read().decode("utf-8")
-        with open(prompt_file, encoding="utf-8") as file:
-            return file.read()
+            return decode(sys.stdin.buffer.read())
+        return decode(Path(prompt_file).read_bytes()).replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(

@@ -56,6 +56,7 @@ def import_(
     from glassformer import interchange
     from glassformer.errors import UsageError
     from glassformer.interchange.published import pulled_folder
+    from glassformer.text_files import decode
     from glassformer.tokenizers import TOKENIZERS, load_tokenizer
 
     if tokenizer and characters:
@@ -63,7 +64,7 @@ def import_(
     chosen: Any = None
     if characters:
         try:
-            chosen = TOKENIZERS["characters"]([Path(characters).read_text(encoding="utf-8")])
+            chosen = TOKENIZERS["characters"]([decode(Path(characters).read_bytes())])
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{characters}: cannot be read as text ({error})") from None
     elif tokenizer:

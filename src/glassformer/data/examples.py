@@ -2,7 +2,7 @@
 
     source                              what a line holds                        target
     en-fr, cmudict, reviews             (the sets of `example_sets.py`)
-    file.jsonl                          {"source": ..., "target": ...}           the target sentence
+    file.jsonl, .ndjson, .json          {"source": ..., "target": ...}           the target sentence
                                         {"text": ..., "label": ...}              the label's name
                                         {"text": ...}                            ""
     file.tsv                            source <tab> target [<tab> split]        the target sentence, or the label
@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from glassformer.data.lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
 from glassformer.errors import DataError, did_you_mean, plural
 
 SPLITS = ("train", "validation", "test")
@@ -59,10 +61,12 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
         rows: Iterable[_Row] = _line_pairs(_existing(first), _existing(second))
     else:
         path = _existing(name)
-        readers = {".jsonl": _jsonl, ".tsv": _tsv}
-        if path.suffix not in readers:
-            raise DataError(f"{path}: examples come from .jsonl, .tsv, or two files of lines as one.en,two.fr")
-        rows = readers[path.suffix](path)
+        readers = dict.fromkeys(JSON_SUFFIXES, _json) | {".tsv": _tsv}
+        if (suffix := path.suffix.lower()) not in readers:
+            raise DataError(
+                f"{path}: examples come from {', '.join(readers)} files, or two files of lines as one.en,two.fr"
+            )
+        rows = readers[suffix](path)
     return _by_split(rows, name)
 
 
@@ -154,41 +158,15 @@ def _existing(name: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of every line, its length bounded before it is read."""
-    try:
-        with open(path, "rb") as file:
-            number = 0
-            while line := file.readline(LINE_BYTES + 1):
-                number += 1
-                if len(line) > LINE_BYTES:
-                    raise DataError(f"{path}:{number}: longer than {LINE_BYTES:,} bytes; cut it into several examples")
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}:{number}: not UTF-8 at byte {error.start} of the line; if it is Latin-1, run "
-                        f"iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
-                    ) from error
-                yield number, text.rstrip("\r\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    return numbered_lines(path, LINE_BYTES)
 
 
-def _jsonl(path: Path) -> Iterator[_Row]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            what = f" ({error.msg}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            raise DataError(f"{where}: not JSON{what}; mend the line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: a JSON {type(row).__name__}, not an object with source and target, or text")
+def _json(path: Path) -> Iterator[_Row]:
+    for where, number, row in json_rows(path, LINE_BYTES):
         names = ("source", "target") if "source" in row or "target" in row else ("text", "label")
-        if (missing := names[0]) not in row or ((missing := names[1]) not in row and names[1] == "target"):
-            raise DataError(f"{where}: the field {missing!r} is missing; it has: {', '.join(row) or 'none'}")
+        for name in names[: 1 if names[1] == "label" else 2]:
+            if name not in row:
+                raise DataError(missing_field(where, row, name, "a line holds source and target, or text and label"))
         yield _row(where, number, row[names[0]], row.get(names[1]), row.get("split"), names)
 
 
@@ -228,7 +206,7 @@ def _line_pairs(source: Path, target: Path) -> Iterator[_Row]:
 
 def _row(where: str, number: int, source: object, target: object, split: object, names: tuple[str, str]) -> _Row:
     """One line's fields, checked."""
-    if isinstance(target, (int, float)):  # labels are often numbers
+    if isinstance(target, (int, float)) and math.isfinite(target):  # labels are often numbers
         target = str(target)
     for name, value in zip(names, (source, target), strict=True):
         if value is None and name == "label":

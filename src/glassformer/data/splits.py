@@ -11,11 +11,11 @@ the end moves nothing, and of ten equal documents with f = 0.1 the fifth validat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from glassformer.data.readers import Piece, TextSource
+from glassformer.data.pieces import Piece, utf8_length
+from glassformer.data.readers import TextSource
 
 FEW_DOCUMENTS = 20  # below this, whole documents are too coarse a measure
 
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 
 def plan_split(source: TextSource, fraction: float) -> Plan:
-    """Choose the rule. Counts the lines of .jsonl files; other files are one document each."""
+    """Choose the rule. Reads all files, to count their documents and bytes of text."""
     if source.corpus and source.corpus.split == "lecture":
         return Plan("lecture", 0.1, 1, source.bytes())
     if source.hub:
@@ -65,29 +65,11 @@ def plan_split(source: TextSource, fraction: float) -> Plan:
     if source.corpus:
         sizes = [utf8_length(text) for text in source.corpus.texts()]
     else:
-        sizes = [size for path in source.files for size in _document_sizes(path, source.text_field)]
+        sizes = list(source.document_sizes())
     sizes = [size for size in sizes if size]
     total = sum(sizes)
     many = len(sizes) >= FEW_DOCUMENTS and max(sizes) <= fraction * total
     return Plan("documents" if many or not fraction else "lines", fraction, len(sizes), total)
-
-
-def utf8_length(text: str) -> int:
-    """Bytes of a text in UTF-8 (one scan, no copy, for plain ASCII)."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _document_sizes(path, text_field: str) -> Iterator[int]:
-    if path.suffix != ".jsonl":
-        yield path.stat().st_size
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            try:  # what is wrong with a line is told when it is read
-                text = json.loads(line)[text_field]
-                yield utf8_length(text)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
 
 
 def _lecture(pieces: Iterator[Piece]) -> Iterator[Part]:

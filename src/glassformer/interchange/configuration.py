@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean,
 from glassformer.files import disk_errors
 from glassformer.interchange.families import INTERCHANGE_FAMILIES
 from glassformer.interchange.family import Family
+from glassformer.text_files import JsonError, decode, parse_json
 from glassformer.tokenizers import Tokenizer
 
 WRONG_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, IndexError)  # a list where a number belongs
@@ -89,10 +89,10 @@ def read_json(path: Path) -> dict[str, Any]:
         with disk_errors(path):
             if path.stat().st_size > MAX_JSON_BYTES:
                 raise ModelFolderError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, which no configuration is")
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(decode(path.read_bytes()))
     except FileNotFoundError:
         raise ModelFolderError(f"{path}: missing; this is not a model folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, JsonError) as error:
         raise ModelFolderError(f"{path}: not valid JSON ({error}); copy or train it again") from None
     if not isinstance(data, dict):
         raise ModelFolderError(f"{path}: a JSON object is expected, not {type(data).__name__}")

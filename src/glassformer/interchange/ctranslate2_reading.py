@@ -10,7 +10,6 @@ Whisper: Radford et al. 2022, https://arxiv.org/abs/2212.04356.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from glassformer.interchange.tables import Row, Tensors, one
 from glassformer.interchange.whisper import WAVES, Whisper
 from glassformer.interchange.whisper_beside import END, START, whisper_beside
 from glassformer.models import EncoderDecoderConfig, ModelConfig
+from glassformer.text_files import JsonError, parse_json
 from glassformer.tokenizers import Tokenizer
 from glassformer.tokenizers.files import read_text
 from glassformer.tokenizers.reading import library_from_json
@@ -158,8 +158,8 @@ def _vocabulary(folder: Path) -> list[str]:
     if not path.is_file():
         return read_text(folder / "vocabulary.txt").removesuffix("\n").split("\n")
     try:
-        tokens = json.loads(read_text(path))
-    except (ValueError, RecursionError):
+        tokens = parse_json(read_text(path))
+    except JsonError:
         raise TokenizerError(f"{path}: not valid JSON; it is damaged or cut short: fetch it again") from None
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise TokenizerError(f"{path}: a list of texts is needed; is it the right file?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from glassformer.errors import ModelFolderError
 from glassformer.files import atomic_file, disk_errors
+from glassformer.text_files import decode, parse_json
 
 
 def save_weights(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> None:
@@ -59,8 +59,8 @@ def load_sharded(folder: Path) -> dict[str, Tensor]:
             )
         return load_weights(whole)
     try:
-        place = {str(n): str(f) for n, f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        place = {str(n): str(f) for n, f in parse_json(decode(index.read_bytes()))["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelFolderError(f"{index}: not an index of weights; copy it again") from None
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(place.values())):

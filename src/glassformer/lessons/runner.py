@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from glassformer.errors import DataError, UsageError
+from glassformer.text_files import decode
 
 HERE = Path(__file__).resolve().parent
 LESSONS = {int(path.stem.split("_")[1]): path for path in sorted(HERE.glob("lesson_*.py"))}
@@ -83,7 +84,7 @@ def read_text(path: str | None) -> str:
 
         return "".join(CORPORA[CORPUS].texts())
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return decode(Path(path).expanduser().read_bytes()).replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise DataError(f"{path}: it is not UTF-8 text; the lessons read one plain text file") from None
     except OSError as error:

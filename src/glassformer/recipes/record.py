@@ -8,6 +8,7 @@ import tomli_w
 
 from glassformer.errors import RunError
 from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
+from glassformer.text_files import decode
 from glassformer.training import RunFolder
 from glassformer.training.migrations import FORMAT, migrate_recipe
 
@@ -24,7 +25,7 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
         RunError: the file is damaged, or was edited so that it can no longer be read.
     """
     try:
-        data = migrate_recipe(tomllib.loads(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+        data = migrate_recipe(tomllib.loads(decode(run.recipe.read_bytes())), str(run.recipe))
         del data["format"]
         rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
         machine, derived = rest["machine"], rest["derived"]

@@ -27,6 +27,7 @@ from glassformer.files import disk_errors
 from glassformer.models import INITS, MODELS, config_fields, kinds_that_answer
 from glassformer.models.mistakes import first_mistake
 from glassformer.objectives import OBJECTIVES
+from glassformer.text_files import decode
 from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
 
 if sys.version_info >= (3, 11):
@@ -317,7 +318,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     with disk_errors(path):
         content = path.read_bytes()
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(decode(content))
     except UnicodeDecodeError:
         reason = "not UTF-8 text"
     except tomllib.TOMLDecodeError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from glassformer.errors import TokenizerError
+from glassformer.text_files import JsonError, decode, parse_json
 
 MAX_BYTES = 64 << 20
 """Largest file that is read: the vocabularies of GPT-4 or Gemma take 20 to 35 MB as JSON."""
@@ -24,11 +24,14 @@ def read_bounded(file: Path) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """`read_bounded` as UTF-8; a byte order mark is dropped."""
+    """`read_bounded` as text, without a byte order mark."""
     try:
-        return read_bounded(file).decode("utf-8-sig")
+        return decode(read_bounded(file))
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"{file}: byte {error.start} is not UTF-8; the file is damaged: fetch it again") from error
+        encoding = error.encoding.upper()
+        raise TokenizerError(
+            f"{file}: byte {error.start} is not {encoding}; the file is damaged: fetch it again"
+        ) from error
 
 
 def read_lines(file: Path) -> list[str]:
@@ -41,10 +44,9 @@ def read_lines(file: Path) -> list[str]:
 def read_json(file: Path) -> dict[str, Any]:
     """`read_text` as a JSON object."""
     try:
-        data = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        where = f"at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "somewhere"
-        raise TokenizerError(f"{file}: not valid JSON {where}; it is damaged or cut short: fetch it again") from error
+        data = parse_json(read_text(file))
+    except JsonError as error:
+        raise TokenizerError(f"{file}: not valid JSON ({error}); it is damaged or cut short: fetch it again") from None
     if not isinstance(data, dict):
         raise TokenizerError(f"{file}: holds a {type(data).__name__} where an object is needed; is it the right file?")
     return data

@@ -35,13 +35,14 @@ def given(text: str) -> str:
         UsageError: standard input is the keyboard, or no text.
     """
     from glassformer.errors import UsageError
+    from glassformer.text_files import decode
 
     if text != "-":
         return text
     if sys.stdin.isatty():
         raise UsageError("- reads standard input, which is the keyboard here; pipe a text into it")
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return decode(sys.stdin.buffer.read())
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8 text; pipe plain text into it") from None
 

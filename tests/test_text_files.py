@@ -1,0 +1,75 @@
+"""Byte order marks, UTF-16 and Windows line ends are read; whatever is wrong with a JSON text is one kind of error."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from glassformer import text_files
+from glassformer.errors import DataError
+from glassformer.text_files import JsonError, decode, open_utf8, parse_json, utf8_bytes
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
+LINE = "prüfen, ☃ 🎉\r\n"
+TEXT = LINE * 31
+
+
+def marked(text: str, encoding: str) -> bytes:
+    """Python writes a mark for utf-16 and utf-32 in this machine's byte order."""
+    return text.encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_file_in_any_marked_encoding_is_the_same_text(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes(marked(TEXT, encoding))
+    assert decode((tmp_path / "a.txt").read_bytes()) == TEXT
+    file, _ = open_utf8(tmp_path / "a.txt")
+    with file:
+        assert file.read().decode() == TEXT
+    file, _ = open_utf8(tmp_path / "a.txt")
+    with file:
+        assert [file.readline() for _ in range(31)] == [LINE.encode()] * 31
+
+
+def test_the_other_byte_order_is_read_too(tmp_path):
+    big, little = b"\xfe\xff" + "ox".encode("utf-16-be"), b"\xff\xfe" + "ox".encode("utf-16-le")
+    assert decode(big) == decode(little) == "ox"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
+def test_bytes_of_text_are_those_of_utf8_with_one_byte_a_line_end(tmp_path, monkeypatch, encoding, block):
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
+    (tmp_path / "a.txt").write_bytes(marked(TEXT + "\rx\r", encoding))
+    assert utf8_bytes(tmp_path / "a.txt") == len((TEXT.replace("\r\n", "\n") + "\rx\r").encode())
+
+
+def test_damaged_utf_16_is_one_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes(marked("abc", "utf-16") + b"\x00\xdc")
+    file, _ = open_utf8(tmp_path / "a.txt")
+    with file, pytest.raises(DataError, match=r"a\.txt: damaged UTF-16.*save it again as UTF-8"):
+        file.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ('{"a": }', "column 7"),
+        ('{\n"a": }', "line 2, column 6"),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a":' * 200_000, "nested too deeply"),
+        ("9" * 5_000, "too many digits"),
+    ],
+)
+def test_what_is_wrong_with_json(text, reason):
+    if "digits" in reason and not hasattr(sys, "set_int_max_str_digits"):
+        pytest.skip("this Python reads integers of any length")
+    with pytest.raises(JsonError, match=reason) as told:
+        parse_json(text)
+    assert "\n" not in str(told.value)
+
+
+def test_json_that_is_right():
+    assert parse_json(' {"a": [1, -2.5e3, null, "ü"]} ') == {"a": [1, -2500.0, None, "ü"]}
