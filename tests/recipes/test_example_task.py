@@ -61,7 +61,8 @@ def labelled(tmp_path: Path) -> str:
 def run(tmp_path: Path, kind: str, data: str, *more: str, name: str = "run") -> Path:
     """A small run; of two words for one setting the later holds."""
     recurrent = any(word.startswith("model.kind=seq2seq") for word in more)
-    words = [f"objective.kind={kind}", *SMALL, *STEPS, "tokenizer.vocab_size=400", *more]
+    size = [] if any("start_from" in word for word in more) else ["tokenizer.vocab_size=400"]
+    words = [f"objective.kind={kind}", *SMALL, *STEPS, *size, *more]
     settings = dict(word.split("=", 1) for word in words)
     if recurrent:
         del settings["model.n_head"]  # it has none

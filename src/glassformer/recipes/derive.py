@@ -151,6 +151,26 @@ def checked_stem(config: Any) -> Any:
     return config
 
 
+def sequence_length(config: Any, t: TrainingSection) -> int:
+    """Tokens of a training sequence: as many as the model reads, or fewer.
+
+    Raises:
+        UsageError: more than it reads.
+    """
+    reads: int = config.block_size
+    if t.sequence_length is not None and t.sequence_length > reads:
+        raise UsageError(
+            f"training.sequence_length={t.sequence_length} is more than the model reads (model.block_size={reads}); "
+            f"use {reads} or less"
+        )
+    return t.sequence_length or reads
+
+
+def as_trained(config: ModelConfig, t: TrainingSection) -> ModelConfig:
+    """The configuration whose block_size is the length of a training sequence: what time and memory follow from."""
+    return config.model_copy(update={"block_size": sequence_length(config, t)})
+
+
 def shape_in_words(config: Any) -> str:
     """A configuration in a line."""
     if isinstance(config, ModelConfig):

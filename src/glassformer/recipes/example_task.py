@@ -16,6 +16,7 @@ from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation.questions import sentinels_of
 from glassformer.interchange import load_source_tokenizer
+from glassformer.interchange.configuration import read_config
 from glassformer.objectives import (
     OBJECTIVES,
     MaskedTokens,
@@ -27,7 +28,7 @@ from glassformer.objectives import (
 )
 from glassformer.objectives.objective import of_class
 from glassformer.recipes import example_samples
-from glassformer.recipes.derive import Choice
+from glassformer.recipes.derive import Choice, sequence_length
 from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
 from glassformer.tokenizers import Tokenizer, load_tokenizer
@@ -52,8 +53,17 @@ SHORTEST = 8  # tokens of a plain text: what is shorter leaves nothing to guess 
 class ExampleTask:
     """Any objective on examples; see `Task` for what the methods promise."""
 
-    def __init__(self, r: Recipe, examples: Examples, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None = None):
-        self.r, self.examples = r, examples
+    def __init__(
+        self,
+        r: Recipe,
+        examples: Examples,
+        tokenizer: Tokenizer,
+        source_tokenizer: Tokenizer | None = None,
+        special: dict[str, int] | None = None,
+    ):
+        """special: the ids of special tokens by their names in the model's configuration, where there is a model; left
+        out, they are looked up in the tokenizer."""
+        self.r, self.examples, self.special = r, examples, special or {}
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer
         self.kind = OBJECTIVES[r.objective.kind]
         self.labels = _labels(self.kind.data, examples["train"])
@@ -75,6 +85,7 @@ class ExampleTask:
             facts["pad_token"] = 0  # nobody looks at it, but it must be in both vocabularies
         if sentinels := sentinels_of(t):
             facts["sentinels"] = sentinels
+        facts |= self.special
         facts["special_tokens"] = sorted(t.special_tokens.values())
         if self.labels:
             facts["n_classes"] = len(self.labels)
@@ -107,7 +118,7 @@ class ExampleTask:
         assert isinstance(t.batch_size, int)
         objective = self.objective()
         return ExampleBatches(
-            self.encoded("train", config.block_size),
+            self.encoded("train", sequence_length(config, t)),
             objective.collate,
             by_chance=objective.by_chance,
             batch_size=t.batch_size // world.size,
@@ -204,6 +215,15 @@ class ExampleTask:
         return [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in fitting]
 
 
+def _special_of(folder: Path) -> dict[str, int]:
+    """The special tokens of a model that writes answers; a published one calls them as it likes."""
+    if not (folder / "config.json").is_file():  # the tokenizers of a sharded checkpoint
+        return {}
+    _, config = read_config(folder)
+    names = ("start_token", "end_token", "pad_token")
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
 def _labels(data: str, examples: list[Example]) -> tuple[str, ...]:
     """The names of the classes that the training examples have."""
     if data == "labelled":
@@ -233,7 +253,7 @@ def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, l
     if folder is not None:
         tokenizer = load_tokenizer(folder)
         source = load_source_tokenizer(folder)
-        return ExampleTask(r, examples, tokenizer, None if source == tokenizer else source), []
+        return ExampleTask(r, examples, tokenizer, None if source == tokenizer else source, _special_of(folder)), []
     objective = OBJECTIVES[r.objective.kind]
     specials = of_class(SPECIALS, objective, SENTENCE_SPECIALS if objective.asks == "target" else MASKED_SPECIALS)
     if t.path is not None:

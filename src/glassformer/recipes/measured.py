@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from glassformer.models import ModelConfig, flops_per_token
@@ -15,15 +16,23 @@ SLOWEST = 4.0  # times as long as at the machine's peak: no run takes much more
 
 
 def measured_choices(
-    t: TrainingSection, config: ModelConfig, machine: dict[str, Any], train_tokens: int, world: World
+    t: TrainingSection,
+    config: ModelConfig,
+    machine: dict[str, Any],
+    train_tokens: int,
+    world: World,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[derive.Choice]:
     """Fill in `training.batch_size=auto`, what follows from it, and on one CPU whether to compile (`machine`).
+
+    log: is given a line before each thing that takes more than a moment.
 
     Nothing is tried for a run that is too short to win compiling back even at a quarter of the machine's speed.
     """
     choices = []
     device, precision = machine["device"], machine["precision"]
     if t.batch_size == "auto":
+        log("trying how many sequences at once are fastest ...")
         choice = derive.batch_size_choice(
             config, t, train_tokens, device=device, precision=precision, world_size=world.size
         )
@@ -36,6 +45,6 @@ def measured_choices(
     tokens = t.steps * t.batch_size * config.block_size
     if tokens * flops_per_token(config).training / peak_flops(device, precision) * SLOWEST < WORTH_COMPILING:
         return choices
-    machine["compile"], why = probe_compile(config, t, steps=t.steps, device=device, precision=precision)
+    machine["compile"], why = probe_compile(config, t, steps=t.steps, device=device, precision=precision, log=log)
     choices.append(derive.Choice("training.compile", "on" if machine["compile"] else "off", why))
     return choices

@@ -13,10 +13,9 @@ import torch
 from glassformer import __version__
 from glassformer.data import prefetched
 from glassformer.errors import UsageError
-from glassformer.interchange import load_model, model_folder_of
 from glassformer.models import Decoder, flops_per_token
 from glassformer.objectives import OBJECTIVES
-from glassformer.recipes.derive import Choice
+from glassformer.recipes.derive import as_trained
 from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.recipes.task import Task
 from glassformer.training import (
@@ -123,29 +122,11 @@ def build_trainer(
         evaluate_train=evaluate_train,
         sample=sample,
         look=look,
-        operations=flops_per_token(config).training if decoder else 0.0,
+        operations=flops_per_token(as_trained(config, t)).training if decoder else 0.0,
         peak=peak_flops(machine["device"], machine["precision"]) * world.size if decoder else None,
         listeners=listeners,
     )
     return trainer
-
-
-def begin_with(model: Any, path: str) -> Choice:
-    """Take over the weights of another run or model folder, as far as names and shapes agree.
-
-    Raises:
-        ModelFolderError: there is no model. UsageError: nothing agrees.
-    """
-    theirs = load_model(model_folder_of(path)).state_dict()
-    ours = model.state_dict()
-    taken = {name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape}
-    if not taken:
-        raise UsageError(f"training.start_from={path}: none of its tensors has a place in this model; use its shape")
-    model.load_state_dict(taken, strict=False)
-    fresh = sorted(ours.keys() - taken.keys())
-    return Choice(
-        "training.start_from", path, f"{len(taken)} tensors taken over, fresh: {', '.join(fresh[:6]) or 'none'}"
-    )
 
 
 def detect_machine(r: Recipe) -> dict[str, Any]:

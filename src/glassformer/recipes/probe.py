@@ -132,13 +132,22 @@ class Stepper:
 
 
 def probe_compile(
-    config: ModelConfig, t: TrainingSection, *, steps: int, device: str = "cpu", precision: str = "fp32"
+    config: ModelConfig,
+    t: TrainingSection,
+    *,
+    steps: int,
+    device: str = "cpu",
+    precision: str = "fp32",
+    log: Callable[[str], None] = lambda line: None,
 ) -> tuple[bool, str]:
     """Whether compiling pays for `steps` steps on this machine, and why: both are run where it could.
+
+    log: is given a line before each of them.
 
     Compiling takes as long as it takes only the first time; later runs of the same shape find it done.
     """
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        log("timing some steps, to see whether compiling the model pays ...")
         sequences = _as_many_as(config, t, device, precision, SECONDS)
         eager = Stepper(config, t, device, precision, sequences=sequences)
         slow = eager.whole(eager.time(2.0, LEAST_STEPS))
@@ -149,11 +158,13 @@ def probe_compile(
             )
         deterministic = torch.are_deterministic_algorithms_enabled()
         try:
+            log(f"compiling it: up to {COMPILING:.0f} s, the first time for a shape ...")
             started = time.perf_counter()
             quick = Stepper(config, t, device, precision, sequences=sequences, fast=True)
             quick.update.measure(quick.batch)
             quick.update.clear()
             cost = time.perf_counter() - started
+            log(f"compiled in {cost:.0f} s; timing it ...")
             fast = quick.whole(quick.time(2.0, LEAST_STEPS))
         except RuntimeError as error:  # no C++ compiler, say
             return False, f"it cannot be compiled here: {str(error).splitlines()[0][:80]}"

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     WrapValidator,
     create_model,
@@ -198,14 +199,16 @@ class TrainingSection(Section):
     track: who else gets the records, of TRACKERS: tensorboard, wandb.
     dropout: on the embedding and on what each layer adds; and on attention weights unless attention_dropout is set.
     token_dropout: the share of tokens that are read as another one from the batch.
-    start_from: a run or model folder whose weights this one begins with, as far as names and shapes agree; its
-        tokenizer is taken too, unless the recipe says of which kind it is to be.
+    sequence_length: tokens of a training sequence; left out, as many as the model reads (model.block_size).
+    start_from: a run, a model folder or the name of a pulled model, whose configuration, tokenizer and weights this run
+        begins with (`recipes.start`).
     learning_rate: AdamW's, Adagrad's and SGD's. matrix_learning_rate: Muon's, for the matrices inside the blocks.
     momentum: Muon's and SGD's; nesterov: of SGD, look one step ahead along it (Muon always does).
     accumulator_start: what Adagrad's sums of squared gradients begin with.
     """
 
     steps: int | None = Field(default=None, ge=1)
+    sequence_length: int | None = Field(default=None, ge=1)
     batch_size: CountOrAuto = None
     micro_batch_size: int | None = Field(default=None, ge=1)
     seed: int = Field(default=1337, ge=0, lt=2**63)
@@ -258,6 +261,13 @@ class Recipe(Section):
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
     objective: ObjectiveSection = ObjectiveSection()
+    _asked: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """`section.key` of what was asked for beside the recipe (overrides, flags), and in the recipe itself where it
+        names the model to start from."""
+        return self._asked
 
     @model_validator(mode="after")
     def _check_model(self) -> Recipe:
@@ -288,6 +298,7 @@ def read_recipe(
         UsageError: no such recipe, not TOML, an unknown key, a value that does not fit, a setting given in both ways.
     """
     data: dict[str, Any] = {}
+    asked: set[str] = set()
     overrides = list(overrides)
     if name_or_path is not None:
         path = find_recipe(name_or_path)
@@ -297,6 +308,8 @@ def read_recipe(
             _validated(data)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
+        if data.get("training", {}).get("start_from"):
+            asked = {f"{home}.{key}" for home in SECTIONS for key in data.get(home, {})}
     for override in overrides:
         section, key, value = _parse(override)
         if (flags or {}).get(section, {}).get(key) is not None:
@@ -308,7 +321,11 @@ def read_recipe(
             data["model"] = {k: v for k, v in data["model"].items() if k in known or k in own}
     for section, fields in (flags or {}).items():
         data.setdefault(section, {}).update({key: value for key, value in fields.items() if value is not None})
-    return _validated(data)
+    recipe = _validated(data)
+    asked |= {".".join(_parse(override)[:2]) for override in overrides}
+    asked |= {f"{home}.{key}" for home, fields in (flags or {}).items() for key in fields if fields[key] is not None}
+    recipe._asked = frozenset(asked)
+    return recipe
 
 
 _FLAGS = {"source": "data"}  # where the option has another name than the key

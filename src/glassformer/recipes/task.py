@@ -84,12 +84,13 @@ def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]
     """The data of a recipe, ready to be read, and what was chosen for want of a word in the recipe.
 
     folder: a model folder whose tokenizers are taken, instead of those that the recipe asks for; left out, that of the
-    run to start from, unless the recipe says of which kind the tokenizer is to be.
+    model to start from, unless the recipe names another tokenizer.
 
     Raises:
         UsageError, DataError, TokenizerError: the recipe or its data are wrong.
     """
-    if folder is None and r.training.start_from is not None and r.tokenizer.kind is None:
+    names_one = r.tokenizer.kind or r.tokenizer.path or r.tokenizer.source_kind
+    if folder is None and r.training.start_from is not None and not names_one:
         folder = model_folder_of(r.training.start_from)
     data = OBJECTIVES[r.objective.kind].data
     if data == "words":
@@ -101,4 +102,5 @@ def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]
 
         return open_examples(r, folder)
     tokenizer, choices = (load_tokenizer(folder), []) if folder is not None else tokenizer_of(r)
-    return TextTask(r, tokenizer, store_of(r, tokenizer)), choices
+    inherited = r.training.start_from is not None and not names_one
+    return TextTask(r, tokenizer, store_of(r, tokenizer), inherited=inherited), choices

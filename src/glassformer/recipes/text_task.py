@@ -19,9 +19,9 @@ from glassformer.data.prepare import prepare
 from glassformer.data.token_store import SPLITS
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.bigram import bigram_loss
-from glassformer.evaluation.loss import window_losses
+from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation import generate
-from glassformer.objectives import NextToken
+from glassformer.objectives import OBJECTIVES, Objective
 from glassformer.recipes import derive
 from glassformer.recipes.held_out import EVAL_WINDOW, few_at_once, spread_windows, training_rows, whole_split
 from glassformer.recipes.schema import Recipe
@@ -35,15 +35,18 @@ MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for ever
 
 
 class TextTask:
-    """Next token on a text; see `Task` for what the methods promise."""
+    """Next token, or another objective on a stream of tokens; see `Task` for what the methods promise.
+
+    inherited: whether the tokenizer is that of the model to start from, so that nothing about it can be chosen.
+    """
 
     source_tokenizer: Tokenizer | None = None
     labels: tuple[str, ...] = ()
     longest = 0
     command = "generate"
 
-    def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore):
-        self.r, self.tokenizer, self.store = r, tokenizer, store
+    def __init__(self, r: Recipe, tokenizer: Tokenizer, store: TokenStore, *, inherited: bool = False):
+        self.r, self.tokenizer, self.store, self.inherited = r, tokenizer, store, inherited
         self.key = str(store.meta["key"])
         self.n_answers = tokenizer.vocab_size
         self.n_train = len(store.split("train"))
@@ -56,17 +59,18 @@ class TextTask:
         return {"train_tokens": self.n_train, "val_tokens": len(self.store.split("validation"))}
 
     def check(self, config: Any) -> None:
-        check_lengths(self.store, None if config is None else config.block_size)
+        check_lengths(self.store, None if config is None else derive.sequence_length(config, self.r.training))
 
-    def objective(self) -> NextToken:
-        return NextToken()
+    def objective(self) -> Objective:
+        objective: Objective = OBJECTIVES[self.r.objective.kind](**self.r.objective.settings)
+        return objective
 
     def batches(self, config: Any, world: World) -> Batches:
         t = self.r.training
         assert isinstance(t.batch_size, int)
         return TokenBatches(
             self.store.split("train"),
-            block_size=config.block_size,
+            block_size=derive.sequence_length(config, t),
             batch_size=t.batch_size // world.size,
             seed=t.seed,
             order=self.r.data.order,
@@ -76,18 +80,19 @@ class TextTask:
 
     def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
         check_split(split)
-        view, t, block_size = self.store.split(split), self.r.training, model.config.block_size
+        view, t = self.store.split(split), self.r.training
+        length = derive.sequence_length(model.config, t)
         if whole or (split == "validation" and not t.eval_batches):
             batches = whole_split(model, view)
         elif split == "validation":
             assert isinstance(t.batch_size, int)
-            fixed = fixed_batches(view, block_size, t.batch_size, t.eval_batches, t.seed)
+            fixed = fixed_batches(view, length, t.batch_size, t.eval_batches, t.seed)
             batches = few_at_once(fixed, model.config, next(model.parameters()).device.type)
         else:
-            T = block_size if t.eval_batches else min(block_size, EVAL_WINDOW)  # as the validation split is read
+            T = length if t.eval_batches else min(model.config.block_size, EVAL_WINDOW)  # as the validation split
             held_out = t.eval_batches * int(t.batch_size or 1) or len(self.store.split("validation")) // T
-            batches = spread_windows(model, view, T, min(held_out, training_rows(t) * block_size // T))
-        return Evaluated(window_losses(model, batches), view.bytes / len(view))
+            batches = spread_windows(model, view, T, min(held_out, max(1, training_rows(t) * length // T)))
+        return Evaluated(evaluate_rows(model, self.objective(), batches)[0], view.bytes / len(view))
 
     def sample(self, model: Any, step: int) -> str:
         t = self.r.training
@@ -102,10 +107,10 @@ class TextTask:
         """What the doctor says of the text before the first step. A long text is taken to hold every token."""
         assert isinstance(self.r.training.batch_size, int)
         view = self.store.split("train")
-        counted = len(view) <= MOST_COUNTED
+        counted = len(view) <= MOST_COUNTED and not self.inherited
         return text_warnings(
             train_tokens=len(view),
-            tokens_a_step=self.r.training.batch_size * config.block_size,
+            tokens_a_step=self.r.training.batch_size * derive.sequence_length(config, self.r.training),
             seen=len(np.unique(view.gather(np.array([0]), len(view)))) if counted else config.vocab_size,
             vocab_size=config.vocab_size,
         )

@@ -14,7 +14,7 @@ from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vec
 from glassformer.inspection.geometry import analogy, neighbours
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.objectives.skip_gram import SkipGram, SkipGramSettings
-from glassformer.recipes.derive import Choice
+from glassformer.recipes.derive import Choice, sequence_length
 from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.text_task import check_split, store_of, tokenizer_of
@@ -64,7 +64,7 @@ class WordTask:
             self.store.split("train"),
             self.counts,
             self.objective().collate,
-            block_size=config.block_size,
+            block_size=sequence_length(config, t),
             batch_size=t.batch_size // world.size,
             subsample=self.subsample,
             seed=t.seed,

@@ -1,0 +1,265 @@
+"""The model that a run starts from: its configuration, tokenizer and weights, and what a recipe changes of them.
+
+Everything comes from the model. What a recipe sets beside it and what differs is shown with both values where that was
+asked for: on the command line, or in the place that names `training.start_from`. A difference that nobody asked for is
+refused when it would change what the weights compute: such a run would learn something else than it seems to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glassformer.errors import UsageError
+from glassformer.interchange import load_labels, load_model, load_source_tokenizer, model_folder_of
+from glassformer.interchange.family import fields_without_meaning
+from glassformer.interchange.folder import second_names
+from glassformer.layers import LearnedPositions
+from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
+from glassformer.models.counts import model_on_meta
+from glassformer.objectives import OBJECTIVES
+from glassformer.recipes.derive import Choice, facts_for, heads_for, named_size
+from glassformer.recipes.schema import Recipe
+from glassformer.tokenizers import Tokenizer, load_tokenizer
+
+NAMED = 6  # fresh tensors that are named
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to start from.
+
+    Attributes:
+        name: how recipe.toml keeps it: the name of a pulled model, or an absolute path, as a run may be resumed from
+            another folder.
+        folder: its model folder.
+    """
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def open(cls, asked: str) -> Start:
+        """The model of a run, of a model folder, or of the name of one that was pulled.
+
+        Raises:
+            ModelFolderError: there is none.
+        """
+        folder = model_folder_of(asked)
+        return cls(str(Path(asked).resolve()) if Path(asked).exists() else asked, folder)
+
+    @cached_property
+    def model(self) -> Any:
+        """The model itself, in eval mode."""
+        return load_model(self.folder)
+
+    @cached_property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """Of what it says, and of what it reads; mostly the same."""
+        return load_tokenizer(self.folder), load_source_tokenizer(self.folder)
+
+    def configuration(self, r: Recipe, facts: dict[str, Any]) -> tuple[Any, list[Choice]]:
+        """The configuration of the run: the model's own, with what was asked for and what the data decide; and a line
+        for each change.
+
+        Args:
+            facts: what the data decide (`Task.facts`), without what an inherited tokenizer decides.
+
+        Raises:
+            UsageError: a change that nobody asked for, or one that does not leave the blocks their weights.
+        """
+        theirs, kind = self.model.config, self._kind_for(r)
+        changes = {key: value for key, value in self._wanted(r).items() if value != current(theirs, key)}
+        free = self._free(changes) | self._asked(r)
+        unasked = [key for key in changes if key not in free]
+        if unasked:
+            told = ", ".join(f"model.{key}={changes[key]} ({current(theirs, key)} there)" for key in unasked)
+            raise UsageError(
+                f"the recipe sets {told}, with which the weights of {self.name} compute something else; train without "
+                "the recipe (--data TEXT training.start_from=MODEL), or ask for the change on the command line"
+            )
+        decided = {**heads_for(r, kind), **facts_for(r, kind, facts)}
+        if isinstance(theirs, EncoderConfig):
+            decided.setdefault("n_classes", 0)
+        config = changed(theirs, {**changes, **decided})
+        self._check_blocks(config, changes)
+        return config, [
+            Choice(f"model.{key}", v, f"{current(theirs, key)} in {self.name}") for key, v in changes.items()
+        ]
+
+    def _kind_for(self, r: Recipe) -> str:
+        kind, asked = kind_of(self.model.config), r.model.kind
+        if asked not in (None, kind):
+            raise UsageError(f"model.kind={asked}, and {self.name} is a model of kind {kind}; leave it out")
+        if kind not in kinds_that_answer(OBJECTIVES[r.objective.kind].asks):
+            fitting = [name for name, objective in OBJECTIVES.items() if kind in kinds_that_answer(objective.asks)]
+            way = f"use objective.kind={' or '.join(fitting)}" if fitting else "it is counted and not trained"
+            raise UsageError(f"{self.name} is a model of kind {kind} and cannot be asked {r.objective.kind}; {way}")
+        return kind
+
+    def _wanted(self, r: Recipe) -> dict[str, Any]:
+        """What the recipe says of the configuration, sizes and families written out."""
+        size = {} if r.model.size is None else named_size(r.model.size)
+        fields = {**size, **r.model.fields}
+        fields.pop("vocab_size", None)  # a size's; the tokenizer decides
+        family = fields.pop("family", None)
+        preset = {} if family is None or family == current(self.model.config, "family") else FAMILIES[family]
+        return {**preset, **fields}
+
+    def _asked(self, r: Recipe) -> set[str]:
+        """The fields that somebody asked for by name, or by a size or a family."""
+        asked = {key.removeprefix("model.") for key in r.asked if key.startswith("model.")}
+        if "size" in asked and r.model.size is not None:
+            asked |= named_size(r.model.size).keys()
+        return asked | (FAMILIES[str(r.model.get("family"))].keys() if "family" in asked else set())
+
+    def _free(self, changes: dict[str, Any]) -> set[str]:
+        """Fields that may differ without a word, as the weights compute the same with them."""
+        c = self.model.config
+        free = {"balance_weight"}
+        if isinstance(c, ModelConfig):
+            free |= fields_without_meaning(c)
+            if c.positions != "learned" or changes.get("block_size", 0) < c.block_size:
+                free.add("block_size")
+        if isinstance(c, EncoderConfig) and not c.n_classes:
+            free |= {"pooling", "pooler"}
+        if isinstance(c, EncoderConfig) and c.token_head == "none":
+            free.add("token_transform")
+        return free
+
+    def _check_blocks(self, config: Any, changes: dict[str, Any]) -> None:
+        """Raise for a change with which a tensor of the blocks has another shape: a half-fresh block is none."""
+        theirs = shapes(self.model.config)
+        for name, shape in shapes(config).items():
+            if "blocks" in name.split(".") and name in theirs and theirs[name] != shape:
+                told = ", ".join(
+                    f"model.{key}={v} ({current(self.model.config, key)} there)" for key, v in changes.items()
+                )
+                raise UsageError(
+                    f"{told}: {name} would be {shape} and is {theirs[name]} in {self.name}, so its weights cannot be "
+                    "kept; leave that out, or train a fresh model without training.start_from"
+                )
+
+    def tokenizer_choices(self, r: Recipe, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> list[Choice]:
+        """A line about the tokenizer of the run.
+
+        Raises:
+            UsageError: another tokenizer than the model's, or a size of its vocabulary, that nobody asked for.
+        """
+        own, size = self.tokenizers[0], r.tokenizer.vocab_size
+        if self.shares_tokens(tokenizer, source_tokenizer):
+            if size not in (None, own.vocab_size) and "tokenizer.vocab_size" in r.asked:
+                raise UsageError(
+                    f"tokenizer.vocab_size={size}, and the tokenizer of {self.name} has {own.vocab_size}; leave it "
+                    "out, or name tokenizer.kind for another tokenizer, whose vectors are learned from nothing"
+                )
+            return [Choice("tokenizer", f"that of {self.name}", f"{own.vocab_size:,} tokens")]
+        kind = r.tokenizer.kind or r.tokenizer.path
+        if not {"tokenizer.kind", "tokenizer.path", "tokenizer.source_kind"} & r.asked:
+            raise UsageError(
+                f"the recipe sets the tokenizer {kind}, whose tokens are not those of {self.name}, so nothing would be "
+                f"known of them; train without the recipe, or ask for tokenizer.kind={kind} on the command line"
+            )
+        return [Choice("tokenizer", kind, f"another than that of {self.name}: its vectors are learned from nothing")]
+
+    def shares_tokens(self, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> bool:
+        """Whether these are the model's own tokenizers."""
+        return self.tokenizers == (tokenizer, source_tokenizer or tokenizer)
+
+    def facts(self, facts: dict[str, Any], tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> dict[str, Any]:
+        """Of what the data decide, what the model does not: an inherited tokenizer belongs to the model, whose tables
+        may have more rows than it has tokens."""
+        if not self.shares_tokens(tokenizer, source_tokenizer):
+            return facts
+        return {key: value for key, value in facts.items() if key == "n_classes"}
+
+    def begin(
+        self, model: nn.Module, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, labels: tuple[str, ...]
+    ) -> Choice:
+        """Give a fresh model this one's weights, as far as names and shapes agree and tokens and labels mean the same.
+
+        Raises:
+            UsageError: nothing agrees.
+        """
+        theirs, ours = self.model.state_dict(), model.state_dict()
+        other = (
+            set() if self.shares_tokens(tokenizer, source_tokenizer) else tensors_of(self.model.config, "vocab_size")
+        )
+        if getattr(self.model.config, "n_classes", 0) and load_labels(self.folder) != labels:
+            other |= tensors_of(self.model.config, "n_classes")
+        tables = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, LearnedPositions)}
+        taken: dict[str, Tensor] = {}
+        for name in ours.keys() & theirs.keys() - other - second_names(model).keys():
+            if ours[name].shape == theirs[name].shape:
+                taken[name] = theirs[name]
+            elif name in tables:  # as many places as both have
+                rows = min(len(ours[name]), len(theirs[name]))
+                taken[name] = torch.cat([theirs[name][:rows], ours[name][rows:]])
+        if not taken:
+            raise UsageError(f"training.start_from={self.name}: none of its tensors has a place in this model")
+        model.load_state_dict(taken, strict=False)
+        fresh = sorted(ours.keys() - taken.keys() - second_names(model).keys())
+        left = sorted(theirs.keys() - taken.keys() - second_names(self.model).keys() - set(fresh))
+        self.__dict__.pop("model")  # its weights would otherwise stay in memory for the whole run
+        told = f"{len(taken)} tensors taken over, fresh: {_some(fresh)}{f', left out: {_some(left)}' if left else ''}"
+        return Choice("training.start_from", self.name, f"{told}; all of them are trained")
+
+
+def changed(config: Any, changes: dict[str, Any]) -> Any:
+    """A configuration with other values; of an encoder-decoder both halves are changed, as `make` does with one value.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    if not isinstance(config, EncoderDecoderConfig):
+        return type(config).make(**{**config.model_dump(), **changes})
+    own = {key: changes[key] for key in changes.keys() & type(config).model_fields.keys()}
+    names = {"source_vocab_size": "vocab_size", "n_decoder_layer": "n_layer"}
+    halves = []
+    for half, only in ((config.encoder, "source_vocab_size"), (config.decoder, "n_decoder_layer")):
+        fields = {key: value for key, value in changes.items() if key in type(half).model_fields}
+        if only in changes:
+            fields[names[only]] = changes[only]
+        halves.append(changed(half, fields))
+    return type(config).make(**{**dict(config), **own, "encoder": halves[0], "decoder": halves[1]})
+
+
+def current(config: Any, key: str) -> Any:
+    """What a configuration says under a key of [model]; where both halves of an encoder-decoder have it and differ,
+    both."""
+    value: Any
+    if not isinstance(config, EncoderDecoderConfig):
+        value = getattr(config, key, None)
+    elif key in ("source_vocab_size", "n_decoder_layer"):
+        value = config.encoder.vocab_size if key == "source_vocab_size" else config.decoder.n_layer
+    elif key in type(config).model_fields:
+        value = getattr(config, key)
+    else:
+        read, said = getattr(config.encoder, key), getattr(config.decoder, key)
+        value = read if read == said or key == "n_layer" else f"{read} and {said}"
+    if hasattr(value, "model_dump"):
+        return value.model_dump(exclude_none=True)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a model of this configuration, and its shape."""
+    return {name: tuple(tensor.shape) for name, tensor in model_on_meta(config).state_dict().items()}
+
+
+def tensors_of(config: Any, field: str) -> set[str]:
+    """The tensors whose shape follows from a field: the tables of the vocabulary, the head of the classes. Tables of
+    n-grams are the vocabulary's too, whatever number of rows they share."""
+    grown = shapes(changed(config, {field: getattr(config, field) + 1}))
+    found = {name for name, shape in shapes(config).items() if grown.get(name) != shape}
+    return found | {name for name in grown if field == "vocab_size" and "n_grams" in name.split(".")}
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest if names else "none"
