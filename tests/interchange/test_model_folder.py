@@ -71,7 +71,7 @@ INEXPRESSIBLE = {
     "classic with n-grams": ("classic", {"n_gram": 2}),
     "modern without positions": ("modern", {"positions": "none"}),
     "modern, plain feed-forward": ("modern", {"feedforward": "plain"}),
-    "llama of an odd width": ("modern", {"qk_norm": False, "n_embd": 43}),
+    "windows of two widths": ("modern", {"qk_norm": False, "patterns": ("window(3)", "window(5)")}),
 }
 
 

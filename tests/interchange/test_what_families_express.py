@@ -23,6 +23,17 @@ TOKENS = {"start_token": 5, "end_token": 7}
 DISTANCES = {"positions": "relative", "attention_scale": 1.0, "qk_norm": False, "activation": "gelu_new"}
 FRAMES = {**SHAPE, "vocab_size": 1, "stem": "frames", "positions": "sinusoidal", "sinusoid_layout": "whisper"}
 
+GEMMA2 = {
+    "family": "modern",
+    "qk_norm": False,
+    "norm": "zero_centered_rmsnorm",
+    "norm_place": "sandwich",
+    "activation": "gelu_new",
+    "embedding_scale": math.sqrt(24),
+    "patterns": ("window(5)", "causal"),
+    "logit_softcap": 30.0,
+    "attention_softcap": 50.0,
+}
 GEMMA3 = {
     "family": "modern",
     "norm": "zero_centered_rmsnorm",
@@ -38,6 +49,9 @@ BASES: dict[str, Any] = {
     "gpt2": ModelConfig.make(**SHAPE),
     "qwen3": ModelConfig.make(**SHAPE, family="modern"),
     "llama": ModelConfig.make(**SHAPE, family="modern", qk_norm=False),
+    "qwen2": ModelConfig.make(**SHAPE, family="modern", qk_norm=False, qkv_bias=True),
+    "mistral": ModelConfig.make(**SHAPE, family="modern", qk_norm=False, patterns=("window(5)",)),
+    "gemma2": ModelConfig.make(**SHAPE, **GEMMA2),
     "gemma3_text": ModelConfig.make(**SHAPE, **GEMMA3),
     "bert": EncoderConfig.make(**SHAPE, **POST_NORM, token_head="vocabulary", token_transform=True, head_bias=True),
     "vit": EncoderConfig.make(

@@ -23,6 +23,8 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
@@ -31,6 +33,10 @@ from transformers import (
     LlamaForCausalLM,
     MarianConfig,
     MarianMTModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     T5Config,
@@ -169,6 +175,8 @@ LLAMA = {
     "head_dim": 10,
     "intermediate_size": 29,
 }
+FULL_HEADS = {**{k: v for k, v in LLAMA.items() if k != "head_dim"}, "hidden_size": 60}  # heads that fill the width
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4}
 GEMMA3 = {**LLAMA, "num_hidden_layers": 3, "sliding_window": 4, "pad_token_id": None}  # a row of padding learns nothing
 ROTARY = {
     "full_attention": {"rope_type": "default", "rope_theta": 50.0},
@@ -220,6 +228,12 @@ def _gemma3(layers: str, scaling: Mapping[str, Any] | None = None, **fields: Any
     return _lm(Gemma3ForCausalLM, Gemma3TextConfig(**{**sizes, **fields}))
 
 
+def _gemma2(layers: str, **fields: Any) -> Case:
+    types = [{"L": "sliding_attention", "G": "full_attention"}[kind] for kind in layers]
+    sizes = {**GEMMA3, "num_hidden_layers": len(layers), "layer_types": types}
+    return _lm(Gemma2ForCausalLM, Gemma2Config(**{**sizes, **fields}, attn_implementation="eager"))
+
+
 def _marian(**fields: Any) -> Case:
     config = MarianConfig(**{**SEQ2SEQ, **SPECIAL, "max_position_embeddings": 13, **fields})
     return Case(MarianMTModel, config, translates, their_translates, ("final_logits_bias",))
@@ -243,6 +257,29 @@ def all_cases() -> Iterator[tuple[str, Case]]:
     yield "gpt2", _lm(GPT2LMHeadModel, GPT2Config(**GPT2))
     yield "gpt2, own head", _lm(GPT2LMHeadModel, GPT2Config(**GPT2, tie_word_embeddings=False))
     yield "llama", _lm(LlamaForCausalLM, LlamaConfig(**LLAMA))
+    yield "llama, biases", _lm(LlamaForCausalLM, LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True))
+    yield "llama, biases of attention", _lm(LlamaForCausalLM, LlamaConfig(**LLAMA, attention_bias=True))
+    yield (
+        "qwen3, biases and windows",
+        _lm(Qwen3ForCausalLM, Qwen3Config(**LLAMA, **WINDOWS, max_window_layers=1, attention_bias=True)),
+    )
+    yield "qwen2", _lm(Qwen2ForCausalLM, Qwen2Config(**FULL_HEADS, rms_norm_eps=0.1))
+    yield (
+        "qwen2, last layers windowed",
+        _lm(
+            Qwen2ForCausalLM,
+            Qwen2Config(
+                **{**FULL_HEADS, **WINDOWS, "num_hidden_layers": 3}, max_window_layers=1, tie_word_embeddings=True
+            ),
+        ),
+    )
+    yield "mistral", _lm(MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=4))
+    yield "mistral, no windows", _lm(MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=None, hidden_act="gelu"))
+    yield "gemma2", _gemma2("LGL", query_pre_attn_scalar=7, final_logit_softcapping=3.0, attn_logit_softcapping=2.0)
+    yield (
+        "gemma2, own head, uncapped",
+        _gemma2("GL", tie_word_embeddings=False, final_logit_softcapping=None, attn_logit_softcapping=None),
+    )
     yield "qwen3", _lm(Qwen3ForCausalLM, Qwen3Config(**LLAMA, tie_word_embeddings=True))
     yield "gemma3", _gemma3("LLG", query_pre_attn_scalar=7)
     yield "gemma3, own head, capped logits", _gemma3("LG", tie_word_embeddings=False, final_logit_softcapping=3.0)

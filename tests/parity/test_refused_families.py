@@ -127,3 +127,13 @@ def test_what_a_file_leaves_out_is_filled_in(tmp_path: Path):
     ours = load_model(tmp_path)
     assert ours.head.weight.data_ptr() != ours.embedding.token.weight.data_ptr()
     torch.testing.assert_close(CASES["gpt2"].ours(ours), CASES["gpt2"].theirs(theirs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["mistral", "gpt2, own head", "gemma2, own head, uncapped"])
+def test_a_head_of_its_own_in_a_folder_that_calls_it_tied_is_refused(case: str, tmp_path: Path):
+    """transformers 4 would drop it, transformers 5 keeps it."""
+    CASES[case].build().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": True}))
+    with pytest.raises(ModelFolderError, match=r"lm_head\.weight differ.*set tie_word_embeddings to false"):
+        load_model(tmp_path)

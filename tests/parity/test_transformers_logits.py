@@ -185,7 +185,6 @@ def test_the_number_format_is_kept(dtype: torch.dtype, tmp_path: Path):
 
 
 REFUSED = {
-    "llama with biases": (LlamaConfig(**MODERN_SHAPE, attention_bias=True), {}, "sets attention_bias"),
     "llama with positions that are scaled as the text grows": (
         LlamaConfig(**MODERN_SHAPE, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
         {},
@@ -200,11 +199,6 @@ REFUSED = {
         LlamaConfig(**MODERN_SHAPE),
         {"partial_rotary_factor": 0.5},
         "turns a part of each head only",
-    ),
-    "qwen3 with a window": (
-        Qwen3Config(**MODERN_SHAPE, use_sliding_window=True, sliding_window=4),
-        {},
-        "sets use_sliding_window",
     ),
     "gpt2 with scores scaled by the layer": (
         GPT2Config(**GPT2_SHAPE, scale_attn_by_inverse_layer_idx=True),

@@ -7,11 +7,14 @@ from typing import Any
 from glassformer.interchange.bart import BART
 from glassformer.interchange.bert import BERT
 from glassformer.interchange.family import Family
+from glassformer.interchange.gemma2 import Gemma2
 from glassformer.interchange.gemma3 import Gemma3
 from glassformer.interchange.gpt2 import GPT2
 from glassformer.interchange.llama import Llama, Qwen3
 from glassformer.interchange.marian import Marian
+from glassformer.interchange.mistral import Mistral
 from glassformer.interchange.own import Glassformer
+from glassformer.interchange.qwen2 import Qwen2
 from glassformer.interchange.t5 import T5
 from glassformer.interchange.vit import ViT
 from glassformer.interchange.whisper import Whisper
@@ -19,7 +22,10 @@ from glassformer.interchange.whisper import Whisper
 # In the order in which they are asked; ours holds anything.
 INTERCHANGE_FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for family in (GPT2(), Qwen3(), Llama(), Gemma3(), BERT(), ViT(), T5(), Marian(), BART(), Whisper(), Glassformer())
+    for family in (
+        *(GPT2(), Qwen3(), Llama(), Qwen2(), Mistral(), Gemma2(), Gemma3()),
+        *(BERT(), ViT(), T5(), Marian(), BART(), Whisper(), Glassformer()),
+    )
 }
 
 

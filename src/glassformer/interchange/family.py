@@ -12,7 +12,8 @@ from glassformer.models import EncoderConfig
 # Sizes that every family has a word for, and the preset, which is none of a model's facts.
 SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
 # Their other names for some of `glassformer.layers.ACTIVATIONS`.
-OTHER_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}
+OTHER_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "gelu_python": "gelu"}
+KNOWN_ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu")
 
 
 class Family:
@@ -118,6 +119,11 @@ def _of_other_stems(c: EncoderConfig) -> set[str]:
 def heads_fill_the_width(c: Any) -> bool:
     """As many key-value heads as heads, and together as wide as the vectors: all that most families know."""
     return bool(c.n_kv_head == c.n_head and c.head_width * c.n_head == c.n_embd)
+
+
+def is_known_activation(ours: str) -> bool:
+    """Whether transformers has an activation of this name that computes the same."""
+    return ours in KNOWN_ACTIVATIONS
 
 
 def activation(given: str) -> str:

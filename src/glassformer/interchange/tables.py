@@ -108,8 +108,19 @@ def read(table: Iterable[Row], theirs: Tensors) -> Tensors:
 
 
 def under_one_name(theirs: Tensors, first: str, *others: str) -> Tensors:
-    """A tied tensor under its first name alone, whichever of its names a file has."""
-    found = [theirs[name] for name in (first, *others) if name in theirs]
+    """A tied tensor under its first name alone, whichever of its names a file has.
+
+    Raises:
+        ModelFolderError: the file has it under two names with other numbers, so that it is not tied.
+    """
+    names = [name for name in (first, *others) if name in theirs]
+    found = [theirs[name] for name in names]
+    for name, tensor in zip(names[1:], found[1:], strict=True):
+        if tensor.shape != found[0].shape or not torch.equal(tensor, found[0]):
+            raise ModelFolderError(
+                f"{names[0]} and {name} differ, and config.json says that they are one; set tie_word_embeddings to "
+                "false to keep both, or take one of them out of the weights"
+            )
     rest = {name: tensor for name, tensor in theirs.items() if name not in others}
     return {**rest, first: found[0]} if found else rest
 
