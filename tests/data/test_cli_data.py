@@ -62,6 +62,15 @@ def test_prepare_then_show_the_text_and_the_store(tmp_path):
     assert json.loads(run("show", str(tmp_path / "my.txt"), "--json"))["bytes"] == 760
 
 
+def test_prepare_prints_no_empty_lines_into_a_pipe(tmp_path):
+    """The `tokenizers` library shows its progress from Rust, past `sys.stdout`: only a process of its own sees it."""
+    (tmp_path / "my.txt").write_text("to be or not to be\n" * 40)
+    command = [sys.executable, "-m", "glassformer", "data", "prepare", str(tmp_path / "my.txt")]
+    done = subprocess.run([*command, "--tokenizer", "bpe", "--vocab-size", "280"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("store ") and all(line.strip() for line in done.stdout.splitlines())
+
+
 def test_prepare_reads_standard_input():
     made = json.loads(run("prepare", "-", "--json", input="piped text\n" * 30))
     assert sum(split["bytes"] for split in made["splits"].values()) == 330

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
@@ -146,7 +147,7 @@ def bpe(
         vocab_size=size - len(specials),
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=progress,
+        show_progress=progress and sys.stdout.isatty(),  # elsewhere it prints empty lines
     )
     library.train_from_iterator(_some(texts, "learn BPE from"), trainer)
     return _with_specials(library, specials)
@@ -214,7 +215,7 @@ def plain_words(
     trainer = trainers.WordLevelTrainer(
         vocab_size=size - len(specials),
         min_frequency=LEAST_COUNT if vocab_size is None else 1,
-        show_progress=progress,
+        show_progress=progress and sys.stdout.isatty(),
         special_tokens=[],
     )
     library.train_from_iterator(_some(texts, "take words from"), trainer)

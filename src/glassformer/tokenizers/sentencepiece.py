@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, progress: bool = 
             bos_id=-1,
             pad_id=-1,
             num_threads=1,  # more threads add floats in another order: the pieces would differ from run to run
-            minloglevel=0 if progress else 2,
+            minloglevel=0 if progress and sys.stderr.isatty() else 2,
         )
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[-200:]
