@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from play import PLAY
@@ -11,6 +13,8 @@ from toys import shaken
 from glassformer import inspection
 from glassformer.interchange import load, save
 from glassformer.models import Encoder, EncoderConfig
+from glassformer.recipes.own_text import texts_for
+from glassformer.recipes.record import recipe_of
 from glassformer.tokenizers import build_tokenizer
 from glassformer.tokenizers.specials import MASKED_SPECIALS
 
@@ -77,6 +81,27 @@ def test_neurons_of_a_text_of_ones_own(glassformer, finished, tmp_path):
     for words in ((), ("--neuron", "3")):
         told = glassformer("look", "neurons", finished, "--data", tmp_path / "own.txt", *words)
         assert (told.code, told.err) == (0, "") and max(map(len, told.out.splitlines())) <= 80
+
+
+def test_neurons_read_the_run_s_own_text(glassformer, finished, tmp_path):
+    """Whether the run, its model folder or a checkpoint is named; a model of no run is shown Tiny Shakespeare."""
+    own = recipe_of(finished).data.source
+    wanted = glassformer("look", "neurons", finished, "--data", own, "--json").out
+    for model in (finished, finished / "model", sorted((finished / "checkpoints").iterdir())[-1]):
+        assert texts_for(model, None, 100) == [Path(own).read_text(encoding="utf-8")[:100]]
+    assert glassformer("look", "neurons", finished, "--json").out == wanted
+    shutil.copytree(finished / "model", tmp_path / "model")
+    assert texts_for(tmp_path / "model", None, 13) == ["First Citizen"]
+
+
+def test_a_run_whose_text_is_gone_asks_for_another(glassformer, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "moved")
+    recipe = tmp_path / "moved" / "recipe.toml"
+    own = recipe_of(finished).data.source
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(own, "gone.txt"), encoding="utf-8")
+    told = glassformer("look", "neurons", "moved")
+    assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
+    assert "gone.txt: no such file" in told.err and "give another text with --data" in told.err
 
 
 def test_a_size_is_counted_by_its_name(glassformer):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from glassformer.lessons import lesson_8_scaled, table
+from glassformer.lessons import lesson_8_scaled, runner, table
 
 ROOT = Path(__file__).resolve().parents[2]
 WALKTHROUGH = ROOT / "docs" / "walkthrough.md"
@@ -40,6 +40,20 @@ def test_every_python_block_prints_what_stands_below_it(shakespeare, monkeypatch
         with contextlib.redirect_stdout(printed):
             exec(compile(code, "walkthrough.md", "exec"), namespace)
         assert printed.getvalue() == expected
+
+
+def test_every_python_block_runs_on_a_text_of_ones_own(monkeypatch):
+    """Other characters, and another number of them: nothing is made for 65."""
+    monkeypatch.setattr(runner, "read_text", lambda path: "Где дом? Там стоит новый дом, и в нём 37 окон.\n" * 20)
+    for name in ("BLOCK_SIZE", "N_EMBD", "N_HEAD", "N_LAYER"):
+        monkeypatch.setattr(lesson_8_scaled, name, getattr(lesson_8_scaled, name))
+    namespace: dict = {}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for code in blocks("python"):
+            exec(compile(code, "walkthrough.md", "exec"), namespace)
+    told = printed.getvalue()
+    assert f"{len(namespace['characters'])} different" in told and "logits equal: True" in told
 
 
 COMMANDS = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 import torch
@@ -29,6 +30,17 @@ def test_nanogpt_s_four_days_on_eight_a100():
     assert made.val_loss == pytest.approx(2.85, abs=0.2)  # told; Chinchilla's text and tokens are others
     assert any("openwebtext was not read" in note for note in made.notes)  # and yet it was planned
     assert "arithmetic" in made.basis["seconds"] and "Chinchilla" in made.basis["val_loss"]
+
+
+def test_a_character_recipe_is_planned_in_characters(monkeypatch):
+    """With its text, which comes with the package; and with one that cannot be had, whose vocabulary is assumed."""
+    monkeypatch.setattr(socket, "socket", None)  # no network
+    lecture = plan("shakespeare-char", probing=False)
+    assert lecture.parameters == 10_745_088 and lecture.notes == []
+    elsewhere = plan("shakespeare-char", ["data.source=fineweb-edu"], probing=False)
+    assert elsewhere.parameters - lecture.parameters == (100 - 65) * 384
+    assert "fineweb-edu was not read" in elsewhere.notes[0]
+    assert "100 entries, about 46,000,000,000 tokens" in elsewhere.notes[0]
 
 
 def test_one_node_of_eight_gpus_for_38_hours():

@@ -18,7 +18,7 @@ from glassformer.recipes import derive, finetuning
 from glassformer.recipes.measured import measured_choices
 from glassformer.recipes.parts import detect_machine, share
 from glassformer.recipes.plan import predict_run
-from glassformer.recipes.record import read_recipe_text, recipe_text
+from glassformer.recipes.record import recipe_of, recipe_text
 from glassformer.recipes.running import Run, new_model, run_to_its_end, trainer_for
 from glassformer.recipes.schema import Recipe, read_recipe
 from glassformer.recipes.start import Start
@@ -241,8 +241,7 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
     set_threads()
     folder = model_folder_of(path)
     model = load_model(folder)
-    recipes = [folder / "recipe.toml" for folder in (Path(path), *Path(path).resolve().parents[:2])]
-    r = next((read_recipe_text(RunFolder(recipe.parent))[0] for recipe in recipes if recipe.is_file()), None)
+    r = recipe_of(path)
     if r is None:
         if data is None:
             raise UsageError(f"{path} belongs to no run; name a text with --data")

@@ -21,7 +21,8 @@ from glassformer.training.utilisation import peak_flops
 
 LONG = 300.0  # seconds: a run that arithmetic says takes longer is worth a probe of five
 TYPICAL = 0.25  # utilisation that arithmetic without a probe assumes
-BYTES_PER_TOKEN = 4.4  # of English web text in GPT-2's tokens
+BYTES_PER_TOKEN = {"characters": 1.0, "bytes": 1.0}  # of English; of subwords 4.4, as of web text in GPT-2's tokens
+VOCABULARIES = {"characters": 100, "bytes": 257, "gpt2": 50_257}  # entries, where the text cannot be read; else 32,768
 SAVING = 1e9  # bytes a second at which a snapshot is copied beside the loop
 
 
@@ -244,13 +245,12 @@ def _text_of(r: Recipe, name: str | None, device: str, notes: list[str]) -> tupl
     except DataError as error:
         if source not in CORPORA:
             raise
-        V = {"gpt2": 50_257, "bytes": 257}.get(str(r.tokenizer.kind)) or r.tokenizer.vocab_size or 32_768
-        total = CORPORA[source].bytes / BYTES_PER_TOKEN
+        kind = str(r.tokenizer.kind)
+        V = r.tokenizer.vocab_size or VOCABULARIES.get(kind, 32_768)
+        total = round(CORPORA[source].bytes / BYTES_PER_TOKEN.get(kind, 4.4))
         val_tokens = round(total * r.data.validation_fraction)
-        train_tokens = round(total) - val_tokens
-        notes.append(
-            f"{source} was not read ({error}): {V:,} tokens by the kind of tokenizer, about {total / 1e9:.1f} G of text"
-        )
+        train_tokens = total - val_tokens
+        notes.append(f"{source} was not read ({error}): assumed are {V:,} entries, about {total:,} tokens of text")
     return derive.model_config(r, vocab_size=V), train_tokens, val_tokens
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -36,6 +38,18 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         line = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).splitlines()[:3])
         raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None
+
+
+def recipe_of(path: str | os.PathLike[str]) -> Recipe | None:
+    """The recipe of the run that a run folder, a checkpoint or a model folder belongs to; None: it belongs to none.
+
+    Raises:
+        RunError: as `read_recipe_text`.
+    """
+    if not Path(path).exists():  # the name of a pulled model
+        return None
+    places = (Path(path), *Path(path).resolve().parents[:2])
+    return next((read_recipe_text(RunFolder(place))[0] for place in places if (place / "recipe.toml").is_file()), None)
 
 
 def _without_none(value: Any) -> Any:

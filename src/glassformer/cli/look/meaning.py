@@ -38,7 +38,7 @@ def neurons(
     layer: int = typer.Option(0, metavar="N", help="Of this layer, from 0."),
     neuron: int = typer.Option(None, metavar="N", help="Of this neuron; left out, the pickiest of the layer."),
     source: str = typer.Option(
-        None, "--data", metavar="SOURCE", help="Texts to look in: what train takes as --data; else Shakespeare."
+        None, "--data", metavar="SOURCE", help="Texts to look in: what train takes as --data; else the run's own."
     ),
     limit: int = typer.Option(100_000, "--characters", metavar="N", help="How much of them is read."),
     top: int = _ROWS,
@@ -47,20 +47,15 @@ def neurons(
 ) -> None:
     """The feed-forward as questions: which texts excite a neuron.
 
-    And which tokens it then speaks for, and against.
+    And which tokens it then speaks for, and against. A model of no run is shown Tiny Shakespeare.
 
     Example: glassformer look neurons runs/demo-1 --layer 1 --neuron 7
     """
-    from glassformer.data import read_documents
     from glassformer.inspection import neurons as looked
+    from glassformer.recipes.own_text import texts_for
 
     loaded, tokenizer, reader = opened(model)
-    texts, left = [], limit
-    for piece in read_documents(source or "tinyshakespeare"):
-        texts.append(piece.text[:left])
-        left -= len(piece.text)
-        if left <= 0:
-            break
+    texts = texts_for(model, source, limit)
     show(looked(loaded, reader or tokenizer, texts, layer=layer, neuron=neuron, top=top), as_json, html)
 
 

@@ -1,0 +1,47 @@
+"""The text that a run learned from, read again to look inside its model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from glassformer.data import read_documents
+from glassformer.data.examples import load_examples
+from glassformer.errors import DataError
+from glassformer.objectives import OBJECTIVES
+from glassformer.recipes.record import recipe_of
+from glassformer.recipes.schema import Recipe
+
+DEFAULT = "tinyshakespeare"
+
+
+def texts_for(model: str | os.PathLike[str], source: str | None, characters: int) -> list[str]:
+    """The first so many characters of `source`, of what a run learned from, or, of a model of no run, of Tiny
+    Shakespeare. Of a run on examples: what it reads, not what it answers.
+
+    Raises:
+        DataError: the text cannot be read (any more).
+    """
+    recipe = recipe_of(model) if source is None else None
+    if recipe is None:
+        return _beginning((piece.text for piece in read_documents(source or DEFAULT)), characters)
+    try:
+        return _beginning(_texts_of(recipe), characters)
+    except DataError as error:
+        raise DataError(f"{error}; {model} learned from it: give another text with --data") from None
+
+
+def _texts_of(r: Recipe) -> Iterable[str]:
+    if OBJECTIVES[r.objective.kind].data in ("text", "words"):
+        return (piece.text for piece in read_documents(r.data.source, text_field=r.data.text_field))
+    return (example.source for example in load_examples(r.data.source, quiet=True)["train"])
+
+
+def _beginning(texts: Iterable[str], characters: int) -> list[str]:
+    found: list[str] = []
+    for text in texts:
+        found.append(text[:characters])
+        characters -= len(text)
+        if characters <= 0:
+            break
+    return found
