@@ -128,10 +128,9 @@ def test_a_pickle_is_not_opened(bytes_, tmp_path: Path, monkeypatch):
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("opened"))
-    assert refused(lambda: import_model(folder, tmp_path / "ours"), tmp_path) == (
-        f"{folder}/pytorch_model.bin: a pickle, which could run anything; take the model in safetensors "
-        "(transformers: save_pretrained(folder, safe_serialization=True))"
-    )
+    line = refused(lambda: import_model(folder, tmp_path / "ours"), tmp_path)
+    assert line.startswith(f"{folder}/pytorch_model.bin: a pickle, which could run anything; ")
+    assert "save_pretrained" in line
 
 
 def test_a_tokenizer_in_place_of_its_own_or_none(bytes_, tmp_path: Path):

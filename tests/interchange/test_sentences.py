@@ -91,6 +91,54 @@ def reference(folder: Path, sentences: Sequence[str], longest: int, how: str = "
 
 
 @pytest.mark.parametrize("how", ["mean", "first"])
+def test_a_folder_gives_the_same_vectors_read_as_it_is_and_imported(how: str, published: Path, tmp_path: Path):
+    pooling(published, {"mean": "mean_tokens", "first": "cls_token"}[how])
+    import_model(published, tmp_path / "ours")
+    expected = reference(published, SENTENCES, LONGEST, how)
+    for folder in (published, tmp_path / "ours"):
+        model, tokenizer = gf.load(folder)
+        assert (model.config.pooling, model.pooler, tokenizer.settings["model_max_length"]) == (how, None, LONGEST)
+        torch.testing.assert_close(embed(model, tokenizer, SENTENCES), expected, rtol=1e-5, atol=1e-5)
+
+
+# what is changed in a file -> what the refusal names
+CHANGED = {
+    "a layer behind the pooling": ("modules.json", lambda m: [*m, {"path": "3_Dense", "type": "x.Dense"}], "Dense"),
+    "no list of modules": ("modules.json", lambda m: {"path": 3}, "not a list of modules"),
+    "another folder": ("modules.json", lambda m: [{"path": "../other", "type": "x.Pooling"}], "../other"),
+    "another width": ("1_Pooling/config.json", lambda c: {**c, "word_embedding_dimension": 31}, "31"),
+    "the longest of all": ("1_Pooling/config.json", lambda c: {"pooling_mode": "max"}, "max"),
+    "a prompt": (
+        "config_sentence_transformers.json",
+        lambda c: {"default_prompt_name": "query", "prompts": {"query": "search: "}},
+        "search: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_would_change_the_vectors_is_refused(case: str, published: Path, tmp_path: Path):
+    name, change, named = CHANGED[case]
+    path = published / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()) if path.exists() else {})))
+    for act in (lambda: gf.load(published), lambda: import_model(published, tmp_path / "ours")):
+        with pytest.raises(ModelFolderError) as error:
+            act()
+        assert str(path) in str(error.value) and named in str(error.value) and "\n" not in str(error.value)
+
+
+def test_lower_case_that_the_tokenizer_does_not_make_is_refused(published: Path):
+    settings = published / "sentence_bert_config.json"
+    settings.write_text(json.dumps({"max_seq_length": LONGEST, "do_lower_case": True}))
+    gf.load(published)  # BERT's tokenizer makes it anyhow
+    spec = json.loads((published / "tokenizer.json").read_text())
+    spec["normalizer"]["lowercase"] = False
+    (published / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(ModelFolderError, match=r"do_lower_case=true.*lower case"):
+        gf.load(published)
+
+
+@pytest.mark.parametrize("how", ["mean", "first"])
 def test_the_vectors_of_transformers(how: str, published: Path, tmp_path: Path):
     pooling(published, {"mean": "mean_tokens", "first": "cls_token"}[how])
     imported = import_model(published, tmp_path / "ours")
@@ -156,7 +204,7 @@ def test_other_ways_of_pooling_are_refused(asked: list[str], told: str, publishe
     with pytest.raises(ModelFolderError) as error:
         import_model(published, tmp_path / "ours")
     assert str(error.value) == (
-        f"{published}/1_Pooling/config.json: {told} of pooling, where mean or first token is known"
+        f"{published}/1_Pooling/config.json: {told} of pooling, where mean or first token is known; take another model"
     )
     assert not (tmp_path / "ours").exists()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from glassformer.errors import ModelFolderError, did_you_mean
 from glassformer.interchange.family import Family, activation, agrees, classes_of, heads_fill_the_width, refuse
-from glassformer.interchange.tables import Row, Tensors, layer, one
+from glassformer.interchange.tables import Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderConfig
 
 # architecture -> our fields; n_classes: how many, or None for any number
@@ -143,7 +143,10 @@ class BERT(Family):
         # the first files say gamma and beta, and all keep what is tied or can be counted
         theirs = {n.replace("LayerNorm.gamma", "LayerNorm.weight"): t for n, t in theirs.items()}
         theirs = {n.replace("LayerNorm.beta", "LayerNorm.bias"): t for n, t in theirs.items()}
-        unused = ["embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"]
+        words = f"{'' if _architecture(c) == 'BertModel' else self.base_prefix}embeddings.word_embeddings.weight"
+        theirs = under_one_name(theirs, words, "cls.predictions.decoder.weight")
+        theirs = under_one_name(theirs, "cls.predictions.bias", "cls.predictions.decoder.bias")
+        unused = ["embeddings.position_ids"]
         if not c.pooler:  # what pre-training left behind
             unused += ["pooler.dense.weight", "pooler.dense.bias"]
         if c.token_head == "vocabulary" and not c.n_classes:

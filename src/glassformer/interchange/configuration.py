@@ -10,6 +10,7 @@ from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean,
 from glassformer.files import disk_errors
 from glassformer.interchange.families import INTERCHANGE_FAMILIES
 from glassformer.interchange.family import Family
+from glassformer.interchange.refused import refuse_adapter, refuse_other_values, refuse_quantised
 from glassformer.text_files import JsonError, decode, parse_json
 from glassformer.tokenizers import Tokenizer
 
@@ -55,7 +56,10 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         told = one_line(repr(kind), most=100)
         raise ModelFolderError(f"{folder}: model_type {told} is not one that glassformer reads; {known}")
     family = INTERCHANGE_FAMILIES[kind]
+    refuse_adapter(folder)
     try:
+        refuse_quantised(given, family)
+        refuse_other_values(given, family)
         config = family.read_config(given)
         own = given.get("glassformer") or {}
         untold = {**({"bias": own["bias"]} if "bias" in own else {}), **own.get("config", {})}  # bias: older folders

@@ -20,12 +20,16 @@ class Family:
     """One `model_type` of `transformers`, and how its folders become our models and back.
 
     model_type: the word in config.json. configuration: the class of our configurations that it may hold; None: any.
+    fixed_words: those of config.json that change what is computed, and the one value of each that ours know.
+    unpacks: formats of packed weights (`quant_method`) that it reads.
     base_prefix: what the table has in front of all names but the head's, and files of the base class lack.
     """
 
     model_type: ClassVar[str]
     configuration: ClassVar[Any]
     base_prefix: ClassVar[str] = "model."
+    fixed_words: ClassVar[dict[str, Any]] = {}
+    unpacks: ClassVar[tuple[str, ...]] = ()
 
     def expresses(self, c: Any) -> bool:
         """Whether a model of this configuration, of the class `configuration`, computes the same there."""
@@ -132,8 +136,19 @@ def activation(given: str) -> str:
 
 
 def classes_of(given: dict[str, Any]) -> int:
-    """How many classes a classifier's config.json names; transformers takes 2 where it says nothing."""
-    return len(given["id2label"]) if given.get("id2label") else given.get("num_labels", 2)
+    """How many classes a classifier's config.json names; transformers takes 2 where it says nothing.
+
+    Raises:
+        ModelFolderError: its logits are no choice of one class: numbers to be predicted, or classes each by itself.
+    """
+    n = len(given["id2label"]) if given.get("id2label") else given.get("num_labels", 2)
+    problem = given.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
+    if problem != "single_label_classification":
+        raise ModelFolderError(
+            f"config.json has problem_type={problem} (with {n} labels), and our classifiers choose one of several "
+            "classes; take a model that does"
+        )
+    return int(n)
 
 
 def special_tokens(given: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.family import Family
 from glassformer.interchange.names import with_expected_names
 from glassformer.interchange.published import is_published, pulled_folder
+from glassformer.interchange.refused import refuse_adapter
+from glassformer.interchange.sentences import cut_as_told, pool_as_told
 from glassformer.interchange.tables import Tensors
 from glassformer.interchange.weights import load_sharded, save_weights
 from glassformer.layers import int8_copy
@@ -93,6 +95,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     folder = model_folder_of(path)
     model = as_dtype(load_model(folder, device=device), dtype)
     tokenizer = load_tokenizer(folder)
+    cut_as_told(tokenizer, model.config, folder)
     check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
     return model, tokenizer
 
@@ -165,7 +168,9 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     """
     folder = Path(folder)
     family, config = read_config(folder)
-    return model_of(family, config, load_sharded(folder), folder).to(device)
+    model = model_of(family, config, load_sharded(folder), folder).to(device)
+    pool_as_told(model, folder)
+    return model
 
 
 def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathLike[str]) -> Any:
@@ -220,6 +225,7 @@ def model_folder_of(path: str | os.PathLike[str]) -> Path:
         raise ModelFolderError(f"{folder}: there is no such run or model folder; {hint}")
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: a file, where the folder of a run or a model is needed")
+    refuse_adapter(folder)
     if inside := sorted(str(entry.parent.parent) for entry in folder.glob("*/model/config.json")):
         raise ModelFolderError(f"{folder}: holds several runs, name one of them: {', '.join(inside[:20])}")
     raise ModelFolderError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
 from glassformer.interchange.family import Family, activation, agrees, heads_fill_the_width
@@ -16,6 +16,7 @@ class GPT2(Family):
     model_type = "gpt2"
     configuration = ModelConfig
     base_prefix = "transformer."
+    fixed_words: ClassVar = {"add_cross_attention": False}
 
     def expresses(self, c: ModelConfig) -> bool:
         return (

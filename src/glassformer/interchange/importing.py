@@ -21,7 +21,7 @@ from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.folder import check_vocabulary, load_model, own_source_tokenizer, save
 from glassformer.interchange.gguf_reading import load_gguf
 from glassformer.interchange.nanogpt import load_nanogpt
-from glassformer.interchange.sentences import as_sentence_encoder
+from glassformer.interchange.sentences import cut_as_told
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -95,7 +95,8 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
     speaks = reads_text(model.config) or hasattr(model.config, "decoder")
     tokenizer = load_tokenizer(path) if with_tokenizer and speaks else None
     source_tokenizer = own_source_tokenizer(path) if tokenizer is not None else None
-    as_sentence_encoder(model, tokenizer, path)
+    if tokenizer is not None:
+        cut_as_told(tokenizer, model.config, path)
     return Foreign(model, tokenizer, source_tokenizer=source_tokenizer)
 
 

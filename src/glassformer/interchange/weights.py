@@ -52,11 +52,8 @@ def load_sharded(folder: Path) -> dict[str, Tensor]:
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or not index.is_file():
-        if not whole.is_file() and (pickles := sorted(folder.glob("*.bin"))):
-            raise ModelFolderError(
-                f"{pickles[0]}: a pickle, which could run anything; take the model in safetensors "
-                "(transformers: save_pretrained(folder, safe_serialization=True))"
-            )
+        if not whole.is_file():
+            _refuse_other_weights(folder)
         return load_weights(whole)
     try:
         place = {str(n): str(f) for n, f in parse_json(decode(index.read_bytes()))["weight_map"].items()}
@@ -70,6 +67,29 @@ def load_sharded(folder: Path) -> dict[str, Tensor]:
     if lost := place.keys() - tensors.keys():
         raise ModelFolderError(f"{index}: the tensor {min(lost)} is in none of its files; copy them again")
     return tensors
+
+
+# Weights as others keep them, and what to do about each.
+_PICKLE = "a pickle, which could run anything"
+_OTHERS = {
+    "pytorch_model*.bin": _PICKLE,
+    "*.pth": _PICKLE,
+    "model-*-of-*.safetensors": "one of several files, whose index (model.safetensors.index.json) is missing",
+    "*.safetensors": "weights under another name",
+    "*.h5": "weights of TensorFlow",
+    "*.msgpack": "weights of JAX",
+    "*.bin": _PICKLE,
+}
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """Raise for a folder whose weights are there in another form."""
+    for pattern, what in _OTHERS.items():
+        if found := sorted(folder.glob(pattern)):
+            raise ModelFolderError(
+                f"{found[0]}: {what}; take the model as model.safetensors (transformers: AutoModel ... save_pretrained "
+                "writes it)"
+            )
 
 
 def _os_error(error: SafetensorError) -> OSError:
