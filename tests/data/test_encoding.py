@@ -62,7 +62,7 @@ def test_labels_are_numbered_in_sorted_order():
     ):
         with pytest.raises(DataError, match=why):
             label_names(wrong)
-    with pytest.raises(DataError, match="the label 'positve' is in no training example; did you mean positive"):
+    with pytest.raises(DataError, match="the label 'positve' is not one that was learned; did you mean positive"):
         encode_labelled([Example("a", "positve")], tokenizer_from(examples), labels, max_source=3)
 
 

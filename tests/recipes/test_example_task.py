@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +198,49 @@ def test_a_mistake_is_one_line(words: list[str], error: type[Exception], message
     assert not (tmp_path / "run").exists()
 
 
+LABELLED = [{"text": f"{word} {i} b c d e f", "label": word} for word in ("good", "bad") for i in range(40)]
+TAGGED = [{"source": f"a b {c}", "target": "x y x"} for c in "abcdefghi"]
+PLAIN = [{"text": f"a b c d e f g h i {c}"} for c in "abcdefghi"]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("kind", "rows", "wrong", "message"),
+    [
+        ("sequence_class", LABELLED, {"text": "x", "label": "goood"}, "the label 'goood' is not .* did you mean good"),
+        ("sequence_class", LABELLED, {"text": "x"}, "'x' has no label; give each text one"),
+        ("token_class", TAGGED, {"source": "a", "target": "z"}, "the tag 'z' is not one that was learned"),
+        ("token_class", TAGGED, {"source": "a b", "target": "x"}, "has 2 tokens and 1 tag"),
+        ("target_sentence", TAGGED, {"text": "alone"}, "'alone' has no target; give each source one"),
+        ("masked_tokens", PLAIN, {"text": "a b"}, "no text has 8 tokens.*give longer texts"),
+    ],
+)
+def test_what_an_evaluation_would_stumble_over_is_found_before_the_first_step(
+    tmp_path: Path, kind: str, rows: list[dict[str, str]], wrong: dict[str, str], message: str, split: str
+):
+    held_out = [{**rows[0], "split": "validation"}] if split == "test" else []
+    told = [{**row, "split": "train"} for row in rows] + held_out + [{**wrong, "split": split}]
+    data = write(tmp_path / "rows.jsonl", told)
+    with pytest.raises(DataError, match=rf"rows\.jsonl, {split} examples: .*{message}") as error:
+        recipes.train(None, [f"objective.kind={kind}", *SMALL, *STEPS], data=data, out=tmp_path / "run")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_a_classifier_is_measured_by_the_labels_that_it_learned(tmp_path: Path, labelled: str):
+    """Whatever labels other examples have, and in whatever order: also none to learn from, and one label alone."""
+    path = run(tmp_path, "sequence_class", labelled)
+    last = load_labels(path)[-1]
+    rows = [json.loads(line) for line in Path(labelled).read_text().splitlines()]
+    told = [{**row, "split": "test"} for row in rows if row["label"] == last]
+    model, task = open_run(path, write(tmp_path / "one.jsonl", told))
+    assert task.labels == load_labels(path)
+    assert {label for _, label in task.encoded("test", 8)} == {len(task.labels) - 1}
+    assert recipes.evaluate(path, data=str(tmp_path / "one.jsonl"), split="test").n == len(told)
+    unknown = write(tmp_path / "unknown.jsonl", [{"text": "x", "label": "unheard", "split": "test"}])
+    with pytest.raises(DataError, match="the label 'unheard' is not one that was learned"):
+        recipes.evaluate(path, data=unknown, split="test")
+
+
 def test_changed_examples_are_noticed(tmp_path: Path, pairs: str):
     path = run(tmp_path, "target_sentence", pairs, "training.checkpoint_every=3")
     (path / "summary.json").unlink()
@@ -224,7 +266,8 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
     short = [{"source": f"{i}", "target": f"{i} a"} for i in range(60)]
     long = [{"source": " ".join("abcdefghijkl"), "target": f"{i}"} for i in range(3)]
     data = write(tmp_path / "pairs.jsonl", [{**row, "split": s} for s in ("train", "validation") for row in short])
-    Path(data).write_text(Path(data).read_text() + "".join(json.dumps({**r, "split": "train"}) + "\n" for r in long))
+    more = [{**row, "split": "train"} for row in long] + [{**row, "split": "test"} for row in (*short, long[0])]
+    Path(data).write_text(Path(data).read_text() + "".join(json.dumps(row) + "\n" for row in more))
     heard: list[str] = []
     recipes.train(
         None,
@@ -233,7 +276,8 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
         out=tmp_path / "run",
         tell=heard.append,
     )
-    assert any(re.fullmatch(r"warning: 3 pairs of \d+ longer than 8 tokens left out", line) for line in heard)
+    assert "warning: 3 pairs of 63 (train) longer than 8 tokens left out" in heard
+    assert "warning: 1 pair of 61 (test) longer than 8 tokens cut" in heard
 
 
 def test_another_kind_of_model_leaves_the_recipes_shape_behind():

@@ -62,8 +62,10 @@ def encode_labelled(
         DataError: a label that is not among them, or a text that is nothing in this vocabulary.
     """
     number = {label: i for i, label in enumerate(labels)}
+    if bare := next((e.source for e in examples if not e.target), None):
+        raise DataError(f"{bare[:40]!r} has no label; give each text one")
     if unknown := next((e.target for e in examples if e.target not in number), None):
-        raise DataError(f"the label {unknown!r} is in no training example; {did_you_mean(unknown, labels)}")
+        raise DataError(f"the label {unknown!r} is not one that was learned; {did_you_mean(unknown, labels)}")
     sources, cut = _ids([e.source for e in examples], tokenizer, max_source, "max_source")
     _refuse_empty(sources, examples)
     return Encoded([(ids, number[e.target]) for ids, e in zip(sources, examples, strict=True)], cut, 0)

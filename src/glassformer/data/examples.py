@@ -231,7 +231,7 @@ def _by_split(rows: Iterable[_Row], name: str) -> Examples:
             raise DataError(f"{name}:{line}: some lines have a split and some have none; give one to all or to none")
         found[split or "train"].append(example)
     parts = {split: 0.0 if found[split] else HELD_OUT for split in ("validation", "test")}
-    if not any(parts.values()):
+    if not any(parts.values()) or (told and not found["train"]):  # the file is to be measured on, all of it
         return fair(found)
     try:
         held = split_by_group([(example, example.source) for example in found["train"]], **parts)

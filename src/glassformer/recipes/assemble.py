@@ -12,7 +12,7 @@ from glassformer.data.readers import keep_source
 from glassformer.errors import UsageError, plural
 from glassformer.evaluation import LossEstimate
 from glassformer.files import write_json
-from glassformer.interchange import load_model, model_folder_of
+from glassformer.interchange import load_labels, load_model, model_folder_of
 from glassformer.models import ModelConfig, kind_of
 from glassformer.recipes import derive, finetuning
 from glassformer.recipes.measured import measured_choices
@@ -247,6 +247,6 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
             raise UsageError(f"{path} belongs to no run; name a text with --data")
         r = Recipe()
     r.data.source = r.data.source if data is None else keep_source(data)
-    task, _ = open_task(r, folder)
+    task, _ = open_task(r, folder, load_labels(folder))
     task.check(None)
     return model, task

@@ -60,13 +60,15 @@ class ExampleTask:
         tokenizer: Tokenizer,
         source_tokenizer: Tokenizer | None = None,
         special: dict[str, int] | None = None,
+        labels: tuple[str, ...] = (),
     ):
         """special: the ids of special tokens by their names in the model's configuration, where there is a model; left
-        out, they are looked up in the tokenizer."""
+        out, they are looked up in the tokenizer. labels: those that a model to be measured was trained with; left out,
+        those of the training examples."""
         self.r, self.examples, self.special = r, examples, special or {}
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer
         self.kind = OBJECTIVES[r.objective.kind]
-        self.labels = _labels(self.kind.data, examples["train"])
+        self.labels = _labels(self.kind.data, examples["train"], labels)
         self.key = _key(examples, tokenizer, source_tokenizer)
         self.command = of_class(COMMANDS, self.kind, "")
         self.n_answers = len(self.labels) or tokenizer.vocab_size
@@ -92,11 +94,17 @@ class ExampleTask:
         return facts
 
     def check(self, config: Any) -> None:
-        for split in ("train", "validation") if config is not None else ("validation",):
+        if config is None:
+            return  # `evaluate` says which split is missing
+        for split in ("train", "validation"):
             if not self.examples[split]:
                 raise DataError(
                     f"{self.r.data.source}: no examples to {'learn from' if split == 'train' else 'measure on'}"
                 )
+        self.encoded("train", sequence_length(config, self.r.training))
+        for split in ("validation", "test"):  # what a later evaluation would stumble over
+            if self.examples[split]:
+                self.encoded(split, config.block_size)
 
     def objective(self) -> Objective:
         wanted = inspect.signature(self.kind).parameters
@@ -110,7 +118,10 @@ class ExampleTask:
         """The examples of a split as the objective's `collate` takes them, for a model of that window."""
         key = split, block_size
         if key not in self._encoded:
-            self._encoded[key] = self._encode(split, block_size)
+            try:
+                self._encoded[key] = self._encode(split, block_size)
+            except DataError as error:
+                raise DataError(f"{self.r.data.source}, {split} examples: {error}") from None
         return self._encoded[key]
 
     def batches(self, config: Any, world: World) -> Batches:
@@ -166,10 +177,15 @@ class ExampleTask:
         read = (self.source_tokenizer or self.tokenizer).encode_documents([example.source for example in some])
         paired = self.kind.data == "pairs"
         said = self.tokenizer.encode_documents([example.target for example in some]) if paired else []
-        return int(np.quantile([len(ids) for ids in [*read, *said]], 0.95))
+        return int(np.quantile([len(ids) for ids in [*read, *said]], 0.95)) if some else 0
 
     def _encode(self, split: str, T: int) -> list[Any]:
-        """Texts longer than the model's window lose their end, which is told; plain texts are cut into pieces."""
+        """Texts longer than the model's window lose their end, which is told; plain texts are cut into pieces.
+
+        Raises:
+            DataError: an example lacks its target, has a label that is not among `labels`, or is nothing in this
+                vocabulary; or none fits.
+        """
         data, examples = self.kind.data, self.examples[split]
         reader = self.source_tokenizer or self.tokenizer
         if data == "pairs":
@@ -178,14 +194,20 @@ class ExampleTask:
             return self._encode_tagged(split, reader, T)
         if data == "labelled":
             encoded = encode_labelled(examples, reader, self.labels, max_source=T)
-            if encoded.cut_sources:
-                self.notices.append(f"{plural(encoded.cut_sources, 'text')} of {len(examples):,} cut to {T} tokens")
+            self._notice(encoded.cut_sources, "text", split, f"cut to {T} tokens")
             return encoded.rows
-        return [ids for ids in encode_sources(examples, reader, max_source=T, pieces=True).rows if len(ids) >= SHORTEST]
+        rows = [ids for ids in encode_sources(examples, reader, max_source=T, pieces=True).rows if len(ids) >= SHORTEST]
+        if not rows:
+            raise DataError(f"no text has {SHORTEST} tokens, which a gap needs around it; give longer texts")
+        return rows
+
+    def _notice(self, count: int, noun: str, split: str, what: str) -> None:
+        if count:
+            self.notices.append(f"{plural(count, noun)} of {len(self.examples[split]):,} ({split}) {what}")
 
     def _encode_tagged(self, split: str, reader: Tokenizer, T: int) -> list[Any]:
         """A tag for each token: the target names them, with spaces between."""
-        number, rows = {tag: i for i, tag in enumerate(self.labels)}, []
+        number, rows, cut = {tag: i for i, tag in enumerate(self.labels)}, [], 0
         for example in self.examples[split]:
             ids, tags = reader.encode(example.source), example.target.split()
             if len(ids) != len(tags):
@@ -195,21 +217,28 @@ class ExampleTask:
                 )
             if unknown := set(tags) - number.keys():
                 raise DataError(
-                    f"the tag {min(unknown)!r} is in no training example; {did_you_mean(min(unknown), number)}"
+                    f"the tag {min(unknown)!r} is not one that was learned; {did_you_mean(min(unknown), number)}"
                 )
             rows.append((ids[:T], [number[tag] for tag in tags[:T]]))
+            cut += len(ids) > T
+        self._notice(cut, "text", split, f"cut to {T} tokens")
         return rows
 
     def _encode_pairs(self, split: str, reader: Tokenizer, T: int) -> list[Any]:
         """A training pair that is longer than the window is left out, for half a sentence is no translation of a whole
         one; a held-out one is cut."""
         examples, end = self.examples[split], reader.special_tokens.get(END)
+        if (bare := next((e.source for e in examples if not e.target), None)) is not None:
+            raise DataError(f"{bare[:40]!r} has no target; give each source one, or set objective.kind=next_token")
         room = T - (end is not None)
-        spare = int(split == "train")
-        rows = encode_examples(examples, reader, self.tokenizer, max_source=room + spare, max_target=T - 1 + spare).rows
+        rows = encode_examples(examples, reader, self.tokenizer, max_source=room + 1, max_target=T).rows
         fitting = [(s, t) for s, t in rows if len(s) <= room and len(t) < T]
-        if left_out := len(rows) - len(fitting):
-            self.notices.append(f"{plural(left_out, 'pair')} of {len(rows):,} longer than {T} tokens left out")
+        long = len(rows) - len(fitting)
+        if split != "train":
+            self._notice(long, "pair", split, f"longer than {T} tokens cut")
+            fitting = [(s[:room], t[: T - 1]) for s, t in rows]
+        else:
+            self._notice(long, "pair", split, f"longer than {T} tokens left out")
         if not fitting:
             raise DataError(f"every pair is longer than {T} tokens; try a larger model.block_size")
         return [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in fitting]
@@ -224,8 +253,10 @@ def _special_of(folder: Path) -> dict[str, int]:
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
-def _labels(data: str, examples: list[Example]) -> tuple[str, ...]:
-    """The names of the classes that the training examples have."""
+def _labels(data: str, examples: list[Example], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the classes: those `known`, else the ones that the training examples have; () without classes."""
+    if data in ("labelled", "tagged") and known:
+        return known
     if data == "labelled":
         return tuple(label_names(examples))
     tags = [Example("", tag) for example in examples for tag in example.target.split()] if data == "tagged" else []
@@ -243,9 +274,11 @@ def _key(examples: Examples, *tokenizers: Tokenizer | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, list[Choice]]:
+def open_examples(
+    r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = ()
+) -> tuple[ExampleTask, list[Choice]]:
     """The examples of a recipe and their tokenizers: those in `folder`, else the ones that the recipe names, made from
-    the training split."""
+    the training split. labels: as `ExampleTask`."""
     examples = load_examples(r.data.source)
     if r.data.max_examples:
         examples = {**examples, "train": spread(examples["train"], r.data.max_examples)}
@@ -253,7 +286,8 @@ def open_examples(r: Recipe, folder: Path | None = None) -> tuple[ExampleTask, l
     if folder is not None:
         tokenizer = load_tokenizer(folder)
         source = load_source_tokenizer(folder)
-        return ExampleTask(r, examples, tokenizer, None if source == tokenizer else source, _special_of(folder)), []
+        source = None if source == tokenizer else source
+        return ExampleTask(r, examples, tokenizer, source, _special_of(folder), labels), []
     objective = OBJECTIVES[r.objective.kind]
     specials = of_class(SPECIALS, objective, SENTENCE_SPECIALS if objective.asks == "target" else MASKED_SPECIALS)
     if t.path is not None:

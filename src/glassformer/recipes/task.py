@@ -80,11 +80,12 @@ class Task(Protocol):
         """What belongs into recipe.toml beside the configuration."""
 
 
-def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]]:
+def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = ()) -> tuple[Task, list[Choice]]:
     """The data of a recipe, ready to be read, and what was chosen for want of a word in the recipe.
 
     folder: a model folder whose tokenizers are taken, instead of those that the recipe asks for; left out, that of the
     model to start from, unless the recipe names another tokenizer.
+    labels: of a model that is only measured, on whatever examples; left out, those of the training examples.
 
     Raises:
         UsageError, DataError, TokenizerError: the recipe or its data are wrong.
@@ -100,7 +101,7 @@ def open_task(r: Recipe, folder: Path | None = None) -> tuple[Task, list[Choice]
     if data != "text":
         from glassformer.recipes.example_task import open_examples
 
-        return open_examples(r, folder)
+        return open_examples(r, folder, labels)
     tokenizer, choices = (load_tokenizer(folder), []) if folder is not None else tokenizer_of(r)
     inherited = r.training.start_from is not None and not names_one
     return TextTask(r, tokenizer, store_of(r, tokenizer), inherited=inherited), choices
