@@ -285,8 +285,8 @@ def open_examples(
     t = r.tokenizer
     if folder is not None:
         tokenizer = load_tokenizer(folder)
-        source = load_source_tokenizer(folder)
-        source = None if source == tokenizer else source
+        reads: Tokenizer | None = load_source_tokenizer(folder)
+        source = None if reads == tokenizer else reads
         return ExampleTask(r, examples, tokenizer, source, _special_of(folder), labels), []
     objective = OBJECTIVES[r.objective.kind]
     specials = of_class(SPECIALS, objective, SENTENCE_SPECIALS if objective.asks == "target" else MASKED_SPECIALS)
