@@ -17,6 +17,9 @@ from glassformer.interchange.family import Family
 from glassformer.interchange.gguf_file import gguf_package
 from glassformer.interchange.tables import AS_IT_IS, TURNED, Form
 
+# Fields that tell again what the tensors tell, or what nothing computes with.
+_WITHOUT_EFFECT = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length")
+
 
 class Architecture:
     """One `general.architecture`, and the family of ours that it is.
@@ -29,6 +32,7 @@ class Architecture:
     sizes: ClassVar[dict[str, str]]
     floats: ClassVar[dict[str, str]]
     optional: ClassVar[frozenset[str]] = frozenset()  # words that some files lack
+    read: ClassVar[frozenset[str]] = frozenset()  # further fields of the header that are applied
 
     @property
     def family(self) -> Family:
@@ -55,9 +59,22 @@ class Architecture:
                     told = "is missing" if value is None else f"is {str(value)[:40]!r}, where a number is needed"
                     raise ModelFolderError(f"the field {self.name}.{field} {told}; take another file of this model")
                 words[word] = value if kind is int else float(f"{value:.7g}")  # 1e-5, and not its nearest fp32
+        self._refuse_others(fields)
         if "token_embd.weight" not in tensors:
             raise ModelFolderError("the tensor token_embd.weight is missing; take another file of this model")
         return {**words, "vocab_size": tensors["token_embd.weight"][0]}
+
+    def _refuse_others(self, fields: dict[str, Any]) -> None:
+        """Raise `ModelFolderError` for a field of this architecture that nothing here applies."""
+        known = {*self.sizes, *self.floats, *self.read, *_WITHOUT_EFFECT}
+        for name, value in fields.items():
+            field = name.removeprefix(f"{self.name}.")
+            off = value is not False and value in (0, "", "none")  # False is a word: not causal
+            if field != name and field not in known and not off:
+                raise ModelFolderError(
+                    f"the field {name} is {str(value)[:40]!r}, which is not applied here; take another file of this "
+                    "model"
+                )
 
     def form(self, name: str, words: dict[str, Any]) -> Form:
         """How the tensor of this name lies there, told from Hugging Face's form."""
@@ -78,6 +95,10 @@ class Architecture:
         return found
 
 
+# How rotary positions are scaled: the way, which is linear where it is missing, and the factor, by its new or old name.
+_SCALING = ("rope.scaling.type", "rope.scaling.factor", "rope.scale_linear")
+
+
 class Qwen3GGUF(Architecture):
     """`qwen3`; the words of Llama."""
 
@@ -94,6 +115,7 @@ class Qwen3GGUF(Architecture):
     }
     floats: ClassVar = {"rope.freq_base": "rope_theta", "attention.layer_norm_rms_epsilon": "rms_norm_eps"}
     optional = frozenset({"num_key_value_heads", "head_dim", "rope_theta"})
+    read = frozenset({*_SCALING, "rope.dimension_count", "attention.value_length"})
 
     def fields(self, words: dict[str, Any]) -> dict[str, Any]:
         told = super().fields(words)
@@ -111,12 +133,21 @@ class Qwen3GGUF(Architecture):
         }
 
     def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        words = super().words(fields, tensors)
-        kind = fields.get(f"{self.name}.rope.scaling.type", "none")
-        if kind == "linear":
-            words["rope_scaling"] = {"rope_type": "linear", "factor": fields.get(f"{self.name}.rope.scaling.factor")}
-        elif kind != "none" or "rope_freqs.weight" in tensors:
+        words = {"rope_theta": 10_000.0, **super().words(fields, tensors)}
+        n_head = words["num_attention_heads"]
+        width = words.setdefault("head_dim", words["hidden_size"] // max(n_head, 1))
+        for field in ("rope.dimension_count", "attention.value_length"):
+            if (told := fields.get(f"{self.name}.{field}", width)) != width:
+                raise ModelFolderError(
+                    f"the field {self.name}.{field} is {told}, and heads are {width} wide; take another file of this "
+                    "model"
+                )
+        kind, *factors = (fields.get(f"{self.name}.{field}") for field in _SCALING)
+        factor = next((factor for factor in factors if factor), 1.0)
+        if kind not in (None, "linear", "none") or "rope_freqs.weight" in tensors:
             raise ModelFolderError("its rotary positions are scaled in a way that a GGUF file does not tell exactly")
+        if kind != "none" and factor != 1.0:
+            words["rope_scaling"] = {"rope_type": "linear", "factor": factor}
         return words
 
 
@@ -168,7 +199,9 @@ class Gemma3GGUF(Qwen3GGUF):
     model_type = "gemma3_text"
     sizes: ClassVar = {**Qwen3GGUF.sizes, "attention.sliding_window": "sliding_window"}
     optional = frozenset({*Qwen3GGUF.optional, "sliding_window"})
+    read = frozenset({*Qwen3GGUF.read, "final_logit_softcapping"})
     period = 6  # every sixth layer sees all
+    layers_of_27b = 62
     local_base = 10_000.0
 
     def fields(self, words: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +224,11 @@ class Gemma3GGUF(Qwen3GGUF):
             **words,
             "sliding_window_pattern": self.period if words.get("sliding_window") else 1,
             "rope_local_base_freq": self.local_base,
-            "query_pre_attn_scalar": words.get("head_dim", 256),
+            # of the largest, which llama.cpp tells by its layers, scores are divided by another width
+            "query_pre_attn_scalar": words["hidden_size"] // words["num_attention_heads"]
+            if words["num_hidden_layers"] == self.layers_of_27b
+            else words["head_dim"],
+            "final_logit_softcapping": fields.get(f"{self.name}.final_logit_softcapping") or None,
             "hidden_activation": "gelu_pytorch_tanh",
         }
 

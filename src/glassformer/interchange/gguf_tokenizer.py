@@ -5,6 +5,8 @@ tokenizer.ggml.pre           how the text is cut before it is merged, by a name 
 tokenizer.ggml.tokens        the text of every token, with its kind (token_type) and, of pieces, its score
 tokenizer.ggml.merges        the merges of a byte-level BPE
 tokenizer.chat_template      the Jinja template of a chat model
+
+Where a key is missing, llama.cpp's default holds (`llama_vocab::impl::load`): see `_number` and `_begins`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from tokenizers import Tokenizer as Library
 
 from glassformer.errors import ModelFolderError, did_you_mean
 from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.alphabet import unspell
+from glassformer.tokenizers.alphabet import is_byte_token, unspell
 from glassformer.tokenizers.builders import character_library
 from glassformer.tokenizers.gpt2 import byte_level_bpe
 from glassformer.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN
@@ -33,6 +35,12 @@ CUTS: dict[str, tuple[str, ...]] = {
     "qwen2": (BPE_PATTERN,),
     "llama-bpe": (_LLAMA3_PATTERN,),
     "smollm": (r"\p{N}", GPT2_PATTERN),
+    "default": (
+        r"[\p{P}\$\+<=>\^~\|]+",
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+        r"\p{N}+",
+        r"[0-9][0-9][0-9]",
+    ),
 }
 _OTHER_NAMES = {
     **dict.fromkeys(("phi-2", "jina-es", "jina-de", "mellum", "modern-bert", "olmo", "mpt", "jais"), "gpt-2"),
@@ -40,7 +48,7 @@ _OTHER_NAMES = {
     **dict.fromkeys(("deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez"), "qwen2"),
     **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone"), "smollm"),
 }  # fmt: skip
-# The names that take a word which is a token as it is, whatever its merges say.
+# The names that take a word which is a token as it is, whatever its merges say, and put the beginning before a text.
 _WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2")
 # A word for a token's part in tokenizer_config.json: the field with its number.
 PARTS = {
@@ -49,6 +57,8 @@ PARTS = {
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
+# The ids of these in the vocabulary of `llama`, where the header does not tell them.
+_SPM_IDS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 
 
 def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
@@ -63,6 +73,11 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     if not isinstance(model, str) or model not in readers:
         raise ModelFolderError(f"its tokenizer is of the kind {model!r}; {did_you_mean(str(model), readers)}")
     with library_errors("its tokenizer cannot be put together ({}); take another file"):
+        named = {part: n for part in PARTS if (n := _number(fields, part, len(tokens))) is not None}
+        # an end or a beginning is never text, whatever its type says (NORMAL in many files)
+        for part in ("bos_token", "eos_token"):
+            if part in named and kinds[named[part]] in (NORMAL, USER_DEFINED):
+                kinds[named[part]] = CONTROL
         library = readers[model](fields, tokens, kinds)
         library.add_tokens([AddedToken(tokens[i], normalized=False) for i in _of(kinds, USER_DEFINED)])
     if moved := next(
@@ -70,15 +85,12 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     ):
         raise ModelFolderError(f"its tokenizer has another number for {moved[:40]!r} than it tells; take another file")
     settings: dict[str, Any] = {"split_special_tokens": True}
-    for part, field in PARTS.items():
-        number = fields.get(f"tokenizer.ggml.{field}")
-        if isinstance(number, int) and 0 <= number < len(tokens) and kinds[number] != NORMAL:
-            settings[part] = tokens[number]
-    if fields.get("tokenizer.ggml.add_bos_token") is True and "bos_token" in settings:
-        start = settings["bos_token"]  # for those who load what we save, and for `starts_with`
-        library.post_processor = processors.TemplateProcessing(
-            single=[start, "$A"], special_tokens=[(start, library.token_to_id(start))]
-        )
+    settings |= {part: tokens[number] for part, number in named.items() if kinds[number] != NORMAL}
+    start = settings.get("bos_token") if _begins(fields) else None
+    end = settings.get("eos_token") if fields.get("tokenizer.ggml.add_eos_token") is True else None
+    if around := {token: library.token_to_id(token) for token in (start, end) if token is not None}:
+        single = [token for token in (start, "$A", end) if token is not None]
+        library.post_processor = processors.TemplateProcessing(single=single, special_tokens=list(around.items()))
     template = fields.get("tokenizer.chat_template")
     return Tokenizer(
         library,
@@ -88,10 +100,27 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     )
 
 
+def _number(fields: dict[str, Any], part: str, n_tokens: int) -> int | None:
+    """The id of a token by its part; one that cannot be counts as missing, as in llama.cpp."""
+    number = fields.get(f"tokenizer.ggml.{PARTS[part]}")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < n_tokens:
+        number = _SPM_IDS.get(part) if fields.get("tokenizer.ggml.model") == "llama" else None
+    return number if number is not None and number < n_tokens else None
+
+
+def _begins(fields: dict[str, Any]) -> bool:
+    """Whether the beginning stands before every text."""
+    told = fields.get("tokenizer.ggml.add_bos_token")
+    if isinstance(told, bool):
+        return told
+    return fields.get("tokenizer.ggml.model") == "llama" or fields.get("tokenizer.ggml.pre") in _WHOLE_WORDS
+
+
 def _tokens(fields: dict[str, Any]) -> tuple[list[str], list[int]]:
     """The text and the kind of every token, without the rows at the end that belong to no token."""
     tokens = _texts(fields, "tokens")
-    kinds = fields.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    kinds = fields.get("tokenizer.ggml.token_type") or _usual_kinds(fields, tokens)
+    kinds = list(kinds) if isinstance(kinds, list) else kinds
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
         what = "a token twice" if len(set(tokens)) != len(tokens) else "not one kind for every token"
         raise ModelFolderError(f"its tokenizer has {what}; take another file of this model")
@@ -99,6 +128,17 @@ def _tokens(fields: dict[str, Any]) -> tuple[list[str], list[int]]:
     if not n:
         raise ModelFolderError("its tokenizer has no tokens; take another file of this model")
     return tokens[:n], kinds[:n]
+
+
+def _usual_kinds(fields: dict[str, Any], tokens: list[str]) -> list[int]:
+    """The kinds of a vocabulary that does not tell them: text, and of `llama` bytes and special tokens too."""
+    if fields.get("tokenizer.ggml.model") != "llama":
+        return [NORMAL] * len(tokens)
+    usual = [BYTE if is_byte_token(token) else NORMAL for token in tokens]
+    for part, number in _SPM_IDS.items():
+        if number < len(usual):
+            usual[number] = UNKNOWN if part == "unk_token" else CONTROL
+    return usual
 
 
 def _of(kinds: list[int], *wanted: int) -> list[int]:
@@ -112,7 +152,7 @@ def _byte_level(fields: dict[str, Any], tokens: list[str], kinds: list[int]) -> 
         library = character_library(characters)
         library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
         return library
-    pre = fields.get("tokenizer.ggml.pre", "gpt-2")
+    pre = fields.get("tokenizer.ggml.pre", "default")
     name = _OTHER_NAMES.get(pre, pre) if isinstance(pre, str) else pre
     if name not in CUTS:
         known = did_you_mean(str(pre), [*CUTS, *_OTHER_NAMES])
