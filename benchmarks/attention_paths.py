@@ -18,7 +18,8 @@ import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.layers import Attention, Causal, NoPositions, attention
-from glassformer.training import autocast, choose_precision, set_threads
+from glassformer.threads import set_threads
+from glassformer.training import autocast, choose_precision
 
 SHAPES = [(12, 64, 128, 4), (32, 64, 128, 4), (16, 128, 128, 4), (16, 128, 384, 6), (8, 256, 384, 6), (2, 1024, 384, 6)]
 PATHS = {"fused": 0, "glass": 10**9}  # up to how many keys the written-out path is taken

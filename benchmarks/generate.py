@@ -27,8 +27,8 @@ from glassformer.interchange.folder import as_dtype
 from glassformer.models import Decoder
 from glassformer.recipes import read_recipe
 from glassformer.recipes.derive import model_config
+from glassformer.threads import set_threads
 from glassformer.tokenizers import TOKENIZERS, Tokenizer
-from glassformer.training import set_threads
 
 SAMPLING = Sampling(temperature=0.8, top_k=200)
 

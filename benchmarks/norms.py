@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 import torch.nn.functional as F
 from torch import Tensor

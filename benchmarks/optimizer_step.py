@@ -21,7 +21,7 @@ import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.models import Decoder, ModelConfig
-from glassformer.training import set_threads
+from glassformer.threads import set_threads
 from glassformer.training.optimizers import build_optimizer
 from glassformer.training.orthogonalise import POLAR_EXPRESS
 

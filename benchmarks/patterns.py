@@ -32,7 +32,7 @@ from torch import Tensor
 
 from glassformer.layers import Pattern, Sinks, Window
 from glassformer.layers.local_attention import attend_locally, masked_attention
-from glassformer.training import set_threads
+from glassformer.threads import set_threads
 
 HEADS, HEAD_WIDTH = 4, 64
 LENGTHS = [2**power for power in range(10, 16)]

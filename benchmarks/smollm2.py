@@ -28,7 +28,7 @@ import torch
 import glassformer as gf
 from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.training import set_threads
+from glassformer.threads import set_threads
 
 NAME = "smollm2-135m-instruct"
 PROMPT = (

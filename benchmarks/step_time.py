@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from glassformer.models import Decoder, ModelConfig
 from glassformer.objectives import NextToken
-from glassformer.training import build_optimizer, choose_precision, set_threads
+from glassformer.threads import set_threads
+from glassformer.training import build_optimizer, choose_precision
 from glassformer.training.compiling import compiled
 from glassformer.training.step import LossModule, Update
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from glassformer.models import Decoder, ModelConfig
 from glassformer.taps import Tap
-from glassformer.training import set_threads
+from glassformer.threads import set_threads
 
 Method = tuple[type, str, Callable[..., Any], Callable[..., Any]]
 

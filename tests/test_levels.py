@@ -17,7 +17,7 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch", "archives", "text_files"),
+    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads"),
     ("layers", "tokenizers"),
     ("modalities", "native"),
     ("models",),

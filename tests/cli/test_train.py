@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 import sys
 import warnings
 
@@ -86,8 +87,6 @@ def test_what_belongs_to_answers_is_not_swallowed(refused, finished):
 
 
 def test_a_model_folder_that_belongs_to_no_run_needs_a_text(glassformer, refused, finished, play, tmp_path):
-    import shutil
-
     shutil.move(finished / "model", tmp_path / "model")
     refused("evaluate", "model", code=2, line="model belongs to no run; name a text with --data")
     assert glassformer("evaluate", "model", "--data", "play.txt").code == 0
@@ -153,8 +152,6 @@ def test_standard_input_can_be_trained_on_and_gone_on_with(glassformer, play, tm
 
 def test_a_run_goes_on_from_any_folder(glassformer, play, tmp_path, monkeypatch):
     """The text was named by a relative path; resume may be typed elsewhere."""
-    import shutil
-
     glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "-q")
     whole = shutil.copytree("run", "whole")
     shutil.rmtree("run/checkpoints/step-000013")
@@ -178,6 +175,31 @@ def test_a_compiled_model_learns_the_same(glassformer, play, tmp_path, small_run
         assert glassformer("train", *settings, choice, "--data", "play.txt", "--out", compiled, "-q").code == 0
     on, off = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("on", "off"))
     assert on["val_loss"] == pytest.approx(off["val_loss"], abs=1e-5)
+
+
+def test_threads_are_chosen_shown_and_kept(glassformer, play, tmp_path, monkeypatch):
+    """Tests run with OMP_NUM_THREADS=1, which wins. Without, it trains on one, and a resume keeps the number."""
+    import torch
+
+    from glassformer import threads
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "watch", lambda: None)
+    monkeypatch.setattr(threads, "processors", lambda: 2)
+    before = torch.get_num_threads()
+    try:
+        shown = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "-q").err.splitlines()
+        assert shown[0] == "machine.threads = 1  (vectors of 528 numbers a step are too few to share)"
+        assert torch.get_num_threads() == 1
+        recipe = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())
+        assert recipe["machine"]["threads"] == 1 and recipe["machine"]["waiting"] == threads.how_threads_wait()
+        text = (tmp_path / "run" / "recipe.toml").read_text()
+        (tmp_path / "run" / "recipe.toml").write_text(text.replace("threads = 1\n", "threads = 2\n"))
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000013")
+        assert glassformer("resume", "run", "-q").code == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("compiled", ["off", "on"])

@@ -12,7 +12,7 @@ from glassformer.errors import DeviceError, UsageError
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.interchange.folder import as_dtype
 from glassformer.models import Decoder, ModelConfig
-from glassformer.native import QuantizedLinear, library, quantized_copy
+from glassformer.native import QuantizedLinear, library, quantized, quantized_copy, stack
 from glassformer.taps import listening
 from glassformer.tokenizers import TOKENIZERS
 
@@ -118,6 +118,18 @@ def test_pieces_and_crowds_change_nothing_at_all(kind):
             small(IDS[None, :length], cache=cache.rows(row, row + 1))
         crowd = small(IDS[lengths][:, None], cache=cache.rows(0, 5))
     assert torch.equal(crowd[:, 0], whole[lengths])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", ["gemma", "grouped, qk-norm", "classic"])
+def test_the_number_of_threads_changes_nothing_at_all(kind, bits, monkeypatch):
+    """So it may follow what others do on the machine (`threads.kernel_threads`)."""
+    small, seen = quantized_copy(toy(**KINDS[kind]), bits), []
+    for number in (1, 2, 3):
+        for module in (stack, quantized):
+            monkeypatch.setattr(module, "kernel_threads", lambda number=number: number)
+        seen.append(cached(small, IDS, [17, 1, 1, 12, *[1] * 9]))
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,8 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
     from glassformer.errors import UsageError
     from glassformer.generation import commands_for
     from glassformer.interchange import load
-    from glassformer.training import choose_device, set_threads
+    from glassformer.threads import set_threads
+    from glassformer.training import choose_device
 
     set_threads()
     model, tokenizer = load(path, device=choose_device(device), dtype=dtype)

@@ -28,7 +28,8 @@ def serve(
     curl http://127.0.0.1:8000/v1/models
     """
     from glassformer.errors import MissingExtraError
-    from glassformer.training import choose_device, set_threads
+    from glassformer.threads import set_threads
+    from glassformer.training import choose_device
 
     try:
         import fastapi

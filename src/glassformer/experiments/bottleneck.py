@@ -21,7 +21,8 @@ from glassformer.experiments.small_loop import halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
 from glassformer.models.history import HISTORY, build_history
 from glassformer.objectives import TargetSentence
-from glassformer.training import choose_device, set_threads
+from glassformer.threads import set_threads
+from glassformer.training import choose_device
 
 SHAPES: dict[str, dict[str, Any]] = {
     "seq2seq": {"cell": "lstm", "n_embd": 32, "n_hidden": 96, "learning_rate": 0.004},

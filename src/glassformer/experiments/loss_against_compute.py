@@ -21,7 +21,8 @@ from glassformer.experiments.small_loop import halvings, stopwatch, training
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.models.history import HISTORY, build_history
 from glassformer.objectives import NextToken
-from glassformer.training import choose_device, set_threads
+from glassformer.threads import set_threads
+from glassformer.training import choose_device
 
 Tell = Callable[[str], None]
 

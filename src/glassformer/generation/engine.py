@@ -31,6 +31,7 @@ from glassformer.generation.requests import Event, Request, Row
 from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Piece
 from glassformer.models import Decoder
+from glassformer.threads import watch
 from glassformer.tokenizers import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Engine:
     ):
         if max_rows < 1:
             raise UsageError(f"max_rows={max_rows} is too small; use 1 or more")
+        watch()
         self.model, self.tokenizer = model, tokenizer
         config = model.config
         weight = model.embedding.token.weight

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 
-import torch
 from torch import Tensor
 
 from glassformer.native.building import library
+from glassformer.threads import kernel_threads
 
 
 def draw(
@@ -33,6 +33,6 @@ def draw(
         ctypes.c_int32(min(top_k, V)),
         (ctypes.c_double * B)(*u_B),
         *(drawn, chances, own),
-        ctypes.c_int32(torch.get_num_threads()),
+        ctypes.c_int32(kernel_threads()),
     )
     return list(drawn), list(chances), list(own)

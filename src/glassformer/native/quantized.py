@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import DeviceError
 from glassformer.native.building import library
+from glassformer.threads import kernel_threads
 
 TILE, GROUP = 8, 32  # rows that lie together, columns that share a scale
 BLOCK_BYTES = {8: 256 + 16, 4: 128 + 16 + 16}
@@ -63,7 +64,7 @@ class QuantizedLinear(nn.Module):
             ctypes.c_void_p(rows.data_ptr()),
             ctypes.c_int32(len(rows)),
             ctypes.c_void_p(y.data_ptr()),
-            ctypes.c_int32(torch.get_num_threads()),
+            ctypes.c_int32(kernel_threads()),
         )
         return y.view(*x.shape[:-1], self.rows).to(x.dtype)
 
@@ -105,7 +106,7 @@ def pack(weight_RC: Tensor, bits: int) -> Tensor:
         *(ctypes.c_void_p(tensor.data_ptr()) for tensor in held),
         *(ctypes.c_int32(n) for n in (rows, columns, bits)),
         ctypes.c_void_p(blocks.data_ptr()),
-        ctypes.c_int32(torch.get_num_threads()),
+        ctypes.c_int32(kernel_threads()),
     )
     return blocks
 

@@ -36,6 +36,7 @@ from glassformer.layers.patterns import Both
 from glassformer.native.building import library
 from glassformer.native.quantized import GROUP, MatrixStruct, QuantizedLinear
 from glassformer.taps import named_taps
+from glassformer.threads import kernel_threads
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -251,7 +252,7 @@ class NativeStack:
             ctypes.byref(self.stack),
             ctypes.byref(cache),
             ctypes.byref(tokens),
-            ctypes.c_int32(torch.get_num_threads()),
+            ctypes.c_int32(kernel_threads()),
         )
 
     def __deepcopy__(self, memo: Any) -> NativeStack:

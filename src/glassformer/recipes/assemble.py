@@ -15,7 +15,7 @@ from glassformer.files import write_json
 from glassformer.interchange import load_labels, load_model, model_folder_of
 from glassformer.models import ModelConfig, kind_of
 from glassformer.recipes import derive, finetuning
-from glassformer.recipes.measured import measured_choices
+from glassformer.recipes.measured import measured_choices, thread_choice
 from glassformer.recipes.parts import detect_machine, share
 from glassformer.recipes.plan import predict_run
 from glassformer.recipes.record import recipe_of, recipe_text
@@ -24,7 +24,8 @@ from glassformer.recipes.schema import Recipe, read_recipe
 from glassformer.recipes.start import Start
 from glassformer.recipes.task import Task, open_task
 from glassformer.recipes.text_task import TextTask
-from glassformer.training import Listener, RunFolder, Trainer, World, set_threads, write_report
+from glassformer.threads import set_threads, use_threads
+from glassformer.training import Listener, RunFolder, Trainer, World, write_report
 
 ROUNDING = 1e-3  # nats: less is no rise of a loss
 
@@ -107,6 +108,7 @@ def _train(
             share(r.training, world)
     path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
     task.r = r
+    use_threads(machine["threads"])
     config = _shape(r, task, start)  # what follows from that is the same for all
     model, taken = new_model(r, config, task, start)
     trainer = trainer_for(r, model, task, machine, path, listeners, world)
@@ -200,6 +202,7 @@ def _fit_the_machine(
     """What follows from memory and from trying things here."""
     t = r.training
     derive.fill_training(t)
+    choices.add(thread_choice(t, config, machine, world.size))
     if isinstance(config, ModelConfig) and isinstance(task, TextTask):
         config = derive.as_trained(config, t)
         least = t.model_copy(update={"batch_size": world.size, "micro_batch_size": 1}) if t.batch_size == "auto" else t

@@ -9,10 +9,22 @@ from glassformer.models import ModelConfig, flops_per_token
 from glassformer.recipes import derive
 from glassformer.recipes.probe import WORTH_COMPILING, probe_compile
 from glassformer.recipes.schema import TrainingSection
+from glassformer.threads import set_threads, why_threads
 from glassformer.training import World
 from glassformer.training.utilisation import peak_flops
 
 SLOWEST = 4.0  # times as long as at the machine's peak: no run takes much more
+
+
+def thread_choice(t: TrainingSection, config: Any, machine: dict[str, Any], world_size: int = 1) -> list[derive.Choice]:
+    """How many threads compute on a CPU, in force from now on and noted in `machine`: one for a tiny model."""
+    width, length = getattr(config, "n_embd", None), getattr(config, "block_size", None)
+    if machine["device"] != "cpu" or not isinstance(t.batch_size, int) or not width or not length:
+        return []
+    sequences = min(t.micro_batch_size or t.batch_size, -(-t.batch_size // world_size))
+    machine["threads"] = set_threads(sequences * length * width)
+    why = why_threads(sequences * length * width)
+    return [derive.Choice("machine.threads", machine["threads"], why)] if why else []
 
 
 def measured_choices(

@@ -18,6 +18,7 @@ from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.derive import as_trained
 from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.recipes.task import Task
+from glassformer.threads import how_threads_wait, set_threads, use_threads
 from glassformer.training import (
     Listener,
     LossModule,
@@ -30,7 +31,6 @@ from glassformer.training import (
     build_optimizer,
     choose_device,
     choose_precision,
-    set_threads,
 )
 from glassformer.training.compiling import compiled
 from glassformer.training.diagnostics import NEVER_NEGATIVE
@@ -144,6 +144,7 @@ def detect_machine(r: Recipe) -> dict[str, Any]:
         "device": device,
         "processor": processor(),
         "threads": threads,
+        "waiting": how_threads_wait(),
         "precision": precision,
         "compile": compiled,
         "torch": torch.__version__,
@@ -157,7 +158,7 @@ def differences(machine: dict[str, Any], world: World) -> list[str]:
     here = {"processor": processor(), "torch": torch.__version__}
     threads, wanted = set_threads(), machine["threads"]
     if threads >= wanted:
-        torch.set_num_threads(wanted)
+        use_threads(wanted)
     else:
         here["threads"] = str(threads)
     return [

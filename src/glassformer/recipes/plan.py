@@ -12,6 +12,7 @@ from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig, flops_per_token, parameters_by_part
 from glassformer.recipes import derive
 from glassformer.recipes.loss_curve import Prediction, predict_loss
+from glassformer.recipes.measured import thread_choice
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.parts import detect_machine
 from glassformer.recipes.probe import Probe, probe
@@ -112,6 +113,8 @@ def plan(
             t.batch_size = 8 * devices
             notes.append("training.batch_size=auto is measured on the machine itself; 8 sequences a device are assumed")
     derive.fill_training(t)
+    if here:
+        thread_choice(t, config, machine)
     flops = device_flops or peak_flops(machine["device"], precision if here else "fp32")
     limit = (
         derive.available_memory(machine["device"]) if here else None if device_memory is None else int(device_memory)

@@ -5,7 +5,7 @@ from glassformer.training.doctor import TREATMENTS
 from glassformer.training.history import History
 from glassformer.training.loop import Interrupted, Listener, Trainer, TrainingSettings
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
-from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision, set_threads
+from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import SCHEDULES, Schedule
@@ -41,7 +41,6 @@ __all__ = [
     "choose_precision",
     "latest_checkpoint",
     "load_checkpoint",
-    "set_threads",
     "trackers",
     "write_report",
 ]

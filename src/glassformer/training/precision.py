@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -90,17 +89,6 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[A
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device_type=device.split(":")[0], dtype=torch.bfloat16)
-
-
-def set_threads() -> int:
-    """One thread a core that this process may use; `OMP_NUM_THREADS` stands over it. Returns the number in force.
-
-    Several processes of `torchrun` on a machine share its cores (torchrun itself sets OMP_NUM_THREADS=1)."""
-    if hasattr(os, "sched_getaffinity"):
-        cores, together = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if "OMP_NUM_THREADS" not in os.environ or ("TORCHELASTIC_RUN_ID" in os.environ and together > 1):
-            torch.set_num_threads(max(1, cores // together))
-    return torch.get_num_threads()
 
 
 def _cpu_multiplies_bf16() -> bool:
