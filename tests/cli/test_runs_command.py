@@ -170,3 +170,17 @@ def test_report_writes_the_page_and_says_where(glassformer, finished, half):
 def test_report_of_no_run_is_one_line(glassformer):
     result = glassformer("report", "nowhere")
     assert result.code == 1 and result.err.startswith("error: nowhere holds no run (no recipe.toml); ")
+
+
+def test_paired_runs_were_asked_about_the_same_text_whatever_it_is_called(glassformer, finished, other):
+    """One names the corpus, the other a copy of its file: the targets tell."""
+    keep_windows(finished, [10.0, 12.0, 11.0])
+    keep_windows(other, [11.0, 12.5, 11.0])
+    change_recipe(other, "play.txt", "copy-of-it.txt")
+    told = glassformer("runs", finished, other).out
+    assert "paired, 3 passages" in told and "not asked about the same text" not in told
+    windows = WindowLosses.load(RunFolder(other).windows)
+    WindowLosses(windows.sums, windows.counts, "other targets").save(RunFolder(other).windows)
+    change_recipe(other, "copy-of-it.txt", "play.txt")
+    told = glassformer("runs", finished, other).out
+    assert "unpaired" in told and "not asked about the same text" in told

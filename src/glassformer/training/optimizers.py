@@ -178,10 +178,18 @@ def build_optimizer(
 ) -> Optimizer:
     """`adamw`: one rate for all. `muon`: Muon with `matrix_learning_rate` for the matrices inside the blocks, AdamW
     with `learning_rate` for embeddings, head, norms and biases. `adagrad`: a rate for each number, no decay. `sgd`:
-    plain descent with `momentum` (`nesterov` if asked) and `weight_decay`."""
+    plain descent with `momentum` (`nesterov` if asked) and `weight_decay`.
+
+    Frozen parameters (`requires_grad=False`) are left out: no state is kept for them, in memory or in checkpoints.
+
+    Raises:
+        UsageError: there is no such optimizer, or nothing to train.
+    """
     if kind not in OPTIMIZERS:
         raise UsageError(f"training.optimizer={kind!r} is unknown; {did_you_mean(kind, OPTIMIZERS)}")
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise UsageError("every parameter is frozen (requires_grad=False), so there is nothing to train; thaw one")
     if kind == "adagrad":
         return Adagrad(parameters, learning_rate=learning_rate, start=accumulator_start)
     if kind == "sgd":

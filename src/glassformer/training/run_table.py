@@ -144,8 +144,17 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
                 same_tokens=same_tokens,
                 comparisons=len(known) * (len(known) - 1) // 2,
             )
-    texts = {(h.setting("data", "source"), h.setting("data", "validation_fraction")) for h in histories}
-    return RunComparison(rows, best, differences, _differing(histories), len(texts) == 1)
+    return RunComparison(rows, best, differences, _differing(histories), _same_text(histories, rows, same_tokens))
+
+
+def _same_text(histories: list[History], rows: list[Row], same_tokens: bool) -> bool:
+    """Whether all were asked about the same text. Where the losses of windows are kept and tokens mean the same, their
+    targets say so, whatever the sources are called; else the names of the sources do."""
+    kept = [_losses(h, row)[1] for h, row in zip(histories, rows, strict=True)]
+    targets = {windows.targets for windows in kept if windows is not None}
+    if same_tokens and None not in kept:
+        return len(targets) == 1
+    return len({(h.setting("data", "source"), h.setting("data", "validation_fraction")) for h in histories}) == 1
 
 
 def _tokens(h: History) -> Any:

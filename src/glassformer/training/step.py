@@ -75,7 +75,7 @@ class Update:
     ):
         self.world = world or World()
         self.parameters = [p for p in loss.parameters() if p.requires_grad]
-        self.device = self.parameters[0].device
+        self.device = next(loss.parameters()).device
         self.sharded = any(is_sharded(p) for p in self.parameters)
         self.loss = self._together(loss)
         self.optimizer, self.micro_batch_size, self.grad_clip = optimizer, micro_batch_size, grad_clip
