@@ -55,16 +55,25 @@ def train(
 
 def resume(
     run: str = typer.Argument(metavar="RUN", help="The run folder."),
+    overrides: list[str] = typer.Argument(
+        None, metavar="SECTION.KEY=VALUE", help="What may still change, training.steps above all."
+    ),
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Go on with a stopped run, as if it had never stopped.
+    """Go on with a stopped run, as if it had never stopped; or with a finished one, for more steps.
 
-    Example: glassformer resume runs/shakespeare-fast-1
+    With more steps the schedule is that of the new length; where the rate had come down already, it warms up again.
+
+    Examples:
+
+    glassformer resume runs/shakespeare-fast-1
+
+    glassformer resume runs/shakespeare-fast-1 training.steps=2000
     """
     from glassformer import recipes
 
-    _tell_result(recipes.resume(run, **_watch(quiet)), as_json)
+    _tell_result(recipes.resume(run, overrides or [], **_watch(quiet)), as_json)
 
 
 def demo(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.recipes.task import Task
 from glassformer.threads import how_threads_wait, set_threads, use_threads
 from glassformer.training import (
+    Extended,
     Listener,
     LossModule,
     RunFolder,
@@ -47,8 +49,12 @@ def build_trainer(
     path: Path,
     listeners: tuple[Listener, ...],
     world: World,
+    extended: Sequence[Mapping[str, int]] = (),
 ) -> Trainer:
-    """Everything a run needs, put together; nothing is written yet. The model is spread over processes if asked."""
+    """Everything a run needs, put together; nothing is written yet. The model is spread over processes if asked.
+
+    extended: where the run was given another length (`schedule_for`).
+    """
     t, config = r.training, model.config
     assert t.steps and isinstance(t.batch_size, int) and t.micro_batch_size and t.learning_rate
     assert t.warmup_steps is not None
@@ -107,7 +113,7 @@ def build_trainer(
             precision=machine["precision"],
         ),
         batches=prefetched(batches, machine["device"]),
-        schedule=Schedule(t.schedule, t.steps, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction),
+        schedule=schedule_for(t, extended),
         settings=TrainingSettings(
             steps=t.steps,
             eval_every=t.eval_every or 0,
@@ -127,6 +133,20 @@ def build_trainer(
         listeners=listeners,
     )
     return trainer
+
+
+def schedule_for(t: TrainingSection, extended: Sequence[Mapping[str, int]]) -> Schedule | Extended:
+    """The schedule of a run, which may have been given another length on the way.
+
+    extended: of each time, `step` (updates done by then) and `steps` (how many had been planned), the first first.
+    """
+    assert t.steps and t.warmup_steps is not None
+    lengths = [*(each["steps"] for each in extended), t.steps]
+    parts = [Schedule(t.schedule, n, t.warmup_steps, t.final_lr_fraction, t.cooldown_fraction) for n in lengths]
+    schedule: Schedule | Extended = parts[0]
+    for each, after in zip(extended, parts[1:], strict=True):
+        schedule = Extended(schedule, after, each["step"])
+    return schedule
 
 
 def detect_machine(r: Recipe) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def recipe_text(r: Recipe, **rest: Any) -> str:
 
 
 def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe of a run as it was resolved, and its `machine` and `derived` tables.
+    """The recipe of a run as it was resolved, and the further tables: `machine`, `derived`, `asked`, `extended`.
 
     Raises:
         RunError: the file is damaged, or was edited so that it can no longer be read.
@@ -34,7 +34,7 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
         missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]
         if missing or "store" not in derived:
             raise KeyError((missing or ["store"])[0])
-        return Recipe.model_validate(data), {"machine": machine, "derived": derived}
+        return Recipe.model_validate(data), {"extended": [], **rest}
     except (ValueError, KeyError, TypeError) as error:
         line = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).splitlines()[:3])
         raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None

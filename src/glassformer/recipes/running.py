@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,13 @@ def trainer_for(
     path: Path,
     listeners: Sequence[Listener],
     world: World,
+    extended: Sequence[Mapping[str, int]] = (),
 ) -> Trainer:
     """The trainer at step 0; from here on each process has its own dropout."""
     model.to(machine["device"])
     watchers = (*listeners, *trackers(r.training.track, RunFolder(path)), ReportWriter())
     heard = watchers if world.is_main else ()
-    trainer = build_trainer(r, model, task, machine, path, heard, world)
+    trainer = build_trainer(r, model, task, machine, path, heard, world, extended)
     if world.size > 1:
         torch.manual_seed(r.training.seed + world.rank)
     return trainer

@@ -328,6 +328,27 @@ def read_recipe(
     return recipe
 
 
+def changed_recipe(r: Recipe, overrides: Iterable[str], allowed: Collection[str]) -> Recipe:
+    """A resolved recipe with other values for those of its keys that may still change.
+
+    Raises:
+        UsageError: an unknown key, a value that does not fit, or a key that may not change.
+    """
+    data = r.model_dump(exclude_none=True)
+    given = [_parse(override) for override in overrides]
+    for section, key, value in given:
+        data[section][key] = value
+    changed = _validated(data)
+    for section, key, _ in given:
+        if f"{section}.{key}" not in allowed:
+            raise UsageError(
+                f"{section}.{key} cannot change when a run goes on, for what is done was done with it; "
+                f"{', '.join(sorted(allowed))} can; for all else start another run: glassformer train --data TEXT "
+                "training.start_from=RUN"
+            )
+    return changed
+
+
 _FLAGS = {"source": "data"}  # where the option has another name than the key
 
 

@@ -8,7 +8,7 @@ from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optim
 from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.run_folder import RunFolder
-from glassformer.training.schedules import SCHEDULES, Schedule
+from glassformer.training.schedules import SCHEDULES, Extended, Schedule
 from glassformer.training.sharding import SHARDINGS
 from glassformer.training.step import LossModule, Update
 from glassformer.training.tracking import TRACKERS, trackers
@@ -22,6 +22,7 @@ __all__ = [
     "TREATMENTS",
     "AdamW",
     "CheckpointWriter",
+    "Extended",
     "History",
     "Interrupted",
     "Listener",

@@ -227,7 +227,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world:
 def checkpoint_folders(run: RunFolder) -> list[Path]:
     """All checkpoints, whole or not, the oldest first."""
     named = [path for path in run.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(named, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """After how many updates a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def tokenizer_folder(checkpoint: Path) -> Path:

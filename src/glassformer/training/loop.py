@@ -22,7 +22,7 @@ from glassformer.training.doctor import MAX_TREATMENTS, Doctor
 from glassformer.training.history import number
 from glassformer.training.non_finite import first_non_finite
 from glassformer.training.run_folder import RunFolder
-from glassformer.training.schedules import Schedule
+from glassformer.training.schedules import Extended, Schedule
 from glassformer.training.step import Batch, Measured, Update
 
 
@@ -115,7 +115,7 @@ class Trainer:
         objective: Objective,
         update: Update,
         batches: Batches,
-        schedule: Schedule,
+        schedule: Schedule | Extended,
         settings: TrainingSettings,
         run: RunFolder,
         evaluate: Callable[[], Evaluated],

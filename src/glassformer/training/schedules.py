@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glassformer.errors import UsageError, did_you_mean
 
@@ -77,6 +77,10 @@ class Schedule:
             return (step + 1) / (self.warmup_steps + 1)
         return SCHEDULES[self.kind](step, self)
 
+    def same_until(self, other: Schedule, step: int) -> bool:
+        """Whether both give the same factors before this step."""
+        return all(self(i) == other(i) for i in range(step))
+
     def done(self, step: int) -> float:
         """How much of the way after the warm-up lies behind: 0 ... 1."""
         return min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
@@ -84,3 +88,44 @@ class Schedule:
     def above_end(self, height: float) -> float:
         """1 for a height of 1, `final_fraction` for 0."""
         return self.final_fraction + (1 - self.final_fraction) * height
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A schedule that was changed when `step` updates were done: from there on that of the new length.
+
+    Where the old one would have been the same up to there (`constant`, `noam`, `wsd` before its way down), the run is
+    one that was planned so from the beginning. Else the rate stands lower than in a run of the new length: it is warmed
+    up again, in a straight line over `rewarm_steps`, to where that run would be, and comes down with it (re-warming and
+    re-decaying: Ibrahim et al. 2024, https://arxiv.org/abs/2403.08763, section 4).
+    """
+
+    before: Schedule | Extended
+    after: Schedule
+    step: int
+    rewarm_steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        planned = isinstance(self.before, Schedule) and self.before.same_until(self.after, self.step)
+        rewarm = 0 if planned or not self.step else max(1, (self.after.steps - self.step) // 10)
+        object.__setattr__(self, "rewarm_steps", rewarm)
+
+    def __call__(self, step: int) -> float:
+        """The factor for step `step` (the first is 0)."""
+        if step < self.step:
+            return self.before(step)
+        factor, warmed = self.after(step), step - self.step + 1
+        if warmed > self.rewarm_steps:
+            return factor
+        left = self.before(self.step - 1)
+        return left + (factor - left) * warmed / (self.rewarm_steps + 1)
+
+    def __str__(self) -> str:
+        s, kind = self.after, self.after.kind
+        if not self.rewarm_steps:
+            return f"the schedule {kind} of {s.steps:,} steps, as if it had been planned so from the beginning"
+        low, high = self.before(self.step - 1), self(self.step + self.rewarm_steps)
+        return (
+            f"the rate warms up again from {low:.3g} to {high:.3g} of its peak over {self.rewarm_steps:,} steps, then "
+            f"follows the schedule {kind} of {s.steps:,} steps"
+        )
