@@ -61,7 +61,7 @@ def resume(
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Go on with a stopped run, as if it had never stopped; or with a finished one, for more steps.
+    """Go on with a stopped run, or with any for longer.
 
     With more steps the schedule is that of the new length; where the rate had come down already, it warms up again.
 
@@ -117,7 +117,7 @@ def evaluate(
     out: str = typer.Option(None, metavar="FILE", help="With --answers: write them there, a JSON object a line."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Measure a model on the whole validation split, or another.
+    """Measure a model on a whole split of its data.
 
     Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval; of classifiers and
     translators also how often they are right; of word vectors, what people say of words.
