@@ -10,9 +10,19 @@ import torch
 from toys import shaken, toy_ids
 
 import glassformer as gf
-from glassformer.errors import GlassformerError, ModelFolderError
+from glassformer.cli.opening import open_for
+from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError
 from glassformer.interchange import load_labels, load_model, load_source_tokenizer, save
-from glassformer.models import MODELS, EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model, make_config
+from glassformer.models import (
+    MODELS,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    build_model,
+    kind_of,
+    make_config,
+)
+from glassformer.server.serving import open_models
 from glassformer.tokenizers import TOKENIZERS
 
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
@@ -91,6 +101,47 @@ def test_there_and_back_for_the_models_that_came_before(kind: str, tmp_path: Pat
     assert_same_model(model, again)
     inputs = [ids[None, :7]] if "seq2seq" not in kind else [ids[None, :9] % 37, ids[None, :7]]
     torch.testing.assert_close(again(*inputs), model(*inputs))  # memory elsewhere, sums in another order
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_what_save_writes_load_reads(case: str, tmp_path: Path):
+    """With the tokenizer where there is text, and None where there is none."""
+    model = shaken(build_model(CONFIGS[case])).eval()
+    no_text = case in ("encoder of patches", "encoder of frames")
+    tokenizer = None if no_text else TOKENIZERS["characters"](["hello"])
+    gf.save(tmp_path, model, tokenizer)
+    again, its_tokenizer = gf.load(tmp_path)
+    assert_same_model(model, again)
+    assert its_tokenizer == tokenizer and load_source_tokenizer(tmp_path) == tokenizer
+    gf.save(tmp_path / "again", again, its_tokenizer)
+    assert_same_model(model, gf.load(tmp_path / "again")[0])
+    if not no_text:
+        (tmp_path / "tokenizer.json").unlink()
+        with pytest.raises(TokenizerError, match=r"holds no tokenizer\.json"):
+            gf.load(tmp_path)
+
+
+def test_every_kind_of_model_is_among_these():
+    kinds = {kind_of(config) for config in CONFIGS.values()} | HISTORY_FIELDS.keys()
+    assert kinds == MODELS.keys()
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_vision_transformer_and_what_is_asked_of_it(images: bool, tmp_path: Path):
+    """In the form of transformers; commands for texts refuse it in one line."""
+    config = EncoderConfig.make(
+        **{**SHAPE, "vocab_size": 1, "block_size": 5}, stem="patches", image_size=8, patch_size=4, n_classes=7
+    )
+    model = shaken(build_model(config)).eval()
+    gf.save(tmp_path, model, labels=[f"digit {n}" for n in range(7)])
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "vit"
+    again, tokenizer = gf.load(tmp_path, dtype="bf16" if images else "fp32")
+    assert tokenizer is None and again.config == config
+    with pytest.raises(GlassformerError) as error:
+        open_for("generate", str(tmp_path), "cpu") if images else open_models(
+            [str(tmp_path)], device="cpu", dtype="fp32"
+        )
+    assert "Encoder" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_loaded_translator_is_tied_and_can_be_trained_on(tmp_path: Path):

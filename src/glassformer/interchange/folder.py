@@ -78,9 +78,9 @@ def save(
             source_tokenizer.save(temporary / SOURCE)
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp32") -> tuple[Any, Tokenizer]:
+def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp32") -> tuple[Any, Any]:
     """Open a run folder, a checkpoint or a model folder: the model in eval mode, and the tokenizer of what it says (of
-    an encoder: of what it reads).
+    an encoder: of what it reads); None for a model that neither reads nor writes text, such as a ViT.
 
     Args:
         dtype: see `as_dtype`.
@@ -94,6 +94,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     check_dtype(dtype)
     folder = model_folder_of(path)
     model = as_dtype(load_model(folder, device=device), dtype)
+    if not (reads_text(model.config) or writes_text(model.config)):
+        return model, None
     tokenizer = load_tokenizer(folder)
     cut_as_told(tokenizer, model.config, folder)
     check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
@@ -131,14 +133,17 @@ def as_dtype(model: Any, dtype: str) -> Any:
     return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
 
 
-def load_source_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer of what a model reads: that of its sources where it has one, else the one that `load` gives.
+def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
+    """The tokenizer of what a model reads: that of its sources where it has one, else the one that `load` gives; None
+    for a model that reads images or sound.
 
     Raises: as `load`.
     """
     folder = model_folder_of(path)
-    tokenizer = own_source_tokenizer(folder) or load_tokenizer(folder)
     _, config = read_config(folder)
+    if not reads_text(config):
+        return None
+    tokenizer = own_source_tokenizer(folder) or load_tokenizer(folder)
     rows = config.encoder.vocab_size if hasattr(config, "encoder") else config.vocab_size
     check_vocabulary(folder, tokenizer, getattr(config, "source_vocab_size", None) or rows, "rows for them")
     return tokenizer
@@ -150,6 +155,16 @@ def own_source_tokenizer(folder: Path) -> Tokenizer | None:
     if (folder / SOURCE).is_dir():
         return load_tokenizer(folder / SOURCE)
     return load_source_tokenizer_of(folder)
+
+
+def reads_text(config: Any) -> bool:
+    """Whether what a model takes in is text, and not patches of an image or frames of sound."""
+    return getattr(getattr(config, "encoder", config), "stem", "text") == "text"
+
+
+def writes_text(config: Any) -> bool:
+    """Whether a model has a decoder beside its encoder, which writes text whatever the encoder reads."""
+    return hasattr(config, "decoder")
 
 
 def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:

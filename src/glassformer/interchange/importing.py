@@ -18,7 +18,14 @@ from torch import Tensor
 from glassformer.errors import ModelFolderError, UsageError
 from glassformer.interchange.ctranslate2_reading import is_ctranslate2, load_ctranslate2
 from glassformer.interchange.families import family_that_expresses
-from glassformer.interchange.folder import check_vocabulary, load_model, own_source_tokenizer, save
+from glassformer.interchange.folder import (
+    check_vocabulary,
+    load_model,
+    own_source_tokenizer,
+    reads_text,
+    save,
+    writes_text,
+)
 from glassformer.interchange.gguf_reading import load_gguf
 from glassformer.interchange.nanogpt import load_nanogpt
 from glassformer.interchange.sentences import cut_as_told
@@ -92,8 +99,8 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
     if is_ctranslate2(path):
         return Foreign(*load_ctranslate2(path, with_tokenizer=with_tokenizer))
     model = load_model(path)
-    speaks = reads_text(model.config) or hasattr(model.config, "decoder")
-    tokenizer = load_tokenizer(path) if with_tokenizer and speaks else None
+    has_text = reads_text(model.config) or writes_text(model.config)
+    tokenizer = load_tokenizer(path) if with_tokenizer and has_text else None
     source_tokenizer = own_source_tokenizer(path) if tokenizer is not None else None
     if tokenizer is not None:
         cut_as_told(tokenizer, model.config, path)
@@ -130,11 +137,6 @@ def _a_few(model: Any) -> tuple[Tensor, ...] | None:
     frames_BMF = torch.linspace(-1, 1, reads.n_mels * n_frames).view(1, reads.n_mels, n_frames)
     frames_BMF = frames_BMF.to(next(model.parameters()).dtype)
     return (frames_BMF, ids_BT) if hasattr(model, "encode") else (frames_BMF,)
-
-
-def reads_text(config: Any) -> bool:
-    """Whether what a model takes in is text, and not patches of an image or frames of sound."""
-    return getattr(getattr(config, "encoder", config), "stem", "text") == "text"
 
 
 def begins_with(path: Path, magic: bytes) -> bool:
