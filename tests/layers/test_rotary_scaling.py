@@ -140,7 +140,7 @@ def test_the_older_name_of_the_type_and_words_without_a_value():
 
 REFUSED = [
     ({"rope_type": "yarm", "factor": 2}, "rope_type='yarm' is unknown; did you mean yarn?"),
-    ({"rope_type": 5}, "rope_type=5 is unknown; known: default, linear, llama3, ntk, yarn"),
+    ({"rope_type": 5}, "rope_type=5 is unknown; known: default, linear, llama3, longrope, ntk, yarn"),
     ({"factor": 2.0}, "factor is no word of rope_type='default'; leave it out"),
     ({"rope_type": "linear"}, "rope_type='linear' needs factor; give it a value"),
     ({"rope_type": "linear", "factor": None}, "rope_type='linear' needs factor; give it a value"),
@@ -204,4 +204,29 @@ def test_a_share_must_be_whole_pairs(width: int, fraction: float, fault: str):
 
 
 def test_every_scaling_is_tested_here():
-    assert {s["rope_type"] for s in SCALINGS.values()} | {"ntk"} == ROTARY_SCALINGS.keys()
+    assert {s["rope_type"] for s in SCALINGS.values()} | {
+        "ntk",
+        "longrope",
+    } == ROTARY_SCALINGS.keys()  # longrope: Phi-3 in tests/parity
+
+
+LONGROPE = {"rope_type": "longrope", "factor": 4.0, "short_factor": (1.0, 2.0, 5.0), "long_factor": (3.0, 7.0, 9.0)}
+
+
+def test_longrope_turns_each_pair_by_its_own_factor():
+    """Frequencies 1, 0.1, 0.01 by 1, 2, 5; amplitude sqrt(1 + ln 4 / ln 16) = sqrt(1.5)."""
+    scaled = rotary_frequencies(6, 1000.0, {**LONGROPE, "original_max_position_embeddings": 16})
+    assert scaled.frequency.tolist() == pytest.approx([1, 0.05, 0.002])
+    assert scaled.amplitude == pytest.approx(math.sqrt(1.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [({"short_factor": (1.0, 2.0)}, "short_factor has 2 factors for 3 pairs of channels; give each pair one"),
+     ({"long_factor": "1,2,3"}, "long_factor='1,2,3' is no list; give one number for each pair of channels"),
+     ({"short_factor": (1.0, 0.0, 2.0)}, "a number of short_factor=0.0 is too small; use more than 0")],
+)  # fmt: skip
+def test_a_mistake_in_the_factors_of_longrope_is_one_line(change: dict, fault: str):
+    with pytest.raises(UsageError) as error:
+        rotary_frequencies(6, 1000.0, {**LONGROPE, "original_max_position_embeddings": 16, **change})
+    assert str(error.value) == f"rotary_scaling: {fault}"

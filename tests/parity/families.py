@@ -29,16 +29,26 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MarianConfig,
     MarianMTModel,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
     ViTConfig,
@@ -60,6 +70,7 @@ class Case:
     """What `transformers` builds, and the logits (N, classes) that each side gives to the same question.
 
     made: names in the file of what is no parameter there and so has no gradient.
+    written_as: another family that it may be written as.
     own_head: T5 1.1 has a head of its own, which transformers 5 gives it only when a file holds one.
     """
 
@@ -69,6 +80,7 @@ class Case:
     theirs: Callable[[Any], Tensor]
     made: tuple[str, ...] = field(default=())
     own_head: bool = False
+    written_as: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """Their model with large random weights in every parameter, and in the bias of logits, which is none."""
@@ -177,6 +189,16 @@ LLAMA = {
 }
 FULL_HEADS = {**{k: v for k, v in LLAMA.items() if k != "head_dim"}, "hidden_size": 60}  # heads that fill the width
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4}
+NEOX = {"hidden_size": 30, "num_attention_heads": 3, "intermediate_size": 23, "num_hidden_layers": 2}
+NEOX |= {"vocab_size": V, "max_position_embeddings": 13}
+NEO = {"vocab_size": V, "max_position_embeddings": 13, "hidden_size": 15, "num_heads": 3, "intermediate_size": 23}
+QUARTER = {"rope_type": "default", "rope_theta": 50.0, "partial_rotary_factor": 0.4}
+PHI3 = {**FULL_HEADS, "pad_token_id": None}
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.3, 1.9, 2.5, 3.1],
+    "long_factor": [2.0, 3.0, 5.0, 7.0, 11.0],
+}
 GEMMA3 = {**LLAMA, "num_hidden_layers": 3, "sliding_window": 4, "pad_token_id": None}  # a row of padding learns nothing
 ROTARY = {
     "full_attention": {"rope_type": "default", "rope_theta": 50.0},
@@ -216,8 +238,8 @@ VIT = {
 }
 
 
-def _lm(model: Any, config: Any) -> Case:
-    return Case(model, config, continues, their_continues)
+def _lm(model: Any, config: Any, *written_as: str) -> Case:
+    return Case(model, config, continues, their_continues, written_as=written_as)
 
 
 def _gemma3(layers: str, scaling: Mapping[str, Any] | None = None, **fields: Any) -> Case:
@@ -274,7 +296,93 @@ def all_cases() -> Iterator[tuple[str, Case]]:
         ),
     )
     yield "mistral", _lm(MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=4))
-    yield "mistral, no windows", _lm(MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=None, hidden_act="gelu"))
+    yield (
+        "mistral, no windows",
+        _lm(MistralForCausalLM, MistralConfig(**LLAMA, sliding_window=None, hidden_act="gelu"), "llama"),
+    )
+    yield "gpt_neox", _lm(GPTNeoXForCausalLM, GPTNeoXConfig(**NEOX, rope_parameters=QUARTER))
+    yield (
+        "gpt_neox, one after the other",
+        _lm(
+            GPTNeoXForCausalLM,
+            GPTNeoXConfig(
+                **NEOX,
+                rope_parameters={**QUARTER, "rope_type": "linear", "factor": 2.5},
+                use_parallel_residual=False,
+                attention_bias=False,
+                tie_word_embeddings=True,
+                hidden_act="gelu_new",
+            ),
+        ),
+    )
+    yield (
+        "gpt_neo",
+        _lm(
+            GPTNeoForCausalLM,
+            GPTNeoConfig(**NEO, num_layers=4, attention_types=[[["global", "local"], 2]], window_size=3),
+        ),
+    )
+    yield (
+        "gpt_neo, in no order, own head",
+        _lm(
+            GPTNeoForCausalLM,
+            GPTNeoConfig(
+                **NEO,
+                num_layers=3,
+                attention_types=[[["local"], 2], [["global"], 1]],
+                window_size=4,
+                tie_word_embeddings=False,
+                activation_function="relu",
+            ),
+        ),
+    )
+    yield "phi3", _lm(Phi3ForCausalLM, Phi3Config(**PHI3, sliding_window=5), "mistral")
+    yield (
+        "phi3, longrope, in part",
+        _lm(
+            Phi3ForCausalLM,
+            Phi3Config(
+                **{**PHI3, "hidden_size": 72, "max_position_embeddings": 52},
+                original_max_position_embeddings=13,
+                rope_parameters={**LONGROPE, "partial_rotary_factor": 0.84},
+                tie_word_embeddings=True,
+            ),
+        ),
+    )
+    yield "olmo2", _lm(Olmo2ForCausalLM, Olmo2Config(**LLAMA, pad_token_id=None))
+    yield (
+        "olmo2, biases, stretched",
+        _lm(
+            Olmo2ForCausalLM,
+            Olmo2Config(
+                **LLAMA,
+                pad_token_id=None,
+                attention_bias=True,
+                tie_word_embeddings=True,
+                rope_parameters={
+                    "rope_type": "yarn",
+                    "factor": 3.0,
+                    "original_max_position_embeddings": 5,
+                    "rope_theta": 50.0,
+                },
+            ),
+        ),
+    )
+    layers = {"num_hidden_layers": 5, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    yield "smollm3", _lm(SmolLM3ForCausalLM, SmolLM3Config(**{**LLAMA, **layers}, no_rope_layer_interval=3))
+    yield (
+        "smollm3, windows, biases, own head",
+        _lm(
+            SmolLM3ForCausalLM,
+            SmolLM3Config(
+                **{**LLAMA, **layers, **WINDOWS},
+                no_rope_layers=[1, 0, 0, 1, 1],
+                attention_bias=True,
+                mlp_bias=True,
+                tie_word_embeddings=False,
+            ),
+        ),
+    )
     yield "gemma2", _gemma2("LGL", query_pre_attn_scalar=7, final_logit_softcapping=3.0, attn_logit_softcapping=2.0)
     yield (
         "gemma2, own head, uncapped",

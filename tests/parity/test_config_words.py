@@ -20,8 +20,12 @@ from glassformer.interchange import load_model
 
 # words that decide nothing about the numbers of a loaded model
 ASIDE = {"architectures", "model_type", "transformers_version", "dtype", "torch_dtype"}
-FAMILIES = ["gpt2", "llama, biases", "qwen3, biases and windows", "qwen2, last layers windowed", "mistral", "gemma2",
-            "gemma3"]  # fmt: skip
+FAMILIES = [
+    *("gpt2", "gpt_neo, in no order, own head", "gpt_neox, one after the other"),
+    *("llama, biases", "qwen2, last layers windowed", "qwen3, biases and windows", "mistral"),
+    *("phi3, longrope, in part", "olmo2, biases, stretched", "smollm3, windows, biases, own head"),
+    *("gemma2", "gemma3"),
+]
 GONE = object()
 
 
@@ -32,7 +36,9 @@ def others(word: str, value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
-        yield from (value + 1, 2 * value, 1)
+        yield from (value + 1, 2 * value)
+        if word != "original_max_position_embeddings":  # of so few, transformers divides by a negative ramp (yarn)
+            yield 1
     elif isinstance(value, float):
         yield from (2 * value + 0.25, value / 2)
     elif isinstance(value, str):

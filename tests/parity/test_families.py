@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from toys import shaken
 
 from glassformer.generation import beam_search
-from glassformer.interchange import family_that_expresses, load_model, save
+from glassformer.interchange import INTERCHANGE_FAMILIES, load_model, save
 from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model
 
 
@@ -54,7 +54,7 @@ def test_logits_and_gradients_are_the_same(name: str, tmp_path: Path):
     loss(logits).backward()
     loss(expected).backward()
     gradients = {name: p.grad for name, p in ours.named_parameters()}
-    found = family_that_expresses(ours.config).write_tensors(gradients, ours.config)
+    found = INTERCHANGE_FAMILIES[theirs.config.model_type].write_tensors(gradients, ours.config)
     wanted = their_gradients(theirs, tmp_path / "gradients")
     for made in case.made:
         del found[made], wanted[made]
@@ -82,11 +82,17 @@ def test_files_go_there_and_back(name: str, tmp_path: Path):
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load_model(tmp_path / "theirs")
     save(tmp_path / "ours", ours)
-    again, info = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    kind = type(theirs)
+    given = json.loads((tmp_path / "ours" / "config.json").read_text())
+    if given["model_type"] in case.written_as:  # it is no more than a simpler family is
+        kind = getattr(transformers, given["architectures"][0])
+    again, info = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     with torch.no_grad():
         torch.testing.assert_close(case.theirs(again), case.theirs(theirs), rtol=1e-5, atol=1e-5)
     assert load_model(tmp_path / "ours").config == ours.config
+    if kind is not type(theirs):
+        return
     files = [tmp_path / side / "model.safetensors" for side in ("theirs", "ours")]
     if name == "whisper":  # sines and cosines of an fp32 angle there, of a float64 angle here
         there, here = (load_file(file)["model.encoder.embed_positions.weight"] for file in files)

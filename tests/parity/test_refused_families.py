@@ -13,8 +13,8 @@ from families import CASES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glassformer.errors import ModelFolderError
-from glassformer.interchange import load_model
+from glassformer.errors import GlassformerWarning, ModelFolderError, UsageError
+from glassformer.interchange import load_model, save
 
 # case -> what is changed in config.json, and what is said
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -137,3 +137,16 @@ def test_a_head_of_its_own_in_a_folder_that_calls_it_tied_is_refused(case: str, 
     path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": True}))
     with pytest.raises(ModelFolderError, match=r"lm_head\.weight differ.*set tie_word_embeddings to false"):
         load_model(tmp_path)
+
+
+def test_longrope_is_read_up_to_the_length_of_its_training_and_says_so(tmp_path: Path):
+    CASES["phi3, longrope, in part"].build().save_pretrained(tmp_path / "theirs")
+    with pytest.warns(GlassformerWarning, match="texts of up to 13 tokens are read, of the 52"):
+        ours = load_model(tmp_path / "theirs")
+    assert ours.config.block_size == 13
+    save(tmp_path / "ours", ours)
+    given = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert (given["max_position_embeddings"], given["original_max_position_embeddings"]) == (52, 13)
+    assert set(given["rope_scaling"]) == {"type", "short_factor", "long_factor"}  # all that transformers 4 allows
+    with pytest.raises(UsageError, match=r"block_size=14 .*use block_size=13 or less"):
+        type(ours.config).make(**{**ours.config.model_dump(), "block_size": 14})

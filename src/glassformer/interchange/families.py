@@ -10,11 +10,16 @@ from glassformer.interchange.family import Family
 from glassformer.interchange.gemma2 import Gemma2
 from glassformer.interchange.gemma3 import Gemma3
 from glassformer.interchange.gpt2 import GPT2
+from glassformer.interchange.gpt_neo import GPTNeo
+from glassformer.interchange.gpt_neox import GPTNeoX
 from glassformer.interchange.llama import Llama, Qwen3
 from glassformer.interchange.marian import Marian
 from glassformer.interchange.mistral import Mistral
+from glassformer.interchange.olmo2 import Olmo2
 from glassformer.interchange.own import Glassformer
+from glassformer.interchange.phi3 import Phi3
 from glassformer.interchange.qwen2 import Qwen2
+from glassformer.interchange.smollm3 import SmolLM3
 from glassformer.interchange.t5 import T5
 from glassformer.interchange.vit import ViT
 from glassformer.interchange.whisper import Whisper
@@ -23,7 +28,8 @@ from glassformer.interchange.whisper import Whisper
 INTERCHANGE_FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        *(GPT2(), Qwen3(), Llama(), Qwen2(), Mistral(), Gemma2(), Gemma3()),
+        *(GPT2(), GPTNeo(), GPTNeoX()),
+        *(Qwen3(), Llama(), Qwen2(), Mistral(), Phi3(), Olmo2(), SmolLM3(), Gemma2(), Gemma3()),
         *(BERT(), ViT(), T5(), Marian(), BART(), Whisper(), Glassformer()),
     )
 }

@@ -30,6 +30,7 @@ class Modern(Family):
     free: ClassVar[frozenset[str]] = frozenset()  # further fields of ours that may be as they like
     biases: ClassVar[dict[str, tuple[str, ...]]] = {}  # words that say whether there are biases: fields of ours
     norms: ClassVar[dict[str, str]] = NORMS  # of a block: our name, theirs
+    base: ClassVar[float] = 10_000.0  # of rotary positions, where config.json lacks it
     scalings: ClassVar[tuple[str, ...]] = SCALINGS
     activation_word: ClassVar[str] = "hidden_act"
 
@@ -104,7 +105,7 @@ class Modern(Family):
                 "config.json turns a part of each head only (partial_rotary_factor), which this family cannot say"
             )
         return {
-            "rotary_base": float(rope.get("rope_theta") or given.get("rope_theta") or 10_000.0),
+            "rotary_base": float(rope.get("rope_theta") or given.get("rope_theta") or self.base),
             "rotary_scaling": scaling_of(rope, given["max_position_embeddings"], self.scalings),
         }
 

@@ -10,6 +10,7 @@ positions beyond training show them angles that they never met. The ways differ 
              at all, a ramp between; scores sharpened by an `attention_factor`. Peng et al. 2023,
              https://arxiv.org/abs/2309.00071, eq. 20 to 24
     llama3   the same idea with limits by wavelength and another ramp (Llama 3.1, 2024)
+    longrope each by a factor of its own that was searched for; Ding et al. 2024, https://arxiv.org/abs/2402.13753
 
 The words are Hugging Face's (`rope_scaling`, later `rope_parameters`), all but `ntk`, which it has for growing lengths
 only ("dynamic").
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -168,7 +169,37 @@ def llama3(
     return Scaled(frequency / factor * (1 - kept) + frequency * kept)
 
 
-ROTARY_SCALINGS: dict[str, Callable[..., Scaled]] = {"linear": linear, "ntk": ntk, "yarn": yarn, "llama3": llama3}
+def longrope(
+    frequency: Tensor,
+    base: float,
+    *,
+    factor: float,
+    original_max_position_embeddings: float,
+    short_factor: Sequence[float],
+    long_factor: Sequence[float],
+    attention_factor: float | None = None,
+) -> Scaled:
+    """Pair i by `short_factor[i]`, for texts within the positions of training. `long_factor`, which would take its
+    place in longer ones, is kept for other programs. `attention_factor` is by itself
+    sqrt(1 + ln(factor) / ln(original_max_position_embeddings))."""
+    for name, factors in (("short_factor", short_factor), ("long_factor", long_factor)):
+        if len(factors) != len(frequency):
+            raise UsageError(
+                f"rotary_scaling: {name} has {len(factors)} factors for {len(frequency)} pairs of channels; give each "
+                "pair one"
+            )
+    if attention_factor is None:
+        attention_factor = math.sqrt(1 + math.log(factor) / math.log(original_max_position_embeddings))
+    return Scaled(frequency / torch.tensor(short_factor, dtype=torch.float64), attention_factor)
+
+
+ROTARY_SCALINGS: dict[str, Callable[..., Scaled]] = {
+    "linear": linear,
+    "ntk": ntk,
+    "yarn": yarn,
+    "llama3": llama3,
+    "longrope": longrope,
+}
 
 
 def _temperature(factor: float, mscale: float) -> float:
@@ -176,7 +207,12 @@ def _temperature(factor: float, mscale: float) -> float:
 
 
 def _check(name: str, value: Any) -> None:
-    if name == "truncate":
+    if name in ("short_factor", "long_factor"):
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise UsageError(f"rotary_scaling: {name}={value!r} is no list; give one number for each pair of channels")
+        for number in value:
+            _check(f"a number of {name}", number)
+    elif name == "truncate":
         if not isinstance(value, bool):
             raise UsageError(f"rotary_scaling: truncate={value!r} is neither yes nor no; use true or false")
     elif not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):

@@ -35,6 +35,11 @@ class RotaryScaling(BaseModel):
     beta_slow: float | None = None
     low_freq_factor: float | None = None
     high_freq_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool | None = None
+    short_factor: tuple[float, ...] | None = Field(default=None, max_length=100_000)
+    long_factor: tuple[float, ...] | None = Field(default=None, max_length=100_000)
 
     def words(self) -> dict[str, Any]:
         """What is set."""
@@ -160,6 +165,14 @@ class ModelConfig(BaseModel):
                 f"try {f'n_embd={self.n_head * even}' if derived else f'head_width={even}'}"
             )
         self.build_positions(causal=self._causal, block_size=1)
+        scaling = self.rotary_scaling
+        if scaling is not None and scaling.rope_type == "longrope" and self.positions == "rotary":
+            original = scaling.original_max_position_embeddings or self.block_size
+            if self.block_size > original:
+                raise UsageError(
+                    f"block_size={self.block_size} with longrope of original_max_position_embeddings={original}: in "
+                    f"longer texts its positions change as the text grows; use block_size={original} or less"
+                )
         if not all(self.positioned_layers or ()) and self.positions not in ("rotary", "alibi", "relative", "none"):
             raise UsageError(
                 f"positioned_layers leaves layers without positions, but positions={self.positions} stand in the "
