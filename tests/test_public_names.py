@@ -29,13 +29,14 @@ PUBLIC = {
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES build_model config_fields kind_of kinds_that_answer make_config "
-    "Decoder Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
+    "Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
     "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
     "SkipGram SkipGramConfig TokenCache build_history",
     "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "
     "Filling Hypothesis Piece Sampling StopStrings answer "
+    "from_the_folder new_tokens_of sampling_of "
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",

@@ -143,3 +143,23 @@ def test_a_reader_that_is_gone_before_the_first_word(finished, tmp_path, words):
     done = subprocess.run([sys.executable, "-c", RUN, *words], stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_defaults_of_the_folder_are_shown_and_flags_override_them(glassformer, finished, tmp_path):
+    import shutil
+    from pathlib import Path
+
+    folder = tmp_path / "published"
+    shutil.copytree(Path(finished) / "model", folder)
+    given = {"do_sample": True, "temperature": 0.6, "top_k": 3, "max_new_tokens": 7, "transformers_version": "5.1.0"}
+    (folder / "generation_config.json").write_text(json.dumps({**given, "glassformer": {"filled_in": []}}))
+    command = ["generate", folder, "-p", "Speak", "--seed", "3"]
+    plain = glassformer(*command)
+    assert len(plain.out) == 5 + 7 + 1
+    for shown in ("temperature 0.6", "top_k 3", "max_new_tokens 7"):
+        assert shown in plain.err
+    asked = ["--temperature", "0.6", "--top-k", "3", "-n", "7"]
+    assert glassformer(*command, *asked) == (0, plain.out, "")  # nothing left to be shown
+    assert glassformer(*command, "-n", "9").out.startswith(plain.out[:-1])
+    hot = glassformer(*command, "--temperature", "9", "--top-k", "0")
+    assert hot.out != plain.out and "temperature" not in hot.err and "max_new_tokens 7" in hot.err

@@ -11,8 +11,16 @@ _RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model
 _TEXTS = typer.Argument(None, metavar="TEXT", help="Texts, each in quotes; none: every line of standard input.")
 _DEVICE = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda.")
 _JSON = typer.Option(False, "--json", help="Print JSON for machines.")
-_BEAM = typer.Option(4, metavar="N", help="Beginnings kept while searching; 1 takes the likeliest token each time.")
-_PENALTY = typer.Option(0.6, metavar="ALPHA", help="How much longer answers are favoured; 0 not at all.")
+_BEAM = typer.Option(
+    None,
+    metavar="N",
+    help="Beginnings kept while searching, 4 unless the model's folder says; 1 takes the likeliest token each time.",
+)
+_PENALTY = typer.Option(
+    None,
+    metavar="ALPHA",
+    help="How much longer answers are favoured: 0 not at all; 0.6 unless the model's folder says.",
+)
 _LENGTH = typer.Option(None, "--max-new-tokens", "-n", metavar="N", help="How many tokens an answer has at most.")
 
 

@@ -22,11 +22,19 @@ def chat(
     message: str = typer.Option(None, "--message", "-m", metavar="TEXT", help="Say this, print the answer and end."),
     system: str = typer.Option(None, metavar="TEXT", help="What stands before all turns."),
     temperature: float = typer.Option(
-        None, metavar="T", help="0 takes the most likely token, as --message does; larger is wilder; else 0.7."
+        None,
+        metavar="T",
+        help="0 takes the most likely token, as --message does; larger is wilder; else the model's folder's, or 0.7.",
     ),
-    top_p: float = typer.Option(0.95, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
+    top_p: float = typer.Option(
+        None,
+        metavar="P",
+        help="Keep the fewest tokens whose probability reaches p; 0.95 unless the model's folder says.",
+    ),
     seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same answers; a new one each time if left out."),
-    max_new_tokens: int = typer.Option(512, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most."),
+    max_new_tokens: int = typer.Option(
+        None, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most; 512 unless the model's folder says."
+    ),
     colors: bool = typer.Option(False, "--colors", help="Color tokens by how surprising they were."),
     user: str = typer.Option("Q", metavar="NAME", help="Without a template: who asks."),
     assistant: str = typer.Option("A", metavar="NAME", help="Without a template: who answers."),
@@ -43,19 +51,21 @@ def chat(
     """
     import random
 
-    from glassformer.cli.opening import open_for
-    from glassformer.generation import Chat, Sampling
+    from glassformer.cli.opening import open_for, show_defaults
+    from glassformer.generation import Chat, sampling_of
     from glassformer.generation.chats import Speakers
 
     loaded, tokenizer = open_for("generate", model, device, dtype)
-    if temperature is None:  # who asks once, from a script perhaps, wants the answer and no throw of dice
-        temperature = 0.7 if message is None else 0.0
+    if temperature is None and message is not None:  # a script wants the answer and no throw of dice
+        temperature = 0.0
+    given = {"temperature": temperature, "top_p": top_p}
+    show_defaults(loaded, {**given, "max_new_tokens": max_new_tokens})
     start = random.SystemRandom().randrange(2**31) if seed is None else seed
     talk = Chat(
         loaded,
         tokenizer,
         system=system,
-        sampling=Sampling(temperature=temperature, top_p=top_p, seed=start),
+        sampling=sampling_of(loaded, {**given, "seed": start}, {"temperature": 0.7, "top_p": 0.95}),
         max_new_tokens=max_new_tokens,
         speakers=Speakers(user, assistant),
     )

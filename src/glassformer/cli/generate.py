@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from glassformer.generation import Piece
 
+TEMPERATURE = 0.8
+
 
 def generate(
     model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
@@ -17,13 +19,17 @@ def generate(
         None, "--prompt", "-p", metavar="TEXT", help="What to go on from; - reads standard input."
     ),
     prompt_file: str = typer.Option(None, metavar="FILE", help="A file that holds the prompt."),
-    max_new_tokens: int = typer.Option(200, "--max-new-tokens", "-n", metavar="N", help="How many tokens at most."),
-    temperature: float = typer.Option(0.8, metavar="T", help="0 takes the most likely token; larger is wilder."),
-    top_k: int = typer.Option(0, metavar="K", help="Keep the k most likely tokens; 0 keeps all."),
-    top_p: float = typer.Option(1.0, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
-    min_p: float = typer.Option(0.0, metavar="P", help="Keep tokens at least this fraction as likely as the best."),
+    max_new_tokens: int = typer.Option(
+        None, "--max-new-tokens", "-n", metavar="N", help="How many tokens at most; 200 unless the model's folder says."
+    ),
+    temperature: float = typer.Option(
+        None, metavar="T", help="0 takes the most likely token; larger is wilder; 0.8 unless the model's folder says."
+    ),
+    top_k: int = typer.Option(None, metavar="K", help="Keep the k most likely tokens; 0 keeps all."),
+    top_p: float = typer.Option(None, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
+    min_p: float = typer.Option(None, metavar="P", help="Keep tokens at least this fraction as likely as the best."),
     repetition_penalty: float = typer.Option(
-        1.0, metavar="R", help="Above 1, tokens that already came are less likely."
+        None, metavar="R", help="Above 1, tokens that already came are less likely."
     ),
     seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same text; a new one each time when left out."),
     stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; may be given more than once."),
@@ -47,20 +53,26 @@ def generate(
     cat scene.txt | glassformer generate runs/demo-1 --prompt - --samples 3
     """
     import random
+    from dataclasses import asdict
 
     from glassformer import generation
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.opening import open_for, show_defaults
 
     text = _prompt(prompt, prompt_file)
     loaded, tokenizer = open_for("generate", model, device, dtype)
-    settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
+    given = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
-        "seed": random.SystemRandom().randrange(2**31) if seed is None else seed,
+    }
+    show_defaults(loaded, {**given, "max_new_tokens": max_new_tokens})
+    given["seed"] = random.SystemRandom().randrange(2**31) if seed is None else seed
+    sampling = generation.sampling_of(loaded, given, {"temperature": TEMPERATURE})
+    settings: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        **asdict(sampling),
         "stop": stop,
         "alternatives": alternatives,
         "window": window,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import typer
 
 
 def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple[Any, Any]:
@@ -23,3 +26,15 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
         say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
         raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
     return model, tokenizer
+
+
+def show_defaults(model: Any, given: Mapping[str, Any]) -> None:
+    """One line on standard error about what the model's folder sets and no flag overrides; none where it sets nothing.
+
+    given: the values of flags by name; None: not given.
+    """
+    from glassformer.generation import from_the_folder
+
+    if found := from_the_folder(model, given):
+        shown = ", ".join(f"{name} {value:g}" for name, value in found.items())
+        typer.echo(f"from the model's folder: {shown} (flags override)", err=True)

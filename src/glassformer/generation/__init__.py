@@ -3,6 +3,7 @@
 from glassformer.generation.answers import Answer, answer, answer_ids, cross_attention, plain_text, source_ids
 from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.chats import Chat
+from glassformer.generation.defaults import from_the_folder, new_tokens_of, sampling_of
 from glassformer.generation.draws import draw_answers
 from glassformer.generation.embeddings import embed
 from glassformer.generation.engine import Engine
@@ -38,9 +39,12 @@ __all__ = [
     "fill_masks",
     "fill_spans",
     "filtered_probabilities",
+    "from_the_folder",
     "generate",
+    "new_tokens_of",
     "next_logits",
     "plain_text",
+    "sampling_of",
     "source_ids",
     "stream",
 ]

@@ -5,6 +5,7 @@ text ──► ids, end token ──► sorted by length, in batches ──► b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.generation.beam import Hypothesis, beam_search
+from glassformer.generation.defaults import sampling_of
 from glassformer.generation.draws import draw_answers
 from glassformer.generation.sampling import Sampling
+from glassformer.models import GenerationSettings, settings_of
 from glassformer.taps import listening, named_taps
 from glassformer.tokenizers import Tokenizer
 from glassformer.tokenizers.specials import END
@@ -72,8 +75,8 @@ def answer_ids(
     model: Any,
     sources: Sequence[Sequence[int]],
     *,
-    beam: int = 4,
-    length_penalty: float = 0.6,
+    beam: int | None = None,
+    length_penalty: float | None = None,
     n_best: int = 1,
     max_new_tokens: int | None = None,
     batch_size: int = 64,
@@ -84,9 +87,11 @@ def answer_ids(
     """The answer to each source of ids, in order. An end token that the model is used to is part of the source.
 
     Args:
-        beam, length_penalty, n_best, max_new_tokens, n_tokens, missing: as of `beam_search`.
+        beam, length_penalty, n_best, max_new_tokens, n_tokens, missing: as of `beam_search`. What is not given is what
+            the model's folder says (`num_beams`, `length_penalty` as a power, `max_new_tokens`, `max_length`).
         batch_size: how many sources are read together; those of like length are.
-        sampling: draw `n_best` answers instead of searching the best (see `draw_answers`).
+        sampling: draw `n_best` answers instead of searching the best (see `draw_answers`), as it is also done where
+            the folder says `do_sample` and neither sampling nor beam is given.
 
     Raises:
         UsageError: the model is of another kind, a source is empty or too long, or a setting is out of range.
@@ -103,15 +108,20 @@ def answer_ids(
                 f"source {number} has {len(ids)} tokens and the model reads {longest} at most; cut it into sentences"
             )
     device = next(model.parameters()).device
+    settings = settings_of(model)
+    if sampling is None and beam is None and settings.do_sample:
+        sampling = sampling_of(model, {})
+    search: Any = partial(draw_answers, samples=n_best, sampling=sampling)
+    if sampling is None:
+        search = partial(beam_search, n_best=n_best, **_searching(settings, beam, length_penalty))
+    if max_new_tokens is None:
+        most = settings.max_length
+        max_new_tokens = settings.max_new_tokens or (None if most is None else max(1, most - 1))  # less the start token
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     found: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = [part.to(device) for part in _padded([sources[i] for i in chosen])]
-        if sampling is None:
-            search = partial(beam_search, beam=beam, length_penalty=length_penalty, n_best=n_best)
-        else:
-            search = partial(draw_answers, samples=n_best, sampling=sampling)
         best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens, missing=missing)
         found.update((i, _answer(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
     return [found[i] for i in range(len(sources))]
@@ -172,6 +182,16 @@ def cross_attention(model: Any, source: Sequence[int], target: Sequence[int]) ->
         model.train(was_training)
     layers = [torch.cat([part.view(1, -1, *part.shape[-2:])[0] for part in seen[name]], dim=1) for name in taps]
     return torch.stack(layers)  # (layers, H, T, S)
+
+
+def _searching(settings: GenerationSettings, beam: int | None, length_penalty: float | None) -> dict[str, Any]:
+    """The arguments of a beam search: those given, else the folder's; what neither gives is left out."""
+    found: dict[str, Any] = {"beam": beam if beam is not None else settings.num_beams, "length_penalty": length_penalty}
+    if length_penalty is None and settings.length_penalty is not None:
+        found |= {"length_penalty": settings.length_penalty, "penalty_kind": "power"}
+    if settings.early_stopping not in (None, True):
+        found["patience"] = math.inf
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _answer(hypotheses: list[Hypothesis]) -> Answer:

@@ -16,14 +16,16 @@ vocabulary, N candidates, T tokens so far.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from glassformer.errors import DivergenceError, UsageError
+from glassformer.generation.rules import AnswerRules
 from glassformer.generation.sampling import token_logits
 
 LONGER_THAN_SOURCE = 50
@@ -62,13 +64,16 @@ class Hypothesis:
     ended: bool = True
 
 
-def length_penalty_of(length: int, alpha: float) -> float:
-    """What the log-probability of an answer of `length` tokens is divided by (GNMT, eq. 14).
+def length_penalty_of(length: int, alpha: float, kind: str = "gnmt") -> float:
+    """What the log-probability of an answer of `length` tokens is divided by: ((5 + length) / 6) ** alpha (`gnmt`, eq.
+    14), or length ** alpha (`power`, as transformers has it).
 
     >>> length_penalty_of(1, 0.6), round(length_penalty_of(19, 0.5), 3), length_penalty_of(19, 0.0)
     (1.0, 2.0, 1.0)
+    >>> length_penalty_of(9, 0.5, "power")
+    3.0
     """
-    return float(((5 + length) / 6) ** alpha)
+    return float((length if kind == "power" else (5 + length) / 6) ** alpha)
 
 
 def beam_search(
@@ -83,6 +88,7 @@ def beam_search(
     patience: float = 1.0,
     n_tokens: int | None = None,
     missing: Sequence[int] = (),
+    penalty_kind: str = "gnmt",
 ) -> list[list[Hypothesis]]:
     """The `n_best` answers to each source, best first.
 
@@ -98,6 +104,9 @@ def beam_search(
             exact, it changes nothing in what is returned. `math.inf`: that alone stops it.
         n_tokens: how many of the model's logits stand for tokens; some models have a few more. missing: those among
             them that do not (see `token_logits`).
+        penalty_kind: `gnmt` or `power`, see `length_penalty_of`; a power may be negative.
+
+    What the model's folder forbids or demands of tokens (`rules.py`) holds here too.
 
     Raises:
         UsageError: a setting is out of range.
@@ -108,7 +117,12 @@ def beam_search(
     """
     for name, value, ok, rule in (
         ("beam", beam, beam >= 1, "1 (greedy) or more"),
-        ("length_penalty", length_penalty, 0 <= length_penalty < math.inf, "0 (none) or more; 0.6 is usual"),
+        (
+            "length_penalty",
+            length_penalty,
+            abs(length_penalty) < math.inf and (length_penalty >= 0 or penalty_kind == "power"),
+            "0 (none) or more; 0.6 is usual",
+        ),
         ("n_best", n_best, 1 <= n_best <= beam, f"1 to beam={beam}: no more are kept"),
         ("max_new_tokens", max_new_tokens, max_new_tokens is None or max_new_tokens >= 1, "1 or more"),
         ("patience", patience, patience >= 1, "1 or more"),
@@ -122,9 +136,8 @@ def beam_search(
     try:
         with torch.inference_mode():
             limits_B = answer_limits(model, source, lengths_B, max_new_tokens)
-            search = _Search(
-                model, source, lengths_B, limits_B, beam, length_penalty, n_best, patience, n_tokens, missing
-            )
+            penalty = partial(length_penalty_of, alpha=length_penalty, kind=penalty_kind)
+            search = _Search(model, source, lengths_B, limits_B, beam, penalty, n_best, patience, n_tokens, missing)
             while len(search.sentences):
                 search.step()
     finally:
@@ -174,14 +187,15 @@ class _Search:
         lengths_B: Tensor | None,
         limits_B: Tensor,
         beam: int,
-        alpha: float,
+        penalty: Callable[[int], float],
         n_best: int,
         patience: float,
         n_tokens: int | None,
         missing: Sequence[int],
     ):
-        self.model, self.beam, self.alpha, self.n_best = model, beam, alpha, n_best
-        self.enough, self.end_token = patience * beam, model.config.end_token
+        self.model, self.beam, self.penalty, self.n_best = model, beam, penalty, n_best
+        self.enough, self.rules = patience * beam, AnswerRules(model, n_tokens)
+        self.ends = torch.tensor(self.rules.ends, device=source.device)
         self.n_tokens, self.missing = n_tokens, missing
         B, device = source.shape[0], source.device
         self.sentences, self.limits_B = list(range(B)), limits_B.to(device)
@@ -189,15 +203,15 @@ class _Search:
         self.cache = model.new_cache(B, int(limits_B.max()))
         self.logp_BW = torch.zeros(B, 1, dtype=torch.float64, device=device)  # W is 1 before the first step
         self.tokens_BWT = torch.zeros(B, 1, 0, dtype=torch.int64, device=device)
-        self.last_R1 = torch.full((B, 1), model.config.start_token, device=device)
+        self.last_R1 = torch.full((B, 1), self.rules.start, device=device)
         self.ended: list[list[Hypothesis]] = [[] for _ in range(B)]
 
     def step(self) -> None:
         """One more token for all."""
         found = self._candidates()
-        ends_BN = found.token_BN == self.end_token
+        ends_BN = torch.isin(found.token_BN, self.ends)
         self._end(found, ends_BN)
-        # each hypothesis can end in one way only, so of 2 x beam candidates at least `beam` go on
+        # each hypothesis can end in so many ways, so of (1 + ways) x beam candidates at least `beam` go on
         logp_BW, chosen_BW = found.logp_BN.masked_fill(ends_BN, -math.inf).topk(min(self.beam, ends_BN.shape[1]))
         parent_BW, token_BW = found.parent_BN.gather(1, chosen_BW), found.token_BN.gather(1, chosen_BW)
         T = self.tokens_BWT.shape[2]
@@ -208,22 +222,25 @@ class _Search:
         self._rearrange(parent_BW, done)
 
     def _candidates(self) -> _Candidates:
-        """Ask the model; of each row only the 2 x beam best tokens can matter."""
+        """Ask the model; of each row only the (1 + ways to end) x beam best tokens can matter."""
         B, W = self.logp_BW.shape
         logits_RV = self.model.decode(self.last_R1, self.memory, cache=self.cache)[:, -1]
         logits_RV = token_logits(logits_RV, self.n_tokens, self.missing)
         whole_R1 = logits_RV.logsumexp(dim=-1, keepdim=True)
-        logits_RN, token_RN = logits_RV.topk(min(2 * self.beam, logits_RV.shape[1]), dim=-1)
-        logp_RN = logits_RN - whole_R1
         full_B = self.limits_B == self.tokens_BWT.shape[2] + 1
-        if full_B.any():  # these must end now
-            full_R = full_B.repeat_interleave(W)
+        best = (1 + len(self.ends)) * self.beam
+        full_R = full_B.repeat_interleave(W)
+        scores_RV = self.rules.ruled(logits_RV, self.tokens_BWT.flatten(0, 1), full_R, searching=self.beam > 1)
+        logits_RN, token_RN = scores_RV.topk(min(best, logits_RV.shape[1]), dim=-1)
+        logp_RN = logits_RN - whole_R1
+        if full_B.any():  # these must end now, in the way that is likeliest
+            ends_RE = (scores_RV if self.rules.must_end else logits_RV)[full_R][:, self.ends] - whole_R1[full_R]
             logp_RN[full_R] = -math.inf
-            logp_RN[full_R, 0] = logits_RV[full_R, self.end_token] - whole_R1[full_R, 0]
-            token_RN[full_R, 0] = self.end_token
+            logp_RN[full_R, 0], which_R = ends_RE.max(dim=-1)
+            token_RN[full_R, 0] = self.ends[which_R]
         N = logp_RN.shape[1]
         logp_BM = (self.logp_BW[..., None] + logp_RN.view(B, W, N)).flatten(1)  # M = W N
-        logp_BN, place_BN = logp_BM.topk(min(2 * self.beam, W * N), dim=-1)
+        logp_BN, place_BN = logp_BM.topk(min(best, W * N), dim=-1)
         return _Candidates(logp_BN, place_BN // N, token_RN.view(B, W * N).gather(1, place_BN))
 
     def _end(self, found: _Candidates, ends_BN: Tensor) -> None:
@@ -232,21 +249,22 @@ class _Search:
         for b, n in places:
             logp = float(found.logp_BN[b, n])
             said = self.tokens_BWT[b, found.parent_BN[b, n]].tolist()
-            score = logp / length_penalty_of(len(said) + 1, self.alpha)
-            self.ended[self.sentences[b]].append(Hypothesis((*said, self.end_token), logp, score))
+            score = logp / self.penalty(len(said) + 1)
+            end = int(found.token_BN[b, n])
+            self.ended[self.sentences[b]].append(Hypothesis((*said, end), logp, score))
 
     def _is_done(self, b: int, best_open: float) -> bool:
         """Nothing is open, enough have ended, or the best open one cannot come among the n best of them.
 
-        A hypothesis only becomes less likely, and no answer is longer than the limit: its log-probability now over the
-        penalty there is more than it can ever score.
+        A hypothesis only becomes less likely, and its length will be between the next one and the limit: its
+        log-probability now over the largest penalty there is more than it can ever score.
         """
         ended = self.ended[self.sentences[b]]
         if not math.isfinite(best_open) or len(ended) >= self.enough:
             return True
         if len(ended) < self.n_best:
             return False
-        bound = best_open / length_penalty_of(int(self.limits_B[b]), self.alpha)
+        bound = best_open / max(self.penalty(int(self.limits_B[b])), self.penalty(self.tokens_BWT.shape[2] + 1))
         return sorted((h.score for h in ended), reverse=True)[self.n_best - 1] >= bound
 
     def _rearrange(self, parent_BW: Tensor, done: list[bool]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glassformer.errors import UsageError
+from glassformer.generation.defaults import new_tokens_of, sampling_of
 from glassformer.generation.engine import Engine
 from glassformer.generation.requests import Request
 from glassformer.generation.sampling import Sampling
@@ -20,6 +21,7 @@ from glassformer.generation.text import Piece
 from glassformer.models import Decoder
 from glassformer.tokenizers import Tokenizer
 
+NEW_TOKENS = 512  # of one answer
 LEAST_ROOM = 16  # tokens that an answer must have room for
 
 
@@ -36,20 +38,22 @@ class Chat:
     """Turns with a model. `ask` streams an answer and keeps it; the engine keeps what it has read.
 
     system: what stands before all turns. messages: the turns so far, as `{"role", "content"}`. dropped: how many of the
-    oldest turns no longer fit into what the model reads.
+    oldest turns no longer fit into what the model reads. sampling, max_new_tokens: what is None is as the model's
+    folder says, else drawn at temperature 1 and at most 512 tokens.
     """
 
     model: Decoder
     tokenizer: Tokenizer
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
-    sampling: Sampling = field(default_factory=Sampling)
-    max_new_tokens: int = 512
+    sampling: Sampling = None  # type: ignore[assignment]  # it is one once the chat is made
+    max_new_tokens: int | None = None
     alternatives: int = 5
     speakers: Speakers = field(default_factory=Speakers)
     dropped: int = 0
 
     def __post_init__(self) -> None:
+        self.sampling = self.sampling or sampling_of(self.model, {})
         self.engine = Engine(self.model, self.tokenizer, max_rows=1)
 
     @property
@@ -69,7 +73,7 @@ class Chat:
         room = self.model.config.block_size - len(ids)
         request = Request(
             ids=tuple(ids),
-            max_new_tokens=min(self.max_new_tokens, room),
+            max_new_tokens=min(new_tokens_of(self.model, len(ids), self.max_new_tokens, NEW_TOKENS), room),
             sampling=self.sampling,
             stop=() if self.has_template else (f"\n{self.speakers.user}:", f"\n{self.speakers.assistant}:"),
             end_tokens=frozenset(self.tokenizer.chat.turn_ends) if self.has_template else None,

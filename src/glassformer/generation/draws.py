@@ -9,6 +9,7 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.generation.beam import Hypothesis, SequenceToSequence, answer_limits, memory_rows
+from glassformer.generation.rules import AnswerRules
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 
 
@@ -58,25 +59,27 @@ def _draw(
     n_tokens: int | None,
     missing: Sequence[int],
 ) -> list[list[Hypothesis]]:
-    B, device, config = source.shape[0], source.device, model.config
+    B, device, rules = source.shape[0], source.device, AnswerRules(model, n_tokens, penalty=False)
     limits = answer_limits(model, source, lengths_B, max_new_tokens).tolist()
     rows = [(b, i) for b in range(B) for i in range(samples)]  # those still going on
     generators = {row: torch.Generator().manual_seed(sampling.seed + row[1]) for row in rows}
     memory = memory_rows(model.encode(source, lengths_B), torch.tensor([b for b, _ in rows], device=device))
     cache = model.new_cache(len(rows), max(limits))
-    ids_RT = torch.full((len(rows), 1), config.start_token)
+    ids_RT = torch.full((len(rows), 1), rules.start)
     logp_R = torch.zeros(len(rows), dtype=torch.float64)
     done: dict[tuple[int, int], Hypothesis] = {}
     while rows:
         logits_RV = model.decode(ids_RT[:, -1:].to(device), memory, cache=cache)[:, -1]
         logits_RV = token_logits(logits_RV, n_tokens, missing).cpu()
-        token_R = choose(filtered_probabilities(logits_RV, sampling, ids_RT), [generators[row] for row in rows])
+        full_R = torch.tensor([limits[b] == ids_RT.shape[1] for b, _ in rows])
+        ruled_RV = rules.ruled(logits_RV, ids_RT[:, 1:], full_R, searching=True)
+        token_R = choose(filtered_probabilities(ruled_RV, sampling, ids_RT), [generators[row] for row in rows])
         logp_R = logp_R + logits_RV.log_softmax(dim=-1).gather(1, token_R[:, None]).squeeze(1)
         ids_RT = torch.cat((ids_RT, token_R[:, None]), dim=1)
         going_on = []
         for r, row in enumerate(rows):
             said = tuple(ids_RT[r, 1:].tolist())
-            ended = said[-1] == config.end_token
+            ended = said[-1] in rules.ends
             if ended or len(said) == limits[row[0]]:
                 done[row] = Hypothesis(said, float(logp_R[r]), float(logp_R[r]), ended)
             else:

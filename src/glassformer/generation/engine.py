@@ -84,7 +84,7 @@ class Engine:
         """
         request.check_tokens(self.tokenizer, self.model.config.vocab_size)
         number = next(self._numbers)
-        rows = [Row(number, request, i, self.tokenizer, self.model.config.block_size) for i in range(request.samples)]
+        rows = [Row(number, request, i, self.tokenizer, self.model) for i in range(request.samples)]
         if not self.cache.fits(1, rows[0].need):
             raise UsageError(
                 f"the request takes {rows[0].need:,} tokens and the cache holds {self.cache.max_positions:,}; "

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from glassformer.errors import UsageError
+from glassformer.generation.defaults import new_tokens_of, sampling_of
 from glassformer.generation.engine import Engine
 from glassformer.generation.next_tokens import check_numbers, most_likely
 from glassformer.generation.requests import Request, Row
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 from glassformer.generation.text import Piece
 from glassformer.generation.windows import Context
-from glassformer.models import Decoder
+from glassformer.models import Decoder, settings_of
 from glassformer.tokenizers import Tokenizer
 
 
@@ -54,7 +55,7 @@ def stream(
     tokenizer: Tokenizer,
     prompt: str = "",
     *,
-    max_new_tokens: int = 200,
+    max_new_tokens: int | None = None,
     samples: int = 1,
     stop: Sequence[str] = (),
     alternatives: int = 0,
@@ -68,12 +69,13 @@ def stream(
     Args:
         prompt: what to go on from. Empty: from the end-of-text token, or a newline where there is none, as in the
             lecture (token 0 where there is no newline either). Text never becomes a special token.
-        max_new_tokens: how many tokens at most.
+        max_new_tokens: how many tokens at most; None: what the model's folder says, else 200.
         samples: how many completions; their pieces come in turn, told apart by `piece.sample`.
         stop: strings that end a sample; they are not part of its text.
         alternatives: how many of the most likely tokens each piece carries.
         window: what to do beyond block_size: `half` or `exact` (see `windows.py`). use_cache: False for the twin.
-        sampling, or its fields: temperature, top_k, top_p, min_p, repetition_penalty, seed.
+        sampling, or its fields: temperature, top_k, top_p, min_p, repetition_penalty, seed. A field that is not given
+            is what the model's folder says (`model.generation_settings`), else the default of `Sampling`.
 
     Raises:
         UsageError: a setting is out of range.
@@ -82,11 +84,12 @@ def stream(
     """
     if sampling is not None and draw:
         raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
+    ids = prompt_ids(tokenizer, prompt, settings_of(model).bos_token_id)
     request = Request(
-        ids=tuple(prompt_ids(tokenizer, prompt)),
-        max_new_tokens=max_new_tokens,
+        ids=tuple(ids),
+        max_new_tokens=new_tokens_of(model, len(ids), max_new_tokens),
         samples=samples,
-        sampling=sampling or Sampling(**draw),
+        sampling=sampling or sampling_of(model, draw),
         stop=tuple(stop),
         alternatives=alternatives,
         window=window,
@@ -110,7 +113,7 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
     sampling = request.sampling
     device = next(model.parameters()).device
     context = Context(model, torch.tensor([request.ids], device=device), window=request.window, use_cache=use_cache)
-    rows = [Row(0, request, i, tokenizer, model.config.block_size) for i in range(request.samples)]  # that still go on
+    rows = [Row(0, request, i, tokenizer, model) for i in range(request.samples)]  # that still go on
     logits_BV = None
     for _ in range(request.max_new_tokens):
         if logits_BV is None:  # the prompt is read once, whatever the number of samples
@@ -119,8 +122,11 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
         else:
             logits_BV = context.next_logits()
         logits_BV = token_logits(logits_BV, tokenizer.vocab_size, tokenizer.missing_ids).cpu()
+        adjusted_BV = logits_BV.clone()
+        for row, logits_V in zip(rows, adjusted_BV, strict=True):
+            row.adjust(logits_V)
         chances_BV = filtered_probabilities(
-            logits_BV, sampling, context.ids_BT.cpu() if sampling.repetition_penalty != 1 else None
+            adjusted_BV, sampling, context.ids_BT.cpu() if sampling.repetition_penalty != 1 else None
         )
         ids_B = choose(chances_BV, [row.generator for row in rows])
         own_BV = logits_BV.softmax(dim=-1)
@@ -140,12 +146,14 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
             context.keep(going_on)
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, prompt: str, bos: int | None = None) -> list[int]:
     """What a model is given to go on from: the text behind the token that every text begins with, if there is one; of
-    an empty text the end-of-text token, or a newline (see `stream`)."""
+    an empty text `bos`, the model's own first token, else the end-of-text token, or a newline (see `stream`)."""
     start = [] if tokenizer.starts_with is None else [tokenizer.starts_with]
     if ids := start + tokenizer.encode(prompt):
         return ids
+    if bos is not None and bos < tokenizer.vocab_size:
+        return [bos]
     if tokenizer.end_of_text is not None:
         return [tokenizer.end_of_text]
     return [0] if tokenizer.unknown_characters("\n") else tokenizer.encode("\n") or [0]

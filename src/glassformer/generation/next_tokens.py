@@ -1,4 +1,4 @@
-"""The next token of every row of a step: biases, filters and draws, each row by its own request.
+"""The next token of every row of a step: biases, rules, filters and draws, each row by its own request.
 
 Rows that draw alike are filtered together. A row whose own work fails (its biases, its filters, logits that are no
 numbers) gets the error in place of a token, and the others get what they would have got without it.
@@ -32,13 +32,13 @@ def draw_tokens(plain_BV: Tensor, rows: list[Row], *, compiled: bool) -> list[Dr
     """A token for each row, or what went wrong in it. plain: the model's logits, fp32 on the CPU."""
     found: list[Drawn | Exception | None] = [None] * len(rows)
     logits_BV, u = plain_BV, [0.0] * len(rows)
-    if any(row.request.logit_bias for row in rows):
+    if any(row.adjusts for row in rows):
         logits_BV = plain_BV.clone()
     alike: dict[Any, list[int]] = {}
     for b, row in enumerate(rows):
         try:
-            for token, bias in row.request.logit_bias.items():
-                logits_BV[b, token] += bias
+            if row.adjusts:
+                row.adjust(logits_BV[b])
             if row.draws.temperature:  # thrown once, so that a second try draws the same token
                 u[b] = float(uniform([row.generator]))
             alike.setdefault(row.draws if row.draws.repetition_penalty == 1 else b, []).append(b)

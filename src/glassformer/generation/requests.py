@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from glassformer.errors import UsageError, plural
+from glassformer.generation.rules import TokenRules
 from glassformer.generation.sampling import Sampling
 from glassformer.generation.text import Alternative, Piece, StopStrings
 from glassformer.generation.windows import check_window
+from glassformer.models import settings_of
 from glassformer.tokenizers import Tokenizer
 
 MOST_BIAS = 1e4  # what is added to a logit: enough to forbid or to force, and still a number
@@ -26,7 +29,7 @@ class Request:
         max_new_tokens: how many tokens at most; 0 scores the prompt and writes nothing.
         samples: how many continuations. sampling: how tokens are drawn; sample i has the seed `seed + i`.
         stop: strings that end a sample, and are no part of its text. end_tokens: tokens that do; None: the tokenizer's
-            end of text.
+            `ends`.
         alternatives: how many of the most likely tokens are told beside each one.
         logit_bias: what is added to the logits of some tokens before one is drawn. Probabilities that are told are the
             model's own, without it.
@@ -99,17 +102,20 @@ class Event(NamedTuple):
 class Row:
     """One sample under way: its tokens so far, its generator, its half-decoded characters, its stop strings."""
 
-    def __init__(self, number: int, request: Request, sample: int, tokenizer: Tokenizer, block_size: int):
+    def __init__(self, number: int, request: Request, sample: int, tokenizer: Tokenizer, model: Any):
         self.number, self.request, self.sample, self.tokenizer = number, request, sample, tokenizer
+        settings, block_size = settings_of(model), model.config.block_size
+        settings.check()
         self.ids = list(request.ids)
         self.block_size = block_size
         self.start = max(0, len(self.ids) - block_size)  # the first token that the model sees
         self.generator = torch.Generator().manual_seed(request.sampling.seed + sample)
         self.draws = replace(request.sampling, seed=0)  # rows that are equal in this draw alike
         self.decoder = tokenizer.stream_decoder(after=tokenizer.text_ids(request.ids))
-        self.stop = StopStrings(request.stop)
-        ends = request.end_tokens
-        self.end_tokens = ends if ends is not None else frozenset({tokenizer.end_of_text} - {None})
+        self.stop = StopStrings((*request.stop, *settings.stop_strings))
+        self.end_tokens = tokenizer.ends if request.end_tokens is None else request.end_tokens
+        n_logits = min(tokenizer.vocab_size, model.config.vocab_size)
+        self.rules = TokenRules(settings, self.end_tokens, n_logits, n_prompt=len(request.ids))
 
     @property
     def seen(self) -> list[int]:
@@ -134,6 +140,18 @@ class Row:
         exact = self.request.window == "exact"
         self.start = self.start + overflow if exact else len(self.ids) - max(1, self.block_size // 2)
         return True
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether `adjust` changes anything."""
+        return bool(self.request.logit_bias) or self.rules.active
+
+    def adjust(self, logits_V: Tensor) -> None:
+        """Change the logits of the next token as the request and the model's folder ask for, in place."""
+        for token, bias in self.request.logit_bias.items():
+            logits_V[token] += bias
+        if self.rules.active:
+            self.rules.apply(logits_V, self.ids, last=self.left == 1)
 
     def take(self, token: int, probability: float, chance: float, others: list[Alternative]) -> Piece:
         """One more token."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,49 @@ from glassformer.files import disk_errors
 from glassformer.interchange.families import INTERCHANGE_FAMILIES
 from glassformer.interchange.family import Family
 from glassformer.interchange.refused import refuse_adapter, refuse_other_values, refuse_quantised
+from glassformer.models import NOTHING_SET, GenerationSettings
 from glassformer.text_files import JsonError, decode, parse_json
 from glassformer.tokenizers import Tokenizer
 
 WRONG_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, IndexError)  # a list where a number belongs
 MAX_JSON_BYTES = 64 * 2**20
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+FILLED_IN = "filled_in"
+"""Under `glassformer` in generation_config.json: its fields that nobody declared, which are written so that
+`transformers` generates as we do."""
 
 
 def write_config(
-    family: Family, config: Any, tokenizer: Tokenizer | None, labels: Sequence[str]
+    family: Family,
+    config: Any,
+    tokenizer: Tokenizer | None,
+    labels: Sequence[str],
+    settings: GenerationSettings = NOTHING_SET,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The contents of config.json and of generation_config.json; None where nothing is generated.
 
     Beginning and end of text are always written (null when there is none): GPT-2's default of 50256 would point outside
     a small vocabulary. Fields that the family has no word for stand under `glassformer`.
 
+    Args:
+        settings: what the folder that the model came from says about generating; all of it is written again.
+
     Raises:
         ModelFolderError: there is not one name for each class.
     """
     words = {"model_type": family.model_type, **family.write_config(config)}
-    special = _special_tokens(config, tokenizer)
+    special = _special_tokens(config, tokenizer, settings)
     untold = _differences(config.model_dump(), family.read_config({**words, **special}).model_dump())
     own = {**({"config": untold} if untold else {}), "tokenizer": None if tokenizer is None else tokenizer.kind}
     words = {**words, **special, **_label_words(config, labels), "glassformer": own}
-    if not hasattr(config, "block_size") or _only_reads(config):
+    if not generates(config):
         return words, None
+    otherwise: Mapping[str, Any] = {"do_sample": True}
     if hasattr(config, "start_token"):
-        return words, {"do_sample": False, "max_length": config.block_size, **special}
-    return words, {"do_sample": True, "temperature": 1.0, **special}
+        otherwise = {"do_sample": False, "max_length": config.block_size}
+    filled = settings.filled if settings.declared else otherwise
+    ids = {name: value for name, value in special.items() if name != "is_encoder_decoder"}
+    return words, {**filled, **settings.declared, **ids, "glassformer": {FILLED_IN: sorted(filled)}}
 
 
 def read_config(folder: Path) -> tuple[Family, Any]:
@@ -103,8 +118,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _special_tokens(config: Any, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Of what writes an answer, those of its configuration; else the tokenizer's end of text."""
+def _special_tokens(config: Any, tokenizer: Tokenizer | None, settings: GenerationSettings) -> dict[str, Any]:
+    """As the folder declared them. What it did not: of what writes an answer, those of its configuration; else those
+    that the tokenizer names."""
+    declared = {name: value for name, value in settings.declared.items() if name in SPECIAL}
     if hasattr(config, "start_token"):
         return {
             "is_encoder_decoder": True,
@@ -112,14 +129,24 @@ def _special_tokens(config: Any, tokenizer: Tokenizer | None) -> dict[str, Any]:
             "decoder_start_token_id": config.start_token,
             "eos_token_id": config.end_token,
             "pad_token_id": getattr(config, "pad_token", None),
-            "forced_eos_token_id": None,  # BART and Marian have defaults
+            "forced_eos_token_id": settings.declared.get("forced_eos_token_id"),  # BART and Marian have defaults
+            **declared,
         }
-    end_of_text = tokenizer.end_of_text if tokenizer is not None else None
-    return {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": None}
+    if tokenizer is None:
+        return {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **declared}
+    if declared:  # a folder that names some tokens does not have the others
+        return {"bos_token_id": None, "eos_token_id": tokenizer.end_of_text, "pad_token_id": None, **declared}
+    known, names = tokenizer.special_tokens, tokenizer.settings
+    return {
+        "bos_token_id": known.get(names.get("bos_token", ""), tokenizer.end_of_text),
+        "eos_token_id": tokenizer.end_of_text,
+        "pad_token_id": known.get(names.get("pad_token", "")),
+    }
 
 
-def _only_reads(config: Any) -> bool:
-    return hasattr(config, "pooling")
+def generates(config: Any) -> bool:
+    """Whether a model of this configuration writes texts."""
+    return hasattr(config, "block_size") and not hasattr(config, "pooling")
 
 
 def _label_words(config: Any, labels: Sequence[str]) -> dict[str, Any]:

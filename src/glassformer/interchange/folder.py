@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from glassformer.errors import DeviceError, ModelFolderError, UsageError, did_you_mean
 from glassformer.files import atomic_folder, write_json
-from glassformer.interchange.configuration import read_config, read_labels, write_config
+from glassformer.interchange.configuration import generates, read_config, read_json, read_labels, write_config
 from glassformer.interchange.families import family_that_expresses
 from glassformer.interchange.family import Family
+from glassformer.interchange.generation_config import read_generation_settings
 from glassformer.interchange.names import with_expected_names
 from glassformer.interchange.published import is_published, pulled_folder
 from glassformer.interchange.refused import refuse_adapter
@@ -22,7 +23,7 @@ from glassformer.interchange.sentences import cut_as_told, pool_as_told
 from glassformer.interchange.tables import Tensors
 from glassformer.interchange.weights import load_sharded, save_weights
 from glassformer.layers import int8_copy
-from glassformer.models import Decoder, build_model
+from glassformer.models import Decoder, GenerationSettings, build_model, settings_of
 from glassformer.models.counts import ShapesOnly
 from glassformer.native import library, quantized_copy
 from glassformer.tokenizers import Tokenizer, load_tokenizer
@@ -64,7 +65,7 @@ def save(
     tensors = {**(model.state_dict() if weights is None else weights)}
     for second in second_names(model):
         tensors.pop(second, None)
-    config, generation = write_config(family, model.config, tokenizer, labels)
+    config, generation = write_config(family, model.config, tokenizer, labels, settings_of(model))
     written = {"generation_config.json": generation} if generation is not None else {}
     kept_as = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
     with atomic_folder(folder, replace=True) as temporary:
@@ -98,8 +99,15 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
         return model, None
     tokenizer = load_tokenizer(folder)
     cut_as_told(tokenizer, model.config, folder)
+    with_settings(model, tokenizer, settings_of(model))
     check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
     return model, tokenizer
+
+
+def with_settings(model: Any, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
+    """Let a model carry its settings, and its tokenizer know which tokens end a text."""
+    model.generation_settings = settings
+    tokenizer.further_ends = frozenset(i for i in settings.eos_token_id if i < tokenizer.vocab_size)
 
 
 def check_dtype(dtype: str) -> None:
@@ -185,6 +193,8 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     family, config = read_config(folder)
     model = model_of(family, config, load_sharded(folder), folder).to(device)
     pool_as_told(model, folder)
+    if generates(config):
+        model.generation_settings = read_generation_settings(folder, read_json(folder / "config.json"))
     return model
 
 

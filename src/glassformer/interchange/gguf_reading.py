@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, did_you_mean, one_line
-from glassformer.interchange.folder import model_of
+from glassformer.interchange.folder import model_of, with_settings
 from glassformer.interchange.gguf_architectures import ARCHITECTURES
 from glassformer.interchange.gguf_file import read_gguf
+from glassformer.interchange.gguf_settings import settings_from_gguf
 from glassformer.interchange.gguf_tokenizer import tokenizer_from_gguf
 from glassformer.tokenizers import Tokenizer
 
@@ -28,6 +29,7 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
             raise ModelFolderError(f"its architecture {name!r} is not one that glassformer reads; {known}")
         architecture = ARCHITECTURES[name]
         tokenizer = tokenizer_from_gguf(file.fields)
+        settings = settings_from_gguf(file.fields, tokenizer)
         words = architecture.words(file.fields, {name: tensor.shape for name, tensor in file.tensors.items()})
         config = architecture.family.read_config(words)
         needed = [there for row in architecture.family.table(config) for there in row.theirs if there is not None]
@@ -47,4 +49,6 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
         raise
     except GlassformerError as error:  # also a size that a configuration refuses: the file is to blame
         raise ModelFolderError(f"{path}: {one_line(error)}") from None
-    return model_of(architecture.family, config, theirs, path), tokenizer
+    model = model_of(architecture.family, config, theirs, path)
+    with_settings(model, tokenizer, settings)
+    return model, tokenizer

@@ -23,8 +23,10 @@ from glassformer.interchange.folder import second_names
 from glassformer.interchange.gguf_architectures import ARCHITECTURES, Architecture
 from glassformer.interchange.gguf_file import gguf_package
 from glassformer.interchange.gguf_reading import load_gguf
+from glassformer.interchange.gguf_settings import settings_to_gguf
 from glassformer.interchange.gguf_tokenizer_writing import needs_end, tokenizer_to_gguf
 from glassformer.interchange.tables import Tensors
+from glassformer.models import settings_of
 from glassformer.tokenizers import Tokenizer
 
 
@@ -84,6 +86,7 @@ def save_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *,
     if needs_end(tokenizer) and tokenizer.vocab_size == rows:
         tensors, rows = _with_one_more(model, tensors), rows + 1
     fields = {**architecture.fields(words), **tokenizer_to_gguf(tokenizer, rows)}
+    fields |= settings_to_gguf(settings_of(model), tokenizer)
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture.name)
         for name, value in {**fields, "general.file_type": TYPES[type].file_type}.items():

@@ -7,6 +7,7 @@ from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings, settings_of
 from glassformer.models.init import INITS
 from glassformer.models.presets import FAMILIES
 from glassformer.models.sizes import SIZES, dial
@@ -16,6 +17,7 @@ __all__ = [
     "FAMILIES",
     "INITS",
     "MODELS",
+    "NOTHING_SET",
     "SIZES",
     "Decoder",
     "Encoder",
@@ -23,6 +25,7 @@ __all__ = [
     "EncoderDecoder",
     "EncoderDecoderConfig",
     "FlopsPerToken",
+    "GenerationSettings",
     "ModelConfig",
     "Transformer",
     "build_model",
@@ -34,4 +37,5 @@ __all__ = [
     "make_config",
     "parameters_by_part",
     "positions_of",
+    "settings_of",
 ]

@@ -35,6 +35,7 @@ from glassformer.layers import (
 )
 from glassformer.modalities import FrameStem, PatchStem, TextStem
 from glassformer.models.config import ModelConfig
+from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
 from glassformer.taps import Tap
 
@@ -52,6 +53,7 @@ class Model(nn.Module):
 
     answers: ClassVar[tuple[str, ...]] = ()
     config: Any
+    generation_settings: GenerationSettings = NOTHING_SET
 
     def set_dropout(self, p: float, attention: float | None = None, tokens: float = 0.0) -> None:
         """Set the dropout rate everywhere: embedding, attention weights, both outputs of each block.

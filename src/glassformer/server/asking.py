@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from glassformer.errors import UsageError
-from glassformer.generation import Request, Sampling
+from glassformer.generation import Request, new_tokens_of, sampling_of
+from glassformer.generation.generate import prompt_ids as prompt_ids_of
 from glassformer.generation.requests import check_ids
+from glassformer.models import settings_of
 from glassformer.server.errors import Refused
 from glassformer.server.schemas import ChatBody, CompletionBody, Drawing
 from glassformer.server.serving import Served
@@ -32,7 +34,7 @@ def named(models: dict[str, Served], name: str | None, *, writes: bool = False) 
 def completion_request(served: Served, body: CompletionBody, prompt: Any) -> Request:
     """The engine's request for one prompt of a body. Raises `Refused`."""
     ids = prompt_ids(served, prompt) if isinstance(prompt, str) else list(prompt)
-    tokens = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+    tokens = new_tokens_of(served.model, len(ids), body.max_tokens, DEFAULT_TOKENS)
     return _request(
         served, body, ids, tokens, alternatives=body.logprobs or 0, score=bool(body.echo and body.logprobs is not None)
     )
@@ -40,13 +42,7 @@ def completion_request(served: Served, body: CompletionBody, prompt: Any) -> Req
 
 def prompt_ids(served: Served, prompt: str) -> list[int]:
     """The ids that a model reads for a text, never none: what it begins with stands for an empty one."""
-    tokenizer = served.tokenizer
-    ids = tokenizer.encode(prompt)
-    if tokenizer.starts_with is not None:
-        ids = [tokenizer.starts_with, *ids]
-    if not ids:
-        ids = [tokenizer.end_of_text] if tokenizer.end_of_text is not None else tokenizer.encode("\n") or [0]
-    return ids
+    return prompt_ids_of(served.tokenizer, prompt, settings_of(served.model).bos_token_id)
 
 
 def check_tokens(served: Served, ids: Iterable[int], param: str) -> None:
@@ -76,7 +72,9 @@ def chat_request(served: Served, body: ChatBody) -> Request:
     ids = chat.encode(messages, add_generation_prompt=True)
     room = served.model.config.block_size - len(ids)
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    tokens = room if asked is None else min(asked, room)  # a chat does not slide: it would lose its beginning
+    tokens = min(
+        new_tokens_of(served.model, len(ids), asked, room), room
+    )  # a chat does not slide: it would lose its beginning
     ends = frozenset(chat.turn_ends)
     return _request(served, body, ids, max(tokens, 0), alternatives=body.top_logprobs or 0, ends=ends)
 
@@ -106,7 +104,7 @@ def _request(
         ids=tuple(ids),
         max_new_tokens=tokens,
         samples=body.n or 1,
-        sampling=Sampling(seed=seed, **{name: value for name, value in sampling.items() if value is not None}),
+        sampling=sampling_of(served.model, {**sampling, "seed": seed}),
         stop=tuple(stop),
         end_tokens=ends,
         alternatives=alternatives,

@@ -68,7 +68,7 @@ def inside_routes(models: dict[str, Served]) -> APIRouter:
         served = named(models, body.model)
         tokenizer = served.tokenizer
         if body.messages is None:
-            ids, ends = prompt_ids(served, body.text or ""), [tokenizer.end_of_text]
+            ids, ends = prompt_ids(served, body.text or ""), sorted(tokenizer.ends)
         elif not served.chats:
             raise Refused(400, f"{served.name} has no chat template; give text", code="no_chat_template")
         else:
@@ -82,7 +82,7 @@ def inside_routes(models: dict[str, Served]) -> APIRouter:
             "ids": ids,
             "texts": [_text(raw, tokenizer, i)[0] for raw, i in zip(spelled, ids, strict=True)],
             "bytes": [list(raw) for raw in spelled],
-            "end_tokens": [i for i in ends if i is not None],
+            "end_tokens": ends,
         }
 
     @routes.post("/logits", response_class=Response)

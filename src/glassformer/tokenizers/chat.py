@@ -77,7 +77,7 @@ class ChatTemplate:
         Raises:
             TokenizerError: the template is no Jinja.
         """
-        ends = set() if self._tokenizer.end_of_text is None else {self._tokenizer.end_of_text}
+        ends = set(self._tokenizer.ends)
         messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _PROBE}]
         program = self._program
         try:

@@ -56,6 +56,8 @@ class Tokenizer:
         vocab_size: the largest id plus one: how many logits a model needs.
         special_tokens: id of every special token by its text. `encode` never produces these.
         end_of_text: id of the token that ends a document, or None (characters have none).
+        further_ends: ids of other tokens that end a text; loading a model folder sets what its
+            generation_config.json says.
         chat_template: the Jinja template of a chat model, or None.
         settings: what else `tokenizer_config.json` says (names of special tokens, model_max_length).
     """
@@ -79,6 +81,7 @@ class Tokenizer:
         self.vocab_size: int = max(self._vocabulary.values()) + 1
         self.special_tokens: dict[str, int] = {t["content"]: t["id"] for t in spec["added_tokens"] if t["special"]}
         self.end_of_text: int | None = self._vocabulary.get(end_of_text) if end_of_text else None
+        self.further_ends: frozenset[int] = frozenset()
         self.chat_template = chat_template
         self.settings = dict(settings or {})
         self._unknown: str | None = spec["model"].get("unk_token")
@@ -173,6 +176,11 @@ class Tokenizer:
         if self.kind != "characters":
             return ""
         return "".join(sorted(set(whole_characters(text)) - self._vocabulary.keys()))
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end a text: `end_of_text` and `further_ends`."""
+        return self.further_ends if self.end_of_text is None else self.further_ends | {self.end_of_text}
 
     # Ids to text
 
