@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ import torch
 from glassformer import recipes
 from glassformer.data import TokenBatches
 from glassformer.errors import DivergenceError
+from glassformer.objectives import NextToken
+from glassformer.recipes.text_task import TextTask
 from glassformer.training import Listener, RunFolder, latest_checkpoint
 from glassformer.training.diagnostics import activations
 from glassformer.training.doctor import Doctor, text_warnings
@@ -131,8 +135,54 @@ def test_a_loss_that_jumps_and_stays_is_a_divergence_and_one_bad_batch_is_not():
     assert doctor.divergence(9.0, 50.0) is None  # one bad batch
     assert doctor.divergence(2.0, 1.0) is None
     assert doctor.divergence(9.0, 50.0) is None and doctor.divergence(9.5, 60.0) is None
-    assert doctor.divergence(10.0, 70.0) == "the loss rose from 2.009 to 10.000 and stayed up for 3 steps"
+    assert doctor.divergence(10.0, 70.0) == "the loss rose from 2.009 to 10 and stayed up for 3 steps"
     assert doctor.norms[-2:] == [50.0, 60.0]
+
+
+def losses_of_a_run(jump: float) -> list[float]:
+    """Nats: 4 falls to 2 with noise of a twentieth, and from step 300 on everything is higher by `jump`."""
+    noise = random.Random(5)
+    return [2 + 2 * math.exp(-step / 60) + noise.gauss(0, 0.05) + jump * (step >= 300) for step in range(400)]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0, 1e-3])
+@pytest.mark.parametrize("zero", [0.0, -7.0])
+def test_a_divergence_is_found_in_any_unit_and_a_healthy_run_is_left_alone(unit: float, zero: float):
+    """A reward, a distance in pixels: only what the run has gained (2 nats) and its noise say what is much."""
+
+    def found(losses: list[float], doctor: Doctor) -> list[int]:
+        return [i for i, loss in enumerate(losses) if doctor.divergence(unit * (loss + zero), 1.0)][:1]
+
+    assert found(losses_of_a_run(0.0), Doctor()) == []
+    assert found(losses_of_a_run(0.45), Doctor()) == []  # less than a quarter of the gain
+    assert found(losses_of_a_run(0.8), Doctor()) == [302]
+    assert found(losses_of_a_run(0.8), Doctor(alarm=1.0 * unit)) == []  # the objective knows its unit
+    assert found(losses_of_a_run(1.2), Doctor(alarm=1.0 * unit)) == [302]
+
+
+def test_an_objective_says_what_alarms_it_and_one_of_somebody_else_need_not(play, tmp_path, monkeypatch):
+    """The same loss in thousandths of a nat: the run is trained to its end, and the jump is found."""
+
+    class Millinats(NextToken):
+        alarm = None
+
+        def loss(self, model, batch):
+            total, count, more = super().loss(model, batch)
+            return total * 1000 * (1 + 5 * (trainers[-1].step >= 40 and jumps)), count, more
+
+    class Keep(Listener):
+        def on_start(self, trainer):
+            trainers.append(trainer)
+
+    trainers, jumps = [], False
+    recipes.train(None, TINY, data=str(play), out=tmp_path / "nats", listeners=[Keep()])
+    assert trainers[-1].doctor.alarm == 1.0
+    monkeypatch.setattr(TextTask, "objective", lambda self: Millinats())
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "healthy", listeners=[Keep()])
+    assert run.steps == 60 and trainers[-1].doctor.alarm is None
+    jumps = True
+    with pytest.raises(DivergenceError, match=r"at step 43: the loss rose from \d{4} "):
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "jumps", listeners=[Keep()])
 
 
 def test_a_start_that_falls_steeply_is_no_divergence():
@@ -158,7 +208,7 @@ def test_overfitting_names_the_step_and_what_is_kept():
         doctor.mean = 3.0 - i  # of the batches on the way, with dropout: it does not matter
         told += doctor.warnings(100 * (i + 1), train, validation, {}, {})
     assert told == [
-        "overfitting since step 300: validation rises (2.300 to 2.700) while training falls (2.000 to 1.000); the "
+        "overfitting since step 300: validation rises (2.3 to 2.7) while training falls (2 to 1); the "
         "weights of step 300 are kept in model/; try training.dropout=0.2, fewer steps or a smaller model"
     ]
     healthy = Doctor()
@@ -191,7 +241,7 @@ def test_a_rate_too_high_is_told_only_while_the_loss_does_not_fall():
     doctor.mean = 2.6
     assert doctor.warnings(300, 2.6, 2.6, wild, {}) == [
         "learning rate too high: a step changes the weights by 30% of their size, and the training loss no longer "
-        "falls (2.500 to 2.600); try half of training.learning_rate"
+        "falls (2.5 to 2.6); try half of training.learning_rate"
     ]
     assert doctor.warnings(400, 2.6, 2.6, wild, {}) == []  # once
 

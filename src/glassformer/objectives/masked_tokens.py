@@ -77,6 +77,7 @@ class MaskedTokens:
     data: ClassVar[str] = "texts"
     Settings: ClassVar[type[ObjectiveSettings]] = MaskingSettings
     by_chance: ClassVar[bool] = True
+    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def __init__(
         self,

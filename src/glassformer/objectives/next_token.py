@@ -36,6 +36,7 @@ class NextToken:
     data: ClassVar[str] = "text"
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     by_chance: ClassVar[bool] = False
+    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
         """-> (sum of losses, number of targets that count, further metrics).

@@ -65,6 +65,9 @@ class Objective(Protocol):
     data: ClassVar[str]
     Settings: ClassVar[type[ObjectiveSettings]]
     by_chance: ClassVar[bool]  # whether `collate` draws anything
+    # a rise of the loss smaller than this is no divergence, in the unit of the loss; None, or left out: the monitor
+    # goes by what the run has gained so far
+    alarm: ClassVar[float | None]
 
     def collate(self, examples: Sequence[Any], random: Any) -> Batch:
         """Examples -> tensors with one row an example. All chance comes from `random`, a numpy `Generator`; it may be

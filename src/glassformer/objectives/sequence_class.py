@@ -39,6 +39,7 @@ class SequenceClass:
     data: ClassVar[str] = "labelled"
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     by_chance: ClassVar[bool] = False
+    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def __init__(self, *, n_classes: int, pad_token: int = 0):
         self.n_classes, self.pad_token = n_classes, pad_token

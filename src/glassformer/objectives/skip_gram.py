@@ -59,6 +59,7 @@ class SkipGram:
     data: ClassVar[str] = "words"
     Settings: ClassVar[type[ObjectiveSettings]] = SkipGramSettings
     by_chance: ClassVar[bool] = True
+    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def __init__(self, *, counts: Sequence[float] | np.ndarray, **settings: float):
         self.settings = SkipGramSettings.make(**settings)

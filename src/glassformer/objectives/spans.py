@@ -49,6 +49,7 @@ class Spans:
     data: ClassVar[str] = "texts"
     Settings: ClassVar[type[ObjectiveSettings]] = SpanSettings
     by_chance: ClassVar[bool] = True
+    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def __init__(
         self, *, sentinels: Sequence[int], start_token: int, end_token: int, pad_token: int = 0, **settings: float

@@ -58,6 +58,7 @@ class TargetSentence:
     data: ClassVar[str] = "pairs"
     Settings: ClassVar[type[ObjectiveSettings]] = SentenceSettings
     by_chance: ClassVar[bool] = False
+    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def __init__(self, *, start_token: int, end_token: int, pad_token: int = 0, **settings: float):
         self.start_token, self.end_token, self.pad_token = start_token, end_token, pad_token

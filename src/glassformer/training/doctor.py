@@ -14,8 +14,8 @@ from typing import Any
 NORMS_KEPT = 5  # gradient norms before a divergence that the report shows
 MEMORY = 0.95  # of the smoothed loss
 SETTLING = 20  # steps before a jump can be told from the start
-JUMP = 1.0  # nats above the smoothed loss, at the least
-DEVIATIONS = 8.0  # and this many usual deviations
+DEVIATIONS = 8.0  # usual ones above the smoothed loss
+LOST = 0.25  # and this part of all that the run has gained, where the objective names no `alarm` of its own
 PATIENCE = 3  # steps on end, or evaluations on end
 TOO_FAST = 0.1  # update as a part of the weight, in the median over matrices; healthy runs lie near 0.001 to 0.01
 SILENT = 0.2  # share of a layer's units that never answer
@@ -24,9 +24,16 @@ MAX_TREATMENTS = 5
 
 
 class Doctor:
-    """Watches the losses of one run. Its state is part of a checkpoint, so that a resumed run finds the same."""
+    """Watches the losses of one run. Its state is part of a checkpoint, so that a resumed run finds the same.
 
-    def __init__(self) -> None:
+    alarm: a rise smaller than this is never a divergence, in the unit of the loss (`Objective.alarm`). None: a quarter
+    of what the run has gained so far. Nothing else here depends on the unit.
+    """
+
+    def __init__(self, alarm: float | None = None) -> None:
+        self.alarm = alarm
+        self.start: float | None = None  # the first loss
+        self.lowest = 0.0  # of the smoothed losses
         self.mean = 0.0  # smoothed loss
         self.deviation = 0.0  # smoothed distance from it
         self.steps = 0
@@ -42,16 +49,24 @@ class Doctor:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return f"loss {loss:.4g}, gradient norm {norm:.4g}"
         distance = loss - self.mean if self.steps else 0.0
-        far = self.steps >= SETTLING and distance > max(JUMP, DEVIATIONS * self.deviation)
+        far = self.steps >= SETTLING and distance > max(self._least_rise(), DEVIATIONS * self.deviation)
         self.high = self.high + 1 if far else 0
         if self.high >= PATIENCE:
-            return f"the loss rose from {self.mean:.3f} to {loss:.3f} and stayed up for {self.high} steps"
+            return f"the loss rose from {self.mean:.4g} to {loss:.4g} and stayed up for {self.high} steps"
         if not far:
             self.mean = MEMORY * self.mean + (1 - MEMORY) * loss if self.steps else loss
             self.deviation = MEMORY * self.deviation + (1 - MEMORY) * abs(distance)
             self.steps += 1
+            if self.start is None:
+                self.start = self.lowest = self.mean
+            self.lowest = min(self.lowest, self.mean)
         self.norms = [*self.norms, norm][-NORMS_KEPT:]
         return None
+
+    def _least_rise(self) -> float:
+        if self.alarm is not None:
+            return self.alarm
+        return 0.0 if self.start is None else LOST * (self.start - self.lowest)
 
     def warnings(
         self,
@@ -89,8 +104,8 @@ class Doctor:
         if not rising or train is None or now is None or now >= train:
             return None
         return (
-            f"overfitting since step {first:.0f}: validation rises ({low:.3f} to {high:.3f}) while training falls "
-            f"({train:.3f} to {now:.3f}); the weights of step {first:.0f} are kept in model/; "
+            f"overfitting since step {first:.0f}: validation rises ({low:.4g} to {high:.4g}) while training falls "
+            f"({train:.4g} to {now:.4g}); the weights of step {first:.0f} are kept in model/; "
             "try training.dropout=0.2, fewer steps or a smaller model"
         )
 
@@ -102,12 +117,12 @@ class Doctor:
             return None
         return (
             f"learning rate too high: a step changes the weights by {ratio:.0%} of their size, and the training loss "
-            f"no longer falls ({self.evaluations[-2][2]:.3f} to {self.mean:.3f}); try half of training.learning_rate"
+            f"no longer falls ({self.evaluations[-2][2]:.4g} to {self.mean:.4g}); try half of training.learning_rate"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, JSON-able."""
-        return dict(vars(self))
+        return {key: value for key, value in vars(self).items() if key != "alarm"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; treatments are counted over the whole run, also over a roll-back."""

@@ -145,7 +145,7 @@ class Trainer:
             keep=settings.keep_checkpoints,
             kept_with_it=kept_with_it or {},
         )
-        self.doctor = Doctor()
+        self.doctor = Doctor(getattr(objective, "alarm", None))
         self.step = 0  # updates done
         self.tokens = 0
         self.seconds = 0.0  # time in the loop, over all sittings
