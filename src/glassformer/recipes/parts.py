@@ -121,6 +121,7 @@ def build_trainer(
             checkpoint_every=t.checkpoint_every or 0,
             keep_checkpoints=t.keep_checkpoints,
             whole_split=not t.eval_batches,
+            lag=bool(t.lag_steps),
             on_divergence=t.on_divergence,
         ),
         run=RunFolder(path),

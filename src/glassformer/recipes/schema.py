@@ -195,6 +195,8 @@ class TrainingSection(Section):
     micro_batch_size: how many sequences go through at once; gradients of the others are added up (accumulation).
     eval_batches: 0 evaluates on the whole validation split, N on N fixed batches (the last step: always the whole).
     sharding: full spreads the weights over the processes that torchrun started. on_divergence: stop, skip or lower.
+    lag_steps: 1 reads the numbers of a step while the next one is computed, so that a GPU does not wait for them; a
+        divergence is then noticed one step late, and only checkpoints hold weights from before it.
     watch_activations: statistics of every tap at evaluations, in diagnostics.jsonl.
     track: who else gets the records, of TRACKERS: tensorboard, wandb.
     dropout: on the embedding and on what each layer adds; and on attention weights unless attention_dropout is set.
@@ -244,6 +246,7 @@ class TrainingSection(Section):
     track: Annotated[list[Annotated[str, _one_of("training.track", TRACKERS)]], BeforeValidator(_listed)] = []
     sharding: Annotated[str, _one_of("training.sharding", SHARDINGS)] = "none"
     on_divergence: Annotated[str, _one_of("training.on_divergence", TREATMENTS)] = "stop"
+    lag_steps: int = Field(default=0, ge=0, le=1)
     watch_activations: bool = False
 
     @property

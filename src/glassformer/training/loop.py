@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
 from glassformer.evaluation.loss import LossEstimate, WindowLosses
@@ -20,10 +19,13 @@ from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folder
 from glassformer.training.diagnostics import StepDiagnostics
 from glassformer.training.doctor import MAX_TREATMENTS, Doctor
 from glassformer.training.history import number
+from glassformer.training.interrupts import polite_interrupts
 from glassformer.training.non_finite import first_non_finite
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import Extended, Schedule
-from glassformer.training.step import Batch, Measured, Update
+from glassformer.training.step import Batch, Measured, Sums, Update
+
+LATE = "noticed one step late (training.lag_steps=1), so the weights at hand hold it"
 
 
 class Batches(Protocol):
@@ -79,6 +81,8 @@ class Interrupted(GlassformerError):
 class TrainingSettings:
     """How long, how often, how careful. `*_every` are steps, 0 is never (the last step always evaluates and saves).
     whole_split: whether evaluations read the whole validation split, or a part of it.
+    lag: read the numbers of a step while the next one is under way, so that a GPU never waits for them. A step is
+    logged, and a divergence noticed, one step late; steps that evaluate, sample or save are read at once.
     on_divergence: what to do about a NaN or a loss that jumped and stays up. `stop` with a report; or go back to the
     last checkpoint and leave out the batch (`skip`) or halve the learning rate (`lower`)."""
 
@@ -88,7 +92,22 @@ class TrainingSettings:
     checkpoint_every: int = 0
     keep_checkpoints: int = 3
     whole_split: bool = True
+    lag: bool = False
     on_divergence: str = "stop"
+
+
+class _Underway(NamedTuple):
+    """A step, by its number from 1 on, that is begun; its numbers are not read yet."""
+
+    step: int
+    sums: Sums
+    batch: Batch
+    factor: float
+    started: float
+
+
+class _RolledBack(Exception):
+    """The run stands at a checkpoint again."""
 
 
 class Trainer:
@@ -153,6 +172,8 @@ class Trainer:
         self.skipped: list[int] = []  # steps whose first batch was left out
         self.best: dict[str, Any] | None = None  # the evaluation that model/ was kept at
         self.windows: WindowLosses | None = None  # of the last evaluation
+        self._ahead: _Underway | None = None  # a step that is done but for reading its numbers
+        self._read_at = 0.0  # when the last numbers were read
 
     def train(self) -> None:
         """Go on until `settings.steps` updates are done.
@@ -168,9 +189,10 @@ class Trainer:
         if self.step == 0 and self.settings.on_divergence != "stop":
             self.writer.write(0, best=False, state=self._state())  # something to go back to
         try:
-            with _polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.telling_who_is_lost():
+            with polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.telling_who_is_lost():
                 while self.step < self.settings.steps:
-                    self._one_step(interrupted)
+                    with contextlib.suppress(_RolledBack):
+                        self._one_step(interrupted)
                 self.writer.wait()
         except KeyboardInterrupt:
             raise Interrupted(f"stopped at once in step {self.step + 1}; {self._way_on()}") from None
@@ -185,33 +207,32 @@ class Trainer:
                 listener.on_end()
 
     def _one_step(self, interrupted: threading.Event) -> None:
-        s, started = self.settings, time.perf_counter()
-        factor = self.schedule(self.step) * self.rate
-        for _ in range(self.skipped.count(self.step)):
-            next(self.batches)
-        batch = next(self.batches)
-        measured = self.update.measure(batch, asked=interrupted.is_set())
-        if trouble := self.doctor.divergence(measured.loss, measured.norm):
-            self._treat(trouble, batch)
+        s, step = self.settings, self.step + 1
+        last = step == s.steps
+        evaluating, sampling = last or _due(step, s.eval_every), _due(step, s.sample_every)
+        lagging = s.lag and not (evaluating or sampling or _due(step, s.checkpoint_every))
+        if not lagging:
+            self._catch_up()
+        begun = self._begin(interrupted)
+        if lagging:
+            self._go_ahead(begun, interrupted)
             return
-        last = self.step + 1 == s.steps
-        evaluating = last or _due(self.step + 1, s.eval_every)
+        measured = self._read(begun)
         watched = None
         if evaluating:
             sharded, targets = self.update.sharded, measured.targets
             watched = StepDiagnostics(self.model, self.world, sharded=sharded, targets=targets)
-        self.update.apply(measured, factor)
+        self.update.apply(measured, begun.factor)
         self.update.clear()
         self.step += 1
-        self.tokens += measured.targets
-        record = self._record(measured, factor, time.perf_counter() - started)
+        record = self._record(begun, measured)
         better = False
         if watched is not None:
             parameters = watched.record()
             looked = self.look()
             better = self._evaluate(record)
-        sampled = self.sample() if _due(self.step, s.sample_every) else None
-        self.seconds += time.perf_counter() - started
+        sampled = self.sample() if sampling else None
+        self.seconds += time.perf_counter() - begun.started
         record["seconds"] = round(self.seconds, 3)
         self._tell(record, sampled)
         if watched is not None:
@@ -223,20 +244,67 @@ class Trainer:
             windows = self.windows if better and s.whole_split else None
             self.writer.write(self.step, best=better, windows=windows, state=self._state() if due else None)
         if stop and not last:
-            self.writer.wait()
-            raise Interrupted(
-                f"stopped after step {self.step}, everything is saved; go on with: {self._resume_command()}"
-            )
+            self._leave()
 
-    def _record(self, measured: Measured, factor: float, elapsed: float) -> dict[str, Any]:
-        """The line of metrics.jsonl, without what an evaluation adds."""
-        speed = measured.targets / elapsed
+    def _begin(self, interrupted: threading.Event) -> _Underway:
+        """Draw the batch of the next step and begin to compute its gradient."""
+        started = time.perf_counter()
+        factor = self.schedule(self.step) * self.rate
+        for _ in range(self.skipped.count(self.step)):
+            next(self.batches)
+        batch = next(self.batches)
+        sums = self.update.begin(batch, asked=interrupted.is_set())
+        return _Underway(self.step + 1, sums, batch, factor, started)
+
+    def _read(self, begun: _Underway, *, late: bool = False) -> Measured:
+        """The numbers of a step. late: its update is done already.
+
+        Raises:
+            DivergenceError, _RolledBack: they are bad.
+        """
+        measured = begun.sums.read()
+        if trouble := self.doctor.divergence(measured.loss, measured.norm):
+            self._treat(trouble, begun.step, self._where(begun.batch) if not late else LATE)
+        return measured
+
+    def _go_ahead(self, begun: _Underway, interrupted: threading.Event) -> None:
+        """Update the weights without having seen the numbers, and read those of the step before meanwhile."""
+        self.update.apply_unread(begun.sums, begun.factor)
+        self.update.clear()
+        self.step += 1
+        asked = self._catch_up()
+        self._ahead = begun
+        self.seconds += time.perf_counter() - begun.started
+        if asked if self.world.size > 1 else interrupted.is_set():
+            self._catch_up()
+            self.writer.write(self.step, best=False, state=self._state())
+            self._leave()
+
+    def _catch_up(self) -> bool:
+        """Read and tell the numbers of the step before, if that is still to do; whether it was asked to stop."""
+        begun, self._ahead = self._ahead, None
+        if begun is None:
+            return False
+        measured = self._read(begun, late=True)
+        self._tell({**self._record(begun, measured), "seconds": round(self.seconds, 3)}, None)
+        return measured.asked
+
+    def _leave(self) -> NoReturn:
+        self.writer.wait()
+        raise Interrupted(f"stopped after step {self.step}, everything is saved; go on with: {self._resume_command()}")
+
+    def _record(self, begun: _Underway, measured: Measured) -> dict[str, Any]:
+        """Count a step; its line of metrics.jsonl, without what an evaluation adds."""
+        now = time.perf_counter()
+        speed = measured.targets / (now - max(begun.started, self._read_at))
+        self._read_at = now
+        self.tokens += measured.targets
         record: dict[str, Any] = {
-            "step": self.step,
+            "step": begun.step,
             "tokens": self.tokens,
             "seconds": 0.0,
             "loss": measured.loss,
-            "lr": self.optimizer.learning_rate * factor,
+            "lr": self.optimizer.learning_rate * begun.factor,
             "grad_norm": measured.norm,
             "tokens_per_second": round(speed),
         }
@@ -294,9 +362,9 @@ class Trainer:
         if self.world.is_main:
             self.run.append(file, record)
 
-    def _treat(self, trouble: str, batch: Batch) -> None:
-        """A divergence: report and stop, or go back to the last checkpoint and go on another way."""
-        report = f"training diverged at step {self.step + 1}: {trouble}{self._history()}, {self._where(batch)}"
+    def _treat(self, trouble: str, step: int, where: str) -> NoReturn:
+        """A divergence in a step: report and stop, or go back to the last checkpoint and go on another way."""
+        report = f"training diverged at step {step}: {trouble}{self._history()}, {where}"
         self.update.clear()
         self.writer.wait()
         checkpoints = checkpoint_folders(self.run)
@@ -310,8 +378,8 @@ class Trainer:
             )
         self.doctor.treatments += 1
         if self.settings.on_divergence == "skip":
-            self.skipped.append(self.step)
-            treatment = f"the batch of step {self.step + 1} is left out"
+            self.skipped.append(step - 1)
+            treatment = f"the batch of step {step} is left out"
         else:
             self.rate /= 2
             treatment = f"the learning rate is {self.rate:g} times what it was"
@@ -322,6 +390,7 @@ class Trainer:
         self.restore(load_checkpoint(folder, self.model, self.optimizer, self.world))
         self.rate, self.skipped, self.best, self.seconds = rate, skipped, best, seconds
         self.event("rolled back", f"{report}; back to {folder.name}, {treatment}")
+        raise _RolledBack
 
     def _history(self) -> str:
         norms = " ".join(f"{norm:.3g}" for norm in self.doctor.norms)
@@ -349,10 +418,12 @@ class Trainer:
 
     def checkpoint(self) -> None:
         """Write everything that `resume` needs; it is on its way to the disk when this returns."""
+        self._catch_up()
         self.writer.write(self.step, best=False, state=self._state())
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what a checkpoint told; weights, optimizer and generators are `load_checkpoint`'s."""
+        self._ahead = None
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.best = state["best"]
         if self.best and number(self.best["estimate"]["loss"]) is None:  # an older version called a NaN the best
@@ -377,31 +448,3 @@ class Trainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextlib.contextmanager
-def _polite_interrupts(*, patient: bool) -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, and the loop ends at the next safe place; the second ends at once.
-
-    patient: under `torchrun` one Ctrl-C arrives twice, from the terminal and from torchrun; within a second it counts
-    once.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    first = 0.0
-
-    def note(signum: int, frame: Any) -> None:
-        nonlocal first
-        if asked.is_set() and not (patient and time.monotonic() - first < 1.0):
-            raise KeyboardInterrupt
-        first = first or time.monotonic()
-        asked.set()
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

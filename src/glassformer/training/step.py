@@ -55,6 +55,29 @@ class Measured(NamedTuple):
     asked: bool
 
 
+class Sums:
+    """What a step's batch came to, still where the model is: to read it is to wait for all the work before it, once.
+
+    Args:
+        totals_4: sum of losses, targets, processes that were asked to stop, sum of squares of the gradient (float64).
+    """
+
+    def __init__(self, totals_4: Tensor):
+        self.totals_4, self._host, self._copied = totals_4, totals_4, None
+        if totals_4.is_cuda:  # on its way as soon as it is there, so that reading does not wait for later work
+            self._host = torch.empty(4, dtype=totals_4.dtype, pin_memory=True).copy_(totals_4, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def read(self) -> Measured:
+        """The numbers."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        total, count, stop, square = self._host.tolist()
+        count = max(1, int(count))  # a step whose targets are all masked teaches nothing
+        return Measured(total / count, count, square**0.5 / count, stop > 0)
+
+
 class Update:
     """Gradients of a batch, then the optimizer's step.
 
@@ -83,31 +106,41 @@ class Update:
 
     def measure(self, batch: Batch, *, asked: bool = False) -> Measured:
         """Leave the gradient of the summed loss over the whole step in `.grad`; tell what it said."""
+        return self.begin(batch, asked=asked).read()
+
+    def begin(self, batch: Batch, *, asked: bool = False) -> Sums:
+        """`measure` without waiting for the numbers."""
         batch = tuple(part.to(self.device, non_blocking=True) for part in batch)
         pieces = list(zip(*(part.split(self.micro_batch_size or len(part)) for part in batch), strict=True))
-        told = torch.zeros(3, dtype=torch.float64, device=self.device)  # sum of losses, targets, asked to stop
-        told[2] = float(asked)
+        totals_4 = torch.zeros(4, dtype=torch.float64, device=self.device)  # as in `Sums`
+        totals_4[2] = float(asked)
         for i, piece in enumerate(pieces):
             with self._meeting(last=i == len(pieces) - 1):
                 with autocast(self.precision, self.device.type):
                     total, count = self.loss(*piece)
                 # DDP and FSDP average over processes; we want the sum
                 (total * self.world.size if self.world.size > 1 else total).backward()
-            told[0] += total.detach()
-            told[1] += count
-        squares = torch.stack(torch._foreach_norm(self.gradients())).double().square().sum()
-        if self.sharded:
-            self.world.sum(squares)
-        self.world.sum(told)
-        total, count, stop, square = [*told.tolist(), float(squares)]
-        count = max(1, int(count))  # a step whose targets are all masked teaches nothing
-        return Measured(total / count, count, square**0.5 / count, stop > 0)
+            totals_4[0] += total.detach()
+            totals_4[1] += count
+        totals_4[3] = torch.stack(torch._foreach_norm(self.gradients())).double().square().sum()
+        self.world.sum(totals_4 if self.sharded else totals_4[:3])  # whole gradients are the same everywhere
+        return Sums(totals_4)
 
     def apply(self, measured: Measured, factor: float) -> None:
         """Divide, clip, update, at `factor` times the learning rate. The gradients stay until `clear`."""
         clip = self.grad_clip
         shrink = clip / measured.norm if 0 < clip < measured.norm else 1.0
         torch._foreach_mul_(self.gradients(), shrink / measured.targets)
+        self.optimizer.step(factor)
+
+    def apply_unread(self, sums: Sums, factor: float) -> None:
+        """`apply` where the numbers are: nothing waits for them, and a gradient that is none is applied too."""
+        _, count, _, square = sums.totals_4.unbind()
+        count = count.clamp(min=1)
+        scale = 1 / count
+        if self.grad_clip:
+            scale = scale * (self.grad_clip * count / square.sqrt()).clamp(max=1)
+        torch._foreach_mul_(self.gradients(), scale)
         self.optimizer.step(factor)
 
     def clear(self) -> None:
