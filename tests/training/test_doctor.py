@@ -155,7 +155,9 @@ def test_a_divergence_is_found_in_any_unit_and_a_healthy_run_is_left_alone(unit:
 
     assert found(losses_of_a_run(0.0), Doctor()) == []
     assert found(losses_of_a_run(0.45), Doctor()) == []  # less than a quarter of the gain
-    assert found(losses_of_a_run(0.0)[200:300] * 9, Doctor()) == []  # no gain, as in fine-tuning: the noise alone counts
+    assert (
+        found(losses_of_a_run(0.0)[200:300] * 9, Doctor()) == []
+    )  # no gain, as in fine-tuning: the noise alone counts
     assert found(losses_of_a_run(0.8), Doctor()) == [302]
     assert found(losses_of_a_run(0.8), Doctor(alarm=1.0 * unit)) == []  # the objective knows its unit
     assert found(losses_of_a_run(1.2), Doctor(alarm=1.0 * unit)) == [302]
