@@ -11,16 +11,25 @@ from torch import Tensor
 
 from glassformer.errors import DivergenceError, UsageError
 from glassformer.generation.questions import around, read_rows, text_ids
+from glassformer.generation.requests import check_ids
 from glassformer.tokenizers import Tokenizer
 
 
 def embed(
-    model: Any, tokenizer: Tokenizer, texts: Sequence[str], *, normalise: bool = True, batch_size: int = 32
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: Sequence[str | Sequence[int]],
+    *,
+    normalise: bool = True,
+    batch_size: int = 32,
+    cut: bool = True,
 ) -> Tensor:
-    """A vector for each text, in their order: (N, C) in fp32. What is longer than the model reads loses its end.
+    """A vector for each text, in their order: (N, C) in fp32.
 
     Args:
+        texts: or their ids, with or without the tokens that this tokenizer puts around a text.
         normalise: to length 1.
+        cut: of what is longer than the model reads, read the beginning; otherwise it is refused.
 
     Raises:
         UsageError: the model is no encoder of text, or a text is empty.
@@ -30,7 +39,7 @@ def embed(
         raise UsageError(
             f"this {type(model).__name__} gives no vectors for texts: an encoder is needed; for example minilm-l6"
         )
-    rows = [around(tokenizer, text_ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
+    rows = [_row(model, tokenizer, text, number, cut) for number, text in enumerate(texts, 1)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # like with like, so that little is padding
     vectors_NC = torch.zeros(len(rows), model.config.n_embd)
     for start in range(0, len(rows), batch_size):
@@ -41,3 +50,14 @@ def embed(
     if not vectors_NC.isfinite().all():
         raise DivergenceError("the model's vectors are no numbers (NaN or infinite); take an earlier checkpoint")
     return torch.nn.functional.normalize(vectors_NC, dim=-1) if normalise else vectors_NC
+
+
+def _row(model: Any, tokenizer: Tokenizer, text: str | Sequence[int], number: int, cut: bool) -> list[int]:
+    """The ids that the model reads for a text."""
+    if isinstance(text, str):
+        return around(tokenizer, text_ids(tokenizer, text, number), model, cut)
+    check_ids(text, tokenizer, model.config.vocab_size)
+    whole = around(tokenizer, [], model)
+    if whole and len(text) > len(whole) and [text[0], text[-1]] == whole:  # they stand there already
+        text = text[1:-1]
+    return around(tokenizer, list(text), model, cut)

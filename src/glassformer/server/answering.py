@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 from fastapi import Request as HTTPRequest
 from fastapi.responses import StreamingResponse
 
 from glassformer.generation import Event, Piece, Request
-from glassformer.server.answers import REASONS, Shape, given_prompt, usage
+from glassformer.server.answers import REASONS, Shape, echoed, usage
+from glassformer.server.asking import Prompt
 from glassformer.server.errors import Refused, refusal_of
 from glassformer.server.schemas import Drawing
 from glassformer.server.serving import Served
@@ -21,54 +22,68 @@ LOOK_EVERY = 0.1  # seconds, whether a client that waits for a whole answer is s
 
 
 async def answer(
-    served: Served, requests: list[Request], shape: Shape, body: Drawing, http: HTTPRequest, *, echo: bool = False
+    served: Served,
+    requests: list[Request],
+    shape: Shape,
+    body: Drawing,
+    http: HTTPRequest,
+    *,
+    echo: list[Prompt] | None = None,
 ) -> Any:
-    """The response to these requests, whole or as a stream. Raises `Refused`."""
+    """The response to these requests, whole or as a stream. Raises `Refused`.
+
+    echo: the prompts, one a request, that the answers begin with.
+    """
     assert served.worker is not None
     asked = Asked(served.worker, requests)
     await asked.begin()
     if body.stream:
         return StreamingResponse(_stream(asked, shape, body, echo), media_type="text/event-stream",
                                  headers={"Cache-Control": "no-store"})  # fmt: skip
-    texts, pieces, reasons = [], [], []
+    pieces, reasons = [], []
     try:
         gathered = await or_gone(asked.gather(), http)
     finally:
         asked.cancel()
-    for number, request in enumerate(requests):
-        for sample in range(request.samples):
-            row, text = gathered[number, sample], ""
-            if echo:
-                text = served.tokenizer.decode(list(request.ids))
-            given = (
-                given_prompt(served.tokenizer, list(request.ids), asked.prompts[number], 0)
-                if request.score_prompt
-                else []
-            )
-            texts.append(text + "".join(piece.text for piece in row))
-            pieces.append(given + row)
-            reasons.append(REASONS[row[-1].finish_reason or "length"] if row else "length")
+    for (number, _), row in gathered.items():
+        pieces.append(_echo(asked, shape, echo, number) + row)
+        reasons.append(REASONS[row[-1].finish_reason or "length"] if row else "length")
     counts = usage(sum(len(request.ids) for request in requests), sum(map(len, gathered.values())))
-    return shape.whole(texts, pieces, reasons, counts)
+    return shape.whole(pieces, reasons, counts)
 
 
-async def _stream(asked: Asked, shape: Shape, body: Drawing, echo: bool) -> AsyncIterator[str]:
+async def _stream(asked: Asked, shape: Shape, body: Drawing, echo: list[Prompt] | None) -> AsyncIterator[str]:
     """Server-sent events, one a token; a client that goes away ends this, and with it the request."""
-    written, begun = 0, set()
+    written = 0
+    at = {(n, i): -1 for n, request in enumerate(asked.requests) for i in range(request.samples)}  # characters so far
+    counted = body.stream_options is not None and bool(body.stream_options.include_usage)
+    uncounted: dict[str, None] = {"usage": None} if counted else {}
+
+    def part(place: tuple[int, int], pieces: list[Piece], reason: str | None) -> str:
+        told = shape.part(asked.index(*place), pieces, reason, at=at[place])
+        at[place] += sum(len(piece.text) for piece in pieces)
+        return event_line(told | uncounted)
+
+    def beginning(place: tuple[int, int]) -> Iterator[str]:
+        if at[place] < 0:
+            at[place] = 0
+            if shape.chat:
+                yield event_line(shape.first(asked.index(*place)) | uncounted)
+            if echo is not None:
+                yield part(place, _echo(asked, shape, echo, place[0]), None)
+
     try:
-        if echo:
-            for number, request in enumerate(asked.requests):
-                for sample in range(request.samples):
-                    text = shape.tokenizer.decode(list(request.ids))
-                    yield event_line(shape.piece(asked.index(number, sample), text, [], None))
         async for number, piece in asked.pieces():
-            index = asked.index(number, piece.sample)
+            place = number, piece.sample
             written += 1
-            reason = REASONS[piece.finish_reason] if piece.finish_reason else None
-            ended = piece.finish_reason == "end_of_text"
-            yield event_line(shape.piece(index, piece.text, [] if ended else [piece], reason, first=index not in begun))
-            begun.add(index)
-        if (body.stream_options or {}).get("include_usage"):
+            for line in beginning(place):
+                yield line
+            yield part(place, [piece], REASONS[piece.finish_reason] if piece.finish_reason else None)
+        for place in [place for place, begun in at.items() if begun < 0]:  # nothing was to be written
+            for line in beginning(place):
+                yield line
+            yield part(place, [], "length")
+        if counted:
             yield event_line(shape.last(usage(sum(len(request.ids) for request in asked.requests), written)))
         yield "data: [DONE]\n\n"
     except Refused as error:
@@ -77,9 +92,15 @@ async def _stream(asked: Asked, shape: Shape, body: Drawing, echo: bool) -> Asyn
         asked.cancel()
 
 
+def _echo(asked: Asked, shape: Shape, echo: list[Prompt] | None, number: int) -> list[Piece]:
+    if echo is None:
+        return []
+    return echoed(shape.tokenizer, echo[number], asked.prompts[number], logprobs=shape.alternatives is not None)
+
+
 def event_line(body: Any) -> str:
     """One server-sent event."""
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
 class Asked:

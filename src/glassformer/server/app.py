@@ -23,14 +23,15 @@ from glassformer import __version__
 from glassformer.generation import embed
 from glassformer.server.answering import answer
 from glassformer.server.answers import Shape
-from glassformer.server.asking import chat_request, completion_request, named
+from glassformer.server.asking import chat_request, check_tokens, completion_request, named, read_prompt
 from glassformer.server.doors import Guard, add_errors
 from glassformer.server.errors import Refused
 from glassformer.server.inside import inside_routes
 from glassformer.server.metrics import exposition
 from glassformer.server.page import add_page
-from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody
+from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody, several
 from glassformer.server.serving import Served
+from glassformer.server.worker import MOST_WAITING
 
 
 def create_app(models: dict[str, Served], *, api_key: str | None = None, local: bool = True) -> FastAPI:
@@ -79,16 +80,12 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
     async def completions(body: CompletionBody, http: HTTPRequest) -> Any:
         """Go on from a text."""
         served = named(models, body.model, writes=True)
-        given = body.prompt if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) else [body.prompt]
-        requests = [completion_request(served, body, prompt) for prompt in given]
-        shape = Shape(
-            served.name,
-            served.tokenizer,
-            chat=False,
-            logprobs=body.logprobs is not None,
-            alternatives=body.logprobs or 0,
-        )
-        return await answer(served, requests, shape, body, http, echo=bool(body.echo))
+        prompts = [read_prompt(served, prompt) for prompt in body.prompts]
+        if len(prompts) * (body.n or 1) > MOST_WAITING:
+            raise Refused(400, f"{len(prompts)} prompts x n={body.n} are too many; {MOST_WAITING:,} are the most")
+        requests = [completion_request(served, body, prompt) for prompt in prompts]
+        shape = Shape(served.name, served.tokenizer, chat=False, alternatives=body.logprobs)
+        return await answer(served, requests, shape, body, http, echo=prompts if body.echo else None)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatBody, http: HTTPRequest) -> Any:
@@ -96,13 +93,8 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
         served = named(models, body.model, writes=True)
         if not served.chats:
             raise Refused(400, f"{served.name} has no chat template; use /v1/completions", code="no_chat_template")
-        shape = Shape(
-            served.name,
-            served.tokenizer,
-            chat=True,
-            logprobs=bool(body.logprobs),
-            alternatives=body.top_logprobs or 0,
-        )
+        alternatives = (body.top_logprobs or 0) if body.logprobs else None
+        shape = Shape(served.name, served.tokenizer, chat=True, alternatives=alternatives)
         return await answer(served, [chat_request(served, body)], shape, body, http)
 
     @app.post("/v1/embeddings")
@@ -111,9 +103,16 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
         served = named(models, body.model)
         if served.worker is not None:
             raise Refused(400, f"{served.name} gives no vectors; name an encoder, for example minilm-l6")
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        vectors = await run_in_threadpool(embed, served.model, served.tokenizer, texts)
-        n = sum(len(served.tokenizer.encode(text)) for text in texts)
+        width = served.model.config.n_embd
+        if body.dimensions not in (None, width):
+            raise Refused(
+                400, f"dimensions: {served.name} gives {width}, and no others; leave it out", param="dimensions"
+            )
+        texts = several(body.input)
+        for text in texts:
+            check_tokens(served, text if isinstance(text, list) else (), "input")
+        vectors = await run_in_threadpool(embed, served.model, served.tokenizer, texts, cut=False)
+        n = sum(len(served.tokenizer.encode(text) if isinstance(text, str) else text) for text in texts)
         data = [
             {"object": "embedding", "index": i, "embedding": _encoded(vector.tolist(), body.encoding_format)}
             for i, vector in enumerate(vectors)
@@ -128,5 +127,5 @@ def _described(served: Served) -> dict[str, Any]:
     return {"id": served.name, "object": "model", "created": served.created, "owned_by": "glassformer"}
 
 
-def _encoded(vector: list[float], form: str) -> Any:
+def _encoded(vector: list[float], form: str | None) -> Any:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if form == "base64" else vector

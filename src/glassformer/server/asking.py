@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import UsageError
@@ -31,13 +32,35 @@ def named(models: dict[str, Served], name: str | None, *, writes: bool = False) 
     return models[name]
 
 
-def completion_request(served: Served, body: CompletionBody, prompt: Any) -> Request:
+@dataclass(frozen=True)
+class Prompt:
+    """What a completion goes on from.
+
+    ids: what the model reads. n_added: how many of them, at the beginning, the client did not send: the token that this
+    model's texts begin with, or what stands for an empty prompt. text: what the client sent, for `echo`; of ids their
+    text, less a character that they leave unfinished, which comes with the answer.
+    """
+
+    ids: list[int]
+    n_added: int
+    text: str
+
+
+def read_prompt(served: Served, given: str | list[int]) -> Prompt:
+    """A text or ids as a model reads them. Raises `Refused`."""
+    tokenizer = served.tokenizer
+    if not isinstance(given, str):
+        check_tokens(served, given, "prompt")
+        return Prompt(given, 0, tokenizer.stream_decoder(after=given).before)
+    ids = prompt_ids(served, given)
+    return Prompt(ids, len(ids) - len(tokenizer.encode(given)), given)
+
+
+def completion_request(served: Served, body: CompletionBody, prompt: Prompt) -> Request:
     """The engine's request for one prompt of a body. Raises `Refused`."""
-    ids = prompt_ids(served, prompt) if isinstance(prompt, str) else list(prompt)
-    tokens = new_tokens_of(served.model, len(ids), body.max_tokens, DEFAULT_TOKENS)
-    return _request(
-        served, body, ids, tokens, alternatives=body.logprobs or 0, score=bool(body.echo and body.logprobs is not None)
-    )
+    tokens = new_tokens_of(served.model, len(prompt.ids), body.max_tokens, DEFAULT_TOKENS)
+    score = bool(body.echo and body.logprobs is not None)
+    return _request(served, body, prompt.ids, tokens, alternatives=body.logprobs or 0, score=score)
 
 
 def prompt_ids(served: Served, prompt: str) -> list[int]:
@@ -90,6 +113,7 @@ def _request(
     ends: frozenset[int] | None = None,
 ) -> Request:
     check_tokens(served, ids, "prompt" if ends is None else "messages")
+    check_tokens(served, map(int, body.logit_bias or ()), "logit_bias")
     check_length(served, len(ids), room=0 if ends is None else 1, param="prompt" if ends is None else "messages")
     seed = random.SystemRandom().randrange(1 << 62) if body.seed is None else body.seed
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
@@ -108,13 +132,6 @@ def _request(
         stop=tuple(stop),
         end_tokens=ends,
         alternatives=alternatives,
-        logit_bias=_biases(body.logit_bias or {}),
+        logit_bias={int(token): bias for token, bias in (body.logit_bias or {}).items()},
         score_prompt=score,
     )
-
-
-def _biases(given: dict[str, float]) -> dict[int, float]:
-    try:
-        return {int(token): max(-100.0, min(100.0, bias)) for token, bias in given.items()}
-    except ValueError:
-        raise Refused(400, "logit_bias names a token that is no number", param="logit_bias") from None

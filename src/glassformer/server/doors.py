@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glassformer.errors import GlassformerError
-from glassformer.server.errors import Refused, error_response, refusal_of, told
+from glassformer.server.errors import Refused, error_response, refusal_of, told, unreadable
 from glassformer.server.serving import is_local
 
 _log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 MOST_BYTES = 8 << 20  # of a body
 OPEN_PATHS = ("/healthz", "/")  # that need no key: the page asks for it
 OPEN_FOLDER = "/web/"
+BODY_UNREADABLE = "There was an error parsing the body"  # what FastAPI says of all but bad JSON syntax
 # Whatever a browser shows of this server runs its own scripts alone, asks it alone, and is framed by nobody.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -93,7 +94,10 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(http: HTTPRequest, error: HTTPException) -> Response:
-        return error_response(error.status_code, str(error.detail))
+        message = str(error.detail)
+        if message == BODY_UNREADABLE:
+            message = unreadable(error.__cause__)
+        return error_response(error.status_code, message)
 
     @app.exception_handler(Exception)
     async def fault(http: HTTPRequest, error: Exception) -> Response:

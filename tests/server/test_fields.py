@@ -1,0 +1,262 @@
+"""What a body says is applied or refused by its name: a closed list, in plain words, whatever is sent."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from served import CHAT, running, small_decoder, small_encoder
+
+from glassformer.server.fields import HARMLESS, INERT, INERT_IN_MESSAGES
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
+
+
+@pytest.fixture(scope="module")
+def url(models):
+    with running(models) as address:
+        yield address
+
+
+def post(url: str, path: str, body: object, kind: str = "application/json") -> tuple[int, dict]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url + path, raw, {"Content-Type": kind})) as answer:
+            return answer.status, json.loads(answer.read(), parse_constant=no_constants)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read(), parse_constant=no_constants)
+
+
+def no_constants(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+BODIES = {
+    "/v1/completions": {"model": "base", "prompt": "fox", "max_tokens": 1},
+    "/v1/chat/completions": {"model": "chat", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1},
+    "/v1/embeddings": {"model": "vectors", "input": "fox"},
+    "/api/tokenize": {"model": "base", "text": "fox"},
+    "/api/logits": {"model": "base", "ids": [1], "positions": [0]},
+    "/api/generate": {"model": "base", "ids": [1], "max_tokens": 1},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(
+    "field",
+    [
+        "ignore_eos",
+        "min_tokens",
+        "stop_token_ids",
+        "guided_json",
+        "max_token",
+        "Model",
+        "",
+        "ü",
+        "\ud800",
+        "stream-options",
+    ],
+)
+def test_a_field_that_nothing_is_done_with_is_refused_by_its_name(url, path, field):
+    status, answer = post(url, path, {**BODIES[path], field: 1})
+    assert status == 400
+    message, param = answer["error"]["message"], answer["error"]["param"]
+    assert param == {"": "''", "\ud800": "\\ud800"}.get(field, field) and message.startswith(f"{param}: ")
+    assert "did you mean" in message or "known: " in message
+
+
+def test_a_near_name_is_offered(url):
+    _, answer = post(url, "/v1/completions", {**BODIES["/v1/completions"], "max_token": 5})
+    assert "did you mean max_tokens?" in answer["error"]["message"]
+
+
+ASKS_FOR_SOMETHING = {
+    "presence_penalty": [0.5, "0", True],
+    "frequency_penalty": [-1],
+    "suffix": ["x"],
+    "store": [True, 0.5],
+    "tools": [[{"type": "function", "function": {"name": "f"}}], "none"],
+    "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
+    "functions": [[{"name": "f", "parameters": {}}]],
+    "function_call": [{"name": "f"}],
+    "response_format": [{"type": "json_object"}, {"type": "text", "x": 1}],
+    "modalities": [["text", "audio"], ["audio"]],
+    "audio": [{"voice": "alloy", "format": "wav"}, {}],
+    "reasoning_effort": ["low"],
+    "verbosity": ["high"],
+    "web_search_options": [{}],
+}
+
+
+def test_all_that_is_not_done_is_tried_here():
+    assert ASKS_FOR_SOMETHING.keys() == INERT.keys()
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("field", INERT)
+def test_what_is_not_done_may_ask_for_nothing_alone(url, path, field):
+    for value in ASKS_FOR_SOMETHING[field]:
+        status, answer = post(url, path, {**BODIES[path], field: value})
+        assert status == 400 and answer["error"]["param"] == field, value
+        assert answer["error"]["message"].startswith(f"{field}: is not supported; ")
+    for value in (*INERT[field][0], None):
+        assert post(url, path, {**BODIES[path], field: value})[0] == 200, value
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"])
+def test_what_changes_no_answer_may_be_sent(url, path):
+    assert post(url, path, {**BODIES[path], **dict.fromkeys(HARMLESS, "whatever")})[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/tokenize"])
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather"}}]}, "tool_calls"),
+        ({"tool_calls": [{"id": "1"}], "content": None}, "tool_calls"),
+        ({"content": None}, "content"),
+        ({"function_call": {"name": "f"}}, "function_call"),
+        ({"tool_call_id": "1", "role": "tool"}, "tool_call_id"),
+        ({"name": "Juliet"}, "name"),
+        ({"audio": {"id": "1"}}, "audio"),
+        ({"reasoning_content": "hm"}, "reasoning_content"),
+        ({"prefix": True}, "prefix"),
+        ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "content"),
+        ({"content": [{"type": "text", "text": "a", "cache_control": {}}]}, "content"),
+        ({"content": [{"type": "text"}]}, "content"),
+        ({"content": 5}, "content"),
+    ],
+)
+def test_what_a_message_carries_besides_its_text_is_refused(url, path, message, param):
+    turns = [{"role": "user", "content": "y"}, {"role": "assistant", "content": "x", **message}]
+    status, answer = post(url, path, {"model": "chat", "messages": turns})
+    assert status == 400 and answer["error"]["param"] == f"messages.1.{param}"
+    assert answer["error"]["message"].startswith(f"messages.1.{param}: ")
+
+
+def test_a_message_as_openais_client_gives_it_back_is_taken(url):
+    empty = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+    assert empty.keys() <= INERT_IN_MESSAGES.keys()
+    turns = [{"role": "user", "content": "y"}, {"role": "assistant", "content": "x", **empty}]
+    assert post(url, "/v1/chat/completions", {"model": "chat", "messages": turns, "max_tokens": 1})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param", "words"),
+    [
+        ("/v1/completions", {"n": 65}, "n", "64"),
+        ("/v1/completions", {"n": 2.5}, "n", "whole number"),
+        ("/v1/completions", {"n": True}, "n", "whole number"),
+        ("/v1/completions", {"max_tokens": "5"}, "max_tokens", "whole number"),
+        ("/v1/completions", {"max_tokens": 10**400}, "max_tokens", "65536"),
+        ("/v1/completions", {"best_of": 3}, "best_of", "use n"),
+        ("/v1/completions", {"best_of": 2, "n": 1}, "best_of", "use n"),
+        ("/v1/completions", {"seed": 1 << 62}, "seed", "less than"),
+        ("/v1/completions", {"seed": -(1 << 63)}, "seed", "or more"),
+        ("/v1/completions", {"temperature": float("nan")}, "temperature", "finite"),
+        ("/v1/completions", {"temperature": float("inf")}, "temperature", "finite"),
+        ("/v1/completions", {"temperature": "hot"}, "temperature", "number"),
+        ("/v1/completions", {"top_p": 0}, "top_p", "more than 0"),
+        ("/v1/completions", {"top_k": -1}, "top_k", "0 or more"),
+        ("/v1/completions", {"logprobs": 21}, "logprobs", "20 or less"),
+        ("/v1/completions", {"echo": "yes"}, "echo", "true or false"),
+        ("/v1/completions", {"logit_bias": {"x": 1}}, "logit_bias", "token id"),
+        ("/v1/completions", {"logit_bias": {" 5": 1}}, "logit_bias", "token id"),
+        ("/v1/completions", {"logit_bias": {"٥": 1}}, "logit_bias", "token id"),
+        ("/v1/completions", {"logit_bias": {"-5": 1}}, "logit_bias", "token id"),
+        ("/v1/completions", {"logit_bias": {"5": 101}}, "logit_bias", "-100 to 100"),
+        ("/v1/completions", {"logit_bias": {"5": float("nan")}}, "logit_bias", "-100 to 100"),
+        ("/v1/completions", {"logit_bias": [5]}, "logit_bias", "token id"),
+        ("/v1/completions", {"logit_bias": {"777": 1}}, "logit_bias", "777"),
+        ("/v1/completions", {"stop": ""}, "stop", "1 to 256"),
+        ("/v1/completions", {"stop": ["a"] * 17}, "stop", "16"),
+        ("/v1/completions", {"stop": [1]}, "stop", "text"),
+        ("/v1/completions", {"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
+        ("/v1/completions", {"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "no such field"),
+        ("/v1/completions", {"stream": True, "stream_options": {"include_obfuscation": True}},
+         "stream_options.include_obfuscation", "False"),
+        ("/v1/completions", {"prompt": 5}, "prompt", "token ids"),
+        ("/v1/completions", {"prompt": [[]]}, "prompt", "token ids"),
+        ("/v1/completions", {"prompt": [1, "a"]}, "prompt", "token ids"),
+        ("/v1/completions", {"prompt": [1.0]}, "prompt", "token ids"),
+        ("/v1/completions", {"prompt": [True]}, "prompt", "token ids"),
+        ("/v1/completions", {"prompt": ["a"] * 40, "n": 40}, None, "1,024"),
+        ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs", "logprobs=true"),
+        ("/v1/chat/completions", {"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "one of them"),
+        ("/v1/chat/completions", {"messages": "hi"}, "messages", "a list"),
+        ("/v1/chat/completions", {"messages": ["hi"]}, "messages.0", "an object"),
+        ("/v1/embeddings", {"input": [1, 99]}, "input", "99"),
+        ("/v1/embeddings", {"input": [[1], [-1]]}, "input", "token ids"),
+        ("/v1/embeddings", {"input": {"a": 1}}, "input", "token ids"),
+        ("/v1/embeddings", {"input": "x" * 51}, None, "50"),
+        ("/v1/embeddings", {"input": [5] * 51}, None, "50"),
+        ("/v1/embeddings", {"dimensions": 23}, "dimensions", "24"),
+        ("/v1/embeddings", {"encoding_format": "int8"}, "encoding_format", "'float' or 'base64'"),
+        ("/api/generate", {"score": 1}, "score", "true or false"),
+        ("/api/logits", {"positions": [1]}, "positions", "position 1"),
+    ],
+)  # fmt: skip
+def test_values_are_checked_and_named_in_plain_words(url, path, fields, param, words):
+    status, answer = post(url, path, {**BODIES[path], **fields})
+    message = answer["error"]["message"]
+    assert (status, answer["error"]["param"]) == (400, param), message
+    assert words in message and "\n" not in message and len(message) < 600
+    for jargon in ("constrained", "Input should", "union", "dictionary", "string", "Extra inputs"):
+        assert jargon not in message
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "empty"),
+        (b"{", "not JSON"),
+        (b"null", "no JSON object"),
+        (b'"text"', "no JSON object"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"prompt": ' + b"[" * 90_000 + b"]" * 90_000 + b"}", "nested too deeply"),
+        (b'{"metadata": ' + b'{"a":' * 300 + b"1" + b"}" * 300 + b"}", None),
+        (b'{"prompt": "\xff\xfe"}', "UTF-8"),
+        (b'{"prompt": "\\ud800"}', "give a text"),
+        (b'{"model": "\\ud800"}', "surrogate"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"temperature": 1e400}', "finite"),
+        (b'{"temperature": NaN, "prompt": "a"}', "finite"),
+        (b'{"prompt": "a", "prompt": 5}', "prompt: give a text"),
+    ],
+)
+def test_whatever_bytes_are_sent_get_one_line(url, raw, words):
+    status, answer = post(url, "/v1/completions", raw)
+    if words is None:
+        assert status == 200
+    else:
+        assert status == 400 and words in answer["error"]["message"] and "\n" not in answer["error"]["message"]
+    status, answer = post(url, "/v1/completions", b'{"prompt": "a"}', kind="text/plain")
+    assert status == 400 and "Content-Type: application/json" in answer["error"]["message"]
+
+
+def test_ids_give_the_vector_of_their_text(url, models):
+    model, tokenizer = models["vectors"]
+    texts = ["the lazy dog", "a fox"]
+    ids = [tokenizer.encode(text) for text in texts]
+
+    def vectors(given) -> tuple[torch.Tensor, dict]:
+        status, answer = post(url, "/v1/embeddings", {"model": "vectors", "input": given})
+        assert status == 200
+        return torch.tensor([entry["embedding"] for entry in answer["data"]]), answer["usage"]
+
+    wanted, counted = vectors(texts)
+    got, counts = vectors(ids)
+    torch.testing.assert_close(got, wanted)
+    assert counts == counted == {"prompt_tokens": 17, "total_tokens": 17}
+    torch.testing.assert_close(vectors(ids[0])[0], wanted[:1])
+    torch.testing.assert_close(vectors(["the lazy dog", ids[1]])[0], wanted)
+    assert post(url, "/v1/embeddings", {"model": "vectors", "input": texts, "dimensions": 24})[0] == 200
