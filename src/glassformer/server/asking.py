@@ -95,9 +95,8 @@ def chat_request(served: Served, body: ChatBody) -> Request:
     ids = chat.encode(messages, add_generation_prompt=True)
     room = served.model.config.block_size - len(ids)
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    tokens = min(
-        new_tokens_of(served.model, len(ids), asked, room), room
-    )  # a chat does not slide: it would lose its beginning
+    # a chat does not slide: it would lose its beginning
+    tokens = min(new_tokens_of(served.model, len(ids), asked, room), room)
     ends = frozenset(chat.turn_ends)
     return _request(served, body, ids, max(tokens, 0), alternatives=body.top_logprobs or 0, ends=ends)
 
