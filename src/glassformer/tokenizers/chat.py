@@ -11,12 +11,14 @@ tokens count (`marks.py`): a message that says `<|im_end|>` does not end a turn,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from glassformer.errors import GlassformerError, UsageError
 from glassformer.tokenizers.alphabet import whole_characters
+from glassformer.tokenizers.meter import OverLimit
 
 if TYPE_CHECKING:
     from glassformer.tokenizers.marks import Marks
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXAMPLE = '{"role": "user", "content": "Hello"}'
 _PROBE = "(this is the answer)"
+_AS_DATA = re.compile(r"""["']text["']\s*:""")  # a list that was printed as it is
 _MAX_DEPTH = 32
 
 
@@ -40,6 +43,7 @@ class ChatTemplate:
     def __init__(self, source: str, tokenizer: Tokenizer):
         self.source = source
         self._tokenizer = tokenizer
+        self._too_much = False
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
@@ -47,7 +51,8 @@ class ChatTemplate:
         """The text of a chat, markers and contents alike: to be read, not to be encoded (see `encode`).
 
         Args:
-            messages: the turns so far, each with a role ("system", "user", "assistant", "tool") and a content.
+            messages: the turns so far, each with a role ("system", "user", "assistant", "tool") and a content: a text,
+                or parts of text (`[{"type": "text", "text": ...}]`), whichever form the template takes.
             add_generation_prompt: end with what the assistant's answer begins with.
             variables: what else the template knows, such as `tools` or `enable_thinking`: plain data. One that is
                 called `bos_token`, or as another of the tokenizer's tokens, takes its place, and is text.
@@ -72,24 +77,48 @@ class ChatTemplate:
 
     @cached_property
     def turn_ends(self) -> tuple[int, ...]:
-        """Ids that end an assistant's turn: end-of-text, and the special token that the template puts after an answer.
+        """Ids that end an assistant's turn: those that end a text, and the special token that the template puts after
+        an answer.
 
         Raises:
             TokenizerError: the template is no Jinja.
         """
-        ends = set(self._tokenizer.ends)
-        messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _PROBE}]
-        program = self._program
-        try:
-            parts = self._marks.parts(program.run(_variables(messages, False, self._named_tokens)))
-        except GlassformerError:  # a template with other wishes tells nothing here
-            parts = []
+        conversations = _conversations("text" if self.takes_text or not self.takes_parts else "parts")
+        found = (self._end_of_answer(messages) for messages in conversations)
+        first = next((end for end in found if end is not None), None)
+        return tuple(sorted(self._tokenizer.ends if first is None else self._tokenizer.ends | {first}))
+
+    @cached_property
+    def takes_text(self) -> bool:
+        """Whether the template shows contents that are texts."""
+        return any(_PROBE in self._tried(messages) for messages in _conversations("text"))
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether the template shows contents in parts, `[{"type": "text", "text": ...}]`."""
+        shown = (self._tried(messages) for messages in _conversations("parts"))
+        return any(_PROBE in text and not _AS_DATA.search(text) for text in shown)
+
+    def _end_of_answer(self, messages: Any) -> int | None:
+        """The special token right behind the answer in a conversation, if the template writes one there."""
+        parts = self._marks.parts(self._tried(messages))
         for part, following in zip(reversed(parts[:-1]), reversed(parts[1:]), strict=True):
             if isinstance(part, str) and _PROBE in part:
                 if not part.rpartition(_PROBE)[2].strip() and isinstance(following, int):
-                    ends.add(following)
+                    return following
                 break
-        return tuple(sorted(ends))
+        return None
+
+    def _tried(self, messages: Any) -> str:
+        """A conversation as rendered; nothing where the template wishes for another one."""
+        program = self._program  # an error of its own is raised
+        if self._too_much:
+            return ""
+        try:
+            return program.run(_variables(messages, False, self._named_tokens))
+        except GlassformerError as error:
+            self._too_much = isinstance(error.__cause__, OverLimit)  # one attempt is enough
+            return ""
 
     @cached_property
     def _marks(self) -> Marks:
@@ -116,11 +145,31 @@ class ChatTemplate:
         return Program(whole_characters(self.source), Marker(self._marks, named_tokens).visit, self._marks.plain)
 
     def _rendered(self, messages: Any, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
-        checked = check_messages(messages)
+        checked = [self._in_form(message) for message in check_messages(messages)]
         given = {name: _plain(value, name) for name, value in variables.items()}
         named = {name: token for name, token in self._named_tokens.items() if name not in given}
         program = self._program if len(named) == len(self._named_tokens) else self._compiled(named)
         return program.run(_variables(checked, add_generation_prompt, named | given))
+
+    def _in_form(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message with its content as the template takes it."""
+        content = message.get("content")
+        if isinstance(content, str) and not self.takes_text and self.takes_parts:
+            return {**message, "content": [{"type": "text", "text": content}]}
+        if isinstance(content, list) and not self.takes_parts:
+            return {**message, "content": "".join(part["text"] for part in content)}
+        return message
+
+
+def _conversations(form: str) -> list[list[dict[str, Any]]]:
+    """Small conversations with an answer in them, for templates that insist on a system message, or that close a turn
+    when the next one begins; the plainest first."""
+
+    def said(role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": text if form == "text" else [{"type": "text", "text": text}]}
+
+    system, user, answer = said("system", "Be kind."), said("user", "Hello"), said("assistant", _PROBE)
+    return [[user, answer], [system, user, answer], [user, answer, user], [system, user, answer, user]]
 
 
 def _variables(messages: Any, add_generation_prompt: bool, others: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,11 +202,24 @@ def _checked(message: Any, name: str) -> dict[str, Any]:
             continue
         if value is None:
             raise UsageError(f"{name} has no {key}; give an object such as {_EXAMPLE}")
-        if not isinstance(value, str):
+        if key == "content" and isinstance(value, (list, tuple)):
+            _check_parts(value, name)
+        elif not isinstance(value, str):
             raise UsageError(f"{name}: its {key} is a {type(value).__name__}, and must be text")
     if not message["role"].strip():
         raise UsageError(f"{name}: its role is empty; give system, user, assistant or tool")
     return _plain({key: value for key, value in message.items() if value is not None}, name)
+
+
+def _check_parts(parts: Any, name: str) -> None:
+    """Raise `UsageError` for a content in parts of which one is no text."""
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise UsageError(
+                f"{name}: a part of its content is of the kind {str(kind)[:40]!r}, and only text is read here; give "
+                '{"type": "text", "text": ...}'
+            )
 
 
 def _plain(value: Any, name: str, depth: int = 0) -> Any:
