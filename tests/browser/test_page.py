@@ -306,6 +306,32 @@ def test_nothing_is_wider_than_the_screen(tab, url, width):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("size", [(390, 844), (360, 640), (768, 1024)])
+def test_on_a_phone_the_list_of_a_token_comes_into_view(tab, url, size):
+    tab.set_viewport_size({"width": size[0], "height": size[1]})
+    opened(tab, url, topK=5)
+    written(tab, PROMPT, tokens=40)
+    for place in (20, 7):
+        look(tab, place)
+        row = tab.locator("#distribution tbody tr").first
+        expect(row).to_be_in_viewport()
+        expect(tab.locator("#distribution .place")).to_be_in_viewport()
+        sliders, table = tab.locator("#temperature").bounding_box(), row.bounding_box()
+        assert table["y"] < sliders["y"], "the list stands between the text and the sliders"
+        assert tab.evaluate("document.documentElement.scrollWidth") <= size[0]
+        tab.click(".back")
+        token = tab.locator(f'#tokens [data-index="{place}"]')
+        expect(token).to_be_in_viewport()
+        expect(token).to_be_focused()
+
+
+def test_on_a_wide_screen_a_click_scrolls_nothing(tab, url):
+    opened(tab, url)
+    written(tab, PROMPT, tokens=40)
+    look(tab, 20)
+    assert tab.evaluate("scrollY") == 0 and not tab.locator(".back").is_visible()
+
+
 def test_nobody_but_the_server_is_asked(tab, url):
     opened(tab, url)
     written(tab, PROMPT)

@@ -7,11 +7,13 @@ import { chip, lower, spelled } from "./vocabulary.js";
 const FIRST = 15; // rows
 const MORE = 30;
 const MOST = 600;
+const ONE_COLUMN = matchMedia("(max-width: 960px)"); // as in page.css: the list stands below the text
 
 export function distributionView(root, store, { branch, leave }) {
   let limit = FIRST;
   let wanted = ""; // what is looked for among the tokens
   let last = [];
+  let toShow = false; // as soon as it is there
   const body = element("div", {});
   const find = element("input", {
     type: "search", id: "find", placeholder: "find a token", "aria-label": "find a token", autocomplete: "off",
@@ -33,6 +35,13 @@ export function distributionView(root, store, { branch, leave }) {
     if (!row) return body.replaceChildren(heading(state), element("p", { class: "faint" }, "reading …"));
     const drawn = filtered(row.logits, row.order, sampling);
     body.replaceChildren(heading(state), ...facts(selected - 1, id, row, drawn), tools, ...table(state, row, id, drawn));
+    if (toShow) show();
+  }
+
+  // Where there is one column, a token that was clicked stands far above its list.
+  function show() {
+    toShow = !store.state.rows.has(store.state.selected - 1) && store.state.selected > 0;
+    if (ONE_COLUMN.matches) root.scrollIntoView({ block: "start" });
   }
 
   function empty(text) {
@@ -58,8 +67,8 @@ export function distributionView(root, store, { branch, leave }) {
     const rest = element("tr", { class: "rest" },
       element("td", { class: "rank" }),
       element("th", { scope: "row" }, "other ", shown(others, `others/${p}`, count), others === 1 ? " token" : " tokens"),
-      share(Math.max(0, 1 - ownShown), `probability/${p}/others`, widest, "own"),
-      share(Math.max(0, 1 - chanceShown), `chance/${p}/others`, widest, "chance"),
+      share(leftOf(ownShown), `probability/${p}/others`, widest, "own"),
+      share(leftOf(chanceShown), `chance/${p}/others`, widest, "chance"),
       element("td", { class: "logit" }));
     const head = element("thead", {}, element("tr", {},
       element("th", { class: "rank", scope: "col" }, "#"), element("th", { scope: "col" }, "token"),
@@ -80,6 +89,7 @@ export function distributionView(root, store, { branch, leave }) {
     find.focus();
   });
   root.addEventListener("click", (event) => {
+    if (event.target.closest(".back")) return leave();
     const button = event.target.closest("button[data-id]");
     if (button) branch(store.state.selected, Number(button.dataset.id));
   });
@@ -94,7 +104,12 @@ export function distributionView(root, store, { branch, leave }) {
     focusRow(buttons, Math.min(at + step, buttons.length - 1));
   });
   store.subscribe((state) => draw(state));
-  return { focus: () => focusRow([...root.querySelectorAll("button[data-id]")], 0) };
+  return { focus: () => focusRow([...root.querySelectorAll("button[data-id]")], 0), show };
+}
+
+// Shares are summed in 64 bits: what is left of 1 after all of them is rounding, and no chance.
+function leftOf(sum) {
+  return sum < 1 - 1e-9 ? 1 - sum : 0;
 }
 
 function focusRow(buttons, index) {
@@ -111,7 +126,7 @@ function heading({ selected, tokens, vocabulary }) {
   const came = tokens[selected];
   const after = came ? chip(vocabulary, came.id) : element("span", { class: "token-text nothing" }, "?");
   after.classList.add("came");
-  return element("h2", { class: "place" }, element("span", { class: "faint" }, selected > 6 ? "after … " : "after "), before,
+  return element("h2", { class: "place" }, element("button", { type: "button", class: "quiet back" }, "↑ text"), element("span", { class: "faint" }, selected > 6 ? "after … " : "after "), before,
     element("span", { class: "arrow", "aria-label": came ? "came" : "comes" }, "→"), after);
 }
 

@@ -31,7 +31,10 @@ const store = createStore({
 const actions = writer(store, api);
 const rows = rowsOf(store, api, actions.failed);
 
-const text = tokensView(document.getElementById("tokens"), store, { leave: () => panel.focus() });
+const text = tokensView(document.getElementById("tokens"), store, {
+  leave: () => panel.focus(),
+  chosen: () => panel.show(),
+});
 const panel = distributionView(document.getElementById("distribution"), store, {
   branch: (index, id) => {
     actions.branch(index, id);

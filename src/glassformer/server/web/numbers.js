@@ -10,7 +10,7 @@ export function percent(share) {
 }
 
 export const bits = (value) => `${Number.isFinite(value) ? value.toFixed(2) : "∞"} bits`;
-export const decimal = (value) => value.toFixed(2).replace("-", "−");
+export const decimal = (value) => (Number.isFinite(value) ? value.toFixed(2) : value < 0 ? "-∞" : "∞").replace("-", "−");
 export const count = (value) => value.toLocaleString("en-GB");
 
 // An element; `what` holds attributes, `children` texts and elements.

@@ -6,7 +6,7 @@ import { flowing, spelled } from "./vocabulary.js";
 
 const FULL = 12; // bits that are drawn in full colour
 
-export function tokensView(root, store, { leave }) {
+export function tokensView(root, store, { leave, chosen }) {
   const next = element("span", { class: "token next", role: "option", "aria-label": "what comes next" });
   next.append(element("span", { class: "ink" }, "…"));
   const made = []; // one element a token
@@ -49,7 +49,9 @@ export function tokensView(root, store, { leave }) {
 
   root.addEventListener("click", (event) => {
     const token = event.target.closest("[data-index]");
-    if (token) choose(Number(token.dataset.index), true);
+    if (!token) return;
+    choose(Number(token.dataset.index), true);
+    chosen();
   });
   root.addEventListener("keydown", (event) => {
     const index = Number(event.target.dataset.index);
