@@ -23,6 +23,18 @@ TOKENS = {"start_token": 5, "end_token": 7}
 DISTANCES = {"positions": "relative", "attention_scale": 1.0, "qk_norm": False, "activation": "gelu_new"}
 FRAMES = {**SHAPE, "vocab_size": 1, "stem": "frames", "positions": "sinusoidal", "sinusoid_layout": "whisper"}
 
+GPT_OSS = {
+    "family": "modern",
+    "qk_norm": False,
+    "attention_sinks": True,
+    "feedforward": "clamped",
+    "activation": "quick_gelu",
+    "qkv_bias": True,
+    "out_bias": True,
+    "feedforward_bias": True,
+    "n_expert": 5,
+    "router_bias": True,
+}
 GEMMA2 = {
     "family": "modern",
     "qk_norm": False,
@@ -56,6 +68,9 @@ BASES: dict[str, Any] = {
     "smollm3": ModelConfig.make(**SHAPE, family="modern", qk_norm=False, positioned_layers=(False, True)),
     "gpt_neox": ModelConfig.make(**SHAPE, positions="rotary", rotary_fraction=0.67),
     "gpt_neo": ModelConfig.make(**SHAPE, attention_scale=1.0, qkv_bias=False, patterns=("causal", "window(5)")),
+    "mixtral": ModelConfig.make(**SHAPE, family="modern", qk_norm=False, n_expert=5),
+    "qwen3_moe": ModelConfig.make(**SHAPE, family="modern", n_expert=5, expert_shares="all"),
+    "gpt_oss": ModelConfig.make(**SHAPE, **GPT_OSS),
     "gemma2": ModelConfig.make(**SHAPE, **GEMMA2),
     "gemma3_text": ModelConfig.make(**SHAPE, **GEMMA3),
     "bert": EncoderConfig.make(**SHAPE, **POST_NORM, token_head="vocabulary", token_transform=True, head_bias=True),
@@ -84,7 +99,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "rotary_base_local": (500.0,),
     "norm": ("rmsnorm", "layernorm", "zero_centered_rmsnorm"),
     "norm_eps": (0.01,),
-    "feedforward": ("gated", "plain"),
+    "feedforward": ("gated", "plain", "clamped"),
     "feedforward_limit": (3.0,),
     "activation": ("relu", "silu"),
     "bias": (False, True),
@@ -109,12 +124,12 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "n_segments": (2,),
     "attention_scale": (0.7, 0.5),
     "attention_softcap": (5.0,),
-    "attention_sinks": (True,),
+    "attention_sinks": (True, False),
     "n_expert": (3,),
     "n_expert_active": (1,),
     "balance_weight": (0.5,),
-    "expert_shares": ("all",),
-    "router_bias": (True,),
+    "expert_shares": ("all", "active"),
+    "router_bias": (True, False),
     "rotary_fraction": (0.34,),
     "rotary_scaling": (
         {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7},

@@ -33,12 +33,16 @@ from transformers import (
     GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MarianConfig,
     MarianMTModel,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
     Phi3Config,
@@ -47,6 +51,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     SmolLM3Config,
     SmolLM3ForCausalLM,
     T5Config,
@@ -96,7 +102,14 @@ class Case:
             for name, buffer in model.named_buffers():
                 if name == "final_logits_bias":
                     buffer.normal_(generator=torch.Generator().manual_seed(1))
-        return model.eval()
+        return plainly(model)
+
+
+def plainly(model: Any) -> Any:
+    """In eval mode, and experts one by one: their kernel takes widths that are multiples of 4 alone."""
+    if hasattr(model.config, "num_experts_per_tok"):
+        model.set_experts_implementation("eager")
+    return model.eval()
 
 
 # Questions
@@ -199,6 +212,7 @@ LONGROPE = {
     "short_factor": [1.0, 1.3, 1.9, 2.5, 3.1],
     "long_factor": [2.0, 3.0, 5.0, 7.0, 11.0],
 }
+EXPERTS = {"num_local_experts": 5, "num_experts_per_tok": 3}
 GEMMA3 = {**LLAMA, "num_hidden_layers": 3, "sliding_window": 4, "pad_token_id": None}  # a row of padding learns nothing
 ROTARY = {
     "full_attention": {"rope_type": "default", "rope_theta": 50.0},
@@ -382,6 +396,32 @@ def all_cases() -> Iterator[tuple[str, Case]]:
                 tie_word_embeddings=False,
             ),
         ),
+    )
+    yield "mixtral", _lm(MixtralForCausalLM, MixtralConfig(**LLAMA, **EXPERTS, sliding_window=4))
+    qwen3_moe = {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 11}
+    yield "qwen3_moe", _lm(Qwen3MoeForCausalLM, Qwen3MoeConfig(**LLAMA, **qwen3_moe))
+    yield (
+        "qwen3_moe, shares of the active, windows, biases",
+        _lm(
+            Qwen3MoeForCausalLM,
+            Qwen3MoeConfig(
+                **LLAMA, **qwen3_moe, **WINDOWS, norm_topk_prob=True, attention_bias=True, tie_word_embeddings=True
+            ),
+        ),
+    )
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 7, "truncate": False}
+    yield (
+        "gpt_oss",
+        _lm(
+            GptOssForCausalLM,
+            GptOssConfig(
+                **LLAMA, **EXPERTS, sliding_window=4, swiglu_limit=0.7, rope_parameters={**yarn, "rope_theta": 50.0}
+            ),
+        ),
+    )
+    yield (
+        "gpt_oss, no biases of attention",
+        _lm(GptOssForCausalLM, GptOssConfig(**LLAMA, **EXPERTS, sliding_window=3, attention_bias=False)),
     )
     yield "gemma2", _gemma2("LGL", query_pre_attn_scalar=7, final_logit_softcapping=3.0, attn_logit_softcapping=2.0)
     yield (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import CASES, Case
+from families import CASES, Case, plainly
 from toys import toy_ids
 
 from glassformer.errors import ModelFolderError, UsageError
@@ -24,7 +24,7 @@ FAMILIES = [
     *("gpt2", "gpt_neo, in no order, own head", "gpt_neox, one after the other"),
     *("llama, biases", "qwen2, last layers windowed", "qwen3, biases and windows", "mistral"),
     *("phi3, longrope, in part", "olmo2, biases, stretched", "smollm3, windows, biases, own head"),
-    *("gemma2", "gemma3"),
+    *("gemma2", "gemma3", "mixtral", "qwen3_moe, shares of the active, windows, biases", "gpt_oss"),
 ]
 GONE = object()
 
@@ -37,19 +37,19 @@ def others(word: str, value: Any) -> Iterator[Any]:
         yield not value
     elif isinstance(value, int):
         yield from (value + 1, 2 * value)
-        if word != "original_max_position_embeddings":  # of so few, transformers divides by a negative ramp (yarn)
+        if word != "original_max_position_embeddings":  # fewer than 2 pi turn yarn's ramp round there
             yield 1
     elif isinstance(value, float):
         yield from (2 * value + 0.25, value / 2)
     elif isinstance(value, str):
         yield from ("relu", "silu", "gelu", "gelu_pytorch_tanh") if "act" in word else ("other",)
     elif isinstance(value, list):
-        yield from (value[::-1], value[:-1], [value[0]] * len(value))
+        yield from (value[::-1], value[:-1], value[:1] * len(value), [0])
     elif isinstance(value, dict):
         yield from ({**value, inner: new} for inner in value for new in others(inner, value[inner]) if new is not GONE)
         yield from ({k: v for k, v in value.items() if k != inner} for inner in value)
         yield {**value, "rope_type": "linear", "factor": 3.0}
-        yield {**value, "rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 5}
+        yield {**value, "rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 11}
         yield {**value, "rope_type": "dynamic", "factor": 3.0}
         yield {**value, "partial_rotary_factor": 0.4}
     else:
@@ -64,19 +64,19 @@ def changes(words: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             changed = {k: v for k, v in words.items() if k != word} if new is GONE else {**words, word: new}
             if changed != words:
                 yield f"{word}={'(left out)' if new is GONE else new}", changed
-    for word, new in {"rope_theta": 3.0, "rope_scaling": {"type": "linear", "factor": 3.0}}.items():
+    for word, new in {"rope_theta": 300.0, "rope_scaling": {"type": "linear", "factor": 3.0}}.items():
         yield f"{word}={new}", {**words, word: new}
     if "rope_parameters" in words:
         old = {k: v for k, v in words.items() if k != "rope_parameters"}
-        yield "rope_theta alone", {**old, "rope_theta": 3.0}
-        yield "both old words", {**old, "rope_theta": 3.0, "rope_scaling": {"rope_type": "linear", "factor": 3.0}}
+        yield "rope_theta alone", {**old, "rope_theta": 300.0}
+        yield "both old words", {**old, "rope_theta": 300.0, "rope_scaling": {"rope_type": "linear", "factor": 3.0}}
 
 
 def their_logits(case: Case, words: dict[str, Any], weights: dict[str, torch.Tensor]) -> torch.Tensor | None:
     """What transformers computes; None where it refuses, or the weights do not fit."""
     try:
         config = type(case.config).from_dict(copy.deepcopy(words), attn_implementation="eager")
-        model = case.model(config).eval()
+        model = plainly(case.model(config))
         found = model.load_state_dict(weights, strict=False)
         if found.missing_keys or found.unexpected_keys:
             return None

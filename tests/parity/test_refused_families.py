@@ -48,6 +48,35 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.embed_tokens"]}
+REFUSED |= {
+    "gpt-oss in MXFP4": ("gpt_oss", {"quantization_config": MXFP4}, "(mxfp4), whose packed weights are not read; take"),
+    "gpt-oss with another alpha": ("gpt_oss", {"swiglu_alpha": 1.5}, "swiglu_alpha=1.5, where our models compute with"),
+    "qwen3-moe with plain layers": ("qwen3_moe", {"mlp_only_layers": [1]}, "some layers have experts and others none"),
+    "smollm3 with too few layers named": ("smollm3", {"no_rope_layers": [1]}, "no_rope_layers names 1 layer where"),
+    "smollm3 with windows of no width": (
+        "smollm3",
+        {"layer_types": ["sliding_attention"] * 5},
+        "sliding_window=None where layer_types has windows",
+    ),
+    "gpt-neo with too few layers named": (
+        "gpt_neo",
+        {"attention_layers": ["local"]},
+        "names 1 layer where num_layers=4",
+    ),
+    "gpt-neo with another kind of layer": (
+        "gpt_neo",
+        {"attention_layers": ["sparse"] * 4},
+        "'sparse' is not supported",
+    ),
+    "phi3 with positions that are scaled as the text grows": (
+        "phi3",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+        "rotary scaling 'dynamic' is not supported; longrope and default are",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_our_models_cannot_do_is_refused(name: str, tmp_path: Path):
     case, changes, said = REFUSED[name]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
-from glassformer.interchange.tables import Row, Tensors, read, write
+from glassformer.interchange.tables import Row, Stack, Tensors, read, write
 from glassformer.models import EncoderConfig
 
 # Sizes that every family has a word for, and the preset, which is none of a model's facts.
@@ -48,7 +48,7 @@ class Family:
         """
         raise NotImplementedError
 
-    def table(self, c: Any) -> list[Row]:
+    def table(self, c: Any) -> Sequence[Row | Stack]:
         """All tensors of a model of this configuration."""
         raise NotImplementedError
 

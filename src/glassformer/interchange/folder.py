@@ -207,7 +207,7 @@ def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathL
     Raises:
         ModelFolderError: a tensor is missing, left over, of another shape, or holds no floating-point numbers.
     """
-    check_count(where, config, len(theirs))
+    check_count(where, config, sum(len(tensor) if tensor.dim() > 2 else 1 for tensor in theirs.values()))
     try:
         theirs = with_expected_names(theirs, family.names(config), family.base_prefix)
         ours = family.read_tensors(theirs, config)

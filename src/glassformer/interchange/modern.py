@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
 from glassformer.interchange.family import Family, activation, agrees, is_known_activation
-from glassformer.interchange.tables import Row, Tensors, layer, one, with_head
+from glassformer.interchange.tables import Row, Stack, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 # The kinds of rotary scaling that both know. Ours has `ntk` besides, theirs `dynamic` and `longrope`.
@@ -113,8 +113,8 @@ class Modern(Family):
         """Our fields that this family says besides, or otherwise. Raises `ModelFolderError` for what we cannot do."""
         return {}
 
-    def table(self, c: ModelConfig) -> list[Row]:
-        rows = [
+    def table(self, c: ModelConfig) -> list[Row | Stack]:
+        rows: list[Row | Stack] = [
             one("embedding.token.weight", "model.embed_tokens.weight"),
             one("final_norm.weight", "model.norm.weight"),
         ]
@@ -134,7 +134,7 @@ class Modern(Family):
             yield one(f"{here}.query_norm.weight", f"{there}.q_norm.weight")
             yield one(f"{here}.key_norm.weight", f"{there}.k_norm.weight")
 
-    def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row]:
+    def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row | Stack]:
         bias = c.biases()[2]
         yield from layer(f"{here}.gate_up", f"{there}.gate_proj", f"{there}.up_proj", bias=bias)
         yield from layer(f"{here}.down", f"{there}.down_proj", bias=bias)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from glassformer.errors import GlassformerError, ModelFolderError
 from glassformer.files import disk_errors
-from glassformer.interchange.families import INTERCHANGE_FAMILIES
 from glassformer.interchange.folder import check_count, model_of
+from glassformer.interchange.gpt2 import GPT2
 from glassformer.interchange.names import with_expected_names
 from glassformer.models import ModelConfig
 from glassformer.tokenizers import Tokenizer
@@ -45,7 +45,7 @@ def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
     except KeyError as error:
         raise ModelFolderError(f"{path}: model_args has no {error.args[0]}") from None
     check_count(path, config, len(tensors))
-    family = INTERCHANGE_FAMILIES["gpt2"]
+    family = GPT2()
     named = {str(name): tensor for name, tensor in tensors.items()}
     theirs: dict[str, Tensor] = {}
     for name, tensor in with_expected_names(named, family.names(config), family.base_prefix).items():

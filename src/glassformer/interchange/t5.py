@@ -45,6 +45,7 @@ class T5(Family):
             )
             and all(getattr(e, field) == getattr(d, field) for field in SHARED)
             and math.isclose(d.logit_scale, _logit_scale(d.n_embd, tied=d.tied_head))
+            and d.feedforward != "clamped"
             and (d.feedforward, d.activation) != ("gated", "gelu")  # their gated GELU is the other one
             and c.shared_embedding
         )

@@ -47,6 +47,14 @@ class Row(NamedTuple):
     like: str | None = None
 
 
+class Stack(NamedTuple):
+    """Several tensors of ours that are one of theirs, side by side along a first axis of its own."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str]
+    form: Form = AS_IT_IS
+
+
 def one(ours: str, theirs: str, form: Form = AS_IT_IS) -> Row:
     """The row of a tensor that is one tensor in both."""
     return Row(ours, (theirs,), form)
@@ -70,7 +78,7 @@ def layer(
         yield Row(f"{ours}.bias", biases, sizes=sizes, like=f"{ours}.weight")
 
 
-def write(table: Iterable[Row], ours: Tensors) -> Tensors:
+def write(table: Iterable[Row | Stack], ours: Tensors) -> Tensors:
     """Our tensors as theirs.
 
     Raises:
@@ -78,6 +86,9 @@ def write(table: Iterable[Row], ours: Tensors) -> Tensors:
     """
     theirs, left = {}, dict(ours)
     for row in table:
+        if isinstance(row, Stack):
+            theirs[row.theirs[0]] = torch.stack([row.form.write(left.pop(name)) for name in row.ours])
+            continue
         if row.ours in ours or row.like is None:
             tensor = left.pop(row.ours)
         else:
@@ -90,21 +101,41 @@ def write(table: Iterable[Row], ours: Tensors) -> Tensors:
     return theirs
 
 
-def read(table: Iterable[Row], theirs: Tensors) -> Tensors:
+def read(table: Iterable[Row | Stack], theirs: Tensors) -> Tensors:
     """Their tensors as ours.
 
     Raises:
         KeyError: a tensor is missing, by its name.
-        ModelFolderError: one of theirs has no place in the table.
+        ModelFolderError: one of theirs has no place in the table, or has another shape than its place.
     """
-    ours, left = {}, dict(theirs)
+    ours: Tensors = {}
+    left = dict(theirs)
     for row in table:
-        pieces = [None if name is None else row.form.read(left.pop(name)) for name in row.theirs]
+        if isinstance(row, Stack):
+            name = row.theirs[0]
+            stacked = left.pop(name)
+            if stacked.dim() == 0 or len(stacked) != len(row.ours):
+                raise _misshapen(name, stacked)
+            ours |= {n: _laid_out(row.form, name, piece) for n, piece in zip(row.ours, stacked, strict=True)}
+            continue
+        pieces = [None if name is None else _laid_out(row.form, name, left.pop(name)) for name in row.theirs]
         some = next(piece for piece in pieces if piece is not None)
         whole = [torch.zeros_like(some) if piece is None else piece for piece in pieces]
         ours[row.ours] = torch.cat(whole) if len(whole) > 1 else some
     _all_used(left)
     return ours
+
+
+def _laid_out(form: Form, name: str, theirs: Tensor) -> Tensor:
+    try:
+        return form.read(theirs)
+    except (RuntimeError, IndexError):
+        raise _misshapen(name, theirs) from None
+
+
+def _misshapen(name: str, tensor: Tensor) -> ModelFolderError:
+    shape = tuple(tensor.shape)
+    return ModelFolderError(f"{name} of shape {shape} does not fit config.json; take the weights of this model")
 
 
 def under_one_name(theirs: Tensors, first: str, *others: str) -> Tensors:
