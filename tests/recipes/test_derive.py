@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 
 from glassformer.errors import DataError, DeviceError, UsageError
@@ -65,6 +68,36 @@ def test_sizes_grow_with_the_machine_and_with_the_text_and_each_says_why():
     assert short[0] < long[0] and short[1] <= 1.01 * derive.PASSES * 10_000  # little text is not read for ever
     flops = 6 * laptop[0] * laptop[1]
     assert flops <= 1.01 * derive.MINUTES * 60 * 50e9 * derive.UTILISATION  # and it ends in the minutes promised
+
+
+def test_sizes_do_not_follow_from_how_busy_the_machine_is(monkeypatch):
+    """A measured speed halves beside other work; and more processors still mean a larger model."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(derive, "processors", lambda: 3)
+    quiet = derive.typical_gflops("cpu")
+    monkeypatch.setattr(derive, "peak_flops", lambda device, precision: 1e9)
+    assert derive.typical_gflops("cpu") == quiet > 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert 3 * derive.typical_gflops("cpu") == quiet
+    same = set()
+    for measured in (97e12, 131e12, 170e12):  # a GPU, to the nearest power of two
+        monkeypatch.setattr(derive, "peak_flops", lambda device, precision, measured=measured: measured)
+        same.add(derive.typical_gflops("cuda"))
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize(("tokens", "gflops"), [(300, 50), (60_000, 50), (1_000_000, 50), (10**8, 50), (10**8, 5000)])
+def test_the_room_that_is_told_is_no_less_than_what_is_built(tokens, gflops):
+    """0.28 M were announced once, and 114,112 built: what is told is a limit, and says so where it is too little."""
+    recipe = read_recipe(None)
+    why = next(c.why for c in derive.size_choices(recipe, tokens, 65, gflops) if c.key == "model.n_layer")
+    number, unit = re.search(r"leave room for ([\d.,e+]+)( M)? parameters", why).groups()
+    room = float(number.replace(",", "")) * (1e6 if unit else 1)
+    config = derive.model_config(recipe, vocab_size=65)
+    in_blocks = config.parameter_count() - 2 * 65 * config.n_embd
+    assert why.startswith("the smallest shape: ") if room < 12 * 4 * 128**2 else in_blocks <= 1.1 * room
+    for_machine = math.sqrt(derive.MINUTES * 60 * gflops * 1e9 * derive.UTILISATION / 120)
+    assert (f"{tokens:,} tokens of text" in why) == (tokens * derive.PASSES / 20 < for_machine)
 
 
 def test_what_is_set_is_never_derived_over():

@@ -180,13 +180,13 @@ def _fill_in(
         config, changes = start.configuration(r, facts)
         choices.add(changes)
         if fresh and isinstance(task, TextTask):
-            gflops = derive.measure_gflops(device)
+            gflops = derive.typical_gflops(device)
             choices.add(finetuning.text_choices(r, config, **task.sizes(), gflops=gflops))
         elif fresh:
             choices.add(finetuning.example_choices(r, task.n_train))
         choices.add(finetuning.rate_choices(r, config))
     elif fresh and isinstance(task, TextTask) and r.model.kind in (None, "decoder"):
-        gflops = derive.measure_gflops(device)
+        gflops = derive.typical_gflops(device)
         choices.add(derive.size_choices(r, task.n_train, task.tokenizer.vocab_size, gflops))
     elif fresh and not isinstance(task, TextTask):
         choices.add(derive.example_choices(r, task.n_train, task.longest))

@@ -6,9 +6,12 @@ Each rule gives its reason; the reasons are printed and kept in `recipe.toml`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from glassformer.errors import DataError, DeviceError, UsageError, did_you_mean, plural
 from glassformer.models import (
@@ -27,12 +30,14 @@ from glassformer.objectives.cross_entropy import rows_at_once
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import tokens_per_second
 from glassformer.recipes.schema import Recipe, TrainingSection
+from glassformer.threads import processors
 from glassformer.training import OPTIMIZERS, available_memory
 from glassformer.training.precision import resident_bytes
 from glassformer.training.utilisation import peak_flops
 
 MINUTES = 5.0  # what a run with no recipe may take
 UTILISATION = 0.4  # of the measured product speed; the rest goes into small operations
+GFLOPS_A_CORE = {"AVX512": 80.0, "AVX2": 50.0}  # of fp32 products, by the capability that PyTorch reports
 SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
 LEAST_TOKENS = 200  # of text to learn from, for a run with no recipe
 LARGEST_STEP = 524_288  # tokens; GPT-3's smaller models took as many (Brown et al. 2020, table 2.1)
@@ -239,7 +244,7 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
     choose = chooser(recipe, choices)
 
     budget = MINUTES * 60 * gflops * 1e9 * UTILISATION  # floating-point operations
-    why_budget = f"{MINUTES:g} minutes at {gflops:.0f} GFLOP/s measured here"
+    why_budget = f"{MINUTES:g} minutes at about {gflops:.0f} GFLOP/s"
     choose("model", "family", "modern", "rotary, RMSNorm, gated feed-forward and QK-norm learn faster")
     longest = max(2, train_tokens // 20)
     block = choose(
@@ -247,14 +252,14 @@ def size_choices(recipe: Recipe, train_tokens: int, vocab_size: int, gflops: flo
     )
     if m.size is None:
         # 6 N D operations for N parameters and D tokens; 20 tokens a parameter suits both (Hoffmann et al. 2022)
-        n_wanted = min(math.sqrt(budget / 120), train_tokens * PASSES / 20)
-        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= n_wanted), 1)
-        choose(
-            "model",
-            "n_layer",
-            max(2, depth),
-            f"about {_amount(n_wanted)} parameters: {why_budget}, 20 tokens a parameter",
+        for_machine, for_text = math.sqrt(budget / 120), train_tokens * PASSES / 20
+        room = min(for_machine, for_text)
+        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= room), 1)
+        limit = (
+            f"{why_budget}, 20 tokens a parameter," if for_machine < for_text else f"{train_tokens:,} tokens of text"
         )
+        at_most = f"{limit} leave room for {_amount(room)} parameters"
+        choose("model", "n_layer", max(2, depth), at_most if depth > 1 else f"the smallest shape: {at_most}")
         if depth == 1 and m.get("n_embd") is None:
             choose("model", "n_embd", 64, "little text")
             choose("model", "n_head", 2, "heads of 32")
@@ -430,9 +435,17 @@ def fill_training(t: TrainingSection) -> None:
         t.micro_batch_size = t.batch_size
 
 
-def measure_gflops(device: str) -> float:
-    """Speed of a plain fp32 matrix product on this machine, in GFLOP/s."""
-    return peak_flops(device, "fp32") / 1e9
+def typical_gflops(device: str) -> float:
+    """GFLOP/s of fp32 matrix products on a machine like this one, the same at each call.
+
+    A measurement would not do: beside other work a machine gives half, and the same text would get another model. A CPU
+    is known by its cores and the width of its vectors, a GPU by what is measured, to the nearest power of two.
+    """
+    if device.startswith("cuda"):
+        return 2.0 ** round(math.log2(peak_flops(device, "fp32") / 1e9))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(processors(), int(asked) if asked.isdecimal() and int(asked) else 1 << 30)
+    return threads * GFLOPS_A_CORE.get(torch.backends.cpu.get_cpu_capability(), 25.0)
 
 
 def _amount(n: float) -> str:

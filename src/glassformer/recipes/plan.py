@@ -243,7 +243,7 @@ def _text_of(r: Recipe, name: str | None, device: str, notes: list[str]) -> tupl
         store = store_of(r, tokenizer)
         train_tokens, val_tokens, V = len(store.split("train")), len(store.split("validation")), tokenizer.vocab_size
         if name is None:
-            choices += derive.size_choices(r, train_tokens, V, derive.measure_gflops(device))
+            choices += derive.size_choices(r, train_tokens, V, derive.typical_gflops(device))
         notes += [str(choice) for choice in choices]
     except DataError as error:
         if source not in CORPORA:
