@@ -68,7 +68,7 @@ def test_a_table_in_80_columns():
 
 
 def test_a_small_heat_map_is_a_grid_of_numbers():
-    lines = captured(MAP).splitlines()
+    lines = captured(MAP).splitlines()  # the numbers say what a legend would
     assert lines[:2] == ["map", "down: query across: key"]
     assert [line.split() for line in lines[2:]] == [["to", "␣be"], ["to", "1.00", "0.00"], ["␣be", "0.25"]]
 
@@ -127,6 +127,54 @@ def test_html_takes_text_for_text():
             return [Note(evil), Tokens(evil, [evil, "\x00"], [1.0, None]), Table(evil, (Column(evil),), [(evil,)])]
 
     assert "<script" not in Hostile().to_html() and "\x00" not in Hostile().to_html()
+
+
+def test_a_page_keeps_every_space_and_sign_and_replaces_what_none_can_see():
+    """A French question, a soft hyphen, a family of emoji, a tab; then NUL, half a pair, a turned direction."""
+    kept = "« Où\u00a0? »\u202f; co\u00adop 👩\u200d👧 a\tb"
+
+    @dataclass
+    class Text(View):
+        def figures(self):
+            return [Note(kept), Note("\x00"), Note("\ud800"), Note("\u202ecba")]
+
+    page = Text().to_html()
+    assert f"<p>{kept}</p>" in page
+    assert re.findall(r"<p>([^<]*\ufffd[^<]*)</p>", page) == ["\ufffd", "\ufffd", "\ufffdcba"]
+
+
+def test_spaces_of_other_kinds_are_seen_in_tables():
+    assert "⍽?" in captured(Table("", (Column("token", "token"),), [("\u00a0?",)]))
+
+
+SIGNED = HeatMap("signed", np.linspace(-3, 3, 40).reshape(1, 40), ["r"], [str(i) for i in range(40)], signed=True)
+
+
+@pytest.mark.parametrize(
+    ("figure", "low", "high", "middle"),
+    [(WIDE, "0", "1.000", ""), (SIGNED, "-3.000", "3.000", "0"), (TOKENS, "0", "4.0 bits", "")],
+)
+def test_colours_have_a_legend_with_numbers(figure, low, high, middle):
+    @dataclass
+    class One(View):
+        def figures(self):
+            return [figure]
+
+    strip = re.search(
+        r"(\S+) <i class=\"scale\" style=\"background:linear-gradient\((.*?)\"\>(.*?)</i> ([\w. ]+)", One().to_html()
+    )
+    assert strip is not None and (strip[1].split(">")[-1], strip[4].strip(), strip[3]) == (low, high, middle)
+    assert strip[2].count("rgba(") == (2 if middle else 1)
+    last = captured(figure, no_color=False, force_terminal=True, color_system="truecolor").splitlines()[-1]
+    words = re.sub(r"\x1b\[[\d;]*m", "", last).split()
+    assert words == [low, *high.split()] and last.count("48;2;") == 9
+    plot = One().plot() if pytest.importorskip("matplotlib") else None
+    assert len(plot.axes) == 2 and plot.axes[1].get_label() == "<colorbar>"
+
+
+def test_without_colours_the_legend_shows_the_letters():
+    assert captured(WIDE).splitlines()[-1] == "0  ·░▒▓█ 1.000"
+    assert captured(SIGNED).splitlines()[-1] == "-3.000 =- ·░▒▓█ 3.000"
 
 
 def test_a_plot_has_axes_for_every_figure(view):

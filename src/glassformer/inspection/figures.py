@@ -11,6 +11,7 @@ yellow, keys teal, values red.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,9 @@ ROLES = {
 """What a number is, and the colour that it is drawn in, as red, green and blue."""
 
 NEGATIVE = (205, 62, 50)  # of signed numbers; positive ones have their role's colour
+
+TOKEN_STRENGTH = 0.85
+"""Of the colour behind a token's letters, at most, so that they can be read."""
 
 STRONG = 10.0
 """Bits of surprise that are drawn in full colour."""
@@ -230,12 +234,13 @@ def bar(fraction: float, width: int) -> str:
 
 
 def visible(token: str, width: int | None = None) -> str:
-    """A token as something to see: spaces as ␣, cut to `width` characters.
+    """A token as something to see: a space as ␣, one that does not break or has another width as ⍽ (its sign in ISO
+    9995-7), cut to `width` characters.
 
-    >>> visible(" the"), visible("understanding", 6)
-    ('␣the', 'under…')
+    >>> visible(" the"), visible("oui\xa0!"), visible("understanding", 6)
+    ('␣the', 'oui⍽!', 'under…')
     """
-    token = token.replace(" ", "␣")
+    token = "".join("␣" if c == " " else "⍽" if unicodedata.category(c) == "Zs" else c for c in token)
     return token if width is None or len(token) <= width else token[: width - 1] + "…"
 
 
@@ -244,6 +249,7 @@ __all__ = [
     "NEGATIVE",
     "ROLES",
     "STRONG",
+    "TOKEN_STRENGTH",
     "Column",
     "Curves",
     "Figure",

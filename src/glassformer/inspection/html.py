@@ -12,6 +12,7 @@ from jinja2 import Environment
 
 from glassformer.inspection.figures import (
     ROLES,
+    TOKEN_STRENGTH,
     Curves,
     Figure,
     HeatMap,
@@ -23,6 +24,7 @@ from glassformer.inspection.figures import (
     said,
     visible,
 )
+from glassformer.tokenizers.alphabet import legible
 
 WIDTH, HEIGHT = 640, 260  # of a drawing, user units
 LINES = ("#346ec8", "#cd3e32", "#16968e", "#d6b212", "#7c5cc4", "#808080", "#d0762b", "#4a9a3f")
@@ -47,16 +49,14 @@ def fragment(figures: list[Figure]) -> str:
 @lru_cache(maxsize=1)
 def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, finalize=_shown)
-    for helper in (visible, number, cells, heat, tokens, curves, points):
+    for helper in (visible, cells, heat, scale, has_short_heads, tokens, curves, points):
         environment.globals[helper.__name__] = helper
     return environment.from_string(Path(__file__).with_name("view.html").read_text(encoding="utf-8"))
 
 
 def _shown(value: Any) -> Any:
-    """What cannot be seen, which a tokenizer holds now and then, becomes U+FFFD."""
-    if not isinstance(value, str) or value.isprintable() or hasattr(value, "__html__"):
-        return value
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in value)
+    """Text as a page may hold it; markup and numbers as they are."""
+    return legible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def cells(figure: Table, row: Any) -> list[dict[str, Any]]:
@@ -75,6 +75,26 @@ def cells(figure: Table, row: Any) -> list[dict[str, Any]]:
                 cell["margin"] = round(50 + 50 * min(share, 0.0), 1)
         made.append(cell)
     return made
+
+
+def scale(figure: HeatMap | Tokens) -> dict[str, Any]:
+    """The legend of a figure's colours: a strip, and the numbers at its ends and, of signed ones, in its middle."""
+    if isinstance(figure, Tokens):
+        strongest, high = (
+            _rgb(ROLES[figure.role], TOKEN_STRENGTH),
+            f"{number(figure.scale, figure.digits)} {figure.unit}",
+        )
+    else:
+        strongest, high = _rgb(ROLES[figure.role], 1.0), number(figure.scale)
+        if figure.signed:
+            weakest = _rgb(negative_of(figure.role), 1.0)
+            return {"colours": f"{weakest}, transparent, {strongest}", "low": f"-{high}", "middle": "0", "high": high}
+    return {"colours": f"transparent, {strongest}", "low": "0", "middle": "", "high": high}
+
+
+def has_short_heads(figure: HeatMap) -> bool:
+    """Whether the heads of the columns are as narrow as their cells, so that they need not stand on end."""
+    return all(len(name) <= 2 for name in figure.columns)
 
 
 def heat(figure: HeatMap, r: int) -> list[dict[str, Any] | None]:
@@ -96,7 +116,7 @@ def tokens(figure: Tokens) -> list[dict[str, Any]]:
     for text, value in zip(figure.texts, figure.values, strict=True):
         token: dict[str, Any] = {"text": text.replace("\\n", "⏎\n")}
         if value is not None:
-            colour = _rgb(ROLES[figure.role], 0.85 * min(value / figure.scale, 1.0))
+            colour = _rgb(ROLES[figure.role], TOKEN_STRENGTH * min(value / figure.scale, 1.0))
             token |= {"held": repr(float(value)), "colour": colour}
         made.append(token)
     return made

@@ -10,6 +10,7 @@ import numpy as np
 
 from glassformer.inspection.figures import (
     ROLES,
+    TOKEN_STRENGTH,
     Column,
     Curves,
     Figure,
@@ -59,7 +60,8 @@ def _height(figure: Figure) -> float:
     if isinstance(figure, HeatMap):
         return 1.5 + 0.22 * min(len(figure.rows), 40)
     if isinstance(figure, Tokens):
-        return 0.8 + 0.25 * (sum(map(len, figure.texts)) // 90 + sum(t.count("\\n") for t in figure.texts))
+        lines = sum(map(len, figure.texts)) // 90 + sum(t.count("\\n") for t in figure.texts)
+        return 0.8 + 0.25 * lines + (0.8 if figure.unit else 0.0)
     return 5.0 if isinstance(figure, Points) else 3.0
 
 
@@ -117,7 +119,7 @@ def _tokens(axes: Any, figure: Tokens) -> None:
     axes.axis("off")
     x, y, colour = 0, 0, _unit(ROLES[figure.role])
     for token, value in zip(figure.texts, figure.values, strict=True):
-        strength = 0.0 if value is None else 0.85 * min(value / figure.scale, 1.0)
+        strength = 0.0 if value is None else TOKEN_STRENGTH * min(value / figure.scale, 1.0)
         for i, part in enumerate(token.split("\\n")):
             if i or x + len(part) > LINE:
                 x, y = 0, y - 1
@@ -126,6 +128,20 @@ def _tokens(axes: Any, figure: Tokens) -> None:
             x += len(part)
     axes.set_xlim(0, LINE)
     axes.set_ylim(y - 1, 1)
+    if figure.unit:
+        _scale_of_tokens(axes, figure)
+
+
+def _scale_of_tokens(axes: Any, figure: Tokens) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colour = _unit(ROLES[figure.role])
+    strongest = tuple(1 - TOKEN_STRENGTH * (1 - part) for part in colour)
+    map_of = LinearSegmentedColormap.from_list(figure.role, [(1, 1, 1), strongest])
+    axes.figure.colorbar(
+        ScalarMappable(Normalize(0, figure.scale), map_of), ax=axes, label=figure.unit, location="bottom", shrink=0.3
+    )
 
 
 def _curves(axes: Any, figure: Curves) -> None:

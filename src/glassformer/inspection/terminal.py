@@ -114,11 +114,32 @@ def _heat_map(figure: HeatMap, width: int, colours: bool) -> Iterator[Any]:
     cell = max(4 + figure.digits + figure.signed, 1)
     if left + 1 + cell * len(figure.columns) <= width and len(figure.columns) <= 16:
         yield from _numbers(figure, labels, left, cell)
+        if colours:
+            yield _scale(figure)
         return
     # wider than the terminal: in pieces, each with its labels
     room = max(width - left - 2 - (LABEL + 1 if colours else 0), 8)
     for start in range(0, len(figure.columns), room):
         yield from _blocks(figure, labels, left, slice(start, start + room), colours)
+    yield _scale(figure) if colours else _scale_of_letters(figure)
+
+
+def _scale(figure: HeatMap) -> Text:
+    """The legend: the numbers at the ends of the colours."""
+    low = f"-{number(figure.scale)}" if figure.signed else "0"
+    steps = [i / 8 for i in range(-8 if figure.signed else 0, 9, 2 if figure.signed else 1)]
+    strip = Text(f"{low} ", style="dim")
+    for share in steps:
+        strip.append("  ", style=Style(bgcolor=_rgb(_colour(figure, share * figure.scale))))
+    return strip + Text(f" {number(figure.scale)}", style="dim")
+
+
+def _scale_of_letters(figure: HeatMap) -> Text:
+    """The same without colours, once each letter."""
+    shares = [i / 40 for i in range(-40 if figure.signed else 0, 41)]
+    letters = "".join(dict.fromkeys(_letter(figure, share * figure.scale) for share in shares))
+    low = f"-{number(figure.scale)}" if figure.signed else "0"
+    return Text(f"{low} {letters} {number(figure.scale)}", style="dim")
 
 
 def _numbers(figure: HeatMap, labels: list[str], left: int, cell: int) -> Iterator[Text]:

@@ -12,6 +12,7 @@ which the `tokenizers` library breaks ties while training. We keep it for every 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -93,10 +94,35 @@ def decoder_types(decoder: dict[str, Any] | None) -> set[str]:
 
 
 def display(raw: bytes) -> str:
-    """Bytes as something to put on a screen: printable text as it is, controls escaped, partial UTF-8 as `\\xNN`.
+    """Bytes as something to put on a screen: printable text and spaces of every width as they are, controls escaped,
+    partial UTF-8 as `\\xNN`.
 
-    >>> display(b"to be\\n"), display(b"\\xe2\\x82")
-    ('to be\\\\n', '\\\\xe2\\\\x82')
+    >>> display(b"to be\\n"), display(b"\\xe2\\x82"), display("oui\xa0!".encode()) == "oui\xa0!"
+    ('to be\\\\n', '\\\\xe2\\\\x82', True)
     """
     text = raw.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    shown = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
+    return "".join(
+        c if kept else c.encode("unicode_escape").decode("ascii") for c, kept in zip(text, shown, strict=True)
+    )
+
+
+# what turns the direction of writing: a text with them could make a page say something else than it holds
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def legible(text: str) -> str:
+    """Text as a page may hold it, to the letter where it can be: every kind of space, joiners and soft hyphens stay.
+    Controls, halves of surrogate pairs, code points that nobody has given a sign, and what turns the direction of
+    writing become U+FFFD.
+
+    >>> legible("oui\xa0!\x00") == "oui\xa0!\ufffd"
+    True
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or (_has_a_sign(c) and c not in _TURNING) else "\ufffd" for c in text)
+
+
+def _has_a_sign(c: str) -> bool:
+    return unicodedata.category(c) not in ("Cc", "Cs", "Cn", "Co")

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1409.0473, figure 3. It is SVG without a script, which a b
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 
 from glassformer.errors import UsageError
 from glassformer.files import write_text
+from glassformer.inspection.figures import visible
+from glassformer.tokenizers.alphabet import legible
 from glassformer.training.heat_maps import SHADES, colour
 
 CELL, SMALLEST_CELL = 26.0, 13.0  # side of a cell of the large map, user units
@@ -63,9 +66,9 @@ def attention_svg(weights_LHTS: np.ndarray, source: Sequence[str], target: Seque
     if (len(target), len(source)) != (T, S):
         raise UsageError(f"{T} x {S} weights for {len(target)} x {len(source)} tokens; give one label for each")
     across, down = [_short(text) for text in source], [_short(text) for text in target]
-    left = 2 * GAP + LETTER * max(map(len, down))
+    left = 2 * GAP + LETTER * max(map(_letters, down))
     cell = min(CELL, max(SMALLEST_CELL, (WIDTH - left - GAP) / S))
-    top = 58 + LETTER * max(map(len, across))
+    top = 58 + LETTER * max(map(_letters, across))
     mean_TS = weights_LHTS[-1].mean(axis=0)
     kind = f"last layer, mean over {H} heads" if H > 1 else "weights"
     parts = [
@@ -144,11 +147,15 @@ def _text(
 
 
 def _xml(text: str) -> str:
-    """Text as XML may hold it: signs that cannot be seen, which a model says now and then, become U+FFFD."""
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+    """Text as XML may hold it."""
+    return escape(legible(text))
+
+
+def _letters(label: str) -> int:
+    """How many letters wide a label is: those of Chinese, Japanese and Korean are two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in label)
 
 
 def _short(token: str) -> str:
     """A token as a label, a space as a sign that can be seen."""
-    token = token.replace(" ", "␣")
-    return token if len(token) <= LABEL else token[: LABEL - 1] + "…"
+    return visible(token, LABEL)
