@@ -17,7 +17,7 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads"),
+    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins"),
     ("layers", "tokenizers"),
     ("modalities", "native"),
     ("models",),
@@ -35,6 +35,7 @@ EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names,
 FLOOR = {
     "files": {"errors"},
     "taps": {"errors"},
+    "plugins": {"errors"},
     "fetch": {"errors", "files"},
     "archives": {"errors"},
     "text_files": {"errors"},

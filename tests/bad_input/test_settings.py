@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from command_line import TINY
 
+OWN = " (one of your own: --plugin MODULE)"
 MISTAKES = [
     ("model.n_embd=17", "n_embd=17 is not divisible by n_head=2; try n_embd=16 or n_head=1"),
     ("model.n_layers=2", "unknown key model.n_layers; did you mean n_layer?"),
@@ -22,12 +23,12 @@ MISTAKES = [
     ("model.block_size=0", "model.block_size=0 is too small; use 1 or more"),
     ("model.n_layer=100000000000000000000", "model.n_layer=100000000000000000000 is too large; use 1000 or less"),
     ("model.family=clasic", "model.family='clasic' is unknown; use classic, modern or original"),
-    ("model.positions=lerned", "positions='lerned' is unknown; did you mean learned?"),
+    ("model.positions=lerned", "positions='lerned' is unknown; did you mean learned?" + OWN),
     ("model.bias=maybe", "model.bias='maybe' is neither yes nor no; use model.bias=true or model.bias=false"),
     ("model.size=gpt9", "model.size='gpt9' is unknown; did you mean gpt3?"),
     ("tokenizer.kind=charcters", "tokenizer.kind='charcters' is unknown; did you mean characters?"),
     ("tokenizer.vocab_size=0", "tokenizer.vocab_size=0 is too small; use 1 or more"),
-    ("objective.kind=masked", "objective.kind='masked' is unknown; did you mean masked_tokens?"),
+    ("objective.kind=masked", "objective.kind='masked' is unknown; did you mean masked_tokens?" + OWN),
     ("data.validation_fraction=1", "data.validation_fraction=1 is too large; use less than 1"),
     ("data.validation_fraction=0", "data.validation_fraction=0 is too small; use more than 0"),
     ("training.steps=0", "training.steps=0 is too small; use 1 or more"),
@@ -42,7 +43,7 @@ MISTAKES = [
     ("training.learning_rate=inf", "training.learning_rate=inf is not a finite number; give one"),
     ("training.learning_rate=nan", "training.learning_rate=nan is not a finite number; give one"),
     ("training.optimizer=adam", "training.optimizer='adam' is unknown; did you mean adamw?"),
-    ("training.schedule=cosin", "training.schedule='cosin' is unknown; did you mean cosine?"),
+    ("training.schedule=cosin", "training.schedule='cosin' is unknown; did you mean cosine?" + OWN),
     ("training.init=zero", "training.init='zero' is unknown; known: gpt2, unit, xavier"),
     ("training.precision=fp16", "training.precision='fp16' is unknown; use auto, fp32 or bf16"),
     ("training.compile=true", "training.compile=True is unknown; use auto, on or off"),

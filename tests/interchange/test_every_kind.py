@@ -227,7 +227,7 @@ def test_a_folder_from_before_there_were_kinds_still_opens(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "encodr"}, "kind 'encodr' is not one that glassformer knows; did you mean encoder?"),
+        ({"kind": "encodr"}, "kind='encodr' is unknown; did you mean encoder?"),
         ({"kind": "encoder_decoder"}, "unknown key model.stem"),
         ({"config": {"vocab_size": 61}}, "model.block_size is missing"),
         ({"config": [1]}, "a field has a value of the wrong kind"),

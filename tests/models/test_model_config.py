@@ -151,9 +151,16 @@ MISTAKES = [
         "positioned_layers leaves layers without positions, but positions=learned stand in the stream that all layers "
         "read; use positions=rotary, alibi or relative, or leave positioned_layers out",
     ),
-    ({"activation": "gelu-new"}, "activation='gelu-new' is unknown; did you mean gelu_new?"),
-    ({"positions": "xpos"}, "positions='xpos' is unknown; known: alibi, learned, none, relative, rotary, sinusoidal"),
-    ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm?"),
+    (
+        {"activation": "gelu-new"},
+        "activation='gelu-new' is unknown; did you mean gelu_new? (one of your own: --plugin MODULE)",
+    ),
+    (
+        {"positions": "xpos"},
+        "positions='xpos' is unknown; known: alibi, learned, none, relative, rotary, sinusoidal "
+        "(one of your own: --plugin MODULE)",
+    ),
+    ({"norm": "rms"}, "norm='rms' is unknown; did you mean rmsnorm? (one of your own: --plugin MODULE)"),
     ({"family": "modem"}, "model.family='modem' is unknown; use classic, modern or original"),
     ({"n_layer": 0}, "model.n_layer=0 is too small; use 1 or more"),
     ({"n_embd": -4}, "model.n_embd=-4 is too small; use 1 or more"),

@@ -32,6 +32,7 @@ from glassformer.cli import (
     serve,
     train,
 )
+from glassformer.cli.plugins import take_plugins
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -75,7 +76,10 @@ app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+    plugin: list[str] = typer.Option([], metavar="MODULE", help="Import a module of your own first; of all commands."),
+) -> None:
     if version:
         from glassformer import __version__
 
@@ -92,7 +96,13 @@ def main() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped: tidy up on the way
     try:
-        if app(standalone_mode=False, prog_name="glassformer") == CTRL_C:
+        words, modules = take_plugins(sys.argv[1:])
+        if modules:
+            from glassformer.plugins import load_plugin
+
+            for module in modules:
+                load_plugin(module)
+        if app(words, standalone_mode=False, prog_name="glassformer") == CTRL_C:
             _fail("stopped")
         sys.stdout.flush()  # a reader that went away is noticed here, not while Python shuts down
     except LostProcessError as error:

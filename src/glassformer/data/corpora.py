@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from glassformer.errors import DataError
@@ -31,6 +32,7 @@ class Corpus:
         parts: names of the corpora and sets of examples that it is made of, instead of a source.
         split: "lecture" (the first int(0.9 n) characters train) or "documents".
         bytes: UTF-8 bytes of text; an estimate where it is streamed.
+        read: the texts themselves, of a corpus of one's own that is neither fetched nor streamed.
         version: changes when the conversion in `documents` does, so that prepared stores are made again.
     """
 
@@ -43,6 +45,7 @@ class Corpus:
     documents: Callable[[Path], list[str]] | None = None
     hub: str | None = None
     parts: tuple[str, ...] = ()
+    read: Callable[[], Iterable[str]] | None = None
     version: int = 1
 
     @property
@@ -56,7 +59,7 @@ class Corpus:
             return f"{self.source.client} package {self.source.package} {self.source.version or ''}".strip()
         if self.parts:
             return f"made of {' and '.join(self.parts)}"
-        return f"dataset hub: {self.hub}"
+        return "a plug-in" if self.read else f"dataset hub: {self.hub}"
 
     def file(self, *, quiet: bool = False) -> Path:
         """The file it comes in: `NAME.txt` of the folder that `$GLASSFORMER_DATA` names, where it is a plain text; else
@@ -67,6 +70,8 @@ class Corpus:
         """
         if self.parts:
             raise DataError(f"{self.name} is made of {' and '.join(self.parts)}; get each of them")
+        if self.read is not None:
+            raise DataError(f"{self.name} has no file: its texts come from a plug-in; name it as data.source")
         if self.source is None:
             raise DataError(
                 f"{self.name} is streamed from the hub and has no file; run: glassformer data prepare {self.name}"
@@ -86,6 +91,9 @@ class Corpus:
         """A string that changes when the text does."""
         from glassformer.data.example_sets import EXAMPLE_SETS
 
+        if self.read is not None:
+            texts = hashlib.sha256("\0".join(self.read()).encode("utf-8", "surrogatepass")).hexdigest()
+            return f"{self.name} {texts} {self.version}"
         if not self.parts:
             return f"{self.name} {self.source and self.source.sha256} {self.version}"
         told = [CORPORA[part].identity() for part in self.parts if part in CORPORA]
@@ -97,6 +105,8 @@ class Corpus:
         """Its documents, fetched and converted. The named corpora that have files fit in memory many times over."""
         if self.parts:
             return [text for part in self.parts for text in _texts_of(part, quiet)]
+        if self.read is not None:
+            return list(self.read())
         path = self.file(quiet=quiet)
         assert self.documents is not None
         return self.documents(path)

@@ -49,6 +49,8 @@ class ExampleSet:
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
+        if not self.packages:
+            return "a plug-in"
         names = [f"{source.package} {source.version or ''}".rstrip() for source in self.packages]
         return f"{self.packages[0].client} package{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
@@ -58,6 +60,8 @@ class ExampleSet:
         Raises:
             DataError: a package cannot be had, or holds something else than expected.
         """
+        if not self.packages:  # of one's own: it is read anew, as nobody knows when it changes
+            return fair(self.read({}))
         archives = {source.package: fetch(source, quiet=quiet) for source in self.packages}
         content = "\n".join([f"{self.name} {self.version}", *map(sha256_file, archives.values())])
         kept = cache_folder() / "examples" / f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.jsonl"

@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeVar
 
 from glassformer.data.lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
 from glassformer.errors import DataError, did_you_mean, plural
+from glassformer.plugins import HINT, load_installed
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.05
@@ -53,6 +54,7 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
     """
     from glassformer.data.example_sets import EXAMPLE_SETS
 
+    load_installed()
     name = str(name_or_path)
     if name in EXAMPLE_SETS:
         return EXAMPLE_SETS[name].load(quiet=quiet)
@@ -152,7 +154,7 @@ def _existing(name: str) -> Path:
     if not path.is_file():
         beside = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(name, [*EXAMPLE_SETS, *beside])
-        hint = near if near.startswith("did") else did_you_mean(name, EXAMPLE_SETS)
+        hint = near if near.startswith("did") else f"{did_you_mean(name, EXAMPLE_SETS)} {HINT}"
         raise DataError(f"{name}: no such file or set of examples; {hint}")
     return path
 

@@ -27,6 +27,7 @@ from glassformer.data.pieces import Piece, read_json, read_text, utf8_length
 from glassformer.data.places import keep_standard_input, texts_in
 from glassformer.errors import DataError, did_you_mean
 from glassformer.files import sha256_file
+from glassformer.plugins import HINT, load_installed
 from glassformer.text_files import utf8_bytes
 
 HASHED_BYTES = 64 << 20  # files up to this size are known by their content, larger ones by size and time of change
@@ -112,6 +113,7 @@ def open_source(source: str, *, text_field: str = "text") -> TextSource:
     source = str(source)
     if source == "-":
         return TextSource("standard input", "standard input", (keep_standard_input(),), text_field=text_field)
+    load_installed()
     if corpus := CORPORA.get(source):
         return TextSource(source, "corpus", corpus=corpus, hub=corpus.hub, text_field=text_field)
     if re.match(r"[a-z]+://", source):
@@ -132,7 +134,7 @@ def open_source(source: str, *, text_field: str = "text") -> TextSource:
         return TextSource(source, "hub", hub=source, text_field=text_field)
     beside = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = did_you_mean(source, [*CORPORA, *beside])
-    hint = near if near.startswith("did") else did_you_mean(source, CORPORA)
+    hint = near if near.startswith("did") else f"{did_you_mean(source, CORPORA)} {HINT}"
     raise DataError(f"{source}: no such file, folder or corpus; {hint}")
 
 

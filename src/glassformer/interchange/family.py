@@ -74,6 +74,8 @@ def agrees(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
     defaults where none is given. A field that nobody thought of must therefore be at its default. Fields that nothing
     looks at may be as they like.
     """
+    if not is_known_activation(c.activation):
+        return False
     meaningless = fields_without_meaning(c)
     for name, field in type(c).model_fields.items():
         if name in SIZES or name in free or name in meaningless:

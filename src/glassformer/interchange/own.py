@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from glassformer.errors import ModelFolderError, did_you_mean
+from glassformer import plugins
+from glassformer.errors import ModelFolderError
 from glassformer.interchange.family import Family
 from glassformer.interchange.tables import Tensors
+from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
 from glassformer.models import MODELS, kind_of
+
+
+def functions_of(c: Any) -> list[Any]:
+    """What a configuration names out of the registries of layers."""
+    halves = (c.encoder, c.decoder) if hasattr(c, "decoder") else (c,)
+    named = (("activation", ACTIVATIONS), ("norm", NORMS), ("positions", POSITIONS))
+    return [table[getattr(half, field)] for half in halves for field, table in named if hasattr(half, field)]
 
 
 class Glassformer(Family):
@@ -23,16 +32,20 @@ class Glassformer(Family):
     def write_config(self, c: Any) -> dict[str, Any]:
         kind = kind_of(c)
         name = MODELS[kind][1].__name__
-        return {"architectures": [f"Glassformer{name}"], "kind": kind, "config": c.model_dump(mode="json")}
+        words = {"architectures": [f"Glassformer{name}"], "kind": kind, "config": c.model_dump(mode="json")}
+        modules = plugins.modules_of([*MODELS[kind], *functions_of(c)])
+        return {**words, **({"plugins": modules} if modules else {})}
 
     def read_config(self, given: dict[str, Any]) -> Any:
+        plugins.load_installed()
+        modules = given.get("plugins")
+        if isinstance(modules, list) and (told := plugins.needed(map(str, modules), "this model")):
+            raise ModelFolderError(told)
         if "decoder" in given:  # before there were other kinds
             return MODELS["decoder"][0].make(**given["decoder"])
         kind = given["kind"]
         if kind not in MODELS:
-            raise ModelFolderError(
-                f"kind {kind!r} is not one that glassformer knows; {did_you_mean(str(kind), MODELS)}"
-            )
+            raise ModelFolderError(plugins.unknown("kind", str(kind), MODELS))
         return MODELS[kind][0].make(**given["config"])
 
     def names(self, c: Any) -> set[str]:

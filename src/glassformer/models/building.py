@@ -7,7 +7,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from torch import nn
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer import plugins
+from glassformer.errors import UsageError
 from glassformer.models.config import ModelConfig
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
@@ -48,7 +49,7 @@ def make_config(kind: str, /, **fields: Any) -> Any:
         UsageError: there is no such kind, or the fields do not fit.
     """
     if kind not in MODELS:
-        raise UsageError(f"model.kind={kind!r} is unknown; {did_you_mean(kind, MODELS)}")
+        raise UsageError(plugins.unknown("model.kind", kind, MODELS))
     made_from = MODELS[kind][0]
     return made_from.make(**(fields | {"kind": kind} if "kind" in made_from.model_fields else fields))
 

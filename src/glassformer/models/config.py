@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer import plugins
+from glassformer.errors import UsageError
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Pattern, Positions, parse_pattern
 from glassformer.models.mistakes import first_mistake
 from glassformer.models.presets import FAMILIES
@@ -151,7 +152,7 @@ class ModelConfig(BaseModel):
     def _check(self) -> ModelConfig:
         for field, known in (("positions", POSITIONS), ("norm", NORMS), ("activation", ACTIVATIONS)):
             if (value := getattr(self, field)) not in known:
-                raise UsageError(f"{field}={value!r} is unknown; {did_you_mean(value, known)}")
+                raise UsageError(plugins.unknown(field, value, known))
         if self.n_head % self.n_kv_head:
             raise UsageError(
                 f"n_head={self.n_head} is not divisible by n_kv_head={self.n_kv_head}: each key-value head serves an "

@@ -18,7 +18,7 @@ from glassformer.recipes import derive, finetuning
 from glassformer.recipes.measured import measured_choices, thread_choice
 from glassformer.recipes.parts import detect_machine, share
 from glassformer.recipes.plan import predict_run
-from glassformer.recipes.record import recipe_of, recipe_text
+from glassformer.recipes.record import plugins_of, recipe_of, recipe_text
 from glassformer.recipes.running import Run, new_model, run_to_its_end, trainer_for
 from glassformer.recipes.schema import Recipe, read_recipe
 from glassformer.recipes.start import Start
@@ -63,14 +63,22 @@ def train(
 
 
 class Choices:
-    """What was chosen, each told as soon as it is: some take a minute to find out."""
+    """What was chosen. Nothing is told before `show`, so that a mistake stays one line; then each choice at once, for
+    some take a minute to find out."""
 
     def __init__(self, tell: Callable[[str], None]):
-        self.tell, self.all = tell, list[derive.Choice]()
+        self.tell, self.all, self.shown = tell, list[derive.Choice](), False
 
     def add(self, choices: Iterable[derive.Choice]) -> None:
         for choice in choices:
             self.all.append(choice)
+            if self.shown:
+                self.tell(str(choice))
+
+    def show(self) -> None:
+        """Tell what was chosen so far."""
+        self.shown = True
+        for choice in self.all:
             self.tell(str(choice))
 
 
@@ -127,7 +135,9 @@ def _train(
             **task.derived(),
         }
         before = _loss_before(trainer, task, tell) if start is not None and world.size == 1 else None
-        run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine))
+        modules = plugins_of(r, config)
+        plugged = {"plugins": modules} if modules else {}
+        run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine, **plugged))
         if isinstance(config, ModelConfig) and isinstance(task, TextTask):
             as_trained = derive.as_trained(config, r.training)
             write_json(run.plan, predict_run(as_trained, r, machine, **task.sizes(), world_size=world.size))
@@ -207,9 +217,12 @@ def _fit_the_machine(
         config = derive.as_trained(config, t)
         least = t.model_copy(update={"batch_size": world.size, "micro_batch_size": 1}) if t.batch_size == "auto" else t
         derive.check_memory(config, least, machine["device"], world.size)  # before anything is tried
+        choices.show()
         choices.add(measured_choices(t, config, machine, task.n_train, world, choices.tell))
     elif t.batch_size == "auto":
         raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
+    else:
+        choices.show()
 
 
 def _make_portable(r: Recipe) -> None:

@@ -8,11 +8,27 @@ from typing import Any
 
 import tomli_w
 
+from glassformer import plugins
+from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.errors import RunError
+from glassformer.interchange.own import functions_of
+from glassformer.models import MODELS, kind_of
+from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
 from glassformer.text_files import decode
-from glassformer.training import RunFolder
+from glassformer.training import SCHEDULES, RunFolder
 from glassformer.training.migrations import FORMAT, migrate_recipe
+
+
+class MissingPluginError(Exception):
+    """A module that the run was made with was not imported."""
+
+
+def plugins_of(r: Recipe, config: Any) -> list[str]:
+    """The modules that somebody must name to read this recipe again (`plugins.modules_of`)."""
+    named = [OBJECTIVES[r.objective.kind], *MODELS[kind_of(config)], *functions_of(config)]
+    sources = [table[r.data.source].read for table in (CORPORA, EXAMPLE_SETS) if r.data.source in table]
+    return plugins.modules_of([*named, *sources, SCHEDULES[r.training.schedule]])
 
 
 def recipe_text(r: Recipe, **rest: Any) -> str:
@@ -30,11 +46,16 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
         data = migrate_recipe(tomllib.loads(decode(run.recipe.read_bytes())), str(run.recipe))
         del data["format"]
         rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
+        plugins.load_installed()
+        if told := plugins.needed(rest.get("plugins", []), str(run.path)):
+            raise MissingPluginError(told)
         machine, derived = rest["machine"], rest["derived"]
         missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]
         if missing or "store" not in derived:
             raise KeyError((missing or ["store"])[0])
         return Recipe.model_validate(data), {"extended": [], **rest}
+    except MissingPluginError as error:
+        raise RunError(str(error)) from None
     except (ValueError, KeyError, TypeError) as error:
         line = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).splitlines()[:3])
         raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from glassformer import plugins
 from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
@@ -57,12 +58,14 @@ else:
     CountOrAuto = Annotated[int | None, Field(ge=1), WrapValidator(_or_auto)]
 
 
-def _one_of(key: str, known: Collection[str]) -> AfterValidator:
-    """A name out of an open set, checked when the recipe is read and not when the part is built."""
+def _one_of(key: str, known: Collection[str], *, extensible: bool = False) -> AfterValidator:
+    """A name out of a set, checked when the recipe is read and not when the part is built. extensible: plug-ins can add
+    to it."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in known:
-            raise UsageError(f"{key}={value!r} is unknown; {did_you_mean(value, known)}")
+            told = f"{key}={value!r} is unknown; {did_you_mean(value, known)}"
+            raise UsageError(plugins.unknown(key, value, known) if extensible else told)
         return value
 
     return AfterValidator(check)
@@ -83,7 +86,7 @@ class ModelSection(Section):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
-    kind: Annotated[str | None, _one_of("model.kind", MODELS)] = None
+    kind: Annotated[str | None, _one_of("model.kind", MODELS, extensible=True)] = None
     size: str | None = None
 
     @property
@@ -174,7 +177,7 @@ class ObjectiveSection(Section):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
-    kind: Annotated[str, _one_of("objective.kind", OBJECTIVES)] = "next_token"
+    kind: Annotated[str, _one_of("objective.kind", OBJECTIVES, extensible=True)] = "next_token"
 
     @model_validator(mode="after")
     def _check_settings(self) -> ObjectiveSection:
@@ -236,7 +239,7 @@ class TrainingSection(Section):
     beta2: float = Field(default=0.95, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
     grad_clip: float = Field(default=1.0, ge=0)
-    schedule: Annotated[str, _one_of("training.schedule", SCHEDULES)] = "cosine"
+    schedule: Annotated[str, _one_of("training.schedule", SCHEDULES, extensible=True)] = "cosine"
     warmup_steps: int | None = Field(default=None, ge=0)
     final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
     cooldown_fraction: float = Field(default=0.4, ge=0, le=1)
@@ -300,6 +303,7 @@ def read_recipe(
     Raises:
         UsageError: no such recipe, not TOML, an unknown key, a value that does not fit, a setting given in both ways.
     """
+    plugins.load_installed()
     data: dict[str, Any] = {}
     asked: set[str] = set()
     overrides = list(overrides)
