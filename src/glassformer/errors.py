@@ -18,6 +18,9 @@ from Python the same objects are raised, so a caller may catch `GlassformerError
 from __future__ import annotations
 
 import difflib
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
 
 
@@ -65,12 +68,19 @@ class DivergenceError(GlassformerError):
 class MissingExtraError(GlassformerError):
     """An optional dependency is not installed.
 
-    >>> str(MissingExtraError("reading SentencePiece models", "sentencepiece"))
-    "reading SentencePiece models needs an optional package; run: pip install 'glassformer[sentencepiece]'"
+    >>> str(MissingExtraError("reading SentencePiece models", "sentencepiece"))  # doctest: +ELLIPSIS
+    "reading SentencePiece models needs an optional package; run: ... -m pip install 'glassformer[sentencepiece]'"
     """
 
     def __init__(self, purpose: str, extra: str):
-        super().__init__(f"{purpose} needs an optional package; run: pip install 'glassformer[{extra}]'")
+        super().__init__(f"{purpose} needs an optional package; run: {pip_line(f'glassformer[{extra}]')}")
+
+
+def pip_line(what: str) -> str:
+    """The command that installs a package into the environment that this runs in: by the name of its Python where a
+    shell finds that, else by its path."""
+    names = (name for name in ("python", "python3") if shutil.which(name) == sys.executable)
+    return f"{next(names, shlex.quote(sys.executable))} -m pip install {shlex.quote(what)}"
 
 
 class GlassformerWarning(UserWarning):
@@ -87,9 +97,17 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]}?"
-    return "known: " + ", ".join([*known[:20], "..."] if len(known) > 20 else known)
+    return f"did you mean {near[0]}?" if near else known_names(known, most=20)
+
+
+def known_names(known: Iterable[str], most: int = 60) -> str:
+    """The same for a name that a program wrote: all that are known, for a near one is another thing and no slip.
+
+    >>> known_names(["qwen3", "llama"])
+    'known: llama, qwen3'
+    """
+    known = sorted(known)
+    return "known: " + ", ".join([*known[:most], "..."] if len(known) > most else known)
 
 
 def one_line(text: object, most: int = 600) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
+from toys import toy_model
 
 from glassformer.experiments.selftest import Check, selftest, small_model
 from glassformer.interchange.published import Reference
@@ -20,11 +23,34 @@ def failed() -> list[str]:
 def test_everything_holds_here():
     checks = list(selftest(*small_model()))
     assert len(checks) == 9 and all(check.held for check in checks)
-    unasked = {check.what for check in checks if check.difference is None}
-    assert unasked == {"logits = those that transformers has"} | (
-        set() if library() else {"blocks compiled, in int8 = layer by layer"}
-    )
+    unasked = {check.what: check.why for check in checks if check.difference is None}
+    assert unasked.keys() == (set() if library() else {"blocks compiled, in int8 = layer by layer"})
+    assert all(unasked.values())
     assert 0 < checks[-1].difference < 0.1, "int8 rounds, and not much"
+
+
+WHAT = "logits = those that transformers has"
+
+
+def test_transformers_reads_the_model_where_nothing_is_kept_of_it(monkeypatch):
+    theirs = {check.what: check for check in selftest(*small_model())}[WHAT]
+    assert 0 < theirs.difference < 1e-4  # computed by another program: equal, and not to the last bit
+    model, tokenizer = small_model()
+    true = type(model).logits
+    monkeypatch.setattr(type(model), "logits", lambda self, hidden: 1.01 * true(self, hidden))
+    assert not {check.what: check for check in selftest(model, tokenizer)}[WHAT].held
+
+
+@pytest.mark.parametrize("case", ["without transformers", "a kind of our own"])
+def test_what_is_left_out_says_why(case: str, monkeypatch):
+    model, tokenizer = small_model()
+    if case == "without transformers":
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    else:
+        model = toy_model("modern", positions="alibi", vocab_size=tokenizer.vocab_size, block_size=64)
+    left = {check.what: check for check in selftest(model, tokenizer)}[WHAT]
+    named = f"{sys.executable} -m pip install transformers" if case == "without transformers" else "of this kind"
+    assert left.difference is None and left.held and left.why.endswith(named.removeprefix(sys.executable))
 
 
 def test_what_does_not_concern_a_model_holds():

@@ -139,7 +139,7 @@ def damaged(path: Path, **changes: Any) -> Path:
          "1 tensors have no place in a llama, the first is blk.1.attn_q.bias"),
         ({"beside": {"rope_freqs.weight": np.ones(32, np.float32)}}, "its rotary positions are scaled in a way that a"),
         ({"llama__rope__scaling__type": "yarn"}, "its rotary positions are scaled in a way that a GGUF file does not"),
-        ({"general__architecture": "lama"}, "its architecture 'lama' is not one that glassformer reads; did you mean"),
+        ({"general__architecture": "lama"}, "its architecture 'lama' is not one that glassformer reads; known: "),
         ({"llama__block_count": "two"}, "the field llama.block_count is 'two', where a number is needed; take another"),
         ({"llama__attention__head_count": 3}, "n_head=3 is not divisible by n_kv_head=2"),
         ({"llama__attention__layer_norm_rms_epsilon": [1]}, "the field llama.attention.layer_norm_rms_epsilon is"),

@@ -165,7 +165,7 @@ def test_another_hash_is_refused_and_what_was_there_stays(packaged, files, toy):
     [
         (lambda files: {}, "config.json: missing; this is not a model folder"),
         (lambda files: {**files, "toy/model.safetensors": b"cut"}, "model.safetensors: damaged or truncated"),
-        (lambda files: {**files, "toy/tokenizer.json": b"{"}, "tokenizer.json: not valid JSON at line 1"),
+        (lambda files: {**files, "toy/tokenizer.json": b"{"}, "tokenizer.json: not valid JSON ("),
         (lambda files: {**files, "toy/../../evil.txt": b"x"}, "would land outside of its folder"),
     ],
 )

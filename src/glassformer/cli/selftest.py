@@ -30,8 +30,8 @@ def selftest(
         done.append(check)
         if as_json:
             continue
-        word = "not here" if check.difference is None else "ok" if check.held else "FAILED"
-        off = "" if check.difference is None else f"{check.difference:8.1e} of at most {check.bound:.0e}"
+        word = "left out" if check.difference is None else "ok" if check.held else "FAILED"
+        off = check.why if check.difference is None else f"{check.difference:8.1e} of at most {check.bound:.0e}"
         typer.echo(f"{word:<9}{check.what:<50}{off:<30}{check.seconds:5.1f} s")
     if as_json:
         typer.echo(json.dumps([{**check._asdict(), "held": check.held} for check in done], indent=2))

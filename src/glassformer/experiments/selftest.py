@@ -7,7 +7,9 @@ share of the largest number. It is run by users on their own machine: processors
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,7 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from glassformer.errors import pip_line
 from glassformer.generation import Engine, Request, Sampling
+from glassformer.interchange import family_that_expresses, save
 from glassformer.interchange.folder import as_dtype
 from glassformer.interchange.published import Reference
 from glassformer.layers import Documents
@@ -24,6 +28,7 @@ from glassformer.objectives import NextToken
 from glassformer.taps import listening
 from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
+MOST_FOR_TRANSFORMERS = 1_000_000_000  # parameters: 4 GB on disk for a moment
 LENGTH = 48  # tokens of the texts that are read
 SMALL = {"family": "modern", "n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd": 192, "block_size": 128}
 
@@ -31,13 +36,14 @@ SMALL = {"family": "modern", "n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd"
 class Check(NamedTuple):
     """One check: what must agree, by how much it does, how much would still be well, and the seconds that it took.
 
-    difference: of the largest number; of tokens the share that differs. None: it does not concern this model.
+    difference: of the largest number; of tokens the share that differs. None: it cannot be made, and `why` says why.
     """
 
     what: str
     difference: float | None
     bound: float
     seconds: float
+    why: str = ""
 
     @property
     def held(self) -> bool:
@@ -58,7 +64,7 @@ def small_model() -> tuple[Decoder, Tokenizer]:
 
 def selftest(model: Decoder, tokenizer: Tokenizer, reference: Reference | None = None) -> Iterator[Check]:
     """All checks, one after the other. reference: what other software says of this model."""
-    checks: list[tuple[str, float, Callable[[Decoder, Tokenizer], float | None]]] = [
+    checks: list[tuple[str, float, Callable[[Decoder, Tokenizer], float | str]]] = [
         ("read in pieces with a cache = read at once", 1e-4, _cached),
         ("several rows of different lengths = each alone", 1e-4, _rows),
         ("generated in a crowd = generated alone", 0.0, _crowd),
@@ -72,7 +78,11 @@ def selftest(model: Decoder, tokenizer: Tokenizer, reference: Reference | None =
     for what, bound, check in checks:
         started = time.perf_counter()
         difference = check(model, tokenizer)
-        yield Check(what, difference, bound, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if isinstance(difference, str):
+            yield Check(what, None, bound, seconds, difference)
+        else:
+            yield Check(what, difference, bound, seconds)
 
 
 def _texts(model: Decoder, *lengths: int, seed: int = 0) -> list[Tensor]:
@@ -138,9 +148,9 @@ def _glass(model: Decoder, tokenizer: Tokenizer) -> float:
 
 
 @torch.inference_mode()
-def _packed(model: Decoder, tokenizer: Tokenizer) -> float | None:
+def _packed(model: Decoder, tokenizer: Tokenizer) -> float | str:
     if model.config.positions not in ("rotary", "alibi", "relative") or model.config.n_gram > 1:
-        return None  # positions that begin anew, or tokens before the first one
+        return "positions that cannot begin anew" if model.config.n_gram == 1 else "n-grams reach over the border"
     one, two = _texts(model, LENGTH // 2, LENGTH // 3)
     ids = torch.cat((one, two))
     documents = Documents(torch.tensor([0] * len(one) + [1] * len(two)))
@@ -170,20 +180,39 @@ def _accumulated(model: Decoder, tokenizer: Tokenizer) -> float:
 
 
 @torch.inference_mode()
-def _known(reference: Reference | None, model: Decoder, tokenizer: Tokenizer) -> float | None:
+def _known(reference: Reference | None, model: Decoder, tokenizer: Tokenizer) -> float | str:
+    """By what was kept of a published model, else by transformers itself, which reads the model as we write it."""
     if reference is None:
-        return None
+        return _in_transformers(model)
     logits_V = model(torch.tensor([reference.ids], device=next(model.parameters()).device))[0, -1].cpu()
     tokens = list(reference.logits)
     return _apart(torch.tensor([reference.logits[token] for token in tokens]), logits_V[tokens])
 
 
+def _in_transformers(model: Decoder) -> float | str:
+    if importlib.util.find_spec("transformers") is None:
+        return f"needs transformers: {pip_line('transformers')}"
+    if family_that_expresses(model.config).model_type == "glassformer":
+        return "transformers has no model of this kind"
+    if (parameters := sum(p.numel() for p in model.parameters())) > MOST_FOR_TRANSFORMERS:
+        return f"{parameters:,} parameters are too many to write them out for transformers"
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    (ids,) = _texts(model, LENGTH)
+    with tempfile.TemporaryDirectory(prefix="glassformer-selftest-") as folder:
+        save(folder, model)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return _apart(theirs(ids[None]).logits, model(ids[None].to(next(model.parameters()).device)).cpu())
+
+
 @torch.inference_mode()
-def _compiled(model: Decoder, tokenizer: Tokenizer) -> float | None:
-    """A text read in two pieces; None where nothing is compiled for this model."""
+def _compiled(model: Decoder, tokenizer: Tokenizer) -> float | str:
+    """A text read in two pieces."""
     small = as_dtype(model, "int8")
     if small.native is None:
-        return None
+        return "nothing is compiled for this model on this machine"
     (ids,) = _texts(model, LENGTH // 2)
 
     def read() -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glassformer.errors import GlassformerError, ModelFolderError, did_you_mean, one_line
+from glassformer.errors import GlassformerError, ModelFolderError, known_names, one_line
 from glassformer.files import disk_errors
 from glassformer.interchange.families import INTERCHANGE_FAMILIES
 from glassformer.interchange.family import Family
@@ -65,7 +65,7 @@ def read_config(folder: Path) -> tuple[Family, Any]:
     given = read_json(folder / "config.json")
     kind = given.get("model_type")
     if not isinstance(kind, str) or kind not in INTERCHANGE_FAMILIES:
-        known = did_you_mean(str(kind), INTERCHANGE_FAMILIES)
+        known = known_names(INTERCHANGE_FAMILIES)  # a program wrote it, so a name that is near is another model
         if isinstance(given.get("vision_config"), dict):
             known = "it sees images beside text, which no model here does; take the text model alone"
         told = one_line(repr(kind), most=100)

@@ -230,12 +230,16 @@ def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathL
 
 def model_folder_of(path: str | os.PathLike[str]) -> Path:
     """Where the model lies: the folder itself, `model/` in it (a run folder, a checkpoint), or, for the name of a model
-    that was pulled, its place in the cache.
+    that was pulled, its place in the cache. A GGUF file or a folder of CTranslate2 becomes one there (`in_place`).
 
     Raises:
         ModelFolderError: nothing of the kind is there; the message says what is nearest.
     """
+    from glassformer.interchange.in_place import converted  # it reads with this file
+
     folder = Path(path)
+    if (kept := converted(folder)) is not None:
+        return kept
     if not folder.exists() and (pulled_folder(str(path)) / "config.json").is_file():
         return pulled_folder(str(path))
     for candidate in (folder, folder / "model"):
@@ -249,10 +253,15 @@ def model_folder_of(path: str | os.PathLike[str]) -> Path:
         hint = did_you_mean(str(folder), names) if names else "train one first: glassformer train shakespeare-fast"
         raise ModelFolderError(f"{folder}: there is no such run or model folder; {hint}")
     if not folder.is_dir():
-        raise ModelFolderError(f"{folder}: a file, where the folder of a run or a model is needed")
+        raise ModelFolderError(
+            f"{folder}: a file, where the folder of a run or a model or a .gguf file is needed; of other files make a "
+            f"folder first: glassformer import {folder}"
+        )
     refuse_adapter(folder)
     if inside := sorted(str(entry.parent.parent) for entry in folder.glob("*/model/config.json")):
         raise ModelFolderError(f"{folder}: holds several runs, name one of them: {', '.join(inside[:20])}")
+    if files := sorted(map(str, folder.glob("*.gguf"))):
+        raise ModelFolderError(f"{folder}: holds GGUF files, name one of them: {', '.join(files[:20])}")
     raise ModelFolderError(
         f"{folder}: no config.json here nor in its model/ folder; a run gets one at its first evaluation"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, did_you_mean, one_line
+from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, known_names, one_line
 from glassformer.interchange.folder import model_of, with_settings
 from glassformer.interchange.gguf_architectures import ARCHITECTURES
 from glassformer.interchange.gguf_file import read_gguf
@@ -25,8 +25,12 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
     try:
         name = file.fields.get("general.architecture")
         if not isinstance(name, str) or name not in ARCHITECTURES:
-            known = did_you_mean(str(name), ARCHITECTURES)
+            known = known_names(ARCHITECTURES)
             raise ModelFolderError(f"its architecture {name!r} is not one that glassformer reads; {known}")
+        if (parts := file.fields.get("split.count", 1)) != 1:
+            raise ModelFolderError(
+                f"one of {parts} parts of a file; put them together first (llama.cpp: llama-gguf-split --merge)"
+            )
         architecture = ARCHITECTURES[name]
         tokenizer = tokenizer_from_gguf(file.fields)
         settings = settings_from_gguf(file.fields, tokenizer)

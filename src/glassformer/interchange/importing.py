@@ -88,7 +88,7 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
 
     Raises: as `import_model`.
     """
-    if path.suffix == ".gguf" or begins_with(path, b"GGUF"):
+    if path.suffix == ".gguf" or is_gguf(path):
         return Foreign(*load_gguf(path))
     if path.is_file() and path.suffix in (".pt", ".pth", ".ckpt"):
         return Foreign(*load_nanogpt(path))
@@ -137,6 +137,11 @@ def _a_few(model: Any) -> tuple[Tensor, ...] | None:
     frames_BMF = torch.linspace(-1, 1, reads.n_mels * n_frames).view(1, reads.n_mels, n_frames)
     frames_BMF = frames_BMF.to(next(model.parameters()).dtype)
     return (frames_BMF, ids_BT) if hasattr(model, "encode") else (frames_BMF,)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether it is a file of llama.cpp, by its name or its first bytes."""
+    return path.is_file() and (path.suffix == ".gguf" or begins_with(path, b"GGUF"))
 
 
 def begins_with(path: Path, magic: bytes) -> bool:

@@ -16,7 +16,7 @@ from glassformer.interchange.folder import model_folder_of, second_names
 from glassformer.interchange.gguf_architectures import ARCHITECTURES
 from glassformer.interchange.gguf_file import read_gguf
 from glassformer.interchange.gguf_tokenizer import tokenizer_from_gguf
-from glassformer.interchange.importing import begins_with, open_foreign
+from glassformer.interchange.importing import is_gguf, open_foreign
 from glassformer.tokenizers import Tokenizer, load_tokenizer
 
 _SIZES = ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "vocab_size", "block_size")
@@ -35,13 +35,15 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         MissingExtraError: an optional package is needed.
     """
     given = Path(path)
-    if given.is_file() and (given.suffix == ".gguf" or begins_with(given, b"GGUF")):
+    if is_gguf(given):
         told = _gguf(given)
     elif given.is_file():
         told = _checkpoint(given)
+    elif given.is_dir() and is_ctranslate2(given):
+        told = _ctranslate2(given)
     else:
         given = model_folder_of(path)
-        told = _ctranslate2(given) if is_ctranslate2(given) else _folder(given)
+        told = _folder(given)
     return {"path": str(given), **told, "files": _files(given)}
 
 

@@ -24,7 +24,7 @@ from glassformer.interchange.importing import Imported, import_model
 from glassformer.interchange.published import HUB, PACKAGED, Published, pulled_folder
 
 MAX_BYTES = 64 << 30  # of one repository
-_WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")  # no pickles, no code
+_WANTED = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja")  # no pickles, no code
 
 
 def pull(name: str, *, say: Callable[[str], None] = lambda line: None) -> Imported:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glassformer.errors import RunError
+from glassformer.errors import RunError, pip_line
 
 FORMAT = 2
 
@@ -59,7 +59,7 @@ def _migrate(
     if not isinstance(found, int) or found > FORMAT:
         raise RunError(
             f"{where} was written by a newer glassformer (format {found}, this one reads up to {FORMAT}); "
-            "pip install -U glassformer"
+            f"{pip_line('glassformer')} --upgrade"
         )
     for number in range(found, FORMAT):
         data = steps[number](data)
