@@ -18,6 +18,18 @@ KINDS = {
     "classic": {"family": "classic"},
     "grouped": {"family": "modern", "n_kv_head": 2},
     "n-grams and a window": {"family": "modern", "n_gram": 3, "patterns": ("window(5) & causal", "causal")},
+    "side by side": {"family": "classic", "positions": "rotary", "parallel": True, "rotary_fraction": 0.67},
+    "norms on what is written": {"family": "modern", "norm_place": "output", "qk_norm_over": "all"},
+    "a layer without positions": {"family": "modern", "positioned_layers": (False, True), "qkv_bias": True},
+    "clamped experts and sinks": {
+        "family": "modern",
+        "feedforward": "clamped",
+        "n_expert": 3,
+        "attention_sinks": True,
+        "patterns": ("window(5)", "causal"),
+        "expert_shares": "all",
+        "router_bias": True,
+    },
 }
 
 

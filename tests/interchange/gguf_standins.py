@@ -20,6 +20,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2, no biases, own head": ("classic", {"bias": False, "tied_head": False}),
     "qwen3": ("modern", {}),
     "qwen3, own head, another base": ("modern", {"tied_head": False, "rotary_base": 500.0, "norm_eps": 0.1}),
+    "qwen2": ("modern", {**LLAMA, "qkv_bias": True, "n_embd": 60}),
     "gemma3": ("modern", {**GEMMA3, "patterns": ("window(3)",) * 5 + ("causal",), "n_layer": 7,
                           "rotary_base_local": 10_000.0}),
     "llama": ("modern", LLAMA),

@@ -194,7 +194,11 @@ REFUSED = [
     ({"rotary_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7}}, "modern",
      "rotary scaling 'yarn' is not written to GGUF; linear is"),
     ({"positions": "alibi"}, "classic",
-     "a glassformer model cannot be written as GGUF; llama, qwen3, gemma3_text, gpt2 can"),
+     "a glassformer model cannot be written as GGUF; llama, qwen2, qwen3, gemma3_text, gpt2 can"),
+    ({"patterns": ("window(5)",)}, "modern", "GGUF's qwen3 has no word for use_sliding_window, which this model sets; "
+     "export --to hf"),
+    ({"qk_norm": False, "qkv_bias": True, "out_bias": True}, "modern", "GGUF's llama has no word for attention_bias, "
+     "which this model sets; export --to hf"),
     ({"vocab_size": 17}, "classic", "257 tokens in the tokenizer, 17 logits in the model; they do not match"),
 ]  # fmt: skip
 

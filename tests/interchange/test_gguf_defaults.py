@@ -122,7 +122,7 @@ def config_of(name: str, **more: Any) -> Any:
     return architecture.family.read_config(architecture.words(fields, SHAPES))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3"])
 def test_numbers_that_are_not_told(name: str):
     config = config_of(name)
     assert (config.rotary_base, config.n_kv_head, config.head_width) == (10_000.0, 4, 6)

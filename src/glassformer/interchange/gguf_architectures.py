@@ -119,6 +119,11 @@ class Qwen3GGUF(Architecture):
 
     def fields(self, words: dict[str, Any]) -> dict[str, Any]:
         told = super().fields(words)
+        for word in ("use_sliding_window", "attention_bias", "mlp_bias"):
+            if words.get(word):
+                raise ModelFolderError(
+                    f"GGUF's {self.name} has no word for {word}, which this model sets; export --to hf"
+                )
         scaling = words.get("rope_parameters") or {"rope_type": "default"}
         if words["hidden_act"] != "silu":
             raise ModelFolderError(f"GGUF's {self.name} has silu alone, and this model {words['hidden_act']}")
@@ -149,6 +154,13 @@ class Qwen3GGUF(Architecture):
         if kind != "none" and factor != 1.0:
             words["rope_scaling"] = {"rope_type": "linear", "factor": factor}
         return words
+
+
+class Qwen2GGUF(Qwen3GGUF):
+    """`qwen2`; its biases are tensors like the others."""
+
+    name = "qwen2"
+    model_type = "qwen2"
 
 
 class LlamaGGUF(Qwen3GGUF):
@@ -237,7 +249,7 @@ class Gemma3GGUF(Qwen3GGUF):
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    known.name: known for known in (LlamaGGUF(), Qwen3GGUF(), Gemma3GGUF(), GPT2GGUF())
+    known.name: known for known in (LlamaGGUF(), Qwen2GGUF(), Qwen3GGUF(), Gemma3GGUF(), GPT2GGUF())
 }
 
 
