@@ -17,6 +17,7 @@ from playwright.sync_api import expect
 from served import CHAT, running, small_decoder, small_encoder
 
 from glassformer.generation import Engine, Request, Sampling, filtered_probabilities
+from glassformer.models import GenerationSettings
 
 PROMPT = "the quick brown"
 
@@ -323,6 +324,30 @@ def test_on_a_phone_the_list_of_a_token_comes_into_view(tab, url, size):
         token = tab.locator(f'#tokens [data-index="{place}"]')
         expect(token).to_be_in_viewport()
         expect(token).to_be_focused()
+
+
+def test_sliders_begin_where_the_models_folder_wants_them(tab, models):
+    model, tokenizer = small_decoder()
+    model.generation_settings = GenerationSettings(temperature=0.35, top_k=7, repetition_penalty=5)
+    with running({"set": (model, tokenizer), "base": models["base"]}) as url:
+        tab.goto(url)
+        stands(tab, "idle")
+        expect(tab.locator("#temperature-number")).to_have_value("0.35")
+        expect(tab.locator("#topK-number")).to_have_value("7")
+        tab.select_option("#model", "base")
+        expect(tab.locator("#temperature-number")).to_have_value("0.8")
+        tab.fill("#temperature-number", "0.5")
+        tab.select_option("#model", "set")
+        stands(tab, "idle")
+        expect(tab.locator("#temperature-number")).to_have_value("0.5")  # moved by hand, it stays
+        tab.click("#usual")
+        expect(tab.locator("#temperature-number")).to_have_value("0.35")
+        tab.fill("#topK-number", "0")  # what is told of a place is what was drawn from: no penalty of the folder
+        ids = written(tab, PROMPT)
+        given = tokenizer.encode(PROMPT)
+        assert ids == given + greedy(model, tokenizer, given, 12, temperature=0.35, top_p=0.9, seed=1)
+        numbers = look(tab, len(ids) - 1)
+        check(numbers, logits_of(model, ids)[-2], len(ids) - 2, ids[-1], temperature=0.35, top_p=0.9)
 
 
 def test_on_a_wide_screen_a_click_scrolls_nothing(tab, url):

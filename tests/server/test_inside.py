@@ -52,7 +52,7 @@ def test_models_and_their_sizes(url):
     assert list(told) == ["base", "chat", "vectors"]
     assert told["base"] | {"name": ""} == {
         "name": "", "kind": "Decoder", "writes": True, "chats": False, "vocab_size": 30,
-        "block_size": 200, "n_layer": 2, "n_head": 4, "n_embd": 24,
+        "block_size": 200, "n_layer": 2, "n_head": 4, "n_embd": 24, "defaults": {},
     }  # fmt: skip
     assert told["chat"]["chats"] and not told["vectors"]["writes"]
 

@@ -51,6 +51,9 @@ def serve(
             typer.echo(
                 f"  cache: at most {served.worker.engine.cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once"
             )
+            if served.defaults:
+                shown = ", ".join(f"{name} {value:g}" for name, value in served.defaults.items())
+                typer.echo(f"  from its folder, where a request does not say: {shown}")
     address = serving.listen(sockets, host)
     typer.echo(f"listening on {address}/v1, a page to look at is {address}/   (Ctrl-C ends it)")
     serving.serve(found, host=host, api_key=api_key, sockets=sockets)

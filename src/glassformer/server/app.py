@@ -124,7 +124,8 @@ def create_app(models: dict[str, Served], *, api_key: str | None = None, local: 
 
 
 def _described(served: Served) -> dict[str, Any]:
-    return {"id": served.name, "object": "model", "created": served.created, "owned_by": "glassformer"}
+    about = {"id": served.name, "object": "model", "created": served.created, "owned_by": "glassformer"}
+    return {**about, "defaults": served.defaults}
 
 
 def _encoded(vector: list[float], form: str | None) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.generation import Request, new_tokens_of, sampling_of
@@ -17,6 +16,7 @@ from glassformer.server.schemas import ChatBody, CompletionBody, Drawing
 from glassformer.server.serving import Served
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # fields of bodies, and of `Sampling`
 
 
 def named(models: dict[str, Served], name: str | None, *, writes: bool = False) -> Served:
@@ -116,18 +116,11 @@ def _request(
     check_length(served, len(ids), room=0 if ends is None else 1, param="prompt" if ends is None else "messages")
     seed = random.SystemRandom().randrange(1 << 62) if body.seed is None else body.seed
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    sampling: dict[str, Any] = {
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-    }
     return Request(
         ids=tuple(ids),
         max_new_tokens=tokens,
         samples=body.n or 1,
-        sampling=sampling_of(served.model, {**sampling, "seed": seed}),
+        sampling=sampling_of(served.model, {name: getattr(body, name) for name in SAMPLING} | {"seed": seed}),
         stop=tuple(stop),
         end_tokens=ends,
         alternatives=alternatives,

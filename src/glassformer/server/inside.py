@@ -27,9 +27,9 @@ from safetensors.torch import save
 from starlette.concurrency import run_in_threadpool
 
 from glassformer.errors import GlassformerError
-from glassformer.generation import Piece, Request, Sampling
+from glassformer.generation import Piece, Request, sampling_of
 from glassformer.server.answering import Asked, event_line, or_gone
-from glassformer.server.asking import check_length, check_tokens, named, prompt_ids
+from glassformer.server.asking import SAMPLING, check_length, check_tokens, named, prompt_ids
 from glassformer.server.errors import Refused
 from glassformer.server.schemas import MOST_TOKENS, GenerateBody, LogitsBody, TokenizeBody
 from glassformer.server.serving import Served
@@ -118,7 +118,7 @@ def inside_routes(models: dict[str, Served]) -> APIRouter:
         request = Request(
             ids=tuple(body.ids),
             max_new_tokens=min(body.max_tokens, served.model.config.block_size - len(body.ids)),
-            sampling=Sampling(body.temperature, body.top_k, body.top_p, body.min_p, seed=seed),
+            sampling=sampling_of(served.model, {name: getattr(body, name) for name in SAMPLING} | {"seed": seed}),
             end_tokens=None if body.end_tokens is None else frozenset(body.end_tokens),
             score_prompt=body.score,
         )
@@ -174,6 +174,7 @@ def _described(served: Served) -> dict[str, Any]:
         "writes": served.worker is not None,
         "chats": served.chats,
         "vocab_size": served.tokenizer.vocab_size,
+        "defaults": served.defaults,
         **sizes,
     }
 

@@ -231,14 +231,15 @@ class LogitsBody(Body):
 
 
 class GenerateBody(Body):
-    """`POST /api/generate`: go on from these ids. Fields as those of `Sampling`."""
+    """`POST /api/generate`: go on from these ids. Fields as those of `Sampling`, with the model's own defaults."""
 
     ids: Tokens
     max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 64
-    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1 << 31)] = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     seed: Annotated[int, Field(ge=0, lt=MOST_SEED)] | None = None
     end_tokens: Annotated[list[Token], Field(max_length=64)] | None = None
     score: bool = False

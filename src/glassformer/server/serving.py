@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from glassformer.errors import GlassformerError, MissingExtraError, UsageError
-from glassformer.generation import Engine, commands_for
+from glassformer.generation import Engine, commands_for, from_the_folder
 from glassformer.interchange import load
 from glassformer.server.looking import Looker
 from glassformer.server.worker import Worker
@@ -43,6 +43,12 @@ class Served:
     def chats(self) -> bool:
         """Whether it has a chat template."""
         return self.worker is not None and self.tokenizer.chat_template is not None
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What the model's folder sets and a request overrides: by the names of a request's fields."""
+        names = {"max_new_tokens": "max_tokens"}
+        return {names.get(name, name): value for name, value in from_the_folder(self.model, {}).items()}
 
 
 def open_models(paths: Sequence[str], *, device: str, dtype: str, **engine: Any) -> dict[str, Served]:

@@ -16,6 +16,13 @@ const SAID = {
   minP: (p) => (p === 0 ? "off" : `at least ${+(100 * p).toFixed(1)} % of the best`),
 };
 export const USUAL = { temperature: 0.8, topK: 0, topP: 0.9, minP: 0 };
+
+// The usual values, of this model: those that its folder asks for.
+export function usualOf(models, model) {
+  const asked = models.find((one) => one.name === model)?.defaults ?? {};
+  const names = { temperature: "temperature", topK: "top_k", topP: "top_p", minP: "min_p" };
+  return Object.fromEntries(Object.entries(USUAL).map(([name, value]) => [name, asked[names[name]] ?? value]));
+}
 export const NEUTRAL = Object.fromEntries(KNOBS.map((knob) => [knob.name, knob.off]));
 
 export function controlsView(root, store) {
@@ -23,7 +30,7 @@ export function controlsView(root, store) {
   const neutral = element("button", { type: "button", class: "quiet", id: "neutral" }, "all off");
   const usual = element("button", { type: "button", class: "quiet", id: "usual" }, "back to the usual");
   neutral.addEventListener("click", () => store.set({ sampling: NEUTRAL }));
-  usual.addEventListener("click", () => store.set({ sampling: USUAL }));
+  usual.addEventListener("click", () => store.set({ sampling: usualOf(store.state.models, store.state.model) }));
   root.append(...parts.map((part) => part.root), element("div", { class: "line" }, neutral, usual));
   store.subscribe((state, changed) => {
     if (changed.has("sampling")) parts.forEach((part) => part.draw(state.sampling));

@@ -1,10 +1,12 @@
 // What can be done: open, read, write, go on, branch, stop, try again. One thing at a time; a new one ends the old one.
 
+import { USUAL, usualOf } from "./controls.js";
 import { startOf } from "./rows.js";
 
 export function writer(store, api) {
   let abort = null; // of what is under way
   let again = null; // what "try again" does
+  let usual = USUAL; // the sliders, as long as they are where a model's folder wants them
   const status = (kind, text) => store.set({ status: { kind, text } });
   const ids = () => store.state.tokens.map((token) => token.id);
 
@@ -43,6 +45,7 @@ export function writer(store, api) {
   async function useModel(name, anew = true) {
     const model = store.state.models.find((one) => one.name === name);
     if (anew) store.set({ tokens: [], selected: null, rows: new Map(), seed: null });
+    if (anew && store.state.sampling === usual) store.set({ sampling: (usual = usualOf(store.state.models, name)) });
     if (!model.chats) store.set({ mode: "text" });
     store.set({ model: name, vocabulary: null });
     store.set({ vocabulary: await api.vocabulary(name) });
@@ -95,6 +98,7 @@ export function writer(store, api) {
         const body = {
           model, ids: ids().slice(start), max_tokens: left, score, end_tokens: endTokens, seed,
           temperature: sampling.temperature, top_k: sampling.topK, top_p: sampling.topP, min_p: sampling.minP,
+          repetition_penalty: 1, // the page shows none
         };
         let reason = null;
         for await (const event of api.generate(body, signal)) {
