@@ -117,7 +117,11 @@ def test_a_file_of_the_package_is_unpacked_once_and_checked(tmp_path):
     assert fetch(IncludedSource(packed, SHA, "public domain")) == path, "it is read from the cache"
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(CONTENT)[:-20], gzip.compress(b"another text")])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no gzip", gzip.compress(CONTENT)[:-20], gzip.compress(b"another text")],
+    ids=["missing", "no gzip", "cut short", "another text"],
+)
 def test_a_damaged_file_of_the_package_is_one_line_and_not_kept(tmp_path, content):
     packed = tmp_path / "stage.txt.gz"
     if content is not None:
