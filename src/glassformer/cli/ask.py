@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 _RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")
 _TEXTS = typer.Argument(None, metavar="TEXT", help="Texts, each in quotes; none: every line of standard input.")
 _DEVICE = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda.")
@@ -78,7 +80,7 @@ def translate(
     if attention is not None and found[0][1] is not None:
         _draw(loaded, tokenizer, reader, *found[0], attention)
     if as_json:
-        _print_json([{"source": text, "answer": None if said is None else said.to_dict()} for text, said in found])
+        print_json([{"source": text, "answer": None if said is None else said.to_dict()} for text, said in found])
         return
     for number, (_, said) in enumerate(found):
         if said is None:
@@ -120,7 +122,7 @@ def classify(
     best = [max(row, key=lambda label: row[label]) for row in told]
     if as_json:
         rows = zip(given, best, told, strict=True)
-        _print_json([{"text": text, "label": label, "probabilities": row} for text, label, row in rows])
+        print_json([{"text": text, "label": label, "probabilities": row} for text, label, row in rows])
         return
     width = max((len(label) for label in labels), default=0)
     for text, label, row in zip(given, best, told, strict=True):
@@ -170,7 +172,7 @@ def fill(
             told = [[{"token": a.token, "text": a.text, "probability": a.probability} for a in row] for row in masks]
             result.append({"text": text, "masks": told, "fillings": [way.to_dict()]})
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for row in result:
         for number, mask in enumerate(row.get("masks", []), 1):
@@ -233,9 +235,3 @@ def _one_line(text: str) -> str:
 def _shortened(text: str, width: int = 48) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _print_json(result: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(result, indent=2, ensure_ascii=False))

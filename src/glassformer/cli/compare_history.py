@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 
 def compare_history(
     source: str = typer.Option("tinyshakespeare", "--data", metavar="TEXT", help="The text whose characters are told."),
@@ -26,7 +28,6 @@ def compare_history(
 
     Example: glassformer compare-history --out history
     """
-    import json
     from pathlib import Path
 
     from glassformer.experiments.compare_history import compare_history as compare
@@ -36,7 +37,7 @@ def compare_history(
 
     result = compare(out, quick=quick, scale=scale, source=source, device=device, seed=seed, tell=tell)
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
     _print(result)
     typer.echo(f"pictures and tables: {Path(out) / 'index.html'}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 app = typer.Typer(
     help="Texts and examples to train on: fetch, prepare, show.\n\n"
     "A text is a named corpus, your own file or folder, standard input, or a hub dataset. Examples (pairs, labelled "
@@ -39,7 +41,7 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
         for e in EXAMPLE_SETS.values()
     ]
     if json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         size = _size(row["bytes"]) if "bytes" in row else f"{row['examples']:,} examples"
@@ -133,7 +135,7 @@ def show(
 
     info = describe(source, text_field=text_field)
     if json:
-        _print_json(info._asdict())
+        print_json(info._asdict())
         return
     for label, value in (
         ("source", f"{info.name} ({info.kind}), from {info.origin}"),
@@ -151,7 +153,7 @@ def show(
 def _show_store(store, json: bool) -> None:
     meta, first = store.meta, store.split("train").read(0, min(16, len(store.split("train")))).tolist()
     if json:
-        _print_json({"folder": str(store.folder), **meta, "first_tokens": first})
+        print_json({"folder": str(store.folder), **meta, "first_tokens": first})
         return
     told = meta["tokenizer"]
     typer.echo(f"{'store':<12}{store.folder}")
@@ -175,7 +177,7 @@ def _show_examples(source: str, json: bool) -> None:
     if json:
         told = {"origin": known.origin, "license": known.license, "split": known.split} if known else {}
         counts = {split: len(rows) for split, rows in splits.items()}
-        _print_json({"name": source, **told, "examples": counts, "first_validation_examples": first})
+        print_json({"name": source, **told, "examples": counts, "first_validation_examples": first})
         return
     typer.echo(f"{'source':<12}{source}, from {known.origin if known else 'your files'}")
     typer.echo(f"{'license':<12}{known.license if known else 'yours to know'}")
@@ -193,9 +195,3 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
-
-
-def _print_json(data: object) -> None:
-    import json
-
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 if TYPE_CHECKING:
     from glassformer.generation import Piece
 
@@ -83,10 +85,8 @@ def generate(
         return
     done = generation.generate(loaded, tokenizer, text, samples=samples, **settings)
     if as_json:
-        import json
-
         result = {"prompt": text, "settings": settings, "samples": [completion.to_dict() for completion in done]}
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result)
         return
     for i, completion in enumerate(done):
         if samples > 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 _DATA = "A UTF-8 text file; without it Tiny Shakespeare."
 
 
@@ -73,7 +75,7 @@ def _list(json: bool) -> None:
     from glassformer.lessons.runner import LESSONS, told
 
     if json:
-        _print_json([{"lesson": n, **vars(told(n)), "file": str(path)} for n, path in LESSONS.items()])
+        print_json([{"lesson": n, **vars(told(n)), "file": str(path)} for n, path in LESSONS.items()])
         return
     for number in LESSONS:
         typer.echo(f"{number}  {told(number).title}")
@@ -95,16 +97,8 @@ def _table(seeds: int, steps: int | None, scaled_steps: int, data: str | None, j
             typer.echo(line(row))
     seconds = time.perf_counter() - started
     if json:
-        _print_json(
-            {"rungs": [row.as_json() for row in rows], "replayed": replayed(text), "seconds": round(seconds, 1)}
-        )
+        print_json({"rungs": [row.as_json() for row in rows], "replayed": replayed(text), "seconds": round(seconds, 1)})
         return
     told = " (the lecture: 4.87)" if data is None else ""
     typer.echo(f"random table, one batch of 4 x 8, seed 1337: {replayed(text):.3f}{told}")
     typer.echo(f"{seeds} seed{'s' * (seeds > 1)}, {seconds / 60:.1f} minutes; losses over the whole validation split")
-
-
-def _print_json(data: object) -> None:
-    import json
-
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 
 def pull(
     name: str = typer.Argument(None, metavar="[NAME]", help="A model of the list, or owner/name on the hub."),
@@ -126,13 +128,11 @@ def inspect(
 
     Example: glassformer inspect smollm2-135m-instruct
     """
-    import json
-
     from glassformer import interchange
 
     told = interchange.inspect(path)
     if as_json:
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        print_json(told)
         return
     for name, value in told.items():
         if name == "files":
@@ -156,13 +156,11 @@ def diff(
 
     Example: glassformer diff runs/demo-1 runs/demo-2
     """
-    import json
-
     from glassformer import interchange
 
     told = interchange.compare(a, b)
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told)
         return
     if not told["config"]:
         typer.echo("configuration  the same")
@@ -189,8 +187,6 @@ def _tell(imported: Any, name: str, as_json: bool) -> None:
 
     config = imported.config
     if as_json:
-        import json
-
         told = {
             "folder": str(imported.folder),
             "model_type": imported.model_type,
@@ -198,7 +194,7 @@ def _tell(imported: Any, name: str, as_json: bool) -> None:
             "bytes": imported.n_bytes,
             "config": config.model_dump(mode="json"),
         }
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told)
         return
     inner = getattr(config, "decoder", config)
     counted = {"n_layer": "layer", "n_head": "head", "n_embd": "channel"}

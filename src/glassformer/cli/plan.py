@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 if TYPE_CHECKING:
     from glassformer.recipes.plan import Plan
 
@@ -34,8 +36,6 @@ def plan(
 
     glassformer plan gpt2-124m --devices 8 --device-memory 80GB --device-flops 312e12
     """
-    import json
-
     from glassformer.recipes.plan import plan as make_plan
 
     words = recipe_and_overrides or []
@@ -51,7 +51,7 @@ def plan(
         device_flops=device_flops,
         utilisation=utilisation,
     )
-    typer.echo(json.dumps(made.to_dict(), indent=2)) if as_json else _print(made)
+    print_json(made.to_dict()) if as_json else _print(made)
 
 
 def _bytes(text: str) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 app = typer.Typer(
     help="List and show the recipes that come with the package.\n\nExample: glassformer recipes list",
     no_args_is_help=True,
@@ -17,7 +19,6 @@ def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.
 
     Example: glassformer recipes list
     """
-    import json
     import shutil
     import textwrap
 
@@ -27,7 +28,7 @@ def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.
         name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in builtin_recipes().items()
     }
     if as_json:
-        typer.echo(json.dumps([{"name": name, "what": what} for name, what in first.items()], indent=2))
+        print_json([{"name": name, "what": what} for name, what in first.items()])
         return
     width = min(100, shutil.get_terminal_size().columns)
     for name, what in first.items():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 if TYPE_CHECKING:
     from glassformer.training.run_table import Row, RunComparison
 
@@ -34,21 +36,19 @@ def runs(
 
     glassformer runs runs/wide runs/deep
     """
-    import json
-
     from glassformer.training.run_table import compare_runs, list_runs
 
     paths = paths or ["runs"]
     if len(paths) == 1:
         rows = list_runs(paths[0], sort=sort)
         if as_json:
-            typer.echo(json.dumps([row.to_dict() for row in rows], indent=2))
+            print_json([row.to_dict() for row in rows])
         else:
             _print_list(rows)
         return
     comparison = compare_runs(paths)
     if as_json:
-        typer.echo(json.dumps(comparison.to_dict(), indent=2))
+        print_json(comparison.to_dict())
     else:
         _print_comparison(comparison)
 

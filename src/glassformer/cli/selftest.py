@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 
 def selftest(
     model: str = typer.Argument(None, metavar="[MODEL]", help="A model of yours; without one, a small random one."),
@@ -16,8 +18,6 @@ def selftest(
 
     Example: glassformer selftest smollm2-135m-instruct
     """
-    import json
-
     from glassformer.cli.opening import open_for
     from glassformer.experiments.selftest import selftest as run
     from glassformer.experiments.selftest import small_model
@@ -34,6 +34,6 @@ def selftest(
         off = check.why if check.difference is None else f"{check.difference:8.1e} of at most {check.bound:.0e}"
         typer.echo(f"{word:<9}{check.what:<50}{off:<30}{check.seconds:5.1f} s")
     if as_json:
-        typer.echo(json.dumps([{**check._asdict(), "held": check.held} for check in done], indent=2))
+        print_json([{**check._asdict(), "held": check.held} for check in done])
     if not all(check.held for check in done):
         raise typer.Exit(1)

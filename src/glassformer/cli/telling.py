@@ -1,13 +1,21 @@
-"""Print pieces as they come, plain or coloured by surprise."""
+"""What commands print: results as JSON; pieces as they come, plain or coloured by surprise."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassformer.generation import Piece
+
+
+def print_json(data: Any, *, indent: int | None = 2) -> None:
+    """A result for machines on standard output: JSON that any reader takes (`files.json_text`)."""
+    from glassformer.files import json_text
+
+    sys.stdout.write(json_text(data, indent=indent) + "\n")
+    sys.stdout.flush()
 
 
 def teller(colors: bool) -> Callable[[Piece], None]:

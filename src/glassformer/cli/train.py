@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 if TYPE_CHECKING:
     from glassformer.recipes import Run
 
@@ -128,8 +130,6 @@ def evaluate(
 
     glassformer evaluate runs/translate-en-fr-1 --split test --answers --out translations.jsonl
     """
-    import json
-
     from glassformer.errors import DataError, UsageError
     from glassformer.recipes.assemble import open_run
     from glassformer.recipes.scores import score_answers, score_vectors
@@ -156,7 +156,7 @@ def evaluate(
         if out is not None:
             write_text(out, "".join(json_text(line) + "\n" for line in scored.lines()))
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told)
         return
     typer.echo(
         f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
@@ -184,9 +184,7 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
     if run is None:  # one of several processes, and not the one that tells
         return
     if as_json:
-        import json
-
-        typer.echo(json.dumps(run.to_dict(), indent=2))
+        print_json(run.to_dict())
         return
     from glassformer.recipes.plan import against_actual
     from glassformer.training import RunFolder

@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from glassformer.cli.telling import print_json
+
 MODEL = typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model.")
 TEXT = typer.Argument(metavar="TEXT", help="A text, in quotes; - reads standard input.")
 JSON = typer.Option(False, "--json", help="Print all numbers as JSON.")
@@ -57,9 +59,7 @@ def show(view: Any, as_json: bool, html: str | None) -> None:
         write_text(Path(html), view.to_html())
         typer.echo(f"{html}: open it in a browser", err=True)
     if as_json:
-        import json
-
-        typer.echo(json.dumps(view.to_dict(), ensure_ascii=False, allow_nan=False))
+        print_json(view.to_dict(), indent=None)
     elif html is None:
         from rich.console import Console
 
