@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from patience import PATIENCE
 from play import PLAY
 
 __all__ = ["finished", "glassformer", "half", "refused", "small_runs"]
@@ -79,7 +80,7 @@ def own_process(*args: Any, cwd: Path, **more: Any) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(what: Callable[[], object], process: subprocess.Popen[str], seconds: float = PATIENCE) -> None:
     """Until `what()` is true; fails when the process ends before."""
     until = time.monotonic() + seconds
     while not what():

@@ -21,6 +21,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("command_line")  # a failure in there shows both sides
 
 
+def pytest_addoption(parser):
+    told = "what training.precision=auto takes on a CPU, as on a machine with bf16 or without"
+    parser.addoption("--precision", choices=("fp32", "bf16"), help=told)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forced_precision(request):
+    """`--precision`, in this process."""
+    asked = request.config.getoption("--precision")
+    with pytest.MonkeyPatch.context() as patch:
+        if asked is not None:
+            from glassformer.training import precision
+
+            patch.setattr(precision, "_cpu_multiplies_bf16", lambda: asked == "bf16")
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
     """Downloads and token stores of the tests go into a folder that is theirs."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
@@ -34,7 +35,7 @@ def test_a_benchmark_starts(script, monkeypatch, capsys):
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
+        [sys.executable, *words], capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **environment}
     )
 
 

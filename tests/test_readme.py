@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from skips import Commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +45,9 @@ def folder(tmp_path_factory, own_cache):
 def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
-    return subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 def shortened(line: str) -> str:

@@ -13,6 +13,7 @@ import subprocess
 
 import pytest
 from command_line import TINY, files, own_process, same_end
+from patience import PATIENCE
 
 from glassformer import files as file_room
 
@@ -121,7 +122,7 @@ def test_a_limit_on_the_size_of_files(play, tmp_path):
 
     process = own_process("data", "prepare", "play.txt", "--out", "store", cwd=tmp_path,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)))  # fmt: skip
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and out == ""
     assert err.startswith("error: store") and err.count("\n") == 1 and "larger than the disk or a limit allows" in err
     assert list(files(tmp_path)) == ["play.txt"]

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from command_line import TINY, files, own_process, wait_for
+from patience import PATIENCE
 
 from glassformer import recipes
 from glassformer.training import Interrupted, Listener
@@ -33,7 +34,7 @@ def test_a_stopped_run_is_saved_and_goes_on_as_if_nothing_had_happened(
     process = own_process("train", *LONG, "--data", "play.txt", "--out", "run", "-q", cwd=tmp_path)
     wait_for(lambda: lines(tmp_path / "run") >= after, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     stopped = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert after <= stopped < 400
     assert err.splitlines()[-1] == (
@@ -73,7 +74,7 @@ def test_ctrl_c_while_a_text_is_prepared_leaves_no_half_store(play, tmp_path, nu
                           env={**os.environ, "GLASSFORMER_CACHE": str(cache)})  # fmt: skip
     wait_for(lambda: cache.exists() and list(cache.rglob("*.part/*.bin")), process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (1, "", "stopped\n")
     assert not [name for name, content in files(cache).items() if content is not None or ".part" in name]
     assert not (tmp_path / "run").exists()
@@ -85,5 +86,5 @@ def test_ctrl_c_while_it_writes(finished, tmp_path, number):
     assert process.stdout is not None
     assert process.stdout.read(25)[:5] == "Speak"  # it is under way
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, "stopped\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE
 
 from glassformer.data.prefetch import DEPTH, Prefetched, prefetched
 
@@ -55,8 +56,8 @@ def threads() -> int:
 
 
 def wait_until(condition) -> None:
-    """Up to ten seconds; far longer than it can take."""
-    deadline = time.monotonic() + 10
+    """Up to `PATIENCE`; far longer than it can take."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.001)
@@ -159,9 +160,10 @@ def test_the_end_of_the_batches_is_an_end():
 def test_a_process_that_does_not_close_still_ends(source):
     """At the end of the main program the thread waits for room, or is inside torch; nobody may wait for the first, and
     the second may not come back to an interpreter that is gone."""
-    program = f"from test_prefetch import *; b = Prefetched({source}, 'cpu'); print(take(b, 2))"
+    paths = "import sys; sys.path.append('..')"
+    program = f"{paths}; from test_prefetch import *; b = Prefetched({source}, 'cpu'); print(take(b, 2))"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parent
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, cwd=Path(__file__).parent
     )
     assert done.stdout.strip() == "[1, 2]" and done.returncode == 0, done.stderr
 

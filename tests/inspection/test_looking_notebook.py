@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from patience import PATIENCE
 from play import PLAY
 
 PAGE = Path(__file__).parents[2] / "docs" / "looking-inside.md"
@@ -25,7 +26,7 @@ def test_it_runs_from_the_first_cell_to_the_last(glassformer, tmp_path):
     nbformat.validate(notebook)
     sources = [cell for cell in notebook.cells if cell.cell_type == "code"]
     sources[0].source = sources[0].source.replace("runs/demo-1", str(run))
-    client.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client.NotebookClient(notebook, timeout=int(PATIENCE), resources={"metadata": {"path": str(tmp_path)}}).execute()
     drawn = [out.data for cell in sources for out in cell.outputs if out.output_type == "execute_result"]
     pages = ["".join(data["text/html"]) for data in drawn if "text/html" in data]
     assert len(pages) >= 18

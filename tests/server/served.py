@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import uvicorn
+from patience import PATIENCE
 
 from glassformer.models import Decoder, Encoder, EncoderConfig, ModelConfig
 from glassformer.server import Served, create_app
@@ -65,4 +66,4 @@ def running(models: dict[str, tuple[Any, Any]], *, api_key: str | None = None, *
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE)

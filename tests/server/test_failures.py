@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 import torch
+from patience import PATIENCE
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
@@ -51,7 +52,7 @@ def url(models):
 def ask(url: str, path: str, body: dict) -> tuple[int, str]:
     request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

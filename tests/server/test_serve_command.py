@@ -12,6 +12,7 @@ import sys
 import urllib.request
 
 import pytest
+from patience import PATIENCE
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
@@ -45,11 +46,11 @@ def test_when_it_says_listening_it_is(folder):
             assert lines[-1], server.stderr.read()
         address = re.search(r"(http://127\.0\.0\.1:(\d+))/v1", lines[-1])
         assert int(address[2]) > 0, "port 0 is no port that could be used"
-        with urllib.request.urlopen(f"{address[1]}/healthz", timeout=30) as answer:  # at the first try
+        with urllib.request.urlopen(f"{address[1]}/healthz", timeout=PATIENCE) as answer:  # at the first try
             assert json.load(answer) == {"status": "ok"}
     finally:
         server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=60)
+        out, err = server.communicate(timeout=PATIENCE)
     assert err == "stopped\n"
 
 
@@ -59,7 +60,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(folder):
         other.listen()
         port = other.getsockname()[1]
         server = start(folder, "--port", port)
-        out, err = server.communicate(timeout=120)
+        out, err = server.communicate(timeout=PATIENCE)
     assert server.returncode == 1 and "listening" not in out
     (line,) = err.splitlines()
     assert f"port {port}" in line and "in use" in line and "--port" in line

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +37,9 @@ def alone():
 def torchrun(n: int, *words: str, **kwargs) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=120, **kwargs)
+    return subprocess.run(
+        [*command, *words], capture_output=True, text=True, env=environment, timeout=PATIENCE, **kwargs
+    )
 
 
 @pytest.mark.parametrize("case", ["adamw", "muon", "sgd"])

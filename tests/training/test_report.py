@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 from skips import CHROMIUM, NEEDS_CHROMIUM
 
 from glassformer.training import RunFolder
@@ -434,7 +435,7 @@ def test_a_browser_shows_it_and_reads_out_what_the_files_say(run, tmp_path):
         [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900", f"file://{page}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     dom = done.stdout

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from play import PLAY
 
 from glassformer.training import RunFolder
@@ -65,18 +66,18 @@ def test_a_killed_rank_and_a_resume_with_another_number_of_ranks(tmp_path, whole
     run = tmp_path / "run"
     words = ["train", *TINY, "training.steps=100", f"training.sharding={sharding}", "--data", "play.txt", "-q"]
     process = torchrun(2, "-m", "glassformer", *words, "--out", "run", cwd=tmp_path)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PATIENCE
     while not (run / "checkpoints" / "step-000040").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
         time.sleep(0.02)
     os.kill(process_of(1, tmp_path), signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     kept = sorted(path.name for path in (run / "checkpoints").glob("step-*"))[-1]
     way_on = f"{kept} is kept, go on with: torchrun --nproc-per-node 2 -m glassformer resume run"
     assert f"error: another process of this run has ended; {way_on}" in own_lines(err)
     process = torchrun(4 if sharding == "full" else 1, "-m", "glassformer", "resume", "run", "-q", cwd=tmp_path)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert out.count("validation loss") == 1  # one process speaks
     assert any(line.startswith("2 processes before, ") for line in own_lines(err))
@@ -92,7 +93,7 @@ def test_a_mistake_is_told_once(tmp_path):
     (tmp_path / "play.txt").write_text(PLAY)
     process = torchrun(2, "-m", "glassformer", "train", *TINY, "training.batch_size=7", "--data", "play.txt", "-q",
                        cwd=tmp_path)  # fmt: skip
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0 and out == ""
     assert [line for line in own_lines(err) if "error" in line] == [
         "error: training.batch_size=7 cannot be divided among 2 processes; try training.batch_size=8"
@@ -123,7 +124,7 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
     words = ["train", *TINY, "training.steps=100", "--data", "play.txt", "--out", "run", "-q"]
     process = torchrun(2, "worker.py", *words, cwd=tmp_path)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     lines = own_lines(err)
     assert "rank 1: error: play.txt: the disk does not answer" in lines
@@ -150,7 +151,7 @@ def test_a_shape_that_follows_from_the_machine_is_the_same_in_every_process(tmp_
     (tmp_path / "worker.py").write_text(UNEQUAL)
     words = ["train", "training.steps=2", "training.sample_every=0", "training.precision=fp32", "--data", "play.txt"]
     process = torchrun(2, "worker.py", *words, "--out", "run", "-q", cwd=tmp_path)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert out.count("validation loss") == 1
 
@@ -172,7 +173,7 @@ def test_a_translator_spread_over_processes_learns_what_one_learns(tmp_path):
         2, "-m", "glassformer", "train", "--data", "pairs.jsonl", *words, "training.sharding=full", "-q",
         "--out", "two", cwd=tmp_path,
     )  # fmt: skip
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     recipes.train(None, words, data=str(tmp_path / "pairs.jsonl"), out=tmp_path / "one")
     one, two = (RunFolder(tmp_path / name).read_metrics() for name in ("one", "two"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from patience import PATIENCE
 
 from glassformer.errors import MissingExtraError, UsageError
 from glassformer.recipes import read_recipe
@@ -129,7 +130,7 @@ def test_wandb_keeps_an_offline_run_that_holds_the_history(run, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     sitting(*trackers(["wandb"], run), 0, 6)
     (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
-    records, until = [], time.monotonic() + 60
+    records, until = [], time.monotonic() + PATIENCE
     while not any(record.WhichOneof("record_type") == "exit" for record in records):  # its own process writes, in time
         assert time.monotonic() < until
         records = list(wandb_records(file))
