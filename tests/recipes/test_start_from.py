@@ -208,3 +208,28 @@ def test_a_model_is_not_kept_in_memory_beside_the_run(published):
     model, tokenizer = load(published)
     start.begin(Decoder(model.config), tokenizer, None, ())
     assert "model" not in vars(start)
+
+
+def test_a_plan_is_made_for_the_model_to_start_from(tmp_path, published, text):
+    """Its parameters, in sequences as long as the run would read; and what a run refuses a plan refuses."""
+    words = [f"training.start_from={published}"]
+    told = recipes.plan.plan(None, words, data=text, probing=False)
+    model = load_model(published)
+    assert told.parameters == model.parameter_count() and told.shape.startswith("modern, 2 x 20, 4 heads")
+    assert any("training.optimizer = adamw" in note for note in told.notes)
+    with pytest.raises(UsageError, match="cannot be kept"):
+        recipes.plan.plan(None, [*words, "model.n_embd=24"], data=text, probing=False)
+
+
+def test_what_is_tried_on_the_machine_is_said_before_it_is_tried(monkeypatch):
+    """A minute of silence looks like a program that hangs."""
+    from glassformer.recipes import probe, read_recipe
+
+    r = read_recipe(None, ["training.batch_size=2", "training.micro_batch_size=2", "training.learning_rate=0.1"])
+    lines: list[str] = []
+    monkeypatch.setattr(probe, "WORTH_COMPILING", 0.0)
+    monkeypatch.setattr(probe, "compiled", lambda loss, device: (lines.append("compiling now"), loss)[1])
+    monkeypatch.setattr(probe.Stepper, "time", lambda *how: (lines.append("timing now"), (0.1, 0.1))[1])
+    config = ModelConfig.make(**{**OWN, "vocab_size": 61})
+    probe.probe_compile(config, r.training, steps=7, log=lines.append)
+    assert [line.split()[0] for line in lines] == ["timing", "timing", "compiling", "compiling", "compiled", "timing"]

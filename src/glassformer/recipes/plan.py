@@ -10,14 +10,16 @@ from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig, flops_per_token, parameters_by_part
-from glassformer.recipes import derive
+from glassformer.recipes import derive, finetuning
 from glassformer.recipes.loss_curve import Prediction, predict_loss
 from glassformer.recipes.measured import thread_choice
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.parts import detect_machine
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.schema import Recipe, TrainingSection, read_recipe
-from glassformer.recipes.text_task import store_of, tokenizer_of
+from glassformer.recipes.start import Start
+from glassformer.recipes.task import open_task
+from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
 from glassformer.training.utilisation import peak_flops
 
 LONG = 300.0  # seconds: a run that arithmetic says takes longer is worth a probe of five
@@ -235,6 +237,8 @@ def _beside(config: ModelConfig, t: TrainingSection, evaluation: float, sample: 
 def _text_of(r: Recipe, name: str | None, device: str, notes: list[str]) -> tuple[ModelConfig, int, int]:
     """The configuration with its vocabulary, and the tokens of both splits. A text that cannot be had is estimated."""
     source = r.data.source
+    if r.training.start_from is not None:
+        return _started(r, name, device, notes)
     try:
         if source in CORPORA and CORPORA[source].hub:
             raise DataError("it is streamed from a dataset hub")
@@ -254,7 +258,25 @@ def _text_of(r: Recipe, name: str | None, device: str, notes: list[str]) -> tupl
         val_tokens = round(total * r.data.validation_fraction)
         train_tokens = total - val_tokens
         notes.append(f"{source} was not read ({error}): assumed are {V:,} entries, about {total:,} tokens of text")
-    return derive.model_config(r, vocab_size=V), train_tokens, val_tokens
+    return derive.as_trained(derive.model_config(r, vocab_size=V), r.training), train_tokens, val_tokens
+
+
+def _started(r: Recipe, name: str | None, device: str, notes: list[str]) -> tuple[ModelConfig, int, int]:
+    """The same for a run that starts from a model."""
+    start = Start.open(str(r.training.start_from))
+    start.configuration(r, {})
+    r.data.source = keep_source(r.data.source)
+    task, choices = open_task(r)
+    assert isinstance(task, TextTask)  # plans are made for next tokens alone
+    choices += start.tokenizer_choices(r, task.tokenizer, None)
+    config, changes = start.configuration(r, start.facts(task.facts(), task.tokenizer, None))
+    choices += changes
+    sizes = task.sizes()
+    if name is None:
+        choices += finetuning.text_choices(r, config, **sizes, gflops=derive.typical_gflops(device))
+    choices += finetuning.rate_choices(r, config)
+    notes += [str(choice) for choice in choices]
+    return derive.as_trained(config, r.training), sizes["train_tokens"], sizes["val_tokens"]
 
 
 def _basis(how: str, loss: Prediction | None) -> dict[str, str]:
