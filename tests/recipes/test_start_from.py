@@ -14,7 +14,7 @@ from toys import shaken
 from glassformer import recipes
 from glassformer.errors import UsageError
 from glassformer.interchange import load, load_model, save
-from glassformer.models import Decoder, ModelConfig
+from glassformer.models import NOTHING_SET, Decoder, GenerationSettings, ModelConfig
 from glassformer.recipes import finetuning
 from glassformer.recipes.start import Start
 from glassformer.tokenizers import build_tokenizer
@@ -233,3 +233,15 @@ def test_what_is_tried_on_the_machine_is_said_before_it_is_tried(monkeypatch):
     config = ModelConfig.make(**{**OWN, "vocab_size": 61})
     probe.probe_compile(config, r.training, steps=7, log=lines.append)
     assert [line.split()[0] for line in lines] == ["timing", "timing", "compiling", "compiling", "compiled", "timing"]
+
+
+def test_what_a_folder_says_about_generating_goes_with_its_tokenizer(published):
+    (model, tokenizer), start = load(published), Start.open(str(published))
+    start.model.generation_settings = GenerationSettings(eos_token_id=(3, 5))
+    ours = Decoder(model.config)
+    start.begin(ours, tokenizer, None, ())
+    assert ours.generation_settings.eos_token_id == (3, 5)
+    start.model.generation_settings = GenerationSettings(eos_token_id=(3, 5))
+    other = Decoder(model.config)
+    start.begin(other, build_tokenizer("bytes", [PLAY]), None, ())
+    assert other.generation_settings == NOTHING_SET

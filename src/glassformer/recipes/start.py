@@ -187,9 +187,10 @@ class Start:
             UsageError: nothing agrees.
         """
         theirs, ours = self.model.state_dict(), model.state_dict()
-        other = (
-            set() if self.shares_tokens(tokenizer, source_tokenizer) else tensors_of(self.model.config, "vocab_size")
-        )
+        shared = self.shares_tokens(tokenizer, source_tokenizer)
+        if shared and hasattr(self.model, "generation_settings"):  # which name tokens
+            model.generation_settings = self.model.generation_settings
+        other = set() if shared else tensors_of(self.model.config, "vocab_size")
         if getattr(self.model.config, "n_classes", 0) and load_labels(self.folder) != labels:
             other |= tensors_of(self.model.config, "n_classes")
         tables = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, LearnedPositions)}
