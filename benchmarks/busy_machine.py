@@ -68,7 +68,6 @@ def training(size: str) -> Callable[[], None]:
 
 def generation(size: str, dtype: str) -> Callable[[], None]:
     """One token of one sample."""
-    set_threads()
     model: Any = as_dtype(Decoder(ModelConfig.make(family="modern", vocab_size=65, **SHAPES[size][0])).eval(), dtype)
     engine = Engine(model, TOKENIZERS["characters"](["".join(map(chr, range(32, 97)))[:65]]), max_rows=1)
     half = (1,) * (model.config.block_size // 2)
@@ -92,7 +91,8 @@ def work_on_demand() -> None:
             shape, batch = SHAPES[rest]
             set_threads(batch * shape["block_size"] * shape["n_embd"])
         else:
-            set_threads()
+            config = ModelConfig.make(family="modern", vocab_size=65, **SHAPES[rest.rsplit(" ", 1)[0]][0])
+            set_threads(parameters=config.parameter_count())
         if name not in known:
             known[name] = training(rest) if kind == "training" else generation(*rest.rsplit(" ", 1))
             known[name]()

@@ -34,6 +34,8 @@ def test_one_thread_a_processor_unless_there_is_too_little_to_share(monkeypatch)
     assert [threads.set_threads(at_once) for at_once in asked] == [5, 1, 5]
     assert "too few to share" in threads.why_threads(18_432) and "18,432" in threads.why_threads(18_432)
     assert "one a processor" in threads.why_threads(threads.WORTH_SHARING)
+    sizes = [threads.SMALL_MODEL - 1, threads.SMALL_MODEL]
+    assert [threads.set_threads(parameters=size) for size in sizes] == [1, 5]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert threads.set_threads() == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # PyTorch has read it itself

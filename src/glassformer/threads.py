@@ -29,6 +29,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # where a user
 # Numbers in an operation's result below which PyTorch itself takes one thread (at::internal::GRAIN_SIZE). Where all of
 # them are smaller, only matrix products would be shared, and one thread is fastest.
 WORTH_SHARING = 32_768
+SMALL_MODEL = 5_000_000  # parameters: fewer, and one thread generates a sample faster than two
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 INTERVAL = 0.25  # seconds between two looks at the machine
 # Processors that others use, beyond those that we leave: from half a one on sleeping is faster than spinning.
@@ -46,16 +47,17 @@ def processors() -> int:
     return min(allowed, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def set_threads(at_once: int | None = None) -> int:
+def set_threads(at_once: int | None = None, *, parameters: int | None = None) -> int:
     """Choose how many threads compute, and how they wait. Returns the number in force.
 
-    One a processor, or one in all if the vectors of a step, `at_once` numbers (batch x time x width), are too few to
-    share. `OMP_NUM_THREADS` wins. The processes of `torchrun` on a machine share its processors (torchrun itself sets
-    OMP_NUM_THREADS=1). Without affinities (macOS, Windows) PyTorch's own number stays.
+    One a processor; one in all if the vectors of a step, `at_once` numbers (batch x time x width), are too few to
+    share, or the `parameters` of a model that generates. `OMP_NUM_THREADS` wins. The processes of `torchrun` on a
+    machine share its processors (torchrun itself sets OMP_NUM_THREADS=1). Without affinities (macOS, Windows) PyTorch's
+    own number stays.
     """
     together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if "OMP_NUM_THREADS" not in os.environ or ("TORCHELASTIC_RUN_ID" in os.environ and together > 1):
-        if at_once is not None and at_once < WORTH_SHARING:
+        if (at_once is not None and at_once < WORTH_SHARING) or (parameters is not None and parameters < SMALL_MODEL):
             torch.set_num_threads(1)
         elif hasattr(os, "sched_getaffinity"):
             torch.set_num_threads(max(1, processors() // together))

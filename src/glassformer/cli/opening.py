@@ -25,6 +25,10 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
     if command not in (fitting := commands_for(model, tokenizer)):
         say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
         raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
+    if command == "generate":
+        # a configuration counts matrices of few bits too, which are no parameters of the model
+        counted = model.config if hasattr(model.config, "parameter_count") else model
+        set_threads(parameters=counted.parameter_count())
     return model, tokenizer
 
 
