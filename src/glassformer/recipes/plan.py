@@ -11,6 +11,7 @@ from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig, flops_per_token, parameters_by_part
 from glassformer.recipes import derive, finetuning
+from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.loss_curve import Prediction, predict_loss
 from glassformer.recipes.measured import thread_choice
 from glassformer.recipes.memory import memory_plan
@@ -225,10 +226,12 @@ def against_actual(plan: dict[str, Any], summary: dict[str, Any]) -> list[tuple[
 
 
 def _beside(config: ModelConfig, t: TrainingSection, evaluation: float, sample: float, val: int, kept: int) -> float:
-    """Seconds of evaluations, samples and snapshots. The last step always evaluates, and on the whole split."""
+    """Seconds of evaluations (of held-out text and of some training text), samples and snapshots. The last step always
+    evaluates, and on the whole split."""
     assert t.steps and isinstance(t.batch_size, int)
     times = max(1, -(-t.steps // t.eval_every)) if t.eval_every else 1
     each = t.eval_batches * t.batch_size * config.block_size if t.eval_batches else val
+    each += min(each, training_rows(t) * config.block_size)
     samples = t.steps // t.sample_every if t.sample_every else 0
     saved = -(-t.steps // t.checkpoint_every) if t.checkpoint_every else 1
     return times * each * evaluation + samples * t.sample_tokens * sample + saved * kept / SAVING
