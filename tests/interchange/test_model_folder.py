@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,9 +22,11 @@ from toys import toy_config, toy_ids, toy_model
 import glassformer as gf
 from glassformer import files
 from glassformer.errors import GlassformerError, ModelFolderError, UsageError
-from glassformer.generation import generate
+from glassformer.generation import answer, classify, generate
+from glassformer.generation.embeddings import embed
 from glassformer.generation.engine import Engine
 from glassformer.generation.requests import Request
+from glassformer.inspection.reading import read
 from glassformer.interchange import (
     INTERCHANGE_FAMILIES,
     family_that_expresses,
@@ -36,7 +39,7 @@ from glassformer.interchange import (
 )
 from glassformer.interchange.configuration import MAX_JSON_BYTES
 from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
 
 def said(act) -> str:
@@ -442,6 +445,32 @@ def test_an_added_token_beyond_the_table_is_refused_in_a_prompt(one_more: Path):
     engine = Engine(model, tokenizer)
     with pytest.raises(UsageError, match="token 257"):
         engine.submit(Request(ids=tuple(tokenizer.encode_parts(["a", tokenizer.special_tokens["<image>"]]))))
+
+
+@pytest.mark.parametrize("what", ["embed", "classify", "translate", "look", "look into a translator", "generate"])
+def test_no_reader_takes_an_added_token_beyond_the_table(what: str):
+    """Tokens that are added and not special come out of text (`<image>` typed by a person)."""
+    library = tokenizers.Tokenizer.from_str(TOKENIZERS["bytes"](specials=("</s>",)).to_json())
+    library.add_tokens(["<image>"])
+    tokenizer = Tokenizer(library, end_of_text="</s>")
+    shape = {"vocab_size": 257, "block_size": 13, "n_layer": 1, "n_head": 3, "n_embd": 18, "n_hidden": 23}
+    if "translat" in what:
+        model = build_model(EncoderDecoderConfig.make(**shape, start_token=1, end_token=2))
+    elif what in ("embed", "classify"):
+        model = build_model(EncoderConfig.make(**shape, n_classes=3))
+    else:
+        model = build_model(toy_config(**shape))
+    acts = {
+        "embed": lambda: embed(model, tokenizer, ["a<image>"]),
+        "classify": lambda: classify(model, tokenizer, ["a<image>"]),
+        "translate": lambda: answer(model, tokenizer, ["a<image>"]),
+        "look": lambda: read(model, tokenizer, "a<image>"),
+        "look into a translator": lambda: read(model, tokenizer, "a<image>", target="a"),
+        "generate": lambda: generate(model, tokenizer, "a<image>"),
+    }
+    assert 257 in tokenizer.encode("a<image>")
+    with pytest.raises(UsageError, match=r"token 257 \(<image>\)"):
+        acts[what]()
 
 
 def test_a_text_token_beyond_the_table_belongs_to_another_model(tmp_path: Path):

@@ -18,6 +18,7 @@ from glassformer.errors import UsageError
 from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.defaults import sampling_of
 from glassformer.generation.draws import draw_answers
+from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import Sampling
 from glassformer.models import GenerationSettings, settings_of
 from glassformer.taps import listening, named_taps
@@ -67,7 +68,10 @@ def answer(
             raise UsageError(f"text {number} is empty; give it one word or leave it out")
     settings = {"n_tokens": tokenizer.vocab_size, "missing": tokenizer.missing_ids, **settings}
     longest = _longest(_config_of(model)) if cut else None
-    found = answer_ids(model, [source_ids(reader, text, longest) for text in texts], **settings)
+    sources = [source_ids(reader, text, longest) for text in texts]
+    for ids in sources:
+        check_ids(ids, reader, source_rows(_config_of(model)))
+    found = answer_ids(model, sources, **settings)
     return [_with_text(each, tokenizer) for each in found]
 
 
@@ -125,6 +129,12 @@ def answer_ids(
         best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens, missing=missing)
         found.update((i, _answer(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
     return [found[i] for i in range(len(sources))]
+
+
+def source_rows(config: Any) -> int:
+    """How many different tokens a sequence-to-sequence model of text can read."""
+    rows = getattr(config, "source_vocab_size", None)
+    return int(rows or getattr(config, "encoder", config).vocab_size)
 
 
 def source_ids(tokenizer: Tokenizer, text: str, longest: int | None = None) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from glassformer.errors import UsageError, plural
 from glassformer.generation.answers import answer_ids, ended, plain_text
 from glassformer.generation.beam import LONGER_THAN_SOURCE
+from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Alternative
 from glassformer.tokenizers import Tokenizer
@@ -200,7 +201,9 @@ def text_ids(tokenizer: Tokenizer, text: str, number: int) -> list[int]:
 
 
 def around(tokenizer: Tokenizer, ids: list[int], model: Any, cut: bool = True) -> list[int]:
-    """The text with what its tokenizer puts around it, if anything; cut to what the model reads, or refused."""
+    """The text with what its tokenizer puts around it, if anything; cut to what the model reads, or refused. So is a
+    token that the model has no vector for."""
+    check_ids(ids, tokenizer, model.config.vocab_size)
     known = tokenizer.special_tokens
     bare = not (FIRST in known and LAST in known)
     told = tokenizer.settings.get("model_max_length")  # sentence encoders read less than they have positions

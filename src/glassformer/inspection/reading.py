@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.generation.answers import answer_ids, source_ids
+from glassformer.generation.answers import answer_ids, source_ids, source_rows
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.questions import around, mask_of, with_masks
+from glassformer.generation.requests import check_ids
 from glassformer.tokenizers import Tokenizer
 
 
@@ -98,6 +99,7 @@ def read(
         ids = around(tokenizer, with_masks(tokenizer, text, mask_of(model, tokenizer)), model, cut=False)
     else:
         ids = prompt_ids(tokenizer, text)
+        check_ids(ids, tokenizer, config.vocab_size)
     block_size = getattr(config, "block_size", None)
     if block_size is not None and len(ids) > block_size:
         raise UsageError(
@@ -108,6 +110,7 @@ def read(
 
 def _pair(model: Any, tokenizer: Tokenizer, source_tokenizer: Tokenizer, text: str, target: str | None) -> Reading:
     source = source_ids(source_tokenizer, text)
+    check_ids(source, source_tokenizer, source_rows(model.config))
     if target is None:
         (said,) = answer_ids(model, [source], beam=1, n_tokens=tokenizer.vocab_size)
         told = list(said.tokens)
