@@ -39,7 +39,7 @@ def test_json_is_all_there_is_on_standard_output(glassformer, play):
     result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "--json")
     told = json.loads(result.out)
     losses = "val_loss n interval val_bits_per_byte perplexity train_loss_eval train_interval train_n"
-    keys = f"run {losses} best_step steps tokens seconds parameters peak_memory_bytes"
+    keys = f"run {losses} best_step steps tokens seconds parameters peak_memory_bytes whole_seconds"
     assert list(told) == keys.split() and told["run"] == "run"
     assert told["steps"] == 13 and told["parameters"] == 4192
     assert json.loads((play.parent / "run" / "summary.json").read_text()) == told

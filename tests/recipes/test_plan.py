@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 
 import pytest
 import torch
 
 from glassformer.models import flops_per_token
-from glassformer.recipes import derive, loss_curve, read_recipe
-from glassformer.recipes.plan import against_actual, plan
-from glassformer.recipes.probe import probe, probe_compile
+from glassformer.recipes import derive, loss_curve, read_recipe, train
+from glassformer.recipes.plan import plan
+from glassformer.recipes.prediction import FINISH, LOOKING, Machine, against_actual, predict
+from glassformer.recipes.probe import Probe, probe, probe_compile
 
 TINY = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "training.batch_size=3"]
 
@@ -90,6 +92,43 @@ def test_batch_size_auto_says_what_it_chose(monkeypatch):
     monkeypatch.setattr(derive, "available_memory", lambda device: -derive.resident_bytes() + 1000)
     with pytest.raises(derive.DeviceError, match="not even one sequence fits"):
         derive.batch_size_choice(config, t, 10**9)
+
+
+def test_everything_that_takes_time_is_counted(monkeypatch):
+    """Start-up, the first step, evaluations of both splits and of the end, samples and files: by hand."""
+    wanted = ["training.steps=40", "training.eval_every=10", "training.eval_batches=2", "training.sample_every=20",
+              "training.sample_tokens=7", "training.checkpoint_every=10"]  # fmt: skip
+    config, t = tiny(*wanted)
+    recipe = read_recipe(None, [*TINY, *wanted])
+    recipe.training = t
+    timed = Probe(step=0.5, first=2.0, evaluation_token=1e-3, sample_token=0.25, steps=3, took=1.0, scaled=False)
+    machine = Machine("cpu", 1, 1e9, None, True)
+    made = predict(
+        config, recipe, machine=machine, precision="fp32", train_tokens=500, val_tokens=70, timed=timed, before=11.0
+    )
+    windows = 2 * 3 * 11 + 3 * 11  # tokens of each evaluation: two batches of validation text, one of training text
+    assert made.seconds_by_part == pytest.approx(
+        {
+            "start": 11.0 + 2.0,
+            "steps": 40 * 0.5,
+            "evaluations": 4 * (windows * 1e-3 + LOOKING * 0.5) + 70 * 1e-3,
+            "samples": 2 * 7 * 0.25,
+            "files": FINISH,
+        },
+        rel=1e-3,
+    )
+    assert made.seconds == sum(made.seconds_by_part.values())
+
+
+def test_a_short_run_says_how_long_all_of_it_took(play, tmp_path):
+    """The whole command is predicted and measured, not the loop alone."""
+    began = time.perf_counter()
+    run = train(None, [*TINY, "training.steps=13"], data=str(play), out=tmp_path / "run", started=began - 3.0)
+    took = time.perf_counter() - began
+    told = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert run.seconds < run.whole_seconds - 3.0 <= took
+    assert 3.0 < told["seconds_by_part"]["start"] < 3.0 + took
+    assert ("seconds", told["seconds"], run.whole_seconds) == against_actual(told, run.to_dict())[0][:3]
 
 
 def test_predicted_against_actual():

@@ -19,6 +19,7 @@ import typer
 from glassformer.cli import (
     ask,
     chat,
+    clock,
     compare_history,
     data,
     generate,
@@ -92,6 +93,7 @@ def main() -> None:
     user, a disk or a full memory can do."""
     from glassformer.errors import GlassformerError, LostProcessError
 
+    clock.start()
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped: tidy up on the way

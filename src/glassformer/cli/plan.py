@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from glassformer.cli.clock import started
 from glassformer.cli.telling import print_json
 
 if TYPE_CHECKING:
-    from glassformer.recipes.plan import Plan
+    from glassformer.recipes.prediction import Plan
 
 
 def plan(
@@ -50,6 +51,7 @@ def plan(
         device_memory=None if device_memory is None else _bytes(device_memory),
         device_flops=device_flops,
         utilisation=utilisation,
+        started=started(),
     )
     print_json(made.to_dict()) if as_json else _print(made)
 
@@ -99,7 +101,8 @@ def _print(p: Plan) -> None:
         ("a step", clock(p.seconds_per_step), f"{p.tokens_per_step:,} tokens; {p.basis['seconds']}"),
         ("utilisation", f"{100 * p.utilisation:.0f} %", f"of {amount(p.machine.flops * p.machine.devices)}FLOP/s"),
         ("a day", f"{amount(p.tokens_per_day).strip()} tokens", ""),
-        ("the run", clock(p.seconds), f"{p.steps:,} steps, {amount(p.tokens).strip()} tokens, evaluations and samples"),
+        *((name, clock(seconds), "") for name, seconds in p.seconds_by_part.items() if seconds >= 0.005 * p.seconds),
+        ("together", clock(p.seconds), f"{p.steps:,} steps, {amount(p.tokens).strip()} tokens"),
     ]
     part("time", rows)
     if p.val_loss is None or p.val_loss_interval is None:

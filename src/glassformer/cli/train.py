@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from glassformer.cli.clock import started
 from glassformer.cli.telling import print_json
 
 if TYPE_CHECKING:
@@ -50,7 +51,14 @@ def train(
 
         raise UsageError("name a recipe (see: glassformer recipes list), or give your own text with --data FILE")
     run = recipes.train(
-        recipe, words[1:] if recipe else words, data=data, out=out, seed=seed, device=device, **_watch(quiet)
+        recipe,
+        words[1:] if recipe else words,
+        data=data,
+        out=out,
+        seed=seed,
+        device=device,
+        started=started(),
+        **_watch(quiet),
     )
     _tell_result(run, as_json)
 
@@ -94,7 +102,7 @@ def demo(
     from glassformer.training import RunFolder
 
     path = out or str(RunFolder.next_free("runs", "demo"))
-    run = recipes.train("shakespeare-fast", overrides or [], out=path, **_watch(False))
+    run = recipes.train("shakespeare-fast", overrides or [], out=path, started=started(), **_watch(False))
     if run is None:
         return
     model, tokenizer = load(run.path)
@@ -186,7 +194,7 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
     if as_json:
         print_json(run.to_dict())
         return
-    from glassformer.recipes.plan import against_actual
+    from glassformer.recipes.prediction import against_actual
     from glassformer.training import RunFolder
 
     loss = run.loss

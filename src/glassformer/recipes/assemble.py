@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from glassformer.models import ModelConfig, kind_of
 from glassformer.recipes import derive, finetuning
 from glassformer.recipes.measured import measured_choices, thread_choice
 from glassformer.recipes.parts import detect_machine, share
-from glassformer.recipes.plan import predict_run
+from glassformer.recipes.prediction import predict_run
 from glassformer.recipes.record import plugins_of, recipe_of, recipe_text
 from glassformer.recipes.running import Run, new_model, run_to_its_end, trainer_for
 from glassformer.recipes.schema import Recipe, read_recipe
@@ -40,12 +41,14 @@ def train(
     device: str | None = None,
     listeners: Sequence[Listener] = (),
     tell: Callable[[str], None] = lambda line: None,
+    started: float | None = None,
 ) -> Run | None:
     """Train by a recipe (built in, or a path; None: sizes follow from the text and the machine).
 
     Args:
         overrides: `section.key=value`, laid over the recipe. data, seed, device: short for three of them.
         out: the run folder; default `runs/<recipe>-<n>`. tell: is given one line for each thing worth knowing.
+        started: `time.perf_counter()` when the command began, if that was before this call; start-up counts too.
 
     Returns:
         What it came to; under `torchrun` in the main process alone, None in the others.
@@ -54,9 +57,10 @@ def train(
         UsageError: the recipe or an override is wrong. DataError: the text is. RunError: `out` holds a run.
         Interrupted, DivergenceError: see `Trainer.train`.
     """
+    started = time.perf_counter() if started is None else started
     world = World.join()
     with world.telling_who_is_lost():
-        run = _train(recipe, list(overrides), data, out, seed, device, listeners, tell, world)
+        run = _train(recipe, list(overrides), data, out, seed, device, listeners, tell, world, started)
         world.wait_for_all()
     world.leave()
     return run
@@ -92,6 +96,7 @@ def _train(
     listeners: Sequence[Listener],
     tell: Callable[[str], None],
     world: World,
+    started: float,
 ) -> Run | None:
     asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
     choices = Choices(tell if world.is_main else lambda line: None)
@@ -140,11 +145,12 @@ def _train(
         run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine, **plugged))
         if isinstance(config, ModelConfig) and isinstance(task, TextTask):
             as_trained = derive.as_trained(config, r.training)
-            write_json(run.plan, predict_run(as_trained, r, machine, **task.sizes(), world_size=world.size))
+            about: Any = {"sizes": task.sizes(), "tokenizer": task.tokenizer, "world_size": world.size}
+            write_json(run.plan, predict_run(as_trained, r, machine, **about, started=started))
         for text in task.warnings(config):
             trainer.event("warning", text)
             tell(f"warning: {text}")
-    done = run_to_its_end(trainer, task)
+    done = run_to_its_end(trainer, task, started)
     if world.is_main and before is not None and trainer.best and trainer.best["estimate"]["loss"] > before + ROUNDING:
         worse = (
             f"the validation loss was {before:.4f} before the first step and was never that low again: try a tenth of "

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import torch
 
 from glassformer.evaluation import evaluate_loss
+from glassformer.generation import Engine, Request, Sampling
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.memory import libraries_bytes
 from glassformer.recipes.schema import TrainingSection
+from glassformer.tokenizers import Tokenizer
 from glassformer.training import LossModule, Update, build_optimizer
 from glassformer.training.compiling import compiled
 from glassformer.training.utilisation import peak_flops
@@ -33,12 +35,14 @@ WORTH_COMPILING = 150.0  # a run shorter than this cannot win them back: compile
 class Probe:
     """What was timed, in seconds.
 
-    step: one step of the whole batch on one device. evaluation_token: one target of an evaluation. sample_token: one
-    token of a sample. steps: how many were timed. took: all of it together. scaled: whether fewer sequences than a
-    step's were timed, because they take too long, and the rest is proportion.
+    step: one step of the whole batch on one device, on average. first: what the first step took longer than that.
+    evaluation_token: one target of an evaluation. sample_token: one token of a sample. steps: how many were timed.
+    took: all of it together. scaled: whether fewer sequences than a step's were timed, because they take too long, and
+    the rest is proportion.
     """
 
     step: float
+    first: float
     evaluation_token: float
     sample_token: float
     steps: int
@@ -47,21 +51,30 @@ class Probe:
 
 
 def probe(
-    config: ModelConfig, t: TrainingSection, *, device: str = "cpu", precision: str = "fp32", seconds: float = SECONDS
+    config: ModelConfig,
+    t: TrainingSection,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    seconds: float = SECONDS,
+    tokenizer: Tokenizer | None = None,
 ) -> Probe:
     """Time steps of this model for at most about `seconds`.
 
-    `t.batch_size` sequences make a step, `t.micro_batch_size` go through at once; both are of this device alone.
+    `t.batch_size` sequences make a step, `t.micro_batch_size` go through at once; both are of this device alone. With a
+    tokenizer a sample is timed as it is written, else the model's share of that alone.
     """
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         stepper = Stepper(config, t, device, precision, sequences=_as_many_as(config, t, device, precision, seconds))
-        step = stepper.time(0.7 * seconds, LEAST_STEPS)
-        evaluation = _evaluation_token(stepper.model)
-        sample = _sample_token(stepper.model)
+        # the mean, since on a busy machine some steps wait, and the run will have to wait as often
+        step = stepper.time(0.7 * seconds, LEAST_STEPS, statistics.fmean)
+        evaluation = _evaluation_token(stepper.model, 0.15 * seconds)
+        sample = _sample_token(stepper.model, tokenizer, 0.15 * seconds)
     took = time.perf_counter() - started
     scaled = stepper.sequences < stepper.batch_size
-    return Probe(stepper.whole(step), evaluation, sample, stepper.done, took, scaled)
+    first = max(0.0, stepper.first - sum(step))
+    return Probe(stepper.whole(step), first, evaluation, sample, stepper.done, took, scaled)
 
 
 class Stepper:
@@ -101,9 +114,11 @@ class Stepper:
         ids = torch.randint(config.vocab_size, (sequences, config.block_size + 1), device=device)
         self.batch = (ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
-    def time(self, seconds: float, least: int) -> tuple[float, float]:
-        """Median seconds (of the batch's gradient, of the update). The first step warms up and is timed only when
-        there is no time for a second."""
+    def time(
+        self, seconds: float, least: int, average: Callable[[list[float]], float] = statistics.median
+    ) -> tuple[float, float]:
+        """Average seconds (of the batch's gradient, of the update). The first step warms up (`first`), and counts only
+        when there is no time for a second."""
         gradients: list[float] = []
         updates: list[float] = []
         until = time.perf_counter() + seconds
@@ -119,8 +134,8 @@ class Stepper:
             updates.append(time.perf_counter() - between)
             if time.perf_counter() > until and len(gradients) >= 2:
                 break
-        self.done = len(gradients) - 1 or 1
-        return statistics.median(gradients[1:] or gradients), statistics.median(updates[1:] or updates)
+        self.done, self.first = len(gradients) - 1 or 1, gradients[0] + updates[0]
+        return average(gradients[1:] or gradients), average(updates[1:] or updates)
 
     def whole(self, step: tuple[float, float]) -> float:
         """Seconds of a step of the whole batch."""
@@ -194,20 +209,34 @@ def _as_many_as(config: ModelConfig, t: TrainingSection, device: str, precision:
     return t.batch_size if possible >= t.batch_size else min(t.micro_batch_size, possible)
 
 
-def _evaluation_token(model: Decoder) -> float:
+def _evaluation_token(model: Decoder, seconds: float) -> float:
     """Seconds of one target in an evaluation, as `recipes.evaluate` cuts the text, or in a piece of that."""
     config, device = model.config, next(model.parameters()).device
     T = min(config.block_size, EVAL_WINDOW)
     a_second = 0.5 * peak_flops(str(device), "fp32") / flops_per_token(config, T).forward
-    B = max(1, min(windows_at_once(model.config, device.type, T), int(a_second) // T))
+    B = max(1, min(windows_at_once(model.config, device.type, T), int(seconds * a_second) // T))
     ids = torch.randint(config.vocab_size, (B, T), device=device)
     return _quickest(lambda: evaluate_loss(model, [(ids, ids)])) / (B * T)
 
 
-@torch.inference_mode()
-def _sample_token(model: Decoder) -> float:
-    """Seconds of one more token, with half a context cached."""
+def _sample_token(model: Decoder, tokenizer: Tokenizer | None, seconds: float) -> float:
+    """Seconds of one more token of a sample; without a tokenizer those of the model alone."""
     model.eval()
+    if tokenizer is None:
+        return _forward_token(model)
+    engine = Engine(model, tokenizer, max_rows=1)
+    engine.submit(Request((0,), max_new_tokens=10, sampling=Sampling(temperature=0.8), end_tokens=frozenset()))
+    engine.step()  # the prompt
+    started, n = time.perf_counter(), 0
+    while engine.busy and (n == 0 or time.perf_counter() < started + seconds):
+        engine.step()
+        n += 1
+    return (time.perf_counter() - started) / max(1, n)
+
+
+@torch.inference_mode()
+def _forward_token(model: Decoder) -> float:
+    """Seconds of the model for one more token, with half a context cached."""
     cache, half = model.new_cache(1), max(1, model.config.block_size // 2)
     device = next(model.parameters()).device
     model(torch.zeros(1, half, dtype=torch.int64, device=device), cache=cache)

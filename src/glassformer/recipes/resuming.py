@@ -13,7 +13,7 @@ from glassformer.files import write_json, write_text
 from glassformer.models import ModelConfig, make_config
 from glassformer.recipes import derive
 from glassformer.recipes.parts import differences, share
-from glassformer.recipes.plan import predict_run
+from glassformer.recipes.prediction import predict_run
 from glassformer.recipes.record import read_recipe_text, recipe_text
 from glassformer.recipes.running import Run, new_model, run_to_its_end, trainer_for
 from glassformer.recipes.schema import Recipe, changed_recipe
@@ -149,4 +149,5 @@ def _keep(run: RunFolder, r: Recipe, rest: dict[str, Any], config: Any, task: Ta
         run.summary.unlink()
     if run.plan.exists() and isinstance(config, ModelConfig) and isinstance(task, TextTask):
         as_trained = derive.as_trained(config, r.training)
-        write_json(run.plan, predict_run(as_trained, r, rest["machine"], **task.sizes(), world_size=world.size))
+        about: Any = {"sizes": task.sizes(), "tokenizer": task.tokenizer, "world_size": world.size}
+        write_json(run.plan, predict_run(as_trained, r, rest["machine"], **about))

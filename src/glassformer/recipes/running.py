@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ OF_VALIDATION = ("loss", "bits_per_byte", "accuracy")  # what summary.json calls
 class Run:
     """What a finished run came to. `loss` is that of `model/` (the best weights) on the whole validation split,
     `train_loss` on a part of the training split (None in runs of older versions).
+    seconds: in the loop, over all sittings; whole_seconds: from the command on, of a run in one sitting.
     command: of `glassformer`, which asks such a model ("": none does)."""
 
     path: Path
@@ -43,6 +45,7 @@ class Run:
     peak_memory_bytes: int
     command: str = "generate"
     train_loss: LossEstimate | None = None
+    whole_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         loss = {f"val_{key}" if key in OF_VALIDATION else key: v for key, v in self.loss.to_dict().items()}
@@ -83,8 +86,9 @@ def trainer_for(
     return trainer
 
 
-def run_to_its_end(trainer: Trainer, task: Task) -> Run | None:
-    """Train, then measure. The main process has the result, others None."""
+def run_to_its_end(trainer: Trainer, task: Task, started: float | None = None) -> Run | None:
+    """Train, then measure. The main process has the result, others None. started: `time.perf_counter()` when the
+    command began, of a run in one sitting."""
     try:
         trainer.train()
     except (Interrupted, DivergenceError):
@@ -121,6 +125,7 @@ def run_to_its_end(trainer: Trainer, task: Task) -> Run | None:
         peak_memory(str(trainer.update.device)),
         task.command,
         LossEstimate.from_dict(best["train"]) if best.get("train") else None,
+        None if started is None else round(time.perf_counter() - started, 3),
     )
     write_json(run.summary, result.to_dict())
     write_report(run)

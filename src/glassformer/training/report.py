@@ -165,7 +165,7 @@ def _plan_against_actual(h: History) -> list[dict[str, Any]]:
     rows = [
         ("parameters", h.plan.get("parameters"), done.get("parameters"), count),
         ("peak memory", memory.get("peak"), done.get("peak_memory_bytes"), size),
-        ("time", h.plan.get("seconds"), done.get("seconds"), duration),
+        ("time", h.plan.get("seconds"), done.get("whole_seconds") or done.get("seconds"), duration),
         ("time a step", h.plan.get("seconds_per_step"), per_step, duration),
         ("validation loss", h.plan.get("val_loss"), done.get("val_loss"), figure),
     ]
