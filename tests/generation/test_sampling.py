@@ -187,3 +187,20 @@ def test_a_setting_out_of_range_is_one_line(setting: dict, message: str):
     with pytest.raises(UsageError) as error:
         Sampling(**setting)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("penalty", [1e-45, 1e-30, 1e30, 1e308])
+def test_no_penalty_makes_logits_that_are_no_numbers(penalty):
+    """All tokens have come, as in a text over few characters; one of them is forbidden."""
+    logits = torch.tensor([[2.0, 0.5, -1.0, -3.0, -math.inf]])
+    context = torch.arange(5)[None]
+    for temperature in (0, 1e-3, 1.0, 50.0):
+        p = filtered_probabilities(logits, Sampling(temperature, repetition_penalty=penalty), context)
+        assert p.isfinite().all() and float(p.sum()) == pytest.approx(1) and p[0, 4] == 0
+
+
+@pytest.mark.parametrize("filters", [{"top_p": 5e-324}, {"min_p": 5e-324}, {"top_p": 1e-46, "min_p": 1.0, "top_k": 1}])
+def test_no_filter_cuts_the_best_token(filters):
+    """Numbers that 32 bits round to 0."""
+    p = filtered_probabilities(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(**filters))
+    assert p.isfinite().all() and float(p.sum()) == pytest.approx(1) and p.argmax() == 1

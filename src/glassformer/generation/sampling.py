@@ -11,6 +11,8 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -56,8 +58,9 @@ def filtered_probabilities(logits_BV: Tensor, sampling: Sampling, context_BT: Te
     logits_BV = logits_BV.float()
     if sampling.repetition_penalty != 1.0 and context_BT is not None:
         seen = logits_BV.gather(1, context_BT)
-        seen = torch.where(seen > 0, seen / sampling.repetition_penalty, seen * sampling.repetition_penalty)
-        logits_BV = logits_BV.scatter(1, context_BT, seen)
+        changed = torch.where(seen > 0, seen / sampling.repetition_penalty, seen * sampling.repetition_penalty)
+        changed = changed.clamp(-LARGEST, LARGEST).where(seen > -math.inf, seen)  # a number, whatever the penalty
+        logits_BV = logits_BV.scatter(1, context_BT, changed)
     if sampling.temperature == 0:
         return torch.zeros_like(logits_BV).scatter(1, logits_BV.argmax(dim=-1, keepdim=True), 1.0)
     # the best logit is brought to 0 first: a temperature next to nothing then gives -inf and 0, never inf - inf
@@ -70,6 +73,7 @@ def filtered_probabilities(logits_BV: Tensor, sampling: Sampling, context_BT: Te
     if sampling.top_p < 1:
         ordered, order = p_BV.sort(dim=-1, descending=True, stable=True)
         enough_before = ordered.cumsum(dim=-1) - ordered >= sampling.top_p  # the better ones reach p without it
+        enough_before[..., 0] = False  # the best one stays, also where p is rounded to 0
         p_BV = p_BV.masked_fill(torch.zeros_like(enough_before).scatter(1, order, enough_before), 0.0)
     if sampling.min_p > 0:
         p_BV = p_BV.masked_fill(p_BV < sampling.min_p * p_BV.amax(dim=-1, keepdim=True), 0.0)

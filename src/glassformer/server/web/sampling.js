@@ -53,7 +53,7 @@ export function filtered(logits, order, { temperature, topK, topP, minP }) {
     for (const i of order) {
       if (reasons[i] !== KEPT) continue;
       reached += f(chances[i]);
-      if (f(f(reached) - f(chances[i])) >= f(topP)) reasons[i] = 2; // the better ones reach p without it
+      if (i !== best && f(f(reached) - f(chances[i])) >= f(topP)) reasons[i] = 2; // the better ones reach p without it
     }
   }
   if (minP > 0) {
