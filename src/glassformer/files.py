@@ -157,16 +157,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def json_text(data: Any, *, indent: int | None = None) -> str:
-    """JSON text, characters as they are. JSON has no NaN and no infinity (RFC 8259, section 6): both become `null`.
+def json_text(data: Any, *, indent: int | None = None, ascii: bool = False) -> str:
+    """JSON text, characters as they are, or escaped beyond ASCII. JSON has no NaN and no infinity (RFC 8259, section
+    6): both become `null`.
 
     >>> json_text({"loss": float("nan"), "interval": [0.5, float("inf")]})
     '{"loss": null, "interval": [0.5, null]}'
     """
     try:
-        return json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(data, indent=indent, ensure_ascii=ascii, allow_nan=False)
     except ValueError:  # the rare case pays for the copy
-        return json.dumps(_finite(data), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(_finite(data), indent=indent, ensure_ascii=ascii, allow_nan=False)
 
 
 def _finite(data: Any) -> Any:

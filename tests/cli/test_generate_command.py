@@ -29,7 +29,7 @@ def test_without_a_seed_each_text_is_new(glassformer, finished):
 def test_at_temperature_0_the_most_likely_token_is_taken(glassformer, finished):
     best = ["--temperature", "0", "--alternatives", "1", "--json"]
     result = glassformer("generate", finished, "-p", "Speak", "-n", "12", *best)
-    for piece in json.loads(result.out)["samples"][0]["pieces"]:
+    for piece in json.loads(result.out)["pieces"]:
         assert piece["token"] == piece["alternatives"][0]["token"]
 
 
@@ -38,7 +38,7 @@ def test_all_at_once_is_the_same_text_as_streamed(glassformer, finished, more):
     command = ["generate", finished, "--prompt", "First", "-n", "50", "--seed", "2", *more]
     streamed, at_once = glassformer(*command), glassformer(*command, "--no-stream")
     assert streamed == at_once and streamed.code == 0
-    written = json.loads(glassformer(*command, "--json").out)["samples"][0]["text"]
+    written = json.loads(glassformer(*command, "--json").out)["text"]
     assert streamed.out == f"First{written}\n"
 
 
@@ -69,7 +69,7 @@ def test_alternatives_are_bars_that_fit(glassformer, finished, monkeypatch, colu
     prompt, header, *lines = result.out.splitlines()
     assert (prompt, len(lines), result.code) == ("Speak", 9, 0) and header.startswith("taken")
     assert max(map(len, result.out.splitlines())) <= columns
-    pieces = json.loads(glassformer(*command, "--json").out)["samples"][0]["pieces"]
+    pieces = json.loads(glassformer(*command, "--json").out)["pieces"]
     for line, piece in zip(lines, pieces, strict=True):
         taken, _, likely = line.partition("│")
         assert taken.split() == [piece["token_text"].replace(" ", "␣"), f"{piece['probability']:.1%}"]
@@ -95,9 +95,10 @@ def test_bars_of_long_tokens_fit_too(columns, number):
 def test_json_is_all_there_is_on_standard_output(glassformer, finished):
     shown = ["--samples", "2", "--alternatives", "3", "--seed", "1", "--json"]
     result = glassformer("generate", finished, "-p", "Speak λ", "-n", "6", *shown)
-    data = json.loads(result.out)
-    assert data["prompt"] == "Speak λ" and data["settings"]["seed"] == 1 and len(data["samples"]) == 2
-    for sample in data["samples"]:
+    samples = [json.loads(line) for line in result.out.splitlines()]  # one line a text
+    found = [(sample["prompt"], sample["sample"], sample["settings"]["seed"]) for sample in samples]
+    assert found == [("Speak λ", 0, 1), ("Speak λ", 1, 2)]
+    for sample in samples:
         assert sample["finish_reason"] == "length" and len(sample["pieces"]) == 6
         assert "".join(piece["text"] for piece in sample["pieces"]) == sample["text"]
         assert all(len(piece["alternatives"]) == 3 and 0 < piece["probability"] <= 1 for piece in sample["pieces"])
@@ -112,10 +113,6 @@ def test_the_prompt_may_come_from_a_file_or_from_standard_input(glassformer, fin
     assert typed.out.startswith(text)
     assert glassformer(*command, "--prompt-file", "prompt.txt") == typed
     assert glassformer(*command, "--prompt", "-", stdin=text.encode()) == typed
-
-
-def test_nothing_new_is_asked_for(glassformer, finished):
-    assert glassformer("generate", finished, "-p", "Speak", "-n", "0") == (0, "Speak\n", "")
 
 
 def test_a_checkpoint_and_a_model_folder_can_write_too(glassformer, finished):
@@ -135,7 +132,7 @@ def test_a_reader_that_goes_away_is_no_accident(finished, tmp_path):
     assert done.stdout.startswith("Speak") and done.stdout[9:] == " 1\n"
 
 
-@pytest.mark.parametrize("words", [["recipes", "list"], ["generate", "RUN", "-n", "0"], ["data", "list", "--json"]])
+@pytest.mark.parametrize("words", [["recipes", "list"], ["generate", "RUN", "-n", "1"], ["data", "list", "--json"]])
 def test_a_reader_that_is_gone_before_the_first_word(finished, tmp_path, words):
     reading, writing = os.pipe()
     os.close(reading)
@@ -163,3 +160,54 @@ def test_defaults_of_the_folder_are_shown_and_flags_override_them(glassformer, f
     assert glassformer(*command, "-n", "9").out.startswith(plain.out[:-1])
     hot = glassformer(*command, "--temperature", "9", "--top-k", "0")
     assert hot.out != plain.out and "temperature" not in hot.err and "max_new_tokens 7" in hot.err
+
+
+def test_json_of_tokens_is_a_line_each_as_it_comes(glassformer, finished):
+    command = ["generate", finished, "-p", "Speak", "-n", "7", "--seed", "1", "--samples", "2"]
+    lines = [json.loads(line) for line in glassformer(*command, "--json-tokens").out.splitlines()]
+    assert [line["sample"] for line in lines] == [0, 1] * 7
+    whole = [json.loads(line)["text"] for line in glassformer(*command, "--json").out.splitlines()]
+    assert ["".join(line["text"] for line in lines if line["sample"] == i) for i in (0, 1)] == whole
+
+
+def test_an_endless_text_goes_on_until_its_reader_goes(finished, tmp_path):
+    """Beyond what the model reads, several times over; into `head`, as a person would try it."""
+    command = shlex.join([sys.executable, "-c", RUN, "generate", str(finished), "-p", "Speak", "--endless"])
+    done = subprocess.run(f"{command} | head -c 700", shell=True, executable="/bin/bash",
+                          capture_output=True, text=True, cwd=tmp_path, timeout=120)  # fmt: skip
+    assert done.stderr == "" and len(done.stdout) == 700 and done.stdout.startswith("Speak")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a signal here")
+def test_ctrl_c_is_how_an_endless_text_ends(finished, tmp_path):
+    import signal
+
+    command = [sys.executable, "-c", RUN, "generate", str(finished), "-p", "Speak", "--endless"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    try:
+        assert running.stdout.read(100).startswith(b"Speak")
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert (running.returncode, err) == (0, b"") and out.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["-n", "5"], "-n 5"),
+        (["--samples", "2"], "--samples 2"),
+        (["--json"], "--json-tokens"),
+    ],
+)
+def test_what_has_an_end_does_not_go_with_endless(glassformer, finished, more, says):
+    result = glassformer("generate", finished, "--endless", *more)
+    assert result.code == 2 and says in result.err and result.out == ""
+
+
+def test_no_tokens_and_fewer_than_none(glassformer, finished):
+    none = glassformer("generate", finished, "-p", "Speak", "-n", "0")
+    assert (none.code, none.out) == (0, "Speak\n") and "--endless" in none.err
+    fewer = glassformer("generate", finished, "-p", "Speak", "-n", "-1")
+    assert (fewer.code, fewer.out) == (2, "") and "-n -1" in fewer.err and "--endless" in fewer.err

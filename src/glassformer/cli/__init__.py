@@ -33,6 +33,7 @@ from glassformer.cli import (
     serve,
     train,
 )
+from glassformer.cli.console import fit_streams
 from glassformer.cli.plugins import take_plugins
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
@@ -94,6 +95,7 @@ def main() -> None:
     from glassformer.errors import GlassformerError, LostProcessError
 
     clock.start()
+    fit_streams()
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped: tidy up on the way

@@ -42,7 +42,11 @@ def generate(
     stream: bool = typer.Option(True, help="Print while it writes."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
     dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON, each token with its probability."),
+    endless: bool = typer.Option(False, "--endless", help="Write until Ctrl-C, in constant memory."),
+    as_json: bool = typer.Option(
+        False, "--json", help="Print a line of JSON for each text, its tokens with their probabilities in it."
+    ),
+    json_tokens: bool = typer.Option(False, "--json-tokens", help="Print a line of JSON for each token, at once."),
 ) -> None:
     """Write on from a prompt with a trained model.
 
@@ -53,6 +57,8 @@ def generate(
     glassformer generate runs/demo-1 --prompt "To be" -n 20 --alternatives 5
 
     cat scene.txt | glassformer generate runs/demo-1 --prompt - --samples 3
+
+    glassformer generate runs/demo-1 --endless
     """
     import random
     from dataclasses import asdict
@@ -60,6 +66,7 @@ def generate(
     from glassformer import generation
     from glassformer.cli.opening import open_for, show_defaults
 
+    _check(max_new_tokens, samples, endless, as_json)
     text = _prompt(prompt, prompt_file)
     loaded, tokenizer = open_for("generate", model, device, dtype)
     given = {
@@ -69,7 +76,7 @@ def generate(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
     }
-    show_defaults(loaded, {**given, "max_new_tokens": max_new_tokens})
+    show_defaults(loaded, {**given, "max_new_tokens": 1 if endless else max_new_tokens})
     given["seed"] = random.SystemRandom().randrange(2**31) if seed is None else seed
     sampling = generation.sampling_of(loaded, given, {"temperature": TEMPERATURE})
     settings: dict[str, Any] = {
@@ -79,19 +86,43 @@ def generate(
         "alternatives": alternatives,
         "window": window,
     }
-    if not as_json and stream and samples == 1:
-        pieces = generation.stream(loaded, tokenizer, text, **settings)
-        _print_bars(pieces, text) if alternatives else _print_stream(pieces, text, colors)
+    if json_tokens or endless or (not as_json and stream and samples == 1):
+        pieces = generation.stream(loaded, tokenizer, text, samples=samples, endless=endless, **settings)
+        if json_tokens:
+            _print_tokens(pieces)
+        elif alternatives:
+            _print_bars(pieces, text)
+        else:
+            _print_stream(pieces, text, colors, endless)
         return
     done = generation.generate(loaded, tokenizer, text, samples=samples, **settings)
-    if as_json:
-        result = {"prompt": text, "settings": settings, "samples": [completion.to_dict() for completion in done]}
-        print_json(result)
-        return
     for i, completion in enumerate(done):
+        if as_json:
+            own = {"prompt": text, "sample": i, "settings": {**settings, "seed": sampling.seed + i}}
+            print_json({**own, **completion.to_dict()}, indent=None)
+            continue
         if samples > 1:
-            typer.echo(f"{'' if i == 0 else chr(10)}--- sample {i + 1} of {samples} (seed {settings['seed'] + i})")
+            typer.echo(f"{'' if i == 0 else chr(10)}--- sample {i + 1} of {samples} (seed {sampling.seed + i})")
         _print_bars(iter(completion.pieces), text) if alternatives else _print_stream(completion.pieces, text, colors)
+
+
+def _check(max_new_tokens: int | None, samples: int, endless: bool, as_json: bool) -> None:
+    """How long a text gets, asked for in a way that makes sense."""
+    from glassformer.errors import UsageError
+
+    if max_new_tokens is not None and max_new_tokens < 0:
+        raise UsageError(f"-n {max_new_tokens} is less than nothing; to write until Ctrl-C give --endless")
+    if max_new_tokens == 0:
+        typer.echo("-n 0: nothing is written; to write until Ctrl-C give --endless", err=True)
+    if not endless:
+        return
+    for given, why in (
+        (max_new_tokens is not None, f"-n {max_new_tokens} ends the text; leave one of the two out"),
+        (samples != 1, f"--samples {samples} would never come to the second text; leave it out"),
+        (as_json, "--json prints whole texts; use --json-tokens, a line a token"),
+    ):
+        if given:
+            raise UsageError(f"--endless has no end, and {why}")
 
 
 def _prompt(prompt: str | None, prompt_file: str | None) -> str:
@@ -117,7 +148,13 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
         ) from None
 
 
-def _print_stream(pieces: Any, prompt: str, colors: bool) -> None:
+def _print_tokens(pieces: Any) -> None:
+    for piece in pieces:
+        print_json(piece.to_dict(), indent=None)
+        sys.stdout.flush()
+
+
+def _print_stream(pieces: Any, prompt: str, colors: bool, endless: bool = False) -> None:
     from glassformer.cli.telling import teller
 
     tell = teller(colors)
@@ -127,6 +164,8 @@ def _print_stream(pieces: Any, prompt: str, colors: bool) -> None:
             tell(piece)
     except KeyboardInterrupt:
         sys.stdout.write("\n")  # what was written so far stays, and what follows begins on a line of its own
+        if endless:  # this is how it ends
+            return
         raise
     sys.stdout.write("\n")
 

@@ -6,15 +6,18 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from glassformer.cli.console import is_utf8
+
 if TYPE_CHECKING:
     from glassformer.generation import Piece
 
 
 def print_json(data: Any, *, indent: int | None = 2) -> None:
-    """A result for machines on standard output: JSON that any reader takes (`files.json_text`)."""
+    """A result for machines on standard output: JSON that any reader takes (`files.json_text`); on one line if `indent`
+    is None, and escaped beyond ASCII where the console is not UTF-8."""
     from glassformer.files import json_text
 
-    sys.stdout.write(json_text(data, indent=indent) + "\n")
+    sys.stdout.write(json_text(data, indent=indent, ascii=not is_utf8(sys.stdout)) + "\n")
     sys.stdout.flush()
 
 

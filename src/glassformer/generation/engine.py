@@ -154,7 +154,7 @@ class Engine:
             return 0, ()
         hidden_1TC = self.model.hidden(self._tensor([pending]), cache=self.cache.rows(at, at + 1))
         scores = row.request.score_prompt and not row.sample
-        if not scores or row.start or len(row.ids) > len(row.request.ids):
+        if not scores or row.start or row.dropped or len(row.ids) > len(row.request.ids):
             return len(pending), ()
         return len(pending), self._score(row, known, hidden_1TC)
 
@@ -215,7 +215,7 @@ class Engine:
         wanted = self._tensor(ids)
         for i, length in enumerate(self.cache.lengths):
             n = min(length, len(ids))
-            if n <= best[1] or (i < len(self.active) and self.active[i].start):
+            if n <= best[1] or (i < len(self.active) and (self.active[i].start or self.active[i].dropped)):
                 continue
             differs = (self.cache.tokens[i, :n] != wanted[:n]).nonzero()
             shared = int(differs[0]) if len(differs) else n

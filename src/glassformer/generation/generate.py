@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from glassformer.errors import UsageError
 from glassformer.generation.defaults import new_tokens_of, sampling_of
 from glassformer.generation.engine import Engine
 from glassformer.generation.next_tokens import check_numbers, most_likely
-from glassformer.generation.requests import Request, Row
+from glassformer.generation.requests import ENDLESS, Request, Row
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 from glassformer.generation.text import Piece
 from glassformer.generation.windows import Context
@@ -41,6 +42,8 @@ def generate(
     Takes the settings of `stream`. With a seed, sample i is what `seed + i` gives alone (up to rounding: a batch of
     another size may be multiplied in another order).
     """
+    if settings.get("endless"):
+        raise UsageError("generate gives a whole text, and an endless one has no end; take stream")
     done = [Completion(text="", finish_reason="length") for _ in range(samples)]
     for piece in stream(model, tokenizer, prompt, samples=samples, **settings):
         completion = done[piece.sample]
@@ -56,6 +59,7 @@ def stream(
     prompt: str = "",
     *,
     max_new_tokens: int | None = None,
+    endless: bool = False,
     samples: int = 1,
     stop: Sequence[str] = (),
     alternatives: int = 0,
@@ -70,6 +74,7 @@ def stream(
         prompt: what to go on from. Empty: from the end-of-text token, or a newline where there is none, as in the
             lecture (token 0 where there is no newline either). Text never becomes a special token.
         max_new_tokens: how many tokens at most; None: what the model's folder says, else 200.
+        endless: go on until the reader stops, in constant memory. What ends a text begins the next one: a blank line.
         samples: how many completions; their pieces come in turn, told apart by `piece.sample`.
         stop: strings that end a sample; they are not part of its text.
         alternatives: how many of the most likely tokens each piece carries.
@@ -82,21 +87,32 @@ def stream(
 
     The model is read in eval mode whatever mode it is in, and is left in its own; torch's global generator is not used.
     """
+    if endless and max_new_tokens is not None:
+        raise UsageError(f"max_new_tokens={max_new_tokens} and endless say how long a text gets; give one of them")
     if sampling is not None and draw:
         raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
     ids = prompt_ids(tokenizer, prompt, settings_of(model).bos_token_id)
     request = Request(
         ids=tuple(ids),
-        max_new_tokens=new_tokens_of(model, len(ids), max_new_tokens),
+        max_new_tokens=ENDLESS if endless else new_tokens_of(model, len(ids), max_new_tokens),
+        end_tokens=frozenset() if endless else None,
         samples=samples,
         sampling=sampling or sampling_of(model, draw),
         stop=tuple(stop),
         alternatives=alternatives,
         window=window,
     )
-    if use_cache and isinstance(model, Decoder):
-        return _by_engine(model, tokenizer, request)
-    return _by_context(model, tokenizer, request, use_cache)
+    by_engine = use_cache and isinstance(model, Decoder)
+    pieces = _by_engine(model, tokenizer, request) if by_engine else _by_context(model, tokenizer, request, use_cache)
+    return _with_blank_lines(pieces, tokenizer) if endless else pieces
+
+
+def _with_blank_lines(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[Piece]:
+    """A blank line in place of each token that ends a text."""
+    ends = {i: tokenizer.decode([i]) for i in tokenizer.ends}
+    for piece in pieces:
+        end = ends.get(piece.token)
+        yield piece if end is None else replace(piece, text=piece.text.removesuffix(end) + "\n\n")
 
 
 def _by_engine(model: Decoder, tokenizer: Tokenizer, request: Request) -> Iterator[Piece]:
@@ -111,11 +127,13 @@ def _by_context(model: Any, tokenizer: Tokenizer, request: Request, use_cache: b
     """The readable twin of the engine, for one prompt; and the way of models of other kinds."""
     request.check_tokens(tokenizer, model.config.vocab_size)
     sampling = request.sampling
-    device = next(model.parameters()).device
-    context = Context(model, torch.tensor([request.ids], device=device), window=request.window, use_cache=use_cache)
+    device, endless = next(model.parameters()).device, request.max_new_tokens == ENDLESS
+    context = Context(
+        model, torch.tensor([request.ids], device=device), window=request.window, use_cache=use_cache, forget=endless
+    )
     rows = [Row(0, request, i, tokenizer, model) for i in range(request.samples)]  # that still go on
     logits_BV = None
-    for _ in range(request.max_new_tokens):
+    for _ in count() if endless else range(request.max_new_tokens):
         if logits_BV is None:  # the prompt is read once, whatever the number of samples
             logits_BV = context.next_logits().expand(request.samples, -1)
             context.fork(request.samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from glassformer.generation.windows import check_window
 from glassformer.models import settings_of
 from glassformer.tokenizers import Tokenizer
 
+ENDLESS = sys.maxsize  # as `max_new_tokens`: go on until nobody reads any more
 MOST_BIAS = 1e4  # what is added to a logit: enough to forbid or to force, and still a number
 
 
@@ -106,7 +108,8 @@ class Row:
         self.number, self.request, self.sample, self.tokenizer = number, request, sample, tokenizer
         settings, block_size = settings_of(model), model.config.block_size
         settings.check()
-        self.ids = list(request.ids)
+        self.ids = list(request.ids)  # without those that an endless text has let go of
+        self.dropped = 0  # how many those are
         self.block_size = block_size
         self.start = max(0, len(self.ids) - block_size)  # the first token that the model sees
         self.generator = torch.Generator().manual_seed(request.sampling.seed + sample)
@@ -125,7 +128,7 @@ class Row:
     @property
     def left(self) -> int:
         """How many tokens may still be written."""
-        return len(self.request.ids) + self.request.max_new_tokens - len(self.ids)
+        return len(self.request.ids) + self.request.max_new_tokens - len(self.ids) - self.dropped
 
     @property
     def need(self) -> int:
@@ -139,6 +142,10 @@ class Row:
             return False
         exact = self.request.window == "exact"
         self.start = self.start + overflow if exact else len(self.ids) - max(1, self.block_size // 2)
+        if self.request.max_new_tokens == ENDLESS:  # so that it takes no more memory however long it goes on
+            self.dropped += self.start
+            del self.ids[: self.start]
+            self.start = 0
         return True
 
     @property
@@ -151,7 +158,7 @@ class Row:
         for token, bias in self.request.logit_bias.items():
             logits_V[token] += bias
         if self.rules.active:
-            self.rules.apply(logits_V, self.ids, last=self.left == 1)
+            self.rules.apply(logits_V, self.ids, last=self.left == 1, dropped=self.dropped)
 
     def take(self, token: int, probability: float, chance: float, others: list[Alternative]) -> Piece:
         """One more token."""

@@ -71,11 +71,11 @@ class TokenRules:
             or (self.ends and (settings.min_length or settings.min_new_tokens))
         )
 
-    def apply(self, logits_V: Tensor, ids: Sequence[int], *, last: bool) -> None:
+    def apply(self, logits_V: Tensor, ids: Sequence[int], *, last: bool, dropped: int = 0) -> None:
         """Change the logits of the token behind `ids`, in place.
 
         Args:
-            last: whether the text is as long as it may be with this token.
+            last: whether the text is as long as it may be with this token. dropped: how many tokens came before `ids`.
 
         Where the rules together leave no token, they are not applied to it.
         """
@@ -84,18 +84,19 @@ class TokenRules:
             seen = torch.tensor(sorted(set(ids)), device=logits_V.device)
             scores = logits_V[seen]
             logits_V[seen] = torch.where(scores > 0, scores / self.penalty, scores * self.penalty)
-        logits_V[self._forbidden(ids)] = -math.inf
-        if must := self._must(ids, last):
+        length = len(ids) + dropped
+        logits_V[self._forbidden(ids, length)] = -math.inf
+        if must := self._must(length, last):
             forced_V = torch.full_like(logits_V, -math.inf)
             forced_V[must] = 0.0
             logits_V.copy_(forced_V)
         logits_V[self.never] = -math.inf
-        if len(ids) == self.first:
+        if length == self.first:
             logits_V[self.not_first] = -math.inf
         if not (logits_V > -math.inf).any():
             logits_V.copy_(before_V)
 
-    def _forbidden(self, ids: Sequence[int]) -> list[int]:
+    def _forbidden(self, ids: Sequence[int], length: int) -> list[int]:
         settings = self.settings
         n = settings.no_repeat_ngram_size
         found: list[int] = []
@@ -103,17 +104,17 @@ class TokenRules:
             beginning = tuple(ids[len(ids) + 1 - n :])
             found += [ids[i + n - 1] for i in range(len(ids) - n + 1) if tuple(ids[i : i + n - 1]) == beginning]
         found += [word[-1] for word in self.words if tuple(ids[-(len(word) - 1) :]) == word[:-1]]
-        if len(ids) < settings.min_length or len(ids) - self.n_prompt < settings.min_new_tokens:
+        if length < settings.min_length or length - self.n_prompt < settings.min_new_tokens:
             found += self.ends
         return found
 
-    def _must(self, ids: Sequence[int], last: bool) -> list[int]:
-        if len(ids) in self.forced:
-            return [self.forced[len(ids)]]
+    def _must(self, length: int, last: bool) -> list[int]:
+        if length in self.forced:
+            return [self.forced[length]]
         if last and self.settings.forced_eos_token_id:
             return list(self.settings.forced_eos_token_id)
         first = self.settings.forced_bos_token_id
-        return [first] if first is not None and len(ids) == 1 else []
+        return [first] if first is not None and length == 1 else []
 
 
 class AnswerRules:

@@ -31,11 +31,14 @@ class Context:
     """The tokens so far of B rows of equal length, and what the model says comes next.
 
     `next_logits()` gives (B, V), read in eval mode (the model's own mode is put back); `append(ids_B)` goes on by one
-    token a row; `keep(rows)` drops finished rows.
+    token a row; `keep(rows)` drops finished rows. forget: let go of tokens that the model does not see any more.
     """
 
-    def __init__(self, model: Decoder, ids_BT: Tensor, *, window: str = "half", use_cache: bool = True):
+    def __init__(
+        self, model: Decoder, ids_BT: Tensor, *, window: str = "half", use_cache: bool = True, forget: bool = False
+    ):
         check_window(window)
+        self.forget = forget
         self.model, self.window, self.block_size = model, window, model.config.block_size
         self.ids_BT = ids_BT
         self.start = max(0, ids_BT.shape[1] - self.block_size)  # the first token that the model sees
@@ -80,6 +83,8 @@ class Context:
             self.start += overflow
         else:
             self.start = self.ids_BT.shape[1] - max(1, self.block_size // 2)
+        if self.forget:
+            self.ids_BT, self.start = self.ids_BT[:, self.start :], 0
         if self.cache is not None:
             self.cache.rewind(0)
 
