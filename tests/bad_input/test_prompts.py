@@ -59,7 +59,7 @@ def test_a_prompt_that_cannot_be_read(refused, finished, play, tmp_path, options
 
 def test_bytes_on_standard_input_are_no_prompt(refused, finished):
     line = "standard input: the prompt cannot be read (it is not UTF-8 text); give a plain text file"
-    refused("generate", finished, "--prompt", "-", code=2, line=line, stdin=b"\xff\xfe")
+    refused("generate", finished, "--prompt", "-", code=2, line=line, stdin=b"d\xe9j\xe0 vu")
 
 
 def test_nothing_on_standard_input_is_an_empty_prompt(glassformer, finished):

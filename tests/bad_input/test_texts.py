@@ -9,6 +9,8 @@ import threading
 import pytest
 from command_line import TINY
 
+from glassformer.errors import pip_line
+
 TEXTS = [
     # file, content, the line after its name
     ("empty.txt", b"", "empty; give a source with some text in it"),
@@ -138,9 +140,9 @@ def test_a_dataset_that_the_hub_does_not_have(refused, monkeypatch):
     ("missing", "settings", "line"),
     [
         ("pyarrow.parquet", ["--data", "owner/name"],
-         "reading a hub dataset needs an optional package; run: pip install 'glassformer[hub]'"),
+         f"reading a hub dataset needs an optional package; run: {pip_line('glassformer[hub]')}"),
         ("sentencepiece", ["tokenizer.kind=sentencepiece", "tokenizer.vocab_size=50", "--data", "play.txt"],
-         "training SentencePiece models needs an optional package; run: pip install 'glassformer[sentencepiece]'"),
+         f"training SentencePiece models needs an optional package; run: {pip_line('glassformer[sentencepiece]')}"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_says_what_to_install(refused, play, monkeypatch, missing, settings, line):

@@ -208,6 +208,6 @@ def test_no_text_at_all(refused, saved):
         "translate",
         saved / "translator",
         code=2,
-        stdin=b"\xff\xfe",
+        stdin=b"d\xe9j\xe0 vu",
         line="standard input is not UTF-8 text; convert it with iconv -t UTF-8",
     )

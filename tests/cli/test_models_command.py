@@ -11,6 +11,7 @@ import pytest
 import torch
 from command_line import files
 
+from glassformer.errors import pip_line
 from glassformer.files import cache_folder
 from glassformer.interchange import load, save_gguf
 from glassformer.interchange.published import HUB, PACKAGED, Published
@@ -114,9 +115,9 @@ def test_what_cannot_be_imported(glassformer, refused, checkpoint, finished, tmp
     refused("import", "nothing", code=2, line="nothing: there is no such file or folder")
     refused("import", checkpoint, "--characters", "a", "--tokenizer", "b", code=2,
             line="--tokenizer and --characters were both given; use one")  # fmt: skip
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "binary").write_bytes(b"\x80\x00")
     refused("import", checkpoint, "--characters", "binary", code=2, line="binary: cannot be read as text ('utf-8' "
-            "codec can't decode byte 0xff in position 0: invalid start byte)")  # fmt: skip
+            "codec can't decode byte 0x80 in position 0: invalid start byte)")  # fmt: skip
     refused("import", checkpoint, "--characters", "gone.txt", code=2, line="gone.txt: cannot be read as text ([Errno 2]"
             " No such file or directory: 'gone.txt')")  # fmt: skip
     (tmp_path / "many.txt").write_text("".join(map(chr, range(33, 90))))
@@ -160,7 +161,7 @@ def test_what_cannot_be_exported(refused, finished, tmp_path, monkeypatch):
             "did you mean runs/finished?")  # fmt: skip
     monkeypatch.setitem(sys.modules, "gguf", None)
     refused("export", "runs/finished", code=1, line="reading and writing GGUF files needs an optional package; "
-            "run: pip install 'glassformer[gguf]'")  # fmt: skip
+            f"run: {pip_line('glassformer[gguf]')}")  # fmt: skip
 
 
 # inspect
