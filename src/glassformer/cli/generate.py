@@ -111,7 +111,7 @@ def _check(max_new_tokens: int | None, samples: int, endless: bool, as_json: boo
     from glassformer.errors import UsageError
 
     if max_new_tokens is not None and max_new_tokens < 0:
-        raise UsageError(f"-n {max_new_tokens} is less than nothing; to write until Ctrl-C give --endless")
+        raise UsageError(f"-n {max_new_tokens}: a number of tokens is 0 or more; to write until Ctrl-C give --endless")
     if max_new_tokens == 0:
         typer.echo("-n 0: nothing is written; to write until Ctrl-C give --endless", err=True)
     if not endless:
