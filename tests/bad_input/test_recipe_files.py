@@ -116,12 +116,13 @@ def test_a_cache_that_cannot_be_written(glassformer, play, tmp_path, monkeypatch
         ("resume", "runs/finnished", "runs/finnished holds no run (no recipe.toml); did you mean runs/finished?"),
         ("resume", "play.txt", "play.txt holds no run (no recipe.toml); start one with: glassformer train"),
         ("resume", "runs/finished", "runs/finished is finished (13 steps); write with it: glassformer generate "
-         "runs/finished"),
+         "runs/finished, or train on: glassformer resume runs/finished training.steps=26"),
         ("generate", "runs/finnished", "runs/finnished: there is no such run or model folder; did you mean "
          "runs/finished?"),
         ("generate", "nowhere/run", "nowhere/run: there is no such run or model folder; train one first: glassformer "
          "train shakespeare-fast"),
-        ("generate", "play.txt", "play.txt: a file, where the folder of a run or a model is needed"),
+        ("generate", "play.txt", "play.txt: a file, where the folder of a run or a model or a .gguf file is needed; of "
+         "other files make a folder first: glassformer import play.txt"),
         ("generate", "runs", "runs: holds several runs, name one of them: runs/finished"),
         ("evaluate", "runs/finnished", "runs/finnished: there is no such run or model folder; did you mean "
          "runs/finished?"),

@@ -195,7 +195,7 @@ def test_tokens_that_stand_around_every_text_are_read_and_not_counted(tmp_path: 
     assert "".join(first.tokens) == " the kings said no"
 
     llama = TOKENIZERS["characters"](["the king"])
-    llama.__dict__["starts_with"] = 5
+    llama.__dict__["frame"] = ([5], [])
     model, kept = toy_model("modern"), []
     with torch.no_grad(), listening(model, "blocks.0.feedforward.hidden", lambda name, x: kept.append(x[0, 1:])):
         model(torch.tensor([[5, *llama.encode("the king")]]))

@@ -50,23 +50,24 @@ class Order(Listener):
 
     def __init__(self, monkeypatch):
         self.seen: list[tuple[str, int]] = []
+        self.monkeypatch = monkeypatch
+
+    def on_start(self, trainer):
+        """From here on: the plan has tried a few steps before."""
         begin, read = Update.begin, Sums.read
 
         def begun(update, batch, **how):
             sums = begin(update, batch, **how)
-            self.seen.append(("begin", self.trainer.step + 1))
-            sums.step = self.trainer.step + 1
+            self.seen.append(("begin", trainer.step + 1))
+            sums.step = trainer.step + 1
             return sums
 
         def was_read(sums):
             self.seen.append(("read", sums.step))
             return read(sums)
 
-        monkeypatch.setattr(Update, "begin", begun)
-        monkeypatch.setattr(Sums, "read", was_read)
-
-    def on_start(self, trainer):
-        self.trainer = trainer
+        self.monkeypatch.setattr(Update, "begin", begun)
+        self.monkeypatch.setattr(Sums, "read", was_read)
 
 
 def test_a_step_is_read_after_the_next_one_has_begun(play, tmp_path, monkeypatch):
