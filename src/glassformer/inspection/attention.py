@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glassformer.errors import UsageError
+from glassformer.errors import UsageError, plural
 from glassformer.inspection.figures import Column, Figure, HeatMap, Note, Table
 from glassformer.inspection.heads import MEANINGS, check_place, evenly, looking, n_repeats, summaries
 from glassformer.inspection.reading import read
@@ -60,7 +60,8 @@ class AttentionView(View):
             about = f"Layer {self.layer}, head {self.head}: whom each token asks"
             return [*self.map(self.patterns[heads[0]], about, self.layer), self._table(heads), self._meanings()]
         layer = L - 1 if self.layer is None else self.layer
-        about = f"Layer {layer}, the mean of its {H} heads: whom each token asks"
+        which = f"the mean of its {H} heads" if H > 1 else "its one head"
+        about = f"Layer {layer}, {which}: whom each token asks"
         drawn = self.map(self.patterns[layer].mean(axis=0), about, layer)
         if self.layer is not None:
             return [self._table([(layer, head) for head in range(H)]), self._meanings(), *drawn]
@@ -123,7 +124,8 @@ class AttentionView(View):
 
     def _counted(self) -> Note:
         L, H, T, S = self.patterns.shape
-        text = f"{L} layers of {H} heads; means over the queries that see more than one of {S} keys."
+        size = f"{plural(L, 'layer')} of {plural(H, 'head')}"
+        text = f"{size}; means over the queries that see more than one of {S} keys."
         if "induction" in self.summaries:
             text += f" Tokens that occurred before: {self.n_repeats} of {T}"
             text += "." if self.n_repeats else ", so there is no induction to see (`look induction` makes some)."
