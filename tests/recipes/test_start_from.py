@@ -16,6 +16,7 @@ from glassformer.errors import UsageError
 from glassformer.interchange import load, load_model, save
 from glassformer.models import NOTHING_SET, Decoder, GenerationSettings, ModelConfig
 from glassformer.recipes import finetuning
+from glassformer.recipes.plan import plan
 from glassformer.recipes.start import Start
 from glassformer.tokenizers import build_tokenizer
 from glassformer.training import RunFolder
@@ -213,12 +214,12 @@ def test_a_model_is_not_kept_in_memory_beside_the_run(published):
 def test_a_plan_is_made_for_the_model_to_start_from(tmp_path, published, text):
     """Its parameters, in sequences as long as the run would read; and what a run refuses a plan refuses."""
     words = [f"training.start_from={published}"]
-    told = recipes.plan.plan(None, words, data=text, probing=False)
+    told = plan(None, words, data=text, probing=False)
     model = load_model(published)
     assert told.parameters == model.parameter_count() and told.shape.startswith("modern, 2 x 20, 4 heads")
     assert any("training.optimizer = adamw" in note for note in told.notes)
     with pytest.raises(UsageError, match="cannot be kept"):
-        recipes.plan.plan(None, [*words, "model.n_embd=24"], data=text, probing=False)
+        plan(None, [*words, "model.n_embd=24"], data=text, probing=False)
 
 
 def test_what_is_tried_on_the_machine_is_said_before_it_is_tried(monkeypatch):
