@@ -83,7 +83,7 @@ def why_threads(at_once: int) -> str | None:
 def how_threads_wait() -> str:
     """What threads do while they wait for each other, in words for `recipe.toml`."""
     if chosen := [f"{name}={os.environ[name]}" for name in WAITING if name in os.environ]:
-        return "do as told by " + ", ".join(chosen)
+        return "follow " + ", ".join(chosen)
     return "spin, and sleep while other programs run" if _libgomp() is not None else "do as their OpenMP does"
 
 
