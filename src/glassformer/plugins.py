@@ -87,7 +87,7 @@ def modules_of(things: Iterable[Any]) -> list[str]:
 
 
 def missing(modules: Iterable[str]) -> list[str]:
-    """Those of the modules that nobody has imported."""
+    """Those of the modules that are not imported yet."""
     return [module for module in modules if module not in sys.modules]
 
 

@@ -19,7 +19,7 @@ WRONG_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, IndexError
 MAX_JSON_BYTES = 64 * 2**20
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 FILLED_IN = "filled_in"
-"""Under `glassformer` in generation_config.json: its fields that nobody declared, which are written so that
+"""Under `glassformer` in generation_config.json: its fields that the folder did not declare, written so that
 `transformers` generates as we do."""
 
 

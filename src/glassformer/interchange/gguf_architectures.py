@@ -17,7 +17,7 @@ from glassformer.interchange.family import Family
 from glassformer.interchange.gguf_file import gguf_package
 from glassformer.interchange.tables import AS_IT_IS, TURNED, Form
 
-# Fields that tell again what the tensors tell, or what nothing computes with.
+# Fields that repeat what the tensors say, or that nothing computes with.
 _WITHOUT_EFFECT = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length")
 
 
@@ -236,7 +236,7 @@ class Gemma3GGUF(Qwen3GGUF):
             **words,
             "sliding_window_pattern": self.period if words.get("sliding_window") else 1,
             "rope_local_base_freq": self.local_base,
-            # of the largest, which llama.cpp tells by its layers, scores are divided by another width
+            # of the largest, which llama.cpp recognises by its layers, scores are divided by another width
             "query_pre_attn_scalar": words["hidden_size"] // words["num_attention_heads"]
             if words["num_hidden_layers"] == self.layers_of_27b
             else words["head_dim"],

@@ -57,7 +57,7 @@ PARTS = {
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
-# The ids of these in the vocabulary of `llama`, where the header does not tell them.
+# The ids of these in the vocabulary of `llama`, where the header does not name them.
 _SPM_IDS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 
 
@@ -131,7 +131,7 @@ def _tokens(fields: dict[str, Any]) -> tuple[list[str], list[int]]:
 
 
 def _usual_kinds(fields: dict[str, Any], tokens: list[str]) -> list[int]:
-    """The kinds of a vocabulary that does not tell them: text, and of `llama` bytes and special tokens too."""
+    """The kinds of a vocabulary that does not state them: text, and of `llama` bytes and special tokens too."""
     if fields.get("tokenizer.ggml.model") != "llama":
         return [NORMAL] * len(tokens)
     usual = [BYTE if is_byte_token(token) else NORMAL for token in tokens]

@@ -35,7 +35,7 @@ Length = Annotated[StrictInt, Field(ge=0)]
 
 
 class GenerationSettings(BaseModel):
-    """Which tokens begin and end a text, which are never drawn, and what holds where nobody asks for something else.
+    """Which tokens begin and end a text, which are never drawn, and the defaults of a request.
 
     None, and an empty list, is: the folder does not say.
     """
@@ -89,7 +89,7 @@ class GenerationSettings(BaseModel):
     declared: Mapping[str, Any] = {}
     """All fields of the folder as they stand there, also those that mean nothing here: they are saved again."""
     filled: Mapping[str, Any] = {}
-    """Fields that glassformer wrote there so that `transformers` generates alike; nobody declared them."""
+    """Fields that glassformer wrote there so that `transformers` generates alike; the folder did not declare them."""
     refused: tuple[str, ...] = ()
     """Fields that would change what is generated and that glassformer does not apply, with their values."""
 
@@ -112,7 +112,7 @@ class GenerationSettings(BaseModel):
         return {name: value for name, value in found.items() if value is not None}
 
     def default_new_tokens(self, n_prompt: int, otherwise: int) -> int:
-        """How many tokens are written at most where nobody says: what the folder says, else `otherwise`, within the
+        """How many tokens are written at most by default: what the folder says, else `otherwise`, within the
         folder's `max_length`. At least one."""
         if self.max_new_tokens is not None:
             return self.max_new_tokens

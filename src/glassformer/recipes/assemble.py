@@ -188,7 +188,7 @@ def _shape(r: Recipe, task: Task, start: Start | None) -> Any:
 def _fill_in(
     r: Recipe, task: Task, start: Start | None, device: str, choices: Choices, asked: list[str], *, fresh: bool
 ) -> None:
-    """What nobody set, from the data, this machine and the model to start from. asked: the overrides. fresh: there is
+    """What is not set, from the data, this machine and the model to start from. asked: the overrides. fresh: there is
     no recipe."""
     if start is not None:
         choices.add(start.tokenizer_choices(r, task.tokenizer, task.source_tokenizer))

@@ -170,7 +170,7 @@ def predict_run(
 
 
 def against_actual(plan: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, float, float, float]]:
-    """(what, predicted, actual, predicted / actual) of everything that both of plan.json and summary.json tell."""
+    """(what, predicted, actual, predicted / actual) of everything that stands in both plan.json and summary.json."""
     pairs = (
         ("seconds", plan.get("seconds"), summary.get("whole_seconds") or summary.get("seconds")),
         ("peak memory, MB", plan["memory_bytes"]["peak"] / 1e6, (summary.get("peak_memory_bytes") or 0) / 1e6),

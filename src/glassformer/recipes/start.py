@@ -1,7 +1,7 @@
 """The model that a run starts from: its configuration, tokenizer and weights, and what a recipe changes of them.
 
 Everything comes from the model. What a recipe sets beside it and what differs is shown with both values where that was
-asked for: on the command line, or in the place that names `training.start_from`. A difference that nobody asked for is
+asked for: on the command line, or in the place that names `training.start_from`. A difference that was not asked for is
 refused when it would change what the weights compute: such a run would learn something else than it seems to.
 """
 
@@ -71,7 +71,7 @@ class Start:
             facts: what the data decide (`Task.facts`), without what an inherited tokenizer decides.
 
         Raises:
-            UsageError: a change that nobody asked for, or one that does not leave the blocks their weights.
+            UsageError: a change that was not asked for, or one that does not leave the blocks their weights.
         """
         theirs, kind = self.model.config, self._kind_for(r)
         changes = {key: value for key, value in self._wanted(r).items() if value != current(theirs, key)}
@@ -112,7 +112,7 @@ class Start:
         return {**preset, **fields}
 
     def _asked(self, r: Recipe) -> set[str]:
-        """The fields that somebody asked for by name, or by a size or a family."""
+        """The fields that were asked for by name, or by a size or a family."""
         asked = {key.removeprefix("model.") for key in r.asked if key.startswith("model.")}
         if "size" in asked and r.model.size is not None:
             asked |= named_size(r.model.size).keys()
@@ -149,7 +149,7 @@ class Start:
         """A line about the tokenizer of the run.
 
         Raises:
-            UsageError: another tokenizer than the model's, or a size of its vocabulary, that nobody asked for.
+            UsageError: another tokenizer than the model's, or a size of its vocabulary, that was not asked for.
         """
         own, size = self.tokenizers[0], r.tokenizer.vocab_size
         if self.shares_tokens(tokenizer, source_tokenizer):

@@ -53,7 +53,7 @@ class Shape:
         return {**self._head("chat.completion.chunk"), "choices": [choice | delta]}
 
     def last(self, usage: dict[str, int]) -> Any:
-        """The part that tells the counts, after all others."""
+        """The part with the counts, after all others."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [], "usage": usage}
 

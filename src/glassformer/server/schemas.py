@@ -82,7 +82,7 @@ class OpenAIBody(Body):
 
 
 class StreamOptions(BaseModel):
-    """How an answer streams. include_obfuscation: OpenAI pads its pieces, so that their lengths tell nothing."""
+    """How an answer streams. include_obfuscation: OpenAI pads its pieces, so that their lengths reveal nothing."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -179,7 +179,7 @@ class Worker:
         """Hand an event on; whether that went well."""
         try:
             sink(event)
-        except RuntimeError:  # the event loop of whoever asked is closed
+        except RuntimeError:  # the event loop of the request is closed
             return False
         except Exception:
             _log.exception("an event of a request could not be handed on")
