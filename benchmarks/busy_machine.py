@@ -25,12 +25,12 @@ import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.interchange.folder import as_dtype
+from glassformer.hub.folder import as_dtype
 from glassformer.models import Decoder, ModelConfig
+from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.recipes.probe import Stepper
 from glassformer.recipes.schema import TrainingSection
 from glassformer.threads import WAITING, set_threads
-from glassformer.tokenizers import TOKENIZERS
 
 WAYS = {
     "ours": {},

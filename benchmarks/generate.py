@@ -23,12 +23,12 @@ import torch
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.generation.sampling import choose, filtered_probabilities
 from glassformer.generation.windows import Context
-from glassformer.interchange.folder import as_dtype
+from glassformer.hub.folder import as_dtype
 from glassformer.models import Decoder
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 from glassformer.recipes import read_recipe
 from glassformer.recipes.derive import model_config
 from glassformer.threads import set_threads
-from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
 SAMPLING = Sampling(temperature=0.8, top_k=200)
 

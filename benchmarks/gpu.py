@@ -31,7 +31,7 @@ import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.models import SIZES, Decoder, ModelConfig, flops_per_token
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 from glassformer.training import build_optimizer
 from glassformer.training.compiling import compiled
 from glassformer.training.step import LossModule, Update

@@ -81,7 +81,7 @@ class Transformers:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
-        from glassformer.interchange import model_folder_of
+        from glassformer.hub import model_folder_of
 
         logging.set_verbosity_error()
         started = time.perf_counter()

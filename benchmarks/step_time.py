@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassformer.models import Decoder, ModelConfig
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 from glassformer.threads import set_threads
 from glassformer.training import build_optimizer, choose_precision
 from glassformer.training.compiling import compiled

@@ -33,8 +33,8 @@ import tiktoken  # noqa: E402
 import tokenizers  # noqa: E402
 
 from glassformer.data import CORPORA  # noqa: E402
-from glassformer.tokenizers import TOKENIZERS, bulk, kinds  # noqa: E402
-from glassformer.tokenizers.alphabet import unspell  # noqa: E402
+from glassformer.processors.tokenizers import TOKENIZERS, bulk, kinds  # noqa: E402
+from glassformer.processors.tokenizers.alphabet import unspell  # noqa: E402
 
 
 def documents(text: str, megabytes: float) -> list[str]:

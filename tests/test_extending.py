@@ -14,11 +14,11 @@ from command_line import glassformer
 from glassformer import plugins, recipes
 from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.errors import ModelFolderError, RunError, UsageError
-from glassformer.interchange import load, load_model
+from glassformer.hub import load, load_model
 from glassformer.layers import ACTIVATIONS
 from glassformer.models import MODELS, kinds_that_answer
-from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.schema import tomllib
+from glassformer.tasks import OBJECTIVES
 
 __all__ = ["glassformer"]
 

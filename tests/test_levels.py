@@ -18,11 +18,11 @@ import glassformer
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
     ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins"),
-    ("layers", "tokenizers"),
-    ("modalities", "native"),
+    ("layers",),
+    ("processors", "native"),
     ("models",),
-    ("generation", "data", "interchange"),
-    ("objectives", "adapters"),
+    ("generation", "data", "hub"),
+    ("figures", "tasks"),
     ("evaluation", "inspection"),
     ("training",),
     ("recipes", "experiments", "lessons"),
@@ -71,7 +71,7 @@ def imported_rooms(source: str, path: Path) -> list[tuple[int, str]]:
         for module in modules:
             parts = module.split(".")
             if parts[0] == "glassformer" and len(parts) > 1 and not parts[1].startswith("__"):
-                home = glassformer._HOMES.get(parts[1])  # `from glassformer import load` is `interchange`
+                home = glassformer._HOMES.get(parts[1])  # `from glassformer import load` is `hub`
                 found.append((node.lineno, home.split(".")[1] if home else parts[1]))
     return found
 
@@ -115,11 +115,11 @@ def test_the_lessons_stand_apart(path: Path):
     [
         ("layers/attention.py", "from glassformer.models import Decoder"),  # upward
         ("layers/attention.py", "import glassformer.models.decoder as d"),
-        ("layers/attention.py", "from glassformer import tokenizers"),  # a neighbour
+        ("layers/attention.py", "from glassformer import processors"),  # a neighbour
         ("layers/attention.py", "from ..models import Decoder"),  # with dots
         ("layers/attention.py", "from .. import models"),
         ("evaluation/loss.py", "def f():\n    from glassformer.training import Trainer"),  # lazy
-        ("data/hub.py", "if TYPE_CHECKING:\n    from glassformer.interchange import load"),
+        ("data/hub.py", "if TYPE_CHECKING:\n    from glassformer.hub import load"),
         ("data/hub.py", "from glassformer import generate"),  # by the front door
         ("models/config.py", "importlib.import_module('glassformer.cli')"),
         ("errors.py", "from glassformer.files import write_text"),  # the floor has its order too

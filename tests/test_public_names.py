@@ -27,7 +27,7 @@ PUBLIC = {
     "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
     "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
-    "glassformer.modalities": "FrameStem NGrams PatchStem TextStem",
+    "glassformer.models.stems": "FrameStem NGrams PatchStem TextStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES build_model config_fields kind_of kinds_that_answer make_config "
     "Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder EncoderDecoderConfig "
     "FlopsPerToken ModelConfig Transformer dial flops_per_token parameters_by_part positions_of",
@@ -40,10 +40,10 @@ PUBLIC = {
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",
-    "glassformer.interchange": "INTERCHANGE_FAMILIES family_that_expresses load load_model load_weights "
+    "glassformer.hub": "FAMILIES family_that_expresses load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
-    "glassformer.objectives": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
+    "glassformer.tasks": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
     "SequenceClass SkipGram Spans TargetSentence TokenClass linear_cross_entropy",
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
     "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "

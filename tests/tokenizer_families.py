@@ -9,7 +9,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from glassformer.tokenizers import TOKENIZERS, Tokenizer
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 SPOKEN = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak; you're resolved?\n"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

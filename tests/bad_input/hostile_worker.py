@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "interchange"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "hub"))
 HEADROOM = 1 << 30  # bytes of address space beyond what a process with torch takes
 SECONDS = 2.0  # of the processor, for one file
 LINE = 1000  # characters, of an error; a path is a tenth of it
@@ -202,10 +202,10 @@ class Originals:
         from ctranslate2_standins import whisper, write_folder
         from toys import GEMMA3, toy_model
 
-        from glassformer.interchange import save, save_gguf
-        from glassformer.interchange.gguf_file import read_gguf
+        from glassformer.hub import save, save_gguf
+        from glassformer.hub.gguf.file import read_gguf
         from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model, make_config
-        from glassformer.tokenizers import TOKENIZERS
+        from glassformer.processors.tokenizers import TOKENIZERS
 
         play = ["to be, or not to be: that is the question 1234 é"] * 3
         characters, bpe = TOKENIZERS["characters"](play), TOKENIZERS["bpe"](play, vocab_size=271)
@@ -275,10 +275,10 @@ def use(model: Any, tokenizer: Any) -> None:
 def open_gguf(folder: Path, originals: Originals, draw: random.Random) -> Callable[[], None]:
     import gguf
 
-    from glassformer.interchange.gguf_file import read_gguf
-    from glassformer.interchange.gguf_reading import load_gguf
-    from glassformer.interchange.gguf_writing import _add
-    from glassformer.interchange.inspecting import inspect
+    from glassformer.hub.gguf.file import read_gguf
+    from glassformer.hub.gguf.reading import load_gguf
+    from glassformer.hub.gguf.writing import _add
+    from glassformer.hub.inspecting import inspect
 
     name = draw.choice(list(originals.headers))
     path = folder / "model.gguf"
@@ -307,7 +307,7 @@ def open_gguf(folder: Path, originals: Originals, draw: random.Random) -> Callab
 def open_folder(*names: str, hostile: Callable[[bytes, random.Random], bytes]) -> Any:
     def prepare(folder: Path, originals: Originals, draw: random.Random) -> Callable[[], None]:
         import glassformer as gf
-        from glassformer.interchange.inspecting import inspect
+        from glassformer.hub.inspecting import inspect
 
         shutil.copytree(originals.folders[draw.choice(list(originals.folders))], folder, dirs_exist_ok=True)
         path = folder / draw.choice(names)
@@ -323,8 +323,8 @@ def open_folder(*names: str, hostile: Callable[[bytes, random.Random], bytes]) -
 
 
 def open_ctranslate2(folder: Path, originals: Originals, draw: random.Random) -> Callable[[], None]:
-    from glassformer.interchange.importing import check_finite, open_foreign
-    from glassformer.interchange.inspecting import inspect
+    from glassformer.hub.importing import check_finite, open_foreign
+    from glassformer.hub.inspecting import inspect
 
     shutil.copytree(originals.ctranslate2, folder, dirs_exist_ok=True)
     changes = {

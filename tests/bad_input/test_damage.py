@@ -10,7 +10,7 @@ from command_line import TINY, files, same_end
 
 from glassformer.errors import known_names
 from glassformer.files import cache_folder
-from glassformer.interchange import INTERCHANGE_FAMILIES
+from glassformer.hub import FAMILIES
 
 
 def truncate(path):
@@ -62,12 +62,12 @@ def test_a_config_of_another_shape(refused, finished):
     refused("generate", finished, code=1, line=f"{finished}/model: config.json asks for embedding.token.weight of "
             "shape (44, 32), the weights hold (44, 16)")  # fmt: skip
     file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": "gpt3"}))
-    line = f"{finished}/model: model_type 'gpt3' is not one that glassformer reads; {known_names(INTERCHANGE_FAMILIES)}"
+    line = f"{finished}/model: model_type 'gpt3' is not one that glassformer reads; {known_names(FAMILIES)}"
     refused("generate", finished, code=1, line=line)
 
 
 def test_a_tokenizer_of_another_model(refused, finished, tmp_path):
-    from glassformer.tokenizers import TOKENIZERS
+    from glassformer.processors.tokenizers import TOKENIZERS
 
     TOKENIZERS["bytes"]([]).save(finished / "model")
     line = (

@@ -6,7 +6,7 @@ import pytest
 from toys import toy_model
 
 from glassformer.inspection import attention
-from glassformer.tokenizers import build_tokenizer
+from glassformer.processors.tokenizers import build_tokenizer
 
 WORDS = "the understanding of internationalisation goes beyond mere translation of unbelievable words"
 

@@ -8,8 +8,8 @@ import pytest
 from play import PLAY
 from toys import toy_model
 
-from glassformer.interchange import save
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.hub import save
+from glassformer.processors.tokenizers import TOKENIZERS
 
 
 @pytest.fixture

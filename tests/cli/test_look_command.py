@@ -11,12 +11,12 @@ from play import PLAY
 from toys import shaken
 
 from glassformer import inspection
-from glassformer.interchange import load, save
+from glassformer.hub import load, save
 from glassformer.models import Encoder, EncoderConfig
+from glassformer.processors.tokenizers import build_tokenizer
+from glassformer.processors.tokenizers.specials import MASKED_SPECIALS
 from glassformer.recipes.own_text import texts_for
 from glassformer.recipes.record import recipe_of
-from glassformer.tokenizers import build_tokenizer
-from glassformer.tokenizers.specials import MASKED_SPECIALS
 
 TEXT = "Citizen:"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from play import PLAY
 
-from glassformer.tokenizers import build_tokenizer
+from glassformer.processors.tokenizers import build_tokenizer
 
 TEXT = "to be, or not"
 

@@ -13,10 +13,10 @@ from command_line import files
 
 from glassformer.errors import pip_line
 from glassformer.files import cache_folder
-from glassformer.interchange import load, save_gguf
-from glassformer.interchange.published import HUB, PACKAGED, Published
+from glassformer.hub import load, save_gguf
+from glassformer.hub.published import HUB, PACKAGED, Published
 
-for folder in ("data", "interchange"):
+for folder in ("data", "hub"):
     sys.path.insert(0, str(Path(__file__).parent.parent / folder))
 from data_standins import server  # noqa: E402
 from nano_gpt import NanoGPT, save_checkpoint  # noqa: E402

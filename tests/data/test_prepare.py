@@ -13,7 +13,7 @@ import glassformer.data.prepare as room
 from glassformer.data import describe, pieces, tokenizer_for, vocabulary
 from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, UsageError
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 LINES = "".join(f"line {i:05d} of a text, für alle\n" for i in range(2000))
 

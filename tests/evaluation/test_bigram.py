@@ -14,7 +14,7 @@ from glassformer.data.prepare import prepare
 from glassformer.data.token_store import TokenView
 from glassformer.errors import DataError
 from glassformer.evaluation import bigram, bigram_loss
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 
 def view(ids) -> TokenView:

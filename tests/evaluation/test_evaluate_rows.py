@@ -11,7 +11,7 @@ from toys import toy_ids, toy_model
 
 from glassformer.errors import DataError
 from glassformer.evaluation import compare_losses, evaluate_rows, window_losses
-from glassformer.objectives import NextToken, SequenceClass, TargetSentence
+from glassformer.tasks import NextToken, SequenceClass, TargetSentence
 
 
 class Says(torch.nn.Module):

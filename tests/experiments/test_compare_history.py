@@ -21,7 +21,7 @@ from glassformer.experiments.loss_against_compute import loss_against_compute
 from glassformer.experiments.small_loop import halvings, training
 from glassformer.generation.beam import beam_search
 from glassformer.models.history import build_history
-from glassformer.objectives import NextToken, TargetSentence
+from glassformer.tasks import NextToken, TargetSentence
 
 
 @pytest.fixture(scope="module")

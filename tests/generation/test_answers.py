@@ -20,9 +20,9 @@ from glassformer.generation import (
     plain_text,
     source_ids,
 )
-from glassformer.objectives import TargetSentence
-from glassformer.tokenizers import build_tokenizer
-from glassformer.tokenizers.specials import SENTENCE_SPECIALS
+from glassformer.processors.tokenizers import build_tokenizer
+from glassformer.processors.tokenizers.specials import SENTENCE_SPECIALS
+from glassformer.tasks import TargetSentence
 
 TEXTS = ["the cat sat", "a dog", "the dog sat on a cat", "on", "cat a the dog"]
 KINDS = ["original", "modern", "seq2seq", "seq2seq-attention"]

@@ -8,7 +8,7 @@ import torch
 from glassformer.errors import UsageError
 from glassformer.generation import Chat, Sampling
 from glassformer.models import Decoder, ModelConfig
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyzQA:.?[]"
 TEMPLATE = (

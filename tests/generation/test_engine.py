@@ -11,7 +11,7 @@ from glassformer.errors import UsageError
 from glassformer.generation import Engine, Event, Request, Sampling
 from glassformer.generation.generate import stream
 from glassformer.models import Decoder, ModelConfig
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n"
 KINDS = {

@@ -13,7 +13,7 @@ from test_engine import TEXT, alone, ask, tokens, toy
 from glassformer.errors import DivergenceError
 from glassformer.generation import Engine, Event, Request, Sampling, generate, next_tokens
 from glassformer.generation.requests import Row
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 CULPRIT = "jumps over"
 

@@ -18,7 +18,7 @@ from glassformer.generation import Sampling, generate, next_logits, stream
 from glassformer.generation.windows import Context
 from glassformer.layers import KVCache
 from glassformer.models import Decoder
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 FAMILY = pytest.mark.parametrize("family", ["classic", "modern"])
 WINDOW = pytest.mark.parametrize("window", ["half", "exact"])

@@ -14,10 +14,10 @@ from translators import sources, translator
 from glassformer.errors import UsageError
 from glassformer.generation import Engine, Request, Sampling, beam_search, draw_answers, generate, next_logits
 from glassformer.generation.sampling import token_logits
+from glassformer.hub.folder import as_dtype
 from glassformer.inspection import next_token
-from glassformer.interchange.folder import as_dtype
 from glassformer.native import library
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 IDS = {"a": 0, "b": 1, "c": 2, "d": 5, "e": 7, "f": 10}  # 3, 4, 6, 8 and 9 are left out, 11 to 18 lie beyond
 MISSING, BEYOND = [3, 4, 6, 8, 9], range(11, 19)

@@ -11,9 +11,9 @@ from glassformer.errors import UsageError
 from glassformer.generation import Sampling, answer_ids, classify, commands_for, fill_masks, fill_spans
 from glassformer.generation.questions import sentinels_of, split_spans
 from glassformer.models import Encoder, EncoderConfig
-from glassformer.objectives import Spans
-from glassformer.tokenizers import build_tokenizer
-from glassformer.tokenizers.specials import MASKED_SPECIALS, span_specials
+from glassformer.processors.tokenizers import build_tokenizer
+from glassformer.processors.tokenizers.specials import MASKED_SPECIALS, span_specials
+from glassformer.tasks import Spans
 
 TEXTS = ["a fine film", "the film was not so good , and the end was worse", "no", "a film of a film"]
 

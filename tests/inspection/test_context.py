@@ -15,7 +15,7 @@ from toys import GEMMA3, shaken, toy_model
 from glassformer.errors import UsageError
 from glassformer.inspection import context
 from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig, build_model, make_config
-from glassformer.tokenizers import TOKENIZERS, Tokenizer
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 TEXTS = ["a bad cat", "my cat sat", "no cat", "cat"]
 ENCODER: dict[str, Any] = {

@@ -15,7 +15,7 @@ from glassformer.inspection import Note, Points, Table
 from glassformer.inspection.geometry import analogy, direction, neighbours, pca
 from glassformer.inspection.vectors import Vectors, embedding_of, vectors_of
 from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model, make_config
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 N, C = 53, 7
 WORDS = [f"word{i}" for i in range(N)]

@@ -14,8 +14,8 @@ from toys import GEMMA3, toy_model
 
 from glassformer.errors import UsageError
 from glassformer.inspection import edit, induction_scores
+from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.taps import listening
-from glassformer.tokenizers import TOKENIZERS
 
 
 @pytest.mark.parametrize("family", ["classic", "modern"])

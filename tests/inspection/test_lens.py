@@ -123,7 +123,7 @@ def test_a_mistake_is_one_line(changes: dict[str, Any], message: str):
 
 
 def test_a_word_that_is_one_token_behind_a_space_is_hinted_at():
-    from glassformer.tokenizers import build_tokenizer
+    from glassformer.processors.tokenizers import build_tokenizer
 
     tokenizer = build_tokenizer("bpe", ["in Paris and in Paris or Paris"] * 3, vocab_size=264)
     assert len(tokenizer.encode(" Paris")) == 1

@@ -16,8 +16,8 @@ from glassformer.errors import UsageError
 from glassformer.inspection import neurons
 from glassformer.layers import int8_copy
 from glassformer.models import Encoder, EncoderConfig
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 from glassformer.taps import listening
-from glassformer.tokenizers import TOKENIZERS, Tokenizer
 
 WINDOW = 11
 TEXTS = [PLAY[:300], "x", PLAY[300:523]]
@@ -60,7 +60,7 @@ def every_activation(model: Any, tokenizer: Tokenizer, layer: int) -> tuple[torc
     return torch.cat(kept), places
 
 
-@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.UnknownCharacterWarning")
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_the_highest_activations_and_the_sums(name: str, tokenizer: Tokenizer):
     model = MODELS[name]()
@@ -112,7 +112,7 @@ def said_by_hand(model: Any, layer: int, n: int) -> torch.Tensor:
     return model.head.weight.detach() @ w * model.config.logit_scale
 
 
-@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.UnknownCharacterWarning")
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_what_a_neuron_promotes(name: str, tokenizer: Tokenizer):
     model, n = MODELS[name](), 5
@@ -145,7 +145,7 @@ def test_the_direction_is_what_one_unit_adds_with_the_norm_frozen(tokenizer: Tok
     np.testing.assert_allclose((after - before)[0, -1], expected, atol=2e-5)
 
 
-@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.UnknownCharacterWarning")
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
 def test_the_most_selective_neurons(tokenizer: Tokenizer):
     model = toy_model("modern")
     h_NF, _ = every_activation(model, tokenizer, 0)
@@ -162,7 +162,7 @@ def test_the_most_selective_neurons(tokenizer: Tokenizer):
     assert view.silent >= 1 and view.neurons[0].active == 0 and view.neurons[0].kurtosis == 0
 
 
-@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.UnknownCharacterWarning")
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
 def test_it_stops_where_it_is_told_and_reads_an_endless_iterable(tokenizer: Tokenizer):
     def endless():
         while True:
@@ -228,7 +228,7 @@ def test_a_compressed_model_and_the_mode_that_it_was_in(tokenizer: Tokenizer):
     assert model.training
 
 
-@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.UnknownCharacterWarning")
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
 def test_drawn_in_80_columns(tokenizer: Tokenizer):
     for model in (toy_model("classic"), toy_model("modern")):
         for neuron in (None, 3):

@@ -13,8 +13,8 @@ from heads_by_hand import CASES, PATCHES, TEXT, TOKENIZER, case
 from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
+from glassformer.figures.primitives import ROLES, shade
 from glassformer.inspection import step, trace
-from glassformer.inspection.figures import ROLES, shade
 from glassformer.inspection.step_cells import STAGES
 from glassformer.layers import int8_copy
 from glassformer.models import EncoderConfig, build_model

@@ -12,7 +12,7 @@ from play import PLAY
 
 from glassformer.errors import DataError, UsageError
 from glassformer.inspection import tokens
-from glassformer.tokenizers import TOKENIZERS, Tokenizer, bpe_twin, kinds, stepwise
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, bpe_twin, kinds, stepwise
 
 TEXTS = ("Unbelievable tokenization", " naïve 🙂! ", "a\n\n  b 12345", "it's the king's", "\x00é€")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glassformer.tokenizers import TOKENIZERS, Tokenizer
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 LETTERS = "".join(chr(65 + i) for i in range(60)) + " "
 TEXT = "tAZ ab AZ b"  # 11 tokens; the block size of the toys is 13

@@ -10,8 +10,8 @@ from torch import nn
 from toys import shaken, toy_ids, toy_model
 
 from glassformer.layers import Experts, FeedForward, balance_loss
-from glassformer.objectives import NextToken
 from glassformer.taps import listening
+from glassformer.tasks import NextToken
 from glassformer.training import LossModule
 
 

@@ -8,7 +8,7 @@ import torch
 from glassformer.generation import generate
 from glassformer.layers import Int8Linear, int8_copy
 from glassformer.models import Decoder, ModelConfig
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 
 @pytest.mark.parametrize("rows", [1, 3, 50])  # few rows and many: two paths

@@ -7,8 +7,8 @@ import torch
 from toys import toy_ids, toy_model
 
 from glassformer.generation import generate
-from glassformer.modalities import NGrams
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.models.stems import NGrams
+from glassformer.processors.tokenizers import TOKENIZERS
 
 # A vocabulary of three: 0, 1, 2. What stands before the text counts as a fourth, 3.
 

@@ -22,7 +22,7 @@ from families import CASES, Case, plainly
 from test_families import loss, their_gradients
 from toys import shaken
 
-from glassformer.interchange import INTERCHANGE_FAMILIES, load_model, save
+from glassformer.hub import FAMILIES, load_model, save
 
 NAMES = {
     "gpt2": "GPT-2", "gpt_neo": "GPT-Neo (TinyStories)", "gpt_neox": "GPT-NeoX (Pythia)", "llama": "Llama",
@@ -47,7 +47,7 @@ def differences(case: Case, folder: Path) -> Differences:
     logits, expected = case.ours(ours), case.theirs(theirs)
     loss(logits).backward()
     loss(expected).backward()
-    family = INTERCHANGE_FAMILIES[theirs.config.model_type]
+    family = FAMILIES[theirs.config.model_type]
     found = family.write_tensors({name: p.grad for name, p in ours.named_parameters()}, ours.config)
     wanted = their_gradients(theirs, folder / "gradients")
     noise = 1e-6 * max(float(gradient.abs().max()) for gradient in wanted.values())

@@ -16,7 +16,7 @@ from families import CASES, Case, plainly
 from toys import toy_ids
 
 from glassformer.errors import ModelFolderError, UsageError
-from glassformer.interchange import load_model
+from glassformer.hub import load_model
 
 # words that decide nothing about the numbers of a loaded model
 ASIDE = {"architectures", "model_type", "transformers_version", "dtype", "torch_dtype"}

@@ -13,8 +13,8 @@ from families import CASES
 from safetensors.torch import load_file, save_file
 
 from glassformer.errors import ModelFolderError
-from glassformer.interchange import INTERCHANGE_FAMILIES, import_model, load_model, model_folder_of
-from glassformer.interchange.configuration import read_config
+from glassformer.hub import FAMILIES, import_model, load_model, model_folder_of
+from glassformer.hub.configuration import read_config
 
 OF_EVERY_MODEL = {
     *("_name_or_path", "architectures", "dtype", "id2label", "label2id", "model_type", "transformers_version"),
@@ -72,14 +72,14 @@ ENCODERS = ("bert", "vit", "t5", "marian", "bart", "whisper")
 def test_every_field_is_read_without_effect_or_refused(model_type: str):
     name = next(name for name in CASES if CASES[name].config.model_type == model_type)
     case = CASES[name]
-    family = INTERCHANGE_FAMILIES[case.config.model_type]
+    family = FAMILIES[case.config.model_type]
     given = Recorded({**case.config.to_dict(), "architectures": [case.model.__name__]})
     family.read_config(given)
     passed_over = {*case.config.to_dict()} - given.asked - WITHOUT_EFFECT - family.fixed_words.keys()
     assert not passed_over
 
 
-@pytest.mark.parametrize("family", INTERCHANGE_FAMILIES.values(), ids=lambda family: family.model_type)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.model_type)
 def test_another_value_of_a_fixed_field_is_refused(family: Any, tmp_path: Path):
     for field, only in family.fixed_words.items():
         (tmp_path / "config.json").write_text(json.dumps({"model_type": family.model_type, field: "another"}))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from toys import shaken
 
 from glassformer.generation import beam_search
-from glassformer.interchange import INTERCHANGE_FAMILIES, load_model, save
+from glassformer.hub import FAMILIES, load_model, save
 from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model
 
 
@@ -54,7 +54,7 @@ def test_logits_and_gradients_are_the_same(name: str, tmp_path: Path):
     loss(logits).backward()
     loss(expected).backward()
     gradients = {name: p.grad for name, p in ours.named_parameters()}
-    found = INTERCHANGE_FAMILIES[theirs.config.model_type].write_tensors(gradients, ours.config)
+    found = FAMILIES[theirs.config.model_type].write_tensors(gradients, ours.config)
     wanted = their_gradients(theirs, tmp_path / "gradients")
     for made in case.made:
         del found[made], wanted[made]

@@ -15,8 +15,8 @@ from toys import shaken, toy_ids, toy_model
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from glassformer.errors import ModelFolderError
-from glassformer.interchange import load_model, save
-from glassformer.interchange.configuration import read_config
+from glassformer.hub import load_model, save
+from glassformer.hub.configuration import read_config
 
 transformers.logging.set_verbosity_error()
 

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 import glassformer as gf
 from glassformer.generation import answer_ids
 from glassformer.generation.generate import prompt_ids
-from glassformer.interchange import load_model
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.hub import load_model
+from glassformer.processors.tokenizers import TOKENIZERS
 
 transformers.logging.set_verbosity_error()
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glassformer.errors import ModelFolderError
-from glassformer.interchange import load_model
-from glassformer.interchange.configuration import read_config
+from glassformer.hub import load_model
+from glassformer.hub.configuration import read_config
 
 WEIGHTS = "model.safetensors"
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glassformer.errors import GlassformerWarning, ModelFolderError, UsageError
-from glassformer.interchange import load_model, save
+from glassformer.hub import load_model, save
 
 # case -> what is changed in config.json, and what is said
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -12,8 +12,8 @@ import torch
 
 from glassformer.errors import DataError
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.interchange import load, pull
-from glassformer.interchange.published import PACKAGED
+from glassformer.hub import load, pull
+from glassformer.hub.published import PACKAGED
 
 NAME = "smollm2-135m-instruct"
 QUESTIONS = (

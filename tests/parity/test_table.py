@@ -8,7 +8,7 @@ from pathlib import Path
 from families import CASES
 from table import NAMES, differences
 
-from glassformer.interchange import INTERCHANGE_FAMILIES
+from glassformer.hub import FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 ROW = re.compile(r"^\| .+ \| `(\w+)` \| (\d+) \| (\S+) \| (\S+) \| (\S+) \|$", re.MULTILINE)
@@ -16,7 +16,7 @@ ROW = re.compile(r"^\| .+ \| `(\w+)` \| (\d+) \| (\S+) \| (\S+) \| (\S+) \|$", r
 
 def test_the_page_has_a_row_for_every_family():
     rows = {kind: (int(n), float(a), float(b), float(c)) for kind, n, a, b, c in ROW.findall(PAGE.read_text("utf-8"))}
-    assert rows.keys() == NAMES.keys() == INTERCHANGE_FAMILIES.keys() - {"glassformer"}
+    assert rows.keys() == NAMES.keys() == FAMILIES.keys() - {"glassformer"}
     cases = [case.config.model_type for case in CASES.values()]
     assert {kind: n for kind, (n, *_) in rows.items()} == {kind: cases.count(kind) for kind in rows}
     assert all(0 < difference < 1e-3 for _, *told in rows.values() for difference in told)

@@ -15,7 +15,7 @@ from toys import GEMMA3, toy_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import glassformer as gf
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 transformers.logging.set_verbosity_error()
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from toys import GEMMA3, shaken, toy_ids, toy_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from glassformer.interchange import load_model, save
+from glassformer.hub import load_model, save
 from glassformer.models import Decoder
 
 transformers.logging.set_verbosity_error()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from glassformer import recipes
 from glassformer.cli import app
 from glassformer.errors import DataError, DivergenceError, RunError, UsageError
-from glassformer.interchange import (
+from glassformer.hub import (
     load,
     load_labels,
     load_model,

@@ -9,9 +9,9 @@ import tomli_w
 
 from glassformer.errors import UsageError
 from glassformer.models import MODELS, config_fields, make_config
-from glassformer.objectives import OBJECTIVES
 from glassformer.recipes import derive, read_recipe
 from glassformer.recipes.schema import DECIDED
+from glassformer.tasks import OBJECTIVES
 
 BLOCKS = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
 SENTENCES = {"start_token": 1, "end_token": 2, "pad_token": 0}

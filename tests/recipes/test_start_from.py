@@ -13,12 +13,12 @@ from toys import shaken
 
 from glassformer import recipes
 from glassformer.errors import UsageError
-from glassformer.interchange import load, load_model, save
+from glassformer.hub import load, load_model, save
 from glassformer.models import NOTHING_SET, Decoder, GenerationSettings, ModelConfig
+from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.recipes import finetuning
 from glassformer.recipes.plan import plan
 from glassformer.recipes.start import Start
-from glassformer.tokenizers import build_tokenizer
 from glassformer.training import RunFolder
 
 OWN: dict[str, Any] = {  # no field as a fresh model would have it

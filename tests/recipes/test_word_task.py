@@ -16,9 +16,9 @@ from glassformer.cli import app
 from glassformer.data import word_tests
 from glassformer.data.word_tests import Likeness, Question, WordTests
 from glassformer.errors import DataError, UsageError
+from glassformer.hub import load, load_model
 from glassformer.inspection.geometry import neighbours
 from glassformer.inspection.vectors import vectors_of
-from glassformer.interchange import load, load_model
 from glassformer.recipes import word_task
 from glassformer.recipes.assemble import open_run
 from glassformer.recipes.schema import read_recipe

@@ -14,8 +14,8 @@ import uvicorn
 from patience import PATIENCE
 
 from glassformer.models import Decoder, Encoder, EncoderConfig, ModelConfig
+from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.server import Served, create_app
-from glassformer.tokenizers import TOKENIZERS
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n"
 CHAT = (

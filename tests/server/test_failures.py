@@ -18,7 +18,7 @@ from served import TEXT, running, shaken
 
 from glassformer.generation import Engine, embed
 from glassformer.models import Decoder, Encoder, EncoderConfig, ModelConfig
-from glassformer.tokenizers import TOKENIZERS
+from glassformer.processors.tokenizers import TOKENIZERS
 
 PADDING = range(29, 37)
 

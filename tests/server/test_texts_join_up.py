@@ -17,7 +17,7 @@ from served import TEXT, running, shaken
 
 from glassformer.generation.generate import prompt_ids
 from glassformer.models import Decoder, ModelConfig
-from glassformer.tokenizers import TOKENIZERS, Tokenizer
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 PROMPTS = ["fox", "the quick brown", " jumps", "ünï", "", "lazy  dog.\n", "🦊"]
 
@@ -99,7 +99,7 @@ def parts(url: str, **body) -> Iterator[dict]:
             yield json.loads(line.removeprefix("data: "))["choices"][0]
 
 
-@pytest.mark.filterwarnings("ignore::glassformer.tokenizers.tokenizer.UnknownCharacterWarning")
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.tokenizer.UnknownCharacterWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompt_and_answer_are_one_text(url, models, family, prompt):

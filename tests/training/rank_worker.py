@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from toys import toy_model
 
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 from glassformer.training import LossModule, Update, World, build_optimizer
 from glassformer.training.sharding import shard
 from glassformer.training.step import is_sharded

@@ -60,7 +60,7 @@ def test_determinism_is_turned_on_where_threads_would_differ(device):
 TRAINING = """
 import hashlib, torch
 from glassformer.models import Decoder, ModelConfig
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 from glassformer.training import build_optimizer
 from glassformer.training.compiling import compiled
 torch.set_num_threads(2)

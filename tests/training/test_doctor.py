@@ -12,8 +12,8 @@ import torch
 from glassformer import recipes
 from glassformer.data import TokenBatches
 from glassformer.errors import DivergenceError
-from glassformer.objectives import NextToken
 from glassformer.recipes.text_task import TextTask
+from glassformer.tasks import NextToken
 from glassformer.training import Listener, RunFolder, latest_checkpoint
 from glassformer.training.diagnostics import activations
 from glassformer.training.doctor import Doctor, text_warnings
@@ -309,7 +309,7 @@ def test_diagnostics_are_the_numbers_of_the_step(play, tmp_path):
 
 
 def sizes(run):
-    from glassformer.interchange import load_model
+    from glassformer.hub import load_model
 
     return [p.numel() for p in load_model(run.path / "model").parameters()]
 
@@ -336,7 +336,7 @@ def test_activations_are_those_of_the_taps(play):
 def test_batches_of_a_checkpoint_are_those_of_the_skip(play, tmp_path):
     """What `skip` relies on: drawing once more moves the stream by one batch."""
     from glassformer.data.prepare import prepare
-    from glassformer.tokenizers import build_tokenizer
+    from glassformer.processors.tokenizers import build_tokenizer
 
     view = prepare(str(play), build_tokenizer("characters", [play.read_text()])).split("train")
     a, b = (TokenBatches(view, block_size=5, batch_size=2, seed=1) for _ in range(2))

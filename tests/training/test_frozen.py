@@ -11,7 +11,7 @@ from toys import toy_model
 
 from glassformer import recipes
 from glassformer.errors import UsageError
-from glassformer.interchange import load_model, load_weights
+from glassformer.hub import load_model, load_weights
 from glassformer.recipes import running
 from glassformer.training import build_optimizer
 

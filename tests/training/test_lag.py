@@ -14,7 +14,7 @@ from toys import toy_config
 from glassformer import recipes
 from glassformer.errors import DivergenceError
 from glassformer.models import Decoder
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 from glassformer.training import Interrupted, Listener, LossModule, RunFolder, Update, build_optimizer
 from glassformer.training.step import Sums
 

@@ -55,7 +55,7 @@ def translate(
     from glassformer.cli.opening import open_for
     from glassformer.errors import UsageError
     from glassformer.generation import answer
-    from glassformer.interchange import load_source_tokenizer
+    from glassformer.hub import load_source_tokenizer
 
     given = _texts(texts)
     if attention is not None and len(given) != 1:
@@ -112,7 +112,7 @@ def classify(
     """
     from glassformer.cli.opening import open_for
     from glassformer.generation import classify as ask
-    from glassformer.interchange import load_labels
+    from glassformer.hub import load_labels
 
     given = [text for text in _texts(texts) if text.strip()]
     loaded, tokenizer = open_for("classify", model, device)

@@ -23,8 +23,8 @@ def pull(
 
     glassformer pull gpt2
     """
-    from glassformer import interchange
-    from glassformer.interchange.published import HUB, PACKAGED
+    from glassformer import hub
+    from glassformer.hub.published import HUB, PACKAGED
 
     if name is None:
         for known, published in PACKAGED.items():
@@ -32,7 +32,7 @@ def pull(
         for known, repository in HUB.items():
             typer.echo(f"{known:<24}{repository}, from the model hub")
         return
-    imported = interchange.pull(name, say=lambda line: typer.echo(line, err=True))
+    imported = hub.pull(name, say=lambda line: typer.echo(line, err=True))
     _tell(imported, name, as_json)
 
 
@@ -55,11 +55,11 @@ def import_(
     """
     from pathlib import Path
 
-    from glassformer import interchange
+    from glassformer import hub
     from glassformer.errors import UsageError
-    from glassformer.interchange.published import pulled_folder
+    from glassformer.hub.published import pulled_folder
+    from glassformer.processors.tokenizers import TOKENIZERS, load_tokenizer
     from glassformer.text_files import decode
-    from glassformer.tokenizers import TOKENIZERS, load_tokenizer
 
     if tokenizer and characters:
         raise UsageError("--tokenizer and --characters were both given; use one")
@@ -72,7 +72,7 @@ def import_(
     elif tokenizer:
         chosen = load_tokenizer(tokenizer)
     name = Path(path).resolve().stem if Path(path).is_file() else Path(path).resolve().name
-    imported = interchange.import_model(path, out or pulled_folder(name), tokenizer=chosen)
+    imported = hub.import_model(path, out or pulled_folder(name), tokenizer=chosen)
     _tell(imported, out or name, as_json)
 
 
@@ -92,26 +92,26 @@ def export(
     """
     from pathlib import Path
 
-    from glassformer import interchange
+    from glassformer import hub
     from glassformer.cli.opening import open_for
     from glassformer.errors import UsageError
 
     if to not in ("gguf", "hf"):
         raise UsageError(f"--to {to}: unknown; use gguf or hf")
     if to == "hf":
-        folder = interchange.model_folder_of(model)
+        folder = hub.model_folder_of(model)
         if out is None:
             typer.echo(
                 f"{folder} is a Hugging Face folder already: AutoModelForCausalLM.from_pretrained({str(folder)!r})"
             )
             return
-        loaded, tokenizer = interchange.load(folder)
-        interchange.save(out, loaded, tokenizer)
+        loaded, tokenizer = hub.load(folder)
+        hub.save(out, loaded, tokenizer)
         typer.echo(f"wrote {out}")
         return
     loaded, tokenizer = open_for("generate", model, "cpu")
     target = Path(out or f"{Path(model).resolve().name}.{type}.gguf")
-    found = interchange.save_gguf(target, loaded, tokenizer, type=type)
+    found = hub.save_gguf(target, loaded, tokenizer, type=type)
     typer.echo(f"wrote {target} ({target.stat().st_size / 2**20:,.1f} MiB, {type})")
     typer.echo(f"read again: the largest difference of a logit is {found.difference:.1e} of the largest logit")
     if found.tokens is None:
@@ -128,9 +128,9 @@ def inspect(
 
     Example: glassformer inspect smollm2-135m-instruct
     """
-    from glassformer import interchange
+    from glassformer import hub
 
-    told = interchange.inspect(path)
+    told = hub.inspect(path)
     if as_json:
         print_json(told)
         return
@@ -156,9 +156,9 @@ def diff(
 
     Example: glassformer diff runs/demo-1 runs/demo-2
     """
-    from glassformer import interchange
+    from glassformer import hub
 
-    told = interchange.compare(a, b)
+    told = hub.compare(a, b)
     if as_json:
         print_json(told)
         return

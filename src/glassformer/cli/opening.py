@@ -16,7 +16,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
     """
     from glassformer.errors import UsageError
     from glassformer.generation import commands_for
-    from glassformer.interchange import load
+    from glassformer.hub import load
     from glassformer.threads import set_threads
     from glassformer.training import choose_device
 

@@ -19,9 +19,9 @@ def selftest(
     Example: glassformer selftest smollm2-135m-instruct
     """
     from glassformer.cli.opening import open_for
-    from glassformer.experiments.selftest import selftest as run
-    from glassformer.experiments.selftest import small_model
-    from glassformer.interchange.published import PACKAGED
+    from glassformer.hub.published import PACKAGED
+    from glassformer.recipes.selftest import selftest as run
+    from glassformer.recipes.selftest import small_model
 
     loaded, tokenizer = small_model() if model is None else open_for("generate", model, device)
     published = PACKAGED.get(model)

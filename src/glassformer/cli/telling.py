@@ -33,7 +33,7 @@ def teller(colors: bool) -> Callable[[Piece], None]:
     from rich.console import Console
     from rich.text import Text
 
-    from glassformer.inspection.terminal import surprise_style  # a fifth of a second: only for who asks for colours
+    from glassformer.figures.terminal import surprise_style  # a fifth of a second: only for who asks for colours
 
     console = Console(highlight=False, soft_wrap=True)
 

@@ -98,7 +98,7 @@ def demo(
 
     from glassformer import recipes
     from glassformer.generation import generate
-    from glassformer.interchange import load
+    from glassformer.hub import load
     from glassformer.training import RunFolder
 
     path = out or str(RunFolder.next_free("runs", "demo"))

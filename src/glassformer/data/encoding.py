@@ -17,7 +17,7 @@ import numpy as np
 
 from glassformer.data.examples import Example
 from glassformer.errors import DataError, UsageError, did_you_mean
-from glassformer.tokenizers import Tokenizer, build_tokenizer
+from glassformer.processors.tokenizers import Tokenizer, build_tokenizer
 
 
 class Encoded(NamedTuple):

@@ -143,7 +143,7 @@ class TokenStore:
         """Some tokens as text again, by the tokenizer that lies in the store; None when none does."""
         if not (self.folder / "tokenizer").is_dir():
             return None
-        from glassformer.tokenizers import load_tokenizer
+        from glassformer.processors.tokenizers import load_tokenizer
 
         view = self.split(split)
         ids = view.read(start, min(length, len(view) - start))

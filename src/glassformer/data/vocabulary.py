@@ -33,7 +33,7 @@ def tokenizer_for(
         UsageError: neither a kind nor a path; a vocab_size for a tokenizer that is loaded.
         DataError, TokenizerError: the text or the tokenizer cannot be read.
     """
-    from glassformer.tokenizers import TOKENIZERS, load_tokenizer
+    from glassformer.processors.tokenizers import TOKENIZERS, load_tokenizer
 
     if tokenizer in TOKENIZERS:
         texts = learning_texts(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from glassformer.errors import DataError
 from glassformer.evaluation.estimate import WindowLosses
-from glassformer.objectives import Objective, RowLosses
-from glassformer.objectives.cross_entropy import IGNORED
+from glassformer.tasks import Objective, RowLosses
+from glassformer.tasks.cross_entropy import IGNORED
 
 
 @torch.inference_mode()

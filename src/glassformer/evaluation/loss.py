@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from glassformer.evaluation.estimate import LossEstimate, WindowLosses
 from glassformer.evaluation.examples import evaluate_rows
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 
 
 def evaluate_loss(

@@ -20,7 +20,7 @@ from glassformer.experiments.loss_against_compute import Tell
 from glassformer.experiments.small_loop import halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
 from glassformer.models.history import HISTORY, build_history
-from glassformer.objectives import TargetSentence
+from glassformer.tasks import TargetSentence
 from glassformer.threads import set_threads
 from glassformer.training import choose_device
 

@@ -20,7 +20,7 @@ from glassformer.evaluation.loss import window_losses
 from glassformer.experiments.small_loop import halvings, stopwatch, training
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.models.history import HISTORY, build_history
-from glassformer.objectives import NextToken
+from glassformer.tasks import NextToken
 from glassformer.threads import set_threads
 from glassformer.training import choose_device
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from glassformer.objectives import Objective
+from glassformer.tasks import Objective
 from glassformer.training import LossModule, Schedule, Update, build_optimizer
 
 WARMUP = 0.05  # of the steps

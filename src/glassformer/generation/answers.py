@@ -21,9 +21,9 @@ from glassformer.generation.draws import draw_answers
 from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import Sampling
 from glassformer.models import GenerationSettings, settings_of
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors.tokenizers.specials import END
 from glassformer.taps import listening, named_taps
-from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.specials import END
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from glassformer.generation.requests import Request
 from glassformer.generation.sampling import Sampling
 from glassformer.generation.text import Piece
 from glassformer.models import Decoder
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 NEW_TOKENS = 512  # of one answer
 LEAST_ROOM = 16  # tokens that an answer must have room for

@@ -12,7 +12,7 @@ from torch import Tensor
 from glassformer.errors import DivergenceError, UsageError
 from glassformer.generation.questions import around, read_rows, text_ids
 from glassformer.generation.requests import check_ids
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 
 def embed(

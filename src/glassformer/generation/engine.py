@@ -31,8 +31,8 @@ from glassformer.generation.requests import Event, Request, Row
 from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Piece
 from glassformer.models import Decoder
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.threads import watch
-from glassformer.tokenizers import Tokenizer
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from glassformer.generation.sampling import Sampling, choose, filtered_probabili
 from glassformer.generation.text import Piece
 from glassformer.generation.windows import Context
 from glassformer.models import Decoder, settings_of
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 
 @dataclass

@@ -17,7 +17,7 @@ from glassformer.generation.requests import Row
 from glassformer.generation.sampling import choose_at, filtered_probabilities, uniform
 from glassformer.generation.text import Alternative
 from glassformer.native import draw
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 
 class Drawn(NamedTuple):

@@ -19,8 +19,8 @@ from glassformer.generation.beam import LONGER_THAN_SOURCE
 from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Alternative
-from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.specials import MASK
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors.tokenizers.specials import MASK
 
 GAP = "<mask>"
 """What a person types where something is missing, whatever the tokenizer calls it."""

@@ -16,7 +16,7 @@ from glassformer.generation.sampling import Sampling
 from glassformer.generation.text import Alternative, Piece, StopStrings
 from glassformer.generation.windows import check_window
 from glassformer.models import settings_of
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 ENDLESS = sys.maxsize  # as `max_new_tokens`: go on until the reader stops
 MOST_BIAS = 1e4  # what is added to a logit: enough to forbid or to force, and still a number

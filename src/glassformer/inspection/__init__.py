@@ -1,10 +1,10 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
+from glassformer.figures.primitives import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.context import ContextView, context
 from glassformer.inspection.contributions import Part
-from glassformer.inspection.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens

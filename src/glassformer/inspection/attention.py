@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.inspection.figures import Column, Figure, HeatMap, Note, Table
+from glassformer.figures.primitives import Column, Figure, HeatMap, Note, Table
 from glassformer.inspection.heads import MEANINGS, check_place, evenly, looking, n_repeats, summaries
 from glassformer.inspection.reading import read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 MOST_HEADS = 16  # that are drawn in one table
 MOST_TOKENS = 64  # that are drawn along a side of a map

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.inspection.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Note, Table, visible
 from glassformer.inspection.reading import read, reader_of, reading
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
-from glassformer.tokenizers.stepwise import token_starts
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors.tokenizers.stepwise import token_starts
 
 MOST_TEXTS = 16
 MOST_LINES = 10  # pairs that are drawn one by one

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from glassformer.generation.questions import around
 from glassformer.inspection.reading import reading
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.taps import listening
-from glassformer.tokenizers import Tokenizer
 
 BEFORE, AFTER = 14, 5  # tokens of a context, beside the one that is marked
 NOTHING = -1

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError
-from glassformer.inspection.figures import Column, Curves, Figure, Note, Table
+from glassformer.figures.primitives import Column, Curves, Figure, Note, Table
 from glassformer.inspection.heads import looking
 from glassformer.inspection.reading import Reading, labels_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 LENGTH = 25  # random tokens, where nobody says another number and so many fit
 TOP = 8  # heads that are drawn

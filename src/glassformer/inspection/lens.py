@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glassformer.inspection.figures import Column, Curves, Figure, Note, Table, visible
+from glassformer.figures.primitives import Column, Curves, Figure, Note, Table, visible
 from glassformer.inspection.reading import read
 from glassformer.inspection.stream import (
     check_says_tokens,
@@ -30,7 +30,7 @@ from glassformer.inspection.stream import (
     token_of,
 )
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 NATS = math.log(2)  # of a bit
 MOST_LAYERS, MOST_PLACES = 33, 16  # that are drawn

@@ -20,7 +20,7 @@ from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
 from glassformer.inspection.reading import reader_of
 from glassformer.inspection.weights import matrix_of
 from glassformer.layers import Experts, GatedFeedForward, LayerNorm, ZeroCenteredRMSNorm
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 WINDOW = 256
 MOST_TOKENS = 100_000

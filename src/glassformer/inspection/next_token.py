@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
+from glassformer.figures.primitives import Column, Figure, Note, Remark, Table, number, visible
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
-from glassformer.inspection.figures import Column, Figure, Note, Remark, Table, number, visible
 from glassformer.inspection.reading import read
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 FILTERS = ("top_k", "top_p", "min_p")  # in the order in which they work
 OFF: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}

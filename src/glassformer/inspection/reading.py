@@ -15,7 +15,7 @@ from glassformer.generation.answers import answer_ids, source_ids, source_rows
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.questions import around, mask_of, with_masks
 from glassformer.generation.requests import check_ids
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 
 @dataclass

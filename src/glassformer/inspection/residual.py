@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassformer.inspection.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Note, Table, visible
 from glassformer.inspection.reading import Reading, read, reading
 from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 MOST_LAYERS, MOST_PLACES = 33, 60  # that are drawn
 SHORT = {"attention": "attention", "cross_attention": "cross", "feedforward": "feed-forward"}

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.inspection.figures import Figure
+from glassformer.figures.primitives import Figure
 from glassformer.inspection.head_weights import Matrices
 from glassformer.inspection.heads import check_place, looking
 from glassformer.inspection.reading import read, reading
@@ -25,7 +25,7 @@ from glassformer.inspection.step_cells import Cell, cell_of
 from glassformer.inspection.step_stages import Place, computed
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View, plain
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 
 @dataclass

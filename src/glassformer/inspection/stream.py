@@ -18,7 +18,7 @@ from glassformer.errors import UsageError, plural
 from glassformer.generation.questions import mask_of
 from glassformer.inspection.reading import Reading, reading
 from glassformer.inspection.trace import trace
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 
 def stack_of(model: Any) -> tuple[Any, str]:

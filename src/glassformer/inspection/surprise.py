@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError
+from glassformer.figures.primitives import STRONG, Column, Figure, Note, Table, Tokens
 from glassformer.generation.generate import prompt_ids
-from glassformer.inspection.figures import STRONG, Column, Figure, Note, Table, Tokens
 from glassformer.inspection.next_token import NATS, check_writes
 from glassformer.inspection.reading import labels_of, read, reading
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 LISTED = 8  # of the most surprising tokens
 

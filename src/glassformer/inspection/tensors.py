@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean, plural
-from glassformer.inspection.figures import Column, Curves, Figure, HeatMap, Note, Table
+from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Note, Table
 from glassformer.inspection.tensor_rows import TensorRow, rows_of, values_of
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import weights

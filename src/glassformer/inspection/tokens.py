@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import UsageError, plural
-from glassformer.inspection.figures import Column, Figure, Note, Table, Tokens
+from glassformer.figures.primitives import Column, Figure, Note, Table, Tokens
 from glassformer.inspection.views import View
-from glassformer.tokenizers import Tokenizer, UnknownCharacterWarning
-from glassformer.tokenizers.alphabet import whole_characters
-from glassformer.tokenizers.stepwise import Chunk, merge_by_merge, token_starts
+from glassformer.processors.tokenizers import Tokenizer, UnknownCharacterWarning
+from glassformer.processors.tokenizers.alphabet import whole_characters
+from glassformer.processors.tokenizers.stepwise import Chunk, merge_by_merge, token_starts
 
 MOST = 1000  # tokens that are told one by one
 SHOWN = 40  # rows of the table of tokens

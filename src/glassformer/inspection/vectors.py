@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, plural
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 PLACES = ("embedding.token", "decoder.embedding.token", "encoder.embedding.token", "embedding", "table")
 """Where models keep the table that tokens are looked up in: Transformers, pairs of them, and those that came before."""

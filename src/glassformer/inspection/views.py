@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import MissingExtraError
-from glassformer.inspection.figures import Figure
+from glassformer.figures.primitives import Figure
 
 
 @dataclasses.dataclass
@@ -35,7 +35,7 @@ class View:
 
     def to_html(self) -> str:
         """A page of its own: no script, no request."""
-        from glassformer.inspection.html import page
+        from glassformer.figures.html import page
 
         return page(self.figures(), type(self).__name__)
 
@@ -49,17 +49,17 @@ class View:
             import matplotlib  # noqa: F401
         except ImportError:
             raise MissingExtraError("plotting", "plot") from None
-        from glassformer.inspection.plots import plot
+        from glassformer.figures.plots import plot
 
         return plot(self.figures())
 
     def _repr_html_(self) -> str:
-        from glassformer.inspection.html import fragment
+        from glassformer.figures.html import fragment
 
         return fragment(self.figures())
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
-        from glassformer.inspection.terminal import drawn
+        from glassformer.figures.terminal import drawn
 
         return drawn(self.figures(), console, options)
 

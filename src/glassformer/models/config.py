@@ -53,7 +53,7 @@ class ModelConfig(BaseModel):
     `n_kv_head`, `head_width` and `n_hidden` follow from the others when left out: as many key-value heads as heads,
     n_embd / n_head, and 4 n_embd (plain) or 8/3 n_embd rounded up to a multiple of 32 (gated: three matrices instead
     of two, so the parameters are about the same). With `n_gram` above 1 the embedding also tells what the last n_gram
-    tokens were: each by itself, and together in tables of up to `n_gram_rows` rows (`glassformer.modalities.NGrams`).
+    tokens were: each by itself, and together in tables of up to `n_gram_rows` rows (`glassformer.models.stems.NGrams`).
 
     With sinusoidal positions `embedding_scale` is sqrt(n_embd) where it is left out (Vaswani et al. 2017,
     https://arxiv.org/abs/1706.03762, sect. 3.4), else 1.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError
 from glassformer.layers import KVCache, Memory, RowCache, Rows
-from glassformer.modalities import TextStem
 from glassformer.models.config import ModelConfig
+from glassformer.models.stems import TextStem
 from glassformer.models.transformer import Transformer, text_stem
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError
 from glassformer.layers import ACTIVATIONS, Lengths
-from glassformer.modalities import FrameStem, PatchStem
 from glassformer.models.encoder_config import EncoderConfig
+from glassformer.models.stems import FrameStem, PatchStem
 from glassformer.models.transformer import Transformer, norm_of, text_stem
 from glassformer.taps import Tap
 

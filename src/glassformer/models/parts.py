@@ -30,9 +30,9 @@ from glassformer.layers import (
     RelativePositions,
     RMSNorm,
 )
-from glassformer.modalities import FrameStem, NGrams, PatchStem, TextStem
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
+from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem
 
 Axes = tuple[str, ...]
 

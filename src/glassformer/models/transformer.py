@@ -33,10 +33,10 @@ from glassformer.layers import (
     Rows,
     SandwichBlock,
 )
-from glassformer.modalities import FrameStem, PatchStem, TextStem
 from glassformer.models.config import ModelConfig
 from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
+from glassformer.models.stems import FrameStem, PatchStem, TextStem
 from glassformer.taps import Tap
 
 DROPPING = (TextStem, PatchStem, FrameStem, Attention, CrossAttention, FeedForward, GatedFeedForward)

@@ -13,7 +13,7 @@ from glassformer.data.readers import keep_source
 from glassformer.errors import UsageError, plural
 from glassformer.evaluation import LossEstimate
 from glassformer.files import write_json
-from glassformer.interchange import load_labels, load_model, model_folder_of
+from glassformer.hub import load_labels, load_model, model_folder_of
 from glassformer.models import ModelConfig, kind_of
 from glassformer.recipes import derive, finetuning
 from glassformer.recipes.measured import measured_choices, thread_choice

@@ -25,11 +25,11 @@ from glassformer.models import (
     kinds_that_answer,
     make_config,
 )
-from glassformer.objectives import OBJECTIVES
-from glassformer.objectives.cross_entropy import rows_at_once
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import tokens_per_second
 from glassformer.recipes.schema import Recipe, TrainingSection
+from glassformer.tasks import OBJECTIVES
+from glassformer.tasks.cross_entropy import rows_at_once
 from glassformer.threads import processors
 from glassformer.training import OPTIMIZERS, available_memory
 from glassformer.training.precision import resident_bytes

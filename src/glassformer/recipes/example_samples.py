@@ -10,9 +10,9 @@ import torch
 
 from glassformer.data.examples import spread
 from glassformer.generation.answers import answer_ids, plain_text
-from glassformer.objectives import MaskedTokens, SequenceClass, Spans, TargetSentence
-from glassformer.objectives.cross_entropy import IGNORED
-from glassformer.objectives.objective import of_class
+from glassformer.tasks import MaskedTokens, SequenceClass, Spans, TargetSentence
+from glassformer.tasks.cross_entropy import IGNORED
+from glassformer.tasks.objective import of_class
 
 if TYPE_CHECKING:
     from glassformer.recipes.example_task import ExampleTask

@@ -15,9 +15,23 @@ from glassformer.data.examples import Example, Examples, load_examples, spread
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation.questions import sentinels_of
-from glassformer.interchange import load_source_tokenizer
-from glassformer.interchange.configuration import read_config
-from glassformer.objectives import (
+from glassformer.hub import load_source_tokenizer
+from glassformer.hub.configuration import read_config
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+from glassformer.processors.tokenizers.specials import (
+    END,
+    MASK,
+    MASKED_SPECIALS,
+    PAD,
+    SENTENCE_SPECIALS,
+    START,
+    span_specials,
+)
+from glassformer.recipes import example_samples
+from glassformer.recipes.derive import Choice, sequence_length
+from glassformer.recipes.held_out import training_rows
+from glassformer.recipes.schema import Recipe
+from glassformer.tasks import (
     OBJECTIVES,
     MaskedTokens,
     Objective,
@@ -26,13 +40,7 @@ from glassformer.objectives import (
     TargetSentence,
     TokenClass,
 )
-from glassformer.objectives.objective import of_class
-from glassformer.recipes import example_samples
-from glassformer.recipes.derive import Choice, sequence_length
-from glassformer.recipes.held_out import training_rows
-from glassformer.recipes.schema import Recipe
-from glassformer.tokenizers import Tokenizer, load_tokenizer
-from glassformer.tokenizers.specials import END, MASK, MASKED_SPECIALS, PAD, SENTENCE_SPECIALS, START, span_specials
+from glassformer.tasks.objective import of_class
 from glassformer.training import World
 from glassformer.training.diagnostics import flowing
 from glassformer.training.loop import Batches, Evaluated

@@ -20,9 +20,9 @@ import torch
 
 from glassformer.layers.attention import GLASS_IS_FASTER_UP_TO
 from glassformer.models import Decoder, ModelConfig, parameters_by_part
-from glassformer.objectives.cross_entropy import PIECE_BYTES, rows_at_once
 from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.schema import TrainingSection
+from glassformer.tasks.cross_entropy import PIECE_BYTES, rows_at_once
 from glassformer.training import autocast
 from glassformer.training.precision import resident_bytes
 

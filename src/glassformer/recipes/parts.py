@@ -15,10 +15,10 @@ from glassformer import __version__
 from glassformer.data import prefetched
 from glassformer.errors import UsageError
 from glassformer.models import Decoder, flops_per_token
-from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.derive import as_trained
 from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.recipes.task import Task
+from glassformer.tasks import OBJECTIVES
 from glassformer.threads import how_threads_wait, set_threads, use_threads
 from glassformer.training import (
     Extended,

@@ -10,6 +10,7 @@ from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes import derive, finetuning
 from glassformer.recipes.measured import thread_choice
 from glassformer.recipes.parts import detect_machine
@@ -19,7 +20,6 @@ from glassformer.recipes.schema import Recipe, read_recipe
 from glassformer.recipes.start import Start
 from glassformer.recipes.task import open_task
 from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
-from glassformer.tokenizers import Tokenizer
 from glassformer.training.utilisation import peak_flops
 
 BYTES_PER_TOKEN = {"characters": 1.0, "bytes": 1.0}  # of English; of subwords 4.4, as of web text in GPT-2's tokens

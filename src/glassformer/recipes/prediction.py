@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from glassformer.models import ModelConfig, flops_per_token, parameters_by_part
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes import derive
 from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.loss_curve import Prediction, predict_loss
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.schema import Recipe, TrainingSection
-from glassformer.tokenizers import Tokenizer
 from glassformer.training.utilisation import peak_flops
 
 PROBING = 0.03, 0.2, 5.0  # part of the predicted time that a probe may take, and its bounds in seconds

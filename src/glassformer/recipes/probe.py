@@ -16,11 +16,11 @@ import torch
 from glassformer.evaluation import evaluate_loss
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.models import Decoder, ModelConfig, flops_per_token
-from glassformer.objectives import OBJECTIVES
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.memory import libraries_bytes
 from glassformer.recipes.schema import TrainingSection
-from glassformer.tokenizers import Tokenizer
+from glassformer.tasks import OBJECTIVES
 from glassformer.training import LossModule, Update, build_optimizer
 from glassformer.training.compiling import compiled
 from glassformer.training.utilisation import peak_flops

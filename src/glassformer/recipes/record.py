@@ -11,10 +11,10 @@ import tomli_w
 from glassformer import plugins
 from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.errors import RunError
-from glassformer.interchange.own import functions_of
+from glassformer.hub.families.own import functions_of
 from glassformer.models import MODELS, kind_of
-from glassformer.objectives import OBJECTIVES
 from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
+from glassformer.tasks import OBJECTIVES
 from glassformer.text_files import decode
 from glassformer.training import SCHEDULES, RunFolder
 from glassformer.training.migrations import FORMAT, migrate_recipe

@@ -13,7 +13,7 @@ import torch
 from glassformer.errors import DivergenceError, RunError
 from glassformer.evaluation import LossEstimate
 from glassformer.files import write_json
-from glassformer.interchange import load_model
+from glassformer.hub import load_model
 from glassformer.models import build_model
 from glassformer.recipes.derive import Choice
 from glassformer.recipes.parts import build_trainer

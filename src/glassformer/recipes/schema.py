@@ -28,7 +28,7 @@ from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
 from glassformer.models import INITS, MODELS, config_fields, kinds_that_answer
 from glassformer.models.mistakes import first_mistake
-from glassformer.objectives import OBJECTIVES
+from glassformer.tasks import OBJECTIVES
 from glassformer.text_files import decode
 from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
 
@@ -173,7 +173,7 @@ class DataSection(Section):
 
 
 class ObjectiveSection(Section):
-    """[objective] what is asked of the model: a `kind` of `objectives.OBJECTIVES`, and its own settings."""
+    """[objective] what is asked of the model: a `kind` of `tasks.OBJECTIVES`, and its own settings."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 

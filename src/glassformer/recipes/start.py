@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.interchange import load_labels, load_model, load_source_tokenizer, model_folder_of
-from glassformer.interchange.family import fields_without_meaning
-from glassformer.interchange.folder import second_names
+from glassformer.hub import load_labels, load_model, load_source_tokenizer, model_folder_of
+from glassformer.hub.families.family import fields_without_meaning
+from glassformer.hub.folder import second_names
 from glassformer.layers import LearnedPositions
 from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
 from glassformer.models.counts import model_on_meta
-from glassformer.objectives import OBJECTIVES
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.recipes.derive import Choice, facts_for, heads_for, named_size
 from glassformer.recipes.schema import Recipe
-from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.tasks import OBJECTIVES
 
 NAMED = 6  # fresh tensors that are named
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from glassformer.interchange import model_folder_of
-from glassformer.objectives import OBJECTIVES, Objective
+from glassformer.hub import model_folder_of
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.recipes.derive import Choice
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
-from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.tasks import OBJECTIVES, Objective
 from glassformer.training import World
 from glassformer.training.loop import Batches, Evaluated
 

@@ -21,11 +21,11 @@ from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.bigram import bigram_loss
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation import generate
-from glassformer.objectives import OBJECTIVES, Objective
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 from glassformer.recipes import derive
 from glassformer.recipes.held_out import EVAL_WINDOW, few_at_once, spread_windows, training_rows, whole_split
 from glassformer.recipes.schema import Recipe
-from glassformer.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.tasks import OBJECTIVES, Objective
 from glassformer.training import World
 from glassformer.training.diagnostics import activations
 from glassformer.training.doctor import text_warnings

@@ -13,12 +13,12 @@ from glassformer.evaluation.examples import evaluate_rows
 from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vectors
 from glassformer.inspection.geometry import analogy, neighbours
 from glassformer.inspection.vectors import Vectors, vectors_of
-from glassformer.objectives.skip_gram import SkipGram, SkipGramSettings
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.recipes.derive import Choice, sequence_length
 from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.text_task import check_split, store_of, tokenizer_of
-from glassformer.tokenizers import Tokenizer, load_tokenizer
+from glassformer.tasks.skip_gram import SkipGram, SkipGramSettings
 from glassformer.training import World
 from glassformer.training.diagnostics import flowing
 from glassformer.training.loop import Batches, Evaluated

@@ -10,8 +10,8 @@ from itertools import accumulate
 from typing import Any
 
 from glassformer.generation import Piece
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.asking import Prompt
-from glassformer.tokenizers import Tokenizer
 
 NO_TOKEN = -1  # of a piece that is text alone
 REASONS = {"length": "length", "stop": "stop", "end_of_text": "stop"}

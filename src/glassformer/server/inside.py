@@ -28,13 +28,13 @@ from starlette.concurrency import run_in_threadpool
 
 from glassformer.errors import GlassformerError
 from glassformer.generation import Piece, Request, sampling_of
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.answering import Asked, event_line, or_gone
 from glassformer.server.asking import SAMPLING, check_length, check_tokens, named, prompt_ids
 from glassformer.server.errors import Refused
 from glassformer.server.schemas import MOST_TOKENS, GenerateBody, LogitsBody, TokenizeBody
 from glassformer.server.serving import Served
 from glassformer.server.worker import Overloaded
-from glassformer.tokenizers import Tokenizer
 
 MOST_NUMBERS = 1 << 23  # in one answer: 32 MiB of fp32
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glassformer.generation.sampling import token_logits
 from glassformer.layers import RowCache
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 
 PIECE = 512  # tokens read at once: how long those who are being answered wait at the most
 

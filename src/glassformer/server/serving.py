@@ -17,10 +17,10 @@ import torch
 
 from glassformer.errors import GlassformerError, MissingExtraError, UsageError
 from glassformer.generation import Engine, commands_for, from_the_folder
-from glassformer.interchange import load
+from glassformer.hub import load
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.looking import Looker
 from glassformer.server.worker import Worker
-from glassformer.tokenizers import Tokenizer
 
 WAITING_CONNECTIONS = 2048  # that are made and not yet taken
 DRAIN_SECONDS = 30  # that answers under way are given when the server is told to stop

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from glassformer.errors import UsageError
+from glassformer.figures.primitives import visible
 from glassformer.files import write_text
-from glassformer.inspection.figures import visible
-from glassformer.tokenizers.alphabet import legible
+from glassformer.processors.tokenizers.alphabet import legible
 from glassformer.training.heat_maps import SHADES, colour
 
 CELL, SMALLEST_CELL = 26.0, 13.0  # side of a cell of the large map, user units

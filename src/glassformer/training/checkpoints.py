@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from glassformer.errors import ModelFolderError, RunError
 from glassformer.evaluation.loss import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
-from glassformer.interchange import load_model, load_weights, save, save_weights
-from glassformer.tokenizers import Tokenizer
+from glassformer.hub import load_model, load_weights, save, save_weights
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.training.migrations import FORMAT, migrate_state
 from glassformer.training.optimizers import Optimizer
 from glassformer.training.random_state import random_state, set_random_state
@@ -87,7 +87,7 @@ class CheckpointWriter:
         keep: int,
         kept_with_it: Mapping[str, Any],
     ):
-        self.kept_with_it = kept_with_it  # by `interchange.save`: another tokenizer for sources, names of classes
+        self.kept_with_it = kept_with_it  # by `hub.save`: another tokenizer for sources, names of classes
         self.run, self.model, self.tokenizer, self.optimizer = run, model, tokenizer, optimizer
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())

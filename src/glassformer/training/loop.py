@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
 from glassformer.evaluation.loss import LossEstimate, WindowLosses
-from glassformer.objectives import Objective
-from glassformer.tokenizers import Tokenizer
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.tasks import Objective
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
 from glassformer.training.doctor import MAX_TREATMENTS, Doctor
@@ -117,7 +117,7 @@ class Trainer:
         objective: what is asked of the model.
         update: the gradient and the optimizer's step, on this process's share of the batch.
         n_answers: between how many answers the model chooses: a blind guess costs the logarithm.
-        kept_with_it: what `interchange.save` keeps with the model beside the tokenizer.
+        kept_with_it: what `hub.save` keeps with the model beside the tokenizer.
         evaluate: measures the model as it is on held-out data. evaluate_train: the same way on a part of the training
             data, so that the two losses can be compared (the loss of a step is measured with dropout, on the way).
         sample: writes a text with the model as it is.

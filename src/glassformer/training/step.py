@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.layers import balance_loss
-from glassformer.objectives import Objective
+from glassformer.tasks import Objective
 from glassformer.training.optimizers import Optimizer
 from glassformer.training.precision import autocast
 from glassformer.training.world import World

@@ -72,8 +72,8 @@ def tokens(
     glassformer look tokens "tokenisation, unbelievably" --tokenizer gpt2
     """
     from glassformer.errors import UsageError
+    from glassformer.hub import load_source_tokenizer
     from glassformer.inspection import tokens as looked
-    from glassformer.interchange import load_source_tokenizer
 
     if tokenizer is not None:
         if text is not None:
@@ -92,8 +92,8 @@ def _tokenizer(name: str) -> Any:
     from pathlib import Path
 
     from glassformer.errors import UsageError, did_you_mean
-    from glassformer.interchange import load_source_tokenizer
-    from glassformer.tokenizers import TOKENIZERS, build_tokenizer, load_tokenizer
+    from glassformer.hub import load_source_tokenizer
+    from glassformer.processors.tokenizers import TOKENIZERS, build_tokenizer, load_tokenizer
 
     path = Path(name)
     if path.exists():

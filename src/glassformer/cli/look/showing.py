@@ -21,7 +21,7 @@ HEAD = typer.Option(None, metavar="N", help="Of one head, from 0.")
 
 def opened(path: str) -> tuple[Any, Any, Any]:
     """A model of any kind in fp32, the tokenizer of what it says, and that of what it reads where that is another."""
-    from glassformer.interchange import load, load_source_tokenizer
+    from glassformer.hub import load, load_source_tokenizer
     from glassformer.threads import set_threads
 
     set_threads()

@@ -1,0 +1,189 @@
+"""What a path holds, told without running it; and what differs between two models."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError, one_line
+from glassformer.files import disk_errors, sha256_file
+from glassformer.hub.configuration import read_config, read_json
+from glassformer.hub.ctranslate2.reading import is_ctranslate2, open_ctranslate2, whisper_tokenizer
+from glassformer.hub.folder import model_folder_of, second_names
+from glassformer.hub.gguf.architectures import ARCHITECTURES
+from glassformer.hub.gguf.file import read_gguf
+from glassformer.hub.gguf.tokenizer import tokenizer_from_gguf
+from glassformer.hub.importing import is_gguf, open_foreign
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+
+_SIZES = ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "vocab_size", "block_size")
+_TELLING = ("positions", "norm", "norm_place", "feedforward", "activation", "bias", "qk_norm", "tied_head")
+
+
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a run, a model folder, a GGUF file, a checkpoint of nanoGPT or a folder of CTranslate2 is.
+
+    Returns:
+        form, family, sizes, parameters, number formats (name: tensors), tokenizer, chat_template, files (name, bytes,
+        SHA-256). What a path does not tell is left out.
+
+    Raises:
+        ModelFolderError: nothing that can be read here.
+        MissingExtraError: an optional package is needed.
+    """
+    given = Path(path)
+    if is_gguf(given):
+        told = _gguf(given)
+    elif given.is_file():
+        told = _checkpoint(given)
+    elif given.is_dir() and is_ctranslate2(given):
+        told = _ctranslate2(given)
+    else:
+        given = model_folder_of(path)
+        told = _folder(given)
+    return {"path": str(given), **told, "files": _files(given)}
+
+
+def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, Any]:
+    """What differs between two models, of whatever form each is: `config` (field: the two values), `tokenizer` (whether
+    it is the same), and `tensors`: how many are equal, and for each other one why it is not, the largest first.
+
+    Raises: as `inspect`.
+    """
+    (one, its), (other, theirs) = (_open(path) for path in (a, b))
+    c, d = one.config.model_dump(mode="json"), other.config.model_dump(mode="json")
+    config = {name: [c.get(name), d.get(name)] for name in [*c, *(n for n in d if n not in c)]}
+    left, right = _state(one), _state(other)
+    differing: list[dict[str, Any]] = []
+    for name in [*left, *(n for n in right if n not in left)]:
+        if name not in left or name not in right:
+            differing.append({"name": name, "only_in": str(a if name in left else b)})
+        elif left[name].shape != right[name].shape:
+            differing.append({"name": name, "shapes": [list(left[name].shape), list(right[name].shape)]})
+        elif not (left[name] == right[name]).all():
+            apart = (left[name].float() - right[name].float()).norm() / left[name].float().norm().clamp_min(1e-30)
+            differing.append({"name": name, "relative": float(apart)})
+    differing.sort(key=lambda entry: -entry.get("relative", math.inf))
+    return {
+        "config": {name: pair for name, pair in config.items() if pair[0] != pair[1]},
+        "tokenizer": None if its is None or theirs is None else its == theirs,
+        "tensors": {"equal": len({*left, *right}) - len(differing), "differing": differing},
+    }
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer | None]:
+    return open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))[:2]
+
+
+def _state(model: Any) -> dict[str, Any]:
+    second = second_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in second}
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    family, config = read_config(folder)
+    formats: Counter[str] = Counter()
+    parameters = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        for entry in _safetensors_header(file).values():
+            formats[str(entry.get("dtype"))] += 1
+            parameters += math.prod(entry.get("shape", ()))
+    given = read_json(folder / "config.json")
+    names = given.get("architectures")
+    name = f" ({names[0]})" if isinstance(names, list) and names else ""
+    told = {"form": "model folder", "family": f"{family.model_type}{name}", **_configured(config)}
+    told |= {"parameters": parameters, "formats": dict(formats)}
+    return {**told, **_tokenizer(load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None)}
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    file = read_gguf(path)
+    name = str(file.fields.get("general.architecture"))
+    told: dict[str, Any] = {"form": "GGUF file", "family": name}
+    for field in ("name", "license"):
+        if isinstance(value := file.fields.get(f"general.{field}"), str):
+            told[field] = value
+    if name in ARCHITECTURES:
+        shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+        try:
+            words = ARCHITECTURES[name].words(file.fields, shapes)
+            told |= _configured(ARCHITECTURES[name].family.read_config(words))
+        except GlassformerError as error:
+            raise ModelFolderError(f"{path}: {one_line(error)}") from None
+    told["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    told["formats"] = dict(Counter(tensor.kind.name for tensor in file.tensors.values()))
+    try:
+        return {**told, **_tokenizer(tokenizer_from_gguf(file.fields))}
+    except (ModelFolderError, TokenizerError) as error:
+        return {**told, "tokenizer": f"not readable: {error}"}
+
+
+def _ctranslate2(folder: Path) -> dict[str, Any]:
+    file, config, tokens = open_ctranslate2(folder)
+    told: dict[str, Any] = {"form": "CTranslate2 folder", "family": f"whisper ({file.kind})", **_configured(config)}
+    told["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    told["formats"] = dict(Counter(tensor.kind_name for tensor in file.tensors.values()))
+    try:
+        return {**told, **_tokenizer(whisper_tokenizer(folder, tokens))}
+    except TokenizerError as error:
+        return {**told, "tokenizer": f"not readable: {error}"}
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    model, tokenizer, *_ = open_foreign(path)
+    formats = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
+    told = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
+    return {**told, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}
+
+
+def _configured(config: Any) -> dict[str, Any]:
+    inner = getattr(config, "decoder", config)
+    fields = {name: getattr(inner, name) for name in (*_SIZES, *_TELLING) if hasattr(inner, name)}
+    return {
+        "sizes": {name: value for name, value in fields.items() if name in _SIZES},
+        "layers": {name: value for name, value in fields.items() if name in _TELLING},
+    }
+
+
+def _tokenizer(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer": None}
+    end = tokenizer.end_of_text
+    return {
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "tokens": tokenizer.vocab_size,
+            "special": len(tokenizer.special_tokens),
+            "end_of_text": None if end is None else tokenizer.token_text(end),
+            "hash": tokenizer.hash,
+        },
+        "chat_template": tokenizer.chat_template,
+    }
+
+
+def _files(path: Path) -> list[dict[str, Any]]:
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    with disk_errors(path):
+        return [
+            {
+                "name": file.name if path.is_file() else str(file.relative_to(path)),
+                "bytes": file.stat().st_size,
+                "sha256": sha256_file(file),
+            }
+            for file in files[:100]
+        ]
+
+
+def _safetensors_header(file: Path) -> dict[str, dict[str, Any]]:
+    """The shapes and number formats in a safetensors file, without its numbers."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: {"dtype": s.get_dtype(), "shape": s.get_shape()} for name, s in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFolderError(f"{file}: damaged or truncated ({str(error).splitlines()[0]}); copy it again") from None

@@ -1,0 +1,93 @@
+"""Sentence encoders: what a folder of sentence-transformers says beside config.json about one vector for a text.
+
+Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084: the mean of an encoder's vectors (or the first of them),
+divided by its length. `modules.json` names the steps, `1_Pooling/config.json` how the vectors become one. What would
+change the vectors and is not known here is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glassformer.errors import ModelFolderError, one_line
+from glassformer.hub.configuration import read_json
+from glassformer.processors.tokenizers import Tokenizer
+
+_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "mean": "mean", "cls": "first"}
+_WITHOUT_EFFECT = ("Transformer", "Dropout", "Normalize")  # `embed` divides every vector by its length
+
+
+def pool_as_told(model: Any, folder: Path) -> None:
+    """Let an encoder pool as the folder says, and drop what it does not use then; other models are left as they are.
+
+    Raises:
+        ModelFolderError: it pools, or goes on afterwards, in a way that ours cannot.
+    """
+    if not hasattr(model.config, "pooling") or (path := _pooling_file(folder)) is None:
+        return
+    given = read_json(path)
+    asked = [name for name, on in given.items() if name.startswith("pooling_mode_") and on is True]
+    asked += [mode for mode in [given.get("pooling_mode")] if mode is not None]
+    if len(asked) != 1 or asked[0] not in _POOLINGS:
+        told = ", ".join(map(str, asked)) or "no way"
+        raise ModelFolderError(f"{path}: {told} of pooling, where mean or first token is known; take another model")
+    width = given.get("word_embedding_dimension", model.config.n_embd)
+    if width != model.config.n_embd:
+        raise ModelFolderError(f"{path}: pools vectors of {width} numbers, where the model has {model.config.n_embd}")
+    model.config = model.config.model_copy(update={"pooling": _POOLINGS[asked[0]], "pooler": False})
+    model.pooler = None
+
+
+def cut_as_told(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
+    """Cut texts as long as a sentence encoder was trained for; config: that of its model.
+
+    Raises:
+        ModelFolderError: texts are prepared in a way that ours are not.
+    """
+    if not hasattr(config, "pooling") or _pooling_file(folder) is None:
+        return
+    if (beside := folder / "sentence_bert_config.json").is_file():
+        given = read_json(beside)
+        if isinstance(longest := given.get("max_seq_length"), int):
+            tokenizer.settings["model_max_length"] = longest
+        if given.get("do_lower_case") and tokenizer.encode("A") != tokenizer.encode("a"):
+            raise ModelFolderError(
+                f"{beside}: do_lower_case=true, and its tokenizer keeps upper case; set it to false and give texts in "
+                "lower case"
+            )
+    if (beside := folder / "config_sentence_transformers.json").is_file():
+        given = read_json(beside)
+        name, prompts = given.get("default_prompt_name"), given.get("prompts")
+        prompt = prompts.get(name) if isinstance(prompts, dict) else None
+        if prompt:
+            raise ModelFolderError(
+                f"{beside}: default_prompt_name={name!r} puts {one_line(repr(prompt), most=60)} before every text, "
+                "which is not done here; set it to null and put the prompt into your texts"
+            )
+
+
+def _pooling_file(folder: Path) -> Path | None:
+    """Where the way of pooling is told; None for a folder that is no sentence encoder's.
+
+    Raises:
+        ModelFolderError: modules.json names a step that is not known here.
+    """
+    steps = folder / "modules.json"
+    if not steps.is_file():
+        path = folder / "1_Pooling" / "config.json"
+        return path if path.is_file() else None
+    try:
+        modules = [(str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in json.loads(steps.read_text("utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ModelFolderError(f"{steps}: not a list of modules; copy it again") from None
+    if unknown := [kind for kind, _ in modules if kind not in (*_WITHOUT_EFFECT, "Pooling")]:
+        raise ModelFolderError(
+            f"{steps}: the vectors go through a {one_line(unknown[0], most=60)}, which ours do not have; take a "
+            "model without one"
+        )
+    places = [path for kind, path in modules if kind == "Pooling"]
+    if any(Path(path).name != path for path in places):
+        raise ModelFolderError(f"{steps}: names the folder {places[0]!r}, which is outside of this one")
+    return folder / places[0] / "config.json" if places else None

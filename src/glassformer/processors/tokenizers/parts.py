@@ -1,0 +1,83 @@
+"""Encoding a text in which some special tokens are meant and others are only written.
+
+The `tokenizers` library either recognises all special tokens in a text or none. What it gives for a text cannot be put
+together from what it gives for the pieces: some vocabularies put a space in front of the first piece and not of the
+others, some special tokens swallow the white space beside them. So a copy of the vocabulary gets a second name for
+every special token, one that nobody can have typed; the names are put into the text where tokens are meant, and the
+whole is encoded at once. Where no text looks like a special token, the ids are those of the library itself.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from glassformer.errors import TokenizerError, UsageError
+from glassformer.processors.tokenizers.alphabet import whole_characters
+from glassformer.processors.tokenizers.specials import without_specials
+
+_FIRST_PRIVATE = 0xF0000  # the fifteenth plane of Unicode: characters that mean nothing
+_MAX_GAP = 10_000
+
+
+class PartsEncoder:
+    """Text and ids of special tokens, in order, to ids.
+
+    Args:
+        spec: the parsed tokenizer.json.
+        vocabulary: ids of all tokens.
+
+    Raises:
+        TokenizerError: the ids of the vocabulary have a gap too large to step over.
+    """
+
+    def __init__(self, spec: dict[str, Any], vocabulary: Mapping[str, int]):
+        self._library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        self._library.encode_special_tokens = True
+        self._library.no_truncation()
+        self._library.no_padding()
+        self._secret = "".join(chr(_FIRST_PRIVATE + byte) for byte in secrets.token_bytes(16))
+        size = max(vocabulary.values()) + 1
+        if size - len(set(vocabulary.values())) > _MAX_GAP:
+            raise TokenizerError(
+                f"the vocabulary has {len(vocabulary):,} tokens and ids up to {size - 1:,}; is it damaged?"
+            )
+        # New names get the numbers that follow the *count* of tokens: where ids have gaps, the first ones fill these.
+        while self._library.get_vocab_size(with_added_tokens=True) < size:
+            self._library.add_tokens([AddedToken(self._name(), normalized=False)])
+        special = [token for token in spec["added_tokens"] if token["special"]]
+        self._names = {token["id"]: self._name(token["id"]) for token in special}
+        self._library.add_tokens([self._second(token) for token in special])
+        self._meant = {self._library.token_to_id(name): i for i, name in self._names.items()}
+
+    def encode(self, parts: Iterable[str | int], spelled: dict[int, list[int]]) -> list[int]:
+        """The ids of the parts, encoded as one text. Special tokens that come out of text (a Unigram vocabulary finds
+        them among its pieces) are spelled; those that are meant get their own ids.
+
+        Raises:
+            UsageError: a number is not the id of a special token.
+        """
+        try:
+            text = "".join(whole_characters(part) if isinstance(part, str) else self._names[part] for part in parts)
+        except KeyError as error:
+            raise UsageError(f"token id {error} is not one of the vocabulary's special tokens") from None
+        ids = without_specials(self._library.encode(text, add_special_tokens=False).ids, spelled)
+        return [self._meant.get(i, i) for i in ids]
+
+    def _second(self, token: dict[str, Any]) -> AddedToken:
+        """A token of the same habits under its second name. `single_word` is left out: what is meant is meant, also
+        beside a letter."""
+        name, normalizer = self._names[token["id"]], self._library.normalizer
+        kept = normalizer is None or name in normalizer.normalize_str(name)  # some drop characters that mean nothing
+        habits = {"lstrip": token["lstrip"], "rstrip": token["rstrip"], "normalized": token["normalized"] and kept}
+        return AddedToken(name, special=False, **habits)
+
+    def _name(self, number: int | None = None) -> str:
+        if number is None:
+            return self._secret + "".join(chr(_FIRST_PRIVATE + byte) for byte in secrets.token_bytes(8))
+        return self._secret + "".join(chr(_FIRST_PRIVATE + int(digit)) for digit in f"{number:012d}")

@@ -1,0 +1,157 @@
+"""How a tokenizer comes from a text to its ids, step by step: the pieces it cuts, the merges one by one, the places.
+
+`bpe_twin.py` is the algorithm to be read; this one tells its steps, from the merges of any tokenizer that has some.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import tokenizers
+
+from glassformer.processors.tokenizers.alphabet import display, unspell, whole_characters
+from glassformer.processors.tokenizers.kinds import merge_pairs
+from glassformer.processors.tokenizers.tokenizer import Tokenizer
+
+LONGEST_CHUNK = 64  # symbols of a chunk whose merges are told; states grow with the square
+BYTE_KINDS = ("characters", "bytes", "bpe", "gpt2")
+
+
+@dataclass
+class Merge:
+    """One step: the pair that was learned before all other pairs that are there becomes one symbol, wherever it stands.
+
+    rank: which merge of the tokenizer's list it is (0 was learned first). left, right, result: as text. state: all
+    symbols after it.
+    """
+
+    rank: int
+    left: str
+    right: str
+    result: str
+    state: list[str]
+
+
+@dataclass
+class Chunk:
+    """A piece of a text, cut off before anything is merged, so that no token reaches over its ends.
+
+    start: its first character in the text. symbols: what the merges start from. merges: the steps. ids: its tokens.
+    """
+
+    text: str
+    start: int
+    symbols: list[str]
+    merges: list[Merge]
+    ids: list[int]
+
+
+def merge_by_merge(tokenizer: Tokenizer, text: str, *, most: int = 32) -> list[Chunk] | None:
+    """The first `most` chunks of a text, each with its merges.
+
+    None: the tokenizer has no merges, or does more than merge (its own ids of this text are others), or a chunk is
+    longer than `LONGEST_CHUNK` symbols. What is returned is checked: ids of all chunks are those that `encode` gives.
+    """
+    spec = json.loads(tokenizer.to_json())
+    model = spec["model"]
+    awkward = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+    if model.get("type") != "BPE" or not model["merges"] or any(model.get(key) for key in awkward):
+        return None
+    library = tokenizers.Tokenizer.from_str(json.dumps({**spec, "added_tokens": [], "post_processor": None}))
+    pieces = _cut(library, whole_characters(text))
+    if not pieces or any(len(piece) > LONGEST_CHUNK for piece, _ in pieces[:most]):
+        return None
+    ranks = {pair: rank for rank, pair in enumerate(merge_pairs(model))}
+    shown = _shower(spec)
+    chunks = []
+    for piece, start in pieces[:most]:
+        made = _merged(piece, start, model, ranks, shown)
+        if made is None:
+            return None
+        chunks.append(made)
+    said, ids = tokenizer.encode(text), [i for chunk in chunks for i in chunk.ids]
+    return chunks if said[: len(ids)] == ids and (len(pieces) > most or len(said) == len(ids)) else None
+
+
+def _cut(library: tokenizers.Tokenizer, text: str) -> list[tuple[str, int]]:
+    """(piece, where it starts in the text as it was normalised) before any merge, in the alphabet of the merges."""
+    if library.normalizer is not None:
+        text = library.normalizer.normalize_str(text)
+    if library.pre_tokenizer is None:
+        return [(text, 0)] if text else []
+    return [(piece, start) for piece, (start, _) in library.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def _shower(spec: dict[str, Any]) -> Any:
+    """How a symbol is shown: what it stands for."""
+    if "ByteLevel" in json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")]):
+        return lambda symbol: display(unspell(symbol))
+    return lambda symbol: display(symbol.replace("\u2581", " ").encode("utf-8"))
+
+
+def _merged(
+    piece: str, start: int, model: dict[str, Any], ranks: dict[tuple[str, str], int], shown: Any
+) -> Chunk | None:
+    vocabulary: dict[str, int] = model["vocab"]
+    symbols = _symbols(piece, model)
+    steps: list[Merge] = []
+    begun = list(symbols)
+    if model.get("ignore_merges") and piece in vocabulary:  # a whole word that is a token is taken as it is
+        symbols = [piece]
+    while len(symbols) > 1:
+        left, right = min(pairwise(symbols), key=lambda pair: ranks.get(pair, len(ranks)))
+        if (left, right) not in ranks:
+            break
+        merged: list[str] = []
+        i = 0
+        while i < len(symbols):
+            together = symbols[i : i + 2] == [left, right]
+            merged.append(left + right if together else symbols[i])
+            i += 2 if together else 1
+        symbols = merged
+        steps.append(
+            Merge(ranks[left, right], shown(left), shown(right), shown(left + right), list(map(shown, symbols)))
+        )
+    if any(symbol not in vocabulary for symbol in symbols):
+        return None
+    return Chunk(shown(piece), start, list(map(shown, begun)), steps, [vocabulary[symbol] for symbol in symbols])
+
+
+def _symbols(piece: str, model: dict[str, Any]) -> list[str]:
+    """Characters of the alphabet; where there is none, and the model knows bytes, its bytes."""
+    if not model.get("byte_fallback"):
+        return list(piece)
+    vocabulary = model["vocab"]
+    return [
+        symbol
+        for character in piece
+        for symbol in (
+            [character] if character in vocabulary else [f"<0x{byte:02X}>" for byte in character.encode("utf-8")]
+        )
+    ]
+
+
+def token_starts(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Where each token of `tokenizer.encode(text)` begins in the text, in characters; of one that begins inside a
+    character, where that character begins. None is known (an empty list) where the tokenizer changes the text so much
+    that tokens and places do not match."""
+    text = whole_characters(text)
+    ids = tokenizer.encode(text)
+    if tokenizer.kind in BYTE_KINDS:
+        lengths = [len(tokenizer.token_bytes(i)) for i in ids]
+        if sum(lengths) == len(text.encode("utf-8")):
+            character = [i for i, c in enumerate(text) for _ in c.encode("utf-8")]
+            starts, at = [], 0
+            for length in lengths:
+                starts.append(character[at] if at < len(character) else len(text))
+                at += length
+            return starts
+    library = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    library.encode_special_tokens = True
+    library.no_truncation()
+    library.no_padding()
+    encoding = library.encode(text, add_special_tokens=False)
+    return [start for start, _ in encoding.offsets] if encoding.ids == ids else []

@@ -1,0 +1,67 @@
+"""Reading BERT's WordPiece vocabulary: a `vocab.txt` with one token a line, `##` before pieces that continue a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from glassformer.errors import TokenizerError
+from glassformer.processors.tokenizers.declared import Declared, Draft, read_declared
+from glassformer.processors.tokenizers.files import read_lines
+from glassformer.processors.tokenizers.panics import library_errors
+
+SPECIALS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+CLASSES = ("", "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+
+
+def read_wordpiece(path: Path, declared: Declared | None = None) -> Draft:
+    """A BERT tokenizer from its `vocab.txt`, or the folder that holds it.
+
+    Text is lower-cased and stripped of accents first as tokenizer_config.json says (`do_lower_case`, `strip_accents`,
+    `tokenize_chinese_chars`); where it says nothing, it is if the list has no upper-case letter.
+
+    Raises:
+        TokenizerError: the list is missing, damaged, or lacks the unknown token; or it was made for another class.
+    """
+    path = path / "vocab.txt" if path.is_dir() else path
+    declared = declared or read_declared(path.parent)
+    config = declared.config
+    if declared.kind not in CLASSES or config.get("do_basic_tokenize") is False:
+        what = f"a {declared.kind}" if declared.kind not in CLASSES else "do_basic_tokenize=false"
+        raise TokenizerError(
+            f"{path}: {what} with no tokenizer.json is not read here; save it with one (transformers: "
+            "AutoTokenizer ... save_pretrained)"
+        )
+    tokens = read_lines(path)
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    specials = {**SPECIALS, **{part: token.content for part, token in declared.named.items() if token is not None}}
+    unknown = specials["unk_token"]
+    if unknown not in vocabulary or len(vocabulary) != len(tokens):
+        what = "holds a token twice" if unknown in vocabulary else f"has no {unknown}"
+        raise TokenizerError(f"{path}: {what}; a WordPiece vocab.txt with one token a line is needed")
+    lowercase = config.get("do_lower_case")
+    if not isinstance(lowercase, bool):
+        ordinary = (token for token in tokens if token not in specials.values())
+        lowercase = not any(character.isupper() for token in ordinary for character in token)
+    with library_errors(f"{path}: the tokenizers library cannot use it ({{}}); fetch it again"):
+        library = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
+        library.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=config.get("tokenize_chinese_chars") is not False,
+            strip_accents=config.get("strip_accents"),
+            lowercase=lowercase,
+        )
+        library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        library.decoder = decoders.WordPiece(prefix="##")
+        first, last = specials["cls_token"], specials["sep_token"]
+        if first in vocabulary and last in vocabulary:  # for those who load what we save; `encode` itself adds nothing
+            library.post_processor = processors.BertProcessing((last, vocabulary[last]), (first, vocabulary[first]))
+    return Draft(library, SPECIALS, keeps_frame=True)

@@ -1,0 +1,478 @@
+"""Model folders: bit for bit there and back, and every damage is one line that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from toys import toy_config, toy_ids, toy_model
+
+import glassformer as gf
+from glassformer import files
+from glassformer.errors import GlassformerError, ModelFolderError, UsageError
+from glassformer.generation import answer, classify, generate
+from glassformer.generation.embeddings import embed
+from glassformer.generation.engine import Engine
+from glassformer.generation.requests import Request
+from glassformer.hub import (
+    FAMILIES,
+    family_that_expresses,
+    load_labels,
+    load_model,
+    load_weights,
+    model_folder_of,
+    save,
+    save_weights,
+)
+from glassformer.hub.configuration import MAX_JSON_BYTES
+from glassformer.inspection.reading import read
+from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
+
+
+def said(act) -> str:
+    """The one line of the error."""
+    with pytest.raises(GlassformerError) as error:
+        act()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save(tmp_path / "model", toy_model())
+    return tmp_path / "model"
+
+
+# What no Hugging Face family can say
+INEXPRESSIBLE = {
+    "classic with rotary positions": ("classic", {"positions": "rotary", "head_width": 6}),
+    "classic with grouped heads": ("classic", {"n_kv_head": 1}),
+    "classic with QK-norm": ("classic", {"qk_norm": True}),
+    "classic, squared ReLU": ("classic", {"activation": "relu2"}),
+    "modern with biases": ("modern", {"bias": True}),
+    "modern with n-grams": ("modern", {"n_gram": 3, "n_gram_rows": 101}),
+    "classic with n-grams": ("classic", {"n_gram": 2}),
+    "modern without positions": ("modern", {"positions": "none"}),
+    "modern, plain feed-forward": ("modern", {"feedforward": "plain"}),
+    "windows of two widths": ("modern", {"qk_norm": False, "patterns": ("window(3)", "window(5)")}),
+}
+
+
+@pytest.mark.parametrize("case", INEXPRESSIBLE)
+def test_what_no_family_expresses_is_kept_under_our_own_name(case: str, tmp_path: Path):
+    family, changes = INEXPRESSIBLE[case]
+    model = toy_model(family, **changes, tied_head=False)
+    save(tmp_path, model)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"
+    again = load_model(tmp_path)
+    assert again.config == model.config
+    assert torch.equal(again(toy_ids(2, 7)), model(toy_ids(2, 7)))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "expected"),
+    [("classic", {}, "gpt2"), ("modern", {}, "qwen3"), ("modern", {"qk_norm": False}, "llama")],
+)
+def test_the_fields_choose_the_family_and_not_its_name(family: str, changes: dict, expected: str):
+    fields = toy_config(family, **changes).model_dump()
+    other = {"classic": "modern", "modern": "classic"}[family]
+    for config in (toy_config(**fields), toy_config(**{**fields, "family": other})):
+        assert family_that_expresses(config).model_type == expected
+
+
+@pytest.mark.parametrize("tied_head", [True, False])
+@pytest.mark.parametrize("family", ["classic", "modern"])
+def test_there_and_back_is_the_same_to_the_last_bit(family: str, tied_head: bool, tmp_path: Path):
+    tokenizer = TOKENIZERS["characters"](["hello world"])
+    model = toy_model(family, tied_head=tied_head)
+    gf.save(tmp_path / "a", model, tokenizer)
+    again, tokenizer_again = gf.load(tmp_path / "a")
+    assert torch.equal(again(toy_ids(2, 7)), model(toy_ids(2, 7)))
+    assert tokenizer_again == tokenizer
+    gf.save(tmp_path / "b", again, tokenizer_again)
+    assert content(tmp_path / "b") == content(tmp_path / "a")
+
+
+def test_a_folder_holds_these_files_and_tied_weights_once(tmp_path: Path):
+    gf.save(tmp_path, toy_model(), TOKENIZERS["characters"](["hello"]))
+    names = "config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json"
+    assert sorted(content(tmp_path)) == names.split()
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+
+
+def test_a_loaded_model_can_be_trained_on(folder: Path):
+    model = load_model(folder).train()
+    model(toy_ids(2, 7)).logsumexp(-1).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert model.head.weight is model.embedding.token.weight
+
+
+def test_run_folders_and_checkpoints_open_by_their_name(tmp_path: Path):
+    for name in ("runs/first/model", "runs/second/model"):
+        save(tmp_path / name, toy_model())
+    (tmp_path / "runs" / "young").mkdir()
+    runs = tmp_path / "runs"
+    assert model_folder_of(runs / "first") == model_folder_of(runs / "first" / "model") == runs / "first" / "model"
+    assert said(lambda: model_folder_of(runs / "frist")) == (
+        f"{runs}/frist: there is no such run or model folder; did you mean {runs}/first?"
+    )
+    assert said(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
+    assert said(lambda: model_folder_of(runs / "young")) == (
+        f"{runs}/young: no config.json here nor in its model/ folder; a run gets one at its first evaluation"
+    )
+
+
+# Damage
+
+
+def test_a_missing_file(folder: Path):
+    (folder / "model.safetensors").unlink()
+    assert said(lambda: load_model(folder)) == (
+        f"{folder}/model.safetensors: the weights are missing; the folder is incomplete: copy or train it again"
+    )
+    (folder / "config.json").unlink()
+    assert said(lambda: load_model(folder)) == f"{folder}/config.json: missing; this is not a model folder"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.05, 0.5, 0.999])
+def test_truncated_weights(folder: Path, share: float):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: int(len(data) * share)])
+    line = said(lambda: load_model(folder))
+    assert line.startswith(f"{folder}/model.safetensors: damaged or truncated (")
+    assert line.endswith("; take an earlier checkpoint or copy it again")
+
+
+def test_a_header_that_promises_too_much(folder: Path):
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    assert "damaged or truncated" in said(lambda: load_weights(folder / "model.safetensors"))
+
+
+def test_weights_that_are_a_pickle_are_not_read(folder: Path):
+    torch.save({"a": torch.zeros(3)}, folder / "model.safetensors")
+    assert "damaged or truncated" in said(lambda: load_model(folder))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '"gpt2"',
+        "\ufeff[]",
+        "[" * 100_000,
+        '{"n_layer": 1' + "0" * 5000 + "}",
+        '{"model_type": "gpt2"',
+    ],
+)
+def test_a_config_that_is_no_json_object(folder: Path, text: str):
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    assert said(lambda: load_model(folder)).startswith(f"{folder}/config.json: ")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_with_a_byte_order_mark(folder: Path, encoding: str):
+    """PowerShell and Notepad write them."""
+    plain = load_model(folder)
+    for name in ("config.json", "generation_config.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding=encoding)
+    assert load_model(folder).config == plain.config
+
+
+def test_a_config_in_another_encoding(folder: Path):
+    (folder / "config.json").write_bytes(b"\xff\xfe{\x00}")
+    assert "not valid JSON" in said(lambda: load_model(folder))
+
+
+def test_a_config_that_is_too_large_is_not_read(folder: Path):
+    os.truncate(folder / "config.json", MAX_JSON_BYTES + 1)  # a hole: nothing is written
+    assert said(lambda: load_model(folder)) == (f"{folder}/config.json: larger than 64 MiB, which no configuration is")
+
+
+def test_a_family_that_nobody_here_can_read(folder: Path):
+    """A program wrote the name, so one that is near is another model: all are listed."""
+    edit(folder / "config.json", model_type="qwen4")
+    line = said(lambda: load_model(folder))
+    assert line.startswith(f"{folder}: model_type 'qwen4' is not one that glassformer reads; ")
+    assert "did you mean" not in line and all(name in line for name in FAMILIES)
+
+
+def test_a_field_is_missing(folder: Path):
+    config = json.loads((folder / "config.json").read_text())
+    del config["n_embd"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert said(lambda: load_model(folder)) == f"{folder}/config.json: n_embd is missing"
+
+
+def test_weights_of_another_shape(folder: Path):
+    edit(folder / "config.json", n_inner=29)
+    assert said(lambda: load_model(folder)) == (
+        f"{folder}: config.json asks for blocks.0.feedforward.up.weight of shape (29, 15), the weights hold (23, 15)"
+    )
+
+
+@pytest.mark.parametrize("family", ["classic", "modern"])
+def test_a_tensor_is_missing_or_left_over(family: str, tmp_path: Path):
+    save(tmp_path, toy_model(family))
+    weights = load_file(tmp_path / "model.safetensors")
+    name = sorted(weights)[5]
+    save_file({**weights, "surprise.weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    assert "1 tensors have no place in this family, the first is surprise.weight" in said(lambda: load_model(tmp_path))
+    del weights[name]
+    save_file(weights, tmp_path / "model.safetensors")
+    line = said(lambda: load_model(tmp_path))
+    assert line.startswith(f"{tmp_path}: tensor {name} is missing; copy the weights again")
+
+
+def test_a_tensor_is_missing_or_left_over_in_our_own_form(tmp_path: Path):
+    save(tmp_path, toy_model(qk_norm=True))
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({**weights, "surprise.weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    assert "surprise.weight of shape None, the weights hold (3,)" in said(lambda: load_model(tmp_path))
+    del weights["final_norm.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    assert "final_norm.weight of shape (15,), the weights hold None" in said(lambda: load_model(tmp_path))
+
+
+def test_weights_that_are_whole_numbers(folder: Path):
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor.to(torch.int8) for name, tensor in weights.items()}, folder / "model.safetensors")
+    assert "holds torch.int8; only floating-point weights can be read" in said(lambda: load_model(folder))
+
+
+def test_biases_that_a_bias_free_model_should_not_have(tmp_path: Path):
+    """They are stored as zeros for transformers' sake; when somebody trained them there, they may not just vanish."""
+    save(tmp_path, toy_model(bias=False))
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.bias"][7] = 0.5
+    save_file(weights, tmp_path / "model.safetensors")
+    assert "blocks.1.feedforward.up.bias of shape None, the weights hold (23,)" in said(lambda: load_model(tmp_path))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_logits(tmp_path: Path):
+    gf.save(tmp_path, toy_model(), TOKENIZERS["bytes"]())
+    line = said(lambda: gf.load(tmp_path))
+    assert line.startswith(f"{tmp_path}: 257 tokens in the tokenizer, 61 logits in the model; ")
+    assert "take the tokenizer of this model" in line
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 70) | st.just(10**30) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["rope_type", "bias", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+SEQ2SEQ = {
+    "vocab_size": 61,
+    "block_size": 13,
+    "n_layer": 1,
+    "n_head": 3,
+    "n_embd": 18,
+    "start_token": 1,
+    "end_token": 2,
+}
+POST_NORM = {"family": "original", "positions": "learned", "embedding_norm": True, "embedding_scale": 1.0}
+FUZZED = {
+    "gpt2": toy_config(),
+    "qwen3": toy_config("modern", rotary_scaling={"rope_type": "linear", "factor": 2.0}),
+    "glassformer": toy_config(qk_norm=True),
+    "bert": EncoderConfig.make(vocab_size=61, block_size=13, n_layer=1, n_head=3, n_embd=18, n_classes=4, pooler=True,
+                               **POST_NORM),
+    "vit": EncoderConfig.make(stem="patches", image_size=8, patch_size=4, vocab_size=1, block_size=5, n_layer=1,
+                              n_head=3, n_embd=18, n_classes=7),
+    "t5": EncoderDecoderConfig.make(**SEQ2SEQ, family="modern", qk_norm=False, positions="relative", tied_head=False,
+                                    attention_scale=1.0, activation="gelu_new"),
+    "marian": EncoderDecoderConfig.make(**SEQ2SEQ, family="original"),
+    "bart": EncoderDecoderConfig.make(**SEQ2SEQ, **POST_NORM),
+    "whisper": EncoderDecoderConfig(
+        encoder=EncoderConfig.make(stem="frames", vocab_size=1, block_size=11, n_layer=1, n_head=3, n_embd=18,
+                                   positions="sinusoidal", sinusoid_layout="whisper"),
+        decoder=toy_config(n_embd=18), start_token=1, end_token=2, shared_embedding=False),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp("fuzz") / name for name in FUZZED}
+    for name, config in FUZZED.items():
+        save(folders[name], build_model(config))
+        assert json.loads((folders[name] / "config.json").read_text())["model_type"] == name
+    return folders
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_stands_in_a_config_is_one_line_or_a_model(families: dict[str, Path], data):
+    """Any field of config.json replaced by any value: it loads, or it is our own error; never a traceback."""
+    path = families[data.draw(st.sampled_from(sorted(families)))] / "config.json"
+    good = path.read_text()
+    given = json.loads(good)
+    target = given.get("config", given) if data.draw(st.booleans()) else given
+    target[data.draw(st.sampled_from(sorted(target)))] = data.draw(JSON)
+    path.write_text(json.dumps(given))
+    try:
+        load_model(path.parent)
+        load_labels(path.parent)
+    except GlassformerError as error:
+        assert "\n" not in str(error)
+    finally:
+        path.write_text(good)
+
+
+# Failed writes
+
+
+def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch):
+    """The disk is full when the new weights are flushed; the old model still loads and nothing lies about."""
+    before, beside = content(folder), sorted(folder.parent.iterdir())
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    line = said(lambda: save(folder, toy_model(seed=1)))
+    assert line.endswith("no space left on the disk; nothing was replaced: free some space and run again")
+    assert content(folder) == before and sorted(folder.parent.iterdir()) == beside
+
+
+def test_weights_larger_than_the_disk_allows(tmp_path: Path):
+    """safetensors writes from Rust and wraps the system's refusal in a text; a limit of 4 KiB a file shows it."""
+    program = (
+        "import resource, sys, torch; from glassformer.errors import GlassformerError\n"
+        "from glassformer.hub import save_weights\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: save_weights(sys.argv[1], {'a': torch.zeros(10_000)})\n"
+        "except GlassformerError as error: print(error)"
+    )
+    save_weights(tmp_path / "a.safetensors", {"a": torch.ones(3)})
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.safetensors"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (
+        f"{tmp_path}/a.safetensors: larger than the disk or a limit allows; nothing was replaced: choose another place"
+    )
+    assert list(content(tmp_path)) == ["a.safetensors"]
+    assert load_weights(tmp_path / "a.safetensors")["a"].tolist() == [1, 1, 1]
+
+
+def test_weights_on_a_disk_that_is_really_full(tmp_path: Path):
+    """A disk of 64 KiB in a name space of its own; needs root, as CI has it."""
+    unshare, mount = shutil.which("unshare"), f"mount -t tmpfs -o size=64k tmpfs {tmp_path}"
+    if not unshare or subprocess.run([unshare, "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[2]); from toys import toy_model\n"
+        "from glassformer.errors import GlassformerError; from glassformer.hub import load_model, save\n"
+        "folder = sys.argv[1] + '/model'; save(folder, toy_model())\n"
+        "try: save(folder, toy_model('modern', vocab_size=997))\n"
+        "except GlassformerError as error: print(error)\n"
+        "print(os.listdir(sys.argv[1]), load_model(folder).config.vocab_size)"
+    )
+    line = [unshare, "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1" {tmp_path} "$2"', sys.executable, program]
+    tests = str(Path(__file__).parents[1])
+    shown = subprocess.run([*line, tests], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shown[0].endswith("no space left on the disk; nothing was replaced: free some space and run again")
+    assert shown[1] == "['model'] 61"
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path: Path):
+    """`save(".")` in somebody's project must not take the project away."""
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    assert said(lambda: save(tmp_path, toy_model())) == (
+        f"{tmp_path}: holds other things than a model; choose an empty or a new folder"
+    )
+    assert content(tmp_path) == {"thesis.txt": b"three years of work"}
+
+
+def test_a_file_where_the_folder_should_go_stays(tmp_path: Path):
+    (tmp_path / "model").write_text("notes")
+    assert said(lambda: save(tmp_path / "model", toy_model())) == (
+        f"{tmp_path}/model: a file stands where a folder is needed; choose another place"
+    )
+    assert (tmp_path / "model").read_text() == "notes"
+
+
+def test_errors_say_model_folder():
+    with pytest.raises(ModelFolderError):
+        load_model("/proc/no-such-folder")
+
+
+@pytest.fixture
+def one_more(tmp_path: Path) -> Path:
+    """A folder like those of Gemma 3's text models: the tokenizer has a mark for images, the table no row for it."""
+    tokenizer = TOKENIZERS["bytes"](specials=("<end>", "<image>"))
+    gf.save(tmp_path / "model", toy_model(vocab_size=257), tokenizer)
+    return tmp_path / "model"
+
+
+def test_an_added_token_beyond_the_table_is_never_drawn(one_more: Path):
+    model, tokenizer = gf.load(one_more)
+    assert (tokenizer.vocab_size, model.config.vocab_size) == (258, 257)
+    drawn = generate(model, tokenizer, "a", max_new_tokens=50, samples=3, temperature=100.0, alternatives=300, seed=1)
+    assert {piece.token for sample in drawn for piece in sample.pieces} <= set(range(257))
+    assert {len(piece.alternatives) for sample in drawn for piece in sample.pieces} == {257}
+
+
+def test_an_added_token_beyond_the_table_is_refused_in_a_prompt(one_more: Path):
+    model, tokenizer = gf.load(one_more)
+    engine = Engine(model, tokenizer)
+    with pytest.raises(UsageError, match="token 257"):
+        engine.submit(Request(ids=tuple(tokenizer.encode_parts(["a", tokenizer.special_tokens["<image>"]]))))
+
+
+@pytest.mark.parametrize("what", ["embed", "classify", "translate", "look", "look into a translator", "generate"])
+def test_no_reader_takes_an_added_token_beyond_the_table(what: str):
+    """Tokens that are added and not special come out of text (`<image>` typed by a person)."""
+    library = tokenizers.Tokenizer.from_str(TOKENIZERS["bytes"](specials=("</s>",)).to_json())
+    library.add_tokens(["<image>"])
+    tokenizer = Tokenizer(library, end_of_text="</s>")
+    shape = {"vocab_size": 257, "block_size": 13, "n_layer": 1, "n_head": 3, "n_embd": 18, "n_hidden": 23}
+    if "translat" in what:
+        model = build_model(EncoderDecoderConfig.make(**shape, start_token=1, end_token=2))
+    elif what in ("embed", "classify"):
+        model = build_model(EncoderConfig.make(**shape, n_classes=3))
+    else:
+        model = build_model(toy_config(**shape))
+    acts = {
+        "embed": lambda: embed(model, tokenizer, ["a<image>"]),
+        "classify": lambda: classify(model, tokenizer, ["a<image>"]),
+        "translate": lambda: answer(model, tokenizer, ["a<image>"]),
+        "look": lambda: read(model, tokenizer, "a<image>"),
+        "look into a translator": lambda: read(model, tokenizer, "a<image>", target="a"),
+        "generate": lambda: generate(model, tokenizer, "a<image>"),
+    }
+    assert 257 in tokenizer.encode("a<image>")
+    with pytest.raises(UsageError, match=r"token 257 \(<image>\)"):
+        acts[what]()
+
+
+def test_a_text_token_beyond_the_table_belongs_to_another_model(tmp_path: Path):
+    gf.save(tmp_path, toy_model(vocab_size=255), TOKENIZERS["bytes"]())
+    assert "257 tokens in the tokenizer, 255 logits in the model" in said(lambda: gf.load(tmp_path))

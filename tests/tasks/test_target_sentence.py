@@ -1,0 +1,90 @@
+"""Target sentence: what the decoder reads, what it should say, and how sure it may become."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from standins import V, toy_translator
+
+from glassformer.errors import UsageError
+from glassformer.tasks import TargetSentence
+
+START, END, PAD = 1, 2, 0
+PAIRS = [([11, 12, 13], [21, 22]), ([14], [23, 24, 25, 26]), ([15, 16], [])]
+
+
+def smoothed(share: float) -> TargetSentence:
+    return TargetSentence(start_token=START, end_token=END, pad_token=PAD, label_smoothing=share)
+
+
+class AlwaysSaysTwo(torch.nn.Module):
+    """V=3; probabilities 1/7, 2/7, 4/7 at every place."""
+
+    def forward(self, source_BS, target_BT, source_lengths_B):
+        return torch.tensor([1.0, 2.0, 4.0]).log().expand(*target_BT.shape, 3)
+
+
+def test_a_batch_to_look_at():
+    source, lengths, target_in, target_out = smoothed(0.1).collate(PAIRS)
+    assert source.tolist() == [[11, 12, 13], [14, 0, 0], [15, 16, 0]] and lengths.tolist() == [3, 1, 2]
+    assert target_in.tolist() == [[1, 21, 22, 0, 0], [1, 23, 24, 25, 26], [1, 0, 0, 0, 0]]
+    assert target_out.tolist() == [[21, 22, 2, -100, -100], [23, 24, 25, 26, 2], [2] + [-100] * 4]
+    assert smoothed(0.1).count((source, lengths, target_in, target_out)) == 3 + 5 + 1
+
+
+def test_the_model_reads_what_it_should_have_said_one_place_earlier():
+    """Also from numpy arrays, in which token stores come."""
+    pairs = [(np.array(source, np.uint16), np.array(target, np.uint16)) for source, target in PAIRS]
+    _, _, target_in, target_out = smoothed(0.1).collate(pairs)
+    said = target_out[:, :-1]
+    assert torch.equal(target_in[:, 1:].where(said >= 3, 0), said.where(said >= 3, 0))
+
+
+def test_label_smoothing_by_hand():
+    """Of the target 0 remain 1 - e + e/3, the other two get e/3 each. -ln p: ln 7, ln 7/2, ln 7/4."""
+    e = 0.3
+    expected = (1 - e) * math.log(7) + e / 3 * (math.log(7) + math.log(7 / 2) + math.log(7 / 4))
+    batch = (torch.tensor([[5]]), torch.tensor([1]), torch.tensor([[1]]), torch.tensor([[0]]))
+    assert smoothed(e).loss(AlwaysSaysTwo(), batch)[0].item() == pytest.approx(expected)
+    rows = smoothed(e).rows(AlwaysSaysTwo(), batch)
+    assert rows.sums_B.item() == pytest.approx(math.log(7))  # reported without
+    assert (rows.counts_B.item(), rows.correct_B.item()) == (1, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_label_smoothing_is_that_of_torch(share: float):
+    model, batch = toy_translator(), smoothed(share).collate(PAIRS)
+    logits = model(batch[0], batch[2], batch[1]).reshape(-1, V)
+    mean = F.cross_entropy(logits, batch[3].flatten(), label_smoothing=share)
+    loss, count, further = smoothed(share).loss(model, batch)
+    torch.testing.assert_close(loss / count, mean, rtol=1e-12, atol=0)
+    assert count == 9 and further == {}
+
+
+def test_a_smoothed_model_is_not_rewarded_for_being_sure():
+    """With e = 0.1 and V = 3 the best that can be said is 0.9333 to the target; surer is worse, plain loss aside."""
+    losses = {}
+    for sure in (0.8, 1 - 0.2 / 3, 0.9999):
+        logits = torch.tensor([sure, (1 - sure) / 2, (1 - sure) / 2]).log()
+        model = type("Sure", (torch.nn.Module,), {"forward": lambda self, *_, said=logits: said.view(1, 1, 3)})()
+        batch = (torch.tensor([[5]]), torch.tensor([1]), torch.tensor([[1]]), torch.tensor([[0]]))
+        losses[sure] = (smoothed(0.1).loss(model, batch)[0].item(), smoothed(0.1).rows(model, batch).sums_B.item())
+    trained, reported = zip(*losses.values(), strict=True)
+    assert trained[1] < trained[0] and trained[1] < trained[2]
+    assert reported[0] > reported[1] > reported[2]
+
+
+def test_hits_are_counted_pair_by_pair():
+    batch = (torch.tensor([[5], [5]]), torch.tensor([1, 1]), torch.zeros(2, 3, dtype=torch.int64))
+    rows = smoothed(0.1).rows(AlwaysSaysTwo(), (*batch, torch.tensor([[2, 2, 0], [1, 2, -100]])))
+    assert rows.correct_B.tolist() == [2, 1] and rows.counts_B.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_an_impossible_share_is_one_clear_line(share: float):
+    with pytest.raises(UsageError, match=r"^objective\.label_smoothing=.* is too (small|large); use "):
+        smoothed(share)
