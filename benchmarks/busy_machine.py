@@ -60,8 +60,8 @@ def training(size: str) -> Callable[[], None]:
     stepper = Stepper(config, settings, "cpu", "fp32", sequences=batch)
 
     def step() -> None:
-        stepper.update.apply(stepper.update.measure(stepper.batch), 1.0)
-        stepper.update.clear()
+        stepper.train_step.optimizer_step(stepper.train_step.forward_backward(stepper.batch).read(), 1.0)
+        stepper.train_step.clear()
 
     return step
 

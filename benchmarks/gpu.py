@@ -34,7 +34,7 @@ from glassformer.models import SIZES, Decoder, ModelConfig, flops_per_token
 from glassformer.tasks import NextToken
 from glassformer.training import build_optimizer
 from glassformer.training.compiling import compiled
-from glassformer.training.step import LossModule, Update
+from glassformer.training.step import LossModule, TrainStep
 from glassformer.training.utilisation import peak_flops
 
 TARGET = 1.4697
@@ -83,15 +83,15 @@ def utilisation(rows: int = 16, T: int = 1024, rounds: int = 20) -> dict[str, An
     model = Decoder(ModelConfig.make(**SIZES["gpt2"], bias=False, activation="gelu")).to("cuda")
     rates = {"learning_rate": 6e-4, "matrix_learning_rate": 0.0}
     optimizer = build_optimizer("adamw", model, **rates, betas=(0.9, 0.95), weight_decay=0.1)
-    update = Update(compiled(LossModule(model, NextToken()), "cuda"), optimizer, precision="bf16")
+    train_step = TrainStep(compiled(LossModule(model, NextToken().loss), "cuda"), optimizer, precision="bf16")
     ids = torch.randint(model.config.vocab_size, (rows, T + 1), device="cuda")
     batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     seconds = []
     for _ in range(rounds + 3):  # the first three compile and warm up
         torch.cuda.synchronize()
         started = time.perf_counter()
-        update.apply(update.measure(batch), 1.0)
-        update.clear()
+        train_step.optimizer_step(train_step.forward_backward(batch).read(), 1.0)
+        train_step.clear()
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     speed = rows * T / statistics.median(seconds[3:])

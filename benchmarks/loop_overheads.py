@@ -25,10 +25,10 @@ import _one_line  # noqa: F401  (first: it reports what is missing)
 
 from glassformer.data import CORPORA
 from glassformer.recipes import train
-from glassformer.training import Listener, Trainer
+from glassformer.training import Callback, Trainer
 
 
-class StopWatch(Listener):
+class StopWatch(Callback):
     """Times the loop's calls to its batches and to its checkpoint writer, and the steps between them."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def main() -> None:
             [f"training.{key}={value}" for key, value in overrides.items()],
             data=str(text),
             out=Path(folder) / "run",
-            listeners=[watch],
+            callbacks=[watch],
         )
     # the last step evaluates, and its checkpoint is waited for; the first warms up
     last = args.steps

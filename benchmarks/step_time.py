@@ -29,7 +29,7 @@ from glassformer.tasks import NextToken
 from glassformer.threads import set_threads
 from glassformer.training import build_optimizer, choose_precision
 from glassformer.training.compiling import compiled
-from glassformer.training.step import LossModule, Update
+from glassformer.training.step import LossModule, TrainStep
 
 MODELS = {
     "10.7M": {"vocab_size": 65, "block_size": 256, "n_layer": 6, "n_head": 6, "n_embd": 384},
@@ -110,12 +110,12 @@ def plain_step(model: PlainGPT, batch: tuple[Tensor, Tensor]) -> Callable[[], fl
 
 def our_step(loss: nn.Module, optimizer: object, precision: str, batch: tuple[Tensor, Tensor]) -> Callable[[], float]:
     """The training loop's step."""
-    update = Update(loss, optimizer, precision=precision)  # type: ignore[arg-type]
+    train_step = TrainStep(loss, optimizer, precision=precision)  # type: ignore[arg-type]
 
     def step() -> float:
-        measured = update.measure(batch)
-        update.apply(measured, 1.0)
-        update.clear()
+        measured = train_step.forward_backward(batch).read()
+        train_step.optimizer_step(measured, 1.0)
+        train_step.clear()
         return measured.loss
 
     return step
@@ -134,7 +134,7 @@ def measure(name: str, batch_size: int | None, rounds: int, *, compile_too: bool
     assert abs(first[0] - first[1]) < 1e-4, f"not the same model: first losses {first}"
     rates = {"learning_rate": 1e-3, "matrix_learning_rate": 0.0}
     optimizer = build_optimizer("adamw", model, **rates, betas=(0.9, 0.99), weight_decay=0.1)
-    whole = LossModule(model, NextToken())
+    whole = LossModule(model, NextToken().loss)
     halves = choose_precision("auto", "cpu") == "bf16"
     steps = {"reference": plain_step(reference, batch), "eager": our_step(whole, optimizer, "fp32", batch)}
     if halves:

@@ -38,7 +38,7 @@ class Recorder(LivePanel):
 def main(overrides: tuple[str, ...] = ()) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # so that the panel shows a path as a reader would have it
-        train("shakespeare-fast", overrides, out="runs/demo-1", listeners=[Recorder()])
+        train("shakespeare-fast", overrides, out="runs/demo-1", callbacks=[Recorder()])
 
 
 if __name__ == "__main__":

@@ -133,9 +133,9 @@ def refused(glassformer, tmp_path):
 def small_runs(tmp_path_factory) -> Path:
     """A folder with `play.txt` and two runs on it: `finished`, and `half`, which was stopped after 7 of 13 steps."""
     from glassformer import recipes
-    from glassformer.training import Interrupted, Listener
+    from glassformer.training import Callback, Interrupted
 
-    class StopAfterSeven(Listener):
+    class StopAfterSeven(Callback):
         def on_step(self, record):
             if record["step"] == 7:
                 signal.raise_signal(signal.SIGINT)
@@ -144,7 +144,7 @@ def small_runs(tmp_path_factory) -> Path:
     (folder / "play.txt").write_text(PLAY, encoding="utf-8")
     recipes.train(None, TINY, data=str(folder / "play.txt"), out=folder / "finished")
     with pytest.raises(Interrupted):
-        recipes.train(None, TINY, data=str(folder / "play.txt"), out=folder / "half", listeners=[StopAfterSeven()])
+        recipes.train(None, TINY, data=str(folder / "play.txt"), out=folder / "half", callbacks=[StopAfterSeven()])
     return folder
 
 

@@ -10,7 +10,7 @@ from command_line import TINY, files, own_process, wait_for
 from patience import PATIENCE
 
 from glassformer import recipes
-from glassformer.training import Interrupted, Listener
+from glassformer.training import Callback, Interrupted
 
 LONG = [*TINY, "training.steps=400", "training.eval_every=100", "training.sample_every=100",
         "training.checkpoint_every=150"]  # fmt: skip
@@ -49,7 +49,7 @@ def test_a_stopped_run_is_saved_and_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(play, tmp_path):
-    class PressTwice(Listener):
+    class PressTwice(Callback):
         def on_step(self, record):
             if record["step"] == 7:
                 for _ in range(2):
@@ -57,7 +57,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(play, tmp_p
 
     run = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
-        recipes.train(None, TINY, data=str(play), out=run, listeners=[PressTwice()])
+        recipes.train(None, TINY, data=str(play), out=run, callbacks=[PressTwice()])
     assert str(stopped.value) == (
         f"stopped at once in step 8; step-000004 is kept, go on with: glassformer resume {run}"
     )

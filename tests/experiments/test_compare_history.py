@@ -187,7 +187,7 @@ def test_everything_is_written(ring, tmp_path):
             "loss": {"steps": 2, "batch_size": 2, "block_size": 5, "longest_n_gram": 2, "shapes": LANGUAGE},
             "bottleneck": {**FEW, "steps": 2, "shapes": COPYING},
         },
-        tell=lines.append,
+        log=lines.append,
     )
     names = sorted(path.name for path in (tmp_path / "a" / "b").iterdir())
     assert names == ["bottleneck.svg", "index.html", "loss.svg", "results.json"]

@@ -170,7 +170,7 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
         ["objective.kind=sequence_class", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
          f"training.start_from={masked}", "training.optimizer=adamw", "training.learning_rate=1e-9",
          "training.weight_decay=0"],
-        data=labelled, out=tmp_path / "tuned", tell=heard.append,
+        data=labelled, out=tmp_path / "tuned", log=heard.append,
     )  # fmt: skip
     assert done is not None
     theirs, ours = load_model(masked / "model").state_dict(), load_model(done.path / "model").state_dict()
@@ -274,7 +274,7 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
         ["objective.kind=target_sentence", *SMALL, "model.block_size=8", "training.steps=1", "training.batch_size=4"],
         data=data,
         out=tmp_path / "run",
-        tell=heard.append,
+        log=heard.append,
     )
     assert "warning: 3 pairs of 63 (train) longer than 8 tokens left out" in heard
     assert "warning: 1 pair of 61 (test) longer than 8 tokens cut" in heard

@@ -50,7 +50,7 @@ def test_a_finished_run_without_a_way_down_is_the_longer_one_bit_for_bit(play, s
     longer = train(play, "longer", "training.steps=12", f"training.schedule={schedule}")
     run = train(play, "short", "training.steps=8", f"training.schedule={schedule}")
     told: list[str] = []
-    done = recipes.resume(run, ["training.steps=12"], tell=told.append)
+    done = recipes.resume(run, ["training.steps=12"], log=told.append)
     assert done is not None and done.steps == 12 and json.loads((run / "summary.json").read_text())["steps"] == 12
     assert end(run, 12) == end(longer, 12) and rates(run) == rates(longer)
     assert any("as if it had been planned so" in line for line in told), told
@@ -70,7 +70,7 @@ def test_one_that_had_come_down_warms_up_again_and_says_so(play, schedule):
     """From the last rate, up to that of a run planned for the new length, and down with it."""
     run = train(play, "run", "training.steps=12", f"training.schedule={schedule}", "training.final_lr_fraction=0.1")
     low, told = rates(run)[-1], list[str]()
-    recipes.resume(run, ["training.steps=40"], tell=told.append)
+    recipes.resume(run, ["training.steps=40"], log=told.append)
     planned = Schedule(schedule, 40, 2, 0.1)
     got = rates(run)
     assert got[11] == low and low < got[12] < got[13]  # two steps of twenty-eight warm up

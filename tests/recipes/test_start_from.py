@@ -48,7 +48,7 @@ def text(tmp_path: Path) -> str:
 
 def tune(folder: Path, *words: str, data: str | None = None, recipe: str | None = None) -> tuple[Path, list[str]]:
     heard: list[str] = []
-    done = recipes.train(recipe, [*STILL, *words], data=data, out=folder / "tuned", tell=heard.append)
+    done = recipes.train(recipe, [*STILL, *words], data=data, out=folder / "tuned", log=heard.append)
     assert done is not None
     return done.path, heard
 
@@ -193,7 +193,7 @@ def test_the_loss_before_is_told_and_a_run_that_only_makes_it_worse_says_so(tmp_
     assert not any("never that low" in line for line in heard)
     heard.clear()
     recipes.train(None, [*STILL, "training.learning_rate=0.9", f"training.start_from={trained.path}"], data=text,
-                  out=tmp_path / "b", tell=heard.append)  # fmt: skip
+                  out=tmp_path / "b", log=heard.append)  # fmt: skip
     assert any("never that low again" in line and "training.learning_rate" in line for line in heard)
     events = (tmp_path / "b" / "events.jsonl").read_text()
     assert "never that low again" in events and json.loads(events.splitlines()[-1])["kind"] == "warning"

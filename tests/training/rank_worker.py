@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from toys import toy_model
 
 from glassformer.tasks import NextToken
-from glassformer.training import LossModule, Update, World, build_optimizer
+from glassformer.training import LossModule, TrainStep, World, build_optimizer
 from glassformer.training.sharding import shard
 from glassformer.training.step import is_sharded
 
@@ -68,16 +68,16 @@ def train(case: str, world: World, micro_batch_size: int | None = None) -> tuple
         optimizer = build_optimizer(
             kind, model, learning_rate=1e-2, matrix_learning_rate=0.02, betas=(0.9, 0.95), weight_decay=0.1
         )
-    update = Update(
-        LossModule(model, NextToken()), optimizer, world=world, micro_batch_size=micro_batch_size, grad_clip=1.0
+    train_step = TrainStep(
+        LossModule(model, NextToken().loss), optimizer, world=world, micro_batch_size=micro_batch_size, grad_clip=1.0
     )
     share = SEQUENCES // world.size
     losses = []
     for step in range(STEPS):
         batch = tuple(part[world.rank * share : (world.rank + 1) * share] for part in make_batch(step))
-        measured = update.measure(batch)
-        update.apply(measured, 1.0)
-        update.clear()
+        measured = train_step.forward_backward(batch).read()
+        train_step.optimizer_step(measured, 1.0)
+        train_step.clear()
         losses.append(measured.loss)
     return {n: (p.full_tensor() if is_sharded(p) else p).detach() for n, p in model.named_parameters()}, losses
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from glassformer import recipes
 from glassformer.errors import DivergenceError
-from glassformer.training import Listener, RunFolder, write_report
+from glassformer.training import Callback, RunFolder, write_report
 from glassformer.training.display import LivePanel, PlainLines
 from glassformer.training.run_table import list_runs
 
@@ -24,7 +24,7 @@ TINY = [
 ]  # fmt: skip
 
 
-class NotANumber(Listener):
+class NotANumber(Callback):
     """Evaluations after the given steps find a NaN, as where a rare token of the held-out text overflows."""
 
     def __init__(self, *steps: int):
@@ -53,7 +53,7 @@ def strict(path):
 
 def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
     listener = NotANumber(4, 12)
-    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[listener])
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[listener])
     assert run.best_step == 8 and math.isfinite(run.loss.loss)
     kept, of_step_8 = (run.path / part / "model.safetensors" for part in ("model", "checkpoints/step-000008/model"))
     assert kept.read_bytes() == of_step_8.read_bytes()
@@ -68,7 +68,7 @@ def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
 
 def test_a_run_without_one_good_evaluation_ends_with_an_error_and_no_model(play, tmp_path):
     with pytest.raises(DivergenceError, match=r"run.*no model/.*learning_rate"):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[NotANumber(4, 8, 12)])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[NotANumber(4, 8, 12)])
     assert not (tmp_path / "run" / "model").exists()
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -76,27 +76,27 @@ def test_a_run_without_one_good_evaluation_ends_with_an_error_and_no_model(play,
 def test_a_checkpoint_of_an_older_version_that_called_a_nan_the_best(play, tmp_path):
     """It has no best weights; resumed, the run finds some, or says that there are none."""
 
-    class Stop(Listener):
+    class Stop(Callback):
         def on_step(self, record):
             if record["step"] == 9:
                 raise MemoryError("as if the process had been killed")
 
     with pytest.raises(MemoryError):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Stop()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Stop()])
     path = tmp_path / "run" / "checkpoints" / "step-000008" / "state.json"
     state = json.loads(path.read_text())
     state["best"]["estimate"]["loss"] = math.nan
     path.write_text(json.dumps(state))
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     with pytest.raises(DivergenceError, match="no evaluation gave a finite"):
-        recipes.resume(tmp_path / "run", listeners=[NotANumber(12)])
+        recipes.resume(tmp_path / "run", callbacks=[NotANumber(12)])
     assert recipes.resume(tmp_path / "other").best_step == 12
 
 
 def test_the_displays_show_a_dash(play, tmp_path):
     stream, panel = io.StringIO(), LivePanel(io.StringIO())
     displays = [NotANumber(12), PlainLines(stream), panel]
-    recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=displays)
+    recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=displays)
     assert "validation – " in next(line for line in stream.getvalue().splitlines() if line.startswith("step 12/"))
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(panel._panel())
@@ -109,14 +109,14 @@ def test_an_interval_of_one_window_is_infinite_and_comes_back_from_json(play, tm
     text = tmp_path / "short.txt"
     text.write_text(play.read_text()[:300])
 
-    class Stop(Listener):
+    class Stop(Callback):
         def on_step(self, record):
             if record["step"] == 9:
                 raise MemoryError("as if the process had been killed")
 
     settings = [*TINY, "data.validation_fraction=0.01", "model.block_size=53"]
     with pytest.raises(MemoryError):
-        recipes.train(None, settings, data=str(text), out=tmp_path / "run", listeners=[Stop()])
+        recipes.train(None, settings, data=str(text), out=tmp_path / "run", callbacks=[Stop()])
     strict(tmp_path / "run" / "metrics.jsonl")
     state = (tmp_path / "run" / "checkpoints" / "step-000008" / "state.json").read_text()
     assert json.loads(state, parse_constant=pytest.fail)["best"]["estimate"]["interval"] is None

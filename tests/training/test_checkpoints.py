@@ -14,7 +14,7 @@ import torch
 from glassformer import recipes
 from glassformer.errors import GlassformerError
 from glassformer.files import atomic_folder, clear_litter
-from glassformer.training import Listener, RunFolder, checkpoints
+from glassformer.training import Callback, RunFolder, checkpoints
 from glassformer.training.checkpoints import Background
 from glassformer.training.random_state import random_state, set_random_state
 
@@ -76,14 +76,14 @@ def test_nothing_is_written_any_more_when_a_run_has_ended_however_it_did(play, t
         write_state(self, temporary, state)
         running.append("done")
 
-    class Die(Listener):
+    class Die(Callback):
         def on_step(self, record):
             if record["step"] == 5:
                 raise MemoryError
 
     monkeypatch.setattr(checkpoints.CheckpointWriter, "_write_state", slow)
     with pytest.raises(MemoryError):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Die()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Die()])
     assert running == ["begun", "done"]
 
 
@@ -120,7 +120,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(play, tmp_pa
         recipes.train(None, TINY, data=str(play), out=run)
     monkeypatch.undo()
     told: list[str] = []
-    recipes.resume(run, tell=told.append)
+    recipes.resume(run, log=told.append)
     assert told == ["going on after step 4 of 12"]
     assert not list(run.rglob("*.part"))
     a, b = (folder / "checkpoints" / "step-000012" / "optimizer.safetensors" for folder in (tmp_path / "whole", run))
@@ -166,20 +166,20 @@ def test_litter_is_known_by_its_name(tmp_path):
 def test_another_processor_or_version_is_told(play, tmp_path):
     from glassformer.training import Interrupted
 
-    class Stop(Listener):
+    class Stop(Callback):
         def on_step(self, record):
             if record["step"] == 5:
                 raise Interrupted("stop")
 
     with pytest.raises(Interrupted):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Stop()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Stop()])
     recipe = tmp_path / "run" / "recipe.toml"
     lines = recipe.read_text().splitlines()
     processor = next(i for i, line in enumerate(lines) if line.startswith("processor = "))
     lines[processor] = 'processor = "Abacus 1"'
     recipe.write_text("\n".join(lines))
     told: list[str] = []
-    recipes.resume(tmp_path / "run", tell=told.append)
+    recipes.resume(tmp_path / "run", log=told.append)
     assert told[0].startswith("processor: Abacus 1 before, ") and told[0].endswith("equal to rounding, not to the bit")
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert [event["text"] for event in events if event["kind"] == "resumed"] == told

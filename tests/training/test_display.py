@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from glassformer import recipes
-from glassformer.training import Listener
+from glassformer.training import Callback
 from glassformer.training.display import LivePanel, PlainLines, chart, clock, display_for
 
 TINY = ["model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=5", "training.steps=6"]
@@ -27,7 +27,7 @@ def test_clock():
 
 def test_plain_lines_tell_loss_validation_speed_and_time_left(play, tmp_path):
     out = io.StringIO()
-    recipes.train(None, SEEN, data=str(play), out=tmp_path / "run", listeners=[PlainLines(out)])
+    recipes.train(None, SEEN, data=str(play), out=tmp_path / "run", callbacks=[PlainLines(out)])
     lines = out.getvalue().splitlines()
     third = next(line for line in lines if line.startswith("step 3/6"))
     for word in ("loss", "smoothed", "validation", "lr", "gradient", "tokens/s", "left"):
@@ -39,7 +39,7 @@ def test_plain_lines_tell_loss_validation_speed_and_time_left(play, tmp_path):
 def test_the_live_panel_shows_every_number_of_the_last_line(play, tmp_path):
     screen = io.StringIO()
     panel = LivePanel(screen)
-    recipes.train(None, SEEN, data=str(play), out=tmp_path / "run", listeners=[panel])
+    recipes.train(None, SEEN, data=str(play), out=tmp_path / "run", callbacks=[panel])
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(panel._panel())
     text = console.export_text()
@@ -53,7 +53,7 @@ def test_the_live_panel_shows_every_number_of_the_last_line(play, tmp_path):
 
 @pytest.mark.parametrize("display", [PlainLines, LivePanel])
 def test_a_roll_back_is_told_and_the_curve_goes_back_with_it(play, tmp_path, display):
-    class Poison(Listener):
+    class Poison(Callback):
         def on_start(self, trainer):
             trainer.model.head.weight.register_hook(
                 lambda g: g * float("nan") if trainer.step == 4 and trainer.rate == 1 else g
@@ -62,7 +62,7 @@ def test_a_roll_back_is_told_and_the_curve_goes_back_with_it(play, tmp_path, dis
     screen = io.StringIO()
     watcher = display(screen)
     settings = [*SEEN, "training.checkpoint_every=2", "training.on_divergence=lower"]
-    recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[watcher, Poison()])
+    recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[watcher, Poison()])
     assert [step for step, _ in watcher.losses] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in watcher.validation] == [3, 6]
     assert "rolled back: training diverged at step 5: " in screen.getvalue()

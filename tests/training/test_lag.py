@@ -15,8 +15,8 @@ from glassformer import recipes
 from glassformer.errors import DivergenceError
 from glassformer.models import Decoder
 from glassformer.tasks import NextToken
-from glassformer.training import Interrupted, Listener, LossModule, RunFolder, Update, build_optimizer
-from glassformer.training.step import Sums
+from glassformer.training import Callback, Interrupted, LossModule, RunFolder, TrainStep, build_optimizer
+from glassformer.training.step import PendingResult
 
 TINY = [
     "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
@@ -45,7 +45,7 @@ def test_it_is_the_same_run(play, tmp_path, optimizer):
             assert a[key] == pytest.approx(b[key], rel=1e-4)
 
 
-class Order(Listener):
+class Order(Callback):
     """When each step is begun and when its numbers are read."""
 
     def __init__(self, monkeypatch):
@@ -54,7 +54,7 @@ class Order(Listener):
 
     def on_start(self, trainer):
         """From here on: the plan has tried a few steps before."""
-        begin, read = Update.begin, Sums.read
+        begin, read = TrainStep.forward_backward, PendingResult.read
 
         def begun(update, batch, **how):
             sums = begin(update, batch, **how)
@@ -66,13 +66,13 @@ class Order(Listener):
             self.seen.append(("read", sums.step))
             return read(sums)
 
-        self.monkeypatch.setattr(Update, "begin", begun)
-        self.monkeypatch.setattr(Sums, "read", was_read)
+        self.monkeypatch.setattr(TrainStep, "forward_backward", begun)
+        self.monkeypatch.setattr(PendingResult, "read", was_read)
 
 
 def test_a_step_is_read_after_the_next_one_has_begun(play, tmp_path, monkeypatch):
     order = Order(monkeypatch)
-    recipes.train(None, [*LAG, "training.steps=9"], data=str(play), out=tmp_path / "run", listeners=[order])
+    recipes.train(None, [*LAG, "training.steps=9"], data=str(play), out=tmp_path / "run", callbacks=[order])
     assert [f"{what[0]}{step}" for what, step in order.seen] == [
         *("b1", "b2", "r1", "b3", "r2", "b4", "r3", "b5", "r4", "b6", "r5"),
         *("r6", "b7", "r7"),  # step 7 saves, so it is read before anything is written
@@ -87,21 +87,23 @@ def test_nothing_between_gradient_and_update_asks_for_a_number():
     class Loss(LossModule):
         def forward(self, *batch):
             logits = self.model(batch[0])
-            return logits.float().sum(), torch.ones((), device="meta")
+            return logits.float().sum(), torch.ones((), device="meta"), {}
 
     settings = {"learning_rate": 0.1, "matrix_learning_rate": 0.1, "betas": (0.9, 0.9), "weight_decay": 0.1}
     for kind in ("sgd", "muon"):
-        update = Update(Loss(model, NextToken()), build_optimizer(kind, model, **settings), micro_batch_size=2)
+        train_step = TrainStep(
+            Loss(model, NextToken().loss), build_optimizer(kind, model, **settings), micro_batch_size=2
+        )
         ids = torch.zeros(5, 7, dtype=torch.int64, device="meta")
-        update.apply_unread(update.begin((ids, ids)), 0.5)
+        train_step.optimizer_step_unread(train_step.forward_backward((ids, ids)), 0.5)
         with pytest.raises(NotImplementedError):
-            update.begin((ids, ids)).read()
-        update.clear()
+            train_step.forward_backward((ids, ids)).read()
+        train_step.clear()
 
 
 @pytest.mark.parametrize("stop", [3, 8])
 def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(play, tmp_path, stop):
-    class Stop(Listener):
+    class Stop(Callback):
         def on_step(self, record):
             if record["step"] == stop:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -109,7 +111,7 @@ def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(play, tmp_path, stop
 
     recipes.train(None, LAG, data=str(play), out=tmp_path / "whole")
     with pytest.raises(Interrupted, match=rf"stopped after step {stop + 1},"):  # the next one was under way
-        recipes.train(None, LAG, data=str(play), out=tmp_path / "halves", listeners=[Stop()])
+        recipes.train(None, LAG, data=str(play), out=tmp_path / "halves", callbacks=[Stop()])
     assert lines(tmp_path / "halves")[-1]["step"] == stop + 1
     recipes.resume(tmp_path / "halves")
     a, b = (tmp_path / name / "checkpoints" / "step-000023" for name in ("whole", "halves"))
@@ -121,7 +123,7 @@ def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(play, tmp_path, stop
     ]
 
 
-class Poison(Listener):
+class Poison(Callback):
     """The gradient of one parameter is NaN whenever the batch of step 17 comes."""
 
     def on_start(self, trainer):
@@ -131,7 +133,7 @@ class Poison(Listener):
 
 def test_a_divergence_is_noticed_one_step_late_and_no_bad_weight_is_kept(play, tmp_path):
     with pytest.raises(DivergenceError, match=r"at step 17: .*one step late.*keeps step-000014"):
-        recipes.train(None, LAG, data=str(play), out=tmp_path / "run", listeners=[Poison()])
+        recipes.train(None, LAG, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
     run = RunFolder(tmp_path / "run")
     assert run.read_metrics()[-1]["step"] == 16
     state = json.loads((run.checkpoints / "step-000014" / "state.json").read_text())
@@ -141,14 +143,14 @@ def test_a_divergence_is_noticed_one_step_late_and_no_bad_weight_is_kept(play, t
 def test_a_divergence_just_before_a_checkpoint_is_noticed_before_it_is_written(play, tmp_path):
     settings = [*LAG, "training.checkpoint_every=9"]  # step 18 would save what step 17 spoiled
     with pytest.raises(DivergenceError, match=r"at step 17: .*keeps step-000009"):
-        recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Poison()])
+        recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000009"]
 
 
 def test_a_batch_is_skipped_as_without_a_lag(play, tmp_path):
     plain, late = (
         recipes.train(
-            None, [*settings, "training.on_divergence=skip"], data=str(play), out=tmp_path / name, listeners=[Poison()]
+            None, [*settings, "training.on_divergence=skip"], data=str(play), out=tmp_path / name, callbacks=[Poison()]
         ).path
         for name, settings in (("plain", TINY), ("late", LAG))
     )

@@ -26,7 +26,7 @@ def test_an_old_run_goes_on_as_if_nothing_had_changed(tmp_path, monkeypatch):
     Path("play.txt").write_text(PLAY, encoding="utf-8")
     shutil.copytree(GOLDEN, "run")
     told: list[str] = []
-    recipes.resume("run", tell=told.append)
+    recipes.resume("run", log=told.append)
     assert "going on after step 8 of 13" in told
     lines = RunFolder("run").read_metrics()
     expected = json.loads((GOLDEN / "expected-losses.json").read_text())
@@ -49,9 +49,16 @@ def test_every_step_between_formats_exists():
         assert sorted(table) == list(range(1, FORMAT))
 
 
+def test_the_monitor_keeps_its_counts_under_its_new_name():
+    doctor = {"mean": 2.0, "treatments": 3, "told": ["overfitting"]}
+    new = migrate_state({"format": 2, "doctor": doctor}, "")
+    assert new == {"format": FORMAT, "monitor": {"mean": 2.0, "recoveries": 3, "given": ["overfitting"]}}
+
+
 def test_what_a_recipe_says_itself_is_kept():
     assert migrate_recipe({"data": {"order": "epochs"}}, "")["data"]["order"] == "epochs"
     assert migrate_recipe({"data": {}}, "")["data"]["order"] == "random"
     old = {"batches": {"seed": 1, "step": 2, "shuffle": False}, "random": {"torch": "00"}}
     new = migrate_state(old, "")
+    assert new["monitor"] == {} and "doctor" not in new
     assert new["batches"] == {"seed": 1, "step": 2, "order": "consecutive"} and new["random"] == [{"torch": "00"}]

@@ -15,7 +15,7 @@ import torch
 import glassformer as gf
 from glassformer import recipes
 from glassformer.errors import DivergenceError, RunError
-from glassformer.training import Interrupted, Listener, RunFolder, latest_checkpoint
+from glassformer.training import Callback, Interrupted, RunFolder, latest_checkpoint
 
 TINY = [
     "model.n_layer=2",
@@ -35,7 +35,7 @@ TINY = [
 ]
 
 
-class StopAfter(Listener):
+class StopAfter(Callback):
     """Presses Ctrl-C when a step is done."""
 
     def __init__(self, step: int):
@@ -74,21 +74,21 @@ def test_interrupted_and_resumed_is_the_same_run_bit_for_bit(play, tmp_path, opt
     settings = [*TINY, *f"training.optimizer={optimizer}".split()]
     recipes.train(None, settings, data=str(play), out=tmp_path / "whole")
     with pytest.raises(Interrupted, match=rf"stopped after step {stop}.*glassformer resume .*halves"):
-        recipes.train(None, settings, data=str(play), out=tmp_path / "halves", listeners=[StopAfter(stop)])
+        recipes.train(None, settings, data=str(play), out=tmp_path / "halves", callbacks=[StopAfter(stop)])
     torch.manual_seed(99)  # whatever else draws from the generator in between
     recipes.resume(tmp_path / "halves")
     assert_equal_runs(tmp_path / "whole", tmp_path / "halves")
 
 
 def test_a_run_that_died_goes_on_from_its_checkpoint_and_logs_each_step_once(play, tmp_path):
-    class Die(Listener):
+    class Die(Callback):
         def on_step(self, record):
             if record["step"] == 11:
                 raise MemoryError("as if the process had been killed")
 
     recipes.train(None, TINY, data=str(play), out=tmp_path / "whole")
     with pytest.raises(MemoryError):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "died", listeners=[Die()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "died", callbacks=[Die()])
     assert latest_checkpoint(RunFolder(tmp_path / "died"))[0].name == "step-000008"
     recipes.resume(tmp_path / "died")
     assert_equal_runs(tmp_path / "whole", tmp_path / "died")
@@ -154,12 +154,12 @@ def test_a_folder_that_holds_a_run_is_never_overwritten(play, tmp_path):
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(play, tmp_path):
     with pytest.raises(Interrupted):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[StopAfter(9)])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[StopAfter(9)])
     newest, older = sorted((tmp_path / "run" / "checkpoints").iterdir())[::-1][:2]
     file = newest / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     told: list[str] = []
-    recipes.resume(tmp_path / "run", tell=told.append)
+    recipes.resume(tmp_path / "run", log=told.append)
     assert any("step-000009: optimizer.safetensors is damaged" in line for line in told)
     assert any(f"going on after step {int(older.name[5:])}" in line for line in told)
     recipes.train(None, TINY, data=str(play), out=tmp_path / "whole")
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(play, tmp_pat
 
 def test_when_every_checkpoint_is_damaged_one_line_says_so(play, tmp_path):
     with pytest.raises(Interrupted):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[StopAfter(5)])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[StopAfter(5)])
     for state in (tmp_path / "run").rglob("state.json"):
         state.write_text("{")
     with pytest.raises(RunError, match=r"no checkpoint is whole; step-000005: state.json is damaged"):
@@ -182,14 +182,14 @@ def test_resume_refuses_what_cannot_go_on(play, tmp_path):
     with pytest.raises(RunError, match=r"is finished \(13 steps\)"):
         recipes.resume(tmp_path / "run")
     with pytest.raises(Interrupted):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "half", listeners=[StopAfter(3)])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "half", callbacks=[StopAfter(3)])
     play.write_text(play.read_text() + "Speak.\n")
     with pytest.raises(RunError, match=r"has changed since"):
         recipes.resume(tmp_path / "half")
 
 
 def test_a_nan_names_the_step_and_the_first_bad_module(play, tmp_path):
-    class Poison(Listener):
+    class Poison(Callback):
         def on_start(self, trainer):
             self.trainer = trainer
 
@@ -199,7 +199,7 @@ def test_a_nan_names_the_step_and_the_first_bad_module(play, tmp_path):
                     self.trainer.model.blocks[1].feedforward.down.weight[0, 0] = float("nan")
 
     with pytest.raises(DivergenceError) as caught:
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Poison()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
     message = str(caught.value)
     assert "diverged at step 8" in message and "blocks.1.feedforward.down.weight (a weight)" in message
     assert "step-000004" in message and "training.learning_rate" in message

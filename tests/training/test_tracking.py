@@ -15,7 +15,7 @@ from patience import PATIENCE
 
 from glassformer.errors import MissingExtraError, UsageError
 from glassformer.recipes import read_recipe
-from glassformer.training import TRACKERS, Listener, RunFolder, trackers
+from glassformer.training import TRACKERS, Callback, RunFolder, trackers
 
 RECIPE = 'name = "mine"\n[training]\nsteps = 6\nlearning_rate = 0.01\n'
 TEXT = "KING:\n<b>no</b> & so"
@@ -37,7 +37,7 @@ def step(n: int, loss: float | None = None) -> dict:
     return record | ({"val_loss": 2.0 + n, "val_bits_per_byte": None} if n % 3 == 0 else {})
 
 
-def sitting(tracker: Listener, after: int, until: int, offset: float = 0.0) -> None:
+def sitting(tracker: Callback, after: int, until: int, offset: float = 0.0) -> None:
     """Steps after + 1 ... until, as the loop tells them."""
     tracker.on_start(SimpleNamespace(step=after))  # type: ignore[arg-type]
     for n in range(after + 1, until + 1):

@@ -16,7 +16,7 @@ from glassformer import recipes
 from glassformer.data import TokenView
 from glassformer.recipes.held_out import spread_windows, training_rows
 from glassformer.recipes.schema import TrainingSection
-from glassformer.training import Listener, RunFolder, write_report
+from glassformer.training import Callback, RunFolder, write_report
 from glassformer.training.run_table import list_runs
 
 TINY = [
@@ -26,7 +26,7 @@ TINY = [
 ]  # fmt: skip
 
 
-class Seen(Listener):
+class Seen(Callback):
     """What the model is asked in each evaluation, and whether it is in eval mode."""
 
     def on_start(self, trainer):
@@ -49,7 +49,7 @@ class Seen(Listener):
 
 def test_the_training_loss_is_that_of_the_same_part_without_dropout(play, tmp_path):
     seen = Seen()
-    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[seen])
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[seen])
     first, *others = seen.asked
     assert first[0] is False and all(other == first for other in others) and len(others) == 2
     rows = [line for line in RunFolder(run.path).read_metrics() if "val_loss" in line]

@@ -32,10 +32,10 @@ def compare_history(
 
     from glassformer.experiments.compare_history import compare_history as compare
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         typer.echo(line, err=True)
 
-    result = compare(out, quick=quick, scale=scale, source=source, device=device, seed=seed, tell=tell)
+    result = compare(out, quick=quick, scale=scale, source=source, device=device, seed=seed, log=log)
     if as_json:
         print_json(result)
         return

@@ -180,12 +180,12 @@ def evaluate(
 
 def _watch(quiet: bool) -> dict[str, Any]:
     """The display, and where one-line notes go: standard error, so that standard output holds results alone."""
-    tell = {"tell": lambda line: typer.echo(line, err=True)}
+    log = {"log": lambda line: typer.echo(line, err=True)}
     if quiet:
-        return tell
+        return log
     from glassformer.training.display import display_for
 
-    return {"listeners": [display_for()], **tell}
+    return {"callbacks": [display_for()], **log}
 
 
 def _tell_result(run: Run | None, as_json: bool) -> None:

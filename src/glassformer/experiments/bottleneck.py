@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.experiments.loss_against_compute import Tell
+from glassformer.experiments.loss_against_compute import Log
 from glassformer.experiments.small_loop import halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
 from glassformer.models.history import HISTORY, build_history
@@ -69,7 +69,7 @@ def bottleneck(
     shapes: Mapping[str, Mapping[str, Any]] = SHAPES,
     seed: int = 0,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Train them all to copy and ask for each length.
 
@@ -77,7 +77,7 @@ def bottleneck(
         steps, batch_size: of each model. shortest, longest: letters of a string in training; it is asked for
             shortest, shortest + every, ... up to longest, `examples` strings each.
         shapes: fields of the configurations by kind, and `learning_rate`: which models take part, how large.
-        tell: is given a line now and then.
+        log: is given a line now and then.
 
     Returns:
         plain data: `settings`, `machine` and `curves`, one a model: kind, name, parameters, seconds of training, the
@@ -106,7 +106,7 @@ def bottleneck(
         stops, rate = halvings(steps, 4), shape["learning_rate"]
         for at in training(model, objective, batches, steps=steps, learning_rate=rate, stops=stops):
             curve.update(seconds=round(at.seconds, 3), train_loss=at.loss)
-            tell(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {at.loss:.3f}")
+            log(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {at.loss:.3f}")
         lengths = range(shortest, longest + 1, every)
         curve["points"] = [_asked(model, objective, length, letters, examples, seed, device) for length in lengths]
         curves.append(curve)

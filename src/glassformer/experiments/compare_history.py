@@ -15,7 +15,7 @@ from typing import Any
 from glassformer.errors import UsageError
 from glassformer.experiments.bottleneck import bottleneck
 from glassformer.experiments.history_page import charts_of, page, svg
-from glassformer.experiments.loss_against_compute import Tell, loss_against_compute
+from glassformer.experiments.loss_against_compute import Log, loss_against_compute
 from glassformer.files import write_json, write_text
 
 # Minutes of two cores; and less than one, to see that it works: those figures say little.
@@ -36,7 +36,7 @@ def compare_history(
     device: str = "auto",
     seed: int = 0,
     settings: dict[str, dict[str, Any]] | None = None,
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Run both and write results.json, loss.svg, bottleneck.svg and index.html into the folder `out`.
 
@@ -62,7 +62,7 @@ def compare_history(
         raise UsageError(f"{out} is a file; give the name of a folder")
     result: dict[str, Any] = {}
     for name, arguments in chosen.items():
-        result[name] = EXPERIMENTS[name](device=device, seed=seed, tell=tell, **arguments)
+        result[name] = EXPERIMENTS[name](device=device, seed=seed, log=log, **arguments)
         write_comparison(result, out)
     return result
 

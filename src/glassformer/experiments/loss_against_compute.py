@@ -24,7 +24,7 @@ from glassformer.tasks import NextToken
 from glassformer.threads import set_threads
 from glassformer.training import choose_device
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 # Widths that make about 335,000 parameters of each with 65 characters; a bigram table is as large as it is. The rates
 # come from a few short trials (docs/history.md) and not from a search.
@@ -57,14 +57,14 @@ def loss_against_compute(
     shapes: Mapping[str, Mapping[str, Any]] = SHAPES,
     seed: int = 0,
     device: str = "auto",
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
 ) -> dict[str, Any]:
     """Train them all on a text's characters and measure as they go.
 
     Args:
         source: a corpus or a file. steps: of each neural model, batch_size x block_size targets each.
         shapes: fields of the configurations by kind, and `learning_rate`: which models take part, how large.
-        tell: is given a line after each measurement.
+        log: is given a line after each measurement.
 
     Returns:
         plain data: `settings`, `text` (its name and sizes) and `curves`, one a model: kind, name, parameters,
@@ -85,7 +85,7 @@ def loss_against_compute(
     store = prepare(source, tokenizer_for(source, "characters"), progress=False)
     train, held_out, V = store.split("train"), store.split("validation"), store.vocab_size
     check_length(train, block_size)
-    curves = [_counted(store, V, block_size, longest_n_gram, device, tell)]
+    curves = [_counted(store, V, block_size, longest_n_gram, device, log)]
     for kind, shape in shapes.items():
         torch.manual_seed(seed)
         fields = {name: value for name, value in shape.items() if name != "learning_rate"}
@@ -97,7 +97,7 @@ def loss_against_compute(
         for at in training(model, NextToken(), batches, steps=steps, learning_rate=rate, stops=stops):
             point = {"step": at.step, **_point(at.targets, flops, at.seconds, model, held_out, block_size)}
             curve["points"].append(point)
-            tell(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {point['loss']:.3f}")
+            log(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {point['loss']:.3f}")
         curves.append(curve)
     settings = {"steps": steps, "batch_size": batch_size, "block_size": block_size, "seed": seed}
     machine = {"device": device, "threads": threads, "torch": torch.__version__}
@@ -106,7 +106,7 @@ def loss_against_compute(
     return {"settings": {**settings, "shapes": shown}, "machine": machine, "text": text, "curves": curves}
 
 
-def _counted(store: TokenStore, V: int, block_size: int, longest: int, device: str, tell: Tell) -> dict[str, Any]:
+def _counted(store: TokenStore, V: int, block_size: int, longest: int, device: str, log: Log) -> dict[str, Any]:
     """The curve of the n-grams: no steps, but n."""
     train, held_out = store.split("train"), store.split("validation")
     ids, clock = torch.from_numpy(train.read(0, len(train))), stopwatch(device)
@@ -119,7 +119,7 @@ def _counted(store: TokenStore, V: int, block_size: int, longest: int, device: s
         flops = model.flops_per_token().training
         point = {"n": n, "parameters": model.parameter_count()}
         curve["points"].append({**point, **_point(len(train), flops, seconds, model, held_out, block_size)})
-        tell(f"{n}-grams: counted in {seconds:.2f} s, loss {curve['points'][-1]['loss']:.3f}")
+        log(f"{n}-grams: counted in {seconds:.2f} s, loss {curve['points'][-1]['loss']:.3f}")
     return curve
 
 

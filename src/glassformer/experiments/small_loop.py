@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from glassformer.tasks import Objective
-from glassformer.training import LossModule, Schedule, Update, build_optimizer
+from glassformer.training import LossModule, Schedule, TrainStep, build_optimizer
 
 WARMUP = 0.05  # of the steps
 
@@ -57,16 +57,16 @@ def training(
         betas=(0.9, 0.98),
         weight_decay=0.01,
     )
-    update = Update(LossModule(model, objective), optimizer, grad_clip=1.0)
+    train_step = TrainStep(LossModule(model, objective.loss), optimizer, grad_clip=1.0)
     schedule = Schedule("linear", steps, warmup_steps=int(WARMUP * steps), final_fraction=0.02)
-    clock = stopwatch(update.device.type)
+    clock = stopwatch(train_step.device.type)
     targets, seconds, started = 0, 0.0, clock()
     since: list[tuple[float, int]] = []  # what each step since the last stop cost, and its targets
     model.train()
     for step in range(steps):
-        measured = update.measure(next(batches))
-        update.apply(measured, schedule(step))
-        update.clear()
+        measured = train_step.forward_backward(next(batches)).read()
+        train_step.optimizer_step(measured, schedule(step))
+        train_step.clear()
         targets += measured.targets
         since.append((measured.loss * measured.targets, measured.targets))
         if step + 1 in stops:

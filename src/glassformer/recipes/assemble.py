@@ -26,7 +26,7 @@ from glassformer.recipes.start import Start
 from glassformer.recipes.task import Task, open_task
 from glassformer.recipes.text_task import TextTask
 from glassformer.threads import set_threads, use_threads
-from glassformer.training import Listener, RunFolder, Trainer, World, write_report
+from glassformer.training import Callback, RunFolder, Trainer, World, write_report
 
 ROUNDING = 1e-3  # nats: less is no rise of a loss
 
@@ -39,15 +39,15 @@ def train(
     out: str | os.PathLike[str] | None = None,
     seed: int | None = None,
     device: str | None = None,
-    listeners: Sequence[Listener] = (),
-    tell: Callable[[str], None] = lambda line: None,
+    callbacks: Sequence[Callback] = (),
+    log: Callable[[str], None] = lambda line: None,
     started: float | None = None,
 ) -> Run | None:
     """Train by a recipe (built in, or a path; None: sizes follow from the text and the machine).
 
     Args:
         overrides: `section.key=value`, laid over the recipe. data, seed, device: short for three of them.
-        out: the run folder; default `runs/<recipe>-<n>`. tell: is given one line for each thing worth knowing.
+        out: the run folder; default `runs/<recipe>-<n>`. log: is given one line for each thing worth knowing.
         started: `time.perf_counter()` when the command began, if that was before this call; start-up counts too.
 
     Returns:
@@ -59,9 +59,9 @@ def train(
     """
     started = time.perf_counter() if started is None else started
     world = World.join()
-    with world.telling_who_is_lost():
-        run = _train(recipe, list(overrides), data, out, seed, device, listeners, tell, world, started)
-        world.wait_for_all()
+    with world.lost_process_errors():
+        run = _train(recipe, list(overrides), data, out, seed, device, callbacks, log, world, started)
+        world.barrier()
     world.leave()
     return run
 
@@ -70,20 +70,20 @@ class Choices:
     """What was chosen. Nothing is told before `show`, so that a mistake stays one line; then each choice at once, for
     some take a minute to find out."""
 
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell, self.all, self.shown = tell, list[derive.Choice](), False
+    def __init__(self, log: Callable[[str], None]):
+        self.log, self.all, self.shown = log, list[derive.Choice](), False
 
     def add(self, choices: Iterable[derive.Choice]) -> None:
         for choice in choices:
             self.all.append(choice)
             if self.shown:
-                self.tell(str(choice))
+                self.log(str(choice))
 
     def show(self) -> None:
-        """Tell what was chosen so far."""
+        """Log what was chosen so far."""
         self.shown = True
         for choice in self.all:
-            self.tell(str(choice))
+            self.log(str(choice))
 
 
 def _train(
@@ -93,14 +93,14 @@ def _train(
     out: str | os.PathLike[str] | None,
     seed: int | None,
     device: str | None,
-    listeners: Sequence[Listener],
-    tell: Callable[[str], None],
+    callbacks: Sequence[Callback],
+    log: Callable[[str], None],
     world: World,
     started: float,
 ) -> Run | None:
     asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
-    choices = Choices(tell if world.is_main else lambda line: None)
-    with world.one_first():  # the first process of a machine finds every mistake, and prepares the text for the others
+    choices = Choices(log if world.is_main else lambda line: None)
+    with world.main_first():  # the first process of a machine finds every mistake, and prepares the text for the others
         r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"seed": seed, "device": device}})
         if recipe is None:
             r.name = "stdin" if r.data.source == "-" else Path(r.data.source).stem or "run"
@@ -119,17 +119,17 @@ def _train(
         if world.is_main:
             _fit_the_machine(r, task, config, machine, world, choices)
             share(r.training, world)
-    path, r, machine = world.tell_all((path, r, machine))  # what was measured is measured once
+    path, r, machine = world.broadcast((path, r, machine))  # what was measured is measured once
     task.r = r
     use_threads(machine["threads"])
     config = _shape(r, task, start)  # what follows from that is the same for all
     model, taken = new_model(r, config, task, start)
-    trainer = trainer_for(r, model, task, machine, path, listeners, world)
+    trainer = trainer_for(r, model, task, machine, path, callbacks, world)
     if world.is_main:
         choices.add(taken)
         count = plural(trainer.model.parameter_count(), "parameter")
         spread = f"; {world.size} processes" if world.size > 1 else ""
-        tell(f"{count}: {derive.shape_in_words(config)}{spread}")
+        log(f"{count}: {derive.shape_in_words(config)}{spread}")
         _make_portable(r)
         derived = {
             "kind": kind_of(config),
@@ -139,7 +139,7 @@ def _train(
             "n_answers": task.n_answers,
             **task.derived(),
         }
-        before = _loss_before(trainer, task, tell) if start is not None and world.size == 1 else None
+        before = _loss_before(trainer, task, log) if start is not None and world.size == 1 else None
         modules = plugins_of(r, config)
         plugged = {"plugins": modules} if modules else {}
         run = RunFolder.create(path, recipe_text(r, asked=asked, derived=derived, machine=machine, **plugged))
@@ -149,7 +149,7 @@ def _train(
             write_json(run.plan, predict_run(as_trained, r, machine, **about, started=started))
         for text in task.warnings(config):
             trainer.event("warning", text)
-            tell(f"warning: {text}")
+            log(f"warning: {text}")
     done = run_to_its_end(trainer, task, started)
     if world.is_main and before is not None and trainer.best and trainer.best["estimate"]["loss"] > before + ROUNDING:
         worse = (
@@ -158,14 +158,14 @@ def _train(
         )
         trainer.event("warning", worse)
         write_report(trainer.run)
-        tell(f"warning: {worse}")
+        log(f"warning: {worse}")
     return done
 
 
-def _loss_before(trainer: Trainer, task: Task, tell: Callable[[str], None]) -> float:
+def _loss_before(trainer: Trainer, task: Task, log: Callable[[str], None]) -> float:
     """What the model to start from scores on the data of the run, measured as the run will be."""
     loss = trainer.evaluate().estimate().loss
-    tell(f"validation loss before the first step: {loss:.4f}")
+    log(f"validation loss before the first step: {loss:.4f}")
     return loss
 
 
@@ -224,7 +224,7 @@ def _fit_the_machine(
         least = t.model_copy(update={"batch_size": world.size, "micro_batch_size": 1}) if t.batch_size == "auto" else t
         derive.check_memory(config, least, machine["device"], world.size)  # before anything is tried
         choices.show()
-        choices.add(measured_choices(t, config, machine, task.n_train, world, choices.tell))
+        choices.add(measured_choices(t, config, machine, task.n_train, world, choices.log))
     elif t.batch_size == "auto":
         raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
     else:

@@ -21,14 +21,14 @@ from glassformer.recipes.task import Task
 from glassformer.tasks import OBJECTIVES
 from glassformer.threads import how_threads_wait, set_threads, use_threads
 from glassformer.training import (
+    Callback,
     Extended,
-    Listener,
     LossModule,
     RunFolder,
     Schedule,
     Trainer,
     TrainingSettings,
-    Update,
+    TrainStep,
     World,
     build_optimizer,
     choose_device,
@@ -47,7 +47,7 @@ def build_trainer(
     task: Task,
     machine: dict[str, Any],
     path: Path,
-    listeners: tuple[Listener, ...],
+    callbacks: tuple[Callback, ...],
     world: World,
     extended: Sequence[Mapping[str, int]] = (),
 ) -> Trainer:
@@ -95,7 +95,7 @@ def build_trainer(
         nesterov=t.nesterov,
     )
     objective = task.objective()
-    loss: torch.nn.Module = LossModule(model, objective)
+    loss: torch.nn.Module = LossModule(model, objective.loss)
     if machine["compile"]:
         loss = compiled(loss, machine["device"])
     trainer = Trainer(
@@ -104,7 +104,7 @@ def build_trainer(
         objective=objective,
         n_answers=task.n_answers,
         kept_with_it=kept,
-        update=Update(
+        train_step=TrainStep(
             loss,
             optimizer,
             world=world,
@@ -131,7 +131,7 @@ def build_trainer(
         look=look,
         operations=flops_per_token(as_trained(config, t)).training if decoder else 0.0,
         peak=peak_flops(machine["device"], machine["precision"]) * world.size if decoder else None,
-        listeners=listeners,
+        callbacks=callbacks,
     )
     return trainer
 

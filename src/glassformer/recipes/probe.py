@@ -21,7 +21,7 @@ from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.memory import libraries_bytes
 from glassformer.recipes.schema import TrainingSection
 from glassformer.tasks import OBJECTIVES
-from glassformer.training import LossModule, Update, build_optimizer
+from glassformer.training import LossModule, TrainStep, build_optimizer
 from glassformer.training.compiling import compiled
 from glassformer.training.utilisation import peak_flops
 
@@ -99,7 +99,7 @@ class Stepper:
         libraries_bytes()  # a plan of memory wants to know before this model leaves traces
         self.device, self.batch_size, self.sequences, self.done = device, t.batch_size, sequences, 0
         self.model = Decoder(config, **t.dropouts).to(device).train()
-        loss: torch.nn.Module = LossModule(self.model, OBJECTIVES["next_token"]())
+        loss: torch.nn.Module = LossModule(self.model, OBJECTIVES["next_token"]().loss)
         loss = compiled(loss, device) if fast else loss
         optimizer = build_optimizer(
             t.optimizer,
@@ -110,7 +110,7 @@ class Stepper:
             weight_decay=0.0,
         )
         micro = min(t.micro_batch_size, sequences)
-        self.update = Update(loss, optimizer, micro_batch_size=micro, grad_clip=t.grad_clip, precision=precision)
+        self.train_step = TrainStep(loss, optimizer, micro_batch_size=micro, grad_clip=t.grad_clip, precision=precision)
         ids = torch.randint(config.vocab_size, (sequences, config.block_size + 1), device=device)
         self.batch = (ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
@@ -124,11 +124,11 @@ class Stepper:
         until = time.perf_counter() + seconds
         while len(gradients) <= least or time.perf_counter() < until:
             started = time.perf_counter()
-            measured = self.update.measure(self.batch)
+            measured = self.train_step.forward_backward(self.batch).read()
             self._wait()
             between = time.perf_counter()
-            self.update.apply(measured, 1.0)
-            self.update.clear()
+            self.train_step.optimizer_step(measured, 1.0)
+            self.train_step.clear()
             self._wait()
             gradients.append(between - started)
             updates.append(time.perf_counter() - between)
@@ -176,8 +176,8 @@ def probe_compile(
             log(f"compiling it: up to {COMPILING:.0f} s, the first time for a shape ...")
             started = time.perf_counter()
             quick = Stepper(config, t, device, precision, sequences=sequences, fast=True)
-            quick.update.measure(quick.batch)
-            quick.update.clear()
+            quick.train_step.forward_backward(quick.batch).read()
+            quick.train_step.clear()
             cost = time.perf_counter() - started
             log(f"compiled in {cost:.0f} s; timing it ...")
             fast = quick.whole(quick.time(2.0, LEAST_STEPS))

@@ -20,7 +20,7 @@ from glassformer.recipes.schema import Recipe, changed_recipe
 from glassformer.recipes.start import Start
 from glassformer.recipes.task import Task, open_task
 from glassformer.recipes.text_task import TextTask
-from glassformer.training import Listener, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
+from glassformer.training import Callback, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
 from glassformer.training.checkpoints import step_of, tokenizer_folder
 
 CHANGEABLE = frozenset(
@@ -37,8 +37,8 @@ def resume(
     path: str | os.PathLike[str],
     overrides: Iterable[str] = (),
     *,
-    listeners: Sequence[Listener] = (),
-    tell: Callable[[str], None] = lambda line: None,
+    callbacks: Sequence[Callback] = (),
+    log: Callable[[str], None] = lambda line: None,
 ) -> Run | None:
     """Go on with a run from its newest whole checkpoint (before the first one: from the start), exactly as if it had
     never stopped.
@@ -55,9 +55,9 @@ def resume(
         UsageError: a key that may not change, or fewer steps than are done.
     """
     world = World.join()
-    with world.telling_who_is_lost():
-        run = _resume(path, list(overrides), listeners, tell, world)
-        world.wait_for_all()
+    with world.lost_process_errors():
+        run = _resume(path, list(overrides), callbacks, log, world)
+        world.barrier()
     world.leave()
     return run
 
@@ -65,11 +65,11 @@ def resume(
 def _resume(
     path: str | os.PathLike[str],
     overrides: list[str],
-    listeners: Sequence[Listener],
-    tell: Callable[[str], None],
+    callbacks: Sequence[Callback],
+    log: Callable[[str], None],
     world: World,
 ) -> Run | None:
-    with world.one_first():
+    with world.main_first():
         run = RunFolder.open(path)
         before, rest = read_recipe_text(run)
         r = changed_recipe(before, overrides, CHANGEABLE)
@@ -90,7 +90,7 @@ def _resume(
         share(r.training, world)
     start = None if folder is not None or r.training.start_from is None else Start.open(r.training.start_from)
     model, _ = new_model(r, config, task, start)
-    trainer = trainer_for(r, model, task, machine, run.path, listeners, world, extended)
+    trainer = trainer_for(r, model, task, machine, run.path, callbacks, world, extended)
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
         if state["step"] >= trainer.settings.steps and run.summary.exists():
@@ -116,9 +116,9 @@ def _resume(
         if overrides:
             _keep(run, r, {**rest, "extended": extended}, config, task, world)
         for notice in notices:
-            tell(notice)
+            log(notice)
             trainer.event("resumed", notice)
-    world.wait_for_all()
+    world.barrier()
     return run_to_its_end(trainer, task)
 
 

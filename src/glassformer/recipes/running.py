@@ -20,7 +20,7 @@ from glassformer.recipes.parts import build_trainer
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.start import Start
 from glassformer.recipes.task import Task
-from glassformer.training import Interrupted, Listener, RunFolder, Trainer, World
+from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World
 from glassformer.training.precision import peak_memory
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.tracking import trackers
@@ -72,13 +72,13 @@ def trainer_for(
     task: Task,
     machine: dict[str, Any],
     path: Path,
-    listeners: Sequence[Listener],
+    callbacks: Sequence[Callback],
     world: World,
     extended: Sequence[Mapping[str, int]] = (),
 ) -> Trainer:
     """The trainer at step 0; from here on each process has its own dropout."""
     model.to(machine["device"])
-    watchers = (*listeners, *trackers(r.training.track, RunFolder(path)), ReportWriter())
+    watchers = (*callbacks, *trackers(r.training.track, RunFolder(path)), ReportWriter())
     heard = watchers if world.is_main else ()
     trainer = build_trainer(r, model, task, machine, path, heard, world, extended)
     if world.size > 1:
@@ -111,7 +111,7 @@ def run_to_its_end(trainer: Trainer, task: Task, started: float | None = None) -
     if trainer.settings.whole_split:
         estimate = LossEstimate.from_dict(best["estimate"])
     else:
-        measured = task.evaluate(load_model(run.model, device=str(trainer.update.device)), whole=True)
+        measured = task.evaluate(load_model(run.model, device=str(trainer.train_step.device)), whole=True)
         measured.windows.save(run.windows)
         estimate = measured.estimate()
     result = Run(
@@ -122,7 +122,7 @@ def run_to_its_end(trainer: Trainer, task: Task, started: float | None = None) -
         trainer.tokens,
         round(trainer.seconds, 3),
         trainer.model.parameter_count(),
-        peak_memory(str(trainer.update.device)),
+        peak_memory(str(trainer.train_step.device)),
         task.command,
         LossEstimate.from_dict(best["train"]) if best.get("train") else None,
         None if started is None else round(time.perf_counter() - started, 3),

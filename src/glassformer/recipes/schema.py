@@ -30,7 +30,7 @@ from glassformer.models import INITS, MODELS, config_fields, kinds_that_answer
 from glassformer.models.mistakes import first_mistake
 from glassformer.tasks import OBJECTIVES
 from glassformer.text_files import decode
-from glassformer.training import OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS, TREATMENTS
+from glassformer.training import ON_DIVERGENCE, OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -248,7 +248,7 @@ class TrainingSection(Section):
     device: str = "auto"
     track: Annotated[list[Annotated[str, _one_of("training.track", TRACKERS)]], BeforeValidator(_listed)] = []
     sharding: Annotated[str, _one_of("training.sharding", SHARDINGS)] = "none"
-    on_divergence: Annotated[str, _one_of("training.on_divergence", TREATMENTS)] = "stop"
+    on_divergence: Annotated[str, _one_of("training.on_divergence", ON_DIVERGENCE)] = "stop"
     lag_steps: int = Field(default=0, ge=0, le=1)
     watch_activations: bool = False
 

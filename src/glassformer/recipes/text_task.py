@@ -28,8 +28,8 @@ from glassformer.recipes.schema import Recipe
 from glassformer.tasks import OBJECTIVES, Objective
 from glassformer.training import World
 from glassformer.training.diagnostics import activations
-from glassformer.training.doctor import text_warnings
 from glassformer.training.loop import Batches, Evaluated
+from glassformer.training.monitor import text_warnings
 
 MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
 

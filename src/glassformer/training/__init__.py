@@ -1,39 +1,39 @@
 """Level 7: the loop that turns batches into weights, and the run folder where everything about it is kept."""
 
 from glassformer.training.checkpoints import CheckpointWriter, latest_checkpoint, load_checkpoint
-from glassformer.training.doctor import TREATMENTS
+from glassformer.training.distributed import World
 from glassformer.training.history import History
-from glassformer.training.loop import Interrupted, Listener, Trainer, TrainingSettings
+from glassformer.training.loop import Callback, Interrupted, Trainer, TrainingSettings
+from glassformer.training.monitor import ON_DIVERGENCE
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
 from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import SCHEDULES, Extended, Schedule
 from glassformer.training.sharding import SHARDINGS
-from glassformer.training.step import LossModule, Update
+from glassformer.training.step import LossModule, TrainStep
 from glassformer.training.tracking import TRACKERS, trackers
-from glassformer.training.world import World
 
 __all__ = [
+    "ON_DIVERGENCE",
     "OPTIMIZERS",
     "SCHEDULES",
     "SHARDINGS",
     "TRACKERS",
-    "TREATMENTS",
     "AdamW",
+    "Callback",
     "CheckpointWriter",
     "Extended",
     "History",
     "Interrupted",
-    "Listener",
     "LossModule",
     "Muon",
     "ReportWriter",
     "RunFolder",
     "Schedule",
+    "TrainStep",
     "Trainer",
     "TrainingSettings",
-    "Update",
     "World",
     "autocast",
     "available_memory",

@@ -31,13 +31,13 @@ from glassformer.evaluation.loss import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.hub import load_model, load_weights, save, save_weights
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.training.distributed import World
 from glassformer.training.migrations import FORMAT, migrate_state
 from glassformer.training.optimizers import Optimizer
 from glassformer.training.random_state import random_state, set_random_state
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.sharding import load_sharded, save_sharded
 from glassformer.training.step import is_sharded
-from glassformer.training.world import World
 
 _NEEDED = {"format", "step", "tokens", "seconds", "best", "batches", "random", "logs", "files"}
 
@@ -161,17 +161,17 @@ class CheckpointWriter:
         """All processes write into one folder; the main one makes it and gives it its name when all are done."""
         tensors = _parts(self.model, self.optimizer)
         if not self.world.is_main:
-            save_sharded(self.world.tell_all(None), tensors)
-            self.world.wait_for_all()
+            save_sharded(self.world.broadcast(None), tensors)
+            self.world.barrier()
             return
         with atomic_folder(self._folder(step), replace=True) as temporary:
-            save_sharded(self.world.tell_all(str(temporary / "sharded")), tensors)
+            save_sharded(self.world.broadcast(str(temporary / "sharded")), tensors)
             self.tokenizer.save(temporary / "tokenizer")
             if (source := self.kept_with_it.get("source_tokenizer")) is not None:
                 source.save(temporary / "tokenizer" / "source")
             self._write_state(temporary, state)
         self._drop_old()
-        self.world.wait_for_all()
+        self.world.barrier()
 
     def _write_state(self, temporary: Path, state: dict[str, Any]) -> None:
         self.run.flush()  # the logs that the state points into must not be shorter than it says

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.taps import listening
+from glassformer.training.distributed import World
 from glassformer.training.step import local
-from glassformer.training.world import World
 
 MAX_TOKENS = 1024  # of a batch, for the look at activations
 NEVER_NEGATIVE = ("relu", "relu2")  # activations with which a unit can fall silent for good

@@ -7,20 +7,20 @@ import sys
 import time
 from typing import Any, TextIO
 
-from glassformer.training.loop import Listener, Trainer
+from glassformer.training.loop import Callback, Trainer
 from glassformer.training.report import figure
 
 REFRESH_SECONDS = 0.25  # drawing costs a few milliseconds; the model should have the rest
 SMOOTHING = 0.95
 
 
-def display_for(stream: TextIO | None = None) -> Listener:
+def display_for(stream: TextIO | None = None) -> Callback:
     """A live panel when the stream (default: standard error) is a terminal, else plain lines."""
     stream = stream or sys.stderr
     return LivePanel(stream) if stream.isatty() else PlainLines(stream)
 
 
-class _Watcher(Listener):
+class _Watcher(Callback):
     """What both displays need to know."""
 
     def __init__(self, stream: TextIO):

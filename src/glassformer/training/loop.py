@@ -17,13 +17,13 @@ from glassformer.processors.tokenizers import Tokenizer
 from glassformer.tasks import Objective
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
-from glassformer.training.doctor import MAX_TREATMENTS, Doctor
 from glassformer.training.history import number
 from glassformer.training.interrupts import polite_interrupts
+from glassformer.training.monitor import MAX_RECOVERIES, DivergenceMonitor
 from glassformer.training.non_finite import first_non_finite
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import Extended, Schedule
-from glassformer.training.step import Batch, Measured, Sums, Update
+from glassformer.training.step import Batch, PendingResult, StepResult, TrainStep
 
 LATE = "noticed one step late (training.lag_steps=1), so the weights at hand hold it"
 
@@ -49,7 +49,7 @@ class Evaluated(NamedTuple):
         return replace(self.windows.estimate(self.bytes_per_token), accuracy=self.accuracy)
 
 
-class Listener:
+class Callback:
     """Somebody who watches a run. Every method may be left as it is."""
 
     def on_start(self, trainer: Trainer) -> None:
@@ -100,7 +100,7 @@ class _Underway(NamedTuple):
     """A step, by its number from 1 on, that is begun; its numbers are not read yet."""
 
     step: int
-    sums: Sums
+    pending: PendingResult
     batch: Batch
     factor: float
     started: float
@@ -115,7 +115,7 @@ class Trainer:
 
     Args:
         objective: what is asked of the model.
-        update: the gradient and the optimizer's step, on this process's share of the batch.
+        train_step: the gradient and the optimizer's step, on this process's share of the batch.
         n_answers: between how many answers the model chooses: a blind guess costs the logarithm.
         kept_with_it: what `hub.save` keeps with the model beside the tokenizer.
         evaluate: measures the model as it is on held-out data. evaluate_train: the same way on a part of the training
@@ -132,7 +132,7 @@ class Trainer:
         model: Any,
         tokenizer: Tokenizer,
         objective: Objective,
-        update: Update,
+        train_step: TrainStep,
         batches: Batches,
         schedule: Schedule | Extended,
         settings: TrainingSettings,
@@ -143,32 +143,32 @@ class Trainer:
         look: Callable[[], dict[str, dict[str, float]]] = dict,
         operations: float = 0.0,
         peak: float | None = None,
-        listeners: tuple[Listener, ...] = (),
+        callbacks: tuple[Callback, ...] = (),
         n_answers: int | None = None,
         kept_with_it: Mapping[str, Any] | None = None,
     ):
         self.n_answers = n_answers or model.config.vocab_size
         self.model, self.tokenizer, self.objective = model, tokenizer, objective
-        self.update, self.batches = update, batches
-        self.schedule, self.settings, self.run, self.world = schedule, settings, run, update.world
+        self.train_step, self.batches = train_step, batches
+        self.schedule, self.settings, self.run, self.world = schedule, settings, run, train_step.world
         self.evaluate, self.evaluate_train = evaluate, evaluate_train
-        self.sample, self.look, self.listeners = sample, look, listeners
+        self.sample, self.look, self.callbacks = sample, look, callbacks
         self.operations, self.peak = operations, peak
-        self.optimizer = update.optimizer
+        self.optimizer = train_step.optimizer
         self.writer = CheckpointWriter(
             run,
             model,
             tokenizer,
-            update.optimizer,
+            train_step.optimizer,
             self.world,
             keep=settings.keep_checkpoints,
             kept_with_it=kept_with_it or {},
         )
-        self.doctor = Doctor(getattr(objective, "alarm", None))
+        self.monitor = DivergenceMonitor(getattr(objective, "alarm", None))
         self.step = 0  # updates done
         self.tokens = 0
         self.seconds = 0.0  # time in the loop, over all sittings
-        self.rate = 1.0  # factor on the learning rate that a treatment left
+        self.rate = 1.0  # factor on the learning rate that a recovery left
         self.skipped: list[int] = []  # steps whose first batch was left out
         self.best: dict[str, Any] | None = None  # the evaluation that model/ was kept at
         self.windows: WindowLosses | None = None  # of the last evaluation
@@ -183,13 +183,13 @@ class Trainer:
             DivergenceError: the loss or a gradient is not a number, or the loss jumped and stays up.
             RunError: the disk is full, or another process ended; the message says how one can go on.
         """
-        for listener in self.listeners:
-            listener.on_start(self)
+        for callback in self.callbacks:
+            callback.on_start(self)
         self.model.train()
         if self.step == 0 and self.settings.on_divergence != "stop":
             self.writer.write(0, best=False, state=self._state())  # something to go back to
         try:
-            with polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.telling_who_is_lost():
+            with polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.lost_process_errors():
                 while self.step < self.settings.steps:
                     with contextlib.suppress(_RolledBack):
                         self._one_step(interrupted)
@@ -203,8 +203,8 @@ class Trainer:
             raise kind(f"{error}; {self._way_on()}") from error
         finally:
             self.writer.join()
-            for listener in self.listeners:
-                listener.on_end()
+            for callback in self.callbacks:
+                callback.on_end()
 
     def _one_step(self, interrupted: threading.Event) -> None:
         s, step = self.settings, self.step + 1
@@ -220,10 +220,10 @@ class Trainer:
         measured = self._read(begun)
         watched = None
         if evaluating:
-            sharded, targets = self.update.sharded, measured.targets
+            sharded, targets = self.train_step.sharded, measured.targets
             watched = StepDiagnostics(self.model, self.world, sharded=sharded, targets=targets)
-        self.update.apply(measured, begun.factor)
-        self.update.clear()
+        self.train_step.optimizer_step(measured, begun.factor)
+        self.train_step.clear()
         self.step += 1
         record = self._record(begun, measured)
         better = False
@@ -238,7 +238,7 @@ class Trainer:
         if watched is not None:
             self._diagnose(parameters, looked, record)
         # several processes have to agree, so they stop one step later
-        stop = measured.asked if self.world.size > 1 else interrupted.is_set()
+        stop = measured.stop if self.world.size > 1 else interrupted.is_set()
         due = last or stop or _due(self.step, s.checkpoint_every)
         if better or due:
             windows = self.windows if better and s.whole_split else None
@@ -253,24 +253,24 @@ class Trainer:
         for _ in range(self.skipped.count(self.step)):
             next(self.batches)
         batch = next(self.batches)
-        sums = self.update.begin(batch, asked=interrupted.is_set())
-        return _Underway(self.step + 1, sums, batch, factor, started)
+        pending = self.train_step.forward_backward(batch, stop=interrupted.is_set())
+        return _Underway(self.step + 1, pending, batch, factor, started)
 
-    def _read(self, begun: _Underway, *, late: bool = False) -> Measured:
+    def _read(self, begun: _Underway, *, late: bool = False) -> StepResult:
         """The numbers of a step. late: its update is done already.
 
         Raises:
             DivergenceError, _RolledBack: they are bad.
         """
-        measured = begun.sums.read()
-        if trouble := self.doctor.divergence(measured.loss, measured.norm):
-            self._treat(trouble, begun.step, self._where(begun.batch) if not late else LATE)
+        measured = begun.pending.read()
+        if trouble := self.monitor.divergence(measured.loss, measured.grad_norm):
+            self._recover(trouble, begun.step, self._where(begun.batch) if not late else LATE)
         return measured
 
     def _go_ahead(self, begun: _Underway, interrupted: threading.Event) -> None:
         """Update the weights without having seen the numbers, and read those of the step before meanwhile."""
-        self.update.apply_unread(begun.sums, begun.factor)
-        self.update.clear()
+        self.train_step.optimizer_step_unread(begun.pending, begun.factor)
+        self.train_step.clear()
         self.step += 1
         asked = self._catch_up()
         self._ahead = begun
@@ -287,13 +287,13 @@ class Trainer:
             return False
         measured = self._read(begun, late=True)
         self._tell({**self._record(begun, measured), "seconds": round(self.seconds, 3)}, None)
-        return measured.asked
+        return measured.stop
 
     def _leave(self) -> NoReturn:
         self.writer.wait()
         raise Interrupted(f"stopped after step {self.step}, everything is saved; go on with: {self._resume_command()}")
 
-    def _record(self, begun: _Underway, measured: Measured) -> dict[str, Any]:
+    def _record(self, begun: _Underway, measured: StepResult) -> dict[str, Any]:
         """Count a step; its line of metrics.jsonl, without what an evaluation adds."""
         now = time.perf_counter()
         speed = measured.targets / (now - max(begun.started, self._read_at))
@@ -305,8 +305,9 @@ class Trainer:
             "seconds": 0.0,
             "loss": measured.loss,
             "lr": self.optimizer.learning_rate * begun.factor,
-            "grad_norm": measured.norm,
+            "grad_norm": measured.grad_norm,
             "tokens_per_second": round(speed),
+            **measured.metrics,
         }
         if self.peak:
             record["mfu"] = round(speed * self.operations / self.peak, 4)
@@ -330,12 +331,12 @@ class Trainer:
 
     def _tell(self, record: dict[str, Any], sampled: str | None) -> None:
         self._append(self.run.metrics, record)
-        for listener in self.listeners:
-            listener.on_step(record)
+        for callback in self.callbacks:
+            callback.on_step(record)
         if sampled is not None:
             self._append(self.run.samples, {"step": self.step, "text": sampled})
-            for listener in self.listeners:
-                listener.on_sample(self.step, sampled)
+            for callback in self.callbacks:
+                callback.on_sample(self.step, sampled)
 
     def _diagnose(
         self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], evaluation: dict[str, Any]
@@ -344,63 +345,63 @@ class Trainer:
         if looked:
             record["activations"] = looked
         self._append(self.run.diagnostics, record)
-        for listener in self.listeners:
-            listener.on_diagnostics(record)
+        for callback in self.callbacks:
+            callback.on_diagnostics(record)
         silent = {name: seen["silent"] for name, seen in looked.items() if "silent" in seen}
         losses = evaluation["train_loss_eval"], evaluation["val_loss"]
-        for text in self.doctor.warnings(self.step, *losses, parameters, silent):
+        for text in self.monitor.warnings(self.step, *losses, parameters, silent):
             self.event("warning", text)
 
     def event(self, kind: str, text: str) -> None:
         """Tell something that a person should know, and keep it in events.jsonl (which a resume does not cut)."""
         record = {"step": self.step, "seconds": round(self.seconds, 3), "kind": kind, "text": text}
         self._append(self.run.events, record)
-        for listener in self.listeners:
-            listener.on_event(record)
+        for callback in self.callbacks:
+            callback.on_event(record)
 
     def _append(self, file: Any, record: dict[str, Any]) -> None:
         if self.world.is_main:
             self.run.append(file, record)
 
-    def _treat(self, trouble: str, step: int, where: str) -> NoReturn:
+    def _recover(self, trouble: str, step: int, where: str) -> NoReturn:
         """A divergence in a step: report and stop, or go back to the last checkpoint and go on another way."""
         report = f"training diverged at step {step}: {trouble}{self._history()}, {where}"
-        self.update.clear()
+        self.train_step.clear()
         self.writer.wait()
         checkpoints = checkpoint_folders(self.run)
-        if self.settings.on_divergence == "stop" or self.doctor.treatments == MAX_TREATMENTS:
+        if self.settings.on_divergence == "stop" or self.monitor.recoveries == MAX_RECOVERIES:
             kept = f"{self.run.path} keeps {checkpoints[-1].name}" if checkpoints else "no checkpoint was due yet"
             self.event("diverged", report)
-            tried = f" after {MAX_TREATMENTS} treatments" if self.doctor.treatments else ""
+            tried = f" after {MAX_RECOVERIES} recoveries" if self.monitor.recoveries else ""
             raise DivergenceError(
                 f"{report}; {kept}{tried}; try half the learning rate (training.learning_rate), more warm-up, "
                 "training.grad_clip=1, or training.on_divergence=skip to go on by itself"
             )
-        self.doctor.treatments += 1
+        self.monitor.recoveries += 1
         if self.settings.on_divergence == "skip":
             self.skipped.append(step - 1)
-            treatment = f"the batch of step {step} is left out"
+            recovery = f"the batch of step {step} is left out"
         else:
             self.rate /= 2
-            treatment = f"the learning rate is {self.rate:g} times what it was"
-        self.world.wait_for_all()
+            recovery = f"the learning rate is {self.rate:g} times what it was"
+        self.world.barrier()
         folder, _ = latest_checkpoint(self.run)
         assert folder is not None  # one is written before the first step
         rate, skipped, best, seconds = self.rate, self.skipped, self.best, self.seconds
         self.restore(load_checkpoint(folder, self.model, self.optimizer, self.world))
         self.rate, self.skipped, self.best, self.seconds = rate, skipped, best, seconds
-        self.event("rolled back", f"{report}; back to {folder.name}, {treatment}")
+        self.event("rolled back", f"{report}; back to {folder.name}, {recovery}")
         raise _RolledBack
 
     def _history(self) -> str:
-        norms = " ".join(f"{norm:.3g}" for norm in self.doctor.norms)
+        norms = " ".join(f"{norm:.3g}" for norm in self.monitor.norms)
         return f" (gradient norms before it: {norms})" if norms else ""
 
     def _where(self, batch: Batch) -> str:
-        if self.update.sharded:
+        if self.train_step.sharded:
             return "first bad number not looked for in a sharded model"
-        rows = self.update.micro_batch_size or len(batch[0])
-        pieces = zip(*(part.to(self.update.device).split(rows) for part in batch), strict=True)
+        rows = self.train_step.micro_batch_size or len(batch[0])
+        pieces = zip(*(part.to(self.train_step.device).split(rows) for part in batch), strict=True)
         runs = (partial(self.objective.loss, self.model, piece) for piece in pieces)
         return f"first bad number in {first_non_finite(self.model, runs)}"
 
@@ -411,7 +412,7 @@ class Trainer:
             "seconds": self.seconds,
             "best": self.best,
             "batches": self.batches.state_dict(),
-            "doctor": self.doctor.state_dict(),
+            "monitor": self.monitor.state_dict(),
             "rate": self.rate,
             "skipped": self.skipped,
         }
@@ -429,7 +430,7 @@ class Trainer:
         if self.best and number(self.best["estimate"]["loss"]) is None:  # an older version called a NaN the best
             self.best = None
         self.rate, self.skipped = state["rate"], list(state["skipped"])
-        self.doctor.load_state_dict(state["doctor"])
+        self.monitor.load_state_dict(state["monitor"])
         self.batches.load_state_dict(state["batches"])
         if self.world.is_main:
             self.run.cut(state["logs"])

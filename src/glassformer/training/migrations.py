@@ -5,7 +5,8 @@ from one format to the next, so that any old one takes as many steps as it needs
 are; the next checkpoint is written in the newest format.
 
 1 -> 2   one generator state a process, and Python's and NumPy's beside PyTorch's; batches have an `order` ("random"
-         was the only one, called shuffle); the doctor's notes, skipped steps and the factor on the learning rate.
+         was the only one, called shuffle); the monitor's state, skipped steps and the factor on the learning rate.
+2 -> 3   the monitor's state is called monitor (was doctor), its counters recoveries and given (treatments, told).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from glassformer.errors import RunError, pip_line
 
-FORMAT = 2
+FORMAT = 3
 
 
 def _state_1_to_2(state: dict[str, Any]) -> dict[str, Any]:
@@ -26,12 +27,23 @@ def _state_1_to_2(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "format": 2, "random": [state["random"]], "batches": batches, **fresh}
 
 
+def _state_2_to_3(state: dict[str, Any]) -> dict[str, Any]:
+    names = {"treatments": "recoveries", "told": "given"}
+    monitor = {names.get(key, key): value for key, value in state["doctor"].items()}
+    return {**{key: value for key, value in state.items() if key != "doctor"}, "format": 3, "monitor": monitor}
+
+
 def _recipe_1_to_2(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "format": 2, "data": {"order": "random", **data.get("data", {})}}
 
 
-STATE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _state_1_to_2}
-RECIPE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _recipe_1_to_2}
+def _recipe_2_to_3(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "format": 3}
+
+
+Migrations = dict[int, Callable[[dict[str, Any]], dict[str, Any]]]
+STATE: Migrations = {1: _state_1_to_2, 2: _state_2_to_3}
+RECIPE: Migrations = {1: _recipe_1_to_2, 2: _recipe_2_to_3}
 
 
 def migrate_state(state: dict[str, Any], where: str) -> dict[str, Any]:
@@ -52,9 +64,7 @@ def migrate_recipe(data: dict[str, Any], where: str) -> dict[str, Any]:
     return _migrate(data, RECIPE, where)
 
 
-def _migrate(
-    data: dict[str, Any], steps: dict[int, Callable[[dict[str, Any]], dict[str, Any]]], where: str
-) -> dict[str, Any]:
+def _migrate(data: dict[str, Any], steps: Migrations, where: str) -> dict[str, Any]:
     found = data.get("format", 1)
     if not isinstance(found, int) or found > FORMAT:
         raise RunError(

@@ -19,7 +19,7 @@ from glassformer.files import write_text
 from glassformer.training.charts import Chart, Series, line_chart, smooth
 from glassformer.training.heat_maps import heat_map
 from glassformer.training.history import History, number
-from glassformer.training.loop import Listener, Trainer
+from glassformer.training.loop import Callback, Trainer
 from glassformer.training.run_folder import RunFolder
 
 MOST_SAMPLES = 16  # shown, the first and the last among them
@@ -38,7 +38,7 @@ def write_report(run: RunFolder) -> Path:
     return run.report
 
 
-class ReportWriter(Listener):
+class ReportWriter(Callback):
     """Keeps `report.html` up to date while a run goes on: at evaluations, as long as that takes no more than a
     hundredth of the run's time. The last page is written by whoever writes `summary.json`."""
 

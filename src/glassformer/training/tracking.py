@@ -1,6 +1,6 @@
 """Experiment trackers: whoever watches runs elsewhere gets the same records that go into the run folder.
 
-A tracker is a `Listener`, no more; another one is a class with its methods and a line in `TRACKERS`. The run folder
+A tracker is a `Callback`, no more; another one is a class with its methods and a line in `TRACKERS`. The run folder
 stays the one true record: trackers are copies, and a run without any loses nothing.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 from glassformer.errors import MissingExtraError, UsageError, did_you_mean
 from glassformer.files import write_text
 from glassformer.training.history import History, number
-from glassformer.training.loop import Listener, Trainer
+from glassformer.training.loop import Callback, Trainer
 from glassformer.training.run_folder import RunFolder
 
 
-class TensorBoard(Listener):
+class TensorBoard(Callback):
     """Event files in `RUN/tensorboard`; look at them with `tensorboard --logdir runs`.
 
     A run that goes on from an earlier step (resumed, rolled back) starts a new file that names the step, and the reader
@@ -69,7 +69,7 @@ class TensorBoard(Listener):
         self.writer.close()
 
 
-class WeightsAndBiases(Listener):
+class WeightsAndBiases(Callback):
     """An offline run in `RUN/wandb`, that `wandb sync` takes to a server when its owner wants that.
 
     Nothing leaves the machine by our doing: the mode is offline unless the user's own `WANDB_MODE` says otherwise, and
@@ -126,10 +126,10 @@ class WeightsAndBiases(Listener):
         self._session.finish()
 
 
-TRACKERS: dict[str, Callable[[RunFolder], Listener]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+TRACKERS: dict[str, Callable[[RunFolder], Callback]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
-def trackers(names: Iterable[str], run: RunFolder) -> tuple[Listener, ...]:
+def trackers(names: Iterable[str], run: RunFolder) -> tuple[Callback, ...]:
     """The trackers of `training.track`, ready to listen; nothing is written before the run starts.
 
     Raises:

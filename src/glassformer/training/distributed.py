@@ -71,7 +71,7 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def tell_all(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The main process's value, in every process."""
         if self.size == 1:
             return value
@@ -91,7 +91,7 @@ class World:
         dist.all_gather_object(box, value)
         return box
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Nobody goes on before everybody is here."""
         if self.size > 1:
             import torch.distributed as dist
@@ -99,16 +99,16 @@ class World:
             dist.barrier()
 
     @contextlib.contextmanager
-    def one_first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """The first process of each machine does it alone (prepares a text, say), then the others, who find it done."""
         if self.local_rank > 0:
-            self.wait_for_all()
+            self.barrier()
         yield
         if self.local_rank == 0:
-            self.wait_for_all()
+            self.barrier()
 
     @contextlib.contextmanager
-    def telling_who_is_lost(self) -> Iterator[None]:
+    def lost_process_errors(self) -> Iterator[None]:
         """Turn a broken connection to another process into one line.
 
         Raises:

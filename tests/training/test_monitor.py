@@ -1,4 +1,4 @@
-"""The doctor: a NaN at step 37, a loss that jumps, and the warnings, each with its cause and what was kept."""
+"""Divergence: a NaN at step 37, a loss that jumps, and the warnings, each with its cause and what was kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from glassformer.data import TokenBatches
 from glassformer.errors import DivergenceError
 from glassformer.recipes.text_task import TextTask
 from glassformer.tasks import NextToken
-from glassformer.training import Listener, RunFolder, latest_checkpoint
+from glassformer.training import Callback, RunFolder, latest_checkpoint
 from glassformer.training.diagnostics import activations
-from glassformer.training.doctor import Doctor, text_warnings
+from glassformer.training.monitor import DivergenceMonitor, text_warnings
 
 TINY = [
     "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
@@ -26,7 +26,7 @@ TINY = [
 BAD_STEP = 37
 
 
-class Poison(Listener):
+class Poison(Callback):
     """The gradient of one parameter is NaN whenever the batch of step 37 comes, as from a kernel that overflows."""
 
     def on_start(self, trainer):
@@ -34,7 +34,7 @@ class Poison(Listener):
         parameter.register_hook(lambda g: g * float("nan") if batches.step == BAD_STEP else g)
 
 
-class Heard(Listener):
+class Heard(Callback):
     def __init__(self):
         self.events = []
 
@@ -44,7 +44,7 @@ class Heard(Listener):
 
 def test_a_nan_at_step_37_stops_with_a_report_and_keeps_what_was_good(play, tmp_path):
     with pytest.raises(DivergenceError) as caught:
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Poison()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
     norms = [f"{line['grad_norm']:.3g}" for line in RunFolder(tmp_path / "run").read_metrics()]
     assert len(norms) == 36
     loss = str(caught.value).split("loss ")[1].split(",")[0]
@@ -58,7 +58,7 @@ def test_a_nan_at_step_37_stops_with_a_report_and_keeps_what_was_good(play, tmp_
 
 
 def test_a_nan_in_a_weight_is_found(play, tmp_path):
-    class Break(Listener):
+    class Break(Callback):
         def on_start(self, trainer):
             self.model = trainer.model
 
@@ -68,14 +68,14 @@ def test_a_nan_in_a_weight_is_found(play, tmp_path):
                     self.model.blocks[1].attention.qkv.weight[0, 0] = float("nan")
 
     with pytest.raises(DivergenceError, match=r"diverged at step 37.*blocks\.1\.attention\.qkv\.weight \(a weight\)"):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", listeners=[Break()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Break()])
 
 
 def test_skip_goes_back_and_leaves_out_the_batch(play, tmp_path):
     """The batch of step 37 poisons; skipped, every later step reads the batch after the one it would have read."""
     heard = Heard()
     settings = [*TINY, "training.on_divergence=skip"]
-    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Poison(), heard])
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[Poison(), heard])
     assert run.steps == 60
     (event,) = heard.events
     assert event["kind"] == "rolled back" and event["step"] == 30
@@ -84,7 +84,7 @@ def test_skip_goes_back_and_leaves_out_the_batch(play, tmp_path):
     lines = RunFolder(run.path).read_metrics()
     assert [line["step"] for line in lines] == list(range(1, 61))
     state = json.loads((run.path / "checkpoints" / "step-000060" / "state.json").read_text())
-    assert state["batches"]["step"] == 61 and state["skipped"] == [36] and state["doctor"]["treatments"] == 1
+    assert state["batches"]["step"] == 61 and state["skipped"] == [36] and state["monitor"]["recoveries"] == 1
 
 
 def test_lower_goes_back_and_halves_the_rate(play, tmp_path):
@@ -95,7 +95,7 @@ def test_lower_goes_back_and_halves_the_rate(play, tmp_path):
             )
 
     settings = [*TINY, "training.on_divergence=lower", "training.schedule=constant", "training.warmup_steps=0"]
-    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[PoisonOnce()])
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[PoisonOnce()])
     rates = [line["lr"] for line in RunFolder(run.path).read_metrics()]
     assert rates == [1e-3] * 30 + [5e-4] * 30
 
@@ -109,34 +109,34 @@ def test_a_skip_survives_a_resume(play, tmp_path, monkeypatch):
                 raise MemoryError("as if the process had been killed")
 
     settings = [*TINY, "training.on_divergence=skip"]
-    recipes.train(None, settings, data=str(play), out=tmp_path / "whole", listeners=[Poison()])
+    recipes.train(None, settings, data=str(play), out=tmp_path / "whole", callbacks=[Poison()])
     with pytest.raises(MemoryError):
-        recipes.train(None, settings, data=str(play), out=tmp_path / "died", listeners=[Die()])
-    recipes.resume(tmp_path / "died", listeners=[Poison()])
+        recipes.train(None, settings, data=str(play), out=tmp_path / "died", callbacks=[Die()])
+    recipes.resume(tmp_path / "died", callbacks=[Poison()])
     a, b = (tmp_path / name / "checkpoints" / "step-000060" for name in ("whole", "died"))
     for file in ("model/model.safetensors", "optimizer.safetensors"):
         assert (a / file).read_bytes() == (b / file).read_bytes()
 
 
 def test_treatments_come_to_an_end(play, tmp_path):
-    class AlwaysNaN(Listener):
+    class AlwaysNaN(Callback):
         def on_start(self, trainer):
             trainer.model.head.weight.register_hook(lambda g: g * float("nan") if trainer.step == 36 else g)
 
     settings = [*TINY, "training.on_divergence=skip"]
-    with pytest.raises(DivergenceError, match=r"keeps step-000030 after 5 treatments"):
-        recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[AlwaysNaN()])
+    with pytest.raises(DivergenceError, match=r"keeps step-000030 after 5 recoveries"):
+        recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[AlwaysNaN()])
 
 
 def test_a_loss_that_jumps_and_stays_is_a_divergence_and_one_bad_batch_is_not():
-    doctor = Doctor()
+    monitor = DivergenceMonitor()
     for step in range(50):
-        assert doctor.divergence(2.0 + 0.01 * (step % 3), 1.0) is None
-    assert doctor.divergence(9.0, 50.0) is None  # one bad batch
-    assert doctor.divergence(2.0, 1.0) is None
-    assert doctor.divergence(9.0, 50.0) is None and doctor.divergence(9.5, 60.0) is None
-    assert doctor.divergence(10.0, 70.0) == "the loss rose from 2.009 to 10 and stayed up for 3 steps"
-    assert doctor.norms[-2:] == [50.0, 60.0]
+        assert monitor.divergence(2.0 + 0.01 * (step % 3), 1.0) is None
+    assert monitor.divergence(9.0, 50.0) is None  # one bad batch
+    assert monitor.divergence(2.0, 1.0) is None
+    assert monitor.divergence(9.0, 50.0) is None and monitor.divergence(9.5, 60.0) is None
+    assert monitor.divergence(10.0, 70.0) == "the loss rose from 2.009 to 10 and stayed up for 3 steps"
+    assert monitor.norms[-2:] == [50.0, 60.0]
 
 
 def losses_of_a_run(jump: float) -> list[float]:
@@ -150,17 +150,17 @@ def losses_of_a_run(jump: float) -> list[float]:
 def test_a_divergence_is_found_in_any_unit_and_a_healthy_run_is_left_alone(unit: float, zero: float):
     """A reward, a distance in pixels: only what the run has gained (2 nats) and its noise say what is much."""
 
-    def found(losses: list[float], doctor: Doctor) -> list[int]:
-        return [i for i, loss in enumerate(losses) if doctor.divergence(unit * (loss + zero), 1.0)][:1]
+    def found(losses: list[float], monitor: DivergenceMonitor) -> list[int]:
+        return [i for i, loss in enumerate(losses) if monitor.divergence(unit * (loss + zero), 1.0)][:1]
 
-    assert found(losses_of_a_run(0.0), Doctor()) == []
-    assert found(losses_of_a_run(0.45), Doctor()) == []  # less than a quarter of the gain
+    assert found(losses_of_a_run(0.0), DivergenceMonitor()) == []
+    assert found(losses_of_a_run(0.45), DivergenceMonitor()) == []  # less than a quarter of the gain
     assert (
-        found(losses_of_a_run(0.0)[200:300] * 9, Doctor()) == []
+        found(losses_of_a_run(0.0)[200:300] * 9, DivergenceMonitor()) == []
     )  # no gain, as in fine-tuning: the noise alone counts
-    assert found(losses_of_a_run(0.8), Doctor()) == [302]
-    assert found(losses_of_a_run(0.8), Doctor(alarm=1.0 * unit)) == []  # the objective knows its unit
-    assert found(losses_of_a_run(1.2), Doctor(alarm=1.0 * unit)) == [302]
+    assert found(losses_of_a_run(0.8), DivergenceMonitor()) == [302]
+    assert found(losses_of_a_run(0.8), DivergenceMonitor(alarm=1.0 * unit)) == []  # the objective knows its unit
+    assert found(losses_of_a_run(1.2), DivergenceMonitor(alarm=1.0 * unit)) == [302]
 
 
 def test_an_objective_says_what_alarms_it_and_one_of_somebody_else_need_not(play, tmp_path, monkeypatch):
@@ -173,93 +173,93 @@ def test_an_objective_says_what_alarms_it_and_one_of_somebody_else_need_not(play
             total, count, more = super().loss(model, batch)
             return total * 1000 * (1 + 5 * (trainers[-1].step >= 40 and jumps)), count, more
 
-    class Keep(Listener):
+    class Keep(Callback):
         def on_start(self, trainer):
             trainers.append(trainer)
 
     trainers, jumps = [], False
-    recipes.train(None, TINY, data=str(play), out=tmp_path / "nats", listeners=[Keep()])
-    assert trainers[-1].doctor.alarm == 1.0
+    recipes.train(None, TINY, data=str(play), out=tmp_path / "nats", callbacks=[Keep()])
+    assert trainers[-1].monitor.alarm == 1.0
     monkeypatch.setattr(TextTask, "objective", lambda self: Millinats())
-    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "healthy", listeners=[Keep()])
-    assert run.steps == 60 and trainers[-1].doctor.alarm is None
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "healthy", callbacks=[Keep()])
+    assert run.steps == 60 and trainers[-1].monitor.alarm is None
     jumps = True
     with pytest.raises(DivergenceError, match=r"at step 43: the loss rose from \d{4} "):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "jumps", listeners=[Keep()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "jumps", callbacks=[Keep()])
 
 
 def test_a_start_that_falls_steeply_is_no_divergence():
-    doctor = Doctor()
+    monitor = DivergenceMonitor()
     assert all(
-        doctor.divergence(loss, 1.0) is None for loss in [9.0, 3.0, 8.0, 2.0, 7.0] + [2.0 - i / 99 for i in range(99)]
+        monitor.divergence(loss, 1.0) is None for loss in [9.0, 3.0, 8.0, 2.0, 7.0] + [2.0 - i / 99 for i in range(99)]
     )
 
 
 def test_the_doctor_remembers_through_json():
-    doctor, other = Doctor(), Doctor()
+    monitor, other = DivergenceMonitor(), DivergenceMonitor()
     for i in range(30):
-        doctor.divergence(3.0 - i / 50, 1.0 + i)
-    doctor.warnings(30, 2.4, 2.5, {}, {"blocks.0.feedforward.hidden": 0.9})
-    other.load_state_dict(json.loads(json.dumps(doctor.state_dict())))
-    assert vars(other) == vars(doctor)
+        monitor.divergence(3.0 - i / 50, 1.0 + i)
+    monitor.warnings(30, 2.4, 2.5, {}, {"blocks.0.feedforward.hidden": 0.9})
+    other.load_state_dict(json.loads(json.dumps(monitor.state_dict())))
+    assert vars(other) == vars(monitor)
 
 
 def test_overfitting_names_the_step_and_what_is_kept():
-    doctor = Doctor()
+    monitor = DivergenceMonitor()
     told = []
     for i, (train, validation) in enumerate([(3, 3), (2.5, 2.6), (2.0, 2.3), (1.6, 2.4), (1.3, 2.5), (1.0, 2.7)]):
-        doctor.mean = 3.0 - i  # of the batches on the way, with dropout: it does not matter
-        told += doctor.warnings(100 * (i + 1), train, validation, {}, {})
+        monitor.mean = 3.0 - i  # of the batches on the way, with dropout: it does not matter
+        told += monitor.warnings(100 * (i + 1), train, validation, {}, {})
     assert told == [
         "overfitting since step 300: validation rises (2.3 to 2.7) while training falls (2 to 1); the "
         "weights of step 300 are kept in model/; try training.dropout=0.2, fewer steps or a smaller model"
     ]
-    healthy = Doctor()
+    healthy = DivergenceMonitor()
     for i, validation in enumerate([3.0, 2.6, 2.3, 2.31, 2.29, 2.3, 2.28]):
         assert healthy.warnings(i, 3 - i / 5, validation, {}, {}) == []
 
 
 def test_rising_validation_is_no_overfitting_while_the_training_loss_rises_too():
     """A rate too high does that; the loss of noisy batches on the way may well fall from one evaluation to another."""
-    doctor = Doctor()
+    monitor = DivergenceMonitor()
     for i, (train, validation) in enumerate([(2.0, 2.3), (2.1, 2.4), (2.2, 2.5), (2.3, 2.7), (2.4, 2.8)]):
-        doctor.mean = 3.0 - i
-        assert doctor.warnings(100 * (i + 1), train, validation, {}, {}) == []
+        monitor.mean = 3.0 - i
+        assert monitor.warnings(100 * (i + 1), train, validation, {}, {}) == []
 
 
 def test_notes_of_an_older_version_know_no_training_loss_and_raise_no_alarm():
-    doctor = Doctor()
-    doctor.load_state_dict({**Doctor().state_dict(), "evaluations": [[100, 2.3, 2.5]]})
+    monitor = DivergenceMonitor()
+    monitor.load_state_dict({**DivergenceMonitor().state_dict(), "evaluations": [[100, 2.3, 2.5]]})
     for i, validation in enumerate([2.4, 2.5, 2.6, 2.7]):
-        assert doctor.warnings(200 + 100 * i, 1.0 - i / 9, validation, {}, {}) == []
+        assert monitor.warnings(200 + 100 * i, 1.0 - i / 9, validation, {}, {}) == []
 
 
 def test_a_rate_too_high_is_told_only_while_the_loss_does_not_fall():
     wild = {name: {"weight": 1.0, "gradient": 1.0, "update": 0.3} for name in "abc"}
-    doctor = Doctor()
-    doctor.mean = 3.0
-    assert doctor.warnings(100, 3.0, 3.0, wild, {}) == []  # nothing to compare with
-    doctor.mean = 2.5
-    assert doctor.warnings(200, 2.5, 2.5, wild, {}) == []  # it learns
-    doctor.mean = 2.6
-    assert doctor.warnings(300, 2.6, 2.6, wild, {}) == [
+    monitor = DivergenceMonitor()
+    monitor.mean = 3.0
+    assert monitor.warnings(100, 3.0, 3.0, wild, {}) == []  # nothing to compare with
+    monitor.mean = 2.5
+    assert monitor.warnings(200, 2.5, 2.5, wild, {}) == []  # it learns
+    monitor.mean = 2.6
+    assert monitor.warnings(300, 2.6, 2.6, wild, {}) == [
         "learning rate too high: a step changes the weights by 30% of their size, and the training loss no longer "
         "falls (2.5 to 2.6); try half of training.learning_rate"
     ]
-    assert doctor.warnings(400, 2.6, 2.6, wild, {}) == []  # once
+    assert monitor.warnings(400, 2.6, 2.6, wild, {}) == []  # once
 
 
 def test_dead_units_are_found_in_a_real_run(play, tmp_path):
     """Biases far below zero silence every unit of the second layer."""
 
-    class Silence(Listener):
+    class Silence(Callback):
         def on_start(self, trainer):
             with torch.no_grad():
                 trainer.model.blocks[1].feedforward.up.bias.fill_(-50.0)
 
     heard = Heard()
     settings = [*TINY, "model.family=classic", "model.bias=true", "model.activation=relu", "training.steps=20"]
-    recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Silence(), heard])
+    recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[Silence(), heard])
     dead = [event["text"] for event in heard.events if event["text"].startswith("dead units")]
     assert dead == [
         "dead units: 100% of blocks.1.feedforward.hidden answer to no token of the validation batch; try a lower "
@@ -271,7 +271,7 @@ def test_the_text_is_looked_at_before_the_first_step(play, tmp_path):
     told: list[str] = []
     play.write_text(play.read_text() + "\nZounds, ~quoth he.\n")  # Z and ~ in the part held out
     recipes.train(None, [*TINY, "training.steps=1", "training.batch_size=999"], data=str(play), out=tmp_path / "run",
-                  tell=told.append)  # fmt: skip
+                  log=told.append)  # fmt: skip
     warnings = [line for line in told if line.startswith("warning: ")]
     assert len(warnings) == 2
     assert warnings[0].startswith("warning: little text: a step reads 10,989 tokens and the training split holds ")
@@ -283,7 +283,7 @@ def test_diagnostics_are_the_numbers_of_the_step(play, tmp_path):
     """Plain descent would move a weight by rate times gradient; AdamW's first step moves each by the rate."""
     seen = []
 
-    class Watch(Listener):
+    class Watch(Callback):
         def on_start(self, trainer):
             self.before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
             self.model = trainer.model
@@ -298,7 +298,7 @@ def test_diagnostics_are_the_numbers_of_the_step(play, tmp_path):
                 assert row["update"] == pytest.approx(expected, rel=1e-4)
 
     settings = [*TINY, "training.steps=1", "training.watch_activations=true"]
-    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", listeners=[Watch()])
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[Watch()])
     (record,) = seen
     assert record == json.loads((run.path / "diagnostics.jsonl").read_text())
     total = sum(row["gradient"] ** 2 * run_size for row, run_size in zip(

@@ -19,11 +19,11 @@ LOST = 0.25  # and this part of all that the run has gained, where the objective
 PATIENCE = 3  # steps on end, or evaluations on end
 TOO_FAST = 0.1  # update as a part of the weight, in the median over matrices; healthy runs lie near 0.001 to 0.01
 SILENT = 0.2  # share of a layer's units that never answer
-TREATMENTS = ("stop", "skip", "lower")  # training.on_divergence
-MAX_TREATMENTS = 5
+ON_DIVERGENCE = ("stop", "skip", "lower")  # training.on_divergence
+MAX_RECOVERIES = 5
 
 
-class Doctor:
+class DivergenceMonitor:
     """Watches the losses of one run. Its state is part of a checkpoint, so that a resumed run finds the same.
 
     alarm: a rise smaller than this is never a divergence, in the unit of the loss (`Objective.alarm`). None: a quarter
@@ -41,8 +41,8 @@ class Doctor:
         self.norms: list[float] = []
         # [step, validation loss, smoothed training loss, training loss in eval mode (None: older versions)]
         self.evaluations: list[list[Any]] = []
-        self.told: list[str] = []  # warnings given already
-        self.treatments = 0
+        self.given: list[str] = []  # warnings given already
+        self.recoveries = 0
 
     def divergence(self, loss: float, norm: float) -> str | None:
         """What is wrong with this step, before its update is done; None when all is well."""
@@ -90,8 +90,8 @@ class Doctor:
             ("rate", self._too_fast(parameters)),
             ("dead", _dead(silent)),
         ]
-        new = [(kind, text) for kind, text in found if text is not None and kind not in self.told]
-        self.told += [kind for kind, _ in new]
+        new = [(kind, text) for kind, text in found if text is not None and kind not in self.given]
+        self.given += [kind for kind, _ in new]
         return [text for _, text in new]
 
     def _overfitting(self) -> str | None:
@@ -125,11 +125,11 @@ class Doctor:
         return {key: value for key, value in vars(self).items() if key != "alarm"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; treatments are counted over the whole run, also over a roll-back."""
-        treatments = max(self.treatments, state.get("treatments", 0))
+        """Go on where `state_dict` was taken; recoveries are counted over the whole run, also over a roll-back."""
+        recoveries = max(self.recoveries, state.get("recoveries", 0))
         vars(self).update(state)
         self.evaluations = [[*row, None][:4] for row in self.evaluations]
-        self.treatments = treatments
+        self.recoveries = recoveries
 
 
 def _not_finite(step: int) -> str:
