@@ -40,7 +40,7 @@ PUBLIC = {
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",
-    "glassformer.hub": "FAMILIES family_that_expresses load load_model load_weights "
+    "glassformer.hub": "FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "

@@ -15,7 +15,7 @@ from glassformer.hub import load, load_source_tokenizer, save
 from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
 from glassformer.models.history import build_history
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.processors.tokenizers.specials import MASKED_SPECIALS, SENTENCE_SPECIALS, span_specials
+from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS, SENTENCE_SPECIALS, span_specials
 
 ENGLISH = ["the cat sat on the mat", "a dog", "the dog sat"]
 FRENCH = ["le chat est assis", "un chien", "le chien est assis"]

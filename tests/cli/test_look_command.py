@@ -14,7 +14,7 @@ from glassformer import inspection
 from glassformer.hub import load, save
 from glassformer.models import Encoder, EncoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.processors.tokenizers.specials import MASKED_SPECIALS
+from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS
 from glassformer.recipes.own_text import texts_for
 from glassformer.recipes.record import recipe_of
 

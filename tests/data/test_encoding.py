@@ -8,7 +8,7 @@ import pytest
 from glassformer.data.encoding import encode_examples, encode_labelled, encode_sources, label_names, tokenizer_from
 from glassformer.data.examples import Example
 from glassformer.errors import DataError, TokenizerError, UsageError
-from glassformer.processors.tokenizers.specials import MASKED_SPECIALS, SENTENCE_SPECIALS, span_specials
+from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS, SENTENCE_SPECIALS, span_specials
 
 PAIRS = [Example("Press the key.", "Appuyez sur la touche."), Example("the key </s>", "la touche <mask> <s>")] * 20
 SOUNDS = [Example("abuse", "AH B Y UW S"), Example("a", "AH"), Example("bus", "B AH S")]

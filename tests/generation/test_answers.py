@@ -21,7 +21,7 @@ from glassformer.generation import (
     source_ids,
 )
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.processors.tokenizers.specials import SENTENCE_SPECIALS
+from glassformer.processors.tokenizers.special_tokens import SENTENCE_SPECIALS
 from glassformer.tasks import TargetSentence
 
 TEXTS = ["the cat sat", "a dog", "the dog sat on a cat", "on", "cat a the dog"]

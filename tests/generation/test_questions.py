@@ -12,7 +12,7 @@ from glassformer.generation import Sampling, answer_ids, classify, commands_for,
 from glassformer.generation.questions import sentinels_of, split_spans
 from glassformer.models import Encoder, EncoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.processors.tokenizers.specials import MASKED_SPECIALS, span_specials
+from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS, span_specials
 from glassformer.tasks import Spans
 
 TEXTS = ["a fine film", "the film was not so good , and the end was worse", "no", "a film of a film"]

@@ -407,11 +407,11 @@ def test_a_config_that_says_nothing(folder: Path):
 
 
 def test_a_whisper_of_many_languages():
-    from glassformer.hub.whisper_beside import FIRST_MULTILINGUAL, whisper_beside
+    from glassformer.hub.ctranslate2.whisper_files import FIRST_MULTILINGUAL, whisper_files
 
     config = open_config()
     tokens = [f"t{i}" for i in range(FIRST_MULTILINGUAL - 4)] + ["<|en|>", "<|yue|>", "<|translate|>", "<|transcribe|>"]
-    generation = whisper_beside(config, tokens, {})["generation_config.json"]
+    generation = whisper_files(config, tokens, {})["generation_config.json"]
     n = FIRST_MULTILINGUAL
     assert generation["is_multilingual"] and generation["lang_to_id"] == {"<|en|>": n - 4, "<|yue|>": n - 3}
     assert generation["task_to_id"] == {"translate": n - 2, "transcribe": n - 1}

@@ -12,7 +12,7 @@ import torch
 import transformers
 from nano_gpt import NanoGPT, save_checkpoint
 from safetensors.torch import load_file, save_file
-from test_what_families_express import BASES
+from test_what_families_represent import BASES
 from toys import shaken, toy_ids, toy_model
 
 import glassformer as gf

@@ -28,7 +28,7 @@ from glassformer.generation.engine import Engine
 from glassformer.generation.requests import Request
 from glassformer.hub import (
     FAMILIES,
-    family_that_expresses,
+    family_for,
     load_labels,
     load_model,
     load_weights,
@@ -98,7 +98,7 @@ def test_the_fields_choose_the_family_and_not_its_name(family: str, changes: dic
     fields = toy_config(family, **changes).model_dump()
     other = {"classic": "modern", "modern": "classic"}[family]
     for config in (toy_config(**fields), toy_config(**{**fields, "family": other})):
-        assert family_that_expresses(config).model_type == expected
+        assert family_for(config).model_type == expected
 
 
 @pytest.mark.parametrize("tied_head", [True, False])

@@ -10,7 +10,7 @@ from toys import GEMMA3, shaken, toy_model
 from glassformer.inspection import Reading, read
 from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.processors.tokenizers.specials import MASKED_SPECIALS
+from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS
 
 TEXT = "ABE FED A"
 LETTERS = "".join(chr(ord("A") + i) for i in range(50)) + " "  # with the special tokens fewer than the models' 61

@@ -22,7 +22,7 @@ from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import Sampling
 from glassformer.models import GenerationSettings, settings_of
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.processors.tokenizers.specials import END
+from glassformer.processors.tokenizers.special_tokens import END
 from glassformer.taps import listening, named_taps
 
 

@@ -20,7 +20,7 @@ from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Alternative
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.processors.tokenizers.specials import MASK
+from glassformer.processors.tokenizers.special_tokens import MASK
 
 GAP = "<mask>"
 """What a person types where something is missing, whatever the tokenizer calls it."""

@@ -5,7 +5,7 @@ A model folder is `config.json`, `model.safetensors`, `tokenizer.json`, `tokeniz
 another tokenizer than it writes has that one in `source/`.
 """
 
-from glassformer.hub.families.registry import FAMILIES, family_that_expresses
+from glassformer.hub.families.registry import FAMILIES, family_for
 from glassformer.hub.folder import (
     load,
     load_labels,
@@ -25,7 +25,7 @@ __all__ = [
     "Imported",
     "Verified",
     "compare",
-    "family_that_expresses",
+    "family_for",
     "import_model",
     "inspect",
     "load",

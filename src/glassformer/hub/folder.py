@@ -15,12 +15,12 @@ from glassformer.files import atomic_folder, write_json
 from glassformer.hub.configuration import generates, read_config, read_json, read_labels, write_config
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.refused import refuse_adapter
-from glassformer.hub.families.registry import family_that_expresses
-from glassformer.hub.families.tables import Tensors
+from glassformer.hub.families.registry import family_for
+from glassformer.hub.families.weight_table import Tensors
 from glassformer.hub.generation_config import read_generation_settings
-from glassformer.hub.names import with_expected_names
 from glassformer.hub.published import is_published, pulled_folder
-from glassformer.hub.sentences import cut_as_told, pool_as_told
+from glassformer.hub.sentence_transformers import apply_pooling, apply_text_limits
+from glassformer.hub.tensor_names import match_names
 from glassformer.hub.weights import load_sharded, save_weights
 from glassformer.layers import int8_copy
 from glassformer.models import Decoder, GenerationSettings, build_model, settings_of
@@ -61,9 +61,9 @@ def save(
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
         raise ModelFolderError(f"{folder}: holds other things than a model; choose an empty or a new folder")
-    family = family_that_expresses(model.config)
+    family = family_for(model.config)
     tensors = {**(model.state_dict() if weights is None else weights)}
-    for second in second_names(model):
+    for second in tied_names(model):
         tensors.pop(second, None)
     config, generation = write_config(family, model.config, tokenizer, labels, settings_of(model))
     written = {"generation_config.json": generation} if generation is not None else {}
@@ -98,7 +98,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     if not (reads_text(model.config) or writes_text(model.config)):
         return model, None
     tokenizer = load_tokenizer(folder)
-    cut_as_told(tokenizer, model.config, folder)
+    apply_text_limits(tokenizer, model.config, folder)
     with_settings(model, tokenizer, settings_of(model))
     check_vocabulary(folder, tokenizer, model.config.vocab_size, "logits")
     return model, tokenizer
@@ -192,7 +192,7 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     folder = Path(folder)
     family, config = read_config(folder)
     model = model_of(family, config, load_sharded(folder), folder).to(device)
-    pool_as_told(model, folder)
+    apply_pooling(model, folder)
     if generates(config):
         model.generation_settings = read_generation_settings(folder, read_json(folder / "config.json"))
     return model
@@ -209,7 +209,7 @@ def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathL
     """
     check_count(where, config, sum(len(tensor) if tensor.dim() > 2 else 1 for tensor in theirs.values()))
     try:
-        theirs = with_expected_names(theirs, family.names(config), family.base_prefix)
+        theirs = match_names(theirs, family.names(config), family.base_prefix)
         ours = family.read_tensors(theirs, config)
     except KeyError as error:
         raise ModelFolderError(f"{where}: tensor {error.args[0]} is missing; copy the weights again, whole") from None
@@ -217,7 +217,7 @@ def model_of(family: Family, config: Any, theirs: Tensors, where: str | os.PathL
         raise ModelFolderError(f"{where}: {error}") from None
     with ShapesOnly():  # the loaded tensors then become the parameters, nothing is drawn
         model = build_model(config)
-    second = second_names(model)
+    second = tied_names(model)
     expected = {name for name in model.state_dict() if name not in second}
     ours = {n: t for n, t in ours.items() if n in expected or t.any()}  # drop the zero biases of a bias-free model
     _check(where, model, expected, ours)
@@ -267,7 +267,7 @@ def model_folder_of(path: str | os.PathLike[str]) -> Path:
     )
 
 
-def second_names(model: nn.Module) -> dict[str, str]:
+def tied_names(model: nn.Module) -> dict[str, str]:
     """What is tied: every further name of a parameter, and its first."""
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     every = model.named_parameters(remove_duplicate=False)

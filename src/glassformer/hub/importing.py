@@ -17,8 +17,7 @@ from torch import Tensor
 
 from glassformer.errors import ModelFolderError, UsageError
 from glassformer.hub.ctranslate2.reading import is_ctranslate2, load_ctranslate2
-from glassformer.hub.families.nanogpt import load_nanogpt
-from glassformer.hub.families.registry import family_that_expresses
+from glassformer.hub.families.registry import family_for
 from glassformer.hub.folder import (
     check_vocabulary,
     load_model,
@@ -28,7 +27,8 @@ from glassformer.hub.folder import (
     writes_text,
 )
 from glassformer.hub.gguf.reading import load_gguf
-from glassformer.hub.sentences import cut_as_told
+from glassformer.hub.nanogpt import load_nanogpt
+from glassformer.hub.sentence_transformers import apply_text_limits
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -76,7 +76,7 @@ def import_model(
     parameters = {id(p): p for p in model.parameters()}.values()
     return Imported(
         folder=Path(into),
-        model_type=family_that_expresses(model.config).model_type,
+        model_type=family_for(model.config).model_type,
         config=model.config,
         n_parameters=sum(p.numel() for p in parameters),
         n_bytes=sum(p.numel() * p.element_size() for p in parameters),
@@ -103,7 +103,7 @@ def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
     tokenizer = load_tokenizer(path) if with_tokenizer and has_text else None
     source_tokenizer = own_source_tokenizer(path) if tokenizer is not None else None
     if tokenizer is not None:
-        cut_as_told(tokenizer, model.config, path)
+        apply_text_limits(tokenizer, model.config, path)
     return Foreign(model, tokenizer, source_tokenizer=source_tokenizer)
 
 

@@ -12,7 +12,7 @@ from glassformer.errors import GlassformerError, ModelFolderError, TokenizerErro
 from glassformer.files import disk_errors, sha256_file
 from glassformer.hub.configuration import read_config, read_json
 from glassformer.hub.ctranslate2.reading import is_ctranslate2, open_ctranslate2, whisper_tokenizer
-from glassformer.hub.folder import model_folder_of, second_names
+from glassformer.hub.folder import model_folder_of, tied_names
 from glassformer.hub.gguf.architectures import ARCHITECTURES
 from glassformer.hub.gguf.file import read_gguf
 from glassformer.hub.gguf.tokenizer import tokenizer_from_gguf
@@ -79,7 +79,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer | None]:
 
 
 def _state(model: Any) -> dict[str, Any]:
-    second = second_names(model)
+    second = tied_names(model)
     return {name: tensor for name, tensor in model.state_dict().items() if name not in second}
 
 

@@ -18,7 +18,7 @@ from glassformer.generation.questions import sentinels_of
 from glassformer.hub import load_source_tokenizer
 from glassformer.hub.configuration import read_config
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
-from glassformer.processors.tokenizers.specials import (
+from glassformer.processors.tokenizers.special_tokens import (
     END,
     MASK,
     MASKED_SPECIALS,

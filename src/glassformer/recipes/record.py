@@ -11,7 +11,7 @@ import tomli_w
 from glassformer import plugins
 from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.errors import RunError
-from glassformer.hub.families.own import functions_of
+from glassformer.hub.families.glassformer import functions_of
 from glassformer.models import MODELS, kind_of
 from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
 from glassformer.tasks import OBJECTIVES

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from glassformer.errors import pip_line
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.hub import family_that_expresses, save
+from glassformer.hub import family_for, save
 from glassformer.hub.folder import as_dtype
 from glassformer.hub.published import Reference
 from glassformer.layers import Documents
@@ -192,7 +192,7 @@ def _known(reference: Reference | None, model: Decoder, tokenizer: Tokenizer) ->
 def _in_transformers(model: Decoder) -> float | str:
     if importlib.util.find_spec("transformers") is None:
         return f"needs transformers: {pip_line('transformers')}"
-    if family_that_expresses(model.config).model_type == "glassformer":
+    if family_for(model.config).model_type == "glassformer":
         return "transformers has no model of this kind"
     if (parameters := sum(p.numel() for p in model.parameters())) > MOST_FOR_TRANSFORMERS:
         return f"{parameters:,} parameters are too many to write them out for transformers"

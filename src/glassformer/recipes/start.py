@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.hub import load_labels, load_model, load_source_tokenizer, model_folder_of
 from glassformer.hub.families.family import fields_without_meaning
-from glassformer.hub.folder import second_names
+from glassformer.hub.folder import tied_names
 from glassformer.layers import LearnedPositions
 from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
 from glassformer.models.counts import model_on_meta
@@ -195,7 +195,7 @@ class Start:
             other |= tensors_of(self.model.config, "n_classes")
         tables = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, LearnedPositions)}
         taken: dict[str, Tensor] = {}
-        for name in ours.keys() & theirs.keys() - other - second_names(model).keys():
+        for name in ours.keys() & theirs.keys() - other - tied_names(model).keys():
             if ours[name].shape == theirs[name].shape:
                 taken[name] = theirs[name]
             elif name in tables:  # as many places as both have
@@ -204,8 +204,8 @@ class Start:
         if not taken:
             raise UsageError(f"training.start_from={self.name}: none of its tensors has a place in this model")
         model.load_state_dict(taken, strict=False)
-        fresh = sorted(ours.keys() - taken.keys() - second_names(model).keys())
-        left = sorted(theirs.keys() - taken.keys() - second_names(self.model).keys() - set(fresh))
+        fresh = sorted(ours.keys() - taken.keys() - tied_names(model).keys())
+        left = sorted(theirs.keys() - taken.keys() - tied_names(self.model).keys() - set(fresh))
         self.__dict__.pop("model")  # its weights would otherwise stay in memory for the whole run
         told = f"{len(taken)} tensors taken over, fresh: {_some(fresh)}{f', left out: {_some(left)}' if left else ''}"
         return Choice("training.start_from", self.name, f"{told}; all of them are trained")

@@ -6,7 +6,12 @@ import pytest
 
 from glassformer.errors import TokenizerError, UsageError
 from glassformer.processors.tokenizers import TOKENIZERS, build_tokenizer, load_tokenizer
-from glassformer.processors.tokenizers.specials import MASKED_SPECIALS, SENTENCE_SPECIALS, named_specials, span_specials
+from glassformer.processors.tokenizers.special_tokens import (
+    MASKED_SPECIALS,
+    SENTENCE_SPECIALS,
+    named_specials,
+    span_specials,
+)
 
 TEXT = "Press the key, then the other key. Appuyez sur la touche. " * 5
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.binary import BoundedReader, Damage, read_mapped
+from glassformer.hub.bounded_reader import BoundedReader, Damage, read_mapped
 
 VERSION = 6
 MAX_DIMS = 4  # convolutions have three

@@ -21,10 +21,10 @@ from glassformer.errors import GlassformerError, ModelFolderError, TokenizerErro
 from glassformer.files import disk_errors
 from glassformer.hub.configuration import read_json
 from glassformer.hub.ctranslate2.file import CTranslate2File, read_ctranslate2
-from glassformer.hub.families.tables import Row, Tensors, one
+from glassformer.hub.ctranslate2.whisper_files import END, START, whisper_files
+from glassformer.hub.families.weight_table import Row, Tensors, one
 from glassformer.hub.families.whisper import WAVES, Whisper
 from glassformer.hub.folder import model_of
-from glassformer.hub.whisper_beside import END, START, whisper_beside
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.files import read_text
@@ -94,7 +94,7 @@ def load_ctranslate2(
         raise ModelFolderError(f"{path}: {one_line(told)}") from None
     given = read_json(folder / "config.json")
     try:
-        beside = whisper_beside(config, tokens, given)
+        beside = whisper_files(config, tokens, given)
     except ModelFolderError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {error}") from None
     return model, whisper_tokenizer(folder, tokens) if with_tokenizer else None, beside
@@ -203,9 +203,11 @@ class _Layout(Whisper):
             *_stack("decoder", c.decoder),
         ]
 
-    def tidy(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
         waves = {WAVES: theirs[HEARD]}
-        return super().tidy({name: tensor for name, tensor in {**theirs, **waves}.items() if name != HEARD}, c)
+        return super().normalize_keys(
+            {name: tensor for name, tensor in {**theirs, **waves}.items() if name != HEARD}, c
+        )
 
 
 def _stack(side: str, c: ModelConfig) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import torch
 from glassformer.hub.families.fairseq import fits, read_words, scale_fits, stack, write_words
 from glassformer.hub.families.family import Family, special_tokens
 from glassformer.hub.families.marian import bias_of_logits, with_bias_of_logits
-from glassformer.hub.families.tables import Form, Row, Tensors, layer, one, under_one_name
+from glassformer.hub.families.weight_table import Form, Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
 UNUSED_ROWS = 2
@@ -28,7 +28,7 @@ class BART(Family):
     model_type = "bart"
     configuration = EncoderDecoderConfig
 
-    def expresses(self, c: EncoderDecoderConfig) -> bool:
+    def can_represent(self, c: EncoderDecoderConfig) -> bool:
         e, d = c.encoder, c.decoder
         form: dict[str, Any] = {
             "positions": "learned",
@@ -78,7 +78,7 @@ class BART(Family):
             ]
         return [*rows, bias_of_logits(c)]
 
-    def tidy(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
         names = [f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder")]
         theirs = under_one_name(theirs, "model.shared.weight", *names, "lm_head.weight")
         return with_bias_of_logits(theirs, "model.shared.weight")

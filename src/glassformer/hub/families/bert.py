@@ -14,7 +14,7 @@ from typing import Any
 
 from glassformer.errors import ModelFolderError, did_you_mean
 from glassformer.hub.families.family import Family, activation, agrees, classes_of, heads_fill_the_width, refuse
-from glassformer.hub.families.tables import Row, Tensors, layer, one, under_one_name
+from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderConfig
 
 # architecture -> our fields; n_classes: how many, or None for any number
@@ -44,7 +44,7 @@ class BERT(Family):
     configuration = EncoderConfig
     base_prefix = "bert."
 
-    def expresses(self, c: EncoderConfig) -> bool:
+    def can_represent(self, c: EncoderConfig) -> bool:
         return (
             _architecture(c) is not None
             and agrees(
@@ -139,7 +139,7 @@ class BERT(Family):
         no_segments = {"embedding.segment.weight": ours["embedding.token.weight"].new_zeros(1, c.n_embd)}
         return super().write_tensors({**no_segments, **ours}, c)
 
-    def tidy(self, theirs: Tensors, c: EncoderConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: EncoderConfig) -> Tensors:
         # the first files say gamma and beta, and all keep what is tied or can be counted
         theirs = {n.replace("LayerNorm.gamma", "LayerNorm.weight"): t for n, t in theirs.items()}
         theirs = {n.replace("LayerNorm.beta", "LayerNorm.bias"): t for n, t in theirs.items()}

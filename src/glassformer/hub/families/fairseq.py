@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from glassformer.hub.families.family import activation, agrees, heads_fill_the_width
-from glassformer.hub.families.tables import Row, layer
+from glassformer.hub.families.weight_table import Row, layer
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 
 # What none of them can vary.

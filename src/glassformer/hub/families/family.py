@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.tables import Row, Stack, Tensors, read, write
+from glassformer.hub.families.weight_table import Row, Stack, Tensors, read, write
 from glassformer.models import EncoderConfig
 
 # Sizes that every family has a word for, and the preset, which is none of a model's facts.
@@ -31,7 +31,7 @@ class Family:
     fixed_words: ClassVar[dict[str, Any]] = {}
     unpacks: ClassVar[tuple[str, ...]] = ()
 
-    def expresses(self, c: Any) -> bool:
+    def can_represent(self, c: Any) -> bool:
         """Whether a model of this configuration, of the class `configuration`, computes the same there."""
         raise NotImplementedError
 
@@ -56,7 +56,7 @@ class Family:
         """The names of all tensors in the table."""
         return {name for row in self.table(c) for name in row.theirs if name is not None}
 
-    def tidy(self, theirs: Tensors, c: Any) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: Any) -> Tensors:
         """Their tensors under the names of the table, without those that say nothing new."""
         return theirs
 
@@ -66,7 +66,7 @@ class Family:
 
     def read_tensors(self, theirs: Tensors, c: Any) -> Tensors:
         """Their tensors as ours. Raises as `tables.read`."""
-        return read(self.table(c), self.tidy(theirs, c))
+        return read(self.table(c), self.normalize_keys(theirs, c))
 
 
 def agrees(c: Any, *, free: Collection[str], **fixed: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family, activation, agrees, heads_fill_the_width
-from glassformer.hub.families.tables import TURNED, Row, Tensors, layer, one, with_head
+from glassformer.hub.families.weight_table import TRANSPOSE, Row, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 
@@ -18,7 +18,7 @@ class GPT2(Family):
     base_prefix = "transformer."
     fixed_words: ClassVar = {"add_cross_attention": False}
 
-    def expresses(self, c: ModelConfig) -> bool:
+    def can_represent(self, c: ModelConfig) -> bool:
         return (
             agrees(
                 c,
@@ -75,16 +75,16 @@ class GPT2(Family):
             here, there = f"blocks.{number}", f"transformer.h.{number}"
             rows += [
                 *layer(f"{here}.attention_norm", f"{there}.ln_1"),
-                *layer(f"{here}.attention.qkv", f"{there}.attn.c_attn", form=TURNED),
-                *layer(f"{here}.attention.out", f"{there}.attn.c_proj", form=TURNED),
+                *layer(f"{here}.attention.qkv", f"{there}.attn.c_attn", form=TRANSPOSE),
+                *layer(f"{here}.attention.out", f"{there}.attn.c_proj", form=TRANSPOSE),
                 *layer(f"{here}.feedforward_norm", f"{there}.ln_2"),
-                *layer(f"{here}.feedforward.up", f"{there}.mlp.c_fc", form=TURNED),
-                *layer(f"{here}.feedforward.down", f"{there}.mlp.c_proj", form=TURNED),
+                *layer(f"{here}.feedforward.up", f"{there}.mlp.c_fc", form=TRANSPOSE),
+                *layer(f"{here}.feedforward.down", f"{there}.mlp.c_proj", form=TRANSPOSE),
             ]
         rows += layer("final_norm", "transformer.ln_f")
         return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
 
-    def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: ModelConfig) -> Tensors:
         # the oldest files keep the causal mask as a tensor
         theirs = {n: t for n, t in theirs.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
         return with_head(theirs, "transformer.wte.weight", "lm_head.weight", tied=c.tied_head)

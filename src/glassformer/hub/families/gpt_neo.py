@@ -10,7 +10,7 @@ from typing import Any
 from glassformer.errors import ModelFolderError, plural
 from glassformer.hub.families.family import Family, activation, agrees, heads_fill_the_width, is_known_activation
 from glassformer.hub.families.layer_types import FULL, LOCAL, are_windows_of_one_width, patterns_of, types_of, window_of
-from glassformer.hub.families.tables import Row, Tensors, layer, one, with_head
+from glassformer.hub.families.weight_table import Row, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 TYPES = {"global": FULL, "local": LOCAL}
@@ -23,7 +23,7 @@ class GPTNeo(Family):
     configuration = ModelConfig
     base_prefix = "transformer."
 
-    def expresses(self, c: ModelConfig) -> bool:
+    def can_represent(self, c: ModelConfig) -> bool:
         return (
             agrees(
                 c,
@@ -100,7 +100,7 @@ class GPTNeo(Family):
         rows += layer("final_norm", "transformer.ln_f")
         return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
 
-    def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: ModelConfig) -> Tensors:
         # older files keep the causal mask among the weights
         aside = (".attention.bias", ".attention.masked_bias")
         theirs = {n: t for n, t in theirs.items() if not n.endswith(aside)}

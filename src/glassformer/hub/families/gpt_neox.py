@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glassformer.hub.families.family import Family, activation, agrees, heads_fill_the_width, is_known_activation
 from glassformer.hub.families.modern import SCALINGS, rope_of, scaling_of
-from glassformer.hub.families.tables import Form, Row, Tensors, layer, one, with_head
+from glassformer.hub.families.weight_table import Form, Row, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 
@@ -26,7 +26,7 @@ class GPTNeoX(Family):
     configuration = ModelConfig
     base_prefix = "gpt_neox."
 
-    def expresses(self, c: ModelConfig) -> bool:
+    def can_represent(self, c: ModelConfig) -> bool:
         return (
             agrees(
                 c,
@@ -115,7 +115,7 @@ class GPTNeoX(Family):
         rows += layer("final_norm", "gpt_neox.final_layer_norm")
         return rows if c.tied_head else [*rows, one("head.weight", "embed_out.weight")]
 
-    def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: ModelConfig) -> Tensors:
         # older files keep the causal mask and the frequencies; newer ones may call the head as other families do
         aside = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
         theirs = {n: t for n, t in theirs.items() if not n.endswith(aside)}

@@ -20,7 +20,7 @@ from glassformer.hub.families.layer_types import (
     window_of,
 )
 from glassformer.hub.families.modern import ATTENTION_BIASES, Modern
-from glassformer.hub.families.tables import AS_IT_IS, TURNED, Form, Row, Stack, layer, one
+from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Form, Row, Stack, layer, one
 from glassformer.models import ModelConfig
 
 ALPHA = 1.702  # of `quick_gelu`, x sigmoid(1.702 x)
@@ -94,7 +94,12 @@ class GptOss(Modern):
 
     def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row | Stack]:
         yield from layer(f"{here}.router", f"{there}.router")
-        forms = {"gate_up.weight": TURNED_PAIRS, "gate_up.bias": PAIRS, "down.weight": TURNED, "down.bias": AS_IT_IS}
+        forms = {
+            "gate_up.weight": TRANSPOSED_PAIRS,
+            "gate_up.bias": PAIRS,
+            "down.weight": TRANSPOSE,
+            "down.bias": IDENTITY,
+        }
         for part, form in forms.items():
             names = tuple(f"{here}.experts.{number}.{part}" for number in range(c.n_expert))
             theirs = part.replace(".weight", "_proj").replace(".bias", "_proj_bias")
@@ -112,4 +117,4 @@ def _gates_first(rows: Tensor) -> Tensor:
 
 
 PAIRS = Form(_in_turn, _gates_first)
-TURNED_PAIRS = Form(lambda ours: _in_turn(ours).t(), lambda theirs: _gates_first(theirs.t()))
+TRANSPOSED_PAIRS = Form(lambda ours: _in_turn(ours).t(), lambda theirs: _gates_first(theirs.t()))

@@ -11,7 +11,7 @@ from typing import Any
 
 from glassformer.hub.families.fairseq import fits, read_words, scale_fits, stack, write_words
 from glassformer.hub.families.family import Family, special_tokens
-from glassformer.hub.families.tables import IN_A_BATCH, Row, Tensors, one, under_one_name
+from glassformer.hub.families.weight_table import IN_A_BATCH, Row, Tensors, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
 
@@ -21,7 +21,7 @@ class Marian(Family):
     model_type = "marian"
     configuration = EncoderDecoderConfig
 
-    def expresses(self, c: EncoderDecoderConfig) -> bool:
+    def can_represent(self, c: EncoderDecoderConfig) -> bool:
         e, d = c.encoder, c.decoder
         form: dict[str, Any] = {"positions": "sinusoidal", "norm_place": "post", "final_norm": False}
         return (
@@ -70,7 +70,7 @@ class Marian(Family):
             bias_of_logits(c),
         ]
 
-    def tidy(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
         waves = [f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder")]
         theirs = {name: tensor for name, tensor in theirs.items() if name not in waves}
         names = ["model.decoder.embed_tokens.weight", "lm_head.weight"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from glassformer.hub.families.mistral import OneWindow
-from glassformer.hub.families.tables import Row, layer, one
+from glassformer.hub.families.weight_table import Row, layer, one
 from glassformer.models import ModelConfig
 
 

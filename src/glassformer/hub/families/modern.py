@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family, activation, agrees, is_known_activation
-from glassformer.hub.families.tables import Row, Stack, Tensors, layer, one, with_head
+from glassformer.hub.families.weight_table import Row, Stack, Tensors, layer, one, with_head
 from glassformer.models import ModelConfig
 
 # The kinds of rotary scaling that both know. Ours has `ntk` besides, theirs `dynamic` and `longrope`.
@@ -34,7 +34,7 @@ class Modern(Family):
     scalings: ClassVar[tuple[str, ...]] = SCALINGS
     activation_word: ClassVar[str] = "hidden_act"
 
-    def expresses(self, c: ModelConfig) -> bool:
+    def can_represent(self, c: ModelConfig) -> bool:
         common = {"n_kv_head", "head_width", "norm_eps", "activation", "tied_head", "rotary_base", "rotary_scaling"}
         biases = {field for fields in self.biases.values() for field in fields}
         fixed = {"positions": "rotary", "norm": "rmsnorm", "feedforward": "gated", "bias": False, **self.fixed}
@@ -139,7 +139,7 @@ class Modern(Family):
         yield from layer(f"{here}.gate_up", f"{there}.gate_proj", f"{there}.up_proj", bias=bias)
         yield from layer(f"{here}.down", f"{there}.down_proj", bias=bias)
 
-    def tidy(self, theirs: Tensors, c: ModelConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: ModelConfig) -> Tensors:
         theirs = {n: t for n, t in theirs.items() if not n.endswith("rotary_emb.inv_freq")}
         return with_head(theirs, "model.embed_tokens.weight", "lm_head.weight", tied=c.tied_head)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from glassformer.errors import GlassformerWarning
 from glassformer.hub.families.mistral import OneWindow
 from glassformer.hub.families.modern import rope_of, rope_words, scaling_of
-from glassformer.hub.families.tables import Row, one
+from glassformer.hub.families.weight_table import Row, one
 from glassformer.models import ModelConfig
 
 LONG = ("longrope", "su", "yarn")  # "su" and "yarn" are what the first files call the same

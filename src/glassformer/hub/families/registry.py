@@ -9,6 +9,7 @@ from glassformer.hub.families.bert import BERT
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.gemma2 import Gemma2
 from glassformer.hub.families.gemma3 import Gemma3
+from glassformer.hub.families.glassformer import Glassformer
 from glassformer.hub.families.gpt2 import GPT2
 from glassformer.hub.families.gpt_neo import GPTNeo
 from glassformer.hub.families.gpt_neox import GPTNeoX
@@ -18,7 +19,6 @@ from glassformer.hub.families.marian import Marian
 from glassformer.hub.families.mistral import Mistral
 from glassformer.hub.families.mixtral import Mixtral
 from glassformer.hub.families.olmo2 import Olmo2
-from glassformer.hub.families.own import Glassformer
 from glassformer.hub.families.phi3 import Phi3
 from glassformer.hub.families.qwen2 import Qwen2
 from glassformer.hub.families.qwen3_moe import Qwen3Moe
@@ -39,10 +39,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_that_expresses(config: Any) -> Family:
+def family_for(config: Any) -> Family:
     """The first family that can hold this configuration; ours can hold any."""
     return next(
         family
         for family in FAMILIES.values()
-        if family.configuration in (None, type(config)) and family.expresses(config)
+        if family.configuration in (None, type(config)) and family.can_represent(config)
     )

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from glassformer.hub.families.family import Family, activation, agrees, special_tokens
-from glassformer.hub.families.tables import Row, Tensors, layer, one, under_one_name, with_head
+from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name, with_head
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 
 # What encoder and decoder have in common there, beside what both fix.
@@ -27,7 +27,7 @@ class T5(Family):
     configuration = EncoderDecoderConfig
     base_prefix = ""
 
-    def expresses(self, c: EncoderDecoderConfig) -> bool:
+    def can_represent(self, c: EncoderDecoderConfig) -> bool:
         e, d = c.encoder, c.decoder
         return (
             all(
@@ -107,7 +107,7 @@ class T5(Family):
         rows += _stack("decoder", c.decoder, cross=True)
         return rows if c.decoder.tied_head else [*rows, one("decoder.head.weight", "lm_head.weight")]
 
-    def tidy(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
         theirs = under_one_name(theirs, "shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
         # some old files have a table of distances where nothing has a distance
         unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"

@@ -9,7 +9,7 @@ from typing import Any
 
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family, activation, agrees, classes_of, heads_fill_the_width
-from glassformer.hub.families.tables import IN_A_BATCH, Row, layer, one
+from glassformer.hub.families.weight_table import IN_A_BATCH, Row, layer, one
 from glassformer.models import EncoderConfig
 
 
@@ -20,7 +20,7 @@ class ViT(Family):
     configuration = EncoderConfig
     base_prefix = "vit."
 
-    def expresses(self, c: EncoderConfig) -> bool:
+    def can_represent(self, c: EncoderConfig) -> bool:
         return (
             agrees(
                 c,

@@ -14,7 +14,7 @@ from torch import Tensor
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.fairseq import fits, read_words, stack, write_words
 from glassformer.hub.families.family import Family, refuse, special_tokens
-from glassformer.hub.families.tables import Row, Tensors, layer, one, under_one_name
+from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
 WAVES = "model.encoder.embed_positions.weight"
@@ -26,7 +26,7 @@ class Whisper(Family):
     model_type = "whisper"
     configuration = EncoderDecoderConfig
 
-    def expresses(self, c: EncoderDecoderConfig) -> bool:
+    def can_represent(self, c: EncoderDecoderConfig) -> bool:
         e, d = c.encoder, c.decoder
         return (
             fits(e, free={"n_mels"}, stem="frames", positions="sinusoidal", sinusoid_layout="whisper")
@@ -88,7 +88,7 @@ class Whisper(Family):
         waves = _waves(c).to(ours["decoder.embedding.token.weight"])
         return {**super().write_tensors(ours, c), WAVES: waves}
 
-    def tidy(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
+    def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
         theirs = under_one_name(theirs, "model.decoder.embed_tokens.weight", "proj_out.weight")
         waves = theirs.pop(WAVES)
         shape = (c.encoder.block_size, c.encoder.n_embd)

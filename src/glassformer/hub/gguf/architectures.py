@@ -14,7 +14,7 @@ from torch import Tensor
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.registry import FAMILIES
-from glassformer.hub.families.tables import AS_IT_IS, TURNED, Form
+from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Form
 from glassformer.hub.gguf.file import gguf_package
 
 # Fields that repeat what the tensors say, or that nothing computes with.
@@ -78,7 +78,7 @@ class Architecture:
 
     def form(self, name: str, words: dict[str, Any]) -> Form:
         """How the tensor of this name lies there, told from Hugging Face's form."""
-        return AS_IT_IS
+        return IDENTITY
 
     def names(self, theirs: list[str], n_layer: int) -> dict[str, str]:
         """Hugging Face's names of these tensors: GGUF's.
@@ -176,7 +176,7 @@ class LlamaGGUF(Qwen3GGUF):
             if f".{part}." in name:
                 n_head = words.get(counted) or words["num_attention_heads"]
                 return Form(partial(_halves_to_pairs, n_head), partial(_pairs_to_halves, n_head))
-        return AS_IT_IS
+        return IDENTITY
 
 
 class GPT2GGUF(Architecture):
@@ -200,7 +200,7 @@ class GPT2GGUF(Architecture):
 
     def form(self, name: str, words: dict[str, Any]) -> Form:
         matrices = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-        return TURNED if name.endswith(matrices) else AS_IT_IS
+        return TRANSPOSE if name.endswith(matrices) else IDENTITY
 
 
 class Gemma3GGUF(Qwen3GGUF):
@@ -245,7 +245,7 @@ class Gemma3GGUF(Qwen3GGUF):
         }
 
     def form(self, name: str, words: dict[str, Any]) -> Form:
-        return Form(lambda w: w + 1, lambda w: w - 1) if name.endswith("norm.weight") else AS_IT_IS
+        return Form(lambda w: w + 1, lambda w: w - 1) if name.endswith("norm.weight") else IDENTITY
 
 
 ARCHITECTURES: dict[str, Architecture] = {

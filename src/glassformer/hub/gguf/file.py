@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from glassformer.errors import MissingExtraError, ModelFolderError
-from glassformer.hub.binary import BoundedReader, Damage, read_mapped
+from glassformer.hub.bounded_reader import BoundedReader, Damage, read_mapped
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,7 +23,7 @@ from glassformer.processors.tokenizers.alphabet import is_byte_token, unspell
 from glassformer.processors.tokenizers.builders import character_library
 from glassformer.processors.tokenizers.gpt2 import byte_level_bpe
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN
-from glassformer.processors.tokenizers.panics import library_errors
+from glassformer.processors.tokenizers.library_errors import library_errors
 from glassformer.processors.tokenizers.sentencepiece import SPACE, Pieces, library_from_pieces
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from glassformer.errors import ModelFolderError, UsageError, one_line
 from glassformer.files import atomic_file
-from glassformer.hub.families.registry import family_that_expresses
-from glassformer.hub.families.tables import Tensors
-from glassformer.hub.folder import second_names
+from glassformer.hub.families.registry import family_for
+from glassformer.hub.families.weight_table import Tensors
+from glassformer.hub.folder import tied_names
 from glassformer.hub.gguf.architectures import ARCHITECTURES, Architecture
 from glassformer.hub.gguf.file import gguf_package
 from glassformer.hub.gguf.reading import load_gguf
@@ -75,7 +75,7 @@ def save_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *,
     if type not in TYPES:
         raise UsageError(f"type={type!r} is unknown; use {', '.join(TYPES)}")
     gguf = gguf_package()
-    family = family_that_expresses(model.config)
+    family = family_for(model.config)
     architecture = next((a for a in ARCHITECTURES.values() if a.model_type == family.model_type), None)
     if architecture is None:
         known = ", ".join(a.model_type for a in ARCHITECTURES.values())
@@ -189,7 +189,7 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
 def _tensors(model: Any, architecture: Architecture, words: dict[str, Any]) -> Tensors:
     """The model's tensors under GGUF's names and in GGUF's form, fp32."""
     state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
-    for second in second_names(model):
+    for second in tied_names(model):
         state.pop(second, None)
     theirs = architecture.family.write_tensors(state, model.config)
     names = architecture.names(list(theirs), model.config.n_layer)

@@ -23,7 +23,7 @@ from glassformer.errors import TokenizerError, UsageError, did_you_mean
 from glassformer.processors.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
 from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, gpt2_tokenizer
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN, PLAIN_WORD_PATTERN
-from glassformer.processors.tokenizers.specials import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
+from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_BPE_SIZE = 4096

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as Library
 
 from glassformer.errors import TokenizerError, one_line
 from glassformer.processors.tokenizers.files import read_json, read_text
-from glassformer.processors.tokenizers.panics import library_errors
+from glassformer.processors.tokenizers.library_errors import library_errors
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 PARTS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

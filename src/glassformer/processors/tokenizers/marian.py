@@ -18,7 +18,7 @@ from tokenizers import AddedToken, processors
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft
 from glassformer.processors.tokenizers.files import read_bounded, read_json
-from glassformer.processors.tokenizers.panics import library_errors
+from glassformer.processors.tokenizers.library_errors import library_errors
 
 _NOT_READ = "\U000f0000"  # in front of the pieces of the other side, so that no text that is read becomes one
 _SPECIALS = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}

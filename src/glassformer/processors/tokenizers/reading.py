@@ -17,8 +17,8 @@ import tokenizers
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft, read_declared, with_declared
 from glassformer.processors.tokenizers.files import read_json
+from glassformer.processors.tokenizers.library_errors import library_errors
 from glassformer.processors.tokenizers.marian import is_marian, read_marian
-from glassformer.processors.tokenizers.panics import library_errors
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 MAX_ID = 1 << 22

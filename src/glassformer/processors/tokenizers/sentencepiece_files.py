@@ -11,7 +11,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft
 from glassformer.processors.tokenizers.files import read_bounded
-from glassformer.processors.tokenizers.panics import library_errors
+from glassformer.processors.tokenizers.library_errors import library_errors
 from glassformer.processors.tokenizers.sentencepiece import SPACE, Model, library_from_pieces, read_model
 
 # The classes of transformers whose tokenizers are read from a SentencePiece model. Of other classes the ids are shifted

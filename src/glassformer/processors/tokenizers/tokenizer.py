@@ -35,9 +35,9 @@ from glassformer.processors.tokenizers.alphabet import (
     whole_characters,
 )
 from glassformer.processors.tokenizers.chat import ChatTemplate
-from glassformer.processors.tokenizers.panics import library_errors
-from glassformer.processors.tokenizers.parts import PartsEncoder
-from glassformer.processors.tokenizers.specials import spellings, without_specials
+from glassformer.processors.tokenizers.library_errors import library_errors
+from glassformer.processors.tokenizers.special_token_encoder import SpecialTokenEncoder
+from glassformer.processors.tokenizers.special_tokens import spellings, without_specials
 from glassformer.processors.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
 
 if TYPE_CHECKING:
@@ -336,8 +336,8 @@ class Tokenizer:
         return bulk.bulk_encoder(self.kind, self._library, self._spec())
 
     @cached_property
-    def _parts(self) -> PartsEncoder:
-        return PartsEncoder(self._spec(), self._vocabulary)
+    def _parts(self) -> SpecialTokenEncoder:
+        return SpecialTokenEncoder(self._spec(), self._vocabulary)
 
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of every text; called by public methods only, so that the warning points at their caller."""

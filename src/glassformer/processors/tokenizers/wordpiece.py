@@ -10,7 +10,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft, read_declared
 from glassformer.processors.tokenizers.files import read_lines
-from glassformer.processors.tokenizers.panics import library_errors
+from glassformer.processors.tokenizers.library_errors import library_errors
 
 SPECIALS = {
     "pad_token": "[PAD]",

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Collection
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.tables import Tensors
+from glassformer.hub.families.weight_table import Tensors
 
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 OUTER_WRAPPER = "module"  # an ordinary word, so only in front
 
 
-def with_expected_names(theirs: Tensors, expected: Collection[str], base: str) -> Tensors:
+def match_names(theirs: Tensors, expected: Collection[str], base: str) -> Tensors:
     """The same tensors under the names that are expected, as far as these differ by wrappers and by what stands in
     front. Names that fit nothing are kept, so that they are refused as what they are.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from glassformer.errors import UsageError
-from glassformer.hub import FAMILIES, family_that_expresses
+from glassformer.hub import FAMILIES, family_for
 from glassformer.hub.families.family import fields_without_meaning
 from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig
 
@@ -198,7 +198,7 @@ def paths(config: Any) -> list[str]:
 
 def told_back(config: Any, path: str) -> Any:
     """What the words of the family that takes it say of the field, without what stands under `glassformer`."""
-    family = family_that_expresses(config)
+    family = family_for(config)
     special = {"decoder_start_token_id": "start_token", "eos_token_id": "end_token", "pad_token_id": "pad_token"}
     tokens = {theirs: getattr(config, ours) for theirs, ours in special.items() if hasattr(config, ours)}
     return get(family.read_config({**family.write_config(config), **tokens}), path)
@@ -208,7 +208,7 @@ def means_nothing(config: Any, path: str) -> bool:
     """Whether the family that takes the configuration need not tell the field, or nothing looks at it (in one of both:
     the other is tried by itself)."""
     side, _, field = path.rpartition(".")
-    if field in TELL_NOTHING.get(family_that_expresses(config).model_type, set()):
+    if field in TELL_NOTHING.get(family_for(config).model_type, set()):
         return True
     stacks = {"both": ("encoder", "decoder"), "": ()}.get(side, (side,))
     looked_at = [getattr(config, s) for s in stacks] or [config]
@@ -217,7 +217,7 @@ def means_nothing(config: Any, path: str) -> bool:
 
 @pytest.mark.parametrize("name", BASES)
 def test_each_family_takes_its_own(name: str):
-    assert family_that_expresses(BASES[name]).model_type == name
+    assert family_for(BASES[name]).model_type == name
 
 
 def test_every_family_and_every_field_is_here():
@@ -239,7 +239,7 @@ def test_no_field_is_forgotten(name: str):
             if config == base:
                 continue
             tried = True
-            family = family_that_expresses(config).model_type
+            family = family_for(config).model_type
             if family == "glassformer":
                 refused += 1
             elif not means_nothing(config, path):
@@ -251,7 +251,7 @@ def test_no_field_is_forgotten(name: str):
 def test_what_nothing_looks_at_keeps_no_family_from_taking_it():
     """A base for windows, where there are none, or where nothing turns."""
     idle = ModelConfig.make(**SHAPE, family="modern", rotary_base_local=500.0)
-    assert family_that_expresses(idle).model_type == "qwen3"
-    assert family_that_expresses(ModelConfig.make(**SHAPE, rotary_base_local=500.0)).model_type == "gpt2"
+    assert family_for(idle).model_type == "qwen3"
+    assert family_for(ModelConfig.make(**SHAPE, rotary_base_local=500.0)).model_type == "gpt2"
     seen = changed(idle, "patterns", ("window(3)", "causal"))
     assert "rotary_base_local" in fields_without_meaning(idle) - fields_without_meaning(seen)

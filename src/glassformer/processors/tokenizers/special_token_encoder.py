@@ -19,13 +19,13 @@ from tokenizers import AddedToken
 
 from glassformer.errors import TokenizerError, UsageError
 from glassformer.processors.tokenizers.alphabet import whole_characters
-from glassformer.processors.tokenizers.specials import without_specials
+from glassformer.processors.tokenizers.special_tokens import without_specials
 
 _FIRST_PRIVATE = 0xF0000  # the fifteenth plane of Unicode: characters that mean nothing
 _MAX_GAP = 10_000
 
 
-class PartsEncoder:
+class SpecialTokenEncoder:
     """Text and ids of special tokens, in order, to ids.
 
     Args:

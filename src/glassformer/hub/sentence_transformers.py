@@ -19,7 +19,7 @@ _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "firs
 _WITHOUT_EFFECT = ("Transformer", "Dropout", "Normalize")  # `embed` divides every vector by its length
 
 
-def pool_as_told(model: Any, folder: Path) -> None:
+def apply_pooling(model: Any, folder: Path) -> None:
     """Let an encoder pool as the folder says, and drop what it does not use then; other models are left as they are.
 
     Raises:
@@ -40,7 +40,7 @@ def pool_as_told(model: Any, folder: Path) -> None:
     model.pooler = None
 
 
-def cut_as_told(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
+def apply_text_limits(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
     """Cut texts as long as a sentence encoder was trained for; config: that of its model.
 
     Raises:

@@ -16,7 +16,7 @@ from glassformer.errors import GlassformerError, ModelFolderError
 from glassformer.files import disk_errors
 from glassformer.hub.families.gpt2 import GPT2
 from glassformer.hub.folder import check_count, model_of
-from glassformer.hub.names import with_expected_names
+from glassformer.hub.tensor_names import match_names
 from glassformer.models import ModelConfig
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -48,7 +48,7 @@ def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
     family = GPT2()
     named = {str(name): tensor for name, tensor in tensors.items()}
     theirs: dict[str, Tensor] = {}
-    for name, tensor in with_expected_names(named, family.names(config), family.base_prefix).items():
+    for name, tensor in match_names(named, family.names(config), family.base_prefix).items():
         if not isinstance(tensor, Tensor):
             raise ModelFolderError(f"{path}: {name} is a {type(tensor).__name__} and no tensor")
         if not name.endswith((".attn.bias", ".attn.masked_bias")):  # the mask of older versions

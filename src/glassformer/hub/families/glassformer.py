@@ -7,7 +7,7 @@ from typing import Any
 from glassformer import plugins
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family
-from glassformer.hub.families.tables import Tensors
+from glassformer.hub.families.weight_table import Tensors
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
 from glassformer.models import MODELS, kind_of
 
@@ -26,7 +26,7 @@ class Glassformer(Family):
     configuration = None
     base_prefix = ""
 
-    def expresses(self, c: Any) -> bool:
+    def can_represent(self, c: Any) -> bool:
         return True
 
     def write_config(self, c: Any) -> dict[str, Any]:

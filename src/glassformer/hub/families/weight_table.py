@@ -26,8 +26,8 @@ class Form(NamedTuple):
     read: Callable[[Tensor], Tensor]
 
 
-AS_IT_IS = Form(lambda ours: ours, lambda theirs: theirs)
-TURNED = Form(lambda ours: ours.t(), lambda theirs: theirs.t())  # matrices as (in, out)
+IDENTITY = Form(lambda ours: ours, lambda theirs: theirs)
+TRANSPOSE = Form(lambda ours: ours.t(), lambda theirs: theirs.t())  # matrices as (in, out)
 IN_A_BATCH = Form(lambda ours: ours.unsqueeze(0), lambda theirs: theirs.squeeze(0))  # one axis more, of length 1
 
 
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
     ours: str
     theirs: tuple[str | None, ...]
-    form: Form = AS_IT_IS
+    form: Form = IDENTITY
     sizes: tuple[int, ...] | None = None
     like: str | None = None
 
@@ -52,10 +52,10 @@ class Stack(NamedTuple):
 
     ours: tuple[str, ...]
     theirs: tuple[str]
-    form: Form = AS_IT_IS
+    form: Form = IDENTITY
 
 
-def one(ours: str, theirs: str, form: Form = AS_IT_IS) -> Row:
+def one(ours: str, theirs: str, form: Form = IDENTITY) -> Row:
     """The row of a tensor that is one tensor in both."""
     return Row(ours, (theirs,), form)
 
@@ -63,7 +63,7 @@ def one(ours: str, theirs: str, form: Form = AS_IT_IS) -> Row:
 def layer(
     ours: str,
     *theirs: str,
-    form: Form = AS_IT_IS,
+    form: Form = IDENTITY,
     sizes: tuple[int, ...] | None = None,
     bias: bool = True,
     unbiased: str | None = None,

@@ -22,7 +22,7 @@ _MEANINGS = {"no_timestamps_token_id": "<|notimestamps|>", "prev_sot_token_id": 
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 
-def whisper_beside(config: EncoderDecoderConfig, tokens: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def whisper_files(config: EncoderDecoderConfig, tokens: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Both files, by their names.
 
     Args:
