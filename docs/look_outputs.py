@@ -1,7 +1,7 @@
-"""Write the outputs in looking-inside.md anew: `python docs/look_outputs.py`, a few minutes.
+"""Update the outputs in docs/views/*.md: `python docs/look_outputs.py`, a few minutes.
 
-Every block of `glassformer look ...` in it is run, and the block behind it becomes what was printed (an error too: it
-tells which command is for which model). It expects the run of `glassformer demo` in `runs/demo-1`, that of `glassformer
+Every block of `glassformer look ...` is run, and the block after it is replaced by what was printed (errors too: they
+show which view applies to which model). It expects the run of `glassformer demo` in `runs/demo-1`, that of `glassformer
 train word-vectors` in `runs/word-vectors-1`, and fetches the two published models.
 """
 
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent / "looking-inside.md"
+PAGES = Path(__file__).resolve().parent / "views"
 BLOCK = re.compile(r"```sh\n(glassformer look [^\n]+)\n```\n\n```\n(.*?)```\n", re.DOTALL)
 
 
@@ -28,13 +28,12 @@ def output(command: str) -> str:
 
 
 def main() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-
-    def anew(match: re.Match[str]) -> str:
+    def update(match: re.Match[str]) -> str:
         print(match[1], file=sys.stderr)
         return f"```sh\n{match[1]}\n```\n\n```\n{output(match[1])}```\n"
 
-    PAGE.write_text(BLOCK.sub(anew, text), encoding="utf-8")
+    for page in sorted(PAGES.glob("*.md")):
+        page.write_text(BLOCK.sub(update, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

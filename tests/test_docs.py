@@ -58,16 +58,18 @@ def test_the_recipes_page_speaks_of_recipes_and_commands_that_exist():
             read_recipe(words[2], [word for word in words[3:] if "=" in word and "start_from" not in word])
 
 
-def test_the_page_about_looking_inside_shows_every_view_of_three_models():
+def test_the_pages_about_views_show_every_view_of_three_models():
     """Each command with what it printed; what is drawn fits 80 columns. The Python runs in its own test."""
     from glassformer.cli.look import app as look
 
-    page = (DOCS / "looking-inside.md").read_text()
+    page = "".join(page.read_text() for page in (DOCS / "views").glob("*.md"))
     shown = re.findall(r"```sh\nglassformer look (\S+) ([^\n]+)\n```\n\n```\n(.*?)```", page, flags=re.S)
     assert {name for name, _, _ in shown} == {command.name for command in look.registered_commands}
     for model in ("runs/demo-1", "smollm2-135m-instruct", "minilm-l6"):
         asked = {name for name, words, _ in shown if words.startswith(model)}
         assert len(asked) == 18, (model, asked)
+    guide = (DOCS / "looking-inside.md").read_text()
     for name, words, printed in shown:
+        assert f"[`{name}`](views/" in guide
         assert printed.strip() and "Traceback" not in printed, (name, words)
         assert printed.startswith("error: ") or max(map(len, printed.splitlines())) <= 80, (name, words)
