@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 from served import small_decoder
 
 from glassformer.generation import Engine
-from glassformer.server import Served, serve
+from glassformer.server import ModelHandle, serve
 
 step = Engine.step
 
@@ -23,4 +23,4 @@ def slowly(self):
 
 
 Engine.step = slowly
-serve({"base": Served("base", *small_decoder())}, port=int(sys.argv[1]))
+serve({"base": ModelHandle("base", *small_decoder())}, port=int(sys.argv[1]))

@@ -15,7 +15,7 @@ from patience import PATIENCE
 
 from glassformer.models import Decoder, Encoder, EncoderConfig, ModelConfig
 from glassformer.processors.tokenizers import TOKENIZERS
-from glassformer.server import Served, create_app
+from glassformer.server import ModelHandle, create_app
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n"
 CHAT = (
@@ -53,7 +53,7 @@ def small_encoder() -> tuple[Encoder, Any]:
 @contextlib.contextmanager
 def running(models: dict[str, tuple[Any, Any]], *, api_key: str | None = None, **engine: Any) -> Iterator[str]:
     """The address of a server with these models, as long as the block lasts."""
-    app = create_app({name: Served(name, *pair, **engine) for name, pair in models.items()}, api_key=api_key)
+    app = create_app({name: ModelHandle(name, *pair, **engine) for name, pair in models.items()}, api_key=api_key)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -13,7 +13,7 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from served import CHAT, running, small_decoder, small_encoder
 
-from glassformer.server.fields import HARMLESS, INERT, INERT_IN_MESSAGES
+from glassformer.server.schemas import HARMLESS, INERT, INERT_IN_MESSAGES
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 from served import small_decoder
 
 from glassformer.hub import save
-from glassformer.server.serving import AddressError, bind, listen
+from glassformer.server.app import AddressError, bind, listen
 
 RUN = "import sys; from glassformer.cli import main; sys.argv[0] = 'glassformer'; main()"  # as the console script does
 

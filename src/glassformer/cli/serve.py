@@ -38,22 +38,22 @@ def serve(
     except ImportError:
         raise MissingExtraError("the server", "serve") from None
     assert fastapi and prometheus_client and uvicorn
-    from glassformer.server import serving
+    from glassformer.server import app
+    from glassformer.server.models import open_models
 
-    serving.check_address(host, api_key, no_auth)
-    sockets = serving.bind(host, port)  # before the models are read, which takes a while
+    app.check_address(host, api_key, no_auth)
+    sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
-    found = serving.open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
-    for served in found.values():
-        what = "chats" if served.chats else "writes on from texts" if served.worker else "gives vectors for texts"
-        typer.echo(f"{served.name}: {what}")
-        if served.worker is not None:
-            typer.echo(
-                f"  cache: at most {served.worker.engine.cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once"
-            )
-            if served.defaults:
-                shown = ", ".join(f"{name} {value:g}" for name, value in served.defaults.items())
+    models_by_name = open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
+    for handle in models_by_name.values():
+        what = "chats" if handle.has_chat else "writes on from texts" if handle.worker else "gives vectors for texts"
+        typer.echo(f"{handle.name}: {what}")
+        if handle.worker is not None:
+            cache = handle.worker.engine.cache
+            typer.echo(f"  cache: at most {cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once")
+            if handle.defaults:
+                shown = ", ".join(f"{name} {value:g}" for name, value in handle.defaults.items())
                 typer.echo(f"  from its folder, where a request does not say: {shown}")
-    address = serving.listen(sockets, host)
+    address = app.listen(sockets, host)
     typer.echo(f"listening on {address}/v1, a page to look at is {address}/   (Ctrl-C ends it)")
-    serving.serve(found, host=host, api_key=api_key, sockets=sockets)
+    app.serve(models_by_name, host=host, api_key=api_key, sockets=sockets)

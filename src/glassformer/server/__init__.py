@@ -1,6 +1,6 @@
-"""Level 9: models behind an HTTP API that the OpenAI clients speak. Needs the extra `serve`."""
+"""Level 8: models behind an HTTP API that the OpenAI clients speak. Needs the extra `serve`."""
 
-from glassformer.server.app import create_app
-from glassformer.server.serving import Served, serve
+from glassformer.server.app import create_app, serve
+from glassformer.server.models import ModelHandle
 
-__all__ = ["Served", "create_app", "serve"]
+__all__ = ["ModelHandle", "create_app", "serve"]

@@ -1,132 +1,208 @@
-"""The HTTP API: OpenAI's paths and bodies, so that its clients work with another `base_url` and nothing else.
+"""The server: one application of all routes, its page and its metrics, and the sockets that it listens on.
 
-GET  /v1/models  /v1/models/NAME        POST /v1/completions        GET  /healthz
-POST /v1/embeddings                     POST /v1/chat/completions   GET  /metrics     (Prometheus)
-
-Beside them looking inside: `/api/...` (inside.py) and the page that asks it, `/` (page.py).
+/v1/...     OpenAI's API (openai.py)        /healthz    whether all is well
+/api/...    looking inside (inspect.py)     /metrics    counts for Prometheus
+/           the page that uses them, plain files out of web/
 """
 
 from __future__ import annotations
 
-import base64
-import struct
-from collections.abc import AsyncIterator
+import errno
+import logging
+import mimetypes
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
 
+import torch
+import uvicorn
 from fastapi import FastAPI, Response
-from fastapi import Request as HTTPRequest
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
 
 from glassformer import __version__
-from glassformer.generation import embed
-from glassformer.server.answering import answer
-from glassformer.server.answers import Shape
-from glassformer.server.asking import chat_request, check_tokens, completion_request, named, read_prompt
-from glassformer.server.doors import Guard, add_errors
-from glassformer.server.errors import Refused
-from glassformer.server.inside import inside_routes
-from glassformer.server.metrics import exposition
-from glassformer.server.page import add_page
-from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody, several
-from glassformer.server.serving import Served
-from glassformer.server.worker import MOST_WAITING
+from glassformer.errors import GlassformerError, UsageError
+from glassformer.server.inspect import inspect_routes
+from glassformer.server.middleware import Guard, add_error_handlers, is_local
+from glassformer.server.models import ModelHandle
+from glassformer.server.openai import openai_routes
+from glassformer.server.worker import Worker
+
+WEB = Path(__file__).with_name("web")
+WAITING_CONNECTIONS = 2048  # that are made and not yet accepted
+DRAIN_SECONDS = 30  # for running answers when the server is stopped
 
 
-def create_app(models: dict[str, Served], *, api_key: str | None = None, local: bool = True) -> FastAPI:
-    """The application for these models, by name; the first one answers who names none.
+def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None, local: bool = True) -> FastAPI:
+    """The application for these models, by name; a request that names none gets the first one.
 
     Args:
         api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
-        local: bound to this machine alone, so that requests under another host's name (DNS rebinding) are refused.
+        local: bound to this machine only, so that requests under another host's name (DNS rebinding) are refused.
     """
+    workers = {name: handle.worker for name, handle in models.items() if handle.worker is not None}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        for served in models.values():
-            if served.worker is not None:
-                await run_in_threadpool(served.worker.stop)
+        for worker in workers.values():
+            await run_in_threadpool(worker.stop)
 
     app = FastAPI(title="glassformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, api_key=api_key, local=local)
-    add_errors(app)
-    app.include_router(inside_routes(models))
-    add_page(app)
+    add_error_handlers(app)
+    app.include_router(openai_routes(models))
+    app.include_router(inspect_routes(models))
 
     @app.get("/healthz")
     async def healthz() -> Response:
         """Whether every model can answer."""
-        well = all(served.worker is None or served.worker.running for served in models.values())
+        well = all(worker.running for worker in workers.values())
         return JSONResponse({"status": "ok" if well else "failed"}, status_code=200 if well else 503)
+
+    registry = CollectorRegistry()
+    registry.register(ModelMetrics(workers))
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counts for Prometheus."""
-        return Response(exposition(models.values()), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/models")
-    async def list_models() -> Any:
-        """The names that `model` may have."""
-        return {"object": "list", "data": [_described(served) for served in models.values()]}
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
 
-    @app.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> Any:
-        """One of them."""
-        return _described(named(models, name))
-
-    @app.post("/v1/completions")
-    async def completions(body: CompletionBody, http: HTTPRequest) -> Any:
-        """Go on from a text."""
-        served = named(models, body.model, writes=True)
-        prompts = [read_prompt(served, prompt) for prompt in body.prompts]
-        if len(prompts) * (body.n or 1) > MOST_WAITING:
-            raise Refused(400, f"{len(prompts)} prompts x n={body.n} are too many; {MOST_WAITING:,} are the most")
-        requests = [completion_request(served, body, prompt) for prompt in prompts]
-        shape = Shape(served.name, served.tokenizer, chat=False, alternatives=body.logprobs)
-        return await answer(served, requests, shape, body, http, echo=prompts if body.echo else None)
-
-    @app.post("/v1/chat/completions")
-    async def chat_completions(body: ChatBody, http: HTTPRequest) -> Any:
-        """Answer the last message of a chat."""
-        served = named(models, body.model, writes=True)
-        if not served.chats:
-            raise Refused(400, f"{served.name} has no chat template; use /v1/completions", code="no_chat_template")
-        alternatives = (body.top_logprobs or 0) if body.logprobs else None
-        shape = Shape(served.name, served.tokenizer, chat=True, alternatives=alternatives)
-        return await answer(served, [chat_request(served, body)], shape, body, http)
-
-    @app.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingBody) -> Any:
-        """A vector for each text."""
-        served = named(models, body.model)
-        if served.worker is not None:
-            raise Refused(400, f"{served.name} gives no vectors; name an encoder, for example minilm-l6")
-        width = served.model.config.n_embd
-        if body.dimensions not in (None, width):
-            raise Refused(
-                400, f"dimensions: {served.name} gives {width}, and no others; leave it out", param="dimensions"
-            )
-        texts = several(body.input)
-        for text in texts:
-            check_tokens(served, text if isinstance(text, list) else (), "input")
-        vectors = await run_in_threadpool(embed, served.model, served.tokenizer, texts, cut=False)
-        n = sum(len(served.tokenizer.encode(text) if isinstance(text, str) else text) for text in texts)
-        data = [
-            {"object": "embedding", "index": i, "embedding": _encoded(vector.tolist(), body.encoding_format)}
-            for i, vector in enumerate(vectors)
-        ]
-        counts = {"prompt_tokens": n, "total_tokens": n}
-        return {"object": "list", "data": data, "model": served.name, "usage": counts}
-
+    mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and then no module is run
+    app.mount("/web", FreshFiles(directory=WEB), name="web")
     return app
 
 
-def _described(served: Served) -> dict[str, Any]:
-    about = {"id": served.name, "object": "model", "created": served.created, "owned_by": "glassformer"}
-    return {**about, "defaults": served.defaults}
+class FreshFiles(StaticFiles):
+    """Files that a browser requests again whenever the page is opened: with a new release comes a new page."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
-def _encoded(vector: list[float], form: str | None) -> Any:
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if form == "base64" else vector
+METRICS: dict[str, tuple[type[CounterMetricFamily | GaugeMetricFamily], str, Callable[[Worker], float]]] = {
+    **{
+        name: (CounterMetricFamily, what, lambda worker, name=name: worker.counts[name])  # type: ignore[misc]
+        for name, what in (
+            ("requests", "Requests taken"),
+            ("cancelled", "Requests that were given up before they were done"),
+            ("failed", "Requests that ended with an error"),
+            ("prompt_tokens", "Tokens of prompts"),
+            ("completion_tokens", "Tokens written"),
+        )
+    },
+    "rows_active": (GaugeMetricFamily, "Samples being read or written", lambda worker: len(worker.engine.active)),
+    "rows_waiting": (GaugeMetricFamily, "Samples that wait for a row", lambda worker: len(worker.engine.waiting)),
+    "cache_bytes": (GaugeMetricFamily, "Memory of the key-value cache", lambda worker: worker.engine.cache.n_bytes),
+    "cache_max_bytes": (GaugeMetricFamily, "Its largest size", lambda worker: worker.engine.cache.max_bytes),
+}
+
+
+class ModelMetrics(Collector):
+    """`METRICS` of each model that generates."""
+
+    def __init__(self, workers: Mapping[str, Worker]):
+        self.workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (family, what, value) in METRICS.items():
+            metric = family(f"glassformer_{name}", what, labels=["model"])
+            for model, worker in self.workers.items():
+                metric.add_metric([model], value(worker))
+            yield metric
+
+
+class AddressError(GlassformerError):
+    """The server cannot listen on an address: its port is in use, or it is not an address of this machine."""
+
+
+def check_address(host: str, api_key: str | None, no_auth: bool) -> None:
+    """Raise `UsageError` for an address that other machines can reach, without a key and without `no_auth`."""
+    if not (is_local(host) or api_key or no_auth):
+        raise UsageError(
+            f"--host {host} lets other machines in: give --api-key SECRET, or say --no-auth if everybody may use it"
+        )
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets for all addresses of a host name, bound and not yet listening; port 0: any free one.
+
+    Raises:
+        AddressError: the port is in use or not allowed, or the name has no address of this machine.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            sockets.append(one)
+            if os.name == "posix":  # elsewhere it would let two servers share a port
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind((address[0], port or sockets[0].getsockname()[1], *address[2:]))
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        raise _address_error(error, host, port) from None
+    return sockets
+
+
+def listen(sockets: Sequence[socket.socket], host: str) -> str:
+    """Let clients connect: from now on they are answered, or wait. Returns the address that they use.
+
+    Raises:
+        AddressError: another program was faster.
+    """
+    port: int = sockets[0].getsockname()[1]
+    try:
+        for one in sockets:
+            one.listen(WAITING_CONNECTIONS)
+    except OSError as error:
+        raise _address_error(error, host, port) from None
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _address_error(error: OSError, host: str, port: int) -> AddressError:
+    free = "choose another one with --port NUMBER, or --port 0 for any that is free"
+    if error.errno == errno.EADDRINUSE:
+        return AddressError(f"port {port} of {host} is in use by another program; end it, or {free}")
+    if error.errno == errno.EACCES:
+        return AddressError(f"this user may not listen on port {port}; {free} (1024 or more)")
+    reason = "it is no address of this machine" if error.errno == errno.EADDRNOTAVAIL else error.strerror or str(error)
+    return AddressError(f"cannot listen on {host} port {port}: {reason}; use --host 127.0.0.1 for this machine alone")
+
+
+def serve(
+    models: Mapping[str, ModelHandle],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    sockets: list[socket.socket] | None = None,
+) -> None:
+    """Answer until stopped (Ctrl-C, SIGTERM): then running answers are finished, and no new requests are accepted.
+
+    Args:
+        sockets: of `bind(host, port)`, for callers that have bound them already.
+
+    Raises:
+        AddressError: as `bind`.
+    """
+    torch.set_grad_enabled(False)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = create_app(models, api_key=api_key, local=is_local(host))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
+    uvicorn.Server(config).run(sockets or bind(host, port))

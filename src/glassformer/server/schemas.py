@@ -1,7 +1,10 @@
-"""What may be asked: the bodies of OpenAI's API, checked and bounded at the door.
+"""The bodies that the API accepts, checked and bounded. Each field of a request is one of three; others are errors:
 
-Fields that we have besides: top_k, min_p, repetition_penalty. What is applied stands here; what else may be sent and
-what is refused, in fields.py.
+    applied     a field of the body
+    harmless    about the client, the bill or the speed: accepted without effect on the answer
+    inert       not supported, and so accepted only with the values that request nothing
+
+Our own fields: top_k, min_p, repetition_penalty. https://platform.openai.com/docs/api-reference
 """
 
 from __future__ import annotations
@@ -12,108 +15,178 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from glassformer.server.fields import HARMLESS, INERT, INERT_IN_MESSAGES, own_fields, refused
+from glassformer.errors import did_you_mean, one_line
 
-MOST_TOKENS = 1 << 16  # of a prompt, and of an answer
-MOST_SAMPLES = 64
-MOST_TEXTS = 256
-MOST_CHARACTERS = 1 << 20
-MOST_STOPS, LONGEST_STOP = 16, 256
-MOST_BIASES = 1024
+MAX_TOKENS = 1 << 16  # of a prompt, and of an answer
+MAX_SAMPLES = 64
+MAX_TEXTS = 256
+MAX_CHARACTERS = 1 << 20
+MAX_STOPS, MAX_STOP_LENGTH = 16, 256
+MAX_BIASES = 1024
+MAX_POSITIONS = 64  # of one request for logits
+MAX_SEED = 1 << 53  # whole numbers are exact in a browser up to here
 
-MOST_POSITIONS = 64  # whose logits are told at once
-MOST_SEED = 1 << 53  # whole numbers are exact in a browser up to here
+HARMLESS = frozenset(
+    {
+        "user",
+        "metadata",
+        "safety_identifier",
+        "service_tier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prediction",  # a guess at the answer, to be faster
+        "parallel_tool_calls",  # there are no tools
+    }
+)
+_PENALTY = "use repetition_penalty (1 is off)"
+_TOOLS = "describe in the messages what the model should know of them"
+INERT: dict[str, tuple[tuple[Any, ...], str]] = {  # the values that request nothing, and what to do instead
+    "presence_penalty": ((0,), _PENALTY),
+    "frequency_penalty": ((0,), _PENALTY),
+    "suffix": (("",), "put all of the text into prompt"),
+    "store": ((False,), "answers are not kept; leave it out"),
+    "tools": (([],), _TOOLS),
+    "tool_choice": (("none", "auto"), _TOOLS),
+    "functions": (([],), _TOOLS),
+    "function_call": (("none", "auto"), _TOOLS),
+    "response_format": (({"type": "text"},), "ask for the format in the messages"),
+    "modalities": ((["text"],), "text is read and written"),
+    "audio": ((), "text is read and written"),
+    "reasoning_effort": (("none",), "leave it out"),
+    "verbosity": ((), "say in the messages how long the answer shall be"),
+    "web_search_options": ((), "nothing is looked up; put what is needed into the messages"),
+}
+INERT_IN_MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "name": ((), "write into content who speaks"),
+    "tool_calls": (([],), "write into content what was called"),
+    "tool_call_id": ((), "write into content whose result it is"),
+    "function_call": ((), "write into content what was called"),
+    "refusal": (("",), "write it into content"),
+    "annotations": (([],), "write them into content"),
+    "audio": ((), "text is read and written"),
+    "reasoning_content": (("",), "write it into content"),
+}
 
 
-def either(words: str) -> WrapValidator:
-    """For a field that may have one of several shapes: what it should be, in place of each shape's own complaint."""
+def field_error(name: str, message: str) -> PydanticCustomError:
+    """An error about one field, for a validator of the whole body to raise."""
+    return PydanticCustomError("field", "{message}", {"message": message, "param": one_line(name) or "''"})
+
+
+def shape(words: str) -> WrapValidator:
+    """For a field that may have one of several shapes: one message in place of one for each shape."""
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
         except ValidationError:
-            raise PydanticCustomError("either", "{words}", {"words": f"give {words}"}) from None
+            raise PydanticCustomError("shape", "{words}", {"words": f"give {words}"}) from None
 
     return WrapValidator(check)
 
 
-Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
-Token = Annotated[int, Field(ge=0, lt=1 << 31)]
-Tokens = Annotated[list[Token], Field(min_length=1, max_length=MOST_TOKENS)]
-Texts = Annotated[
-    Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=MOST_TEXTS)],
-    either(
-        f"a text, a list of texts, token ids (whole numbers) or a list of lists of token ids: at most {MOST_TEXTS} "
-        f"of them, with {MOST_CHARACTERS:,} characters or {MOST_TOKENS:,} ids each, and no list of ids empty"
-    ),
-]
-Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
-Stops = Annotated[
-    Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)],
-    either(f"a text of 1 to {LONGEST_STOP} characters, or a list of at most {MOST_STOPS} of them"),
-]
-Biases = Annotated[
-    dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[float, Field(ge=-100, le=100)]],
-    Field(max_length=MOST_BIASES),
-    either(f'numbers from -100 to 100 by token id, such as {{"5": -100}}, at most {MOST_BIASES:,} of them'),
-]
-
-
-class Body(BaseModel):
-    """What every request may say. Numbers are numbers and not texts of digits, and finite."""
+class Strict(BaseModel):
+    """An object of known fields. Numbers are finite numbers and not texts of digits; null is a field not given."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    inert: ClassVar[dict[str, Any]] = {}
+    inert: ClassVar[dict[str, tuple[tuple[Any, ...], str]]] = {}
     harmless: ClassVar[frozenset[str]] = frozenset()
-
-    model: Annotated[str, Field(max_length=300)] | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _own_fields(cls, given: Any) -> Any:
-        return own_fields(given, cls.model_fields, cls.inert, cls.harmless)
+    def _applied_fields(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given  # pydantic reports it
+        known = {*cls.model_fields, *cls.inert, *cls.harmless}
+        for name, value in given.items():
+            if name not in known:
+                raise field_error(name, f"there is no such field here; {did_you_mean(name, known)}")
+            if name in cls.inert and value is not None:
+                values, instead = cls.inert[name]
+                if value not in values:
+                    raise field_error(name, f"is not supported; {instead}")
+        return {name: value for name, value in given.items() if name in cls.model_fields}
 
 
-class OpenAIBody(Body):
-    """A body of OpenAI's API."""
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+Tokens = Annotated[list[Token], Field(min_length=1, max_length=MAX_TOKENS)]
+Texts = Annotated[
+    Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=MAX_TEXTS)],
+    shape(
+        f"a text, a list of texts, token ids (whole numbers) or a list of lists of token ids: at most {MAX_TEXTS} "
+        f"of them, with {MAX_CHARACTERS:,} characters or {MAX_TOKENS:,} ids each, and no list of ids empty"
+    ),
+]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Stops = Annotated[
+    Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)],
+    shape(f"a text of 1 to {MAX_STOP_LENGTH} characters, or a list of at most {MAX_STOPS} of them"),
+]
+Biases = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[0-9]{1,10}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES),
+    shape(f'numbers from -100 to 100 by token id, such as {{"5": -100}}, at most {MAX_BIASES:,} of them'),
+]
+
+
+def as_list(given: Any) -> list[Any]:
+    """One text or one list of ids as a list of one; a list of them as it is."""
+    return [given] if isinstance(given, str) or isinstance(given[0], int) else given
+
+
+class Body(Strict):
+    """Of every request."""
+
+    model: Annotated[str, Field(max_length=300)] | None = None
+
+
+class SamplingFields(Body):
+    """As of `Sampling`. A field that is left out has the default of the model's folder, else of `Sampling`."""
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+
+    def sampling_fields(self) -> dict[str, Any]:
+        """These fields by name."""
+        return {name: getattr(self, name) for name in SamplingFields.model_fields if name != "model"}
+
+
+# OpenAI's API
+
+
+class StreamOptions(Strict):
+    """Options of a streamed answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None  # OpenAI pads its pieces to hide their lengths
+
+
+class WritingBody(SamplingFields):
+    """Of completions and chats alike."""
 
     inert = INERT
     harmless = HARMLESS
 
-
-class StreamOptions(BaseModel):
-    """How an answer streams. include_obfuscation: OpenAI pads its pieces, so that their lengths reveal nothing."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
-
-
-class Drawing(OpenAIBody):
-    """How tokens are drawn. What is left out is the model's own default, and 1, off or none where it has none."""
-
-    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     stop: Stops | None = None
     seed: Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)] | None = None
     logit_bias: Biases | None = None
-    top_k: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
 
     @model_validator(mode="after")
-    def _streams(self) -> Drawing:
+    def _stream_options_need_stream(self) -> WritingBody:
         if self.stream_options is not None and not self.stream:
-            raise refused("stream_options", "is about streams; say stream=true or leave it out")
+            raise field_error("stream_options", "is about streams; say stream=true or leave it out")
         return self
 
 
-class CompletionBody(Drawing):
+class CompletionBody(WritingBody):
     """`POST /v1/completions`."""
 
     prompt: Texts = ""
@@ -122,78 +195,64 @@ class CompletionBody(Drawing):
     best_of: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _all_are_shown(self) -> CompletionBody:
+    def _best_of_is_n(self) -> CompletionBody:
         if self.best_of is not None and self.best_of != (self.n or 1):
-            raise refused("best_of", "is not supported but for n, where it says nothing; use n")
+            raise field_error("best_of", "is not supported but for n, where it says nothing; use n")
         return self
 
-    @property
-    def prompts(self) -> list[str | list[int]]:
-        """The prompts, however many they are."""
-        return several(self.prompt)
 
-
-def several(given: Any) -> list[Any]:
-    """One text or one list of ids as a list of one; a list of them as it is."""
-    return [given] if isinstance(given, str) or isinstance(given[0], int) else given
-
-
-class Part(BaseModel):
+class Part(Strict):
     """A part of a message's content."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: Text
 
 
-class Message(BaseModel):
-    """One turn of a chat. Contents in parts are joined; parts other than text are refused."""
+class Message(Strict):
+    """One turn of a chat. Contents in parts are joined; parts other than text are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    inert = INERT_IN_MESSAGES
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
     content: Annotated[
-        Text | Annotated[list[Part], Field(max_length=MOST_TEXTS)],
-        either(
-            f"a text, or a list of at most {MOST_TEXTS} parts such as "
+        Text | Annotated[list[Part], Field(max_length=MAX_TEXTS)],
+        shape(
+            f"a text, or a list of at most {MAX_TEXTS} parts such as "
             '{"type": "text", "text": "Hello"}; other parts (pictures, sound, files) are not supported'
         ),
     ]
 
-    @model_validator(mode="before")
-    @classmethod
-    def _own_fields(cls, given: Any) -> Any:
-        return own_fields(given, cls.model_fields, INERT_IN_MESSAGES)
-
-    @property
-    def text(self) -> str:
-        """The content as one text."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    def turn(self) -> dict[str, str]:
+        """As chat templates take it, the content as one text."""
+        parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content]
+        return {"role": self.role, "content": "".join(parts)}
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
 
 
-class ChatBody(Drawing):
+class ChatBody(WritingBody):
     """`POST /v1/chat/completions`."""
 
     messages: Messages
-    max_completion_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     @model_validator(mode="after")
-    def _with_logprobs(self) -> ChatBody:
+    def _consistent(self) -> ChatBody:
         if self.top_logprobs and not self.logprobs:
-            raise refused("top_logprobs", "needs logprobs=true")
+            raise field_error("top_logprobs", "needs logprobs=true")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise refused("max_tokens", "is the old name of max_completion_tokens; give one of them")
+            raise field_error("max_tokens", "is the old name of max_completion_tokens; give one of them")
         return self
 
 
-class EmbeddingBody(OpenAIBody):
+class EmbeddingBody(Body):
     """`POST /v1/embeddings`."""
+
+    inert = INERT
+    harmless = HARMLESS
 
     input: Texts
     encoding_format: Literal["float", "base64"] | None = None
@@ -217,29 +276,24 @@ class TokenizeBody(Body):
 
 
 class LogitsBody(Body):
-    """`POST /api/logits`: what the model says after `ids[: p + 1]`, for each position p."""
+    """`POST /api/logits`: the logits of the token after `ids[: p + 1]`, for each position p."""
 
     ids: Tokens
-    positions: Annotated[list[Token], Field(min_length=1, max_length=MOST_POSITIONS)]
+    positions: Annotated[list[Token], Field(min_length=1, max_length=MAX_POSITIONS)]
 
     @model_validator(mode="after")
     def _within(self) -> LogitsBody:
         if (furthest := max(self.positions)) >= len(self.ids):
             ids = f"the {len(self.ids)} ids (the first one is position 0)"
-            raise refused("positions", f"position {furthest} is beyond {ids}")
+            raise field_error("positions", f"position {furthest} is beyond {ids}")
         return self
 
 
-class GenerateBody(Body):
-    """`POST /api/generate`: go on from these ids. Fields as those of `Sampling`, with the model's own defaults."""
+class GenerateBody(SamplingFields):
+    """`POST /api/generate`: continue these ids."""
 
     ids: Tokens
-    max_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 64
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=MOST_SEED)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 64
+    seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] | None = None
     end_tokens: Annotated[list[Token], Field(max_length=64)] | None = None
     score: bool = False

@@ -16,8 +16,8 @@ from safetensors.torch import load
 from served import CHAT, TEXT, running, small_decoder, small_encoder
 
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.server import Served
-from glassformer.server.looking import Looker
+from glassformer.server import ModelHandle
+from glassformer.server.worker import LogitsReader
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ def test_logits_are_torchs(url, models):
 def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
     model, tokenizer = small_decoder()
     ids = tokenizer.encode(TEXT * 4)
-    monkeypatch.setattr("glassformer.server.looking.PIECE", 7)
-    looker, pieces = Looker(model, tokenizer), 1
-    reading = looker.logits(ids, [2, 50, 101])
+    monkeypatch.setattr("glassformer.server.worker.CHUNK", 7)
+    reader, pieces = LogitsReader(model, tokenizer), 1
+    reading = reader.logits(ids, [2, 50, 101])
     try:
         while True:
             next(reading)
@@ -107,7 +107,7 @@ def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
         wanted = model(torch.tensor([ids]))[0, [2, 50, 101]]
     assert pieces == 15
     torch.testing.assert_close(told, wanted, atol=1e-5, rtol=1e-5)
-    again = looker.logits(ids, [101])  # all but the last token is known
+    again = reader.logits(ids, [101])  # all but the last token is known
     with pytest.raises(StopIteration):
         next(again)
 
@@ -177,14 +177,14 @@ def test_mistakes_are_told_in_one_line(url, path, body, status, message):
 
 
 def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
-    monkeypatch.setattr("glassformer.server.inside.MOST_NUMBERS", 59)
+    monkeypatch.setattr("glassformer.server.inspect.MAX_NUMBERS", 59)
     code, told = ask(url, "/api/logits", {"ids": [1, 2], "positions": [0, 1]})
     assert code == 400 and json.loads(told)["error"]["message"].startswith("that are 60 numbers, and 59 are the most")
 
 
 def test_looking_while_others_write(url, models, monkeypatch):
     """Errands run between the engine's steps, a piece at a time: nobody's numbers or tokens change."""
-    monkeypatch.setattr("glassformer.server.looking.PIECE", 5)
+    monkeypatch.setattr("glassformer.server.worker.CHUNK", 5)
     model, tokenizer = models["base"]
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():
@@ -215,10 +215,10 @@ def test_an_errand_that_nobody_waits_for_is_ended(models):
         finally:
             ended.set()
 
-    worker = Served("base", *models["base"]).worker
+    worker = ModelHandle("base", *models["base"]).worker
     assert worker is not None
-    errand = worker.between(endless())
-    behind = worker.between(word for word in ())
+    errand = worker.run_in_engine_thread(endless())
+    behind = worker.run_in_engine_thread(word for word in ())
     assert begun.wait(20) and errand.cancel()
     assert ended.wait(20) and behind.result(20) is None
     worker.stop()
@@ -226,7 +226,7 @@ def test_an_errand_that_nobody_waits_for_is_ended(models):
 
 def test_a_fault_while_looking_is_told_and_the_next_is_served(url, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Looker, "logits", lambda self, ids, positions: (1 / 0 for _ in "x"))
+        patch.setattr(LogitsReader, "logits", lambda self, ids, positions: (1 / 0 for _ in "x"))
         code, told = ask(url, "/api/logits", {"ids": [1], "positions": [0]})
         assert code == 500 and json.loads(told)["error"]["type"] == "server_error"
     assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 200

@@ -1,0 +1,185 @@
+"""Looking inside over HTTP, for the page and for programs.
+
+GET  /api/models                    the models, their sizes, what they can do
+GET  /api/vocabulary?model=NAME     the text of every token
+POST /api/tokenize                  text or messages -> ids
+POST /api/generate                  ids -> more ids, one event a token (server-sent events)
+POST /api/logits                    ids, positions -> logits, as the bytes of a safetensors file
+
+All of it is in ids and not in text that would have to be tokenized again: continuing from any token is exact. Large
+arrays are safetensors, everything else JSON. A new view of the inside is a new path here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+import torch
+from fastapi import APIRouter, Query, Response
+from fastapi import Request as HTTPRequest
+from fastapi.responses import StreamingResponse
+from safetensors.torch import save
+from starlette.concurrency import run_in_threadpool
+
+from glassformer.errors import GlassformerError
+from glassformer.generation import Request, sampling_of
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.server.middleware import APIError
+from glassformer.server.models import ModelHandle, find_model
+from glassformer.server.schemas import MAX_TOKENS, GenerateBody, LogitsBody, TokenizeBody
+from glassformer.server.streaming import Submission, event_line, event_stream, result_of, unless_disconnected
+
+MAX_NUMBERS = 1 << 23  # in one answer: 32 MiB of fp32
+
+
+def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
+    """The paths under `/api` for these models."""
+    routes = APIRouter(prefix="/api")
+    vocabularies: dict[str, tuple[str, bytes]] = {}  # by name: a tag of the content, and the content
+
+    @routes.get("/models")
+    async def list_models() -> Any:
+        """Every model with its sizes."""
+        return {"models": [_describe(handle) for handle in models.values()]}
+
+    @routes.get("/vocabulary")
+    def vocabulary(http: HTTPRequest, model: Annotated[str | None, Query(max_length=300)] = None) -> Response:
+        """Every token's text, in the order of ids; the browser keeps it (ETag)."""
+        handle = find_model(models, model)
+        if handle.name not in vocabularies:
+            body = json.dumps(_vocabulary(handle.tokenizer), ensure_ascii=False).encode()
+            vocabularies[handle.name] = f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
+        tag, body = vocabularies[handle.name]
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if http.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
+
+    @routes.post("/tokenize")
+    def tokenize(body: TokenizeBody) -> Any:
+        """The ids that a model reads for a text or a chat, and the tokens that end its answer."""
+        handle = find_model(models, body.model)
+        tokenizer = handle.tokenizer
+        if body.messages is None:
+            ids, ends = handle.prompt_ids(body.text or ""), sorted(tokenizer.ends)
+        else:
+            ids = handle.chat_ids(body.messages, instead="give text")
+            ends = list(tokenizer.chat.turn_ends)
+        if len(ids) > MAX_TOKENS:
+            raise APIError(400, f"the text has {len(ids):,} tokens, and {MAX_TOKENS:,} are the most; shorten it")
+        raw = [tokenizer.token_bytes(i) for i in ids]
+        return {
+            "model": handle.name,
+            "ids": ids,
+            "texts": [_text(token, tokenizer, i)[0] for token, i in zip(raw, ids, strict=True)],
+            "bytes": [list(token) for token in raw],
+            "end_tokens": ends,
+        }
+
+    @routes.post("/logits", response_class=Response)
+    async def logits(body: LogitsBody, http: HTTPRequest) -> Response:
+        """A safetensors file: `logits` (P, V) in fp32, and the `positions` (P,) that they belong to."""
+        handle = find_model(models, body.model, generates=True)
+        handle.check_tokens(body.ids, "ids")
+        handle.check_length(len(body.ids), param="ids")
+        n = len(body.positions) * handle.tokenizer.vocab_size
+        if n > MAX_NUMBERS:
+            raise APIError(400, f"that are {n:,} numbers, and {MAX_NUMBERS:,} are the most; ask for fewer positions")
+        assert handle.worker is not None
+        future = handle.worker.run_in_engine_thread(handle.logits_reader.logits(body.ids, body.positions))
+        logits_PV = await unless_disconnected(result_of(future), http)
+        tensors = {"logits": logits_PV, "positions": torch.tensor(body.positions)}
+        content = await run_in_threadpool(save, tensors, {"model": handle.name, "axes": "logits: position, token"})
+        return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+
+    @routes.post("/generate", response_class=StreamingResponse)
+    async def generate(body: GenerateBody) -> StreamingResponse:
+        """Continue ids, up to the model's context at most: events `start` (with the seed), `prompt` (if `score`: the
+        probability of every given id), `token`, and `end` or `error`."""
+        handle = find_model(models, body.model, generates=True)
+        handle.check_tokens(body.ids, "ids")
+        handle.check_length(len(body.ids), param="ids")
+        handle.check_tokens(body.end_tokens or [], "end_tokens")
+        seed = random.SystemRandom().randrange(1 << 32) if body.seed is None else body.seed
+        request = Request(
+            ids=tuple(body.ids),
+            max_new_tokens=min(body.max_tokens, handle.block_size - len(body.ids)),
+            sampling=sampling_of(handle.model, body.sampling_fields() | {"seed": seed}),
+            end_tokens=None if body.end_tokens is None else frozenset(body.end_tokens),
+            score_prompt=body.score,
+        )
+        assert handle.worker is not None
+        submission = Submission(handle.worker, [request])
+        await submission.submit()
+        return event_stream(_events(submission, handle, full=request.max_new_tokens < body.max_tokens))
+
+    return routes
+
+
+async def _events(submission: Submission, handle: ModelHandle, *, full: bool) -> AsyncIterator[str]:
+    """The events of one request; a client that disconnects ends this, and with it the request."""
+    (request,) = submission.requests
+    reason: str | None = "length"
+    score = request.score_prompt
+
+    def prompt_line() -> str:
+        probabilities = [None, *(piece.probability for piece in submission.prompts[0])]
+        return event_line({"type": "prompt", "probabilities": probabilities})
+
+    try:
+        yield event_line({"type": "start", "model": handle.name, "seed": request.sampling.seed})
+        async for _, piece in submission.pieces():
+            if score:
+                yield prompt_line()
+                score = False
+            fields = {"probability": piece.probability, "chance": piece.chance}
+            yield event_line({"type": "token", "id": piece.token, "text": piece.text, **fields})
+            reason = piece.finish_reason
+        if score:
+            yield prompt_line()
+        yield event_line({"type": "end", "reason": "full" if full and reason == "length" else reason})
+    except APIError as error:
+        yield event_line({"type": "error", "message": str(error)})
+    finally:
+        submission.cancel()
+
+
+def _describe(handle: ModelHandle) -> dict[str, Any]:
+    config = handle.model.config
+    return {
+        "name": handle.name,
+        "kind": type(handle.model).__name__,
+        "writes": handle.worker is not None,
+        "chats": handle.has_chat,
+        "vocab_size": handle.tokenizer.vocab_size,
+        "defaults": handle.defaults,
+        **{name: getattr(config, name, None) for name in ("block_size", "n_layer", "n_head", "n_embd")},
+    }
+
+
+def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+    """texts: of every token, None where there is no such id. parts: ids of those that are a part of a character, whose
+    text is their bytes as `\\xNN`. special: ids of special tokens."""
+    texts: list[str | None] = []
+    parts = []
+    for i in range(tokenizer.vocab_size):
+        try:
+            text, whole = _text(tokenizer.token_bytes(i), tokenizer, i)
+        except GlassformerError:
+            text, whole = None, True
+        texts.append(text)
+        if not whole:
+            parts.append(i)
+    return {"texts": texts, "parts": parts, "special": sorted(tokenizer.special_tokens.values())}
+
+
+def _text(raw: bytes, tokenizer: Tokenizer, i: int) -> tuple[str, bool]:
+    """A token's own text, and whether its bytes are whole characters."""
+    try:
+        return raw.decode("utf-8"), True
+    except UnicodeDecodeError:
+        return tokenizer.token_text(i), False
