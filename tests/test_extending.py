@@ -96,8 +96,8 @@ def test_the_loss_of_ones_own_is_what_is_trained(folder):
     words = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "training.steps=20", "training.compile=off"]
     plugins.load_plugin("my_parts")
     heavy, plain = (
-        recipes.train(None, [*words, f"objective.kind={kind}", *more], data="counting", out=kind)
-        for kind, more in (("settled_next_token", ["objective.weight=9"]), ("next_token", []))
+        recipes.train(None, [*words, f"task.kind={kind}", *more], data="counting", out=kind)
+        for kind, more in (("settled_next_token", ["task.weight=9"]), ("next_token", []))
     )
     assert heavy is not None and plain is not None
     first = [json.loads(Path(kind, "metrics.jsonl").read_text().splitlines()[0]) for kind in ("settled_next_token",)]
@@ -157,7 +157,7 @@ def test_a_plug_in_that_cannot_be_had_is_one_line(folder, command, module, parts
     [
         ["model.activation=relu_cubed", "model.n_layer=1"],
         ["model.kind=two-back"],
-        ["objective.kind=settled_next_token"],
+        ["task.kind=settled_next_token"],
         ["training.schedule=sawtooth"],
         ["model.norm=batchnorm", "model.n_layer=1"],
     ],

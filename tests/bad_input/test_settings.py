@@ -28,7 +28,7 @@ MISTAKES = [
     ("model.size=gpt9", "model.size='gpt9' is unknown; did you mean gpt3?"),
     ("tokenizer.kind=charcters", "tokenizer.kind='charcters' is unknown; did you mean characters?"),
     ("tokenizer.vocab_size=0", "tokenizer.vocab_size=0 is too small; use 1 or more"),
-    ("objective.kind=masked", "objective.kind='masked' is unknown; did you mean masked_tokens?" + OWN),
+    ("task.kind=masked", "task.kind='masked' is unknown; did you mean masked_tokens?" + OWN),
     ("data.validation_fraction=1", "data.validation_fraction=1 is too large; use less than 1"),
     ("data.validation_fraction=0", "data.validation_fraction=0 is too small; use more than 0"),
     ("training.steps=0", "training.steps=0 is too small; use 1 or more"),

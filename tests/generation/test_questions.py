@@ -175,7 +175,7 @@ def test_bad_input_is_one_line(tokenizer, span_tokenizer):
         ),
         (
             lambda: classify(masked, tokenizer, TEXTS),
-            "this encoder knows no classes of texts; train one with objective.",
+            "this encoder knows no classes of texts; train one with task.kind=",
         ),
         (lambda: classify(classes, tokenizer, ["a", " "]), "text 2 is empty; give it one word or leave it out"),
         (
@@ -184,7 +184,7 @@ def test_bad_input_is_one_line(tokenizer, span_tokenizer):
         ),
         (
             lambda: fill_masks(classes, tokenizer, "a <mask>"),
-            "this encoder fills in no masks; train one with objective",
+            "this encoder fills in no masks; train one with task",
         ),
         (lambda: fill_masks(masked, tokenizer, "a film"), "'a film' has no gap to fill; put <mask> where something is"),
         (
@@ -197,7 +197,7 @@ def test_bad_input_is_one_line(tokenizer, span_tokenizer):
         ),
         (
             lambda: fill_spans(masked, tokenizer, "a <mask>"),
-            "this model fills no gaps; train one with objective.kind=sp",
+            "this model fills no gaps; train one with task.kind=sp",
         ),
         (
             lambda: fill_spans(spans, span_tokenizer, "a"),

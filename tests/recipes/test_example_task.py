@@ -61,7 +61,7 @@ def run(tmp_path: Path, kind: str, data: str, *more: str, name: str = "run") -> 
     """A small run; of two words for one setting the later holds."""
     recurrent = any(word.startswith("model.kind=seq2seq") for word in more)
     size = [] if any("start_from" in word for word in more) else ["tokenizer.vocab_size=400"]
-    words = [f"objective.kind={kind}", *SMALL, *STEPS, *size, *more]
+    words = [f"task.kind={kind}", *SMALL, *STEPS, *size, *more]
     settings = dict(word.split("=", 1) for word in words)
     if recurrent:
         del settings["model.n_head"]  # it has none
@@ -167,7 +167,7 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
     heard: list[str] = []
     done = recipes.train(
         None,
-        ["objective.kind=sequence_class", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
+        ["task.kind=sequence_class", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
          f"training.start_from={masked}", "training.optimizer=adamw", "training.learning_rate=1e-9",
          "training.weight_decay=0"],
         data=labelled, out=tmp_path / "tuned", log=heard.append,
@@ -182,18 +182,16 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["model.kind=encoder"], UsageError, "model.kind=encoder cannot be asked for objective.kind=target_sentence; "),
-        (["objective.label_smoothin=1"], UsageError, "unknown key objective.label_smoothin; did you mean"),
-        (["objective.label_smoothing=2"], UsageError, "objective.label_smoothing=2 is too large; use less than 1"),
+        (["model.kind=encoder"], UsageError, "model.kind=encoder cannot be asked for task.kind=target_sentence; "),
+        (["task.label_smoothin=1"], UsageError, "unknown key task.label_smoothin; did you mean"),
+        (["task.label_smoothing=2"], UsageError, "task.label_smoothing=2 is too large; use less than 1"),
         (["training.batch_size=auto"], UsageError, "training.batch_size=auto is measured for decoders on texts"),
         (["training.start_from=nowhere"], Exception, "nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], error: type[Exception], message: str, tmp_path: Path, pairs: str):
     with pytest.raises(error) as told:
-        recipes.train(
-            None, ["objective.kind=target_sentence", *SMALL, *STEPS, *words], data=pairs, out=tmp_path / "run"
-        )
+        recipes.train(None, ["task.kind=target_sentence", *SMALL, *STEPS, *words], data=pairs, out=tmp_path / "run")
     assert message in str(told.value) and "\n" not in str(told.value)
     assert not (tmp_path / "run").exists()
 
@@ -222,7 +220,7 @@ def test_what_an_evaluation_would_stumble_over_is_found_before_the_first_step(
     told = [{**row, "split": "train"} for row in rows] + held_out + [{**wrong, "split": split}]
     data = write(tmp_path / "rows.jsonl", told)
     with pytest.raises(DataError, match=rf"rows\.jsonl, {split} examples: .*{message}") as error:
-        recipes.train(None, [f"objective.kind={kind}", *SMALL, *STEPS], data=data, out=tmp_path / "run")
+        recipes.train(None, [f"task.kind={kind}", *SMALL, *STEPS], data=data, out=tmp_path / "run")
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
@@ -252,7 +250,7 @@ def test_changed_examples_are_noticed(tmp_path: Path, pairs: str):
 
 def test_there_is_nothing_to_learn_from(tmp_path: Path):
     with pytest.raises(DataError):
-        recipes.train(None, ["objective.kind=spans", *SMALL], data=write(tmp_path / "no.jsonl", []))
+        recipes.train(None, ["task.kind=spans", *SMALL], data=write(tmp_path / "no.jsonl", []))
 
 
 def test_a_run_folder_says_what_it_learned_from(tmp_path: Path, labelled: str):
@@ -271,7 +269,7 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
     heard: list[str] = []
     recipes.train(
         None,
-        ["objective.kind=target_sentence", *SMALL, "model.block_size=8", "training.steps=1", "training.batch_size=4"],
+        ["task.kind=target_sentence", *SMALL, "model.block_size=8", "training.steps=1", "training.batch_size=4"],
         data=data,
         out=tmp_path / "run",
         log=heard.append,

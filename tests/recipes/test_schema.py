@@ -12,7 +12,7 @@ from glassformer.recipes.schema import SECTIONS, Recipe
 def test_an_empty_recipe_has_every_section_and_its_defaults():
     recipe = read_recipe(None)
     assert recipe == Recipe() and recipe.name == "run"
-    assert SECTIONS == ("model", "tokenizer", "data", "training", "objective")
+    assert SECTIONS == ("model", "tokenizer", "data", "training", "task")
     assert (
         recipe.training.seed == 1337 and recipe.data.source == "tinyshakespeare" and recipe.model.get("n_layer") is None
     )

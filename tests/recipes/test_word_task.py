@@ -23,7 +23,7 @@ from glassformer.recipes import word_task
 from glassformer.recipes.assemble import open_run
 from glassformer.recipes.schema import read_recipe
 
-SMALL = ["model.n_embd=7", "model.block_size=13", "objective.noise=5", "objective.subsample=0.1"]
+SMALL = ["model.n_embd=7", "model.block_size=13", "task.noise=5", "task.subsample=0.1"]
 STEPS = ["training.steps=6", "training.batch_size=4", "training.eval_every=3", "training.sample_every=6"]
 THINGS = {"cat": "purrs", "dog": "barks", "bird": "sings", "king": "rules"}
 
@@ -61,7 +61,7 @@ def test_a_run_is_a_folder_that_loads(text, tmp_path):
 def test_it_learns_what_stands_together(text, tmp_path):
     """Words that never meet but have the same neighbours come to lie close: now, then, here."""
     settings = ["training.steps=300", "training.batch_size=16", "training.accumulator_start=1e-6"]
-    run = trained(text, tmp_path / "run", *settings, "objective.window=2", "training.eval_every=300")
+    run = trained(text, tmp_path / "run", *settings, "task.window=2", "training.eval_every=300")
     vectors = vectors_of(*load(run.path))
     assert run.loss.loss < 3.4  # 6 ln 2 = 4.16 at the start
     assert {"then", "here"} <= set(neighbours(vectors, "now", n=4).words)
@@ -108,7 +108,7 @@ def test_without_the_lists_evaluate_says_why(text, tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_one_line(text, tmp_path):
-    with pytest.raises(UsageError, match=r"model\.kind=decoder cannot be asked for objective\.kind=skip_gram"):
+    with pytest.raises(UsageError, match=r"model\.kind=decoder cannot be asked for task\.kind=skip_gram"):
         trained(text, tmp_path / "a", "model.kind=decoder")
     with pytest.raises(DataError, match=r"rows of 13 words, and a step reads 4000"):
         trained(text, tmp_path / "b", "training.batch_size=4000")
@@ -120,4 +120,4 @@ def test_what_does_not_fit_is_one_line(text, tmp_path):
 
 def test_the_recipe_is_for_word_vectors():
     r = read_recipe("word-vectors")
-    assert (r.objective.kind, r.training.optimizer, r.data.source) == ("skip_gram", "adagrad", "reviews-and-plays")
+    assert (r.task.kind, r.training.optimizer, r.data.source) == ("skip_gram", "adagrad", "reviews-and-plays")

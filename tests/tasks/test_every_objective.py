@@ -168,5 +168,5 @@ def test_empty_examples_and_empty_batches_are_one_clear_line(kind: str):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unknown_option_is_one_clear_line(kind: str):
-    with pytest.raises(UsageError, match=r"^unknown key objective\.smoothness"):
+    with pytest.raises(UsageError, match=r"^unknown key task\.smoothness"):
         OBJECTIVES[kind].Settings.make(smoothness=1)

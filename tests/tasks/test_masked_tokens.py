@@ -135,13 +135,13 @@ def test_compiled_it_is_the_same_and_one_graph_serves_all_masks():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"share": 0}, r"^objective\.share=0 is too small; use more than 0$"),
-        ({"share": 1}, r"^objective\.share=1 is too large; use less than 1$"),
+        ({"share": 0}, r"^task\.share=0 is too small; use more than 0$"),
+        ({"share": 1}, r"^task\.share=1 is too large; use less than 1$"),
         (
             {"masked": 0.95},
-            r"^objective\.masked=0\.95 and objective\.randomised=0\.1 are .* 1; try .*randomised=0\.05$",
+            r"^task\.masked=0\.95 and task\.randomised=0\.1 are .* 1; try .*randomised=0\.05$",
         ),
-        ({"chance": 0.5}, r"^unknown key objective\.chance"),
+        ({"chance": 0.5}, r"^unknown key task\.chance"),
         ({"special_tokens": range(V)}, r"^all 61 tokens of the vocabulary are special"),
     ],
 )

@@ -79,5 +79,5 @@ def test_noise_follows_the_counts_to_their_power_and_reach_is_even():
 def test_a_text_without_known_words_is_one_line():
     with pytest.raises(UsageError, match="no word of this vocabulary stands in the text"):
         SkipGram(counts=np.zeros(V))
-    with pytest.raises(UsageError, match=r"^objective\.window=0 "):
+    with pytest.raises(UsageError, match=r"^task\.window=0 "):
         SkipGram(counts=np.ones(V), window=0)

@@ -120,10 +120,10 @@ def test_too_few_sentinels_are_one_clear_line():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise_density": 0.0}, r"^objective\.noise_density=0\.0 is too small; use more than 0$"),
-        ({"noise_density": 1.0}, r"^objective\.noise_density=1\.0 is too large; use less than 1$"),
-        ({"mean_length": 0.5}, r"^objective\.mean_length=0\.5 is too small; use 1 or more$"),
-        ({"label_smoothing": 0.1}, r"^unknown key objective\.label_smoothing"),
+        ({"noise_density": 0.0}, r"^task\.noise_density=0\.0 is too small; use more than 0$"),
+        ({"noise_density": 1.0}, r"^task\.noise_density=1\.0 is too large; use less than 1$"),
+        ({"mean_length": 0.5}, r"^task\.mean_length=0\.5 is too small; use 1 or more$"),
+        ({"label_smoothing": 0.1}, r"^unknown key task\.label_smoothing"),
     ],
 )
 def test_impossible_settings_are_one_clear_line(settings, message):

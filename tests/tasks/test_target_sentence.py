@@ -86,5 +86,5 @@ def test_hits_are_counted_pair_by_pair():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
 def test_an_impossible_share_is_one_clear_line(share: float):
-    with pytest.raises(UsageError, match=r"^objective\.label_smoothing=.* is too (small|large); use "):
+    with pytest.raises(UsageError, match=r"^task\.label_smoothing=.* is too (small|large); use "):
         smoothed(share)

@@ -14,7 +14,8 @@ import pytest
 from play import PLAY
 
 from glassformer import recipes
-from glassformer.errors import RunError
+from glassformer.errors import RunError, UsageError
+from glassformer.recipes import read_recipe
 from glassformer.training import RunFolder
 from glassformer.training.migrations import FORMAT, migrate_recipe, migrate_state
 
@@ -53,6 +54,21 @@ def test_the_monitor_keeps_its_counts_under_its_new_name():
     doctor = {"mean": 2.0, "treatments": 3, "told": ["overfitting"]}
     new = migrate_state({"format": 2, "doctor": doctor}, "")
     assert new == {"format": FORMAT, "monitor": {"mean": 2.0, "recoveries": 3, "given": ["overfitting"]}}
+
+
+def test_the_objective_of_an_old_recipe_is_its_task(tmp_path):
+    """In a run folder, in a file and on the command line; under both names it is refused."""
+    assert migrate_recipe({"format": 2, "objective": {"kind": "spans"}}, "")["task"] == {"kind": "spans"}
+    path = tmp_path / "old.toml"
+    path.write_text('[objective]\nkind = "target_sentence"\nlabel_smoothing = 0.25\n')
+    for read in (
+        read_recipe(str(path)),
+        read_recipe(None, ["objective.kind=target_sentence", "objective.label_smoothing=0.25"]),
+    ):
+        assert read.task.kind == "target_sentence" and read.task.settings == {"label_smoothing": 0.25}
+    path.write_text('[objective]\nkind = "spans"\n[task]\nkind = "spans"\n')
+    with pytest.raises(UsageError, match=r"old\.toml.*\[objective\].*keep \[task\]"):
+        read_recipe(str(path))
 
 
 def test_what_a_recipe_says_itself_is_kept():

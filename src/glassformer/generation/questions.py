@@ -64,7 +64,7 @@ def classify(model: Any, tokenizer: Tokenizer, texts: Sequence[str], *, batch_si
     """
     _check_encoder(model, "classify texts")
     if model.classifier is None:
-        raise UsageError("this encoder knows no classes of texts; train one with objective.kind=sequence_class")
+        raise UsageError("this encoder knows no classes of texts; train one with task.kind=sequence_class")
     rows = [around(tokenizer, text_ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     p_NC = torch.zeros(len(rows), model.config.n_classes)
@@ -87,7 +87,7 @@ def fill_masks(
     _check_encoder(model, "fill in masks")
     mask = mask_of(model, tokenizer)
     if mask is None:
-        raise UsageError("this encoder fills in no masks; train one with objective.kind=masked_tokens")
+        raise UsageError("this encoder fills in no masks; train one with task.kind=masked_tokens")
     if alternatives < 1:
         raise UsageError(f"alternatives={alternatives} is out of range; use 1 or more")
     ids = _with_gaps(tokenizer, text, None, mask)
@@ -120,7 +120,7 @@ def fill_spans(model: Any, tokenizer: Tokenizer, text: str, *, n_best: int = 1, 
     """
     sentinels = sentinels_of(tokenizer)
     if not (hasattr(model, "encode") and sentinels):
-        raise UsageError("this model fills no gaps; train one with objective.kind=spans")
+        raise UsageError("this model fills no gaps; train one with task.kind=spans")
     ids = _with_gaps(tokenizer, text, sentinels)
     settings.setdefault("max_new_tokens", LONGER_THAN_SOURCE)  # gaps are short, whatever stands between them
     (best,) = answer_ids(

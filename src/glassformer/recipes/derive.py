@@ -73,14 +73,12 @@ def kind_for(r: Recipe) -> str:
     Raises:
         UsageError: this kind cannot be asked that.
     """
-    kinds = kinds_that_answer(OBJECTIVES[r.objective.kind].asks)
+    kinds = kinds_that_answer(OBJECTIVES[r.task.kind].asks)
     kind = r.model.kind or kinds[0]
     if kind == "n-gram":
         raise UsageError("model.kind=n-gram is counted and not trained; see: glassformer compare-history --help")
     if kind not in kinds:
-        raise UsageError(
-            f"model.kind={kind} cannot be asked for objective.kind={r.objective.kind}; use {' or '.join(kinds)}"
-        )
+        raise UsageError(f"model.kind={kind} cannot be asked for task.kind={r.task.kind}; use {' or '.join(kinds)}")
     return kind
 
 
@@ -91,7 +89,7 @@ def is_transformer(kind: str) -> bool:
 
 def heads_for(r: Recipe, kind: str) -> dict[str, str]:
     """What an encoder's head over its tokens chooses from: a matter of what is asked."""
-    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(OBJECTIVES[r.objective.kind].asks, "none")
+    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(OBJECTIVES[r.task.kind].asks, "none")
     return {"token_head": head} if kind == "encoder" else {}
 
 
@@ -100,7 +98,7 @@ def facts_for(r: Recipe, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
     known = set(config_fields(kind))
     if facts.get("source_vocab_size") == facts.get("vocab_size"):
         known.discard("source_vocab_size")  # one vocabulary for both
-    if OBJECTIVES[r.objective.kind].asks == "masked_token":
+    if OBJECTIVES[r.task.kind].asks == "masked_token":
         known.discard("n_classes")
     return {key: value for key, value in facts.items() if key in known}
 

@@ -75,7 +75,7 @@ class ExampleTask:
         those of the training examples."""
         self.r, self.examples, self.special = r, examples, special or {}
         self.tokenizer, self.source_tokenizer = tokenizer, source_tokenizer
-        self.kind = OBJECTIVES[r.objective.kind]
+        self.kind = OBJECTIVES[r.task.kind]
         self.labels = _labels(self.kind.data, examples["train"], labels)
         self.key = _key(examples, tokenizer, source_tokenizer)
         self.command = of_class(COMMANDS, self.kind, "")
@@ -118,7 +118,7 @@ class ExampleTask:
         wanted = inspect.signature(self.kind).parameters
         facts = self.facts()
         objective: Objective = self.kind(
-            **{name: value for name, value in facts.items() if name in wanted}, **self.r.objective.settings
+            **{name: value for name, value in facts.items() if name in wanted}, **self.r.task.settings
         )
         return objective
 
@@ -237,7 +237,7 @@ class ExampleTask:
         one; a held-out one is cut."""
         examples, end = self.examples[split], reader.special_tokens.get(END)
         if (bare := next((e.source for e in examples if not e.target), None)) is not None:
-            raise DataError(f"{bare[:40]!r} has no target; give each source one, or set objective.kind=next_token")
+            raise DataError(f"{bare[:40]!r} has no target; give each source one, or set task.kind=next_token")
         room = T - (end is not None)
         rows = encode_examples(examples, reader, self.tokenizer, max_source=room + 1, max_target=T).rows
         fitting = [(s, t) for s, t in rows if len(s) <= room and len(t) < T]
@@ -296,7 +296,7 @@ def open_examples(
         reads: Tokenizer | None = load_source_tokenizer(folder)
         source = None if reads == tokenizer else reads
         return ExampleTask(r, examples, tokenizer, source, _special_of(folder), labels), []
-    objective = OBJECTIVES[r.objective.kind]
+    objective = OBJECTIVES[r.task.kind]
     specials = of_class(SPECIALS, objective, SENTENCE_SPECIALS if objective.asks == "target" else MASKED_SPECIALS)
     if t.path is not None:
         return ExampleTask(r, examples, load_tokenizer(t.path)), []

@@ -32,7 +32,7 @@ def texts_for(model: str | os.PathLike[str], source: str | None, characters: int
 
 
 def _texts_of(r: Recipe) -> Iterable[str]:
-    if OBJECTIVES[r.objective.kind].data in ("text", "words"):
+    if OBJECTIVES[r.task.kind].data in ("text", "words"):
         return (piece.text for piece in read_documents(r.data.source, text_field=r.data.text_field))
     return (example.source for example in load_examples(r.data.source, quiet=True)["train"])
 

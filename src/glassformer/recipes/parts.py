@@ -155,9 +155,7 @@ def detect_machine(r: Recipe) -> dict[str, Any]:
     device = choose_device(r.training.device)
     threads = set_threads()
     precision = choose_precision(r.training.precision, device)
-    fixed = (
-        OBJECTIVES[r.objective.kind].data == "text"
-    )  # examples come in all lengths, and each would be compiled by itself
+    fixed = OBJECTIVES[r.task.kind].data == "text"  # examples come in all lengths, and each would be compiled by itself
     compiled = r.training.compile == "on" or (r.training.compile == "auto" and fixed and device.startswith("cuda"))
     if device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True

@@ -53,9 +53,9 @@ def plan(
     """
     started = time.perf_counter() if started is None else started
     r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"device": device}})
-    if r.objective.kind != "next_token" or r.model.kind not in (None, "decoder"):
+    if r.task.kind != "next_token" or r.model.kind not in (None, "decoder"):
         raise UsageError(
-            f"a plan is made for decoders that learn the next token, not for {r.model.kind or r.objective.kind}; "
+            f"a plan is made for decoders that learn the next token, not for {r.model.kind or r.task.kind}; "
             "to see its speed: glassformer train ... training.steps=20"
         )
     notes: list[str] = []

@@ -26,7 +26,7 @@ class MissingPluginError(Exception):
 
 def plugins_of(r: Recipe, config: Any) -> list[str]:
     """The modules to name in order to read this recipe again (`plugins.modules_of`)."""
-    named = [OBJECTIVES[r.objective.kind], *MODELS[kind_of(config)], *functions_of(config)]
+    named = [OBJECTIVES[r.task.kind], *MODELS[kind_of(config)], *functions_of(config)]
     sources = [table[r.data.source].read for table in (CORPORA, EXAMPLE_SETS) if r.data.source in table]
     return plugins.modules_of([*named, *sources, SCHEDULES[r.training.schedule]])
 

@@ -31,6 +31,7 @@ from glassformer.models.mistakes import first_mistake
 from glassformer.tasks import OBJECTIVES
 from glassformer.text_files import decode
 from glassformer.training import ON_DIVERGENCE, OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS
+from glassformer.training.migrations import SECTION_NAMES, rename_sections
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -172,15 +173,15 @@ class DataSection(Section):
     order: Annotated[str, _one_of("data.order", ORDERS)] = "epochs"
 
 
-class ObjectiveSection(Section):
-    """[objective] what is asked of the model: a `kind` of `tasks.OBJECTIVES`, and its own settings."""
+class TaskSection(Section):
+    """[task] what is asked of the model: a `kind` of `tasks.OBJECTIVES`, and its own settings."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
-    kind: Annotated[str, _one_of("objective.kind", OBJECTIVES, extensible=True)] = "next_token"
+    kind: Annotated[str, _one_of("task.kind", OBJECTIVES, extensible=True)] = "next_token"
 
     @model_validator(mode="after")
-    def _check_settings(self) -> ObjectiveSection:
+    def _check_settings(self) -> TaskSection:
         objective: Any = OBJECTIVES[self.kind]
         objective.Settings.make(**self.settings)
         return self
@@ -266,7 +267,7 @@ class Recipe(Section):
     tokenizer: TokenizerSection = TokenizerSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
-    objective: ObjectiveSection = ObjectiveSection()
+    task: TaskSection = TaskSection()
     _asked: frozenset[str] = PrivateAttr(default=frozenset())
 
     @property
@@ -277,7 +278,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> Recipe:
-        kinds = kinds_that_answer(OBJECTIVES[self.objective.kind].asks)
+        kinds = kinds_that_answer(OBJECTIVES[self.task.kind].asks)
         starting = self.training.start_from is not None  # then the kind is that model's
         self.model.check_fields([self.model.kind] if self.model.kind else kinds if starting else kinds[:1])
         return self
@@ -363,7 +364,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     with disk_errors(path):
         content = path.read_bytes()
     try:
-        return tomllib.loads(decode(content))
+        return rename_sections(tomllib.loads(decode(content)), str(path))
     except UnicodeDecodeError:
         reason = "not UTF-8 text"
     except tomllib.TOMLDecodeError as error:
@@ -426,6 +427,7 @@ def _parse(override: str) -> tuple[str, str, Any]:
     """(section, key, value) of one `section.key=value`; the value is TOML, or plain text when it is none."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
+    section = SECTION_NAMES.get(section, section)
     if not equals or not dot or not key:
         homes = [home for home in SECTIONS if name.strip() in _keys(home)]
         example = f"did you mean {homes[0]}.{name.strip()}?" if homes else "for example training.steps=500"

@@ -96,10 +96,10 @@ class Start:
         kind, asked = kind_of(self.model.config), r.model.kind
         if asked not in (None, kind):
             raise UsageError(f"model.kind={asked}, and {self.name} is a model of kind {kind}; leave it out")
-        if kind not in kinds_that_answer(OBJECTIVES[r.objective.kind].asks):
+        if kind not in kinds_that_answer(OBJECTIVES[r.task.kind].asks):
             fitting = [name for name, objective in OBJECTIVES.items() if kind in kinds_that_answer(objective.asks)]
-            way = f"use objective.kind={' or '.join(fitting)}" if fitting else "it is counted and not trained"
-            raise UsageError(f"{self.name} is a model of kind {kind} and cannot be asked {r.objective.kind}; {way}")
+            way = f"use task.kind={' or '.join(fitting)}" if fitting else "it is counted and not trained"
+            raise UsageError(f"{self.name} is a model of kind {kind} and cannot be asked {r.task.kind}; {way}")
         return kind
 
     def _wanted(self, r: Recipe) -> dict[str, Any]:

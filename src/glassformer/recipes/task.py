@@ -93,7 +93,7 @@ def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = (
     names_one = r.tokenizer.kind or r.tokenizer.path or r.tokenizer.source_kind
     if folder is None and r.training.start_from is not None and not names_one:
         folder = model_folder_of(r.training.start_from)
-    data = OBJECTIVES[r.objective.kind].data
+    data = OBJECTIVES[r.task.kind].data
     if data == "words":
         from glassformer.recipes.word_task import open_words
 

@@ -62,7 +62,7 @@ class TextTask:
         check_lengths(self.store, None if config is None else derive.sequence_length(config, self.r.training))
 
     def objective(self) -> Objective:
-        objective: Objective = OBJECTIVES[self.r.objective.kind](**self.r.objective.settings)
+        objective: Objective = OBJECTIVES[self.r.task.kind](**self.r.task.settings)
         return objective
 
     def batches(self, config: Any, world: World) -> Batches:

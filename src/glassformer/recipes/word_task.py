@@ -41,7 +41,7 @@ class WordTask:
         self.n_train = len(store.split("train"))
         special = sorted(tokenizer.special_tokens.values())
         self.counts = word_counts(store.split("train"), tokenizer.vocab_size, special)
-        settings = SkipGramSettings.make(**r.objective.settings)
+        settings = SkipGramSettings.make(**r.task.settings)
         self.subsample = settings.subsample
         # yes or no for a pair and for each of its noise words: a blind guess costs (1 + negatives) ln 2
         self.n_answers = round(2 ** (1 + settings.negatives))
@@ -55,7 +55,7 @@ class WordTask:
                 raise DataError(f"{self.store.meta['source']}: no words in its {split} split; give more text")
 
     def objective(self) -> SkipGram:
-        return SkipGram(counts=self.counts, **self.r.objective.settings)
+        return SkipGram(counts=self.counts, **self.r.task.settings)
 
     def batches(self, config: Any, world: World) -> Batches:
         t = self.r.training

@@ -46,8 +46,8 @@ class MaskingSettings(ObjectiveSettings):
     def _check(self) -> MaskingSettings:
         if self.masked + self.randomised > 1 + 1e-9:
             raise UsageError(
-                f"objective.masked={self.masked:g} and objective.randomised={self.randomised:g} are together more than "
-                f"1; try objective.randomised={1 - self.masked:.3g}"
+                f"task.masked={self.masked:g} and task.randomised={self.randomised:g} are together more than "
+                f"1; try task.randomised={1 - self.masked:.3g}"
             )
         return self
 

@@ -40,7 +40,7 @@ class RowLosses(NamedTuple):
 
 
 class ObjectiveSettings(BaseModel):
-    """The keys of a recipe's [objective] that belong to one kind; without fields there are none."""
+    """The keys of a recipe's [task] that belong to one kind; without fields there are none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ class ObjectiveSettings(BaseModel):
         try:
             return cls(**fields)
         except ValidationError as error:
-            raise UsageError(first_mistake(error, cls, prefix="objective.")) from None
+            raise UsageError(first_mistake(error, cls, prefix="task.")) from None
 
 
 class Objective(Protocol):

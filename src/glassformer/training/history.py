@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from glassformer.training.migrations import SECTION_NAMES
 from glassformer.training.run_folder import RunFolder
 
 if sys.version_info >= (3, 11):
@@ -45,7 +46,7 @@ class History:
     def __init__(self, run: RunFolder, *, every_step: bool = True):
         self.run = run
         self.damaged: dict[str, int] = {}
-        self.recipe = self._table(run.recipe)
+        self.recipe = {SECTION_NAMES.get(name, name): table for name, table in self._table(run.recipe).items()}
         self.plan = self._table(run.plan)
         self.summary = self._table(run.summary)
         self.curves, self.evaluations, self.last_step = self._metrics(every_step)

@@ -6,7 +6,8 @@ are; the next checkpoint is written in the newest format.
 
 1 -> 2   one generator state a process, and Python's and NumPy's beside PyTorch's; batches have an `order` ("random"
          was the only one, called shuffle); the monitor's state, skipped steps and the factor on the learning rate.
-2 -> 3   the monitor's state is called monitor (was doctor), its counters recoveries and given (treatments, told).
+2 -> 3   the monitor's state is called monitor (was doctor), its counters recoveries and given (treatments, told);
+         a recipe's [objective] is its [task].
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glassformer.errors import RunError, pip_line
+from glassformer.errors import RunError, UsageError, pip_line
 
 FORMAT = 3
+SECTION_NAMES = {"objective": "task"}
+"""Old names of a recipe's sections, which `rename_sections` and overrides still take, and the new ones."""
 
 
 def _state_1_to_2(state: dict[str, Any]) -> dict[str, Any]:
@@ -37,8 +40,20 @@ def _recipe_1_to_2(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "format": 2, "data": {"order": "random", **data.get("data", {})}}
 
 
+def rename_sections(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """The content of a recipe with its sections under today's names.
+
+    Raises:
+        UsageError: it has a section under both names.
+    """
+    if both := [(old, new) for old, new in SECTION_NAMES.items() if old in data and new in data]:
+        old, new = both[0]
+        raise UsageError(f"{where} has [{old}] and [{new}], the old and the new name of one section; keep [{new}]")
+    return {SECTION_NAMES.get(name, name): section for name, section in data.items()}
+
+
 def _recipe_2_to_3(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "format": 3}
+    return {**rename_sections(data, "recipe.toml"), "format": 3}
 
 
 Migrations = dict[int, Callable[[dict[str, Any]], dict[str, Any]]]
