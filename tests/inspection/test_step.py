@@ -13,7 +13,7 @@ from heads_by_hand import CASES, PATCHES, TEXT, TOKENIZER, case
 from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import ROLES, shade
+from glassformer.figures import ROLES, shade
 from glassformer.inspection import step, trace
 from glassformer.inspection.step_cells import STAGES
 from glassformer.layers import int8_copy
@@ -184,13 +184,13 @@ def test_it_fits_a_terminal_and_json(name: str):
 
 def test_more_and_less_than_nothing_differ_in_colour_for_every_role():
     for role in ROLES:
-        assert shade(role, 1.0) != shade(role, 1.0, negative=True)
+        assert shade(role, 1.0) != shade(role, -1.0)
     view = step(toy_model(), TOKENIZER, TEXT, layer=0, head=0)
     drawn = [f for f in view.figures() if getattr(f, "role", "") == "value"]
     assert len(drawn) == 2  # values, and shares of them
     page = view.to_html()
     assert f"rgba{shade('value', 1.0)}"[:-1].replace(" ", "") in page
-    assert f"rgba{shade('value', 1.0, negative=True)}"[:-1].replace(" ", "") in page
+    assert f"rgba{shade('value', -1.0)}"[:-1].replace(" ", "") in page
 
 
 def test_only_the_keys_it_looks_at_most_are_drawn_of_many():

@@ -185,7 +185,7 @@ def _print_bars(pieces: Any, prompt: str) -> None:
 def _bar_line(piece: Piece, width: int) -> Any:
     from rich.text import Text
 
-    from glassformer.figures.primitives import bar, visible
+    from glassformer.figures import bar, visible
 
     line = Text()
     line.append(f"{visible(piece.token_text, 10):<11}", style="bold yellow")

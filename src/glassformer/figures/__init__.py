@@ -1,1 +1,81 @@
-"""Level 4: six primitives (note, table, heat map, curves, points, tokens) and their renderers."""
+"""Level 4: six primitives and their renderers. A picture is a list of primitives.
+
+figures = [gf.figures.Table(...), gf.figures.HeatMap(...)]
+to_terminal(figures, console, options)    renderables of rich        `terminal.py`
+to_text(figures)                          the same as plain text     `terminal.py`
+to_html(figures, title)                   a page of its own          `html.py`
+to_svg(figures, title)                    one SVG file               `svg.py`
+to_json(figures)                          plain data                 `json.py`
+to_matplotlib(figures)                    a matplotlib figure        `matplotlib.py`
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from glassformer.figures.colors import FULL_SURPRISE_BITS, ROLES, shade
+from glassformer.figures.primitives import (
+    Column,
+    Curves,
+    Figure,
+    HeatMap,
+    Line,
+    Note,
+    Points,
+    Table,
+    Tokens,
+    format_value,
+)
+from glassformer.figures.text import bar, number, percent, visible
+
+if TYPE_CHECKING:
+    from glassformer.figures.html import html_fragment, to_html
+    from glassformer.figures.json import to_json
+    from glassformer.figures.matplotlib import to_matplotlib
+    from glassformer.figures.svg import to_svg
+    from glassformer.figures.terminal import to_terminal, to_text
+
+_RENDERERS = {  # each with the module that holds it: rich, jinja2 and matplotlib are loaded when they are needed
+    "to_terminal": "terminal",
+    "to_text": "terminal",
+    "to_html": "html",
+    "html_fragment": "html",
+    "to_svg": "svg",
+    "to_json": "json",
+    "to_matplotlib": "matplotlib",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENDERERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_RENDERERS[name]}"), name)
+
+
+__all__ = [
+    "FULL_SURPRISE_BITS",
+    "ROLES",
+    "Column",
+    "Curves",
+    "Figure",
+    "HeatMap",
+    "Line",
+    "Note",
+    "Points",
+    "Table",
+    "Tokens",
+    "bar",
+    "format_value",
+    "html_fragment",
+    "number",
+    "percent",
+    "shade",
+    "to_html",
+    "to_json",
+    "to_matplotlib",
+    "to_svg",
+    "to_terminal",
+    "to_text",
+    "visible",
+]

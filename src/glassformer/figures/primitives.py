@@ -1,77 +1,70 @@
-"""What can be shown of a model, as data: a view is a list of these, and terminal, page and plot each know how to draw
-every one of them.
+"""The six figures, as data: a view or a report is a list of these, and every renderer draws every one of them.
 
-    Note      a sentence                       Curves    lines over layers, tokens or values
-    Table     rows with bars and numbers       Points    vectors brought down to three dimensions
-    HeatMap   numbers of a matrix              Tokens    a text whose tokens are coloured
-
-Colours are the lectures' (3Blue1Brown, Deep Learning, chapters 5 to 7): weights blue and red, data grey, queries
-yellow, keys teal, values red.
+Note      a sentence, or a text        Curves    lines over steps, layers or values
+Table     rows with bars and numbers   Points    vectors brought down to two or three dimensions
+HeatMap   the numbers of a matrix      Tokens    a text whose tokens are coloured
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from glassformer.errors import UsageError
+from glassformer.figures.colors import ROLES
+from glassformer.figures.text import number, percent, visible
 
-ROLES = {
-    "data": (128, 128, 128),
-    "query": (214, 178, 18),
-    "key": (22, 150, 142),
-    "value": (205, 62, 50),
-    "weights": (52, 110, 200),
-    "share": (52, 110, 200),
-}
-"""What a number is, and the colour that it is drawn in, as red, green and blue."""
+COLUMN_KINDS = ("text", "token", "count", "number", "share", "signed")
 
-NEGATIVE = (205, 62, 50)  # of signed numbers; positive ones have their role's colour
 
-TOKEN_STRENGTH = 0.85
-"""Of the colour behind a token's letters, at most, so that they can be read."""
+@dataclass(frozen=True)
+class Note:
+    """A sentence or two; `verbatim`: a text whose spaces and lines are kept, such as one that a model wrote."""
 
-STRONG = 10.0
-"""Bits of surprise that are drawn in full colour."""
-
-KINDS = ("text", "token", "count", "number", "share", "signed")
+    text: str
+    title: str = ""
+    verbatim: bool = False
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of a table.
 
-    kind: `text`; `token` (shown with its spaces visible); `count` (whole numbers); `number`; `share` (0 to 1, as per
-        cent with a bar); `signed` (with a bar to the left or the right).
+    Raises:
+        UsageError: the kind or the role is unknown.
     """
 
     name: str
-    kind: str = "text"
-    digits: int = 3
-    role: str = "data"
+    kind: str = "text"  # text; token (spaces are made visible); count; number; share (0 to 1) and signed have bars
+    digits: int = 3  # after the point
+    role: str = "data"  # decides the colour of bars
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.role not in ROLES:
-            raise UsageError(f"a column of kind {self.kind!r} and role {self.role!r} is unknown")
+        if self.kind not in COLUMN_KINDS or self.role not in ROLES:
+            raise UsageError(
+                f"a column of kind {self.kind!r} and role {self.role!r} is unknown; kinds: "
+                f"{', '.join(COLUMN_KINDS)}; roles: {', '.join(ROLES)}"
+            )
 
     @property
     def is_number(self) -> bool:
         return self.kind not in ("text", "token")
 
+    @property
+    def has_bar(self) -> bool:
+        return self.kind in ("share", "signed")
 
-class Remark(str):
-    """A cell that is no token in a column of tokens, such as "all others"; a row that begins with one has no bars."""
 
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence or two."""
+class Cell(NamedTuple):
+    """A cell of a table: its text; its number, if it is one; the length of its bar, from -1 to 1, if it has one."""
 
     text: str
+    value: float | None
+    bar: float | None
 
 
 @dataclass(frozen=True)
@@ -82,27 +75,35 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     marked: frozenset[int] = frozenset()  # rows that stand out
+    footer: Sequence[Sequence[Any]] = ()  # rows about the rows, such as "all others": no bars, the first cell is a text
 
     def scale(self, i: int) -> float:
-        """What the longest bar of column i stands for."""
-        if not self.columns[i].is_number:
-            return 1.0
-        values = [row[i] for row in self.rows if row[i] is not None and not isinstance(row[0], Remark)]
-        return max([*(abs(float(v)) for v in values if np.isfinite(v)), 1e-12])
+        """The number that the longest bar of column i stands for."""
+        values = [abs(float(row[i])) for row in self.rows if row[i] is not None]
+        return max([*(v for v in values if math.isfinite(v)), 1e-12])
 
-    def bar(self, row: Sequence[Any], i: int) -> float | None:
-        """How long the bar of a cell is, from -1 to 1; None where there is none."""
-        if self.columns[i].kind not in ("share", "signed") or row[i] is None or isinstance(row[0], Remark):
-            return None
-        return max(-1.0, min(1.0, float(row[i]) / self.scale(i)))
+    def cells(self) -> list[list[Cell]]:
+        """All cells, row by row; the footer comes last."""
+        scales = [self.scale(i) if column.has_bar else 1.0 for i, column in enumerate(self.columns)]
+        cells = []
+        for r, row in enumerate((*self.rows, *self.footer)):
+            line = []
+            for i, (value, column) in enumerate(zip(row, self.columns, strict=True)):
+                known = float(value) if column.is_number and value is not None else None
+                bar = max(-1.0, min(1.0, known / scales[i])) if column.has_bar and known is not None else None
+                in_footer = r >= len(self.rows)
+                text = str(value) if in_footer and column.kind == "token" else format_value(value, column)
+                line.append(Cell(text, known, None if in_footer else bar))
+            cells.append(line)
+        return cells
 
 
 @dataclass(frozen=True)
 class HeatMap:
     """A matrix (rows, columns) with a label for each row and column; NaN is left empty.
 
-    signed: numbers may be negative, and nothing is the middle of the scale. highest: the end of the scale; by default
-    the largest number there is.
+    Colours run from nothing at 0 to full at `highest`; of signed numbers to both sides of 0; of logarithmic ones from
+    nothing just below the smallest number.
     """
 
     title: str
@@ -113,8 +114,10 @@ class HeatMap:
     column_axis: str = ""
     role: str = "data"
     signed: bool = False
-    highest: float | None = None
+    highest: float | None = None  # drawn in full colour; None: the largest number
     digits: int = 2
+    log: bool = False  # numbers of 0 and below are left empty
+    compact: bool = False  # one of many beside each other, without labels
 
     @property
     def scale(self) -> float:
@@ -124,16 +127,73 @@ class HeatMap:
         seen = np.abs(self.values[np.isfinite(self.values)])
         return float(seen.max()) if seen.size and seen.max() > 0 else 1.0
 
+    @property
+    def lowest(self) -> float:
+        """The number that the scale begins with."""
+        if not self.log:
+            return -self.scale if self.signed else 0.0
+        seen = self.values[np.isfinite(self.values) & (self.values > 0)]
+        return float(seen.min()) if seen.size else self.scale
+
+    def shares(self) -> np.ndarray:
+        """Every number as a share of the scale, -1 to 1, NaN where nothing is drawn; (rows, columns)."""
+        values = np.asarray(self.values, dtype=float)
+        if not self.log:
+            with np.errstate(invalid="ignore"):
+                return np.clip(values / self.scale, -1.0 if self.signed else 0.0, 1.0)
+        values = np.where(values > 0, values, math.nan)
+        if self.scale <= self.lowest:
+            return np.where(np.isfinite(values), 1.0, math.nan)
+        faintest = 0.06  # so that the smallest number can be told from none
+        span = np.log(values / self.lowest) / math.log(self.scale / self.lowest)
+        return np.clip(faintest + (1 - faintest) * span, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: y over x, (N,) each; NaN is a gap."""
+
+    name: str
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray | None = None  # (N,) the edges of a band around the line, such as an interval
+    high: Sequence[float] | np.ndarray | None = None
+    color: int | None = None  # index of `LINES`; None: the place among the lines
+    faint: bool = False  # drawn lightly: what another line smooths
+    dots: bool = False  # every value is marked
+
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over the same places; NaN is a gap."""
+    """Lines over the same axis."""
 
     title: str
-    x: Sequence[Any]
-    lines: dict[str, Sequence[float]]
+    lines: Sequence[Line]
     x_axis: str = ""
     y_axis: str = ""
+    x_labels: Sequence[str] = ()  # of x = 0, 1, 2 and so on, where x is no number
+    x_log: bool = False
+    y_log: bool = False
+    y_from_zero: bool = True
+    y_max: float | None = None  # values above are drawn at the upper edge and counted
+    levels: Sequence[tuple[str, float]] = ()  # horizontal lines to compare with
+    events: Sequence[tuple[str, float]] = ()  # vertical lines, at an x
+
+    @classmethod
+    def over(
+        cls,
+        title: str,
+        x: Sequence[Any],
+        lines: Mapping[str, Sequence[float]],
+        x_axis: str = "",
+        y_axis: str = "",
+        **options: Any,
+    ) -> Curves:
+        """Lines that share their x, which are numbers or names; a shorter line ends earlier."""
+        numbers = all(isinstance(place, int | float) for place in x)
+        places = list(x) if numbers else list(range(len(x)))
+        made = [Line(name, places[: len(values)], values) for name, values in lines.items()]
+        return cls(title, made, x_axis, y_axis, x_labels=() if numbers else [str(name) for name in x], **options)
 
 
 @dataclass(frozen=True)
@@ -148,18 +208,19 @@ class Points:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text, token by token, each with a number; None: no number. highest: what is drawn in full colour."""
+    """A text, token by token, each with a number or None."""
 
     title: str
     texts: Sequence[str]
     values: Sequence[float | None]
     unit: str = ""
-    highest: float | None = None
+    highest: float | None = None  # drawn in full colour; None: the largest number
     role: str = "value"
     digits: int = 1
 
     @property
     def scale(self) -> float:
+        """The number that is drawn in full colour."""
         seen = [v for v in self.values if v is not None]
         return self.highest if self.highest is not None else max([*seen, 1e-12])
 
@@ -167,27 +228,13 @@ class Tokens:
 Figure = Note | Table | HeatMap | Curves | Points | Tokens
 
 
-def negative_of(role: str) -> tuple[int, int, int]:
-    """The colour of a role's negative numbers: red, and blue where red is the colour of the positive ones.
-
-    >>> negative_of("key") == NEGATIVE, negative_of("value") == NEGATIVE
-    (True, False)
-    """
-    return ROLES["weights"] if ROLES[role] == NEGATIVE else NEGATIVE
-
-
-def shade(figure_role: str, share: float, *, negative: bool = False, ground: int = 255) -> tuple[int, int, int]:
-    """The colour of a number that is `share` (0 to 1) of the scale, mixed with the ground it stands on (255: white)."""
-    full = negative_of(figure_role) if negative else ROLES[figure_role]
-    share = min(max(share, 0.0), 1.0)
-    return tuple(round(ground + (c - ground) * share) for c in full)  # type: ignore[return-value]
-
-
-def said(value: Any, column: Column) -> str:
+def format_value(value: Any, column: Column) -> str:
     """A value of a table as text.
 
-    >>> said(0.1234, Column("p", "share")), said(1234, Column("n", "count")), said(-0.5, Column("x", "signed"))
-    ('12.3 %', '1,234', '-0.500')
+    >>> format_value(0.1234, Column("p", "share")), format_value(1234, Column("n", "count"))
+    ('12.3 %', '1,234')
+    >>> format_value(-0.5, Column("x", "signed")), format_value(" a", Column("t", "token"))
+    ('-0.500', '␣a')
     """
     if value is None or (column.is_number and value != value):
         return ""
@@ -195,75 +242,6 @@ def said(value: Any, column: Column) -> str:
         return percent(float(value))
     if column.kind == "count":
         return f"{int(value):,}"
-    if column.kind in ("number", "signed"):
+    if column.is_number:
         return number(float(value), column.digits)
-    return visible(str(value)) if column.kind == "token" and not isinstance(value, Remark) else str(value)
-
-
-def percent(share: float) -> str:
-    """
-    >>> percent(0.5), percent(0.00012), percent(1e-9), percent(0.0)
-    ('50.0 %', '0.012 %', '1e-07 %', '0 %')
-    """
-    if share == 0:
-        return "0 %"
-    if share >= 0.001:
-        return f"{100 * share:.1f} %"
-    return f"{100 * share:.2g} %"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many digits behind the point, or in powers of ten where that would show nothing of it.
-
-    >>> number(3.14159), number(0.00001), number(123456.0), number(float("-inf")), number(0.0)
-    ('3.142', '1.00e-05', '1.23e+05', '-inf', '0.000')
-    """
-    if value != 0 and abs(value) < float("inf") and not 10.0**-digits <= abs(value) < 100_000:
-        return f"{value:.2e}"
-    return f"{value:.{digits}f}"
-
-
-def bar(fraction: float, width: int) -> str:
-    """A bar in eighths of a character.
-
-    >>> bar(0.5, 3), bar(0.0, 3)
-    ('█▌', '')
-    """
-    full, rest = divmod(round(min(max(fraction, 0.0), 1.0) * width * 8), 8)
-    return "█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")
-
-
-def visible(token: str, width: int | None = None) -> str:
-    """A token as something to see: a space as ␣, one that does not break or has another width as ⍽ (its sign in ISO
-    9995-7), cut to `width` characters.
-
-    >>> visible(" the"), visible("oui\xa0!"), visible("understanding", 6)
-    ('␣the', 'oui⍽!', 'under…')
-    """
-    token = "".join("␣" if c == " " else "⍽" if unicodedata.category(c) == "Zs" else c for c in token)
-    return token if width is None or len(token) <= width else token[: width - 1] + "…"
-
-
-__all__ = [
-    "KINDS",
-    "NEGATIVE",
-    "ROLES",
-    "STRONG",
-    "TOKEN_STRENGTH",
-    "Column",
-    "Curves",
-    "Figure",
-    "HeatMap",
-    "Note",
-    "Points",
-    "Remark",
-    "Table",
-    "Tokens",
-    "bar",
-    "negative_of",
-    "number",
-    "percent",
-    "said",
-    "shade",
-    "visible",
-]
+    return visible(str(value)) if column.kind == "token" else str(value)

@@ -1,6 +1,6 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
-from glassformer.figures.primitives import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.context import ContextView, context

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.figures.primitives import Column, Figure, HeatMap, Note, Table
+from glassformer.figures import Column, Figure, HeatMap, Note, Table
 from glassformer.inspection.heads import MEANINGS, check_place, evenly, looking, n_repeats, summaries
 from glassformer.inspection.reading import read
 from glassformer.inspection.trace import trace

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import Column, Figure, Note, Table, number, percent, visible
+from glassformer.figures import Column, Figure, Note, Table, number, percent, visible
 from glassformer.inspection.contributions import WATCHED, Part, Place, contributions, kinds_of, watch_place
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.stream import check_says_tokens, place_name, place_of, stack_of, token_of

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
 from glassformer.inspection.reading import read, reader_of, reading
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -82,7 +82,7 @@ class ContextView(View):
                 (Column("", "count"), Column("sentence"), Column("token", "token"), Column("at", "count")),
                 list(zip(range(1, n + 1), self.texts, self.tokens, self.positions, strict=True)),
             ),
-            Curves(
+            Curves.over(
                 "How alike are the vectors of the word (cosine; 1: the same direction)",
                 self.layers,
                 lines,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.figures.primitives import Column, Figure, Note, Points, Table, number, percent, visible
+from glassformer.figures import Column, Figure, Note, Points, Table, number, percent, visible
 from glassformer.inspection.vectors import Vectors
 from glassformer.inspection.views import View
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import Column, Curves, Figure, Note, Table
+from glassformer.figures import Column, Curves, Figure, Note, Table
 from glassformer.inspection.heads import looking
 from glassformer.inspection.reading import Reading, labels_of
 from glassformer.inspection.trace import trace
@@ -65,7 +65,7 @@ class InductionView(View):
                 [Column("strongest"), Column("induction", "share", role="share")],
                 rows,
             ),
-            Curves(
+            Curves.over(
                 "Surprise at each token",
                 list(range(len(bits))),
                 {"bits": bits},

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glassformer.figures.primitives import Column, Curves, Figure, Note, Table, visible
+from glassformer.figures import Column, Curves, Figure, Note, Table, visible
 from glassformer.inspection.reading import read
 from glassformer.inspection.stream import (
     check_says_tokens,
@@ -110,7 +110,7 @@ class LensView(View):
                 "entropy: how unsure, in bits. to end: bits by which the layer misses the last row (KL divergence). "
                 "rank: 1 is the likeliest."
             ),
-            Curves(
+            Curves.over(
                 f"The chance of {pinned}, layer by layer",
                 names,
                 {pinned: self.pinned_probability.tolist()},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from glassformer.errors import plural
-from glassformer.figures.primitives import Column, Figure, Note, Table
+from glassformer.figures import Column, Figure, Note, Table
 from glassformer.inspection.views import View
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.figures.primitives import Column, Figure, Note, Remark, Table, number, visible
+from glassformer.figures import Column, Figure, Note, Table, number, visible
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
 from glassformer.inspection.reading import read
 from glassformer.inspection.views import View
@@ -65,10 +65,11 @@ class NextView(View):
             [self.tokens[i], self.raw[i], self.logits[i], self.tempered[i], self.chance[i], self._why(i)] for i in shown
         ]
         others = [i for i in range(len(self.tokens)) if i not in set(shown)]
+        footer: list[list[Any]] = []
         if others:
             rest = [float(part[others].sum()) for part in (self.raw, self.tempered, self.chance)]
             cut = sum(bool(self.cut_by[i]) for i in others)
-            rows.append([Remark(f"{len(others):,} others"), rest[0], None, *rest[1:], f"{cut:,} cut" if cut else ""])
+            footer.append([f"{len(others):,} others", rest[0], None, *rest[1:], f"{cut:,} cut" if cut else ""])
         columns = (
             Column("token", "token"),
             Column("model", "share", role="share"),
@@ -82,7 +83,7 @@ class NextView(View):
         drawn = visible(self.tokens[self.token])
         return [
             Note(f"after {_end_of(self.text)}"),
-            Table("", columns, rows, frozenset([shown.index(self.token)])),
+            Table("", columns, rows, frozenset([shown.index(self.token)]), footer),
             Note(
                 f"{plural(len(self.tokens), 'token')}, {kept:,} of which can be drawn. Entropy {self.entropy:.2f} bits "
                 f"by the model (as unsure as among {2**self.entropy:,.1f} equal ones), {self.entropy_drawn:.2f} in the "
@@ -199,14 +200,14 @@ class CompareView(View):
             for token, line in zip(self.tokens, self.probability, strict=True)
         ]
         told = np.nansum(self.probability, axis=0)
-        rows.append([Remark("all others"), *(max(0.0, 1.0 - float(p)) for p in told)])
+        footer = [["all others", *(max(0.0, 1.0 - float(p)) for p in told)]]
         told_of = [
             [name, number(bits, 2), token]
             for name, bits, token in zip(self.names, self.entropy, self.drawn, strict=True)
         ]
         return [
             Note(f"after {_end_of(self.text)}"),
-            Table("", columns, rows),
+            Table("", columns, rows, footer=footer),
             Table("", (Column(""), Column("entropy, bits"), Column("the seed draws", "token")), told_of),
         ]
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.figures.primitives import Column, Figure, Note, Table
+from glassformer.figures import Column, Figure, Note, Table
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import is_compressed
 from glassformer.models import SIZES, ModelConfig

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
 from glassformer.inspection.reading import Reading, read, reading
 from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
 from glassformer.inspection.trace import trace
@@ -75,7 +75,7 @@ class ResidualView(View):
                 "cosine: 1 goes on in the same direction, 0 says something new, -1 takes back. " + norm
             ),
             Table("What each block adds", columns, rows),
-            Curves(
+            Curves.over(
                 "Lengths, block by block",
                 list(range(L)),
                 {"stream": self.stream[1:, at].tolist()}

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import Figure
+from glassformer.figures import Figure
 from glassformer.inspection.head_weights import Matrices
 from glassformer.inspection.heads import check_place, looking
 from glassformer.inspection.reading import read, reading

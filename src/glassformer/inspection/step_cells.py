@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError, did_you_mean, plural
-from glassformer.figures.primitives import number, visible
+from glassformer.figures import number, visible
 
 if TYPE_CHECKING:
     from glassformer.inspection.step import StepView

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glassformer.figures.primitives import Column, Figure, HeatMap, Note, Table, number, visible
+from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, visible
 
 if TYPE_CHECKING:
     from glassformer.inspection.step import StepView

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import STRONG, Column, Figure, Note, Table, Tokens
+from glassformer.figures import FULL_SURPRISE_BITS, Column, Figure, Note, Table, Tokens
 from glassformer.generation.generate import prompt_ids
 from glassformer.inspection.next_token import NATS, check_writes
 from glassformer.inspection.reading import labels_of, read, reading
@@ -59,7 +59,7 @@ class SurpriseView(View):
         )
         mean = self.loss / NATS
         return [
-            Tokens("Surprise", self.tokens, told, "bits", highest=STRONG),
+            Tokens("Surprise", self.tokens, told, "bits", highest=FULL_SURPRISE_BITS),
             Table("What was expected least", columns, rows),
             Note(
                 f"mean {mean:.3f} bits a token: loss {self.loss:.4f} nats, perplexity {np.exp(self.loss):,.2f}, "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean, plural
-from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Note, Table
+from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table
 from glassformer.inspection.tensor_rows import TensorRow, rows_of, values_of
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import weights
@@ -73,7 +73,7 @@ class TensorsView(View):
             deep: dict[str, Sequence[float]] = {name: line for name, line in lines.items() if len(line) > 1}
             if deep:
                 x = list(range(max(map(len, deep.values()))))
-                made.append(Curves(f"{stack}blocks: spread (std) by layer", x, deep, "layer", "std"))
+                made.append(Curves.over(f"{stack}blocks: spread (std) by layer", x, deep, "layer", "std"))
         return made
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import UsageError, plural
-from glassformer.figures.primitives import Column, Figure, Note, Table, Tokens
+from glassformer.figures import Column, Figure, Note, Table, Tokens
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer, UnknownCharacterWarning
 from glassformer.processors.tokenizers.alphabet import whole_characters

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import MissingExtraError
-from glassformer.figures.primitives import Figure
+from glassformer.figures import Figure
 
 
 @dataclasses.dataclass
@@ -35,9 +35,9 @@ class View:
 
     def to_html(self) -> str:
         """A page of its own: no script, no request."""
-        from glassformer.figures.html import page
+        from glassformer.figures import to_html
 
-        return page(self.figures(), type(self).__name__)
+        return to_html(self.figures(), type(self).__name__)
 
     def plot(self) -> Any:
         """A `matplotlib.figure.Figure`.
@@ -49,27 +49,24 @@ class View:
             import matplotlib  # noqa: F401
         except ImportError:
             raise MissingExtraError("plotting", "plot") from None
-        from glassformer.figures.plots import plot
+        from glassformer.figures import to_matplotlib
 
-        return plot(self.figures())
+        return to_matplotlib(self.figures())
 
     def _repr_html_(self) -> str:
-        from glassformer.figures.html import fragment
+        from glassformer.figures import html_fragment
 
-        return fragment(self.figures())
+        return str(html_fragment(self.figures()))
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
-        from glassformer.figures.terminal import drawn
+        from glassformer.figures import to_terminal
 
-        return drawn(self.figures(), console, options)
+        return to_terminal(self.figures(), console, options)
 
     def __str__(self) -> str:
-        from rich.console import Console
+        from glassformer.figures import to_text
 
-        console = Console(width=80, no_color=True, highlight=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get()
+        return to_text(self.figures())
 
 
 def plain(value: Any) -> Any:

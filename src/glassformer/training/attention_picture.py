@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from glassformer.errors import UsageError
-from glassformer.figures.primitives import visible
+from glassformer.figures import visible
 from glassformer.files import write_text
 from glassformer.processors.tokenizers.alphabet import legible
 from glassformer.training.heat_maps import SHADES, colour
