@@ -20,7 +20,7 @@ def test_every_head_of_a_column_is_on_the_page(browser, width):
     try:
         page.set_content(view.to_html())
         edges = page.evaluate(
-            "[...document.querySelectorAll('th')].map(head => [head.textContent, head.getBoundingClientRect().right])"
+            "[...document.querySelectorAll('th, svg text')].map(e => [e.textContent, e.getBoundingClientRect().right])"
         )
         assert {"entropy", "understanding"} <= {text for text, _ in edges}
         assert max(right for _, right in edges) <= width

@@ -27,7 +27,7 @@ WIDTH = 760.0  # of a drawing, user units; wider only where a heat map has many 
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 14.0, 12.0, 34.0  # margins of a chart
 CHART_HEIGHT, POINTS_HEIGHT = 300.0, 400.0
 LETTER = 7.0  # width of a letter
-LABEL = 18  # letters of a heat map's label
+ROW_LABEL, COLUMN_LABEL = 30, 18  # letters of a heat map's label
 MOST_NUMBERS = 24  # columns of a heat map whose cells also have their number written
 MOST_DOTS = 80  # values of a line that are marked
 COLUMNS = 500  # columns of pixels that a line is thinned to
@@ -44,10 +44,11 @@ class Drawing(NamedTuple):
     frame: tuple[float, float, float, float]
 
     def svg(self, title: str = "", attributes: str = "") -> str:
-        """An element for a page."""
+        """An element for a page; what is wider than `WIDTH` is not made smaller, its labels could not be read."""
+        more = f' style="min-width:{_n(self.width)}px"' if self.width > WIDTH else ""
         return (
             f'<svg viewBox="0 0 {_n(self.width)} {_n(self.height)}" width="{_n(self.width)}" role="img" '
-            f'aria-label="{_xml(title)}"{attributes}>{self.markup}</svg>'
+            f'aria-label="{_xml(title)}"{more}{attributes}>{self.markup}</svg>'
         )
 
 
@@ -218,7 +219,8 @@ def _heat_map(figure: HeatMap, titles: bool) -> Drawing:
     if figure.compact:
         side = min(13.0, max(2.0, 180 / C))
         return Drawing(_joined_cells(figure, 0, 0, side, side), side * C, side * R, (0, 0, side * C, side * R))
-    rows, columns = ([visible(label, LABEL) for label in labels] for labels in (figure.rows, figure.columns))
+    rows = [visible(label, ROW_LABEL) for label in figure.rows]
+    columns = [visible(label, COLUMN_LABEL) for label in figure.columns]
     left = max(map(_width_of, rows), default=0) + 8
     texts = _numbers(figure) if C <= MOST_NUMBERS and R * C <= 1024 else None
     longest = max(map(_width_of, texts.ravel())) * 0.85 + 6 if texts is not None else 0.0
