@@ -159,7 +159,7 @@ def fill(
     given = [text for text in _texts(texts) if text.strip()]
     loaded, tokenizer = open_for("fill", model, device)
     result: list[dict[str, Any]] = []
-    if hasattr(loaded, "encode"):
+    if "target" in loaded.answers:
         settings: dict[str, Any] = {"beam": beam, "n_best": n_best, "sampling": _sampling(temperature, seed)}
         if max_new_tokens is not None:
             settings["max_new_tokens"] = max_new_tokens

@@ -220,7 +220,7 @@ def _config_of(model: Any) -> Any:
     Raises:
         UsageError: it does not.
     """
-    if not (hasattr(model, "encode") and hasattr(model, "decode")):
+    if "target" not in model.answers:
         raise UsageError(
             f"a {type(model).__name__} gives no answer to a source: an encoder-decoder is needed; "
             "to write on from a prompt use generate"

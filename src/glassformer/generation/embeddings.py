@@ -12,6 +12,7 @@ from torch import Tensor
 from glassformer.errors import DivergenceError, UsageError
 from glassformer.generation.questions import around, read_rows, text_ids
 from glassformer.generation.requests import check_ids
+from glassformer.models import Encoder
 from glassformer.processors.tokenizers import Tokenizer
 
 
@@ -35,7 +36,7 @@ def embed(
         UsageError: the model is no encoder of text, or a text is empty.
         DivergenceError: a vector is no number.
     """
-    if getattr(model.config, "stem", None) != "text":
+    if not isinstance(model, Encoder) or model.reads != "text":
         raise UsageError(
             f"this {type(model).__name__} gives no vectors for texts: an encoder is needed; for example minilm-l6"
         )

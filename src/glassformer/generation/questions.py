@@ -19,6 +19,7 @@ from glassformer.generation.beam import LONGER_THAN_SOURCE
 from glassformer.generation.requests import check_ids
 from glassformer.generation.sampling import token_logits
 from glassformer.generation.text import Alternative
+from glassformer.models import Encoder
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.special_tokens import MASK
 
@@ -44,13 +45,12 @@ class Filling:
 
 def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
     """Which commands of `glassformer` ask this model something, the fitting one first."""
-    config = model.config
-    if getattr(getattr(config, "encoder", config), "stem", "text") != "text":
+    if model.reads != "text":
         return []
-    if hasattr(model, "encode"):
+    if "target" in model.answers:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
-    if not hasattr(config, "stem"):
-        return ["generate"] if hasattr(model, "logits") else []  # vectors of words answer nothing
+    if not isinstance(model, Encoder):
+        return ["generate"] if "next_token" in model.answers else []  # vectors of words answer nothing
     asked = {"classify": model.classifier is not None, "fill": mask_of(model, tokenizer) is not None}
     return [command for command, fits in asked.items() if fits]
 
@@ -119,7 +119,7 @@ def fill_spans(model: Any, tokenizer: Tokenizer, text: str, *, n_best: int = 1, 
         UsageError: the model knows no gaps, or the text has none or too many, or is too long.
     """
     sentinels = sentinels_of(tokenizer)
-    if not (hasattr(model, "encode") and sentinels):
+    if not ("target" in model.answers and sentinels):
         raise UsageError("this model fills no gaps; train one with task.kind=spans")
     ids = _with_gaps(tokenizer, text, sentinels)
     settings.setdefault("max_new_tokens", LONGER_THAN_SOURCE)  # gaps are short, whatever stands between them
@@ -230,5 +230,5 @@ def read_rows(model: Any, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def _check_encoder(model: Any, what: str) -> None:
-    if getattr(model.config, "stem", None) != "text":
+    if not isinstance(model, Encoder) or model.reads != "text":
         raise UsageError(f"this {type(model).__name__} does not {what}: an encoder of text is needed")

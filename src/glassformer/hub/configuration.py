@@ -11,7 +11,7 @@ from glassformer.files import disk_errors
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.refused import refuse_adapter, refuse_other_values, refuse_quantised
 from glassformer.hub.families.registry import FAMILIES
-from glassformer.models import NOTHING_SET, GenerationSettings
+from glassformer.models import NOTHING_SET, GenerationSettings, answers_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.text_files import JsonError, decode, parse_json
 
@@ -49,7 +49,7 @@ def write_config(
     if not generates(config):
         return words, None
     otherwise: Mapping[str, Any] = {"do_sample": True}
-    if hasattr(config, "start_token"):
+    if "target" in answers_of(config):
         otherwise = {"do_sample": False, "max_length": config.block_size}
     filled = settings.filled if settings.declared else otherwise
     ids = {name: value for name, value in special.items() if name != "is_encoder_decoder"}
@@ -122,7 +122,7 @@ def _special_tokens(config: Any, tokenizer: Tokenizer | None, settings: Generati
     """As the folder declared them. What it did not: of what writes an answer, those of its configuration; else those
     that the tokenizer names."""
     declared = {name: value for name, value in settings.declared.items() if name in SPECIAL}
-    if hasattr(config, "start_token"):
+    if "target" in answers_of(config):
         return {
             "is_encoder_decoder": True,
             "bos_token_id": config.start_token,
@@ -146,7 +146,7 @@ def _special_tokens(config: Any, tokenizer: Tokenizer | None, settings: Generati
 
 def generates(config: Any) -> bool:
     """Whether a model of this configuration writes texts."""
-    return hasattr(config, "block_size") and not hasattr(config, "pooling")
+    return not answers_of(config).isdisjoint({"next_token", "target"})
 
 
 def _label_words(config: Any, labels: Sequence[str]) -> dict[str, Any]:

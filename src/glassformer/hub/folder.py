@@ -23,7 +23,7 @@ from glassformer.hub.sentence_transformers import apply_pooling, apply_text_limi
 from glassformer.hub.tensor_names import match_names
 from glassformer.hub.weights import load_sharded, save_weights
 from glassformer.layers import int8_copy
-from glassformer.models import Decoder, GenerationSettings, build_model, settings_of
+from glassformer.models import Decoder, EncoderDecoderConfig, GenerationSettings, build_model, settings_of
 from glassformer.models.counts import ShapesOnly
 from glassformer.native import library, quantized_copy
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
@@ -152,7 +152,7 @@ def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
     if not reads_text(config):
         return None
     tokenizer = own_source_tokenizer(folder) or load_tokenizer(folder)
-    rows = config.encoder.vocab_size if hasattr(config, "encoder") else config.vocab_size
+    rows = config.encoder.vocab_size if isinstance(config, EncoderDecoderConfig) else config.vocab_size
     check_vocabulary(folder, tokenizer, getattr(config, "source_vocab_size", None) or rows, "rows for them")
     return tokenizer
 
@@ -167,12 +167,12 @@ def own_source_tokenizer(folder: Path) -> Tokenizer | None:
 
 def reads_text(config: Any) -> bool:
     """Whether what a model takes in is text, and not patches of an image or frames of sound."""
-    return getattr(getattr(config, "encoder", config), "stem", "text") == "text"
+    return config.reads == "text"  # type: ignore[no-any-return]
 
 
 def writes_text(config: Any) -> bool:
     """Whether a model has a decoder beside its encoder, which writes text whatever the encoder reads."""
-    return hasattr(config, "decoder")
+    return isinstance(config, EncoderDecoderConfig)
 
 
 def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -290,7 +290,7 @@ def check_vocabulary(where: str | os.PathLike[str], tokenizer: Tokenizer, rows: 
 
 def check_count(where: str | os.PathLike[str], config: Any, n_tensors: int) -> None:
     """No more layers and experts than there are tensors: a number in a file is no reason to build a million of them."""
-    parts = (config.encoder, config.decoder) if hasattr(config, "decoder") else (config,)
+    parts = (config.encoder, config.decoder) if isinstance(config, EncoderDecoderConfig) else (config,)
     asked = sum(getattr(part, "n_layer", 0) * max(1, getattr(part, "n_expert", 0)) for part in parts)
     if asked > n_tensors:
         raise ModelFolderError(

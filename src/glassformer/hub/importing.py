@@ -125,18 +125,18 @@ def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
 def _a_few(model: Any) -> tuple[Tensor, ...] | None:
     """What a model can read; None for what sees."""
     config = model.config
-    reads = getattr(config, "encoder", config)
+    encoder = getattr(config, "encoder", config)
     ids_BT = torch.arange(min(8, config.block_size)).remainder(config.vocab_size).unsqueeze(0)
     if reads_text(config):
-        sources = getattr(config, "source_vocab_size", None) or reads.vocab_size
+        sources = getattr(config, "source_vocab_size", None) or encoder.vocab_size
         ids_BT = ids_BT.remainder(sources)
-        return (ids_BT, ids_BT) if hasattr(model, "encode") else (ids_BT,)
-    if reads.stem != "frames":
+        return (ids_BT, ids_BT) if "target" in model.answers else (ids_BT,)
+    if config.reads != "frames":
         return None
-    n_frames = 2 * min(8, reads.block_size)
-    frames_BMF = torch.linspace(-1, 1, reads.n_mels * n_frames).view(1, reads.n_mels, n_frames)
+    n_frames = 2 * min(8, encoder.block_size)
+    frames_BMF = torch.linspace(-1, 1, encoder.n_mels * n_frames).view(1, encoder.n_mels, n_frames)
     frames_BMF = frames_BMF.to(next(model.parameters()).dtype)
-    return (frames_BMF, ids_BT) if hasattr(model, "encode") else (frames_BMF,)
+    return (frames_BMF, ids_BT) if "target" in model.answers else (frames_BMF,)
 
 
 def is_gguf(path: Path) -> bool:

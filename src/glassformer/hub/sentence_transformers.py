@@ -13,6 +13,7 @@ from typing import Any
 
 from glassformer.errors import ModelFolderError, one_line
 from glassformer.hub.configuration import read_json
+from glassformer.models import EncoderConfig
 from glassformer.processors.tokenizers import Tokenizer
 
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first", "mean": "mean", "cls": "first"}
@@ -25,7 +26,7 @@ def apply_pooling(model: Any, folder: Path) -> None:
     Raises:
         ModelFolderError: it pools, or goes on afterwards, in a way that ours cannot.
     """
-    if not hasattr(model.config, "pooling") or (path := _pooling_file(folder)) is None:
+    if not isinstance(model.config, EncoderConfig) or (path := _pooling_file(folder)) is None:
         return
     given = read_json(path)
     asked = [name for name, on in given.items() if name.startswith("pooling_mode_") and on is True]
@@ -46,7 +47,7 @@ def apply_text_limits(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
     Raises:
         ModelFolderError: texts are prepared in a way that ours are not.
     """
-    if not hasattr(config, "pooling") or _pooling_file(folder) is None:
+    if not isinstance(config, EncoderConfig) or _pooling_file(folder) is None:
         return
     if (beside := folder / "sentence_bert_config.json").is_file():
         given = read_json(beside)

@@ -21,6 +21,7 @@ from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, vi
 from glassformer.inspection.reading import read, reader_of, reading
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
+from glassformer.models import Encoder
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.stepwise import token_starts
 
@@ -172,7 +173,7 @@ def context(
         entering=cosines(entering_NC).numpy(),
         vectors=vectors_LNC.numpy(),
         neighbours=_neighbours(stack, tokenizer, vectors_LNC, at, neighbours) if neighbours else [],
-        causal=not hasattr(stack.config, "stem"),
+        causal=stack.writes,
     )
 
 
@@ -263,7 +264,7 @@ def _said(stack: Any, x_NC: Tensor) -> Tensor:
     with reading(stack):
         x_NC = x_NC.to(weight)
         normed_NC = x_NC if stack.final_norm is None else stack.final_norm(x_NC)
-        logits_NV: Tensor = stack.token_logits(normed_NC) if hasattr(stack, "token_logits") else stack.logits(normed_NC)
+        logits_NV: Tensor = stack.token_logits(normed_NC) if isinstance(stack, Encoder) else stack.logits(normed_NC)
     return logits_NV.float().cpu()
 
 

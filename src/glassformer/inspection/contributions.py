@@ -160,7 +160,7 @@ def contributions(stack: Any, place: Place, u_V: Tensor) -> list[Part]:
 
 def kinds_of(block: Any) -> list[str]:
     """The kinds of attention that a block has."""
-    return [kind for kind in ATTENTIONS if hasattr(block, kind)]
+    return [kind for kind in ATTENTIONS if block.crosses or kind != "cross_attention"]
 
 
 def _embed(stack: Any, taps: dict[str, Tensor], parts: Sum) -> None:

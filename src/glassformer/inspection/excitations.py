@@ -35,7 +35,7 @@ class Window:
 
 def windows(stack: Any, tokenizer: Tokenizer, texts: Iterable[str], length: int, most: int) -> Iterator[Window]:
     """The texts in pieces of at most `length` tokens, `most` tokens in all."""
-    causal = not hasattr(stack.config, "stem")
+    causal = stack.writes
     start = [tokenizer.starts_with] if causal and tokenizer.starts_with is not None else []
     extra = len(start) if causal else len(around(tokenizer, [], stack))
     room, left = max(length - extra, 1), most
@@ -145,7 +145,7 @@ def _hidden(stack: Any, batch: list[Window], name: str) -> list[Tensor]:
         raise _Enough  # what the later blocks make of it nobody asks
 
     with reading(stack), listening(stack, name, keep), contextlib.suppress(_Enough):
-        if hasattr(stack.config, "stem"):
+        if not stack.writes:
             stack(ids_BT.to(device), lengths_B.to(device))
         else:
             stack.hidden(ids_BT.to(device))  # no logits: nobody asks for them

@@ -10,6 +10,7 @@ import torch
 
 from glassformer.errors import UsageError, did_you_mean, plural
 from glassformer.inspection.reading import Reading
+from glassformer.models import Transformer
 from glassformer.taps import named_taps
 
 KINDS = ("self", "cross", "encoder")
@@ -61,7 +62,7 @@ def looking(reading: Reading, kind: str = "self") -> Looking:
     model = reading.model
     if kind not in KINDS:
         raise UsageError(f"kind={kind!r} is unknown; {did_you_mean(kind, KINDS)}")
-    is_pair = hasattr(model, "encode") and hasattr(model, "decode")
+    is_pair = "target" in model.answers
     if not is_pair and kind != "self":
         raise UsageError(f"a {type(model).__name__} has one stack of blocks and no {kind} attention; leave kind out")
     inside = "" if not is_pair else "encoder." if kind == "encoder" else "decoder."
@@ -71,9 +72,9 @@ def looking(reading: Reading, kind: str = "self") -> Looking:
     keys = reading.source_labels if is_pair and kind != "self" else reading.labels
     key_ids = reading.source_ids if is_pair and kind != "self" else reading.ids
     T, S = len(queries), len(keys)
-    if kind == "cross" and not hasattr(stack, "blocks") and "attention.pattern" in named_taps(model):
+    if kind == "cross" and not isinstance(stack, Transformer) and "attention.pattern" in named_taps(model):
         return Looking(reading, kind, None, ["attention"], queries, keys, key_ids, np.ones((1, T, S), dtype=bool))
-    if not hasattr(stack, "blocks"):
+    if not isinstance(stack, Transformer):
         raise UsageError(
             f"a {type(model).__name__} has no heads of {'self' if kind == 'self' else kind}-attention; "
             f"{'ask kind=cross' if 'attention.pattern' in named_taps(model) else 'ask a Transformer'}"

@@ -22,6 +22,7 @@ from glassformer.inspection.heads import looking
 from glassformer.inspection.reading import Reading, labels_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
+from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
 
 LENGTH = 25  # random tokens, where nobody says another number and so many fit
@@ -85,7 +86,7 @@ def induction_scores(model: Any, tokenizer: Tokenizer, *, length: int | None = N
         UsageError: the model does not continue a text, or `length` is out of range.
     """
     config = model.config
-    if not hasattr(model, "blocks") or hasattr(config, "stem"):
+    if not isinstance(model, Decoder):
         raise UsageError(
             f"induction is measured on models that continue a text, not on {type(model).__name__}; "
             "`attention` shows where its heads look"

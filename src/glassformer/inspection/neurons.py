@@ -65,7 +65,7 @@ def neurons(
     for name, given in (("top", top), ("window", window), ("max_tokens", max_tokens)):
         if given < 1:
             raise UsageError(f"{name}={given} is out of range; use 1 or more")
-    causal = not hasattr(stack.config, "stem")
+    causal = stack.writes
     skip = 1 if causal and tokenizer.starts_with is None else 0
     window = min(window, stack.config.block_size)
     kept = listen(

@@ -126,7 +126,7 @@ def next_token(
         raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
     sampling = sampling or Sampling(**draw)
     check_writes(model)
-    target = "" if target is None and hasattr(model, "encode") else target
+    target = "" if target is None and "target" in model.answers else target
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
     logits_TV = seen.logits()
     T = len(logits_TV)
@@ -260,7 +260,7 @@ def tokenizer_has(tokenizer: Tokenizer, i: int) -> bool:
 
 def check_writes(model: Any) -> None:
     """Raises UsageError for a model that writes nothing, such as an encoder, or vectors of words."""
-    if hasattr(model.config, "stem") or not (hasattr(model, "logits") or hasattr(model, "decode")):
+    if not model.writes:
         raise UsageError(
             f"this {type(model).__name__} writes nothing, so that no token comes next; ask a model that "
             "generates, or an encoder with <mask> in the text: glassformer fill"

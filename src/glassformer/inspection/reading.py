@@ -15,6 +15,7 @@ from glassformer.generation.answers import answer_ids, source_ids, source_rows
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.questions import around, mask_of, with_masks
 from glassformer.generation.requests import check_ids
+from glassformer.models import Encoder, EncoderDecoder, Transformer
 from glassformer.processors.tokenizers import Tokenizer
 
 
@@ -38,7 +39,7 @@ class Reading:
     @property
     def is_causal(self) -> bool:
         """Whether what it puts out are logits about the next token."""
-        return not hasattr(self.model.config, "stem")
+        return not isinstance(self.model, Encoder)
 
     def run(self) -> Tensor:
         """One pass, in eval mode and without gradients: logits (1, T, V) of a decoder and of an encoder-decoder,
@@ -89,13 +90,13 @@ def read(
     config = model.config
     if isinstance(text, Tensor):
         return _image(model, text)
-    if tokenizer is None or getattr(getattr(config, "encoder", config), "stem", "text") != "text":
+    if tokenizer is None or model.reads != "text":
         raise UsageError(f"this {type(model).__name__} reads no text; give it what it reads as a tensor")
-    if hasattr(model, "encode") and hasattr(model, "decode"):
+    if "target" in model.answers:
         return _pair(model, tokenizer, source_tokenizer or tokenizer, text, target)
     if target is not None:
         raise UsageError(f"a {type(model).__name__} writes no target; leave it out")
-    if hasattr(config, "stem"):
+    if isinstance(model, Encoder):
         ids = around(tokenizer, with_masks(tokenizer, text, mask_of(model, tokenizer)), model, cut=False)
     else:
         ids = prompt_ids(tokenizer, text)
@@ -123,7 +124,7 @@ def _pair(model: Any, tokenizer: Tokenizer, source_tokenizer: Tokenizer, text: s
 
 def _image(model: Any, image: Tensor) -> Reading:
     config = model.config
-    if getattr(config, "stem", None) != "patches":
+    if model.reads != "patches":
         raise UsageError(f"this {type(model).__name__} reads no images; give it a text")
     expected = (config.n_channels, config.image_size, config.image_size)
     if tuple(image.shape) != expected:
@@ -145,10 +146,10 @@ def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
     Raises:
         UsageError: it is no Transformer, or knows fewer tokens than the tokenizer, which then belongs to another.
     """
-    stack = getattr(model, "encoder", model)
-    if not hasattr(stack, "blocks"):
+    stack = model.encoder if isinstance(model, EncoderDecoder) else model
+    if not isinstance(stack, Transformer):
         raise UsageError(f"a {type(model).__name__} has no blocks to look into; take a Transformer")
-    if getattr(stack.config, "stem", "text") != "text":
+    if stack.reads != "text":
         raise UsageError(f"this {type(model).__name__} reads no text; take a model that does")
     if tokenizer.n_text_ids > stack.config.vocab_size:
         own = "; give the tokenizer of what it reads (load_source_tokenizer)" if stack is not model else ""

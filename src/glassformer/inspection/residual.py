@@ -135,7 +135,7 @@ def updates_of(seen: Reading) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
     """The stream (L + 1, T, C) and, for each kind of sublayer, the stream that it adds to and what it adds, both
     (L, T, C); in fp32 on the CPU."""
     stack, prefix = stack_of(seen.model)
-    kinds = [kind for kind in SHORT if hasattr(stack.blocks[0], kind)]
+    kinds = [kind for kind in SHORT if stack.blocks[0].crosses or kind != "cross_attention"]
     names = [f"{prefix}blocks.*.residual.*", *(f"{prefix}blocks.*.{kind}.output" for kind in kinds)]
     with trace(seen.model, *names) as kept:
         seen.run()

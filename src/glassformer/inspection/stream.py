@@ -18,6 +18,7 @@ from glassformer.errors import UsageError, plural
 from glassformer.generation.questions import mask_of
 from glassformer.inspection.reading import Reading, reading
 from glassformer.inspection.trace import trace
+from glassformer.models import Encoder, EncoderDecoder, Transformer
 from glassformer.processors.tokenizers import Tokenizer
 
 
@@ -27,8 +28,8 @@ def stack_of(model: Any) -> tuple[Any, str]:
     Raises:
         UsageError: the model is made of other parts.
     """
-    stack, prefix = (model.decoder, "decoder.") if hasattr(model, "decoder") else (model, "")
-    if not hasattr(stack, "blocks"):
+    stack, prefix = (model.decoder, "decoder.") if isinstance(model, EncoderDecoder) else (model, "")
+    if not isinstance(stack, Transformer):
         raise UsageError(
             f"a {type(model).__name__} has no residual stream that blocks add to; take a Transformer "
             "(a decoder, an encoder or an encoder-decoder)"
@@ -51,7 +52,7 @@ def check_says_tokens(model: Any) -> None:
 
 def read_out(stack: Any, vectors: Tensor) -> Tensor:
     """What the model's own head makes of vectors (..., C) behind the final norm: logits (..., V)."""
-    return stack.token_logits(vectors) if hasattr(stack, "token_logits") else stack.logits(vectors)
+    return stack.token_logits(vectors) if isinstance(stack, Encoder) else stack.logits(vectors)
 
 
 def place_of(seen: Reading, position: int | None) -> int:

@@ -89,7 +89,7 @@ def surprise(
         UsageError: the model writes nothing, or there are fewer than two tokens.
     """
     check_writes(model)
-    if hasattr(model, "encode"):
+    if "target" in model.answers:
         seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
         ids, n = seen.ids, len(seen.ids)
         pieces: Iterator[Tensor] = iter([seen.logits()[:-1]])

@@ -1,6 +1,14 @@
 """Level 3: parts put together into models, and the one configuration they are built from."""
 
-from glassformer.models.building import MODELS, build_model, config_fields, kind_of, kinds_that_answer, make_config
+from glassformer.models.building import (
+    MODELS,
+    answers_of,
+    build_model,
+    config_fields,
+    kind_of,
+    kinds_that_answer,
+    make_config,
+)
 from glassformer.models.config import ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameters_by_part
 from glassformer.models.decoder import Decoder
@@ -28,6 +36,7 @@ __all__ = [
     "GenerationSettings",
     "ModelConfig",
     "Transformer",
+    "answers_of",
     "build_model",
     "config_fields",
     "dial",

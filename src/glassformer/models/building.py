@@ -27,7 +27,13 @@ MODELS: dict[str, tuple[Any, Any]] = {
 
 def kinds_that_answer(asked: str) -> list[str]:
     """The kinds of model that an objective may ask this (`Objective.asks`); the first is the one taken by default."""
-    return [kind for kind, (_, model) in MODELS.items() if asked in model.answers]
+    return [kind for kind, (_, model) in MODELS.items() if model.is_trained and asked in model.answers]
+
+
+def answers_of(config: Any) -> frozenset[str]:
+    """What the model of a configuration answers (`Model.answers`)."""
+    found: frozenset[str] = MODELS[kind_of(config)][1].answers
+    return found
 
 
 def config_fields(kind: str) -> dict[str, FieldInfo]:

@@ -202,6 +202,11 @@ class ModelConfig(BaseModel):
         except ValidationError as error:
             raise UsageError(first_mistake(error, cls, prefix="model.")) from None
 
+    @property
+    def reads(self) -> str:
+        """What comes in: "text", "patches" or "frames"."""
+        return "text"
+
     def layer_patterns(self) -> list[Pattern]:
         """Who may look at whom in each layer: `patterns`, from the first again when they run out."""
         cycle = [parse_pattern(text) for text in self.patterns or ("causal" if self._causal else "full",)]

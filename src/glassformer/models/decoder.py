@@ -22,7 +22,7 @@ class Decoder(Transformer):
     (`EncoderDecoder` gives it).
     """
 
-    answers = ("next_token",)
+    answers = frozenset({"next_token"})
     embedding: TextStem
 
     def __init__(

@@ -24,7 +24,7 @@ class Encoder(Transformer):
     is never looked at. Vectors of padding mean nothing.
     """
 
-    answers = ("masked_token", "class", "token_class")
+    answers = frozenset({"masked_token", "class", "token_class"})
     config: EncoderConfig
 
     def __init__(self, config: EncoderConfig):

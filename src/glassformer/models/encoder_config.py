@@ -58,6 +58,10 @@ class EncoderConfig(ModelConfig):
             raise UsageError("token_head=classes needs classes to choose from; set n_classes")
         return self
 
+    @property
+    def reads(self) -> str:
+        return self.stem
+
     def parameter_count(self) -> int:
         C, classes = self.n_embd, self.n_classes
         if self.stem == "text":
@@ -145,6 +149,11 @@ class EncoderDecoderConfig(BaseModel):
             return cls(**fields)
         except ValidationError as error:
             raise UsageError(first_mistake(error, cls, prefix="model.")) from None
+
+    @property
+    def reads(self) -> str:
+        """What the encoder reads."""
+        return self.encoder.reads
 
     @property
     def block_size(self) -> int:

@@ -26,7 +26,7 @@ class EncoderDecoder(Model):
     `config.end_token`.
     """
 
-    answers = ("target",)
+    answers = frozenset({"target"})
 
     def __init__(self, config: EncoderDecoderConfig):
         super().__init__()

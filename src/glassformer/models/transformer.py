@@ -48,10 +48,12 @@ class Model(nn.Module):
 
     Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
 
-    answers: what an objective may ask of it (`Objective.asks`).
+    answers: what an objective may ask of it (`Objective.asks`): "next_token" or "target" (it writes tokens),
+        "masked_token", "class", "token_class", "neighbour".
     """
 
-    answers: ClassVar[tuple[str, ...]] = ()
+    answers: ClassVar[frozenset[str]] = frozenset()
+    is_trained: ClassVar[bool] = True
     config: Any
     generation_settings: GenerationSettings = NOTHING_SET
 
@@ -79,6 +81,16 @@ class Model(nn.Module):
         if kind not in INITS:
             raise UsageError(f"init={kind!r} is unknown; {did_you_mean(kind, INITS)}")
         INITS[kind](self, self.config.n_layer)
+
+    @property
+    def reads(self) -> str:
+        """What comes in: "text" (token ids), "patches" of an image, "frames" of sound."""
+        return self.config.reads  # type: ignore[no-any-return]
+
+    @property
+    def writes(self) -> bool:
+        """Whether it produces text token by token."""
+        return not self.answers.isdisjoint({"next_token", "target"})
 
     def parameter_count(self) -> int:
         """Number of trainable numbers; what is shared counts once."""

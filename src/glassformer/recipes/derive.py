@@ -145,11 +145,10 @@ def checked_stem(config: Any) -> Any:
     Raises:
         UsageError: it reads images or sound, and every source of data gives texts.
     """
-    stem = getattr(getattr(config, "encoder", config), "stem", "text")
-    if stem != "text":
+    if config.reads != "text":
         raise UsageError(
-            f"model.stem={stem} reads {'images' if stem == 'patches' else 'sound'}, and recipes learn from texts; "
-            "leave it out, or train such a model from Python (glassformer.training)"
+            f"model.stem={config.reads} reads {'images' if config.reads == 'patches' else 'sound'}, and recipes learn "
+            "from texts; leave it out, or train such a model from Python (glassformer.training)"
         )
     return config
 

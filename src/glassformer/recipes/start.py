@@ -188,7 +188,7 @@ class Start:
         """
         theirs, ours = self.model.state_dict(), model.state_dict()
         shared = self.shares_tokens(tokenizer, source_tokenizer)
-        if shared and hasattr(self.model, "generation_settings"):  # which name tokens
+        if shared:  # which name tokens
             model.generation_settings = self.model.generation_settings
         other = set() if shared else tensors_of(self.model.config, "vocab_size")
         if getattr(self.model.config, "n_classes", 0) and load_labels(self.folder) != labels:

@@ -13,7 +13,7 @@ from glassformer.generation import Engine, commands_for, from_the_folder
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
 from glassformer.hub import load
-from glassformer.models import settings_of
+from glassformer.models import Encoder, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
 from glassformer.server.worker import LogitsReader, Worker
@@ -30,7 +30,7 @@ class ModelHandle:
         if "generate" in commands_for(model, tokenizer):
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
             self.logits_reader = LogitsReader(model, tokenizer)  # for jobs of the worker's thread only
-        elif getattr(model.config, "stem", None) != "text":
+        elif not isinstance(model, Encoder) or model.reads != "text":
             raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
 
     @property

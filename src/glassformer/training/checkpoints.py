@@ -249,8 +249,7 @@ def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
                 f"{folder}: the model there has another shape than recipe.toml says; was recipe.toml edited?"
             )
         model.load_state_dict(saved.state_dict())
-        if hasattr(saved, "generation_settings"):
-            model.generation_settings = saved.generation_settings
+        model.generation_settings = saved.generation_settings
         optimizer.load_state_dict({n: t.to(device) for n, t in load_weights(folder / "optimizer.safetensors").items()})
     except ModelFolderError as error:
         raise RunError(str(error)) from None

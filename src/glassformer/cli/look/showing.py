@@ -26,7 +26,7 @@ def opened(path: str) -> tuple[Any, Any, Any]:
 
     set_threads()
     model, tokenizer = load(path)
-    source = load_source_tokenizer(path) if hasattr(model, "encode") and hasattr(model, "decode") else None
+    source = load_source_tokenizer(path) if "target" in model.answers else None
     return model, tokenizer, source
 
 

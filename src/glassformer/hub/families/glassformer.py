@@ -9,12 +9,12 @@ from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.weight_table import Tensors
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
-from glassformer.models import MODELS, kind_of
+from glassformer.models import MODELS, EncoderDecoderConfig, kind_of
 
 
 def functions_of(c: Any) -> list[Any]:
     """What a configuration names out of the registries of layers."""
-    halves = (c.encoder, c.decoder) if hasattr(c, "decoder") else (c,)
+    halves = (c.encoder, c.decoder) if isinstance(c, EncoderDecoderConfig) else (c,)
     named = (("activation", ACTIVATIONS), ("norm", NORMS), ("positions", POSITIONS))
     return [table[getattr(half, field)] for half in halves for field, table in named if hasattr(half, field)]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.models.counts import FlopsPerToken
+from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
 from glassformer.taps import Tap
 
@@ -21,10 +22,12 @@ OWN = "own"  # the name of the way in which these models are initialised when no
 class HistoryModel(nn.Module):
     """A model with the calls of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes.
 
-    answers: what an objective may ask of it (`Objective.asks`).
+    answers: what an objective may ask of it (`Objective.asks`). is_trained: by gradients, and not counted.
     """
 
-    answers: ClassVar[tuple[str, ...]] = ("next_token",)
+    answers: ClassVar[frozenset[str]] = frozenset({"next_token"})
+    is_trained: ClassVar[bool] = True
+    generation_settings: GenerationSettings = NOTHING_SET
 
     def __init__(self, config: Any):
         super().__init__()
@@ -50,6 +53,16 @@ class HistoryModel(nn.Module):
         own_init(self)  # biases too, which the others know by name
         if kind != OWN:
             INITS[kind](self, getattr(self.config, "n_layer", 1))
+
+    @property
+    def reads(self) -> str:
+        """What comes in: "text", as token ids."""
+        return self.config.reads  # type: ignore[no-any-return]
+
+    @property
+    def writes(self) -> bool:
+        """Whether it produces text token by token."""
+        return not self.answers.isdisjoint({"next_token", "target"})
 
     def parameter_count(self) -> int:
         """Number of trainable numbers; a shared table counts once."""

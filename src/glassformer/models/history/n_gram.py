@@ -70,7 +70,7 @@ class NGram(HistoryModel):
     Before `fit` every token is equally likely. The tables are buffers, and so part of the state_dict.
     """
 
-    answers = ()  # it is counted and not trained
+    is_trained = False  # it is counted
 
     def __init__(self, config: NGramConfig):
         super().__init__(config)

@@ -41,7 +41,7 @@ from glassformer.taps import Tap
 class Seq2Seq(HistoryModel):
     """Source ids (B, S) and the target so far (B, T) -> logits (B, T, V), where logits[:, t] are about target t + 1."""
 
-    answers = ("target",)
+    answers = frozenset({"target"})
 
     def __init__(self, config: Seq2SeqConfig):
         super().__init__(config)

@@ -20,7 +20,7 @@ from glassformer.taps import Tap
 class SkipGram(HistoryModel):
     """ids (B, T) -> vectors of the words (B, T, C)."""
 
-    answers = ("neighbour",)
+    answers = frozenset({"neighbour"})
     config: SkipGramConfig
 
     def __init__(self, config: SkipGramConfig):
