@@ -25,7 +25,7 @@ def compare(a: Path, b: Path, parts: list[str]) -> int:
             differing += 1
             continue
         old, new = (json.loads(file.read_text()) for file in files)
-        old, new = _renamed(part, old), new
+        old = _renamed(part, old)
         compared += 1
         for case in sorted({*old, *new}):
             found = list(_differences(f"{part}/{case}", old.get(case, MISSING), new.get(case, MISSING)))
@@ -93,6 +93,7 @@ def _renamed(path: str, value: Any) -> Any:
     renamed = {}
     for key, each in value.items():
         here = f"{path}/{key}"
-        new = next((new for pattern, new in cases.RENAMED.items() if re.fullmatch(pattern, here)), key)
-        renamed[new] = _renamed(here, each)
+        matches = ((re.fullmatch(pattern, here), new) for pattern, new in cases.RENAMED.items())
+        name = next((match.expand(new) for match, new in matches if match), key)
+        renamed[name] = _renamed(here, each)
     return renamed
