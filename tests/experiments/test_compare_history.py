@@ -16,9 +16,10 @@ from small_history import COPYING, FEW, LANGUAGE
 from glassformer.errors import UsageError
 from glassformer.experiments.bottleneck import CopyBatches, bottleneck
 from glassformer.experiments.compare_history import compare_history
-from glassformer.experiments.history_page import charts_of, page, svg
+from glassformer.experiments.history_figures import history_figures
 from glassformer.experiments.loss_against_compute import loss_against_compute
 from glassformer.experiments.small_loop import halvings, training
+from glassformer.figures import Curves, Table, to_html, to_svg
 from glassformer.generation.beam import beam_search
 from glassformer.models.history import build_history
 from glassformer.tasks import NextToken, TargetSentence
@@ -139,41 +140,45 @@ def test_strings_are_a_function_of_seed_and_step():
     assert {int(x.max()) for x in drawn} <= set(range(5))
 
 
-def test_results_are_plain_and_the_pictures_are_drawn(small, tmp_path):
+def test_results_are_plain_and_the_figures_are_drawn(small):
     assert json.loads(json.dumps(small)) == small
-    drawn = charts_of(small)
-    assert {name: [len(chart.series) for chart, _ in charts] for name, charts in drawn.items()} == {
-        "loss": [6, 7],
-        "bottleneck": [3, 3],
-    }
-    for charts in drawn.values():
-        root = ElementTree.fromstring(svg(charts))
-        lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
-        assert len(lines) == sum(len(chart.series) for chart, _ in charts)
+    for name, n_lines in (("loss", [6, 7]), ("bottleneck", [3, 3])):
+        charts = [figure for figure in history_figures(small)[name] if isinstance(figure, Curves)]
+        assert [len(chart.lines) for chart in charts] == n_lines
+        lines = ElementTree.fromstring(to_svg(charts)).findall(".//{*}polyline")
+        assert len(lines) == sum(n_lines)
         for line in lines:
             for place in line.get("points").split():
                 x, y = map(float, place.split(","))
                 assert 0 <= x <= 760 and 0 <= y <= 400
 
 
-def test_the_page_shows_each_figure_and_needs_nothing_else(small):
-    html = page(small)
+def test_tables_hold_the_last_figures_of_every_model(small):
+    loss, bottleneck = (
+        next(figure for figure in figures if isinstance(figure, Table)) for figures in history_figures(small).values()
+    )
+    last = {row[0]: row for row in loss.rows}
     for curve in small["loss"]["curves"]:
-        assert curve["name"].split(",")[0] in html
-        assert f"<td>{curve['points'][-1]['loss']:.3f}</td>" in html
-    for curve in small["bottleneck"]["curves"]:
-        cells = "".join(f"<td>{100 * p['exact']:.0f} %</td>" for p in curve["points"])
-        assert f"<td>{curve['parameters']:,}</td><td>{curve['seconds']:.0f}</td>{cells}" in html
-    links = html.replace("http://www.w3.org/2000/svg", "")
-    assert "http" not in links.replace("http-equiv", "") and "<script" not in links
-    assert "nan" not in html.lower().replace("nanogpt", "")
+        if curve["kind"] != "n-gram":
+            p = curve["points"][-1]
+            assert last[curve["name"]][1:] == (
+                curve["parameters"],
+                f"{p['flops']:.1e}",
+                p["seconds"],
+                p["loss"],
+                p["interval"],
+            )
+    for curve, row in zip(small["bottleneck"]["curves"], bottleneck.rows, strict=True):
+        assert row == (curve["name"], curve["parameters"], curve["seconds"], *(p["exact"] for p in curve["points"]))
 
 
-def test_a_page_of_one_experiment_is_a_page_and_names_are_escaped(small):
+def test_one_experiment_is_a_page_too_and_names_are_escaped(small):
     only = {"loss": {**small["loss"], "text": {**small["loss"]["text"], "source": "<b>.txt"}}}
-    assert "&lt;b&gt;.txt" in page(only) and "<b>.txt" not in page(only)
-    assert "one vector" not in page(only)
-    assert "What a loss costs" not in page({"bottleneck": small["bottleneck"]})
+    assert list(history_figures(only)) == ["loss"] and list(history_figures({"bottleneck": small["bottleneck"]})) == [
+        "bottleneck"
+    ]
+    page = to_html(history_figures(only)["loss"], "")
+    assert "&lt;b&gt;.txt" in page and "<b>.txt" not in page and "nan" not in page.lower().replace("nanogpt", "")
 
 
 def test_everything_is_written(ring, tmp_path):

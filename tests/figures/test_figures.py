@@ -224,6 +224,39 @@ def test_json_is_bounded_and_says_what_it_leaves_out(monkeypatch):
     assert len(curve["lines"][0]["y"]) <= 2000 and 7.0 in curve["lines"][0]["y"]
 
 
+# files
+
+
+@pytest.mark.parametrize("suffix", ["svg", "html", "json"])
+def test_the_name_of_a_file_decides_its_form(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    figures.save([MAP, LOSS], path, "x & y")
+    renderers = {"svg": figures.to_svg, "html": figures.to_html}
+    if suffix in renderers:
+        assert path.read_text() == renderers[suffix]([MAP, LOSS], "x & y")
+    else:
+        assert [d["kind"] for d in json.loads(path.read_text())] == ["heat_map", "curves"]
+
+
+def test_another_name_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"a\.png: .*name it a\.svg"):
+        figures.save([MAP], tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_cross_attention_is_a_large_map_of_the_last_layer_and_a_small_one_for_every_head():
+    raw = np.random.default_rng(0).random((2, 3, 3, 5))
+    weights, source, target = raw / raw.sum(-1, keepdims=True), ["the", " cat", " <&>", "x", "</s>"], ["le", " c", "y"]
+    large, *rest = figures.cross_attention_figures(weights, source, target)
+    small = [figure for figure in rest if isinstance(figure, HeatMap)]
+    np.testing.assert_array_equal(large.values, weights[-1].mean(axis=0))
+    assert (large.rows, large.columns) == (target, source)
+    np.testing.assert_array_equal(np.stack([one.values for one in small]).reshape(weights.shape), weights)
+    assert len(figures.cross_attention_figures(weights[:1, :1], source, target)) == 1
+    with pytest.raises(UsageError, match="3 x 5 weights for 3 x 4 tokens"):
+        figures.cross_attention_figures(weights, source[1:], target)
+
+
 # matplotlib
 
 

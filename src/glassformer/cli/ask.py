@@ -218,13 +218,14 @@ def _sampling(temperature: float | None, seed: int | None) -> Any:
 
 def _draw(model: Any, tokenizer: Any, reader: Any, text: str, said: Any, path: str) -> None:
     """The picture of where the model looked."""
+    from glassformer.figures import cross_attention_figures, save
     from glassformer.generation import cross_attention, source_ids
-    from glassformer.training.attention_picture import write_attention_picture
 
     source, target = source_ids(reader, text), [*said.tokens, model.config.end_token]
     weights = cross_attention(model, source, target).float().numpy()
     labels = [reader.token_text(i) for i in source], [tokenizer.token_text(i) for i in target]
-    write_attention_picture(path, weights, *labels, title=f"{_shortened(text)} → {_shortened(said.text)}")
+    title = f"{_shortened(text)} → {_shortened(said.text)}"
+    save(cross_attention_figures(weights, *labels), path, title)
 
 
 def _one_line(text: str) -> str:

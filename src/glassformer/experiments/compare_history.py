@@ -14,9 +14,10 @@ from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.experiments.bottleneck import bottleneck
-from glassformer.experiments.history_page import charts_of, page, svg
+from glassformer.experiments.history_figures import history_figures
 from glassformer.experiments.loss_against_compute import Log, loss_against_compute
-from glassformer.files import write_json, write_text
+from glassformer.figures import Curves, save
+from glassformer.files import write_json
 
 # Minutes of two cores; and less than one, to see that it works: those figures say little.
 FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}}
@@ -24,6 +25,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "loss": {"steps": 24, "longest_n_gram": 5},
     "bottleneck": {"steps": 40, "longest": 12, "examples": 50},
 }
+PAGE_TITLE = "The models that came before"
 EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {"loss": loss_against_compute, "bottleneck": bottleneck}
 
 
@@ -72,7 +74,8 @@ def write_comparison(result: dict[str, Any], out: str | os.PathLike[str]) -> Pat
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", result)
-    for name, charts in charts_of(result).items():
-        write_text(folder / f"{name}.svg", svg(charts))
-    write_text(folder / "index.html", page(result))
+    found = history_figures(result)
+    for name, figures in found.items():
+        save([figure for figure in figures if isinstance(figure, Curves)], folder / f"{name}.svg")
+    save([figure for figures in found.values() for figure in figures], folder / "index.html", PAGE_TITLE)
     return folder / "index.html"

@@ -7,6 +7,7 @@ to_html(figures, title)                   a page of its own          `html.py`
 to_svg(figures, title)                    one SVG file               `svg.py`
 to_json(figures)                          plain data                 `json.py`
 to_matplotlib(figures)                    a matplotlib figure        `matplotlib.py`
+save(figures, path, title)                a file: SVG, HTML, JSON    `save.py`
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from glassformer.figures.attention import cross_attention_figures
 from glassformer.figures.colors import FULL_SURPRISE_BITS, ROLES, shade
 from glassformer.figures.primitives import (
     Column,
@@ -27,6 +29,7 @@ from glassformer.figures.primitives import (
     Tokens,
     format_value,
 )
+from glassformer.figures.save import save
 from glassformer.figures.text import bar, number, percent, visible
 
 if TYPE_CHECKING:
@@ -66,10 +69,12 @@ __all__ = [
     "Table",
     "Tokens",
     "bar",
+    "cross_attention_figures",
     "format_value",
     "html_fragment",
     "number",
     "percent",
+    "save",
     "shade",
     "to_html",
     "to_json",

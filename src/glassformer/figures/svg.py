@@ -231,13 +231,14 @@ def _heat_map(figure: HeatMap, titles: bool) -> Drawing:
     upright = not counts_across and any(_width_of(label) > width for label in columns)
     top += max(map(_width_of, columns)) + 10 if upright else 18
     parts = [caption]
+    every = max(1, math.ceil((max(map(_width_of, columns)) + 8) / width)) if counts_across else 1
     for c, label in enumerate(columns):
         x = left + (c + 0.5) * width
         if upright:
             parts.append(
                 f'<text class="dim" transform="translate({_n(x + 4)} {_n(top - 6)}) rotate(-90)">{_xml(label)}</text>'
             )
-        elif c % max(1, math.ceil((max(map(_width_of, columns)) + 8) / width)) == 0:
+        elif c % every == 0:
             parts.append(_text(x, top - 5, label, anchor="middle", dim=True))
     for r, label in enumerate(rows):
         if r % max(1, math.ceil(12 / height)) == 0:
