@@ -20,8 +20,8 @@ from skips import CHROMIUM, NEEDS_CHROMIUM
 from glassformer.training import RunFolder
 from glassformer.training.charts import Series, line_chart, smooth, thin
 from glassformer.training.heat_maps import heat_map
-from glassformer.training.history import History
 from glassformer.training.report import ReportWriter, write_report
+from glassformer.training.run_history import RunHistory
 
 HOSTILE = '</pre></script><script>alert("x")</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} \u2028 \x85 ü'
 RECIPE = """
@@ -210,7 +210,7 @@ def test_damaged_lines_are_left_out_and_counted(run):
     run.diagnostics.write_text('{"step": 1, "parameters": {"a": 3, "b": {"update": "x"}}, "activations": []}\n')
     run.summary.write_text("{")
     run.plan.write_text('{"val_loss": "soon", "memory_bytes": 3}')
-    h = History(run)
+    h = RunHistory(run)
     assert h.curves["step"].tolist() == list(range(1, 301))
     assert h.damaged == {"metrics.jsonl": 4, "summary.json": 1}
     assert "4 lines of metrics.jsonl could not be read" in report(run)
@@ -234,17 +234,17 @@ def test_a_run_of_nothing_but_a_recipe_has_a_page(run):
 
 def test_each_step_once_and_in_order_the_last_one_written_holds(run):
     run.metrics.write_text(lines([step(1), step(2), step(3, loss=9), step(2, loss=5, val_loss=2.0), step(3, loss=7)]))
-    h = History(run)
+    h = RunHistory(run)
     assert h.curves["step"].tolist() == [1, 2, 3] and h.curves["loss"].tolist() == [4, 5, 7]
     assert [record["step"] for record in h.evaluations] == [2] and h.last_step["step"] == 3
 
 
 def test_a_brief_look_reads_the_evaluations_and_the_last_line(run):
-    h = History(run, every_step=False)
+    h = RunHistory(run, every_step=False)
     assert h.curves["step"].tolist() == [100, 200, 300]
     assert [r["step"] for r in h.evaluations] == [100, 200, 300]
     run.metrics.write_text(run.metrics.read_text() + lines([step(301)]))
-    assert History(run, every_step=False).last_step["step"] == 301
+    assert RunHistory(run, every_step=False).last_step["step"] == 301
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_states(run, change, state):
         (run.checkpoints / "step-000300").mkdir(parents=True)
     if change == "old":
         os.utime(run.metrics, (1e9, 1e9))
-    assert History(run).state == state
+    assert RunHistory(run).state == state
 
 
 def test_a_spike_of_one_step_never_vanishes():

@@ -2,13 +2,13 @@
 
 from glassformer.training.checkpoints import CheckpointWriter, latest_checkpoint, load_checkpoint
 from glassformer.training.distributed import World
-from glassformer.training.history import History
 from glassformer.training.loop import Callback, Interrupted, Trainer, TrainingSettings
 from glassformer.training.monitor import ON_DIVERGENCE
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
 from glassformer.training.precision import autocast, available_memory, choose_device, choose_precision
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.run_folder import RunFolder
+from glassformer.training.run_history import RunHistory
 from glassformer.training.schedules import SCHEDULES, Extended, Schedule
 from glassformer.training.sharding import SHARDINGS
 from glassformer.training.step import LossModule, TrainStep
@@ -24,12 +24,12 @@ __all__ = [
     "Callback",
     "CheckpointWriter",
     "Extended",
-    "History",
     "Interrupted",
     "LossModule",
     "Muon",
     "ReportWriter",
     "RunFolder",
+    "RunHistory",
     "Schedule",
     "TrainStep",
     "Trainer",

@@ -17,11 +17,11 @@ from glassformer.processors.tokenizers import Tokenizer
 from glassformer.tasks import Objective
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
-from glassformer.training.history import number
 from glassformer.training.interrupts import polite_interrupts
 from glassformer.training.monitor import MAX_RECOVERIES, DivergenceMonitor
 from glassformer.training.non_finite import first_non_finite
 from glassformer.training.run_folder import RunFolder
+from glassformer.training.run_history import finite_number
 from glassformer.training.schedules import Extended, Schedule
 from glassformer.training.step import Batch, PendingResult, StepResult, TrainStep
 
@@ -317,11 +317,17 @@ class Trainer:
         """Training and validation loss of the weights as they are, into the record (None where one is no finite
         number); whether they are the best so far."""
         training = self.evaluate_train().estimate()
-        record["train_loss_eval"], record["train_interval"] = number(training.loss), number(training.interval)
+        record["train_loss_eval"], record["train_interval"] = (
+            finite_number(training.loss),
+            finite_number(training.interval),
+        )
         measured = self.evaluate()
         self.windows, estimate = measured.windows, measured.estimate()
-        record["val_loss"], record["val_bits_per_byte"] = number(estimate.loss), number(estimate.bits_per_byte)
-        record["val_interval"] = number(estimate.interval)
+        record["val_loss"], record["val_bits_per_byte"] = (
+            finite_number(estimate.loss),
+            finite_number(estimate.bits_per_byte),
+        )
+        record["val_interval"] = finite_number(estimate.interval)
         if estimate.accuracy is not None:
             record["val_accuracy"] = estimate.accuracy
         if not math.isfinite(estimate.loss) or (self.best and estimate.loss >= self.best["estimate"]["loss"]):
@@ -427,7 +433,7 @@ class Trainer:
         self._ahead = None
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.best = state["best"]
-        if self.best and number(self.best["estimate"]["loss"]) is None:  # an older version called a NaN the best
+        if self.best and finite_number(self.best["estimate"]["loss"]) is None:  # an older version called a NaN the best
             self.best = None
         self.rate, self.skipped = state["rate"], list(state["skipped"])
         self.monitor.load_state_dict(state["monitor"])

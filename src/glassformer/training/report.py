@@ -18,9 +18,9 @@ import numpy as np
 from glassformer.files import write_text
 from glassformer.training.charts import Chart, Series, line_chart, smooth
 from glassformer.training.heat_maps import heat_map
-from glassformer.training.history import History, number
 from glassformer.training.loop import Callback, Trainer
 from glassformer.training.run_folder import RunFolder
+from glassformer.training.run_history import RunHistory, finite_number
 
 MOST_SAMPLES = 16  # shown, the first and the last among them
 MOST_LETTERS = 4000  # of a sample
@@ -34,7 +34,7 @@ def write_report(run: RunFolder) -> Path:
     Raises:
         GlassformerError: the disk is full or the folder is not writable.
     """
-    write_text(run.report, report_html(History(run)))
+    write_text(run.report, report_html(RunHistory(run)))
     return run.report
 
 
@@ -63,7 +63,7 @@ class ReportWriter(Callback):
             self.next_at = now + (now - started) / SHARE
 
 
-def report_html(h: History) -> str:
+def report_html(h: RunHistory) -> str:
     """The page as text."""
     from jinja2 import Environment, StrictUndefined
 
@@ -83,13 +83,13 @@ def report_html(h: History) -> str:
     )
 
 
-def _curves(h: History) -> list[Chart | None]:
+def _curves(h: RunHistory) -> list[Chart | None]:
     """Loss (twice: linear and logarithmic steps), learning rate, gradient norm, speed, utilisation."""
     c = h.curves
     step = c["step"]
     span = max(10.0, len(step) / 50)
     evaluated, validation = ([r[key] for r in h.evaluations] for key in ("step", "val_loss"))
-    measured = [r for r in h.evaluations if number(r.get("train_loss_eval")) is not None]
+    measured = [r for r in h.evaluations if finite_number(r.get("train_loss_eval")) is not None]
     losses = [
         Series("training", step, c["loss"], "raw"),
         Series(f"training, smoothed over {span:,.0f} steps", *smooth(step, c["loss"], span), "smooth"),
@@ -100,7 +100,7 @@ def _curves(h: History) -> list[Chart | None]:
         losses.insert(-1, Series("training, in eval mode", steps, values, "measured"))
     levels = [("blind guess, ln V", h.blind_guess), ("bigram model", h.bigram_loss)]
     lines = [(f"{name} = {level:.4f}", level) for name, level in levels if level is not None]
-    marks = [(e["step"], str(e.get("kind", "event"))) for e in h.events if number(e.get("step")) is not None]
+    marks = [(e["step"], str(e.get("kind", "event"))) for e in h.events if finite_number(e.get("step")) is not None]
     top = max([1.2 * level for _, level in lines], default=math.inf)
     more: dict[str, Any] = {"lines": lines, "marks": marks, "ceiling": top, "height": 380}
 
@@ -120,7 +120,7 @@ def _curves(h: History) -> list[Chart | None]:
     ]
 
 
-def _maps(h: History) -> list[Chart | None]:
+def _maps(h: RunHistory) -> list[Chart | None]:
     """Update ratios and gradients by layer over time, and what flows through the taps where that was asked for."""
     steps = [record["step"] for record in h.diagnostics]
 
@@ -130,7 +130,7 @@ def _maps(h: History) -> list[Chart | None]:
         for i, record in enumerate(h.diagnostics):
             names = record.get(part)
             for name, seen in names.items() if isinstance(names, dict) else ():
-                value = number(seen.get(key)) if isinstance(seen, dict) else None
+                value = finite_number(seen.get(key)) if isinstance(seen, dict) else None
                 if value is not None:
                     words = name.removesuffix(".weight").split(".")[:depth]
                     row = found.setdefault(".".join(words), np.full(len(steps), math.nan))
@@ -154,13 +154,16 @@ def _maps(h: History) -> list[Chart | None]:
     ]
 
 
-def _plan_against_actual(h: History) -> list[dict[str, Any]]:
+def _plan_against_actual(h: RunHistory) -> list[dict[str, Any]]:
     """Rows of what was predicted and what came; `ratio` is actual / predicted."""
     memory = h.plan.get("memory_bytes")
     memory = memory if isinstance(memory, dict) else {}
     done = h.summary
     speeds = h.curves["tokens_per_second"]
-    tokens, speed = number(h.plan.get("tokens_per_step")), number(float(np.nanmedian(speeds))) if len(speeds) else None
+    tokens, speed = (
+        finite_number(h.plan.get("tokens_per_step")),
+        finite_number(float(np.nanmedian(speeds))) if len(speeds) else None,
+    )
     per_step = tokens / speed if tokens and speed else None  # without evaluations and samples
     rows = [
         ("parameters", h.plan.get("parameters"), done.get("parameters"), count),
@@ -172,19 +175,19 @@ def _plan_against_actual(h: History) -> list[dict[str, Any]]:
     rows += [(f"memory: {name}", value, None, size) for name, value in memory.items() if name != "peak"]
     told = []
     for name, planned, actual, form in rows:
-        planned, actual = number(planned), number(actual)
+        planned, actual = finite_number(planned), finite_number(actual)
         if planned is None:
             continue
         ratio = f"{actual / planned:.2f}" if actual is not None and planned else ""
         shown = form(planned)
         if name == "validation loss" and isinstance(interval := h.plan.get("val_loss_interval"), list):
-            low, high = (number(end) for end in (*interval, None, None)[:2])
+            low, high = (finite_number(end) for end in (*interval, None, None)[:2])
             shown += f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else ""
         told.append({"name": name, "planned": shown, "actual": "" if actual is None else form(actual), "ratio": ratio})
     return told
 
 
-def _configuration(h: History) -> list[tuple[str, list[tuple[str, str]]]]:
+def _configuration(h: RunHistory) -> list[tuple[str, list[tuple[str, str]]]]:
     """recipe.toml as tables: asked, derived, machine, and the whole recipe section by section."""
     rest = [name for name in h.recipe if name not in ("asked", "derived", "machine")]
     tables = []
@@ -219,17 +222,17 @@ def _spread(items: list[Any], most: int) -> list[Any]:
 
 def count(value: Any) -> str:
     """`1,003,854`; a dash for what is not known."""
-    return f"{value:,.0f}" if number(value) is not None else "–"
+    return f"{value:,.0f}" if finite_number(value) is not None else "–"
 
 
 def figure(value: Any, digits: int = 4) -> str:
     """`1.6470`; a dash for what is not known."""
-    return f"{value:.{digits}f}" if number(value) is not None else "–"
+    return f"{value:.{digits}f}" if finite_number(value) is not None else "–"
 
 
 def duration(seconds: Any) -> str:
     """`2 h 5 min`, `4 min 3 s`, `12.3 s`, `85.0 ms`."""
-    if (s := number(seconds)) is None:
+    if (s := finite_number(seconds)) is None:
         return "–"
     if s < 1:
         return f"{1000 * s:.1f} ms"
@@ -241,7 +244,7 @@ def duration(seconds: Any) -> str:
 
 def size(value: Any) -> str:
     """Bytes as `1.50 GiB`."""
-    if (b := number(value)) is None:
+    if (b := finite_number(value)) is None:
         return "–"
     for unit in ("B", "KiB", "MiB"):
         if b < 1024:

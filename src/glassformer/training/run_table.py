@@ -11,8 +11,8 @@ from typing import Any
 
 from glassformer.errors import GlassformerError, RunError, UsageError, did_you_mean
 from glassformer.evaluation import Comparison, LossEstimate, WindowLosses, compare_losses
-from glassformer.training.history import History
 from glassformer.training.run_folder import RunFolder
+from glassformer.training.run_history import RunHistory
 
 SORTS = ("loss", "name", "time")
 SAME_EVERYWHERE = ("characters", "bytes", "gpt2")  # tokenizers whose tokens mean the same for every text
@@ -43,7 +43,7 @@ class Row:
     resume: str | None
 
     @classmethod
-    def of(cls, h: History) -> Row:
+    def of(cls, h: RunHistory) -> Row:
         best, path = h.best, h.run.path
         resumable = h.state in ("stopped", "diverged") and any(h.run.checkpoints.glob("step-*"))
         return cls(
@@ -91,7 +91,7 @@ def list_runs(folder: str | os.PathLike[str] = "runs", *, sort: str = "name") ->
     """
     if sort not in SORTS:
         raise UsageError(f"runs cannot be sorted by {sort!r}; {did_you_mean(sort, SORTS)}")
-    rows = [Row.of(History(run, every_step=False)) for run in find_runs(folder)]
+    rows = [Row.of(RunHistory(run, every_step=False)) for run in find_runs(folder)]
     if sort == "name":
         return sorted(rows, key=lambda row: (row.name, row.path))
     key = {"loss": "val_loss", "time": "seconds"}[sort]
@@ -129,7 +129,7 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
     Raises:
         RunError: a path holds no run.
     """
-    histories = [History(RunFolder.open(path), every_step=False) for path in paths]
+    histories = [RunHistory(RunFolder.open(path), every_step=False) for path in paths]
     rows = [Row.of(h) for h in histories]
     same_tokens = len({_tokens(h) for h in histories}) == 1
     key = "val_loss" if same_tokens else "val_bits_per_byte"
@@ -147,7 +147,7 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
     return RunComparison(rows, best, differences, _differing(histories), _same_text(histories, rows, same_tokens))
 
 
-def _same_text(histories: list[History], rows: list[Row], same_tokens: bool) -> bool:
+def _same_text(histories: list[RunHistory], rows: list[Row], same_tokens: bool) -> bool:
     """Whether all were asked about the same text. Where the losses of windows are kept and tokens mean the same, their
     targets say so, whatever the sources are called; else the names of the sources do."""
     kept = [_losses(h, row)[1] for h, row in zip(histories, rows, strict=True)]
@@ -157,13 +157,13 @@ def _same_text(histories: list[History], rows: list[Row], same_tokens: bool) -> 
     return len({(h.setting("data", "source"), h.setting("data", "validation_fraction")) for h in histories}) == 1
 
 
-def _tokens(h: History) -> Any:
+def _tokens(h: RunHistory) -> Any:
     """Equal for runs whose tokens mean the same."""
     kind = h.setting("tokenizer", "kind")
     return kind if kind in SAME_EVERYWHERE else (kind, h.setting("derived", "store"))
 
 
-def _losses(h: History, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
+def _losses(h: RunHistory, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
     """The loss that a row tells, and its windows where they are kept and belong to that very loss."""
     loss = row.val_loss or 0.0
     interval = math.inf if row.interval is None else row.interval
@@ -175,7 +175,7 @@ def _losses(h: History, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
     return estimate, windows if math.isclose(windows.estimate().loss, loss, rel_tol=1e-6) else None
 
 
-def _differing(histories: list[History]) -> dict[str, list[Any]]:
+def _differing(histories: list[RunHistory]) -> dict[str, list[Any]]:
     flat = [dict(_settings(h.recipe)) for h in histories]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     table = {key: [settings.get(key) for settings in flat] for key in keys}

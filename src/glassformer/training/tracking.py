@@ -14,9 +14,9 @@ from typing import Any
 
 from glassformer.errors import MissingExtraError, UsageError, did_you_mean
 from glassformer.files import write_text
-from glassformer.training.history import History, number
 from glassformer.training.loop import Callback, Trainer
 from glassformer.training.run_folder import RunFolder
+from glassformer.training.run_history import RunHistory, finite_number
 
 
 class TensorBoard(Callback):
@@ -104,7 +104,7 @@ class WeightsAndBiases(Callback):
             id=known.read_text(encoding="utf-8").strip(),
             resume="allow",
             dir=str(folder.parent),
-            config=History(self.run, every_step=False).recipe,
+            config=RunHistory(self.run, every_step=False).recipe,
             mode="offline" if self.offline else None,
             settings=settings,
         )
@@ -151,7 +151,7 @@ def figures(record: dict[str, Any]) -> dict[str, float]:
     """
     told = {}
     for key, value in record.items():
-        if key != "step" and number(value) is not None:
+        if key != "step" and finite_number(value) is not None:
             group, _, name = key.partition("_") if key.startswith("val_") else ("train", "", key)
             told[f"{'validation' if group == 'val' else group}/{name}"] = value
     return told
@@ -163,7 +163,7 @@ def diagnostic_figures(record: dict[str, Any]) -> dict[str, float]:
     for part, group in (("parameters", ""), ("activations", "activation/")):
         for name, seen in (record.get(part) or {}).items():
             for key, value in seen.items():
-                if number(value) is not None:
+                if finite_number(value) is not None:
                     told[f"{group}{name}/{key}" if group else f"{key}/{name}"] = value
     return told
 

@@ -28,7 +28,7 @@ CURVES = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu")  # of metrics.j
 STILL_WRITING = 60.0  # seconds since the last line of metrics.jsonl, within which a run without a summary is running
 
 
-class History:
+class RunHistory:
     """One run, read from its files. Whatever is missing is empty or None; nothing raises.
 
     Args:
@@ -64,12 +64,12 @@ class History:
         """`val_loss`, `interval`, `val_bits_per_byte`, `train_loss_eval` and `step` of the best weights: the summary's,
         else those of the best evaluation so far; None what is not known."""
         told, step, interval = self.summary, self.summary.get("best_step"), self.summary.get("interval")
-        if number(told.get("val_loss")) is None:
+        if finite_number(told.get("val_loss")) is None:
             told = min(self.evaluations, key=lambda record: record["val_loss"], default={})
             step, interval = told.get("step"), told.get("val_interval")
         keys = ("val_loss", "val_bits_per_byte", "val_accuracy", "train_loss_eval", "train_interval")
-        figures = {key: number(told.get(key)) for key in keys}
-        return {**figures, "interval": number(interval), "step": step}
+        figures = {key: finite_number(told.get(key)) for key in keys}
+        return {**figures, "interval": finite_number(interval), "step": step}
 
     @property
     def steps_done(self) -> int:
@@ -94,13 +94,15 @@ class History:
     @property
     def blind_guess(self) -> float | None:
         """ln V: the loss of a model that finds all V tokens, or classes, equally likely."""
-        V = number(self.setting("derived", "n_answers")) or number(self.setting("derived", "model", "vocab_size"))
+        V = finite_number(self.setting("derived", "n_answers")) or finite_number(
+            self.setting("derived", "model", "vocab_size")
+        )
         return math.log(V) if V and V > 0 else None
 
     @property
     def bigram_loss(self) -> float | None:
         """The loss of counted pairs on the same validation split (`evaluation.bigram_loss`), when it was measured."""
-        return number(self.setting("derived", "bigram_loss"))
+        return finite_number(self.setting("derived", "bigram_loss"))
 
     @property
     def state(self) -> str:
@@ -131,9 +133,9 @@ class History:
             if not isinstance(record.get("step"), int):
                 continue
             for key, column in columns.items():
-                value = number(record.get(key))
+                value = finite_number(record.get(key))
                 column.append(math.nan if value is None else value)
-            if number(record.get("val_loss")) is not None:
+            if finite_number(record.get("val_loss")) is not None:
                 evaluations.append(record)
             last = record if record["step"] >= last.get("step", 0) else last
         step = np.array(columns["step"])
@@ -178,10 +180,10 @@ class History:
             self.damaged[file.name] = self.damaged.get(file.name, 0) + 1
 
 
-def number(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
     """The value if it is a finite number, else None: a file may hold anything.
 
-    >>> number(2), number(float("nan")), number("2"), number(True)
+    >>> finite_number(2), finite_number(float("nan")), finite_number("2"), finite_number(True)
     (2, None, None, None)
     """
     real = isinstance(value, int | float) and not isinstance(value, bool)
