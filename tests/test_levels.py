@@ -17,7 +17,7 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins"),
+    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins", "renamed"),
     ("layers",),
     ("processors", "native"),
     ("models",),

@@ -12,7 +12,10 @@ line's help do not wait for torch.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
+
+from glassformer.renamed import OldModules
 
 __version__ = "0.1.0"
 
@@ -35,6 +38,8 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+
+sys.meta_path.append(OldModules)
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from glassformer.hub.importing import Imported, import_model
 from glassformer.hub.inspecting import compare, inspect
 from glassformer.hub.pulling import pull
 from glassformer.hub.weights import load_weights, save_weights
+from glassformer.renamed import keep_old_names
 
 __all__ = [
     "FAMILIES",
@@ -39,3 +40,5 @@ __all__ = [
     "save_gguf",
     "save_weights",
 ]
+
+keep_old_names(__name__)

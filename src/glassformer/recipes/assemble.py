@@ -25,12 +25,14 @@ from glassformer.recipes.schema import Recipe, read_recipe
 from glassformer.recipes.start import Start
 from glassformer.recipes.task import Task, open_task
 from glassformer.recipes.text_task import TextTask
+from glassformer.renamed import old_arguments
 from glassformer.threads import set_threads, use_threads
 from glassformer.training import Callback, RunFolder, Trainer, World, write_report
 
 ROUNDING = 1e-3  # nats: less is no rise of a loss
 
 
+@old_arguments(listeners="callbacks", tell="log")
 def train(
     recipe: str | None = None,
     overrides: Iterable[str] = (),

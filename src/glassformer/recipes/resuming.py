@@ -20,6 +20,7 @@ from glassformer.recipes.schema import Recipe, changed_recipe
 from glassformer.recipes.start import Start
 from glassformer.recipes.task import Task, open_task
 from glassformer.recipes.text_task import TextTask
+from glassformer.renamed import old_arguments
 from glassformer.training import Callback, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
 from glassformer.training.checkpoints import step_of, tokenizer_folder
 
@@ -33,6 +34,7 @@ CHANGEABLE = frozenset(
 """What may change when a run goes on: how long it is, and what one sees and keeps of it. What it learns stays."""
 
 
+@old_arguments(listeners="callbacks", tell="log")
 def resume(
     path: str | os.PathLike[str],
     overrides: Iterable[str] = (),

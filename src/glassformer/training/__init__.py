@@ -1,5 +1,6 @@
 """Level 7: the loop that turns batches into weights, and the run folder where everything about it is kept."""
 
+from glassformer.renamed import keep_old_names
 from glassformer.training.checkpoints import CheckpointWriter, latest_checkpoint, load_checkpoint
 from glassformer.training.distributed import World
 from glassformer.training.loop import Callback, Interrupted, Trainer, TrainingSettings
@@ -45,3 +46,5 @@ __all__ = [
     "trackers",
     "write_report",
 ]
+
+keep_old_names(__name__)

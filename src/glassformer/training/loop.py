@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
 from glassformer.evaluation.loss import LossEstimate, WindowLosses
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.renamed import old_arguments
 from glassformer.tasks import Objective
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics
@@ -126,6 +127,7 @@ class Trainer:
             utilisation; without a peak it is not told.
     """
 
+    @old_arguments(listeners="callbacks", update="train_step")
     def __init__(
         self,
         *,

@@ -1,0 +1,102 @@
+"""Names of version 0.1 that have changed still work; each tells its new name in a DeprecationWarning.
+
+from glassformer.objectives import NextToken    glassformer.objectives is called glassformer.tasks now
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MODULES = {
+    "interchange": "hub",
+    "modalities": "models.stems",
+    "objectives": "tasks",
+    "tokenizers": "processors.tokenizers",
+}
+"""Packages: old name -> new name. Their modules move with them."""
+
+NAMES = {
+    "hub.INTERCHANGE_FAMILIES": "hub.FAMILIES",
+    "hub.family_that_expresses": "hub.family_for",
+    "server.Served": "server.ModelHandle",
+    "training.Listener": "training.Callback",
+    "training.TREATMENTS": "training.ON_DIVERGENCE",
+    "training.Update": "training.TrainStep",
+}
+"""Public names inside packages: old -> new, both with the new name of their package; or what to do instead."""
+
+
+class OldModules:
+    """A finder for `sys.meta_path`: a module under an old name, which has the names of the new one."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        front, _, rest = name.partition(".")
+        package, dot, module = rest.partition(".")
+        if front != __package__ or package not in MODULES:
+            return None
+        new = f"{front}.{MODULES[package]}{dot}{module}"
+        return ModuleSpec(name, cls(), origin=new, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None  # an ordinary empty one
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None and spec.origin is not None
+        try:
+            new = importlib.import_module(spec.origin)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{spec.name} has moved, and {error.name} does not exist", name=spec.name
+            ) from None
+        _warn(spec.name, spec.origin)
+        module.__getattr__ = lambda name: getattr(new, name)  # type: ignore[method-assign]
+
+
+def keep_old_names(package: str) -> None:
+    """Let a package answer to the old names that `NAMES` has for it."""
+
+    def getattr_(name: str) -> Any:
+        old = f"{package.removeprefix(f'{__package__}.')}.{name}"
+        if old not in NAMES:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if " " in NAMES[old]:
+            raise AttributeError(f"{package}.{name} is gone; {NAMES[old]}")
+        home, _, new = f"{__package__}.{NAMES[old]}".rpartition(".")
+        _warn(f"{package}.{name}", f"{home}.{new}")
+        return getattr(importlib.import_module(home), new)
+
+    sys.modules[package].__getattr__ = getattr_  # type: ignore[method-assign]
+
+
+def old_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: the function takes keyword arguments under their old names (old=new), too."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **given: P.kwargs) -> R:
+            for old in names.keys() & given:
+                _warn(f"{function.__qualname__}({old}=)", f"{names[old]}=")
+                if names[old] in given:
+                    raise TypeError(f"{function.__qualname__}() got {old}= and {names[old]}=, which are the same")
+                given[names[old]] = given.pop(old)
+            return function(*args, **given)
+
+        return call
+
+    return decorate
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=3)
