@@ -25,7 +25,7 @@ import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.hub.folder import as_dtype
+from glassformer.hub.loading import as_dtype
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.recipes.probe import Stepper

@@ -23,7 +23,7 @@ import torch
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.generation.sampling import choose, filtered_probabilities
 from glassformer.generation.windows import Context
-from glassformer.hub.folder import as_dtype
+from glassformer.hub.loading import as_dtype
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 from glassformer.recipes import read_recipe

@@ -13,8 +13,8 @@ import glassformer
 
 # Removing a name from this list breaks somebody's program: it needs a major version and a line in CHANGELOG.md.
 PUBLIC = {
-    "glassformer": "Decoder GlassformerError KVCache ModelConfig ablate edit generate load load_tokenizer next_token "
-    "save stream surprise trace train",
+    "glassformer": "Bundle Decoder GlassformerError KVCache ModelConfig ablate edit generate load load_tokenizer "
+    "next_token save stream surprise trace train",
     "glassformer.errors": "GlassformerError UsageError DataError TokenizerError ModelFolderError RunError DeviceError "
     "DivergenceError MissingExtraError did_you_mean",
     "glassformer.files": "atomic_file atomic_folder cache_folder disk_errors sha256_file write_json write_text",
@@ -40,7 +40,7 @@ PUBLIC = {
     "answer_ids beam_search choose classify commands_for cross_attention draw_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text source_ids "
     "stream",
-    "glassformer.hub": "FAMILIES family_for load load_model load_weights "
+    "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "

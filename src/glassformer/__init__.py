@@ -20,6 +20,7 @@ from glassformer.renamed import OldModules
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bundle": "glassformer.hub",
     "Decoder": "glassformer.models",
     "GlassformerError": "glassformer.errors",
     "KVCache": "glassformer.layers",

@@ -338,7 +338,7 @@ def open_ctranslate2(folder: Path, originals: Originals, draw: random.Random) ->
 
     def open_it() -> None:
         inspect(folder)
-        model, tokenizer, *_ = open_foreign(folder)
+        model, tokenizer = open_foreign(folder)[0]
         use(model, tokenizer)
         check_finite(model, folder)
 

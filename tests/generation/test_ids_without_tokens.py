@@ -14,7 +14,7 @@ from translators import sources, translator
 from glassformer.errors import UsageError
 from glassformer.generation import Engine, Request, Sampling, beam_search, draw_answers, generate, next_logits
 from glassformer.generation.sampling import token_logits
-from glassformer.hub.folder import as_dtype
+from glassformer.hub.loading import as_dtype
 from glassformer.inspection import next_token
 from glassformer.native import library
 from glassformer.processors.tokenizers import Tokenizer

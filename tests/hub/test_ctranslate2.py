@@ -132,13 +132,13 @@ def test_the_tokenizer_knows_the_timestamps(folder: Path, tmp_path: Path):
 
 
 def test_a_vocabulary_as_json_and_a_head_of_its_own(folder: Path, given):
-    expected = logits(open_foreign(folder).model)
+    expected = logits(open_foreign(folder)[0].model)
     (folder / "vocabulary.txt").unlink()
     (folder / "vocabulary.json").write_text(json.dumps(TOKENS))
     own = {**given, "decoder/projection/weight": given[EMBEDDING]}
     (folder / "model.bin").write_bytes(packed(own, second_names=()))
-    assert torch.equal(logits(open_foreign(folder).model), expected)
-    assert open_foreign(folder, with_tokenizer=False).tokenizer is None
+    assert torch.equal(logits(open_foreign(folder)[0].model), expected)
+    assert open_foreign(folder, with_processor=False)[0].tokenizer is None
 
 
 def test_inspect_tells_what_is_there(folder: Path, given):
@@ -320,7 +320,7 @@ def test_an_encoder_of_sound_alone_is_tried_too():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_as_wide_it_is_tried_on_frames_too(dtype: torch.dtype, folder: Path, tmp_path: Path):
-    model, tokenizer, *_ = open_foreign(folder)
+    model, tokenizer = open_foreign(folder)[0]
     save(tmp_path / "half", model.to(dtype), tokenizer)
     assert import_model(tmp_path / "half", tmp_path / "ours").n_bytes == 2 * model.parameter_count()
 
@@ -403,7 +403,7 @@ def test_what_lies_beside(
 
 def test_a_config_that_says_nothing(folder: Path):
     (folder / "config.json").write_text("{}")
-    assert "suppress_tokens" not in open_foreign(folder).beside["generation_config.json"]
+    assert "suppress_tokens" not in open_foreign(folder)[1]["generation_config.json"]
 
 
 def test_a_whisper_of_many_languages():

@@ -178,10 +178,9 @@ def test_two_tokenizers_lie_in_one_folder(tmp_path: Path):
 def test_a_source_tokenizer_with_more_tokens_than_the_encoder_has_rows(tmp_path: Path):
     tokenizer = TOKENIZERS["characters"](["".join(map(chr, range(33, 33 + 40)))])
     save(tmp_path, build_model(CONFIGS["encoder and decoder, two vocabularies"]), tokenizer)
-    with pytest.raises(ModelFolderError) as error:
-        load_source_tokenizer(tmp_path)
-    assert str(error.value).startswith(f"{tmp_path}: 40 tokens in the tokenizer, 37 rows for them in the model; ")
-    assert gf.load(tmp_path)[1] == tokenizer
+    for opened in (load_source_tokenizer, gf.load):
+        with pytest.raises(ModelFolderError, match=r"40 tokens .* 37 rows"):
+            opened(tmp_path)
 
 
 def test_special_tokens_of_a_translator_stand_where_transformers_looks(tmp_path: Path):

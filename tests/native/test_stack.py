@@ -10,7 +10,7 @@ from skips import NEEDS_COMPILER
 
 from glassformer.errors import DeviceError, UsageError
 from glassformer.generation import Engine, Request, Sampling
-from glassformer.hub.folder import as_dtype
+from glassformer.hub.loading import as_dtype
 from glassformer.models import Decoder, ModelConfig
 from glassformer.native import QuantizedLinear, library, quantized, quantized_copy, stack
 from glassformer.processors.tokenizers import TOKENIZERS
@@ -240,7 +240,7 @@ def test_number_formats(monkeypatch):
             as_dtype(model, wrong)
     with pytest.raises(UsageError, match="bits=5 is unknown; use 8 or 4"):
         quantized_copy(model, 5)
-    monkeypatch.setattr("glassformer.hub.folder.library", lambda: None)
+    monkeypatch.setattr("glassformer.hub.loading.library", lambda: None)
     assert as_dtype(model, "auto") is model
     assert type(as_dtype(model, "int8").head).__name__ == "Int8Linear"
     monkeypatch.setattr("glassformer.native.quantized.library", lambda: None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from glassformer.hub import Bundle
 
-def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple[Any, Any]:
-    """The model and its tokenizer.
+
+def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundle:
+    """The model with its tokenizers and labels; it unpacks as `model, tokenizer`.
 
     Raises:
         UsageError: this kind of model is asked by another command, which is named.
@@ -21,7 +24,8 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
     from glassformer.training import choose_device
 
     set_threads()
-    model, tokenizer = load(path, device=choose_device(device), dtype=dtype)
+    bundle = load(path, device=choose_device(device), dtype=dtype)
+    model, tokenizer = bundle
     if command not in (fitting := commands_for(model, tokenizer)):
         say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
         raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
@@ -29,7 +33,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> tuple
         # a configuration counts matrices of few bits too, which are no parameters of the model
         counted = model.config if hasattr(model.config, "parameter_count") else model
         set_threads(parameters=counted.parameter_count())
-    return model, tokenizer
+    return bundle
 
 
 def show_defaults(model: Any, given: Mapping[str, Any]) -> None:

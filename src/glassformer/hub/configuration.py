@@ -9,7 +9,6 @@ from typing import Any
 from glassformer.errors import GlassformerError, ModelFolderError, known_names, one_line
 from glassformer.files import disk_errors
 from glassformer.hub.families.family import Family
-from glassformer.hub.families.refused import refuse_adapter, refuse_other_values, refuse_quantised
 from glassformer.hub.families.registry import FAMILIES
 from glassformer.models import NOTHING_SET, GenerationSettings, answers_of
 from glassformer.processors.tokenizers import Tokenizer
@@ -73,8 +72,8 @@ def read_config(folder: Path) -> tuple[Family, Any]:
     family = FAMILIES[kind]
     refuse_adapter(folder)
     try:
-        refuse_quantised(given, family)
-        refuse_other_values(given, family)
+        _refuse_quantised(given, family)
+        _refuse_other_values(given, family)
         config = family.read_config(given)
         own = given.get("glassformer") or {}
         untold = {**({"bias": own["bias"]} if "bias" in own else {}), **own.get("config", {})}  # bias: older folders
@@ -179,3 +178,36 @@ def _merged(told: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(told.get(name), dict)
         merged[name] = _merged(told[name], value) if both else value
     return merged
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise for a folder of PEFT: its weights are what is added to those of another model."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        raise ModelFolderError(
+            f"{adapter}: an adapter of PEFT, which is added to another model; merge the two first (peft: "
+            "PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(out))"
+        )
+
+
+def _refuse_quantised(given: dict[str, Any], family: Family) -> None:
+    """Raise for weights that are packed in a format that the family does not unpack."""
+    told = given.get("quantization_config") or given.get("compression_config")
+    if not told:
+        return
+    method = told.get("quant_method") if isinstance(told, dict) else None
+    if method not in family.unpacks:
+        raise ModelFolderError(
+            f"config.json sets quantization_config ({one_line(method or told, most=40)}), whose packed weights are not "
+            "read; take the weights in bf16, or a GGUF file of this model"
+        )
+
+
+def _refuse_other_values(given: dict[str, Any], family: Family) -> None:
+    """Raise for a field whose value changes what the family computes, and of which one value alone is known here."""
+    for name, only in family.fixed_words.items():
+        if name in given and given[name] is not None and given[name] != only:
+            raise ModelFolderError(
+                f"config.json sets {name}={one_line(repr(given[name]), most=60)}, where our models compute with "
+                f"{only!r} alone"
+            )

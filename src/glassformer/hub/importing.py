@@ -1,4 +1,4 @@
-"""Models from elsewhere, read, checked and written as a model folder of ours.
+"""Models of other programs, read, checked and written as a model folder of ours.
 
 a folder of Hugging Face's        config.json and safetensors, in one file or in several
 a GGUF file                       llama.cpp's; its numbers become fp32
@@ -16,41 +16,27 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import ModelFolderError, UsageError
+from glassformer.hub.bundle import Bundle
 from glassformer.hub.ctranslate2.reading import is_ctranslate2, load_ctranslate2
 from glassformer.hub.families.registry import family_for
-from glassformer.hub.folder import (
-    check_vocabulary,
-    load_model,
-    own_source_tokenizer,
-    reads_text,
-    save,
-    writes_text,
-)
+from glassformer.hub.folder import check_vocabulary, open_folder, save
 from glassformer.hub.gguf.reading import load_gguf
 from glassformer.hub.nanogpt import load_nanogpt
-from glassformer.hub.sentence_transformers import apply_text_limits
-from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+from glassformer.processors.tokenizers import Tokenizer
+
+Files = dict[str, dict[str, Any]]
+"""JSON files that go with a model: name and content."""
 
 
 class Imported(NamedTuple):
-    """What came in: the folder it lies in now, its family's `model_type`, configuration, parameters, and the bytes of
-    its weights."""
+    """What was imported: the folder it lies in now, its family's `model_type`, configuration, number of parameters, and
+    the bytes of its weights."""
 
     folder: Path
     model_type: str
     config: Any
     n_parameters: int
     n_bytes: int
-
-
-class Foreign(NamedTuple):
-    """A model from elsewhere, its tokenizer if it brings one, and JSON files that go with it: name and content;
-    and the tokenizer of what it reads, if that is another one."""
-
-    model: Any
-    tokenizer: Tokenizer | None
-    beside: dict[str, dict[str, Any]] | None = None
-    source_tokenizer: Tokenizer | None = None
 
 
 def import_model(
@@ -67,12 +53,13 @@ def import_model(
         MissingExtraError: an optional package is needed.
     """
     path = Path(path)
-    model, own, beside, source_tokenizer = open_foreign(path, with_tokenizer=tokenizer is None)
-    tokenizer = tokenizer or own
-    if tokenizer is not None:
-        check_vocabulary(path, tokenizer, model.config.vocab_size, "logits")
+    bundle, files = open_foreign(path, with_processor=tokenizer is None)
+    bundle.processor = tokenizer or bundle.processor
+    model = bundle.model
+    if bundle.tokenizer is not None:
+        check_vocabulary(path, bundle.tokenizer, model.config.vocab_size, "logits")
     check_finite(model, path)
-    save(into, model, tokenizer, source_tokenizer, beside=beside)
+    save(into, bundle, beside=files)
     parameters = {id(p): p for p in model.parameters()}.values()
     return Imported(
         folder=Path(into),
@@ -83,28 +70,23 @@ def import_model(
     )
 
 
-def open_foreign(path: Path, *, with_tokenizer: bool = True) -> Foreign:
-    """The model at a path, whatever form it has, and what comes with it.
+def open_foreign(path: Path, *, with_processor: bool = True) -> tuple[Bundle, Files]:
+    """The model at a path, whatever form it has, and the files that go with it.
 
     Raises: as `import_model`.
     """
-    if path.suffix == ".gguf" or is_gguf(path):
-        return Foreign(*load_gguf(path))
+    if is_gguf(path):
+        return Bundle(*load_gguf(path)), {}
     if path.is_file() and path.suffix in (".pt", ".pth", ".ckpt"):
-        return Foreign(*load_nanogpt(path))
+        return Bundle(*load_nanogpt(path)), {}
     if path.is_file():
         raise UsageError(f"{path}: a folder with config.json, a .gguf file or nanoGPT's ckpt.pt is needed")
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such file or folder")
     if is_ctranslate2(path):
-        return Foreign(*load_ctranslate2(path, with_tokenizer=with_tokenizer))
-    model = load_model(path)
-    has_text = reads_text(model.config) or writes_text(model.config)
-    tokenizer = load_tokenizer(path) if with_tokenizer and has_text else None
-    source_tokenizer = own_source_tokenizer(path) if tokenizer is not None else None
-    if tokenizer is not None:
-        apply_text_limits(tokenizer, model.config, path)
-    return Foreign(model, tokenizer, source_tokenizer=source_tokenizer)
+        model, tokenizer, files = load_ctranslate2(path, with_tokenizer=with_processor)
+        return Bundle(model, tokenizer), files
+    return open_folder(path, with_processor=with_processor), {}
 
 
 @torch.inference_mode()
@@ -117,36 +99,33 @@ def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelFolderError(f"{where}: {name} holds numbers that are not finite; the weights are damaged")
-    inputs = _a_few(model)
-    if inputs is not None and not torch.isfinite(model(*inputs)).all():
+    inputs = _small_input(model)
+    if not torch.isfinite(model(*inputs)).all():
         raise ModelFolderError(f"{where}: a forward pass gives numbers that are not finite; the weights are damaged")
 
 
-def _a_few(model: Any) -> tuple[Tensor, ...] | None:
-    """What a model can read; None for what sees."""
+def _small_input(model: Any) -> tuple[Tensor, ...]:
+    """A few tokens, frames of sound or an image, as the model takes them."""
     config = model.config
     encoder = getattr(config, "encoder", config)
     ids_BT = torch.arange(min(8, config.block_size)).remainder(config.vocab_size).unsqueeze(0)
-    if reads_text(config):
-        sources = getattr(config, "source_vocab_size", None) or encoder.vocab_size
-        ids_BT = ids_BT.remainder(sources)
-        return (ids_BT, ids_BT) if "target" in model.answers else (ids_BT,)
-    if config.reads != "frames":
-        return None
-    n_frames = 2 * min(8, encoder.block_size)
-    frames_BMF = torch.linspace(-1, 1, encoder.n_mels * n_frames).view(1, encoder.n_mels, n_frames)
-    frames_BMF = frames_BMF.to(next(model.parameters()).dtype)
-    return (frames_BMF, ids_BT) if "target" in model.answers else (frames_BMF,)
+    reads = config.reads
+    if reads == "text":
+        source = ids_BT.remainder(getattr(config, "source_vocab_size", None) or encoder.vocab_size)
+    elif reads == "frames":
+        n_frames = 2 * min(8, encoder.block_size)
+        source = torch.linspace(-1, 1, encoder.n_mels * n_frames).view(1, encoder.n_mels, n_frames)
+    else:
+        shape = (1, encoder.n_channels, encoder.image_size, encoder.image_size)
+        source = torch.linspace(-1, 1, encoder.n_channels * encoder.image_size**2).view(shape)
+    if source.is_floating_point():
+        source = source.to(next(model.parameters()).dtype)
+    return (source, ids_BT) if "target" in model.answers else (source,)
 
 
 def is_gguf(path: Path) -> bool:
     """Whether it is a file of llama.cpp, by its name or its first bytes."""
-    return path.is_file() and (path.suffix == ".gguf" or begins_with(path, b"GGUF"))
-
-
-def begins_with(path: Path, magic: bytes) -> bool:
-    """Whether these are the first bytes of a file."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        return file.read(len(magic)) == magic
+        return path.suffix == ".gguf" or file.read(4) == b"GGUF"

@@ -12,11 +12,12 @@ from glassformer.errors import GlassformerError, ModelFolderError, TokenizerErro
 from glassformer.files import disk_errors, sha256_file
 from glassformer.hub.configuration import read_config, read_json
 from glassformer.hub.ctranslate2.reading import is_ctranslate2, open_ctranslate2, whisper_tokenizer
-from glassformer.hub.folder import model_folder_of, tied_names
 from glassformer.hub.gguf.architectures import ARCHITECTURES
 from glassformer.hub.gguf.file import read_gguf
 from glassformer.hub.gguf.tokenizer import tokenizer_from_gguf
 from glassformer.hub.importing import is_gguf, open_foreign
+from glassformer.hub.locate import model_folder_of
+from glassformer.hub.state_dict import untied_state
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 
 _SIZES = ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "vocab_size", "block_size")
@@ -56,7 +57,7 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, A
     (one, its), (other, theirs) = (_open(path) for path in (a, b))
     c, d = one.config.model_dump(mode="json"), other.config.model_dump(mode="json")
     config = {name: [c.get(name), d.get(name)] for name in [*c, *(n for n in d if n not in c)]}
-    left, right = _state(one), _state(other)
+    left, right = untied_state(one), untied_state(other)
     differing: list[dict[str, Any]] = []
     for name in [*left, *(n for n in right if n not in left)]:
         if name not in left or name not in right:
@@ -75,12 +76,8 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, A
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer | None]:
-    return open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))[:2]
-
-
-def _state(model: Any) -> dict[str, Any]:
-    second = tied_names(model)
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in second}
+    bundle, _ = open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))
+    return bundle.model, bundle.tokenizer
 
 
 def _folder(folder: Path) -> dict[str, Any]:
@@ -133,7 +130,7 @@ def _ctranslate2(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    model, tokenizer, *_ = open_foreign(path)
+    model, tokenizer = open_foreign(path)[0]
     formats = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
     told = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
     return {**told, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}

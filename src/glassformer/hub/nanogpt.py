@@ -15,7 +15,7 @@ from torch import Tensor
 from glassformer.errors import GlassformerError, ModelFolderError
 from glassformer.files import disk_errors
 from glassformer.hub.families.gpt2 import GPT2
-from glassformer.hub.folder import check_count, model_of
+from glassformer.hub.state_dict import check_count, model_of
 from glassformer.hub.tensor_names import match_names
 from glassformer.models import ModelConfig
 from glassformer.processors.tokenizers import Tokenizer

@@ -20,7 +20,7 @@ from torch import Tensor
 from glassformer.errors import pip_line
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.hub import family_for, save
-from glassformer.hub.folder import as_dtype
+from glassformer.hub.loading import as_dtype
 from glassformer.hub.published import Reference
 from glassformer.layers import Documents
 from glassformer.models import Decoder, ModelConfig

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.hub import load_labels, load_model, load_source_tokenizer, model_folder_of
 from glassformer.hub.families.family import fields_without_meaning
-from glassformer.hub.folder import tied_names
+from glassformer.hub.state_dict import tied_names
 from glassformer.layers import LearnedPositions
 from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
 from glassformer.models.counts import model_on_meta

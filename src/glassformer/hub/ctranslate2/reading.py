@@ -24,7 +24,7 @@ from glassformer.hub.ctranslate2.file import CTranslate2File, read_ctranslate2
 from glassformer.hub.ctranslate2.whisper_files import END, START, whisper_files
 from glassformer.hub.families.weight_table import Row, Tensors, one
 from glassformer.hub.families.whisper import WAVES, Whisper
-from glassformer.hub.folder import model_of
+from glassformer.hub.state_dict import model_of
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.files import read_text

@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, known_names, one_line
-from glassformer.hub.folder import model_of, with_settings
+from glassformer.hub.folder import set_generation_settings
 from glassformer.hub.gguf.architectures import ARCHITECTURES
 from glassformer.hub.gguf.file import read_gguf
 from glassformer.hub.gguf.settings import settings_from_gguf
 from glassformer.hub.gguf.tokenizer import tokenizer_from_gguf
+from glassformer.hub.state_dict import model_of
 from glassformer.processors.tokenizers import Tokenizer
 
 
@@ -54,5 +55,5 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
     except GlassformerError as error:  # also a size that a configuration refuses: the file is to blame
         raise ModelFolderError(f"{path}: {one_line(error)}") from None
     model = model_of(architecture.family, config, theirs, path)
-    with_settings(model, tokenizer, settings)
+    set_generation_settings(model, tokenizer, settings)
     return model, tokenizer

@@ -20,12 +20,12 @@ from glassformer.errors import ModelFolderError, UsageError, one_line
 from glassformer.files import atomic_file
 from glassformer.hub.families.registry import family_for
 from glassformer.hub.families.weight_table import Tensors
-from glassformer.hub.folder import tied_names
 from glassformer.hub.gguf.architectures import ARCHITECTURES, Architecture
 from glassformer.hub.gguf.file import gguf_package
 from glassformer.hub.gguf.reading import load_gguf
 from glassformer.hub.gguf.settings import settings_to_gguf
 from glassformer.hub.gguf.tokenizer_writing import needs_end, tokenizer_to_gguf
+from glassformer.hub.state_dict import untied_state
 from glassformer.models import settings_of
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -188,9 +188,7 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
 
 def _tensors(model: Any, architecture: Architecture, words: dict[str, Any]) -> Tensors:
     """The model's tensors under GGUF's names and in GGUF's form, fp32."""
-    state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
-    for second in tied_names(model):
-        state.pop(second, None)
+    state = {name: tensor.detach().float().cpu() for name, tensor in untied_state(model).items()}
     theirs = architecture.family.write_tensors(state, model.config)
     names = architecture.names(list(theirs), model.config.n_layer)
     return {names[name]: architecture.form(name, words).write(t).contiguous() for name, t in theirs.items()}

@@ -14,7 +14,7 @@ from gguf_standins import toy, toy_tokenizers
 
 import glassformer as gf
 from glassformer.errors import ModelFolderError
-from glassformer.hub import import_model, in_place, inspect, load_source_tokenizer, model_folder_of, save_gguf
+from glassformer.hub import import_model, inspect, load_source_tokenizer, locate, model_folder_of, save_gguf
 from glassformer.recipes import evaluate
 from glassformer.server.models import open_models
 
@@ -52,9 +52,9 @@ def test_a_gguf_file_is_the_model_that_import_makes_of_it(file: Path, tmp_path: 
 def test_it_is_read_once_and_known_by_its_content(file: Path, tmp_path: Path, monkeypatch):
     folder = model_folder_of(file)
     hashed: list[Path] = []
-    true = in_place.sha256_file
-    monkeypatch.setattr(in_place, "sha256_file", lambda path: hashed.append(path) or true(path))
-    monkeypatch.setattr(in_place, "import_model", lambda *paths: pytest.fail("read again"))
+    true = locate.sha256_file
+    monkeypatch.setattr(locate, "sha256_file", lambda path: hashed.append(path) or true(path))
+    monkeypatch.setattr(locate, "import_model", lambda *paths: pytest.fail("read again"))
     assert model_folder_of(file) == folder and hashed == []
     os.utime(file, (1, 1))
     assert model_folder_of(file) == folder and hashed == [file]

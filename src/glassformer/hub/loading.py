@@ -1,0 +1,88 @@
+"""`load`: a run folder, a checkpoint, a model folder, a GGUF file or the name of a pulled model, opened."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from glassformer.errors import DeviceError, UsageError
+from glassformer.hub.bundle import Bundle
+from glassformer.hub.configuration import read_config, read_labels
+from glassformer.hub.folder import load_processors, open_folder
+from glassformer.hub.locate import model_folder_of
+from glassformer.layers import int8_copy
+from glassformer.models import Decoder
+from glassformer.native import library, quantized_copy
+
+DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
+
+
+def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """Open a model, in eval mode, with its processors and the names of its classes.
+
+        model, tokenizer = load("runs/shakespeare-char-1")
+        bundle = load("runs/digits-1")      # bundle.model, bundle.processor, bundle.labels
+
+    Args:
+        dtype: see `as_dtype`.
+
+    Raises:
+        UsageError: there is no such dtype.
+        DeviceError: int4 without a C++ compiler.
+        ModelFolderError: it is not there, damaged, or of a family that is not read here.
+        TokenizerError: its tokenizer is missing or damaged.
+    """
+    check_dtype(dtype)
+    bundle = open_folder(model_folder_of(path), device=device)
+    bundle.model = as_dtype(bundle.model, dtype)
+    return bundle
+
+
+def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
+    """The processor of what a model reads, without the model itself; None for one that reads sound.
+
+    Raises: as `load`.
+    """
+    folder = model_folder_of(path)
+    return load_processors(folder, read_config(folder)[1])[1]
+
+
+def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names of the classes that a classifier chooses from, in the order of its logits; () for other models.
+
+    Raises: as `load`.
+    """
+    return read_labels(model_folder_of(path))
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises UsageError if there is no such dtype."""
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+
+
+def as_dtype(model: Any, dtype: str) -> Any:
+    """The model with its weights in another number format.
+
+    Args:
+        dtype: `fp32`, as in training. `bf16`, half as wide. `int8` and `int4`, to generate on a CPU: matrices are
+            rounded to 8 or 4 bits, and what they are multiplied with to 8; logits are a little off
+            (`benchmarks/smollm2.py` measures how much). `auto`: int8 for a decoder on a CPU, bf16 on a GPU, else fp32.
+
+    Raises:
+        UsageError: there is no such dtype.
+        DeviceError: int4 without a C++ compiler, or on a GPU.
+    """
+    check_dtype(dtype)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if dtype == "auto":
+        dtype = "bf16" if not on_cpu else "int8" if isinstance(model, Decoder) and library() is not None else "fp32"
+    if dtype == "int4" and not on_cpu:
+        raise DeviceError("int4 is for the CPU; on a GPU use --dtype bf16")
+    if dtype == "int4" or (dtype == "int8" and on_cpu and library() is not None):
+        return quantized_copy(model.float(), 4 if dtype == "int4" else 8)
+    if dtype == "int8":
+        return int8_copy(model)
+    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
