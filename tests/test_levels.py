@@ -17,7 +17,7 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins", "renamed"),
+    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins", "renamed", "views"),
     ("layers",),
     ("processors", "native"),
     ("models",),
@@ -36,6 +36,7 @@ FLOOR = {
     "files": {"errors"},
     "taps": {"errors"},
     "plugins": {"errors"},
+    "views": {"errors"},
     "fetch": {"errors", "files"},
     "archives": {"errors"},
     "text_files": {"errors"},

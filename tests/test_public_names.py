@@ -53,8 +53,8 @@ PUBLIC = {
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
     "ResidualView StepView SurpriseView Table TensorRow TensorView TensorsView Tokens "
     "TokensView Trace Vectors View ablate add analogy attention attribution compare "
-    "context direction edit explain induction_scores lens neighbours neurons next_token "
-    "parameters patch pca read residual scale step surprise tap_names tensor tensors "
+    "context direction edit explain induction_scores lens look neighbours neurons next_token "
+    "parameters patch pca read residual scale attention_walkthrough surprise tap_names tensor tensors "
     "tokens trace vectors_of",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]

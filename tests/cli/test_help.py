@@ -60,7 +60,9 @@ def test_every_command_in_an_example_exists(glassformer):
                 assert example.split()[0].strip(",.)") in known, line
 
 
-@pytest.mark.parametrize("words", [("--help",), ("--version",), ("train", "--help"), ("data", "list")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("look", "--help"), ("--version",), ("train", "--help"), ("data", "list")]
+)
 def test_help_waits_for_nothing_heavy(words):
     """In a process of its own, since this one has imported everything. (typer imports pydantic to read options.)"""
     heavy = {"torch", "numpy", "tokenizers", "rich"} | ({"pydantic"} if words == ("--help",) else set())

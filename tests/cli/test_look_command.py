@@ -37,7 +37,7 @@ ALL = {
     "analogy": (["a", "c", "d", "e"], lambda m, t: inspection.analogy(inspection.vectors_of(m, t), *"acde")),
     "direction": (
         ["a:c", "d:e", "--along", "r"],
-        lambda m, t: inspection.direction(inspection.vectors_of(m, t), [("a", "c"), ("d", "e")], ["r"]),
+        lambda m, t: inspection.direction(inspection.vectors_of(m, t), [("a", "c"), ("d", "e")], along=["r"]),
     ),
     "components": (list("acde"), lambda m, t: inspection.pca(inspection.vectors_of(m, t), list("acde"))),
     "parameters": ([], lambda m, t: inspection.parameters(m)),
@@ -46,7 +46,10 @@ ALL = {
     "surprise": ([TEXT], lambda m, t: inspection.surprise(m, t, TEXT)),
     "attention": ([TEXT], lambda m, t: inspection.attention(m, t, TEXT)),
     "induction": (["--length", "4"], lambda m, t: inspection.induction_scores(m, t, length=4)),
-    "step": ([TEXT, "--head", "1"], lambda m, t: inspection.step(m, t, TEXT, layer=0, head=1)),
+    "attention-walkthrough": (
+        [TEXT, "--head", "1"],
+        lambda m, t: inspection.attention_walkthrough(m, t, TEXT, layer=0, head=1),
+    ),
     "context": (
         ["hear", "hear me", "me hear"],
         lambda m, t: inspection.context(m, t, "hear", ["hear me", "me hear"]),
@@ -141,7 +144,7 @@ def test_an_encoder_is_looked_into_or_says_why_not(glassformer, encoder):
 def test_mistakes_are_told_in_one_line(glassformer, finished):
     for words, said in (
         (("neighbours", finished, "Citizen"), "Citizen"),
-        (("direction", finished, "ed"), "is no pair"),
+        (("direction", finished, "ed"), "not a pair"),
         (("attention", finished, TEXT, "--layer", "9"), "layer=9"),
         (("lens", finished, TEXT, "--pin", "ed"), "ed"),
         (("tensors", finished, "blocs.0"), "blocs.0"),

@@ -222,7 +222,7 @@ def test_additive_attention_of_a_recurrent_model_is_cross_attention():
         ({"layer": 0, "head": -4}, r"head=-4 is out of range; there are 3 heads \(0 to 2\)"),
         ({"head": 1}, r"head=1 is one of each layer; give its layer too \(0 to 1\)"),
         ({"kind": "encoder"}, "a Decoder has one stack of blocks and no encoder attention; leave kind out"),
-        ({"kind": "corss"}, "kind='corss' is unknown; did you mean cross?"),
+        ({"kind": "corss"}, "kind='corss' is unknown; use self, cross or encoder"),
     ],
 )
 def test_what_is_not_there_is_said(asked, message):

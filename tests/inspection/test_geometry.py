@@ -36,7 +36,7 @@ def cosines_to(vectors: Vectors, vector: torch.Tensor) -> torch.Tensor:
 
 def test_neighbours_are_the_largest_cosines():
     vectors = random_vectors()
-    view = neighbours(vectors, "word11", n=5)
+    view = neighbours(vectors, "word11", top=5)
     expected = cosines_to(vectors, vectors.table[11])
     order = [i for i in expected.argsort(descending=True).tolist() if i != 11]
     assert view.words == [WORDS[i] for i in order[:5]] and view.word == "word11"
@@ -47,9 +47,9 @@ def test_neighbours_are_the_largest_cosines():
 
 
 def test_more_neighbours_than_there_are_words():
-    assert len(neighbours(random_vectors(), "word3", n=1000).words) == N - 1
-    with pytest.raises(UsageError, match="n=0 is less than 1"):
-        neighbours(random_vectors(), "word3", n=0)
+    assert len(neighbours(random_vectors(), "word3", top=1000).words) == N - 1
+    with pytest.raises(UsageError, match="top=0 is too small"):
+        neighbours(random_vectors(), "word3", top=0)
 
 
 # analogies
@@ -57,7 +57,7 @@ def test_more_neighbours_than_there_are_words():
 
 def test_an_analogy_is_what_is_nearest_to_a_minus_b_plus_c():
     vectors = random_vectors(1)
-    view = analogy(vectors, "word5", "word7", "word2", expected="word31", n=4)
+    view = analogy(vectors, "word5", "word7", "word2", expected="word31", top=4)
     a, b, c = (row / row.norm() for row in (vectors.table[i].double() for i in (5, 7, 2)))
     expected = cosines_to(vectors, a - b + c)
     everything = expected.argsort(descending=True).tolist()
@@ -89,7 +89,7 @@ def test_an_analogy_that_comes_first_anyhow_does_not_flatter():
 
 def test_a_word_given_twice_is_left_out_once():
     vectors = random_vectors(2)
-    view = analogy(vectors, "word5", "word7", "word5", expected="word31", n=N)
+    view = analogy(vectors, "word5", "word7", "word5", expected="word31", top=N)
     assert len(view.words) == N - 2 and sorted({*view.words, "word5", "word7"}) == sorted(WORDS)
     assert view.rank == view.words.index("word31") + 1
 
@@ -101,7 +101,7 @@ def test_a_direction_is_the_mean_difference_and_each_pair_is_scored_by_the_other
     vectors = random_vectors(3)
     numbers = [(0, 1), (5, 2), (11, 13), (17, 3), (40, 41)]
     pairs = [(WORDS[a], WORDS[b]) for a, b in numbers]
-    view = direction(vectors, pairs, words=["word50", "word9"])
+    view = direction(vectors, pairs, along=["word50", "word9"])
     x = vectors.table.double()
     mean = sum(x[b] - x[a] for a, b in numbers) / 5
     torch.testing.assert_close(view.vector.double(), mean / mean.norm(), atol=1e-6, rtol=0)
@@ -121,7 +121,7 @@ def test_a_planted_direction_is_found_and_random_pairs_do_not_find_it():
     plural[3] = 9.0
     table = torch.cat([vectors.table[:20], vectors.table[:20] + plural])
     words = [*WORDS[:20], *(word + "s" for word in WORDS[:20])]
-    view = direction(Vectors(words, table), [(w, w + "s") for w in WORDS[:7]], words=words[10:12] + words[30:32])
+    view = direction(Vectors(words, table), [(w, w + "s") for w in WORDS[:7]], along=words[10:12] + words[30:32])
     assert view.score == 1.0 and 0.35 < view.random_score < 0.65 < view.random_best
     assert [b - a for a, b in zip(view.along[:2], view.along[2:], strict=True)] == pytest.approx([9, 9])
     again = direction(Vectors(words, table), [(w, w + "s") for w in WORDS[:7]])
@@ -130,7 +130,7 @@ def test_a_planted_direction_is_found_and_random_pairs_do_not_find_it():
 
 def test_a_single_pair_has_a_direction_and_no_score():
     vectors = random_vectors(5)
-    view = direction(vectors, [("word1", "word2")], words=["word2", "word1"])
+    view = direction(vectors, [("word1", "word2")], along=["word2", "word1"])
     assert view.score is view.random_score is None
     length = (vectors.table[2] - vectors.table[1]).norm().item()
     assert view.steps == [pytest.approx(length, rel=1e-5)]
@@ -175,7 +175,7 @@ def test_every_view_says_how_it_is_drawn_and_is_json():
         (neighbours(vectors, "word1"), (Table, Note)),
         (analogy(vectors, "word1", "word2", "word3", expected="word4"), (Table, Note)),
         (analogy(vectors, "word1", "word2", "word3"), (Table,)),
-        (direction(vectors, [("word1", "word2"), ("word3", "word4")], words=["word5"]), (Note, Table, Table)),
+        (direction(vectors, [("word1", "word2"), ("word3", "word4")], along=["word5"]), (Note, Table, Table)),
         (direction(vectors, [("word1", "word2")]), (Table,)),
         (pca(vectors, WORDS[:5]), (Points, Note)),
     ]

@@ -215,7 +215,7 @@ def test_what_is_not_told_says_why(tokenizer: Tokenizer):
     for message, settings in (
         ("layer=2 is out of range; the model has 2", {"layer": 2}),
         ("neuron=29 is out of range; layer 0 has 29", {"layer": 0, "neuron": 29}),
-        ("top=0 is out of range", {"layer": 0, "top": 0}),
+        ("top=0", {"layer": 0, "top": 0}),
         ("no token to excite", {"layer": 0}),
     ):
         with pytest.raises(UsageError, match=message):

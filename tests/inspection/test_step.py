@@ -14,7 +14,8 @@ from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
 from glassformer.figures import ROLES, shade
-from glassformer.inspection import step, trace
+from glassformer.inspection import attention_walkthrough as step
+from glassformer.inspection import trace
 from glassformer.inspection.step_cells import STAGES
 from glassformer.layers import int8_copy
 from glassformer.models import EncoderConfig, build_model
@@ -209,9 +210,9 @@ def test_only_the_keys_it_looks_at_most_are_drawn_of_many():
         ({"layer": 2, "head": 0}, r"layer=2 is out of range; there are 2 layers \(0 to 1\)"),
         ({"layer": 0, "head": 3}, r"head=3 is out of range; there are 3 heads \(0 to 2\)"),
         ({"layer": 0, "head": 0, "position": 10}, r"position=10 is out of range; there are 10 positions \(0 to 9\)"),
-        ({"layer": 0, "head": 0, "width": 0}, "width=0 is out of range"),
+        ({"layer": 0, "head": 0, "width": 0}, "width=0 is too small"),
         ({"layer": 0, "head": 0, "kind": "cross"}, "a Decoder has one stack of blocks and no cross attention"),
-        ({"layer": 0, "head": 0, "kind": "cros"}, "did you mean cross"),
+        ({"layer": 0, "head": 0, "kind": "cros"}, "kind='cros' is unknown; use"),
     ],
 )
 def test_what_is_not_there_is_said(asked, message):

@@ -63,7 +63,7 @@ def test_zeros_are_counted_and_one_number_has_a_histogram():
 def test_of_a_large_tensor_every_kth_number_is_in_the_histogram(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tensor_rows, "HISTOGRAM_OF", 100)
     model = toy_model("classic")
-    (row,) = tensors(model, "embedding.token.weight").tensors
+    (row,) = tensors(model, "embedding.token.weigh*").tensors
     assert row.numel == 61 * 15 and row.counts.sum() == -(-61 * 15 // 10), "a step of 10"
     assert row.mean == pytest.approx(float(model.embedding.token.weight.detach().double().mean()), abs=1e-12)
 

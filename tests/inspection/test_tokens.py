@@ -34,7 +34,7 @@ def gpt2() -> Tokenizer:
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_merges_end_at_the_tokenizer_s_ids(which: str, text: str, request: pytest.FixtureRequest):
     tokenizer: Tokenizer = request.getfixturevalue(which)
-    view = tokens(tokenizer, text)
+    view = tokens(tokenizer, text, chunks=32)
     assert view.ids == tokenizer.encode(text) and view.chunks is not None
     assert [i for chunk in view.chunks for i in chunk.ids] == view.ids
     assert "".join(bytes.fromhex(raw).decode("latin-1") for raw in view.bytes) == text.encode().decode("latin-1")
@@ -106,7 +106,7 @@ def test_a_tokenizer_that_does_more_than_merge_tells_no_steps(bpe: Tokenizer, mo
     assert stepwise.merge_by_merge(bpe, PLAY[:200]) is not None
     monkeypatch.setattr(stepwise, "merge_pairs", lambda model: kinds.merge_pairs(model)[::-1])  # the wrong order
     assert stepwise.merge_by_merge(bpe, PLAY[:200]) is None
-    assert "does more than merge" in tokens(bpe, PLAY[:200]).how
+    assert "does more than merge" in tokens(bpe, PLAY[:200], chunks=32).how
 
 
 def test_a_long_text_is_bounded(bpe: Tokenizer):

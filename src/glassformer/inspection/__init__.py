@@ -2,19 +2,20 @@
 
 from glassformer.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.attention import AttentionView, attention
+from glassformer.inspection.attention_walkthrough import StepView, attention_walkthrough
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.context import ContextView, context
 from glassformer.inspection.contributions import Part
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
+from glassformer.inspection.look import look
 from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
 from glassformer.inspection.neurons import neurons
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
-from glassformer.inspection.step import StepView, step
 from glassformer.inspection.step_cells import Cell
 from glassformer.inspection.surprise import SurpriseView, surprise
 from glassformer.inspection.tensor_rows import TensorRow
@@ -66,6 +67,7 @@ __all__ = [
     "add",
     "analogy",
     "attention",
+    "attention_walkthrough",
     "attribution",
     "compare",
     "context",
@@ -74,6 +76,7 @@ __all__ = [
     "explain",
     "induction_scores",
     "lens",
+    "look",
     "neighbours",
     "neurons",
     "next_token",
@@ -83,7 +86,6 @@ __all__ = [
     "read",
     "residual",
     "scale",
-    "step",
     "surprise",
     "tap_names",
     "tensor",

@@ -10,15 +10,17 @@ asks)   or  0.2  0.5  0.3   = 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table
 from glassformer.inspection.heads import MEANINGS, check_place, evenly, looking, n_repeats, summaries
+from glassformer.inspection.options import AttentionKind, Target, TextOrImage, view
 from glassformer.inspection.reading import read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -138,26 +140,23 @@ def _column(name: str) -> Column:
     return Column(name, "share", role="share")
 
 
+@view(
+    'glassformer look attention smollm2-135m-instruct "a fluffy blue creature roamed the verdant forest"',
+    'glassformer look attention runs/demo-1 "To be, or not" --layer 1 --head 2 --keys-as-rows',
+)
 def attention(
     model: Any,
     tokenizer: Tokenizer | None,
-    text: str | Tensor,
+    text: TextOrImage,
     *,
-    target: str | None = None,
+    layer: Annotated[int | None, Field(description="Of one layer, from 0; left out, all heads in short.")] = None,
+    head: Annotated[int | None, Field(description="Of one head of the layer, from 0.")] = None,
+    kind: AttentionKind = "self",
+    keys_as_rows: Annotated[bool, Field(description="As the lecture draws it: a column a query.")] = False,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
-    layer: int | None = None,
-    head: int | None = None,
-    keys_as_rows: bool = False,
-    kind: str = "self",
 ) -> AttentionView:
     """Where every head looks while the model reads a text.
-
-    Args:
-        text, target, source_tokenizer: as of `read`; an image is a tensor.
-        layer, head: what is drawn, from 0, or back from the end; a head needs its layer.
-        keys_as_rows: draw it as the lecture does, a column a query.
-        kind: `self`; of an encoder-decoder that is how its decoder looks at itself, `cross` at what was read, and
-            `encoder` how its encoder looks at itself.
 
     Raises:
         UsageError: the model has no attention of this kind, there is no such layer or head, or all patterns together

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Figure, Note, Table, number, percent, visible
 from glassformer.inspection.contributions import WATCHED, Part, Place, contributions, kinds_of, watch_place
+from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.stream import check_says_tokens, place_name, place_of, stack_of, token_of
 from glassformer.inspection.trace import ablate
@@ -168,26 +170,22 @@ class AttributionView(View):
         return [visible(self.looked_labels[p.kind][at], 14), float(self.looks_share[p.kind][p.layer, p.head])]
 
 
+@view('glassformer look attribution smollm2-135m-instruct "The capital of France is" --against " London"')
 def attribution(
     model: Any,
     tokenizer: Tokenizer,
-    text: str,
+    text: Text,
     *,
-    token: str | int | None = None,
-    position: int | None = None,
-    against: str | int | None = None,
-    check: int = 3,
-    target: str | None = None,
+    token: Annotated[Token, Field(description="Whose logit; left out, the likeliest token.")] = None,
+    against: Annotated[Token, Field(description="Take apart how much more likely it is than this one.")] = None,
+    position: OptionalPosition = None,
+    check: Annotated[
+        int, Field(ge=0, description="Ablate so many of the strongest heads, to see what really changes.")
+    ] = 3,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttributionView:
     """The logit of a token as an exact sum over embedding, heads, feed-forwards and biases.
-
-    Args:
-        token: its text or its id; left out, what the model says. against: another one; the difference of the two
-            logits is taken apart, which is what makes the model prefer one to the other.
-        position: after which token (of an encoder: at which). Left out: the last; of an encoder the first `<mask>`.
-        check: how many of the strongest heads are also ablated, to see what the logit really loses; two passes each.
-        target, source_tokenizer: of an encoder-decoder, as of `read`.
 
     Raises:
         UsageError: the model has no head over tokens or its weights are kept in fewer bits, a token is not one, or

@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import read, reader_of, reading
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -130,34 +132,37 @@ class ContextView(View):
 MOST_COLUMNS = 4
 
 
+@view(
+    'glassformer look context minilm-l6 mole "an American shrew mole" "one mole of carbon dioxide" '
+    '"a biopsy of the mole"',
+    'glassformer look context smollm2-135m-instruct model "a machine learning model" "a fashion model"',
+)
 def context(
     model: Any,
-    tokenizer: Tokenizer,
-    word: str,
-    texts: Sequence[str],
+    input_tokenizer: Tokenizer,
+    word: Annotated[str, Field(description="A word that all texts hold.")],
+    texts: Annotated[Sequence[str], Field(description="Two texts or more, each in quotes.")],
     *,
-    neighbours: int = 5,
-    layers: Sequence[int] | None = None,
+    neighbours: Annotated[int, Field(ge=0, description="Nearest tokens to show for each vector.")] = 5,
+    layers: Annotated[
+        Sequence[int],
+        Field(description="Where to show them: 0 is the embedding, l + 1 what block l leaves, -1 the end."),
+    ] = (),
 ) -> ContextView:
     """Follow the vector of a word through the layers, in several sentences that have it.
 
     Of a word of several tokens the last one is taken: it has seen the others. Of an encoder-decoder it is the encoder
     that reads, and `tokenizer` is that of what it reads.
 
-    Args:
-        word: as it is written in the sentences; where one has it twice, the first.
-        neighbours: how many near tokens to tell for each vector; 0: none.
-        layers: where to tell them: 0 is the embedding, l + 1 what block l leaves, -1 the last; default: the embedding,
-            a third and two thirds of the way, and the end.
-
     Raises:
         UsageError: a sentence lacks the word, there are fewer than two or too many, or the model reads no text.
     """
+    tokenizer = input_tokenizer
     if not 2 <= len(texts) <= MOST_TEXTS:
         raise UsageError(f"context compares 2 to {MOST_TEXTS} sentences and was given {len(texts)}")
     stack = reader_of(model, tokenizer)
     L = len(stack.blocks)
-    at = sorted({_layer(layer, L) for layer in (layers if layers is not None else (0, L // 3, 2 * L // 3, L))})
+    at = sorted({_layer(layer, L) for layer in (layers or (0, L // 3, 2 * L // 3, L))})
     found = [_follow(stack, tokenizer, word, text) for text in texts]
     vectors_NLC = torch.stack([f.vectors_LC for f in found])
     entering_NC = torch.stack([f.entering_C for f in found])

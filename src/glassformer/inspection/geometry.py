@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Points, Table, number, percent, visible
+from glassformer.inspection.options import Pair, Seed, Top, view
 from glassformer.inspection.vectors import Vectors
 from glassformer.inspection.views import View
 
@@ -50,13 +53,14 @@ class Neighbours(View):
         ]
 
 
-def neighbours(vectors: Vectors, word: str, n: int = 10) -> Neighbours:
-    """The `n` words with the largest cosine to `word`, itself left out.
+@view("glassformer look neighbours runs/word-vectors-1 tower")
+def neighbours(vectors: Vectors, word: str, *, top: Top = 10) -> Neighbours:
+    """The `top` words with the largest cosine to `word`, itself left out.
 
     Raises:
-        UsageError: the vocabulary lacks the word; n is below 1.
+        UsageError: the vocabulary lacks the word.
     """
-    row, n = vectors.row(word), _at_most(n, len(vectors) - 1)
+    row, n = vectors.row(word), min(top, len(vectors) - 1)
     cosines_N = vectors.cosines(vectors.table[row])
     others = torch.cat([cosines_N[:row], cosines_N[row + 1 :]])
     words, values = _nearest(vectors, cosines_N, n, without=(row,))
@@ -109,14 +113,23 @@ class Analogy(View):
         return f"{told} It comes first only because they are left out." if self.flattering else told
 
 
-def analogy(vectors: Vectors, a: str, b: str, c: str, expected: str | None = None, n: int = 10) -> Analogy:
+@view("glassformer look analogy runs/word-vectors-1 king man woman queen")
+def analogy(
+    vectors: Vectors,
+    a: str,
+    b: str,
+    c: str,
+    expected: Annotated[str | None, Field(description="The word that one hopes for; its rank is shown.")] = None,
+    *,
+    top: Top = 10,
+) -> Analogy:
     """What is nearest to a - b + c, all three at length 1, by the cosine (Mikolov et al. 2013).
 
     Raises:
-        UsageError: the vocabulary lacks a word, or `expected` is one of the three; n is below 1.
+        UsageError: the vocabulary lacks a word, or `expected` is one of the three.
     """
     rows = vectors.rows([a, b, c])
-    n = _at_most(n, len(vectors) - len(set(rows)))
+    n = min(top, len(vectors) - len(set(rows)))
     target_C = analogy_targets(vectors.unit_NC, torch.tensor([rows]))[0]
     cosines_N = vectors.cosines(target_C)
     said = [vectors.words[row] for row in rows]
@@ -178,8 +191,13 @@ class Direction(View):
         return found
 
 
+@view("glassformer look direction runs/word-vectors-1 cat:cats dog:dogs tree:trees --along one --along three")
 def direction(
-    vectors: Vectors, pairs: Sequence[tuple[str, str]], words: Sequence[str] = (), *, seed: int = 0
+    vectors: Vectors,
+    pairs: Annotated[Sequence[Pair], Field(description="Pairs of words, such as cat:cats.")],
+    *,
+    along: Annotated[Sequence[str], Field(description="Where this word lies on it; may be given more than once.")] = (),
+    seed: Seed = 0,
 ) -> Direction:
     """The mean of second - first over some pairs, scored on each pair by the direction of the others, beside as many
     pairs of random words; and where further words lie on it. A single pair makes a direction and no score.
@@ -202,7 +220,7 @@ def direction(
         score = float((steps_P > 0).double().mean())
         chance = _random_scores(vectors.table, len(pairs), seed)
         random_score, random_best = float(chance.mean()), float(np.quantile(chance, 0.975))
-    rows = vectors.rows(words)
+    rows = vectors.rows(along)
     return Direction(
         [(vectors.words[first], vectors.words[second]) for first, second in rows_P2.tolist()],
         unit_C,
@@ -251,7 +269,8 @@ class PCA(View):
         return [Points("principal components", self.words, self.places, axes), Note(told)]
 
 
-def pca(vectors: Vectors, words: Sequence[str]) -> PCA:
+@view("glassformer look components runs/word-vectors-1 king queen man woman uncle aunt")
+def pca(vectors: Vectors, words: Annotated[Sequence[str], Field(description="Three words or more.")]) -> PCA:
     """Principal components of some words (Pearson 1901): centred, then the three eigenvectors of their covariance with
     the largest eigenvalues. Which end of a direction is which is arbitrary; here its largest entry is positive.
 
@@ -282,12 +301,6 @@ def _nearest(vectors: Vectors, cosines_N: Tensor, n: int, without: Sequence[int]
     left[list(without)] = -torch.inf
     best = left.topk(n)
     return [vectors.words[row] for row in best.indices.tolist()], best.values.tolist()
-
-
-def _at_most(n: int, there_are: int) -> int:
-    if n < 1:
-        raise UsageError(f"n={n} is less than 1; ask for 1 word or more")
-    return min(n, there_are)
 
 
 __all__ = [

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, Note, Table
 from glassformer.inspection.heads import looking
+from glassformer.inspection.options import Seed, view
 from glassformer.inspection.reading import Reading, labels_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -76,11 +78,17 @@ class InductionView(View):
         ]
 
 
-def induction_scores(model: Any, tokenizer: Tokenizer, *, length: int | None = None, seed: int = 0) -> InductionView:
+@view("glassformer look induction smollm2-135m-instruct")
+def induction_scores(
+    model: Any,
+    tokenizer: Tokenizer,
+    *,
+    length: Annotated[
+        int | None, Field(description="How many random tokens, all different, come twice; default 25 if they fit.")
+    ] = None,
+    seed: Seed = 0,
+) -> InductionView:
     """The induction score of every head, on random tokens said twice.
-
-    Args:
-        length: how many random tokens, all different; default 25, or fewer where not so many fit twice.
 
     Raises:
         UsageError: the model does not continue a text, or `length` is out of range.

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from glassformer.figures import Column, Curves, Figure, Note, Table, visible
+from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
 from glassformer.inspection.reading import read
 from glassformer.inspection.stream import (
     check_says_tokens,
@@ -138,24 +140,19 @@ class LensView(View):
         return Table(title, columns, rows, frozenset([self.position - first]))
 
 
+@view('glassformer look lens smollm2-135m-instruct "The capital of France is" --pin " Paris"')
 def lens(
     model: Any,
     tokenizer: Tokenizer,
-    text: str,
+    text: Text,
     *,
-    position: int | None = None,
-    pin: str | int | None = None,
-    top: int = 5,
-    target: str | None = None,
+    pin: Annotated[Token, Field(description="A token to follow through the layers; left out, the likeliest.")] = None,
+    position: OptionalPosition = None,
+    top: Annotated[int, Field(ge=1, description="The likeliest tokens of each layer.")] = 5,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> LensView:
     """What each layer would say at one place of a text, and the likeliest token of every layer at every place.
-
-    Args:
-        position: after which token (of an encoder: at which). Left out: the last; of an encoder the first `<mask>`.
-        pin: a token to follow through the layers, its text or its id; left out: what the model says.
-        top: how many of the likeliest tokens are kept of each layer.
-        target, source_tokenizer: of an encoder-decoder, as of `read`.
 
     Raises:
         UsageError: the model has no head over tokens, `pin` is not one token, or there is no such position.

@@ -8,63 +8,57 @@ the rows are keys that fit certain texts, the columns values that promote certai
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
 from glassformer.inspection.excitations import BEFORE, NOTHING, Best, Sums, listen, windows
 from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
+from glassformer.inspection.options import Corpus, Layer, Top, view
 from glassformer.inspection.reading import reader_of
 from glassformer.inspection.weights import matrix_of
 from glassformer.layers import Experts, GatedFeedForward, LayerNorm, ZeroCenteredRMSNorm
 from glassformer.processors.tokenizers import Tokenizer
 
-WINDOW = 256
-MOST_TOKENS = 100_000
 CONTEXTS = 3  # of each neuron, where many are told
 SAID = 10  # tokens that a neuron promotes, and suppresses
 
 
+@view("glassformer look neurons runs/demo-1 --layer 1 --neuron 7")
 def neurons(
     model: Any,
-    tokenizer: Tokenizer,
-    texts: str | Iterable[str],
+    input_tokenizer: Tokenizer,
+    corpus: Corpus,
     *,
-    layer: int,
-    neuron: int | None = None,
-    top: int = 10,
-    window: int = WINDOW,
-    max_tokens: int = MOST_TOKENS,
-    threshold: float | None = None,
+    layer: Layer = 0,
+    neuron: Annotated[
+        int | None, Field(description="Of this neuron; left out, the most selective of the layer.")
+    ] = None,
+    top: Top = 10,
+    window: Annotated[int, Field(ge=1, description="Tokens that are read together, block_size at most.")] = 256,
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000, description="Where to stop reading.")] = 100_000,
+    threshold: Annotated[
+        float | None, Field(description="Above which a neuron counts as active; default 0, of a gated layer its rms.")
+    ] = None,
 ) -> NeuronsView:
     """Read texts, and tell what excites the neurons of a feed-forward and what they promote.
 
     Of an encoder-decoder it is the encoder that reads, with its own tokenizer. Memory does not grow with the texts: of
     each neuron the highest activations and a few sums are kept.
 
-    Args:
-        texts: one or many; an iterable is read once. A long one is cut into windows, which know nothing of each other.
-        layer: counted from 0; -1 is the last.
-        neuron: which one, with the `top` places where it is highest; None: the `top` most selective (by kurtosis).
-        window: tokens that are read together, the model's block_size at most.
-        max_tokens: where to stop.
-        threshold: above which a neuron counts as active. Default: 0 for a plain feed-forward (relu, gelu); for a gated
-            one, whose neurons have no side that means no, the root mean square of the layer in the first window.
-
     Raises:
         UsageError: there is no such layer or neuron or no text, or the layer is a mixture of experts.
     """
+    tokenizer, texts = input_tokenizer, corpus
     stack = reader_of(model, tokenizer)
     block, layer = _block(stack, layer)
     gated, F = isinstance(block.feedforward, GatedFeedForward), stack.config.n_hidden
     if neuron is not None and not -F <= neuron < F:
         raise UsageError(f"neuron={neuron} is out of range; layer {layer} has {F:,} (0 to {F - 1:,})")
-    for name, given in (("top", top), ("window", window), ("max_tokens", max_tokens)):
-        if given < 1:
-            raise UsageError(f"{name}={given} is out of range; use 1 or more")
     causal = stack.writes
     skip = 1 if causal and tokenizer.starts_with is None else 0
     window = min(window, stack.config.block_size)

@@ -9,17 +9,19 @@ chooses" (3Blue1Brown, Transformers, the tech behind LLMs).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Table, number, visible
 from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
+from glassformer.inspection.options import MinP, Penalty, Position, Seed, Target, Temperature, Text, TopK, TopP, view
 from glassformer.inspection.reading import read
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
@@ -99,32 +101,32 @@ class NextView(View):
         return "drawn" if i == self.token else self.cut_by[i]
 
 
+@view(
+    'glassformer look next smollm2-135m-instruct "Once upon a time there was a"',
+    'glassformer look next runs/demo-1 "To be, or not to " --temperature 0.8 --top-k 5 --seed 1',
+)
 def next_token(
     model: Any,
     tokenizer: Tokenizer,
-    text: str,
+    text: Text,
     *,
-    position: int = -1,
-    top: int = 10,
-    target: str | None = None,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = 0,
+    position: Position = -1,
+    top: Annotated[int, Field(ge=0, description="Rows to show; --json gives every token of the vocabulary.")] = 10,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
-    sampling: Sampling | None = None,
-    **draw: Any,
 ) -> NextView:
     """The whole distribution over what comes after a text, or after one of its tokens.
-
-    Args:
-        position: after which token; -1 is the last.
-        top: how many rows are drawn; the view holds all.
-        target: of an encoder-decoder, what it has written so far ("" if nothing).
-        sampling, or its fields: as of `generate`. The token that is drawn is the first that `generate` would draw.
 
     Raises:
         UsageError: the model says nothing about tokens, the text is too long, or there is no such position.
     """
-    if sampling is not None and draw:
-        raise UsageError(f"{', '.join(draw)} and sampling= say the same thing; give one of them")
-    sampling = sampling or Sampling(**draw)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     check_writes(model)
     target = "" if target is None and "target" in model.answers else target
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
@@ -223,12 +225,12 @@ def compare(views: Mapping[str, NextView], *, top: int = 8) -> CompareView:
         raise UsageError("nothing to compare; give at least one view of next_token")
     chosen: dict[str, float] = {}
     tables = []
-    for view in views.values():
-        order = np.argsort(-view.chance, kind="stable")[:top]
-        known = {view.tokens[i]: float(p) for i, p in reversed(list(enumerate(view.chance)))}
+    for each in views.values():
+        order = np.argsort(-each.chance, kind="stable")[:top]
+        known = {each.tokens[i]: float(p) for i, p in reversed(list(enumerate(each.chance)))}
         tables.append(known)
         for i in order:
-            chosen[view.tokens[i]] = max(chosen.get(view.tokens[i], 0.0), float(view.chance[i]))
+            chosen[each.tokens[i]] = max(chosen.get(each.tokens[i], 0.0), float(each.chance[i]))
     tokens = sorted(chosen, key=lambda token: -chosen[token])[: 2 * top]
     return CompareView(
         text=next(iter(views.values())).text,
@@ -238,6 +240,59 @@ def compare(views: Mapping[str, NextView], *, top: int = 8) -> CompareView:
         entropy=[view.entropy_drawn for view in views.values()],
         drawn=[view.tokens[view.token] for view in views.values()],
     )
+
+
+@view(
+    'glassformer look compare smollm2-135m-instruct "Once upon a time there was a" --temperature 0.5 --temperature 1.5',
+    'glassformer look compare runs/demo-1 "ROMEO:" --with runs/mine',
+)
+def compare_models(
+    name: str,
+    model: Any,
+    tokenizer: Tokenizer,
+    text: Text,
+    *,
+    temperature: Annotated[Sequence[float], Field(description="May be given more than once; else 0.5, 1 and 2.")] = (),
+    others: Annotated[
+        Sequence[str],
+        Field(description="Other models beside it, all at one temperature.", json_schema_extra={"flag": "with"}),
+    ] = (),
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    seed: Seed = 0,
+    top: Annotated[int, Field(ge=1, description="The most likely tokens of each.")] = 8,
+    source_tokenizer: Tokenizer | None = None,
+    open_model: Callable[[str], Any],
+) -> CompareView:
+    """The distribution over the next token at several temperatures, or by several models.
+
+    Raises:
+        UsageError: several models and several temperatures.
+    """
+    if others and len(temperature) > 1:
+        raise UsageError("several models and several temperatures were given; compare the ones or the others")
+    views: dict[str, NextView] = {}
+    for path in (name, *others):
+        if path is not name:
+            other = open_model(path)
+            model, tokenizer, source_tokenizer = other.model, other.tokenizer, other.source_tokenizer
+        for degree in temperature or ([1.0] if others else [0.5, 1.0, 2.0]):
+            label = path.rstrip("/").rpartition("/")[2] if others else f"T={degree:g}"
+            while label in views:
+                label += "'"
+            views[label] = next_token(
+                model,
+                tokenizer,
+                text,
+                source_tokenizer=source_tokenizer,
+                temperature=degree,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                seed=seed,
+            )
+    return compare(views, top=top)
 
 
 def entropy(p_V: Tensor) -> float:

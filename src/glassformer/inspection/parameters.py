@@ -15,6 +15,7 @@ from torch import nn
 
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.figures import Column, Figure, Note, Table
+from glassformer.inspection.options import view
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import is_compressed
 from glassformer.models import SIZES, ModelConfig
@@ -130,7 +131,8 @@ class ParametersView(View):
         return told
 
 
-def parameters(what: Any) -> ParametersView:
+@view("glassformer look parameters gpt3")
+def parameters(model_or_size: Any) -> ParametersView:
     """Count the parameters of a model, of a configuration, or of a size by name ("gpt2", "gpt3").
 
     Nothing is computed and, without a model, nothing built: GPT-3 takes a moment. The formulas are products of sizes in
@@ -139,6 +141,7 @@ def parameters(what: Any) -> ParametersView:
     Raises:
         UsageError: there is no such size, or nothing to count.
     """
+    what = model_or_size
     name, config = _named(what)
     compressed = isinstance(what, nn.Module) and any(map(is_compressed, what.modules()))
     model = what if isinstance(what, nn.Module) and not compressed else model_on_meta(config)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.inspection.options import OptionalPosition, Target, TextOrImage, view
 from glassformer.inspection.reading import Reading, read, reading
 from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
 from glassformer.inspection.trace import trace
@@ -97,21 +98,17 @@ class ResidualView(View):
         ]
 
 
+@view('glassformer look residual smollm2-135m-instruct "The capital of France is"')
 def residual(
     model: Any,
     tokenizer: Tokenizer | None,
-    text: str | Tensor,
+    text: TextOrImage,
     *,
-    position: int | None = None,
-    target: str | None = None,
+    position: OptionalPosition = None,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> ResidualView:
     """Lengths of the residual stream behind every layer and at every place, and of each layer's updates.
-
-    Args:
-        text: of an encoder of images a tensor; of an encoder-decoder what it reads (the stream is its decoder's).
-        position: the place that the table is about. Left out: the last; of an encoder the first `<mask>`.
-        target, source_tokenizer: of an encoder-decoder, as of `read`.
 
     Raises:
         UsageError: the model has no blocks, or there is no such position.

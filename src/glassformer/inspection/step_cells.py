@@ -12,7 +12,7 @@ from glassformer.errors import UsageError, did_you_mean, plural
 from glassformer.figures import number, visible
 
 if TYPE_CHECKING:
-    from glassformer.inspection.step import StepView
+    from glassformer.inspection.attention_walkthrough import StepView
 
 Terms = tuple[Any, Any, float]  # two factors for each product, and what is added to their sum
 

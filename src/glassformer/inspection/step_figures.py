@@ -9,7 +9,7 @@ import numpy as np
 from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, visible
 
 if TYPE_CHECKING:
-    from glassformer.inspection.step import StepView
+    from glassformer.inspection.attention_walkthrough import StepView
 
 MOST_KEYS = 12  # that are drawn
 FEW_BITS = 1e-3  # of a stage's largest number; those of 32 bits come nearer

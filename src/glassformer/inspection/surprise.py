@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import FULL_SURPRISE_BITS, Column, Figure, Note, Table, Tokens
 from glassformer.generation.generate import prompt_ids
 from glassformer.inspection.next_token import NATS, check_writes
+from glassformer.inspection.options import Target, Text, view
 from glassformer.inspection.reading import labels_of, read, reading
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
@@ -69,21 +71,22 @@ class SurpriseView(View):
         ]
 
 
+@view(
+    'glassformer look surprise runs/demo-1 "To be, or not to be"',
+    "glassformer look surprise smollm2-135m-instruct - < letter.txt",
+)
 def surprise(
     model: Any,
     tokenizer: Tokenizer,
-    text: str,
+    text: Text,
     *,
-    target: str | None = None,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
-    window: int | None = None,
+    window: Annotated[
+        int | None, Field(ge=1, description="Tokens read together; left out, as many as the model reads.")
+    ] = None,
 ) -> SurpriseView:
     """Bits of surprise at each token of a text.
-
-    Args:
-        text: of an encoder-decoder, what it reads; the surprise is about what it writes, `target` or, left out, its own
-            answer.
-        window: how many tokens are read together, without overlap, as `evaluate` does it; default block_size.
 
     Raises:
         UsageError: the model writes nothing, or there are fewer than two tokens.

@@ -11,13 +11,16 @@ import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean, plural
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table
+from glassformer.inspection.options import view
 from glassformer.inspection.tensor_rows import TensorRow, rows_of, values_of
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import weights
@@ -158,7 +161,11 @@ class TensorView(View):
         return made
 
 
-def tensors(model: nn.Module, pattern: str = "*") -> TensorsView:
+@view('glassformer look tensors runs/demo-1 "blocks.0.*"')
+def tensors(
+    model: nn.Module,
+    pattern: Annotated[str, Field(description="A name, or a pattern such as 'blocks.0.*'.")] = "*",
+) -> TensorsView | TensorView:
     """Every parameter whose name matches the shell-style `pattern`, and each matrix of a fused one by itself.
 
     A tensor that is there under two names (a tied head) is told under the first. Matrices kept in 8 or 4 bits are told
@@ -167,6 +174,8 @@ def tensors(model: nn.Module, pattern: str = "*") -> TensorsView:
     Raises:
         UsageError: nothing matches; the nearest name is told.
     """
+    if pattern in dict(model.named_parameters()):
+        return tensor(model, pattern)
     known = list(weights(model))
     chosen = [each for each in known if fnmatch.fnmatchcase(each[0], pattern)]
     if not chosen:

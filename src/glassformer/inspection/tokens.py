@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Table, Tokens
+from glassformer.inspection.options import Text, view
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer, UnknownCharacterWarning
 from glassformer.processors.tokenizers.alphabet import whole_characters
@@ -105,16 +108,22 @@ def _short(raw: str) -> str:
     return raw if len(raw) <= 24 else f"{raw[:20]} ..."
 
 
-def tokens(tokenizer: Tokenizer, text: str, *, chunks: int = 32) -> TokensView:
+@view(
+    'glassformer look tokens smollm2-135m-instruct "tokenisation, unbelievably"',
+    'glassformer look tokens "tokenisation, unbelievably" --tokenizer gpt2',
+)
+def tokens(
+    input_tokenizer: Tokenizer,
+    text: Text,
+    *,
+    chunks: Annotated[int, Field(ge=0, description="Of how many pieces the merges are shown.")] = 8,
+) -> TokensView:
     """What a tokenizer makes of a text.
-
-    Args:
-        chunks: of how many pieces the merges are told.
 
     Raises:
         UsageError: the text is empty.
     """
-    text = whole_characters(text)
+    tokenizer, text = input_tokenizer, whole_characters(text)
     if not text:
         raise UsageError("there is no text to cut into tokens; give it one character")
     every = tokenizer.encode_to_array(text)

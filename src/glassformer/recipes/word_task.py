@@ -120,9 +120,9 @@ class WordTask:
 def _lines(vectors: Vectors) -> list[str]:
     """What a sample shows: neighbours of a few words, and the best known analogy."""
     shown = [word for word in SHOWN if word in vectors] or vectors.words[: len(SHOWN)]
-    lines = [f"{word}: {', '.join(neighbours(vectors, word, n=6).words)}" for word in shown]
+    lines = [f"{word}: {', '.join(neighbours(vectors, word, top=6).words)}" for word in shown]
     if all(word in vectors for word in ("king", "man", "woman")):
-        lines.append(f"king - man + woman: {', '.join(analogy(vectors, 'king', 'man', 'woman', n=6).words)}")
+        lines.append(f"king - man + woman: {', '.join(analogy(vectors, 'king', 'man', 'woman', top=6).words)}")
     return lines
 
 

@@ -11,15 +11,17 @@ model itself computed (`differences`). `cell` tells of what any number is the su
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import Figure
 from glassformer.inspection.head_weights import Matrices
 from glassformer.inspection.heads import check_place, looking
+from glassformer.inspection.options import AttentionKind, Head, Layer, Position, Target, TextOrImage, view
 from glassformer.inspection.reading import read, reading
 from glassformer.inspection.step_cells import Cell, cell_of
 from glassformer.inspection.step_stages import Place, computed
@@ -114,32 +116,25 @@ class StepView(View):
         return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "matrices"}
 
 
-def step(
+@view('glassformer look attention-walkthrough runs/demo-1 "To be" --layer 1 --head 2')
+def attention_walkthrough(
     model: Any,
     tokenizer: Tokenizer | None,
-    text: str | Tensor,
+    text: TextOrImage,
     *,
-    layer: int,
-    head: int,
-    position: int = -1,
-    kind: str = "self",
-    target: str | None = None,
+    layer: Layer = 0,
+    head: Head = 0,
+    position: Position = -1,
+    kind: AttentionKind = "self",
+    width: Annotated[int, Field(ge=1, description="Numbers of a vector that are shown; --json gives all.")] = 6,
+    target: Target = None,
     source_tokenizer: Tokenizer | None = None,
-    width: int = 6,
 ) -> StepView:
     """One head for one query, stage by stage.
-
-    Args:
-        text, target, source_tokenizer: as of `read`; an image is a tensor.
-        layer, head, position: from 0, or back from the end. position: of the query.
-        kind: as of `attention`.
-        width: how many numbers of a vector are drawn.
 
     Raises:
         UsageError: there is no such place, or the model has no attention of this kind.
     """
-    if width < 1:
-        raise UsageError(f"width={width} is out of range; draw 1 number of a vector or more")
     at = looking(read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer), kind)
     if at.stack is None:
         raise UsageError("this attention is additive and has no queries and keys to multiply; look at a Transformer")

@@ -1,0 +1,256 @@
+"""`glassformer look VIEW MODEL ...`: a command for every entry of `VIEWS`, made from the signature of its function."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from glassformer.cli.telling import print_json
+from glassformer.views import OLD_NAMES, VIEWS, find
+
+if TYPE_CHECKING:
+    from glassformer.inspection.look import Subject
+
+MODEL = typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model.")
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT"}
+READY_MADE = ("gpt2", "bytes")  # tokenizers that are the same for every text
+
+
+class Views(TyperGroup):
+    """Names and summaries at once; a view's file, and torch with it, is imported when the view is used."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._add_views()
+
+    def _add_views(self) -> None:
+        for name, entry in VIEWS.items():
+            self.commands.setdefault(name, TyperCommand(name, help=entry.summary, rich_markup_mode=None))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        _load_plugins()
+        self._add_views()
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            _load_plugins()
+            self._add_views()
+        name, _, rest = super().resolve_command(ctx, [OLD_NAMES.get(args[0], args[0]), *args[1:]])
+        return name, command_for(str(name)), rest
+
+
+app = typer.Typer(
+    cls=Views,
+    help="Look inside a model.\n\n"
+    "Drawn in the terminal; --json prints all numbers, and --html writes a page that needs nothing else.\n\n"
+    'Example: glassformer look next runs/demo-1 "To be, or not to "',
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _look() -> None:
+    """A group also while no command is registered by hand."""
+
+
+def _load_plugins() -> None:
+    from glassformer.plugins import load_installed
+
+    load_installed()
+
+
+def command_for(name: str) -> Any:
+    """The command of a view."""
+    from glassformer.inspection.options import inputs_of, options_of
+
+    entry = find(name)
+    function = entry.load()
+    needs, fields = inputs_of(function), options_of(function).model_fields
+    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    takes_tokenizer = needs == ["input_tokenizer"]
+    parameters = [_parameter("model", str, MODEL)]
+    for key, field in fields.items():
+        if key == "corpus":
+            parameters += CORPUS
+        else:
+            positional = kinds[key] is not inspect.Parameter.KEYWORD_ONLY
+            parameters.append(_of_field(key, field, positional, optional=takes_tokenizer))
+    parameters += TOKENIZER * takes_tokenizer + OUTPUT
+
+    def run(model: str, as_json: bool, html: str | None, **values: Any) -> None:
+        from glassformer.inspection.look import show
+
+        if takes_tokenizer:
+            model, values["text"], subject = _tokenizer_of(model, values["text"], values.pop("tokenizer"))
+        else:
+            subject = open_model(model, or_size="model_or_size" in needs)
+        if "text" in values:
+            values["text"] = given(values["text"])
+        if "corpus" in fields:
+            from glassformer.recipes.own_text import texts_for
+
+            values["corpus"] = texts_for(model, values.pop("data"), values.pop("characters"))
+        present(show(name, subject, values), as_json, html)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name, help=_help(entry.summary, function))(run)
+    return typer.main.get_command(alone)
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+CORPUS = [
+    _parameter("data", str, typer.Option(None, metavar="SOURCE", help="Texts: as train --data; else the run's own.")),
+    _parameter("characters", int, typer.Option(100_000, metavar="N", min=1, help="How much of them is read.")),
+]
+TOKENIZER = [
+    _parameter(
+        "tokenizer",
+        str,
+        typer.Option(None, metavar="NAME", help="gpt2 or bytes, or a tokenizer's file or folder: no MODEL is needed."),
+    )
+]
+OUTPUT = [
+    _parameter("as_json", bool, typer.Option(False, "--json", help="Print all numbers as JSON.")),
+    _parameter("html", str, typer.Option(None, "--html", metavar="FILE", help="Write a page that needs nothing else.")),
+]
+
+
+def _of_field(name: str, field: Any, positional: bool, optional: bool) -> inspect.Parameter:
+    """A field of the options model as typer has it."""
+    kind, default = _kind(field.annotation), field.get_default(call_default_factory=True)
+    if positional:
+        metavar = name.upper()
+        if field.is_required() and not optional:
+            return _parameter(name, kind, typer.Argument(metavar=metavar, help=field.description))
+        default = None if field.is_required() else default
+        return _parameter(name, kind, typer.Argument(default, metavar=metavar, help=field.description))
+    flag = f"--{(field.json_schema_extra or {}).get('flag', name.replace('_', '-'))}"
+    many = get_origin(kind) is list
+    unit = METAVARS.get(get_args(kind)[0] if many else kind)
+    least = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+    default = list(default) if many else default
+    return _parameter(name, kind, typer.Option(default, flag, metavar=unit, help=field.description, min=least))
+
+
+def _kind(annotation: Any) -> Any:
+    """The type that typer is told: int, float, bool, str or a list of them; anything else is read from a word."""
+    origin, args = get_origin(annotation), list(get_args(annotation))
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(a) for a in args if a is not type(None)]
+        return str if str in kinds else kinds[0]
+    if hasattr(annotation, "__metadata__"):
+        return _kind(args[0])
+    if origin is not None and origin is not Literal and origin is not tuple:
+        return types.GenericAlias(list, _kind(args[0]))
+    return annotation if annotation in (int, float, bool) else str
+
+
+def _help(summary: str, function: Any) -> str:
+    """The summary, what the docstring says behind its first line and before what it raises, and the examples."""
+    paragraphs = inspect.getdoc(function) or ""
+    more = paragraphs.partition("Args:")[0].partition("Raises:")[0].split("\n\n")[1:]
+    examples: tuple[str, ...] = getattr(function, "examples", ())
+    title = ["Examples:"] if len(examples) > 1 else []
+    shown = [f"Example: {examples[0]}"] if len(examples) == 1 else examples
+    return "\n\n".join(part.strip() for part in (summary, *more, *title, *shown) if part.strip())
+
+
+def open_model(path: str, *, or_size: bool = False) -> Subject:
+    """A model of any kind in fp32, and the tokenizers that belong to it; with `or_size`, also the name of a size."""
+    from pathlib import Path
+
+    from glassformer.inspection.look import Subject, open_subject
+    from glassformer.models import SIZES
+    from glassformer.threads import set_threads
+
+    if or_size and path in SIZES and not Path(path).exists():
+        return Subject(path)
+    set_threads()
+    return open_subject(path)
+
+
+def _tokenizer_of(model: str, text: str | None, tokenizer: str | None) -> tuple[str, str, Subject]:
+    """(the model, the text, a subject with a tokenizer alone): `MODEL TEXT`, or `TEXT --tokenizer NAME`."""
+    from glassformer.errors import UsageError
+    from glassformer.hub import load_source_tokenizer
+    from glassformer.inspection.look import Subject
+
+    if tokenizer is None:
+        if text is None:
+            raise UsageError(
+                'give a model and a text; or a text alone and a tokenizer: look tokens "TEXT" --tokenizer gpt2'
+            )
+        return model, text, Subject(model, tokenizer=load_source_tokenizer(model))
+    if text is not None:
+        raise UsageError(f"{model} and --tokenizer {tokenizer} both say how to cut the text; give one of the two")
+    return tokenizer, model, Subject(tokenizer, tokenizer=_tokenizer(tokenizer))
+
+
+def _tokenizer(name: str) -> Any:
+    """A tokenizer that needs no text to learn from, by the name of its kind; else from a file, a folder or a model."""
+    from pathlib import Path
+
+    from glassformer.errors import UsageError, did_you_mean
+    from glassformer.hub import load_source_tokenizer
+    from glassformer.processors.tokenizers import TOKENIZERS, build_tokenizer, load_tokenizer
+
+    path = Path(name)
+    if path.exists():
+        is_model = (path / "config.json").is_file() or (path / "recipe.toml").is_file()
+        return load_source_tokenizer(path) if is_model else load_tokenizer(path)
+    if name in READY_MADE:
+        return build_tokenizer(name)
+    rule = (
+        f"one of this kind is made from a text; use {' or '.join(READY_MADE)}, or the file or folder of one that exists"
+        if name in TOKENIZERS
+        else f"no such file or folder, and no such kind; {did_you_mean(name, READY_MADE)}"
+    )
+    raise UsageError(f"--tokenizer {name}: {rule}")
+
+
+def given(text: str) -> str:
+    """A text as it was typed, or all of standard input.
+
+    Raises:
+        UsageError: standard input is the keyboard, or no text.
+    """
+    from glassformer.errors import UsageError
+    from glassformer.text_files import decode
+
+    if text != "-":
+        return text
+    if sys.stdin.isatty():
+        raise UsageError("- reads standard input, which is the keyboard here; pipe a text into it")
+    try:
+        return decode(sys.stdin.buffer.read())
+    except UnicodeDecodeError:
+        raise UsageError("standard input is not UTF-8 text; pipe plain text into it") from None
+
+
+def present(view: Any, as_json: bool, html: str | None) -> None:
+    """Draw a view, print it as JSON, or write it as a page."""
+    if html is not None:
+        from pathlib import Path
+
+        from glassformer.files import write_text
+
+        write_text(Path(html), view.to_html())
+        typer.echo(f"{html}: open it in a browser", err=True)
+    if as_json:
+        print_json(view.to_dict(), indent=None)
+    elif html is None:
+        from rich.console import Console
+
+        Console(highlight=False).print(view)

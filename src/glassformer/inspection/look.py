@@ -1,0 +1,87 @@
+"""Any view by its name: what the command line, the server and a notebook share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glassformer.errors import UsageError
+from glassformer.hub import load, load_source_tokenizer
+from glassformer.inspection.options import check_options, inputs_of, options_of
+from glassformer.inspection.vectors import Vectors, vectors_of
+from glassformer.inspection.views import View
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.views import find
+
+
+@dataclass
+class Subject:
+    """What a view looks at. The parameters of a view that have the names of these fields and properties are filled in.
+
+    name: what the model is called. source_tokenizer: of a translator, that of what it reads, if it is another one.
+    open_model: another model by its name.
+    """
+
+    name: str = "model"
+    model: Any = None
+    tokenizer: Any = None
+    source_tokenizer: Tokenizer | None = None
+    open_model: Callable[[str], Subject] | None = None
+
+    @property
+    def model_or_size(self) -> Any:
+        """The model; without one, the name of a size that has never been built."""
+        return self.name if self.model is None else self.model
+
+    @property
+    def input_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of what the model reads."""
+        return self.source_tokenizer or self.tokenizer
+
+    @property
+    def vectors(self) -> Vectors:
+        """The token embedding."""
+        return vectors_of(self.model, self.tokenizer)
+
+
+def open_subject(path: str) -> Subject:
+    """A run, a model folder or a pulled model, in fp32.
+
+    Raises:
+        ModelFolderError, TokenizerError: as `load`.
+    """
+    model, tokenizer = load(path)
+    source = load_source_tokenizer(path) if "target" in model.answers else None
+    return Subject(path, model, tokenizer, source, open_subject)
+
+
+def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:
+    """A view of a subject.
+
+    Raises:
+        UsageError: there is no such view, or an option is missing, unknown or out of range.
+    """
+    function = find(view).load()
+    made: View = function(
+        **{name: getattr(subject, name) for name in inputs_of(function)}, **check_options(function, options)
+    )
+    return made
+
+
+def look(view: str, model: Any = None, tokenizer: Tokenizer | None = None, *arguments: Any, **options: Any) -> View:
+    """A view by its name: `look("attention", model, tokenizer, "To be, or not", layer=1)`.
+
+    Args:
+        view: a key of `glassformer.views.VIEWS`.
+        arguments, options: those of the view's function, the model and what belongs to it left out.
+            `source_tokenizer=`: of a translator, the tokenizer of what it reads.
+
+    Raises:
+        UsageError: as `show`, and as the view.
+    """
+    names = list(options_of(find(view).load()).model_fields)
+    if len(arguments) > len(names):
+        raise UsageError(f"view {view} takes {len(names)} arguments and was given {len(arguments)}")
+    subject = Subject("model", model, tokenizer, options.pop("source_tokenizer", None), open_subject)
+    return show(view, subject, dict(zip(names, arguments, strict=False)) | options)

@@ -1,0 +1,79 @@
+"""The list of views: what `glassformer look`, `inspection.look` and `/api/look` offer.
+
+    VIEWS["mine"] = ViewEntry("my_module:my_view", "What it shows, in a line.")
+
+A view is a function that returns an `inspection.View`. Its signature says everything else: parameters with the names
+of `inspection.look.Subject` (`model`, `tokenizer`, ...) are filled in, other positional ones are arguments of the
+command, keyword-only ones its options, with types, defaults, bounds and descriptions (`Annotated[int, Field(...)]`).
+
+This module imports nothing, so that help need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from glassformer.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class ViewEntry:
+    """function: the function, or where it is, "module:function". summary: one line for `--help`."""
+
+    function: Callable[..., Any] | str
+    summary: str
+
+    def load(self) -> Callable[..., Any]:
+        """The function, imported now if it was not yet."""
+        if not isinstance(self.function, str):
+            return self.function
+        module, _, name = self.function.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return found
+
+
+def _own(function: str, summary: str) -> ViewEntry:
+    return ViewEntry(f"glassformer.inspection.{function}", summary)
+
+
+VIEWS: dict[str, ViewEntry] = {
+    "tokens": _own("tokens:tokens", "How a text is cut: ids, bytes, merges one by one."),
+    "neighbours": _own("geometry:neighbours", "Words whose embedding points the same way."),
+    "analogy": _own("geometry:analogy", "What is nearest to A - B + C."),
+    "direction": _own("geometry:direction", "A direction from pairs of words (cat to cats)."),
+    "components": _own("geometry:pca", "Words in their three principal components (PCA)."),
+    "parameters": _own("parameters:parameters", "The tally of all parameters, in eight categories."),
+    "tensors": _own("tensors:tensors", "Every tensor: shape, statistics, histogram."),
+    "next": _own("next_token:next_token", "The whole distribution over the next token."),
+    "surprise": _own("surprise:surprise", "Bits of surprise at each token of a text."),
+    "compare": _own("next_token:compare_models", "The next token by temperature, or by model."),
+    "attention": _own("attention:attention", "Where every head looks while a text is read."),
+    "induction": _own("induction:induction_scores", "Which heads look for copies of what came before."),
+    "attention-walkthrough": _own(
+        "attention_walkthrough:attention_walkthrough", "One head and one query, number by number."
+    ),
+    "context": _own("context:context", "The same word in several sentences, layer by layer."),
+    "neurons": _own("neurons:neurons", "What activates a neuron, and what it promotes."),
+    "residual": _own("residual:residual", "The residual stream: its length, what layers add."),
+    "lens": _own("lens:lens", "What each layer would predict (the logit lens)."),
+    "attribution": _own("attribution:attribution", "A logit as a sum over the parts of the model."),
+}
+"""The views by the names of their commands, in the order of the help."""
+
+OLD_NAMES = {"step": "attention-walkthrough"}
+"""Names that earlier versions used; they still work."""
+
+
+def find(name: str) -> ViewEntry:
+    """The view of a name.
+
+    Raises:
+        UsageError: there is none; the nearest name is given.
+    """
+    name = OLD_NAMES.get(name, name)
+    if name not in VIEWS:
+        raise UsageError(f"there is no view {name!r}; {did_you_mean(name, VIEWS)}")
+    return VIEWS[name]

@@ -1,0 +1,120 @@
+"""The registry of views: every entry, options from signatures, and a view of one's own as a plug-in."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+from toy_letters import TEXT, letters
+from toys import toy_model
+
+from glassformer import inspection, plugins, views
+from glassformer.errors import UsageError
+from glassformer.inspection import look
+from glassformer.inspection.look import Subject, show
+from glassformer.inspection.options import check_options, inputs_of, options_of
+from glassformer.views import OLD_NAMES, VIEWS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+MY_VIEWS = re.findall(r"```python\n(# my_views.py.*?)```", PAGE, flags=re.S)[0]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_every_entry_is_complete(name: str):
+    """A summary that fits the help, described options, examples of its own command, a schema for the web page."""
+    function = VIEWS[name].load()
+    assert len(VIEWS[name].summary) <= 52 and function.__doc__ and inputs_of(function)
+    assert function.examples and all(example.startswith(f"glassformer look {name} ") for example in function.examples)
+    schema = options_of(function).model_json_schema()
+    for option, said in schema["properties"].items():
+        assert said.get("description") or option in ("a", "b", "c", "word"), option
+    assert json.dumps(schema)
+
+
+def test_a_view_by_its_name_is_the_function():
+    model, tokenizer = toy_model(), letters()
+    by_name = look("attention", model, tokenizer, TEXT, layer=1)
+    assert by_name.to_dict() == inspection.attention(model, tokenizer, TEXT, layer=1).to_dict()
+    assert look("parameters", model).total == inspection.parameters(model).total
+    assert look("neighbours", model, tokenizer, "b", top=3).words[0]
+    assert look("step", model, tokenizer, TEXT).head == 0  # an old name
+    assert look("direction", model, tokenizer, ["a:b", ("t", "b")]).pairs == [("a", "b"), ("t", "b")]
+    assert look("compare", model, tokenizer, TEXT, temperature=[0.5]).names == ["T=0.5"]
+    assert look("neurons", model, tokenizer, iter([TEXT, TEXT]), top=1).n_texts == 2
+
+
+@pytest.mark.parametrize(
+    ("view", "options", "value", "rule"),
+    [
+        ("attenton", {}, "attenton", "did you mean attention?"),
+        ("lens", {"top": 0}, "top=0", "use 1 or more"),
+        ("lens", {"tpo": 1}, "tpo", "did you mean top?"),
+        ("lens", {"top": "many"}, "top='many'", "not a whole number"),
+        ("attention", {"kind": "corss"}, "kind='corss'", "cross"),
+        ("direction", {"pairs": ["cat"]}, "'cat'", "cat:cats"),
+        ("context", {"word": "a"}, "texts", "missing"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_rule(view, options, value, rule):
+    text = {"text": TEXT} if view in ("lens", "attention") else {}
+    with pytest.raises(UsageError) as error:
+        show(view, Subject("toy", toy_model(), letters()), text | options)
+    assert value in str(error.value) and rule in str(error.value)
+
+
+def test_a_view_checks_its_options_also_when_it_is_called_itself():
+    with pytest.raises(UsageError, match="top=0"):
+        inspection.lens(toy_model(), letters(), TEXT, top=0)
+    with pytest.raises(UsageError, match=r"tpo.*top"):
+        inspection.lens(toy_model(), letters(), TEXT, tpo=3)
+    assert inspection.lens(model=toy_model(), tokenizer=letters(), text=TEXT).position == len(TEXT) - 1
+
+
+def test_defaults_are_those_of_the_signature():
+    def view(model, text: str, *, n: Annotated[int, Field(ge=0)] = 3, words: list[str] = []): ...  # noqa: B006
+
+    assert check_options(view, {"text": "a"}) == {"text": "a", "n": 3, "words": []}
+    assert check_options(view, {"text": "a", "n": "4"})["n"] == 4
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A folder with the my_views.py of docs/extending.md, as the current one; nothing of it is left behind."""
+    (tmp_path / "my_views.py").write_text(MY_VIEWS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield "my_views"
+    VIEWS.pop("largest", None)
+    sys.modules.pop("my_views", None)
+    plugins._asked[:] = [name for name in plugins._asked if name != "my_views"]
+
+
+def test_a_view_of_ones_own_has_its_command(glassformer, finished, plugin):
+    def call(*words):
+        return glassformer("--plugin", plugin, "look", *words)
+
+    assert "largest" not in glassformer("look", "--help").out
+    assert "The largest channels of the last vector." in call("--help").out
+    shown = call("largest", "--help").out
+    assert "--top N" in shown and "How many." in shown and "default: 5; x>=1" in shown
+    drawn = call("largest", finished, "Citizen:")
+    assert (drawn.code, drawn.err) == (0, "") and "Largest channels" in drawn.out
+    as_json = json.loads(call("largest", finished, "Citizen:", "--top", 3, "--json").out)
+    assert list(as_json) == ["channels", "values"] and len(as_json["values"]) == 3
+    assert call("largest", finished, "Citizen:", "--html", "page.html").code == 0
+    assert "Largest channels" in Path("page.html").read_text()
+    wrong = call("largest", finished, "Citizen:", "--top", 0)
+    assert wrong.code == 2 and "--top" in wrong.err and "glassformer look largest --help" in wrong.err
+
+
+def test_old_names_of_commands_still_work(glassformer, finished):
+    for old, new in OLD_NAMES.items():
+        assert glassformer("look", old, finished, "Citizen").out == glassformer("look", new, finished, "Citizen").out
+        assert old not in glassformer("look", "--help").out.split()
+    assert views.find("step") is VIEWS["attention-walkthrough"]
