@@ -5,9 +5,11 @@ GET  /api/vocabulary?model=NAME     the text of every token
 POST /api/tokenize                  text or messages -> ids
 POST /api/generate                  ids -> more ids, one event a token (server-sent events)
 POST /api/logits                    ids, positions -> logits, as the bytes of a safetensors file
+GET  /api/views                     the views of `glassformer look`, with a JSON schema of their options
+POST /api/look/VIEW                 options -> the figures of a view
 
-All of it is in ids and not in text that would have to be tokenized again: continuing from any token is exact. Large
-arrays are safetensors, everything else JSON. A new view of the inside is a new path here.
+Generation is in ids and not in text that would have to be tokenized again: continuing from any token is exact. Large
+arrays are safetensors, everything else JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -25,13 +27,17 @@ from fastapi.responses import StreamingResponse
 from safetensors.torch import save
 from starlette.concurrency import run_in_threadpool
 
-from glassformer.errors import GlassformerError
+from glassformer.errors import GlassformerError, did_you_mean
+from glassformer.figures import to_json
 from glassformer.generation import Request, sampling_of
+from glassformer.inspection.look import Subject, show
+from glassformer.inspection.options import options_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
 from glassformer.server.models import ModelHandle, find_model
-from glassformer.server.schemas import MAX_TOKENS, GenerateBody, LogitsBody, TokenizeBody
+from glassformer.server.schemas import MAX_TOKENS, GenerateBody, LogitsBody, TokenizeBody, ViewBody
 from glassformer.server.streaming import Submission, event_line, event_stream, result_of, unless_disconnected
+from glassformer.views import OLD_NAMES, VIEWS
 
 MAX_NUMBERS = 1 << 23  # in one answer: 32 MiB of fp32
 
@@ -96,6 +102,37 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         content = await run_in_threadpool(save, tensors, {"model": handle.name, "axes": "logits: position, token"})
         return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
 
+    @routes.get("/views")
+    def list_views() -> Any:
+        """Every view with its summary and a JSON schema of its options."""
+        return {
+            "views": [
+                {"name": name, "summary": entry.summary, "options": options_of(entry.load()).model_json_schema()}
+                for name, entry in VIEWS.items()
+            ]
+        }
+
+    @routes.post("/look/{view}")
+    async def look(view: str, body: ViewBody, http: HTTPRequest) -> Any:
+        """The figures of a view, as `figures.to_json` describes them."""
+        name = OLD_NAMES.get(view, view)
+        if name not in VIEWS:
+            raise APIError(404, f"there is no view {view!r}; {did_you_mean(view, VIEWS)}", code="view_not_found")
+        handle = find_model(models, body.model)
+
+        def figures() -> list[dict[str, Any]]:
+            return to_json(show(name, _subject(models, handle), body.options).figures())
+
+        def job() -> Generator[None, None, list[dict[str, Any]]]:
+            return figures()
+            yield  # a generator: the worker runs it between two steps of its engine
+
+        if handle.worker is None:
+            work = run_in_threadpool(handle.run_alone, figures)
+        else:
+            work = result_of(handle.worker.run_in_engine_thread(job()))
+        return {"model": handle.name, "view": name, "figures": await unless_disconnected(work, http)}
+
     @routes.post("/generate", response_class=StreamingResponse)
     async def generate(body: GenerateBody) -> StreamingResponse:
         """Continue ids, up to the model's context at most: events `start` (with the seed), `prompt` (if `score`: the
@@ -118,6 +155,15 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         return event_stream(_events(submission, handle, full=request.max_new_tokens < body.max_tokens))
 
     return routes
+
+
+def _subject(models: Mapping[str, ModelHandle], handle: ModelHandle) -> Subject:
+    """A served model as views have it; they may ask for another served one by its name."""
+
+    def open_model(name: str) -> Subject:
+        return _subject(models, find_model(models, name))
+
+    return Subject(handle.name, handle.model, handle.tokenizer, open_model=open_model)
 
 
 async def _events(submission: Submission, handle: ModelHandle, *, full: bool) -> AsyncIterator[str]:

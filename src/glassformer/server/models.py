@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from glassformer.errors import UsageError
 from glassformer.generation import Engine, commands_for, from_the_folder
@@ -18,6 +19,9 @@ from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
 from glassformer.server.worker import LogitsReader, Worker
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class ModelHandle:
     """One model under its name. It generates (`worker`), or it gives vectors for texts (`worker` is None)."""
@@ -27,11 +31,17 @@ class ModelHandle:
         self.created = int(time.time())
         self.block_size: int = model.config.block_size
         self.worker: Worker | None = None
+        self._lock = threading.Lock()
         if "generate" in commands_for(model, tokenizer):
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
             self.logits_reader = LogitsReader(model, tokenizer)  # for jobs of the worker's thread only
         elif not isinstance(model, Encoder) or model.reads != "text":
             raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
+
+    def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function that uses the model, of a model without a worker: one call at a time."""
+        with self._lock:
+            return function(*args, **kwargs)
 
     @property
     def has_chat(self) -> bool:

@@ -75,7 +75,7 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         texts = as_list(body.input)
         for text in texts:
             handle.check_tokens(text if isinstance(text, list) else (), "input")
-        vectors = await run_in_threadpool(embed, handle.model, handle.tokenizer, texts, cut=False)
+        vectors = await run_in_threadpool(handle.run_alone, embed, handle.model, handle.tokenizer, texts, cut=False)
         n = sum(len(handle.tokenizer.encode(text) if isinstance(text, str) else text) for text in texts)
         encode = _base64 if body.encoding_format == "base64" else list
         data = [

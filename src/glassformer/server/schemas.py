@@ -9,6 +9,7 @@ Our own fields: top_k, min_p, repetition_penalty. https://platform.openai.com/do
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ MAX_TEXTS = 256
 MAX_CHARACTERS = 1 << 20
 MAX_STOPS, MAX_STOP_LENGTH = 16, 256
 MAX_BIASES = 1024
+MAX_VIEW_INPUT = 1 << 16  # characters of all options of a view together
 MAX_POSITIONS = 64  # of one request for logits
 MAX_SEED = 1 << 53  # whole numbers are exact in a browser up to here
 
@@ -286,6 +288,18 @@ class LogitsBody(Body):
         if (furthest := max(self.positions)) >= len(self.ids):
             ids = f"the {len(self.ids)} ids (the first one is position 0)"
             raise field_error("positions", f"position {furthest} is beyond {ids}")
+        return self
+
+
+class ViewBody(Body):
+    """`POST /api/look/VIEW`: the arguments and options of the view, as `GET /api/views` describes them."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ViewBody:
+        if (size := len(json.dumps(self.options))) > MAX_VIEW_INPUT:
+            raise field_error("options", f"{size:,} characters are more than {MAX_VIEW_INPUT:,}; shorten the text")
         return self
 
 
