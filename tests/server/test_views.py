@@ -112,5 +112,6 @@ def test_a_view_of_ones_own_has_its_route(url, monkeypatch):
         return Shout()
 
     monkeypatch.setitem(VIEWS, "shout", ViewEntry(shout, "A text in capitals."))
-    assert figures(url, "shout", text="hey") == [{"kind": "note", "text": "HEY"}]
+    (note,) = figures(url, "shout", text="hey")
+    assert (note["kind"], note["text"]) == ("note", "HEY")
     assert json.loads(ask(url, "/api/views")[1])["views"][-1]["name"] == "shout"
