@@ -101,7 +101,7 @@ def test_parts_that_are_no_text_are_refused(part):
 
 
 def test_a_template_that_never_ends_is_tried_once(monkeypatch):
-    from glassformer.processors.tokenizers.sandbox import Program
+    from glassformer.processors.tokenizers.template_sandbox import Program
 
     runs = []
     run = Program.run

@@ -13,8 +13,8 @@ bulk.py           the fast ways from text to arrays
 builders.py       TOKENIZERS: a builder a name
 chat.py           chat templates: messages to text and ids
   marks.py        which special tokens in a chat the template wrote, and which a message
-  sandbox.py  sandbox_filters.py  metering.py  meter.py      running a template that somebody else wrote
-parts.py          text with special tokens between, to ids
+  template_sandbox.py  template_meter.py      running a template that comes with a file, bounded
+special_token_encoder.py   text with special tokens between, to ids
 gpt2.py  wordpiece.py  sentencepiece.py  reading.py   vocabularies made by others
 bpe_twin.py       byte-level BPE in plain Python, to be read
 stepwise.py       the merges of a text one by one, and where its tokens begin

@@ -5,8 +5,8 @@
     tokenizer.chat.turn_ends                                        # (2,): <|im_end|>, where an answer stops
 
 How messages become text is written in the model's chat template, a Jinja template that comes with its tokenizer. It is
-somebody else's program, so it runs in `sandbox.py`, and what it makes is text in which only the template's own special
-tokens count (`marks.py`): a message that says `<|im_end|>` does not end a turn, it talks about one.
+a program that comes with a file, so it runs in `template_sandbox.py`, and what it makes is text in which only the
+template's own special tokens count (`marks.py`): a message that says `<|im_end|>` does not end a turn.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from glassformer.errors import GlassformerError, UsageError
 from glassformer.processors.tokenizers.alphabet import whole_characters
-from glassformer.processors.tokenizers.meter import OverLimit
+from glassformer.processors.tokenizers.template_meter import OverLimit
 
 if TYPE_CHECKING:
     from glassformer.processors.tokenizers.marks import Marks
-    from glassformer.processors.tokenizers.sandbox import Program
+    from glassformer.processors.tokenizers.template_sandbox import Program
     from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -140,7 +140,7 @@ class ChatTemplate:
 
     def _compiled(self, named_tokens: Mapping[str, str]) -> Program:
         from glassformer.processors.tokenizers.marks import Marker
-        from glassformer.processors.tokenizers.sandbox import Program
+        from glassformer.processors.tokenizers.template_sandbox import Program
 
         return Program(whole_characters(self.source), Marker(self._marks, named_tokens).visit, self._marks.plain)
 
