@@ -1,4 +1,4 @@
-"""What one sees of a run: the curve by hand, the panel and the plain lines of a real small run."""
+"""The panel and the plain lines of a real small run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from rich.console import Console
 
 from glassformer import recipes
 from glassformer.training import Callback
-from glassformer.training.display import LivePanel, PlainLines, chart, clock, display_for
+from glassformer.training.display import LivePanel, PlainLines, clock, display_for
 
 TINY = ["model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=5", "training.steps=6"]
 SEEN = [*TINY, "training.batch_size=2", "training.eval_every=3", "training.sample_every=3", "training.sample_tokens=30"]
-
-
-def test_a_curve_that_can_be_checked_by_eye():
-    assert chart([4.0, 3.0, 2.0], 3, 2, top=4.0) == [" 4.00 ┤█", " 2.00 ┤██▁"]
-    assert chart([], 3, 2, top=4.0) == []
-    assert len(chart([i / 100 for i in range(1000)], 50, 4, top=9.99)[0]) <= 50 + 7
 
 
 def test_clock():
@@ -33,7 +27,7 @@ def test_plain_lines_tell_loss_validation_speed_and_time_left(play, tmp_path):
     for word in ("loss", "smoothed", "validation", "lr", "gradient", "tokens/s", "left"):
         assert word in third
     assert "validation" not in lines[0]
-    assert "--- the model writes, after step 3:" in lines
+    assert "--- sample after step 3:" in lines
 
 
 def test_the_live_panel_shows_every_number_of_the_last_line(play, tmp_path):

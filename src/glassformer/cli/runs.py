@@ -67,7 +67,7 @@ def report(run: str = typer.Argument(metavar="RUN", help="The run folder.")) -> 
 
 
 def _print_list(rows: list[Row]) -> None:
-    from glassformer.training.report import count, duration, figure
+    from glassformer.training.formats import count, decimal, duration
 
     states = {"stopped": "stopped at step", "diverged": "diverged after step", "running": "running, step"}
     _table(
@@ -91,9 +91,9 @@ def _print_list(rows: list[Row]) -> None:
                 f"{row.steps:,}" + (f" of {row.steps_asked:,}" if row.steps_asked else ""),
                 count(row.tokens),
                 duration(row.seconds),
-                figure(row.train_loss_eval),
+                decimal(row.train_loss_eval),
                 _with_interval(row.val_loss, row.interval),
-                figure(row.val_bits_per_byte),
+                decimal(row.val_bits_per_byte),
                 f"{states[row.state]} {row.steps:,}" if row.state in states else row.state,
             ]
             for row in rows
@@ -106,7 +106,7 @@ def _print_list(rows: list[Row]) -> None:
 
 
 def _print_comparison(c: RunComparison) -> None:
-    from glassformer.training.report import figure
+    from glassformer.training.formats import decimal
 
     lines = []
     for i, (row, difference) in enumerate(zip(c.rows, c.differences, strict=True)):
@@ -118,7 +118,7 @@ def _print_comparison(c: RunComparison) -> None:
             how = f"{difference.method}, {difference.n:,} passages" if difference.n else difference.method
             verdict = f"{'significant' if difference.significant else 'not significant'} ({how})"
         loss = _with_interval(row.val_loss, row.interval)
-        lines.append([row.name, figure(row.train_loss_eval), loss, figure(row.val_bits_per_byte), told, verdict])
+        lines.append([row.name, decimal(row.train_loss_eval), loss, decimal(row.val_bits_per_byte), told, verdict])
     header = ["run", "training loss", "validation loss", "bits a byte", "above the best", ""]
     _table(header, lines, numbers=range(1, 5))
     typer.echo("")

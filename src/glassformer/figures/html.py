@@ -68,9 +68,10 @@ def _legible(value: Any) -> Any:
 def drawing(figure: Figure, readout: bool) -> Markup:
     """A chart, a heat map or points as SVG."""
     drawn = svg.draw(figure, titles=not readout)
-    place = ""
+    place = f' class="{type(figure).__name__.lower()}"'
     if readout and isinstance(figure, HeatMap | Curves) and drawn.frame[2] > 0:
-        place = f' tabindex="0" data-frame="{" ".join(f"{edge:.1f}" for edge in drawn.frame)}"'
+        drawn = drawn._replace(markup=f'{drawn.markup}<path class="cursor" d=""/>')
+        place += f' tabindex="0" data-frame="{" ".join(f"{edge:.1f}" for edge in drawn.frame)}"'
     return Markup(drawn.svg(figure.title, place))
 
 

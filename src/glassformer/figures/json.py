@@ -117,9 +117,9 @@ def _curves(figure: Curves) -> dict[str, Any]:
         lines.append(
             {
                 "name": line.name,
-                "x": plain_numbers(x[keep]),
-                "y": plain_numbers(y[keep]),
-                **{name: plain_numbers(np.asarray(edge, dtype=float)[keep]) for name, edge in band.items()},
+                "x": _short_numbers(x[keep]),
+                "y": _short_numbers(y[keep]),
+                **{name: _short_numbers(np.asarray(edge, dtype=float)[keep]) for name, edge in band.items()},
                 "faint": line.faint,
                 "dots": line.dots,
                 "color": line_color(color),
@@ -135,11 +135,20 @@ def _curves(figure: Curves) -> dict[str, Any]:
         "x_labels": list(figure.x_labels),
         "x_log": figure.x_log,
         "y_log": figure.y_log,
+        "compact": figure.compact,
         "limits": list(edges),
         "levels": [{"name": name, "y": float(y)} for name, y in figure.levels],
         "events": [{"name": name, "x": float(x)} for name, x in figure.events],
         **_cut({"lines": len(figure.lines) - MOST_LINES}),
     }
+
+
+def _short_numbers(values: np.ndarray) -> list[Any]:
+    """Whole numbers without a point and, of a long line, no more digits than can be seen."""
+    numbers = plain_numbers(values)
+    if len(numbers) > MOST_COLUMNS:
+        numbers = [None if v is None else float(f"{v:.6g}") for v in numbers]
+    return [int(v) if v is not None and v.is_integer() else v for v in numbers]
 
 
 def _points(figure: Points) -> dict[str, Any]:

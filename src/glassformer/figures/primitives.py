@@ -178,6 +178,7 @@ class Curves:
     y_max: float | None = None  # values above are drawn at the upper edge and counted
     levels: Sequence[tuple[str, float]] = ()  # horizontal lines to compare with
     events: Sequence[tuple[str, float]] = ()  # vertical lines, at an x
+    compact: bool = False  # one of many below each other, lower
 
     @classmethod
     def over(

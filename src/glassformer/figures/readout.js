@@ -5,9 +5,7 @@ for (const picture of document.querySelectorAll(".picture")) {
   if (!svg.dataset.frame || !data) continue;
   const d = JSON.parse(data.textContent), resting = out.textContent;
   const [left, top, right, bottom] = svg.dataset.frame.split(" ").map(Number);
-  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  cursor.setAttribute("class", "cursor");
-  svg.append(cursor);
+  const cursor = svg.querySelector(".cursor");
   const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
   const plain = v => v === null ? "–" : Math.abs(v) >= 1e5 ? Math.round(v).toLocaleString("en") : String(Number(v.toPrecision(5)));
   const show = (x, text) => { cursor.setAttribute("d", `M${x} ${top}V${bottom}`); out.textContent = text; };

@@ -19,13 +19,13 @@ import numpy as np
 from glassformer.errors import UsageError
 from glassformer.figures.axes import Scale, finite, limits, thin
 from glassformer.figures.colors import LINES, css, role_color
-from glassformer.figures.primitives import Curves, Figure, HeatMap, Line, Note, Points
+from glassformer.figures.primitives import Curves, Figure, HeatMap, Note, Points
 from glassformer.figures.text import number, visible
 from glassformer.processors.tokenizers.alphabet import legible
 
 WIDTH = 760.0  # of a drawing, user units; wider only where a heat map has many labelled columns
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 14.0, 12.0, 34.0  # margins of a chart
-CHART_HEIGHT, POINTS_HEIGHT = 300.0, 400.0
+CHART_HEIGHT, COMPACT_CHART_HEIGHT, POINTS_HEIGHT = 320.0, 190.0, 400.0
 LETTER = 7.0  # width of a letter
 ROW_LABEL, COLUMN_LABEL = 30, 18  # letters of a heat map's label
 MOST_NUMBERS = 24  # columns of a heat map whose cells also have their number written
@@ -53,18 +53,16 @@ class Drawing(NamedTuple):
 
 
 def draw(figure: Figure, *, titles: bool = True) -> Drawing:
-    """A figure without its title; `titles`: every cell says its number where a pointer rests on it.
+    """A figure without its title; `titles`: numbers stand in the picture, where a pointer finds them.
 
     Raises:
         UsageError: it is a table or a text, which SVG has no good form for.
     """
-    if isinstance(figure, HeatMap):
-        return _heat_map(figure, titles)
     if type(figure) not in DRAWERS:
         raise UsageError(
             f"a {type(figure).__name__} cannot be drawn as SVG; write it as HTML, or draw a heat map, curves or points"
         )
-    return DRAWERS[type(figure)](figure)  # type: ignore[no-any-return]
+    return DRAWERS[type(figure)](figure, titles)  # type: ignore[no-any-return]
 
 
 def to_svg(figures: Sequence[Figure], title: str = "") -> str:
@@ -105,7 +103,7 @@ def style() -> str:
     return "\n".join([sheet.strip(), *rules, f"@media screen and (prefers-color-scheme: dark) {{{dark} }}"])
 
 
-def _note(figure: Note) -> Drawing:
+def _note(figure: Note, titles: bool) -> Drawing:
     lines = [line for text in figure.text.split("\n") for line in _wrapped(text, 110)]
     markup = "".join(_text(0, 14 + 16 * i, line, dim=True) for i, line in enumerate(lines))
     return Drawing(markup, max(map(_width_of, lines), default=0.0), 16.0 * len(lines), (0, 0, 0, 0))
@@ -117,13 +115,13 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width) or [""]
 
 
-def _curves(figure: Curves) -> Drawing:
+def _curves(figure: Curves, titles: bool) -> Drawing:
     edges = limits(figure)
     if edges is None:
         return Drawing(_text(0, 14, "no numbers to draw", dim=True), WIDTH, 20, (0, 0, 0, 0))
     legend, top = _legend_of_lines(figure)
     top += TOP
-    bottom = top + CHART_HEIGHT - TOP - BOTTOM
+    bottom = top + (COMPACT_CHART_HEIGHT if figure.compact else CHART_HEIGHT) - TOP - BOTTOM
     across = Scale(*edges[:2], LEFT, WIDTH - RIGHT, figure.x_log)
     up = Scale(*edges[2:], bottom, top, figure.y_log)
     parts = [legend]
@@ -139,7 +137,7 @@ def _curves(figure: Curves) -> Drawing:
             parts.append(f'<path class="event" d="M{at} {_n(top)}V{_n(bottom)}"><title>{_xml(name)}</title></path>')
     beyond: list[tuple[float, float]] = []
     for i, line in enumerate(figure.lines):
-        parts.append(_line(figure, line, i, across, up))
+        parts.append(_line(figure, i, across, up, titles))
         if figure.y_max is not None:
             drawn = finite(line, figure)
             x_all, y_all = np.asarray(line.x, dtype=float)[drawn], np.asarray(line.y, dtype=float)[drawn]
@@ -155,7 +153,8 @@ def _curves(figure: Curves) -> Drawing:
     return Drawing("".join(parts), WIDTH, height, (LEFT, top, WIDTH - RIGHT, bottom))
 
 
-def _line(figure: Curves, line: Line, index: int, across: Scale, up: Scale) -> str:
+def _line(figure: Curves, index: int, across: Scale, up: Scale, titles: bool) -> str:
+    line = figure.lines[index]
     x, y = np.asarray(line.x, dtype=float), np.asarray(line.y, dtype=float)
     drawn = finite(line, figure)
     if not len(drawn):
@@ -176,9 +175,9 @@ def _line(figure: Curves, line: Line, index: int, across: Scale, up: Scale) -> s
     gaps = np.flatnonzero(np.isnan(y)) if len(keep) == len(drawn) else np.array([], dtype=int)
     for piece in np.split(np.arange(len(keep)), np.searchsorted(keep, gaps)):
         if len(piece):
-            values = " ".join(f"{v:.6g}" for v in y[keep[piece]]) if len(keep) <= 4 * COLUMNS else ""
+            values = f' data-value="{" ".join(f"{v:.6g}" for v in y[keep[piece]])}"' if titles else ""
             points = _points_of(zip(at[piece], heights[piece], strict=True))
-            parts.append(f'<polyline points="{points}" data-value="{values}"/>')
+            parts.append(f'<polyline points="{points}"{values}/>')
     if (line.dots or len(drawn) == 1) and len(keep) <= MOST_DOTS:
         parts += [f'<circle cx="{_n(a)}" cy="{_n(b)}" r="2.5"/>' for a, b in zip(at, heights, strict=True)]
     return f'<g class="{kind}">{"".join(parts)}</g>'
@@ -320,7 +319,7 @@ def _caption(figure: HeatMap) -> tuple[str, float]:
     return "".join(parts), 24.0
 
 
-def _points(figure: Points) -> Drawing:
+def _points(figure: Points, titles: bool) -> Drawing:
     """Places in user units; what is nearer, in the third dimension, is stronger."""
     places = np.asarray(figure.places, dtype=float)
     low, high = places.min(axis=0), places.max(axis=0)
@@ -385,4 +384,4 @@ def _is_number(label: str) -> bool:
     return label.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()
 
 
-DRAWERS: dict[type, Any] = {Note: _note, Curves: _curves, Points: _points}
+DRAWERS: dict[type, Any] = {Note: _note, Curves: _curves, Points: _points, HeatMap: _heat_map}

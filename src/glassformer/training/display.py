@@ -1,4 +1,4 @@
-"""Watching a run: a live panel on a terminal, plain lines elsewhere."""
+"""What a run shows while it trains: a live panel in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import sys
 import time
 from typing import Any, TextIO
 
+from glassformer.figures import Curves, Line
+from glassformer.training.formats import decimal
 from glassformer.training.loop import Callback, Trainer
-from glassformer.training.report import figure
+from glassformer.training.report_figures import metric_name
 
 REFRESH_SECONDS = 0.25  # drawing costs a few milliseconds; the model should have the rest
 SMOOTHING = 0.95
+CURVE_POINTS = 200  # of the panel's curve: more than it has columns
+STANDARD_NUMBERS = (  # of a record, shown in places of their own
+    *("step", "tokens", "seconds", "loss", "lr", "grad_norm", "tokens_per_second", "mfu"),
+    *("train_loss_eval", "train_interval", "val_loss", "val_interval", "val_bits_per_byte"),
+)
 
 
 def display_for(stream: TextIO | None = None) -> Callback:
@@ -20,14 +27,14 @@ def display_for(stream: TextIO | None = None) -> Callback:
     return LivePanel(stream) if stream.isatty() else PlainLines(stream)
 
 
-class _Watcher(Callback):
-    """What both displays need to know."""
+class _Display(Callback):
+    """The numbers that both displays show."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
         self.losses: list[tuple[int, float]] = []  # (step, smoothed)
         self.validation: list[tuple[int, float]] = []  # those that are finite numbers
-        self.evaluation: dict[str, Any] = {}  # the last record of one
+        self.evaluation: dict[str, Any] = {}  # the record of the last one
         self.record: dict[str, Any] = {}
         self.started = 0.0
         self._weighted = self._weight = 0.0
@@ -35,7 +42,6 @@ class _Watcher(Callback):
     def on_start(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.first_step, self.started = trainer.step, time.perf_counter()
-        self.n_answers = trainer.n_answers
 
     def on_step(self, record: dict[str, Any]) -> None:
         for curve in (self.losses, self.validation):
@@ -50,8 +56,8 @@ class _Watcher(Callback):
             if record["val_loss"] is not None:
                 self.validation.append((record["step"], record["val_loss"]))
 
-    def told(self, record: dict[str, Any]) -> str | None:
-        """An event as a line; None for what was said before the first step, which the command tells itself."""
+    def event_line(self, record: dict[str, Any]) -> str | None:
+        """An event as a line; None before the first step, where the command prints it itself."""
         return f"{record['kind']}: {record['text']}" if self.started else None
 
     @property
@@ -64,36 +70,44 @@ class _Watcher(Callback):
         done = self.record["step"] - self.first_step
         return (time.perf_counter() - self.started) / max(1, done) * (self.trainer.settings.steps - self.record["step"])
 
+    @property
+    def metrics(self) -> str:
+        """What the task measures besides the loss, of the last step and the last evaluation."""
+        known = {**self.evaluation, **self.record}
+        values = {k: v for k, v in known.items() if k not in STANDARD_NUMBERS and not k.endswith("_interval")}
+        return "".join(f"{metric_name(k).lower()} {decimal(v)}   " for k, v in values.items())
 
-class PlainLines(_Watcher):
+
+class PlainLines(_Display):
     """One line an evaluation, and about twenty a run."""
 
     def on_step(self, record: dict[str, Any]) -> None:
         super().on_step(record)
-        steps = self.trainer.settings.steps
-        if "val_loss" in record or record["step"] == self.first_step + 1 or record["step"] % max(1, steps // 20) == 0:
+        r, steps = record, self.trainer.settings.steps
+        if "val_loss" in r or r["step"] == self.first_step + 1 or r["step"] % max(1, steps // 20) == 0:
             evaluated = (
-                f"  training {figure(record['train_loss_eval'])}  validation {figure(record['val_loss'])}"
-                if "val_loss" in record
+                f"  training {decimal(r['train_loss_eval'])}  validation {decimal(r['val_loss'])}"
+                if "val_loss" in r
                 else ""
             )
-            print(
-                f"step {record['step']:>{len(str(steps))}}/{steps}  loss {record['loss']:.4f}  "
-                f"smoothed {self.smoothed:.4f}{evaluated}  lr {record['lr']:.2e}  gradient {record['grad_norm']:.2f}  "
-                f"{record['tokens_per_second']:,} tokens/s  {utilisation(record, '  ')}{clock(self.seconds_left)} left",
-                file=self.stream,
-                flush=True,
+            self._print(
+                f"step {r['step']:>{len(str(steps))}}/{steps}  loss {r['loss']:.4f}  smoothed {self.smoothed:.4f}"
+                f"{evaluated}  {self.metrics}lr {r['lr']:.2e}  gradient {r['grad_norm']:.2f}  "
+                f"{r['tokens_per_second']:,} tokens/s  {utilisation(r, '  ')}{clock(self.seconds_left)} left"
             )
 
     def on_event(self, record: dict[str, Any]) -> None:
-        if line := self.told(record):
-            print(line, file=self.stream, flush=True)
+        if line := self.event_line(record):
+            self._print(line)
 
     def on_sample(self, step: int, text: str) -> None:
-        print(f"--- the model writes, after step {step}:\n{text}\n---", file=self.stream, flush=True)
+        self._print(f"--- sample after step {step}:\n{text}\n---")
+
+    def _print(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
 
 
-class LivePanel(_Watcher):
+class LivePanel(_Display):
     """Numbers, curve and the latest sample, redrawn in place."""
 
     def __init__(self, stream: TextIO):
@@ -120,7 +134,7 @@ class LivePanel(_Watcher):
         self._draw()
 
     def on_event(self, record: dict[str, Any]) -> None:
-        self.event = self.told(record)
+        self.event = self.event_line(record)
 
     def on_end(self) -> None:
         if self.record:
@@ -141,63 +155,45 @@ class LivePanel(_Watcher):
 
         r, steps = self.record, self.trainer.settings.steps
         width = max(40, min(100, self.live.console.width))
-        best = min((v for _, v in self.validation), default=None)
         shown = {
             "step": f"{r['step']:,} / {steps:,}",
             "loss": f"{r['loss']:.4f}",
             "smoothed": f"{self.smoothed:.4f}",
-            "training": figure(self.evaluation.get("train_loss_eval")),
-            "validation": figure(self.evaluation.get("val_loss")),
-            "best": figure(best),
+            "training": decimal(self.evaluation.get("train_loss_eval")),
+            "validation": decimal(self.evaluation.get("val_loss")),
+            "best": decimal(min((v for _, v in self.validation), default=None)),
         }
         numbers = Table.grid(padding=(0, 2), expand=True)
         numbers.add_row(*(Text(label, style="dim") for label in shown))
         numbers.add_row(*(Text(value, style="bold") for value in shown.values()))
         more = Text(
-            f"learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}\n"
+            f"{self.metrics}learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}\n"
             f"{r['tokens_per_second']:,} tokens/s   {utilisation(r, '   ')}{clock(self.seconds_left)} left",
             style="dim",
         )
         bar = Padding(ProgressBar(total=steps, completed=r["step"], width=width - 4), 0)  # by itself it ends no line
-        parts: list[Any] = [bar, numbers, more, Text()]
-        top = math.log(self.n_answers)
-        parts += [Text(line, style="cyan") for line in chart([loss for _, loss in self.losses], width - 14, 6, top=top)]
+        parts: list[Any] = [bar, numbers, more, Text(), *self._curve(width - 4)]
         if self.event is not None:
             parts += [Text(), Text(self.event, style="yellow")]
         if self.sample is not None:
             step, text = self.sample
             lines = [line[: width - 6] for line in text.splitlines() if line.strip()][:8]
-            parts += [
-                Text(),
-                Text(f"it writes, after step {step}:", style="dim"),
-                *(Text("  " + line) for line in lines),
-            ]
+            parts += [Text(), Text(f"sample after step {step}:", style="dim"), *(Text(f"  {line}") for line in lines)]
         return Panel(Group(*parts), title=f"training {self.trainer.run.path}", width=width, border_style="blue")
 
+    def _curve(self, width: int) -> list[Any]:
+        """The smoothed loss, up to that of a model that gives every token equal probability."""
+        from glassformer.figures import to_terminal
 
-def chart(values: list[float], width: int, height: int, *, top: float) -> list[str]:
-    """A curve of blocks: `height` lines, at most `width` columns, from `top` (a blind guess) down to the lowest value.
-
-    >>> for line in chart([4.0, 3.0, 2.0], 3, 2, top=4.0): print(line)
-     4.00 ┤█
-     2.00 ┤██▁
-    """
-    if not values:
-        return []
-    columns = [values[int(i * len(values) / width)] for i in range(width)] if len(values) > width else values
-    low, high = min(columns), max(top, 1e-9)
-    span = max(high - low, 1e-9)
-    eighths = [max(1, min(8 * height, round((v - low) / span * 8 * height))) for v in columns]
-    lines = []
-    for row in range(height - 1, -1, -1):
-        cells = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, e - 8 * row))] for e in eighths)
-        label = f"{low + span * (row / max(1, height - 1)):5.2f} ┤"
-        lines.append((label + cells).rstrip())
-    return lines
+        some = self.losses[:: max(1, len(self.losses) // CURVE_POINTS)]
+        steps, losses = zip(*some, self.losses[-1], strict=True)
+        chart = Curves("", [Line("loss", steps, losses)], y_from_zero=False, y_max=math.log(self.trainer.n_answers))
+        console = self.live.console
+        return list(to_terminal([chart], console, console.options.update(width=width)))
 
 
 def utilisation(record: dict[str, Any], after: str = "") -> str:
-    """Which part of what the machine can multiply goes into the model (`training.utilisation`); nothing if unknown."""
+    """The share of the machine's speed that the model uses (`training.utilisation`); nothing if unknown."""
     return f"utilisation {100 * record['mfu']:.0f} %{after}" if "mfu" in record else ""
 
 

@@ -24,7 +24,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CURVES = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu")  # of metrics.jsonl, at every step
+STEP_NUMBERS = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu")  # of metrics.jsonl, at every step
+NO_CURVES = ("tokens", "seconds")  # numbers of a step that only grow
 STILL_WRITING = 60.0  # seconds since the last line of metrics.jsonl, within which a run without a summary is running
 
 
@@ -36,8 +37,8 @@ class RunHistory:
 
     Attributes:
         recipe, plan, summary: the files' contents, {} without one.
-        curves: `step` and the `CURVES` of metrics.jsonl, float64 of (N,) each, NaN where a step has none; each step
-            once, in order (the last one written holds). 600,000 steps take 30 MB.
+        curves: `step`, the `STEP_NUMBERS` and every other number of the steps in metrics.jsonl, float64 of (N,) each,
+            NaN where a step has none; each step once, in order (the last one written holds). 600,000 steps take 30 MB.
         evaluations: the records with a validation loss. last_step: the last record of metrics.jsonl, {} without one.
         samples, diagnostics, events: the records of those files.
         damaged: how many lines (or whole files) could not be read, by file name.
@@ -61,15 +62,35 @@ class RunHistory:
 
     @property
     def best(self) -> dict[str, Any]:
-        """`val_loss`, `interval`, `val_bits_per_byte`, `train_loss_eval` and `step` of the best weights: the summary's,
-        else those of the best evaluation so far; None what is not known."""
-        told, step, interval = self.summary, self.summary.get("best_step"), self.summary.get("interval")
-        if finite_number(told.get("val_loss")) is None:
-            told = min(self.evaluations, key=lambda record: record["val_loss"], default={})
-            step, interval = told.get("step"), told.get("val_interval")
-        keys = ("val_loss", "val_bits_per_byte", "val_accuracy", "train_loss_eval", "train_interval")
-        figures = {key: finite_number(told.get(key)) for key in keys}
-        return {**figures, "interval": finite_number(interval), "step": step}
+        """`val_loss`, `interval`, `train_loss_eval`, `train_interval`, `val_bits_per_byte` and `step` of the best
+        weights: the summary's, else those of the best evaluation so far; None what is not known."""
+        record, step, interval = self._best_record
+        keys = ("val_loss", "val_bits_per_byte", "train_loss_eval", "train_interval")
+        return {
+            **{key: finite_number(record.get(key)) for key in keys},
+            "interval": finite_number(interval),
+            "step": step,
+        }
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """What else was measured of the best weights on the validation split, by name (`val_...`)."""
+        record = self._best_record[0]
+        found = {key: finite_number(record.get(key)) for key in self.metric_names}
+        return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the numbers that evaluations measure besides the loss and intervals (`val_...`)."""
+        names = dict.fromkeys(key for record in (*self.evaluations, self.summary) for key in record)
+        return [key for key in names if key.startswith("val_") and key != "val_loss" and not key.endswith("_interval")]
+
+    @property
+    def _best_record(self) -> tuple[dict[str, Any], int | None, Any]:
+        if finite_number(self.summary.get("val_loss")) is not None:
+            return self.summary, self.summary.get("best_step"), self.summary.get("interval")
+        record = min(self.evaluations, key=lambda record: record["val_loss"], default={})
+        return record, record.get("step"), record.get("val_interval")
 
     @property
     def steps_done(self) -> int:
@@ -92,8 +113,8 @@ class RunHistory:
         return self.summary.get("parameters") or (planned if isinstance(planned, int) else None)
 
     @property
-    def blind_guess(self) -> float | None:
-        """ln V: the loss of a model that finds all V tokens, or classes, equally likely."""
+    def uniform_loss(self) -> float | None:
+        """ln V: the loss of a model that gives all V tokens, or classes, equal probability."""
         V = finite_number(self.setting("derived", "n_answers")) or finite_number(
             self.setting("derived", "model", "vocab_size")
         )
@@ -126,18 +147,24 @@ class RunHistory:
         return value
 
     def _metrics(self, every_step: bool) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], dict[str, Any]]:
-        columns = {key: array("d") for key in ("step", *CURVES)}
+        columns = {key: array("d") for key in ("step", *STEP_NUMBERS)}
         evaluations: list[dict[str, Any]] = []
         last: dict[str, Any] = {}
+        n = 0
         for record in self._records(self.run.metrics, None if every_step else b'"val_loss"'):
             if not isinstance(record.get("step"), int):
                 continue
-            for key, column in columns.items():
-                value = finite_number(record.get(key))
-                column.append(math.nan if value is None else value)
+            for key, value in record.items():
+                if key not in NO_CURVES and not key.startswith(("val_", "train_")) and finite_number(value) is not None:
+                    column = columns.setdefault(key, array("d"))
+                    column.extend([math.nan] * (n - len(column)))
+                    column.append(value)
+            n += 1
             if finite_number(record.get("val_loss")) is not None:
                 evaluations.append(record)
             last = record if record["step"] >= last.get("step", 0) else last
+        for column in columns.values():
+            column.extend([math.nan] * (n - len(column)))
         step = np.array(columns["step"])
         order = np.lexsort((np.arange(len(step)), step))  # by step, then as written
         kept = order[np.flatnonzero(np.diff(step[order], append=np.inf))]
