@@ -28,7 +28,9 @@ MODULES = {
 NAMES = {
     "hub.INTERCHANGE_FAMILIES": "hub.FAMILIES",
     "hub.family_that_expresses": "hub.family_for",
+    "inspection.step": "inspection.attention_walkthrough",
     "server.Served": "server.ModelHandle",
+    "training.History": "training.RunHistory",
     "training.Listener": "training.Callback",
     "training.TREATMENTS": "training.ON_DIVERGENCE",
     "training.Update": "training.TrainStep",

@@ -24,6 +24,7 @@ from glassformer.inspection.tokens import TokensView, tokens
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
+from glassformer.renamed import keep_old_names
 
 __all__ = [
     "PCA",
@@ -94,3 +95,5 @@ __all__ = [
     "trace",
     "vectors_of",
 ]
+
+keep_old_names(__name__)
