@@ -43,7 +43,7 @@ def test_a_package_that_moved_has_its_names_and_tells_the_new_one(forgotten):
     assert OBJECTIVES is tasks.OBJECTIVES
     with pytest.warns(DeprecationWarning, match="glassformer.interchange.folder is called glassformer.hub.folder now"):
         folder = importlib.import_module("glassformer.interchange.folder")
-    assert folder.load is gf.load
+    assert folder.save is gf.save
 
 
 def test_a_name_that_changed_is_the_new_one():
