@@ -48,10 +48,10 @@ PUBLIC = {
     "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
     "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "
     "translation_scores window_losses",
-    "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Cell Column CompareView ContextView "
+    "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Column CompareView ContextView "
     "Curves Direction Excitation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
-    "ResidualView StepView SurpriseView Table TensorRow TensorView TensorsView Tokens "
+    "ResidualView AttentionWalkthrough SurpriseView Table TensorRow TensorView TensorsView Tokens "
     "TokensView Trace Vectors View ablate add analogy attention attribution compare "
     "context direction edit explain induction_scores lens look neighbours neurons next_token "
     "parameters patch pca read residual scale attention_walkthrough surprise tap_names tensor tensors "

@@ -28,7 +28,9 @@ MODULES = {
 NAMES = {
     "hub.INTERCHANGE_FAMILIES": "hub.FAMILIES",
     "hub.family_that_expresses": "hub.family_for",
+    "inspection.Cell": "its products are those of two fields of AttentionWalkthrough, such as query and key",
     "inspection.step": "inspection.attention_walkthrough",
+    "inspection.StepView": "inspection.AttentionWalkthrough",
     "server.Served": "server.ModelHandle",
     "training.History": "training.RunHistory",
     "training.Listener": "training.Callback",

@@ -240,11 +240,18 @@ COMMANDS: dict[str, str] = {}
 RENAMED: dict[str, str] = {
     r"losses/.*/recipe/objective": "task",
     r"evaluate/.*/settings/objective\.(\w+)": r"task.\1",
+    r"look/.*\bstep .*/before": "stream",
+    r"look/.*\bstep .*/found": "weighted_values",
+    r"look/.*\bstep .*/said": "head_output",
+    r"look/.*\bstep .*/said_by_head": "output_by_head",
+    r"look/.*\bstep .*/is_normed": "has_query_norm",
+    r"look/.*\bstep .*/is_normed_(before|after)": r"has_norm_\1",
 }
 """Pattern of a path in an old record (`part/case/key/...`, a regular expression) -> the name of its last key now."""
 
 BOUNDS: list[tuple[str, float, str]] = [
     (r"losses/.*/recipe/format", float("inf"), "formats count up; old ones are migrated (test_migrations.py)"),
+    (r"look/.*\bstep .*/is_rotary", float("inf"), "a key that old records do not have"),
     (r"models/inspect word-vectors/files", float("inf"), "no generation_config.json beside what generates nothing"),
     (r"models/save word-vectors/files/generation_config.json", float("inf"), "as above"),
 ]

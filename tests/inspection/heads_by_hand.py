@@ -149,7 +149,7 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
         "dots": dots,
         "scaled": scaled,
     }
-    parts |= {"scores": scores, "weights": weights, "found": found, "said": said, "may": may}
+    parts |= {"scores": scores, "weights": weights, "weighted_values": found, "head_output": said, "may": may}
     return Heads(held["before"], x, parts, held["output"])
 
 

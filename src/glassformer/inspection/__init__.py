@@ -2,7 +2,7 @@
 
 from glassformer.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.attention import AttentionView, attention
-from glassformer.inspection.attention_walkthrough import StepView, attention_walkthrough
+from glassformer.inspection.attention_walkthrough import AttentionWalkthrough, attention_walkthrough
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.context import ContextView, context
 from glassformer.inspection.contributions import Part
@@ -16,7 +16,6 @@ from glassformer.inspection.next_token import CompareView, NextView, compare, ex
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
-from glassformer.inspection.step_cells import Cell
 from glassformer.inspection.surprise import SurpriseView, surprise
 from glassformer.inspection.tensor_rows import TensorRow
 from glassformer.inspection.tensors import TensorsView, TensorView, tensor, tensors
@@ -31,8 +30,8 @@ __all__ = [
     "Ablated",
     "Analogy",
     "AttentionView",
+    "AttentionWalkthrough",
     "AttributionView",
-    "Cell",
     "Column",
     "CompareView",
     "ContextView",
@@ -53,7 +52,6 @@ __all__ = [
     "Points",
     "Reading",
     "ResidualView",
-    "StepView",
     "SurpriseView",
     "Table",
     "TensorRow",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table
-from glassformer.inspection.heads import MEANINGS, check_place, evenly, looking, n_repeats, summaries
+from glassformer.inspection.heads import MEANINGS, attention_layers, check_place, evenly, n_repeats, summaries
 from glassformer.inspection.options import AttentionKind, Target, TextOrImage, view
 from glassformer.inspection.reading import read
 from glassformer.inspection.trace import trace
@@ -162,7 +162,7 @@ def attention(
         UsageError: the model has no attention of this kind, there is no such layer or head, or all patterns together
             are larger than `trace` keeps.
     """
-    at = looking(read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer), kind)
+    at = attention_layers(read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer), kind)
     watched = [f"{name}.pattern" for name in at.names]
     with trace(model, *watched) as seen:
         at.reading.run()

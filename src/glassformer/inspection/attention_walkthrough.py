@@ -1,119 +1,210 @@
 """One head at work, number by number: from the vector at one place to what the head adds there.
 
-    stream ─► norm ─► x ─► q = W_Q x ──► q . k ─► / sqrt(D) ─► mask ─► softmax ─┐
-                 of each key ─► k = W_K x ─┘                                     ├─► sum of w v ─► W_O ─► + stream
-                              └► v = W_V x ─────────────────────────────────────┘
-
-Each stage is computed anew from the stage before, beginning with what passed the taps, and compared with what the
-model itself computed (`differences`). `cell` tells of what any number is the sum.
+stream ─► norm ─► x ─► q = W_Q x ──► q . k ─► / sqrt(D) ─► mask ─► softmax ─┐
+             of each key ─► k = W_K x ─┘                                     ├─► sum of w v ─► W_O ─► + stream
+                          └► v = W_V x ─────────────────────────────────────┘
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from glassformer.errors import UsageError
-from glassformer.figures import Figure
-from glassformer.inspection.head_weights import Matrices
-from glassformer.inspection.heads import check_place, looking
+from glassformer.errors import UsageError, plural
+from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, visible
+from glassformer.inspection.head_computation import HeadComputation
+from glassformer.inspection.heads import attention_layers, check_place
 from glassformer.inspection.options import AttentionKind, Head, Layer, Position, Target, TextOrImage, view
 from glassformer.inspection.reading import read, reading
-from glassformer.inspection.step_cells import Cell, cell_of
-from glassformer.inspection.step_stages import Place, computed
 from glassformer.inspection.trace import trace
-from glassformer.inspection.views import View, plain
+from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+
+MAX_KEYS = 12  # that are drawn
+ROUNDED = 1e-3  # of a stage's largest number: a difference that fp32 never reaches
 
 
 @dataclass
-class StepView(View):
-    """All numbers of one head for one query. C channels, D width of the head, S keys, H heads; fp32.
-
-    kind, layer, head, key_value_head, position: where. queries, keys: labels.
-    before (C): the stream. normed (C): what the head reads of it, x.
-    query_plain (D): W_Q x; query_normed: behind the norm of queries, if there is one; query: as positions turn it.
-    key_plain, key_normed, key, value (S, D): the same of each key.
-    dots (S): q . k. scale: what they are multiplied with. bias (S): what positions add. scaled (S): behind both.
-    softcap: the c of c tanh(s / c). scores (S): behind it. visible (S): whether the query may look there.
-    exponentials (S): e^(score - the largest one), 0 where it may not look. total: their sum, with the sink's.
-    sink: the learned score of nobody. sink_share: what falls on it. weights (S): exponentials / total.
-    found (D): the sum of weights times values.
-    said (C): what this head writes. said_by_head (H, C): what each does. output_bias (C). output (C): their sum.
-    added (C): what the block adds: the output, or its norm. sum (C): the stream and that. after (C): the stream
-    behind it, which in a post-norm block is the norm of the sum.
-    is_normed, is_normed_before, is_normed_after, is_post_norm: whether there are norms on queries and keys, on what the
-    layer reads, on the output, on the sum.
-    differences: of each stage, the largest distance to what the model itself had there.
-    width: how many numbers of a vector are drawn. matrices: weights of the head, for `cell`; no part of `to_dict`.
-    """
+class AttentionWalkthrough(View):
+    """All numbers of one head for one query. C channels, D width of the head, S keys, H heads; fp32."""
 
     kind: str
     layer: int
     head: int
-    key_value_head: int
-    position: int
+    key_value_head: int  # the head whose keys and values it shares with its group
+    position: int  # of the query
     queries: list[str]
     keys: list[str]
-    before: np.ndarray
-    normed: np.ndarray
-    query_plain: np.ndarray
-    query_normed: np.ndarray
-    query: np.ndarray
-    key_plain: np.ndarray
-    key_normed: np.ndarray
-    key: np.ndarray
-    value: np.ndarray
-    dots: np.ndarray
+    stream: np.ndarray  # (C,)
+    normed: np.ndarray  # (C,) what the head reads of it, x
+    query_plain: np.ndarray  # (D,) W_Q x
+    query_normed: np.ndarray  # (D,) behind the norm of queries, if there is one
+    query: np.ndarray  # (D,) as positions turn it
+    key_plain: np.ndarray  # (S, D)
+    key_normed: np.ndarray  # (S, D)
+    key: np.ndarray  # (S, D)
+    value: np.ndarray  # (S, D)
+    dots: np.ndarray  # (S,) q . k
     scale: float
-    bias: np.ndarray | None
-    scaled: np.ndarray
-    softcap: float | None
-    scores: np.ndarray
-    visible: np.ndarray
-    exponentials: np.ndarray
-    total: float
-    sink: float | None
+    bias: np.ndarray | None  # (S,) what positions add
+    scaled: np.ndarray  # (S,) dots * scale + bias
+    softcap: float | None  # the c of c tanh(s / c)
+    scores: np.ndarray  # (S,) behind it
+    visible: np.ndarray  # (S,) whether the mask lets the query see it
+    exponentials: np.ndarray  # (S,) e^(score - the largest one), 0 where it is masked
+    total: float  # their sum, with the sink's
+    sink: float | None  # the learned score of no token
     sink_share: float
-    weights: np.ndarray
-    found: np.ndarray
-    said: np.ndarray
-    said_by_head: np.ndarray
-    output_bias: np.ndarray | None
-    output: np.ndarray
-    added: np.ndarray
-    sum: np.ndarray
-    after: np.ndarray
-    is_normed: bool
-    is_normed_before: bool
-    is_normed_after: bool
+    weights: np.ndarray  # (S,) exponentials / total
+    weighted_values: np.ndarray  # (D,) the sum of weights times values
+    head_output: np.ndarray  # (C,) W_O of this head times that
+    output_by_head: np.ndarray  # (H, C)
+    output_bias: np.ndarray | None  # (C,)
+    output: np.ndarray  # (C,) of all heads
+    added: np.ndarray  # (C,) what the block adds: the output, or its norm
+    sum: np.ndarray  # (C,) the stream and that
+    after: np.ndarray  # (C,) in a post-norm block the norm of the sum
+    has_query_norm: bool
+    has_norm_before: bool
+    has_norm_after: bool
     is_post_norm: bool
-    differences: dict[str, float]
-    width: int
-    matrices: Matrices = field(repr=False)
-
-    def cell(self, stage: str, *index: int) -> Cell:
-        """Of what one number is the sum: `view.cell("dots", 4)` has the D products of query and key 4.
-
-        Stages, with the letters of their index: query_plain d, query d, key_plain s d, key s d, value s d, dots s,
-        scaled s, total, weights s, found d, said c, output c, sum c.
-
-        Raises:
-            UsageError: there is no such stage, or no such number in it.
-        """
-        return cell_of(self, stage, index)
+    is_rotary: bool
+    differences: dict[str, float]  # of each stage, the largest distance to what the model itself had there
+    width: int  # how many numbers of a vector are drawn
 
     def figures(self) -> list[Figure]:
-        from glassformer.inspection.step_figures import drawn
+        shown = self._shown()
+        best = int(self.weights.argmax())
+        query = {"W_Q.x": self.query_plain}
+        query |= {"normed": self.query_normed} if self.has_query_norm else {}
+        query |= {"rotated": self.query} if self.is_rotary else {}
+        return [
+            Note(self._place(shown)),
+            self._vectors(
+                "1. x, what the head reads of the stream",
+                {"stream": self.stream, "x": self.normed} if self.has_norm_before else {"x": self.normed},
+                "data",
+            ),
+            self._vectors("2. Query: what am I looking for?", query, "query"),
+            self._vectors("3. Keys: what do I hold?", self._at_keys(self.key, shown), "key"),
+            Note(self._projections()),
+            self._vectors("4. Values: what is passed on?", self._at_keys(self.value, shown), "value"),
+            self._fit(shown),
+            Note(written_out(f"q . k with {visible(self.keys[best])!r}", self.query, self.key[best])),
+            self._weighted(shown),
+            Note(written_out("number 0 of the weighted sum", self.weights, self.value[:, 0])),
+            self._output(),
+            Note(self._check()),
+        ]
 
-        return drawn(self)
+    def _shown(self) -> list[int]:
+        """The keys that are drawn, in order."""
+        return sorted(np.argsort(-self.weights, kind="stable")[:MAX_KEYS].tolist())
 
-    def to_dict(self) -> dict[str, Any]:
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "matrices"}
+    def _place(self, shown: list[int]) -> str:
+        T, S = len(self.queries), len(self.keys)
+        query = f"{visible(self.queries[self.position])!r} (place {self.position}, from 0, of {T})"
+        of = {"self": "", "cross": " of the source", "encoder": " of the encoder"}[self.kind]
+        shared = self.key_value_head != self.head
+        group = f", keys and values of key-value head {self.key_value_head}" if shared else ""
+        few = "" if len(shown) == S else f" The {len(shown)} keys with the largest weights are drawn."
+        return f"Layer {self.layer}, head {self.head}{group}: {query} attends to {plural(S, 'key')}{of}.{few}"
+
+    def _projections(self) -> str:
+        """How queries and keys came about."""
+        how = ["Keys are W_K.x and values W_V.x at each key"]
+        how += ["queries and keys are normed, which bounds their products"] if self.has_query_norm else []
+        if self.is_rotary:
+            how.append("queries and keys are rotated by an angle that grows with the place, so that distance counts")
+        return "; ".join(how) + "."
+
+    def _at_keys(self, vectors_SD: np.ndarray, shown: list[int]) -> list[tuple[str, np.ndarray]]:
+        return [(self.keys[s], vectors_SD[s]) for s in shown]
+
+    def _vectors(self, title: str, rows: Any, role: str, digits: int = 2) -> HeatMap:
+        """Vectors one below the other: the first `width` numbers of each."""
+        pairs = list(rows.items()) if isinstance(rows, dict) else rows
+        size = len(pairs[0][1])
+        n = min(self.width, size)
+        values = np.stack([vector[:n] for _, vector in pairs])
+        title += f" (first {n} of {size} numbers)" if n < size else f" ({size} numbers)"
+        columns = [str(i) for i in range(n)]
+        return HeatMap(title, values, [name for name, _ in pairs], columns, role=role, signed=True, digits=digits)
+
+    def _fit(self, shown: list[int]) -> Table:
+        """From product to weight, a row a key."""
+        D = self.key.shape[1]
+        scaled = f"/ sqrt({D})" if abs(self.scale * D**0.5 - 1) < 1e-6 else f"x {number(self.scale)}"
+        parts: dict[str, Any] = {"q . k": self.dots, scaled: self.dots * self.scale}
+        if self.bias is not None:
+            parts["+ bias"] = self.scaled
+        if self.softcap is not None:
+            parts[f"cap {self.softcap:g}"] = self.scores
+        if not self.visible.all():
+            parts["mask"] = np.where(self.visible, self.scores, -np.inf)
+        columns = [Column("key", "token"), *(Column(name, "number") for name in parts)]
+        columns.append(Column("softmax", "share", role="share"))
+        stages = [*parts.values(), self.weights]
+        rows: list[list[Any]] = [[self.keys[s], *(float(stage[s]) for stage in stages)] for s in shown]
+        rest = ""
+        if self.sink is not None:
+            rows.append(["<sink>", *[None] * (len(stages) - 2), self.sink, self.sink_share])
+            rest = " (the rest falls on the sink: no token)"
+        return Table(f"5. How well do they fit? q . k, {scaled}, softmax{rest}", columns, rows)
+
+    def _weighted(self, shown: list[int]) -> HeatMap:
+        """Weight times value, and the sum."""
+        parts_SD = self.weights[:, None] * self.value
+        rows = self._at_keys(parts_SD, shown)
+        others = [s for s in range(len(self.keys)) if s not in shown]
+        if others:
+            rows.append(("others", parts_SD[others].sum(axis=0)))
+        rows.append(("sum", self.weighted_values))
+        return self._vectors("6. Weight times value; the last row is their sum", rows, "value", digits=3)
+
+    def _output(self) -> HeatMap:
+        """The head's own part of the output, and how all of it gets into the stream."""
+        bias = " and the bias" if self.output_bias is not None else ""
+        rows = [("this head", self.head_output), ("others", self.output - self.head_output)]
+        if self.has_norm_after:
+            rows += [("all", self.output), ("normed", self.added)]
+        rows += [("stream", self.stream), ("added", self.sum)]
+        if self.is_post_norm:
+            rows.append(("normed", self.after))
+        rows = [(name.replace(" ", "\N{NO-BREAK SPACE}"), vector) for name, vector in rows]
+        others = len(self.output_by_head) - 1
+        return self._vectors(f"7. W_O of this head, of the other {others}{bias}; added to the stream", rows, "data")
+
+    def _check(self) -> str:
+        """How near the recomputed stages are to the model's own."""
+        worst = max(self.differences, key=lambda stage: self.differences[stage])
+        text = (
+            "Every stage was computed anew from the one before. Largest difference to the model's own numbers: "
+            f"{self.differences[worst]:.1e} ({worst})."
+        )
+        rounded = any(d > ROUNDED * float(np.abs(getattr(self, stage)).max()) for stage, d in self.differences.items())
+        return text + (" Numbers of few bits (int8, int4, bf16) were rounded on the way." if rounded else "")
+
+
+def written_out(name: str, left: np.ndarray, right: np.ndarray, most: int = 4) -> str:
+    """A sum of products as an equation, with the largest products written out.
+
+    >>> written_out("x", np.array([1.0, -3.0, 0.5]), np.array([1.0, -1.0, 1.0]), most=2)
+    'x = (-3.000) x (-1.000) + 1.000 x 1.000 + 1 smaller product = 4.500'
+    """
+
+    def signed(value: float) -> str:
+        return f"({number(float(value))})" if value < 0 else number(float(value))
+
+    products, n = left * right, len(left)
+    largest = np.argsort(-np.abs(products), kind="stable")[:most]
+    terms = [f"{signed(left[i])} x {signed(right[i])}" for i in largest]
+    terms += [plural(n - most, "smaller product")] if n > most else []
+    return f"{name} = {' + '.join(terms)} = {number(float(products.sum()))}"
 
 
 @view('glassformer look attention-walkthrough runs/demo-1 "To be" --layer 1 --head 2')
@@ -129,37 +220,39 @@ def attention_walkthrough(
     width: Annotated[int, Field(ge=1, description="Numbers of a vector that are shown; --json gives all.")] = 6,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
-) -> StepView:
+) -> AttentionWalkthrough:
     """One head for one query, stage by stage.
+
+    Each stage is computed anew from the one before, and compared with what the model itself computed.
 
     Raises:
         UsageError: there is no such place, or the model has no attention of this kind.
     """
-    at = looking(read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer), kind)
+    at = attention_layers(read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer), kind)
     if at.stack is None:
         raise UsageError("this attention is additive and has no queries and keys to multiply; look at a Transformer")
     layer = check_place("layer", layer, len(at.names))
     position = check_place("position", position, len(at.queries))
-    n_head = at.stack.blocks[layer].attention.n_head
-    place = Place(at, layer, check_place("head", head, n_head), position)
-    with trace(model, *place.taps) as seen:
+    head = check_place("head", head, at.stack.blocks[layer].attention.n_head)
+    computation = HeadComputation(at, layer, head, position)
+    with trace(model, *computation.taps) as seen:
         at.reading.run()
     with reading(model):
-        stages, matrices = computed(place, seen)
+        stages = computation.stages(seen)
     arrays: dict[str, Any] = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in stages.items()}
-    return StepView(
+    return AttentionWalkthrough(
         kind=kind,
         layer=layer,
-        head=place.head,
-        key_value_head=place.key_value_head,
+        head=head,
+        key_value_head=computation.key_value_head,
         position=position,
         queries=at.queries,
         keys=at.keys,
-        is_normed=place.part.query_norm is not None,
-        is_normed_before=place.norms.before is not None,
-        is_normed_after=place.norms.behind is not None,
-        is_post_norm=place.norms.of_sum is not None,
+        has_query_norm=computation.attention.query_norm is not None,
+        has_norm_before=computation.norms.before is not None,
+        has_norm_after=computation.norms.behind is not None,
+        is_post_norm=computation.norms.of_sum is not None,
+        is_rotary=computation.rotates,
         width=width,
-        matrices=matrices,
         **arrays,
     )

@@ -26,6 +26,7 @@ from glassformer.inspection.views import View
 from glassformer.models import Encoder
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.stepwise import token_starts
+from glassformer.renamed import old_arguments
 
 MOST_TEXTS = 16
 MOST_LINES = 10  # pairs that are drawn one by one
@@ -132,6 +133,7 @@ class ContextView(View):
 MOST_COLUMNS = 4
 
 
+@old_arguments(tokenizer="input_tokenizer")
 @view(
     'glassformer look context minilm-l6 mole "an American shrew mole" "one mole of carbon dioxide" '
     '"a biopsy of the mole"',

@@ -24,6 +24,7 @@ from glassformer.figures import Column, Figure, Note, Points, Table, number, per
 from glassformer.inspection.options import Pair, Seed, Top, view
 from glassformer.inspection.vectors import Vectors
 from glassformer.inspection.views import View
+from glassformer.renamed import old_arguments
 
 RANDOM_DRAWS = 200  # sets of random pairs that a direction is held against
 
@@ -53,6 +54,7 @@ class Neighbours(View):
         ]
 
 
+@old_arguments(n="top")
 @view("glassformer look neighbours runs/word-vectors-1 tower")
 def neighbours(vectors: Vectors, word: str, *, top: Top = 10) -> Neighbours:
     """The `top` words with the largest cosine to `word`, itself left out.
@@ -113,6 +115,7 @@ class Analogy(View):
         return f"{told} It comes first only because they are left out." if self.flattering else told
 
 
+@old_arguments(n="top")
 @view("glassformer look analogy runs/word-vectors-1 king man woman queen")
 def analogy(
     vectors: Vectors,
@@ -191,6 +194,7 @@ class Direction(View):
         return found
 
 
+@old_arguments(words="along")
 @view("glassformer look direction runs/word-vectors-1 cat:cats dog:dogs tree:trees --along one --along three")
 def direction(
     vectors: Vectors,

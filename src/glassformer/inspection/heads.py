@@ -29,7 +29,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Looking:
+class AttentionLayers:
     """The layers of attention of one kind, and what stands at their queries and keys.
 
     names: of the layers ("decoder.blocks.0.cross_attention"). stack: the `Transformer` they are in, None for a
@@ -52,7 +52,7 @@ class Looking:
         return self.kind != "cross" and not np.triu(self.visible, 1).any()
 
 
-def looking(reading: Reading, kind: str = "self") -> Looking:
+def attention_layers(reading: Reading, kind: str = "self") -> AttentionLayers:
     """The layers that `kind` names: `self`, of an encoder-decoder those in its decoder; `cross`, from the decoder to
     the encoder; `encoder`, those in the encoder of an encoder-decoder.
 
@@ -73,7 +73,9 @@ def looking(reading: Reading, kind: str = "self") -> Looking:
     key_ids = reading.source_ids if is_pair and kind != "self" else reading.ids
     T, S = len(queries), len(keys)
     if kind == "cross" and not isinstance(stack, Transformer) and "attention.pattern" in named_taps(model):
-        return Looking(reading, kind, None, ["attention"], queries, keys, key_ids, np.ones((1, T, S), dtype=bool))
+        return AttentionLayers(
+            reading, kind, None, ["attention"], queries, keys, key_ids, np.ones((1, T, S), dtype=bool)
+        )
     if not isinstance(stack, Transformer):
         raise UsageError(
             f"a {type(model).__name__} has no heads of {'self' if kind == 'self' else kind}-attention; "
@@ -85,7 +87,7 @@ def looking(reading: Reading, kind: str = "self") -> Looking:
     if kind != "cross":
         pos = torch.arange(T)
         visible = np.stack([pattern.mask(pos, pos).numpy() for pattern in stack.patterns])
-    return Looking(reading, kind, stack, names, queries, keys, key_ids, visible)
+    return AttentionLayers(reading, kind, stack, names, queries, keys, key_ids, visible)
 
 
 def check_place(what: str, place: int, n: int) -> int:
@@ -100,7 +102,7 @@ def check_place(what: str, place: int, n: int) -> int:
 
 
 def summaries(
-    patterns_LHTS: np.ndarray, at: Looking, *, has_sinks: bool = False, visible: np.ndarray | None = None
+    patterns_LHTS: np.ndarray, at: AttentionLayers, *, has_sinks: bool = False, visible: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """What each head does in short: names of `MEANINGS`, those that mean something here, and (L, H) for each.
 
@@ -136,7 +138,7 @@ def summaries(
     return {name: found[name] for name in MEANINGS if name in found}
 
 
-def evenly(at: Looking) -> dict[str, float]:
+def evenly(at: AttentionLayers) -> dict[str, float]:
     """The summaries of a head that looks evenly at all it may see, as the mean over layers: what is no skill."""
     even_LTS = at.visible / np.maximum(at.visible.sum(axis=-1, keepdims=True), 1)
     found = summaries(even_LTS[:, None].astype(np.float32), at)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, Note, Table
-from glassformer.inspection.heads import looking
+from glassformer.inspection.heads import attention_layers
 from glassformer.inspection.options import Seed, view
 from glassformer.inspection.reading import Reading, labels_of
 from glassformer.inspection.trace import trace
@@ -110,7 +110,7 @@ def induction_scores(
     generator = torch.Generator().manual_seed(seed)
     drawn = [ordinary[i] for i in torch.randperm(len(ordinary), generator=generator)[:length].tolist()]
     ids = [*start, *drawn, *drawn]
-    at = looking(Reading(model, tokenizer, ids, labels_of(tokenizer, ids)))
+    at = attention_layers(Reading(model, tokenizer, ids, labels_of(tokenizer, ids)))
     watched = [f"{name}.pattern" for name in at.names]
     with trace(model, *watched) as seen:
         logits_TV = at.reading.logits()

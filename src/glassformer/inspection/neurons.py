@@ -23,11 +23,13 @@ from glassformer.inspection.reading import reader_of
 from glassformer.inspection.weights import matrix_of
 from glassformer.layers import Experts, GatedFeedForward, LayerNorm, ZeroCenteredRMSNorm
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.renamed import old_arguments
 
 CONTEXTS = 3  # of each neuron, where many are told
 SAID = 10  # tokens that a neuron promotes, and suppresses
 
 
+@old_arguments(tokenizer="input_tokenizer", texts="corpus")
 @view("glassformer look neurons runs/demo-1 --layer 1 --neuron 7")
 def neurons(
     model: Any,

@@ -21,6 +21,7 @@ from glassformer.inspection.weights import is_compressed
 from glassformer.models import SIZES, ModelConfig
 from glassformer.models.counts import model_on_meta
 from glassformer.models.parts import PARTS, Piece, letters, pieces
+from glassformer.renamed import old_arguments
 
 LECTURE = ("embedding", "key", "query", "value", "output", "up", "down", "unembedding")
 """The eight kinds of matrices of the lecture ("Attention in transformers" and "How might LLMs store facts"), in its
@@ -131,6 +132,7 @@ class ParametersView(View):
         return told
 
 
+@old_arguments(what="model_or_size")
 @view("glassformer look parameters gpt3")
 def parameters(model_or_size: Any) -> ParametersView:
     """Count the parameters of a model, of a configuration, or of a size by name ("gpt2", "gpt3").

@@ -16,6 +16,7 @@ from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer, UnknownCharacterWarning
 from glassformer.processors.tokenizers.alphabet import whole_characters
 from glassformer.processors.tokenizers.stepwise import Chunk, merge_by_merge, token_starts
+from glassformer.renamed import old_arguments
 
 MOST = 1000  # tokens that are told one by one
 SHOWN = 40  # rows of the table of tokens
@@ -108,6 +109,7 @@ def _short(raw: str) -> str:
     return raw if len(raw) <= 24 else f"{raw[:20]} ..."
 
 
+@old_arguments(tokenizer="input_tokenizer")
 @view(
     'glassformer look tokens smollm2-135m-instruct "tokenisation, unbelievably"',
     'glassformer look tokens "tokenisation, unbelievably" --tokenizer gpt2',

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
 from glassformer.figures import ROLES, shade
-from glassformer.inspection import attention_walkthrough as step
-from glassformer.inspection import trace
-from glassformer.inspection.step_cells import STAGES
+from glassformer.inspection import attention_walkthrough, trace
 from glassformer.layers import int8_copy
 from glassformer.models import EncoderConfig, build_model
 
@@ -34,19 +30,19 @@ def test_every_stage_is_what_the_weights_give(name: str):
     at = case(name)
     for layer, position in ((0, 4), (at.stack.config.n_layer - 1, -1)):
         theirs = at.by_hand(layer)
-        view = step(at.model, TOKENIZER, TEXT, layer=layer, head=-1, position=position, **at.asked)
+        view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=layer, head=-1, position=position, **at.asked)
         h = at.stack.config.n_head - 1
         parts = {stage: x[h] for stage, x in theirs.parts.items() if stage != "may"}
         for stage in ("key_plain", "key", "value"):
             close(getattr(view, stage), parts[stage])
-        for stage in ("query_plain", "query", "dots", "scaled", "scores", "weights", "found", "said"):
+        for stage in ("query_plain", "query", "dots", "scaled", "scores", "weights", "weighted_values", "head_output"):
             close(getattr(view, stage), parts[stage][position])
         assert view.visible.tolist() == theirs.parts["may"][position].tolist()
         close(view.normed, theirs.x[position])
-        close(view.said_by_head, theirs.parts["said"][:, position])
+        close(view.output_by_head, theirs.parts["head_output"][:, position])
         close(view.output, theirs.output[position])
         assert max(view.differences.values()) < 2e-5, view.differences
-        assert set(view.differences) >= {"query", "key", "value", "scores", "weights", "found", "output"}
+        assert set(view.differences) >= {"query", "key", "value", "scores", "weights", "weighted_values", "output"}
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if "cross" not in n])
@@ -65,71 +61,13 @@ def test_the_stream_behind_it_is_what_the_feedforward_of_the_block_is_given(name
         hook = following.register_forward_pre_hook(lambda _, args: held.update(x=args[0][0]))
         at.run()
         hook.remove()
-    view = step(at.model, TOKENIZER, TEXT, layer=0, head=1, position=3, **at.asked)
+    view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=0, head=1, position=3, **at.asked)
     close(view.after, held["x"][3])
-
-
-@pytest.mark.parametrize(
-    "name", ["classic", "modern", "gemma 3", "capped, sinks", "alibi", "T5: cross", "sandwich pair: self"]
-)
-def test_each_number_is_the_sum_that_its_cell_tells(name: str):
-    at = case(name)
-    view = step(at.model, TOKENIZER, TEXT, layer=1, head=2 % at.stack.config.n_head, position=5, **at.asked)
-    C, D, S = len(view.before), len(view.query), len(view.keys)
-    counts = {
-        "query_plain": C,
-        "key_plain": C,
-        "value": C,
-        "dots": D,
-        "said": D,
-        "found": S,
-        "output": len(view.said_by_head),
-    }
-    counts |= {"sum": 2, "scaled": 1, "weights": 1, "total": S + (view.sink is not None)}
-    for stage in STAGES:
-        held = np.asarray(getattr(view, stage))
-        for index in {
-            tuple(0 for _ in held.shape),
-            tuple(n - 1 for n in held.shape),
-            tuple(n // 2 for n in held.shape),
-        }:
-            cell = view.cell(stage, *index)
-            assert cell.products.sum() + cell.added == pytest.approx(float(held[index]), abs=2e-5)
-            assert cell.value == float(held[index])
-            if stage in counts:
-                assert len(cell.left) == len(cell.right) == counts[stage]
-            if stage in ("query", "key"):  # a pair of channels turns, from the second place on
-                place = 5 if stage == "query" else index[0]
-                assert len(cell.left) == (2 if view.matrices.positions is not None and place else 1)
-
-
-@torch.no_grad()
-def test_a_score_is_the_sum_of_the_products_of_query_and_key_in_their_order():
-    view = step(toy_model(), TOKENIZER, TEXT, layer=0, head=1)
-    cell = view.cell("dots", 3)
-    np.testing.assert_array_equal(cell.left, view.query)
-    np.testing.assert_array_equal(cell.right, view.key[3])
-    assert view.cell("dots", -7).value == view.cell("dots", 3).value
-    assert str(cell).startswith("q . k with '␣'") is (view.keys[3] == " ")
-    cell = view.cell("found", 2)
-    np.testing.assert_array_equal(cell.left, view.weights)
-    np.testing.assert_array_equal(cell.right, view.value[:, 2])
-
-
-def test_a_cell_says_its_largest_products_and_how_many_more_there_are():
-    view = step(toy_model(), TOKENIZER, TEXT, layer=0, head=1)
-    cell = dataclasses.replace(
-        view.cell("dots", 0), name="x", value=4.5, left=np.array([1.0, -3.0, 0.5]), right=np.array([1.0, -1.0, 1.0])
-    )
-    assert cell.said(2) == "x = (-3.000) x (-1.000) + 1.000 x 1.000 + 1 smaller product = 4.500"
-    assert cell.said(3).count("+") == 2
-    cell.right[:] = 1
-    assert cell.said(1) == "x = (-3.000) + 2 smaller terms = 4.500"
 
 
 def test_what_is_left_of_a_row_falls_on_the_sink():
     at = case("capped, sinks")
-    view = step(at.model, TOKENIZER, TEXT, layer=0, head=4)
+    view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=0, head=4)
     assert view.sink == float(at.model.blocks[0].attention.sinks[4].detach())
     assert 0.001 < view.sink_share < 1 and view.weights.sum() + view.sink_share == pytest.approx(1, abs=1e-6)
     assert "falls on the sink" in str(view) and "<sink>" in str(view) and "cap 1.7" in str(view)
@@ -137,7 +75,7 @@ def test_what_is_left_of_a_row_falls_on_the_sink():
 
 def test_images_are_asked_by_patches():
     model = shaken(build_model(EncoderConfig.make(**PATCHES, family="classic"))).eval()
-    view = step(model, None, torch.linspace(-1, 1, 288).view(2, 12, 12), layer=2, head=0, position=0)
+    view = attention_walkthrough(model, None, torch.linspace(-1, 1, 288).view(2, 12, 12), layer=2, head=0, position=0)
     assert view.keys == ["<class>", *(f"{r},{c}" for r in range(3) for c in range(3))]
     assert max(view.differences.values()) < 2e-5 and view.weights.sum() == pytest.approx(1)
 
@@ -145,13 +83,14 @@ def test_images_are_asked_by_patches():
 @torch.no_grad()
 def test_weights_of_8_bits_are_told_as_what_they_stand_for():
     model = toy_model("modern", n_embd=64)  # rows of 64 go through the kernel that rounds
-    view = step(int8_copy(model), TOKENIZER, TEXT, layer=0, head=3)
+    view = attention_walkthrough(int8_copy(model), TOKENIZER, TEXT, layer=0, head=3)
     D, row = 10, 3 * 10
     small = int8_copy(model).blocks[0].attention.qkv
-    close(view.matrices.query, (small.weight.float() * small.scale[:, None])[row : row + D])
+    weight = (small.weight.float() * small.scale[:, None])[row : row + D]
+    close(view.query_plain, weight @ torch.from_numpy(view.normed))
     assert 1e-3 < max(view.differences.values()) < 0.5
     assert "were rounded on the way" in " ".join(str(view).split())
-    assert "were rounded" not in str(step(model, TOKENIZER, TEXT, layer=0, head=3))
+    assert "were rounded" not in str(attention_walkthrough(model, TOKENIZER, TEXT, layer=0, head=3))
 
 
 def test_a_difference_is_noticed():
@@ -165,7 +104,7 @@ def test_a_difference_is_noticed():
         return real(q, k, pos + 1) if q.shape[1] == 1 else real(q, k, pos)
 
     at.model.positions.rotate = wrongly
-    view = step(at.model, TOKENIZER, TEXT, layer=0, head=0)
+    view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=0, head=0)
     assert view.differences["key"] > 0.1 and view.differences["query"] > 0.1 and view.differences["value"] < 1e-5
 
 
@@ -174,19 +113,19 @@ def test_a_difference_is_noticed():
 )
 def test_it_fits_a_terminal_and_json(name: str):
     at = case(name)
-    view = step(at.model, TOKENIZER, TEXT, layer=1, head=1, position=4, **at.asked)
+    view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=1, head=1, position=4, **at.asked)
     text = str(view)
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("\n") < 130
     told = json.loads(json.dumps(view.to_dict(), allow_nan=False))
-    assert "matrices" not in told and told["dots"] == pytest.approx(view.dots.tolist())
+    assert told["dots"] == pytest.approx(view.dots.tolist())
     assert view._repr_html_()
 
 
 def test_more_and_less_than_nothing_differ_in_colour_for_every_role():
     for role in ROLES:
         assert shade(role, 1.0) != shade(role, -1.0)
-    view = step(toy_model(), TOKENIZER, TEXT, layer=0, head=0)
+    view = attention_walkthrough(toy_model(), TOKENIZER, TEXT, layer=0, head=0)
     drawn = [f for f in view.figures() if getattr(f, "role", "") == "value"]
     assert len(drawn) == 2  # values, and shares of them
     page = view.to_html()
@@ -195,11 +134,11 @@ def test_more_and_less_than_nothing_differ_in_colour_for_every_role():
 
 
 def test_only_the_keys_it_looks_at_most_are_drawn_of_many():
-    view = step(toy_model(block_size=40), TOKENIZER, "ab Z" * 9, layer=0, head=0)
+    view = attention_walkthrough(toy_model(block_size=40), TOKENIZER, "ab Z" * 9, layer=0, head=0)
     table = next(f for f in view.figures() if getattr(f, "title", "").startswith("5."))
     assert len(table.rows) == 12
     assert min(row[-1] for row in table.rows) >= np.sort(view.weights)[-12] - 1e-9
-    assert "12 keys it looks at most" in str(view).replace(" \n", " ")
+    assert "12 keys with the largest weights" in str(view).replace(" \n", " ")
     sums = next(f for f in view.figures() if getattr(f, "title", "").startswith("6."))
     np.testing.assert_allclose(sums.values[:-1].sum(axis=0), sums.values[-1], atol=1e-5)
 
@@ -217,15 +156,4 @@ def test_only_the_keys_it_looks_at_most_are_drawn_of_many():
 )
 def test_what_is_not_there_is_said(asked, message):
     with pytest.raises(UsageError, match=message):
-        step(toy_model(), TOKENIZER, TEXT, **asked)
-
-
-def test_cells_that_are_not_there_are_said():
-    view = step(toy_model(), TOKENIZER, TEXT, layer=0, head=0)
-    with pytest.raises(UsageError, match="stage 'dot' has no sums; did you mean dots"):
-        view.cell("dot", 0)
-    with pytest.raises(UsageError, match=r"dots \(10,\) is out of range; it takes 0 to 9"):
-        view.cell("dots", 10)
-    with pytest.raises(UsageError, match=r"value \(1,\) is out of range; it takes 0 to 9 and 0 to 4"):
-        view.cell("value", 1)
-    assert math.isclose(view.cell("total").value, view.total)
+        attention_walkthrough(toy_model(), TOKENIZER, TEXT, **asked)
