@@ -89,7 +89,7 @@ def test_a_folder_never_takes_the_place_of_a_file(tmp_path: Path, replace: bool)
     write_text(tmp_path / "run", "notes")
     with pytest.raises(GlassformerError) as error, atomic_folder(tmp_path / "run", replace=replace):
         raise AssertionError("the work would be for nothing: fail before it")
-    assert str(error.value) == f"{tmp_path}/run: a file stands where a folder is needed; choose another place"
+    assert str(error.value) == f"{tmp_path}/run: this is a file, and a folder is needed; choose another path"
     assert tree(tmp_path) == {"run": "notes"}
 
 
@@ -105,7 +105,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path: Path):
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(GlassformerError) as error:
         write_text(tmp_path / "a.txt", "new")
-    assert str(error.value) == f"{tmp_path}/a.txt: a folder stands where a file is needed; choose another place"
+    assert str(error.value) == f"{tmp_path}/a.txt: this is a folder, and a file is needed; choose another path"
     assert tree(tmp_path) == {"a.txt": "/"}
 
 
@@ -115,7 +115,7 @@ def test_a_place_below_a_file_is_refused_in_one_line(tmp_path: Path):
     for act in (lambda p: write_text(p, "new"), lambda p: atomic_folder(p).__enter__()):
         with pytest.raises(GlassformerError) as error:
             act(tmp_path / "notes" / "run")
-        assert str(error.value) == f"{tmp_path}/notes/run: a file stands where a folder is needed; choose another place"
+        assert str(error.value) == f"{tmp_path}/notes/run: this is a file, and a folder is needed; choose another path"
     assert tree(tmp_path) == {"notes": "mine"}
 
 
@@ -165,8 +165,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
         (errno.EFBIG, "larger than the disk or a limit allows; nothing was replaced: choose another place"),
         (errno.EACCES, "the folder is not writable; choose another place (--out) or change its permissions"),
         (errno.EROFS, "the folder is not writable; choose another place (--out) or change its permissions"),
-        (errno.ENOTDIR, "a file stands where a folder is needed; choose another place"),
-        (errno.EISDIR, "a folder stands where a file is needed; choose another place"),
+        (errno.ENOTDIR, "this is a file, and a folder is needed; choose another path"),
+        (errno.EISDIR, "this is a folder, and a file is needed; choose another path"),
         (errno.ENOTEMPTY, "something is already there; choose another place or move it away"),
     ],
 )

@@ -1,13 +1,13 @@
 """Every error a user can cause, as one small tree.
 
-    GlassformerError            exit code 1: it was asked for properly and failed
-    ├── UsageError              exit code 2: it was asked for wrongly (a key, a value, a flag)
+    GlassformerError            exit code 1: a valid request failed
+    ├── UsageError              exit code 2: an invalid request (a key, a value, a flag)
     ├── DataError               a text, a token store or a download is missing, damaged or too short
     ├── TokenizerError          a tokenizer file is missing or damaged, or its vocabulary does not fit
     ├── ModelFolderError        a model folder is missing, damaged or of an unknown kind
     ├── RunError                a run folder or a checkpoint is missing, damaged or in the way
     │   └── LostProcessError    another process of a run over several has ended
-    ├── DeviceError             the device that was asked for is not there, or too small
+    ├── DeviceError             the requested device does not exist or is too small
     ├── DivergenceError         a loss or a gradient stopped being a number
     └── MissingExtraError       an optional package is needed: the message holds the pip line
 
@@ -46,7 +46,7 @@ class TokenizerError(GlassformerError):
 
 
 class ModelFolderError(GlassformerError):
-    """A model folder is missing, damaged or of a kind that nobody here can read."""
+    """A model folder is missing, damaged, or of a kind that is not supported."""
 
 
 class RunError(GlassformerError):
@@ -54,11 +54,11 @@ class RunError(GlassformerError):
 
 
 class LostProcessError(RunError):
-    """Another process of the same run has ended, so that this one cannot go on."""
+    """Another process of the same run has ended, so that this one cannot continue."""
 
 
 class DeviceError(GlassformerError):
-    """The device that was asked for is not there, or has too little memory."""
+    """The requested device does not exist, or has too little memory."""
 
 
 class DivergenceError(GlassformerError):
@@ -111,7 +111,7 @@ def known_names(known: Iterable[str], most: int = 60) -> str:
 
 
 def one_line(text: object, most: int = 600) -> str:
-    r"""Something out of a file as one line: line ends and controls told, cut in the middle where it goes on and on.
+    r"""Text from a file as one line: line ends and control characters escaped, the middle cut if it is long.
 
     >>> one_line("two\nlines"), one_line("\x1b[31m"), one_line("a" * 10 + "z" * 10, most=9)
     ('two lines', '\\x1b[31m', 'aaaa ... zz')

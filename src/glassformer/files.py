@@ -60,9 +60,9 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
                 f"{path}: the folder is not writable; choose another place (--out) or change its permissions"
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise GlassformerError(f"{path}: a file stands where a folder is needed; choose another place") from error
+            raise GlassformerError(f"{path}: this is a file, and a folder is needed; choose another path") from error
         if error.errno == errno.EISDIR:
-            raise GlassformerError(f"{path}: a folder stands where a file is needed; choose another place") from error
+            raise GlassformerError(f"{path}: this is a folder, and a file is needed; choose another path") from error
         if error.errno == errno.ENOTEMPTY:
             raise GlassformerError(
                 f"{path}: something is already there; choose another place or move it away"

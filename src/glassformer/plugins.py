@@ -7,7 +7,7 @@ A module is imported where a person names it, and nowhere else:
     an installed package's entry points              for all, in the group `glassformer.plugins`
     import my_losses                                 in a script of one's own
 
-Runs and model folders keep the names of the modules they need, to say which are missing. They never import one: a
+Runs and model folders record the modules they need, and name those that are missing. They never import one: a
 folder may come from anywhere.
 """
 

@@ -1,4 +1,4 @@
-"""Taps: named places in a model where somebody may listen, at no cost when nobody does.
+"""Taps: named places in a model whose tensors can be recorded or changed, at no cost when unused.
 
 A tap is an identity function with one slot. A layer owns a few and sends tensors through them:
 

@@ -163,8 +163,8 @@ class _Crowd:
 
 
 def busy_seconds(cpus: set[int]) -> float:
-    """How long these processors have worked since the machine started, for anybody (also for other guests of its host);
-    0 where the system does not tell."""
+    """Processor seconds used on these processors since boot, by all processes (and other guests of the host);
+    0 if the system does not report it."""
     ticks = 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *fields = line.split()

@@ -76,8 +76,8 @@ def test_a_folder_that_holds_other_things(refused, play, tmp_path):
 @pytest.mark.parametrize(
     ("out", "line"),
     [
-        ("play.txt", "play.txt: a file stands where a folder is needed; choose another place"),
-        ("play.txt/run", "play.txt/run: a file stands where a folder is needed; choose another place"),
+        ("play.txt", "play.txt: this is a file, and a folder is needed; choose another path"),
+        ("play.txt/run", "play.txt/run: this is a file, and a folder is needed; choose another path"),
         ("/proc/run", "/proc/run: no folder can be made there; choose another place with --out"),
         ("x" * 300, "x" * 300 + ": not a usable name (File name too long); choose another one"),
     ],
@@ -105,7 +105,7 @@ def test_a_read_only_folder(glassformer, play, tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written(glassformer, play, tmp_path, monkeypatch):
     monkeypatch.setenv("GLASSFORMER_CACHE", "play.txt/cache")
     result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run")
-    line = r"error: play\.txt/cache/stores/[0-9a-f]+: a file stands where a folder is needed; choose another place\n"
+    line = r"error: play\.txt/cache/stores/[0-9a-f]+: this is a file, and a folder is needed; choose another path\n"
     assert re.fullmatch(line, result.err)
     assert (result.code, result.out, list(files(tmp_path))) == (1, "", ["play.txt"])
 

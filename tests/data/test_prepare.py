@@ -10,7 +10,8 @@ import pytest
 from data_standins import ByteTokenizer
 
 import glassformer.data.prepare as room
-from glassformer.data import describe, pieces, tokenizer_for, vocabulary
+from glassformer.data import describe, tokenizer_for, vocabulary
+from glassformer.data import text_pieces as pieces
 from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, UsageError
 from glassformer.processors.tokenizers import TOKENIZERS

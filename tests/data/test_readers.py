@@ -11,10 +11,9 @@ import sys
 
 import pytest
 
-from glassformer.data import pieces
+from glassformer.data import text_pieces as pieces
 from glassformer.data.examples import load_examples
-from glassformer.data.places import LeftOutWarning
-from glassformer.data.readers import Piece, open_source, read_documents
+from glassformer.data.readers import LeftOutWarning, Piece, open_source, read_documents
 from glassformer.errors import DataError, GlassformerError, UsageError
 
 

@@ -414,7 +414,7 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path: Path):
 def test_a_file_where_the_folder_should_go_stays(tmp_path: Path):
     (tmp_path / "model").write_text("notes")
     assert said(lambda: save(tmp_path / "model", toy_model())) == (
-        f"{tmp_path}/model: a file stands where a folder is needed; choose another place"
+        f"{tmp_path}/model: this is a file, and a folder is needed; choose another path"
     )
     assert (tmp_path / "model").read_text() == "notes"
 

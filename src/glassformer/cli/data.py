@@ -53,7 +53,7 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
 def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer data list shows.")) -> None:
     """Fetch a corpus or a set of examples into the cache.
 
-    Prints where it lies.
+    Prints its folder.
 
     The SHA-256 is checked: it is the text that this version knows, or an error. (Debian's packages change with its
     releases; there the client's own check is all there is.)
@@ -155,10 +155,10 @@ def _show_store(store, json: bool) -> None:
     if json:
         print_json({"folder": str(store.folder), **meta, "first_tokens": first})
         return
-    told = meta["tokenizer"]
+    tokenizer = meta["tokenizer"]
     typer.echo(f"{'store':<12}{store.folder}")
     typer.echo(f"{'source':<12}{meta['source']}; {meta['split_rule']}")
-    typer.echo(f"{'tokenizer':<12}{told['kind']}, {told['vocab_size']:,} entries, {meta['dtype']}")
+    typer.echo(f"{'tokenizer':<12}{tokenizer['kind']}, {tokenizer['vocab_size']:,} entries, {meta['dtype']}")
     for name, split in meta["splits"].items():
         ratio = f", {split['bytes'] / split['tokens']:.2f} bytes a token" if split["tokens"] else ""
         counts = f"{split['tokens']:,} tokens of {split['documents']:,} documents in {len(split['shards'])} shards"
@@ -175,9 +175,9 @@ def _show_examples(source: str, json: bool) -> None:
     splits, known = load_examples(source, quiet=json), EXAMPLE_SETS.get(source)
     first = [example._asdict() for example in splits["validation"][:5]]
     if json:
-        told = {"origin": known.origin, "license": known.license, "split": known.split} if known else {}
+        about = {"origin": known.origin, "license": known.license, "split": known.split} if known else {}
         counts = {split: len(rows) for split, rows in splits.items()}
-        print_json({"name": source, **told, "examples": counts, "first_validation_examples": first})
+        print_json({"name": source, **about, "examples": counts, "first_validation_examples": first})
         return
     typer.echo(f"{'source':<12}{source}, from {known.origin if known else 'your files'}")
     typer.echo(f"{'license':<12}{known.license if known else 'yours to know'}")

@@ -13,7 +13,7 @@
     example_batches           those -> batches, sorted by length
 
     word_batches              token store -> rows of neighbouring words
-    word_tests                what people said of words, to score vectors by
+    word_tests                word similarity and analogy tests
 
 The names below are imported when first used: preparing and listing need no torch.
 """

@@ -1,4 +1,4 @@
-"""The texts that are known by name: where they are published, under what license, how they are split.
+"""The texts known by name: their source, license and split.
 
     tinyshakespeare   the lecture's text, split as the lecture splits it; it comes with this package
     shakespeare       all the plays, one document each, opened from a package
@@ -66,7 +66,7 @@ class Corpus:
         the one that comes with glassformer, or the one fetched.
 
         Raises:
-            DataError: it cannot be fetched, or the file found in that folder is not the one it should be.
+            DataError: it cannot be fetched, or the file in that folder has another SHA-256.
         """
         if self.parts:
             raise DataError(f"{self.name} is made of {' and '.join(self.parts)}; get each of them")
@@ -96,10 +96,10 @@ class Corpus:
             return f"{self.name} {texts} {self.version}"
         if not self.parts:
             return f"{self.name} {self.source and self.source.sha256} {self.version}"
-        told = [CORPORA[part].identity() for part in self.parts if part in CORPORA]
+        identities = [CORPORA[part].identity() for part in self.parts if part in CORPORA]
         for made in (EXAMPLE_SETS[part] for part in self.parts if part in EXAMPLE_SETS):
-            told += [f"{made.name} {made.version}", *(str(source.sha256) for source in made.packages)]
-        return " ".join([self.name, str(self.version), *told])
+            identities += [f"{made.name} {made.version}", *(str(source.sha256) for source in made.packages)]
+        return " ".join([self.name, str(self.version), *identities])
 
     def texts(self, *, quiet: bool = False) -> list[str]:
         """Its documents, fetched and converted. The named corpora that have files fit in memory many times over."""

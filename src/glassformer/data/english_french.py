@@ -39,11 +39,11 @@ from glassformer.data.manual_blocks import Block, html_blocks, man_blocks
 from glassformer.errors import DataError
 
 MAX_CHARACTERS = 400
-"""Longest sentence, in characters, in either language: beyond lie unbroken lists."""
+"""Longest sentence, in characters, in either language; longer ones are unbroken lists."""
 
 
 class Pair(NamedTuple):
-    """A sentence, its translation, and the page it stands on (`package/page`)."""
+    """A sentence, its translation, and its page (`package/page`)."""
 
     english: str
     french: str
@@ -51,7 +51,7 @@ class Pair(NamedTuple):
 
 
 class Manual(NamedTuple):
-    """Where one manual's pages lie in the two packages.
+    """The pages of one manual in the two packages.
 
     Attributes:
         english, french: (package, folder in it).

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from glassformer.data.lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
+from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
 from glassformer.errors import DataError, did_you_mean, plural
 from glassformer.plugins import HINT, load_installed
 

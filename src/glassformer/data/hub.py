@@ -92,7 +92,7 @@ def list_parquet(repo: str) -> list[tuple[str, str, int, dict[str, str]]]:
 
 
 def _training_files(names: list[str]) -> list[str]:
-    """Of files that say their split, the training ones; all of them when none says so."""
+    """The training files, if the names contain the split; otherwise all files."""
     return [name for name in names if "train" in name.lower()] or names
 
 
@@ -109,7 +109,7 @@ class RangeFile(io.RawIOBase):
     """A remote file that can be read anywhere: every read asks the server for a range of bytes.
 
     One block is kept, since parquet readers ask for the end first and then go forward in small steps.
-    A server that ignores ranges is noticed (it answers 200, not 206) and its answer is cut down to what was asked.
+    If a server ignores ranges (it answers 200, not 206), the requested range is cut from its answer.
     """
 
     def __init__(self, url: str, size: int, headers: dict[str, str]):

@@ -8,7 +8,7 @@
     .B EAGAIN                             Block("P", "No process is left.")
     No process is left.
 
-A block's `key` says what it is and nothing of its language, so that two translations of one page have equal keys.
+A block's `key` describes its role and not its language, so that two translations of one page have equal keys.
 What is no prose is left out: programs, tables of man pages, synopses, comments.
 """
 
@@ -87,7 +87,7 @@ def _is_empty(piece: re.Match[str]) -> bool:
 
 
 def _is_other_variant(given: str) -> bool:
-    """LibreOffice's help says `Command` and `Ctrl` side by side, all but one hidden by a script."""
+    """LibreOffice's help has `Command` and `Ctrl` side by side, all but one hidden by a script."""
     if _HIDDEN.search(given) is None:
         return False
     found = _ID.search(given)
@@ -161,7 +161,7 @@ def man_blocks(text: str) -> list[Block]:
 
 
 def _joined_lines(text: str) -> Iterator[str]:
-    """Lines without comments; one that ends with a backslash (or `\\c`) goes on in the next."""
+    """Lines without comments; one that ends with a backslash (or `\\c`) continues in the next."""
     held = ""
     for line in text.split("\n"):
         line = held + re.sub(r'\s*\\["#].*', "", line)

@@ -1,10 +1,9 @@
-"""Batches made while the device computes: one thread ahead of the loop, never ahead of what a checkpoint says.
+"""Prepare batches in a background thread while the device computes.
 
     thread   next(batches) ──► pin ──► │ 2 ready │ ──► next(prefetched): copy to the device, without waiting
 
-A step's windows are a few microseconds of copying from a memory map, so on a CPU, where training uses every core
-anyhow, there is nothing to win and `prefetched` hands back the batches themselves (docs/decisions.md has the figures).
-A GPU would stand still for that time, and for the copy.
+On a CPU, a step's windows take a few microseconds and training uses every core, so `prefetched` returns the batches
+themselves (figures in docs/decisions.md). On a GPU it hides their preparation and the copy to the device.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from typing import Any, Protocol
 import torch
 
 Batch = tuple[torch.Tensor, ...]
-DEPTH = 2  # batches that are ready before they are asked for
+DEPTH = 2  # batches prepared ahead
 
 
 class Stream(Protocol):
-    """What gives batches and knows where it stands."""
+    """An iterator of batches whose position can be saved."""
 
     def __next__(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -37,7 +36,7 @@ def prefetched(batches: Stream, device: str) -> Stream:
 class Prefetched:
     """The same batches in the same order, on `device`, made ahead by one background thread.
 
-    `state_dict` tells the position of what was *received*, not of what the thread has made, so that a run resumes
+    `state_dict` is the position after the last batch *received*, not prepared, so that a run resumes
     exactly. The thread starts with the first batch, and ends with `close` or with the object. An error in it is raised
     by the `next` that would have given the batch, and by all later ones until a state is loaded.
     """
@@ -79,7 +78,7 @@ class Prefetched:
         self.close()
 
     def close(self) -> None:
-        """End the thread and put the batches back to what was received; a later `next` goes on from there."""
+        """End the thread and rewind the batches to the last one received; a later `next` continues there."""
         if self._work is not None and self._ended is not None:
             self._ended()  # at most once
             self._work = None

@@ -5,8 +5,8 @@
 At most `2 * workers` jobs are in flight, so memory does not grow with the text. The result is kept in the cache under a
 key made of the text's identity, the tokenizer's hash and the split, and found there the next time.
 
-An end-of-text token follows each document when the tokenizer has one, and so tells the model where to begin anew. A
-source that is one document needs none: nothing in it ever begins anew, and the lecture's text stays as it is.
+An end-of-text token follows each document when the tokenizer has one, which marks where a new document
+begins. A source of one document needs none.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def prepare(
     mark = tokenizer.end_of_text if plan.documents != 1 else None
     about: dict[str, Any] = {
         "source": text.name,
-        "split_rule": plan.told(),
+        "split_rule": plan.describe(),
         "end_of_text": mark,
         "license": text.corpus.license if text.corpus else None,
     }
@@ -83,7 +83,7 @@ def prepare(
             if not writer.tokens:
                 raise DataError(f"{text.name}: empty; give a source with some text in it")
     except OSError:
-        if found := _find(folder, key, own=out is not None):  # somebody else prepared the same at the same time
+        if found := _find(folder, key, own=out is not None):  # another process prepared the same text at the same time
             return found
         raise
     return TokenStore.open(folder)
@@ -179,7 +179,7 @@ def _in_order(encode, jobs: Iterator[_Job], size: int | None) -> Generator[tuple
 
 
 class SourceInfo(NamedTuple):
-    """What `describe` tells; None where only reading everything would tell.
+    """The result of `describe`; None where everything would have to be read.
 
     Attributes:
         bytes: UTF-8 bytes of text (an estimate for a hub corpus).
@@ -218,7 +218,7 @@ def describe(source: str, *, text_field: str = "text", validation_fraction: floa
         bytes=plan.bytes if plan.bytes is not None else text.bytes(),
         characters=characters,
         documents=plan.documents,
-        split_rule=plan.told(),
+        split_rule=plan.describe(),
         license=corpus.license if corpus else None,
         origin=corpus.origin if corpus else (f"dataset hub: {text.hub}" if text.hub else str(text.files[0].parent)),
         first=first,

@@ -1,4 +1,4 @@
-"""Read text from anywhere, in pieces that fit in memory, and say clearly what is wrong with it.
+"""Read text from any source in pieces that fit in memory, with clear errors.
 
     source                     documents
     a corpus name              one (tinyshakespeare), one a play, one a row
@@ -11,25 +11,30 @@
 
 Endings may be in capitals. What a folder holds besides is named in a warning; hidden files are passed over.
 
-A `Piece` is a stretch of one document; the last one of a document says so. A 2 GB file is one document in 500 pieces.
+A `Piece` is a part of one document; `last` marks its last piece. A 2 GB file is one document in 500 pieces.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from glassformer.data.corpora import CORPORA, Corpus
-from glassformer.data.lines import holds_json
-from glassformer.data.pieces import Piece, read_json, read_text, utf8_length
-from glassformer.data.places import keep_standard_input, texts_in
-from glassformer.errors import DataError, did_you_mean
-from glassformer.files import sha256_file
+from glassformer.data.json_lines import JSON_SUFFIXES, holds_json, open_bytes
+from glassformer.data.text_pieces import Piece, read_json, read_text, utf8_length
+from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.files import atomic_file, cache_folder, sha256_file
 from glassformer.plugins import HINT, load_installed
-from glassformer.text_files import utf8_bytes
+from glassformer.text_files import JsonError, parse_json, utf8_bytes
 
+SUFFIXES = (".txt", ".md", *JSON_SUFFIXES)
 HASHED_BYTES = 64 << 20  # files up to this size are known by their content, larger ones by size and time of change
 
 
@@ -95,13 +100,13 @@ class TextSource(NamedTuple):
         """A string that changes when the text does: content hashes, or size and time for large files."""
         if self.corpus and not self.hub:
             return self.corpus.identity()
-        told = [self.hub or "", self.text_field]
+        parts = [self.hub or "", self.text_field]
         for path in self.files:
             stat = path.stat()
             small = stat.st_size <= HASHED_BYTES
-            told += [path.name, sha256_file(path) if small else f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"]
-            told += _reading(path)
-        return "\n".join(told)
+            parts += [path.name, sha256_file(path) if small else f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"]
+            parts += _reading(path)
+        return "\n".join(parts)
 
 
 def open_source(source: str, *, text_field: str = "text") -> TextSource:
@@ -161,3 +166,71 @@ def _reading(path: Path) -> list[str]:
         return [] if path.suffix == ".jsonl" else ["objects"]
     text = utf8_bytes(path)
     return [] if text == path.stat().st_size else [f"{text} bytes of text"]
+
+
+class LeftOutWarning(UserWarning):
+    """A folder holds files that are not read."""
+
+
+def texts_in(folder: Path) -> list[Path]:
+    """The files in a folder and below that are read, sorted; a warning counts the others by their endings."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions") from error
+
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        left_out["linked folder"] += sum((Path(place) / name).is_symlink() for name in folders)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place) / name for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink()):
+                found.append(path)
+            else:
+                left_out[path.suffix.lower() or "without an ending"] += 1
+    kinds = f"{', '.join(SUFFIXES[:-1])} and {SUFFIXES[-1]}"
+    if not found:
+        raise DataError(f"{folder}: no {kinds.replace(' and ', ' or ')} file in this folder or below; give a folder "
+                        "with texts")  # fmt: skip
+    if left_out := +left_out:
+        counts = ", ".join(f"{name}: {n:,}" for name, n in left_out.most_common(6))
+        rest = ", ..." if len(left_out) > 6 else ""
+        warnings.warn(
+            f"{folder}: {plural(left_out.total(), 'file')} left out ({counts}{rest}); of a folder only "
+            f"{kinds} files are read",
+            LeftOutWarning,
+            stacklevel=2,
+        )
+    return sorted(found)
+
+
+def keep_standard_input() -> Path:
+    """Standard input as a file in the cache, since a text is read more than once (vocabulary, then ids)."""
+    if sys.stdin.isatty():
+        raise UsageError("- reads standard input, which is the keyboard here; pipe a text into it: cat my.txt | ...")
+    folder = cache_folder() / "standard-input"
+    digest, latest = hashlib.sha256(), folder / "latest"
+    with atomic_file(latest) as temporary, open(temporary, "wb") as file:
+        while piece := sys.stdin.buffer.read(1 << 20):
+            digest.update(piece)
+            file.write(piece)
+    if latest.stat().st_size == 0:
+        raise DataError("standard input: empty; pipe a text into it: cat my.txt | ...")
+    path = folder / f"{digest.hexdigest()[:16]}{_ending_by_content(latest)}"
+    os.replace(latest, path)
+    return path
+
+
+def _ending_by_content(path: Path) -> str:
+    """The ending that fits a file without a name: .jsonl if its first line is a JSON object, .json if it begins as an
+    array of objects does, else .txt."""
+    file, _ = open_bytes(path)
+    with file:
+        start = file.read(1 << 20)
+    if re.match(rb"\s*\[\s*\{", start):
+        return ".json"
+    try:
+        first = parse_json(next(line for line in start.decode("utf-8", "replace").split("\n") if line.strip()))
+        return ".jsonl" if isinstance(first, dict) else ".txt"
+    except (JsonError, StopIteration):
+        return ".txt"

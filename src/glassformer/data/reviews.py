@@ -1,8 +1,8 @@
-"""Film reviews that their writers gave few or many stars: negative or positive.
+"""Film reviews with few or many stars: negative or positive.
 
 25,000 whole reviews from IMDb (Maas et al. 2011, the labelled half that is meant for training) and 8,530 sentences from
 Rotten Tomatoes (Pang and Lee 2005, lower case, words apart). Each split has as many negative as positive ones, and the
-two sources in the same proportion. The reviews of one film may lie in different splits: the package does not say which
+two sources in the same proportion. The reviews of one film may be in different splits: the package does not say which
 film a review is about. So figures are for this split, and not those of the paper's test set.
 """
 

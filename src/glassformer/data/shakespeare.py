@@ -9,7 +9,7 @@
     Long live the king!
 
 Both go back to the same electronic edition, so the same choices are made here as there: headings and stage directions
-are left out, a speech that a direction interrupts goes on without a blank line, and words that editors supplied in
+are left out, a speech that a direction interrupts continues without a blank line, and words that editors supplied in
 the middle of a verse stay. Unlike there, all names are upper-case ("Nurse" -> "NURSE") and the marks that earlier
 conversions left behind (split names, lost speakers, one "sha$l") are mended; each repair is listed below.
 """
@@ -54,7 +54,7 @@ _NAME_HALF = re.compile(
 )  # first half of a name, above the bold half
 _EDITORS_WORDS = re.compile(r"(?<=\S) _+\\?\[([^\]]*)\]_\s*\n?")  # And _\[Censorinus,]_ / nobly named so
 _DIRECTION = re.compile(r"^(_+[^_]*_+|\*(?!\*)[^*]*\*|\[[^\]]*\]_?)[ ]*(\n|$)", re.MULTILINE)
-_LIST_ITEM = re.compile(r"\d+\\\. ")  # the order of a procession, told in numbers
+_LIST_ITEM = re.compile(r"\d+\\\. ")  # the order of a procession, as a numbered list
 _TITLE_LINE = re.compile(r"(SONG\.|LOVE'S LABOURS LOST|CYMBELINE)")
 
 

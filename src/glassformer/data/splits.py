@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from glassformer.data.pieces import Piece, utf8_length
 from glassformer.data.readers import TextSource
+from glassformer.data.text_pieces import Piece, utf8_length
 
 FEW_DOCUMENTS = 20  # below this, whole documents are too coarse a measure
 
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     documents: int | None
     bytes: int | None
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """The rule in words, for people and for meta.json."""
         if self.rule == "lecture":
             return "lecture: the first int(0.9 n) characters train"

@@ -7,7 +7,7 @@
       train-documents.bin        where each document starts, uint64
       validation-00000.bin ...
 
-A reader holds nothing in memory but what it was asked for, so a store may be larger than the machine's memory.
+Reads go through a memory map, so a store may be larger than the machine's memory.
 `token_writer` writes one.
 """
 
@@ -83,7 +83,7 @@ class TokenStore:
     """A prepared text. `TokenStore.open(folder)`, then `store.split("train")`.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         meta: `meta.json` as it was read.
     """
 
@@ -135,12 +135,12 @@ class TokenStore:
         """
         if name not in self.meta["splits"]:
             raise DataError(f"{self.folder}: no split {name!r}; {did_you_mean(name, self.meta['splits'])}")
-        told = self.meta["splits"][name]
-        arrays = [self._map(shard["file"], _DTYPES[self.meta["dtype"]]) for shard in told["shards"]]
-        return TokenView(name, arrays, self._map(told["document_starts"]["file"], np.dtype("<u8")), told["bytes"])
+        split = self.meta["splits"][name]
+        arrays = [self._map(shard["file"], _DTYPES[self.meta["dtype"]]) for shard in split["shards"]]
+        return TokenView(name, arrays, self._map(split["document_starts"]["file"], np.dtype("<u8")), split["bytes"])
 
     def decode(self, split: str, start: int, length: int) -> str | None:
-        """Some tokens as text again, by the tokenizer that lies in the store; None when none does."""
+        """Some tokens decoded by the tokenizer saved in the store; None if there is none."""
         if not (self.folder / "tokenizer").is_dir():
             return None
         from glassformer.processors.tokenizers import load_tokenizer
@@ -162,9 +162,9 @@ class TokenStore:
             DataError: the hashes differ.
         """
         if tokenizer.hash != self.meta["tokenizer"]["hash"]:
-            told = self.meta["tokenizer"]
+            known = self.meta["tokenizer"]
             raise DataError(
-                f"{self.folder}: prepared with another tokenizer ({told['kind']}, {told['vocab_size']:,} tokens); "
+                f"{self.folder}: prepared with another tokenizer ({known['kind']}, {known['vocab_size']:,} tokens); "
                 "run prepare again with this one"
             )
 

@@ -58,8 +58,8 @@ class _SplitWriter:
         name = f"{self.name}-documents.bin"
         (self.folder / name).write_bytes(data)
         starts = {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
-        told = {"tokens": self.tokens, "bytes": self.bytes, "documents": len(self.starts)}
-        return {**told, "shards": self.shards, "document_starts": starts}
+        sizes = {"tokens": self.tokens, "bytes": self.bytes, "documents": len(self.starts)}
+        return {**sizes, "shards": self.shards, "document_starts": starts}
 
 
 class TokenStoreWriter:
@@ -78,8 +78,9 @@ class TokenStoreWriter:
     ):
         self.folder, self.shard_tokens = Path(folder), shard_tokens
         dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-        told = {"hash": tokenizer.hash, "kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
-        self._meta = {"glassformer_token_store": FORMAT_VERSION, "key": key, **about, "dtype": dtype, "tokenizer": told}
+        made_with = {"hash": tokenizer.hash, "kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size}
+        self._meta: dict[str, Any] = {"glassformer_token_store": FORMAT_VERSION, "key": key, **about}
+        self._meta |= {"dtype": dtype, "tokenizer": made_with}
         self._stack = contextlib.ExitStack()
         self._splits: dict[str, _SplitWriter] = {}
 
@@ -94,7 +95,7 @@ class TokenStoreWriter:
         return sum(split.tokens for split in self._splits.values())
 
     def append(self, split: str, ids: np.ndarray, *, bytes: int, end_of_document: bool) -> None:
-        """Add ids (a stretch of one document) and the number of UTF-8 bytes of text that they stand for."""
+        """Add ids (a stretch of one document) and the number of UTF-8 bytes of their text."""
         writer = self._splits[split]
         if not writer.inside:
             writer.starts.append(writer.tokens)

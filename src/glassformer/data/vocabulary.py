@@ -61,8 +61,8 @@ def learning_texts(
     text_field: str = "text",
     validation_fraction: float = 0.1,
 ) -> Iterator[str]:
-    """The training text of a source (or `everything`) in pieces, up to about `limit` bytes. Nothing is read before the
-    first piece is asked for, so a tokenizer that learns nothing costs nothing."""
+    """The training text of a source (or `everything`) in pieces, up to about `limit` bytes. Reading starts with the
+    first piece, so a tokenizer that is not trained costs nothing."""
     text = open_source(source, text_field=text_field)
     seen = 0
     for part in plan_split(text, 0 if everything else validation_fraction).split(text.pieces()):

@@ -1,4 +1,4 @@
-"""What people said of words, to score vectors by: how alike two are, and what is to a third as a second to a first.
+"""Human judgements of words, to evaluate word vectors: similarity of pairs, and analogies.
 
     wordsim-353   353 pairs, 0 to 10: related in any way (coffee, cup: 6.58)    Finkelstein et al. 2002
     simlex-999    999 pairs, 0 to 10: alike in kind (coffee, cup would be low)  Hill et al. 2015
@@ -27,7 +27,7 @@ FILES = {"wordsim-353": "wordsim353.tsv", "simlex-999": "simlex999.txt", "analog
 
 
 class Likeness(NamedTuple):
-    """Two words, and how alike people found them."""
+    """Two words and their similarity, as rated by people."""
 
     first: str
     second: str
@@ -55,7 +55,7 @@ def load_word_tests(*, quiet: bool = False) -> WordTests:
     """Fetch the archive (23 MB, once) and read them out of it.
 
     Raises:
-        DataError: it cannot be had, or holds something else than expected.
+        DataError: it cannot be fetched, or has unexpected content.
     """
     return read_word_tests(fetch(SOURCE, quiet=quiet))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from glassformer.data.lines import OTHER_FIELD, decode_utf8, json_rows, missing_field, open_bytes
+from glassformer.data.json_lines import OTHER_FIELD, decode_utf8, json_rows, missing_field, open_bytes
 from glassformer.errors import DataError
 
 PIECE_BYTES = 4 << 20
@@ -43,8 +43,8 @@ def read_text(path: Path) -> Iterator[Piece]:
 
 
 def _good_cut(block: bytes) -> int:
-    """Where to end a piece: after the last line break that stands between two printed characters, since byte-level BPE
-    never joins what lies on its two sides; else after any line break, else before the last whole UTF-8 character."""
+    """Where to end a piece: after the last line break between two printed characters, where byte-level BPE
+    never merges; else after any line break, else before the last whole UTF-8 character."""
     end = len(block) - 1
     for _ in range(1000):
         end = block.rfind(b"\n", 0, end)
