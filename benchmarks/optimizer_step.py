@@ -23,7 +23,7 @@ import torch
 from glassformer.models import Decoder, ModelConfig
 from glassformer.threads import set_threads
 from glassformer.training.optimizers import build_optimizer
-from glassformer.training.orthogonalise import POLAR_EXPRESS
+from glassformer.training.optimizers.muon import POLAR_EXPRESS
 
 SHAPES = [(2, 96, 4), (4, 192, 6), (6, 192, 6), (3, 256, 8), (6, 384, 6)]  # layers, width, heads
 MUON = {"learning_rate": 1e-3, "matrix_learning_rate": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.0}

@@ -9,9 +9,9 @@ import torch.distributed.fsdp
 from glassformer.errors import RunError, UsageError
 from glassformer.layers import Block
 from glassformer.models import Decoder, EncoderDecoder, EncoderDecoderConfig, ModelConfig
-from glassformer.training import orthogonalise as home
-from glassformer.training.optimizers import AdamW, Muon, build_optimizer, plain_muon_update
-from glassformer.training.orthogonalise import orthogonalise, orthogonalise_by_svd
+from glassformer.training.optimizers import OPTIMIZERS, SGD, Adagrad, AdamW, Muon, build_optimizer
+from glassformer.training.optimizers import muon as home
+from glassformer.training.optimizers.muon import orthogonalise, orthogonalise_by_svd, plain_muon_update
 
 SETTINGS = {"learning_rate": 1e-2, "matrix_learning_rate": 0.02, "betas": (0.9, 0.95), "weight_decay": 0.1}
 
@@ -26,80 +26,54 @@ def backward(model: Decoder) -> None:
     torch.nn.functional.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
 
 
-def test_adamw_is_pytorchs_with_decay_on_matrices_only():
-    # in double precision: the gradient of a key's bias is zero but for rounding, which Adam would blow up
-    ours, theirs = small_model("classic").double(), small_model("classic").double()
-    optimizer = AdamW(dict(ours.named_parameters()), learning_rate=3e-3, betas=(0.9, 0.97), weight_decay=0.3)
-    matrices = [p for p in theirs.parameters() if p.dim() >= 2]
-    vectors = [p for p in theirs.parameters() if p.dim() < 2]
-    assert vectors
-    groups = [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
-    reference = torch.optim.AdamW(groups, lr=3e-3, betas=(0.9, 0.97))
-    for step in range(5):
-        for model in (ours, theirs):
-            model.zero_grad()
-            backward(model)
-        for group in reference.param_groups:
-            group["lr"] = 3e-3 * (step + 1) / 5
-        optimizer.step(factor=(step + 1) / 5)
-        reference.step()
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12, msg=name)
-
-
-@pytest.mark.parametrize("start", [1e-4, 4e-10])  # from 0 on, rounding errors of zero gradients would be blown up
-def test_adagrad_is_pytorchs(start: float):
-    ours, theirs = small_model("classic").double(), small_model("classic").double()
-    optimizer = build_optimizer("adagrad", ours, **{**SETTINGS, "learning_rate": 0.03}, accumulator_start=start)
-    options = {"lr": 0.03, "initial_accumulator_value": start, "eps": 1e-12, "foreach": False}
-    reference = torch.optim.Adagrad(theirs.parameters(), **options)
-    for step in range(5):
-        for model in (ours, theirs):
-            model.zero_grad()
-            backward(model)
-        reference.param_groups[0]["lr"] = 0.03 * (step + 1) / 5
-        optimizer.step(factor=(step + 1) / 5)
-        reference.step()
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-9, msg=name)
-    again = build_optimizer("adagrad", small_model("classic").double(), **SETTINGS)
-    again.load_state_dict(optimizer.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(again.squares.values(), optimizer.squares.values(), strict=True))
-    with pytest.raises(RunError, match=r"no optimizer state adagrad\.squares\."):
-        again.load_state_dict({})
+def pytorchs(kind: str, model: Decoder, options: dict) -> torch.optim.Optimizer:
+    """The same optimizer of PyTorch; decay on matrices only."""
+    if kind == "adagrad":
+        return torch.optim.Adagrad(
+            model.parameters(), initial_accumulator_value=options["start"], eps=1e-12, foreach=False
+        )
+    decay = options["weight_decay"]
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": decay},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, betas=(0.9, 0.97))
+    return torch.optim.SGD(groups, momentum=options["momentum"], nesterov=options["nesterov"])
 
 
 @pytest.mark.parametrize(
-    ("momentum", "weight_decay", "nesterov"),
-    [(0.0, 0.0, False), (0.9, 0.3, False), (0.8, 0.1, True), (0.0, 0.2, False)],
+    ("kind", "learning_rate", "options"),
+    [
+        ("adamw", 3e-3, {"weight_decay": 0.3, "betas": (0.9, 0.97)}),
+        ("adagrad", 0.03, {"start": 1e-4}),
+        ("adagrad", 0.03, {"start": 4e-10}),  # from 0 on, rounding errors of zero gradients would be blown up
+        *(
+            ("sgd", 0.3, {"momentum": momentum, "weight_decay": decay, "nesterov": nesterov})
+            for momentum, decay, nesterov in ((0.0, 0.0, False), (0.9, 0.3, False), (0.8, 0.1, True), (0.0, 0.2, False))
+        ),
+    ],
 )
-def test_sgd_is_pytorchs(momentum: float, weight_decay: float, nesterov: bool):
-    """In fp32, over five steps with a rate that changes; decay on matrices only."""
-    ours, theirs = small_model("classic"), small_model("classic")
-    optimizer = build_optimizer(
-        "sgd",
-        ours,
-        **{**SETTINGS, "learning_rate": 0.3, "weight_decay": weight_decay},
-        momentum=momentum,
-        nesterov=nesterov,
+def test_five_steps_are_pytorchs(kind, learning_rate, options):
+    """With a rate that changes, in double precision: the gradient of a key's bias is zero but for rounding."""
+    ours, theirs = small_model("classic").double(), small_model("classic").double()
+    optimizer = {"adamw": AdamW, "adagrad": Adagrad, "sgd": SGD}[kind](
+        dict(ours.named_parameters()), learning_rate=learning_rate, **options
     )
-    groups = [
-        {"params": [p for p in theirs.parameters() if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in theirs.parameters() if p.dim() < 2]},
-    ]
-    reference = torch.optim.SGD(groups, lr=0.3, momentum=momentum, nesterov=nesterov)
+    reference = pytorchs(kind, theirs, options)
     for step in range(5):
         for model in (ours, theirs):
             model.zero_grad()
             backward(model)
         for group in reference.param_groups:
-            group["lr"] = 0.3 * (step + 1) / 5
+            group["lr"] = learning_rate * (step + 1) / 5
         optimizer.step(factor=(step + 1) / 5)
         reference.step()
+    tolerance = {"rtol": 1e-7, "atol": 1e-9} if kind == "adagrad" else {"rtol": 1e-9, "atol": 1e-12}
     for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-6, msg=name)
-    moved = zip(ours.parameters(), small_model("classic").parameters(), strict=True)
-    assert any((p - q).abs().max() > 0.01 for p, q in moved)
+        torch.testing.assert_close(p, q, **tolerance, msg=name)
+    moved = zip(ours.parameters(), small_model("classic").double().parameters(), strict=True)
+    assert any((p - q).abs().max() > 1e-3 for p, q in moved)
 
 
 def test_sgd_keeps_one_number_a_parameter_and_none_without_momentum():
@@ -107,8 +81,6 @@ def test_sgd_keeps_one_number_a_parameter_and_none_without_momentum():
     state = build_optimizer("sgd", ours, **SETTINGS, momentum=0.9).state_dict()
     assert {name.removeprefix("sgd.velocity.") for name in state} == dict(ours.named_parameters()).keys()
     assert build_optimizer("sgd", ours, **SETTINGS, momentum=0.0).state_dict() == {}
-    with pytest.raises(RunError, match=r"no optimizer state sgd\.velocity\."):
-        build_optimizer("sgd", ours, **SETTINGS, momentum=0.9).load_state_dict({})
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 7), (2, 5, 11), (2, 11, 5)])
@@ -160,7 +132,7 @@ def test_muon_is_its_readable_twin(weight_decay):
         muon.step()
     for name, (p, mean) in twins.items():
         torch.testing.assert_close(parameters[name].detach(), p, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(muon.mean[name], mean, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(muon.state["mean"][name], mean, rtol=1e-12, atol=1e-12)
 
 
 def test_muon_leaves_gradients_and_parameters_without_one_alone():
@@ -247,7 +219,7 @@ def test_heads_that_listen_to_a_memory_are_matrices_of_their_own():
     ]
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_state_goes_through_a_table_of_tensors(kind):
     settings = SETTINGS
     model = small_model()
@@ -264,5 +236,5 @@ def test_state_goes_through_a_table_of_tensors(kind):
         o.step()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)
-    with pytest.raises(RunError, match="no optimizer state"):
+    with pytest.raises(RunError, match=f"no optimizer state {kind}"):
         other.load_state_dict({})
