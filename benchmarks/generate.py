@@ -20,9 +20,7 @@ import time
 import _one_line  # noqa: F401  (first: it reports what is missing)
 import torch
 
-from glassformer.generation import Engine, Request, Sampling
-from glassformer.generation.sampling import choose, filtered_probabilities
-from glassformer.generation.windows import Context
+from glassformer.generation import Engine, Request, Sampling, filtered_probabilities, next_logits, sample
 from glassformer.hub.loading import as_dtype
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
@@ -51,10 +49,10 @@ def uncached(model: Decoder, prompt: list[int], n: int) -> float:
     generator = torch.Generator().manual_seed(1)
     with torch.inference_mode():
         started = time.perf_counter()
-        context = Context(model, torch.tensor([prompt]), window="exact", use_cache=False)
+        ids_1T = torch.tensor([prompt])
         for _ in range(n):
-            ids = choose(filtered_probabilities(context.next_logits(), SAMPLING), [generator])
-            context.append(ids)
+            ids_1 = sample(filtered_probabilities(next_logits(model, ids_1T), SAMPLING), [generator])
+            ids_1T = torch.cat((ids_1T, ids_1[:, None]), dim=1)
         return n / (time.perf_counter() - started)
 
 

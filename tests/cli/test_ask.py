@@ -182,7 +182,7 @@ def test_a_run_of_another_kind_names_the_command_that_fits(refused, saved, kind,
             "translate",
             "vector",
             "a --attention a.svg",
-            "this model has no cross-attention to look at: its decoder hears one vector",
+            "this model has no cross-attention to look at: its decoder reads one vector of the source",
         ),
         ("translate", "translator", "a --n-best 5", "n_best=5 is out of range; use 1 to beam=4: no more are kept"),
         (

@@ -16,8 +16,8 @@ from glassformer.generation import (
     answer_ids,
     beam_search,
     cross_attention,
-    draw_answers,
     plain_text,
+    sample_answers,
     source_ids,
 )
 from glassformer.processors.tokenizers import build_tokenizer
@@ -111,7 +111,7 @@ def test_logits_beyond_the_vocabulary_are_never_said(tokenizer):
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_at_temperature_0_are_greedy(kind):
     model, batch = translator(kind), sources(5, 7, 1, 3)
-    drawn = draw_answers(model, *batch, sampling=Sampling(temperature=0), max_new_tokens=9)
+    drawn = sample_answers(model, *batch, sampling=Sampling(temperature=0), max_new_tokens=9)
     for (one,), (best,) in zip(drawn, beam_search(model, *batch, beam=1, max_new_tokens=9), strict=True):
         assert one.tokens[:8] == best.tokens[:8] if len(best.tokens) == 9 else one.tokens == best.tokens
         assert one.ended == (one.tokens[-1] == END)
@@ -122,11 +122,11 @@ def test_draws_at_temperature_0_are_greedy(kind):
 @pytest.mark.parametrize("kind", ["original", "seq2seq-attention"])
 def test_a_draw_is_the_same_alone_and_in_a_crowd(kind):
     model, (source_BS, lengths_B) = translator(kind, end=2.0), sources(5, 7, 1, 3)
-    crowd = draw_answers(model, source_BS, lengths_B, samples=3, sampling=Sampling(seed=7), max_new_tokens=11)
+    crowd = sample_answers(model, source_BS, lengths_B, samples=3, sampling=Sampling(seed=7), max_new_tokens=11)
     for b, samples in enumerate(crowd):
         for i, one in enumerate(samples):
             row = source_BS[b : b + 1, : lengths_B[b]]
-            ((alone,),) = draw_answers(
+            ((alone,),) = sample_answers(
                 model, row, lengths_B[b : b + 1], sampling=Sampling(seed=7 + i), max_new_tokens=11
             )
             assert alone.tokens == one.tokens
@@ -138,7 +138,7 @@ def test_a_draw_is_the_same_alone_and_in_a_crowd(kind):
 def test_drawn_answers_come_as_often_as_they_are_likely():
     """2,000 draws of one token: what the model thinks, within 5 deviations (one false alarm in 10^5)."""
     model, (source_BS, lengths_B) = translator("modern", vocab_size=5, seed=1), sources(5)
-    drawn = draw_answers(model, source_BS, lengths_B, samples=2000, max_new_tokens=1)
+    drawn = sample_answers(model, source_BS, lengths_B, samples=2000, max_new_tokens=1)
     p_V = model(source_BS, torch.tensor([[START]]), lengths_B)[0, -1].softmax(dim=-1).tolist()
     for token, p in enumerate(p_V):
         n = sum(h.tokens[0] == token for h in drawn[0])
@@ -215,7 +215,7 @@ def test_other_models_are_refused(tokenizer):
     ):
         answer(toy_model(), tokenizer, ["a"])
     with pytest.raises(
-        UsageError, match=r"^this model has no cross-attention to look at: its decoder hears one vector$"
+        UsageError, match=r"^this model has no cross-attention to look at: its decoder reads one vector of the source$"
     ):
         cross_attention(translator("seq2seq"), [4, 5], [6])
     with pytest.raises(UsageError, match=r"^attention has rows and columns only where source and target have a token"):

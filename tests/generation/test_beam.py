@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from beam_twin import beam_search_twin
 from transformers import BartConfig, BartForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from translators import END, START, sources, translator
@@ -16,7 +17,6 @@ from translators import END, START, sources, translator
 from glassformer.errors import DivergenceError, UsageError
 from glassformer.generation import Hypothesis, beam_search
 from glassformer.generation.beam import length_penalty_of
-from glassformer.generation.beam_twin import beam_search_twin
 from glassformer.layers import KVCache
 
 KINDS = ["original", "modern", "seq2seq", "seq2seq-attention"]

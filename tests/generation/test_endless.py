@@ -52,5 +52,5 @@ def test_it_is_a_stream_and_has_no_length():
     model = toy_model(vocab_size=tokenizer.vocab_size)
     with pytest.raises(UsageError, match="max_new_tokens=5"):
         gf.stream(model, tokenizer, "speak", endless=True, max_new_tokens=5)
-    with pytest.raises(UsageError, match="take stream"):
+    with pytest.raises(UsageError, match="use stream"):
         gf.generate(model, tokenizer, "speak", endless=True)

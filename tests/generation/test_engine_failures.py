@@ -11,8 +11,8 @@ import torch
 from test_engine import TEXT, alone, ask, tokens, toy
 
 from glassformer.errors import DivergenceError
-from glassformer.generation import Engine, Event, Request, Sampling, generate, next_tokens
-from glassformer.generation.requests import Row
+from glassformer.generation import Engine, Event, Request, Sampling, generate, requests, sampling
+from glassformer.generation.rows import Row
 from glassformer.processors.tokenizers import TOKENIZERS
 
 CULPRIT = "jumps over"
@@ -87,22 +87,24 @@ def in_biases(engine: Engine, patch: pytest.MonkeyPatch) -> None:
 
 def in_the_draw(engine: Engine, patch: pytest.MonkeyPatch) -> None:
     """Rows that draw alike are filtered together: with the culprit among them the call fails."""
-    called = next_tokens._draw_alike
+    called = sampling._sample_alike
 
     def failing(plain, logits, rows, *rest):
         return fail() if any(row in of_culprit(engine) for row in rows) else called(plain, logits, rows, *rest)
 
-    patch.setattr(next_tokens, "_draw_alike", failing)
+    patch.setattr(sampling, "_sample_alike", failing)
 
 
 def in_alternatives(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    called = next_tokens.most_likely
-    patch.setattr("glassformer.generation.engine.most_likely", lambda p, n, t: fail() if n == 3 else called(p, n, t))
+    called = requests.most_likely
+    for module in ("engine", "rows"):  # of the prompt and of the answer
+        name = f"glassformer.generation.{module}.most_likely"
+        patch.setattr(name, lambda p, n, t: fail() if n == 3 else called(p, n, t))
 
 
 def in_memory(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    called = engine._room
-    patch.setattr(engine, "_room", lambda *a: fail() if engine.waiting[0] in of_culprit(engine) else called(*a))
+    called = engine._free_row
+    patch.setattr(engine, "_free_row", lambda *a: fail() if engine.waiting[0] in of_culprit(engine) else called(*a))
 
 
 STAGES: dict[str, tuple[Plant, dict]] = {

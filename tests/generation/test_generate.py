@@ -15,7 +15,9 @@ from toys import toy_model
 
 from glassformer.errors import UsageError
 from glassformer.generation import Sampling, generate, next_logits, stream
-from glassformer.generation.windows import Context
+from glassformer.generation.lockstep import SlidingContext
+from glassformer.generation.requests import Request
+from glassformer.generation.rows import TextRow
 from glassformer.layers import KVCache
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import TOKENIZERS
@@ -114,12 +116,13 @@ def test_very_small_models_slide_too(block_size, window, letters):
 
 def test_half_a_window_is_kept_when_it_is_full(letters):
     """13 fit. After the 13th the last 6 are read anew, then 7 more fit, and so on: the cache at each step."""
-    context = Context(toy_model(), torch.tensor([letters.encode("hello there")]), window="half")
+    model = toy_model()
+    context, row = SlidingContext(model), TextRow(0, Request(tuple(letters.encode("hello there"))), 0, letters, model)
     lengths = []
     for _ in range(18):
-        context.next_logits()
+        context.next_logits([row])
         lengths.append(len(context.cache))
-        context.append(torch.tensor([7]))
+        row.append(7)
     assert lengths == [11, 12, 13, 6, 7, 8, 9, 10, 11, 12, 13, 6, 7, 8, 9, 10, 11, 12]
 
 
@@ -160,7 +163,7 @@ def test_the_global_generator_is_neither_used_nor_heeded(letters):
 
 def test_temperature_0_takes_the_most_likely_token(letters):
     for piece in stream(toy_model(), letters, "hello", max_new_tokens=20, temperature=0, alternatives=1):
-        assert piece.token == piece.alternatives[0].token and piece.chance == 1.0
+        assert piece.token == piece.alternatives[0].token and piece.sampling_probability == 1.0
         assert piece.probability == pytest.approx(piece.alternatives[0].probability)
 
 
@@ -176,7 +179,7 @@ def test_each_piece_carries_what_the_model_thought(letters):
         assert [a.text for a in piece.alternatives] == [letters.token_text(a.token) for a in piece.alternatives]
         drawn_from = best.values[:3] ** 2 / (best.values[:3] ** 2).sum()
         at = best.indices[:3].tolist().index(piece.token)
-        assert piece.chance == pytest.approx(drawn_from[at].item(), abs=1e-4)
+        assert piece.sampling_probability == pytest.approx(drawn_from[at].item(), abs=1e-4)
         ids.append(piece.token)
 
 
@@ -312,12 +315,6 @@ def test_the_model_gets_no_gradient_and_its_tensors_stay_usable(letters):
     assert math.isfinite(next(pieces).probability)
 
 
-def test_a_cache_that_has_read_nothing_can_be_forked():
-    context = Context(toy_model(), torch.tensor([[1, 2, 3]]))
-    context.fork(4)
-    assert context.next_logits().shape == (4, 61)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -328,7 +325,7 @@ def test_a_cache_that_has_read_nothing_can_be_forked():
         ({"top_p": 2.0}, "top_p=2.0 is out of range; use above 0 and at most 1 (off)"),
         (
             {"sampling": Sampling(), "temperature": 0.5, "seed": 1},
-            "temperature, seed and sampling= say the same thing; give one of them",
+            "temperature, seed and sampling= set the same thing; give one of them",
         ),
     ],
 )

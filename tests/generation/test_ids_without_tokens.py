@@ -12,8 +12,8 @@ from toys import toy_model
 from translators import sources, translator
 
 from glassformer.errors import UsageError
-from glassformer.generation import Engine, Request, Sampling, beam_search, draw_answers, generate, next_logits
-from glassformer.generation.sampling import token_logits
+from glassformer.generation import Engine, Request, Sampling, beam_search, generate, next_logits, sample_answers
+from glassformer.generation.filters import token_logits
 from glassformer.hub.loading import as_dtype
 from glassformer.inspection import next_token
 from glassformer.native import library
@@ -77,7 +77,7 @@ def test_what_look_shows_is_what_would_be_drawn():
     assert view.token == wanted.pieces[0].token and view.chance[MISSING].max() == 0
 
 
-@pytest.mark.parametrize("search", [beam_search, draw_answers])
+@pytest.mark.parametrize("search", [beam_search, sample_answers])
 def test_they_stand_in_no_answer_of_a_translator(search):
     model, missing = translator(vocab_size=17), [0, 5, 8]
     cut = translator(vocab_size=17)

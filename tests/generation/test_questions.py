@@ -9,7 +9,7 @@ from translators import translator
 
 from glassformer.errors import UsageError
 from glassformer.generation import Sampling, answer_ids, classify, commands_for, fill_masks, fill_spans
-from glassformer.generation.questions import sentinels_of, split_spans
+from glassformer.generation.fill_mask import sentinels_of, split_spans
 from glassformer.models import Encoder, EncoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS, span_specials
@@ -125,12 +125,12 @@ def test_gaps_are_the_sentinels_that_the_objective_trains(span_tokenizer):
 
 def test_what_was_written_goes_into_its_gap(span_tokenizer, monkeypatch):
     """A model that says <extra_id_1> before <extra_id_0>, and one gap twice."""
-    from glassformer.generation import Answer, questions
+    from glassformer.generation import Answer, fill_mask
 
     special, encode = span_tokenizer.special_tokens, span_tokenizer.encode
     said = [*encode("lost"), special["<extra_id_1>"], *encode(" film"), special["<extra_id_0>"], *encode(" no")]
     said += [special["<extra_id_0>"], *encode(" fine"), special["<pad>"]]
-    monkeypatch.setattr(questions, "answer_ids", lambda *a, **k: [Answer(tuple(said), -2.0, -1.0)])
+    monkeypatch.setattr(fill_mask, "answer_ids", lambda *a, **k: [Answer(tuple(said), -2.0, -1.0)])
     (found,) = fill_spans(span_model(span_tokenizer), span_tokenizer, "a <mask> <mask>, and <mask>.")
     assert found.text == "a fine film, and." and found.spans == ("fine", "film", "")
     assert split_spans([], [1]) == {}

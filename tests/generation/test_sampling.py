@@ -1,4 +1,4 @@
-"""Filter and choose: hand-made distributions, transformers' own filters, and whether the dart is fair."""
+"""Filter and sample: hand-made distributions, transformers' own filters, and whether the dart is fair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from glassformer.errors import UsageError
-from glassformer.generation import Sampling, choose, filtered_probabilities
+from glassformer.generation import Sampling, filtered_probabilities, sample
 
 P = [0.5, 0.25, 0.125, 0.0625, 0.0625]  # sums to 1 exactly
 
@@ -139,7 +139,7 @@ def test_the_dart_is_fair():
     """10,000 darts at 5 tokens. Pearson's sum has 4 degrees of freedom: above 41.4 once in 5e7 (the seed is set)."""
     n, p = 10_000, torch.tensor(P)
     generator = torch.Generator().manual_seed(0)
-    thrown = torch.cat([choose(p[None], [generator]) for _ in range(n)])
+    thrown = torch.cat([sample(p[None], [generator]) for _ in range(n)])
     expected = n * p
     chi_square = ((torch.bincount(thrown, minlength=5) - expected) ** 2 / expected).sum()
     assert 0.001 < chi_square < 41.4  # and too good is suspicious as well
@@ -149,13 +149,13 @@ def test_what_was_cut_is_never_drawn():
     """Noughts at the beginning, in the middle and at the end; 2,000 darts."""
     p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0, 0.0]])
     generator = torch.Generator().manual_seed(0)
-    assert {choose(p, [generator]).item() for _ in range(2000)} == {1, 3}
+    assert {sample(p, [generator]).item() for _ in range(2000)} == {1, 3}
 
 
 def test_each_row_has_its_own_dart():
     p = torch.full((3, 1000), 1 / 1000)
-    together = choose(p, [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)])
-    alone = [choose(p[:1], [torch.Generator().manual_seed(seed)]).item() for seed in (5, 6, 7)]
+    together = sample(p, [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)])
+    alone = [sample(p[:1], [torch.Generator().manual_seed(seed)]).item() for seed in (5, 6, 7)]
     assert together.tolist() == alone and len(set(alone)) == 3
 
 
@@ -164,7 +164,7 @@ def test_tiny_probabilities_are_not_lost_in_a_long_line():
     p = torch.full((1, 60_001), 0.5 / 60_000)
     p[0, 0] = 0.5
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([choose(p, [generator]) for _ in range(400)])
+    drawn = torch.cat([sample(p, [generator]) for _ in range(400)])
     assert 0.5 - 6 * 0.025 < (drawn == 0).float().mean() < 0.5 + 6 * 0.025  # 6 deviations: once in 5e8
     assert drawn.max() > 50_000 and drawn.max() <= 60_000
 

@@ -23,7 +23,7 @@ import glassformer as gf
 from glassformer import files
 from glassformer.errors import GlassformerError, ModelFolderError, UsageError
 from glassformer.generation import answer, classify, generate
-from glassformer.generation.embeddings import embed
+from glassformer.generation.encoders import embed
 from glassformer.generation.engine import Engine
 from glassformer.generation.requests import Request
 from glassformer.hub import (

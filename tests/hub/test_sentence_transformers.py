@@ -17,7 +17,7 @@ from toys import shaken, toy_model
 
 import glassformer as gf
 from glassformer.errors import DataError, ModelFolderError, UsageError
-from glassformer.generation.embeddings import embed
+from glassformer.generation.encoders import embed
 from glassformer.hub import import_model, save
 from glassformer.processors.tokenizers import TOKENIZERS
 

@@ -131,7 +131,7 @@ def test_generating_tells_what_the_engine_does(url, models):
     assert [event["id"] for event in told[2:-1]] == [piece.token for piece in pieces]
     for event, piece in zip(told[2:-1], pieces, strict=True):
         assert event["probability"] == pytest.approx(piece.probability, abs=1e-6)
-        assert event["chance"] == pytest.approx(piece.chance, abs=1e-6)
+        assert event["chance"] == pytest.approx(piece.sampling_probability, abs=1e-6)
     assert told[-1] == {"type": "end", "reason": "length"}
 
 

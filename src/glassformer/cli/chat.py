@@ -53,7 +53,7 @@ def chat(
 
     from glassformer.cli.opening import open_for, show_defaults
     from glassformer.generation import Chat, sampling_of
-    from glassformer.generation.chats import Speakers
+    from glassformer.generation.chat import Speakers
 
     loaded, tokenizer = open_for("generate", model, device, dtype)
     if temperature is None and message is not None:  # a script wants the answer and no throw of dice
@@ -201,7 +201,8 @@ class _Prompt:
         if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(said)):
             raise UsageError(f"/why {argument}: give a number from 1, the last token, to {len(said)}, the first")
         piece, which = said[-int(argument or 1)], f"token {argument} from the end" if argument else "the last token"
-        lines = [f"{which}, {piece.token_text!r}: {piece.probability:.1%} by the model, {piece.chance:.1%} drawn"]
+        own, drawn = piece.probability, piece.sampling_probability
+        lines = [f"{which}, {piece.token_text!r}: {own:.1%} by the model, {drawn:.1%} drawn"]
         lines += [f"  {other.probability:>6.1%}  {other.text!r}" for other in piece.alternatives]
         rest = 1 - sum(other.probability for other in piece.alternatives)
         return "\n".join([*lines, f"  {max(rest, 0.0):>6.1%}  all other tokens"])

@@ -1,18 +1,24 @@
-"""Level 4: from logits to text, as four small jobs: logits (with a cache), filter, choose, tell."""
+"""Level 4: generation as four small jobs: logits (engine, lockstep), filters, sampling, stopping; and their uses.
 
-from glassformer.generation.answers import Answer, answer, answer_ids, cross_attention, plain_text, source_ids
+generate.py     prompt in, text out       seq2seq.py    source in, target out     encoders.py    classes, vectors
+chat.py         turns of a chat           beam.py       the most likely target    fill_mask.py   gaps of a text
+"""
+
 from glassformer.generation.beam import Hypothesis, beam_search
-from glassformer.generation.chats import Chat
-from glassformer.generation.defaults import from_the_folder, new_tokens_of, sampling_of
-from glassformer.generation.draws import draw_answers
-from glassformer.generation.embeddings import embed
+from glassformer.generation.chat import Chat
+from glassformer.generation.commands import commands_for
+from glassformer.generation.encoders import classify, embed
 from glassformer.generation.engine import Engine
+from glassformer.generation.fill_mask import Filling, fill_masks, fill_spans
+from glassformer.generation.filters import filtered_probabilities
 from glassformer.generation.generate import Completion, generate, stream
-from glassformer.generation.questions import Filling, classify, commands_for, fill_masks, fill_spans
-from glassformer.generation.requests import Event, Request
-from glassformer.generation.sampling import Sampling, choose, filtered_probabilities
-from glassformer.generation.text import Alternative, Piece, StopStrings
-from glassformer.generation.windows import next_logits
+from glassformer.generation.lockstep import next_logits
+from glassformer.generation.requests import Alternative, Event, Piece, Request
+from glassformer.generation.sampling import sample
+from glassformer.generation.seq2seq import Answer, answer, answer_ids, cross_attention, plain_text, source_ids
+from glassformer.generation.seq2seq_sampling import sample_answers
+from glassformer.generation.settings import Sampling, from_the_folder, new_tokens_of, sampling_of
+from glassformer.generation.stopping import StopStrings
 
 __all__ = [
     "Alternative",
@@ -30,11 +36,9 @@ __all__ = [
     "answer",
     "answer_ids",
     "beam_search",
-    "choose",
     "classify",
     "commands_for",
     "cross_attention",
-    "draw_answers",
     "embed",
     "fill_masks",
     "fill_spans",
@@ -44,6 +48,8 @@ __all__ = [
     "new_tokens_of",
     "next_logits",
     "plain_text",
+    "sample",
+    "sample_answers",
     "sampling_of",
     "source_ids",
     "stream",

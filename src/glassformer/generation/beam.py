@@ -1,16 +1,16 @@
-"""Beam search: the likeliest answer to a source sentence, found by keeping a few beginnings of answers at a time.
+"""Beam search: the most likely answer to a source sentence, found by keeping a few beginnings of answers at a time.
 
     <start> ─┬─ Le ──┬─ chat ─┬─ dort ─── <end>      every open hypothesis is continued by every token;
              │       │        └─ est              ✗  the `beam` best beginnings stay open,
              │       └─ chien                     ✗  the others are cut off;
-             └─ Un ──── chat ─── dort ─── <end>      what says <end> has ended, and waits to be ranked
+             └─ Un ──── chat ─── dort ─── <end>      one with <end> has ended, and waits to be ranked
 
-Long answers are less likely than short ones, whatever they say, so those that have ended are ranked by
-log P(Y | X) / lp(Y) with lp(Y) = ((5 + |Y|) / 6) ** alpha (Wu et al. 2016, https://arxiv.org/abs/1609.08144, eq. 14;
-alpha 0.6 and beam 4 in Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 6.1). |Y| counts <end>.
+Long answers are less likely than short ones, so those that have ended are ranked by log P(Y | X) / lp(Y) with
+lp(Y) = ((5 + |Y|) / 6) ** alpha (Wu et al. 2016, https://arxiv.org/abs/1609.08144, eq. 14; alpha 0.6 and beam 4 in
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 6.1). |Y| counts <end>.
 
-`beam_twin.py` is the same thing to be read. B sentences, W open hypotheses of each, R = B W rows of the cache, V
-vocabulary, N candidates, T tokens so far.
+B sentences, W open hypotheses of each, R = B W rows of the cache, V vocabulary, N candidates, T tokens so far. The
+tests hold it equal to a readable twin, `tests/generation/beam_twin.py`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import DivergenceError, UsageError
-from glassformer.generation.rules import AnswerRules
-from glassformer.generation.sampling import token_logits
+from glassformer.generation.eval_mode import evaluating
+from glassformer.generation.filters import AnswerRules, token_logits
 
 LONGER_THAN_SOURCE = 50
-"""How many tokens longer than its source an answer may be, unless told otherwise: as in the 2017 paper."""
+"""How many tokens longer than its source an answer may be by default: as in the 2017 paper."""
 DROP = 1 / 8
-"""Sentences that are done are taken out of the batch when they are this share of it: each time costs a copy."""
+"""Finished sentences leave the batch when they are this share of it: each time costs a copy."""
 
 
 class SequenceToSequence(Protocol):
-    """What is asked of a model here: `EncoderDecoder` has it, and so have the recurrent ones of `models.history`."""
+    """An encoder-decoder: `EncoderDecoder`, or a recurrent one of `models.history`."""
 
     config: Any  # block_size, start_token, end_token
     training: bool
@@ -55,13 +55,12 @@ class SequenceToSequence(Protocol):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One answer. tokens: what was said, the end token last. log_probability: of all of them, in nats. score: what it
-    is ranked by, the log-probability over the length penalty. ended: False if it was cut before it came to its end."""
+    """One answer."""
 
-    tokens: tuple[int, ...]
-    log_probability: float
-    score: float
-    ended: bool = True
+    tokens: tuple[int, ...]  # the end token last
+    log_probability: float  # of all of them, in nats
+    score: float  # what it is ranked by: the log-probability over the length penalty
+    ended: bool = True  # False: it was cut at its limit
 
 
 def length_penalty_of(length: int, alpha: float, kind: str = "gnmt") -> float:
@@ -94,26 +93,25 @@ def beam_search(
 
     Args:
         source: ids (B, S), or what else the model encodes. lengths: (B,), how much of each row is no padding.
-        beam: how many hypotheses stay open; 1 is greedy decoding, the likeliest token at each step.
+        beam: how many hypotheses stay open; 1 is greedy decoding, the most likely token at each step.
         length_penalty: alpha; 0: none.
-        max_new_tokens: of each answer, its end token included; 50 more than the source has when left out. An answer
-            that is so long must end there, at the price of the end token. Never more than block_size.
+        max_new_tokens: of each answer, its end token included; None: 50 more than the source has. An answer of that
+            length must end there, at the price of the end token. Never more than block_size.
         patience: the search of a sentence is over when patience x beam hypotheses have ended (Kasai et al. 2022,
-            https://arxiv.org/abs/2204.05424; 1 is what fairseq does, and transformers with early_stopping=True).
-            Whatever it is, a search stops as soon as no open hypothesis can come among the n best any more: that is
-            exact, it changes nothing in what is returned. `math.inf`: that alone stops it.
+            https://arxiv.org/abs/2204.05424; 1 as in fairseq, and in transformers with early_stopping=True). It always
+            stops when no open hypothesis can be among the n best any more, which changes no result; with `math.inf`
+            nothing else stops it.
         n_tokens: how many of the model's logits stand for tokens; some models have a few more. missing: those among
             them that do not (see `token_logits`).
         penalty_kind: `gnmt` or `power`, see `length_penalty_of`; a power may be negative.
 
-    What the model's folder forbids or demands of tokens (`rules.py`) holds here too.
+    The rules of the model's folder (`filters.AnswerRules`) apply here too.
 
     Raises:
         UsageError: a setting is out of range.
         DivergenceError: the model's logits are no numbers.
 
-    Sentences of a batch do not touch each other; those of like length are best searched together. The model is read in
-    eval mode and put back.
+    The result of a sentence does not depend on the others of its batch.
     """
     for name, value, ok, rule in (
         ("beam", beam, beam >= 1, "1 (greedy) or more"),
@@ -131,17 +129,12 @@ def beam_search(
             raise UsageError(f"{name}={value} is out of range; use {rule}")
     if not source.shape[0]:
         return []
-    was_training = model.training
-    model.train(False)
-    try:
-        with torch.inference_mode():
-            limits_B = answer_limits(model, source, lengths_B, max_new_tokens)
-            penalty = partial(length_penalty_of, alpha=length_penalty, kind=penalty_kind)
-            search = _Search(model, source, lengths_B, limits_B, beam, penalty, n_best, patience, n_tokens, missing)
-            while len(search.sentences):
-                search.step()
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        limits_B = answer_limits(model, source, lengths_B, max_new_tokens)
+        penalty = partial(length_penalty_of, alpha=length_penalty, kind=penalty_kind)
+        search = _Search(model, source, lengths_B, limits_B, beam, penalty, n_best, patience, n_tokens, missing)
+        while search.sentences:
+            search.step()
     if not all(search.ended):
         raise DivergenceError("the model's logits are no numbers (NaN); take an earlier checkpoint")
     return [sorted(ended, key=lambda h: -h.score)[:n_best] for ended in search.ended]
@@ -177,7 +170,7 @@ class _Search:
 
     sentences       which sentence each of the B rows is: those that are done are dropped now and then
     logp_BW         log-probability of each open hypothesis, best first; -inf: the place is empty
-    tokens_BWT      what each has said
+    tokens_BWT      the tokens of each
     """
 
     def __init__(
@@ -215,14 +208,14 @@ class _Search:
         logp_BW, chosen_BW = found.logp_BN.masked_fill(ends_BN, -math.inf).topk(min(self.beam, ends_BN.shape[1]))
         parent_BW, token_BW = found.parent_BN.gather(1, chosen_BW), found.token_BN.gather(1, chosen_BW)
         T = self.tokens_BWT.shape[2]
-        said_BWT = self.tokens_BWT.gather(1, parent_BW[..., None].expand(-1, -1, T))
-        self.tokens_BWT = torch.cat((said_BWT, token_BW[..., None]), dim=2)  # (B, W, T + 1)
+        kept_BWT = self.tokens_BWT.gather(1, parent_BW[..., None].expand(-1, -1, T))
+        self.tokens_BWT = torch.cat((kept_BWT, token_BW[..., None]), dim=2)  # (B, W, T + 1)
         done = [self._is_done(b, best) for b, best in enumerate(logp_BW[:, 0].tolist())]
         self.logp_BW = logp_BW.masked_fill(torch.tensor(done, device=logp_BW.device)[:, None], -math.inf)
         self._rearrange(parent_BW, done)
 
     def _candidates(self) -> _Candidates:
-        """Ask the model; of each row only the (1 + ways to end) x beam best tokens can matter."""
+        """The model's next tokens; of each row only the (1 + ways to end) x beam best tokens can matter."""
         B, W = self.logp_BW.shape
         logits_RV = self.model.decode(self.last_R1, self.memory, cache=self.cache)[:, -1]
         logits_RV = token_logits(logits_RV, self.n_tokens, self.missing)
@@ -230,10 +223,10 @@ class _Search:
         full_B = self.limits_B == self.tokens_BWT.shape[2] + 1
         best = (1 + len(self.ends)) * self.beam
         full_R = full_B.repeat_interleave(W)
-        scores_RV = self.rules.ruled(logits_RV, self.tokens_BWT.flatten(0, 1), full_R, searching=self.beam > 1)
+        scores_RV = self.rules.apply(logits_RV, self.tokens_BWT.flatten(0, 1), full_R, on_logits=self.beam == 1)
         logits_RN, token_RN = scores_RV.topk(min(best, logits_RV.shape[1]), dim=-1)
         logp_RN = logits_RN - whole_R1
-        if full_B.any():  # these must end now, in the way that is likeliest
+        if full_B.any():  # these must end now, in the most likely way
             ends_RE = (scores_RV if self.rules.must_end else logits_RV)[full_R][:, self.ends] - whole_R1[full_R]
             logp_RN[full_R] = -math.inf
             logp_RN[full_R, 0], which_R = ends_RE.max(dim=-1)
@@ -248,10 +241,8 @@ class _Search:
         places = (ends_BN & found.logp_BN.isfinite())[:, : self.beam].nonzero().tolist()
         for b, n in places:
             logp = float(found.logp_BN[b, n])
-            said = self.tokens_BWT[b, found.parent_BN[b, n]].tolist()
-            score = logp / self.penalty(len(said) + 1)
-            end = int(found.token_BN[b, n])
-            self.ended[self.sentences[b]].append(Hypothesis((*said, end), logp, score))
+            tokens = (*self.tokens_BWT[b, found.parent_BN[b, n]].tolist(), int(found.token_BN[b, n]))
+            self.ended[self.sentences[b]].append(Hypothesis(tokens, logp, logp / self.penalty(len(tokens))))
 
     def _is_done(self, b: int, best_open: float) -> bool:
         """Nothing is open, enough have ended, or the best open one cannot come among the n best of them.

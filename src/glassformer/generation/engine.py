@@ -1,16 +1,16 @@
 """The engine: many requests at once, which come and go at any step, on one model and one cache.
 
-    waiting ──admit──► reading its prompt ──► writing, one token a step ──► done: idle, its past is kept
+    waiting ──admit──► reading its prompt ──► writing, one token a step ──► finished: idle, its keys are kept
                             (prefill)           (decode, all rows together)
 
-Every step reads a piece of at most one prompt and then writes one token in every row that is ready: one matrix product
-for all of them (continuous batching: Yu et al. 2022, Orca). Who asks goes on from the longest beginning that any row
+Every step reads a part of the prompts and then generates one token in every row that is ready: one matrix product
+for all of them (continuous batching: Yu et al. 2022, Orca). A request continues from the longest beginning that any row
 has already read: the last turns of a chat, the prompt of another sample. Memory is bounded: when it is full, requests
 wait. Rows in the cache stand in this order:
 
     ready to write | reading | idle
 
-A request that fails fails alone: its event carries the error, its rows are free again, and the others go on.
+A request that fails fails alone: its event has the error, its rows are free again, and the others continue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -26,10 +25,11 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.generation.next_tokens import Drawn, check_numbers, draw_tokens, most_likely
-from glassformer.generation.requests import Event, Request, Row
-from glassformer.generation.sampling import token_logits
-from glassformer.generation.text import Piece
+from glassformer.generation.eval_mode import evaluating
+from glassformer.generation.filters import token_logits
+from glassformer.generation.requests import Event, Piece, Request, most_likely
+from glassformer.generation.rows import TextRow
+from glassformer.generation.sampling import not_finite, sample_tokens
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.threads import watch
@@ -37,20 +37,20 @@ from glassformer.threads import watch
 _log = logging.getLogger(__name__)
 
 MAX_ROWS = 32
-PREFILL_TOKENS = 512  # of prompts, read in one step: how long the others wait at the most
+PREFILL_TOKENS = 512  # of prompts, read in one step: how long the others wait at most
 MAX_CACHE_BYTES = 2 << 30
 
 
 class Engine:
-    """Answers requests with a `Decoder`.
+    """Generates text with a `Decoder`: `submit` a `Request`, then call `step` while `busy`; every step gives `Event`s.
+
+    `run` does both and raises what fails; from `step`, an error is an event, since other requests continue. An engine
+    belongs to one thread.
 
     Args:
-        max_rows: how many samples are written at once.
+        max_rows: how many samples are generated at once.
         max_positions: how many tokens the cache holds, all rows together; by default what fits into 2 GiB, and never
             less than one whole context.
-
-    `submit` a `Request`, then call `step` until `busy` says no; every step gives `Event`s. It belongs to one thread.
-    `run` does both and raises what fails; from `step`, an error comes as an event, since others may go on.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Engine:
         a_position = 2 * config.n_layer * config.n_kv_head * config.head_width * weight.element_size()
         affordable = max(config.block_size, min(MAX_CACHE_BYTES // a_position, max_rows * config.block_size))
         self.cache = model.new_row_cache(max_rows, affordable if max_positions is None else max_positions)
-        self.active: list[Row] = []  # row i of the cache belongs to active[i]; those behind are idle
-        self.ready = 0  # how many of them write
-        self.waiting: deque[Row] = deque()
+        self.active: list[TextRow] = []  # row i of the cache belongs to active[i]; those behind are idle
+        self.ready = 0  # how many of them are ready to write
+        self.waiting: deque[TextRow] = deque()
         self._numbers = count()
 
     @property
@@ -76,7 +76,7 @@ class Engine:
         return bool(self.active or self.waiting)
 
     def submit(self, request: Request) -> int:
-        """Take a request; its events carry the number that is returned.
+        """Take a request. Returns its number, which its events have.
 
         Raises:
             UsageError: the tokenizer or the model has no such token, or the request needs more memory than the cache
@@ -84,7 +84,7 @@ class Engine:
         """
         request.check_tokens(self.tokenizer, self.model.config.vocab_size)
         number = next(self._numbers)
-        rows = [Row(number, request, i, self.tokenizer, self.model) for i in range(request.samples)]
+        rows = [TextRow(number, request, i, self.tokenizer, self.model) for i in range(request.samples)]
         if not self.cache.fits(1, rows[0].need):
             raise UsageError(
                 f"the request takes {rows[0].need:,} tokens and the cache holds {self.cache.max_positions:,}; "
@@ -94,7 +94,7 @@ class Engine:
         return number
 
     def run(self, *requests: Request) -> Iterator[Event]:
-        """Submit these, and go on until nothing is left to do; the events of all steps.
+        """Submit these, and step until nothing is left to do; the events of all steps.
 
         Raises:
             UsageError: as `submit`. What made a request fail.
@@ -108,15 +108,15 @@ class Engine:
                 yield event
 
     def cancel(self, number: int) -> None:
-        """Forget a request, at once; one that is done or unknown is nothing to worry about."""
+        """End a request at once; no error if it is finished already or unknown."""
         self.waiting = deque(row for row in self.waiting if row.number != number)
         with torch.inference_mode():  # the cache was made in it
             for row in [row for row in self.active if row.number == number]:
                 self._leave(self.active.index(row))
 
     def step(self) -> list[Event]:
-        """Read a piece of a prompt, and write one token in every row that is ready."""
-        with torch.inference_mode(), _reading(self.model):
+        """Read some more of the prompts, and generate one token in every row that is ready."""
+        with evaluating(self.model):
             events = self._read_prompts()
             return events + self._write()
 
@@ -145,8 +145,8 @@ class Engine:
                     self._leave(self.ready - 1)
         return events
 
-    def _read(self, row: Row, budget: int) -> tuple[int, tuple[Piece, ...]]:
-        """Read some more of a row's prompt: how many tokens, and what the model thought of those after them."""
+    def _read(self, row: TextRow, budget: int) -> tuple[int, tuple[Piece, ...]]:
+        """Read some more of a row's prompt: how many tokens, and the scored tokens after them."""
         at = self.ready
         known = self.cache.lengths[at]
         pending = row.seen[known:-1][:budget]  # the last one is read together with all other rows
@@ -158,11 +158,12 @@ class Engine:
             return len(pending), ()
         return len(pending), self._score(row, known, hidden_1TC)
 
-    def _score(self, row: Row, known: int, hidden_1TC: Tensor) -> tuple[Piece, ...]:
-        """What the model thought of the tokens that followed those it has just read."""
+    def _score(self, row: TextRow, known: int, hidden_1TC: Tensor) -> tuple[Piece, ...]:
+        """The model's probabilities of the tokens that followed those it has just read."""
         own_TV = self._of_tokens(self.model.logits(hidden_1TC)[0]).softmax(dim=-1)
         tokens = row.seen[known + 1 : known + 1 + len(own_TV)]
-        check_numbers(own_TV[:, 0])
+        if not own_TV[:, 0].isfinite().all():
+            raise not_finite()
         best = most_likely(own_TV, row.request.alternatives, self.tokenizer)
         text = self.tokenizer.token_text
         return tuple(
@@ -171,7 +172,7 @@ class Engine:
         )
 
     def _admit(self) -> bool:
-        """Give the next sample that waits a row; False if none waits or there is no room."""
+        """Give the next sample that waits a row; False if none waits or the cache is full."""
         if not self.waiting:
             return False
         row, n = self.waiting[0], len(self.active)
@@ -179,11 +180,11 @@ class Engine:
         if not self.cache.fits(n + 1, needed):
             return False
         source, shared = (n, 0) if row.request.score_prompt else self._longest_beginning(row.seen[:-1])
-        if shared and source >= n:  # the first of the idle ones is the last to be let go of
+        if shared and source >= n:  # the first of the idle rows is the last to be evicted
             self.cache.swap(n, source)
             source = n
         take_over = shared > 0 and source == n and 2 * shared >= self.cache.lengths[n]
-        target = self._room(n, needed, take_over)
+        target = self._free_row(n, needed, take_over)
         if shared and target != source:
             self.cache.copy(source, target, shared)
         self.cache.rewind(target, shared)
@@ -191,18 +192,18 @@ class Engine:
         self.active.append(self.waiting.popleft())
         return True
 
-    def _room(self, n: int, needed: int, take_over: bool) -> int:
-        """A row for one more beside the n active ones, which all have room for `needed` tokens then: the first idle
-        one, to be taken over; one that is empty; a new one; else the one that is idle longest, which is the last."""
+    def _free_row(self, n: int, needed: int, take_over: bool) -> int:
+        """A row for one more sample beside the n active ones, of `needed` positions like all of them: the first idle
+        row, to take it over; an empty one; a new one; else the one that is idle longest, which is the last."""
         cache = self.cache
         capacity = max(needed, cache.capacity)
         if not cache.fits(n + 1, capacity):
-            capacity = needed  # a long one has left, and what it needed is for others now
+            capacity = needed  # a long one has left, and its positions are free
         empty = next((i for i in range(n, cache.n_rows) if not cache.lengths[i]), None)
         rows = cache.n_rows if take_over or empty is not None else max(2 * cache.n_rows, 1)
         new = cache.n_rows if rows > cache.n_rows else None
         while not cache.fits(rows, capacity):
-            rows -= 1  # idle ones are let go of
+            rows -= 1  # idle rows are evicted
         cache.resize(rows, capacity)
         if take_over:
             return n
@@ -231,11 +232,14 @@ class Engine:
         if not rows:
             return []
         logits_BV, failed = self._next_logits(rows)
-        drawn = draw_tokens(logits_BV, rows, compiled=self.model.native is not None)
+        sampled = sample_tokens(logits_BV, rows, compiled=self.model.native is not None)
         pieces: dict[int, Piece] = {}
         for b, row in enumerate(rows):
             try:
-                pieces[b] = self._take(row, failed.get(b, drawn[b]), logits_BV[b])
+                found = failed.get(b, sampled[b])
+                if isinstance(found, Exception):
+                    raise found
+                pieces[b] = row.take(found, logits_BV[b])
             except Exception as error:
                 failed[b] = error
         for at in reversed(pieces):
@@ -250,10 +254,10 @@ class Engine:
             map(self._fail, errors, errors.values())
         )
 
-    def _next_logits(self, rows: list[Row]) -> tuple[Tensor, dict[int, Exception]]:
-        """(B, V) logits for the next token of each row; and, by their places, what went wrong with some of them.
+    def _next_logits(self, rows: list[TextRow]) -> tuple[Tensor, dict[int, Exception]]:
+        """(B, V) logits for the next token of each row; and the errors of rows that fail, by their places.
 
-        If all of them together fail, each is tried by itself, so that those who can go on do.
+        If all of them together fail, each is tried by itself, so that the others continue.
         """
         known = self.cache.lengths[: len(rows)]
         try:
@@ -271,7 +275,7 @@ class Engine:
                 failed[at] = error
         return logits_BV, failed
 
-    def _logits(self, rows: list[Row], at: int) -> Tensor:
+    def _logits(self, rows: list[TextRow], at: int) -> Tensor:
         """(B, V) logits after the last token of rows that stand side by side, the first one at place `at`."""
         logits_B1V = self.model(
             self._tensor([[row.ids[-1]] for row in rows]), cache=self.cache.rows(at, at + len(rows))
@@ -282,18 +286,10 @@ class Engine:
         """On the CPU, without the rows that no token belongs to."""
         return token_logits(logits_NV, self.tokenizer.vocab_size, self.tokenizer.missing_ids).cpu()
 
-    def _take(self, row: Row, drawn: Drawn | Exception, logits_V: Tensor) -> Piece:
-        """One more token of a row. Raises what went wrong in it."""
-        if isinstance(drawn, Exception):
-            raise drawn
-        wanted = row.request.alternatives
-        best = most_likely(logits_V[None].softmax(dim=-1), wanted, self.tokenizer)[0] if wanted else []
-        return row.take(drawn.token, drawn.probability, drawn.chance, best)
-
     # Rows
 
     def _fail(self, number: int, error: Exception) -> Event:
-        """End a request that went wrong. What its rows have read is forgotten: it may be what went wrong."""
+        """End a request that failed. Its rows are emptied: what they have read may be the cause."""
         for at, row in enumerate(self.active):
             if row.number == number:
                 self.cache.rewind(at, 0)
@@ -303,7 +299,7 @@ class Engine:
         return Event(number, error=error)
 
     def _leave(self, at: int) -> None:
-        """A row is done: it becomes the first of the idle ones."""
+        """A row is finished: it becomes the first of the idle ones."""
         if at < self.ready:
             self.ready -= 1
             self._trade(at, self.ready)
@@ -312,22 +308,9 @@ class Engine:
         self.active.pop()
 
     def _trade(self, a: int, b: int) -> None:
-        """Let two active rows trade places."""
+        """Exchange two active rows."""
         self.active[a], self.active[b] = self.active[b], self.active[a]
         self.cache.swap(a, b)
 
     def _tensor(self, ids: list[Any]) -> Tensor:
         return torch.tensor(ids, device=self.cache.tokens.device, dtype=torch.int64)
-
-
-@contextmanager
-def _reading(model: Decoder) -> Iterator[None]:
-    """In eval mode: a training loop samples in between, and dropout has no place in a sample."""
-    if not model.training:  # to tell all modules again takes as long as a token of a small model
-        yield
-        return
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassformer.generation.questions import around
+from glassformer.generation.encoders import around
 from glassformer.inspection.reading import reading
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.taps import listening

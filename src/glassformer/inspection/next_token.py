@@ -20,7 +20,8 @@ from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Table, number, visible
-from glassformer.generation.sampling import Sampling, choose, filtered_probabilities, token_logits
+from glassformer.generation import Sampling, filtered_probabilities, sample
+from glassformer.generation.filters import token_logits
 from glassformer.inspection.options import MinP, Penalty, Position, Seed, Target, Temperature, Text, TopK, TopP, view
 from glassformer.inspection.reading import read
 from glassformer.inspection.views import View
@@ -158,7 +159,7 @@ def explain(logits_V: Tensor, before: list[int], tokenizer: Tokenizer, sampling:
             cut_by[i] = name
         last = after
     generator = torch.Generator().manual_seed(sampling.seed)
-    token = int(choose(last[None], [generator]))
+    token = int(sample(last[None], [generator]))
     dart = float(torch.rand(1, generator=torch.Generator().manual_seed(sampling.seed), dtype=torch.float64))
     line_V = last.double().cumsum(dim=0)
     line_V = line_V / line_V[-1]

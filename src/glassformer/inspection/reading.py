@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.generation.answers import answer_ids, source_ids, source_rows
+from glassformer.generation.encoders import around
+from glassformer.generation.fill_mask import mask_of, with_masks
 from glassformer.generation.generate import prompt_ids
-from glassformer.generation.questions import around, mask_of, with_masks
 from glassformer.generation.requests import check_ids
+from glassformer.generation.seq2seq import answer_ids, source_ids, source_rows
 from glassformer.models import Encoder, EncoderDecoder, Transformer
 from glassformer.processors.tokenizers import Tokenizer
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
-from glassformer.generation.questions import mask_of
+from glassformer.generation.fill_mask import mask_of
 from glassformer.inspection.reading import Reading, reading
 from glassformer.inspection.trace import trace
 from glassformer.models import Encoder, EncoderDecoder, Transformer

@@ -1,8 +1,8 @@
 """Level 2: a compiled path for generation on a CPU, with matrices of 8 or 4 bits."""
 
 from glassformer.native.building import library
-from glassformer.native.drawing import draw
 from glassformer.native.quantized import QuantizedLinear
+from glassformer.native.sampling import sample
 from glassformer.native.stack import NativeStack, quantized_copy
 
-__all__ = ["NativeStack", "QuantizedLinear", "draw", "library", "quantized_copy"]
+__all__ = ["NativeStack", "QuantizedLinear", "library", "quantized_copy", "sample"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from glassformer.data.examples import spread
-from glassformer.generation.answers import answer_ids, plain_text
+from glassformer.generation.seq2seq import answer_ids, plain_text
 from glassformer.tasks import MaskedTokens, SequenceClass, Spans, TargetSentence
 from glassformer.tasks.cross_entropy import IGNORED
 from glassformer.tasks.objective import of_class

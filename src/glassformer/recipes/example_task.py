@@ -14,7 +14,7 @@ from glassformer.data.example_batches import ExampleBatches, in_order
 from glassformer.data.examples import Example, Examples, load_examples, spread
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.examples import evaluate_rows
-from glassformer.generation.questions import sentinels_of
+from glassformer.generation.fill_mask import sentinels_of
 from glassformer.hub import load_source_tokenizer
 from glassformer.hub.configuration import read_config
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer

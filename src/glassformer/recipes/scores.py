@@ -11,7 +11,7 @@ from glassformer.errors import UsageError
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
 from glassformer.evaluation.translation import TranslationScores, translation_scores
 from glassformer.evaluation.word_vectors import WordVectorScores
-from glassformer.generation.answers import Answer, answer
+from glassformer.generation.seq2seq import Answer, answer
 from glassformer.recipes.example_task import ExampleTask
 from glassformer.recipes.task import Task
 from glassformer.recipes.word_task import WordTask

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from glassformer.errors import GlassformerError, UsageError
 from glassformer.generation import Engine, Event, Request
-from glassformer.generation.sampling import token_logits
+from glassformer.generation.filters import token_logits
 from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
 

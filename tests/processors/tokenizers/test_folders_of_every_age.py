@@ -13,8 +13,8 @@ from tokenizer_texts import AWKWARD
 
 import glassformer as gf
 from glassformer.errors import TokenizerError
-from glassformer.generation.answers import source_ids
 from glassformer.generation.generate import prompt_ids
+from glassformer.generation.seq2seq import source_ids
 from glassformer.hub import import_model, load_source_tokenizer
 from glassformer.models import EncoderDecoderConfig, build_model
 from glassformer.processors.tokenizers import TOKENIZERS, load_tokenizer

@@ -1,6 +1,6 @@
-"""Answers: source sentences in, target sentences out, as text or as ids; and where the model looked for each word.
+"""Encoder-decoders: source sentences in, target sentences out, as text or as ids; and their cross-attention.
 
-text ──► ids, end token ──► sorted by length, in batches ──► beam search or draws ──► ids ──► text
+text ──► ids, end token ──► sorted by length, in batches ──► beam search or sampling ──► ids ──► text
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.generation.beam import Hypothesis, beam_search
-from glassformer.generation.defaults import sampling_of
-from glassformer.generation.draws import draw_answers
+from glassformer.generation.encoders import padded, text_ids
+from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.requests import check_ids
-from glassformer.generation.sampling import Sampling
+from glassformer.generation.seq2seq_sampling import sample_answers
+from glassformer.generation.settings import Sampling, sampling_of
 from glassformer.models import GenerationSettings, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.special_tokens import END
@@ -28,15 +29,13 @@ from glassformer.taps import listening, named_taps
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one source. tokens: ids, the end token left out. log_probability: of all of them and the
-    end, in nats. score: what it was ranked by. text: without special tokens; "" where ids were asked for.
-    alternatives: the next best, or the other draws."""
+    """A model's answer to one source."""
 
-    tokens: tuple[int, ...]
-    log_probability: float
-    score: float
-    text: str = ""
-    alternatives: tuple[Answer, ...] = ()
+    tokens: tuple[int, ...]  # without the end token
+    log_probability: float  # of all of them and the end, in nats
+    score: float  # what it was ranked by
+    text: str = ""  # without special tokens; "" from `answer_ids`
+    alternatives: tuple[Answer, ...] = ()  # the next best, or the other samples
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,20 +54,17 @@ def answer(
 
     Args:
         model: a `SequenceToSequence` one.
-        tokenizer: of what it says. source_tokenizer: of what it reads, where that is another one.
-        cut: of a text longer than the model reads, read the beginning.
+        tokenizer: of the targets. source_tokenizer: of the sources, where that is another one.
+        cut: a text longer than the model reads loses its end; otherwise it is an error.
         settings: as of `answer_ids`.
 
     Raises:
         UsageError: the model is of another kind, a text is empty or too long, or a setting is out of range.
     """
     reader = source_tokenizer or tokenizer
-    for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise UsageError(f"text {number} is empty; give it one word or leave it out")
     settings = {"n_tokens": tokenizer.vocab_size, "missing": tokenizer.missing_ids, **settings}
     longest = _longest(_config_of(model)) if cut else None
-    sources = [source_ids(reader, text, longest) for text in texts]
+    sources = [ended(reader, text_ids(reader, text, number), longest) for number, text in enumerate(texts, 1)]
     for ids in sources:
         check_ids(ids, reader, source_rows(_config_of(model)))
     found = answer_ids(model, sources, **settings)
@@ -91,11 +87,11 @@ def answer_ids(
     """The answer to each source of ids, in order. An end token that the model is used to is part of the source.
 
     Args:
-        beam, length_penalty, n_best, max_new_tokens, n_tokens, missing: as of `beam_search`. What is not given is what
-            the model's folder says (`num_beams`, `length_penalty` as a power, `max_new_tokens`, `max_length`).
-        batch_size: how many sources are read together; those of like length are.
-        sampling: draw `n_best` answers instead of searching the best (see `draw_answers`), as it is also done where
-            the folder says `do_sample` and neither sampling nor beam is given.
+        beam, length_penalty, n_best, max_new_tokens, n_tokens, missing: as of `beam_search`; by default as the model's
+            folder says (`num_beams`, `length_penalty` as a power, `max_new_tokens`, `max_length`).
+        batch_size: how many sources, of like length, are read together.
+        sampling: sample `n_best` answers in place of searching the best (see `sample_answers`); also done where the
+            folder says `do_sample` and neither sampling nor beam is given.
 
     Raises:
         UsageError: the model is of another kind, a source is empty or too long, or a setting is out of range.
@@ -115,7 +111,7 @@ def answer_ids(
     settings = settings_of(model)
     if sampling is None and beam is None and settings.do_sample:
         sampling = sampling_of(model, {})
-    search: Any = partial(draw_answers, samples=n_best, sampling=sampling)
+    search: Any = partial(sample_answers, samples=n_best, sampling=sampling)
     if sampling is None:
         search = partial(beam_search, n_best=n_best, **_searching(settings, beam, length_penalty))
     if max_new_tokens is None:
@@ -125,7 +121,7 @@ def answer_ids(
     found: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = [part.to(device) for part in _padded([sources[i] for i in chosen])]
+        batch = [part.to(device) for part in padded([sources[i] for i in chosen])]
         best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens, missing=missing)
         found.update((i, _answer(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
     return [found[i] for i in range(len(sources))]
@@ -138,14 +134,13 @@ def source_rows(config: Any) -> int:
 
 
 def source_ids(tokenizer: Tokenizer, text: str, longest: int | None = None) -> list[int]:
-    """What a sequence-to-sequence model is given to read: the text, and the end token if the tokenizer has one; of
-    `longest` tokens at most."""
+    """The ids that an encoder-decoder reads for a text, `longest` at most."""
     return ended(tokenizer, tokenizer.encode(text), longest)
 
 
 def ended(tokenizer: Tokenizer, ids: Sequence[int], longest: int | None = None) -> list[int]:
-    """Ids and the end token, if the tokenizer has one, and what else it puts around a text that ends so (BART begins it
-    with `<s>`); together `longest` at most."""
+    """Ids and the end token, if the tokenizer has one, and what else it puts around such a text (BART begins it with
+    `<s>`); `longest` together at most."""
     end = [tokenizer.special_tokens[END]] if END in tokenizer.special_tokens else []
     before, after = tokenizer.frame
     start = before if after == end else []
@@ -158,10 +153,10 @@ def plain_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def cross_attention(model: Any, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """How much of each source token went into each target token: (layers, H, T, S), every row a distribution.
+    """The attention of each target token over the source: (layers, H, T, S), every row a distribution.
 
-    Row t is where the decoder looked when it was asked for `target[t]`: it had read the start token and the tokens
-    before. A recurrent model with additive attention has one layer and one head.
+    Row t is the attention when `target[t]` is predicted: the decoder has read the start token and the tokens before. A
+    recurrent model with additive attention has one layer and one head.
 
     Raises:
         UsageError: the model has no cross-attention, or source or target is empty.
@@ -169,33 +164,22 @@ def cross_attention(model: Any, source: Sequence[int], target: Sequence[int]) ->
     config = _config_of(model)
     taps = [name for name in named_taps(model) if name.endswith("cross_attention.pattern")] or ["attention.pattern"]
     if taps[0] not in named_taps(model):
-        raise UsageError("this model has no cross-attention to look at: its decoder hears one vector")
+        raise UsageError("this model has no cross-attention to look at: its decoder reads one vector of the source")
     if not len(source) or not len(target):
         raise UsageError("attention has rows and columns only where source and target have a token each")
     device = next(model.parameters()).device
-    source_BS, lengths_B = (part.to(device) for part in _padded([source]))
+    source_BS, lengths_B = (part.to(device) for part in padded([source]))
     target_BT = torch.tensor([[config.start_token, *target[:-1]]], device=device)
     seen: dict[str, list[Tensor]] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with (
-            torch.inference_mode(),
-            listening(
-                model,
-                "*attention.pattern",
-                lambda name, pattern: seen.setdefault(name, []).append(pattern.cpu()),
-            ),
-        ):
-            model(source_BS, target_BT, lengths_B)
-    finally:
-        model.train(was_training)
+    record = lambda name, pattern: seen.setdefault(name, []).append(pattern.cpu())  # noqa: E731
+    with evaluating(model), listening(model, "*attention.pattern", record):
+        model(source_BS, target_BT, lengths_B)
     layers = [torch.cat([part.view(1, -1, *part.shape[-2:])[0] for part in seen[name]], dim=1) for name in taps]
     return torch.stack(layers)  # (layers, H, T, S)
 
 
 def _searching(settings: GenerationSettings, beam: int | None, length_penalty: float | None) -> dict[str, Any]:
-    """The arguments of a beam search: those given, else the folder's; what neither gives is left out."""
+    """The arguments of a beam search: those given, else the folder's, else none."""
     found: dict[str, Any] = {"beam": beam if beam is not None else settings.num_beams, "length_penalty": length_penalty}
     if length_penalty is None and settings.length_penalty is not None:
         found |= {"length_penalty": settings.length_penalty, "penalty_kind": "power"}
@@ -215,11 +199,7 @@ def _with_text(found: Answer, tokenizer: Tokenizer) -> Answer:
 
 
 def _config_of(model: Any) -> Any:
-    """The configuration of a model that answers.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """The configuration of an encoder-decoder. Raises `UsageError` for other models."""
     if "target" not in model.answers:
         raise UsageError(
             f"a {type(model).__name__} gives no answer to a source: an encoder-decoder is needed; "
@@ -229,15 +209,6 @@ def _config_of(model: Any) -> Any:
 
 
 def _longest(config: Any) -> int | None:
-    """How many tokens of a source the model reads; None: recurrent readers have no limit."""
+    """How many tokens of a source the model reads; None: recurrent encoders have no limit."""
     longest: int | None = getattr(getattr(config, "encoder", None), "block_size", None)
     return longest
-
-
-def _padded(sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids (B, S), filled up with zeros that nobody looks at, and lengths (B,)."""
-    lengths = [len(ids) for ids in sources]
-    ids_BS = torch.zeros(len(sources), max(lengths), dtype=torch.int64)
-    for row, ids in enumerate(sources):
-        ids_BS[row, : len(ids)] = torch.as_tensor(list(ids))
-    return ids_BS, torch.tensor(lengths)

@@ -1,7 +1,7 @@
-"""Drawing tokens in one compiled call, where no filter but the top k is asked for.
+"""Sampling in one compiled call, where top-k is the only filter.
 
-`generation/sampling.py` does it in two dozen. Probabilities may differ from its in the seventh digit; a test holds the
-tokens equal.
+`generation/sampling.py` does it in two dozen calls. Probabilities may differ from its in the seventh digit; a test
+holds the tokens equal.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from glassformer.native.building import library
 from glassformer.threads import kernel_threads
 
 
-def draw(
+def sample(
     plain_BV: Tensor, logits_BV: Tensor, temperature: float, top_k: int, u_B: list[float]
 ) -> tuple[list[int], list[float], list[float]]:
-    """A token a row, its chance in the draw, and what the model itself gives it, without biases and at temperature 1.
+    """A token a row, its probability after temperature and filters, and the model's own (temperature 1, no biases).
 
-    plain, logits: fp32 on the CPU, before and after biases. u: of each row a number in [0, 1) that decides; it is not
-    looked at when temperature is 0.
+    plain, logits: fp32 on the CPU, before and after biases. u: of each row a number in [0, 1) that decides; not used at
+    temperature 0.
     """
     B, V = logits_BV.shape
     plain_BV, logits_BV = plain_BV.contiguous(), logits_BV.contiguous()
-    drawn, chances, own = (ctypes.c_int32 * B)(), (ctypes.c_float * B)(), (ctypes.c_float * B)()
+    tokens, sampling_probabilities, own = (ctypes.c_int32 * B)(), (ctypes.c_float * B)(), (ctypes.c_float * B)()
     library().glassformer_draw(  # type: ignore[union-attr]
         ctypes.c_void_p(plain_BV.data_ptr()),
         ctypes.c_void_p(logits_BV.data_ptr()),
@@ -32,7 +32,7 @@ def draw(
         ctypes.c_float(temperature),
         ctypes.c_int32(min(top_k, V)),
         (ctypes.c_double * B)(*u_B),
-        *(drawn, chances, own),
+        *(tokens, sampling_probabilities, own),
         ctypes.c_int32(kernel_threads()),
     )
-    return list(drawn), list(chances), list(own)
+    return list(tokens), list(sampling_probabilities), list(own)

@@ -1,7 +1,7 @@
-"""A chat: turns that grow, on a model with a template or laid out as plain text, within what the model can read.
+"""A chat: turns that grow, with a model's chat template or as plain text, within what the model can read.
 
 system: You are kind.                 a chat model: its template lays the turns out, its special tokens end them
-Q: What is the capital of France?     a base model: a text that goes on as a dialogue would, cut off
+Q: What is the capital of France?     a base model: a document that continues as a dialogue would, cut off
 A: Paris.                             before the next speaker's name
 Q:
 """
@@ -13,21 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glassformer.errors import UsageError
-from glassformer.generation.defaults import new_tokens_of, sampling_of
 from glassformer.generation.engine import Engine
-from glassformer.generation.requests import Request
-from glassformer.generation.sampling import Sampling
-from glassformer.generation.text import Piece
+from glassformer.generation.requests import Piece, Request
+from glassformer.generation.settings import Sampling, new_tokens_of, sampling_of
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
 
 NEW_TOKENS = 512  # of one answer
-LEAST_ROOM = 16  # tokens that an answer must have room for
+MIN_ANSWER = 16  # tokens that must be free for an answer
 
 
 @dataclass
 class Speakers:
-    """How a plain text names who speaks, for models without a chat template."""
+    """The names of the speakers in plain text, for models without a chat template."""
 
     user: str = "Q"
     assistant: str = "A"
@@ -35,22 +33,17 @@ class Speakers:
 
 @dataclass
 class Chat:
-    """Turns with a model. `ask` streams an answer and keeps it; the engine keeps what it has read.
-
-    system: what stands before all turns. messages: the turns so far, as `{"role", "content"}`. dropped: how many of the
-    oldest turns no longer fit into what the model reads. sampling, max_new_tokens: what is None is as the model's
-    folder says, else drawn at temperature 1 and at most 512 tokens.
-    """
+    """Turns with a model. `ask` streams an answer and keeps it; the engine's cache keeps what it has read."""
 
     model: Decoder
     tokenizer: Tokenizer
-    system: str | None = None
-    messages: list[dict[str, str]] = field(default_factory=list)
-    sampling: Sampling = None  # type: ignore[assignment]  # it is one once the chat is made
-    max_new_tokens: int | None = None
+    system: str | None = None  # what stands before all turns
+    messages: list[dict[str, str]] = field(default_factory=list)  # the turns so far, as {"role", "content"}
+    sampling: Sampling = None  # type: ignore[assignment]  # None: as the model's folder says, else temperature 1
+    max_new_tokens: int | None = None  # None: as the model's folder says, else 512
     alternatives: int = 5
     speakers: Speakers = field(default_factory=Speakers)
-    dropped: int = 0
+    dropped: int = 0  # how many of the oldest turns no longer fit into what the model reads
 
     def __post_init__(self) -> None:
         self.sampling = self.sampling or sampling_of(self.model, {})
@@ -62,46 +55,45 @@ class Chat:
         return self.tokenizer.chat_template is not None
 
     def ask(self, text: str) -> Iterator[Piece]:
-        """Say something and stream the answer. Both are kept when the answer is done, or when the reader stops
-        listening; nothing is kept if the model cannot answer.
+        """Stream the answer to a turn. Both are kept when the answer is finished or the reader stops; nothing is kept
+        if the model cannot answer.
 
         Raises:
             UsageError: this turn alone is too long, or the template refuses it.
         """
         turns = [*self.messages, {"role": "user", "content": text}]
         ids, self.dropped = self._fitting(turns)
-        room = self.model.config.block_size - len(ids)
+        free = self.model.config.block_size - len(ids)
         request = Request(
             ids=tuple(ids),
-            max_new_tokens=min(new_tokens_of(self.model, len(ids), self.max_new_tokens, NEW_TOKENS), room),
+            max_new_tokens=min(new_tokens_of(self.model, len(ids), self.max_new_tokens, NEW_TOKENS), free),
             sampling=self.sampling,
             stop=() if self.has_template else (f"\n{self.speakers.user}:", f"\n{self.speakers.assistant}:"),
             end_tokens=frozenset(self.tokenizer.chat.turn_ends) if self.has_template else None,
             alternatives=self.alternatives,
         )
-        number, said = self.engine.submit(request), ""
+        number, answer = self.engine.submit(request), ""
         try:
             for event in self.engine.run():
                 if event.piece is not None:
-                    said += event.piece.text
+                    answer += event.piece.text
                     yield event.piece
-        finally:  # Ctrl-C in the middle of an answer: what was said so far stands
+        finally:  # Ctrl-C in the middle of an answer: the text so far stays
             self.engine.cancel(number)
-            kept = said if self.has_template else said.strip()  # unchanged, the next turn goes on from what was read
+            kept = answer if self.has_template else answer.strip()  # unchanged, so that the cache fits the next turn
             self.messages = [*turns, {"role": "assistant", "content": kept}]
 
     def reset(self) -> None:
-        """Begin anew; the system text stays."""
+        """Remove all turns; the system text stays."""
         self.messages, self.dropped = [], 0
 
     def _fitting(self, turns: list[dict[str, str]]) -> tuple[list[int], int]:
-        """The ids of as many of the last turns as leave room for an answer, and how many were left out."""
+        """The ids of as many of the last turns as leave tokens for an answer, and how many were left out."""
         block_size = self.model.config.block_size
-        least = min(LEAST_ROOM, max(1, block_size // 4))
-        starts = [n for n, turn in enumerate(turns) if turn["role"] == "user"]
-        for start in starts:
+        free = min(MIN_ANSWER, max(1, block_size // 4))
+        for start in (n for n, turn in enumerate(turns) if turn["role"] == "user"):
             ids = self._ids(turns[start:])
-            if len(ids) + least <= block_size:
+            if len(ids) + free <= block_size:
                 return ids, start
         raise UsageError(
             f"the turn has {len(ids):,} tokens with its surroundings, and the model reads {block_size:,}; shorten it"

@@ -1,0 +1,136 @@
+"""Reading texts with an encoder: the classes of a text, and one vector for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glassformer.errors import DivergenceError, UsageError, plural
+from glassformer.generation.eval_mode import evaluating
+from glassformer.generation.requests import check_ids
+from glassformer.processors.tokenizers import Tokenizer
+
+FIRST, LAST = "[CLS]", "[SEP]"
+"""What BERT's tokenizers put around every text. Our own encoders read the text alone."""
+
+
+def classify(model: Any, tokenizer: Tokenizer, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+    """Probability of each class for each text: (N, classes). A text longer than the model reads loses its end, as in
+    training.
+
+    Raises:
+        UsageError: the model has no classes, or a text is empty.
+    """
+    check_encoder(model, "classify texts")
+    if model.classifier is None:
+        raise UsageError("this encoder knows no classes of texts; train one with task.kind=sequence_class")
+    rows = [around(tokenizer, text_ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
+    p_NC = _in_batches(model, rows, batch_size, model.config.n_classes, model.sequence_logits)
+    return p_NC.softmax(dim=-1)
+
+
+def embed(
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: Sequence[str | Sequence[int]],
+    *,
+    normalise: bool = True,
+    batch_size: int = 32,
+    cut: bool = True,
+) -> Tensor:
+    """A vector for each text: (N, C) in fp32, its vectors pooled (Reimers and Gurevych 2019,
+    https://arxiv.org/abs/1908.10084).
+
+    Args:
+        texts: or their ids, with or without the tokens that this tokenizer puts around a text.
+        normalise: to length 1, so that a dot product is a cosine.
+        cut: a text longer than the model reads loses its end; otherwise it is an error.
+
+    Raises:
+        UsageError: the model is no encoder of text, or a text is empty.
+        DivergenceError: a vector is no number.
+    """
+    if getattr(model.config, "stem", None) != "text":
+        raise UsageError(
+            f"this {type(model).__name__} gives no vectors for texts: an encoder is needed; for example minilm-l6"
+        )
+    rows = [_ids(model, tokenizer, text, number, cut) for number, text in enumerate(texts, 1)]
+    vectors_NC = _in_batches(model, rows, batch_size, model.config.n_embd, model.pool)
+    if not vectors_NC.isfinite().all():
+        raise DivergenceError("the model's vectors are no numbers (NaN or infinite); take an earlier checkpoint")
+    return torch.nn.functional.normalize(vectors_NC, dim=-1) if normalise else vectors_NC
+
+
+def around(tokenizer: Tokenizer, ids: list[int], model: Any, cut: bool = True) -> list[int]:
+    """A text with the tokens that its tokenizer puts around it, if any; cut to what the model reads.
+
+    Raises:
+        UsageError: the model has no vector for a token, or the text is too long and not `cut`.
+    """
+    check_ids(ids, tokenizer, model.config.vocab_size)
+    known = tokenizer.special_tokens
+    bare = not (FIRST in known and LAST in known)
+    set_length = tokenizer.settings.get("model_max_length")  # sentence encoders read less than they have positions
+    has_length = isinstance(set_length, int) and set_length > 2
+    most = min(model.config.block_size, set_length if has_length else model.config.block_size) - (0 if bare else 2)
+    if not cut and len(ids) > most:
+        raise UsageError(f"the text has {plural(len(ids), 'token')} and the model reads {most} at most; shorten it")
+    return ids[:most] if bare else [known[FIRST], *ids[:most], known[LAST]]
+
+
+def read_rows(model: Any, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Vectors (B, T, C) and lengths (B,) of some texts, read in eval mode."""
+    device = next(model.parameters()).device
+    ids_BT, lengths_B = (part.to(device) for part in padded(rows))
+    with evaluating(model):
+        return model(ids_BT, lengths_B), lengths_B
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids (B, T), filled up with zeros that the model does not see, and lengths (B,)."""
+    lengths = [len(ids) for ids in rows]
+    ids_BT = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
+    for row, ids in enumerate(rows):
+        ids_BT[row, : len(ids)] = torch.as_tensor(list(ids))
+    return ids_BT, torch.tensor(lengths)
+
+
+def text_ids(tokenizer: Tokenizer, text: str, number: int) -> list[int]:
+    """The ids of a text. Raises `UsageError` if it is empty."""
+    if not text.strip():
+        raise UsageError(f"text {number} is empty; give it one word or leave it out")
+    return tokenizer.encode(text)
+
+
+def check_encoder(model: Any, what: str) -> None:
+    """Raise `UsageError` unless the model is an encoder of text."""
+    if getattr(model.config, "stem", None) != "text":
+        raise UsageError(f"this {type(model).__name__} does not {what}: an encoder of text is needed")
+
+
+def _in_batches(
+    model: Any, rows: list[list[int]], batch_size: int, width: int, head: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """`head(vectors_BTC, lengths_B)` of all rows: (N, width) in fp32. Rows of like length are read together."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    found_NW = torch.zeros(len(rows), width)
+    for start in range(0, len(rows), batch_size):
+        batch = order[start : start + batch_size]
+        vectors_BTC, lengths_B = read_rows(model, [rows[i] for i in batch])
+        with torch.inference_mode():
+            found_NW[batch] = head(vectors_BTC, lengths_B).float().cpu()
+    return found_NW
+
+
+def _ids(model: Any, tokenizer: Tokenizer, text: str | Sequence[int], number: int, cut: bool) -> list[int]:
+    """The ids that the model reads for a text."""
+    if isinstance(text, str):
+        return around(tokenizer, text_ids(tokenizer, text, number), model, cut)
+    check_ids(text, tokenizer, model.config.vocab_size)
+    whole = around(tokenizer, [], model)
+    if whole and len(text) > len(whole) and [text[0], text[-1]] == whole:  # they stand there already
+        text = text[1:-1]
+    return around(tokenizer, list(text), model, cut)
