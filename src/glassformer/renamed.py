@@ -26,11 +26,14 @@ MODULES = {
 """Packages: old name -> new name. Their modules move with them."""
 
 NAMES = {
+    "generation.choose": "generation.sample",
+    "generation.draw_answers": "generation.sample_answers",
     "hub.INTERCHANGE_FAMILIES": "hub.FAMILIES",
     "hub.family_that_expresses": "hub.family_for",
     "inspection.Cell": "its products are those of two fields of AttentionWalkthrough, such as query and key",
     "inspection.step": "inspection.attention_walkthrough",
     "inspection.StepView": "inspection.AttentionWalkthrough",
+    "native.draw": "native.sample",
     "server.Served": "server.ModelHandle",
     "training.History": "training.RunHistory",
     "training.Listener": "training.Callback",

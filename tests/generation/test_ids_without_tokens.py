@@ -72,7 +72,7 @@ def test_a_prompt_is_scored_among_tokens_alone():
 
 def test_what_look_shows_is_what_would_be_drawn():
     model, tokenizer = padded(), letters()
-    view = next_token(model, tokenizer, "abf", sampling=Sampling(1.5, seed=4))
+    view = next_token(model, tokenizer, "abf", temperature=1.5, seed=4)
     (wanted,) = generate(model, tokenizer, "abf", max_new_tokens=1, sampling=Sampling(1.5, seed=4))
     assert view.token == wanted.pieces[0].token and view.chance[MISSING].max() == 0
 

@@ -80,7 +80,7 @@ def test_the_token_that_is_drawn_is_the_one_that_generate_draws(model):
         view = next_token(model, tokenizer, TEXT, seed=seed, **settings)
         (piece,) = generate(model, tokenizer, TEXT, max_new_tokens=1, seed=seed, **settings)[0].pieces
         assert view.token == piece.token and view.raw[view.token] == pytest.approx(piece.probability, abs=1e-6)
-        assert view.chance[view.token] == pytest.approx(piece.chance, abs=1e-6)
+        assert view.chance[view.token] == pytest.approx(piece.sampling_probability, abs=1e-6)
         low, high = view.interval
         assert low <= view.dart < high and high - low == pytest.approx(view.chance[view.token], abs=1e-6)
         drawn.add(view.token)

@@ -152,7 +152,7 @@ def test_probabilities_shown_are_the_models_own(decoder, plain, tmp_path):
     model, tokenizer = gf.load(folder)
     (piece,) = gf.stream(model, tokenizer, PROMPT, max_new_tokens=1, temperature=1.0, seed=3, alternatives=1)
     assert piece.alternatives[0].token == plain[0] != piece.token
-    assert piece.chance > piece.probability
+    assert piece.sampling_probability > piece.probability
 
 
 def test_rules_that_leave_no_token_are_not_applied(decoder, plain, tmp_path):

@@ -19,6 +19,7 @@ from glassformer.generation.seq2seq import Answer, answer, answer_ids, cross_att
 from glassformer.generation.seq2seq_sampling import sample_answers
 from glassformer.generation.settings import Sampling, from_the_folder, new_tokens_of, sampling_of
 from glassformer.generation.stopping import StopStrings
+from glassformer.renamed import keep_old_names
 
 __all__ = [
     "Alternative",
@@ -54,3 +55,5 @@ __all__ = [
     "source_ids",
     "stream",
 ]
+
+keep_old_names(__name__)

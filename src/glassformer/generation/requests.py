@@ -40,6 +40,11 @@ class Piece:
     sample: int = 0  # which of several samples it belongs to
     finish_reason: str | None = None
 
+    @property
+    def chance(self) -> float:
+        """The name of `sampling_probability` in version 0.1."""
+        return self.sampling_probability
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON, where `sampling_probability` is called `chance`."""
         names = {"sampling_probability": "chance"}
