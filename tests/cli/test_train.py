@@ -92,6 +92,15 @@ def test_a_model_folder_that_belongs_to_no_run_needs_a_text(glassformer, refused
     assert glassformer("evaluate", "model", "--data", "play.txt").code == 0
 
 
+@pytest.mark.parametrize("kind", ["translation", "masked-tokens"])
+def test_a_model_that_continues_no_text_is_evaluated_in_its_run_alone(kind, glassformer, play, tmp_path):
+    golden = Path(__file__).parents[1] / "golden" / "run-format-2" / kind
+    shutil.copytree(golden / "model", tmp_path / "model")
+    result = glassformer("evaluate", "model", "--data", "play.txt")
+    assert (result.code, result.out) == (2, "")
+    assert "model belongs to no run" in result.err and "glassformer train" in result.err and result.err.count("\n") == 1
+
+
 def test_overrides_are_read_as_toml_and_as_plain_text(glassformer, play, tmp_path):
     result = glassformer(
         "train", *TINY, "training.learning_rate=2e-3", "training.beta2=.5", "model.bias=false", "training.steps=1e1",

@@ -250,7 +250,7 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None, split: st
     """Loss of a run, a checkpoint or a model folder on a whole split (default: validation, of the run's own data).
 
     Raises:
-        ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
+        ModelFolderError: there is no model. UsageError: it is no run, and `data` is missing or the model is no decoder.
     """
     model, task = open_run(path, data)
     return task.evaluate(model, whole=True, split=split).estimate()
@@ -260,7 +260,7 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
     """The model of a run, a checkpoint or a model folder, and the data that it is measured on.
 
     Raises:
-        ModelFolderError: there is no model. UsageError: it is no run, so that `data` is needed.
+        ModelFolderError: there is no model. UsageError: it is no run, and `data` is missing or the model is no decoder.
     """
     set_threads()
     folder = model_folder_of(path)
@@ -269,6 +269,11 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
     if r is None:
         if data is None:
             raise UsageError(f"{path} belongs to no run; name a text with --data")
+        if "next_token" not in model.answers:
+            raise UsageError(
+                f"{path} belongs to no run, and its {type(model).__name__} does not continue texts, so that no loss on "
+                "a text can be measured; evaluate a run: glassformer train ... training.start_from=" + str(path)
+            )
         r = Recipe()
     r.data.source = r.data.source if data is None else keep_source(data)
     task, _ = open_task(r, folder, load_labels(folder))
