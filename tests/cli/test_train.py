@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from command_line import TINY, same_end
