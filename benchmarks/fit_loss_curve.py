@@ -90,7 +90,7 @@ def point(run: Path) -> dict[str, Any]:
     Raises:
         SystemExit: it is of another text or tokenizer.
     """
-    from glassformer.recipes.record import read_recipe_text
+    from glassformer.recipes.recipe_file import read_recipe_text
     from glassformer.training import RunFolder
 
     recipe, rest = read_recipe_text(RunFolder.open(run))

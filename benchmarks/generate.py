@@ -25,7 +25,7 @@ from glassformer.hub.loading import as_dtype
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 from glassformer.recipes import read_recipe
-from glassformer.recipes.derive import model_config
+from glassformer.recipes.shape import model_config
 from glassformer.threads import set_threads
 
 SAMPLING = Sampling(temperature=0.8, top_k=200)

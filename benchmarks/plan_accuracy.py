@@ -18,7 +18,7 @@ from pathlib import Path
 
 import _one_line  # noqa: F401  (first: it reports what is missing)
 
-from glassformer.recipes.prediction import against_actual
+from glassformer.recipes.plan import against_actual
 
 GPT2 = ["training.steps=3", "training.batch_size=1", "training.micro_batch_size=1", "training.eval_batches=2"]
 CASES = {

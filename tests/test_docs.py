@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from glassformer.cli import app
-from glassformer.recipes.schema import builtin_recipes, read_recipe
+from glassformer.recipes.reading import builtin_recipes, read_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
 

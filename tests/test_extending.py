@@ -17,7 +17,7 @@ from glassformer.errors import ModelFolderError, RunError, UsageError
 from glassformer.hub import load, load_model
 from glassformer.layers import ACTIVATIONS
 from glassformer.models import MODELS, kinds_that_answer
-from glassformer.recipes.schema import tomllib
+from glassformer.recipes.reading import tomllib
 from glassformer.tasks import OBJECTIVES
 
 __all__ = ["glassformer"]

@@ -12,8 +12,8 @@ from command_line import glassformer
 from play import PLAY
 
 from glassformer import recipes
-from glassformer.recipes.finetuning import learning_rate
-from glassformer.recipes.resuming import CHANGEABLE
+from glassformer.recipes.defaults import fine_tuning_rate
+from glassformer.recipes.resume import CHANGEABLE
 
 __all__ = ["glassformer"]
 
@@ -56,4 +56,4 @@ def test_every_command_of_the_page_works(folder, glassformer):
 def test_what_the_page_lists_is_so():
     for key in CHANGEABLE:
         assert f"`{key.removeprefix('training.')}`" in PAGE, key
-    assert f"training.learning_rate = {learning_rate(576)}" in PAGE
+    assert f"training.learning_rate = {fine_tuning_rate(576)}" in PAGE

@@ -122,9 +122,9 @@ def test_cuda_where_there_is_none(refused, play, finished, monkeypatch):
 )
 def test_more_than_the_memory_holds(refused, play, monkeypatch, overrides, needs, smaller):
     """Refused with the numbers; without the check the system would kill the process without a word."""
-    from glassformer.recipes import derive
+    from glassformer.recipes import memory
 
-    monkeypatch.setattr(derive, "available_memory", lambda device: 8_000_000_000)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 8_000_000_000)
     line = f"training needs at least {needs} of 11 tokens a step) and 8.0 GB are free; try a smaller {smaller}"
     refused("train", *TINY, *overrides, "--data", "play.txt", code=1, line=line)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import TINY, same_end
 
-from glassformer.recipes.schema import tomllib
+from glassformer.recipes.reading import tomllib
 
 
 def test_what_training_says(glassformer, play, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from command_line import glassformer
 
 from glassformer.recipes import read_recipe
-from glassformer.recipes.schema import tomllib
+from glassformer.recipes.reading import tomllib
 
 __all__ = ["glassformer"]
 

@@ -23,9 +23,8 @@ from glassformer.hub import (
     load_weights,
     save_weights,
 )
-from glassformer.recipes import derive
-from glassformer.recipes.assemble import open_run
-from glassformer.recipes.schema import read_recipe
+from glassformer.recipes import read_recipe, shape
+from glassformer.recipes.evaluate import open_run
 from glassformer.recipes.scores import score_answers
 from glassformer.training import RunFolder
 
@@ -281,18 +280,12 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
 def test_another_kind_of_model_leaves_the_recipes_shape_behind():
     """What a GRU does not know of a Transformer's recipe is forgotten; what is typed for it is not."""
     r = read_recipe("phonemes", ["model.kind=seq2seq-attention", "model.n_embd=64"])
-    config = derive.model_config(r, **derive.PLACEHOLDERS)
+    config = shape.model_config(r, **shape.PLACEHOLDERS)
     assert (config.kind, config.n_embd, config.block_size) == ("seq2seq-attention", 64, r.model.get("block_size"))
     with pytest.raises(UsageError, match=r"unknown key model\.n_head"):
         read_recipe("phonemes", ["model.kind=seq2seq", "model.n_head=4"])
     with pytest.raises(UsageError, match=r"model\.kind=n-gram is counted and not trained"):
-        derive.model_config(read_recipe("shakespeare-char", ["model.kind=n-gram"]), vocab_size=65)
-
-
-def test_muon_is_for_blocks_and_the_recipe_says_so():
-    gru, transformer = read_recipe("phonemes", ["model.kind=seq2seq"]), read_recipe("phonemes", [])
-    assert [str(choice) for choice in derive.optimizer_choices(gru)] and gru.training.optimizer == "adamw"
-    assert not derive.optimizer_choices(transformer) and transformer.training.optimizer == "muon"
+        shape.model_config(read_recipe("shakespeare-char", ["model.kind=n-gram"]), vocab_size=65)
 
 
 def test_an_lstm_in_the_loop_of_the_gpt(tmp_path: Path):

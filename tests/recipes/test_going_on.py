@@ -11,7 +11,7 @@ from command_line import files
 
 from glassformer import recipes
 from glassformer.errors import RunError, UsageError
-from glassformer.recipes.schema import tomllib
+from glassformer.recipes.reading import tomllib
 from glassformer.training import Extended, Schedule
 
 WORDS = ["model.n_layer=1", "model.n_head=2", "model.n_embd=12", "model.block_size=11", "tokenizer.kind=characters",

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
+from resolving import resolved
 from toys import toy_config
 
-from glassformer.models import SIZES, Decoder, ModelConfig
-from glassformer.recipes import derive, read_recipe
+from glassformer.models import Decoder, ModelConfig, parameter_count
 from glassformer.recipes.memory import (
     Memory,
     _kept_of_a_sequence,
@@ -69,9 +69,7 @@ def test_bf16_halves_what_products_read():
 
 
 def plan(*overrides: str, vocab_size: int = 65, **more) -> Memory:
-    recipe = read_recipe("shakespeare-char-cpu", overrides)
-    derive.fill_training(recipe.training)
-    return memory_plan(derive.model_config(recipe, vocab_size=vocab_size), recipe.training, libraries=10**8, **more)
+    return memory_plan(*resolved("shakespeare-char-cpu", *overrides, vocab_size=vocab_size), libraries=10**8, **more)
 
 
 def test_components_by_hand():
@@ -101,12 +99,12 @@ def test_many_logits_are_never_there_at_once():
 
 def test_sharding_divides_and_replicas_do_not():
     gpu = {"device": "cuda", "precision": "bf16", "world_size": 8}
-    config = ModelConfig.make(**SIZES["gpt3-6.7b"])
-    recipe = read_recipe("gpt2-124m", ["model.size=gpt3-6.7b", "training.batch_size=8", "training.micro_batch_size=1"])
-    derive.fill_training(recipe.training)
-    none = memory_plan(config, recipe.training, sharding="none", **gpu)
-    full = memory_plan(config, recipe.training, sharding="full", **gpu)
-    n = config.parameter_count()
+    overrides = ["model.size=gpt3-6.7b", "training.batch_size=8", "training.micro_batch_size=1"]
+    none, full = (
+        memory_plan(*resolved("gpt2-124m", *overrides, f"training.sharding={how}", vocab_size=50_257), **gpu)
+        for how in ("none", "full")
+    )
+    n = parameter_count(resolved("gpt2-124m", *overrides, vocab_size=50_257)[0])
     assert none.weights == 4 * n and full.weights == pytest.approx(4 * n / 8, rel=1e-6)
     assert none.optimizer == 8 * n and full.optimizer == pytest.approx(n, rel=1e-6)
     assert none.activations == full.activations
@@ -132,12 +130,10 @@ def test_a_real_run_stays_near_its_plan(play, tmp_path):
         [sys.executable, "-c", RUN, str(play), *overrides], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     actual = int(done.stdout.splitlines()[-1])
-    recipe = read_recipe("shakespeare-char-cpu", overrides)
-    derive.fill_training(recipe.training)
     libraries = int(
         subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True).stdout
     )
-    planned = memory_plan(derive.model_config(recipe, vocab_size=60), recipe.training, libraries=libraries)
+    planned = memory_plan(*resolved("shakespeare-char-cpu", *overrides, vocab_size=60), libraries=libraries)
     assert planned.peak == pytest.approx(actual, rel=0.25)
     assert planned.activations > 0.5 * planned.libraries  # or nothing would have been tested
 

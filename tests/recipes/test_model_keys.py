@@ -9,8 +9,9 @@ import tomli_w
 
 from glassformer.errors import UsageError
 from glassformer.models import MODELS, config_fields, make_config
-from glassformer.recipes import derive, read_recipe
+from glassformer.recipes import read_recipe
 from glassformer.recipes.schema import DECIDED
+from glassformer.recipes.shape import PLACEHOLDERS, model_config
 from glassformer.tasks import OBJECTIVES
 
 BLOCKS = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
@@ -46,7 +47,7 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
     path = tmp_path / "all.toml"
     objective = OBJECTIVE[next(asked for asked in OBJECTIVE if asked in MODELS[kind][1].answers)]
     path.write_text(tomli_w.dumps({"model": {"kind": kind, **values}, "task": {"kind": objective}}))
-    config = derive.model_config(read_recipe(str(path)), **{**derive.PLACEHOLDERS, "source_vocab_size": 3})
+    config = model_config(read_recipe(str(path)), **{**PLACEHOLDERS, "source_vocab_size": 3})
     for part in (config.encoder, config.decoder) if kind == "encoder_decoder" else (config,):
         for name in values.keys() & type(part).model_fields.keys():
             got = getattr(part, name)
@@ -58,7 +59,7 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
 def test_a_width_that_only_one_kind_has():
     r = read_recipe(None, ["model.kind=mlp", "model.context=5", "model.block_size=13", "model.n_embd=7",
                            "model.n_hidden=11"])  # fmt: skip
-    assert derive.model_config(r, vocab_size=61).context == 5
+    assert model_config(r, vocab_size=61).context == 5
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_width_that_only_one_kind_has():
 )  # fmt: skip
 def test_what_no_kind_or_no_data_knows_is_refused(words, message):
     with pytest.raises(UsageError, match=message):
-        derive.model_config(read_recipe(None, words), **derive.PLACEHOLDERS)
+        model_config(read_recipe(None, words), **PLACEHOLDERS)
 
 
 def test_the_kind_that_a_recipe_names_decides_which_keys_there_are(tmp_path):

@@ -8,20 +8,15 @@ import time
 
 import pytest
 import torch
+from resolving import CPU, TINY, resolved
 
+from glassformer.errors import DeviceError
 from glassformer.models import flops_per_token
-from glassformer.recipes import derive, loss_curve, read_recipe, train
-from glassformer.recipes.plan import plan
-from glassformer.recipes.prediction import FINISH, LOOKING, Machine, against_actual, predict
-from glassformer.recipes.probe import Probe, probe, probe_compile
-
-TINY = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "training.batch_size=3"]
-
-
-def tiny(*more: str):
-    recipe = read_recipe(None, [*TINY, "training.steps=50", *more])
-    derive.fill_training(recipe.training)
-    return derive.model_config(recipe, vocab_size=65), recipe.training
+from glassformer.recipes import batch_size, loss_curve, read_recipe, train
+from glassformer.recipes.compile_choice import probe_compile
+from glassformer.recipes.plan import FINISH, LOOKING, Devices, against_actual, plan, predict
+from glassformer.recipes.probe import Probe, probe
+from glassformer.recipes.resolved import ResolvedRecipe
 
 
 def test_nanogpt_s_four_days_on_eight_a100():
@@ -64,48 +59,55 @@ def test_a_small_text_with_a_probe(play, tmp_path, monkeypatch):
 
 
 def test_a_probe_leaves_no_trace_and_scales_what_is_too_long(monkeypatch):
-    config, t = tiny()
+    config, t = resolved(None, *TINY)
     before = torch.get_rng_state()
-    timed = probe(config, t, seconds=0.3)
+    timed = probe(config, t, CPU, seconds=0.3)
     assert torch.equal(torch.get_rng_state(), before)
     assert timed.steps >= 1 and not timed.scaled and timed.took < 5
     assert min(timed.step, timed.evaluation_token, timed.sample_token) > 0
     from glassformer.recipes import probe as module
 
     monkeypatch.setattr(module, "peak_flops", lambda device, precision: 20.0 * flops_per_token(config).training * 11)
-    assert probe(config, t, seconds=0.3).scaled  # a machine on which only one sequence fits into the time
+    assert probe(config, t, CPU, seconds=0.3).scaled  # a machine on which only one sequence fits into the time
 
 
 def test_a_short_run_is_not_compiled():
-    pays, why = probe_compile(*tiny(), steps=3)
+    pays, why = probe_compile(*resolved(None, *TINY, "training.steps=3"), CPU)
     assert not pays and "too short" in why
 
 
 def test_batch_size_auto_says_what_it_chose(monkeypatch):
     rates = {1: 100.0, 2: 190.0, 4: 300.0, 8: 310.0, 16: 9e9}
-    monkeypatch.setattr(derive, "tokens_per_second", lambda config, t, n, **machine: rates[n])
-    config, t = tiny("training.batch_size=auto")
-    assert t.batch_size == "auto" and t.micro_batch_size is None
-    choice = derive.batch_size_choice(config, t, 10**9)
+    monkeypatch.setattr(batch_size, "tokens_per_second", lambda config, t, machine, n: rates[n])
+    config, t = resolved(None, *TINY, "training.batch_size=auto")
+    choice = batch_size.batch_size_choice(config, t, CPU, 10**9)
     assert choice.value == 4 and "no faster" in choice.why  # 310 is not a twentieth more than 300
-    assert derive.batch_size_choice(config, t, 11 * 2 * 100).value == 2  # a hundredth of the text
-    monkeypatch.setattr(derive, "available_memory", lambda device: -derive.resident_bytes() + 1000)
-    with pytest.raises(derive.DeviceError, match="not even one sequence fits"):
-        derive.batch_size_choice(config, t, 10**9)
+    assert batch_size.batch_size_choice(config, t, CPU, 11 * 2 * 100).value == 2  # a hundredth of the text
+    monkeypatch.setattr(batch_size, "available_memory", lambda device: -batch_size.resident_bytes() + 1000)
+    with pytest.raises(DeviceError, match="not even one sequence fits"):
+        batch_size.batch_size_choice(config, t, CPU, 10**9)
+
+
+def test_batch_size_auto_in_a_run(play, tmp_path, monkeypatch):
+    """Tried once, kept as a number, with its reason."""
+    monkeypatch.setattr(batch_size, "tokens_per_second", lambda config, t, machine, n: 100.0 * min(n, 4))
+    words = [word for word in TINY if "batch_size=" not in word]
+    lines: list[str] = []
+    run = train(None, [*words, "training.batch_size=auto", "training.steps=2"], data=str(play), out=tmp_path / "run",
+                log=lines.append)  # fmt: skip
+    text = (run.path / "recipe.toml").read_text()
+    assert "batch_size = 4\nmicro_batch_size = 4\n" in text and run.tokens == 2 * 4 * 11
+    assert sum("training.batch_size = 4" in line for line in lines) == 1 and "tokens/s measured here" in text
 
 
 def test_everything_that_takes_time_is_counted(monkeypatch):
     """Start-up, the first step, evaluations of both splits and of the end, samples and files: by hand."""
     wanted = ["training.steps=40", "training.eval_every=10", "training.eval_batches=2", "training.sample_every=20",
               "training.sample_tokens=7", "training.checkpoint_every=10"]  # fmt: skip
-    config, t = tiny(*wanted)
-    recipe = read_recipe(None, [*TINY, *wanted])
-    recipe.training = t
+    config, t = resolved(None, *TINY, *wanted)
+    r = ResolvedRecipe.of(read_recipe(None), t, config=config, machine=CPU)
     timed = Probe(step=0.5, first=2.0, evaluation_token=1e-3, sample_token=0.25, steps=3, took=1.0, scaled=False)
-    machine = Machine("cpu", 1, 1e9, None, True)
-    made = predict(
-        config, recipe, machine=machine, precision="fp32", train_tokens=500, val_tokens=70, timed=timed, before=11.0
-    )
+    made = predict(r, Devices("cpu", 1, 1e9, None, True), train_tokens=500, val_tokens=70, timed=timed, before=11.0)
     windows = 2 * 3 * 11 + 3 * 11  # tokens of each evaluation: two batches of validation text, one of training text
     assert made.seconds_by_part == pytest.approx(
         {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from play import PLAY
+from resolving import CPU, TINY, resolved
 from toys import shaken
 
 from glassformer import recipes
@@ -16,9 +17,10 @@ from glassformer.errors import UsageError
 from glassformer.hub import load, load_model, save
 from glassformer.models import NOTHING_SET, Decoder, GenerationSettings, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.recipes import finetuning
+from glassformer.recipes import compile_choice, probe
+from glassformer.recipes.defaults import fine_tuning_rate
 from glassformer.recipes.plan import plan
-from glassformer.recipes.start import Start
+from glassformer.recipes.start_from import Start
 from glassformer.training import RunFolder
 
 OWN: dict[str, Any] = {  # no field as a fresh model would have it
@@ -176,7 +178,7 @@ def test_relative_paths_are_made_absolute(tmp_path, published, monkeypatch):
     Path("m").symlink_to(published)
     done = recipes.train(None, [*STILL, "training.start_from=m", "tokenizer.path=m"], data="ft.txt", out="r")
     assert done is not None
-    told = recipes.schema.tomllib.loads(Path("r/recipe.toml").read_text())
+    told = recipes.reading.tomllib.loads(Path("r/recipe.toml").read_text())
     for value in (told["data"]["source"], told["training"]["start_from"], told["tokenizer"]["path"]):
         assert Path(value).is_absolute()
 
@@ -200,7 +202,7 @@ def test_the_loss_before_is_told_and_a_run_that_only_makes_it_worse_says_so(tmp_
 
 
 def test_rates_are_lower_for_wider_models():
-    rates = [finetuning.learning_rate(width) for width in (64, 384, 768, 4096)]
+    rates = [fine_tuning_rate(width) for width in (64, 384, 768, 4096)]
     assert rates == sorted(rates, reverse=True) and 1e-5 <= rates[-1] <= 2e-5 <= rates[2] <= 1e-4
 
 
@@ -224,15 +226,12 @@ def test_a_plan_is_made_for_the_model_to_start_from(tmp_path, published, text):
 
 def test_what_is_tried_on_the_machine_is_said_before_it_is_tried(monkeypatch):
     """A minute of silence looks like a program that hangs."""
-    from glassformer.recipes import probe, read_recipe
-
-    r = read_recipe(None, ["training.batch_size=2", "training.micro_batch_size=2", "training.learning_rate=0.1"])
     lines: list[str] = []
-    monkeypatch.setattr(probe, "WORTH_COMPILING", 0.0)
+    monkeypatch.setattr(compile_choice, "WORTH_COMPILING", 0.0)
     monkeypatch.setattr(probe, "compiled", lambda loss, device: (lines.append("compiling now"), loss)[1])
     monkeypatch.setattr(probe.Stepper, "time", lambda *how: (lines.append("timing now"), (0.1, 0.1))[1])
-    config = ModelConfig.make(**{**OWN, "vocab_size": 61})
-    probe.probe_compile(config, r.training, steps=7, log=lines.append)
+    _, t = resolved(None, *TINY, "training.steps=7")
+    compile_choice.probe_compile(ModelConfig.make(**{**OWN, "vocab_size": 61}), t, CPU, lines.append)
     assert [line.split()[0] for line in lines] == ["timing", "timing", "compiling", "compiling", "compiled", "timing"]
 
 

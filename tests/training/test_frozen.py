@@ -12,7 +12,7 @@ from toys import toy_model
 from glassformer import recipes
 from glassformer.errors import UsageError
 from glassformer.hub import load_model, load_weights
-from glassformer.recipes import running
+from glassformer.recipes import trainer
 from glassformer.training import build_optimizer
 
 FROZEN = "embedding.token.weight"
@@ -45,14 +45,14 @@ def test_nothing_to_train_is_one_line():
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_with_a_frozen_table_is_saved_and_resumed(tmp_path, monkeypatch, optimizer):
     """The table stays as it was drawn; stopped in the middle and gone on is never stopped, bit for bit."""
-    build = running.build_model
+    build = trainer.build_model
 
     def frozen(config, **dropouts):
         model = build(config, **dropouts)
         model.get_parameter(FROZEN).requires_grad_(False)
         return model
 
-    monkeypatch.setattr(running, "build_model", frozen)
+    monkeypatch.setattr(trainer, "build_model", frozen)
     (tmp_path / "play.txt").write_text(PLAY)
     whole = recipes.train(None, [*WORDS, f"training.optimizer={optimizer}"], data=str(tmp_path / "play.txt"),
                           out=tmp_path / "whole")  # fmt: skip

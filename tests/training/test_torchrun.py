@@ -136,9 +136,9 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
 UNEQUAL = """
 import json
 import os
-from glassformer.recipes import derive
+from glassformer.recipes import resolve
 
-derive.typical_gflops = lambda device: 400.0 if os.environ["RANK"] == "1" else 2.0
+resolve.typical_gflops = lambda device: 400.0 if os.environ["RANK"] == "1" else 2.0
 
 from glassformer.cli import main
 main()

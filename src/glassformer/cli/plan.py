@@ -11,7 +11,7 @@ from glassformer.cli.clock import started
 from glassformer.cli.telling import print_json
 
 if TYPE_CHECKING:
-    from glassformer.recipes.prediction import Plan
+    from glassformer.recipes.plan import Plan
 
 
 def plan(

@@ -45,6 +45,6 @@ def show(name: str = typer.Argument(metavar="RECIPE", help="A built-in recipe, o
 
     glassformer train mine.toml
     """
-    from glassformer.recipes.schema import find_recipe
+    from glassformer.recipes.reading import find_recipe
 
     typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)

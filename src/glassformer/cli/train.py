@@ -139,7 +139,7 @@ def evaluate(
     glassformer evaluate runs/translate-en-fr-1 --split test --answers --out translations.jsonl
     """
     from glassformer.errors import DataError, UsageError
-    from glassformer.recipes.assemble import open_run
+    from glassformer.recipes.evaluate import open_run
     from glassformer.recipes.scores import score_answers, score_vectors
 
     asked = {"--beam": beam, "--limit": limit, "--out": out}
@@ -194,7 +194,7 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
     if as_json:
         print_json(run.to_dict())
         return
-    from glassformer.recipes.prediction import against_actual
+    from glassformer.recipes.plan import against_actual
     from glassformer.training import RunFolder
 
     loss = run.loss

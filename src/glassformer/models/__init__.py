@@ -10,7 +10,7 @@ from glassformer.models.building import (
     make_config,
 )
 from glassformer.models.config import ModelConfig
-from glassformer.models.counts import FlopsPerToken, flops_per_token, parameters_by_part
+from glassformer.models.counts import FlopsPerToken, flops_per_token, parameter_count, parameters_by_part
 from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
@@ -44,6 +44,7 @@ __all__ = [
     "kind_of",
     "kinds_that_answer",
     "make_config",
+    "parameter_count",
     "parameters_by_part",
     "positions_of",
     "settings_of",

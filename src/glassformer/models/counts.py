@@ -50,6 +50,11 @@ class ShapesOnly(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def parameter_count(config: Any) -> int:
+    """Parameters of the model of a configuration; what is shared counts once."""
+    return sum(parameter.numel() for parameter in model_on_meta(config).parameters())
+
+
 def parameters_by_part(what: Any) -> dict[str, int]:
     """Parameters of a model or a configuration, part by part, in the order of the computation; zeros are left out.
 

@@ -1,11 +1,10 @@
-"""Level 8: recipes. A recipe is a TOML file that names the parts; this room reads it and puts them together.
+"""Recipes: TOML files that name the parts of a run. `schema.py` -> `resolve.py` -> `run.py`: a `Recipe` (what a person
+wrote) becomes a frozen `ResolvedRecipe` (everything decided), which is run, and kept in recipe.toml."""
 
-It is the only place that knows everybody.
-"""
-
-from glassformer.recipes.assemble import evaluate, train
-from glassformer.recipes.resuming import resume
-from glassformer.recipes.running import Run
-from glassformer.recipes.schema import Recipe, builtin_recipes, read_recipe
+from glassformer.recipes.evaluate import evaluate
+from glassformer.recipes.reading import builtin_recipes, read_recipe
+from glassformer.recipes.resume import resume
+from glassformer.recipes.run import Run, train
+from glassformer.recipes.schema import Recipe
 
 __all__ = ["Recipe", "Run", "builtin_recipes", "evaluate", "read_recipe", "resume", "train"]

@@ -28,9 +28,10 @@ from glassformer.processors.tokenizers.special_tokens import (
     span_specials,
 )
 from glassformer.recipes import example_samples
-from glassformer.recipes.derive import Choice, sequence_length
+from glassformer.recipes.choices import Choice
 from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
+from glassformer.recipes.shape import sequence_length
 from glassformer.tasks import (
     OBJECTIVES,
     MaskedTokens,
@@ -101,7 +102,7 @@ class ExampleTask:
             facts["n_classes"] = len(self.labels)
         return facts
 
-    def check(self, config: Any) -> None:
+    def check(self, config: Any, length: int = 0) -> None:
         if config is None:
             return  # `evaluate` says which split is missing
         for split in ("train", "validation"):
@@ -109,7 +110,7 @@ class ExampleTask:
                 raise DataError(
                     f"{self.r.data.source}: no examples to {'learn from' if split == 'train' else 'measure on'}"
                 )
-        self.encoded("train", sequence_length(config, self.r.training))
+        self.encoded("train", length)
         for split in ("validation", "test"):  # what a later evaluation would stumble over
             if self.examples[split]:
                 self.encoded(split, config.block_size)
@@ -301,14 +302,15 @@ def open_examples(
     if t.path is not None:
         return ExampleTask(r, examples, load_tokenizer(t.path)), []
     choices = []
-    if t.kind is None:
-        t.kind = "words" if objective.data == "tagged" else "bpe"
-        why = "a tag for each word" if t.kind == "words" else "subwords of sources and targets together"
-        choices.append(Choice("tokenizer.kind", t.kind, why))
+    kind = t.kind
+    if kind is None:
+        kind = "words" if objective.data == "tagged" else "bpe"
+        why = "a tag for each word" if kind == "words" else "subwords of sources and targets together"
+        choices.append(Choice("tokenizer.kind", kind, why))
     options: dict[str, Any] = {"vocab_size": t.vocab_size, "specials": specials}
     if t.source_kind is None:
         side = "both" if objective.data == "pairs" else "source"
-        return ExampleTask(r, examples, tokenizer_from(examples["train"], t.kind, side=side, **options)), choices
+        return ExampleTask(r, examples, tokenizer_from(examples["train"], kind, side=side, **options)), choices
     reader = tokenizer_from(examples["train"], t.source_kind, side="source")
-    writer = tokenizer_from(examples["train"], t.kind, side="target", **options)
+    writer = tokenizer_from(examples["train"], kind, side="target", **options)
     return ExampleTask(r, examples, writer, reader), choices

@@ -1,59 +1,67 @@
 """Peak memory of a training run, counted part by part before anything is built.
 
-    weights ─┬─────────────────────────────────────────────┐
-    state   ─┤ always there; under sharding = full divided │
-             │ by the ranks                                │
-             ├─ backward:   + what autograd kept + logits  │  the peak is that of the
-             ├─ update:     + gradients + optimizer's room │  largest of these moments
-             ├─ evaluation: + logits of one piece          │
-             └─ the last:   + the best weights, read again ┘
+    weights ─┬─────────────────────────────────────────────────┐
+    state   ─┤ always there; sharding = full divides them      │
+             │ by the ranks                                    │
+             ├─ backward:   + what autograd kept + logits      │  the peak is that of the
+             ├─ update:     + gradients + optimizer's scratch  │  largest of these moments
+             ├─ evaluation: + logits of one piece              │
+             └─ the last:   + the best weights, read again     ┘
 
-B sequences at once on one rank, T block_size, C, H, K, D, F, V, L as in `models`. All sizes are bytes.
+B sequences at once on one rank, T block_size, C, H, K, D, F, V, L as in `models`. All sizes are bytes. The
+configurations are those of training: block_size is the length of a training sequence.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
 
+from glassformer.errors import DeviceError, plural
 from glassformer.layers.attention import GLASS_IS_FASTER_UP_TO
-from glassformer.models import Decoder, ModelConfig, parameters_by_part
+from glassformer.models import Decoder, ModelConfig, parameter_count, parameters_by_part
 from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
-from glassformer.recipes.schema import TrainingSection
+from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.tasks.cross_entropy import PIECE_BYTES, rows_at_once
-from glassformer.training import autocast
+from glassformer.training import autocast, available_memory
 from glassformer.training.precision import resident_bytes
 
 FP32, BF16, INT64 = 4, 2, 8
+AVERAGES = {"adamw": 2, "sgd": 1}  # running averages a parameter that an optimizer keeps; others 1
+NOT_MATRICES = ("embedding", "positions", "unembedding", "norms", "biases")  # parts that Muon leaves to AdamW
+# glibc serves what is smaller than 32 MiB from a heap that shrinks only at its end. Measured: with every tensor in
+# pages of its own the peak of a 6 x 192 model is what is counted here, 803 MB, and with the heap 970 MB.
+HEAP_SLACK, HEAP_LARGEST = 0.3, 1 << 28
+CUDA_CONTEXT = 600_000_000  # bytes that CUDA and its libraries take on a device before the first tensor; about
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device (on a CPU: in one process) by component, and at the fullest moment.
-
-    activations: what autograd keeps of one micro-batch, and the working space of a layer's backward pass. logits: of
-    one micro-batch, with their softmax and gradient. working: the optimizer's room while it steps, gathered shards, the
-    buckets in which ranks exchange gradients. evaluation: vectors and logits of one piece of held-out text. copies: of
-    weights and optimizer state that a checkpoint is written from behind the loop. slack: what a CPU's allocator holds
-    beyond what was asked of it. libraries: Python and PyTorch themselves. peak: at `moment`; less than the sum, for not
-    everything is there at once.
-    """
+    """Bytes on one device (on a CPU: in one process) by component, and at the fullest moment."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    """what autograd keeps of one micro-batch, and the working space of a layer's backward pass"""
     logits: int
+    """of one micro-batch, with their softmax and gradient"""
     batch: int
     working: int
+    """the optimizer's scratch, gathered shards, the buckets in which ranks exchange gradients"""
     evaluation: int
+    """vectors and logits of one piece of held-out text"""
     cache: int
     copies: int
+    """of weights and optimizer state, from which a checkpoint is written behind the loop"""
     slack: int
+    """what a CPU's allocator holds beyond what was asked of it"""
     libraries: int
+    """Python and PyTorch themselves"""
     peak: int
+    """at `moment`; less than the sum, for not everything is there at once"""
     moment: str
 
     def to_dict(self) -> dict[str, int]:
@@ -63,45 +71,38 @@ class Memory:
     @property
     def components(self) -> dict[str, int]:
         """Everything but the peak."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("peak", "moment")}
+        return {key: value for key, value in self.to_dict().items() if key != "peak"}
 
 
 def memory_plan(
     config: ModelConfig,
-    t: TrainingSection,
-    *,
+    t: ResolvedTraining,
     device: str = "cpu",
     precision: str = "fp32",
+    *,
     world_size: int = 1,
-    sharding: str = "none",
     libraries: int | None = None,
 ) -> Memory:
     """Count the peak of a run. `t.batch_size` is of all ranks together, `t.micro_batch_size` of one.
 
-    Args:
-        sharding: `none` (every rank holds everything) or `full` (weights, gradients and optimizer state divided).
-        libraries: what the process takes by itself; default: measured here.
+    libraries: what the process takes by itself; None: measured here.
     """
-    assert isinstance(t.batch_size, int) and t.micro_batch_size
-    kind, T, V = device.split(":")[0], config.block_size, config.vocab_size
+    kind, T, V, C = device.split(":")[0], config.block_size, config.vocab_size, config.n_embd
     parts = parameters_by_part(config)
     n = sum(parts.values())
-    matrices = n - sum(parts.get(p, 0) for p in ("embedding", "positions", "unembedding", "norms", "biases"))
-    held = -(-n // world_size) if sharding == "full" else n
+    matrices = n - sum(parts.get(part, 0) for part in NOT_MATRICES)
+    full = t.sharding == "full"
+    held = -(-n // world_size) if full else n
     share = -(-t.batch_size // world_size)
     B = min(t.micro_batch_size, share)
 
-    weights = FP32 * held
-    averages = {"adamw": 2, "sgd": 1 if t.momentum else 0}.get(t.optimizer, 1)
-    optimizer = FP32 * held * averages
+    weights = gradients = FP32 * held
+    optimizer = weights * _averages(t)
     if t.optimizer == "muon":  # AdamW keeps two averages of what is no matrix of a block
         optimizer += FP32 * (n - matrices) * held // n
     activations = activation_bytes(config, B, precision=precision, dropout=t.dropout, device=kind)
-    logits = _logit_bytes(V, config.n_embd, B * T, precision, kind)
-    working = _working_bytes(config, t, matrices, n, held, precision, world_size, sharding)
     evaluation = _evaluation_bytes(config, kind)
-    cache = 2 * FP32 * config.n_layer * config.n_kv_head * config.head_width * T if t.sample_every != 0 else 0
-    copies = weights + optimizer if kind == "cpu" and t.checkpoint_every != 0 else 0  # a GPU's go to main memory
+    copies = weights + optimizer if kind == "cpu" and t.checkpoint_every else 0  # a GPU's go to main memory
     batch = 2 * INT64 * share * T
     slack = 0
     if kind == "cpu":
@@ -111,28 +112,42 @@ def memory_plan(
     if libraries is None:
         libraries = libraries_bytes() if kind == "cpu" else CUDA_CONTEXT
 
-    # copies are made at the first evaluation or checkpoint, and their room is kept
+    # more than one rank: two blocks, the one at work and the one fetched ahead, and the table are gathered, or
+    # gradients are exchanged in buckets. In bf16 autocast keeps copies of the matrices.
+    table = V * C
+    block = (n - table) // config.n_layer
+    gathered = 0
+    if world_size > 1:
+        gathered = FP32 * (2 * block + table) * 2 if full else FP32 * n
+    if precision == "bf16":
+        gathered += BF16 * (block if full and world_size > 1 else matrices)
+    # Muon looks ahead (a copy of the matrices) and turns all of one shape at once (four more of the largest group)
+    group = 2 * C * config.n_hidden * config.n_layer
+    update = FP32 * (matrices + 4 * min(group, matrices)) if t.optimizer == "muon" else 0
+    logits = _logit_bytes(V, C, B * T, precision, kind)
+
+    # copies are made at the first evaluation or checkpoint, and their place is kept
     writes = [every for every in (t.eval_every, t.checkpoint_every) if every]
-    early = copies if t.steps and writes and min(writes) < t.steps else 0
+    early = copies if writes and min(writes) < t.steps else 0
     accumulated = FP32 * held if share > B else 0
-    gathered = working["gathered"] + working["buckets"] + working["halves"]
+    read_again = 2 * FP32 * n if t.eval_batches and held == n else 0
     moments = {
         "the backward pass": accumulated + activations + logits + gathered + early,
-        "the update": FP32 * held + working["update"] + early,
+        "the update": gradients + update + early,
         "an evaluation": evaluation + early,
-        "the last evaluation": evaluation + copies + (2 * FP32 * n if t.eval_batches and held == n else 0),
+        "the last evaluation": evaluation + copies + read_again,
     }
     moment = max(moments, key=lambda name: moments[name])
     return Memory(
         weights=weights,
-        gradients=FP32 * held,
+        gradients=gradients,
         optimizer=optimizer,
         activations=activations,
         logits=logits,
         batch=batch,
-        working=max(gathered, working["update"]),
+        working=max(gathered, update),
         evaluation=evaluation,
-        cache=cache,
+        cache=2 * FP32 * config.n_layer * config.n_kv_head * config.head_width * T if t.sample_every else 0,
         copies=copies,
         slack=slack,
         libraries=libraries,
@@ -141,20 +156,59 @@ def memory_plan(
     )
 
 
+def check_memory(config: ModelConfig, t: ResolvedTraining, device: str, world_size: int = 1) -> None:
+    """Refuse, before anything is built, what cannot fit: the system would end the process without a word.
+
+    Counted is what is certainly needed (weight, gradient and optimizer state of every parameter, a step's windows,
+    one piece of a micro-batch's logits, the vectors between its blocks), so what is refused could not have worked; what
+    passes may still need more, which `memory_plan` estimates.
+
+    Raises:
+        DeviceError: with the bytes needed, the bytes free, and what to make smaller.
+    """
+    n, T, V = parameter_count(config), config.block_size, config.vocab_size
+    state = FP32 * (2 + _averages(t)) * n  # weight, gradient, running averages
+    state //= world_size if t.sharding == "full" else 1
+    tokens = t.batch_size // world_size * T * 2 * INT64  # inputs and targets
+    piece = rows_at_once(V, device.split(":")[0])
+    at_once = min(t.micro_batch_size, t.batch_size // world_size or 1) * T
+    logits = min(at_once, piece) * V * FP32
+    if at_once > piece:  # then the vectors in the blocks are more: what both norms read, what the last matrix reads
+        logits += config.n_layer * at_once * (2 * FP32 * config.n_embd + 2 * config.n_hidden)
+    needed, free = state + tokens + logits, available_memory(device)
+    if free is None or needed <= free:
+        return
+    smaller = "model.n_layer or model.n_embd" if state > tokens + logits else "training.micro_batch_size"
+    if tokens > state + logits:
+        smaller = "training.batch_size"
+    raise DeviceError(
+        f"training needs at least {gigabytes(needed)} of memory ({n:,} parameters, "
+        f"{plural(t.batch_size, 'sequence')} of {T:,} tokens a step) and {gigabytes(free)} are free; try a smaller "
+        f"{smaller}"
+    )
+
+
+def gigabytes(n_bytes: int) -> str:
+    """
+    >>> gigabytes(12_345_000_000)
+    '12.3 GB'
+    """
+    return f"{n_bytes / 1e9:,.1f} GB"
+
+
 def activation_bytes(
     config: ModelConfig, B: int, *, precision: str = "fp32", dropout: float = 0.0, device: str = "cpu"
 ) -> int:
     """What autograd keeps of B sequences up to the head, and the working space of one layer's backward pass.
 
-    Nothing is derived by hand here, as in Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198, eq. 1): autograd
-    is asked, on a small piece of the model.
+    Not derived by hand, as in Korthikanti et al. 2022 (https://arxiv.org/abs/2205.05198, eq. 1): autograd is asked, on
+    a small piece of the model.
     """
-    kept = _kept_of_a_sequence(config, precision, dropout, device)
     half = FP32 if precision == "fp32" else BF16
     passing = 2 * config.n_hidden * half + config.n_embd * FP32  # gradients that come and go within a layer
-    if _written_out(config, device):
+    if device == "cpu" and config.block_size <= GLASS_IS_FASTER_UP_TO:  # attention keeps the whole pattern
         passing = max(passing, 2 * config.n_head * config.block_size * half)
-    return round(B * (kept + config.block_size * passing))
+    return round(B * (_kept_of_a_sequence(config, precision, dropout, device) + config.block_size * passing))
 
 
 @lru_cache(maxsize=64)
@@ -194,8 +248,8 @@ def _kept_of_a_sequence(config: ModelConfig, precision: str, dropout: float, dev
 
 
 def kept_by_autograd(model: Decoder, B: int) -> int:
-    """Bytes of all different storages that a forward pass of B sequences leaves for the backward pass, weights left
-    out; `torch.autograd.graph.saved_tensors_hooks` shows them."""
+    """Bytes of all different storages, weights left out, that a forward pass of B sequences leaves for the backward
+    pass; `torch.autograd.graph.saved_tensors_hooks` shows them."""
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.Tensor] = {}  # holding on to them, so that no address is used twice
 
@@ -209,17 +263,11 @@ def kept_by_autograd(model: Decoder, B: int) -> int:
     return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
 
 
-# glibc serves what is smaller than 32 MiB from a heap that shrinks only at its end. Measured: with every tensor in
-# pages of its own the peak of a 6 x 192 model is what is counted here, 803 MB, and with the heap 970 MB.
-HEAP_SLACK, HEAP_LARGEST = 0.3, 1 << 28
-CUDA_CONTEXT = 600_000_000  # bytes that CUDA and its libraries take on a device before the first tensor; about
-
-
 @lru_cache(maxsize=1)
 def libraries_bytes() -> int:
     """Resident bytes of this process once PyTorch has done a step of a model of nothing: Python, PyTorch, its kernels.
 
-    Asked once in a process, before there are large tensors: what they leave in the heap would count too.
+    Measured once in a process, before there are large tensors: what they leave in the heap would count too.
     """
     with torch.random.fork_rng(devices=[]):
         toy = Decoder(ModelConfig.make(vocab_size=65, block_size=80, n_layer=1, n_head=1, n_embd=64))
@@ -227,35 +275,16 @@ def libraries_bytes() -> int:
     return resident_bytes()
 
 
-def _written_out(config: ModelConfig, device: str) -> bool:
-    """Whether attention takes the explicit path, which keeps the whole pattern."""
-    return device == "cpu" and config.block_size <= GLASS_IS_FASTER_UP_TO
+def _averages(t: ResolvedTraining) -> int:
+    return 0 if t.optimizer == "sgd" and not t.momentum else AVERAGES.get(t.optimizer, 1)
 
 
 def _logit_bytes(V: int, C: int, tokens: int, precision: str, device: str) -> int:
-    """Logits, their log-softmax and its gradient; or, where they would fill more than a piece (`objectives`), three
-    times a piece, and the gradients of head and vectors, which are made at once."""
+    """Logits, log-softmax and gradient, in bf16 the logits too; in pieces where they would fill more than one
+    (`tasks`): then three times a piece, and the gradients of head and vectors, which are made at once."""
     if tokens <= rows_at_once(V, device):
         return tokens * V * (3 * FP32 + (0 if precision == "fp32" else BF16))
     return 2 * PIECE_BYTES.get(device, PIECE_BYTES["cuda"]) + 2 * FP32 * V * C + 2 * FP32 * tokens * C
-
-
-def _working_bytes(
-    config: ModelConfig, t: TrainingSection, matrices: int, n: int, held: int, precision: str, ranks: int, sharding: str
-) -> dict[str, int]:
-    """update: Muon looks ahead (a copy of the matrices) and turns all of one shape at once (about four more of the
-    largest group). gathered: under full sharding two blocks, the one at work and the one fetched ahead, and the table.
-    buckets: in which replicas exchange gradients. halves: the bf16 copies of the matrices that autocast keeps."""
-    table = config.vocab_size * config.n_embd
-    block = (n - table) // config.n_layer
-    full = ranks > 1 and sharding == "full"
-    group = 2 * config.n_embd * config.n_hidden * config.n_layer
-    return {
-        "update": FP32 * (matrices + 4 * min(group, matrices)) if t.optimizer == "muon" else 0,
-        "gathered": FP32 * (2 * block + table) * 2 if full else 0,
-        "buckets": FP32 * n if ranks > 1 and not full else 0,
-        "halves": BF16 * (block if full else matrices) if precision == "bf16" else 0,
-    }
 
 
 def _evaluation_bytes(config: ModelConfig, device: str) -> int:

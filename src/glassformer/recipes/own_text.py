@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from glassformer.data import read_documents
 from glassformer.data.examples import load_examples
 from glassformer.errors import DataError
-from glassformer.recipes.record import recipe_of
+from glassformer.recipes.recipe_file import recipe_of
 from glassformer.recipes.schema import Recipe
 from glassformer.tasks import OBJECTIVES
 

@@ -1,29 +1,84 @@
-"""What a run will cost and what it will come to, before it is paid for."""
+"""What a run will cost and what it will come to, before it is paid for; afterwards, predicted against actual."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
-from glassformer.models import ModelConfig
+from glassformer.models import ModelConfig, flops_per_token, parameter_count, parameters_by_part
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.recipes import derive, finetuning
-from glassformer.recipes.measured import thread_choice
-from glassformer.recipes.parts import detect_machine
-from glassformer.recipes.prediction import TYPICAL, Machine, Plan, predict
-from glassformer.recipes.probe import probe
-from glassformer.recipes.schema import Recipe, read_recipe
-from glassformer.recipes.start import Start
+from glassformer.recipes.choices import Draft
+from glassformer.recipes.held_out import training_rows
+from glassformer.recipes.loss_curve import predict_loss
+from glassformer.recipes.machine import Machine, detect_machine
+from glassformer.recipes.memory import memory_plan
+from glassformer.recipes.probe import Probe, probe
+from glassformer.recipes.reading import read_recipe
+from glassformer.recipes.resolve import decide, fit_batch, open_start
+from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
+from glassformer.recipes.shape import model_config
 from glassformer.recipes.task import open_task
-from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
+from glassformer.recipes.text_task import TextTask
+from glassformer.training import available_memory
 from glassformer.training.utilisation import peak_flops
 
 BYTES_PER_TOKEN = {"characters": 1.0, "bytes": 1.0}  # of English; of subwords 4.4, as of web text in GPT-2's tokens
 VOCABULARIES = {"characters": 100, "bytes": 257, "gpt2": 50_257}  # entries, where the text cannot be read; else 32,768
+PROBING = 0.03, 0.2, 5.0  # part of the predicted time that a probe may take, and its bounds in seconds
+FINISH = 0.6  # seconds of the report and of the last files
+TYPICAL = 0.25  # utilisation that arithmetic without a probe assumes
+SAVING = 1e9  # bytes a second at which a snapshot is copied beside the loop
+LOOKING = 2  # steps' time that an evaluation takes for its statistics of weights and activations
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a run is planned for."""
+
+    name: str
+    devices: int
+    flops: float
+    """operations a second of one device, measured here or given"""
+    memory: int | None
+    """bytes of one device; None: the system does not say"""
+    measured: bool
+    """whether it is this machine"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A prediction. Bytes are of one device, seconds of the whole command, start-up included; `basis` says how each
+    figure was got."""
+
+    recipe: str
+    shape: str
+    machine: Devices
+    parameters: int
+    parameters_by_part: dict[str, int]
+    flops_per_token: int
+    steps: int
+    tokens_per_step: int
+    tokens: int
+    memory_bytes: dict[str, int]
+    fullest: str
+    seconds_per_step: float
+    seconds: float
+    seconds_by_part: dict[str, float]
+    utilisation: float
+    tokens_per_day: float
+    val_loss: float | None
+    val_loss_interval: tuple[float, float] | None
+    basis: dict[str, str]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: every field by its name."""
+        return asdict(self)
 
 
 def plan(
@@ -44,97 +99,184 @@ def plan(
     Args:
         probing: time steps here for five seconds; else arithmetic from the speed of a matrix product.
         devices, device_memory (bytes), device_flops (operations a second), utilisation (the part of it that a model
-            gets): of machines one does not have. Seconds are then arithmetic.
+            gets): of another machine. Seconds are then arithmetic.
         started: `time.perf_counter()` when the command began, if that was before this call.
 
     Raises:
-        UsageError, DataError: as `train`, and for what is no decoder; a text of the hub that cannot be reached is no
-            reason not to plan.
+        UsageError, DataError: as `train`, and for what is no decoder. A text of the hub that cannot be reached is
+            estimated.
     """
     started = time.perf_counter() if started is None else started
+    overrides = list(overrides)
     r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"device": device}})
     if r.task.kind != "next_token" or r.model.kind not in (None, "decoder"):
         raise UsageError(
             f"a plan is made for decoders that learn the next token, not for {r.model.kind or r.task.kind}; "
             "to see its speed: glassformer train ... training.steps=20"
         )
-    notes: list[str] = []
     here = devices == 1 and device_flops is None and device_memory is None
     machine = detect_machine(r)
-    config, tokenizer, train_tokens, val_tokens = _text_of(r, recipe, machine["device"], notes)
-    t, kind = r.training, machine["device"] if here else "cuda"
-    precision = machine["precision"] if here else "bf16" if t.precision == "auto" else t.precision
-    if t.batch_size == "auto":
-        derive.fill_training(t)
-        if here:
-            choice = derive.batch_size_choice(config, t, train_tokens, device=kind, precision=precision)
-            t.batch_size = choice.value
-            notes.append(str(choice))
-        else:
-            t.batch_size = 8 * devices
-            notes.append("training.batch_size=auto is measured on the machine itself; 8 sequences a device are assumed")
-    derive.fill_training(t)
+    flops = device_flops or peak_flops(machine.device, machine.precision if here else "fp32")
+    memory = available_memory(machine.device) if here else None if device_memory is None else int(device_memory)
+    draft, notes = Draft(r), list[str]()
+    config, tokenizer, sizes = _read_text(draft, overrides, machine, notes, fresh=recipe is None)
     if here:
-        thread_choice(t, config, machine)
-    flops = device_flops or peak_flops(machine["device"], precision if here else "fp32")
-    limit = (
-        derive.available_memory(machine["device"]) if here else None if device_memory is None else int(device_memory)
+        training, machine = fit_batch(draft, config, machine, sizes["train_tokens"])
+        told = Devices(machine.device, 1, flops, memory, True)
+    else:
+        precision = "bf16" if r.training.precision == "auto" else r.training.precision
+        machine = machine.model_copy(update={"device": "cuda", "precision": precision})
+        auto = r.training.batch_size == "auto"
+        training = ResolvedTraining.complete(
+            draft.recipe.training, config.block_size, batch_size=8 * devices if auto else None
+        )
+        if auto:
+            notes.append("training.batch_size=auto is measured on the machine itself; 8 sequences a device are assumed")
+        told = Devices("given", devices, flops, memory, False)
+    notes = [*map(str, draft.choices), *notes]
+    resolved = ResolvedRecipe.of(draft.recipe, training, config=config, machine=machine)
+    before = time.perf_counter() - started if here else 0.0  # `train` has as much to do before its first step
+    timed = None
+    if here and probing:
+        timed = probe(as_trained(config, training), training, machine, tokenizer=tokenizer)
+    return predict(
+        resolved, told, **sizes, timed=timed, utilisation=TYPICAL if here else utilisation, before=before, notes=notes
     )
-    told = Machine(machine["device"] if here else "told", devices, flops, limit, here)
-    before = time.perf_counter() - started  # `train` has as much to do before its first step
-    timed = probe(config, t, device=kind, precision=precision, tokenizer=tokenizer) if here and probing else None
-    made = predict(
-        config, r, machine=told, precision=precision, train_tokens=train_tokens, val_tokens=val_tokens, timed=timed,
-        utilisation=TYPICAL if here else utilisation, before=before if here else 0.0,
-    )  # fmt: skip
-    return Plan(**{**asdict(made), "machine": told, "notes": [*notes, *made.notes]})
 
 
-def _text_of(
-    r: Recipe, name: str | None, device: str, notes: list[str]
-) -> tuple[ModelConfig, Tokenizer | None, int, int]:
-    """The configuration with its vocabulary, the tokenizer, and the tokens of both splits. A text that cannot be had is
-    estimated, without a tokenizer."""
-    tokenizer: Tokenizer | None = None
-    source = r.data.source
-    if r.training.start_from is not None:
-        return _started(r, name, device, notes)
+def _read_text(
+    draft: Draft, overrides: list[str], machine: Machine, notes: list[str], *, fresh: bool
+) -> tuple[ModelConfig, Tokenizer | None, dict[str, int]]:
+    """The configuration with its vocabulary, the tokenizer, and the tokens of both splits. A corpus that cannot be had
+    is estimated, without a tokenizer."""
+    r, source = draft.recipe, draft.recipe.data.source
+    start = open_start(draft)
     try:
-        if source in CORPORA and CORPORA[source].hub:
+        if start is None and source in CORPORA and CORPORA[source].hub:
             raise DataError("it is streamed from a dataset hub")
-        r.data.source = keep_source(source)
-        tokenizer, choices = tokenizer_of(r)
-        store = store_of(r, tokenizer)
-        train_tokens, val_tokens, V = len(store.split("train")), len(store.split("validation")), tokenizer.vocab_size
-        if name is None:
-            choices += derive.size_choices(r, train_tokens, V, derive.typical_gflops(device))
-        notes += [str(choice) for choice in choices]
+        draft.recipe = draft.recipe.with_values({"data.source": keep_source(source)})
+        task, choices = open_task(draft.recipe)
+        draft.add(choices)
+        assert isinstance(task, TextTask)  # plans are made for next tokens alone
+        config = decide(draft, task, start, machine, overrides, fresh=fresh)
+        return config, task.tokenizer, task.sizes()
     except DataError as error:
-        if source not in CORPORA:
+        if start is not None or source not in CORPORA:
             raise
         kind = str(r.tokenizer.kind)
         V = r.tokenizer.vocab_size or VOCABULARIES.get(kind, 32_768)
         total = round(CORPORA[source].bytes / BYTES_PER_TOKEN.get(kind, 4.4))
-        val_tokens = round(total * r.data.validation_fraction)
-        train_tokens = total - val_tokens
+        held_out = round(total * r.data.validation_fraction)
         notes.append(f"{source} was not read ({error}): assumed are {V:,} entries, about {total:,} tokens of text")
-    config = derive.as_trained(derive.model_config(r, vocab_size=V), r.training)
-    return config, tokenizer, train_tokens, val_tokens
+        sizes = {"train_tokens": total - held_out, "val_tokens": held_out}
+        return model_config(r, vocab_size=V), None, sizes
 
 
-def _started(r: Recipe, name: str | None, device: str, notes: list[str]) -> tuple[ModelConfig, Tokenizer, int, int]:
-    """The same for a run that starts from a model."""
-    start = Start.open(str(r.training.start_from))
-    start.configuration(r, {})
-    r.data.source = keep_source(r.data.source)
-    task, choices = open_task(r)
-    assert isinstance(task, TextTask)  # plans are made for next tokens alone
-    choices += start.tokenizer_choices(r, task.tokenizer, None)
-    config, changes = start.configuration(r, start.facts(task.facts(), task.tokenizer, None))
-    choices += changes
-    sizes = task.sizes()
-    if name is None:
-        choices += finetuning.text_choices(r, config, **sizes, gflops=derive.typical_gflops(device))
-    choices += finetuning.rate_choices(r, config)
-    notes += [str(choice) for choice in choices]
-    return derive.as_trained(config, r.training), task.tokenizer, sizes["train_tokens"], sizes["val_tokens"]
+def predict(
+    r: ResolvedRecipe,
+    machine: Devices,
+    *,
+    train_tokens: int,
+    val_tokens: int,
+    timed: Probe | None = None,
+    utilisation: float = TYPICAL,
+    before: float = 0.0,
+    notes: Iterable[str] = (),
+) -> Plan:
+    """Every figure of a plan, from a probe's seconds or by arithmetic. before: seconds of the command before the first
+    step."""
+    config, t = as_trained(r.config, r.training), r.training
+    memory = memory_plan(config, t, r.machine.device, r.machine.precision, world_size=machine.devices)
+    operations = flops_per_token(config)
+    step_tokens = t.batch_size * config.block_size
+    speed = machine.flops * machine.devices
+    if timed is not None:
+        step, utilisation = timed.step, operations.training * step_tokens / timed.step / speed
+        evaluation, sample = timed.evaluation_token, timed.sample_token
+        before += timed.first
+        how = f"{timed.steps} steps timed here in {timed.took:.1f} s"
+        how += ", fewer sequences each" if timed.scaled else ""
+    else:
+        step = operations.training * step_tokens / (speed * utilisation)
+        evaluation = sample = operations.forward / (speed * utilisation)
+        whose = "measured here" if machine.measured else "given"
+        how = f"arithmetic: {100 * utilisation:.0f} % of {machine.flops / 1e9:,.0f} GFLOP/s {whose}, no probe"
+
+    # the last step always evaluates, and a run ends with a whole split
+    evaluations = max(1, -(-t.steps // t.eval_every)) if t.eval_every else 1
+    each = t.eval_batches * step_tokens if t.eval_batches else val_tokens
+    each += min(train_tokens, each, training_rows(t) * config.block_size)
+    samples = t.steps // t.sample_every if t.sample_every else 0
+    saved = -(-t.steps // t.checkpoint_every) if t.checkpoint_every else 1
+    seconds = {
+        "start": before,
+        "steps": t.steps * step,
+        "evaluations": evaluations * (each * evaluation + LOOKING * step)
+        + (val_tokens * evaluation if t.eval_batches else 0.0),
+        "samples": samples * t.sample_tokens * sample,
+        "files": saved * (memory.weights + memory.optimizer) / SAVING + FINISH,
+    }
+    n, tokens = parameter_count(config), t.steps * step_tokens
+    loss = predict_loss(
+        source=r.data.source, tokenizer=str(r.tokenizer.kind), optimizer=t.optimizer, train_tokens=train_tokens,
+        parameters=n, tokens=tokens, block_size=config.block_size,
+    )  # fmt: skip
+    fits = machine.memory is None or memory.peak <= machine.memory
+    return Plan(
+        recipe=r.name,
+        shape=f"{config.family}, {config.n_layer} x {config.n_embd}, {config.n_head} heads, T {config.block_size}",
+        machine=machine,
+        parameters=n,
+        parameters_by_part=parameters_by_part(config),
+        flops_per_token=operations.training,
+        steps=t.steps,
+        tokens_per_step=step_tokens,
+        tokens=tokens,
+        memory_bytes=memory.to_dict(),
+        fullest=memory.moment,
+        seconds_per_step=step,
+        seconds=sum(seconds.values()),
+        seconds_by_part=seconds,
+        utilisation=utilisation,
+        tokens_per_day=86_400 * step_tokens / step,
+        val_loss=None if loss is None else loss.loss,
+        val_loss_interval=None if loss is None else loss.interval,
+        basis={
+            "parameters": "counted",
+            "memory_bytes": "counted, with what autograd keeps of small models",
+            "seconds": how,
+            "val_loss": loss.basis if loss else "no curve for this text and tokenizer",
+        },
+        notes=[*notes, *([] if fits else ["it does not fit into the memory there is"])],
+    )
+
+
+def plan_of_run(
+    r: ResolvedRecipe, sizes: dict[str, Any], tokenizer: Tokenizer, world_size: int = 1, started: float | None = None
+) -> dict[str, Any]:
+    """plan.json, which `train` writes before the first step, with a probe that is short beside what arithmetic says
+    (`PROBING`): arithmetic knows nothing of small operations and of other programs.
+
+    sizes: of the text, `TextTask.sizes`. started: `time.perf_counter()` when the command began.
+    """
+    before = 0.0 if started is None else time.perf_counter() - started
+    machine = r.machine
+    flops = peak_flops(machine.device, machine.precision)
+    devices = Devices(machine.device, world_size, flops, available_memory(machine.device), True)
+    made = predict(r, devices, **sizes, before=before)
+    if world_size == 1:
+        part, least, most = PROBING
+        seconds = min(most, max(least, part * made.seconds))
+        timed = probe(as_trained(r.config, r.training), r.training, machine, seconds=seconds, tokenizer=tokenizer)
+        made = predict(r, devices, **sizes, before=before + seconds, timed=timed)
+    return made.to_dict()
+
+
+def against_actual(plan: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, float, float, float]]:
+    """(what, predicted, actual, predicted / actual) of everything that stands in both plan.json and summary.json."""
+    pairs = (
+        ("seconds", plan.get("seconds"), summary.get("whole_seconds") or summary.get("seconds")),
+        ("peak memory, MB", plan["memory_bytes"]["peak"] / 1e6, (summary.get("peak_memory_bytes") or 0) / 1e6),
+        ("validation loss", plan.get("val_loss"), summary.get("val_loss")),
+    )
+    return [(what, told, was, told / was) for what, told, was in pairs if told and was]

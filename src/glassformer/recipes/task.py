@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from glassformer.hub import model_folder_of
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
-from glassformer.recipes.derive import Choice
+from glassformer.recipes.choices import Choice
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.text_task import TextTask, store_of, tokenizer_of
 from glassformer.tasks import OBJECTIVES, Objective
@@ -49,9 +49,9 @@ class Task(Protocol):
     def facts(self) -> dict[str, Any]:
         """What the data decide of configuration and objective: sizes of vocabularies, special tokens, classes."""
 
-    def check(self, config: Any) -> None:
-        """Raise `DataError` unless there is something to learn from (a model of this configuration; None: nobody will
-        learn) and something to measure on."""
+    def check(self, config: Any, length: int = 0) -> None:
+        """Raise `DataError` unless there is something to learn from (in sequences of `length` tokens, with a model of
+        this configuration; None: nothing is trained) and something to measure on."""
 
     def objective(self) -> Objective:
         """What is asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,17 @@ from glassformer.evaluation.bigram import bigram_loss
 from glassformer.evaluation.examples import evaluate_rows
 from glassformer.generation import generate
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
-from glassformer.recipes import derive
+from glassformer.recipes.choices import Choice
 from glassformer.recipes.held_out import EVAL_WINDOW, few_at_once, spread_windows, training_rows, whole_split
 from glassformer.recipes.schema import Recipe
+from glassformer.recipes.shape import sequence_length
 from glassformer.tasks import OBJECTIVES, Objective
 from glassformer.training import World
 from glassformer.training.diagnostics import activations
 from glassformer.training.loop import Batches, Evaluated
 from glassformer.training.monitor import text_warnings
 
+SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
 MOST_COUNTED = 20_000_000  # tokens of a text in which the doctor looks for every token of the vocabulary
 
 
@@ -58,8 +61,8 @@ class TextTask:
         """What a plan asks for."""
         return {"train_tokens": self.n_train, "val_tokens": len(self.store.split("validation"))}
 
-    def check(self, config: Any) -> None:
-        check_lengths(self.store, None if config is None else derive.sequence_length(config, self.r.training))
+    def check(self, config: Any, length: int = 0) -> None:
+        check_lengths(self.store, None if config is None else length)
 
     def objective(self) -> Objective:
         objective: Objective = OBJECTIVES[self.r.task.kind](**self.r.task.settings)
@@ -70,7 +73,7 @@ class TextTask:
         assert isinstance(t.batch_size, int)
         return TokenBatches(
             self.store.split("train"),
-            block_size=derive.sequence_length(config, t),
+            block_size=sequence_length(config, t),
             batch_size=t.batch_size // world.size,
             seed=t.seed,
             order=self.r.data.order,
@@ -81,7 +84,7 @@ class TextTask:
     def evaluate(self, model: Any, *, whole: bool = True, split: str = "validation") -> Evaluated:
         check_split(split)
         view, t = self.store.split(split), self.r.training
-        length = derive.sequence_length(model.config, t)
+        length = sequence_length(model.config, t)
         if whole or (split == "validation" and not t.eval_batches):
             batches = whole_split(model, view)
         elif split == "validation":
@@ -110,7 +113,7 @@ class TextTask:
         counted = len(view) <= MOST_COUNTED and not self.inherited
         return text_warnings(
             train_tokens=len(view),
-            tokens_a_step=self.r.training.batch_size * derive.sequence_length(config, self.r.training),
+            tokens_a_step=self.r.training.batch_size * sequence_length(config, self.r.training),
             seen=len(np.unique(view.gather(np.array([0]), len(view)))) if counted else config.vocab_size,
             vocab_size=config.vocab_size,
         )
@@ -137,29 +140,56 @@ def check_lengths(store: TokenStore, block_size: int | None = None) -> None:
         )
 
 
-def tokenizer_of(r: Recipe) -> tuple[Tokenizer, list[derive.Choice]]:
-    """Load the tokenizer that is named, or make it from the text."""
-    t, choices = r.tokenizer, []
+def tokenizer_choice(n_bytes: int | None, n_characters: int | None) -> Choice:
+    """Characters while the alphabet is small and the text too; else byte-level BPE, growing with the text. None: a
+    hub dataset, whose size is not known before it is read."""
+    if n_bytes is None:
+        return Choice("tokenizer.kind", "bpe", "a dataset of unknown size")
+    if n_bytes < SMALL_TEXT and (n_characters or 0) <= 256:
+        return Choice(
+            "tokenizer.kind", "characters", f"{n_characters} different characters in {_megabytes(n_bytes)} of text"
+        )
+    if n_bytes < SMALL_TEXT:
+        return Choice("tokenizer.kind", "bpe", f"{n_characters} different characters, too many for one token each")
+    return Choice("tokenizer.kind", "bpe", f"{_megabytes(n_bytes)} of text, more than characters are good for")
+
+
+def vocab_size_choice(n_bytes: int | None) -> Choice:
+    """A power of two between 512 and 32768: about the square root of the bytes, so that tokens are seen often."""
+    if n_bytes is None:
+        return Choice("tokenizer.vocab_size", 32_768, "a dataset of unknown size")
+    size = 2 ** round(math.log2(max(512.0, min(32_768.0, math.sqrt(n_bytes)))))
+    return Choice("tokenizer.vocab_size", size, f"a power of two near the square root of {n_bytes:,} bytes")
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:.1f} kB"
+
+
+def tokenizer_of(r: Recipe) -> tuple[Tokenizer, list[Choice]]:
+    """The tokenizer that is named, or one made from the text; and what was chosen for want of a name."""
+    t, choices = r.tokenizer, list[Choice]()
     if t.path is not None and t.kind is None:
         return load_tokenizer(t.path), []
-    if t.kind is None or (t.kind == "bpe" and t.vocab_size is None):
+    kind, vocab_size = t.kind, t.vocab_size
+    if kind is None or (kind == "bpe" and vocab_size is None):
         info = describe(r.data.source, text_field=r.data.text_field)
-        if t.kind is None:
+        if kind is None:
             alphabet: set[str] = set()
-            if info.bytes is not None and info.bytes < derive.SMALL_TEXT:
+            if info.bytes is not None and info.bytes < SMALL_TEXT:
                 pieces = read_documents(r.data.source, text_field=r.data.text_field)
                 alphabet = set().union(*(set(piece.text) for piece in pieces))
-            choices.append(derive.tokenizer_choice(info.bytes, len(alphabet)))
-            t.kind = choices[-1].value
-        if t.kind == "bpe" and t.vocab_size is None:
-            choices.append(derive.vocab_size_choice(info.bytes))
-            t.vocab_size = choices[-1].value
-    if t.kind not in TOKENIZERS:
-        raise UsageError(f"tokenizer.kind={t.kind!r} is unknown; {did_you_mean(str(t.kind), TOKENIZERS)}")
+            choices.append(tokenizer_choice(info.bytes, len(alphabet)))
+            kind = choices[-1].value
+        if kind == "bpe" and vocab_size is None:
+            choices.append(vocab_size_choice(info.bytes))
+            vocab_size = choices[-1].value
+    if kind not in TOKENIZERS:
+        raise UsageError(f"tokenizer.kind={kind!r} is unknown; {did_you_mean(str(kind), TOKENIZERS)}")
     tokenizer = tokenizer_for(
         r.data.source,
-        t.kind,
-        vocab_size=t.vocab_size,
+        kind,
+        vocab_size=vocab_size,
         path=t.path,
         text_field=r.data.text_field,
         validation_fraction=r.data.validation_fraction,

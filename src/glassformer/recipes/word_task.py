@@ -14,9 +14,10 @@ from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vec
 from glassformer.inspection.geometry import analogy, neighbours
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
-from glassformer.recipes.derive import Choice, sequence_length
+from glassformer.recipes.choices import Choice
 from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.schema import Recipe
+from glassformer.recipes.shape import sequence_length
 from glassformer.recipes.text_task import check_split, store_of, tokenizer_of
 from glassformer.tasks.skip_gram import SkipGram, SkipGramSettings
 from glassformer.training import World
@@ -49,7 +50,7 @@ class WordTask:
     def facts(self) -> dict[str, Any]:
         return {"vocab_size": self.tokenizer.vocab_size}
 
-    def check(self, config: Any) -> None:
+    def check(self, config: Any, length: int = 0) -> None:
         for split in ("train", "validation"):
             if len(self.store.split(split)) < 2:
                 raise DataError(f"{self.store.meta['source']}: no words in its {split} split; give more text")
@@ -130,7 +131,7 @@ def open_words(r: Recipe, folder: Path | None = None) -> tuple[WordTask, list[Ch
     """The text of a recipe as words: with the tokenizer in `folder`, else the one that the recipe names."""
     choices = []
     if folder is None and r.tokenizer.kind is None and r.tokenizer.path is None:
-        r.tokenizer.kind = "plain-words"
         choices.append(Choice("tokenizer.kind", "plain-words", "a vector for each word"))
+        r = r.with_values({"tokenizer.kind": "plain-words"})
     tokenizer, more = (load_tokenizer(folder), []) if folder is not None else tokenizer_of(r)
     return WordTask(r, tokenizer, store_of(r, tokenizer)), choices + more

@@ -11,15 +11,17 @@ import torch
 from glassformer.errors import DataError, RunError, UsageError
 from glassformer.files import write_json, write_text
 from glassformer.models import ModelConfig, make_config
-from glassformer.recipes import derive
-from glassformer.recipes.parts import differences, share
-from glassformer.recipes.prediction import predict_run
-from glassformer.recipes.record import read_recipe_text, recipe_text
-from glassformer.recipes.running import Run, new_model, run_to_its_end, trainer_for
-from glassformer.recipes.schema import Recipe, changed_recipe
-from glassformer.recipes.start import Start
+from glassformer.recipes.machine import Machine
+from glassformer.recipes.plan import plan_of_run
+from glassformer.recipes.reading import changed_recipe
+from glassformer.recipes.recipe_file import read_recipe_text, recipe_text
+from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
+from glassformer.recipes.run import Run, finish
+from glassformer.recipes.schema import Recipe
+from glassformer.recipes.start_from import Start
 from glassformer.recipes.task import Task, open_task
 from glassformer.recipes.text_task import TextTask
+from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
 from glassformer.training import Callback, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
 from glassformer.training.checkpoints import step_of, tokenizer_folder
@@ -74,54 +76,53 @@ def _resume(
     with world.main_first():
         run = RunFolder.open(path)
         before, rest = read_recipe_text(run)
-        r = changed_recipe(before, overrides, CHANGEABLE)
+        recipe = changed_recipe(before, overrides, CHANGEABLE)
         if world.is_main:
             run.clear_litter()
         folder, complaints = latest_checkpoint(run)
-        machine = rest["machine"]
-        extended = _extended(rest["extended"], before, r, 0 if folder is None else step_of(folder))
-        choose_device(machine["device"])
-        notices = [f"damaged, passed over: {complaint}" for complaint in complaints] + differences(machine, world)
+        extended = _extended(rest["extended"], before, recipe, 0 if folder is None else step_of(folder))
+        derived, machine = rest["derived"], Machine(**rest["machine"])
+        choose_device(machine.device)
+        notices = [f"damaged, passed over: {complaint}" for complaint in complaints] + machine.differences()
         try:
-            task, _ = open_task(r, None if folder is None else tokenizer_folder(folder))
+            task, _ = open_task(recipe, None if folder is None else tokenizer_folder(folder))
         except DataError as error:
             raise RunError(f"{run.path}: what it learns from cannot be read again: {error}") from None
-        if task.key != rest["derived"]["store"]:
-            raise RunError(f"{run.path}: {r.data.source} has changed since; put it back, or train anew")
-        config = make_config(rest["derived"].get("kind", "decoder"), **rest["derived"]["model"])
-        share(r.training, world)
-    start = None if folder is not None or r.training.start_from is None else Start.open(r.training.start_from)
-    model, _ = new_model(r, config, task, start)
-    trainer = trainer_for(r, model, task, machine, run.path, callbacks, world, extended)
+        if task.key != derived["store"]:
+            raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train anew")
+        config = make_config(derived.get("kind", "decoder"), **derived["model"])
+        t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)
+        r = task.r = ResolvedRecipe.of(recipe, t, config=config, machine=machine)
+    start = None if folder is not None or t.start_from is None else Start.open(t.start_from)
+    model, _ = new_model(r, task, start)
+    trainer = build_trainer(r, model, task, run.path, callbacks, world, extended)
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
-        if state["step"] >= trainer.settings.steps and run.summary.exists():
+        if state["step"] >= t.steps and run.summary.exists():
             use = f"write with it: glassformer {task.command} {run.path}, or " if task.command else ""
             longer = f"train on: glassformer resume {run.path} training.steps={2 * state['step']}"
             raise RunError(f"{run.path} is finished ({state['step']} steps); {use}{longer}")
         trainer.restore(state)
         if len(state["random"]) != world.size:
-            torch.manual_seed(r.training.seed + trainer.step + world.rank)
+            torch.manual_seed(t.seed + trainer.step + world.rank)
             notices.append(
                 f"{len(state['random'])} processes before, {world.size} now: equal to rounding, not to the bit"
             )
     elif world.is_main:
         run.cut({})
     if world.is_main:
-        steps = trainer.settings.steps
-        notices.append(
-            f"going on after step {trainer.step} of {steps}" if folder else "no checkpoint yet: from the start"
-        )
-        notices += [f"training.{key} = {value} ({old} before)" for key, value, old in _changes(before, r)]
-        if r.training.steps != before.training.steps:
-            notices.append(str(trainer.schedule) if extended else f"the schedule is that of {steps:,} steps")
+        place = f"going on after step {trainer.step} of {t.steps}" if folder else "no checkpoint yet: from the start"
+        notices.append(place)
+        notices += [f"training.{key} = {value} ({old} before)" for key, value, old in _changes(before, recipe)]
+        if t.steps != before.training.steps:
+            notices.append(str(trainer.schedule) if extended else f"the schedule is that of {t.steps:,} steps")
         if overrides:
-            _keep(run, r, {**rest, "extended": extended}, config, task, world)
+            _keep(run, r, {**rest, "extended": extended}, task, world)
         for notice in notices:
             log(notice)
             trainer.event("resumed", notice)
     world.barrier()
-    return run_to_its_end(trainer, task)
+    return finish(trainer, task)
 
 
 def _extended(known: list[dict[str, int]], before: Recipe, r: Recipe, done: int) -> list[dict[str, int]]:
@@ -144,12 +145,10 @@ def _changes(before: Recipe, r: Recipe) -> list[tuple[str, Any, Any]]:
     return [(key, value, old) for key, value, old in pairs if value != old]
 
 
-def _keep(run: RunFolder, r: Recipe, rest: dict[str, Any], config: Any, task: Task, world: World) -> None:
+def _keep(run: RunFolder, r: ResolvedRecipe, rest: dict[str, Any], task: Task, world: World) -> None:
     """Keep what was asked for in recipe.toml, so that the next resume knows it; a finished run no longer is."""
     write_text(run.recipe, recipe_text(r, **rest))
-    if r.training.steps and run.summary.exists():
+    if run.summary.exists():
         run.summary.unlink()
-    if run.plan.exists() and isinstance(config, ModelConfig) and isinstance(task, TextTask):
-        as_trained = derive.as_trained(config, r.training)
-        about: Any = {"sizes": task.sizes(), "tokenizer": task.tokenizer, "world_size": world.size}
-        write_json(run.plan, predict_run(as_trained, r, rest["machine"], **about))
+    if run.plan.exists() and isinstance(r.config, ModelConfig) and isinstance(task, TextTask):
+        write_json(run.plan, plan_of_run(r, task.sizes(), task.tokenizer, world.size))

@@ -23,8 +23,9 @@ from glassformer.layers import LearnedPositions
 from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
 from glassformer.models.counts import model_on_meta
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
-from glassformer.recipes.derive import Choice, facts_for, heads_for, named_size
+from glassformer.recipes.choices import Choice
 from glassformer.recipes.schema import Recipe
+from glassformer.recipes.shape import facts_for, heads_for, named_size
 from glassformer.tasks import OBJECTIVES
 
 NAMED = 6  # fresh tensors that are named

@@ -1,4 +1,4 @@
-"""`recipe.toml` in a run folder: the recipe with every value in it, what was asked, derived, and decided here."""
+"""`recipe.toml` of a run folder: the recipe with every value in it, what was asked, derived, and decided here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.errors import RunError
 from glassformer.hub.families.glassformer import functions_of
 from glassformer.models import MODELS, kind_of
-from glassformer.recipes.schema import SECTIONS, Recipe, tomllib
+from glassformer.recipes.reading import tomllib
+from glassformer.recipes.resolved import ResolvedRecipe
+from glassformer.recipes.schema import SECTIONS, Recipe
 from glassformer.tasks import OBJECTIVES
 from glassformer.text_files import decode
 from glassformer.training import SCHEDULES, RunFolder
@@ -24,16 +26,28 @@ class MissingPluginError(Exception):
     """A module that the run was made with was not imported."""
 
 
-def plugins_of(r: Recipe, config: Any) -> list[str]:
+def recipe_text(r: ResolvedRecipe, *, derived: dict[str, Any], **rest: Any) -> str:
+    """The text of recipe.toml.
+
+    derived: what else the table has, beside the configuration. rest: further tables.
+    """
+    tables = {
+        "format": FORMAT,
+        **r.model_dump(),
+        "derived": {"kind": kind_of(r.config), "model": r.config.model_dump(), **derived},
+        "machine": r.machine.model_dump(),
+        **rest,
+    }
+    if modules := plugins_of(r):
+        tables["plugins"] = modules
+    return tomli_w.dumps(_without_none(tables))
+
+
+def plugins_of(r: ResolvedRecipe) -> list[str]:
     """The modules to name in order to read this recipe again (`plugins.modules_of`)."""
-    named = [OBJECTIVES[r.task.kind], *MODELS[kind_of(config)], *functions_of(config)]
+    named = [OBJECTIVES[r.task.kind], *MODELS[kind_of(r.config)], *functions_of(r.config)]
     sources = [table[r.data.source].read for table in (CORPORA, EXAMPLE_SETS) if r.data.source in table]
     return plugins.modules_of([*named, *sources, SCHEDULES[r.training.schedule]])
-
-
-def recipe_text(r: Recipe, **rest: Any) -> str:
-    """The text of recipe.toml; `rest` are the further tables."""
-    return tomli_w.dumps(_without_none({"format": FORMAT, **r.model_dump(), **rest}))
 
 
 def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
@@ -47,8 +61,8 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
         del data["format"]
         rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
         plugins.load_installed()
-        if told := plugins.needed(rest.get("plugins", []), str(run.path)):
-            raise MissingPluginError(told)
+        if needed := plugins.needed(rest.get("plugins", []), str(run.path)):
+            raise MissingPluginError(needed)
         machine, derived = rest["machine"], rest["derived"]
         missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]
         if missing or "store" not in derived:

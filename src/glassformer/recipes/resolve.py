@@ -1,0 +1,126 @@
+"""From a `Recipe`, in which most is open, to a `ResolvedRecipe`, in which everything is decided: once, in this order.
+
+decide     from the data, the machine's speed and the model to start from: shape, steps, optimizer   `defaults.py`
+fit_batch  threads, batch_size=auto                                                    `machine.py`, `batch_size.py`
+resolve    both, whether it fits into memory, and compile=auto                     `memory.py`, `compile_choice.py`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from glassformer.errors import UsageError
+from glassformer.models import ModelConfig
+from glassformer.recipes import defaults
+from glassformer.recipes.batch_size import batch_size_choice
+from glassformer.recipes.choices import Draft
+from glassformer.recipes.compile_choice import compile_choice
+from glassformer.recipes.machine import Machine, thread_choice, typical_gflops
+from glassformer.recipes.memory import check_memory
+from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
+from glassformer.recipes.schema import Recipe
+from glassformer.recipes.shape import PLACEHOLDERS, model_config
+from glassformer.recipes.start_from import Start
+from glassformer.recipes.task import Task
+from glassformer.recipes.text_task import TextTask
+from glassformer.training import World
+
+
+def open_start(draft: Draft) -> Start | None:
+    """The model to start from, under the name that recipe.toml keeps."""
+    if draft.recipe.training.start_from is None:
+        return None
+    start = Start.open(draft.recipe.training.start_from)
+    draft.recipe = draft.recipe.with_values({"training.start_from": start.name})
+    start.configuration(draft.recipe, {"n_classes": 1})
+    return start
+
+
+def check_shape(draft: Draft, *, fresh: bool) -> None:
+    """Find what does not fit together before the data are read."""
+    if draft.recipe.training.start_from is None and (not fresh or draft.recipe.model.get("n_layer") is not None):
+        model_config(draft.recipe, **PLACEHOLDERS)
+
+
+def decide(
+    draft: Draft, task: Task, start: Start | None, machine: Machine, overrides: Iterable[str], *, fresh: bool
+) -> Any:
+    """What the recipe leaves open, from the data, the machine's speed, and the model to start from.
+
+    Args:
+        overrides: those of the command line. fresh: there is no recipe.
+
+    Returns:
+        The configuration of the model.
+    """
+    text = task if isinstance(task, TextTask) else None
+    gflops = typical_gflops(machine.device) if fresh and text else 0.0
+    if start is not None:
+        draft.note(start.tokenizer_choices(draft.recipe, task.tokenizer, task.source_tokenizer))
+        facts = start.facts(task.facts(), task.tokenizer, task.source_tokenizer)
+        config, changes = start.configuration(draft.recipe, facts)
+        draft.note(changes)
+        if fresh and text:
+            defaults.fine_tuning_on_text(draft, config, **text.sizes(), gflops=gflops)
+        elif fresh:
+            defaults.fine_tuning_on_examples(draft, task.n_train)
+        defaults.fine_tuning_rates(draft, config)
+    elif fresh and text and draft.recipe.model.kind in (None, "decoder"):
+        defaults.sizes_for_text(draft, task.n_train, task.tokenizer.vocab_size, gflops)
+    elif fresh and not text:
+        defaults.sizes_for_examples(draft, task.n_train, task.longest)
+    defaults.optimizer_of_kind(draft)
+    defaults.check_optimizer_keys(draft.recipe, overrides)
+    if start is None:
+        config = model_config(draft.recipe, **task.facts())
+        defaults.init_of_sines(draft, config)
+    return config
+
+
+def fit_batch(
+    draft: Draft, config: Any, machine: Machine, train_tokens: int, world_size: int = 1
+) -> tuple[ResolvedTraining, Machine]:
+    """Threads, and `training.batch_size=auto`, which is tried here.
+
+    Raises:
+        DeviceError: not even one sequence fits.
+    """
+    t = complete(draft.recipe, config, world_size)
+    if draft.recipe.training.batch_size == "auto":
+        draft.log("trying how many sequences at once are fastest ...")
+        draft.add([batch_size_choice(as_trained(config, t), t, machine, train_tokens, world_size)])
+        return complete(draft.recipe, config, world_size), machine
+    machine, found = thread_choice(machine, config, t.micro_batch_size)
+    draft.note(found)
+    return t, machine
+
+
+def resolve(
+    draft: Draft, task: Task, start: Start | None, machine: Machine, world: World, overrides: list[str], *, fresh: bool
+) -> ResolvedRecipe:
+    """Decide everything.
+
+    Raises:
+        UsageError, DataError, DeviceError: something does not fit: into the data, into memory, together.
+    """
+    config = decide(draft, task, start, machine, overrides, fresh=fresh)
+    least = complete(draft.recipe, config, world.size)
+    task.check(config, least.sequence_length)
+    tried = isinstance(config, ModelConfig) and isinstance(task, TextTask)
+    if tried:
+        check_memory(as_trained(config, least), least, machine.device, world.size)
+    elif draft.recipe.training.batch_size == "auto":
+        raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
+    draft.show()
+    t, machine = fit_batch(draft, config, machine, task.n_train, world.size)
+    if tried:
+        machine, found = compile_choice(as_trained(config, t), t, machine, world.size, draft.log)
+        draft.note(found)
+    return ResolvedRecipe.of(draft.recipe, t, config=config, machine=machine, choices=tuple(draft.choices))
+
+
+def complete(r: Recipe, config: Any, world_size: int) -> ResolvedTraining:
+    """[training] with every number; for batch_size=auto with the smallest batch."""
+    least = world_size if r.training.batch_size == "auto" else None
+    return ResolvedTraining.complete(r.training, config.block_size, batch_size=least).shared(world_size)

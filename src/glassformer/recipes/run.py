@@ -1,0 +1,238 @@
+"""`train`: a recipe is read, resolved, and run to its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glassformer.data import CORPORA
+from glassformer.data.readers import keep_source
+from glassformer.errors import DivergenceError, RunError, plural
+from glassformer.evaluation import LossEstimate
+from glassformer.files import write_json
+from glassformer.hub import load_model
+from glassformer.models import ModelConfig
+from glassformer.recipes.choices import Choice, Draft
+from glassformer.recipes.machine import detect_machine
+from glassformer.recipes.plan import plan_of_run
+from glassformer.recipes.reading import read_recipe
+from glassformer.recipes.recipe_file import recipe_text
+from glassformer.recipes.resolve import check_shape, open_start, resolve
+from glassformer.recipes.resolved import ResolvedRecipe
+from glassformer.recipes.shape import shape_in_words
+from glassformer.recipes.task import Task, open_task
+from glassformer.recipes.text_task import TextTask
+from glassformer.recipes.trainer import build_trainer, new_model
+from glassformer.renamed import old_arguments
+from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
+from glassformer.training.precision import peak_memory
+
+OF_VALIDATION = ("loss", "bits_per_byte", "accuracy")  # what summary.json calls val_...
+ROUNDING = 1e-3  # nats: less is no rise of a loss
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run came to."""
+
+    path: Path
+    loss: LossEstimate
+    """of `model/` (the best weights) on the whole validation split"""
+    best_step: int
+    steps: int
+    tokens: int
+    seconds: float
+    """in the loop, over all sittings"""
+    parameters: int
+    peak_memory_bytes: int
+    command: str = "generate"
+    """of `glassformer`, which uses such a model ("": none does)"""
+    train_loss: LossEstimate | None = None
+    """on a part of the training split; None in runs of older versions"""
+    whole_seconds: float | None = None
+    """from the command on, of a run in one sitting"""
+
+    def to_dict(self) -> dict[str, Any]:
+        loss = {f"val_{key}" if key in OF_VALIDATION else key: v for key, v in self.loss.to_dict().items()}
+        if self.train_loss is not None:
+            train = self.train_loss.to_dict()
+            loss |= {"train_loss_eval": train["loss"], "train_interval": train["interval"], "train_n": train["n"]}
+        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "train_loss", "path", "command")}
+        return {"run": str(self.path), **loss, **rest}
+
+
+@old_arguments(listeners="callbacks", tell="log")
+def train(
+    recipe: str | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    data: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    callbacks: Sequence[Callback] = (),
+    log: Callable[[str], None] = lambda line: None,
+    started: float | None = None,
+) -> Run | None:
+    """Train by a recipe (built in, or a path; None: sizes follow from the text and the machine).
+
+    Args:
+        overrides: `section.key=value`, laid over the recipe. data, seed, device: short for three of them.
+        out: the run folder; default `runs/<recipe>-<n>`. log: is given one line for each thing worth knowing.
+        started: `time.perf_counter()` when the command began, if that was before this call; start-up counts too.
+
+    Returns:
+        What it came to; under `torchrun` in the main process alone, None in the others.
+
+    Raises:
+        UsageError: the recipe or an override is wrong. DataError: the text is. RunError: `out` holds a run.
+        Interrupted, DivergenceError: see `Trainer.train`.
+    """
+    started = time.perf_counter() if started is None else started
+    overrides, world = list(overrides), World.join()
+    log = log if world.is_main else lambda line: None
+    asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
+    flags: dict[str, dict[str, Any]] = {"data": {"source": data}, "training": {"seed": seed, "device": device}}
+    with world.lost_process_errors():
+        with world.main_first():  # the main process finds mistakes and decides; the others find the text prepared
+            draft, fresh = Draft(read_recipe(recipe, overrides, flags), log), recipe is None
+            if fresh:
+                source = draft.recipe.data.source
+                name = "stdin" if source == "-" else Path(source).stem or "run"
+                draft.recipe = draft.recipe.model_copy(update={"name": name})
+            start = open_start(draft)
+            check_shape(draft, fresh=fresh)
+            path = Path(out) if out is not None else RunFolder.next_free("runs", draft.recipe.name)
+            if world.is_main:
+                RunFolder.check_free(path)
+            machine = detect_machine(draft.recipe)
+            draft.recipe = draft.recipe.with_values({"data.source": keep_source(draft.recipe.data.source)})
+            task, found = open_task(draft.recipe)
+            draft.add(found)
+            resolved = resolve(draft, task, start, machine, world, overrides, fresh=fresh) if world.is_main else None
+        path, resolved = world.broadcast((path, resolved))
+        assert resolved is not None
+        task.r = resolved
+        resolved.machine.use()
+        model, taken = new_model(resolved, task, start)
+        trainer = build_trainer(resolved, model, task, path, callbacks, world)
+        before = None
+        if world.is_main:
+            draft.note(taken)
+            before = _begin(resolved, task, trainer, draft.choices, asked, log, started)
+        run = finish(trainer, task, started)
+        if world.is_main and before is not None:
+            _warn_if_worse(trainer, before, log)
+        world.barrier()
+    world.leave()
+    return run
+
+
+def _begin(
+    r: ResolvedRecipe,
+    task: Task,
+    trainer: Trainer,
+    choices: list[Choice],
+    asked: dict[str, Any],
+    log: Callable[[str], None],
+    started: float,
+) -> float | None:
+    """Make the run folder with recipe.toml and plan.json. Returns the validation loss before the first step, of a run
+    that starts from a model."""
+    world, before = trainer.world, None
+    count = plural(trainer.model.parameter_count(), "parameter")
+    spread = f"; {world.size} processes" if world.size > 1 else ""
+    log(f"{count}: {shape_in_words(r.config)}{spread}")
+    if r.training.start_from is not None and world.size == 1:
+        before = trainer.evaluate().estimate().loss
+        log(f"validation loss before the first step: {before:.4f}")
+    derived = {
+        "choices": [str(choice) for choice in choices],
+        "store": task.key,
+        "n_answers": task.n_answers,
+        **task.derived(),
+    }
+    run = RunFolder.create(trainer.run.path, recipe_text(_portable(r), derived=derived, asked=asked))
+    if isinstance(r.config, ModelConfig) and isinstance(task, TextTask):
+        write_json(run.plan, plan_of_run(r, task.sizes(), task.tokenizer, world.size, started))
+    for text in task.warnings(r.config):
+        trainer.event("warning", text)
+        log(f"warning: {text}")
+    return before
+
+
+def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | None:
+    """Train to the end, then measure. The main process has the result, others None.
+
+    started: `time.perf_counter()` when the command began, of a run in one sitting.
+    """
+    try:
+        trainer.train()
+    except (Interrupted, DivergenceError):
+        if trainer.world.is_main:
+            write_report(trainer.run)
+        raise
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the model cannot be compiled here ({reason}); try training.compile=off") from error
+    best, run, device = trainer.best, trainer.run, str(trainer.train_step.device)
+    if best is None:  # the last step always evaluates
+        raise DivergenceError(
+            f"{run.path}: no evaluation gave a finite validation loss, so there is no model/; "
+            "try half of training.learning_rate, or training.precision=fp32"
+        )
+    if not trainer.world.is_main:
+        return None
+    if trainer.settings.whole_split:
+        estimate = LossEstimate.from_dict(best["estimate"])
+    else:
+        measured = task.evaluate(load_model(run.model, device=device), whole=True)
+        measured.windows.save(run.windows)
+        estimate = measured.estimate()
+    result = Run(
+        path=run.path,
+        loss=estimate,
+        best_step=best["step"],
+        steps=trainer.step,
+        tokens=trainer.tokens,
+        seconds=round(trainer.seconds, 3),
+        parameters=trainer.model.parameter_count(),
+        peak_memory_bytes=peak_memory(device),
+        command=task.command,
+        train_loss=LossEstimate.from_dict(best["train"]) if best.get("train") else None,
+        whole_seconds=None if started is None else round(time.perf_counter() - started, 3),
+    )
+    write_json(run.summary, result.to_dict())
+    write_report(run)
+    return result
+
+
+def _warn_if_worse(trainer: Trainer, before: float, log: Callable[[str], None]) -> None:
+    if trainer.best and trainer.best["estimate"]["loss"] > before + ROUNDING:
+        worse = (
+            f"the validation loss was {before:.4f} before the first step and was never that low again: try a tenth of "
+            "training.learning_rate, or fewer steps"
+        )
+        trainer.event("warning", worse)
+        write_report(trainer.run)
+        log(f"warning: {worse}")
+
+
+def _portable(r: ResolvedRecipe) -> ResolvedRecipe:
+    """With absolute paths in place of relative ones: `resume` may be typed in another folder."""
+    values, source, path = dict[str, Any](), r.data.source, r.tokenizer.path
+    if source not in CORPORA and Path(source).exists():
+        values["data.source"] = str(Path(source).resolve())
+    elif source not in CORPORA and "," in source:
+        files = [Path(name) for name in source.split(",")]
+        if all(file.exists() for file in files):  # sources and targets, line by line
+            values["data.source"] = ",".join(str(file.resolve()) for file in files)
+    if path is not None and Path(path).exists():
+        values["tokenizer.path"] = str(Path(path).resolve())
+    return r.with_values(values)

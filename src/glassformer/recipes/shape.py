@@ -1,0 +1,146 @@
+"""The configuration of a run's model, from what the recipe sets, size, dial (`n_layer`), family and data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glassformer.errors import UsageError, did_you_mean, plural
+from glassformer.models import (
+    MODELS,
+    SIZES,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    config_fields,
+    dial,
+    kinds_that_answer,
+    make_config,
+)
+from glassformer.recipes.schema import Recipe, TrainingSection
+from glassformer.tasks import OBJECTIVES
+
+# stand for what the data will decide, to find mistakes before they are read
+PLACEHOLDERS = {
+    "vocab_size": 3,
+    "source_vocab_size": 3,
+    "start_token": 0,
+    "end_token": 1,
+    "pad_token": 2,
+    "n_classes": 2,
+}
+
+
+def kind_for(r: Recipe) -> str:
+    """The kind of model that a recipe names, or else what its objective asks first.
+
+    Raises:
+        UsageError: this kind cannot be asked that.
+    """
+    kinds = kinds_that_answer(OBJECTIVES[r.task.kind].asks)
+    kind = r.model.kind or kinds[0]
+    if kind == "n-gram":
+        raise UsageError("model.kind=n-gram is counted and not trained; see: glassformer compare-history --help")
+    if kind not in kinds:
+        raise UsageError(f"model.kind={kind} cannot be asked for task.kind={r.task.kind}; use {' or '.join(kinds)}")
+    return kind
+
+
+def is_transformer(kind: str) -> bool:
+    """Whether a model of this kind is made of blocks, so that sizes, the dial and families mean something to it."""
+    return issubclass(MODELS[kind][0], (ModelConfig, EncoderDecoderConfig))
+
+
+def heads_for(r: Recipe, kind: str) -> dict[str, str]:
+    """What an encoder's head over its tokens chooses from: a matter of what is asked."""
+    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(OBJECTIVES[r.task.kind].asks, "none")
+    return {"token_head": head} if kind == "encoder" else {}
+
+
+def facts_for(r: Recipe, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Of what the data decide (`Task.facts`), the fields of this kind's configuration."""
+    known = set(config_fields(kind))
+    if facts.get("source_vocab_size") == facts.get("vocab_size"):
+        known.discard("source_vocab_size")  # one vocabulary for both
+    if OBJECTIVES[r.task.kind].asks == "masked_token":
+        known.discard("n_classes")
+    return {key: value for key, value in facts.items() if key in known}
+
+
+def model_config(r: Recipe, **facts: Any) -> Any:
+    """The full configuration of a fresh model of the recipe's kind: what is set stands; `size` fills in, then the dial
+    `n_layer`, then the family; `facts` are what the data decide (`Task.facts`), of which each kind takes what it knows.
+
+    Raises:
+        UsageError: something does not fit.
+    """
+    kind = kind_for(r)
+    given, base = r.model.fields, dict[str, Any]()
+    if is_transformer(kind):
+        base = {"family": "classic", "block_size": 256}
+        if r.model.size is not None:
+            base |= named_size(r.model.size)
+        elif n_layer := given.get("n_layer"):
+            derived = dial(n_layer)
+            if "n_embd" in given and "n_head" not in given:
+                derived["n_head"] = max(1, given["n_embd"] // 64)
+            base |= derived
+        else:
+            base |= dial(6)
+    elif r.model.size is not None:
+        raise UsageError(f"model.size={r.model.size!r} is that of a Transformer; give model.kind={kind} its own sizes")
+    return checked_stem(make_config(kind, **{**base, **heads_for(r, kind), **given, **facts_for(r, kind, facts)}))
+
+
+def named_size(name: str) -> dict[str, Any]:
+    """The fields of a size by name.
+
+    Raises:
+        UsageError: there is no such size.
+    """
+    if name not in SIZES:
+        raise UsageError(f"model.size={name!r} is unknown; {did_you_mean(name, SIZES)}")
+    return SIZES[name]
+
+
+def checked_stem(config: Any) -> Any:
+    """The configuration again.
+
+    Raises:
+        UsageError: it reads images or sound, and every source of data gives texts.
+    """
+    if config.reads != "text":
+        raise UsageError(
+            f"model.stem={config.reads} reads {'images' if config.reads == 'patches' else 'sound'}, and recipes learn "
+            "from texts; leave it out, or train such a model from Python (glassformer.training)"
+        )
+    return config
+
+
+def sequence_length(config: Any, t: TrainingSection) -> int:
+    """Tokens of a training sequence: as many as the model reads, or fewer.
+
+    Raises:
+        UsageError: more than it reads.
+    """
+    reads: int = config.block_size
+    if t.sequence_length is not None and t.sequence_length > reads:
+        raise UsageError(
+            f"training.sequence_length={t.sequence_length} is more than the model reads (model.block_size={reads}); "
+            f"use {reads} or less"
+        )
+    return t.sequence_length or reads
+
+
+def shape_in_words(config: Any) -> str:
+    """A configuration in a line."""
+    if isinstance(config, ModelConfig):
+        shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
+        context = f"{plural(config.block_size, 'token')} of context"
+        said = "" if isinstance(config, EncoderConfig) else f", {plural(config.vocab_size, 'logit')}"
+        return f"{config.family}, {shape}, {context}{said}"
+    if isinstance(config, EncoderDecoderConfig):
+        e, d = config.encoder, config.decoder
+        shape = f"{e.n_layer} + {plural(d.n_layer, 'layer')}, {plural(d.n_head, 'head')}, {d.n_embd} wide"
+        return f"{d.family}, {shape}, {plural(d.block_size, 'token')} at most, {plural(d.vocab_size, 'logit')}"
+    sizes = config.model_dump(exclude={"kind"}, exclude_none=True)
+    return f"{config.kind}, " + ", ".join(f"{name} {value}" for name, value in sizes.items())
