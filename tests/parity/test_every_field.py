@@ -59,6 +59,11 @@ class Recorded(dict):
         self.asked.add(key)
         return super().__getitem__(key)
 
+    def __or__(self, other: dict[str, Any]) -> Recorded:
+        both = Recorded({**self, **other})
+        both.asked = self.asked
+        return both
+
     def __contains__(self, key: object) -> bool:
         self.asked.add(str(key))
         return super().__contains__(key)
@@ -75,13 +80,13 @@ def test_every_field_is_read_without_effect_or_refused(model_type: str):
     family = FAMILIES[case.config.model_type]
     given = Recorded({**case.config.to_dict(), "architectures": [case.model.__name__]})
     family.read_config(given)
-    passed_over = {*case.config.to_dict()} - given.asked - WITHOUT_EFFECT - family.fixed_words.keys()
+    passed_over = {*case.config.to_dict()} - given.asked - WITHOUT_EFFECT - family.fixed_keys.keys()
     assert not passed_over
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.model_type)
 def test_another_value_of_a_fixed_field_is_refused(family: Any, tmp_path: Path):
-    for field, only in family.fixed_words.items():
+    for field, only in family.fixed_keys.items():
         (tmp_path / "config.json").write_text(json.dumps({"model_type": family.model_type, field: "another"}))
         with pytest.raises(ModelFolderError) as error:
             read_config(tmp_path)

@@ -205,7 +205,7 @@ def _refuse_quantised(given: dict[str, Any], family: Family) -> None:
 
 def _refuse_other_values(given: dict[str, Any], family: Family) -> None:
     """Raise for a field whose value changes what the family computes, and of which one value alone is known here."""
-    for name, only in family.fixed_words.items():
+    for name, only in family.fixed_keys.items():
         if name in given and given[name] is not None and given[name] != only:
             raise ModelFolderError(
                 f"config.json sets {name}={one_line(repr(given[name]), most=60)}, where our models compute with "

@@ -13,11 +13,11 @@ import torch
 from glassformer.hub.families.fairseq import fits, read_words, scale_fits, stack, write_words
 from glassformer.hub.families.family import Family, special_tokens
 from glassformer.hub.families.marian import bias_of_logits, with_bias_of_logits
-from glassformer.hub.families.weight_table import Form, Row, Tensors, layer, one, under_one_name
+from glassformer.hub.families.weight_table import Layout, Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
 UNUSED_ROWS = 2
-AFTER_UNUSED_ROWS = Form(
+AFTER_UNUSED_ROWS = Layout(
     lambda ours: torch.cat((ours.new_zeros(UNUSED_ROWS, ours.shape[1]), ours)), lambda theirs: theirs[UNUSED_ROWS:]
 )
 

@@ -10,81 +10,88 @@ Devlin et al. 2018, https://arxiv.org/abs/1810.04805. Which question stands in `
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError, did_you_mean
-from glassformer.hub.families.family import Family, activation, agrees, classes_of, heads_fill_the_width, refuse
+from glassformer.hub.families.family import Family, classes_of, matches, refuse
 from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderConfig
 
 # architecture -> our fields; n_classes: how many, or None for any number
 QUESTIONS: dict[str, dict[str, Any]] = {
-    "BertForMaskedLM": {"token_head": "vocabulary", "token_transform": True, "pooler": False, "n_classes": 0},
-    "BertForPreTraining": {"token_head": "vocabulary", "token_transform": True, "pooler": True, "n_classes": 2},
-    "BertForSequenceClassification": {
-        "token_head": "none",
-        "token_transform": False,
-        "pooler": True,
-        "n_classes": None,
-    },
-    "BertForTokenClassification": {
-        "token_head": "classes",
-        "token_transform": False,
-        "pooler": False,
-        "n_classes": None,
-    },
-    "BertModel": {"token_head": "none", "token_transform": False, "pooler": True, "n_classes": 0},
+    name: dict(zip(("token_head", "token_transform", "pooler", "n_classes"), values, strict=True))
+    for name, values in {
+        "BertForMaskedLM": ("vocabulary", True, False, 0),
+        "BertForPreTraining": ("vocabulary", True, True, 2),
+        "BertForSequenceClassification": ("none", False, True, None),
+        "BertForTokenClassification": ("classes", False, False, None),
+        "BertModel": ("none", False, True, 0),
+    }.items()
 }
+# What all encoders there call alike.
+ENCODER_KEYS = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_hidden",
+    "hidden_act": "activation",
+    "layer_norm_eps": "norm_eps",
+}
+ENCODER_DEFAULTS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
+
+
+def encoder_rows(here: str, there: str, attention: str, attention_norm: str, feedforward_norm: str) -> Iterable[Row]:
+    """The rows of a block; `attention` and the norms are where they stand there."""
+    yield from layer(f"{here}.attention.qkv", *(f"{attention}.{part}" for part in ("query", "key", "value")))
+    yield from layer(f"{here}.attention.out", f"{there}.attention.output.dense")
+    yield from layer(f"{here}.attention_norm", attention_norm)
+    yield from layer(f"{here}.feedforward.up", f"{there}.intermediate.dense")
+    yield from layer(f"{here}.feedforward.down", f"{there}.output.dense")
+    yield from layer(f"{here}.feedforward_norm", feedforward_norm)
 
 
 class BERT(Family):
     """`bert`. Biases and at least one segment are always there; those that ours lacks are zeros."""
 
     model_type = "bert"
+    architecture = "BertModel"  # of the five in `QUESTIONS`
     configuration = EncoderConfig
+    preset = "original"
+    keys: ClassVar = {**ENCODER_KEYS, "vocab_size": "vocab_size", "max_position_embeddings": "block_size"}
+    defaults: ClassVar = ENCODER_DEFAULTS
+    constants: ClassVar = {
+        "tie_word_embeddings": True,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    fixed: ClassVar = {
+        "positions": "learned",
+        "norm": "layernorm",
+        "norm_place": "post",
+        "final_norm": False,
+        "embedding_norm": True,
+        "embedding_scale": 1.0,
+        "feedforward": "plain",
+        "qk_norm": False,
+        "tied_head": True,
+    }
+    free = frozenset({"bias", "head_bias", "n_segments", "n_classes", "pooler", "token_head", "token_transform"})
     base_prefix = "bert."
 
     def can_represent(self, c: EncoderConfig) -> bool:
-        return (
-            _architecture(c) is not None
-            and agrees(
-                c,
-                free={
-                    *("n_kv_head", "head_width", "norm_eps", "activation", "bias", "head_bias", "n_segments"),
-                    *("n_classes", "pooler", "token_head", "token_transform"),
-                    *(() if c.n_classes or c.token_head != "none" else ("pooling",)),
-                },
-                positions="learned",
-                norm="layernorm",
-                norm_place="post",
-                final_norm=False,
-                embedding_norm=True,
-                feedforward="plain",
-                qk_norm=False,
-                tied_head=True,
-            )
-            and heads_fill_the_width(c)
-        )
+        vectors = not c.n_classes and c.token_head == "none"  # they may be pooled in any way
+        free = {*self.keys.values(), *self.free, "n_kv_head", "head_width", *(("pooling",) if vectors else ())}
+        return _architecture(c) is not None and matches(c, free=free, **self.fixed) and self.fits(c)
 
-    def write_config(self, c: EncoderConfig) -> dict[str, Any]:
+    def extra_keys(self, c: EncoderConfig) -> dict[str, Any]:
         return {
             "architectures": [_architecture(c)],
-            "vocab_size": c.vocab_size,
-            "max_position_embeddings": c.block_size,
             "type_vocab_size": max(c.n_segments, 1),
-            "hidden_size": c.n_embd,
-            "num_hidden_layers": c.n_layer,
-            "num_attention_heads": c.n_head,
-            "intermediate_size": c.n_hidden,
-            "hidden_act": c.activation,
-            "layer_norm_eps": c.norm_eps,
-            "tie_word_embeddings": True,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
             **({"num_labels": c.n_classes} if c.n_classes else {}),
         }
 
-    def read_config(self, given: dict[str, Any]) -> EncoderConfig:
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse(given, "is_decoder", "add_cross_attention")
         if given.get("position_embedding_type", "absolute") != "absolute":
             raise ModelFolderError("config.json has relative positions (position_embedding_type), which ours has not")
@@ -95,23 +102,12 @@ class BERT(Family):
         question = QUESTIONS[architecture]
         if question["token_head"] == "vocabulary" and not given.get("tie_word_embeddings", True):
             raise ModelFolderError("config.json has a head of its own over the vocabulary, which our encoders have not")
-        return EncoderConfig.make(
-            **question | ({"n_classes": classes_of(given)} if question["n_classes"] is None else {}),
-            family="original",
-            vocab_size=given["vocab_size"],
-            block_size=given["max_position_embeddings"],
-            n_segments=given.get("type_vocab_size", 2),
-            n_embd=given["hidden_size"],
-            n_layer=given["num_hidden_layers"],
-            n_head=given["num_attention_heads"],
-            n_hidden=given["intermediate_size"],
-            activation=activation(given.get("hidden_act", "gelu")),
-            norm_eps=given.get("layer_norm_eps", 1e-12),
-            positions="learned",
-            embedding_norm=True,
-            embedding_scale=1.0,
-            head_bias=question["token_head"] == "vocabulary",
-        )
+        return {
+            **question,
+            "n_classes": classes_of(given) if question["n_classes"] is None else question["n_classes"],
+            "n_segments": given.get("type_vocab_size", 2),
+            "head_bias": question["token_head"] == "vocabulary",
+        }
 
     def table(self, c: EncoderConfig) -> list[Row]:
         prefix = "" if _architecture(c) == "BertModel" else self.base_prefix
@@ -123,16 +119,9 @@ class BERT(Family):
             *layer("embedding.norm", f"{embeddings}.LayerNorm"),
         ]
         for number in range(c.n_layer):
-            here, there = f"blocks.{number}", f"{prefix}encoder.layer.{number}"
-            parts = (f"{there}.attention.self.{part}" for part in ("query", "key", "value"))
-            rows += [
-                *layer(f"{here}.attention.qkv", *parts),
-                *layer(f"{here}.attention.out", f"{there}.attention.output.dense"),
-                *layer(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm"),
-                *layer(f"{here}.feedforward.up", f"{there}.intermediate.dense"),
-                *layer(f"{here}.feedforward.down", f"{there}.output.dense"),
-                *layer(f"{here}.feedforward_norm", f"{there}.output.LayerNorm"),
-            ]
+            there = f"{prefix}encoder.layer.{number}"
+            norms = f"{there}.attention.output.LayerNorm", f"{there}.output.LayerNorm"
+            rows += encoder_rows(f"blocks.{number}", there, f"{there}.attention.self", *norms)
         return rows + _heads(c, prefix)
 
     def write_tensors(self, ours: Tensors, c: EncoderConfig) -> Tensors:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from glassformer.hub.families.family import activation, agrees, heads_fill_the_width
+from glassformer.hub.families.family import activation, heads_fill_the_width, matches
 from glassformer.hub.families.weight_table import Row, layer
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 
@@ -20,7 +20,7 @@ FIXED: dict[str, Any] = {"norm": "layernorm", "norm_eps": 1e-5, "feedforward": "
 def fits(c: ModelConfig, *, free: Collection[str] = (), **fixed: Any) -> bool:
     """Whether an encoder or a decoder is of their form, with these fields besides."""
     free = {"n_kv_head", "head_width", "activation", "bias", "head_bias", *free}
-    return agrees(c, free=free, **{**FIXED, **fixed}) and heads_fill_the_width(c)
+    return matches(c, free=free, **{**FIXED, **fixed}) and heads_fill_the_width(c)
 
 
 def scale_fits(c: EncoderDecoderConfig) -> bool:

@@ -1,4 +1,4 @@
-"""What a family of models elsewhere must tell: which configurations it can hold, its fields, its tensors."""
+"""What a Hugging Face family says about itself: which of our configurations it can hold, its keys, its tensors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.weight_table import Row, Stack, Tensors, read, write
-from glassformer.models import EncoderConfig
+from glassformer.hub.families.weight_table import Row, Stack, Tensors, read, with_head, write
+from glassformer.models import EncoderConfig, ModelConfig
 
-# Sizes that every family has a word for, and the preset, which is none of a model's facts.
+# Sizes that every family has a key for, and the preset, which says nothing about a model.
 SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
 # Their other names for some of `glassformer.layers.ACTIVATIONS`.
 OTHER_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "gelu_python": "gelu"}
@@ -19,34 +19,60 @@ KNOWN_ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu")
 class Family:
     """One `model_type` of `transformers`, and how its folders become our models and back.
 
-    model_type: the word in config.json. configuration: the class of our configurations that it may hold; None: any.
-    fixed_words: those of config.json that change what is computed, and the one value of each that ours know.
-    unpacks: formats of packed weights (`quant_method`) that it reads.
-    base_prefix: what the table has in front of all names but the head's, and files of the base class lack.
+    A family states its data below and `table`; what data cannot say goes into `fits`, `extra_keys`, `extra_fields` and
+    `normalize_keys`.
     """
 
     model_type: ClassVar[str]
-    configuration: ClassVar[Any]
-    base_prefix: ClassVar[str] = "model."
-    fixed_words: ClassVar[dict[str, Any]] = {}
-    unpacks: ClassVar[tuple[str, ...]] = ()
+    architecture: ClassVar[str]  # the class in transformers
+    configuration: ClassVar[Any] = ModelConfig  # the class of our configurations that it may hold; None: any
+    preset: ClassVar[str] = "classic"  # fills in the fields that config.json does not decide
+    keys: ClassVar[dict[str, str]] = {}  # key of config.json: our field
+    defaults: ClassVar[dict[str, Any]] = {}  # what transformers takes where config.json lacks a key
+    constants: ClassVar[dict[str, Any]] = {}  # keys that are always written with one value
+    fixed: ClassVar[dict[str, Any]] = {}  # fields that all models of the family have, where not our default
+    free: ClassVar[frozenset[str]] = frozenset()  # further fields that may vary
+    fixed_keys: ClassVar[dict[str, Any]] = {}  # keys that change what is computed: the one value that is known here
+    unpacks: ClassVar[tuple[str, ...]] = ()  # formats of packed weights (`quant_method`) that it reads
+    base_prefix: ClassVar[str] = "model."  # in front of all names but the head's; files of the base class lack it
+    embedding: ClassVar[str] = ""  # their names of the token embedding and of the head, which may be tied
+    head: ClassVar[str] = "lm_head.weight"
+    unused: ClassVar[tuple[str, ...]] = ()  # ends of the names of tensors that say nothing new
 
     def can_represent(self, c: Any) -> bool:
         """Whether a model of this configuration, of the class `configuration`, computes the same there."""
-        raise NotImplementedError
+        free = {*self.keys.values(), *self.free, "n_kv_head", "head_width"}
+        return matches(c, free=free, **self.fixed) and self.fits(c)
+
+    def fits(self, c: Any) -> bool:
+        """Whether the fields that may vary have values that the family can state."""
+        return heads_fill_the_width(c)
 
     def write_config(self, c: Any) -> dict[str, Any]:
-        """The configuration in their words, for config.json."""
-        raise NotImplementedError
+        """The configuration as the keys of config.json."""
+        keys = {key: getattr(c, field) for key, field in self.keys.items()}
+        return {"architectures": [self.architecture], **keys, **self.constants, **self.extra_keys(c)}
+
+    def extra_keys(self, c: Any) -> dict[str, Any]:
+        """Keys beside `keys`, or other values for them."""
+        return {}
 
     def read_config(self, given: dict[str, Any]) -> Any:
         """Our configuration from a config.json.
 
         Raises:
             ModelFolderError: it asks for what our models cannot do.
-            KeyError: a field is missing, by its name.
+            KeyError: a key is missing, by its name.
         """
-        raise NotImplementedError
+        given = given | {key: value for key, value in self.defaults.items() if key not in given}
+        fields = {**self.fixed, **{field: given[key] for key, field in self.keys.items()}}
+        if "activation" in fields:
+            fields["activation"] = activation(fields["activation"])
+        return self.configuration.make(**{"family": self.preset, **fields, **self.extra_fields(given)})
+
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Our fields beside `keys`, or other values for them. Raises `ModelFolderError` for what we cannot do."""
+        return {}
 
     def table(self, c: Any) -> Sequence[Row | Stack]:
         """All tensors of a model of this configuration."""
@@ -58,68 +84,52 @@ class Family:
 
     def normalize_keys(self, theirs: Tensors, c: Any) -> Tensors:
         """Their tensors under the names of the table, without those that say nothing new."""
-        return theirs
+        theirs = {name: tensor for name, tensor in theirs.items() if not name.endswith(self.unused)}
+        return with_head(theirs, self.embedding, self.head, tied=c.tied_head) if self.embedding else theirs
 
     def write_tensors(self, ours: Tensors, c: Any) -> Tensors:
         """Our tensors as theirs; what is tied stands in `ours` once, under its first name."""
         return write(self.table(c), ours)
 
     def read_tensors(self, theirs: Tensors, c: Any) -> Tensors:
-        """Their tensors as ours. Raises as `tables.read`."""
+        """Their tensors as ours. Raises as `weight_table.read`."""
         return read(self.table(c), self.normalize_keys(theirs, c))
 
 
-def agrees(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
+def matches(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
     """Whether the fields of a configuration, but for the `free` ones and `SIZES`, have the `fixed` values, or their
-    defaults where none is given. A field that nobody thought of must therefore be at its default. Fields that nothing
-    looks at may be as they like.
+    defaults where none is given; a field that the family does not know must therefore be at its default. Fields without
+    effect may be as they like, and the activation must be known to transformers.
     """
     if not is_known_activation(c.activation):
         return False
-    meaningless = fields_without_meaning(c)
-    for name, field in type(c).model_fields.items():
-        if name in SIZES or name in free or name in meaningless:
-            continue
-        if getattr(c, name) != fixed.get(name, field.default):
-            return False
-    return True
+    skipped = {*SIZES, *free} | fields_without_meaning(c)
+    fields = {name: field for name, field in type(c).model_fields.items() if name not in skipped}
+    return all(getattr(c, name) == fixed.get(name, field.default) for name, field in fields.items())
 
 
 def fields_without_meaning(c: Any) -> set[str]:
-    """Fields of a `ModelConfig` or `EncoderConfig` that nothing looks at, because of what other fields say."""
-    dead: set[str] = set()
-    if c.positions != "rotary":
-        dead |= {"rotary_base", "rotary_fraction", "rotary_scaling"}
-    if c.positions != "rotary" or not any(pattern.is_local for pattern in c.layer_patterns()):
-        dead |= {"rotary_base_local"}
-    if c.positions != "relative":
-        dead |= {"relative_buckets", "relative_max_distance"}
-    if c.positions != "sinusoidal":
-        dead |= {"sinusoid_layout"}
-    if all(c.positioned_layers or ()) or c.positions not in ("rotary", "alibi", "relative"):
-        dead |= {"positioned_layers"}
-    if c.feedforward != "clamped":
-        dead |= {"feedforward_limit"}
-    if not c.qk_norm:
-        dead |= {"qk_norm_over"}
-    if not c.n_expert:
-        dead |= {"n_expert_active", "balance_weight", "expert_shares", "router_bias"}
-    if c.n_gram == 1:
-        dead |= {"n_gram_rows"}
-    if isinstance(c, EncoderConfig):
-        dead |= _of_other_stems(c)
-        if c.token_head != "vocabulary":  # there is no such head
-            dead |= {"tied_head", "head_bias", "logit_scale", "logit_softcap"}
-    return dead
-
-
-def _of_other_stems(c: EncoderConfig) -> set[str]:
-    of = {
-        "text": {"vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "embedding_norm"},
-        "patches": {"image_size", "patch_size", "n_channels"},
-        "frames": {"n_mels"},
+    """Fields of a `ModelConfig` or `EncoderConfig` that have no effect, because of what other fields say."""
+    without_effect = {
+        ("rotary_base", "rotary_fraction", "rotary_scaling"): c.positions != "rotary",
+        ("rotary_base_local",): c.positions != "rotary" or not any(p.is_local for p in c.layer_patterns()),
+        ("relative_buckets", "relative_max_distance"): c.positions != "relative",
+        ("sinusoid_layout",): c.positions != "sinusoidal",
+        ("positioned_layers",): all(c.positioned_layers or ()) or c.positions not in ("rotary", "alibi", "relative"),
+        ("feedforward_limit",): c.feedforward != "clamped",
+        ("qk_norm_over",): not c.qk_norm,
+        ("n_expert_active", "balance_weight", "expert_shares", "router_bias"): not c.n_expert,
+        ("n_gram_rows",): c.n_gram == 1,
     }
-    return set().union(*(fields for stem, fields in of.items() if stem != c.stem))
+    if isinstance(c, EncoderConfig):
+        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "embedding_norm")
+        without_effect |= {
+            text: c.stem != "text",
+            ("image_size", "patch_size", "n_channels"): c.stem != "patches",
+            ("n_mels",): c.stem != "frames",
+            ("tied_head", "head_bias", "logit_scale", "logit_softcap"): c.token_head != "vocabulary",
+        }
+    return {name for names, dead in without_effect.items() if dead for name in names}
 
 
 def heads_fill_the_width(c: Any) -> bool:
@@ -164,8 +174,8 @@ def special_tokens(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def refuse(given: dict[str, Any], *fields: str) -> None:
-    """Raise for the first of these fields that is set: our models have nothing of the kind."""
-    for field in fields:
-        if given.get(field):
-            raise ModelFolderError(f"config.json sets {field}, which our models cannot express")
+def refuse(given: dict[str, Any], *keys: str) -> None:
+    """Raise for the first of these keys that is set: our models have nothing of the kind."""
+    for key in keys:
+        if given.get(key):
+            raise ModelFolderError(f"config.json sets {key}, which our models cannot express")

@@ -1,4 +1,4 @@
-"""`GPTNeoXForCausalLM`, also the Pythias: attention and feed-forward side by side, and a part of each head turned.
+"""`GPTNeoXForCausalLM`, also the Pythias: attention and feed-forward side by side, and a part of each head rotated.
 
 Black et al. 2022, https://arxiv.org/abs/2204.06745, sect. 2.1. The rows of query, key and value alternate there head by
 head, where ours has all queries first:
@@ -9,13 +9,13 @@ head, where ours has all queries first:
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from glassformer.hub.families.family import Family, activation, agrees, heads_fill_the_width, is_known_activation
-from glassformer.hub.families.modern import SCALINGS, rope_of, scaling_of
-from glassformer.hub.families.weight_table import Form, Row, Tensors, layer, one, with_head
+from glassformer.hub.families.family import Family, heads_fill_the_width
+from glassformer.hub.families.rope import SCALINGS, rope_of, scaling_keys, scaling_of
+from glassformer.hub.families.weight_table import Layout, Row, Tensors, layer, one
 from glassformer.models import ModelConfig
 
 
@@ -23,90 +23,77 @@ class GPTNeoX(Family):
     """`gpt_neox`."""
 
     model_type = "gpt_neox"
-    configuration = ModelConfig
+    architecture = "GPTNeoXForCausalLM"
+    keys: ClassVar = {
+        "vocab_size": "vocab_size",
+        "max_position_embeddings": "block_size",
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "intermediate_size": "n_hidden",
+        "hidden_act": "activation",
+        "layer_norm_eps": "norm_eps",
+        "use_parallel_residual": "parallel",
+        "tie_word_embeddings": "tied_head",
+        # transformers 4 reads these, transformers 5 `rope_parameters`
+        "rotary_emb_base": "rotary_base",
+        "rotary_pct": "rotary_fraction",
+    }
+    defaults: ClassVar = {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "use_parallel_residual": True,
+        "tie_word_embeddings": False,
+        "rotary_emb_base": 10_000.0,
+        "rotary_pct": 0.25,
+    }
+    constants: ClassVar = {"attention_dropout": 0.0, "hidden_dropout": 0.0}
+    fixed: ClassVar = {
+        "positions": "rotary",
+        "norm": "layernorm",
+        "feedforward": "plain",
+        "bias": True,
+        "qk_norm": False,
+    }
+    free = frozenset({"rotary_scaling", "qkv_bias", "out_bias"})
     base_prefix = "gpt_neox."
+    embedding, head = "gpt_neox.embed_in.weight", "embed_out.weight"
+    unused = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 
-    def can_represent(self, c: ModelConfig) -> bool:
+    def fits(self, c: ModelConfig) -> bool:
+        scaling = c.rotary_scaling
         return (
-            agrees(
-                c,
-                free={
-                    *("n_kv_head", "head_width", "norm_eps", "activation", "tied_head", "parallel"),
-                    *("rotary_base", "rotary_fraction", "rotary_scaling", "qkv_bias", "out_bias"),
-                },
-                positions="rotary",
-                norm="layernorm",
-                feedforward="plain",
-                bias=True,
-                qk_norm=False,
-            )
-            and heads_fill_the_width(c)
-            and c.qkv_bias == c.out_bias
-            and is_known_activation(c.activation)
-            and (c.rotary_scaling is None or c.rotary_scaling.rope_type in SCALINGS)
+            heads_fill_the_width(c) and c.qkv_bias == c.out_bias and (scaling is None or scaling.rope_type in SCALINGS)
         )
 
-    def write_config(self, c: ModelConfig) -> dict[str, Any]:
-        scaling = {"rope_type": "default"} if c.rotary_scaling is None else c.rotary_scaling.words()
-        turned = {"rope_theta": c.rotary_base, "partial_rotary_factor": c.rotary_fraction}
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
+        rotated = {"rope_theta": c.rotary_base, "partial_rotary_factor": c.rotary_fraction}
         return {
-            "architectures": ["GPTNeoXForCausalLM"],
-            "vocab_size": c.vocab_size,
-            "max_position_embeddings": c.block_size,
-            "hidden_size": c.n_embd,
-            "num_hidden_layers": c.n_layer,
-            "num_attention_heads": c.n_head,
-            "intermediate_size": c.n_hidden,
-            "hidden_act": c.activation,
-            "layer_norm_eps": c.norm_eps,
-            "use_parallel_residual": c.parallel,
             "attention_bias": c.biases()[0],
-            # transformers 4 reads the first three, transformers 5 the last
-            "rotary_emb_base": c.rotary_base,
-            "rotary_pct": c.rotary_fraction,
-            **({} if c.rotary_scaling is None else {"rope_scaling": scaling}),
-            "rope_parameters": {**scaling, **turned},
-            "tie_word_embeddings": c.tied_head,
-            "attention_dropout": 0.0,
-            "hidden_dropout": 0.0,
+            **({} if c.rotary_scaling is None else {"rope_scaling": scaling_keys(c)}),
+            "rope_parameters": {**scaling_keys(c), **rotated},
         }
 
-    def read_config(self, given: dict[str, Any]) -> ModelConfig:
-        rope, biases = rope_of(given), given.get("attention_bias", True)
-        base, part = given.get("rotary_emb_base", 10_000.0), given.get("rotary_pct", 0.25)
-        return ModelConfig.make(
-            family="classic",
-            vocab_size=given["vocab_size"],
-            block_size=given["max_position_embeddings"],
-            n_embd=given["hidden_size"],
-            n_layer=given["num_hidden_layers"],
-            n_head=given["num_attention_heads"],
-            n_hidden=given["intermediate_size"],
-            activation=activation(given.get("hidden_act", "gelu")),
-            norm_eps=given.get("layer_norm_eps", 1e-5),
-            positions="rotary",
-            rotary_base=float(rope.get("rope_theta", base)),
-            rotary_fraction=float(rope.get("partial_rotary_factor", part)),
-            rotary_scaling=scaling_of(rope, given["max_position_embeddings"]),
-            parallel=given.get("use_parallel_residual", True),
-            qkv_bias=bool(biases),
-            out_bias=bool(biases),
-            tied_head=given.get("tie_word_embeddings", False),
-        )
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        rope, biases = rope_of(given), bool(given.get("attention_bias", True))
+        return {
+            "rotary_base": float(rope.get("rope_theta", given["rotary_emb_base"])),
+            "rotary_fraction": float(rope.get("partial_rotary_factor", given["rotary_pct"])),
+            "rotary_scaling": scaling_of(rope, given["max_position_embeddings"]),
+            "qkv_bias": biases,
+            "out_bias": biases,
+        }
 
     def table(self, c: ModelConfig) -> list[Row]:
-        alternating = Form(partial(_by_head, c.n_head), partial(_by_part, c.n_head))
+        alternating = Layout(partial(_by_head, c.n_head), partial(_by_part, c.n_head))
+        biased = c.biases()[0]
         rows = [one("embedding.token.weight", "gpt_neox.embed_in.weight")]
         for number in range(c.n_layer):
             here, there = f"blocks.{number}", f"gpt_neox.layers.{number}"
-            qkv = f"{here}.attention.qkv", f"{there}.attention.query_key_value"
-            biased = c.biases()[0]
+            qkv, theirs = f"{here}.attention.qkv", f"{there}.attention.query_key_value"
             rows += [
                 *layer(f"{here}.attention_norm", f"{there}.input_layernorm"),
-                *(
-                    one(f"{qkv[0]}.{kind}", f"{qkv[1]}.{kind}", alternating)
-                    for kind in ("weight", "bias")[: 1 + biased]
-                ),
+                *(one(f"{qkv}.{kind}", f"{theirs}.{kind}", alternating) for kind in ("weight", "bias")[: 1 + biased]),
                 *layer(f"{here}.attention.out", f"{there}.attention.dense", bias=biased),
                 *layer(f"{here}.feedforward_norm", f"{there}.post_attention_layernorm"),
                 *layer(f"{here}.feedforward.up", f"{there}.mlp.dense_h_to_4h"),
@@ -116,11 +103,9 @@ class GPTNeoX(Family):
         return rows if c.tied_head else [*rows, one("head.weight", "embed_out.weight")]
 
     def normalize_keys(self, theirs: Tensors, c: ModelConfig) -> Tensors:
-        # older files keep the causal mask and the frequencies; newer ones may call the head as other families do
-        aside = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
-        theirs = {n: t for n, t in theirs.items() if not n.endswith(aside)}
-        theirs = {"embed_out.weight" if n == "lm_head.weight" else n: t for n, t in theirs.items()}
-        return with_head(theirs, "gpt_neox.embed_in.weight", "embed_out.weight", tied=c.tied_head)
+        # newer files may call the head as other families do
+        theirs = {self.head if name == "lm_head.weight" else name: tensor for name, tensor in theirs.items()}
+        return super().normalize_keys(theirs, c)
 
 
 def _by_head(n_head: int, rows: Tensor) -> Tensor:

@@ -12,28 +12,27 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from glassformer.hub.families.layer_types import (
-    MOST_LAYERS,
     are_windows_of_one_width,
     every,
     patterns_of,
     types_of,
     window_of,
 )
-from glassformer.hub.families.modern import ATTENTION_BIASES, Modern
-from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Form, Row, Stack, layer, one
+from glassformer.hub.families.llama import ATTENTION_BIASES, FIXED, LlamaLike
+from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Layout, Row, Stack, layer, one
 from glassformer.models import ModelConfig
 
 ALPHA = 1.702  # of `quick_gelu`, x sigmoid(1.702 x)
 
 
-class GptOss(Modern):
+class GptOss(LlamaLike):
     """`gpt_oss`."""
 
     model_type = "gpt_oss"
     architecture = "GptOssForCausalLM"
     free = frozenset({"patterns", "n_expert", "n_expert_active", "balance_weight", "feedforward_limit"})
     fixed: ClassVar = {
-        "qk_norm": False,
+        **FIXED,
         "attention_sinks": True,
         "feedforward": "clamped",
         "activation": "quick_gelu",
@@ -50,14 +49,14 @@ class GptOss(Modern):
         "swiglu_limit": 7.0,
         "attention_bias": True,
     }
-    fixed_words: ClassVar = {"swiglu_alpha": ALPHA}
+    fixed_keys: ClassVar = {"swiglu_alpha": ALPHA}
     base = 150_000.0
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES}
 
     def fits(self, c: ModelConfig) -> bool:
         return are_windows_of_one_width(c) and c.n_expert > 0 and c.activation == "quick_gelu"
 
-    def own_words(self, c: ModelConfig) -> dict[str, Any]:
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         return {
             "hidden_act": "silu",  # which nothing there looks at
             "num_local_experts": c.n_expert,
@@ -70,10 +69,11 @@ class GptOss(Modern):
             "layer_types": types_of(c),
         }
 
-    def own_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         n_layer = given["num_hidden_layers"]
-        types = given.get("layer_types") or every(2, min(n_layer, MOST_LAYERS))
+        types = given.get("layer_types") or every(2, n_layer)
         return {
+            **super().extra_fields(given),
             "activation": "quick_gelu",
             "feedforward_limit": given["swiglu_limit"],
             "n_expert": given["num_local_experts"],
@@ -94,16 +94,16 @@ class GptOss(Modern):
 
     def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row | Stack]:
         yield from layer(f"{here}.router", f"{there}.router")
-        forms = {
+        layouts = {
             "gate_up.weight": TRANSPOSED_PAIRS,
             "gate_up.bias": PAIRS,
             "down.weight": TRANSPOSE,
             "down.bias": IDENTITY,
         }
-        for part, form in forms.items():
+        for part, layout in layouts.items():
             names = tuple(f"{here}.experts.{number}.{part}" for number in range(c.n_expert))
             theirs = part.replace(".weight", "_proj").replace(".bias", "_proj_bias")
-            yield Stack(names, (f"{there}.experts.{theirs}",), form)
+            yield Stack(names, (f"{there}.experts.{theirs}",), layout)
 
 
 def _in_turn(rows: Tensor) -> Tensor:
@@ -116,5 +116,5 @@ def _gates_first(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
 
 
-PAIRS = Form(_in_turn, _gates_first)
-TRANSPOSED_PAIRS = Form(lambda ours: _in_turn(ours).t(), lambda theirs: _gates_first(theirs.t()))
+PAIRS = Layout(_in_turn, _gates_first)
+TRANSPOSED_PAIRS = Layout(lambda ours: _in_turn(ours).t(), lambda theirs: _gates_first(theirs.t()))

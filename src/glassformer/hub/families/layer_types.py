@@ -25,18 +25,18 @@ def window_of(c: ModelConfig) -> int | None:
 
 
 def types_of(c: ModelConfig) -> list[str]:
-    """The words for our patterns."""
+    """The type of each layer."""
     return [LOCAL if isinstance(pattern, Window) else FULL for pattern in c.layer_patterns()]
 
 
 def every(n: int, n_layer: int) -> list[str]:
     """The types of layers of which every n-th sees all."""
-    return [LOCAL if (number + 1) % n else FULL for number in range(n_layer)]
+    return [LOCAL if (number + 1) % n else FULL for number in range(min(n_layer, MOST_LAYERS))]
 
 
 def behind(n: int, n_layer: int) -> list[str]:
     """The types of layers of which the first n see all, and the others have a window."""
-    return [FULL if number < n else LOCAL for number in range(n_layer)]
+    return [FULL if number < n else LOCAL for number in range(min(n_layer, MOST_LAYERS))]
 
 
 def patterns_of(types: list[str], n_layer: int, window: Any) -> list[str] | None:

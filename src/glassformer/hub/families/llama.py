@@ -1,67 +1,127 @@
-"""`LlamaForCausalLM`, which the others of its kind follow, and `Qwen3ForCausalLM`, with QK-norm and windows."""
+"""`LlamaForCausalLM`, and what the many families that follow it have in common: keys of config.json, names of tensors.
+
+Query, key and value are three matrices there and one here, gate and up two and one. A family is a `LlamaLike` with what
+it has otherwise: biases, windows, norms in other places, layers without positions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from glassformer.hub.families.layer_types import (
-    MOST_LAYERS,
-    are_windows_of_one_width,
-    behind,
-    patterns_of,
-    types_of,
-    window_of,
-)
-from glassformer.hub.families.modern import ATTENTION_BIASES, MLP_BIASES, Modern
+from glassformer.errors import ModelFolderError
+from glassformer.hub.families.family import Family, matches
+from glassformer.hub.families.rope import SCALINGS, rope_keys, rope_of, scaling_of
+from glassformer.hub.families.weight_table import Row, Stack, layer, one
 from glassformer.models import ModelConfig
 
+ATTENTION_BIASES, MLP_BIASES = ("qkv_bias", "out_bias"), ("feedforward_bias",)
+FIXED = {"positions": "rotary", "norm": "rmsnorm", "feedforward": "gated", "bias": False, "qk_norm": False}
 
-class Llama(Modern):
+
+class LlamaLike(Family):
+    """What the families of this kind share."""
+
+    preset = "modern"
+    keys: ClassVar = {
+        "vocab_size": "vocab_size",
+        "max_position_embeddings": "block_size",
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "num_key_value_heads": "n_kv_head",
+        "head_dim": "head_width",
+        "intermediate_size": "n_hidden",
+        "hidden_act": "activation",
+        "rms_norm_eps": "norm_eps",
+        "tie_word_embeddings": "tied_head",
+    }
+    constants: ClassVar = {"attention_dropout": 0.0}
+    fixed: ClassVar = FIXED
+    biases: ClassVar[dict[str, tuple[str, ...]]] = {}  # keys that say whether there are biases: fields of ours
+    norms: ClassVar[dict[str, str]] = {
+        "attention_norm": "input_layernorm",
+        "feedforward_norm": "post_attention_layernorm",
+    }
+    base: ClassVar[float] = 10_000.0  # of rotary positions, where config.json lacks it
+    scalings: ClassVar[tuple[str, ...]] = SCALINGS
+    embedding = "model.embed_tokens.weight"
+    unused = ("rotary_emb.inv_freq",)
+
+    def can_represent(self, c: ModelConfig) -> bool:
+        biases = {field for fields in self.biases.values() for field in fields}
+        free = {*self.keys.values(), *self.free, *biases, "rotary_base", "rotary_scaling"}
+        return (
+            matches(c, free=free, **self.fixed)
+            and all(len({getattr(c, field) for field in fields}) == 1 for fields in self.biases.values())
+            and (c.rotary_scaling is None or c.rotary_scaling.rope_type in self.scalings)
+            and self.fits(c)
+        )
+
+    def fits(self, c: ModelConfig) -> bool:
+        return True
+
+    def write_config(self, c: ModelConfig) -> dict[str, Any]:
+        biases = {key: bool(getattr(c, fields[0])) for key, fields in self.biases.items()}
+        return {**rope_keys(c), **biases, **super().write_config(c)}
+
+    def read_config(self, given: dict[str, Any]) -> ModelConfig:
+        common = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu"}
+        given = {**common, **self.defaults, **given}
+        n_head = given["num_attention_heads"]
+        given["num_key_value_heads"] = given.get("num_key_value_heads") or n_head
+        given["head_dim"] = given.get("head_dim") or given["hidden_size"] // n_head
+        return super().read_config(given)  # type: ignore[no-any-return]
+
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        biases = {field: True for key, fields in self.biases.items() if given.get(key) for field in fields}
+        return {**biases, **self.rope_fields(given)}
+
+    def rope_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Our fields of rotary positions."""
+        rope = rope_of(given)
+        if (rope.get("partial_rotary_factor") or given.get("partial_rotary_factor") or 1.0) != 1.0:
+            raise ModelFolderError(
+                "config.json turns a part of each head only (partial_rotary_factor), which this family cannot state"
+            )
+        return {
+            "rotary_base": float(rope.get("rope_theta") or given.get("rope_theta") or self.base),
+            "rotary_scaling": scaling_of(rope, given["max_position_embeddings"], self.scalings),
+        }
+
+    def table(self, c: ModelConfig) -> list[Row | Stack]:
+        rows: list[Row | Stack] = [
+            one("embedding.token.weight", "model.embed_tokens.weight"),
+            one("final_norm.weight", "model.norm.weight"),
+        ]
+        for number in range(c.n_layer):
+            here, there = f"blocks.{number}", f"model.layers.{number}"
+            rows += [one(f"{here}.{ours}.weight", f"{there}.{theirs}.weight") for ours, theirs in self.norms.items()]
+            rows += self.attention_rows(c, f"{here}.attention", f"{there}.self_attn")
+            rows += self.feedforward_rows(c, f"{here}.feedforward", f"{there}.mlp")
+        return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
+
+    def attention_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row]:
+        qkv = (c.n_head * c.head_width, c.n_kv_head * c.head_width, c.n_kv_head * c.head_width)
+        qkv_bias, out_bias, _ = c.biases()
+        yield from layer(f"{here}.qkv", *(f"{there}.{part}_proj" for part in "qkv"), sizes=qkv, bias=qkv_bias)
+        yield from layer(f"{here}.out", f"{there}.o_proj", bias=out_bias)
+        if c.qk_norm:
+            yield one(f"{here}.query_norm.weight", f"{there}.q_norm.weight")
+            yield one(f"{here}.key_norm.weight", f"{there}.k_norm.weight")
+
+    def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row | Stack]:
+        bias = c.biases()[2]
+        yield from layer(f"{here}.gate_up", f"{there}.gate_proj", f"{there}.up_proj", bias=bias)
+        yield from layer(f"{here}.down", f"{there}.down_proj", bias=bias)
+
+
+class Llama(LlamaLike):
     """`llama`. It insists on n_embd being a multiple of n_head."""
 
     model_type = "llama"
     architecture = "LlamaForCausalLM"
-    fixed: ClassVar = {"qk_norm": False}
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES, "mlp_bias": MLP_BIASES}
 
     def fits(self, c: ModelConfig) -> bool:
         return c.n_embd % c.n_head == 0
-
-
-class LastLayersWindowed(Modern):
-    """Families in which the first `max_window_layers` layers see all and the others a window, or `layer_types` names
-    them; no windows at all where `use_sliding_window` is false."""
-
-    free = frozenset({"patterns"})
-    defaults: ClassVar = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
-
-    def fits(self, c: ModelConfig) -> bool:
-        return are_windows_of_one_width(c)
-
-    def own_words(self, c: ModelConfig) -> dict[str, Any]:
-        types, window = types_of(c), window_of(c)
-        first = next((n for n in range(c.n_layer + 1) if behind(n, c.n_layer) == types), None)
-        return {
-            "use_sliding_window": window is not None,
-            "sliding_window": window,
-            # the only way to say it before transformers 4.53
-            **({} if first is None else {"max_window_layers": first}),
-            "layer_types": types,
-        }
-
-    def own_fields(self, given: dict[str, Any]) -> dict[str, Any]:
-        n_layer = given["num_hidden_layers"]
-        window = given["sliding_window"] if given["use_sliding_window"] else None
-        first = given["max_window_layers"] if window is not None else n_layer
-        types = given.get("layer_types") or behind(first, min(n_layer, MOST_LAYERS))
-        return {"patterns": patterns_of(types, n_layer, window)}
-
-
-class Qwen3(LastLayersWindowed):
-    """`qwen3`."""
-
-    model_type = "qwen3"
-    architecture = "Qwen3ForCausalLM"
-    fixed: ClassVar = {"qk_norm": True}
-    defaults: ClassVar = {**LastLayersWindowed.defaults, "head_dim": 128}
-    biases: ClassVar = {"attention_bias": ATTENTION_BIASES}

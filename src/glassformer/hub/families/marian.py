@@ -11,7 +11,7 @@ from typing import Any
 
 from glassformer.hub.families.fairseq import fits, read_words, scale_fits, stack, write_words
 from glassformer.hub.families.family import Family, special_tokens
-from glassformer.hub.families.weight_table import IN_A_BATCH, Row, Tensors, one, under_one_name
+from glassformer.hub.families.weight_table import UNSQUEEZE, Row, Tensors, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
 
@@ -82,7 +82,7 @@ class Marian(Family):
 def bias_of_logits(c: EncoderDecoderConfig) -> Row:
     """The row of `final_logits_bias`, (1, V)."""
     side = "encoder" if c.shared_embedding else "decoder"
-    return Row("decoder.head.bias", ("final_logits_bias",), IN_A_BATCH, like=f"{side}.embedding.token.weight")
+    return Row("decoder.head.bias", ("final_logits_bias",), UNSQUEEZE, like=f"{side}.embedding.token.weight")
 
 
 def with_bias_of_logits(theirs: Tensors, embedding: str) -> Tensors:

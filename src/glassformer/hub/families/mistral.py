@@ -1,22 +1,18 @@
-"""`MistralForCausalLM`: a Llama in which every layer may have a window. https://arxiv.org/abs/2310.06825, sect. 2."""
+"""`MistralForCausalLM`: a Llama in which every layer may have a window. https://arxiv.org/abs/2310.06825, sect. 2.
+`MixtralForCausalLM`: one whose feed-forward is a mixture of experts. https://arxiv.org/abs/2401.04088"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from glassformer.hub.families.layer_types import (
-    FULL,
-    LOCAL,
-    MOST_LAYERS,
-    are_windows_of_one_width,
-    patterns_of,
-    window_of,
-)
-from glassformer.hub.families.modern import Modern
+from glassformer.hub.families.layer_types import are_windows_of_one_width, behind, patterns_of, window_of
+from glassformer.hub.families.llama import LlamaLike
+from glassformer.hub.families.weight_table import Row, layer, one
 from glassformer.models import ModelConfig
 
 
-class OneWindow(Modern):
+class OneWindow(LlamaLike):
     """Families in which all layers have the window of `sliding_window` tokens, or none has."""
 
     free = frozenset({"patterns"})
@@ -24,13 +20,13 @@ class OneWindow(Modern):
     def fits(self, c: ModelConfig) -> bool:
         return are_windows_of_one_width(c) and len({*c.layer_patterns()}) == 1
 
-    def own_words(self, c: ModelConfig) -> dict[str, Any]:
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         return {"sliding_window": window_of(c)}
 
-    def own_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         window, n_layer = given.get("sliding_window"), given["num_hidden_layers"]
-        types = [LOCAL if window is not None else FULL] * min(n_layer, MOST_LAYERS)
-        return {"patterns": patterns_of(types, n_layer, window)}
+        types = behind(0 if window is not None else n_layer, n_layer)
+        return {**super().extra_fields(given), "patterns": patterns_of(types, n_layer, window)}
 
 
 class Mistral(OneWindow):
@@ -38,5 +34,57 @@ class Mistral(OneWindow):
 
     model_type = "mistral"
     architecture = "MistralForCausalLM"
-    fixed: ClassVar = {"qk_norm": False}
     defaults: ClassVar = {"num_key_value_heads": 8, "sliding_window": 4096}
+
+
+class Mixture(OneWindow):
+    """What families with experts share. The weight of the balance loss is theirs too, and counts in training alone."""
+
+    free = OneWindow.free | {"n_expert", "n_expert_active", "balance_weight"}
+    router: ClassVar[str]  # names behind the layer's
+    experts: ClassVar[str]
+    gate_up_down: ClassVar[tuple[str, str, str]]
+
+    def fits(self, c: ModelConfig) -> bool:
+        return super().fits(c) and c.n_expert > 0
+
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
+        return {
+            **super().extra_keys(c),
+            "num_local_experts": c.n_expert,
+            "num_experts_per_tok": c.n_expert_active,
+            "router_aux_loss_coef": c.balance_weight,
+        }
+
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **super().extra_fields(given),
+            "n_expert": given["num_local_experts"],
+            "n_expert_active": given["num_experts_per_tok"],
+            "balance_weight": given.get("router_aux_loss_coef", 0.001),
+        }
+
+    def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row]:
+        there = there.removesuffix("mlp")
+        gate, up, down = self.gate_up_down
+        yield one(f"{here}.router.weight", f"{there}{self.router}.weight")
+        for number in range(c.n_expert):
+            ours, theirs = f"{here}.experts.{number}", f"{there}{self.experts}.{number}"
+            yield from layer(f"{ours}.gate_up", f"{theirs}.{gate}", f"{theirs}.{up}", bias=False)
+            yield one(f"{ours}.down.weight", f"{theirs}.{down}.weight")
+
+
+class Mixtral(Mixture):
+    """`mixtral`."""
+
+    model_type = "mixtral"
+    architecture = "MixtralForCausalLM"
+    defaults: ClassVar = {
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    }
+    base = 1_000_000.0
+    router, experts = "block_sparse_moe.gate", "block_sparse_moe.experts"
+    gate_up_down = ("w1", "w3", "w2")

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from glassformer.hub.families.modern import ATTENTION_BIASES, Modern
+from glassformer.hub.families.llama import ATTENTION_BIASES, FIXED, LlamaLike
 
 
-class Olmo2(Modern):
+class Olmo2(LlamaLike):
     """`olmo2`."""
 
     model_type = "olmo2"
     architecture = "Olmo2ForCausalLM"
-    fixed: ClassVar = {"qk_norm": True, "qk_norm_over": "all", "norm_place": "output"}
+    fixed: ClassVar = {**FIXED, "qk_norm": True, "qk_norm_over": "all", "norm_place": "output"}
     defaults: ClassVar = {"rms_norm_eps": 1e-5}
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES}
     norms: ClassVar = {

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from glassformer.errors import GlassformerWarning
 from glassformer.hub.families.mistral import OneWindow
-from glassformer.hub.families.modern import rope_of, rope_words, scaling_of
+from glassformer.hub.families.rope import rope_keys, rope_of, scaling_of
 from glassformer.hub.families.weight_table import Row, one
 from glassformer.models import ModelConfig
 
@@ -27,23 +27,22 @@ class Phi3(OneWindow):
     model_type = "phi3"
     architecture = "Phi3ForCausalLM"
     free = OneWindow.free | {"rotary_fraction"}
-    fixed: ClassVar = {"qk_norm": False}
     defaults: ClassVar = {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096}
     scalings = ("longrope",)
 
     def fits(self, c: ModelConfig) -> bool:
         return super().fits(c) and c.head_width * c.n_head == c.n_embd
 
-    def own_words(self, c: ModelConfig) -> dict[str, Any]:
-        words = {
-            **super().own_words(c),
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
+        keys = {
+            **super().extra_keys(c),
             "partial_rotary_factor": c.rotary_fraction,
             "resid_pdrop": 0.0,
             "embd_pdrop": 0.0,
         }
         scaling = c.rotary_scaling
         if scaling is None:
-            return {**words, **rope_words(c, partial_rotary_factor=c.rotary_fraction)}
+            return {**keys, **rope_keys(c, partial_rotary_factor=c.rotary_fraction)}
         original = scaling.original_max_position_embeddings or c.block_size
         rope = {
             "rope_type": "longrope",
@@ -51,10 +50,10 @@ class Phi3(OneWindow):
             **({} if scaling.attention_factor is None else {"attention_factor": scaling.attention_factor}),
         }
         return {
-            **words,
+            **keys,
             "max_position_embeddings": round(original * scaling.factor),
             "original_max_position_embeddings": original,
-            # transformers 4 insists on these three words
+            # transformers 4 insists on these three keys
             "rope_scaling": {"type": "longrope", **{name: rope[name] for name in FACTORS}},
             "rope_parameters": {**rope, "rope_theta": c.rotary_base, "partial_rotary_factor": c.rotary_fraction},
         }

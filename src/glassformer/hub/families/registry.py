@@ -7,21 +7,17 @@ from typing import Any
 from glassformer.hub.families.bart import BART
 from glassformer.hub.families.bert import BERT
 from glassformer.hub.families.family import Family
-from glassformer.hub.families.gemma2 import Gemma2
-from glassformer.hub.families.gemma3 import Gemma3
+from glassformer.hub.families.gemma import Gemma2, Gemma3
 from glassformer.hub.families.glassformer import Glassformer
-from glassformer.hub.families.gpt2 import GPT2
-from glassformer.hub.families.gpt_neo import GPTNeo
+from glassformer.hub.families.gpt2 import GPT2, GPTNeo
 from glassformer.hub.families.gpt_neox import GPTNeoX
 from glassformer.hub.families.gpt_oss import GptOss
-from glassformer.hub.families.llama import Llama, Qwen3
+from glassformer.hub.families.llama import Llama
 from glassformer.hub.families.marian import Marian
-from glassformer.hub.families.mistral import Mistral
-from glassformer.hub.families.mixtral import Mixtral
+from glassformer.hub.families.mistral import Mistral, Mixtral
 from glassformer.hub.families.olmo2 import Olmo2
 from glassformer.hub.families.phi3 import Phi3
-from glassformer.hub.families.qwen2 import Qwen2
-from glassformer.hub.families.qwen3_moe import Qwen3Moe
+from glassformer.hub.families.qwen import Qwen2, Qwen3, Qwen3Moe
 from glassformer.hub.families.smollm3 import SmolLM3
 from glassformer.hub.families.t5 import T5
 from glassformer.hub.families.vit import ViT

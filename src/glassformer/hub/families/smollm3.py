@@ -18,17 +18,16 @@ from glassformer.hub.families.layer_types import (
     types_of,
     window_of,
 )
-from glassformer.hub.families.modern import ATTENTION_BIASES, MLP_BIASES, Modern
+from glassformer.hub.families.llama import ATTENTION_BIASES, MLP_BIASES, LlamaLike
 from glassformer.models import ModelConfig
 
 
-class SmolLM3(Modern):
+class SmolLM3(LlamaLike):
     """`smollm3`. `no_rope_layers` has a 1 for each layer that turns by positions, for all its name."""
 
     model_type = "smollm3"
     architecture = "SmolLM3ForCausalLM"
     free = frozenset({"patterns", "positioned_layers"})
-    fixed: ClassVar = {"qk_norm": False}
     defaults: ClassVar = {
         "num_key_value_heads": 4,
         "tie_word_embeddings": True,
@@ -41,7 +40,7 @@ class SmolLM3(Modern):
     def fits(self, c: ModelConfig) -> bool:
         return are_windows_of_one_width(c)
 
-    def own_words(self, c: ModelConfig) -> dict[str, Any]:
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         window = window_of(c)
         return {
             "no_rope_layers": [int(c.is_positioned(layer)) for layer in range(c.n_layer)],
@@ -50,16 +49,12 @@ class SmolLM3(Modern):
             "layer_types": types_of(c),
         }
 
-    def own_fields(self, given: dict[str, Any]) -> dict[str, Any]:
-        n_layer, window, every = (
-            given["num_hidden_layers"],
-            given.get("sliding_window"),
-            given["no_rope_layer_interval"],
-        )
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        n_layer, window = given["num_hidden_layers"], given.get("sliding_window")
         layers = range(min(n_layer, MOST_LAYERS))
         turned = given.get("no_rope_layers")
         if turned is None:
-            turned = [(layer + 1) % every != 0 for layer in layers]
+            turned = [(layer + 1) % given["no_rope_layer_interval"] != 0 for layer in layers]
         if len(turned) != n_layer and n_layer <= MOST_LAYERS:
             raise ModelFolderError(
                 f"no_rope_layers names {plural(len(turned), 'layer')} where num_hidden_layers={n_layer}; give each "
@@ -69,6 +64,7 @@ class SmolLM3(Modern):
         windowed = given["use_sliding_window"] and window is not None
         types = given.get("layer_types") or [LOCAL if windowed and not turned[layer] else FULL for layer in layers]
         return {
+            **super().extra_fields(given),
             "positioned_layers": None if all(turned) else shortest(turned),
             "patterns": patterns_of(types, n_layer, window),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from glassformer.hub.families.family import Family, activation, agrees, special_tokens
+from glassformer.hub.families.family import Family, activation, matches, special_tokens
 from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name, with_head
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 
@@ -31,7 +31,7 @@ class T5(Family):
         e, d = c.encoder, c.decoder
         return (
             all(
-                agrees(
+                matches(
                     side,
                     free={*SHARED, "n_kv_head", "tied_head", "logit_scale"},
                     positions="relative",

@@ -19,16 +19,16 @@ from glassformer.errors import ModelFolderError
 Tensors = dict[str, Tensor]
 
 
-class Form(NamedTuple):
+class Layout(NamedTuple):
     """How a tensor is laid out there: from ours to theirs, and back."""
 
     write: Callable[[Tensor], Tensor]
     read: Callable[[Tensor], Tensor]
 
 
-IDENTITY = Form(lambda ours: ours, lambda theirs: theirs)
-TRANSPOSE = Form(lambda ours: ours.t(), lambda theirs: theirs.t())  # matrices as (in, out)
-IN_A_BATCH = Form(lambda ours: ours.unsqueeze(0), lambda theirs: theirs.squeeze(0))  # one axis more, of length 1
+IDENTITY = Layout(lambda ours: ours, lambda theirs: theirs)
+TRANSPOSE = Layout(lambda ours: ours.t(), lambda theirs: theirs.t())  # matrices as (in, out)
+UNSQUEEZE = Layout(lambda ours: ours.unsqueeze(0), lambda theirs: theirs.squeeze(0))  # one axis more, of length 1
 
 
 class Row(NamedTuple):
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
     ours: str
     theirs: tuple[str | None, ...]
-    form: Form = IDENTITY
+    layout: Layout = IDENTITY
     sizes: tuple[int, ...] | None = None
     like: str | None = None
 
@@ -52,18 +52,18 @@ class Stack(NamedTuple):
 
     ours: tuple[str, ...]
     theirs: tuple[str]
-    form: Form = IDENTITY
+    layout: Layout = IDENTITY
 
 
-def one(ours: str, theirs: str, form: Form = IDENTITY) -> Row:
+def one(ours: str, theirs: str, layout: Layout = IDENTITY) -> Row:
     """The row of a tensor that is one tensor in both."""
-    return Row(ours, (theirs,), form)
+    return Row(ours, (theirs,), layout)
 
 
 def layer(
     ours: str,
     *theirs: str,
-    form: Form = IDENTITY,
+    layout: Layout = IDENTITY,
     sizes: tuple[int, ...] | None = None,
     bias: bool = True,
     unbiased: str | None = None,
@@ -72,7 +72,7 @@ def layer(
 
     unbiased: the one of theirs that never has any.
     """
-    yield Row(f"{ours}.weight", tuple(f"{name}.weight" for name in theirs), form, sizes)
+    yield Row(f"{ours}.weight", tuple(f"{name}.weight" for name in theirs), layout, sizes)
     if bias:
         biases = tuple(None if name == unbiased else f"{name}.bias" for name in theirs)
         yield Row(f"{ours}.bias", biases, sizes=sizes, like=f"{ours}.weight")
@@ -87,7 +87,7 @@ def write(table: Iterable[Row | Stack], ours: Tensors) -> Tensors:
     theirs, left = {}, dict(ours)
     for row in table:
         if isinstance(row, Stack):
-            theirs[row.theirs[0]] = torch.stack([row.form.write(left.pop(name)) for name in row.ours])
+            theirs[row.theirs[0]] = torch.stack([row.layout.write(left.pop(name)) for name in row.ours])
             continue
         if row.ours in ours or row.like is None:
             tensor = left.pop(row.ours)
@@ -96,7 +96,7 @@ def write(table: Iterable[Row | Stack], ours: Tensors) -> Tensors:
         pieces = tensor.split(row.sizes) if row.sizes else tensor.chunk(len(row.theirs))
         for name, piece in zip(row.theirs, pieces, strict=True):
             if name is not None:
-                theirs[name] = row.form.write(piece).contiguous()
+                theirs[name] = row.layout.write(piece).contiguous()
     _all_used(left)
     return theirs
 
@@ -116,9 +116,9 @@ def read(table: Iterable[Row | Stack], theirs: Tensors) -> Tensors:
             stacked = left.pop(name)
             if stacked.dim() == 0 or len(stacked) != len(row.ours):
                 raise _misshapen(name, stacked)
-            ours |= {n: _laid_out(row.form, name, piece) for n, piece in zip(row.ours, stacked, strict=True)}
+            ours |= {n: _laid_out(row.layout, name, piece) for n, piece in zip(row.ours, stacked, strict=True)}
             continue
-        pieces = [None if name is None else _laid_out(row.form, name, left.pop(name)) for name in row.theirs]
+        pieces = [None if name is None else _laid_out(row.layout, name, left.pop(name)) for name in row.theirs]
         some = next(piece for piece in pieces if piece is not None)
         whole = [torch.zeros_like(some) if piece is None else piece for piece in pieces]
         ours[row.ours] = torch.cat(whole) if len(whole) > 1 else some
@@ -126,9 +126,9 @@ def read(table: Iterable[Row | Stack], theirs: Tensors) -> Tensors:
     return ours
 
 
-def _laid_out(form: Form, name: str, theirs: Tensor) -> Tensor:
+def _laid_out(layout: Layout, name: str, theirs: Tensor) -> Tensor:
     try:
-        return form.read(theirs)
+        return layout.read(theirs)
     except (RuntimeError, IndexError):
         raise _misshapen(name, theirs) from None
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.registry import FAMILIES
-from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Form
+from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Layout
 from glassformer.hub.gguf.file import gguf_package
 
 # Fields that repeat what the tensors say, or that nothing computes with.
@@ -76,8 +76,8 @@ class Architecture:
                     "model"
                 )
 
-    def form(self, name: str, words: dict[str, Any]) -> Form:
-        """How the tensor of this name lies there, told from Hugging Face's form."""
+    def layout(self, name: str, words: dict[str, Any]) -> Layout:
+        """How the tensor of this name lies there, seen from Hugging Face's layout."""
         return IDENTITY
 
     def names(self, theirs: list[str], n_layer: int) -> dict[str, str]:
@@ -170,12 +170,12 @@ class LlamaGGUF(Qwen3GGUF):
     name = "llama"
     model_type = "llama"
 
-    def form(self, name: str, words: dict[str, Any]) -> Form:
+    def layout(self, name: str, words: dict[str, Any]) -> Layout:
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
         for part, counted in heads.items():
             if f".{part}." in name:
                 n_head = words.get(counted) or words["num_attention_heads"]
-                return Form(partial(_halves_to_pairs, n_head), partial(_pairs_to_halves, n_head))
+                return Layout(partial(_halves_to_pairs, n_head), partial(_pairs_to_halves, n_head))
         return IDENTITY
 
 
@@ -198,7 +198,7 @@ class GPT2GGUF(Architecture):
             raise ModelFolderError(f"GGUF's gpt2 has gelu_new alone, and this model {words['activation_function']}")
         return super().fields(words)
 
-    def form(self, name: str, words: dict[str, Any]) -> Form:
+    def layout(self, name: str, words: dict[str, Any]) -> Layout:
         matrices = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
         return TRANSPOSE if name.endswith(matrices) else IDENTITY
 
@@ -244,8 +244,8 @@ class Gemma3GGUF(Qwen3GGUF):
             "hidden_activation": "gelu_pytorch_tanh",
         }
 
-    def form(self, name: str, words: dict[str, Any]) -> Form:
-        return Form(lambda w: w + 1, lambda w: w - 1) if name.endswith("norm.weight") else IDENTITY
+    def layout(self, name: str, words: dict[str, Any]) -> Layout:
+        return Layout(lambda w: w + 1, lambda w: w - 1) if name.endswith("norm.weight") else IDENTITY
 
 
 ARCHITECTURES: dict[str, Architecture] = {

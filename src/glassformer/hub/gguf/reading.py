@@ -45,7 +45,7 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
                 raise ModelFolderError(f"the tensor {here} is missing; take another file of this model")
             tensor = left.pop(here)
             try:
-                theirs[there] = architecture.form(there, words).read(tensor.dequantised())
+                theirs[there] = architecture.layout(there, words).read(tensor.dequantised())
             except RuntimeError:  # it cannot be turned into our form
                 raise ModelFolderError(f"the tensor {here} cannot have the shape {tensor.shape}") from None
         if left:

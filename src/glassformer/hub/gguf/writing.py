@@ -191,7 +191,7 @@ def _tensors(model: Any, architecture: Architecture, words: dict[str, Any]) -> T
     state = {name: tensor.detach().float().cpu() for name, tensor in untied_state(model).items()}
     theirs = architecture.family.write_tensors(state, model.config)
     names = architecture.names(list(theirs), model.config.n_layer)
-    return {names[name]: architecture.form(name, words).write(t).contiguous() for name, t in theirs.items()}
+    return {names[name]: architecture.layout(name, words).write(t).contiguous() for name, t in theirs.items()}
 
 
 @torch.inference_mode()
