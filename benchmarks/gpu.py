@@ -34,8 +34,8 @@ from glassformer.models import SIZES, Decoder, ModelConfig, flops_per_token
 from glassformer.tasks import NextToken
 from glassformer.training import build_optimizer
 from glassformer.training.compiling import compiled
+from glassformer.training.devices import peak_flops
 from glassformer.training.step import LossModule, TrainStep
-from glassformer.training.utilisation import peak_flops
 
 TARGET = 1.4697
 SETTINGS = {

@@ -32,9 +32,9 @@ def forced_precision(request):
     asked = request.config.getoption("--precision")
     with pytest.MonkeyPatch.context() as patch:
         if asked is not None:
-            from glassformer.training import precision
+            from glassformer.training import devices
 
-            patch.setattr(precision, "_cpu_multiplies_bf16", lambda: asked == "bf16")
+            patch.setattr(devices, "_cpu_multiplies_bf16", lambda: asked == "bf16")
         yield
 
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from glassformer.recipes.recipe_file import recipe_of
 from play import PLAY
 from toys import shaken
 
@@ -17,6 +16,7 @@ from glassformer.models import Encoder, EncoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS
 from glassformer.recipes.own_text import texts_for
+from glassformer.recipes.recipe_file import recipe_of
 
 TEXT = "Citizen:"
 

@@ -18,7 +18,7 @@ from glassformer.recipes.memory import (
     kept_by_autograd,
     memory_plan,
 )
-from glassformer.training.precision import resident_bytes
+from glassformer.training.devices import resident_bytes
 
 EXPLICIT, FUSED = {"block_size": 31}, {"block_size": 97}  # up to 64 keys a CPU writes attention out
 SHAPES = [
@@ -115,7 +115,7 @@ def test_sharding_divides_and_replicas_do_not():
 
 RUN = """
 import json, sys
-from glassformer.training.precision import resident_bytes
+from glassformer.training.devices import resident_bytes
 from glassformer import recipes
 recipes.train("shakespeare-char-cpu", sys.argv[2:], data=sys.argv[1], out="run")
 print(resident_bytes(peak=True))

@@ -20,7 +20,7 @@ httpx = pytest.importorskip("httpx")
 from served import TEXT, running, small_decoder  # noqa: E402
 
 from glassformer.generation import Engine, Request, Sampling  # noqa: E402
-from glassformer.training.precision import resident_bytes  # noqa: E402
+from glassformer.training.devices import resident_bytes  # noqa: E402
 
 CLIENTS = int(os.environ.get("GLASSFORMER_CLIENTS", "24"))
 SECONDS = float(os.environ.get("GLASSFORMER_SECONDS", "3"))

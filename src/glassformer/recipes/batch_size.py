@@ -10,7 +10,7 @@ from glassformer.recipes.memory import gigabytes, memory_plan
 from glassformer.recipes.probe import Stepper, no_traces
 from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.training import available_memory
-from glassformer.training.precision import resident_bytes
+from glassformer.training.devices import resident_bytes
 
 LARGEST_STEP = 524_288  # tokens; GPT-3's smaller models took as many (Brown et al. 2020, table 2.1)
 

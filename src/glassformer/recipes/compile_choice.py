@@ -12,7 +12,7 @@ from glassformer.recipes.choices import Choice
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.probe import LEAST_STEPS, SECONDS, Stepper, no_traces, sequences_in
 from glassformer.recipes.resolved import ResolvedTraining
-from glassformer.training.utilisation import peak_flops
+from glassformer.training.devices import peak_flops
 
 COMPILING = 35.0  # seconds that compiling takes at the most (15 to 35 seen on two cores)
 WORTH_COMPILING = 150.0  # a run shorter than this cannot win them back: compiled is a third faster at best

@@ -20,7 +20,7 @@ from glassformer.recipes.schema import Recipe
 from glassformer.tasks import OBJECTIVES
 from glassformer.threads import how_threads_wait, processors, set_threads, use_threads, why_threads
 from glassformer.training import choose_device, choose_precision
-from glassformer.training.utilisation import peak_flops
+from glassformer.training.devices import peak_flops
 
 GFLOPS_A_CORE = {"AVX512": 80.0, "AVX2": 50.0}  # of fp32 products, by the capability that PyTorch reports
 

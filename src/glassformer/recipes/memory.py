@@ -26,7 +26,7 @@ from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.tasks.cross_entropy import PIECE_BYTES, rows_at_once
 from glassformer.training import autocast, available_memory
-from glassformer.training.precision import resident_bytes
+from glassformer.training.devices import resident_bytes
 
 FP32, BF16, INT64 = 4, 2, 8
 AVERAGES = {"adamw": 2, "sgd": 1}  # running averages a parameter that an optimizer keeps; others 1

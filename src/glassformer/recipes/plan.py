@@ -25,7 +25,7 @@ from glassformer.recipes.shape import model_config
 from glassformer.recipes.task import open_task
 from glassformer.recipes.text_task import TextTask
 from glassformer.training import available_memory
-from glassformer.training.utilisation import peak_flops
+from glassformer.training.devices import peak_flops
 
 BYTES_PER_TOKEN = {"characters": 1.0, "bytes": 1.0}  # of English; of subwords 4.4, as of web text in GPT-2's tokens
 VOCABULARIES = {"characters": 100, "bytes": 257, "gpt2": 50_257}  # entries, where the text cannot be read; else 32,768

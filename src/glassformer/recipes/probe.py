@@ -25,7 +25,7 @@ from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.tasks import OBJECTIVES
 from glassformer.training import LossModule, TrainStep, build_optimizer
 from glassformer.training.compiling import compiled
-from glassformer.training.utilisation import peak_flops
+from glassformer.training.devices import peak_flops
 
 SECONDS = 5.0  # what a probe may take
 LEAST_STEPS = 3

@@ -29,7 +29,7 @@ from glassformer.recipes.text_task import TextTask
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
 from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
-from glassformer.training.precision import peak_memory
+from glassformer.training.devices import peak_memory
 
 OF_VALIDATION = ("loss", "bits_per_byte", "accuracy")  # what summary.json calls val_...
 ROUNDING = 1e-3  # nats: less is no rise of a loss

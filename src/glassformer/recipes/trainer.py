@@ -27,12 +27,12 @@ from glassformer.training import (
     build_optimizer,
 )
 from glassformer.training.compiling import compiled
+from glassformer.training.devices import peak_flops
 from glassformer.training.diagnostics import NEVER_NEGATIVE
 from glassformer.training.loop import Evaluated
 from glassformer.training.report import ReportWriter
 from glassformer.training.sharding import shard
 from glassformer.training.tracking import trackers
-from glassformer.training.utilisation import peak_flops
 
 
 def new_model(r: ResolvedRecipe, task: Task, start: Start | None) -> tuple[Any, list[Choice]]:

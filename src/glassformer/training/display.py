@@ -193,7 +193,7 @@ class LivePanel(_Display):
 
 
 def utilisation(record: dict[str, Any], after: str = "") -> str:
-    """The share of the machine's speed that the model uses (`training.utilisation`); nothing if unknown."""
+    """The share of the machine's speed that the model uses (`training.devices`); nothing if unknown."""
     return f"utilisation {100 * record['mfu']:.0f} %{after}" if "mfu" in record else ""
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.layers import balance_loss
+from glassformer.training.devices import autocast
 from glassformer.training.distributed import World
 from glassformer.training.optimizers import Optimizer
-from glassformer.training.precision import autocast
 
 Batch = tuple[Tensor, ...]
 LossFunction = Callable[[Any, Batch], Any]  # (model, batch) -> `tasks.Loss`

@@ -1,10 +1,18 @@
-"""Which device, how much memory it has, and whether half-width numbers (bfloat16) are quick there."""
+"""The device that a run uses: which one, its memory, its speed, and whether it multiplies bfloat16 natively.
+
+    utilisation = operations a token * tokens a second / (peak * devices)
+
+Operations a token follow PaLM's convention (`models.flops_per_token`). The peak is not a data sheet's but that of a
+matrix product, measured here: 1 is what PyTorch reaches with nothing but products.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import sys
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +20,17 @@ import torch
 
 from glassformer.errors import DeviceError, UsageError
 
+PEAK_SECONDS = 0.15  # that measuring the peak may take
+# Width of the square matrices: on a GPU large enough to keep all of it busy; on a CPU small enough that among fifty
+# products some are undisturbed.
+PEAK_WIDTH = {"cpu": 512, "cuda": 8192}
+
 
 def choose_device(asked: str) -> str:
     """`auto` takes CUDA when there is one. Also `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        DeviceError: CUDA was asked for and this machine, or this build of PyTorch, has none.
+        DeviceError: this machine, or this build of PyTorch, has no such CUDA device. UsageError: an unknown name.
     """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,8 +49,12 @@ def choose_device(asked: str) -> str:
 
 
 def choose_precision(asked: str, device: str) -> str:
-    """`auto` takes bf16 where the processor multiplies it natively, else fp32: detected, never assumed. On a processor
-    without such instructions bf16 products are emulated, up to a hundred times slower than fp32."""
+    """`auto` takes bf16 where the processor multiplies it natively, else fp32. Elsewhere bf16 products are emulated, up
+    to a hundred times slower than fp32.
+
+    Raises:
+        UsageError: an unknown precision.
+    """
     if asked not in ("auto", "fp32", "bf16"):
         raise UsageError(f"training.precision={asked!r} is unknown; use auto, fp32 or bf16")
     if asked != "auto":
@@ -48,29 +65,29 @@ def choose_precision(asked: str, device: str) -> str:
 
 
 def available_memory(device: str) -> int | None:
-    """Bytes that can still be had: on a CPU what the system calls available, with swap, within the container's limit;
-    None where nobody tells."""
+    """Free bytes: on a CPU what the system calls available, with swap, within the container's limit; None where that is
+    unknown."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    told: list[int] = []
+    known: list[int] = []
     with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         kilobytes = {words[0]: int(words[1]) for words in lines}
-        told.append(1024 * (kilobytes["MemAvailable:"] + kilobytes["SwapFree:"]))
+        known.append(1024 * (kilobytes["MemAvailable:"] + kilobytes["SwapFree:"]))
     with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-        told.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(told, default=None)
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(known, default=None)
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes that this process has held so far: of GPU memory, or resident in main memory."""
+    """The most bytes that this process has held: of GPU memory, or resident in main memory."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return resident_bytes(peak=True)
 
 
 def resident_bytes(peak: bool = False) -> int:
-    """Bytes of main memory that this process holds now, or held at its fullest moment."""
+    """Bytes of main memory that this process holds now, or its highest number so far (`peak`)."""
     with contextlib.suppress(OSError, StopIteration):
         # the system's own count for this program; getrusage's also remembers the process that started it
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -89,6 +106,36 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[A
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device_type=device.split(":")[0], dtype=torch.bfloat16)
+
+
+def peak_flops(device: str = "cpu", precision: str = "fp32") -> float:
+    """Operations a second of a matrix product on this device in `fp32` or `bf16`: the fastest of `PEAK_SECONDS`.
+
+    Measured once in a process for each number of threads; on a shared machine it is what the others leave.
+    """
+    return _measured_peak(device, precision, torch.get_num_threads())
+
+
+@lru_cache(maxsize=16)
+def _measured_peak(device: str, precision: str, threads: int) -> float:
+    kind = device.split(":")[0]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    n = PEAK_WIDTH[kind]
+    a = torch.ones(n, n, device=device, dtype=dtype)
+    out = a @ a  # libraries wake up, kernels are chosen
+    best, until = float("inf"), time.perf_counter() + PEAK_SECONDS
+    while best == float("inf") or time.perf_counter() < until:
+        _wait(kind)
+        started = time.perf_counter()
+        torch.mm(a, a, out=out)
+        _wait(kind)
+        best = min(best, time.perf_counter() - started)
+    return 2 * n**3 / best
+
+
+def _wait(kind: str) -> None:
+    if kind == "cuda":
+        torch.cuda.synchronize()
 
 
 def _cpu_multiplies_bf16() -> bool:

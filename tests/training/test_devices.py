@@ -7,16 +7,16 @@ import io
 import pytest
 from rich.console import Console
 
-from glassformer.training import utilisation
+from glassformer.training import devices
+from glassformer.training.devices import peak_flops
 from glassformer.training.display import LivePanel, PlainLines
-from glassformer.training.utilisation import peak_flops
 
 
 def test_the_peak_is_two_operations_a_product_over_the_shortest_time(monkeypatch):
     """A clock that a test turns: products take 8, 5 and 7 hundredths of a second, and then the time is up."""
     ticks = iter([0.0, 0.0, 0.08, 0.09, 0.1, 0.15, 0.14, 0.2, 0.27, 9.0])
-    monkeypatch.setattr(utilisation.time, "perf_counter", lambda: next(ticks))
-    measured = utilisation._measured.__wrapped__("cpu", "fp32", 1)
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: next(ticks))
+    measured = devices._measured_peak.__wrapped__("cpu", "fp32", 1)
     assert measured == pytest.approx(2 * 512**3 / 0.05)
 
 
