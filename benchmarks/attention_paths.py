@@ -2,7 +2,7 @@
 
     python benchmarks/attention_paths.py [--rounds 15]
 
-Prints JSON. Both paths run in turn in one process on the same input; medians. It is what `GLASS_IS_FASTER_UP_TO` in
+Prints JSON. Both paths run in turn in one process on the same input; medians. It is what `EAGER_MAX_KEYS` in
 `layers/attention.py` is set by.
 """
 
@@ -22,12 +22,12 @@ from glassformer.threads import set_threads
 from glassformer.training import autocast, choose_precision
 
 SHAPES = [(12, 64, 128, 4), (32, 64, 128, 4), (16, 128, 128, 4), (16, 128, 384, 6), (8, 256, 384, 6), (2, 1024, 384, 6)]
-PATHS = {"fused": 0, "glass": 10**9}  # up to how many keys the written-out path is taken
+PATHS = {"fused": 0, "eager": 10**9}  # up to how many keys the eager path is taken
 
 
 def milliseconds(layer: Attention, x_BTC: torch.Tensor, precision: str, limit: int) -> float:
     """One forward and backward pass."""
-    with mock.patch.object(attention, "GLASS_IS_FASTER_UP_TO", limit):
+    with mock.patch.object(attention, "EAGER_MAX_KEYS", limit):
         started = time.perf_counter()
         with autocast(precision, "cpu"):
             y_BTC = layer(x_BTC, torch.arange(x_BTC.shape[1]), NoPositions(), Causal())

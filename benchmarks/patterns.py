@@ -30,8 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassformer.layers import Pattern, Sinks, Window
-from glassformer.layers.local_attention import attend_locally, masked_attention
+from glassformer.layers import Mask, Sinks, Window
+from glassformer.layers.sparse_attention import attend_locally, masked_attention
 from glassformer.threads import set_threads
 
 HEADS, HEAD_WIDTH = 4, 64
@@ -40,7 +40,7 @@ SIDES = ("window", "mask", "causal")
 MASK_BYTES = 5  # what an entry of the T x T mask takes at the peak: the float that the kernel adds, and a boolean
 
 
-def attention(side: str, pattern: Pattern) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def attention(side: str, pattern: Mask) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def attend(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor) -> Tensor:
         if side == "causal":
             return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, is_causal=True)
@@ -66,7 +66,7 @@ def peak_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def measure(side: str, T: int, pattern: Pattern, rounds: int) -> dict[str, float]:
+def measure(side: str, T: int, pattern: Mask, rounds: int) -> dict[str, float]:
     """One side at one length, in this process."""
     set_threads()
     generator, attend = torch.Generator().manual_seed(0), attention(side, pattern)

@@ -21,9 +21,10 @@ PUBLIC = {
     "glassformer.taps": "Tap listening named_taps",
     "glassformer.layers": "ACTIVATIONS NORMS POSITIONS Attention Block Causal FeedForward Full GatedFeedForward "
     "Int8Linear KVCache RowCache Rows LayerNorm LearnedPositions "
-    "NoPositions Pattern Positions RMSNorm RotaryPositions Window "
+    "NoPositions Mask Positions RMSNorm RotaryPositions Window "
     "int8_copy "
-    "Around Documents Edges Globals Lengths PATTERNS Prefix Sinks Strided parse_pattern attend_by_flex attend_locally "
+    "MASKS And BidirectionalWindow Documents GraphMask Or PaddingMask Prefix Sinks parse_mask attend_by_flex "
+    "attend_locally "
     "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
     "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",

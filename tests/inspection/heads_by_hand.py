@@ -114,7 +114,7 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
         if config.qk_norm_over == "all":
             q, k = q.view(T, H, D).transpose(0, 1), k.view(S, K, D).transpose(0, 1).repeat_interleave(H // K, dim=0)
     if config.positions == "rotary" and not cross and config.is_positioned(layer):
-        is_local = stack.patterns[layer].is_local and config.rotary_base_local is not None
+        is_local = stack.masks[layer].is_local and config.rotary_base_local is not None
         base = config.rotary_base_local if is_local else config.rotary_base
         q, k = rotated(q, base), rotated(k, base)
     dots = torch.stack([torch.stack([(q[h, t] * k[h]).sum(-1) for t in range(T)]) for h in range(H)])
@@ -131,7 +131,7 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
     may = torch.ones(T, S, dtype=torch.bool)
     for t in range(T):
         for s in range(S):
-            name = "full" if cross else str(stack.patterns[layer])
+            name = "full" if cross else str(stack.masks[layer])
             may[t, s] = name == "full" or (s <= t and (name == "causal" or t - s < 3))
     e = scores.exp() * may
     total = e.sum(-1, keepdim=True)

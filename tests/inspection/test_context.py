@@ -38,7 +38,7 @@ def stream_by_hand(model: Any, ids: list[int]) -> list[torch.Tensor]:
     pos = torch.arange(len(ids))
     x = model.embedding(torch.tensor([ids]), pos, model.positions)
     found = [x[0]]
-    for block, pattern in zip(model.blocks, model.patterns, strict=True):
+    for block, pattern in zip(model.blocks, model.masks, strict=True):
         local = model.local_positions is not None and pattern.is_local
         x = block(x, pos, model.local_positions if local else model.positions, pattern)
         found.append(x[0])

@@ -24,7 +24,7 @@ def cut_off(model: Any, layers: int) -> Any:
     """The model with so many blocks and no more."""
     short = copy.deepcopy(model)
     stack(short).blocks = stack(short).blocks[:layers]
-    stack(short).patterns = stack(short).patterns[:layers]
+    stack(short).masks = stack(short).masks[:layers]
     return short
 
 

@@ -1,6 +1,6 @@
 """The readable twin of attention, a loop over the nodes of a graph, and what a layer does around it, number by number.
 
-The tests hold both paths of the real one (`fused` and `glass`) equal to this. The loop is the lessons' own.
+The tests hold both paths of the real one (`fused` and `eager`) equal to this. The loop is the lessons' own.
 """
 
 from __future__ import annotations

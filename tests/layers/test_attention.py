@@ -1,4 +1,4 @@
-"""Attention: the fused path, the glass path and a plain loop over the nodes of a graph give the same.
+"""Attention: the fused path, the eager path and a plain loop over the nodes of a graph give the same.
 
 Sizes are all different: B=2 T=7 C=11 D=5, and H, K as in the table.
 """
@@ -11,20 +11,20 @@ from graph_loop import messages, rms_norm
 from toys import shaken
 
 from glassformer.layers import Attention, Causal, Full, KVCache, NoPositions, RotaryPositions, Window, attention
-from glassformer.layers.patterns import Pattern
+from glassformer.layers.masks import Mask
 
 B, T, C, D = 2, 7, 11, 5
 HEADS = {"multi-head": (3, 3), "grouped": (6, 2), "multi-query": (3, 1)}
 
 
-class OddsOnly(Pattern):
+class OddsOnly(Mask):
     """Queries at odd positions see even positions before them; queries at even positions see nobody."""
 
-    def allows(self, pos_q, pos_k):
-        return (pos_q % 2 == 1) & (pos_k % 2 == 0) & (pos_k <= pos_q)
+    def mask_mod(self, b, h, q, k):
+        return (q % 2 == 1) & (k % 2 == 0) & (k <= q)
 
 
-PATTERNS = {
+MASKS = {
     "causal": (Causal(), lambda i, j: j <= i),
     "full": (Full(), lambda i, j: True),
     "window": (Window(3), lambda i, j: i - 3 < j <= i),
@@ -44,10 +44,10 @@ def toy_input(t: int = T, seed: int = 1) -> torch.Tensor:
     return torch.randn(B, t, C, generator=torch.Generator().manual_seed(seed))
 
 
-def run(layer, x, pattern, *, path="glass", positions=None, monkeypatch=None):
-    """Through one of the two paths; the glass path is what one gets by listening."""
-    monkeypatch.setattr(attention, "GLASS_IS_FASTER_UP_TO", 0)
-    layer.tap_pattern.listener = (lambda p: None) if path == "glass" else None
+def run(layer, x, pattern, *, path="eager", positions=None, monkeypatch=None):
+    """Through one of the two paths; the eager path is what one gets by listening."""
+    monkeypatch.setattr(attention, "EAGER_MAX_KEYS", 0)
+    layer.tap_pattern.listener = (lambda p: None) if path == "eager" else None
     try:
         return layer(x, torch.arange(x.shape[1]), positions or NoPositions(), pattern)
     finally:
@@ -79,35 +79,35 @@ def by_the_graph(layer: Attention, x_BTC: torch.Tensor, sees) -> torch.Tensor:
     return answer
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", MASKS)
 @pytest.mark.parametrize("qk_norm", [False, True], ids=["plain", "qk-norm"])
 @pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("path", ["glass", "fused"])
+@pytest.mark.parametrize("path", ["eager", "fused"])
 @torch.no_grad()
 def test_both_paths_equal_the_loop_over_the_graph(path, heads, qk_norm, pattern, monkeypatch):
     layer, x = toy_attention(heads, qk_norm=qk_norm), toy_input()
-    ours, sees = PATTERNS[pattern]
+    ours, sees = MASKS[pattern]
     torch.testing.assert_close(
         run(layer, x, ours, path=path, monkeypatch=monkeypatch), by_the_graph(layer, x, sees), rtol=1e-5, atol=1e-5
     )
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", MASKS)
 @pytest.mark.parametrize("heads", HEADS)
 def test_both_paths_have_the_same_gradients(heads, pattern, monkeypatch):
     """Also where a row sees nothing: its gradient is zero there and not 0/0."""
     gradients = {}
-    for path in ("glass", "fused"):
+    for path in ("eager", "fused"):
         layer, x = toy_attention(heads), toy_input().requires_grad_()
-        y = run(layer, x, PATTERNS[pattern][0], path=path, monkeypatch=monkeypatch)
+        y = run(layer, x, MASKS[pattern][0], path=path, monkeypatch=monkeypatch)
         (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
         gradients[path] = {"x": x.grad, **{name: p.grad for name, p in layer.named_parameters()}}
-    for name, glass in gradients["glass"].items():
-        assert glass.isfinite().all(), name
-        torch.testing.assert_close(glass, gradients["fused"][name], rtol=1e-4, atol=1e-5)
+    for name, eager in gradients["eager"].items():
+        assert eager.isfinite().all(), name
+        torch.testing.assert_close(eager, gradients["fused"][name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("path", ["glass", "fused"])
+@pytest.mark.parametrize("path", ["eager", "fused"])
 @torch.no_grad()
 def test_a_row_that_sees_nothing_hears_exactly_nothing(path, monkeypatch):
     layer, heard = toy_attention(), []
@@ -118,18 +118,18 @@ def test_a_row_that_sees_nothing_hears_exactly_nothing(path, monkeypatch):
 
 @torch.no_grad()
 def test_listening_to_the_scores_alone_takes_the_glass_path(monkeypatch):
-    monkeypatch.setattr(attention, "GLASS_IS_FASTER_UP_TO", 0)
+    monkeypatch.setattr(attention, "EAGER_MAX_KEYS", 0)
     layer, scores = toy_attention("grouped", qk_norm=False), []
     layer.tap_scores.listener = scores.append
     layer(toy_input(), torch.arange(T), NoPositions(), Causal())
     assert scores[0].shape == (B, 6, T, T)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", MASKS)
 @torch.no_grad()
 def test_the_pattern_that_one_hears_is_a_distribution_over_what_may_be_seen(pattern):
     layer, heard = toy_attention(), []
-    ours, sees = PATTERNS[pattern]
+    ours, sees = MASKS[pattern]
     layer.tap_pattern.listener = heard.append
     layer(toy_input(), torch.arange(T), NoPositions(), ours)
     for i in range(T):
@@ -138,7 +138,7 @@ def test_the_pattern_that_one_hears_is_a_distribution_over_what_may_be_seen(patt
         torch.testing.assert_close(heard[0][:, :, i].sum(-1), torch.full((B, 6), float(bool(seen))))
 
 
-@pytest.mark.parametrize("path", ["glass", "fused"])
+@pytest.mark.parametrize("path", ["eager", "fused"])
 @torch.no_grad()
 def test_equal_scores_give_the_mean_of_what_was_seen(path, monkeypatch):
     """By hand: with queries of zero everybody is equally interesting, so token t hears the mean of values 0..t."""
@@ -150,7 +150,7 @@ def test_equal_scores_give_the_mean_of_what_was_seen(path, monkeypatch):
     torch.testing.assert_close(y.flatten(), torch.tensor([2.0, 3.0, 5.0]))
 
 
-@pytest.mark.parametrize("path", ["glass", "fused"])
+@pytest.mark.parametrize("path", ["eager", "fused"])
 @pytest.mark.parametrize("pattern", [Causal(), Window(3), Causal() & Window(4)], ids=str)
 @torch.no_grad()
 def test_the_future_never_changes_the_past(path, pattern, monkeypatch):
@@ -165,10 +165,10 @@ def test_the_future_never_changes_the_past(path, pattern, monkeypatch):
 
 @pytest.mark.parametrize("pattern", [Causal(), Window(3), Causal() & Window(4)], ids=str)
 @pytest.mark.parametrize("pieces", [(7,), (3, 4), (1,) * 7, (5, 1, 1), (2, 1, 4)], ids=str)
-@pytest.mark.parametrize("path", ["glass", "fused"])
+@pytest.mark.parametrize("path", ["eager", "fused"])
 @torch.no_grad()
 def test_in_pieces_with_a_cache_equals_the_whole(path, pieces, pattern, monkeypatch):
-    monkeypatch.setattr(attention, "GLASS_IS_FASTER_UP_TO", 0 if path == "fused" else 128)
+    monkeypatch.setattr(attention, "EAGER_MAX_KEYS", 0 if path == "fused" else 128)
     layer, x = toy_attention("grouped", width=6), toy_input()
     positions = RotaryPositions(head_width=6, block_size=T)
     whole = layer(x, torch.arange(T), positions, pattern)
@@ -212,9 +212,9 @@ def test_dropout_falls_on_the_weights_in_training_only():
 
 
 def test_both_paths_drop_weights_and_keep_the_mean(monkeypatch):
-    """Fused and glass draw differently, but each really drops, and over 3,000 draws the mean of what a head heard is
+    """Fused and eager draw differently, but each really drops, and over 3,000 draws the mean of what a head heard is
     what it hears undropped: within 6 deviations at 210 places, one false alarm in 2e6 (the seed is set)."""
-    for path in ("glass", "fused"):
+    for path in ("eager", "fused"):
         torch.manual_seed(0)
         layer, x, heard = toy_attention("multi-head"), toy_input()[:1].expand(3000, -1, -1), []
         layer.tap_heads.listener = heard.append

@@ -82,7 +82,7 @@ def test_order_matters(family: str):
 def test_the_pattern_can_be_changed_on_a_built_model(family: str):
     """A window of 2 in 2 layers reaches 2 tokens back: what is further away cannot be felt."""
     model, ids = toy_model(family), toy_ids(1, 7)
-    model.patterns = [Window(2)] * 2
+    model.masks = [Window(2)] * 2
     far, near = ids.clone(), ids.clone()
     far[:, 3] = (far[:, 3] + 1) % 61
     near[:, 4] = (near[:, 4] + 1) % 61

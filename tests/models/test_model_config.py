@@ -137,8 +137,9 @@ MISTAKES = [
         "head_width=7 is odd; rotary positions turn channels in pairs: try head_width=8",
     ),
     (
-        {"patterns": ["window(3)", "around(2)"]},
-        "pattern 'around(2)' sees the future, which a decoder must not; try '(around(2)) & causal'",
+        {"patterns": ["window(3)", "bidirectional_window(2)"]},
+        "pattern 'bidirectional_window(2)' sees the future, which a decoder must not; try '(bidirectional_window(2)) & "
+        "causal'",
     ),
     ({"patterns": ["windw(3)"]}, "pattern 'windw(3)': 'windw' is unknown; did you mean window?"),
     (
@@ -182,10 +183,10 @@ def test_a_mistake_is_one_line_that_names_the_next_step(change: dict, message: s
 
 def test_layers_take_their_patterns_in_turn():
     patterns = ["window(3)", "window(3)", "causal"]
-    told = ModelConfig.make(**{**SHAPE, "n_layer": 5}, patterns=patterns).layer_patterns()
+    told = ModelConfig.make(**{**SHAPE, "n_layer": 5}, patterns=patterns).layer_masks()
     assert [str(pattern) for pattern in told] == ["window(3)", "window(3)", "causal", "window(3)", "window(3)"]
-    assert [str(p) for p in ModelConfig.make(**SHAPE).layer_patterns()] == ["causal"] * 2
-    assert [str(p) for p in EncoderConfig.make(**SHAPE).layer_patterns()] == ["full"] * 2
+    assert [str(p) for p in ModelConfig.make(**SHAPE).layer_masks()] == ["causal"] * 2
+    assert [str(p) for p in EncoderConfig.make(**SHAPE).layer_masks()] == ["full"] * 2
 
 
 def test_a_missing_field_is_named():

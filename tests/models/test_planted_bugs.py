@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from toys import toy_ids, toy_model
 
-from glassformer.layers import POSITIONS, Attention, Causal, KVCache, Pattern, Positions, attention
+from glassformer.layers import POSITIONS, Attention, Causal, KVCache, Mask, Positions, attention
 from glassformer.models import Decoder
 
 T = 7
@@ -61,7 +61,7 @@ def explicit_equals_fused(model: Decoder) -> None:
     ids, logits, gradients = toy_ids(2, T), [], []
     with pytest.MonkeyPatch.context() as patch:
         for longest in (T, 0):  # up to so many keys attention is written out
-            patch.setattr(attention, "GLASS_IS_FASTER_UP_TO", longest)
+            patch.setattr(attention, "EAGER_MAX_KEYS", longest)
             logits.append(model(ids))
             ways = torch.linspace(-1, 1, logits[-1].numel()).view_as(logits[-1])
             loss = (logits[-1] * ways).mean()
@@ -118,7 +118,7 @@ CHECKS = (explicit_equals_fused, pieces_equal_the_whole, the_future_never_leaks,
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("path", ["explicit", "fused"])
 def test_sound_models_pass(path: str, check: Callable[[Decoder], None], kind: str, patterns: str, monkeypatch):
-    monkeypatch.setattr(attention, "GLASS_IS_FASTER_UP_TO", 64 if path == "explicit" else 0)
+    monkeypatch.setattr(attention, "EAGER_MAX_KEYS", 64 if path == "explicit" else 0)
     check(toy(kind, PATTERNS[patterns]))
 
 
@@ -139,18 +139,18 @@ class Moved(Positions):
         return self.inner.bias(self.move(pos_q), pos_k)
 
 
-class Ahead(Pattern):
+class Ahead(Mask):
     """Causal, and one more."""
 
-    def allows(self, pos_q, pos_k):
-        return pos_k <= pos_q + 1
+    def mask_mod(self, b, h, q, k):
+        return k <= q + 1
 
 
-class ForgetsTheOffset(Pattern):
+class ForgetsTheOffset(Mask):
     """Causal, with queries counted from the first of their piece."""
 
-    def allows(self, pos_q, pos_k):
-        return pos_k <= pos_q - pos_q.min()
+    def mask_mod(self, b, h, q, k):
+        return k <= q - q.min()
 
 
 class LateCache(KVCache):
@@ -197,9 +197,9 @@ def move(how: Callable[[Tensor], Tensor]) -> Callable[[Decoder, pytest.MonkeyPat
     return plant
 
 
-def see(*patterns: Pattern) -> Callable[[Decoder, pytest.MonkeyPatch], None]:
+def see(*patterns: Mask) -> Callable[[Decoder, pytest.MonkeyPatch], None]:
     def plant(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-        model.patterns = list(patterns)
+        model.masks = list(patterns)
 
     return plant
 

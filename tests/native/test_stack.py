@@ -54,7 +54,7 @@ OTHERS = {
     "norms over all heads": {"qk_norm": True, "qk_norm_over": "all"},
     "a layer without positions": {"positioned_layers": (True, False)},
     "clamped": {"feedforward": "clamped"},
-    "strided": {"patterns": ("strided(3)",)},
+    "window and sinks": {"patterns": ("window(3) | sinks(1)",)},
 }
 
 

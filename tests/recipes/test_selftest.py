@@ -67,7 +67,7 @@ def test_what_does_not_concern_a_model_holds():
             {"several rows of different lengths", "generated in a crowd"},
         ),
         (
-            (Attention, "_glass"),
+            (Attention, "_eager"),
             lambda true: lambda self, q, k, v, mask, bias: 1.01 * true(self, q, k, v, mask, bias),
             {"attention written out"},
         ),

@@ -86,7 +86,7 @@ def attention_layers(reading: Reading, kind: str = "self") -> AttentionLayers:
     visible = np.ones((len(names), T, S), dtype=bool)
     if kind != "cross":
         pos = torch.arange(T)
-        visible = np.stack([pattern.mask(pos, pos).numpy() for pattern in stack.patterns])
+        visible = np.stack([mask.mask(pos, pos).numpy() for mask in stack.masks])
     return AttentionLayers(reading, kind, stack, names, queries, keys, key_ids, visible)
 
 

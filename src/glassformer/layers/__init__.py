@@ -1,4 +1,4 @@
-"""Level 1: the parts of a Transformer. Shapes are told in one letter each:
+"""Level 1: the parts of a Transformer. Shapes have one letter for each axis:
 
     B batch   T time (queries)   S source length (keys)   C channels (n_embd)   H heads   K key-value heads
     D head width   F hidden width   V vocabulary
@@ -7,30 +7,26 @@ Where several shapes meet, the name carries its shape: `q_BHTD`.
 """
 
 from glassformer.layers.attention import Attention, CrossAttention, Memory
+from glassformer.layers.batch_masks import Documents, GraphMask, PaddingMask
 from glassformer.layers.block import Block, LayerNorms, OutputNormBlock, ParallelBlock, PostNormBlock, SandwichBlock
 from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
 from glassformer.layers.feedforward import ACTIVATIONS, ClampedFeedForward, FeedForward, GatedFeedForward
-from glassformer.layers.flex_attention import attend_by_flex
 from glassformer.layers.int8 import Int8Linear, int8_copy
-from glassformer.layers.local_attention import attend_locally
-from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm, ZeroCenteredRMSNorm
-from glassformer.layers.pattern_text import parse_pattern
-from glassformer.layers.patterns import (
-    PATTERNS,
-    Around,
+from glassformer.layers.masks import (
+    MASKS,
+    And,
+    BidirectionalWindow,
     Causal,
-    Documents,
-    Edges,
     Full,
-    Globals,
-    Lengths,
-    Pattern,
+    Mask,
+    Or,
     Prefix,
     Sinks,
-    Strided,
     Window,
+    parse_mask,
 )
+from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm, ZeroCenteredRMSNorm
 from glassformer.layers.positions import (
     POSITIONS,
     SINUSOID_LAYOUTS,
@@ -44,39 +40,42 @@ from glassformer.layers.positions import (
 )
 from glassformer.layers.rotary_scaling import ROTARY_SCALINGS
 from glassformer.layers.row_cache import RowCache, Rows
+from glassformer.layers.sparse_attention import attend_by_flex, attend_locally
+from glassformer.renamed import keep_old_names
 
 __all__ = [
     "ACTIVATIONS",
+    "MASKS",
     "NORMS",
-    "PATTERNS",
     "POSITIONS",
     "ROTARY_SCALINGS",
     "SINUSOID_LAYOUTS",
     "AlibiPositions",
-    "Around",
+    "And",
     "Attention",
+    "BidirectionalWindow",
     "Block",
     "Causal",
     "ClampedFeedForward",
     "CrossAttention",
     "Documents",
-    "Edges",
     "Experts",
     "FeedForward",
     "Full",
     "GatedFeedForward",
-    "Globals",
+    "GraphMask",
     "Int8Linear",
     "KVCache",
     "LayerNorm",
     "LayerNorms",
     "LearnedPositions",
-    "Lengths",
+    "Mask",
     "Memory",
     "NoPositions",
+    "Or",
     "OutputNormBlock",
+    "PaddingMask",
     "ParallelBlock",
-    "Pattern",
     "Positions",
     "PostNormBlock",
     "Prefix",
@@ -88,12 +87,13 @@ __all__ = [
     "SandwichBlock",
     "Sinks",
     "SinusoidalPositions",
-    "Strided",
     "Window",
     "ZeroCenteredRMSNorm",
     "attend_by_flex",
     "attend_locally",
     "balance_loss",
     "int8_copy",
-    "parse_pattern",
+    "parse_mask",
 ]
+
+keep_old_names(__name__)

@@ -1,8 +1,8 @@
-"""Attention: every token asks, every token it may see answers, in proportion to how well key fits query.
+"""Attention: each query is compared with every key that its mask allows, and takes the mean of the values by fit.
 
     x ──► qkv ──► q  "what am I looking for"  ─┐
               ├─► k  "what do I hold"         ─┴─► softmax(q k^T / sqrt(D)) ──► weights (T, S)
-              └─► v  "what will I tell"       ───────────────────────────────► weights @ v ──► out ──► + x
+              └─► v  "what do I pass on"      ───────────────────────────────► weights @ v ──► out ──► + x
 
 Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1. Grouped heads (Ainslie et al. 2023,
 https://arxiv.org/abs/2305.13245): K key-value heads, each shared by H / K query heads:
@@ -11,11 +11,11 @@ https://arxiv.org/abs/2305.13245): K key-value heads, each shared by H / K query
                       \\ | /    \\ | /
     key-value heads     kv0       kv1
 
-Cross-attention is the same with keys and values from elsewhere: x asks, the memory (an encoder's vectors) answers.
+Cross-attention takes queries from x and keys and values from a memory (an encoder's vectors).
 
-Two paths that a test holds equal. *Fused* is PyTorch's kernel. *Glass* is written out, so that its taps
-(`scores`, `pattern`) see real tensors; it runs when somebody listens, on the CPU for short sequences, where it is no
-slower, and for what the kernel cannot do (soft-capped scores).
+Two paths that a test holds equal. *Fused* is PyTorch's kernel. *Eager* is written out, so that its taps (`scores`,
+`pattern`) see real tensors; it runs when a tap has a listener, on the CPU for short sequences, where it is no slower,
+and for what the kernel cannot do (soft-capped scores).
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glassformer.layers.batch_masks import PaddingMask
 from glassformer.layers.cache import KVCache
-from glassformer.layers.flex_attention import attend_by_flex, flex_serves
-from glassformer.layers.local_attention import attend_locally, worth_chunking
+from glassformer.layers.masks import Causal, Full, Mask
 from glassformer.layers.norms import RMSNorm
-from glassformer.layers.patterns import Causal, Full, Lengths, Pattern
 from glassformer.layers.positions import Positions
 from glassformer.layers.row_cache import Rows
+from glassformer.layers.sparse_attention import attend_by_flex, attend_locally, flex_supports, worth_chunking
 from glassformer.taps import Tap
 
-# Up to this many keys the written-out path is no slower than the fused kernel on a CPU in fp32, and several times
-# faster in bf16 (benchmarks/attention_paths.py).
-GLASS_IS_FASTER_UP_TO = 64
+# Up to this many keys the eager path is no slower than the fused kernel on a CPU in fp32, and several times faster in
+# bf16 (benchmarks/attention_paths.py).
+EAGER_MAX_KEYS = 64
 
 
 class Memory(NamedTuple):
-    """What an encoder has to tell: vectors (B, S, C), and how many of the S are no padding, (B,) (None: all)."""
+    """What cross-attention reads: vectors (B, S, C), and how many of the S are not padding, (B,) (None: all)."""
 
     vectors_BSC: Tensor
     lengths_B: Tensor | None = None
@@ -60,19 +60,19 @@ class Memory(NamedTuple):
 
 
 class _Heads(nn.Module):
-    """What self- and cross-attention have in common: how the heads look.
+    """What self- and cross-attention have in common.
 
     Args:
         n_embd: C. n_head: H. n_kv_head: K, a divisor of H. head_width: D.
-        bias: biases on the projections; qkv_bias, out_bias: on those of query, key and value, and on the one behind the
-            heads, where they differ. qk_norm: RMS-normalise each head's q and k (Henry et al. 2020,
-            https://arxiv.org/abs/2010.04245; Qwen3) by a `head_norm`, which bounds the scores. qk_norm_over: "head", or
-            "all" heads together (OLMo 2, https://arxiv.org/abs/2501.00656). dropout: on weights (`weight_dropout`) and
-            output.
-        scale: what scores are multiplied with; default 1 / sqrt(D) (T5 takes 1).
+        bias: biases on the projections. qkv_bias, out_bias: on query, key and value, and on the output.
+        qk_norm: RMS-normalise q and k by a `head_norm`, which bounds the scores (Henry et al. 2020,
+            https://arxiv.org/abs/2010.04245; Qwen3). qk_norm_over: each "head", or "all" together (OLMo 2,
+            https://arxiv.org/abs/2501.00656).
+        dropout: on weights (`weight_dropout`) and output.
+        scale: factor of the scores; default 1 / sqrt(D) (T5 takes 1).
         softcap: scores s become c tanh(s / c), so that none exceeds c (Gemma 2, https://arxiv.org/abs/2408.00118).
-        sinks: a learned score for each head that takes part in the softmax and tells nothing: a head may look at
-            nobody (gpt-oss, https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
+        sinks: a learned score per head that takes part in the softmax and has no value, so that a head may attend to
+            nothing (gpt-oss, https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class _Heads(nn.Module):
         return self._by_head(norm(x_BTC), n_head)
 
     def _out(self, y_BHTD: Tensor) -> Tensor:
-        """What the heads found, written back: (B, H, T, D) -> (B, T, C)."""
+        """The heads side by side through the output matrix: (B, H, T, D) -> (B, T, C)."""
         B, H, T, D = y_BHTD.shape
         y_BTC = self.out(self.tap_heads(y_BHTD).transpose(1, 2).reshape(B, T, H * D))
         return self.tap_output(F.dropout(y_BTC, self.dropout, self.training))
@@ -139,7 +139,7 @@ class _Heads(nn.Module):
         k_BKSD: Tensor,
         v_BKSD: Tensor,
         pos: Tensor,
-        pattern: Pattern,
+        mask: Mask,
         positions: Positions | None = None,
     ) -> Tensor:
         """Choose the path, and the cheapest true form of the mask. Without `positions` there is no bias."""
@@ -149,47 +149,45 @@ class _Heads(nn.Module):
         bias_of = None if positions is None else positions.bias
         unbiased = positions is None or type(positions).bias is Positions.bias
         if groups > 1 and T == 1 and unbiased and self.sinks is None and not listened_to:
-            return self._one_token(q_BHTD, k_BKSD, v_BKSD, pos, pattern)
-        if groups > 1:  # each key-value head answers for a group of query heads
+            return self._one_token(q_BHTD, k_BKSD, v_BKSD, pos, mask)
+        if groups > 1:  # each key-value head serves a group of query heads
             k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
         pos_k = torch.arange(S, device=pos.device) if S != T else pos
-        if not listened_to and pos.dim() == 1 and worth_chunking(pattern, T, S):
+        if not listened_to and pos.dim() == 1 and worth_chunking(mask, T, S):
             dropout = self.weight_dropout if self.training else 0.0
-            if self.softcap is None and self.sinks is None and flex_serves(q_BHTD, pos, dropout=dropout):
-                return attend_by_flex(q_BHTD, k_BKSD, v_BKSD, pattern, bias=bias_of, scale=self.scale)
-            attend = self._fused if self.softcap is None else self._glass
-            return attend_locally(q_BHTD, k_BKSD, v_BKSD, pos, pos_k, pattern, attend=attend, bias=bias_of)
+            if self.softcap is None and self.sinks is None and flex_supports(q_BHTD, pos, dropout=dropout):
+                return attend_by_flex(q_BHTD, k_BKSD, v_BKSD, mask, bias=bias_of, scale=self.scale)
+            attend = self._fused if self.softcap is None else self._eager
+            return attend_locally(q_BHTD, k_BKSD, v_BKSD, pos, pos_k, mask, attend=attend, bias=bias_of)
         bias = None if bias_of is None else bias_of(pos, pos_k)  # (H, T, S) or (B, H, T, S)
-        mask: Tensor | str | None
-        if isinstance(pattern, Full):
-            mask = None
-        elif isinstance(pattern, Causal) and T == 1 and pos.dim() == 1:
-            mask = None  # the newest token sees all that is cached
-        elif isinstance(pattern, Causal) and T == S:
-            mask = "causal"
-        else:
-            allowed = pattern.mask(pos, pos_k)
-            mask = allowed.unsqueeze(1) if allowed.dim() == 3 else allowed  # (B, 1, T, S) or (T, S)
-        short = q_BHTD.device.type == "cpu" and S <= GLASS_IS_FASTER_UP_TO
-        if listened_to or short or self.softcap is not None:
-            return self._glass(q_BHTD, k_BKSD, v_BKSD, mask, bias)
-        return self._fused(q_BHTD, k_BKSD, v_BKSD, mask, bias)
+        causal = isinstance(mask, Causal) and T == S and pos.shape != (1,)
+        allowed: Tensor | str | None = "causal" if causal else self._matrix(mask, pos, pos_k)
+        attend = self._eager if listened_to or self._prefers_eager(q_BHTD, S) else self._fused
+        return attend(q_BHTD, k_BKSD, v_BKSD, allowed, bias)
 
-    def _one_token(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, pos: Tensor, pattern: Pattern) -> Tensor:
-        """The newest token of grouped heads: a group asks its key-value head as if it were so many tokens, so that the
-        keys and values of a long past need not be repeated for each of its heads."""
+    def _one_token(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, pos: Tensor, mask: Mask) -> Tensor:
+        """The newest token of grouped heads: the queries of a group go to their key-value head as if they were so many
+        tokens, so that the keys and values of a long past need not be repeated for each head."""
         B, H, T, D = q_BHTD.shape
-        mask = None
-        if not isinstance(pattern, Full) and not (isinstance(pattern, Causal) and pos.dim() == 1):
-            mask = pattern.mask(pos, torch.arange(k_BKSD.shape[2], device=pos.device))  # (1, S) or (B, 1, S)
-            mask = mask.unsqueeze(1) if mask.dim() == 3 else mask
+        S = k_BKSD.shape[2]
+        allowed = self._matrix(mask, pos, torch.arange(S, device=pos.device))  # (1, S) or (B, 1, 1, S)
         q_BKGD = q_BHTD.reshape(B, self.n_kv_head, H // self.n_kv_head, D)
-        short = q_BHTD.device.type == "cpu" and k_BKSD.shape[2] <= GLASS_IS_FASTER_UP_TO
-        attend = self._glass if short or self.softcap is not None else self._fused
-        return attend(q_BKGD, k_BKSD, v_BKSD, mask, None).reshape(B, H, T, D)
+        attend = self._eager if self._prefers_eager(q_BHTD, S) else self._fused
+        return attend(q_BKGD, k_BKSD, v_BKSD, allowed, None).reshape(B, H, T, D)
 
-    def _glass(
-        self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None, bias: Tensor | None
+    def _matrix(self, mask: Mask, pos_q: Tensor, pos_k: Tensor) -> Tensor | None:
+        """The mask as a matrix (T, S) or (B, 1, T, S); None where everything is seen."""
+        newest = isinstance(mask, Causal) and pos_q.shape == (1,)  # it sees all that is cached
+        if newest or isinstance(mask, Full):
+            return None
+        allowed = mask.mask(pos_q, pos_k)
+        return allowed.unsqueeze(1) if allowed.dim() == 3 else allowed
+
+    def _prefers_eager(self, q_BHTD: Tensor, n_keys: int) -> bool:
+        return self.softcap is not None or (q_BHTD.device.type == "cpu" and n_keys <= EAGER_MAX_KEYS)
+
+    def _eager(
+        self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, allowed: Tensor | str | None, bias: Tensor | None
     ) -> Tensor:
         """Attention written out: scores, mask, softmax, weighted sum. A row that may see nothing gives zeros."""
         scores_BHTS = (q_BHTD * self.scale) @ k_BHSD.transpose(-2, -1)
@@ -198,19 +196,19 @@ class _Heads(nn.Module):
         if self.softcap is not None:
             scores_BHTS = self.softcap * torch.tanh(scores_BHTS / self.softcap)
         scores_BHTS = self.tap_scores(scores_BHTS)
-        if isinstance(mask, str):
+        if isinstance(allowed, str):
             T = q_BHTD.shape[2]
             scores_BHTS = scores_BHTS + scores_BHTS.new_full((T, T), -math.inf).triu(1)
-        elif mask is not None:
-            scores_BHTS = scores_BHTS.masked_fill(~mask, -math.inf)
+        elif allowed is not None:
+            scores_BHTS = scores_BHTS.masked_fill(~allowed, -math.inf)
         pattern_BHTS = self._shares(scores_BHTS)
-        if isinstance(mask, Tensor):
-            pattern_BHTS = pattern_BHTS.masked_fill(~mask, 0.0)
+        if isinstance(allowed, Tensor):
+            pattern_BHTS = pattern_BHTS.masked_fill(~allowed, 0.0)
         pattern_BHTS = F.dropout(self.tap_pattern(pattern_BHTS), self.weight_dropout, self.training)
         return pattern_BHTS @ v_BHSD
 
     def _shares(self, scores_BHTS: Tensor) -> Tensor:
-        """Softmax over the keys; with sinks, what falls on the sink is nobody's."""
+        """Softmax over the keys; with sinks, the weight of the sink goes to no key."""
         if self.sinks is None:
             return scores_BHTS.softmax(dim=-1)
         B, H, T, _ = scores_BHTS.shape
@@ -218,35 +216,35 @@ class _Heads(nn.Module):
         return torch.cat((scores_BHTS, sinks), dim=-1).softmax(dim=-1)[..., :-1]
 
     def _fused(
-        self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, mask: Tensor | str | None, bias: Tensor | None
+        self, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, allowed: Tensor | str | None, bias: Tensor | None
     ) -> Tensor:
         """The same by `scaled_dot_product_attention` (FlashAttention where the device has it)."""
         dropout = self.weight_dropout if self.training else 0.0
         plain = bias is None and self.sinks is None
-        if plain and not isinstance(mask, Tensor):
+        if plain and not isinstance(allowed, Tensor):
             return F.scaled_dot_product_attention(
-                q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=mask is not None, scale=self.scale
+                q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=allowed is not None, scale=self.scale
             )
-        if isinstance(mask, str):
+        if isinstance(allowed, str):
             T = q_BHTD.shape[2]
-            mask = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).tril()
-        added = mask if plain else self._added(q_BHTD, k_BHSD, mask, bias)
+            allowed = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).tril()
+        added = allowed if plain else self._added(q_BHTD, k_BHSD, allowed, bias)
         if self.sinks is not None:  # one more key, of which only the score counts
             k_BHSD, v_BHSD = F.pad(k_BHSD, (0, 0, 0, 1)), F.pad(v_BHSD, (0, 0, 0, 1))
         y_BHTD = F.scaled_dot_product_attention(
             q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=self.scale
         )
-        if mask is None:
+        if allowed is None:
             return y_BHTD
-        return torch.where(mask.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined
+        return torch.where(allowed.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined
 
-    def _added(self, q_BHTD: Tensor, k_BHSD: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor:
+    def _added(self, q_BHTD: Tensor, k_BHSD: Tensor, allowed: Tensor | None, bias: Tensor | None) -> Tensor:
         """Mask, bias and sinks as one tensor that the kernel adds to the scores."""
         B, H, T, _ = q_BHTD.shape
         S = k_BHSD.shape[2]
         added = q_BHTD.new_zeros(H, T, S) if bias is None else bias.to(q_BHTD.dtype)
-        if mask is not None:
-            added = torch.where(mask, added, -math.inf)
+        if allowed is not None:
+            added = torch.where(allowed, added, -math.inf)
         if self.sinks is not None:
             sinks = self.sinks.to(added.dtype).view(H, 1, 1).expand(*added.shape[:-1], 1)
             added = torch.cat((added, sinks), dim=-1)
@@ -272,7 +270,7 @@ class Attention(_Heads):
         x_BTC: Tensor,
         pos: Tensor,
         positions: Positions,
-        pattern: Pattern,
+        mask: Mask,
         cache: KVCache | Rows | None = None,
         layer: int = 0,
     ) -> Tensor:
@@ -285,13 +283,13 @@ class Attention(_Heads):
         q_BHTD, k_BKTD, v_BKTD = self.tap_query(q_BHTD), self.tap_key(k_BKTD), self.tap_value(v_BKTD)
         if cache is not None:
             k_BKTD, v_BKTD = cache.append(layer, k_BKTD, v_BKTD)  # (B, K, S, D)
-        return self._out(self._attend(q_BHTD, k_BKTD, v_BKTD, pos, pattern, positions))
+        return self._out(self._attend(q_BHTD, k_BKTD, v_BKTD, pos, mask, positions))
 
 
 class CrossAttention(_Heads):
     """Queries from x (B, T, C), keys and values from a memory (B, S, C); the arguments are those of `_Heads`.
 
-    Nothing is turned and no distance counts: a position of the one says nothing about the other.
+    Positions play no part: those of x and of the memory are unrelated.
     """
 
     def _make_projections(self, n_embd: int, bias: bool) -> None:
@@ -312,6 +310,6 @@ class CrossAttention(_Heads):
         else:
             k_BKSD, v_BKSD = known
         q_BHTD, k_BKSD, v_BKSD = self.tap_query(q_BHTD), self.tap_key(k_BKSD), self.tap_value(v_BKSD)
-        pattern = Full() if memory.lengths_B is None else Lengths(memory.lengths_B)
+        mask = Full() if memory.lengths_B is None else PaddingMask(memory.lengths_B)
         pos = torch.arange(T, device=x_BTC.device)
-        return self._out(self._attend(q_BHTD, k_BKSD, v_BKSD, pos, pattern))
+        return self._out(self._attend(q_BHTD, k_BKSD, v_BKSD, pos, mask))

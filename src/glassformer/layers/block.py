@@ -1,47 +1,32 @@
-"""The block: communicate, then compute; both write into the residual stream by addition.
+"""The block: attention, then feed-forward; both add to the residual stream.
 
     x ───────────┬──────────────────► + ───────────┬────────────────────► + ───► x
     (before)     └► norm ► attention ─┘ (middle)   └► norm ► feed-forward ─┘ (after)
 
-The norm stands before each layer (pre-norm: Xiong et al. 2020, https://arxiv.org/abs/2002.04745), so that the stream
-itself is a straight road for gradients from the loss to the embedding. In 2017 and in BERT it stood behind (post-norm):
+Blocks differ in where the norms of a layer stand:
 
-    x ─┬───────────► + ► norm ─┬──────────────► + ► norm ───► x
-       └► attention ─┘         └► feed-forward ─┘
+    Block            x + Layer(Norm(x))         pre-norm, the stream is a straight path for gradients
+                                                (Xiong et al. 2020, https://arxiv.org/abs/2002.04745)
+    PostNormBlock    Norm(x + Layer(x))         the Transformer of 2017 and BERT
+    SandwichBlock    x + Norm(Layer(Norm(x)))   Gemma 3 (https://arxiv.org/abs/2503.19786, sect. 2; Ding et al. 2021,
+                                                https://arxiv.org/abs/2105.13290)
+    OutputNormBlock  x + Norm(Layer(x))         OLMo 2 (https://arxiv.org/abs/2501.00656, sect. 3.2.1)
+    ParallelBlock    x + Attention(Norm(x)) + FeedForward(Norm(x))    GPT-NeoX (Black et al. 2022,
+                                                https://arxiv.org/abs/2204.06745, sect. 2.1)
 
-Gemma 3 has both (https://arxiv.org/abs/2503.19786, sect. 2): what a layer reads is normed, and what it says is normed
-before it is added. The stream is as straight as in the first drawing, and no layer can shout (a sandwich, as Ding et
-al. 2021 call it, https://arxiv.org/abs/2105.13290):
-
-    x ─┬──────────────────────────► + ─┬─────────────────────────────► + ───► x
-       └► norm ► attention ► norm ─┘   └► norm ► feed-forward ► norm ─┘
-
-OLMo 2 keeps the second of these norms alone (https://arxiv.org/abs/2501.00656, sect. 3.2.1): a layer reads the stream
-as it is, and what it writes is normed:
-
-    x ─┬────────────────────► + ─┬───────────────────────► + ───► x
-       └► attention ► norm ─┘   └► feed-forward ► norm ─┘
-
-GPT-NeoX and Pythia let both layers read the same stream, so that they can be computed at once (parallel residual;
-Black et al. 2022, https://arxiv.org/abs/2204.06745, sect. 2.1):
-
-    x ─┬──────────────────► + ───────────────────────► + ───► x
-       ├► norm ► attention ─┘                          │
-       └► norm ► feed-forward ─────────────────────────┘
-
-A decoder that listens to an encoder has cross-attention between the two.
+The decoder of an encoder-decoder has cross-attention between the two layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from glassformer.layers.attention import Memory
 from glassformer.layers.cache import KVCache
-from glassformer.layers.patterns import Pattern
+from glassformer.layers.masks import Mask
 from glassformer.layers.positions import Positions
 from glassformer.layers.row_cache import Rows
 from glassformer.taps import Tap
@@ -76,66 +61,51 @@ class Block(nn.Module):
             self.cross_norm, self.cross_attention = cross_norm, cross_attention
         self.feedforward_norm, self.feedforward = feedforward_norm, feedforward
         self.crosses = cross_attention is not None
-        self.tap_before, self.tap_middle, self.tap_after = (
-            Tap("residual.before"),
-            Tap("residual.middle"),
-            Tap("residual.after"),
-        )
+        self.tap_before, self.tap_middle = Tap("residual.before"), Tap("residual.middle")
+        self.tap_after = Tap("residual.after")
 
     def norms(self, kind: str) -> LayerNorms:
         """The norms around one layer. kind: "attention", "cross_attention" or "feedforward"."""
         return LayerNorms(before=self._norm(kind))
 
     def _norm(self, kind: str, place: str = "") -> nn.Module:
-        return self.get_submodule(f"{kind.replace('cross_attention', 'cross')}_norm{place}")
+        return getattr(self, f"{kind.replace('cross_attention', 'cross')}_norm{place}")  # type: ignore[no-any-return]
 
     def forward(
         self,
         x_BTC: Tensor,
         pos: Tensor,
         positions: Positions,
-        pattern: Pattern,
+        mask: Mask,
         cache: KVCache | Rows | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:
-        """`memory`: what the cross-attention, if there is one, listens to."""
+        """`memory`: what the cross-attention, if there is one, reads."""
         x_BTC = self.tap_before(x_BTC)
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), pos, positions, pattern, cache, layer)
+        x_BTC = self.add("attention", x_BTC, lambda x: self.attention(x, pos, positions, mask, cache, layer))
         x_BTC = self.tap_middle(x_BTC)
         if self.crosses:
-            x_BTC = x_BTC + self.cross_attention(self.cross_norm(x_BTC), memory, cache, layer)
-        x_BTC = x_BTC + self.feedforward(self.feedforward_norm(x_BTC))
-        return self.tap_after(x_BTC)
+            x_BTC = self.add("cross_attention", x_BTC, lambda x: self.cross_attention(x, memory, cache, layer))
+        return self.tap_after(self.add("feedforward", x_BTC, self.feedforward))
+
+    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        """The stream with what a layer adds to it, with the norms of this kind of block."""
+        return x_BTC + layer(self._norm(kind)(x_BTC))
 
 
 class PostNormBlock(Block):
-    """The same parts in the order of Vaswani et al. 2017, sect. 3.1: LayerNorm(x + Sublayer(x))."""
+    """Norm(x + Layer(x)), as in Vaswani et al. 2017, sect. 3.1."""
 
     def norms(self, kind: str) -> LayerNorms:
         return LayerNorms(of_sum=self._norm(kind))
 
-    def forward(
-        self,
-        x_BTC: Tensor,
-        pos: Tensor,
-        positions: Positions,
-        pattern: Pattern,
-        cache: KVCache | Rows | None = None,
-        layer: int = 0,
-        memory: Memory | None = None,
-    ) -> Tensor:
-        x_BTC = self.tap_before(x_BTC)
-        x_BTC = self.attention_norm(x_BTC + self.attention(x_BTC, pos, positions, pattern, cache, layer))
-        x_BTC = self.tap_middle(x_BTC)
-        if self.crosses:
-            x_BTC = self.cross_norm(x_BTC + self.cross_attention(x_BTC, memory, cache, layer))
-        x_BTC = self.feedforward_norm(x_BTC + self.feedforward(x_BTC))
-        return self.tap_after(x_BTC)
+    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        return self._norm(kind)(x_BTC + layer(x_BTC))  # type: ignore[no-any-return]
 
 
 class SandwichBlock(Block):
-    """The same parts with one more norm behind each layer: x + Norm(Sublayer(Norm(x))).
+    """x + Norm(Layer(Norm(x))).
 
     Args:
         parts: those of `Block`, in its order.
@@ -151,53 +121,22 @@ class SandwichBlock(Block):
     def norms(self, kind: str) -> LayerNorms:
         return LayerNorms(before=self._norm(kind), behind=self._norm(kind, "_after"))
 
-    def forward(
-        self,
-        x_BTC: Tensor,
-        pos: Tensor,
-        positions: Positions,
-        pattern: Pattern,
-        cache: KVCache | Rows | None = None,
-        layer: int = 0,
-        memory: Memory | None = None,
-    ) -> Tensor:
-        x_BTC = self.tap_before(x_BTC)
-        said_BTC = self.attention(self.attention_norm(x_BTC), pos, positions, pattern, cache, layer)
-        x_BTC = self.tap_middle(x_BTC + self.attention_norm_after(said_BTC))
-        if self.crosses:
-            said_BTC = self.cross_attention(self.cross_norm(x_BTC), memory, cache, layer)
-            x_BTC = x_BTC + self.cross_norm_after(said_BTC)
-        said_BTC = self.feedforward(self.feedforward_norm(x_BTC))
-        return self.tap_after(x_BTC + self.feedforward_norm_after(said_BTC))
+    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        return x_BTC + self._norm(kind, "_after")(layer(self._norm(kind)(x_BTC)))  # type: ignore[no-any-return]
 
 
 class OutputNormBlock(Block):
-    """The same parts with each norm on what its layer writes: x + Norm(Sublayer(x))."""
+    """x + Norm(Layer(x))."""
 
     def norms(self, kind: str) -> LayerNorms:
         return LayerNorms(behind=self._norm(kind))
 
-    def forward(
-        self,
-        x_BTC: Tensor,
-        pos: Tensor,
-        positions: Positions,
-        pattern: Pattern,
-        cache: KVCache | Rows | None = None,
-        layer: int = 0,
-        memory: Memory | None = None,
-    ) -> Tensor:
-        x_BTC = self.tap_before(x_BTC)
-        x_BTC = x_BTC + self.attention_norm(self.attention(x_BTC, pos, positions, pattern, cache, layer))
-        x_BTC = self.tap_middle(x_BTC)
-        if self.crosses:
-            x_BTC = x_BTC + self.cross_norm(self.cross_attention(x_BTC, memory, cache, layer))
-        x_BTC = x_BTC + self.feedforward_norm(self.feedforward(x_BTC))
-        return self.tap_after(x_BTC)
+    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        return x_BTC + self._norm(kind)(layer(x_BTC))  # type: ignore[no-any-return]
 
 
 class ParallelBlock(Block):
-    """The same parts side by side: x + Attention(Norm(x)) + FeedForward(Norm(x)). It has no cross-attention.
+    """x + Attention(Norm(x)) + FeedForward(Norm(x)), without cross-attention.
 
     `residual.middle` is the stream with attention's part, which here nothing reads before the feed-forward's is added.
     """
@@ -207,12 +146,12 @@ class ParallelBlock(Block):
         x_BTC: Tensor,
         pos: Tensor,
         positions: Positions,
-        pattern: Pattern,
+        mask: Mask,
         cache: KVCache | Rows | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:
         x_BTC = self.tap_before(x_BTC)
-        written_BTC = self.attention(self.attention_norm(x_BTC), pos, positions, pattern, cache, layer)
-        middle_BTC = self.tap_middle(x_BTC + written_BTC)
+        read_BTC = self.attention(self.attention_norm(x_BTC), pos, positions, mask, cache, layer)
+        middle_BTC = self.tap_middle(x_BTC + read_BTC)
         return self.tap_after(middle_BTC + self.feedforward(self.feedforward_norm(x_BTC)))

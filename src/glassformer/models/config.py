@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from glassformer import plugins
 from glassformer.errors import UsageError
-from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Pattern, Positions, parse_pattern
+from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Mask, Positions, parse_mask
 from glassformer.models.mistakes import first_mistake
 from glassformer.models.presets import FAMILIES
 
@@ -190,7 +190,7 @@ class ModelConfig(BaseModel):
                 f"use {self.n_expert} or less"
             )
         for text in self.patterns or ():
-            if parse_pattern(text).looks_ahead and self._causal:
+            if parse_mask(text).looks_ahead and self._causal:
                 raise UsageError(f"pattern {text!r} sees the future, which a decoder must not; try '({text}) & causal'")
         return self
 
@@ -207,9 +207,9 @@ class ModelConfig(BaseModel):
         """What comes in: "text", "patches" or "frames"."""
         return "text"
 
-    def layer_patterns(self) -> list[Pattern]:
-        """Who may look at whom in each layer: `patterns`, from the first again when they run out."""
-        cycle = [parse_pattern(text) for text in self.patterns or ("causal" if self._causal else "full",)]
+    def layer_masks(self) -> list[Mask]:
+        """Which query may attend to which key in each layer: `patterns`, from the first again when they run out."""
+        cycle = [parse_mask(text) for text in self.patterns or ("causal" if self._causal else "full",)]
         return [cycle[layer % len(cycle)] for layer in range(self.n_layer)]
 
     def is_positioned(self, layer: int) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.layers import ACTIVATIONS, Lengths
+from glassformer.layers import ACTIVATIONS, PaddingMask
 from glassformer.models.encoder_config import EncoderConfig
 from glassformer.models.stems import FrameStem, PatchStem
 from glassformer.models.transformer import Transformer, norm_of, text_stem
@@ -58,7 +58,7 @@ class Encoder(Transformer):
             x_BTC = self.embedding(inputs, pos, self.positions)
         else:
             x_BTC = self.embedding(inputs, pos, self.positions, segments_BT=segments_BT)
-        return self.run(x_BTC, pos, padding=None if lengths_B is None else Lengths(lengths_B))
+        return self.run(x_BTC, pos, padding=None if lengths_B is None else PaddingMask(lengths_B))
 
     def pool(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """One vector a sequence: (B, T, C) -> (B, C)."""

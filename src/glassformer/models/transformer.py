@@ -22,11 +22,11 @@ from glassformer.layers import (
     Full,
     GatedFeedForward,
     KVCache,
+    Mask,
     Memory,
     NoPositions,
     OutputNormBlock,
     ParallelBlock,
-    Pattern,
     Positions,
     PostNormBlock,
     RMSNorm,
@@ -110,7 +110,7 @@ class Transformer(Model):
     def _build(self, config: ModelConfig, stem: nn.Module, *, causal: bool, cross: bool = False) -> None:
         """Fill in the parts, in the order in which weights are drawn."""
         self.config = config
-        self.patterns: list[Pattern] = config.layer_patterns()
+        self.masks: list[Mask] = config.layer_masks()
         self.embedding = stem
         self.positions = positions_of(config, causal=causal)
         self.local_positions = local_positions_of(config)
@@ -124,18 +124,18 @@ class Transformer(Model):
         x_BTC: Tensor,
         pos: Tensor,
         *,
-        padding: Pattern | None = None,
+        padding: Mask | None = None,
         cache: KVCache | Rows | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
         """Vectors (B, T, C) at positions `pos` through all blocks and the final norm.
 
-        padding: which keys are none, as a pattern that each layer's own is combined with.
+        padding: which keys are padding, as a mask that each layer's own is combined with.
         """
         if self.native is not None and padding is None and memory is None and self.native.serves(cache):
             return self.tap_final_norm(self.native.run(x_BTC, cache))
-        for layer, (block, pattern) in enumerate(zip(self.blocks, self.patterns, strict=True)):
-            seen = pattern if padding is None else padding if isinstance(pattern, Full) else pattern & padding
+        for layer, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
+            seen = mask if padding is None else padding if isinstance(mask, Full) else mask & padding
             positions = self.layer_positions(layer)
             if memory is None:
                 x_BTC = block(x_BTC, pos, positions, seen, cache, layer)
@@ -147,7 +147,7 @@ class Transformer(Model):
         """What the queries and keys of a layer know of positions."""
         if self.no_positions is not None and not self.config.is_positioned(layer):
             return self.no_positions
-        local = self.local_positions is not None and self.patterns[layer].is_local
+        local = self.local_positions is not None and self.masks[layer].is_local
         return self.local_positions if local else self.positions  # type: ignore[return-value]
 
     def read_out(self, head: nn.Module, vectors: Tensor) -> Tensor:
@@ -163,9 +163,9 @@ def positions_of(config: ModelConfig, *, causal: bool = True) -> Positions:
 
 
 def local_positions_of(config: ModelConfig) -> Positions | None:
-    """Those of the layers whose pattern looks only so far; None where they are those of all layers."""
+    """Those of the layers whose mask is local; None where they are those of all layers."""
     base = config.rotary_base_local
-    if base is None or config.positions != "rotary" or not any(p.is_local for p in config.layer_patterns()):
+    if base is None or config.positions != "rotary" or not any(mask.is_local for mask in config.layer_masks()):
         return None
     return config.build_positions(base=base)
 

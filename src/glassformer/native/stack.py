@@ -23,8 +23,8 @@ from glassformer.layers import (
     GatedFeedForward,
     LayerNorm,
     LearnedPositions,
+    Mask,
     NoPositions,
-    Pattern,
     RotaryPositions,
     Rows,
     SandwichBlock,
@@ -32,7 +32,7 @@ from glassformer.layers import (
     Window,
     ZeroCenteredRMSNorm,
 )
-from glassformer.layers.patterns import Both
+from glassformer.layers.masks import And
 from glassformer.native.building import library
 from glassformer.native.quantized import GROUP, MatrixStruct, QuantizedLinear
 from glassformer.taps import named_taps
@@ -141,7 +141,7 @@ class NativeStack:
         config, blocks = model.config, model.blocks
         self._kept: list[Tensor] = []  # what the pointers point to
         layers = (LayerStruct * len(blocks))()
-        for layer, block, pattern in zip(layers, blocks, model.patterns, strict=True):
+        for layer, block, pattern in zip(layers, blocks, model.masks, strict=True):
             attention, feedforward = block.attention, block.feedforward
             gated = isinstance(feedforward, GatedFeedForward)
             layer.attention_norm = self._norm(block.attention_norm)
@@ -188,7 +188,7 @@ class NativeStack:
     @classmethod
     def of(cls, model: Any) -> NativeStack | None:
         """For a decoder all of whose parts are known here and whose matrices are quantized; else None."""
-        if library() is None or not hasattr(model, "blocks") or not all(map(_known, model.blocks, model.patterns)):
+        if library() is None or not hasattr(model, "blocks") or not all(map(_known, model.blocks, model.masks)):
             return None
         config = model.config
         if config.head_width % GROUP or not _places(model.positions) or model.no_positions is not None:
@@ -298,7 +298,7 @@ def _whole(model: Any, tables: list[RotaryPositions]) -> bool:
     return not isinstance(model.positions, SinusoidalPositions) and all(len(table.cos) for table in tables)
 
 
-def _known(block: Any, pattern: Pattern) -> bool:
+def _known(block: Any, pattern: Mask) -> bool:
     """Whether decode.cpp has all parts of a block."""
     attention, feedforward = getattr(block, "attention", None), getattr(block, "feedforward", None)
     if type(block) not in (Block, SandwichBlock) or block.crosses or not isinstance(attention, Attention):
@@ -316,13 +316,13 @@ def _known(block: Any, pattern: Pattern) -> bool:
     return any(ACTIVATIONS[name] is feedforward.activation for name in KINDS) and _window(pattern) is not None
 
 
-def _window(pattern: Pattern) -> int | None:
+def _window(pattern: Mask) -> int | None:
     """How many positions back a causal pattern looks, itself included; 0: all; None: it is not as simple as that."""
     if isinstance(pattern, Causal):
         return 0
     if isinstance(pattern, Window):
         return pattern.width
-    if isinstance(pattern, Both):
+    if isinstance(pattern, And):
         a, b = _window(pattern.left), _window(pattern.right)
         return None if a is None or b is None else min(a, b) or max(a, b)
     return None

@@ -20,7 +20,7 @@ from functools import lru_cache
 import torch
 
 from glassformer.errors import DeviceError, plural
-from glassformer.layers.attention import GLASS_IS_FASTER_UP_TO
+from glassformer.layers.attention import EAGER_MAX_KEYS
 from glassformer.models import Decoder, ModelConfig, parameter_count, parameters_by_part
 from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.resolved import ResolvedTraining
@@ -206,7 +206,7 @@ def activation_bytes(
     """
     half = FP32 if precision == "fp32" else BF16
     passing = 2 * config.n_hidden * half + config.n_embd * FP32  # gradients that come and go within a layer
-    if device == "cpu" and config.block_size <= GLASS_IS_FASTER_UP_TO:  # attention keeps the whole pattern
+    if device == "cpu" and config.block_size <= EAGER_MAX_KEYS:  # attention keeps the whole pattern
         passing = max(passing, 2 * config.n_head * config.block_size * half)
     return round(B * (_kept_of_a_sequence(config, precision, dropout, device) + config.block_size * passing))
 
@@ -240,7 +240,7 @@ def _kept_of_a_sequence(config: ModelConfig, precision: str, dropout: float, dev
         with autocast(precision, "cpu"):
             return kept_by_autograd(model, 3) - kept_by_autograd(model, 2)
 
-    first, *others = map(str, config.layer_patterns())
+    first, *others = map(str, config.layer_masks())
     with torch.random.fork_rng(devices=[]):
         one = kept(first)
         more = {pattern: kept(first, pattern) - one for pattern in {*others}}

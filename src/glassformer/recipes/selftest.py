@@ -68,7 +68,7 @@ def selftest(model: Decoder, tokenizer: Tokenizer, reference: Reference | None =
         ("read in pieces with a cache = read at once", 1e-4, _cached),
         ("several rows of different lengths = each alone", 1e-4, _rows),
         ("generated in a crowd = generated alone", 0.0, _crowd),
-        ("attention written out = attention fused", 1e-4, _glass),
+        ("attention written out = attention fused", 1e-4, _eager),
         ("two texts packed into one row = each by itself", 1e-4, _packed),
         ("gradients of four small batches = of one large", 1e-4, _accumulated),
         ("logits = those that transformers has", 1e-3, functools.partial(_known, reference)),
@@ -139,7 +139,7 @@ def _crowd(model: Decoder, tokenizer: Tokenizer) -> float:
 
 
 @torch.inference_mode()
-def _glass(model: Decoder, tokenizer: Tokenizer) -> float:
+def _eager(model: Decoder, tokenizer: Tokenizer) -> float:
     """Who listens to the pattern gets attention written out; nobody listening, texts of this length get the kernel."""
     (ids,) = _texts(model, 2 * LENGTH)
     fused = model(ids[None])

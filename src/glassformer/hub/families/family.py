@@ -112,7 +112,7 @@ def fields_without_meaning(c: Any) -> set[str]:
     """Fields of a `ModelConfig` or `EncoderConfig` that have no effect, because of what other fields say."""
     without_effect = {
         ("rotary_base", "rotary_fraction", "rotary_scaling"): c.positions != "rotary",
-        ("rotary_base_local",): c.positions != "rotary" or not any(p.is_local for p in c.layer_patterns()),
+        ("rotary_base_local",): c.positions != "rotary" or not any(p.is_local for p in c.layer_masks()),
         ("relative_buckets", "relative_max_distance"): c.positions != "relative",
         ("sinusoid_layout",): c.positions != "sinusoidal",
         ("positioned_layers",): all(c.positioned_layers or ()) or c.positions not in ("rotary", "alibi", "relative"),

@@ -14,19 +14,19 @@ MOST_LAYERS = 1000  # more is refused afterwards, by `ModelConfig`
 
 def are_windows_of_one_width(c: ModelConfig) -> bool:
     """Whether all layers see all or have a window, and all windows are alike."""
-    patterns = c.layer_patterns()
-    windows = {pattern for pattern in patterns if isinstance(pattern, Window)}
-    return len(windows) <= 1 and all(isinstance(pattern, (Causal, Window)) for pattern in patterns)
+    patterns = c.layer_masks()
+    windows = {pattern for mask in patterns if isinstance(mask, Window)}
+    return len(windows) <= 1 and all(isinstance(mask, (Causal, Window)) for mask in patterns)
 
 
 def window_of(c: ModelConfig) -> int | None:
     """The width of the windows; None where there are none."""
-    return next((pattern.width for pattern in c.layer_patterns() if isinstance(pattern, Window)), None)
+    return next((mask.width for mask in c.layer_masks() if isinstance(mask, Window)), None)
 
 
 def types_of(c: ModelConfig) -> list[str]:
     """The type of each layer."""
-    return [LOCAL if isinstance(pattern, Window) else FULL for pattern in c.layer_patterns()]
+    return [LOCAL if isinstance(mask, Window) else FULL for mask in c.layer_masks()]
 
 
 def every(n: int, n_layer: int) -> list[str]:

@@ -18,7 +18,7 @@ class OneWindow(LlamaLike):
     free = frozenset({"patterns"})
 
     def fits(self, c: ModelConfig) -> bool:
-        return are_windows_of_one_width(c) and len({*c.layer_patterns()}) == 1
+        return are_windows_of_one_width(c) and len({*c.layer_masks()}) == 1
 
     def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         return {"sliding_window": window_of(c)}

@@ -1,6 +1,7 @@
-"""Attention in chunks: equal to the whole masked matrix, forward and backward, and never as large as it.
+"""Attention in chunks and by FlexAttention: equal to the whole masked matrix; in chunks, never as large as it.
 
-The whole matrix is written out here once more, with a softmax one can read. Sizes: B=2 H=3 D=5, chunks of 8.
+The whole matrix is written out here once more, with a softmax one can read. Sizes: B=2 H=3 D=5, chunks of 8. On a CPU
+FlexAttention has a forward pass alone; the rest needs CUDA.
 """
 
 from __future__ import annotations
@@ -9,33 +10,40 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.attention.flex_attention as flex
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from glassformer.errors import UsageError
 from glassformer.layers import (
     AlibiPositions,
-    Around,
+    BidirectionalWindow,
     Causal,
     Documents,
-    Edges,
     Full,
-    Globals,
-    Lengths,
-    Pattern,
+    GraphMask,
+    Mask,
+    NoPositions,
+    PaddingMask,
     Prefix,
     RelativePositions,
     Sinks,
-    Strided,
     Window,
-    local_attention,
+    sparse_attention,
 )
-from glassformer.layers.local_attention import attend_locally, chunk_size, local_reach, masked_attention, worth_chunking
-from glassformer.layers.pattern_base import FAR, Reach
+from glassformer.layers.masks import FAR, Reach
+from glassformer.layers.sparse_attention import (
+    attend_by_flex,
+    attend_locally,
+    chunk_size,
+    flex_supports,
+    masked_attention,
+    worth_chunking,
+)
 
 B, H, D, CHUNK, SCALE = 2, 3, 5, 8, 0.3
 
 
-def written_out(q_BHTD, k_BHSD, v_BHSD, pos_q, pos_k, pattern: Pattern, bias=None) -> torch.Tensor:
+def written_out(q_BHTD, k_BHSD, v_BHSD, pos_q, pos_k, pattern: Mask, bias=None) -> torch.Tensor:
     """The whole matrix at once, without a kernel."""
     mask = pattern.mask(pos_q, pos_k)
     mask = mask[:, None] if mask.dim() == 3 else mask
@@ -44,7 +52,7 @@ def written_out(q_BHTD, k_BHSD, v_BHSD, pos_q, pos_k, pattern: Pattern, bias=Non
     return weights @ v_BHSD
 
 
-def differences(pattern: Pattern, T: int, S: int, *, local: Pattern | None = None, bias=None, chunk=CHUNK) -> float:
+def differences(pattern: Mask, T: int, S: int, *, local: Mask | None = None, bias=None, chunk=CHUNK) -> float:
     """The largest difference between chunks and the whole, in the result and every gradient (in double precision).
 
     `local` is what the chunks are given in place of the pattern: a broken one, to see this notice it.
@@ -69,21 +77,17 @@ def differences(pattern: Pattern, T: int, S: int, *, local: Pattern | None = Non
 
 
 LOCAL = {
-    "window(1)": Window(1),
-    "window(3)": Window(3),
-    "window(9)": Window(9),
-    "window(16)": Window(16),
-    "window(99)": Window(99),
+    **{f"window({n})": Window(n) for n in (1, 3, 9, 16, 99)},
     "with sinks": Window(5) | Sinks(3),
     "with more sinks than a chunk": Sinks(11) | Window(4),
-    "with sinks, as a conjunction": Causal() & (Sinks(2) | Around(6)),
-    "around": Around(4),
-    "far ahead": Around(11),
-    "with padding": Around(5) & Lengths(torch.tensor([6, 30])),
-    "rows that see nothing": Window(3) & Strided(2) & Lengths(torch.tensor([0, 9])),
+    "with sinks, as a conjunction": Causal() & (Sinks(2) | BidirectionalWindow(6)),
+    "bidirectional": BidirectionalWindow(4),
+    "far ahead": BidirectionalWindow(11),
+    "with padding": BidirectionalWindow(5) & PaddingMask(torch.tensor([6, 30])),
+    "rows that see nothing": Window(3) & PaddingMask(torch.tensor([0, 9])),
     "documents": Causal() & Documents(torch.arange(40) // torch.tensor([[3], [11]])),
     "documents in a window": Window(4) & Documents(torch.arange(40) // torch.tensor([[3], [11]])),
-    "edges": Edges.of([(i, j) for i in range(40) for j in range(40) if abs(i - j) in (0, 3, 7)], n=40),
+    "graph": GraphMask.of([(i, j) for i in range(40) for j in range(40) if abs(i - j) in (0, 3, 7)], n=40),
 }
 
 
@@ -101,7 +105,7 @@ def test_chunks_equal_the_whole_after_a_cache(name, T, S):
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 13, 64, None])
 def test_chunks_of_any_size_equal_the_whole(chunk):
-    for pattern in (Window(6) | Sinks(2), Around(3)):
+    for pattern in (Window(6) | Sinks(2), BidirectionalWindow(3)):
         for T, S in ((29, 29), (17, 29)):
             assert differences(pattern, T, S, chunk=chunk) < 1e-12
 
@@ -129,14 +133,14 @@ def test_rows_of_a_batch_may_stand_at_other_positions():
     torch.testing.assert_close(got, written_out(q, k, v, pos, pos, pattern))
 
 
-class Broken(Pattern):
+class Broken(Mask):
     """A pattern that says one thing and does another."""
 
-    def __init__(self, pattern: Pattern, *, leak: int = 0, reach: Reach | None = None):
+    def __init__(self, pattern: Mask, *, leak: int = 0, reach: Reach | None = None):
         self.pattern, self.leak, self._reach = pattern, leak, reach or pattern.reach
 
-    def allows(self, pos_q, pos_k):
-        return self.pattern.allows(pos_q + self.leak, pos_k)
+    def mask_mod(self, b, h, q, k):
+        return self.pattern.mask_mod(b, h, q + self.leak, k)
 
     @property
     def reach(self):
@@ -154,7 +158,7 @@ def test_planted_a_leak_of_one_position_is_noticed():
 def test_planted_a_reach_too_short_is_noticed():
     """By one position, where blocks end just there; by the sinks; by the future."""
     assert differences(Window(10), 40, 40, local=Broken(Window(10), reach=Reach(8, 0))) > 1e-2
-    assert differences(Around(8), 40, 40, local=Broken(Around(8), reach=Reach(8, 0))) > 1e-2
+    assert differences(BidirectionalWindow(8), 40, 40, local=Broken(BidirectionalWindow(8), reach=Reach(8, 0))) > 1e-2
     sinks = Window(5) | Sinks(3)
     assert differences(sinks, 40, 40, local=Broken(sinks, reach=Reach(4, 0, 2))) > 1e-2
 
@@ -171,7 +175,7 @@ def test_planted_a_reach_too_short_is_noticed():
 )
 def test_planted_mistakes_in_the_chunks_are_noticed(where, planted, monkeypatch):
     pattern = Window(9) | Sinks(3)
-    monkeypatch.setattr(local_attention, where, planted)
+    monkeypatch.setattr(sparse_attention, where, planted)
     assert differences(pattern, 24, 40) > 1e-2 or differences(pattern, 40, 40) > 1e-2
 
 
@@ -218,7 +222,7 @@ def whole(pattern):
     return lambda q, k, v, pos_q, pos_k: masked_attention(q, k, v, pattern.mask(pos_q, pos_k))
 
 
-@pytest.mark.parametrize("pattern", [Window(16), Window(16) | Sinks(4), Around(8)], ids=str)
+@pytest.mark.parametrize("pattern", [Window(16), Window(16) | Sinks(4), BidirectionalWindow(8)], ids=str)
 def test_memory_grows_with_the_length_and_not_with_its_square(pattern):
     def chunks(q, k, v, pos_q, pos_k):
         return attend_locally(q, k, v, pos_q, pos_k, pattern)
@@ -243,25 +247,107 @@ def test_dropout_falls_on_the_weights():
     assert y.std() > 0.2 and abs(y.mean() - 1) < 6 * 0.0144
 
 
-def test_which_patterns_are_local():
-    assert local_reach(Window(5) | Sinks(2)) == local_reach(Causal() & (Sinks(2) | Window(5))) == (4, 0, 2)
-    assert local_reach(Window(5) & Prefix(3) & Lengths(torch.tensor([9]))) == (4, 0, 0)
-    for pattern in (Causal(), Full(), Prefix(3), Strided(2) | Window(3), Globals(1) | Around(2), Causal() | Window(2)):
-        assert local_reach(pattern) is None, pattern
-        assert not worth_chunking(pattern, 9999, 9999)
-
-
 def test_chunks_are_worth_it_when_they_read_half_of_the_keys_at_most():
     assert [chunk_size(Window(w).reach) for w in (1, 32, 33, 100, 128, 5000)] == [32, 32, 64, 128, 128, 128]
     assert chunk_size(Reach(FAR - 1, FAR - 1)) == 128
     window = Window(64)  # chunks of 64 and 63 keys before each
     assert not worth_chunking(window, 253, 253) and worth_chunking(window, 254, 254)
+    assert not any(worth_chunking(mask, 9999, 9999) for mask in (Causal(), Full(), Prefix(3), Causal() | window))
     assert not worth_chunking(window, 1, 127) and worth_chunking(window, 1, 128)  # one query after a cache
 
 
 def test_what_chunks_cannot_do_is_refused_in_one_line():
     q, pos = torch.zeros(1, 1, 4, 2), torch.arange(4)
-    with pytest.raises(UsageError, match=r"^causal \| sinks\(2\) may look at any distance; attend with its mask"):
+    with pytest.raises(UsageError, match=r"^causal \| sinks\(2\) may look at any distance; .*window\(256\)$"):
         attend_locally(q, q, q, pos, pos, Causal() | Sinks(2))
-    with pytest.raises(UsageError, match=r"^4 queries for 3 keys; local attention needs the key of each query$"):
+    with pytest.raises(UsageError, match=r"^4 queries for 3 keys"):
         attend_locally(q, q[:, :, 1:], q[:, :, 1:], pos, pos[1:], Window(2))
+
+
+# FlexAttention: head width 16, 37 keys
+F_D, F_S = 16, 37
+FLEXED = {
+    "causal": Causal(),
+    "full": Full(),
+    "window and sinks": Window(5) | Sinks(2),
+    "prefix": Prefix(torch.tensor([0, 9])),
+    "documents": Causal() & Documents(torch.arange(F_S) // torch.tensor([[4], [11]])),
+    "a row that sees nothing": PaddingMask(torch.tensor([0, 30])),
+    "graph": GraphMask.of([(i, (i * 5) % F_S) for i in range(F_S)], n=F_S, both_ways=True),
+}
+BIASES = {
+    "none": NoPositions(),
+    "alibi": AlibiPositions(n_head=H),
+    "relative": RelativePositions(n_head=H, relative_buckets=8, relative_max_distance=12),
+}
+by_flex = pytest.mark.skipif(sparse_attention.flex_attention is None, reason="this PyTorch has no FlexAttention")
+quiet = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+
+def flex_difference(mask: Mask, T: int, positions, *, flexed: Mask | None = None) -> float:
+    """Between FlexAttention, with another mask if need be, and the matrix."""
+    generator = torch.Generator().manual_seed(T)
+    q, k, v = (torch.randn(B, H, n, F_D, generator=generator) for n in (T, F_S, F_S))
+    pos_k = torch.arange(F_S)
+    matrix = mask.mask(pos_k[F_S - T :], pos_k)
+    matrix = matrix[:, None] if matrix.dim() == 3 else matrix
+    with torch.no_grad():
+        right = masked_attention(q, k, v, matrix, positions.bias(pos_k[F_S - T :], pos_k), scale=0.3)
+        got = attend_by_flex(q, k, v, flexed or mask, scale=0.3, bias=positions.bias)
+    return (got - right).abs().max().item()
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Seconds a call go into tracing, which one test does once."""
+    monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, raising=False)
+
+
+@by_flex
+@quiet
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("name", FLEXED)
+def test_flex_equals_the_matrix(name, bias, uncompiled):
+    for parameter in BIASES[bias].parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    for T in (F_S, 1, 5):  # whole, and after a cache
+        assert flex_difference(FLEXED[name], T, BIASES[bias]) < 1e-5
+
+
+@by_flex
+@quiet
+def test_flex_equals_the_matrix_traced():
+    """As a GPU has it: the mask and the bias become part of the kernel's graph."""
+    assert flex_difference(FLEXED["documents"], 5, BIASES["alibi"]) < 1e-5
+
+
+@by_flex
+@quiet
+def test_flex_notices_a_planted_edge_and_layers_share_blocks(uncompiled):
+    """Blocks are kept for masks of numbers only: one made for a batch would never be asked for again."""
+    assert flex_difference(Window(5), F_S, NoPositions(), flexed=Window(6)) > 1e-2
+    assert flex_difference(FLEXED["documents"], F_S, NoPositions(), flexed=Causal()) > 1e-2
+    shared = sparse_attention._shared_blocks
+    shared.cache_clear()
+    for mask in (Window(5), Window(5), Window(4), FLEXED["documents"]):
+        flex_difference(mask, F_S, NoPositions())
+    assert (shared.cache_info().hits, shared.cache_info().misses) == (1, 2)
+
+
+def test_flex_does_not_serve_a_cpu():
+    assert not flex_supports(torch.zeros(1, 1, 4, 16), torch.arange(4))
+
+
+@by_flex
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["causal", "window and sinks"])
+def test_flex_on_cuda_has_the_gradients_of_the_matrix(name):
+    mask, device = FLEXED[name], torch.device("cuda")
+    generator, gradients = torch.Generator().manual_seed(0), []
+    inputs = [torch.randn(B, H, F_S, F_D, generator=generator).to(device).requires_grad_() for _ in range(3)]
+    pos = torch.arange(F_S, device=device)
+    assert flex_supports(inputs[0], pos) and not flex_supports(inputs[0], pos, dropout=0.1)
+    for y in (attend_by_flex(*inputs, mask), masked_attention(*inputs, mask.mask(pos, pos))):
+        gradients.append(torch.autograd.grad((y * torch.linspace(-1, 1, F_D, device=device)).sum(), inputs))
+    for ours, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-2, atol=1e-2)
