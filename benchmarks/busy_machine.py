@@ -26,9 +26,11 @@ import torch
 
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.hub.loading import as_dtype
-from glassformer.models import Decoder, ModelConfig
+from glassformer.models import Decoder, ModelConfig, parameter_count
 from glassformer.processors.tokenizers import TOKENIZERS
+from glassformer.recipes.machine import Machine
 from glassformer.recipes.probe import Stepper
+from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.schema import TrainingSection
 from glassformer.threads import WAITING, set_threads
 
@@ -54,10 +56,12 @@ NEIGHBOUR = "import torch; torch.set_num_threads(2); a = torch.ones(512, 512); p
 def training(size: str) -> Callable[[], None]:
     """One step."""
     shape, batch = SHAPES[size]
-    settings = TrainingSection(batch_size=batch, micro_batch_size=batch, learning_rate=1e-3, optimizer="muon")
+    section = TrainingSection(batch_size=batch, learning_rate=1e-3, optimizer="muon")
+    settings = ResolvedTraining.complete(section, shape["block_size"])
+    machine = Machine(device="cpu", threads=1, precision="fp32", compile=False)
     config = ModelConfig.make(family="modern", vocab_size=65, **shape)
     set_threads(batch * config.block_size * config.n_embd)
-    stepper = Stepper(config, settings, "cpu", "fp32", sequences=batch)
+    stepper = Stepper(config, settings, machine, sequences=batch)
 
     def step() -> None:
         stepper.train_step.optimizer_step(stepper.train_step.forward_backward(stepper.batch).read(), 1.0)
@@ -92,7 +96,7 @@ def work_on_demand() -> None:
             set_threads(batch * shape["block_size"] * shape["n_embd"])
         else:
             config = ModelConfig.make(family="modern", vocab_size=65, **SHAPES[rest.rsplit(" ", 1)[0]][0])
-            set_threads(parameters=config.parameter_count())
+            set_threads(parameters=parameter_count(config))
         if name not in known:
             known[name] = training(rest) if kind == "training" else generation(*rest.rsplit(" ", 1))
             known[name]()

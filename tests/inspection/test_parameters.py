@@ -11,7 +11,15 @@ from toys import GEMMA3, MODERN, toy_config, toy_model
 
 from glassformer.errors import UsageError
 from glassformer.inspection import ParametersView, parameters
-from glassformer.models import SIZES, EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model, make_config
+from glassformer.models import (
+    SIZES,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    build_model,
+    make_config,
+    parameter_count,
+)
 from glassformer.models.parts import pieces
 
 TEXT: dict[str, Any] = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
@@ -90,9 +98,7 @@ def test_how_the_lecture_s_count_and_the_tied_head_relate():
     told = {part.part: part for part in view.parts}
     assert told["unembedding"].shared_with == "embedding.token.weight" and told["unembedding"].counted == 0
     beyond = sum(told[part].parameters for part in ("positions", "norms", "biases"))
-    assert (
-        view.total == view.lecture_total - 617_558_016 + beyond == ModelConfig.make(**SIZES["gpt3"]).parameter_count()
-    )
+    assert view.total == view.lecture_total - 617_558_016 + beyond == parameter_count(ModelConfig.make(**SIZES["gpt3"]))
     untied = parameters(ModelConfig.make(**SIZES["gpt3"], tied_head=False, bias=False, positions="none"))
     assert untied.lecture_total == 175_181_291_520
     assert untied.total - untied.lecture_total == (2 * 96 + 1) * 12_288, "norms alone"

@@ -20,6 +20,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
     from glassformer.errors import UsageError
     from glassformer.generation import commands_for
     from glassformer.hub import load
+    from glassformer.models import Transformer, parameter_count
     from glassformer.threads import set_threads
     from glassformer.training import choose_device
 
@@ -31,8 +32,8 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
         raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
     if command == "generate":
         # a configuration counts matrices of few bits too, which are no parameters of the model
-        counted = model.config if hasattr(model.config, "parameter_count") else model
-        set_threads(parameters=counted.parameter_count())
+        is_transformer = isinstance(model, Transformer)
+        set_threads(parameters=parameter_count(model.config) if is_transformer else model.parameter_count())
     return bundle
 
 

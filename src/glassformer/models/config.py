@@ -246,43 +246,6 @@ class ModelConfig(BaseModel):
         qkv, out, feedforward = (self.bias if part is None else part for part in parts)
         return qkv, out, feedforward
 
-    def parameter_count(self) -> int:
-        """Parameters of the decoder with these fields, counted without building it (a tied head counts once)."""
-        return self._stem_parameters() + self._stack_parameters() + self._head_parameters()
-
-    def _stem_parameters(self) -> int:
-        """Of the embedding, with the positions."""
-        C = self.n_embd
-        back = (self.n_gram - 1) * (self.vocab_size + 1)
-        joint = sum(min(self.n_gram_rows, (self.vocab_size + 1) ** n) for n in range(2, self.n_gram + 1))
-        norm = self._norm_parameters() if self.embedding_norm else 0
-        return C * (self.vocab_size + back + joint + self.n_segments) + norm
-
-    def _stack_parameters(self, cross: bool = False) -> int:
-        """Of positions, blocks (with `cross`-attention if asked) and final norm."""
-        C, D, H, K, F = self.n_embd, self.head_width, self.n_head, self.n_kv_head, self.n_hidden
-        norm = self._norm_parameters()
-        qkv_bias, out_bias, bias = self.biases()
-        attention = C * (H + 2 * K) * D + H * D * C + qkv_bias * (H + 2 * K) * D + out_bias * C
-        if self.qk_norm:
-            attention += 2 * D if self.qk_norm_over == "head" else (H + K) * D
-        attention += H if self.attention_sinks else 0
-        ups = 1 if self.feedforward == "plain" else 2
-        feedforward = (ups + 1) * C * F + bias * (ups * F + C)
-        if self.n_expert:
-            feedforward = self.n_expert * (feedforward + C + self.router_bias)
-        norms = norm * (2 if self.norm_place == "sandwich" else 1)  # of a layer
-        sublayers = 2 * attention + feedforward + 3 * norms if cross else attention + feedforward + 2 * norms
-        positions = {"learned": self.block_size * C, "relative": self.relative_buckets * H}.get(self.positions, 0)
-        return positions + self.n_layer * sublayers + (norm if self.final_norm else 0)
-
-    def _head_parameters(self) -> int:
-        own = 0 if self.tied_head else self.vocab_size * self.n_embd
-        return own + (self.vocab_size if self.head_bias else 0)
-
-    def _norm_parameters(self) -> int:
-        return self.n_embd * (2 if self.bias and self.norm == "layernorm" else 1)
-
 
 def _not_divisible(n_embd: int, n_head: int) -> str:
     smaller = n_embd // n_head * n_head or n_head

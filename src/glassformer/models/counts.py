@@ -60,7 +60,7 @@ def parameters_by_part(what: Any) -> dict[str, int]:
 
     The parts are those of 3Blue1Brown's tally of GPT-3 (embedding, query, key, value, output, up, down, unembedding)
     and what it leaves out (gate, positions, norms, biases, cross-attention ...): `PARTS` lists them. What is shared is
-    counted where it stands first, so that a tied head is part of the embedding. The sum is `parameter_count()`.
+    counted where it stands first, so that a tied head is part of the embedding. The sum is `parameter_count`.
 
     >>> parts = parameters_by_part(ModelConfig.make(vocab_size=65, block_size=8, n_layer=1, n_head=2, n_embd=4))
     >>> parts["embedding"], parts["positions"], parts["query"], parts["up"]

@@ -62,24 +62,6 @@ class EncoderConfig(ModelConfig):
     def reads(self) -> str:
         return self.stem
 
-    def parameter_count(self) -> int:
-        C, classes = self.n_embd, self.n_classes
-        if self.stem == "text":
-            stem = self._stem_parameters()
-        elif self.stem == "patches":
-            stem = C * self.n_channels * self.patch_size**2 + C + C  # and the class token
-        else:
-            stem = C * self.n_mels * 3 + C + C * C * 3 + C  # two convolutions of width 3
-        heads = C * C + C if self.pooler else 0
-        if self.token_head == "vocabulary":
-            heads += self._head_parameters()
-            heads += C * C + C + self._norm_parameters() if self.token_transform else 0
-        elif self.token_head == "classes":
-            heads += classes * C + classes
-        if classes and self.token_head != "classes":
-            heads += classes * C + classes
-        return stem + self._stack_parameters() + heads
-
 
 class EncoderDecoderConfig(BaseModel):
     """An encoder that reads, a decoder that writes and listens to it by cross-attention.
@@ -169,10 +151,3 @@ class EncoderDecoderConfig(BaseModel):
     def n_layer(self) -> int:
         """Layers of both."""
         return self.encoder.n_layer + self.decoder.n_layer
-
-    def parameter_count(self) -> int:
-        """Parameters, counted without building anything; what is shared counts once."""
-        e, d = self.encoder, self.decoder
-        table = e.vocab_size * e.n_embd if self.shared_embedding else 0
-        own = d._stem_parameters() + d._stack_parameters(cross=True) + d._head_parameters()
-        return e.parameter_count() + own - table

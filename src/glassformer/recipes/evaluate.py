@@ -38,7 +38,7 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
         raise UsageError(f"{path} belongs to no run; name a text with --data")
     if r is None and "next_token" not in model.answers:
         raise UsageError(
-            f"{path} belongs to no run, and its {type(model).__name__} does not continue texts, so that no loss on a text "
+            f"{path} belongs to no run, and its {type(model).__name__} does not continue texts, so no loss on a text "
             f"can be measured; evaluate a run: glassformer train ... training.start_from={path}"
         )
     r = r or Recipe()
