@@ -14,9 +14,9 @@ MOST_LAYERS = 1000  # more is refused afterwards, by `ModelConfig`
 
 def are_windows_of_one_width(c: ModelConfig) -> bool:
     """Whether all layers see all or have a window, and all windows are alike."""
-    patterns = c.layer_masks()
-    windows = {pattern for mask in patterns if isinstance(mask, Window)}
-    return len(windows) <= 1 and all(isinstance(mask, (Causal, Window)) for mask in patterns)
+    masks = c.layer_masks()
+    windows = {mask for mask in masks if isinstance(mask, Window)}
+    return len(windows) <= 1 and all(isinstance(mask, (Causal, Window)) for mask in masks)
 
 
 def window_of(c: ModelConfig) -> int | None:
