@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import glassformer.cli
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 from glassformer.evaluation import LossEstimate
 
 

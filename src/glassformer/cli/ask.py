@@ -1,4 +1,4 @@
-"""`glassformer translate`, `classify` and `fill`: a text in, what a model that reads makes of it out."""
+"""`glassformer translate`, `classify` and `fill`: texts in, a model's answers out."""
 
 from __future__ import annotations
 
@@ -7,38 +7,27 @@ from typing import Any
 
 import typer
 
-from glassformer.cli.telling import print_json
-
-_RUN = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")
-_TEXTS = typer.Argument(None, metavar="TEXT", help="Texts, each in quotes; none: every line of standard input.")
-_DEVICE = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda.")
-_JSON = typer.Option(False, "--json", help="Print JSON for machines.")
-_BEAM = typer.Option(
-    None,
-    metavar="N",
-    help="Beginnings kept while searching, 4 unless the model's folder says; 1 takes the likeliest token each time.",
-)
-_PENALTY = typer.Option(
-    None,
-    metavar="ALPHA",
-    help="How much longer answers are favoured: 0 not at all; 0.6 unless the model's folder says.",
-)
-_LENGTH = typer.Option(None, "--max-new-tokens", "-n", metavar="N", help="How many tokens an answer has at most.")
+from glassformer.cli import options
+from glassformer.cli.output import one_line, print_json, shortened
 
 
 def translate(
-    model: str = _RUN,
-    texts: list[str] = _TEXTS,
-    beam: int = _BEAM,
-    length_penalty: float = _PENALTY,
+    model: options.Run,
+    texts: options.Texts = None,
+    beam: options.Beam = None,
+    length_penalty: float = typer.Option(
+        None,
+        metavar="ALPHA",
+        help="How much longer answers are favoured: 0 not at all; 0.6 unless the model's folder says.",
+    ),
     n_best: int = typer.Option(1, metavar="N", help="Show the N best answers with their log-probabilities."),
-    max_new_tokens: int = _LENGTH,
-    batch_size: int = typer.Option(64, metavar="N", help="Texts that are read together."),
+    max_new_tokens: options.NewTokens = None,
+    batch_size: options.BatchSize = 64,
     attention: str = typer.Option(
         None, metavar="FILE", help="Draw where the model looked for each word: an .svg or .html, of one text."
     ),
-    device: str = _DEVICE,
-    as_json: bool = _JSON,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Answer a text, for example with its translation.
 
@@ -55,20 +44,17 @@ def translate(
     from glassformer.cli.opening import open_for
     from glassformer.errors import UsageError
     from glassformer.generation import answer
-    from glassformer.hub import load_source_tokenizer
 
-    given = _texts(texts)
-    if attention is not None and len(given) != 1:
-        raise UsageError(f"--attention draws one text, and {len(given)} were given; ask for it alone")
-    loaded, tokenizer = open_for("translate", model, device)
-    reader = load_source_tokenizer(model)
-    asked = [text for text in given if text.strip()]  # an empty line of a file stays an empty line
+    sources = _texts(texts)
+    if attention is not None and len(sources) != 1:
+        raise UsageError(f"--attention draws one text, and {len(sources)} were given; ask for it alone")
+    bundle = open_for("translate", model, device)
     answers = iter(
         answer(
-            loaded,
-            tokenizer,
-            asked,
-            source_tokenizer=reader,
+            bundle.model,
+            bundle.tokenizer,
+            [text for text in sources if text.strip()],
+            source_tokenizer=bundle.source_processor,
             beam=beam,
             length_penalty=length_penalty,
             n_best=n_best,
@@ -76,33 +62,31 @@ def translate(
             batch_size=batch_size,
         )
     )
-    found = [(text, next(answers) if text.strip() else None) for text in given]
+    found = [(text, next(answers) if text.strip() else None) for text in sources]  # an empty line stays an empty line
     if attention is not None and found[0][1] is not None:
-        _draw(loaded, tokenizer, reader, *found[0], attention)
+        _draw_attention(bundle, *found[0], attention)
     if as_json:
-        print_json([{"source": text, "answer": None if said is None else said.to_dict()} for text, said in found])
+        print_json([{"source": text, "answer": best and best.to_dict()} for text, best in found])
         return
-    for number, (_, said) in enumerate(found):
-        if said is None:
-            typer.echo("")
-        elif n_best == 1:
-            typer.echo(_one_line(said.text))
-        else:
-            typer.echo("" if number else "log-prob.   score  answer")
-            for each in (said, *said.alternatives):
-                typer.echo(f"{each.log_probability:>9.2f} {each.score:>7.2f}  {_one_line(each.text)}")
+    for number, (_, best) in enumerate(found):
+        if best is None or n_best == 1:
+            typer.echo(one_line(best.text) if best else "")
+            continue
+        typer.echo("" if number else "log-prob.   score  answer")
+        for each in (best, *best.alternatives):
+            typer.echo(f"{each.log_probability:>9.2f} {each.score:>7.2f}  {one_line(each.text)}")
     if attention is not None:
         typer.echo(f"where it looked: {attention}", err=True)
 
 
 def classify(
-    model: str = _RUN,
-    texts: list[str] = _TEXTS,
-    batch_size: int = typer.Option(64, metavar="N", help="Texts that are read together."),
-    device: str = _DEVICE,
-    as_json: bool = _JSON,
+    model: options.Run,
+    texts: options.Texts = None,
+    batch_size: options.BatchSize = 64,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Say how likely each class is for a text.
+    """Give the probability of each class for a text.
 
     Examples:
 
@@ -110,42 +94,40 @@ def classify(
 
     glassformer classify runs/sentiment-1 --json < reviews.txt
     """
+    from glassformer import generation
     from glassformer.cli.opening import open_for
-    from glassformer.generation import classify as ask
-    from glassformer.hub import load_labels
 
     given = [text for text in _texts(texts) if text.strip()]
-    loaded, tokenizer = open_for("classify", model, device)
-    labels = load_labels(model)
-    chances = ask(loaded, tokenizer, given, batch_size=batch_size).tolist()
-    told = [dict(zip(labels, row, strict=True)) for row in chances]
-    best = [max(row, key=lambda label: row[label]) for row in told]
+    bundle = open_for("classify", model, device)
+    labels = bundle.labels
+    p_NC = generation.classify(bundle.model, bundle.tokenizer, given, batch_size=batch_size).tolist()
+    rows = [dict(zip(labels, p_C, strict=True)) for p_C in p_NC]
+    best = [max(row, key=row.__getitem__) for row in rows]
     if as_json:
-        rows = zip(given, best, told, strict=True)
-        print_json([{"text": text, "label": label, "probabilities": row} for text, label, row in rows])
+        found = zip(given, best, rows, strict=True)
+        print_json([{"text": text, "label": label, "probabilities": row} for text, label, row in found])
         return
     width = max((len(label) for label in labels), default=0)
-    for text, label, row in zip(given, best, told, strict=True):
-        others = sorted(row, key=lambda other: -row[other])[:5]
-        shares = "  ".join(f"{other} {row[other]:.1%}" for other in others)
-        typer.echo(f"{label:<{width}}  {shares}" + (f"  {_shortened(text)}" if len(given) > 1 else ""))
+    for text, label, row in zip(given, best, rows, strict=True):
+        shares = "  ".join(f"{other} {row[other]:.1%}" for other in sorted(row, key=lambda name: -row[name])[:5])
+        typer.echo(f"{label:<{width}}  {shares}" + (f"  {shortened(text)}" if len(given) > 1 else ""))
 
 
 def fill(
-    model: str = _RUN,
-    texts: list[str] = _TEXTS,
+    model: options.Run,
+    texts: options.Texts = None,
     alternatives: int = typer.Option(5, metavar="N", help="Of an encoder: so many of the likeliest tokens."),
-    beam: int = _BEAM,
-    n_best: int = typer.Option(1, metavar="N", help="Of a span model: the N best fillings, or so many draws."),
-    temperature: float = typer.Option(None, metavar="T", help="Of a span model: draw; larger is wilder."),
-    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same draws; a new one each time when left out."),
-    max_new_tokens: int = _LENGTH,
-    device: str = _DEVICE,
-    as_json: bool = _JSON,
+    beam: options.Beam = None,
+    n_best: int = typer.Option(1, metavar="N", help="Of a span model: the N best fillings, or so many samples."),
+    temperature: float = typer.Option(None, metavar="T", help="Of a span model: sample; larger is wilder."),
+    seed: options.Seed = None,
+    max_new_tokens: options.NewTokens = None,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Fill what is missing in a text, each gap written <mask>.
 
-    An encoder of masked tokens says which tokens are likely there; a span model (T5) writes one or many.
+    An encoder of masked tokens gives the likely tokens there; a span model (T5) writes one or many.
 
     Examples:
 
@@ -154,13 +136,17 @@ def fill(
     glassformer fill runs/spans-reviews-1 "The film <mask> and I <mask> it." --temperature 0.8 --n-best 3
     """
     from glassformer.cli.opening import open_for
-    from glassformer.generation import fill_masks, fill_spans
+    from glassformer.errors import UsageError
+    from glassformer.generation import Sampling, fill_masks, fill_spans
 
     given = [text for text in _texts(texts) if text.strip()]
     loaded, tokenizer = open_for("fill", model, device)
     result: list[dict[str, Any]] = []
     if "target" in loaded.answers:
-        settings: dict[str, Any] = {"beam": beam, "n_best": n_best, "sampling": _sampling(temperature, seed)}
+        if seed is not None and temperature is None:
+            raise UsageError("--seed is for draws; add --temperature 0.8")
+        sampling = None if temperature is None else Sampling(temperature, seed=options.seed_or_random(seed))
+        settings: dict[str, Any] = {"beam": beam, "n_best": n_best, "sampling": sampling}
         if max_new_tokens is not None:
             settings["max_new_tokens"] = max_new_tokens
         for text in given:
@@ -169,8 +155,9 @@ def fill(
     else:
         for text in given:
             masks, way = fill_masks(loaded, tokenizer, text, alternatives=alternatives)
-            told = [[{"token": a.token, "text": a.text, "probability": a.probability} for a in row] for row in masks]
-            result.append({"text": text, "masks": told, "fillings": [way.to_dict()]})
+            result.append(
+                {"text": text, "masks": [[vars(a) for a in row] for row in masks], "fillings": [way.to_dict()]}
+            )
     if as_json:
         print_json(result)
         return
@@ -179,11 +166,11 @@ def fill(
             shares = "  ".join(f"{a['text'].strip() or '␣'} {a['probability']:.1%}" for a in mask)
             typer.echo(f"mask {number}: {shares}")
         for way in row["fillings"]:
-            typer.echo(_one_line(way["text"]))
+            typer.echo(one_line(way["text"]))
 
 
 def _texts(given: list[str] | None) -> list[str]:
-    """What was given as arguments, or the lines of standard input."""
+    """The texts of the arguments, or the lines of standard input."""
     from glassformer.errors import UsageError
     from glassformer.text_files import decode
 
@@ -202,37 +189,14 @@ def _texts(given: list[str] | None) -> list[str]:
     return lines
 
 
-def _sampling(temperature: float | None, seed: int | None) -> Any:
-    """How to draw, or None: search."""
-    import random
-
-    from glassformer.errors import UsageError
-    from glassformer.generation import Sampling
-
-    if temperature is None:
-        if seed is not None:
-            raise UsageError("--seed is for draws; add --temperature 0.8")
-        return None
-    return Sampling(temperature=temperature, seed=random.SystemRandom().randrange(2**31) if seed is None else seed)
-
-
-def _draw(model: Any, tokenizer: Any, reader: Any, text: str, said: Any, path: str) -> None:
-    """The picture of where the model looked."""
+def _draw_attention(bundle: Any, text: str, best: Any, path: str) -> None:
+    """Write the picture of the cross-attention."""
     from glassformer.figures import cross_attention_figures, save
     from glassformer.generation import cross_attention, source_ids
 
-    source, target = source_ids(reader, text), [*said.tokens, model.config.end_token]
+    model, tokenizer = bundle
+    reader = bundle.source_processor
+    source, target = source_ids(reader, text), [*best.tokens, model.config.end_token]
     weights = cross_attention(model, source, target).float().numpy()
     labels = [reader.token_text(i) for i in source], [tokenizer.token_text(i) for i in target]
-    title = f"{_shortened(text)} → {_shortened(said.text)}"
-    save(cross_attention_figures(weights, *labels), path, title)
-
-
-def _one_line(text: str) -> str:
-    """An answer as one line, so that line n answers line n."""
-    return " ".join(text.splitlines())
-
-
-def _shortened(text: str, width: int = 48) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    save(cross_attention_figures(weights, *labels), path, f"{shortened(text)} → {shortened(best.text)}")

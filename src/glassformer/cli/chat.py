@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from glassformer.cli import options
+from glassformer.cli.output import piece_printer
+
 if TYPE_CHECKING:
     from glassformer.generation import Chat, Piece
 
-HELP = """/reset              begin anew             /system TEXT       set the system text, and begin anew
+HELP = """/reset              remove all turns       /system TEXT       set the system text, and remove all turns
 /temperature T      0 is the likeliest     /why [N]           what else the last token could have been
-/save FILE          keep the turns         /load FILE         go on with kept turns
+/save FILE          keep the turns         /load FILE         continue with kept turns
 /colors             on or off: how surprising each token was       /help   /exit
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
+A line that ends with \\ continues in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
 
 
 def chat(
@@ -31,15 +34,15 @@ def chat(
         metavar="P",
         help="Keep the fewest tokens whose probability reaches p; 0.95 unless the model's folder says.",
     ),
-    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same answers; a new one each time if left out."),
+    seed: options.Seed = None,
     max_new_tokens: int = typer.Option(
         None, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most; 512 unless the model's folder says."
     ),
-    colors: bool = typer.Option(False, "--colors", help="Color tokens by how surprising they were."),
+    colors: options.Colors = False,
     user: str = typer.Option("Q", metavar="NAME", help="Without a template: who asks."),
     assistant: str = typer.Option("A", metavar="NAME", help="Without a template: who answers."),
-    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
+    device: options.Device = "auto",
+    dtype: options.Dtype = "fp32",
 ) -> None:
     """Talk to a model.
 
@@ -49,104 +52,93 @@ def chat(
 
     glassformer chat smollm2-135m-instruct --message "What is the capital of France?"
     """
-    import random
-
     from glassformer.cli.opening import open_for, show_defaults
     from glassformer.generation import Chat, sampling_of
     from glassformer.generation.chat import Speakers
 
     loaded, tokenizer = open_for("generate", model, device, dtype)
-    if temperature is None and message is not None:  # a script wants the answer and no throw of dice
+    if temperature is None and message is not None:  # a script wants the answer and no random one
         temperature = 0.0
     given = {"temperature": temperature, "top_p": top_p}
     show_defaults(loaded, {**given, "max_new_tokens": max_new_tokens})
-    start = random.SystemRandom().randrange(2**31) if seed is None else seed
-    talk = Chat(
+    given["seed"] = options.seed_or_random(seed)
+    chat = Chat(
         loaded,
         tokenizer,
         system=system,
-        sampling=sampling_of(loaded, {**given, "seed": start}, {"temperature": 0.7, "top_p": 0.95}),
+        sampling=sampling_of(loaded, given, {"temperature": 0.7, "top_p": 0.95}),
         max_new_tokens=max_new_tokens,
         speakers=Speakers(user, assistant),
     )
     if message is not None:
-        _say(talk, message, colors)
-        return
-    _Prompt(talk, model, colors).run()
+        _answer(chat, message, colors)
+    else:
+        _Session(chat, model, colors).run()
 
 
-class _Prompt:
-    """Lines from the keyboard: commands and turns."""
+class _Session:
+    """Lines from the keyboard: commands (a method `_NAME` each, which returns what to print) and turns."""
 
-    def __init__(self, talk: Chat, name: str, colors: bool):
-        self.talk, self.name, self.colors = talk, name, colors
+    COMMANDS = ("reset", "system", "temperature", "save", "load", "why", "colors", "help")
+
+    def __init__(self, chat: Chat, name: str, colors: bool):
+        self.chat, self.name, self.colors = chat, name, colors
         self.last: list[Piece] = []
 
     def run(self) -> None:
-        layout = "its own template" if self.talk.has_template else "no chat template: turns are laid out as plain text"
-        typer.echo(
-            f"{self.name}: {layout}, {self.talk.model.config.block_size:,} tokens of context. /help lists commands."
-        )
+        from glassformer.errors import GlassformerError
+
+        layout = "its own template" if self.chat.has_template else "no chat template: turns are laid out as plain text"
+        context = self.chat.model.config.block_size
+        typer.echo(f"{self.name}: {layout}, {context:,} tokens of context. /help lists commands.")
         _remember_lines()
         while (line := self._line()) is not None:
-            if line.startswith("/"):
-                if not self._command(*line[1:].split(maxsplit=1)):
-                    return
-            elif line.strip():
-                self._turn(line)
+            name, _, argument = line[1:].partition(" ")
+            if line.startswith("/") and name in ("exit", "quit", "bye"):
+                return
+            try:
+                if not line.startswith("/"):
+                    self._turn(line)
+                elif name in self.COMMANDS:
+                    typer.echo(getattr(self, f"_{name}")(argument.strip()))
+                else:
+                    typer.echo(f"there is no command /{name}\n{HELP}")
+            except GlassformerError as error:
+                typer.echo(f"error: {error}", err=True)
 
     def _line(self) -> str | None:
-        """What was typed, several lines of it where each but the last ends with a backslash; None at the end."""
+        """The typed line, joined with the next while it ends with a backslash; None at the end."""
         typed = ""
         try:
             while True:
-                piece = input("... " if typed else ">>> ")
-                if not piece.endswith("\\"):
-                    return typed + piece
-                typed += piece[:-1] + "\n"
-        except EOFError:
+                part = input("... " if typed else ">>> ")
+                if not part.endswith("\\"):
+                    return typed + part
+                typed += part[:-1] + "\n"
+        except (EOFError, KeyboardInterrupt) as end:
             typer.echo()
-            return None
-        except KeyboardInterrupt:
-            typer.echo()
-            return ""
+            return "" if isinstance(end, KeyboardInterrupt) else None
 
     def _turn(self, line: str) -> None:
         from dataclasses import replace
 
-        from glassformer.errors import GlassformerError
-
-        try:
-            self.last = _say(self.talk, line, self.colors)
-        except GlassformerError as error:
-            typer.echo(f"error: {error}", err=True)
+        if not line.strip():
             return
-        self.talk.sampling = replace(self.talk.sampling, seed=self.talk.sampling.seed + 1)
-        if self.talk.dropped:
-            typer.echo(f"(the oldest {self.talk.dropped} turns no longer fit and were left out)", err=True)
+        self.last = _answer(self.chat, line, self.colors)
+        self.chat.sampling = replace(self.chat.sampling, seed=self.chat.sampling.seed + 1)
+        if self.chat.dropped:
+            typer.echo(f"(the oldest {self.chat.dropped} turns no longer fit and were left out)", err=True)
 
-    def _command(self, name: str = "", argument: str = "") -> bool:
-        """Do what a line with a slash says; False ends the chat."""
-        from glassformer.errors import GlassformerError
-
-        try:
-            if name in ("exit", "quit", "bye"):
-                return False
-            if name in ("reset", "system", "temperature", "save", "load", "why", "colors"):
-                typer.echo(getattr(self, f"_{name}")(argument))
-            else:
-                typer.echo(HELP if name == "help" else f"there is no command /{name}\n{HELP}")
-        except GlassformerError as error:
-            typer.echo(f"error: {error}", err=True)
-        return True
+    def _help(self, _: str) -> str:
+        return HELP
 
     def _reset(self, _: str) -> str:
-        self.talk.reset()
+        self.chat.reset()
         return "begun anew"
 
     def _system(self, text: str) -> str:
-        self.talk.system = text or None
-        self.talk.reset()
+        self.chat.system = text or None
+        self.chat.reset()
         return "begun anew with this system text" if text else "begun anew without a system text"
 
     def _temperature(self, text: str) -> str:
@@ -155,12 +147,11 @@ class _Prompt:
         from glassformer.errors import UsageError
 
         try:
-            self.talk.sampling = replace(self.talk.sampling, temperature=float(text))
-        except ValueError as error:
-            if isinstance(error, UsageError):
-                raise
+            temperature = float(text)
+        except ValueError:
             raise UsageError(f"/temperature {text}: give a number, for example /temperature 0.7") from None
-        return f"temperature {self.talk.sampling.temperature:g}"
+        self.chat.sampling = replace(self.chat.sampling, temperature=temperature)
+        return f"temperature {temperature:g}"
 
     def _save(self, path: str) -> str:
         from glassformer.errors import UsageError
@@ -168,8 +159,8 @@ class _Prompt:
 
         if not path:
             raise UsageError("/save needs the name of a file")
-        write_json(path, {"system": self.talk.system, "messages": self.talk.messages})
-        return f"{len(self.talk.messages)} turns saved in {path}"
+        write_json(path, {"system": self.chat.system, "messages": self.chat.messages})
+        return f"{len(self.chat.messages)} turns saved in {path}"
 
     def _load(self, path: str) -> str:
         from pathlib import Path
@@ -185,7 +176,7 @@ class _Prompt:
             raise UsageError(f"{path}: no saved chat ({error}); /save FILE makes one") from None
         if any(message["role"] not in ("user", "assistant") for message in messages):
             raise UsageError(f"{path}: a turn is neither a user's nor the assistant's")
-        self.talk.system, self.talk.messages = system if isinstance(system, str) else None, messages
+        self.chat.system, self.chat.messages = system if isinstance(system, str) else None, messages
         return f"{len(messages)} turns"
 
     def _colors(self, _: str) -> str:
@@ -196,28 +187,27 @@ class _Prompt:
         from glassformer.errors import UsageError
 
         if not self.last:
-            return "nothing was said yet"
-        said = [piece for piece in self.last if piece.finish_reason != "end_of_text"] or self.last
-        if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(said)):
-            raise UsageError(f"/why {argument}: give a number from 1, the last token, to {len(said)}, the first")
-        piece, which = said[-int(argument or 1)], f"token {argument} from the end" if argument else "the last token"
-        own, drawn = piece.probability, piece.sampling_probability
-        lines = [f"{which}, {piece.token_text!r}: {own:.1%} by the model, {drawn:.1%} drawn"]
+            return "there is no answer yet"
+        pieces = [piece for piece in self.last if piece.finish_reason != "end_of_text"] or self.last
+        n = len(pieces)
+        if argument and not (argument.isdecimal() and 1 <= int(argument) <= n):
+            raise UsageError(f"/why {argument}: give a number from 1, the last token, to {n}, the first")
+        piece, which = pieces[-int(argument or 1)], f"token {argument} from the end" if argument else "the last token"
+        own, sampled = piece.probability, piece.sampling_probability
+        lines = [f"{which}, {piece.token_text!r}: {own:.1%} by the model, {sampled:.1%} after temperature and filters"]
         lines += [f"  {other.probability:>6.1%}  {other.text!r}" for other in piece.alternatives]
         rest = 1 - sum(other.probability for other in piece.alternatives)
         return "\n".join([*lines, f"  {max(rest, 0.0):>6.1%}  all other tokens"])
 
 
-def _say(talk: Chat, text: str, colors: bool) -> list[Piece]:
+def _answer(chat: Chat, text: str, colors: bool) -> list[Piece]:
     """Print the answer while it is written; Ctrl-C stops it."""
-    from glassformer.cli.telling import teller
-
     pieces: list[Piece] = []
-    answer, tell = talk.ask(text), teller(colors)
+    answer, print_piece = chat.ask(text), piece_printer(colors)
     try:
         for piece in answer:
             pieces.append(piece)
-            tell(piece)
+            print_piece(piece)
     except KeyboardInterrupt:
         answer.close()  # type: ignore[attr-defined]
     sys.stdout.write("\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 
 
 def compare_history(

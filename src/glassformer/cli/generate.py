@@ -1,4 +1,4 @@
-"""`glassformer generate`: prompt in, text out, every token with the distribution behind it if you like."""
+"""`glassformer generate`: prompt in, text out, with the distribution behind every token if wanted."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from glassformer.cli.telling import print_json
+from glassformer.cli import options
+from glassformer.cli.output import piece_printer, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from glassformer.generation import Piece
 
 TEMPERATURE = 0.8
 
 
 def generate(
-    model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
+    model: options.Run,
     prompt: str = typer.Option(
-        None, "--prompt", "-p", metavar="TEXT", help="What to go on from; - reads standard input."
+        None, "--prompt", "-p", metavar="TEXT", help="The text to continue; - reads standard input."
     ),
     prompt_file: str = typer.Option(None, metavar="FILE", help="A file that holds the prompt."),
     max_new_tokens: int = typer.Option(
@@ -28,27 +31,27 @@ def generate(
         None, metavar="T", help="0 takes the most likely token; larger is wilder; 0.8 unless the model's folder says."
     ),
     top_k: int = typer.Option(None, metavar="K", help="Keep the k most likely tokens; 0 keeps all."),
-    top_p: float = typer.Option(None, metavar="P", help="Keep the fewest tokens whose probability reaches p."),
+    top_p: options.TopP = None,
     min_p: float = typer.Option(None, metavar="P", help="Keep tokens at least this fraction as likely as the best."),
     repetition_penalty: float = typer.Option(
         None, metavar="R", help="Above 1, tokens that already came are less likely."
     ),
-    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same text; a new one each time when left out."),
+    seed: options.Seed = None,
     stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; may be given more than once."),
     samples: int = typer.Option(1, metavar="N", help="How many texts."),
     alternatives: int = typer.Option(0, metavar="N", help="Show so many of the most likely tokens beside each."),
-    colors: bool = typer.Option(False, "--colors", help="Color tokens by how surprising they were."),
+    colors: options.Colors = False,
     window: str = typer.Option("half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one)."),
     stream: bool = typer.Option(True, help="Print while it writes."),
-    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
+    device: options.Device = "auto",
+    dtype: options.Dtype = "fp32",
     endless: bool = typer.Option(False, "--endless", help="Write until Ctrl-C, in constant memory."),
     as_json: bool = typer.Option(
         False, "--json", help="Print a line of JSON for each text, its tokens with their probabilities in it."
     ),
     json_tokens: bool = typer.Option(False, "--json-tokens", help="Print a line of JSON for each token, at once."),
 ) -> None:
-    """Write on from a prompt with a trained model.
+    """Continue a prompt with a trained model.
 
     Examples:
 
@@ -60,7 +63,6 @@ def generate(
 
     glassformer generate runs/demo-1 --endless
     """
-    import random
     from dataclasses import asdict
 
     from glassformer import generation
@@ -69,7 +71,7 @@ def generate(
     _check(max_new_tokens, samples, endless, as_json)
     text = _prompt(prompt, prompt_file)
     loaded, tokenizer = open_for("generate", model, device, dtype)
-    given = {
+    given: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -77,7 +79,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
     }
     show_defaults(loaded, {**given, "max_new_tokens": 1 if endless else max_new_tokens})
-    given["seed"] = random.SystemRandom().randrange(2**31) if seed is None else seed
+    given["seed"] = options.seed_or_random(seed)
     sampling = generation.sampling_of(loaded, given, {"temperature": TEMPERATURE})
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -89,25 +91,23 @@ def generate(
     if json_tokens or endless or (not as_json and stream and samples == 1):
         pieces = generation.stream(loaded, tokenizer, text, samples=samples, endless=endless, **settings)
         if json_tokens:
-            _print_tokens(pieces)
-        elif alternatives:
-            _print_bars(pieces, text)
+            for piece in pieces:
+                print_json(piece.to_dict(), indent=None)
         else:
-            _print_stream(pieces, text, colors, endless)
+            _print(pieces, text, alternatives=alternatives, colors=colors, endless=endless)
         return
-    done = generation.generate(loaded, tokenizer, text, samples=samples, **settings)
-    for i, completion in enumerate(done):
+    for i, done in enumerate(generation.generate(loaded, tokenizer, text, samples=samples, **settings)):
         if as_json:
             own = {"prompt": text, "sample": i, "settings": {**settings, "seed": sampling.seed + i}}
-            print_json({**own, **completion.to_dict()}, indent=None)
+            print_json({**own, **done.to_dict()}, indent=None)
             continue
         if samples > 1:
             typer.echo(f"{'' if i == 0 else chr(10)}--- sample {i + 1} of {samples} (seed {sampling.seed + i})")
-        _print_bars(iter(completion.pieces), text) if alternatives else _print_stream(completion.pieces, text, colors)
+        _print(done.pieces, text, alternatives=alternatives, colors=colors)
 
 
 def _check(max_new_tokens: int | None, samples: int, endless: bool, as_json: bool) -> None:
-    """How long a text gets, asked for in a way that makes sense."""
+    """Raise `UsageError` for options about the length that contradict each other."""
     from glassformer.errors import UsageError
 
     if max_new_tokens is not None and max_new_tokens < 0:
@@ -148,30 +148,26 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
         ) from None
 
 
-def _print_tokens(pieces: Any) -> None:
-    for piece in pieces:
-        print_json(piece.to_dict(), indent=None)
-        sys.stdout.flush()
-
-
-def _print_stream(pieces: Any, prompt: str, colors: bool, endless: bool = False) -> None:
-    from glassformer.cli.telling import teller
-
-    tell = teller(colors)
+def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: bool, endless: bool = False) -> None:
+    """The prompt and the text behind it, or a line of bars for each token if there are alternatives."""
+    if alternatives:
+        _print_bars(pieces, prompt)
+        return
+    print_piece = piece_printer(colors)
     sys.stdout.write(prompt)
     try:
         for piece in pieces:
-            tell(piece)
+            print_piece(piece)
     except KeyboardInterrupt:
-        sys.stdout.write("\n")  # what was written so far stays, and what follows begins on a line of its own
-        if endless:  # this is how it ends
-            return
-        raise
-    sys.stdout.write("\n")
+        sys.stdout.write("\n")  # the text so far stays, and what follows begins on a new line
+        if not endless:  # which ends in no other way
+            raise
+    else:
+        sys.stdout.write("\n")
 
 
-def _print_bars(pieces: Any, prompt: str) -> None:
-    """One line a token: what was taken, then the model's most likely tokens as bars."""
+def _print_bars(pieces: Iterable[Piece], prompt: str) -> None:
+    """One line a token: the token, then the model's most likely tokens as bars."""
     from rich.console import Console
     from rich.text import Text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 
 _DATA = "A UTF-8 text file; without it Tiny Shakespeare."
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 from glassformer.views import OLD_NAMES, VIEWS, find
 
 if TYPE_CHECKING:

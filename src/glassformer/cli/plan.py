@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from glassformer.cli.clock import started
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 
 if TYPE_CHECKING:
     from glassformer.recipes.plan import Plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 
 if TYPE_CHECKING:
     from glassformer.training.run_table import Row, RunComparison

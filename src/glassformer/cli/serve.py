@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli import options
+
 
 def serve(
     models: list[str] = typer.Argument(
@@ -14,8 +16,8 @@ def serve(
     api_key: str = typer.Option(None, metavar="SECRET", envvar="GLASSFORMER_API_KEY", help="What clients must send."),
     no_auth: bool = typer.Option(False, "--no-auth", help="Let everybody in who reaches the address."),
     rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many samples are written at once."),
-    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    dtype: str = typer.Option("fp32", metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU)."),
+    device: options.Device = "auto",
+    dtype: options.Dtype = "fp32",
 ) -> None:
     """Serve models over HTTP as OpenAI does.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from glassformer.cli.clock import started
-from glassformer.cli.telling import print_json
+from glassformer.cli.output import print_json
 
 if TYPE_CHECKING:
     from glassformer.recipes import Run

@@ -1,4 +1,4 @@
-"""What commands print: results as JSON; pieces as they come, plain or coloured by surprise."""
+"""What commands print: results as JSON; pieces as they come, plain or colored by surprise."""
 
 from __future__ import annotations
 
@@ -21,24 +21,30 @@ def print_json(data: Any, *, indent: int | None = 2) -> None:
     sys.stdout.flush()
 
 
-def teller(colors: bool) -> Callable[[Piece], None]:
-    """What writes one piece to standard output, at once."""
+def piece_printer(colors: bool) -> Callable[[Piece], None]:
+    """A function that writes one piece to standard output, at once."""
     if not colors:
-
-        def plain(piece: Piece) -> None:
-            sys.stdout.write(piece.text)
-            sys.stdout.flush()
-
-        return plain
+        return lambda piece: print(piece.text, end="", flush=True)
     from rich.console import Console
     from rich.text import Text
 
-    from glassformer.figures.terminal import surprise_style  # a fifth of a second: only for who asks for colours
+    from glassformer.figures.terminal import surprise_style  # rich takes a fifth of a second: for colors only
 
     console = Console(highlight=False, soft_wrap=True)
 
-    def coloured(piece: Piece) -> None:
+    def colored(piece: Piece) -> None:
         console.print(Text(piece.text, style=surprise_style(piece.probability)), end="")
         sys.stdout.flush()
 
-    return coloured
+    return colored
+
+
+def one_line(text: str) -> str:
+    """A text as one line, so that line n of the output belongs to line n of the input."""
+    return " ".join(text.splitlines())
+
+
+def shortened(text: str, width: int = 48) -> str:
+    """A text as one line of `width` characters at most."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
