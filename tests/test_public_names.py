@@ -51,12 +51,12 @@ PUBLIC = {
     "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "
     "translation_scores window_losses",
     "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Column CompareView ContextView "
-    "Curves Direction Excitation HeatMap InductionView LensView Neighbours Neuron "
+    "Curves Direction Activation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
-    "ResidualView AttentionWalkthrough SurpriseView Table TensorRow TensorView TensorsView Tokens "
+    "ResidualView AttentionWalkthrough SurpriseView Table TensorRow TensorsView Tokens "
     "TokensView Trace Vectors View ablate add analogy attention attribution compare "
     "context direction edit explain induction_scores lens look neighbours neurons next_token "
-    "parameters patch pca read residual scale attention_walkthrough surprise tap_names tensor tensors "
+    "parameters patch pca read residual scale attention_walkthrough surprise tap_names tensors "
     "tokens trace vectors_of",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]

@@ -251,6 +251,8 @@ RENAMED: dict[str, str] = {
 
 BOUNDS: list[tuple[str, float, str]] = [
     (r"losses/.*/recipe/format", float("inf"), "formats count up; old ones are migrated (test_migrations.py)"),
+    (r"look/.*\bneurons .*/direction", float("inf"), "a sentence"),
+    (r"look/.*\bneurons .*/std", 2e-16, "a square root where a power of 0.5 was"),
     (r"look/.*\bstep .*/is_rotary", float("inf"), "a key that old records do not have"),
     (r"models/inspect word-vectors/files", float("inf"), "no generation_config.json beside what generates nothing"),
     (r"models/save word-vectors/files/generation_config.json", float("inf"), "as above"),

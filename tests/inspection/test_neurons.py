@@ -208,15 +208,15 @@ def test_what_is_not_told_says_why(tokenizer: Tokenizer):
     shape = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
     silent = Encoder(EncoderConfig.make(**shape)).eval()
     view = neurons(silent, tokenizer, "the king", layer=0, neuron=1)
-    assert not view.neurons[0].promotes and "there is no unembedding" in view.direction
+    assert not view.neurons[0].promotes and "no unembedding" in view.direction
     model = toy_model("modern", n_expert=3)
     with pytest.raises(UsageError, match="layer 1 is a mixture of 3 experts"):
         neurons(model, tokenizer, "the king", layer=-1)
     for message, settings in (
-        ("layer=2 is out of range; the model has 2", {"layer": 2}),
-        ("neuron=29 is out of range; layer 0 has 29", {"layer": 0, "neuron": 29}),
+        ("layer=2 is out of range; there are 2", {"layer": 2}),
+        ("neuron=29 is out of range; there are 29", {"layer": 0, "neuron": 29}),
         ("top=0", {"layer": 0, "top": 0}),
-        ("no token to excite", {"layer": 0}),
+        ("no token to activate", {"layer": 0}),
     ):
         with pytest.raises(UsageError, match=message):
             neurons(toy_model("modern"), tokenizer, "" if "token" in message else "the king", **settings)

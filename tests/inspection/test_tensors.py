@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from toys import toy_model
 
 from glassformer.errors import UsageError
-from glassformer.inspection import tensor, tensor_rows, tensors
+from glassformer.inspection import tensors
 from glassformer.layers import int8_copy
 
 
@@ -61,9 +62,9 @@ def test_zeros_are_counted_and_one_number_has_a_histogram():
 
 
 def test_of_a_large_tensor_every_kth_number_is_in_the_histogram(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tensor_rows, "HISTOGRAM_OF", 100)
+    monkeypatch.setattr(sys.modules["glassformer.inspection.tensors"], "HISTOGRAM_OF", 100)
     model = toy_model("classic")
-    (row,) = tensors(model, "embedding.token.weigh*").tensors
+    (row,) = tensors(model, "embedding.token.weight").tensors
     assert row.numel == 61 * 15 and row.counts.sum() == -(-61 * 15 // 10), "a step of 10"
     assert row.mean == pytest.approx(float(model.embedding.token.weight.detach().double().mean()), abs=1e-12)
 
@@ -71,12 +72,12 @@ def test_of_a_large_tensor_every_kth_number_is_in_the_histogram(monkeypatch: pyt
 def test_one_tensor_from_afar_and_its_corner():
     model = toy_model("modern", vocab_size=131)
     weight = model.embedding.token.weight.detach()  # 131 x 42 in cells of 3 x 2
-    view = tensor(model, "embedding.token.weight")
+    view = tensors(model, "embedding.token.weight")
     assert view.cell == (3, 2) and view.overview.shape == (44, 21)
     assert view.overview[2, 5] == pytest.approx(float(weight[6:9, 10:12].mean()), abs=1e-6)
     assert view.overview[43, 20] == pytest.approx(float(weight[129:131, 40:42].mean()), abs=1e-6), "the last is smaller"
     assert (view.corner == weight[:8, :8].numpy()).all()
-    small = tensor(model, "blocks.0.attention.query_norm.weight")
+    small = tensors(model, "blocks.0.attention.query_norm.weight")
     assert small.cell == (1, 1) and small.overview.shape == (1, 10)
 
 
@@ -92,19 +93,19 @@ def test_compressed_matrices_are_told_as_what_they_stand_for():
 
 def test_a_tied_head_is_the_table_that_it_reads_with():
     model = toy_model("classic")
-    assert tensor(model, "head.weight").row.name == "embedding.token.weight"
+    assert tensors(model, "head.weight").tensors[0].name == "embedding.token.weight"
 
 
 def test_a_name_that_is_not_there():
     with pytest.raises(UsageError, match=r"no tensor is called 'final_norm.wieght'; did you mean final_norm.weight"):
-        tensor(toy_model("modern"), "final_norm.wieght")
+        tensors(toy_model("modern"), "final_norm.wieght")
     with pytest.raises(UsageError, match="no tensor is called 'block"):
         tensors(toy_model("modern"), "block.*.qkv")
 
 
 def test_drawn_in_80_columns():
     model = toy_model("modern", n_layer=3)
-    for view in (tensors(model), tensors(model, "*.qkv.*"), tensor(model, "blocks.2.feedforward.gate_up.weight")):
+    for view in (tensors(model), tensors(model, "*.qkv.*"), tensors(model, "blocks.2.feedforward.gate_up.weight")):
         assert max(map(len, str(view).splitlines())) <= 80
         json.dumps(view.to_dict(), allow_nan=False)
         assert view.to_html().startswith("<!doctype html>")

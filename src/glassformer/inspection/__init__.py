@@ -10,15 +10,13 @@ from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours,
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.look import look
-from glassformer.inspection.neuron_views import Excitation, Neuron, NeuronsView
-from glassformer.inspection.neurons import neurons
+from glassformer.inspection.neurons import Activation, Neuron, NeuronsView, neurons
 from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
 from glassformer.inspection.surprise import SurpriseView, surprise
-from glassformer.inspection.tensor_rows import TensorRow
-from glassformer.inspection.tensors import TensorsView, TensorView, tensor, tensors
+from glassformer.inspection.tensors import TensorRow, TensorsView, tensors
 from glassformer.inspection.tokens import TokensView, tokens
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.vectors import Vectors, vectors_of
@@ -28,6 +26,7 @@ from glassformer.renamed import keep_old_names
 __all__ = [
     "PCA",
     "Ablated",
+    "Activation",
     "Analogy",
     "AttentionView",
     "AttentionWalkthrough",
@@ -37,7 +36,6 @@ __all__ = [
     "ContextView",
     "Curves",
     "Direction",
-    "Excitation",
     "HeatMap",
     "InductionView",
     "LensView",
@@ -55,7 +53,6 @@ __all__ = [
     "SurpriseView",
     "Table",
     "TensorRow",
-    "TensorView",
     "TensorsView",
     "Tokens",
     "TokensView",
@@ -87,7 +84,6 @@ __all__ = [
     "scale",
     "surprise",
     "tap_names",
-    "tensor",
     "tensors",
     "tokens",
     "trace",

@@ -1,17 +1,18 @@
 """The numbers that a model is made of: every tensor with its shape, its statistics and a histogram.
 
-print(tensors(model))                               all of them, the first block's in full
-print(tensors(model, "blocks.*.attention.qkv*"))    some
-print(tensor(model, "blocks.0.attention.qkv.weight"))
+print(tensors(model))                                     all of them, the first block's in full
+print(tensors(model, "blocks.*.attention.qkv*"))          some
+print(tensors(model, "blocks.0.attention.qkv.weight"))    one, with a picture of it
 """
 
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,10 +22,15 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError, did_you_mean, plural
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table
 from glassformer.inspection.options import view
-from glassformer.inspection.tensor_rows import TensorRow, rows_of, values_of
 from glassformer.inspection.views import View
-from glassformer.inspection.weights import weights
+from glassformer.inspection.weights import format_of, is_compressed, matrix_of, weights
+from glassformer.models.parts import pieces_of, whole_axes
 
+BINS = 24
+HISTOGRAM_OF = 1 << 22
+CHUNK = 1 << 18  # numbers that are read at a time: they stay in the processor's cache
+STEPS = " ▁▂▃▄▅▆▇█"
+SPARK = 12  # characters of a histogram in a table
 SHOWN = 48  # tensors that are drawn; the data has all of them
 OVERVIEW = (64, 32)  # rows and columns of a picture of a matrix
 CORNER = 8
@@ -36,182 +42,224 @@ LETTERS = {
 
 
 @dataclass
-class TensorsView(View):
-    """Tensors in the order of the modules; below a fused one its matrices."""
+class TensorRow:
+    """A tensor, or a matrix that lies in it together with others."""
 
-    tensors: list[TensorRow]
+    name: str  # of the parameter
+    piece: str  # which matrix of a fused one ("query", "gate"); "" is the whole
+    part: str  # of the model
+    axes: str  # in letters, "(3 H D, C)"
+    shape: tuple[int, ...]
+    dtype: str  # of its numbers as they are kept
+    numel: int
+    mean: float  # summed in fp64, as the next ones
+    std: float  # divided by n
+    least: float
+    most: float
+    zeros: float  # the share of them
+    norm: float  # root of the sum of squares
+    counts: np.ndarray  # histogram; of more than `HISTOGRAM_OF` numbers every k-th is in it
+    edges: np.ndarray  # of its bins, from the least to the most; a piece has those of the whole
 
-    def figures(self) -> list[Figure]:
-        whole = [row for row in self.tensors if not row.piece]
-        used = {letter for row in self.tensors for letter in re.findall(r"\b[A-Z]\b", row.axes)}
-        letters = ", ".join(f"{letter} {name}" for letter, name in LETTERS.items() if letter in used)
-        made: list[Figure] = [
-            Note(f"{plural(len(whole), 'tensor')}, {sum(row.numel for row in whole):,} numbers. Axes: {letters}.")
-        ]
-        groups: dict[str, list[TensorRow]] = {}
-        for row in self.tensors:
-            groups.setdefault(row.place[0], []).append(row)
-        blocks = [name for name in groups if name]
-        shown = list(groups) if len(self.tensors) <= SHOWN else [n for n in groups if not n or n.endswith("blocks.0")]
-        for name in shown:
-            made += _tables(name, groups[name][:SHOWN])
-        if len(shown) < len(groups) or len(blocks) > 1:
-            made += self._over_layers(blocks)
-        if len(shown) < len(groups):
-            made.append(Note(f"{len(groups) - len(shown)} more blocks: ask for them by pattern, or see `.tensors`."))
-        return made
+    @property
+    def place(self) -> tuple[str, str]:
+        """(the block it stands in or "", its name there)."""
+        head, dot, rest = self.name.rpartition("blocks.")
+        number, _, short = rest.partition(".")
+        return (f"{head}blocks.{number}", short) if dot else ("", self.name)
 
-    def _over_layers(self, blocks: Sequence[str]) -> list[Figure]:
-        """How the spread of each tensor of a block changes with depth, a figure a stack."""
-        stacks = dict.fromkeys(name.rpartition("blocks.")[0] for name in blocks)
-        made: list[Figure] = []
-        for stack in stacks:
-            lines: dict[str, list[float]] = {}
-            for row in self.tensors:
-                if row.place[0].startswith(f"{stack}blocks.") and not row.name.endswith("bias"):
-                    name = row.place[1].removesuffix(".weight")
-                    if row.piece:
-                        name = f"{name.rpartition('.')[2]}:{row.piece.removeprefix('cross ')}"
-                    lines.setdefault(name, []).append(row.std)
-            deep: dict[str, Sequence[float]] = {name: line for name, line in lines.items() if len(line) > 1}
-            if deep:
-                x = list(range(max(map(len, deep.values()))))
-                made.append(Curves.over(f"{stack}blocks: spread (std) by layer", x, deep, "layer", "std"))
-        return made
+    @property
+    def label(self) -> str:
+        """What it is called in a table."""
+        return f"  {self.piece}" if self.piece else self.place[1].removesuffix(".weight")
 
-
-def _shown_name(row: TensorRow) -> str:
-    return f"  {row.piece}" if row.piece else row.place[1].removesuffix(".weight")
-
-
-def _tables(group: str, rows: Sequence[TensorRow]) -> list[Figure]:
-    names = [_shown_name(row) for row in rows]
-    shapes = [
-        (name, row.axes, "(" + ", ".join(f"{n:,}" for n in row.shape) + ")", row.dtype, row.numel)
-        for name, row in zip(names, rows, strict=True)
-    ]
-    some_zeros = any(row.zeros for row in rows)
-    numbers = []
-    for name, row in zip(names, rows, strict=True):
-        zeros = [f"{100 * row.zeros:.3g} %"] if some_zeros else []
-        numbers.append((name, row.mean, row.std, f"{row.least:.2g} … {row.most:.2g}", *zeros, row.sparkline))
-    columns = [Column("tensor"), Column("mean", "number"), Column("std", "number"), Column("least … most")]
-    columns += [Column("zeros")] if some_zeros else []
-    title = group or "Outside the blocks"
-    return [
-        Table(
-            f"{title}: shapes",
-            (Column("tensor"), Column("axes"), Column("shape"), Column("kept as"), Column("numbers", "count")),
-            shapes,
-        ),
-        Table(f"{title}: numbers", (*columns, Column("histogram")), numbers),
-    ]
+    @property
+    def sparkline(self) -> str:
+        """The histogram in `SPARK` characters, the highest bin full."""
+        heights = self.counts.reshape(SPARK, -1).sum(axis=1)
+        full = max(heights.max(), 1)
+        return "".join(STEPS[math.ceil(h / full * (len(STEPS) - 1))] for h in heights.tolist())
 
 
 @dataclass
-class TensorView(View):
-    """One tensor.
+class TensorsView(View):
+    """Tensors in the order of the modules; below a fused one its matrices. Of a single tensor also a picture."""
 
-    row: its shape and statistics. pieces: of a fused one, its matrices. overview: the whole tensor, as a matrix (its
-    first axis, all others), in at most 64 x 32 cells, each the mean of its numbers; cell: how many rows and columns of
-    the matrix fall into one (the last may hold fewer). corner: its first 8 x 8 numbers.
-    """
-
-    row: TensorRow
-    pieces: list[TensorRow]
-    overview: np.ndarray
-    cell: tuple[int, int]
-    corner: np.ndarray
+    tensors: list[TensorRow]
+    overview: np.ndarray | None = None  # the tensor as a matrix, in at most 64 x 32 cells, each the mean of its numbers
+    cell: tuple[int, int] | None = None  # rows and columns of the matrix in one cell; the last may hold fewer
+    corner: np.ndarray | None = None  # its first 8 x 8 numbers
 
     def figures(self) -> list[Figure]:
-        name, (down, across) = self.row.name, self.cell
-        made = _tables(name, [self.row, *self.pieces])
-        made.append(
-            Table(
-                "How its numbers are spread",
-                (Column("from", "number", 4), Column("to", "number", 4), Column("of all", "share", role="weights")),
-                [
-                    (self.row.edges[i], self.row.edges[i + 1], count / self.row.counts.sum())
-                    for i, count in enumerate(self.row.counts.tolist())
-                ],
-            )
-        )
-        rows = [str(i * down) for i in range(self.overview.shape[0])]
-        columns = [str(i * across) for i in range(self.overview.shape[1])]
+        if self.overview is not None:
+            return [*_tables(self.tensors[0].name, self.tensors), *self._picture()]
+        whole = [row for row in self.tensors if not row.piece]
+        used = {letter for row in self.tensors for letter in re.findall(r"\b[A-Z]\b", row.axes)}
+        letters = ", ".join(f"{letter} {name}" for letter, name in LETTERS.items() if letter in used)
+        total = f"{plural(len(whole), 'tensor')}, {sum(row.numel for row in whole):,} numbers. Axes: {letters}."
+        figures: list[Figure] = [Note(total)]
+        groups: dict[str, list[TensorRow]] = {}
+        for row in self.tensors:
+            groups.setdefault(row.place[0], []).append(row)
+        shown = list(groups) if len(self.tensors) <= SHOWN else [n for n in groups if not n or n.endswith("blocks.0")]
+        for name in shown:
+            figures += _tables(name or "Outside the blocks", groups[name][:SHOWN])
+        if len(shown) < len(groups) or sum(map(bool, groups)) > 1:
+            figures += self._over_layers()
+        if len(shown) < len(groups):
+            figures.append(Note(f"{len(groups) - len(shown)} more blocks: ask for them by pattern, or see `.tensors`."))
+        return figures
+
+    def _over_layers(self) -> list[Figure]:
+        """How the spread of each tensor of a block changes with depth, a figure for each stack of blocks."""
+        stacks: dict[str, dict[str, list[float]]] = {}
+        for row in self.tensors:
+            block, name = row.place[0], row.place[1].removesuffix(".weight")
+            if block and not row.name.endswith("bias"):
+                if row.piece:
+                    name = f"{name.rpartition('.')[2]}:{row.piece.removeprefix('cross ')}"
+                stacks.setdefault(block.rpartition("blocks.")[0], {}).setdefault(name, []).append(row.std)
+        figures: list[Figure] = []
+        for stack, lines in stacks.items():
+            deep = {name: line for name, line in lines.items() if len(line) > 1}
+            if deep:
+                x = range(max(map(len, deep.values())))
+                figures.append(Curves.over(f"{stack}blocks: spread (std) by layer", x, deep, "layer", "std"))
+        return figures
+
+    def _picture(self) -> list[Figure]:
+        assert self.overview is not None and self.cell is not None and self.corner is not None
+        row, (down, across) = self.tensors[0], self.cell
+        columns = Column("from", "number", 4), Column("to", "number", 4), Column("of all", "share", role="weights")
+        shares = (row.counts / row.counts.sum()).tolist()
+        bins = list(zip(row.edges[:-1], row.edges[1:], shares, strict=True))
         cells = "every number" if down == across == 1 else f"each cell the mean of {down} x {across} numbers"
-        made.append(
-            HeatMap(f"All of it, {cells}", self.overview, rows, columns, "row", "column", "weights", signed=True)
-        )
-        if (down, across) != (1, 1):
-            h, w = self.corner.shape
-            places = [str(i) for i in range(CORNER)]
-            made.append(
-                HeatMap(
-                    "Its upper left corner, number by number",
-                    self.corner,
-                    places[:h],
-                    places[:w],
-                    "row",
-                    "column",
-                    "weights",
-                    signed=True,
-                    digits=3,
-                )
-            )
-        return made
+        return [
+            Table("How its numbers are spread", columns, bins),
+            _matrix(f"All of it, {cells}", self.overview, down, across, 2),
+            *(
+                []
+                if down == across == 1
+                else [_matrix("Its upper left corner, number by number", self.corner, 1, 1, 3)]
+            ),
+        ]
+
+
+def _matrix(title: str, values: np.ndarray, down: int, across: int, digits: int) -> HeatMap:
+    rows, columns = ([str(i * step) for i in range(n)] for n, step in zip(values.shape, (down, across), strict=True))
+    return HeatMap(title, values, rows, columns, "row", "column", "weights", signed=True, digits=digits)
+
+
+def _tables(title: str, rows: Sequence[TensorRow]) -> list[Figure]:
+    some_zeros = any(row.zeros for row in rows)
+    shapes = [
+        (row.label, row.axes, f"({', '.join(f'{n:,}' for n in row.shape)})", row.dtype, row.numel) for row in rows
+    ]
+    numbers = []
+    for row in rows:
+        zeros = [f"{100 * row.zeros:.3g} %"] if some_zeros else []
+        numbers.append((row.label, row.mean, row.std, f"{row.least:.2g} … {row.most:.2g}", *zeros, row.sparkline))
+    columns = [Column("tensor"), Column("mean", "number"), Column("std", "number"), Column("least … most")]
+    columns += [*([Column("zeros")] if some_zeros else []), Column("histogram")]
+    axes = [Column(name) for name in ("tensor", "axes", "shape", "kept as")]
+    return [
+        Table(f"{title}: shapes", [*axes, Column("numbers", "count")], shapes),
+        Table(f"{title}: numbers", columns, numbers),
+    ]
 
 
 @view('glassformer look tensors runs/demo-1 "blocks.0.*"')
 def tensors(
     model: nn.Module,
     pattern: Annotated[str, Field(description="A name, or a pattern such as 'blocks.0.*'.")] = "*",
-) -> TensorsView | TensorView:
-    """Every parameter whose name matches the shell-style `pattern`, and each matrix of a fused one by itself.
+) -> TensorsView:
+    """Every parameter whose name matches a shell-style pattern, and each matrix of a fused one by itself.
 
-    A tensor that is there under two names (a tied head) is told under the first. Matrices kept in 8 or 4 bits are told
-    as the numbers that they stand for. Every number is looked at, about 30 million a second and processor.
+    One that is called by its whole name is also drawn. Matrices kept in 8 or 4 bits are shown as the numbers that they
+    stand for.
 
     Raises:
-        UsageError: nothing matches; the nearest name is told.
+        UsageError: nothing matches; the nearest name is given.
     """
-    if pattern in dict(model.named_parameters()):
-        return tensor(model, pattern)
     known = list(weights(model))
-    chosen = [each for each in known if fnmatch.fnmatchcase(each[0], pattern)]
+    one = _full_name(model, pattern)
+    chosen = [each for each in known if (each[0] == one if one else fnmatch.fnmatchcase(each[0], pattern))]
     if not chosen:
         raise UsageError(f"no tensor is called {pattern!r}; {did_you_mean(pattern, [name for name, _, _ in known])}")
-    return TensorsView([row for name, module, field in chosen for row in rows_of(model, name, module, field)])
+    found = TensorsView([row for name, module, field in chosen for row in _rows(model, name, module, field)])
+    if one:
+        values = _values(*chosen[0][1:]).detach().float().cpu()
+        matrix = values.reshape(len(values), -1) if values.dim() > 1 else values.reshape(1, -1)
+        found.overview, found.cell = _averaged(matrix)
+        found.corner = matrix[:CORNER, :CORNER].numpy().copy()
+    return found
 
 
-def tensor(model: nn.Module, name: str) -> TensorView:
-    """One parameter by its full name (of one that has two, either), with a picture of it.
-
-    Raises:
-        UsageError: there is no such tensor.
-    """
-    known = {each[0]: each for each in weights(model)}
+def _full_name(model: nn.Module, name: str) -> str | None:
+    """The name under which a parameter is listed (a tied head has two), or None if this is a pattern."""
+    if name in (known := {each for each, _, _ in weights(model)}):
+        return name
     alias = dict(model.named_parameters(remove_duplicate=False)).get(name)
-    if name not in known and alias is not None:
-        name = next(first for first, parameter in model.named_parameters() if parameter is alias)
-    if name not in known:
-        raise UsageError(f"no tensor is called {name!r}; {did_you_mean(name, known)}")
-    _, module, field = known[name]
-    values = values_of(module, field).detach().float().cpu()
-    matrix = values.reshape(len(values), -1) if values.dim() > 1 else values.reshape(1, -1)
-    overview, cell = _averaged(matrix)
-    row, *pieces = rows_of(model, name, module, field)
-    return TensorView(row, pieces, overview, cell, matrix[:CORNER, :CORNER].numpy().copy())
+    return next((each for each, parameter in model.named_parameters() if parameter is alias and each in known), None)
+
+
+def _values(module: nn.Module, field: str) -> Tensor:
+    """The numbers of a parameter, or those that a compressed layer stands for."""
+    values: Tensor = matrix_of(module) if field == "weight" and is_compressed(module) else getattr(module, field)
+    return values.detach()
+
+
+def _rows(model: nn.Module, name: str, module: nn.Module, field: str) -> list[TensorRow]:
+    """The whole, and its pieces if it has several."""
+    values = _values(module, field)
+    dtype = format_of(module) if field == "weight" and is_compressed(module) else str(values.dtype).partition(".")[2]
+    pieces = pieces_of(model, name, values)
+    low, high = (float(end) for end in values.aminmax())
+    span = (low, high) if high > low else (low - 0.5, high + 0.5)  # around a single number as NumPy does it
+    step = -(-values.numel() // HISTOGRAM_OF)
+    parts = [_sums(values[p.rows[0] : p.rows[1]] if p.rows else values, span, step) for p in pieces]
+
+    def row(sums: dict[str, Any], piece: str, part: str, axes: Sequence[str], shape: tuple[int, ...]) -> TensorRow:
+        n, mean = sums["n"], sums["total"] / sums["n"]
+        return TensorRow(
+            name=name, piece=piece, part=part, axes=f"({', '.join(axes)})", shape=shape, dtype=dtype, numel=n,
+            mean=mean, std=math.sqrt(max(sums["squares"] / n - mean * mean, 0.0)), least=sums["least"],
+            most=sums["most"], zeros=sums["zeros"] / n, norm=math.sqrt(sums["squares"]), counts=sums["counts"],
+            edges=np.linspace(*span, BINS + 1),
+        )  # fmt: skip
+
+    if len(pieces) == 1:
+        return [row(parts[0], "", pieces[0].part, whole_axes(pieces), tuple(values.shape))]
+    whole: dict[str, Any] = {name: sum(sums[name] for sums in parts) for name in ("n", "total", "squares", "zeros")}
+    whole |= {"least": low, "most": high, "counts": np.sum([sums["counts"] for sums in parts], axis=0)}
+    rows = [row(sums, p.belongs_to, p.part, p.axes, p.shape) for p, sums in zip(pieces, parts, strict=True)]
+    return [row(whole, "", "fused", whole_axes(pieces), tuple(values.shape)), *rows]
+
+
+def _sums(values: Tensor, span: tuple[float, float], step: int) -> dict[str, Any]:
+    """What the statistics of a tensor are made of."""
+    flat = values.reshape(-1)
+    total = squares = 0.0
+    nonzero = 0
+    for chunk in flat.split(CHUNK):
+        exact = chunk.double()
+        total += float(exact.sum())
+        squares += float(exact @ exact)
+        nonzero += int(chunk.count_nonzero())
+    counts = torch.zeros(BINS, dtype=torch.float64)
+    for chunk in flat[::step].split(CHUNK):  # fp32 counts to 2^24 only
+        counts += torch.histc(chunk.float(), BINS, *span).cpu()
+    least, most = (float(end) for end in flat.aminmax())
+    numbers = {"n": flat.numel(), "total": total, "squares": squares, "zeros": flat.numel() - nonzero}
+    return {**numbers, "least": least, "most": most, "counts": counts.long().numpy()}
 
 
 def _averaged(matrix_RC: Tensor) -> tuple[np.ndarray, tuple[int, int]]:
     """At most 64 x 32 means of neighbouring numbers, and of how many rows and columns each."""
-    (rows, columns), (most_rows, most_columns) = matrix_RC.shape, OVERVIEW
+    (rows, columns), (max_rows, max_columns) = matrix_RC.shape, OVERVIEW
     if rows == 1:  # a vector may be as wide as a matrix is high
-        most_columns = most_rows
-    down, across = -(-rows // most_rows), -(-columns // most_columns)
+        max_columns = max_rows
+    down, across = -(-rows // max_rows), -(-columns // max_columns)
     bands = [band.mean(dim=0) for band in matrix_RC.split(down)]
     cells = [part.mean(dim=1) for part in torch.stack(bands).split(across, dim=1)]
     return torch.stack(cells, dim=1).numpy(), (down, across)
-
-
-__all__ = ["TensorView", "TensorsView", "tensor", "tensors"]
