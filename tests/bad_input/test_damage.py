@@ -122,14 +122,14 @@ def test_folders_that_are_no_checkpoints_are_left_alone(glassformer, half):
 def test_when_no_checkpoint_is_whole(refused, half):
     for checkpoint in (half / "checkpoints").iterdir():
         truncate(checkpoint / "state.json")
-    refused("resume", half, code=1, line=f"{half}: no checkpoint is whole; step-000007: state.json is damaged; "
+    refused("resume", half, code=1, line=f"{half}: all checkpoints are damaged; step-000007: state.json is damaged; "
             "start again with: glassformer train")  # fmt: skip
 
 
 def test_before_the_first_checkpoint_resume_starts_again(refused, glassformer, half, small_runs):
     shutil.rmtree(half / "checkpoints")
     refused("train", *TINY, "--data", "play.txt", "--out", half, code=1,
-            line=f"{half} already holds a run; go on with it: glassformer resume {half}, or choose another folder "
+            line=f"{half} already holds a run; continue it: glassformer resume {half}, or choose another folder "
             "with --out")  # fmt: skip
     result = glassformer("resume", half, "--quiet")
     assert (result.code, result.err) == (0, "no checkpoint yet: from the start\n")

@@ -60,7 +60,7 @@ def test_two_recipes(refused, play):
 
 def test_a_folder_that_holds_a_run(refused, play, finished):
     line = (
-        "runs/finished already holds a run; go on with it: glassformer resume runs/finished, "
+        "runs/finished already holds a run; continue it: glassformer resume runs/finished, "
         "or choose another folder with --out"
     )
     refused("train", *TINY, "--data", "play.txt", "--out", "runs/finished", code=1, line=line)

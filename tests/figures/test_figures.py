@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import typing
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -277,6 +278,21 @@ def test_a_plot_has_axes_for_every_figure():
 def test_a_column_of_an_unknown_kind_is_refused():
     with pytest.raises(UsageError, match=r"kind 'shares'.*share, signed"):
         Column("p", "shares")
+
+
+def test_lines_without_an_x_of_their_own_are_refused():
+    with pytest.raises(UsageError, match=r"Curves\.over"):
+        Curves("loss", ["0", "1"], {"a": [1.0, 2.0]})
+
+
+def test_every_renderer_draws_every_primitive():
+    """A new primitive needs a line in each of these tables, and no code outside the package."""
+    from glassformer.figures import matplotlib as plots
+    from glassformer.figures import terminal
+
+    primitives = set(typing.get_args(figures.Figure))
+    assert set(terminal.DRAWERS) == set(plots.DRAWERS) == set(json_renderer.WRITERS) == primitives
+    assert {type(figure) for figure in ALL} == primitives  # so the HTML of all is tested, too
 
 
 def test_a_logarithmic_heat_map_runs_from_its_smallest_number_to_its_largest():

@@ -142,7 +142,7 @@ def test_accumulation_changes_nothing_but_rounding(play, tmp_path):
 def test_a_folder_that_holds_a_run_is_never_overwritten(play, tmp_path):
     recipes.train(None, TINY, data=str(play), out=tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match=r"already holds a run; go on with it: glassformer resume .* --out"):
+    with pytest.raises(RunError, match=r"already holds a run; continue it: glassformer resume .* --out"):
         recipes.train(None, TINY, data=str(play), out=tmp_path / "run")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     (tmp_path / "notes").mkdir()
@@ -171,7 +171,7 @@ def test_when_every_checkpoint_is_damaged_one_line_says_so(play, tmp_path):
         recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[StopAfter(5)])
     for state in (tmp_path / "run").rglob("state.json"):
         state.write_text("{")
-    with pytest.raises(RunError, match=r"no checkpoint is whole; step-000005: state.json is damaged"):
+    with pytest.raises(RunError, match=r"all checkpoints are damaged; step-000005: state.json is damaged"):
         recipes.resume(tmp_path / "run")
 
 

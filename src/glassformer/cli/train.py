@@ -206,7 +206,7 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
         f"{loss.perplexity:.3f}{hits} ({loss.n:,} targets; best at step {run.best_step})"
     )
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
-    if plan := RunFolder(run.path).plan_told():
+    if plan := RunFolder(run.path).read_plan():
         rows = against_actual(plan, run.to_dict())
         told = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
         typer.echo(f"predicted (and actual): {', '.join(told)}")

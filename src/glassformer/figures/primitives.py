@@ -180,6 +180,13 @@ class Curves:
     events: Sequence[tuple[str, float]] = ()  # vertical lines, at an x
     compact: bool = False  # one of many below each other, lower
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(line, Line) for line in self.lines):
+            raise UsageError(
+                "the lines of Curves are Line objects with an x of their own; for lines over the same x use "
+                "Curves.over(title, x, {name: values})"
+            )
+
     @classmethod
     def over(
         cls,

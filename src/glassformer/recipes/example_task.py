@@ -43,7 +43,7 @@ from glassformer.tasks import (
 )
 from glassformer.tasks.objective import of_class
 from glassformer.training import World
-from glassformer.training.diagnostics import flowing
+from glassformer.training.diagnostics import activations_during
 from glassformer.training.loop import Batches, Evaluated
 
 EVAL_ROWS = 64  # examples that an evaluation puts through the model together
@@ -171,7 +171,9 @@ class ExampleTask:
         objective = self.objective()
         batch = objective.collate(self.encoded("validation", model.config.block_size)[:8], np.random.default_rng(0))
         device = next(model.parameters()).device
-        return flowing(model, lambda: objective.rows(model, tuple(part.to(device) for part in batch)), pattern)
+        return activations_during(
+            model, lambda: objective.rows(model, tuple(part.to(device) for part in batch)), pattern
+        )
 
     def warnings(self, config: Any) -> list[str]:
         n, batch_size = self.n_train, self.r.training.batch_size

@@ -21,7 +21,7 @@ from glassformer.recipes.shape import sequence_length
 from glassformer.recipes.text_task import check_split, store_of, tokenizer_of
 from glassformer.tasks.skip_gram import SkipGram, SkipGramSettings
 from glassformer.training import World
-from glassformer.training.diagnostics import flowing
+from glassformer.training.diagnostics import activations_during
 from glassformer.training.loop import Batches, Evaluated
 
 SHOWN = ("king", "good", "actor", "two", "love")  # whose neighbours a sample shows, where the vocabulary has them
@@ -100,7 +100,9 @@ class WordTask:
         ids = self.store.split("validation").read(0, min(model.config.block_size, len(self.store.split("validation"))))
         batch = self.objective().collate([ids], np.random.default_rng(0))
         device = next(model.parameters()).device
-        return flowing(model, lambda: self.objective().rows(model, tuple(part.to(device) for part in batch)), pattern)
+        return activations_during(
+            model, lambda: self.objective().rows(model, tuple(part.to(device) for part in batch)), pattern
+        )
 
     def warnings(self, config: Any) -> list[str]:
         return []

@@ -1,16 +1,15 @@
-"""Checkpoints: everything the loop needs to go on as if it had never stopped. No pickle.
+"""Checkpoints: everything that the loop needs to continue as if it had never stopped. No pickle.
 
 checkpoints/step-000500/
   model/                  the weights, as a model folder like any other
   optimizer.safetensors   state by parameter name
   state.json              step, data position, random generators, best so far, sizes of the logs, SHA-256 of the rest
 
-A run whose weights are spread over processes (`training.sharding=full`) keeps `sharded/*.safetensors` in place of the
-two, written by all processes at once and readable by any other number of them, and `tokenizer/`. Its shape stands in
-recipe.toml.
+With `training.sharding=full` there are `sharded/*.safetensors` in place of the first two, written by all processes at
+once and readable by any other number of them, and `tokenizer/`.
 
-The loop only waits while the tensors are copied; a thread writes the copy. A checkpoint is written beside its place,
-flushed to the disk and renamed, so it is whole or not there, and the one before stays until then.
+The loop waits only while the tensors are copied; a thread writes the copy. A checkpoint is written beside its place,
+flushed to the disk and renamed, so it is whole or absent, and the one before stays until then.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ _NEEDED = {"format", "step", "tokens", "seconds", "best", "batches", "random", "
 
 
 class Background:
-    """One task at a time in a thread of its own; what goes wrong there is raised at the next `wait` or `start`."""
+    """One task at a time in a thread; its error is raised by the next `wait` or `start`."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def start(self, task: Callable[[], None]) -> None:
-        """Begin, after the task before is done."""
+        """Begin when the task before is done."""
         self.wait()
 
         def run() -> None:
@@ -64,7 +63,7 @@ class Background:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until nothing is being done."""
+        """Wait until nothing is running."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -74,7 +73,7 @@ class Background:
 
 
 class CheckpointWriter:
-    """Writes `model/` (the best so far) and `checkpoints/` of one run, of one moment each, in the background."""
+    """Writes `model/` (the best so far) and `checkpoints/` of a run in the background."""
 
     def __init__(
         self,
@@ -87,12 +86,12 @@ class CheckpointWriter:
         keep: int,
         kept_with_it: Mapping[str, Any],
     ):
-        self.kept_with_it = kept_with_it  # by `hub.save`: another tokenizer for sources, names of classes
+        self.kept_with_it = kept_with_it  # arguments of `hub.save`: another tokenizer for sources, names of classes
         self.run, self.model, self.tokenizer, self.optimizer = run, model, tokenizer, optimizer
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())
         self._background = Background()
-        self._copies: dict[str, Tensor] = {}  # the room for snapshots, used again and again
+        self._copies: dict[str, Tensor] = {}  # memory of snapshots, used again
 
     def write(
         self, step: int, *, best: bool, state: dict[str, Any] | None, windows: WindowLosses | None = None
@@ -103,7 +102,7 @@ class CheckpointWriter:
         Every process must call this; only the main one writes (all of them their shards).
 
         Raises:
-            GlassformerError: the write before failed (disk full, folder not writable); what was there is untouched.
+            GlassformerError: the write before failed (disk full, folder not writable); older files are untouched.
         """
         self._background.wait()
         if state is not None:
@@ -132,7 +131,7 @@ class CheckpointWriter:
         self._background.start(task)
 
     def wait(self) -> None:
-        """Until everything is on the disk.
+        """Wait until everything is on the disk.
 
         Raises:
             GlassformerError: as `write`.
@@ -140,12 +139,12 @@ class CheckpointWriter:
         self._background.wait()
 
     def join(self) -> None:
-        """Until nothing is being written any more, whatever came of it."""
+        """Wait until nothing is being written, and ignore errors."""
         with contextlib.suppress(BaseException):
             self._background.wait()
 
     def _snapshot(self, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Copies in main memory that the loop will not change; of sharded tensors the whole, in the main process."""
+        """Copies in main memory; of sharded tensors the whole, in the main process."""
         copies: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
@@ -158,7 +157,7 @@ class CheckpointWriter:
         return copies
 
     def _write_sharded(self, step: int, state: dict[str, Any]) -> None:
-        """All processes write into one folder; the main one makes it and gives it its name when all are done."""
+        """All processes write into one folder; the main one makes it and renames it when all are done."""
         tensors = _parts(self.model, self.optimizer)
         if not self.world.is_main:
             save_sharded(self.world.broadcast(None), tensors)
@@ -174,7 +173,7 @@ class CheckpointWriter:
         self.world.barrier()
 
     def _write_state(self, temporary: Path, state: dict[str, Any]) -> None:
-        self.run.flush()  # the logs that the state points into must not be shorter than it says
+        self.run.flush()  # the logs must not be shorter than the state says
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(temporary)): sha256_file(path) for path in files}
         write_json(temporary / "state.json", {**state, "files": hashes})
@@ -188,10 +187,10 @@ class CheckpointWriter:
 
 
 def latest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint (None before the first), and one line for each newer one that is damaged.
+    """The newest intact checkpoint (None before the first), and one line for each newer one that is damaged.
 
     Raises:
-        RunError: there are some, and none is whole.
+        RunError: all are damaged.
     """
     complaints: list[str] = []
     for folder in reversed(checkpoint_folders(run)):
@@ -199,12 +198,12 @@ def latest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
             return folder, complaints
         complaints.append(complaint)
     if complaints:
-        raise RunError(f"{run.path}: no checkpoint is whole; {complaints[0]}; start again with: glassformer train")
+        raise RunError(f"{run.path}: all checkpoints are damaged; {complaints[0]}; start again with: glassformer train")
     return None, []
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
-    """Put weights, optimizer state and random generators back; return the rest of the state.
+    """Restore weights, optimizer state and random generators; return the rest of the state.
 
     Raises:
         RunError: it does not fit the model or the optimizer, or a newer glassformer wrote it.
@@ -225,18 +224,18 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world:
 
 
 def checkpoint_folders(run: RunFolder) -> list[Path]:
-    """All checkpoints, whole or not, the oldest first."""
+    """All checkpoints, damaged ones too, the oldest first."""
     named = [path for path in run.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
     return sorted(named, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """After how many updates a checkpoint was written."""
+    """The number of updates before a checkpoint."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def tokenizer_folder(checkpoint: Path) -> Path:
-    """Where the tokenizer lies in a checkpoint."""
+    """The folder of the tokenizer in a checkpoint."""
     return next(checkpoint / name for name in ("model", "tokenizer") if (checkpoint / name).is_dir())
 
 
@@ -256,13 +255,13 @@ def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def _parts(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What this process holds of a sharded run; a tied head once."""
+    """This process's tensors of a sharded run; a tied head once."""
     parameters = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     return parameters | {f"optimizer.{name}": tensor for name, tensor in optimizer.state_dict().items()}
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """Why a checkpoint is damaged, or None."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if missing := _NEEDED - state.keys():

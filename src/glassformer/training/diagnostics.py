@@ -1,7 +1,4 @@
-"""What happened to every parameter in one step, and what the layers hold: one line of diagnostics.jsonl.
-
-Taken at evaluations only, so it costs a run next to nothing.
-"""
+"""One line of diagnostics.jsonl, at evaluations: the update of every parameter in one step, and the activations."""
 
 from __future__ import annotations
 
@@ -15,15 +12,15 @@ from glassformer.taps import listening
 from glassformer.training.distributed import World
 from glassformer.training.step import local
 
-MAX_TOKENS = 1024  # of a batch, for the look at activations
-NEVER_NEGATIVE = ("relu", "relu2")  # activations with which a unit can fall silent for good
+MAX_TOKENS = 1024  # of a batch, for activations
+NEVER_NEGATIVE = ("relu", "relu2")  # activations with which a unit can die
 
 
 class StepDiagnostics:
     """Weight, gradient and update of every parameter over one optimizer step, as root mean squares.
 
-    Make it when the gradients (of the summed loss of `targets` targets) are there and before they are divided; `record`
-    after the optimizer's step.
+    Make it when the gradients (of the loss summed over `targets` targets) are there, before they are divided; call
+    `record` after the optimizer's step.
     """
 
     @torch.no_grad()
@@ -55,29 +52,27 @@ class StepDiagnostics:
 
 @torch.no_grad()
 def activations(model: nn.Module, ids_BT: Tensor, pattern: str = "*") -> dict[str, dict[str, float]]:
-    """`flowing` through a language model for some text, of which at most `MAX_TOKENS` tokens are read."""
+    """The activations of a language model on at most `MAX_TOKENS` tokens, as `activations_during` gives them."""
     rows = max(1, MAX_TOKENS // ids_BT.shape[1])
-    return flowing(model, lambda: model(ids_BT[:rows]), pattern)
+    return activations_during(model, lambda: model(ids_BT[:rows]), pattern)
 
 
 @torch.no_grad()
-def flowing(model: nn.Module, run: Callable[[], Any], pattern: str = "*") -> dict[str, dict[str, float]]:
-    """What flows through the taps named by `pattern` while `run` calls the model: root mean square, share of exact
-    zeros, of units that are zero for every token (`silent`), and for attention patterns the mean entropy in nats.
-
-    The model's mode is put back afterwards.
+def activations_during(model: nn.Module, run: Callable[[], Any], pattern: str = "*") -> dict[str, dict[str, float]]:
+    """Of each tap that matches `pattern`, while `run` calls the model in eval mode: root mean square (`rms`), share of
+    exact zeros (`zero`), of units that are zero for every token (`silent`), entropy of attention patterns in nats.
     """
     found: dict[str, dict[str, float]] = {}
 
     def look(name: str, x: Tensor) -> None:
         full = x.detach().float()
-        known = full[torch.isfinite(full)]  # scores are -inf where nobody may look
-        seen = {"rms": float(known.square().mean().sqrt()), "zero": float((known == 0).float().mean())}
+        known = full[torch.isfinite(full)]  # masked scores are -inf
+        numbers = {"rms": float(known.square().mean().sqrt()), "zero": float((known == 0).float().mean())}
         if name.endswith("feedforward.hidden"):
-            seen["silent"] = float((full.flatten(0, -2) == 0).all(dim=0).float().mean())
+            numbers["silent"] = float((full.flatten(0, -2) == 0).all(dim=0).float().mean())
         if name.endswith("attention.pattern"):
-            seen["entropy"] = float(torch.special.entr(full).sum(dim=-1).mean())
-        found[name] = seen
+            numbers["entropy"] = float(torch.special.entr(full).sum(dim=-1).mean())
+        found[name] = numbers
 
     was_training = model.training
     model.eval()

@@ -1,7 +1,7 @@
-"""All generators of random numbers that a process has: Python's, NumPy's, PyTorch's and each GPU's.
+"""The state of all random generators of a process: Python's, NumPy's, PyTorch's and the GPU's.
 
-Dropout draws from PyTorch's. Our data and samples have generators of their own (a function of seed and step), but an
-objective or a listener may draw from any.
+Dropout draws from PyTorch's. Data and samples have generators of their own (a function of seed and step); a task or a
+callback may draw from any.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """The state of all of them, as plain JSON; bytes as hexadecimal text."""
+    """The state as plain JSON; bytes as hexadecimal text."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
@@ -28,7 +28,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` told; a generator that it does not mention is left alone."""
+    """Restore the state of `random_state`; a generator that it does not name is left alone."""
     if "python" in state:
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))

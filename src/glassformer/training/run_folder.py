@@ -1,17 +1,17 @@
 """The run folder: everything about one training run, in files that other software reads too.
 
 runs/NAME/
-  recipe.toml       all that was asked, all that was derived, and what this machine decided
-  metrics.jsonl     one line a step, append-only
-  samples.jsonl     what the model wrote along the way
-  diagnostics.jsonl at evaluations, of every parameter: weight, gradient and update
-  events.jsonl      what a person should know: warnings with their cause, resumes, damage passed over
-  plan.json         what was predicted before the first step
-  summary.json      what it came to
-  windows.safetensors  the best model's loss on every window of the validation split: what comparisons stand on
-  report.html       all of that in one page
-  model/            the best so far: a Hugging Face model folder
-  checkpoints/      step-000500/ ...: what `glassformer resume` goes on from
+  recipe.toml          what was given, what was derived, and what this machine decided
+  metrics.jsonl        one line a step, append-only
+  samples.jsonl        samples of the model during the run
+  diagnostics.jsonl    at evaluations, of every parameter: weight, gradient and update
+  events.jsonl         warnings with their cause, resumes, damage that was skipped
+  plan.json            the prediction before the first step
+  summary.json         the result
+  windows.safetensors  the best model's loss on every window of the validation split, for comparisons
+  report.html          all of that on one page
+  model/               the best model so far, as a Hugging Face folder
+  checkpoints/         step-000500/ ...: where `glassformer resume` continues
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from glassformer.files import clear_litter, disk_errors, json_text, write_text
 
 
 class RunFolder:
-    """A run folder by its path. `create` makes a new one and never overwrites, `open` takes an existing one."""
+    """The files of a run. `create` makes a new folder and never overwrites one, `open` takes an existing one."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
@@ -71,7 +71,7 @@ class RunFolder:
         with disk_errors(run.path):
             if run.recipe.exists():
                 raise RunError(
-                    f"{run.path} already holds a run; go on with it: glassformer resume {run.path}, "
+                    f"{run.path} already holds a run; continue it: glassformer resume {run.path}, "
                     "or choose another folder with --out"
                 )
             clear_litter(run.path)  # of a run that was killed before it had a recipe
@@ -81,7 +81,7 @@ class RunFolder:
             try:
                 with tempfile.TemporaryFile(dir=existing):
                     pass  # writable, and nothing is left there if a later check fails
-            except FileNotFoundError:  # what /proc says
+            except FileNotFoundError:  # in /proc
                 raise RunError(f"{run.path}: no folder can be made there; choose another place with --out") from None
 
     @classmethod
@@ -107,31 +107,35 @@ class RunFolder:
         return Path(base) / f"{name}-{n}"
 
     def append(self, file: Path, record: dict[str, Any]) -> None:
-        """Add one JSON line, `null` for a NaN; it is on its way to the disk before this returns."""
+        """Add one JSON line, `null` for NaN; the operating system has it before this returns."""
         with disk_errors(file), open(file, "a", encoding="utf-8", newline="\n") as out:
             out.write(json_text(record) + "\n")
 
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """The append-only files of steps; a checkpoint keeps their sizes."""
+        return self.metrics, self.samples, self.diagnostics
+
     def flush(self) -> None:
-        """Make sure that the append-only files are on the disk, whatever happens to the machine."""
-        for file in (self.metrics, self.samples, self.diagnostics):
+        """Make sure that the logs are on the disk."""
+        for file in self.logs:
             if file.exists():
                 with disk_errors(file), open(file, "rb") as written:
                     os.fsync(written.fileno())
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the append-only files: where a checkpoint stands in them."""
-        files = (self.metrics, self.samples, self.diagnostics)
-        return {file.name: file.stat().st_size if file.exists() else 0 for file in files}
+        """Bytes of the logs, by file name."""
+        return {file.name: file.stat().st_size if file.exists() else 0 for file in self.logs}
 
     def cut(self, sizes: dict[str, int]) -> None:
-        """Cut the append-only files back to a checkpoint, so that no step stands there twice after a resume; one that
-        is not named did not exist yet."""
-        for file in (self.metrics, self.samples, self.diagnostics):
+        """Cut the logs back to the sizes of a checkpoint, so that no step occurs twice after a resume; a log without a
+        size did not exist yet."""
+        for file in self.logs:
             if file.exists() and file.stat().st_size > (size := sizes.get(file.name, 0)):
                 os.truncate(file, size)
 
     def clear_litter(self) -> None:
-        """Undo what a killed process left half-done here."""
+        """Delete what a killed process left half-written here."""
         for folder in (self.path, self.checkpoints):
             clear_litter(folder)
 
@@ -139,7 +143,7 @@ class RunFolder:
         """All lines of metrics.jsonl."""
         return self.read(self.metrics)
 
-    def plan_told(self) -> dict[str, Any] | None:
+    def read_plan(self) -> dict[str, Any] | None:
         """plan.json, or None where there is none that can be read."""
         try:
             return json.loads(self.plan.read_text(encoding="utf-8"))
@@ -148,8 +152,7 @@ class RunFolder:
 
     @staticmethod
     def read(file: Path) -> list[dict[str, Any]]:
-        """All lines of one of the JSONL files, none when there is no file; a half-written last one (a crash) is left
-        out."""
+        """All lines of a JSONL file, none without one; a last line that a crash left half-written is skipped."""
         records = []
         for line in file.read_bytes().split(b"\n") if file.exists() else []:  # a text may hold other line ends
             if not line:

@@ -1,4 +1,4 @@
-"""What a run folder tells about its run, read forgivingly: finished or not, with lines that a crash left half-written.
+"""A run read from its folder, finished or not; lines that a crash left half-written are skipped and counted.
 
 Reports and lists of runs are made from this alone, so they can be made of any run, at any time, on any machine.
 """
@@ -30,7 +30,7 @@ STILL_WRITING = 60.0  # seconds since the last line of metrics.jsonl, within whi
 
 
 class RunHistory:
-    """One run, read from its files. Whatever is missing is empty or None; nothing raises.
+    """One run, read from its files. What is missing is empty or None; nothing raises.
 
     Args:
         every_step: False reads of metrics.jsonl only the evaluations and the last line, for a list of many long runs.
@@ -103,7 +103,7 @@ class RunHistory:
         return self.setting("training", "steps")
 
     def last(self, key: str) -> Any:
-        """A figure at the end: the summary's, else the last step's (`tokens`, `seconds`)."""
+        """A number at the end (`tokens`, `seconds`): the summary's, else the last step's."""
         return self.summary.get(key) or self.last_step.get(key)
 
     @property
@@ -184,7 +184,7 @@ class RunHistory:
         return {}
 
     def _records(self, file: Path, containing: bytes | None = None) -> Iterator[dict[str, Any]]:
-        """Line by line. Bytes are cut at newlines alone: a text may hold other separators that Python would cut at."""
+        """The records line by line. Only newlines separate them: texts may hold other line separators of Python's."""
         if not file.is_file():
             return
         with open(file, "rb") as lines:
@@ -208,7 +208,7 @@ class RunHistory:
 
 
 def finite_number(value: Any) -> float | None:
-    """The value if it is a finite number, else None: a file may hold anything.
+    """The value if it is a finite number, else None.
 
     >>> finite_number(2), finite_number(float("nan")), finite_number("2"), finite_number(True)
     (2, None, None, None)

@@ -1,4 +1,4 @@
-"""Runs beside each other: a row for each, what differs in their settings, whether their losses really differ."""
+"""Lists and comparisons of runs: a row for each, the settings that differ, and whether the losses really differ."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ from glassformer.training.run_folder import RunFolder
 from glassformer.training.run_history import RunHistory
 
 SORTS = ("loss", "name", "time")
-SAME_EVERYWHERE = ("characters", "bytes", "gpt2")  # tokenizers whose tokens mean the same for every text
+SAME_EVERYWHERE = ("characters", "bytes", "gpt2")  # tokenizers that are the same for every text
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a list of runs tells of one. Figures that are not known are None; `interval` is half the 95 % one of
-    `val_loss`. `train_loss_eval` is measured as `val_loss` is, of the same weights, on a part of the training split.
-
-    state: finished, running, stopped or diverged. resume: the command that goes on with it, where one can.
-    """
+    """A run in a list; unknown numbers are None."""
 
     path: str
     name: str
@@ -34,13 +30,13 @@ class Row:
     steps_asked: int | None
     tokens: int | None
     seconds: float | None
-    train_loss_eval: float | None
+    train_loss_eval: float | None  # measured as val_loss is, of the same weights, on a part of the training split
     val_loss: float | None
-    interval: float | None
+    interval: float | None  # half the 95 % interval of val_loss
     val_bits_per_byte: float | None
     best_step: int | None
-    state: str
-    resume: str | None
+    state: str  # finished, running, stopped or diverged
+    resume: str | None  # the command that continues it, if it can be continued
 
     @classmethod
     def of(cls, h: RunHistory) -> Row:
@@ -69,7 +65,7 @@ class Row:
 
 
 def find_runs(folder: str | os.PathLike[str]) -> list[RunFolder]:
-    """The runs in a folder and in the folders in it; the folder itself, if it is one. By path.
+    """The runs in a folder, two levels deep, or the folder itself if it is a run; sorted by path.
 
     Raises:
         RunError: there is none.
@@ -83,8 +79,8 @@ def find_runs(folder: str | os.PathLike[str]) -> list[RunFolder]:
 
 
 def list_runs(folder: str | os.PathLike[str] = "runs", *, sort: str = "name") -> list[Row]:
-    """A row for each run in a folder, sorted by `name`, `loss` (the lowest first) or `time` (the shortest first); what
-    is not known comes last.
+    """A row for each run in a folder, sorted by `name`, `loss` (lowest first) or `time` (shortest first); unknown
+    numbers come last.
 
     Raises:
         RunError: there is no run. UsageError: an unknown order.
@@ -100,22 +96,20 @@ def list_runs(folder: str | os.PathLike[str] = "runs", *, sort: str = "name") ->
 
 @dataclass(frozen=True)
 class RunComparison:
-    """rows: in the order given. best: index of the lowest loss, None when no run has one yet. differences: of each
-    run's loss from the best's (None for the best itself and where there is no loss). settings: what the recipes do not
-    agree on, a value for each run. same_text: whether all were asked about the same text."""
+    """Several runs, compared with the best of them."""
 
-    rows: list[Row]
-    best: int | None
-    differences: list[Comparison | None]
-    settings: dict[str, list[Any]]
-    same_text: bool
+    rows: list[Row]  # in the order given
+    best: int | None  # index of the lowest loss; None when no run has one yet
+    differences: list[Comparison | None]  # of each loss from the best; None for the best and without a loss
+    settings: dict[str, list[Any]]  # the settings that differ, a value for each run
+    same_text: bool  # whether all losses are of the same text
 
     def to_dict(self) -> dict[str, Any]:
-        def told(c: Comparison | None) -> dict[str, Any] | None:
+        def as_dict(c: Comparison | None) -> dict[str, Any] | None:
             known = {} if c is None else {"interval": c.interval if math.isfinite(c.interval) else None}
             return None if c is None else {**asdict(c), **known, "significant": c.significant}
 
-        runs = [{**r.to_dict(), "difference": told(c)} for r, c in zip(self.rows, self.differences, strict=True)]
+        runs = [{**r.to_dict(), "difference": as_dict(c)} for r, c in zip(self.rows, self.differences, strict=True)]
         best = None if self.best is None else self.rows[self.best].path
         return {"runs": runs, "best": best, "settings": self.settings, "same_text": self.same_text}
 
@@ -124,7 +118,7 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
     """Compare runs with the best of them.
 
     The intervals of the differences hold all together in 95 of 100 cases, whichever run turned out to be the best
-    (`compare_losses` with k (k - 1) / 2 comparisons). Tokens that do not mean the same make it bits a byte, for all.
+    (`compare_losses` with k (k - 1) / 2 comparisons). Runs with different tokens are compared by bits per byte.
 
     Raises:
         RunError: a path holds no run.
@@ -148,8 +142,8 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
 
 
 def _same_text(histories: list[RunHistory], rows: list[Row], same_tokens: bool) -> bool:
-    """Whether all were asked about the same text. Where the losses of windows are kept and tokens mean the same, their
-    targets say so, whatever the sources are called; else the names of the sources do."""
+    """Whether all losses are of the same text: by the targets of their windows where those are kept and tokens are the
+    same, otherwise by the names of the sources."""
     kept = [_losses(h, row)[1] for h, row in zip(histories, rows, strict=True)]
     targets = {windows.targets for windows in kept if windows is not None}
     if same_tokens and None not in kept:
@@ -158,13 +152,13 @@ def _same_text(histories: list[RunHistory], rows: list[Row], same_tokens: bool) 
 
 
 def _tokens(h: RunHistory) -> Any:
-    """Equal for runs whose tokens mean the same."""
+    """Equal for runs with the same tokens."""
     kind = h.setting("tokenizer", "kind")
     return kind if kind in SAME_EVERYWHERE else (kind, h.setting("derived", "store"))
 
 
 def _losses(h: RunHistory, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
-    """The loss that a row tells, and its windows where they are kept and belong to that very loss."""
+    """The loss of a row, and its windows where they are kept and have that loss."""
     loss = row.val_loss or 0.0
     interval = math.inf if row.interval is None else row.interval
     estimate = LossEstimate(loss, int(h.summary.get("n") or 0), interval, row.val_bits_per_byte)
@@ -183,8 +177,7 @@ def _differing(histories: list[RunHistory]) -> dict[str, list[Any]]:
 
 
 def _settings(recipe: dict[str, Any]) -> Any:
-    """`section.key` and value of everything that shapes a run: all but [derived] and [asked], which say the same in
-    other words; the shape of the model is the derived one, where it is whole."""
+    """`section.key` and value of every setting of a run; the model's shape is the derived one, which is complete."""
     model = recipe.get("derived", {}).get("model", {})
     sections = {**recipe, "model": {**(recipe.get("model") or {}), **model}}
     for section, table in sections.items():

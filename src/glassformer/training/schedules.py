@@ -1,4 +1,4 @@
-"""Schedules: what part of the learning rate holds at a step. All warm up linearly; they differ in how they come down.
+"""Schedules: the factor on the learning rate at a step. All warm up linearly; they differ in how they come down.
 
 cosine   ╱‾‾╲       linear   ╱╲        wsd   ╱‾‾‾‾╲      constant   ╱‾‾‾‾‾      noam   ╱╲_
         ╱    ╲__            ╱  ╲__          ╱      ╲__             ╱                  ╱   ‾‾‾──
@@ -24,22 +24,22 @@ def _linear(step: int, s: Schedule) -> float:
 
 
 def _wsd(step: int, s: Schedule) -> float:
-    """Warm up, stay, decay (Hu et al. 2024, https://arxiv.org/abs/2404.06395): down only in the last `cooldown`."""
+    """Warm up, stay, decay (Hu et al. 2024, https://arxiv.org/abs/2404.06395): down in the last `cooldown_fraction`."""
     cooldown = s.cooldown_fraction
     return s.above_end(min(1.0, (1 - s.done(step)) / cooldown) if cooldown > 0 else 1.0)
 
 
 def _constant(step: int, s: Schedule) -> float:
-    """No way down."""
+    """It stays at 1."""
     return 1.0
 
 
 def _noam(step: int, s: Schedule) -> float:
-    """With the root of the steps, without an end, so that the length of the run does not matter: Vaswani et al. 2017,
-    https://arxiv.org/abs/1706.03762, eq. 3, called after its author Noam Shazeer.
+    """With the inverse root of the step, whatever the length of the run: Vaswani et al. 2017,
+    https://arxiv.org/abs/1706.03762, eq. 3, named after its author Noam Shazeer.
 
     The paper's rate is n_embd^-0.5 min(n^-0.5, n W^-1.5) at step n = 1, 2, ...; with W = warmup_steps + 1 that is its
-    peak, (n_embd W)^-0.5, times the factor told here. So `learning_rate` is the peak: 7e-4 for the paper's base model.
+    peak, (n_embd W)^-0.5, times this factor. So `learning_rate` is the peak: 7e-4 for the paper's base model.
     """
     return math.sqrt((s.warmup_steps + 1) / (step + 1))
 
@@ -55,17 +55,13 @@ SCHEDULES: dict[str, Callable[[int, Schedule], float]] = {  # the factor from th
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor on the learning rate at each step: 0 < factor <= 1.
+    """The factor on the learning rate at each step: 0 < factor <= 1."""
 
-    kind: one of SCHEDULES. steps: of the whole run. warmup_steps: linear on the way up. final_fraction: where the way
-    down ends, of cosine, linear and wsd. cooldown_fraction: how much of the run the way down of `wsd` takes.
-    """
-
-    kind: str
-    steps: int
-    warmup_steps: int = 0
-    final_fraction: float = 0.1
-    cooldown_fraction: float = 0.4
+    kind: str  # one of SCHEDULES
+    steps: int  # of the whole run
+    warmup_steps: int = 0  # of the linear way up
+    final_fraction: float = 0.1  # where cosine, linear and wsd end
+    cooldown_fraction: float = 0.4  # the part of the run in which wsd comes down
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
@@ -82,7 +78,7 @@ class Schedule:
         return all(self(i) == other(i) for i in range(step))
 
     def done(self, step: int) -> float:
-        """How much of the way after the warm-up lies behind: 0 ... 1."""
+        """The part of the steps after the warm-up that is done: 0 to 1."""
         return min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
 
     def above_end(self, height: float) -> float:
@@ -92,12 +88,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Extended:
-    """A schedule that was changed when `step` updates were done: from there on that of the new length.
+    """A schedule that another one replaces after `step` updates.
 
-    Where the old one would have been the same up to there (`constant`, `noam`, `wsd` before its way down), the run is
-    one that was planned so from the beginning. Else the rate stands lower than in a run of the new length: it is warmed
-    up again, in a straight line over `rewarm_steps`, to where that run would be, and comes down with it (re-warming and
-    re-decaying: Ibrahim et al. 2024, https://arxiv.org/abs/2403.08763, section 4).
+    Where both agree up to there (`constant`, `noam`, `wsd` before its way down), the run is one planned so from the
+    beginning. Otherwise the rate is lower than in a run of the new length: it warms up again, linearly over
+    `rewarm_steps`, to the rate of that run and comes down with it (re-warming and re-decaying: Ibrahim et al. 2024,
+    https://arxiv.org/abs/2403.08763, section 4).
     """
 
     before: Schedule | Extended

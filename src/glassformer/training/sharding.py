@@ -1,4 +1,4 @@
-"""Weights spread over processes: each holds a part of every matrix and fetches the rest when it needs it.
+"""Weights sharded over processes: each holds a part of every matrix and fetches the rest when it needs it.
 
 Rajbhandari et al. 2019 (ZeRO, stage 3), https://arxiv.org/abs/1910.02054; PyTorch's `fully_shard` (FSDP2). Checkpoints
 go through `torch.distributed.checkpoint` with safetensors files (its default writer would leave a pickle), each
@@ -19,10 +19,10 @@ SHARDINGS = ("none", "full")  # training.sharding
 
 
 def shard(model: nn.Module, *, precision: str = "fp32") -> None:
-    """Spread a model over all processes, in place; block by block, so that one block at a time is whole.
+    """Shard a model over all processes, in place, block by block, so that one block at a time is whole.
 
     Raises:
-        DeviceError: this PyTorch cannot.
+        DeviceError: this PyTorch is too old.
     """
     try:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -33,7 +33,7 @@ def shard(model: nn.Module, *, precision: str = "fp32") -> None:
     for block in [module for module in model.modules() if isinstance(module, Block)]:
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
-    for name in ("hidden", "token_logits", "sequence_logits"):  # what objectives call beside the model itself
+    for name in ("hidden", "token_logits", "sequence_logits"):  # what tasks call beside the model itself
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)
 
@@ -47,7 +47,7 @@ def save_sharded(folder: str | Path, tensors: dict[str, Tensor]) -> None:
 
 
 def load_sharded(folder: str | Path, tensors: dict[str, Tensor]) -> None:
-    """Read the parts that this process holds into `tensors`, whatever number of processes wrote them.
+    """Read this process's parts into `tensors`; any number of processes may have written them.
 
     Raises:
         RunError: something is missing or has another shape.

@@ -1,7 +1,6 @@
-"""Experiment trackers: whoever watches runs elsewhere gets the same records that go into the run folder.
+"""Experiment trackers: the records of the run folder, copied to TensorBoard or Weights & Biases.
 
-A tracker is a `Callback`, no more; another one is a class with its methods and a line in `TRACKERS`. The run folder
-stays the one true record: trackers are copies, and a run without any loses nothing.
+A tracker is a `Callback`; another one is a class with its methods and a line in `TRACKERS`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from glassformer.training.run_history import RunHistory, finite_number
 
 
 class TensorBoard(Callback):
-    """Event files in `RUN/tensorboard`; look at them with `tensorboard --logdir runs`.
+    """Event files in `RUN/tensorboard`, for `tensorboard --logdir runs`.
 
-    A run that goes on from an earlier step (resumed, rolled back) starts a new file that names the step, and the reader
-    forgets what other files say from there on (`purge_step`), so each step counts once.
+    A run that continues from an earlier step (resumed, rolled back) starts a new file that names the step; the reader
+    drops what other files hold from there on (`purge_step`), so each step counts once.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -50,7 +49,7 @@ class TensorBoard(Callback):
             self.writer.close()
             self._open(purge_step=record["step"])
         self.step = record["step"]
-        for name, value in figures(record).items():
+        for name, value in scalars(record).items():
             self.writer.add_scalar(name, value, record["step"])
         if "val_loss" in record:
             self.writer.flush()
@@ -59,7 +58,7 @@ class TensorBoard(Callback):
         self.writer.add_text("sample", _verbatim(text), step)
 
     def on_diagnostics(self, record: dict[str, Any]) -> None:
-        for name, value in diagnostic_figures(record).items():
+        for name, value in diagnostic_scalars(record).items():
             self.writer.add_scalar(name, value, record["step"])
 
     def on_event(self, record: dict[str, Any]) -> None:
@@ -70,11 +69,11 @@ class TensorBoard(Callback):
 
 
 class WeightsAndBiases(Callback):
-    """An offline run in `RUN/wandb`, that `wandb sync` takes to a server when its owner wants that.
+    """An offline run in `RUN/wandb`, which `wandb sync` uploads.
 
-    Nothing leaves the machine by our doing: the mode is offline unless the user's own `WANDB_MODE` says otherwise, and
-    error reports, machine statistics and code are then not collected either. A resumed run has the same id. Curves are
-    drawn over our own `step`: wandb's counter only goes up, and a run may be rolled back.
+    Nothing leaves the machine unless the user's own `WANDB_MODE` says so: the mode is offline, without error reports,
+    machine statistics and code. A resumed run keeps its id. Curves are drawn over `step`: wandb's own counter only goes
+    up, and a run may be rolled back.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -111,13 +110,13 @@ class WeightsAndBiases(Callback):
         self._session.define_metric("*", step_metric="step")
 
     def on_step(self, record: dict[str, Any]) -> None:
-        self._session.log({"step": record["step"], **figures(record)})
+        self._session.log({"step": record["step"], **scalars(record)})
 
     def on_sample(self, step: int, text: str) -> None:
         self._session.log({"step": step, "sample": self._wandb.Html(f"<pre>{html.escape(text)}</pre>")})
 
     def on_diagnostics(self, record: dict[str, Any]) -> None:
-        self._session.log({"step": record["step"], **diagnostic_figures(record)})
+        self._session.log({"step": record["step"], **diagnostic_scalars(record)})
 
     def on_event(self, record: dict[str, Any]) -> None:
         self._session.log({"step": record["step"], f"event/{record['kind']}": record["text"]})
@@ -130,7 +129,7 @@ TRACKERS: dict[str, Callable[[RunFolder], Callback]] = {"tensorboard": TensorBoa
 
 
 def trackers(names: Iterable[str], run: RunFolder) -> tuple[Callback, ...]:
-    """The trackers of `training.track`, ready to listen; nothing is written before the run starts.
+    """The trackers of `training.track`; they write nothing before the run starts.
 
     Raises:
         UsageError: an unknown name. MissingExtraError: its package is not installed.
@@ -143,31 +142,31 @@ def trackers(names: Iterable[str], run: RunFolder) -> tuple[Callback, ...]:
     return tuple(found)
 
 
-def figures(record: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a step, by the names under which trackers show them: `train/loss`, `validation/loss`, ...
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a step by the names that trackers show: `train/loss`, `validation/loss` ...
 
-    >>> figures({"step": 3, "loss": 2.5, "val_loss": 2.25, "val_bits_per_byte": None})
+    >>> scalars({"step": 3, "loss": 2.5, "val_loss": 2.25, "val_bits_per_byte": None})
     {'train/loss': 2.5, 'validation/loss': 2.25}
     """
-    told = {}
+    named = {}
     for key, value in record.items():
         if key != "step" and finite_number(value) is not None:
             group, _, name = key.partition("_") if key.startswith("val_") else ("train", "", key)
-            told[f"{'validation' if group == 'val' else group}/{name}"] = value
-    return told
+            named[f"{'validation' if group == 'val' else group}/{name}"] = value
+    return named
 
 
-def diagnostic_figures(record: dict[str, Any]) -> dict[str, float]:
+def diagnostic_scalars(record: dict[str, Any]) -> dict[str, float]:
     """`update/blocks.0.attention.qkv.weight`, `gradient/...`, `weight/...`, `activation/TAP/rms`, ..."""
-    told = {}
+    named = {}
     for part, group in (("parameters", ""), ("activations", "activation/")):
-        for name, seen in (record.get(part) or {}).items():
-            for key, value in seen.items():
+        for name, numbers in (record.get(part) or {}).items():
+            for key, value in numbers.items():
                 if finite_number(value) is not None:
-                    told[f"{group}{name}/{key}" if group else f"{key}/{name}"] = value
-    return told
+                    named[f"{group}{name}/{key}" if group else f"{key}/{name}"] = value
+    return named
 
 
 def _verbatim(text: str) -> str:
-    """As a Markdown code block, which is how TensorBoard shows a text as it is."""
+    """A Markdown code block, so that TensorBoard shows the text unchanged."""
     return "\n".join("    " + line for line in text.splitlines())
