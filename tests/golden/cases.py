@@ -253,6 +253,8 @@ BOUNDS: list[tuple[str, float, str]] = [
     (r"losses/.*/recipe/format", float("inf"), "formats count up; old ones are migrated (test_migrations.py)"),
     (r"look/.*\bneurons .*/direction", float("inf"), "a sentence"),
     (r"look/.*\bneurons .*/std", 2e-16, "a square root where a power of 0.5 was"),
+    (r"losses/.*/recipe/training/sequence_length", float("inf"), "decided for every run now, and kept"),
+    (r"plan/.*/machine/name", float("inf"), "a machine that is not this one was called told, and is called given"),
     (r"look/.*\bstep .*/is_rotary", float("inf"), "a key that old records do not have"),
     (r"models/inspect word-vectors/files", float("inf"), "no generation_config.json beside what generates nothing"),
     (r"models/save word-vectors/files/generation_config.json", float("inf"), "as above"),
