@@ -14,7 +14,7 @@ from patience import PATIENCE
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
-EXTRAS = {"sentiment.py": "sklearn", "server.py": "httpx", "llama_worker.py": "llama_cpp"}
+EXTRAS = {"fit_loss_curve.py": "scipy", "sentiment.py": "sklearn", "server.py": "httpx", "llama_worker.py": "llama_cpp"}
 STANDARD_LIBRARY_ONLY = {"char_loss.py", "crash.py", "prepare_data.py", "time_to_loss.py"}  # until they run a command
 
 

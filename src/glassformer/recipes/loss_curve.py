@@ -54,8 +54,8 @@ def predict_loss(
         return None
     curve = json.loads(FILE.read_text(encoding="utf-8"))
     at = {"optimizer": optimizer, "parameters": parameters, "tokens": worth, "block_size": block_size}
-    loss = _value([curve["coefficients"][key] for key in KEYS], at)
-    others = np.array([_value(each, at) for each in curve["jackknife"]])
+    loss = loss_at([curve["coefficients"][key] for key in KEYS], at)
+    others = np.array([loss_at(each, at) for each in curve["jackknife"]])
     # jackknife: how the curve moves when each run is left out, and how runs scatter about it
     moved = (len(others) - 1) / len(others) * float(((others - others.mean()) ** 2).sum())
     half = 2.1 * math.sqrt(moved + curve["scatter"] ** 2)
@@ -80,58 +80,8 @@ def effective_tokens(tokens: float, train_tokens: int) -> float:
     return train_tokens * (1 + REPEATED * (1 - math.exp(-repeats / REPEATED)))
 
 
-def fit(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Coefficients through all runs, and through all but each one (the jackknife), by least squares on the logarithms
-    of the losses."""
-    runs = [{**run, "tokens": effective_tokens(run["tokens"], 1_003_854)} for run in runs]
-    best = _least_squares(runs, [1.0, 20.0, 0.35, 0.4, 2.0, 100.0, 200.0])
-    each = [_least_squares([r for r in runs if r is not run], best) for run in runs]
-    off = [math.log(_value(theta, run) / run["loss"]) * run["loss"] for theta, run in zip(each, runs, strict=True)]
-    return {
-        "coefficients": dict(zip(KEYS, (round(x, 6) for x in best), strict=True)),
-        "scatter": round(math.sqrt(sum(x * x for x in off) / len(off)), 4),
-        "n": len(runs),
-        "largest": max(run["parameters"] for run in runs),
-        "longest": max(run["tokens"] for run in runs),
-        "jackknife": [[round(x, 6) for x in theta] for theta in each],
-    }
-
-
-def leave_one_out(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each run, and what the curve through the others says of it."""
-    told = fit(runs)["jackknife"]
-    flat = [{**run, "tokens": effective_tokens(run["tokens"], 1_003_854)} for run in runs]
-    return [{**run, "predicted": round(_value(t, f), 4)} for run, f, t in zip(runs, flat, told, strict=True)]
-
-
-def _value(theta: Any, run: dict[str, Any]) -> float:
+def loss_at(theta: Any, run: dict[str, Any]) -> float:
+    """L of a run (`optimizer`, `parameters`, effective `tokens`, `block_size`) by coefficients as in `KEYS`."""
     E, A, a, b, G, *B = theta
     data = B[0 if run["optimizer"] == "muon" else 1] / run["tokens"] ** b
     return E + A / run["parameters"] ** a + data + G / run["block_size"]
-
-
-def _least_squares(runs: list[dict[str, Any]], start: Any, rounds: int = 400) -> list[float]:
-    """Levenberg-Marquardt in the logarithms of the coefficients, all of which are positive; the exponents are held near
-    those of the literature (0.35, a fifth either way), which so few runs could not tell from one another."""
-    x = np.log(np.array(start, dtype=float))
-    pull = np.array([0, 0, 1, 1, 0, 0, 0]) / 0.2
-    centre = np.log(np.array([1, 1, 0.35, 0.37, 1, 1, 1]))
-
-    def off(x: np.ndarray) -> np.ndarray:
-        theta = np.exp(x)
-        miss = [math.log(_value(theta, run) / run["loss"]) / 0.01 for run in runs]
-        return np.array([*miss, *((x - centre) * pull)])
-
-    damping, now = 1.0, off(x)
-    for _ in range(rounds):
-        slope = np.stack([(off(x + step) - now) / 1e-5 for step in 1e-5 * np.eye(len(x))], axis=1)
-        square = slope.T @ slope
-        step = np.linalg.solve(square + damping * np.diag(np.diag(square) + 1e-9), -slope.T @ now)
-        then = off(x + np.clip(step, -1, 1))
-        if damping > 1e8 or 0 <= now @ now - then @ then < 1e-9 * (now @ now):
-            break
-        if then @ then < now @ now:
-            x, now, damping = x + np.clip(step, -1, 1), then, damping / 3
-        else:
-            damping *= 4
-    return [float(value) for value in np.exp(x)]
