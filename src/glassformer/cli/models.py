@@ -32,7 +32,7 @@ def pull(
         for known, repository in HUB.items():
             typer.echo(f"{known:<24}{repository}, from the model hub")
         return
-    imported = hub.pull(name, say=lambda line: typer.echo(line, err=True))
+    imported = hub.pull(name, log=lambda line: typer.echo(line, err=True))
     _tell(imported, name, as_json)
 
 

@@ -15,13 +15,23 @@ from torch import Tensor
 from glassformer.errors import GlassformerError, ModelFolderError
 from glassformer.files import disk_errors
 from glassformer.hub.families.gpt2 import GPT2
+from glassformer.hub.families.weight_table import IDENTITY, Row
 from glassformer.hub.state_dict import check_count, model_of
-from glassformer.hub.tensor_names import match_names
 from glassformer.models import ModelConfig
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors.tokenizers.gpt2 import gpt2_tokenizer
 
 GPT2_SIZES = (50_257, 50_304)  # GPT-2's vocabulary, and the same padded to a multiple of 64
-_TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # (in, out) in GPT-2
+SIZES = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+
+
+class NanoGPT(GPT2):
+    """GPT-2 with matrices as (out, in), and without zero biases where a model has none."""
+
+    matrices = IDENTITY
+
+    def table(self, c: ModelConfig) -> list[Row]:
+        return [row for row in super().table(c) if c.bias or not row.ours.endswith(".bias")]
 
 
 def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
@@ -35,37 +45,20 @@ def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
     arguments, tensors = checkpoint.get("model_args"), checkpoint.get("model")
     if not isinstance(arguments, dict) or not isinstance(tensors, dict):
         raise ModelFolderError(f"{path}: not a checkpoint of nanoGPT, which holds `model` and `model_args`")
-    try:
-        config = ModelConfig.make(
-            family="classic",
-            **{name: arguments[name] for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd")},
-            bias=arguments.get("bias", True),
-            activation="gelu",
-        )
-    except KeyError as error:
-        raise ModelFolderError(f"{path}: model_args has no {error.args[0]}") from None
+    if missing := [name for name in SIZES if name not in arguments]:
+        raise ModelFolderError(f"{path}: model_args has no {missing[0]}")
+    config = ModelConfig.make(
+        family="classic",
+        **{name: arguments[name] for name in SIZES},
+        bias=arguments.get("bias", True),
+        activation="gelu",
+    )
     check_count(path, config, len(tensors))
-    family = GPT2()
-    named = {str(name): tensor for name, tensor in tensors.items()}
-    theirs: dict[str, Tensor] = {}
-    for name, tensor in match_names(named, family.names(config), family.base_prefix).items():
+    for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ModelFolderError(f"{path}: {name} is a {type(tensor).__name__} and no tensor")
-        if not name.endswith((".attn.bias", ".attn.masked_bias")):  # the mask of older versions
-            theirs[name] = tensor.float().t() if name.endswith(_TURNED) else tensor.float()
-    if not config.bias:
-        for row in family.table(config):
-            for there in row.theirs:
-                if row.like is not None and there is not None and there not in theirs:
-                    weight = theirs.get(there.removesuffix("bias") + "weight")
-                    if weight is not None:
-                        theirs[there] = weight.new_zeros(weight.shape[-1])  # out is the last axis of a turned matrix
-    model = model_of(family, config, theirs, path)
-    if config.vocab_size not in GPT2_SIZES:
-        return model, None
-    from glassformer.processors.tokenizers.gpt2 import gpt2_tokenizer
-
-    return model, gpt2_tokenizer()
+    model = model_of(NanoGPT(), config, {str(name): tensor.float() for name, tensor in tensors.items()}, path)
+    return model, gpt2_tokenizer() if config.vocab_size in GPT2_SIZES else None
 
 
 def _read(path: Path) -> dict[str, Any]:

