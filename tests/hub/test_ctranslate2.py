@@ -234,11 +234,11 @@ def test_a_name_that_stands_there_twice(tmp_path: Path):
     [
         (
             {"kind": "TransformerSpec"},
-            "a model of CTranslate2 (TransformerSpec, revision 3), of which WhisperSpec, rev",
+            "a model of CTranslate2 (TransformerSpec, revision 3); WhisperSpec, rev",
         ),
         (
             {"revision": 2},
-            "a model of CTranslate2 (WhisperSpec, revision 2), of which WhisperSpec, revision 3, is read",
+            "a model of CTranslate2 (WhisperSpec, revision 2); WhisperSpec, revision 3, is read",
         ),
         ({"dtype": torch.int8}, "numbers in int8 cannot be read; convert the model again with --quantization float16"),
         ({"second_names": ()}, "decoder/projection/weight is not the table of the embedding, as it is in a Whisper"),

@@ -285,5 +285,5 @@ def test_what_is_wrong_is_one_line(changes: dict[str, Any], says: str):
 
 def test_a_special_token_that_is_a_character_already():
     fields = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a", "Ġ", " "], "tokenizer.ggml.merges": []}
-    with pytest.raises(ModelFolderError, match="its tokenizer has another number for ' ' than it tells"):
+    with pytest.raises(ModelFolderError, match="its tokenizer has another id for ' '"):
         tokenizer_from_gguf({**fields, "tokenizer.ggml.token_type": [NORMAL, NORMAL, CONTROL]})

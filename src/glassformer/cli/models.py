@@ -33,7 +33,7 @@ def pull(
             typer.echo(f"{known:<24}{repository}, from the model hub")
         return
     imported = hub.pull(name, log=lambda line: typer.echo(line, err=True))
-    _tell(imported, name, as_json)
+    _print_imported(imported, name, as_json)
 
 
 def import_(
@@ -45,7 +45,7 @@ def import_(
     characters: str = typer.Option(None, metavar="FILE", help="A text whose characters are the vocabulary (nanoGPT)."),
     as_json: bool = typer.Option(False, "--json", help="Print what came in as JSON."),
 ) -> None:
-    """Read somebody else's model into a model folder.
+    """Turn a model of another program into a model folder.
 
     Examples:
 
@@ -73,7 +73,7 @@ def import_(
         chosen = load_tokenizer(tokenizer)
     name = Path(path).resolve().stem if Path(path).is_file() else Path(path).resolve().name
     imported = hub.import_model(path, out or pulled_folder(name), tokenizer=chosen)
-    _tell(imported, out or name, as_json)
+    _print_imported(imported, out or name, as_json)
 
 
 def export(
@@ -124,17 +124,17 @@ def inspect(
     path: str = typer.Argument(metavar="PATH", help="A run, a model folder, a pulled model, a .gguf or nanoGPT's .pt."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, the whole chat template too."),
 ) -> None:
-    """Tell what a model file or folder holds.
+    """Show what a model file or folder holds.
 
     Example: glassformer inspect smollm2-135m-instruct
     """
     from glassformer import hub
 
-    told = hub.inspect(path)
+    found = hub.inspect(path)
     if as_json:
-        print_json(told)
+        print_json(found)
         return
-    for name, value in told.items():
+    for name, value in found.items():
         if name == "files":
             typer.echo("files")
             for file in value:
@@ -152,24 +152,24 @@ def diff(
     b: str = typer.Argument(metavar="B", help="Another one."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON with every tensor."),
 ) -> None:
-    """Tell what differs between two models.
+    """Show what differs between two models.
 
     Example: glassformer diff runs/demo-1 runs/demo-2
     """
     from glassformer import hub
 
-    told = hub.compare(a, b)
+    found = hub.compare(a, b)
     if as_json:
-        print_json(told)
+        print_json(found)
         return
-    if not told["config"]:
+    if not found["config"]:
         typer.echo("configuration  the same")
-    for name, (one, other) in told["config"].items():
+    for name, (one, other) in found["config"].items():
         typer.echo(f"{name:<22}{one} | {other}")
     same = {True: "the same", False: "another one", None: "missing in one of them"}
-    typer.echo(f"tokenizer      {same[told['tokenizer']]}")
-    differing = told["tensors"]["differing"]
-    typer.echo(f"tensors        {told['tensors']['equal']} equal, {len(differing)} not")
+    typer.echo(f"tokenizer      {same[found['tokenizer']]}")
+    differing = found["tensors"]["differing"]
+    typer.echo(f"tensors        {found['tensors']['equal']} equal, {len(differing)} not")
     for entry in differing[:20]:
         if "only_in" in entry:
             why = f"only in {entry['only_in']}"
@@ -182,19 +182,19 @@ def diff(
         typer.echo(f"  ... and {len(differing) - 20} more; --json lists them all")
 
 
-def _tell(imported: Any, name: str, as_json: bool) -> None:
+def _print_imported(imported: Any, name: str, as_json: bool) -> None:
     from glassformer.errors import plural
 
     config = imported.config
     if as_json:
-        told = {
+        found = {
             "folder": str(imported.folder),
             "model_type": imported.model_type,
             "parameters": imported.n_parameters,
             "bytes": imported.n_bytes,
             "config": config.model_dump(mode="json"),
         }
-        print_json(told)
+        print_json(found)
         return
     inner = getattr(config, "decoder", config)
     counted = {"n_layer": "layer", "n_head": "head", "n_embd": "channel"}

@@ -1,5 +1,4 @@
-"""Binary files from anybody, read in order. What a file says about its own lengths is held against its size before it
-is believed."""
+"""Binary files of unknown origin, read in order. A length that a file states is checked against its size first."""
 
 from __future__ import annotations
 

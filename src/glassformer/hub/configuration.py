@@ -67,8 +67,8 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         known = known_names(FAMILIES)  # a program wrote it, so a name that is near is another model
         if isinstance(given.get("vision_config"), dict):
             known = "it sees images beside text, which no model here does; take the text model alone"
-        told = one_line(repr(kind), most=100)
-        raise ModelFolderError(f"{folder}: model_type {told} is not one that glassformer reads; {known}")
+        shown = one_line(repr(kind), most=100)
+        raise ModelFolderError(f"{folder}: model_type {shown} is not one that glassformer reads; {known}")
     family = FAMILIES[kind]
     refuse_adapter(folder)
     try:
@@ -158,25 +158,25 @@ def _label_words(config: Any, labels: Sequence[str]) -> dict[str, Any]:
     return {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {n: i for i, n in enumerate(names)}}
 
 
-def _differences(ours: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    """What must be changed in `told` to be `ours`."""
+def _differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """What must be changed in `theirs` to be `ours`."""
     differences = {}
     for name, value in ours.items():
-        if isinstance(value, dict) and isinstance(told.get(name), dict):
-            value = _differences(value, told[name])
+        if isinstance(value, dict) and isinstance(theirs.get(name), dict):
+            value = _differences(value, theirs[name])
             if value:
                 differences[name] = value
-        elif name not in told or told[name] != value:
+        elif name not in theirs or theirs[name] != value:
             differences[name] = value
     return differences
 
 
-def _merged(told: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`told` with these changes; the way back from `_differences`."""
-    merged = dict(told)
+def _merged(theirs: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`theirs` with these changes; the way back from `_differences`."""
+    merged = dict(theirs)
     for name, value in changes.items():
-        both = isinstance(value, dict) and isinstance(told.get(name), dict)
-        merged[name] = _merged(told[name], value) if both else value
+        both = isinstance(value, dict) and isinstance(theirs.get(name), dict)
+        merged[name] = _merged(theirs[name], value) if both else value
     return merged
 
 
@@ -192,14 +192,14 @@ def refuse_adapter(folder: Path) -> None:
 
 def _refuse_quantised(given: dict[str, Any], family: Family) -> None:
     """Raise for weights that are packed in a format that the family does not unpack."""
-    told = given.get("quantization_config") or given.get("compression_config")
-    if not told:
+    packed = given.get("quantization_config") or given.get("compression_config")
+    if not packed:
         return
-    method = told.get("quant_method") if isinstance(told, dict) else None
+    method = packed.get("quant_method") if isinstance(packed, dict) else None
     if method not in family.unpacks:
         raise ModelFolderError(
-            f"config.json sets quantization_config ({one_line(method or told, most=40)}), whose packed weights are not "
-            "read; take the weights in bf16, or a GGUF file of this model"
+            f"config.json sets quantization_config ({one_line(method or packed, most=40)}), whose packed weights are "
+            "not read; take the weights in bf16, or a GGUF file of this model"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a path holds, told without running it; and what differs between two models."""
+"""What a path holds, without running it; and what differs between two models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         form, family, sizes, parameters, number formats (name: tensors), tokenizer, chat_template, files (name, bytes,
-        SHA-256). What a path does not tell is left out.
+        SHA-256). What is not known is left out.
 
     Raises:
         ModelFolderError: nothing that can be read here.
@@ -37,15 +37,15 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     given = Path(path)
     if is_gguf(given):
-        told = _gguf(given)
+        found = _gguf(given)
     elif given.is_file():
-        told = _checkpoint(given)
+        found = _checkpoint(given)
     elif given.is_dir() and is_ctranslate2(given):
-        told = _ctranslate2(given)
+        found = _ctranslate2(given)
     else:
         given = model_folder_of(path)
-        told = _folder(given)
-    return {"path": str(given), **told, "files": _files(given)}
+        found = _folder(given)
+    return {"path": str(given), **found, "files": _files(given)}
 
 
 def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, Any]:
@@ -91,49 +91,49 @@ def _folder(folder: Path) -> dict[str, Any]:
     given = read_json(folder / "config.json")
     names = given.get("architectures")
     name = f" ({names[0]})" if isinstance(names, list) and names else ""
-    told = {"form": "model folder", "family": f"{family.model_type}{name}", **_configured(config)}
-    told |= {"parameters": parameters, "formats": dict(formats)}
-    return {**told, **_tokenizer(load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None)}
+    found = {"form": "model folder", "family": f"{family.model_type}{name}", **_configured(config)}
+    found |= {"parameters": parameters, "formats": dict(formats)}
+    return {**found, **_tokenizer(load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None)}
 
 
 def _gguf(path: Path) -> dict[str, Any]:
     file = read_gguf(path)
     name = str(file.fields.get("general.architecture"))
-    told: dict[str, Any] = {"form": "GGUF file", "family": name}
+    found: dict[str, Any] = {"form": "GGUF file", "family": name}
     for field in ("name", "license"):
         if isinstance(value := file.fields.get(f"general.{field}"), str):
-            told[field] = value
+            found[field] = value
     if name in ARCHITECTURES:
         shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
         try:
             words = ARCHITECTURES[name].words(file.fields, shapes)
-            told |= _configured(ARCHITECTURES[name].family.read_config(words))
+            found |= _configured(ARCHITECTURES[name].family.read_config(words))
         except GlassformerError as error:
             raise ModelFolderError(f"{path}: {one_line(error)}") from None
-    told["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
-    told["formats"] = dict(Counter(tensor.kind.name for tensor in file.tensors.values()))
+    found["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    found["formats"] = dict(Counter(tensor.kind.name for tensor in file.tensors.values()))
     try:
-        return {**told, **_tokenizer(tokenizer_from_gguf(file.fields))}
+        return {**found, **_tokenizer(tokenizer_from_gguf(file.fields))}
     except (ModelFolderError, TokenizerError) as error:
-        return {**told, "tokenizer": f"not readable: {error}"}
+        return {**found, "tokenizer": f"not readable: {error}"}
 
 
 def _ctranslate2(folder: Path) -> dict[str, Any]:
     file, config, tokens = open_ctranslate2(folder)
-    told: dict[str, Any] = {"form": "CTranslate2 folder", "family": f"whisper ({file.kind})", **_configured(config)}
-    told["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
-    told["formats"] = dict(Counter(tensor.kind_name for tensor in file.tensors.values()))
+    found: dict[str, Any] = {"form": "CTranslate2 folder", "family": f"whisper ({file.kind})", **_configured(config)}
+    found["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    found["formats"] = dict(Counter(tensor.kind_name for tensor in file.tensors.values()))
     try:
-        return {**told, **_tokenizer(whisper_tokenizer(folder, tokens))}
+        return {**found, **_tokenizer(whisper_tokenizer(folder, tokens))}
     except TokenizerError as error:
-        return {**told, "tokenizer": f"not readable: {error}"}
+        return {**found, "tokenizer": f"not readable: {error}"}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     model, tokenizer = open_foreign(path)[0]
     formats = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
-    told = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
-    return {**told, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}
+    found = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
+    return {**found, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}
 
 
 def _configured(config: Any) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def apply_pooling(model: Any, folder: Path) -> None:
     asked = [name for name, on in given.items() if name.startswith("pooling_mode_") and on is True]
     asked += [mode for mode in [given.get("pooling_mode")] if mode is not None]
     if len(asked) != 1 or asked[0] not in _POOLINGS:
-        told = ", ".join(map(str, asked)) or "no way"
-        raise ModelFolderError(f"{path}: {told} of pooling, where mean or first token is known; take another model")
+        ways = ", ".join(map(str, asked)) or "no way"
+        raise ModelFolderError(f"{path}: {ways} of pooling, where mean or first token is known; take another model")
     width = given.get("word_embedding_dimension", model.config.n_embd)
     if width != model.config.n_embd:
         raise ModelFolderError(f"{path}: pools vectors of {width} numbers, where the model has {model.config.n_embd}")
@@ -70,7 +70,7 @@ def apply_text_limits(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
 
 
 def _pooling_file(folder: Path) -> Path | None:
-    """Where the way of pooling is told; None for a folder that is no sentence encoder's.
+    """The file that states the way of pooling; None for a folder that is no sentence encoder's.
 
     Raises:
         ModelFolderError: modules.json names a step that is not known here.

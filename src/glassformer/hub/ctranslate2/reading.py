@@ -1,7 +1,7 @@
 """A folder of CTranslate2 with a Whisper in it (faster-whisper's form) as a model and its tokenizer.
 
 model.bin         the tensors; queries, keys and values lie in one matrix, as in ours
-config.json       tokens that are never said, heads that tell when a word was said
+config.json       tokens that are never written, heads that align words with time
 tokenizer.json    text to ids
 vocabulary.txt    (or .json) all tokens in their order, the timestamps too, which tokenizer.json lacks
 
@@ -90,8 +90,8 @@ def load_ctranslate2(
     try:
         model = model_of(_Layout(), config, theirs, path)
     except ModelFolderError as error:
-        told = str(error).removeprefix(f"{path}: ")
-        raise ModelFolderError(f"{path}: {one_line(told)}") from None
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ModelFolderError(f"{path}: {one_line(reason)}") from None
     given = read_json(folder / "config.json")
     try:
         beside = whisper_files(config, tokens, given)
@@ -108,10 +108,8 @@ def open_ctranslate2(folder: Path) -> CTranslate2Whisper:
     path = folder / "model.bin"
     file = read_ctranslate2(path)
     if (file.kind, file.revision) != (KIND, REVISION):
-        told = f"{one_line(file.kind, most=60)}, revision {file.revision}"
-        raise ModelFolderError(
-            f"{path}: a model of CTranslate2 ({told}), of which {KIND}, revision {REVISION}, is read"
-        )
+        kind = f"{one_line(file.kind, most=60)}, revision {file.revision}"
+        raise ModelFolderError(f"{path}: a model of CTranslate2 ({kind}); {KIND}, revision {REVISION}, is read")
     for name in sorted(file.settings.keys() - _FREE | _SETTINGS.keys()):
         wanted, value = _SETTINGS.get(name, 0), file.settings.get(name)
         if value != wanted:

@@ -1,7 +1,7 @@
-"""What `transformers` looks for beside a Whisper: how sound becomes frames, and what may be said first, or never.
+"""What `transformers` looks for beside a Whisper: how sound becomes frames, and what may be written first, or never.
 
 preprocessor_config.json    WhisperFeatureExtractor: 16 kHz, windows of 25 ms every 10 ms, log-mel bands
-generation_config.json      tokens by their meaning, tokens that are not said, heads that tell when a word was said
+generation_config.json      tokens by their meaning, tokens that are not written, heads that align words with time
 
 Radford et al. 2022, https://arxiv.org/abs/2212.04356, sect. 2.2 and 4.5; the fields are those of OpenAI's models there.
 """
@@ -17,7 +17,7 @@ from glassformer.models import EncoderDecoderConfig
 START, END = "<|startoftranscript|>", "<|endoftext|>"
 SAMPLES_A_SECOND, WINDOW, HOP = 16_000, 400, 160
 FRAMES_A_VECTOR = 2  # the second convolution halves them
-FIRST_MULTILINGUAL = 51_865  # tokens; OpenAI tells its models apart by this
+FIRST_MULTILINGUAL = 51_865  # tokens; by which OpenAI recognises them
 _MEANINGS = {"no_timestamps_token_id": "<|notimestamps|>", "prev_sot_token_id": "<|startofprev|>"}
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 

@@ -171,7 +171,7 @@ def _rope(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     rope = given.get("rope_parameters") or {}
     if rope and not {FULL, LOCAL} & rope.keys():
-        raise ModelFolderError(f"rope_parameters says nothing of {FULL} or {LOCAL}, which this family tells apart")
+        raise ModelFolderError(f"rope_parameters says nothing of {FULL} or {LOCAL}, which differ in this family")
     full = {"rope_theta": given.get("rope_theta") or 1e6, **(rope.get(FULL) or {}), **(given.get("rope_scaling") or {})}
     local = {"rope_theta": given.get("rope_local_base_freq") or 1e4, **(rope.get(LOCAL) or {})}
     if any((words.get("partial_rotary_factor") or 1.0) != 1.0 for words in (given, full, local)):

@@ -39,8 +39,8 @@ class Glassformer(Family):
     def read_config(self, given: dict[str, Any]) -> Any:
         plugins.load_installed()
         modules = given.get("plugins")
-        if isinstance(modules, list) and (told := plugins.needed(map(str, modules), "this model")):
-            raise ModelFolderError(told)
+        if isinstance(modules, list) and (missing := plugins.needed(map(str, modules), "this model")):
+            raise ModelFolderError(missing)
         if "decoder" in given:  # before there were other kinds
             return MODELS["decoder"][0].make(**given["decoder"])
         kind = given["kind"]

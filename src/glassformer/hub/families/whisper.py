@@ -1,4 +1,4 @@
-"""Whisper: an encoder that hears, a decoder that writes down what was said. `WhisperForConditionalGeneration`.
+"""Whisper: an encoder of sound, a decoder that transcribes it. `WhisperForConditionalGeneration`.
 
 Radford et al. 2022, https://arxiv.org/abs/2212.04356. Its keys have no bias: one would add the same to all scores of a
 query, which a softmax does not see. So those of ours are left out when it is written, and nothing changes.

@@ -40,8 +40,8 @@ class Architecture:
 
     def fields(self, words: dict[str, Any]) -> dict[str, Any]:
         """The header's fields from config.json's words. Raises `ModelFolderError` for what GGUF cannot say."""
-        told = {**self.sizes, **self.floats}
-        return {f"{self.name}.{field}": words[word] for field, word in told.items() if words.get(word) is not None}
+        keys = {**self.sizes, **self.floats}
+        return {f"{self.name}.{field}": words[word] for field, word in keys.items() if words.get(word) is not None}
 
     def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         """config.json's words from the header's fields and the shapes of the tensors.
@@ -56,8 +56,8 @@ class Architecture:
                 if value is None and word in self.optional:
                     continue
                 if isinstance(value, bool) or not isinstance(value, (int, kind)):
-                    told = "is missing" if value is None else f"is {str(value)[:40]!r}, where a number is needed"
-                    raise ModelFolderError(f"the field {self.name}.{field} {told}; take another file of this model")
+                    problem = "is missing" if value is None else f"is {str(value)[:40]!r}, where a number is needed"
+                    raise ModelFolderError(f"the field {self.name}.{field} {problem}; take another file of this model")
                 words[word] = value if kind is int else float(f"{value:.7g}")  # 1e-5, and not its nearest fp32
         self._refuse_others(fields)
         if "token_embd.weight" not in tensors:
@@ -118,7 +118,7 @@ class Qwen3GGUF(Architecture):
     read = frozenset({*_SCALING, "rope.dimension_count", "attention.value_length"})
 
     def fields(self, words: dict[str, Any]) -> dict[str, Any]:
-        told = super().fields(words)
+        fields = super().fields(words)
         for word in ("use_sliding_window", "attention_bias", "mlp_bias"):
             if words.get(word):
                 raise ModelFolderError(
@@ -128,11 +128,14 @@ class Qwen3GGUF(Architecture):
         if words["hidden_act"] != "silu":
             raise ModelFolderError(f"GGUF's {self.name} has silu alone, and this model {words['hidden_act']}")
         if scaling["rope_type"] == "linear":
-            told |= {f"{self.name}.rope.scaling.type": "linear", f"{self.name}.rope.scaling.factor": scaling["factor"]}
+            fields |= {
+                f"{self.name}.rope.scaling.type": "linear",
+                f"{self.name}.rope.scaling.factor": scaling["factor"],
+            }
         elif scaling["rope_type"] != "default":
             raise ModelFolderError(f"rotary scaling {scaling['rope_type']!r} is not written to GGUF; linear is")
         return {
-            **told,
+            **fields,
             f"{self.name}.attention.value_length": words["head_dim"],
             f"{self.name}.rope.dimension_count": words["head_dim"],
         }
@@ -142,15 +145,15 @@ class Qwen3GGUF(Architecture):
         n_head = words["num_attention_heads"]
         width = words.setdefault("head_dim", words["hidden_size"] // max(n_head, 1))
         for field in ("rope.dimension_count", "attention.value_length"):
-            if (told := fields.get(f"{self.name}.{field}", width)) != width:
+            if (value := fields.get(f"{self.name}.{field}", width)) != width:
                 raise ModelFolderError(
-                    f"the field {self.name}.{field} is {told}, and heads are {width} wide; take another file of this "
+                    f"the field {self.name}.{field} is {value}, and heads are {width} wide; take another file of this "
                     "model"
                 )
         kind, *factors = (fields.get(f"{self.name}.{field}") for field in _SCALING)
         factor = next((factor for factor in factors if factor), 1.0)
         if kind not in (None, "linear", "none") or "rope_freqs.weight" in tensors:
-            raise ModelFolderError("its rotary positions are scaled in a way that a GGUF file does not tell exactly")
+            raise ModelFolderError("its rotary positions are scaled in a way that a GGUF file does not state exactly")
         if kind != "none" and factor != 1.0:
             words["rope_scaling"] = {"rope_type": "linear", "factor": factor}
         return words

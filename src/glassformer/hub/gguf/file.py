@@ -30,7 +30,7 @@ _TEXT, _ARRAY = 8, 9
 
 
 class GGUFTensor(NamedTuple):
-    """A tensor of a GGUF file. shape: as torch has it, rows first (the file tells it the other way round). kind: the
+    """A tensor of a GGUF file. shape: as torch has it, rows first (the file has it reversed). kind: the
     number format, a `gguf.GGMLQuantizationType`. raw: its bytes, (rows, bytes a row), still in the file."""
 
     shape: tuple[int, ...]
@@ -95,8 +95,8 @@ class _Reader(BoundedReader):
             raise Damage("not a GGUF file: it does not begin with GGUF")
         version = self.number("I")
         if version not in (2, 3):
-            told = "big-endian" if version & 0xFFFF == 0 else f"of version {version}"
-            raise Damage(f"a GGUF file {told} cannot be read; versions 2 and 3, little-endian, can")
+            form = "big-endian" if version & 0xFFFF == 0 else f"of version {version}"
+            raise Damage(f"a GGUF file {form} cannot be read; versions 2 and 3, little-endian, can")
         n_tensors, n_fields = self.count(24), self.count(12)  # the least bytes that each of them takes
         fields: dict[str, Any] = {}
         for _ in range(n_fields):

@@ -83,7 +83,7 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     if moved := next(
         (tokens[i] for i in _of(kinds, CONTROL, USER_DEFINED) if library.token_to_id(tokens[i]) != i), None
     ):
-        raise ModelFolderError(f"its tokenizer has another number for {moved[:40]!r} than it tells; take another file")
+        raise ModelFolderError(f"its tokenizer has another id for {moved[:40]!r} than the header; take another file")
     settings: dict[str, Any] = {"split_special_tokens": True}
     settings |= {part: tokens[number] for part, number in named.items() if kinds[number] != NORMAL}
     start = settings.get("bos_token") if _begins(fields) else None
@@ -110,9 +110,9 @@ def _number(fields: dict[str, Any], part: str, n_tokens: int) -> int | None:
 
 def _begins(fields: dict[str, Any]) -> bool:
     """Whether the beginning stands before every text."""
-    told = fields.get("tokenizer.ggml.add_bos_token")
-    if isinstance(told, bool):
-        return told
+    stated = fields.get("tokenizer.ggml.add_bos_token")
+    if isinstance(stated, bool):
+        return stated
     return fields.get("tokenizer.ggml.model") == "llama" or fields.get("tokenizer.ggml.pre") in _WHOLE_WORDS
 
 

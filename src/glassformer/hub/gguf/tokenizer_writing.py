@@ -74,7 +74,7 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, n_rows: int) -> dict[str, Any]:
 
 
 def needs_end(tokenizer: Tokenizer) -> bool:
-    """Whether an end of text must be made up: llama.cpp takes token 11 where none is told, and stops at every comma
+    """Whether an end of text must be made up: llama.cpp takes token 11 where none is named, and stops at every comma
     or whatever stands there."""
     return _end_of(tokenizer) is None
 

@@ -112,7 +112,7 @@ def verify_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, 
     """
     again, its_tokenizer = load_gguf(path)
     _check_numbers(path, model.state_dict(), again.state_dict(), type)
-    text = _told_text(tokenizer)
+    text = _probe_text(tokenizer)
     if its_tokenizer.encode(text) != tokenizer.encode(text):
         raise ModelFolderError(
             f"{path}: its tokenizer gives other ids; please report this with the model's config.json"
@@ -140,14 +140,14 @@ def _check_numbers(where: str | os.PathLike[str], ours: Tensors, theirs: Tensors
             )
 
 
-def _told_text(tokenizer: Tokenizer) -> str:
+def _probe_text(tokenizer: Tokenizer) -> str:
     """A text in which tokens of all parts of the vocabulary occur, those of several bytes too."""
     plain = sorted({*range(tokenizer.vocab_size)} - {*tokenizer.special_tokens.values()})
-    told = []
+    texts = []
     for number in [*plain[:20], *plain[20 :: max(1, len(plain) // PROBE_TEXT)]]:
         with contextlib.suppress(UsageError):  # a number that is no token's
-            told.append(tokenizer.decode([number]))
-    return "".join(told)
+            texts.append(tokenizer.decode([number]))
+    return "".join(texts)
 
 
 def _probe(config: Any) -> Tensor:
@@ -164,12 +164,12 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
     n = min(PROBE, model.config.block_size - len(prompt))
     if n < 1:
         return None
-    fp32 = gguf_package().GGMLQuantizationType.F32  # its cache is fp16 unless told otherwise
+    fp32 = gguf_package().GGMLQuantizationType.F32  # its cache is fp16 unless set
     try:
         llama = Llama(str(path), n_ctx=len(prompt) + n + 1, type_k=fp32, type_v=fp32, verbose=False, logits_all=False)
     except ValueError as error:
-        told = f"llama.cpp does not load it ({one_line(error)}); please report this with the model's config.json"
-        raise ModelFolderError(f"{path}: {told}") from None
+        reason = f"llama.cpp does not load it ({one_line(error)}); please report this with the model's config.json"
+        raise ModelFolderError(f"{path}: {reason}") from None
     theirs = list(itertools.islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), n))
     V = model.config.vocab_size
     ids_T = torch.tensor([*prompt, *theirs[:-1]], device=next(model.parameters()).device).clamp_max(V - 1)

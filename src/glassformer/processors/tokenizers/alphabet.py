@@ -113,7 +113,7 @@ _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 def legible(text: str) -> str:
     r"""Text as a page may hold it, to the letter where it can be: every kind of space, joiners and soft hyphens stay.
-    Controls, halves of surrogate pairs, code points that nobody has given a sign, and what turns the direction of
+    Controls, halves of surrogate pairs, code points without an assigned character, and what turns the direction of
     writing become U+FFFD.
 
     >>> legible("oui\xa0!\x00") == "oui\xa0!\ufffd"

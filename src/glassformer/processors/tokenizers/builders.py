@@ -3,7 +3,7 @@
     build(texts, *, vocab_size=None, path=None, progress=False) -> Tokenizer
 
 `texts` is any iterable of strings and is read once (by those that learn from text); `path` is a local file or folder
-(for those that read one). A builder told something that makes no sense for it says so.
+(for those that read one). A builder refuses an argument that it does not use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEFAULT_BPE_SIZE = 4096
 LEAST_COUNT = 5
 """How often a plain word must occur to have a vector worth looking at; word2vec's choice."""
 _SPLIT_SPECIALS = {"split_special_tokens": True}
-"""Tells transformers what `Tokenizer.encode` does anyway: a special token that somebody types is text."""
+"""Tells transformers what `Tokenizer.encode` does anyway: a special token in a text is text."""
 
 
 def characters(
@@ -92,7 +92,7 @@ def bytes_(
 ) -> Tokenizer:
     """The 256 bytes, each its own id, and end-of-text: 257 logits for any language, and nothing to learn.
 
-    Written as a byte-level BPE without merges, so that everybody can load it.
+    Written as a byte-level BPE without merges, so that other programs can load it.
 
     Args:
         specials: `<|endoftext|>` for a language model; for other shapes see `specials.py`.

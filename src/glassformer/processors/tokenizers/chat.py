@@ -165,10 +165,10 @@ def _conversations(form: str) -> list[list[dict[str, Any]]]:
     """Small conversations with an answer in them, for templates that insist on a system message, or that close a turn
     when the next one begins; the plainest first."""
 
-    def said(role: str, text: str) -> dict[str, Any]:
+    def turn(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": text if form == "text" else [{"type": "text", "text": text}]}
 
-    system, user, answer = said("system", "Be kind."), said("user", "Hello"), said("assistant", _PROBE)
+    system, user, answer = turn("system", "Be kind."), turn("user", "Hello"), turn("assistant", _PROBE)
     return [[user, answer], [system, user, answer], [user, answer, user], [system, user, answer, user]]
 
 

@@ -51,7 +51,7 @@ def byte_level_bpe(
     pre_tokenizer: Any = None,
     specials: Iterable[str] = (),
 ) -> tokenizers.Tokenizer:
-    """A byte-level BPE of the `tokenizers` library; it cuts text as GPT-2 does unless told otherwise."""
+    """A byte-level BPE of the `tokenizers` library; it cuts text as GPT-2 does unless another way is given."""
     library = tokenizers.Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="")
     )

@@ -1,4 +1,4 @@
-"""What kind of tokenizer a `tokenizer.json` describes, read off its structure (never off a name somebody wrote).
+"""What kind of tokenizer a `tokenizer.json` describes, read off its structure (never off a name).
 
 characters     WordLevel over single characters, every character split off; special tokens aside
 words          WordLevel over what stands between spaces
@@ -71,7 +71,7 @@ def byte_level_pattern(spec: dict[str, Any]) -> str | None:
     """The regular expression that cuts the text of a plain byte-level tokenizer ("" when nothing cuts it).
 
     None when there is more to it (a normalizer, a space put before the text, added tokens that match inside ordinary
-    text, several cuts), so that bytes alone do not tell the ids.
+    text, several cuts), so that bytes alone do not decide the ids.
     """
     if spec.get("normalizer") or any(not token["special"] for token in spec["added_tokens"]):
         return None

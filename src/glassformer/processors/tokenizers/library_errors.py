@@ -9,15 +9,15 @@ from glassformer.errors import GlassformerError, TokenizerError, one_line
 
 
 @contextlib.contextmanager
-def library_errors(told: str) -> Iterator[None]:
+def library_errors(message: str) -> Iterator[None]:
     """Its errors as a `TokenizerError`: bare Exceptions, and panics, which are BaseExceptions.
 
     Args:
-        told: the line, with `{}` for its reason.
+        message: the line, with `{}` for its reason.
     """
     try:
         yield
     except (GlassformerError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except BaseException as error:
-        raise TokenizerError(told.replace("{}", one_line(error, most=200))) from error
+        raise TokenizerError(message.replace("{}", one_line(error, most=200))) from error

@@ -1,7 +1,7 @@
 """Which special tokens in a rendered chat were written by the template: the only ones that count.
 
 A message may hold the text `<|im_end|>`, and a template may trim, cut, compare and join what it is given, so the text
-that comes out does not tell who wrote what. Therefore the *template's own* special tokens are written in another
+that comes out does not show who wrote what. Therefore the *template's own* special tokens are written in another
 alphabet before it runs: every character of `<|im_end|>`, where it stands in a literal of the template, becomes a
 stand-in, a lone half of a surrogate pair. Text that comes in cannot hold one (`whole_characters` sees to it), and the
 contents of messages stay as they are, so the template finds in them what it looks for.
@@ -42,7 +42,7 @@ class Marks:
     """The special tokens of a vocabulary, the stand-ins for their characters, and the way back.
 
     Args:
-        special_tokens: ids by text; white space alone is left out, it cannot be told from a template's lay-out.
+        special_tokens: ids by text; white space alone is left out, it looks like a template's lay-out.
     """
 
     def __init__(self, special_tokens: Mapping[str, int]):

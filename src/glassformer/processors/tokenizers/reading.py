@@ -1,6 +1,6 @@
 """Reading tokenizers that are already there: a folder, a tokenizer.json, a SentencePiece model, a WordPiece list.
 
-A tokenizer file may come from anybody, so it is data and nothing else: JSON and plain lists, bounded in size, and
+A tokenizer file may come from anywhere, so it is data and nothing else: JSON and plain lists, bounded in size, and
 whatever is wrong with one is a single line.
 """
 

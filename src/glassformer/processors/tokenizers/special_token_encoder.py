@@ -3,7 +3,7 @@
 The `tokenizers` library either recognises all special tokens in a text or none. What it gives for a text cannot be put
 together from what it gives for the pieces: some vocabularies put a space in front of the first piece and not of the
 others, some special tokens swallow the white space beside them. So a copy of the vocabulary gets a second name for
-every special token, one that nobody can have typed; the names are put into the text where tokens are meant, and the
+every special token, one that no text contains; the names are put into the text where tokens are meant, and the
 whole is encoded at once. Where no text looks like a special token, the ids are those of the library itself.
 """
 

@@ -1,6 +1,6 @@
 """How a tokenizer comes from a text to its ids, step by step: the pieces it cuts, the merges one by one, the places.
 
-`bpe_twin.py` is the algorithm to be read; this one tells its steps, from the merges of any tokenizer that has some.
+`bpe_twin.py` is the algorithm to be read; this one lists its steps, from the merges of any tokenizer that has some.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glassformer.processors.tokenizers.alphabet import display, unspell, whole_c
 from glassformer.processors.tokenizers.kinds import merge_pairs
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
-LONGEST_CHUNK = 64  # symbols of a chunk whose merges are told; states grow with the square
+LONGEST_CHUNK = 64  # symbols of a chunk whose merges are listed; states grow with the square
 BYTE_KINDS = ("characters", "bytes", "bpe", "gpt2")
 
 
@@ -72,8 +72,8 @@ def merge_by_merge(tokenizer: Tokenizer, text: str, *, most: int = 32) -> list[C
         if made is None:
             return None
         chunks.append(made)
-    said, ids = tokenizer.encode(text), [i for chunk in chunks for i in chunk.ids]
-    return chunks if said[: len(ids)] == ids and (len(pieces) > most or len(said) == len(ids)) else None
+    encoded, ids = tokenizer.encode(text), [i for chunk in chunks for i in chunk.ids]
+    return chunks if encoded[: len(ids)] == ids and (len(pieces) > most or len(encoded) == len(ids)) else None
 
 
 def _cut(library: tokenizers.Tokenizer, text: str) -> list[tuple[str, int]]:

@@ -1,7 +1,7 @@
 """Chat templates in Jinja's own sandbox, as in transformers and vLLM, with bounds on time and size.
 
 `ImmutableSandboxedEnvironment` keeps a template away from the inside of Python. It does not keep it from looping for
-hours or asking for all the memory, and a template comes with a file that somebody else wrote. So a `Meter` counts:
+hours or asking for all the memory, and a template comes with a file from elsewhere. So a `Meter` counts:
 
     every turn of a loop, call, operator and filter       one step, and the clock is read now and then
     what multiplies, joins, replaces, fills up            its size is known before it is made

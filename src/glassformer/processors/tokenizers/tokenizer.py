@@ -6,7 +6,7 @@
     ([1, 3, 2, 0], 'helo')
 
 It holds a `tokenizers.Tokenizer` (the library that Hugging Face's own tools run on), so that what is saved is what
-everybody else loads, and adds three promises: text never becomes a special token, any string can be encoded, and bulk
+other programs load, and adds three promises: text never becomes a special token, any string can be encoded, and bulk
 text is encoded at the speed of the machine.
 """
 
@@ -76,7 +76,7 @@ class Tokenizer:
         chat_template: str | None = None,
         settings: dict[str, Any] | None = None,
     ):
-        library.encode_special_tokens = True  # "<|endoftext|>" typed by somebody is text
+        library.encode_special_tokens = True  # "<|endoftext|>" in a text is text
         library.no_truncation()
         library.no_padding()
         self._library = library
@@ -149,8 +149,8 @@ class Tokenizer:
 
     @property
     def starts_with(self) -> int | None:
-        """The token that a language model wants to read before any text (Llama 2, Gemma), or None; whoever asks it puts
-        the token there, `encode` does not."""
+        """The token that a language model wants to read before any text (Llama 2, Gemma), or None; the caller puts
+        it there, `encode` does not."""
         before, after = self.frame
         return before[0] if len(before) == 1 and set(after) <= {self.end_of_text} else None
 
