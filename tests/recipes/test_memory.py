@@ -75,26 +75,35 @@ def plan(*overrides: str, vocab_size: int = 65, **more) -> Memory:
 def test_components_by_hand():
     """804,096 parameters, AdamW, fp32, 12 windows of 64."""
     memory = plan()
-    assert (memory.weights, memory.gradients, memory.optimizer) == (4 * 804_096, 4 * 804_096, 8 * 804_096)
-    assert memory.batch == 2 * 8 * 12 * 64 and memory.logits == 3 * 4 * 12 * 64 * 65
-    assert memory.copies == memory.weights + memory.optimizer and memory.libraries == 10**8
-    assert memory.peak < sum(memory.components.values()) and memory.to_dict()["peak"] == memory.peak
+    assert (memory.parts["weights"], memory.parts["gradients"], memory.parts["optimizer"]) == (
+        4 * 804_096,
+        4 * 804_096,
+        8 * 804_096,
+    )
+    assert memory.parts["batch"] == 2 * 8 * 12 * 64 and memory.parts["logits"] == 3 * 4 * 12 * 64 * 65
+    assert (
+        memory.parts["copies"] == memory.parts["weights"] + memory.parts["optimizer"]
+        and memory.parts["libraries"] == 10**8
+    )
+    assert memory.peak < sum(memory.parts.values()) and memory.to_dict()["peak"] == memory.peak
     muon = plan("training.optimizer=muon")
-    assert muon.optimizer == 4 * 804_096 + 4 * (804_096 - 4 * 12 * 128 * 128)  # one average inside the blocks, else two
-    assert muon.working > 0 == memory.working
+    assert muon.parts["optimizer"] == 4 * 804_096 + 4 * (
+        804_096 - 4 * 12 * 128 * 128
+    )  # one average inside the blocks, else two
+    assert muon.parts["working"] > 0 == memory.parts["working"]
 
 
 def test_accumulation_makes_activations_smaller_and_nothing_larger():
     whole, quarter = plan("training.batch_size=32"), plan("training.batch_size=32", "training.micro_batch_size=8")
-    assert quarter.activations == pytest.approx(whole.activations / 4, rel=0.01)
-    assert quarter.peak < whole.peak and quarter.weights == whole.weights
+    assert quarter.parts["activations"] == pytest.approx(whole.parts["activations"] / 4, rel=0.01)
+    assert quarter.peak < whole.peak and quarter.parts["weights"] == whole.parts["weights"]
 
 
 def test_many_logits_are_never_there_at_once():
     """With 50,257 tokens head and loss go in pieces of 32 MiB: four times the batch is not four times the logits."""
-    one, four = (plan(f"training.batch_size={n}", vocab_size=50_257).logits for n in (32, 128))
+    one, four = (plan(f"training.batch_size={n}", vocab_size=50_257).parts["logits"] for n in (32, 128))
     assert one < 200e6 and four < 1.2 * one
-    assert plan("training.batch_size=1", vocab_size=50_257).logits == 3 * 4 * 64 * 50_257
+    assert plan("training.batch_size=1", vocab_size=50_257).parts["logits"] == 3 * 4 * 64 * 50_257
 
 
 def test_sharding_divides_and_replicas_do_not():
@@ -105,11 +114,11 @@ def test_sharding_divides_and_replicas_do_not():
         for how in ("none", "full")
     )
     n = parameter_count(resolved("gpt2-124m", *overrides, vocab_size=50_257)[0])
-    assert none.weights == 4 * n and full.weights == pytest.approx(4 * n / 8, rel=1e-6)
-    assert none.optimizer == 8 * n and full.optimizer == pytest.approx(n, rel=1e-6)
-    assert none.activations == full.activations
+    assert none.parts["weights"] == 4 * n and full.parts["weights"] == pytest.approx(4 * n / 8, rel=1e-6)
+    assert none.parts["optimizer"] == 8 * n and full.parts["optimizer"] == pytest.approx(n, rel=1e-6)
+    assert none.parts["activations"] == full.parts["activations"]
     assert (
-        none.peak > 16 * n > 80e9 > full.weights + full.gradients + full.optimizer
+        none.peak > 16 * n > 80e9 > full.parts["weights"] + full.parts["gradients"] + full.parts["optimizer"]
     )  # 16 bytes a parameter do not fit into 80 GB; an eighth does
 
 
@@ -135,7 +144,7 @@ def test_a_real_run_stays_near_its_plan(play, tmp_path):
     )
     planned = memory_plan(*resolved("shakespeare-char-cpu", *overrides, vocab_size=60), libraries=libraries)
     assert planned.peak == pytest.approx(actual, rel=0.25)
-    assert planned.activations > 0.5 * planned.libraries  # or nothing would have been tested
+    assert planned.parts["activations"] > 0.5 * planned.parts["libraries"]  # or nothing would have been tested
 
 
 LIBRARIES = "from glassformer import recipes; from glassformer.recipes import memory; print(memory.libraries_bytes())"

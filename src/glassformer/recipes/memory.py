@@ -14,8 +14,8 @@ configurations are those of training: block_size is the length of a training seq
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -37,41 +37,19 @@ HEAP_SLACK, HEAP_LARGEST = 0.3, 1 << 28
 CUDA_CONTEXT = 600_000_000  # bytes that CUDA and its libraries take on a device before the first tensor; about
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one device (on a CPU: in one process) by component, and at the fullest moment."""
+class Memory(NamedTuple):
+    """Bytes on one device (on a CPU: in one process).
 
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    """what autograd keeps of one micro-batch, and the working space of a layer's backward pass"""
-    logits: int
-    """of one micro-batch, with their softmax and gradient"""
-    batch: int
-    working: int
-    """the optimizer's scratch, gathered shards, the buckets in which ranks exchange gradients"""
-    evaluation: int
-    """vectors and logits of one piece of held-out text"""
-    cache: int
-    copies: int
-    """of weights and optimizer state, from which a checkpoint is written behind the loop"""
-    slack: int
-    """what a CPU's allocator holds beyond what was asked of it"""
-    libraries: int
-    """Python and PyTorch themselves"""
+    parts: by component. peak: at the fullest `moment`; less than the sum, for not everything is there at once.
+    """
+
+    parts: dict[str, int]
     peak: int
-    """at `moment`; less than the sum, for not everything is there at once"""
     moment: str
 
     def to_dict(self) -> dict[str, int]:
         """{component: bytes, "peak": bytes}."""
-        return {key: value for key, value in asdict(self).items() if key != "moment"}
-
-    @property
-    def components(self) -> dict[str, int]:
-        """Everything but the peak."""
-        return {key: value for key, value in self.to_dict().items() if key != "peak"}
+        return {**self.parts, "peak": self.peak}
 
 
 def memory_plan(
@@ -88,72 +66,67 @@ def memory_plan(
     libraries: what the process takes by itself; None: measured here.
     """
     kind, T, V, C = device.split(":")[0], config.block_size, config.vocab_size, config.n_embd
-    parts = parameters_by_part(config)
-    n = sum(parts.values())
-    matrices = n - sum(parts.get(part, 0) for part in NOT_MATRICES)
+    counts = parameters_by_part(config)
+    n = sum(counts.values())
+    matrices = n - sum(counts.get(part, 0) for part in NOT_MATRICES)
     full = t.sharding == "full"
     held = -(-n // world_size) if full else n
     share = -(-t.batch_size // world_size)
     B = min(t.micro_batch_size, share)
 
-    weights = gradients = FP32 * held
+    weights = FP32 * held
     optimizer = weights * _averages(t)
     if t.optimizer == "muon":  # AdamW keeps two averages of what is no matrix of a block
         optimizer += FP32 * (n - matrices) * held // n
     activations = activation_bytes(config, B, precision=precision, dropout=t.dropout, device=kind)
+    logits = _logit_bytes(V, C, B * T, precision, kind)
     evaluation = _evaluation_bytes(config, kind)
-    copies = weights + optimizer if kind == "cpu" and t.checkpoint_every else 0  # a GPU's go to main memory
-    batch = 2 * INT64 * share * T
-    slack = 0
+    # from which a checkpoint is written behind the loop; a GPU's go to main memory
+    copies = weights + optimizer if kind == "cpu" and t.checkpoint_every else 0
+    # more than one rank: two blocks, the one at work and the one fetched ahead, and the table are gathered, or
+    # gradients are exchanged in buckets. In bf16 autocast keeps copies of the matrices.
+    table = V * C
+    block = (n - table) // config.n_layer
+    exchanged = 0 if world_size == 1 else FP32 * (2 * block + table) * 2 if full else FP32 * n
+    halves = BF16 * (block if full and world_size > 1 else matrices) if precision == "bf16" else 0
+    # Muon looks ahead (a copy of the matrices) and turns all of one shape at once (four more of the largest group)
+    group = 2 * C * config.n_hidden * config.n_layer
+    scratch = FP32 * (matrices + 4 * min(group, matrices)) if t.optimizer == "muon" else 0
+    slack = 0  # what a CPU's allocator holds beyond what was asked of it
     if kind == "cpu":
         slack = round(HEAP_SLACK * activations)
         if evaluation < HEAP_LARGEST:  # what was training's is in pieces that evaluation cannot use, and stays
             slack += round(0.7 * min(evaluation, activations))
     if libraries is None:
         libraries = libraries_bytes() if kind == "cpu" else CUDA_CONTEXT
-
-    # more than one rank: two blocks, the one at work and the one fetched ahead, and the table are gathered, or
-    # gradients are exchanged in buckets. In bf16 autocast keeps copies of the matrices.
-    table = V * C
-    block = (n - table) // config.n_layer
-    gathered = 0
-    if world_size > 1:
-        gathered = FP32 * (2 * block + table) * 2 if full else FP32 * n
-    if precision == "bf16":
-        gathered += BF16 * (block if full and world_size > 1 else matrices)
-    # Muon looks ahead (a copy of the matrices) and turns all of one shape at once (four more of the largest group)
-    group = 2 * C * config.n_hidden * config.n_layer
-    update = FP32 * (matrices + 4 * min(group, matrices)) if t.optimizer == "muon" else 0
-    logits = _logit_bytes(V, C, B * T, precision, kind)
-
+    parts = {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": optimizer,
+        "activations": activations,
+        "logits": logits,
+        "batch": 2 * INT64 * share * T,
+        "working": max(exchanged + halves, scratch),
+        "evaluation": evaluation,
+        "cache": 2 * FP32 * config.n_layer * config.n_kv_head * config.head_width * T if t.sample_every else 0,
+        "copies": copies,
+        "slack": slack,
+        "libraries": libraries,
+    }
+    always = sum(parts[name] for name in ("weights", "optimizer", "batch", "slack", "libraries"))
     # copies are made at the first evaluation or checkpoint, and their place is kept
     writes = [every for every in (t.eval_every, t.checkpoint_every) if every]
     early = copies if writes and min(writes) < t.steps else 0
-    accumulated = FP32 * held if share > B else 0
+    accumulated = weights if share > B else 0
     read_again = 2 * FP32 * n if t.eval_batches and held == n else 0
     moments = {
-        "the backward pass": accumulated + activations + logits + gathered + early,
-        "the update": gradients + update + early,
+        "the backward pass": accumulated + activations + logits + exchanged + halves + early,
+        "the update": weights + scratch + early,
         "an evaluation": evaluation + early,
         "the last evaluation": evaluation + copies + read_again,
     }
     moment = max(moments, key=lambda name: moments[name])
-    return Memory(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
-        activations=activations,
-        logits=logits,
-        batch=batch,
-        working=max(gathered, update),
-        evaluation=evaluation,
-        cache=2 * FP32 * config.n_layer * config.n_kv_head * config.head_width * T if t.sample_every else 0,
-        copies=copies,
-        slack=slack,
-        libraries=libraries,
-        peak=weights + optimizer + batch + slack + libraries + moments[moment],
-        moment=moment,
-    )
+    return Memory(parts, always + moments[moment], moment)
 
 
 def check_memory(config: ModelConfig, t: ResolvedTraining, device: str, world_size: int = 1) -> None:

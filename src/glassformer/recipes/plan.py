@@ -214,7 +214,7 @@ def predict(
         "evaluations": evaluations * (each * evaluation + LOOKING * step)
         + (val_tokens * evaluation if t.eval_batches else 0.0),
         "samples": samples * t.sample_tokens * sample,
-        "files": saved * (memory.weights + memory.optimizer) / SAVING + FINISH,
+        "files": saved * (memory.parts["weights"] + memory.parts["optimizer"]) / SAVING + FINISH,
     }
     n, tokens = parameter_count(config), t.steps * step_tokens
     loss = predict_loss(
