@@ -49,7 +49,7 @@ VIEWS: dict[str, ViewEntry] = {
     "tensors": _own("tensors:tensors", "Every tensor: shape, statistics, histogram."),
     "next": _own("next_token:next_token", "The whole distribution over the next token."),
     "surprise": _own("surprise:surprise", "Bits of surprise at each token of a text."),
-    "compare": _own("next_token:compare_models", "The next token by temperature, or by model."),
+    "compare": _own("compare:compare_models", "The next token by temperature, or by model."),
     "attention": _own("attention:attention", "Where every head looks while a text is read."),
     "induction": _own("induction:induction_scores", "Which heads look for copies of what came before."),
     "attention-walkthrough": _own(

@@ -138,7 +138,7 @@ def test_an_encoder_is_looked_into_or_says_why_not(glassformer, encoder):
         assert (told.code, told.err) == (0, ""), words
     for command in ("next", "surprise", "compare"):
         told = glassformer("look", command, encoder, "Speak")
-        assert told.code == 2 and "writes nothing" in told.err and told.err.count("\n") == 1
+        assert told.code == 2 and "does not generate text" in told.err and told.err.count("\n") == 1
 
 
 def test_mistakes_are_told_in_one_line(glassformer, finished):

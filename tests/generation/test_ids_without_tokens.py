@@ -74,7 +74,7 @@ def test_what_look_shows_is_what_would_be_drawn():
     model, tokenizer = padded(), letters()
     view = next_token(model, tokenizer, "abf", temperature=1.5, seed=4)
     (wanted,) = generate(model, tokenizer, "abf", max_new_tokens=1, sampling=Sampling(1.5, seed=4))
-    assert view.token == wanted.pieces[0].token and view.chance[MISSING].max() == 0
+    assert view.token == wanted.pieces[0].token and view.sampling_probability[MISSING].max() == 0
 
 
 @pytest.mark.parametrize("search", [beam_search, sample_answers])

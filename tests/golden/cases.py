@@ -240,6 +240,9 @@ COMMANDS: dict[str, str] = {}
 RENAMED: dict[str, str] = {
     r"losses/.*/recipe/objective": "task",
     r"evaluate/.*/settings/objective\.(\w+)": r"task.\1",
+    r"look/.*\bnext(_token|\b).*/chance": "sampling_probability",
+    r"look/.*\bnext(_token|\b).*/dart": "u",
+    r"look/.*\bnext(_token|\b).*/entropy_drawn": "sampling_entropy",
     r"look/.*\bstep .*/before": "stream",
     r"look/.*\bstep .*/found": "weighted_values",
     r"look/.*\bstep .*/said": "head_output",
@@ -255,6 +258,7 @@ BOUNDS: list[tuple[str, float, str]] = [
     (r"look/.*\bneurons .*/std", 2e-16, "a square root where a power of 0.5 was"),
     (r"losses/.*/recipe/training/sequence_length", float("inf"), "decided for every run now, and kept"),
     (r"plan/.*/machine/name", float("inf"), "a machine that is not this one was called told, and is called given"),
+    (r"look/.*\btensors\b.*/(overview|cell|corner)", float("inf"), "None, but of a single tensor"),
     (r"look/.*\bstep .*/is_rotary", float("inf"), "a key that old records do not have"),
     (r"losses/.*/recipe/training/sequence_length", float("inf"), "decided and written where a recipe leaves it out"),
     (r"plan/.*/machine/name", float("inf"), "a machine that is not this one is given, not told"),

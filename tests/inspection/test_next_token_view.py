@@ -59,14 +59,14 @@ def test_filters_cut_for_the_reason_that_they_give():
         return explain(logits, [], tokenizer, Sampling(**draw))
 
     assert of(top_k=2).cut_by == ["", "", "top_k", "top_k", "top_k"]
-    np.testing.assert_allclose(of(top_k=2).chance, [4 / 7, 3 / 7, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(of(top_k=2).sampling_probability, [4 / 7, 3 / 7, 0, 0, 0], atol=1e-6)
     assert of(top_p=0.8).cut_by == ["", "", "", "top_p", "top_p"]
     assert of(min_p=0.3).cut_by == ["", "", "", "min_p", "min_p"]  # 0.3 of 0.4 is 0.12
     both = of(top_k=4, top_p=0.9)  # after top-k: 0.421 0.316 0.158 0.105; the first three reach 0.895
     assert both.cut_by == ["", "", "", "", "top_k"]
     assert of(top_k=4, top_p=0.89).cut_by == ["", "", "", "top_p", "top_k"]
     zero = of(temperature=0)
-    assert zero.cut_by == ["", *["temperature"] * 4] and zero.chance.tolist() == [1, 0, 0, 0, 0]
+    assert zero.cut_by == ["", *["temperature"] * 4] and zero.sampling_probability.tolist() == [1, 0, 0, 0, 0]
     hot = of(temperature=2)
     roots = np.sqrt(p)
     np.testing.assert_allclose(hot.tempered, roots / roots.sum(), atol=1e-6)
@@ -80,9 +80,9 @@ def test_the_token_that_is_drawn_is_the_one_that_generate_draws(model):
         view = next_token(model, tokenizer, TEXT, seed=seed, **settings)
         (piece,) = generate(model, tokenizer, TEXT, max_new_tokens=1, seed=seed, **settings)[0].pieces
         assert view.token == piece.token and view.raw[view.token] == pytest.approx(piece.probability, abs=1e-6)
-        assert view.chance[view.token] == pytest.approx(piece.sampling_probability, abs=1e-6)
+        assert view.sampling_probability[view.token] == pytest.approx(piece.sampling_probability, abs=1e-6)
         low, high = view.interval
-        assert low <= view.dart < high and high - low == pytest.approx(view.chance[view.token], abs=1e-6)
+        assert low <= view.u < high and high - low == pytest.approx(view.sampling_probability[view.token], abs=1e-6)
         drawn.add(view.token)
     assert len(drawn) > 3  # else the test would say nothing about drawing
 
@@ -128,7 +128,7 @@ def test_an_encoder_decoder_is_surprised_by_its_target():
 def test_what_writes_nothing_is_refused_in_one_line():
     encoder = build_model(EncoderConfig.make(**SHAPE))
     for function in (next_token, surprise):
-        with pytest.raises(UsageError, match="this Encoder writes nothing"):
+        with pytest.raises(UsageError, match="this Encoder does not generate text"):
             function(encoder, letters(), TEXT)
     with pytest.raises(UsageError, match="14 tokens and the model reads 13"):
         next_token(toy_model(), letters(), "a" * 14)
@@ -143,7 +143,7 @@ def test_compare_lays_temperatures_and_models_side_by_side():
     view = compare({"cold": cold, "hot": hot}, top=5)
     for row, token in zip(view.probability, view.tokens, strict=True):
         i = cold.tokens.index(token)
-        assert row.tolist() == [cold.chance[i], hot.chance[i]]
+        assert row.tolist() == [cold.sampling_probability[i], hot.sampling_probability[i]]
     best = int(cold.raw.argmax())
     assert view.tokens[0] == cold.tokens[best] and view.entropy[0] < view.entropy[1]
     assert view.drawn == [cold.tokens[cold.token], hot.tokens[hot.token]]

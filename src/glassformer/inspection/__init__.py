@@ -4,6 +4,7 @@ from glassformer.figures import Column, Curves, HeatMap, Note, Points, Table, To
 from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attention_walkthrough import AttentionWalkthrough, attention_walkthrough
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
+from glassformer.inspection.compare import CompareView, compare
 from glassformer.inspection.context import ContextView, context
 from glassformer.inspection.contributions import Part
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
@@ -11,7 +12,7 @@ from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.look import look
 from glassformer.inspection.neurons import Activation, Neuron, NeuronsView, neurons
-from glassformer.inspection.next_token import CompareView, NextView, compare, explain, next_token
+from glassformer.inspection.next_token import NextView, explain, next_token
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual

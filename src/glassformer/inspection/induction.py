@@ -9,7 +9,6 @@ Olsson et al. 2022, "In-context Learning and Induction Heads", https://arxiv.org
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, Note, Table
 from glassformer.inspection.heads import attention_layers
 from glassformer.inspection.options import Seed, view
-from glassformer.inspection.reading import Reading, labels_of
+from glassformer.inspection.reading import LN2, Reading, labels_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.models import Decoder
@@ -121,7 +120,7 @@ def induction_scores(
     visible = torch.from_numpy(at.visible).float()
     even = (visible / visible.sum(dim=-1, keepdim=True))[:, queries, keys].mean()
     nats = -logits_TV.log_softmax(dim=-1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
-    bits = (nats / math.log(2)).tolist()  # of tokens 1, 2, ...
+    bits = (nats / LN2).tolist()  # of tokens 1, 2, ...
     middle = len(start) + length - 1
     return InductionView(
         at.queries,

@@ -11,7 +11,6 @@ https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-len
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from pydantic import Field
 
 from glassformer.figures import Column, Curves, Figure, Note, Table, visible
 from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
-from glassformer.inspection.reading import read
+from glassformer.inspection.reading import LN2, read
 from glassformer.inspection.stream import (
     check_says_tokens,
     evenly,
@@ -34,7 +33,6 @@ from glassformer.inspection.stream import (
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 
-NATS = math.log(2)  # of a bit
 MOST_LAYERS, MOST_PLACES = 33, 16  # that are drawn
 COLUMNS = 80
 
@@ -180,8 +178,8 @@ def lens(
         top_ids=best.indices.numpy(),
         top_tokens=[[tokenizer.token_text(i) for i in row] for row in best.indices.tolist()],
         top_probabilities=best.values.numpy(),
-        entropy=torch.special.entr(p_LV).sum(dim=-1).numpy() / NATS,
-        divergence=missed_LV.sum(dim=-1).clamp_min(0.0).numpy() / NATS,
+        entropy=torch.special.entr(p_LV).sum(dim=-1).numpy() / LN2,
+        divergence=missed_LV.sum(dim=-1).clamp_min(0.0).numpy() / LN2,
         pinned=tokenizer.token_text(pinned),
         pinned_id=pinned,
         pinned_probability=p_LV[:, pinned].numpy(),

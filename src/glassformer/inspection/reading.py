@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from glassformer.generation.requests import check_ids
 from glassformer.generation.seq2seq import answer_ids, source_ids, source_rows
 from glassformer.models import Encoder, EncoderDecoder, Transformer
 from glassformer.processors.tokenizers import Tokenizer
+
+LN2 = math.log(2)  # nats of a bit
 
 
 @dataclass
@@ -171,3 +174,15 @@ def reading(model: Any) -> Any:
             yield
     finally:
         model.train(was_training)
+
+
+def check_writes(model: Any) -> None:
+    """
+    Raises:
+        UsageError: the model does not generate text, such as an encoder, or vectors of words.
+    """
+    if not model.writes:
+        raise UsageError(
+            f"this {type(model).__name__} does not generate text, so that no token comes next; use a model that does, "
+            "or an encoder with <mask> in the text: glassformer fill"
+        )

@@ -14,9 +14,8 @@ from torch import Tensor
 from glassformer.errors import UsageError
 from glassformer.figures import FULL_SURPRISE_BITS, Column, Figure, Note, Table, Tokens
 from glassformer.generation.generate import prompt_ids
-from glassformer.inspection.next_token import NATS, check_writes
 from glassformer.inspection.options import Target, Text, view
-from glassformer.inspection.reading import labels_of, read, reading
+from glassformer.inspection.reading import LN2, check_writes, labels_of, read, reading
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -59,7 +58,7 @@ class SurpriseView(View):
             Column("expected", "token"),
             Column("with", "share"),
         )
-        mean = self.loss / NATS
+        mean = self.loss / LN2
         return [
             Tokens("Surprise", self.tokens, told, "bits", highest=FULL_SURPRISE_BITS),
             Table("What was expected least", columns, rows),
@@ -110,7 +109,7 @@ def surprise(
         came_T1 = torch.tensor(ids[at : at + len(logits_TV)])[:, None]
         own_T1 = logp_TV.gather(1, came_T1)
         top = logp_TV.max(dim=-1)
-        bits += (-own_T1[:, 0] / NATS).tolist()
+        bits += (-own_T1[:, 0] / LN2).tolist()
         rank += (1 + (logp_TV > own_T1).sum(dim=-1)).tolist()
         best += labels_of(tokenizer, top.indices.tolist())
         chance += top.values.exp().tolist()
@@ -124,7 +123,7 @@ def surprise(
         rank=rank,
         best=best,
         best_probability=np.array(chance, dtype=np.float32),
-        loss=total * NATS / (len(ids) - 1),
+        loss=total * LN2 / (len(ids) - 1),
         bits_per_byte=total / max(foretold, 1),
         window=min(n, len(ids) - 1),
     )
