@@ -140,9 +140,9 @@ def test_other_tokenizers_are_compared_in_bits_a_byte(glassformer, finished, oth
 
 
 def test_runs_on_other_texts_come_with_a_warning(glassformer, finished, other):
-    assert "not asked about the same text" not in glassformer("runs", finished, other).out
+    assert "not measured on the same text" not in glassformer("runs", finished, other).out
     change_recipe(other, "validation_fraction = 0.1", "validation_fraction = 0.2")
-    assert "not asked about the same text" in glassformer("runs", finished, other).out
+    assert "not measured on the same text" in glassformer("runs", finished, other).out
 
 
 def test_a_run_without_a_loss_has_no_place_but_a_row(glassformer, finished, half):
@@ -178,9 +178,9 @@ def test_paired_runs_were_asked_about_the_same_text_whatever_it_is_called(glassf
     keep_windows(other, [11.0, 12.5, 11.0])
     change_recipe(other, "play.txt", "copy-of-it.txt")
     told = glassformer("runs", finished, other).out
-    assert "paired, 3 passages" in told and "not asked about the same text" not in told
+    assert "paired, 3 passages" in told and "not measured on the same text" not in told
     windows = WindowLosses.load(RunFolder(other).windows)
     WindowLosses(windows.sums, windows.counts, "other targets").save(RunFolder(other).windows)
     change_recipe(other, "copy-of-it.txt", "play.txt")
     told = glassformer("runs", finished, other).out
-    assert "unpaired" in told and "not asked about the same text" in told
+    assert "unpaired" in told and "not measured on the same text" in told

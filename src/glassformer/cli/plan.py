@@ -21,15 +21,17 @@ def plan(
     data: str = typer.Option(None, metavar="TEXT", help="A corpus, a file, a folder, or owner/name on the hub."),
     device: str = typer.Option(None, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
     probe: bool = typer.Option(True, help="Time steps here for five seconds; else arithmetic."),
-    devices: int = typer.Option(1, metavar="N", min=1, help="Devices of a machine that is not this one."),
+    devices: int = typer.Option(1, metavar="N", min=1, help="Devices of another machine."),
     device_memory: str = typer.Option(None, metavar="SIZE", help="Memory of each of them, for example 80GB."),
     device_flops: float = typer.Option(None, metavar="X", help="Their operations a second, for example 989e12."),
-    utilisation: float = typer.Option(0.4, metavar="PART", min=0.001, max=1, help="How much of that a model gets."),
+    utilisation: float = typer.Option(
+        0.4, metavar="PART", min=0.001, max=1, help="The share of that which a model gets."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
 ) -> None:
-    """Tell what a run will cost: memory, time, loss.
+    """Predict memory, time and loss of a run.
 
-    Nothing is trained. Steps are timed here for five seconds; for machines you do not have, say what they are.
+    Nothing is trained. Steps are timed here for five seconds; another machine is described by options.
 
     Examples:
 
@@ -60,10 +62,10 @@ def _bytes(text: str) -> float:
     """80GB -> 8e10."""
     from glassformer.errors import UsageError
 
-    told = re.fullmatch(r"([\d.]+) *([kMGT]?)B?", text.strip(), re.IGNORECASE)
-    if not told or told[1].count(".") > 1:
+    amount = re.fullmatch(r"([\d.]+) *([kMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not amount or amount[1].count(".") > 1:
         raise UsageError(f"--device-memory={text} is no amount of memory; write it like 80GB")
-    return float(told[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[told[2].upper()]
+    return float(amount[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[amount[2].upper()]
 
 
 def _print(p: Plan) -> None:
@@ -71,6 +73,8 @@ def _print(p: Plan) -> None:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
+
+    from glassformer.figures.text import bar
 
     console = Console(highlight=False)
     width = min(console.width, 80)
@@ -87,12 +91,12 @@ def _print(p: Plan) -> None:
 
     console.print(Text(f"{p.recipe}: {p.shape}", style="bold"))
     total = p.parameters
-    rows = [(name, f"{n:,}" if n < 1e11 else amount(n), bar(n / total)) for name, n in p.parameters_by_part.items()]
+    rows = [(name, f"{n:,}" if n < 1e11 else amount(n), bar(n / total, 30)) for name, n in p.parameters_by_part.items()]
     part("parameters", [*rows, ("together", f"{total:,}" if total < 1e11 else amount(total), "")])
     m = p.memory_bytes
     shown = {name: n for name, n in m.items() if name != "peak" and n >= 5e4}
     largest = max(shown.values())
-    rows = [(name, size(n), bar(n / largest)) for name, n in shown.items()]
+    rows = [(name, size(n), bar(n / largest, 30)) for name, n in shown.items()]
     there = f"of {size(p.machine.memory)}; " if p.machine.memory else ""
     part("memory of a device", [*rows, ("peak", size(m["peak"]), f"{there}in {p.fullest}")])
     work = amount(p.flops_per_token)
@@ -112,16 +116,6 @@ def _print(p: Plan) -> None:
         part("loss", [("validation", f"{p.val_loss:.2f}", f"{low:.2f} to {high:.2f}: {p.basis['val_loss']}")])
     for note in p.notes:
         console.print(Text(f"\nnote: {note}", style="yellow"))
-
-
-def bar(part: float, width: int = 30) -> str:
-    """A share as a bar of blocks.
-
-    >>> bar(0.5, 4), bar(0.0, 4)
-    ('██', '')
-    """
-    eighths = round(8 * width * max(0.0, min(1.0, part)))
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def amount(n: float) -> str:

@@ -24,9 +24,9 @@ def runs(
 ) -> None:
     """List the runs in a folder, or compare some of them.
 
-    A list tells for each run its size, its steps, training and validation loss of its best weights (the latter with a
+    A list shows for each run its size, its steps, training and validation loss of its best weights (the latter with a
     95 % interval), and whether it is finished.
-    A comparison tells which settings differ, and whether the losses do or only seem to.
+    A comparison shows which settings differ, and whether the losses differ significantly.
 
     Examples:
 
@@ -70,19 +70,9 @@ def _print_list(rows: list[Row]) -> None:
     from glassformer.training.formats import count, decimal, duration
 
     states = {"stopped": "stopped at step", "diverged": "diverged after step", "running": "running, step"}
+    header = ["run", "recipe", "parameters", "steps", "tokens", "time", "training loss", "validation loss"]
     _table(
-        [
-            "run",
-            "recipe",
-            "parameters",
-            "steps",
-            "tokens",
-            "time",
-            "training loss",
-            "validation loss",
-            "bits a byte",
-            "state",
-        ],
+        [*header, "bits a byte", "state"],
         [
             [
                 row.name,
@@ -110,15 +100,15 @@ def _print_comparison(c: RunComparison) -> None:
 
     lines = []
     for i, (row, difference) in enumerate(zip(c.rows, c.differences, strict=True)):
-        told, verdict = "–", "no loss yet" if row.val_loss is None else ""
+        above, verdict = "–", "no loss yet" if row.val_loss is None else ""
         if i == c.best:
-            told, verdict = "best", ""
+            above, verdict = "best", ""
         elif difference is not None:
-            told = f"{_with_interval(difference.difference, difference.interval)} {difference.unit}"
+            above = f"{_with_interval(difference.difference, difference.interval)} {difference.unit}"
             how = f"{difference.method}, {difference.n:,} passages" if difference.n else difference.method
             verdict = f"{'significant' if difference.significant else 'not significant'} ({how})"
         loss = _with_interval(row.val_loss, row.interval)
-        lines.append([row.name, decimal(row.train_loss_eval), loss, decimal(row.val_bits_per_byte), told, verdict])
+        lines.append([row.name, decimal(row.train_loss_eval), loss, decimal(row.val_bits_per_byte), above, verdict])
     header = ["run", "training loss", "validation loss", "bits a byte", "above the best", ""]
     _table(header, lines, numbers=range(1, 5))
     typer.echo("")
@@ -131,11 +121,11 @@ def _print_comparison(c: RunComparison) -> None:
     known = sum(difference is not None for difference in c.differences)
     if known:
         together = " for all differences together" if known > 1 else ""
-        typer.echo(f"± is the 95 % interval{together}. It tells about these weights: another seed gives others.")
+        typer.echo(f"± is the 95 % interval{together}. It holds for these weights: another seed gives others.")
     if any(d is not None and d.method == "unpaired" for d in c.differences):
         typer.echo("Unpaired is cautious on one text: runs that kept the losses of the same windows are paired.")
     if not c.same_text:
-        typer.echo("The runs were not asked about the same text, so a difference may be the texts'.")
+        typer.echo("The runs were not measured on the same text: a difference may come from the texts.")
 
 
 def _with_interval(value: float | None, interval: float | None) -> str:
