@@ -1,15 +1,11 @@
-"""The measured peak is one that a product reaches, and the displays show a run's share of it."""
+"""The measured peak is one that a product reaches."""
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 
 from glassformer.training import devices
 from glassformer.training.devices import peak_flops
-from glassformer.training.display import LivePanel, PlainLines
 
 
 def test_the_peak_is_two_operations_a_product_over_the_shortest_time(monkeypatch):
@@ -22,32 +18,3 @@ def test_the_peak_is_two_operations_a_product_over_the_shortest_time(monkeypatch
 
 def test_it_is_measured_once():
     assert 1e8 < peak_flops("cpu", "fp32") == peak_flops("cpu", "fp32")
-
-
-class Recorded:
-    """What a display asks of a trainer, with a record as the loop would make it."""
-
-    class settings:
-        steps = 2
-
-    class run:
-        path = "runs/x"
-
-    step = 0
-    n_answers = 65
-
-
-RECORD = {"step": 1, "loss": 4.0, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": 1000}
-
-
-def test_both_displays_show_utilisation_and_do_without_it():
-    for record, shown in (({**RECORD, "mfu": 0.3456}, True), (RECORD, False)):
-        plain, panel = PlainLines(io.StringIO()), LivePanel(io.StringIO())
-        screen = Console(width=80, record=True, file=io.StringIO())
-        for display in (plain, panel):
-            display.on_start(Recorded())
-            display.on_step(record)
-        screen.print(panel._panel())
-        panel.on_end()
-        for text in (plain.stream.getvalue(), screen.export_text()):
-            assert "1,000 tokens/s" in text and ("utilisation 35 %" in text) == shown

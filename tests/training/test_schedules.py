@@ -28,16 +28,19 @@ def test_cosine_is_nanogpts():
         assert 1e-3 * schedule(step) == pytest.approx(expected)
 
 
-def test_linear_is_halfway_down_in_the_middle():
-    assert Schedule("linear", steps=10, final_fraction=0.0)(5) == pytest.approx(0.5)
-    assert Schedule("linear", steps=10, final_fraction=0.2)(5) == pytest.approx(0.6)
-
-
-def test_wsd_stays_up_until_the_cool_down():
-    schedule = Schedule("wsd", steps=100, final_fraction=0.0, cooldown_fraction=0.2)
-    assert [schedule(step) for step in (0, 50, 80)] == pytest.approx([1, 1, 1])
-    assert schedule(90) == pytest.approx(0.5)
-    assert schedule(99) == pytest.approx(0.05)
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Schedule("linear", steps=10, final_fraction=0.0), {5: 0.5}),
+        (Schedule("linear", steps=10, final_fraction=0.2), {5: 0.6}),
+        (
+            Schedule("wsd", steps=100, final_fraction=0.0, cooldown_fraction=0.2),
+            {0: 1, 50: 1, 80: 1, 90: 0.5, 99: 0.05},
+        ),
+    ],
+)
+def test_linear_and_wsd_at_points_worked_out_by_hand(schedule, factors):
+    assert {step: schedule(step) for step in factors} == pytest.approx(factors)
 
 
 def test_noam_is_the_papers_equation():
