@@ -145,7 +145,7 @@ def _curves(figure: Curves, titles: bool) -> Drawing:
     for name, value in figure.levels:
         y = float(up(value))
         parts.append(f'<path class="level" d="M{_n(LEFT)} {_n(y)}H{_n(WIDTH - RIGHT)}"/>')
-        parts.append(_text(WIDTH - RIGHT - 2, y - 5, name, anchor="end", dim=True))
+        parts.append(_text(WIDTH - RIGHT - 2, y - 5, name, anchor="end", dim=True, name="halo"))
     height = bottom + BOTTOM
     if beyond:
         parts.append(_above(beyond, across, top, height))
