@@ -12,6 +12,10 @@ from skips import CHROMIUM, NEEDS_CHROMIUM
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "server")]
 
+from served import models, url  # noqa: E402
+
+__all__ = ["models", "url"]  # fixtures: pytest finds them here
+
 
 @pytest.fixture(scope="module")  # not longer: while playwright runs, the thread has an event loop, and others want one
 def browser() -> Iterator[Any]:

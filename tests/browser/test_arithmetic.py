@@ -10,8 +10,6 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from served import running, small_decoder
-
 from glassformer.generation import Sampling, filtered_probabilities
 
 RUN = """async cases => {
@@ -46,12 +44,11 @@ def sampling(settings: dict, *upto: str) -> Sampling:
     return Sampling(**{names[name]: value for name, value in settings.items() if name in upto})
 
 
-def test_chances_and_reasons_are_torchs(tab):
-    with running({"base": small_decoder()}) as url:
-        tab.goto(url)
-        cases = some_logits()
-        finite = [case.clamp(min=-3.4e38).tolist() for case in cases]  # JSON knows no infinity
-        got = tab.evaluate(RUN, [{"logits": case, "settings": SETTINGS} for case in finite])
+def test_chances_and_reasons_are_torchs(tab, url):
+    tab.goto(url)
+    cases = some_logits()
+    finite = [case.clamp(min=-3.4e38).tolist() for case in cases]  # JSON knows no infinity
+    got = tab.evaluate(RUN, [{"logits": case, "settings": SETTINGS} for case in finite])
     for logits, told in zip(cases, got, strict=True):
         own = torch.tensor(told["own"], dtype=torch.float32)
         torch.testing.assert_close(own, logits.softmax(dim=-1), atol=1e-6, rtol=1e-5)

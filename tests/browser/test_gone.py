@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("playwright", reason="needs the package playwright")
 
-from looking import ids_of, logits_of, look, opened, stands, write
+from actions import ids_of, logits_of, look, opened, stands, write
 from playwright.sync_api import expect
 from served import small_decoder
 

@@ -12,25 +12,14 @@ import torch
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("playwright", reason="needs the package playwright")
 
-from looking import bits, ids_of, logits_of, look, opened, stands, told, write, written
+from actions import bits, ids_of, logits_of, look, opened, stands, told, write, written
 from playwright.sync_api import expect
-from served import CHAT, running, small_decoder, small_encoder
+from served import pieces_of, running, small_decoder
 
-from glassformer.generation import Engine, Request, Sampling, filtered_probabilities
+from glassformer.generation import Engine, Sampling, filtered_probabilities
 from glassformer.models import GenerationSettings
 
 PROMPT = "the quick brown"
-
-
-@pytest.fixture(scope="module")
-def models():
-    return {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
-
-
-@pytest.fixture(scope="module")
-def url(models):
-    with running(models) as address:
-        yield address
 
 
 @pytest.fixture
@@ -45,12 +34,8 @@ def slow(monkeypatch):
     monkeypatch.setattr(Engine, "step", slowly)
 
 
-def greedy(model, tokenizer, ids: list[int], n: int, **sampling) -> list[int]:
-    engine, out = Engine(model, tokenizer), []
-    engine.submit(Request(tuple(ids), max_new_tokens=n, sampling=Sampling(**sampling)))
-    while engine.busy:
-        out += [event.piece.token for event in engine.step() if event.piece]
-    return out
+def generated(model, tokenizer, ids: list[int], n: int, **sampling) -> list[int]:
+    return [piece.token for piece in pieces_of((model, tokenizer), ids, n, **sampling)]
 
 
 def check(numbers: dict[str, float], logits_V: torch.Tensor, p: int, came: int | None, **sampling) -> None:
@@ -80,7 +65,7 @@ def test_every_number_on_the_screen_is_torchs(tab, url, models):
     opened(tab, url, temperature=0.8)
     ids = written(tab, PROMPT, tokens=12, seed=3)
     start = tokenizer.encode(PROMPT)
-    assert ids == start + greedy(model, tokenizer, start, 12, temperature=0.8, seed=3)
+    assert ids == start + generated(model, tokenizer, start, 12, temperature=0.8, seed=3)
     assert tab.inner_text("#status-text") == "Written: 15 tokens read, 12 written."
     assert tab.inner_text("#seed-shown") == "3"
     logits_TV = logits_of(model, ids)
@@ -134,7 +119,7 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, model
     tab.locator("#distribution tbody button").nth(3).click()
     stands(tab, "done")
     begun = [*ids[:18], order[3]]
-    branched = begun + greedy(model, tokenizer, begun, 10, temperature=0)
+    branched = begun + generated(model, tokenizer, begun, 10, temperature=0)
     assert ids_of(tab) == branched and branched[18] != ids[18]
     assert tab.evaluate("document.activeElement.dataset.index") == "18"
     check(told(tab), logits_of(model, branched)[17], 17, order[3], temperature=0)
@@ -146,7 +131,7 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, model
     tab.locator("#distribution tbody button").first.click()
     stands(tab, "done")
     begun = [*ids[:4], *tokenizer.encode("z")]
-    assert ids_of(tab) == begun + greedy(model, tokenizer, begun, 10, temperature=0)
+    assert ids_of(tab) == begun + generated(model, tokenizer, begun, 10, temperature=0)
 
 
 def test_a_text_goes_on_when_the_context_is_full(tab, url, models):
@@ -155,9 +140,9 @@ def test_a_text_goes_on_when_the_context_is_full(tab, url, models):
     ids = written(tab, PROMPT, tokens=320)
     assert len(ids) == 15 + 320
     first = tokenizer.encode(PROMPT)
-    first += greedy(model, tokenizer, first, 185, temperature=0)
-    assert ids[:200] == first and ids[200:300] == greedy(model, tokenizer, ids[100:200], 100, temperature=0)
-    assert ids[300:] == greedy(model, tokenizer, ids[200:300], 35, temperature=0)
+    first += generated(model, tokenizer, first, 185, temperature=0)
+    assert ids[:200] == first and ids[200:300] == generated(model, tokenizer, ids[100:200], 100, temperature=0)
+    assert ids[300:] == generated(model, tokenizer, ids[200:300], 35, temperature=0)
     for index, start in ((199, 0), (200, 100), (320, 200)):  # of each window
         check(look(tab, index), logits_of(model, ids[start:index])[-1], index - 1, ids[index], temperature=0)
     tab.fill("#max-tokens", "90")
@@ -165,7 +150,7 @@ def test_a_text_goes_on_when_the_context_is_full(tab, url, models):
     stands(tab, "done")
     second = logits_of(model, ids[200:320])[-1].argsort(descending=True).tolist()[1]
     begun = [*ids[200:320], second]
-    assert ids_of(tab)[200:400] == begun + greedy(model, tokenizer, begun, 79, temperature=0)
+    assert ids_of(tab)[200:400] == begun + generated(model, tokenizer, begun, 79, temperature=0)
 
 
 def test_tokens_stream_and_stop(tab, models, slow):
@@ -307,7 +292,7 @@ def test_nothing_is_wider_than_the_screen(tab, url, width):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("size", [(390, 844), (360, 640), (768, 1024)])
+@pytest.mark.parametrize("size", [(360, 640), (768, 1024)])
 def test_on_a_phone_the_list_of_a_token_comes_into_view(tab, url, size):
     tab.set_viewport_size({"width": size[0], "height": size[1]})
     opened(tab, url, topK=5)
@@ -345,7 +330,7 @@ def test_sliders_begin_where_the_models_folder_wants_them(tab, models):
         tab.fill("#topK-number", "0")  # what is told of a place is what was drawn from: no penalty of the folder
         ids = written(tab, PROMPT)
         given = tokenizer.encode(PROMPT)
-        assert ids == given + greedy(model, tokenizer, given, 12, temperature=0.35, top_p=0.9, seed=1)
+        assert ids == given + generated(model, tokenizer, given, 12, temperature=0.35, top_p=0.9, seed=1)
         numbers = look(tab, len(ids) - 1)
         check(numbers, logits_of(model, ids)[-2], len(ids) - 2, ids[-1], temperature=0.35, top_p=0.9)
 

@@ -1,21 +1,24 @@
-"""Small models behind a real server on a free port of this machine."""
+"""Small models behind a real server on a free port of this machine, and how tests ask it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
-import uvicorn
 from patience import PATIENCE
 
+from glassformer.generation import Engine, Piece, Request, Sampling
 from glassformer.models import Decoder, Encoder, EncoderConfig, ModelConfig
 from glassformer.processors.tokenizers import TOKENIZERS
-from glassformer.server import ModelHandle, create_app
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n"
 CHAT = (
@@ -53,6 +56,10 @@ def small_encoder() -> tuple[Encoder, Any]:
 @contextlib.contextmanager
 def running(models: dict[str, tuple[Any, Any]], *, api_key: str | None = None, **engine: Any) -> Iterator[str]:
     """The address of a server with these models, as long as the block lasts."""
+    import uvicorn
+
+    from glassformer.server import ModelHandle, create_app
+
     app = create_app({name: ModelHandle(name, *pair, **engine) for name, pair in models.items()}, api_key=api_key)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -67,3 +74,57 @@ def running(models: dict[str, tuple[Any, Any]], *, api_key: str | None = None, *
     finally:
         server.should_exit = True
         thread.join(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, tuple[Any, Any]]:
+    """Tests that change one of them make their own."""
+    return {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
+
+
+@pytest.fixture(scope="session")
+def url(models: dict[str, tuple[Any, Any]]) -> Iterator[str]:
+    """One server of these models for all tests."""
+    with running(models) as address:
+        yield address
+
+
+def ask(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+    """Status and bytes of an answer."""
+    given = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, given, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def ask_json(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    """Status and JSON of an answer, which may hold no NaN."""
+    status, told = ask(url, path, body, **headers)
+    return status, json.loads(told, parse_constant=_no_constants)
+
+
+def _no_constants(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def events(url: str, path: str, **body: Any) -> list[dict[str, Any]]:
+    """The JSON of all server-sent events."""
+    status, told = ask(url, path, body)
+    assert status == 200, told
+    lines = [line.removeprefix("data: ") for line in told.decode().split("\n\n") if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def pieces_of(pair: tuple[Any, Any], prompt: str | list[int], n: int, **sampling: Any) -> list[Piece]:
+    """What the engine alone generates."""
+    model, tokenizer = pair
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    request = Request(tuple(ids), max_new_tokens=n, sampling=Sampling(**sampling))
+    return [event.piece for event in Engine(model, tokenizer).run(request) if event.piece]
+
+
+def text_of(pair: tuple[Any, Any], prompt: str | list[int], n: int, **sampling: Any) -> str:
+    return "".join(piece.text for piece in pieces_of(pair, prompt, n, **sampling))

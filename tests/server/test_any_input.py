@@ -13,20 +13,12 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 
 from hypothesis import HealthCheck, settings  # noqa: E402
-from served import CHAT, running, small_decoder, small_encoder  # noqa: E402
 
 from glassformer.server import create_app  # noqa: E402
 
 EXAMPLES = int(os.environ.get("GLASSFORMER_EXAMPLES", "12"))
-MODELS = {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
 schema = schemathesis.openapi.from_dict(create_app({}).openapi())
 schema.config.phases.coverage.enabled = "GLASSFORMER_EXAMPLES" in os.environ  # hundreds of border cases
-
-
-@pytest.fixture(scope="module")
-def url():
-    with running(MODELS, max_rows=4) as address:
-        yield address
 
 
 @schema.parametrize()

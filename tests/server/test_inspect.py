@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import urllib.error
 import urllib.request
 
 import pytest
@@ -13,42 +12,17 @@ import torch
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from safetensors.torch import load
-from served import CHAT, TEXT, running, small_decoder, small_encoder
+from served import TEXT, ask, ask_json, events, small_decoder
 
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.server import ModelHandle
 from glassformer.server.worker import LogitsReader
 
-
-@pytest.fixture(scope="module")
-def models():
-    return {"base": small_decoder(), "chat": small_decoder(template=CHAT), "vectors": small_encoder()}
-
-
-@pytest.fixture(scope="module")
-def url(models):
-    with running(models) as address:
-        yield address
-
-
-def ask(url: str, path: str, body: dict | None = None, **headers: str) -> tuple[int, bytes]:
-    given = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, given, {"Content-Type": "application/json", **headers})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-
-
-def events(url: str, **body) -> list[dict]:
-    status, told = ask(url, "/api/generate", body)
-    assert status == 200, told
-    return [json.loads(line[6:]) for line in told.decode().splitlines() if line]
+GENERATE = "/api/generate"
 
 
 def test_models_and_their_sizes(url):
-    told = {model["name"]: model for model in json.loads(ask(url, "/api/models")[1])["models"]}
+    told = {model["name"]: model for model in ask_json(url, "/api/models")[1]["models"]}
     assert list(told) == ["base", "chat", "vectors"]
     assert told["base"] | {"name": ""} == {
         "name": "", "kind": "Decoder", "writes": True, "chats": False, "vocab_size": 30,
@@ -66,11 +40,11 @@ def test_the_vocabulary_is_told_once(url, models):
 
 
 def test_a_text_and_a_chat_become_the_ids_that_the_model_reads(url, models):
-    told = json.loads(ask(url, "/api/tokenize", {"text": "the fox"})[1])
+    told = ask_json(url, "/api/tokenize", {"text": "the fox"})[1]
     assert told["ids"] == models["base"][1].encode("the fox") and "".join(told["texts"]) == "the fox"
     assert b"".join(map(bytes, told["bytes"])) == b"the fox"
     messages = [{"role": "user", "content": "the fox"}]
-    told = json.loads(ask(url, "/api/tokenize", {"model": "chat", "messages": messages})[1])
+    told = ask_json(url, "/api/tokenize", {"model": "chat", "messages": messages})[1]
     assert told["ids"] == models["chat"][1].chat.encode(messages, add_generation_prompt=True)
 
 
@@ -124,7 +98,7 @@ def test_generating_tells_what_the_engine_does(url, models):
             scored += [piece.probability for piece in event.prompt]
             pieces += [event.piece] if event.piece else []
     told = events(
-        url, ids=ids, max_tokens=12, temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5, score=True
+        url, GENERATE, ids=ids, max_tokens=12, temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5, score=True
     )  # fmt: skip
     assert told[0] == {"type": "start", "model": "base", "seed": 5}
     assert told[1]["probabilities"][0] is None and told[1]["probabilities"][1:] == pytest.approx(scored, abs=1e-6)
@@ -137,49 +111,29 @@ def test_generating_tells_what_the_engine_does(url, models):
 
 def test_a_seed_that_was_not_given_is_told_and_draws_the_same_again(url, models):
     ids = models["base"][1].encode("fox")
-    first = events(url, ids=ids, max_tokens=9)
-    again = events(url, ids=ids, max_tokens=9, seed=first[0]["seed"])
+    first = events(url, GENERATE, ids=ids, max_tokens=9)
+    again = events(url, GENERATE, ids=ids, max_tokens=9, seed=first[0]["seed"])
     assert first == again and 0 <= first[0]["seed"] < 1 << 53
 
 
 def test_reading_alone_and_an_end_and_a_full_context(url, models):
     ids = models["base"][1].encode("jumps")
-    assert [event["type"] for event in events(url, ids=ids, max_tokens=0, score=True)] == ["start", "prompt", "end"]
+    assert [event["type"] for event in events(url, GENERATE, ids=ids, max_tokens=0, score=True)] == [
+        "start",
+        "prompt",
+        "end",
+    ]
     (x,) = models["base"][1].encode("x")
-    told = events(url, ids=ids, max_tokens=200, end_tokens=list(range(30)), seed=1)
+    told = events(url, GENERATE, ids=ids, max_tokens=200, end_tokens=list(range(30)), seed=1)
     assert len(told) == 3 and told[-1]["reason"] == "end_of_text"
-    told = events(url, ids=[x] * 195, max_tokens=60)
+    told = events(url, GENERATE, ids=[x] * 195, max_tokens=60)
     assert [event["type"] for event in told] == ["start", *["token"] * 5, "end"] and told[-1]["reason"] == "full"
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "message"),
-    [
-        ("logits", {"ids": [1, 2], "positions": [2]}, 400, "positions: position 2 is beyond the 2 ids (the first one"),
-        ("logits", {"ids": [1], "positions": [0] * 65}, 400, "positions: has 65 entries, and 64 are the most"),
-        ("logits", {"ids": [999], "positions": [0]}, 400, "token 999 is not in the vocabulary (0 to 29)"),
-        ("logits", {"ids": [1] * 201, "positions": [0]}, 400, "the prompt has 201 tokens and base reads 200 at most"),
-        ("logits", {"model": "vectors", "ids": [1], "positions": [0]}, 400, "vectors writes nothing"),
-        ("generate", {"ids": []}, 400, "ids: has 0 entries, and 1 are needed"),
-        ("generate", {"ids": [30]}, 400, "token 30 is not in the vocabulary"),
-        ("generate", {"ids": [1], "top_p": 0}, 400, "top_p: 0 is out of range; use more than 0"),
-        ("generate", {"ids": [1], "seed": 1 << 60}, 400, "seed: 1152921504606846976 is out of range; use less than"),
-        ("tokenize", {}, 400, "give text or messages, and not both"),
-        ("tokenize", {"messages": [{"role": "user", "content": "a"}]}, 400, "base has no chat template; give text"),
-        ("tokenize", {"model": "x", "text": ""}, 404, "there is no model 'x'; there are: base, chat, vectors"),
-        ("vocabulary", {}, 405, "Method Not Allowed"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(url, path, body, status, message):
-    code, told = ask(url, f"/api/{path}", body)
-    assert code == status
-    assert json.loads(told)["error"]["message"].startswith(message)
 
 
 def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
     monkeypatch.setattr("glassformer.server.inspect.MAX_NUMBERS", 59)
-    code, told = ask(url, "/api/logits", {"ids": [1, 2], "positions": [0, 1]})
-    assert code == 400 and json.loads(told)["error"]["message"].startswith("that are 60 numbers, and 59 are the most")
+    code, told = ask_json(url, "/api/logits", {"ids": [1, 2], "positions": [0, 1]})
+    assert code == 400 and "60" in told["error"]["message"] and "59" in told["error"]["message"]
 
 
 def test_looking_while_others_write(url, models, monkeypatch):
@@ -189,10 +143,11 @@ def test_looking_while_others_write(url, models, monkeypatch):
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0]
-    expected = events(url, ids=ids, max_tokens=100, seed=3)
+    expected = events(url, GENERATE, ids=ids, max_tokens=100, seed=3)
     got: list = []
     writers = [
-        threading.Thread(target=lambda: got.append(events(url, ids=ids, max_tokens=100, seed=3))) for _ in range(4)
+        threading.Thread(target=lambda: got.append(events(url, GENERATE, ids=ids, max_tokens=100, seed=3)))
+        for _ in range(4)
     ]
     for writer in writers:
         writer.start()
@@ -227,20 +182,9 @@ def test_an_errand_that_nobody_waits_for_is_ended(models):
 def test_a_fault_while_looking_is_told_and_the_next_is_served(url, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(LogitsReader, "logits", lambda self, ids, positions: (1 / 0 for _ in "x"))
-        code, told = ask(url, "/api/logits", {"ids": [1], "positions": [0]})
-        assert code == 500 and json.loads(told)["error"]["type"] == "server_error"
+        code, told = ask_json(url, "/api/logits", {"ids": [1], "positions": [0]})
+        assert code == 500 and told["error"]["type"] == "server_error"
     assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 200
-
-
-def test_key_and_host_guard_the_api_and_the_page_is_open(models):
-    with running(models, api_key="secret") as url:
-        for path in ("/api/models", "/api/vocabulary", "/web/../api/models"):
-            assert ask(url, path)[0] in (401, 404), path
-        assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 401
-        assert ask(url, "/api/models", Authorization="Bearer secret")[0] == 200
-        assert ask(url, "/")[0] == ask(url, "/web/main.js")[0] == 200
-        assert ask(url, "/", Host="evil.example")[0] == 421
-        assert ask(url, "/api/models", Host="evil.example", Authorization="Bearer secret")[0] == 421
 
 
 def test_a_form_of_another_page_cannot_ask(url):

@@ -17,9 +17,8 @@ from patience import PATIENCE
 pytest.importorskip("fastapi", reason="needs the extra serve")
 httpx = pytest.importorskip("httpx")
 
-from served import TEXT, running, small_decoder  # noqa: E402
+from served import TEXT, running, small_decoder, text_of  # noqa: E402
 
-from glassformer.generation import Engine, Request, Sampling  # noqa: E402
 from glassformer.training.devices import resident_bytes  # noqa: E402
 
 CLIENTS = int(os.environ.get("GLASSFORMER_CLIENTS", "24"))
@@ -29,7 +28,7 @@ SECONDS = float(os.environ.get("GLASSFORMER_SECONDS", "3"))
 def test_many_clients_and_some_that_go_away():
     model, tokenizer = small_decoder()
     kinds = [(TEXT[i : i + 4 + i % 7], 3 + 5 * (i % 8), i) for i in range(30)]
-    wanted = [alone(model, tokenizer, *kind) for kind in kinds]
+    wanted = [text_of((model, tokenizer), prompt, n, seed=seed) for prompt, n, seed in kinds]
     done = {"answers": 0, "gone": 0}
 
     async def client(number: int, url: str, until: float) -> None:
@@ -88,12 +87,3 @@ def idle(url: str) -> bool:
     ]
     assert len(counts) == 2
     return sum(counts) == 0
-
-
-def alone(model, tokenizer, prompt: str, n: int, seed: int) -> str:
-    engine = Engine(model, tokenizer)
-    engine.submit(Request(tuple(tokenizer.encode(prompt)), max_new_tokens=n, sampling=Sampling(seed=seed)))
-    text = ""
-    while engine.busy:
-        text += "".join(event.piece.text for event in engine.step())
-    return text

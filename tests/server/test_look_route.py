@@ -9,8 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from served import TEXT, running, small_decoder, small_encoder
-from test_inspect import ask
+from served import TEXT, ask
 
 from glassformer.figures import Note, to_json
 from glassformer.inspection import View, look
@@ -28,17 +27,6 @@ OPTIONS = {
     "context": {"word": "fox", "texts": ["the fox", "a fox"]},
     "neurons": {"corpus": [TEXT], "layer": 1},
 }
-
-
-@pytest.fixture(scope="module")
-def models():
-    return {"base": small_decoder(), "other": small_decoder(), "vectors": small_encoder()}
-
-
-@pytest.fixture(scope="module")
-def url(models):
-    with running(models) as address:
-        yield address
 
 
 def figures(url: str, view: str, model: str = "base", **options) -> list[dict]:
@@ -78,7 +66,7 @@ def test_an_encoder_is_looked_into_while_it_embeds(url):
 
 
 def test_models_that_are_served_are_compared_and_no_others(url):
-    assert figures(url, "compare", text="the", others=["other"])[1]["columns"][2]["name"] == "other"
+    assert figures(url, "compare", text="the", others=["chat"])[1]["columns"][2]["name"] == "chat"
     status, body = ask(url, "/api/look/compare", {"model": "base", "options": {"text": "the", "others": ["/etc"]}})
     assert status == 404 and "/etc" in json.loads(body)["error"]["message"]
 

@@ -4,8 +4,6 @@ as many tokens as were asked for, in every family of tokenizers."""
 from __future__ import annotations
 
 import json
-import urllib.request
-from collections.abc import Iterator
 
 import pytest
 import tokenizers as library
@@ -13,13 +11,13 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from served import TEXT, running, shaken
+from served import TEXT, ask_json, events, running, shaken
 
 from glassformer.generation.generate import prompt_ids
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
-PROMPTS = ["fox", "the quick brown", " jumps", "ünï", "", "lazy  dog.\n", "🦊"]
+PROMPTS = ["the quick", " jumps", "ünï 🦊", "", "lazy  dog.\n"]
 
 
 def llama_like() -> Tokenizer:
@@ -81,22 +79,12 @@ def url(models):
         yield address
 
 
-def ask(url: str, body: dict) -> bytes:
-    kind = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(
-        urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), kind)
-    ) as answer:
-        return answer.read()
-
-
 def choices(url: str, **body) -> list[dict]:
-    return json.loads(ask(url, body))["choices"]
+    return ask_json(url, "/v1/completions", body)[1]["choices"]
 
 
-def parts(url: str, **body) -> Iterator[dict]:
-    for line in ask(url, {**body, "stream": True}).decode().split("\n\n"):
-        if line and line != "data: [DONE]":
-            yield json.loads(line.removeprefix("data: "))["choices"][0]
+def parts(url: str, **body) -> list[dict]:
+    return [event["choices"][0] for event in events(url, "/v1/completions", **body, stream=True)]
 
 
 @pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.tokenizer.UnknownCharacterWarning")
@@ -116,7 +104,7 @@ def test_prompt_and_answer_are_one_text(url, models, family, prompt):
     for logprobs in (None, 3):
         (echoed,) = choices(url, **plain, echo=True, logprobs=logprobs)
         assert echoed["text"] == prompt + alone["text"], "the prompt comes back as it was sent"
-        streamed = list(parts(url, **plain, echo=True, logprobs=logprobs))
+        streamed = parts(url, **plain, echo=True, logprobs=logprobs)
         assert "".join(part["text"] for part in streamed) == echoed["text"]
         assert streamed[-1]["finish_reason"] == echoed["finish_reason"]
         if logprobs is not None:
@@ -165,7 +153,7 @@ def test_what_comes_before_the_first_token_of_a_prompt(url, models):
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0].log_softmax(-1)[range(len(ids) - 1), ids[1:]]
     assert llama["logprobs"]["token_logprobs"] == pytest.approx(wanted.tolist(), abs=1e-4)
-    streamed = list(parts(url, model="llama", prompt="fox dog", max_tokens=0, echo=True, logprobs=2))
+    streamed = parts(url, model="llama", prompt="fox dog", max_tokens=0, echo=True, logprobs=2)
     assert [part["text"] for part in streamed] == ["fox dog", ""]
     assert streamed[0]["logprobs"] == llama["logprobs"] and streamed[1]["finish_reason"] == "length"
 
