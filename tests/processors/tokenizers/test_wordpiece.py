@@ -45,6 +45,8 @@ def test_same_ids_as_transformers(vocab, tmp_path):
 
 def test_pieces_and_text(vocab):
     tokenizer = TOKENIZERS["wordpiece"](path=str(vocab))
+    with pytest.raises(UsageError, match="vocab_size=99"):
+        TOKENIZERS["wordpiece"](path=str(vocab), vocab_size=99)
     ids = tokenizer.encode("Unbelievable cat")
     assert ids == [8, 9, 10, 6] and tokenizer.decode(ids) == "unbelievable cat"
     assert tokenizer.token_bytes(9) == b"believ" and tokenizer.kind == "wordpiece"

@@ -1,6 +1,6 @@
-"""Tokenizers made from text, or fetched: the plain dict `TOKENIZERS` holds one builder a name.
+"""Tokenizers made from text, or fetched: `TOKENIZERS` holds one builder a name.
 
-    build(texts, *, vocab_size=None, path=None, progress=False) -> Tokenizer
+    build(texts, *, vocab_size=None, path=None, progress=False, specials=None) -> Tokenizer
 
 `texts` is any iterable of strings and is read once (by those that learn from text); `path` is a local file or folder
 (for those that read one). A builder refuses an argument that it does not use.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from glassformer.errors import TokenizerError, UsageError, did_you_mean
 from glassformer.processors.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
 from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, gpt2_tokenizer
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN, PLAIN_WORD_PATTERN
+from glassformer.processors.tokenizers.reading import load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
@@ -33,43 +34,101 @@ _SPLIT_SPECIALS = {"split_special_tokens": True}
 """Tells transformers what `Tokenizer.encode` does anyway: a special token in a text is text."""
 
 
-def characters(
-    texts: Iterable[str],
-    *,
-    vocab_size: int | None = None,
-    path: str | None = None,
-    progress: bool = False,
-    specials: Sequence[str] = (),
-) -> Tokenizer:
+@dataclass(frozen=True)
+class Options:
+    """What a builder was asked for.
+
+    vocab_size: entries in all, special tokens included; None: the builder's own size. path: a file or folder to read.
+    progress: draw a bar on a terminal. specials: special tokens, which come last.
+    """
+
+    vocab_size: int | None
+    path: str | None
+    progress: bool
+    specials: tuple[str, ...]
+
+    def size(self, least: int) -> int | None:
+        """How many entries are left for text, of which there must be some.
+
+        Raises:
+            UsageError: vocab_size leaves fewer than `least`.
+        """
+        if self.vocab_size is None:
+            return None
+        if self.vocab_size < least + len(self.specials):
+            raise UsageError(
+                f"vocab_size={self.vocab_size} is too small; it takes at least {least + len(self.specials)}"
+            )
+        return self.vocab_size - len(self.specials)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A kind of tokenizer. specials: those it has unless others are given; None: it takes none. fixed_size: entries
+    beside the special ones, where that cannot be chosen."""
+
+    name: str
+    make: Callable[[Iterable[str], Options], Tokenizer]
+    specials: tuple[str, ...] | None = ()
+    reads_path: bool = False
+    fixed_size: int | None = None
+
+    def __call__(
+        self,
+        texts: Iterable[str] = (),
+        *,
+        vocab_size: int | None = None,
+        path: str | None = None,
+        progress: bool = False,
+        specials: Sequence[str] | None = None,
+    ) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            TokenizerError: there is no text to learn from.
+            UsageError: vocab_size is too small or cannot be chosen, a special token is there twice or empty, or an
+                argument is given that this kind does not use.
+        """
+        if path is not None and not self.reads_path:
+            raise UsageError(
+                f"a {self.name} tokenizer reads no file (path={path!r}); leave path out, or load the file instead"
+            )
+        if specials is not None and self.specials is None:
+            known = ", ".join(name for name, builder in TOKENIZERS.items() if builder.specials is not None)
+            raise UsageError(
+                f"a {self.name} tokenizer takes no special tokens, and they are needed here; use one of {known}"
+            )
+        chosen = (self.specials or ()) if specials is None else specials
+        if isinstance(chosen, str) or len(set(chosen)) != len(chosen) or not all(map(str.strip, chosen)):
+            raise UsageError(f"specials={chosen!r}: give a list of different tokens, none of them empty")
+        if self.fixed_size is not None and vocab_size not in (None, n := self.fixed_size + len(chosen)):
+            raise UsageError(
+                f"a {self.name} tokenizer has {n} entries, not {vocab_size}; leave vocab_size out, or use bpe"
+            )
+        if path is not None and vocab_size is not None and self.fixed_size is None:
+            raise UsageError(
+                f"vocab_size={vocab_size} and path={path!r}: a file has its own size; leave vocab_size out"
+            )
+        return self.make(texts, Options(vocab_size, path, progress and sys.stdout.isatty(), tuple(chosen)))
+
+
+def characters(texts: Iterable[str], options: Options) -> Tokenizer:
     """One id for every character of the text, in sorted order: the lecture's tokenizer.
 
     In Tiny Shakespeare newline is 0, space 1, `z` 64: exactly 65 logits. A character that is not there is read as a
-    space (or as the first character of the vocabulary when there is no space), with a warning.
-
-    Args:
-        vocab_size: keep only that many, the most frequent ones; special tokens are counted with them.
-        specials: none for a language model; for other shapes see `specials.py`. They come last.
-
-    Raises:
-        TokenizerError: there is no text.
-        UsageError: vocab_size leaves no room for a character, or a special token is there twice or empty.
+    space (or as the first character of the vocabulary when there is no space), with a warning. With a vocab_size the
+    most frequent characters are kept.
     """
-    _refuse_path("characters", path)
-    _check_specials(specials)
-    if vocab_size is None:
+    size = options.size(1)
+    if size is None:  # faster than to count them
         found = set(chain.from_iterable(set(whole_characters(text)) for text in texts))
     else:
-        counts: Counter[str] = Counter()
-        for text in texts:
-            counts.update(whole_characters(text))
-        ranked = sorted(counts, key=lambda character: (-counts[character], character))
-        found = set(ranked[: _at_least(vocab_size, 1 + len(specials)) - len(specials)])
+        counts = Counter(chain.from_iterable(map(whole_characters, texts)))
+        found = {*_most_frequent(counts, size)}
     if not found:
         raise TokenizerError("there is no text to take characters from; give some text with --data")
     library = character_library({character: i for i, character in enumerate(sorted(found))})
-    if not specials:
-        return Tokenizer(library)
-    return _with_specials(library, specials)
+    return _with_specials(library, options.specials) if options.specials else Tokenizer(library)
 
 
 def character_library(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
@@ -82,147 +141,78 @@ def character_library(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     return library
 
 
-def bytes_(
-    texts: Iterable[str] = (),
-    *,
-    vocab_size: int | None = None,
-    path: str | None = None,
-    progress: bool = False,
-    specials: Sequence[str] = (END_OF_TEXT,),
-) -> Tokenizer:
+def bytes_(texts: Iterable[str], options: Options) -> Tokenizer:
     """The 256 bytes, each its own id, and end-of-text: 257 logits for any language, and nothing to learn.
 
     Written as a byte-level BPE without merges, so that other programs can load it.
-
-    Args:
-        specials: `<|endoftext|>` for a language model; for other shapes see `specials.py`.
-
-    Raises:
-        UsageError: another vocab_size than there is, or a special token is there twice or empty.
     """
-    _refuse_path("bytes", path)
-    _check_specials(specials)
-    _refuse_size("bytes", vocab_size, 256 + len(specials))
     vocabulary = {BYTE_TO_CHARACTER[byte]: byte for byte in range(256)}
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return _with_specials(byte_level_bpe(vocabulary, [], pre_tokenizer=whole), specials)
+    return _with_specials(byte_level_bpe(vocabulary, [], pre_tokenizer=whole), options.specials)
 
 
-def bpe(
-    texts: Iterable[str],
-    *,
-    vocab_size: int | None = None,
-    path: str | None = None,
-    progress: bool = False,
-    specials: Sequence[str] = (END_OF_TEXT,),
-) -> Tokenizer:
+def bpe(texts: Iterable[str], options: Options) -> Tokenizer:
     """Byte-level BPE learned from the text; `bpe_twin.py` is the same thing to be read.
 
-    Ids are laid out like GPT-2's: bytes in its order, then the merges in the order they were learned, then
-    the special tokens. A pair must occur twice to be merged, so a short text may give fewer tokens than asked for. The
-    same text gives the same vocabulary: ties go to the pair with the lower ids.
-
-    Args:
-        vocab_size: entries in all, special tokens included (4,096 unless given; 256 and the special ones at the least).
-        specials: `<|endoftext|>` for a language model; for other shapes see `specials.py`.
-
-    Raises:
-        TokenizerError: there is no text.
-        UsageError: vocab_size is too small, or a special token is there twice or empty.
+    Ids are laid out like GPT-2's: bytes in its order, then the merges in the order they were learned, then the special
+    tokens. A pair must occur twice to be merged, so a short text may give fewer tokens than asked for. The same text
+    gives the same vocabulary: ties go to the pair with the lower ids. 4,096 entries unless vocab_size is given.
     """
-    _refuse_path("bpe", path)
-    _check_specials(specials)
-    size = _at_least(DEFAULT_BPE_SIZE if vocab_size is None else vocab_size, 256 + len(specials))
+    size = options.size(256)
+    cut = pre_tokenizers.Split(Regex(BPE_PATTERN), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library = byte_level_bpe(
         {BYTE_TO_CHARACTER[byte]: i for i, byte in enumerate(BYTE_ORDER)},
         [],
-        pre_tokenizer=pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(BPE_PATTERN), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        ),
+        pre_tokenizer=pre_tokenizers.Sequence([cut, to_bytes]),
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=size - len(specials),
+        vocab_size=DEFAULT_BPE_SIZE - len(options.specials) if size is None else size,
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=progress and sys.stdout.isatty(),  # elsewhere it prints empty lines
+        show_progress=options.progress,
     )
     library.train_from_iterator(_some(texts, "learn BPE from"), trainer)
-    return _with_specials(library, specials)
+    return _with_specials(library, options.specials)
 
 
-def words(
-    texts: Iterable[str],
-    *,
-    vocab_size: int | None = None,
-    path: str | None = None,
-    progress: bool = False,
-    specials: Sequence[str] = SENTENCE_SPECIALS,
-) -> Tokenizer:
+def words(texts: Iterable[str], options: Options) -> Tokenizer:
     """One id for everything between spaces, in sorted order, then `<unk>` and the special tokens: for phonemes, labels,
-    notes, moves. Spaces are not kept: what is decoded has one between two tokens.
-
-    Args:
-        vocab_size: entries in all, special ones included: keep only the most frequent words.
-
-    Raises:
-        TokenizerError: there is no text.
-        UsageError: vocab_size leaves no room for a word, or a special token is there twice or empty.
+    notes, moves. Spaces are not kept: what is decoded has one between two tokens. With a vocab_size the most frequent
+    words are kept.
     """
-    _refuse_path("words", path)
-    _check_specials(specials)
-    specials = (UNKNOWN, *(token for token in specials if token != UNKNOWN))
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(whole_characters(text).split())
-    ranked = sorted(counts.keys() - set(specials), key=lambda word: (-counts[word], word))
-    if vocab_size is not None:
-        ranked = ranked[: _at_least(vocab_size, 1 + len(specials)) - len(specials)]
-    if not ranked:
+    options = _with_unknown(options)
+    counts = Counter(chain.from_iterable(whole_characters(text).split() for text in texts))
+    for special in options.specials:
+        counts.pop(special, None)
+    found = _most_frequent(counts, options.size(1))
+    if not found:
         raise TokenizerError("there is no text to take words from; give some text with --data")
-    vocabulary = {word: i for i, word in enumerate((*sorted(ranked), UNKNOWN))}
+    vocabulary = {word: i for i, word in enumerate((*sorted(found), UNKNOWN))}
     library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _with_specials(library, specials)
+    return _with_specials(library, options.specials)
 
 
-def plain_words(
-    texts: Iterable[str],
-    *,
-    vocab_size: int | None = None,
-    path: str | None = None,
-    progress: bool = False,
-    specials: Sequence[str] = (),
-) -> Tokenizer:
+def plain_words(texts: Iterable[str], options: Options) -> Tokenizer:
     """One id for every word in lower case, the most frequent first, then `<unk>` and the special tokens: for vectors of
     words. A word is letters, with apostrophes inside (`don't`); all else (marks, numbers, spaces) is dropped, so a text
-    does not come back as it was.
-
-    Args:
-        vocab_size: entries in all, special ones included; unless given, every word that occurs five times or more.
-
-    Raises:
-        TokenizerError: there is no text, or no word in it often enough.
-        UsageError: vocab_size leaves no room for a word, or a special token is there twice or empty.
+    does not come back as it was. Unless vocab_size is given, every word that occurs five times or more.
     """
-    _refuse_path("plain-words", path)
-    _check_specials(specials)
-    specials = (UNKNOWN, *(token for token in specials if token != UNKNOWN))
-    size = 1 << 31 if vocab_size is None else _at_least(vocab_size, 1 + len(specials))
+    options = _with_unknown(options)
+    size = options.size(1)
     library = _plain_words({})
     trainer = trainers.WordLevelTrainer(
-        vocab_size=size - len(specials),
-        min_frequency=LEAST_COUNT if vocab_size is None else 1,
-        show_progress=progress and sys.stdout.isatty(),
+        vocab_size=1 << 31 if size is None else size,
+        min_frequency=LEAST_COUNT if size is None else 1,
+        show_progress=options.progress,
         special_tokens=[],
     )
     library.train_from_iterator(_some(texts, "take words from"), trainer)
     vocabulary = library.get_vocab()
     if not vocabulary:
         raise TokenizerError(f"no word occurs {LEAST_COUNT} times; give more text, or tokenizer.vocab_size")
-    return _with_specials(_plain_words({**vocabulary, UNKNOWN: len(vocabulary)}), specials)
+    return _with_specials(_plain_words({**vocabulary, UNKNOWN: len(vocabulary)}), options.specials)
 
 
 def _plain_words(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
@@ -232,52 +222,47 @@ def _plain_words(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     return library
 
 
-def gpt2(
-    texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
-) -> Tokenizer:
+def gpt2(texts: Iterable[str], options: Options) -> Tokenizer:
     """GPT-2's own 50,257 entries, from the package registry or a local folder `path`; see `gpt2.py`."""
-    _refuse_size("gpt2", vocab_size, 50257)
-    return gpt2_tokenizer(path)
+    return gpt2_tokenizer(options.path)
 
 
-def sentencepiece(
-    texts: Iterable[str], *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
-) -> Tokenizer:
+def sentencepiece(texts: Iterable[str], options: Options) -> Tokenizer:
     """A SentencePiece Unigram model learned from the text, or any model read from `path` (a `.model` file).
 
     Raises:
         MissingExtraError: the extra `sentencepiece` is not installed.
     """
-    from glassformer.processors.tokenizers.reading import load_tokenizer
     from glassformer.processors.tokenizers.sentencepiece import train_sentencepiece
 
-    if path is not None:
-        return load_tokenizer(path)
-    return train_sentencepiece(_some(texts, "learn SentencePiece from"), vocab_size or DEFAULT_BPE_SIZE, progress)
+    if options.path is not None:
+        return load_tokenizer(options.path)
+    present = _some(texts, "learn SentencePiece from")
+    return train_sentencepiece(present, options.vocab_size or DEFAULT_BPE_SIZE, options.progress)
 
 
-def wordpiece(
-    texts: Iterable[str] = (), *, vocab_size: int | None = None, path: str | None = None, progress: bool = False
-) -> Tokenizer:
+def wordpiece(texts: Iterable[str], options: Options) -> Tokenizer:
     """BERT's WordPiece, read from the `vocab.txt` at `path`. There is no trainer: new models have better choices."""
-    from glassformer.processors.tokenizers.reading import load_tokenizer
-
-    if path is None:
+    if options.path is None:
         raise UsageError(
             "a wordpiece tokenizer is only read: give tokenizer.path, the vocab.txt; to learn one, use bpe"
         )
-    return load_tokenizer(Path(path) / "vocab.txt" if Path(path).is_dir() else path)
+    path = Path(options.path)
+    return load_tokenizer(path / "vocab.txt" if path.is_dir() else path)
 
 
-TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
-    "characters": characters,
-    "bytes": bytes_,
-    "bpe": bpe,
-    "words": words,
-    "plain-words": plain_words,
-    "gpt2": gpt2,
-    "sentencepiece": sentencepiece,
-    "wordpiece": wordpiece,
+TOKENIZERS: dict[str, Builder] = {
+    builder.name: builder
+    for builder in (
+        Builder("characters", characters),
+        Builder("bytes", bytes_, specials=(END_OF_TEXT,), fixed_size=256),
+        Builder("bpe", bpe, specials=(END_OF_TEXT,)),
+        Builder("words", words, specials=SENTENCE_SPECIALS),
+        Builder("plain-words", plain_words),
+        Builder("gpt2", gpt2, specials=None, reads_path=True, fixed_size=50_257),
+        Builder("sentencepiece", sentencepiece, specials=None, reads_path=True),
+        Builder("wordpiece", wordpiece, specials=None, reads_path=True),
+    )
 }
 
 
@@ -285,15 +270,11 @@ def build_tokenizer(name: str, texts: Iterable[str] = (), **options: Any) -> Tok
     """`TOKENIZERS[name](texts, **options)`, with a hint when there is no such name.
 
     Raises:
-        UsageError: the name is unknown, or special tokens are asked of one that takes none.
+        UsageError: the name is unknown; and as `Builder`.
     """
     if name not in TOKENIZERS:
         raise UsageError(f"no tokenizer is called {name!r}; {did_you_mean(name, TOKENIZERS)}")
-    build = TOKENIZERS[name]
-    if "specials" in options and "specials" not in signature(build).parameters:
-        known = ", ".join(other for other, made in TOKENIZERS.items() if "specials" in signature(made).parameters)
-        raise UsageError(f"a {name} tokenizer takes no special tokens, and they are needed here; use one of {known}")
-    return build(texts, **options)
+    return TOKENIZERS[name](texts, **options)
 
 
 def _with_specials(library: tokenizers.Tokenizer, specials: Sequence[str]) -> Tokenizer:
@@ -303,6 +284,18 @@ def _with_specials(library: tokenizers.Tokenizer, specials: Sequence[str]) -> To
     return Tokenizer(library, end_of_text=end, settings=_SPLIT_SPECIALS | named_specials(specials))
 
 
+def _with_unknown(options: Options) -> Options:
+    """With `<unk>` as the first special token."""
+    others = (token for token in options.specials if token != UNKNOWN)
+    return Options(options.vocab_size, options.path, options.progress, (UNKNOWN, *others))
+
+
+def _most_frequent(counts: Counter[str], most: int | None) -> list[str]:
+    """The most frequent ones, ties in sorted order; all of them without a limit."""
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    return ranked if most is None else ranked[:most]
+
+
 def _some(texts: Iterable[str], purpose: str) -> Iterable[str]:
     """The texts without lone surrogates, checked to hold anything at all before a trainer starts on them."""
     present = (whole_characters(text) for text in texts if text)
@@ -310,24 +303,3 @@ def _some(texts: Iterable[str], purpose: str) -> Iterable[str]:
     if first is None:
         raise TokenizerError(f"there is no text to {purpose}; give some text with --data")
     return chain([first], present)
-
-
-def _check_specials(specials: Sequence[str]) -> None:
-    if isinstance(specials, str) or len(set(specials)) != len(specials) or not all(map(str.strip, specials)):
-        raise UsageError(f"specials={specials!r}: give a list of different tokens, none of them empty")
-
-
-def _at_least(vocab_size: int, least: int) -> int:
-    if vocab_size < least:
-        raise UsageError(f"vocab_size={vocab_size} is too small; it takes at least {least}")
-    return vocab_size
-
-
-def _refuse_path(name: str, path: str | None) -> None:
-    if path is not None:
-        raise UsageError(f"a {name} tokenizer reads no file (path={path!r}); leave path out, or load the file instead")
-
-
-def _refuse_size(name: str, vocab_size: int | None, fixed: int) -> None:
-    if vocab_size not in (None, fixed):
-        raise UsageError(f"a {name} tokenizer has {fixed} entries, not {vocab_size}; leave vocab_size out, or use bpe")
