@@ -25,9 +25,10 @@ LEVELS = (
     ("tasks",),
     ("evaluation", "inspection"),
     ("training",),
-    ("recipes", "experiments", "lessons"),
+    ("recipes", "lessons"),
     ("server",),
     ("cli",),
+    ("history",),  # apart: it registers itself, and nothing names it
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names, and `python -m`

@@ -30,10 +30,10 @@ PUBLIC = {
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
     "glassformer.models.stems": "FrameStem NGrams PatchStem TextStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES answers_of build_model config_fields kind_of kinds_that_answer "
-    "make_config Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder "
+    "registered make_config Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder "
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "
     "parameters_by_part positions_of",
-    "glassformer.models.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
+    "glassformer.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
     "SkipGram SkipGramConfig TokenCache build_history",
     "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "

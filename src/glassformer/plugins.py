@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,18 @@ def load_plugin(module: str, where: str = "--plugin") -> None:
 
 @cache
 def load_installed() -> None:
-    """Import what `GLASSFORMER_PLUGINS` and the entry points of installed packages name, once.
+    """Import all plug-ins, once: those of `load_named`, and the packages in here that register themselves.
+
+    Raises:
+        UsageError: as `load_plugin`.
+    """
+    for package in _bundled():
+        importlib.import_module(f"{package}.plugin")
+    load_named()
+
+
+def load_named() -> None:
+    """Import what `GLASSFORMER_PLUGINS` and the entry points of installed packages name.
 
     Raises:
         UsageError: as `load_plugin`.
@@ -72,6 +83,19 @@ def load_installed() -> None:
         load_plugin(module.strip(), where=f"{VARIABLE}:")
     for point in entry_points(group=GROUP):
         load_plugin(point.module, where=f"entry point {point.name}:")
+
+
+def bundled_commands() -> dict[str, Callable[..., None]]:
+    """The commands of the packages in here that register themselves, name -> function."""
+    found: dict[str, Callable[..., None]] = {}
+    for package in _bundled():
+        found |= importlib.import_module(f"{package}.commands").COMMANDS
+    return found
+
+
+def _bundled() -> list[str]:
+    """Packages in here that register themselves: those with a `plugin.py` (and a `commands.py`)."""
+    return [f"{__package__}.{path.parent.name}" for path in sorted(Path(__file__).parent.glob("*/plugin.py"))]
 
 
 def modules_of(things: Iterable[Any]) -> list[str]:

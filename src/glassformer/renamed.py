@@ -18,8 +18,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MODULES = {
+    "experiments": "history",
     "interchange": "hub",
     "modalities": "models.stems",
+    "models.history": "history",
     "objectives": "tasks",
     "tokenizers": "processors.tokenizers",
 }
@@ -60,10 +62,10 @@ class OldModules:
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         front, _, rest = name.partition(".")
-        package, dot, module = rest.partition(".")
-        if front != __package__ or package not in MODULES:
+        old = next((old for old in MODULES if f"{rest}.".startswith(f"{old}.")), None)
+        if front != __package__ or old is None:
             return None
-        new = f"{front}.{MODULES[package]}{dot}{module}"
+        new = f"{front}.{MODULES[old]}{rest.removeprefix(old)}"
         return ModuleSpec(name, cls(), origin=new, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:

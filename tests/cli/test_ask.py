@@ -12,9 +12,9 @@ import torch
 from toys import shaken, toy_model
 
 from glassformer.generation import answer, classify, fill_masks
+from glassformer.history import build_history
 from glassformer.hub import load, load_source_tokenizer, save
 from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
-from glassformer.models.history import build_history
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS, SENTENCE_SPECIALS, span_specials
 

@@ -15,7 +15,7 @@ def tiny(monkeypatch):
         "loss": {"steps": 4, "batch_size": 3, "block_size": 7, "longest_n_gram": 2, "shapes": LANGUAGE},
         "bottleneck": {**FEW, "steps": 4, "shapes": COPYING},
     }
-    monkeypatch.setattr("glassformer.experiments.compare_history.QUICK", settings)
+    monkeypatch.setattr("glassformer.history.comparison.QUICK", settings)
 
 
 def test_it_prints_tables_and_where_the_page_is(glassformer, play, tiny, tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from toys import shaken, toy_ids
 
+from glassformer.history import build_history
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
-from glassformer.models.history import build_history
 
 START, END = 2, 3
 

@@ -12,11 +12,11 @@ from heads_by_hand import CASES, PATCHES, SAID, TEXT, TOKENIZER, case
 from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
+from glassformer.history import Seq2Seq, Seq2SeqConfig
 from glassformer.inspection import HeatMap, Table, attention
 from glassformer.inspection import attention as function
 from glassformer.inspection.heads import after_earlier
 from glassformer.models import EncoderConfig, build_model
-from glassformer.models.history import Seq2Seq, Seq2SeqConfig
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 

@@ -13,9 +13,9 @@ from stacks import FAMILIES, TEXT, TOKENIZER, asked, encoder, looked_at, stack
 from toys import toy_model
 
 from glassformer.errors import UsageError
+from glassformer.history import build_history
 from glassformer.inspection import lens
 from glassformer.layers import int8_copy
-from glassformer.models.history import build_history
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 

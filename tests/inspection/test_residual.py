@@ -12,9 +12,9 @@ from stacks import FAMILIES, SMALL, TEXT, TOKENIZER, asked, looked_at, stack
 from toys import shaken
 
 from glassformer.errors import UsageError
+from glassformer.history import build_history
 from glassformer.inspection import residual
 from glassformer.models import Encoder, EncoderConfig
-from glassformer.models.history import build_history
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 

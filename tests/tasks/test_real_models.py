@@ -11,8 +11,8 @@ from test_every_objective import alone
 from torch import nn
 from toys import shaken
 
+from glassformer.history import build_history
 from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
-from glassformer.models.history import build_history
 from glassformer.taps import listening
 from glassformer.tasks import MaskedTokens, SequenceClass, Spans, TargetSentence, TokenClass, cross_entropy
 

@@ -20,7 +20,6 @@ from glassformer.cli import (
     ask,
     chat,
     clock,
-    compare_history,
     data,
     generate,
     lessons,
@@ -35,6 +34,7 @@ from glassformer.cli import (
 )
 from glassformer.cli.console import fit_streams
 from glassformer.cli.plugins import take_plugins
+from glassformer.plugins import bundled_commands
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
@@ -69,7 +69,8 @@ app.command("serve")(serve.serve)
 app.command("selftest")(selftest.selftest)
 app.command("lesson")(lessons.lesson)
 app.command("lessons")(lessons.lessons)
-app.command("compare-history")(compare_history.compare_history)
+for _name, _command in bundled_commands().items():
+    app.command(_name)(_command)
 app.command("runs")(runs.runs)
 app.command("report")(runs.report)
 app.add_typer(look.app, name="look")

@@ -61,9 +61,9 @@ def _look() -> None:
 
 
 def _load_plugins() -> None:
-    from glassformer.plugins import load_installed
+    from glassformer.plugins import load_named  # those in the package add no view, and import torch
 
-    load_installed()
+    load_named()
 
 
 def command_for(name: str) -> Any:

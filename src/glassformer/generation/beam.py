@@ -35,7 +35,7 @@ DROP = 1 / 8
 
 
 class SequenceToSequence(Protocol):
-    """An encoder-decoder: `EncoderDecoder`, or a recurrent one of `models.history`."""
+    """An encoder-decoder: `EncoderDecoder`, or a recurrent one of `history`."""
 
     config: Any  # block_size, start_token, end_token
     training: bool

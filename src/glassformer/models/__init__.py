@@ -8,6 +8,7 @@ from glassformer.models.building import (
     kind_of,
     kinds_that_answer,
     make_config,
+    registered,
 )
 from glassformer.models.config import ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameter_count, parameters_by_part
@@ -47,5 +48,6 @@ __all__ = [
     "parameter_count",
     "parameters_by_part",
     "positions_of",
+    "registered",
     "settings_of",
 ]

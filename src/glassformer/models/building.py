@@ -14,31 +14,43 @@ from glassformer.models.decoder import Decoder
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
-from glassformer.models.history import HISTORY
 
 # kind -> its configuration, which has `make`, and the model, which is made of one
 MODELS: dict[str, tuple[Any, Any]] = {
     "decoder": (ModelConfig, Decoder),
     "encoder": (EncoderConfig, Encoder),
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
-    **HISTORY,
 }
 
 
 def kinds_that_answer(asked: str) -> list[str]:
     """The kinds of model that an objective may ask this (`Objective.asks`); the first is the one taken by default."""
+    plugins.load_installed()
     return [kind for kind, (_, model) in MODELS.items() if model.is_trained and asked in model.answers]
+
+
+def registered(kind: str) -> tuple[Any, Any]:
+    """The configuration and the model of a kind, plug-ins included.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if kind not in MODELS:
+        plugins.load_installed()
+    if kind not in MODELS:
+        raise UsageError(plugins.unknown("model.kind", kind, MODELS))
+    return MODELS[kind]
 
 
 def answers_of(config: Any) -> frozenset[str]:
     """What the model of a configuration answers (`Model.answers`)."""
-    found: frozenset[str] = MODELS[kind_of(config)][1].answers
+    found: frozenset[str] = registered(kind_of(config))[1].answers
     return found
 
 
 def config_fields(kind: str) -> dict[str, FieldInfo]:
     """The fields that `make_config` takes for a kind, each with its type and limits."""
-    made_from = MODELS[kind][0]
+    made_from = registered(kind)[0]
     return made_from.make_fields() if hasattr(made_from, "make_fields") else dict(made_from.model_fields)
 
 
@@ -54,9 +66,7 @@ def make_config(kind: str, /, **fields: Any) -> Any:
     Raises:
         UsageError: there is no such kind, or the fields do not fit.
     """
-    if kind not in MODELS:
-        raise UsageError(plugins.unknown("model.kind", kind, MODELS))
-    made_from = MODELS[kind][0]
+    made_from = registered(kind)[0]
     return made_from.make(**(fields | {"kind": kind} if "kind" in made_from.model_fields else fields))
 
 
@@ -64,6 +74,6 @@ def build_model(
     config: Any, *, dropout: float = 0.0, attention_dropout: float | None = None, token_dropout: float = 0.0
 ) -> nn.Module:
     """The model of a configuration, weights drawn from the global generator; the dropouts are `set_dropout`'s."""
-    model = MODELS[kind_of(config)][1](config)
+    model = registered(kind_of(config))[1](config)
     model.set_dropout(dropout, attention_dropout, token_dropout)
     return model  # type: ignore[no-any-return]

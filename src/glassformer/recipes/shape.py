@@ -15,6 +15,7 @@ from glassformer.models import (
     dial,
     kinds_that_answer,
     make_config,
+    registered,
 )
 from glassformer.recipes.schema import Recipe, TrainingSection
 from glassformer.tasks import OBJECTIVES
@@ -38,8 +39,8 @@ def kind_for(r: Recipe) -> str:
     """
     kinds = kinds_that_answer(OBJECTIVES[r.task.kind].asks)
     kind = r.model.kind or kinds[0]
-    if kind == "n-gram":
-        raise UsageError("model.kind=n-gram is counted and not trained; see: glassformer compare-history --help")
+    if not registered(kind)[1].is_trained:
+        raise UsageError(f"model.kind={kind} is not trained by gradients; use {' or '.join(kinds)}")
     if kind not in kinds:
         raise UsageError(f"model.kind={kind} cannot be asked for task.kind={r.task.kind}; use {' or '.join(kinds)}")
     return kind

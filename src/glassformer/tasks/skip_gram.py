@@ -41,7 +41,7 @@ class SkipGramSettings(ObjectiveSettings):
 
 
 class SkipGram:
-    """The objective of `models.history.SkipGram`.
+    """The objective of `history.SkipGram`.
 
     A batch is (noise_BK, reach_BT, words_BT); a word of -100 fills up. A target is a pair of neighbours. Its loss is
     -log s(yes) - negatives * mean over the noise of log(1 - s(no)), s the sigmoid of the product of two vectors; before

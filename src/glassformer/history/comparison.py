@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from glassformer.errors import UsageError
-from glassformer.experiments.bottleneck import bottleneck
-from glassformer.experiments.history_figures import history_figures
-from glassformer.experiments.loss_against_compute import Log, loss_against_compute
 from glassformer.figures import Curves, save
 from glassformer.files import write_json
+from glassformer.history.bottleneck import bottleneck
+from glassformer.history.figures import history_figures
+from glassformer.history.loss_against_compute import Log, loss_against_compute
 
 # Minutes of two cores; and less than one, to see that it works: those figures say little.
 FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}}

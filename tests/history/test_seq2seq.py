@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from test_history_cells import STEPS
+from test_cells import STEPS
 from toys import shaken, toy_ids
 
 from glassformer.errors import UsageError
 from glassformer.generation.beam import beam_search
-from glassformer.models.history import Seq2Seq, build_history
+from glassformer.history import Seq2Seq, build_history
 from glassformer.taps import listening
 
 KIND = pytest.mark.parametrize("kind", ["seq2seq", "seq2seq-attention"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import shaken, toy_ids
 
-from glassformer.models.history import build_history
+from glassformer.history import build_history
 
 
 def gates(x, h, w_ih, w_hh, b_ih, b_hh, n: int):

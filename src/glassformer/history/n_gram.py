@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassformer.errors import DataError
+from glassformer.history.base import HistoryModel
+from glassformer.history.cache import TokenCache
+from glassformer.history.config import NGramConfig
 from glassformer.models.counts import FlopsPerToken
-from glassformer.models.history.base import HistoryModel
-from glassformer.models.history.cache import TokenCache
-from glassformer.models.history.config import NGramConfig
 
 
 class Level(nn.Module):

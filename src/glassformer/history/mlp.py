@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassformer.models.history.base import HistoryModel
-from glassformer.models.history.cache import TokenCache
-from glassformer.models.history.config import MLPConfig
+from glassformer.history.base import HistoryModel
+from glassformer.history.cache import TokenCache
+from glassformer.history.config import MLPConfig
 from glassformer.taps import Tap
 
 

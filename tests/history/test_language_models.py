@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from toys import shaken, toy_ids
 
 from glassformer.errors import UsageError
-from glassformer.models.history import HISTORY, HistoryModel, build_history
+from glassformer.history import HISTORY, HistoryModel, build_history
 from glassformer.taps import listening, named_taps
 
 V = 61

@@ -30,7 +30,7 @@ def compare_history(
     """
     from pathlib import Path
 
-    from glassformer.experiments.compare_history import compare_history as compare
+    from glassformer.history.comparison import compare_history as compare
 
     def log(line: str) -> None:
         typer.echo(line, err=True)
@@ -73,3 +73,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> Any:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+COMMANDS = {"compare-history": compare_history}
+"""Commands that this package adds, by name."""

@@ -17,9 +17,9 @@ from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.evaluation.loss import window_losses
-from glassformer.experiments.small_loop import halvings, stopwatch, training
+from glassformer.history import HISTORY, build_history
+from glassformer.history.small_loop import halvings, stopwatch, training
 from glassformer.models import Decoder, ModelConfig, flops_per_token
-from glassformer.models.history import HISTORY, build_history
 from glassformer.tasks import NextToken
 from glassformer.threads import set_threads
 from glassformer.training import choose_device

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from glassformer.errors import UsageError
+from glassformer.history.additive import AdditiveAttention
+from glassformer.history.base import HistoryModel
+from glassformer.history.cache import RecurrentCache
+from glassformer.history.config import Seq2SeqConfig
+from glassformer.history.recurrent import CELLS, run_cell
 from glassformer.layers import Memory
 from glassformer.models.counts import FlopsPerToken
-from glassformer.models.history.additive import AdditiveAttention
-from glassformer.models.history.base import HistoryModel
-from glassformer.models.history.cache import RecurrentCache
-from glassformer.models.history.config import Seq2SeqConfig
-from glassformer.models.history.recurrent import CELLS, run_cell
 from glassformer.taps import Tap
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from glassformer.history.base import HistoryModel
+from glassformer.history.cache import TokenCache
+from glassformer.history.config import BigramConfig
 from glassformer.models.counts import FlopsPerToken
-from glassformer.models.history.base import HistoryModel
-from glassformer.models.history.cache import TokenCache
-from glassformer.models.history.config import BigramConfig
 
 
 class Bigram(HistoryModel):

@@ -10,7 +10,7 @@ import torch
 from toys import toy_ids
 
 from glassformer.errors import DataError
-from glassformer.models.history import NGram, build_history
+from glassformer.history import NGram, build_history
 
 
 def counted(ids, n_gram: int, vocab_size: int = 7) -> NGram:

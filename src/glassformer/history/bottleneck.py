@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.experiments.loss_against_compute import Log
-from glassformer.experiments.small_loop import halvings, training
+from glassformer.history import HISTORY, build_history
+from glassformer.history.loss_against_compute import Log
+from glassformer.history.small_loop import halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
-from glassformer.models.history import HISTORY, build_history
 from glassformer.tasks import TargetSentence
 from glassformer.threads import set_threads
 from glassformer.training import choose_device

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from glassformer.history.base import HistoryModel
+from glassformer.history.config import SkipGramConfig
 from glassformer.models.counts import FlopsPerToken
-from glassformer.models.history.base import HistoryModel
-from glassformer.models.history.config import SkipGramConfig
 from glassformer.taps import Tap
 
 

@@ -23,9 +23,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassformer.models.history.base import HistoryModel
-from glassformer.models.history.cache import RecurrentCache
-from glassformer.models.history.config import RecurrentConfig
+from glassformer.history.base import HistoryModel
+from glassformer.history.cache import RecurrentCache
+from glassformer.history.config import RecurrentConfig
 from glassformer.taps import Tap
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}

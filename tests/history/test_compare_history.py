@@ -14,14 +14,14 @@ import torch
 from small_history import COPYING, FEW, LANGUAGE
 
 from glassformer.errors import UsageError
-from glassformer.experiments.bottleneck import CopyBatches, bottleneck
-from glassformer.experiments.compare_history import compare_history
-from glassformer.experiments.history_figures import history_figures
-from glassformer.experiments.loss_against_compute import loss_against_compute
-from glassformer.experiments.small_loop import halvings, training
 from glassformer.figures import Curves, Table, to_html, to_svg
 from glassformer.generation.beam import beam_search
-from glassformer.models.history import build_history
+from glassformer.history import build_history
+from glassformer.history.bottleneck import CopyBatches, bottleneck
+from glassformer.history.comparison import compare_history
+from glassformer.history.figures import history_figures
+from glassformer.history.loss_against_compute import loss_against_compute
+from glassformer.history.small_loop import halvings, training
 from glassformer.tasks import NextToken, TargetSentence
 
 

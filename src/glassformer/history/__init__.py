@@ -1,0 +1,51 @@
+"""The models that came before the Transformer, with the same methods, so that the same loop trains them.
+
+    n-gram              count, and where counts are few ask one token less      Shannon 1948; Kneser and Ney 1995
+    bigram              a table of V x V, by gradient
+    mlp                 the last three words as vectors                         Bengio et al. 2003
+    rnn                 one state for all that was read                         Elman 1990; Mikolov et al. 2010
+    lstm                the same with gates, so that it lasts                   Hochreiter and Schmidhuber 1997
+    skip-gram           no text, but a vector for each word                     Mikolov et al. 2013
+    gru                 two gates instead of three                              Cho et al. 2014
+    seq2seq             read a sentence into one vector, write from it          Sutskever et al. 2014; Cho et al. 2014
+    seq2seq-attention   look at every word while writing                        Bahdanau et al. 2014
+
+Language models are called like `Decoder`, the last two like `EncoderDecoder`; a skip-gram gives vectors and no logits.
+
+Apart from the core, which does not name it: `plugin.py` registers the models, `commands.py` the command. Experiments:
+`loss_against_compute`, `bottleneck`, and both together in `comparison`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Bigram": "bigram",
+    "BigramConfig": "config",
+    "HISTORY": "plugin",
+    "HistoryConfig": "config",
+    "HistoryModel": "base",
+    "MLP": "mlp",
+    "MLPConfig": "config",
+    "NGram": "n_gram",
+    "NGramConfig": "config",
+    "Recurrent": "recurrent",
+    "RecurrentCache": "cache",
+    "RecurrentConfig": "config",
+    "Seq2Seq": "seq2seq",
+    "Seq2SeqConfig": "config",
+    "SkipGram": "skip_gram",
+    "SkipGramConfig": "config",
+    "TokenCache": "cache",
+    "build_history": "plugin",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:  # late, so that the command's help does not wait for torch
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module(f"{__name__}.plugin")  # whoever has a model of these can save and open it
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
