@@ -238,7 +238,7 @@ def test_it_shows_itself_in_eighty_columns_and_as_json(family: str):
 def test_many_layers_are_drawn_in_part_and_counted_whole():
     view = attribution(toy_model(n_layer=37), TOKENIZER, TEXT)
     drawn = str(view)
-    assert "the 33 loudest of 37" in drawn and "The other 101 heads add" in drawn
+    assert "the 33 largest of 37" in drawn and "The other 101 heads add" in drawn
     assert view.total == pytest.approx(view.logit, abs=1e-4)
 
 

@@ -6,7 +6,7 @@ from glassformer.inspection.attention_walkthrough import AttentionWalkthrough, a
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.compare import CompareView, compare
 from glassformer.inspection.context import ContextView, context
-from glassformer.inspection.contributions import Part
+from glassformer.inspection.direct_logit_attribution import Part
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens

@@ -1,6 +1,6 @@
-"""Direct logit attribution: which parts of the model speak for a token, and which against it.
+"""Direct logit attribution: which parts of the model raise the logit of a token, and which lower it.
 
-What it is a sum of, and what is frozen so that it is one, stands in `contributions`.
+What it is a sum of, and what is frozen so that it is one, stands in `direct_logit_attribution`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Figure, Note, Table, number, percent, visible
-from glassformer.inspection.contributions import WATCHED, Part, Place, contributions, kinds_of, watch_place
+from glassformer.inspection.direct_logit_attribution import WATCHED, Part, Place, kinds_of, logit_parts, watch_place
 from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
 from glassformer.inspection.reading import Reading, read
-from glassformer.inspection.stream import check_says_tokens, place_name, place_of, stack_of, token_of
+from glassformer.inspection.stream import check_token_head, place_name, place_of, stack_of, token_of
 from glassformer.inspection.trace import ablate
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 
-MOST_LAYERS, MOST_HEADS = 33, 10  # that are drawn
+MAX_LAYERS, MAX_HEADS = 33, 10  # that are drawn
 NAMES = {
     "token": "the token's embedding",
     "n-grams": "what the last tokens were (n-grams)",
@@ -44,48 +43,37 @@ SHORT = {"attention": "attention", "cross_attention": "cross-attention", "feedfo
 
 @dataclass(frozen=True)
 class Ablated:
-    """A head of the table and what the logit really loses without it, later layers answering to its absence.
-
-    kind, layer, head, value: as of `Part`. here: the logit minus what it is when the head says nothing at this place;
-    everywhere: when it says nothing at any place.
-    """
+    """A head of the table and what the logit loses without it, when later layers react to its absence."""
 
     kind: str
     layer: int | None
     head: int | None
-    value: float
-    here: float
-    everywhere: float
+    value: float  # as of `Part`
+    here: float  # the logit minus what it is when the head writes nothing at this place
+    everywhere: float  # ... at any place
 
 
 @dataclass
 class AttributionView(View):
-    """A logit as a sum over the parts of the model.
+    """A logit as a sum over the parts of the model."""
 
-    tokens: (T,), of the text. position, where: the place that is asked about. token, token_id: whose logit it is;
-    against, against_id: the token whose logit is taken away, if any. parts: the summands, in the order of the model.
-    total: their sum. logit: the model's own, before a soft cap; softcap: the cap, if there is one. probability: the
-    token's. looks_at, looks_share: for each kind of attention (L, H), the place that a head looks at most from here,
-    and its share. checks: what the strongest heads really do. frozen: what was held constant, in words.
-    """
-
-    tokens: list[str]
+    tokens: list[str]  # (T,) of the text
     position: int
-    where: str
-    token: str
+    where: str  # the position in words
+    token: str  # whose logit it is
     token_id: int
-    against: str | None
+    against: str | None  # the token whose logit is taken away
     against_id: int | None
-    parts: list[Part]
-    total: float
-    logit: float
+    parts: list[Part]  # the summands, in the order of the model
+    total: float  # their sum
+    logit: float  # the model's own, before a soft cap
     softcap: float | None
-    probability: float
-    looks_at: dict[str, np.ndarray]
-    looks_share: dict[str, np.ndarray]
+    probability: float  # the token's
+    looks_at: dict[str, np.ndarray]  # for each kind of attention (L, H): the place with the largest weight
+    looks_share: dict[str, np.ndarray]  # ... and that weight
     looked_labels: dict[str, list[str]]
-    checks: list[Ablated]
-    frozen: str
+    checks: list[Ablated]  # what really happens without the strongest heads
+    frozen: str  # what was held constant, in words
 
     def sum_of(self, kind: str, layer: int | None = None) -> float:
         """All parts of a kind together, of one layer or of all."""
@@ -95,79 +83,71 @@ class AttributionView(View):
         """The heads that add or take away most."""
         return sorted((p for p in self.parts if p.head is not None), key=lambda p: -abs(p.value))[:n]
 
-    @property
-    def what(self) -> str:
-        """What is taken apart."""
-        token = visible(self.token)
-        return f"the logit of {token}" + (f" minus that of {visible(self.against)}" if self.against else "")
-
     def figures(self) -> list[Figure]:
-        kinds = [kind for kind in NAMES if any(p.kind == kind for p in self.parts)]
-        adds = Column("adds", "signed", role="weights")
-        figures: list[Figure] = [
+        token, kinds = visible(self.token), [kind for kind in NAMES if any(p.kind == kind for p in self.parts)]
+        what = f"the logit of {token}" + (f" minus that of {visible(self.against)}" if self.against else "")
+        check = ("sum of the parts", "the model's own", "difference")
+        capped = f"Before the soft cap of {self.softcap:g}. " if self.softcap else ""
+        return [
             Note(
-                f"What each part of the model says for or against {visible(self.token)} {self.where}, straight to the "
-                "head; what it says to later layers is counted as theirs. The parts add up exactly because "
+                f"What each part of the model adds to or takes from {what} {self.where}, directly by the head; its "
+                "effect on later layers is counted as theirs. The parts add up exactly because "
                 f"{self.frozen} frozen: held at the scale of the true stream."
             ),
             Table(
-                f"What {self.what} is made of",
-                (Column("part"), adds),
+                f"What {what} is made of",
+                (Column("part"), Column("adds", "signed", role="weights")),
                 [[NAMES[kind], self.sum_of(kind)] for kind in kinds],
             ),
             Table(
                 "",
-                tuple(
-                    Column(name, "number", digits=5) for name in ("sum of the parts", "the model's own", "difference")
-                ),
+                [Column(name, "number", digits=5) for name in check],
                 [[self.total, self.logit, self.total - self.logit]],
             ),
-            Note(self._ending()),
+            Note(f"{capped}In the end {token} has a probability of {percent(self.probability)}."),
             self._by_layer(),
             *self._heads(),
         ]
-        return figures
-
-    def _ending(self) -> str:
-        capped = f"Before the soft cap of {self.softcap:g}. " if self.softcap else ""
-        return f"{capped}In the end {visible(self.token)} has a chance of {percent(self.probability)}."
 
     def _by_layer(self) -> Table:
         kinds = [kind for kind in SHORT if any(p.kind == kind for p in self.parts)]
         n_layer = 1 + max(p.layer for p in self.parts if p.layer is not None)
         sums = [[self.sum_of(kind, layer) for kind in kinds] for layer in range(n_layer)]
-        loudest = sorted(range(n_layer), key=lambda layer: -max(map(abs, sums[layer])))[:MOST_LAYERS]
-        title = "Block by block" + (f": the {MOST_LAYERS} loudest of {n_layer}" if n_layer > MOST_LAYERS else "")
+        largest = sorted(range(n_layer), key=lambda layer: -max(map(abs, sums[layer])))[:MAX_LAYERS]
+        title = "Block by block" + (f": the {MAX_LAYERS} largest of {n_layer}" if n_layer > MAX_LAYERS else "")
         columns = [Column("of"), *(Column(SHORT[kind], "signed", digits=2, role="weights") for kind in kinds)]
-        return Table(title, columns, [[f"block {layer}", *sums[layer]] for layer in sorted(loudest)])
+        return Table(title, columns, [[f"block {layer}", *sums[layer]] for layer in sorted(largest)])
 
     def _heads(self) -> list[Figure]:
-        shown = self.strongest(MOST_HEADS)
+        shown = self.strongest(MAX_HEADS)
         heads = [p.value for p in self.parts if p.head is not None]
         rest, left = len(heads) - len(shown), sum(heads) - sum(p.value for p in shown)
-        columns = (
-            Column("head"),
-            Column("adds", "signed", role="weights"),
-            Column("looks most at", "token"),
-            Column("share", "share", role="query"),
-        )
-        rows = [[_name(p), p.value, *self._look(p)] for p in shown]
-        figures: list[Figure] = [Table("The strongest heads (block.head)", columns, rows)]
+        columns = [Column("head"), Column("adds", "signed", role="weights")]
+        columns += [Column("looks most at", "token"), Column("weight", "share", role="query")]
+        figures: list[Figure] = [
+            Table("The strongest heads (block.head)", columns, [[_name(p), p.value, *self._look(p)] for p in shown])
+        ]
         if rest:
             figures.append(Note(f"The other {rest:,} heads add {number(left)} together."))
         if self.checks:
             names = ("adds directly", "lost if silent here", "lost if silent everywhere")
-            effects = (Column("head"), *(Column(name, "number") for name in names))
-            checks = [[_name(c), c.value, c.here, c.everywhere] for c in self.checks]
             figures += [
-                Table("What the logit really loses without a head (ablation)", effects, checks),
-                Note("Where the numbers differ, later layers listened to the head, or made up for it."),
+                Table(
+                    "What the logit really loses without a head (ablation)",
+                    (Column("head"), *(Column(name, "number") for name in names)),
+                    [[_name(c), c.value, c.here, c.everywhere] for c in self.checks],
+                ),
+                Note("Where the numbers differ, later layers used the head's output, or compensated for it."),
             ]
         return figures
 
     def _look(self, p: Part) -> list[Any]:
         at = int(self.looks_at[p.kind][p.layer, p.head])
         return [visible(self.looked_labels[p.kind][at], 14), float(self.looks_share[p.kind][p.layer, p.head])]
+
+
+def _name(p: Part | Ablated) -> str:
+    return f"{'cross ' if p.kind == 'cross_attention' else ''}{p.layer}.{p.head}"
 
 
 @view('glassformer look attribution smollm2-135m-instruct "The capital of France is" --against " London"')
@@ -187,11 +167,13 @@ def attribution(
 ) -> AttributionView:
     """The logit of a token as an exact sum over embedding, heads, feed-forwards and biases.
 
+    Each checked head costs two passes.
+
     Raises:
         UsageError: the model has no head over tokens or its weights are kept in fewer bits, a token is not one, or
             there is no such position.
     """
-    check_says_tokens(model)
+    check_token_head(model)
     chosen = None if token is None else token_of(tokenizer, token, "token")
     other = None if against is None else token_of(tokenizer, against, "against")
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
@@ -205,11 +187,14 @@ def attribution(
     u_V[chosen] = 1
     if other is not None:
         u_V[other] = -1
-    parts = contributions(stack, place, u_V)
+    parts = logit_parts(stack, place, u_V)
     cap = stack.config.logit_softcap
     capped_V = logits_V if cap is None else cap * torch.tanh(logits_V / cap)
-    looks = {kind: _looks(place, len(stack.blocks), kind) for kind in kinds_of(stack.blocks[0])}
-    view = AttributionView(
+    looks = {
+        kind: torch.stack([place.taps[f"blocks.{i}.{kind}.pattern"] for i in range(len(stack.blocks))]).max(dim=-1)
+        for kind in kinds_of(stack.blocks[0])
+    }
+    found = AttributionView(
         tokens=seen.labels,
         position=at,
         where=place_name(seen, at),
@@ -228,37 +213,30 @@ def attribution(
         checks=[],
         frozen=_frozen(stack),
     )
-    view.checks = [
-        _ablated(seen, at, part, lambda logits_V: float(logits_V[: len(u_V)] @ u_V.double()), view.logit)
-        for part in view.strongest(max(check, 0))
-    ]
-    return view
+
+    def logit(at_place: Place) -> float:
+        return float(at_place.head[: len(u_V)] @ u_V.double())
+
+    found.checks = [_ablated(seen, at, part, logit, found.logit) for part in found.strongest(check)]
+    return found
 
 
-def _ablated(seen: Reading, at: int, part: Part, asked: Callable[[Tensor], float], logit: float) -> Ablated:
-    """What is lost when a head says nothing."""
+def _ablated(seen: Reading, at: int, part: Part, logit: Callable[[Place], float], whole: float) -> Ablated:
+    """What is lost when a head writes nothing."""
     name = f"{stack_of(seen.model)[1]}blocks.{part.layer}.{part.kind}.heads"
     head: dict[str, Any] = {"H": part.head}
     with ablate(seen.model, name, **head, T=at):
-        here = asked(watch_place(seen, at).head)
+        here = logit(watch_place(seen, at))
     with ablate(seen.model, name, **head):
-        everywhere = asked(watch_place(seen, at).head)
-    return Ablated(part.kind, part.layer, part.head, part.value, logit - here, logit - everywhere)
-
-
-def _looks(place: Place, n_layer: int, kind: str) -> Any:
-    return torch.stack([place.taps[f"blocks.{layer}.{kind}.pattern"] for layer in range(n_layer)]).max(dim=-1)
+        everywhere = logit(watch_place(seen, at))
+    return Ablated(part.kind, part.layer, part.head, part.value, whole - here, whole - everywhere)
 
 
 def _frozen(stack: Any) -> str:
     """What was held constant, in words."""
-    norms = {"pre": "the final norm is", "post": "the norm behind every layer is"}
     if stack.config.norm_place in ("sandwich", "output"):
         return "the final norm and the norms behind all layers are"
-    if getattr(stack, "transform", None) is not None:
-        return norms[stack.config.norm_place].removesuffix(" is") + " and the layer before the head are"
-    return norms[stack.config.norm_place]
-
-
-def _name(p: Part | Ablated) -> str:
-    return f"{'cross ' if p.kind == 'cross_attention' else ''}{p.layer}.{p.head}"
+    norm = {"pre": "the final norm", "post": "the norm behind every layer"}[stack.config.norm_place]
+    return (
+        f"{norm} and the layer before the head are" if getattr(stack, "transform", None) is not None else f"{norm} is"
+    )

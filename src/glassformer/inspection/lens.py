@@ -22,7 +22,7 @@ from glassformer.figures import Column, Curves, Figure, Note, Table, visible
 from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
 from glassformer.inspection.reading import LN2, read
 from glassformer.inspection.stream import (
-    check_says_tokens,
+    check_token_head,
     evenly,
     layer_logits,
     place_name,
@@ -155,7 +155,7 @@ def lens(
     Raises:
         UsageError: the model has no head over tokens, `pin` is not one token, or there is no such position.
     """
-    check_says_tokens(model)
+    check_token_head(model)
     pinned = None if pin is None else token_of(tokenizer, pin, "pin")
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
     place = place_of(seen, position)

@@ -37,7 +37,7 @@ def stack_of(model: Any) -> tuple[Any, str]:
     return stack, prefix
 
 
-def check_says_tokens(model: Any) -> None:
+def check_token_head(model: Any) -> None:
     """
     Raises:
         UsageError: the model has no head over tokens, which would say what a vector means.

@@ -125,10 +125,10 @@ WATCHED = (
     "blocks.*.*attention.output",
     "blocks.*.feedforward.output",
 )
-"""The taps that `contributions` needs, and the pattern, which tells where a head looks."""
+"""The taps that `logit_parts` needs, and the pattern, which tells where a head looks."""
 
 
-def contributions(stack: Any, place: Place, u_V: Tensor) -> list[Part]:
+def logit_parts(stack: Any, place: Place, u_V: Tensor) -> list[Part]:
     """What each part adds to a weighted sum of logits; `u` (V,) are the weights (1 for one token, -1 for another).
 
     Raises:
