@@ -7,55 +7,41 @@ bias.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from glassformer.hub.families.fairseq import fits, read_words, scale_fits, stack, write_words
-from glassformer.hub.families.family import Family, special_tokens
-from glassformer.hub.families.weight_table import UNSQUEEZE, Row, Tensors, one, under_one_name
+from glassformer.hub.families.fairseq import Fairseq, logit_bias_row, stack_rows, with_logit_bias
+from glassformer.hub.families.weight_table import Row, Tensors, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
+SIDE = {"positions": "sinusoidal", "norm_place": "post", "final_norm": False}
 
-class Marian(Family):
+
+class Marian(Fairseq):
     """`marian`. The bias of the head is always there; if ours has none it is zeros."""
 
     model_type = "marian"
-    configuration = EncoderDecoderConfig
+    architecture = "MarianMTModel"
+    preset = "original"
+    sides: ClassVar = (SIDE, {**SIDE, "tied_head": True})
+    free_of_sides = ("embedding_scale",)
+    unused = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
 
-    def can_represent(self, c: EncoderDecoderConfig) -> bool:
-        e, d = c.encoder, c.decoder
-        form: dict[str, Any] = {"positions": "sinusoidal", "norm_place": "post", "final_norm": False}
-        return (
-            fits(e, free={"embedding_scale"}, **form)
-            and fits(d, free={"embedding_scale"}, tied_head=True, **form)
-            and scale_fits(c)
-            and e.activation == d.activation
-        )
-
-    def write_config(self, c: EncoderDecoderConfig) -> dict[str, Any]:
+    def extra_keys(self, c: EncoderDecoderConfig) -> dict[str, Any]:
         return {
-            "architectures": ["MarianMTModel"],
             "vocab_size": c.encoder.vocab_size,
             "decoder_vocab_size": c.decoder.vocab_size,
             "share_encoder_decoder_embeddings": c.shared_embedding,
             "max_position_embeddings": max(c.encoder.block_size, c.decoder.block_size),
-            **write_words(c),
         }
 
-    def read_config(self, given: dict[str, Any]) -> EncoderDecoderConfig:
-        shape = {
-            "family": "original",
-            "block_size": given["max_position_embeddings"],
-            "positions": "sinusoidal",
-            "norm_place": "post",
-            "final_norm": False,
-        }
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        size = {"block_size": given["max_position_embeddings"]}
         sources, targets = given["vocab_size"], given.get("decoder_vocab_size") or given["vocab_size"]
-        return EncoderDecoderConfig.make(
-            encoder={**shape, **read_words(given, "encoder"), "vocab_size": sources},
-            decoder={**shape, **read_words(given, "decoder"), "vocab_size": targets, "head_bias": True},
-            shared_embedding=given.get("share_encoder_decoder_embeddings", True),
-            **special_tokens(given),
-        )
+        return {
+            "encoder": {**size, "vocab_size": sources},
+            "decoder": {**size, "vocab_size": targets, "head_bias": True},
+            "shared_embedding": given.get("share_encoder_decoder_embeddings", True),
+        }
 
     def table(self, c: EncoderDecoderConfig) -> list[Row]:
         if c.shared_embedding:
@@ -63,30 +49,10 @@ class Marian(Family):
         else:
             sides = ("encoder", "decoder")
             rows = [one(f"{side}.embedding.token.weight", f"model.{side}.embed_tokens.weight") for side in sides]
-        return [
-            *rows,
-            *stack("encoder", c.encoder, cross=False),
-            *stack("decoder", c.decoder, cross=True),
-            bias_of_logits(c),
-        ]
+        return [*rows, *stack_rows("encoder", c.encoder), *stack_rows("decoder", c.decoder), logit_bias_row(c)]
 
     def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
-        waves = [f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder")]
-        theirs = {name: tensor for name, tensor in theirs.items() if name not in waves}
         names = ["model.decoder.embed_tokens.weight", "lm_head.weight"]
         if c.shared_embedding:
             names = ["model.shared.weight", "model.encoder.embed_tokens.weight", *names]
-        return with_bias_of_logits(under_one_name(theirs, *names), names[0])
-
-
-def bias_of_logits(c: EncoderDecoderConfig) -> Row:
-    """The row of `final_logits_bias`, (1, V)."""
-    side = "encoder" if c.shared_embedding else "decoder"
-    return Row("decoder.head.bias", ("final_logits_bias",), UNSQUEEZE, like=f"{side}.embedding.token.weight")
-
-
-def with_bias_of_logits(theirs: Tensors, embedding: str) -> Tensors:
-    """A file may leave it out, and then it is zero."""
-    if "final_logits_bias" in theirs or embedding not in theirs:
-        return theirs
-    return {**theirs, "final_logits_bias": theirs[embedding].new_zeros(1, len(theirs[embedding]))}
+        return with_logit_bias(under_one_name(super().normalize_keys(theirs, c), *names), names[0])

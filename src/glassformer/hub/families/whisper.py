@@ -6,81 +6,59 @@ query, which a softmax does not see. So those of ours are left out when it is wr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.fairseq import fits, read_words, stack, write_words
-from glassformer.hub.families.family import Family, refuse, special_tokens
+from glassformer.hub.families.fairseq import Fairseq, stack_rows
+from glassformer.hub.families.family import refuse
 from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderDecoderConfig
 
 WAVES = "model.encoder.embed_positions.weight"
 
 
-class Whisper(Family):
+class Whisper(Fairseq):
     """`whisper`."""
 
     model_type = "whisper"
-    configuration = EncoderDecoderConfig
+    architecture = "WhisperForConditionalGeneration"
+    sides: ClassVar = (
+        {"stem": "frames", "positions": "sinusoidal", "sinusoid_layout": "whisper"},
+        {"positions": "learned", "tied_head": True},
+    )
+    free_of_sides = ("n_mels",)
 
-    def can_represent(self, c: EncoderDecoderConfig) -> bool:
-        e, d = c.encoder, c.decoder
-        return (
-            fits(e, free={"n_mels"}, stem="frames", positions="sinusoidal", sinusoid_layout="whisper")
-            and fits(d, positions="learned", tied_head=True)
-            and not d.head_bias
-            and e.activation == d.activation
-        )
+    def fits(self, c: EncoderDecoderConfig) -> bool:
+        return not c.decoder.head_bias
 
-    def write_config(self, c: EncoderDecoderConfig) -> dict[str, Any]:
+    def extra_keys(self, c: EncoderDecoderConfig) -> dict[str, Any]:
         return {
-            "architectures": ["WhisperForConditionalGeneration"],
-            "vocab_size": c.decoder.vocab_size,
             "num_mel_bins": c.encoder.n_mels,
             "max_source_positions": c.encoder.block_size,
             "max_target_positions": c.decoder.block_size,
-            **write_words(c),
-            # the defaults are words of OpenAI's vocabulary
+            # the defaults are tokens of OpenAI's vocabulary
             "suppress_tokens": None,
             "begin_suppress_tokens": None,
         }
 
-    def read_config(self, given: dict[str, Any]) -> EncoderDecoderConfig:
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse(given, "scale_embedding")
-        encoder = {
-            "family": "classic",
-            "stem": "frames",
-            "n_mels": given["num_mel_bins"],
-            "vocab_size": 1,
-            "block_size": given["max_source_positions"],
-            "positions": "sinusoidal",
-            "sinusoid_layout": "whisper",
-        }
-        decoder = {
-            "family": "classic",
-            "vocab_size": given["vocab_size"],
-            "block_size": given["max_target_positions"],
-            "positions": "learned",
-        }
-        return EncoderDecoderConfig.make(
-            encoder={**encoder, **read_words(given, "encoder")},
-            decoder={**decoder, **read_words(given, "decoder")},
-            shared_embedding=False,
-            **special_tokens(given),
-        )
+        encoder = {"n_mels": given["num_mel_bins"], "vocab_size": 1, "block_size": given["max_source_positions"]}
+        decoder = {"vocab_size": given["vocab_size"], "block_size": given["max_target_positions"]}
+        return {"encoder": encoder, "decoder": decoder, "shared_embedding": False}
 
     def table(self, c: EncoderDecoderConfig) -> list[Row]:
         return [
             *layer("encoder.embedding.first", "model.encoder.conv1"),
             *layer("encoder.embedding.second", "model.encoder.conv2"),
-            *stack("encoder", c.encoder, cross=False, key_bias=False),
+            *stack_rows("encoder", c.encoder, key_bias=False),
             *layer("encoder.final_norm", "model.encoder.layer_norm"),
             one("decoder.embedding.token.weight", "model.decoder.embed_tokens.weight"),
             one("decoder.positions.weight", "model.decoder.embed_positions.weight"),
-            *stack("decoder", c.decoder, cross=True, key_bias=False),
+            *stack_rows("decoder", c.decoder, key_bias=False),
             *layer("decoder.final_norm", "model.decoder.layer_norm"),
         ]
 
