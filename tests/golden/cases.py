@@ -260,8 +260,6 @@ BOUNDS: list[tuple[str, float, str]] = [
     (r"plan/.*/machine/name", float("inf"), "a machine that is not this one was called told, and is called given"),
     (r"look/.*\btensors\b.*/(overview|cell|corner)", float("inf"), "None, but of a single tensor"),
     (r"look/.*\bstep .*/is_rotary", float("inf"), "a key that old records do not have"),
-    (r"losses/.*/recipe/training/sequence_length", float("inf"), "decided and written where a recipe leaves it out"),
-    (r"plan/.*/machine/name", float("inf"), "a machine that is not this one is given, not told"),
     (r"models/inspect .*/files/0/sha256", float("inf"), "order of keys in config.json; `save` compares its contents"),
     (r"models/inspect word-vectors/files", float("inf"), "no generation_config.json beside what generates nothing"),
     (r"models/save word-vectors/files/generation_config.json", float("inf"), "as above"),

@@ -290,7 +290,8 @@ MASKS: dict[str, type[Mask]] = {
 """The masks that a recipe can name (`model.patterns`)."""
 
 _OLD_NAMES = {"around": "bidirectional_window"}  # written by version 0.1
-_ONLY_IN_PYTHON = {"documents", "padding_mask", "lengths", "graph_mask", "edges", "strided", "globals"}
+_ONLY_IN_PYTHON = {"documents", "padding_mask", "lengths", "graph_mask", "edges", "graph", "padding"}
+_GONE = {"strided", "globals"}
 _LONGEST_TEXT = 200  # characters; nesting is bounded with it
 
 
@@ -330,18 +331,10 @@ def _mask_of(node: ast.expr, text: str) -> Mask:
         case _:
             raise SyntaxError
     name = _OLD_NAMES.get(name, name)
-    if name in (
-        "strided",
-        "globals",
-        "documents",
-        "padding",
-        "padding_mask",
-        "lengths",
-        "graph",
-        "graph_mask",
-        "edges",
-    ):
+    if name in _ONLY_IN_PYTHON:
         raise UsageError(f"pattern {text!r}: a text cannot describe {name}; make a GraphMask or another mask in Python")
+    if name in _GONE:
+        raise UsageError(f"pattern {text!r}: {name} is gone, only glassformer 0.1.0 reads it; take window, sinks or prefix")
     if name not in MASKS:
         raise UsageError(f"pattern {text!r}: {name!r} is unknown; {did_you_mean(name, MASKS)}")
     kind = MASKS[name]
