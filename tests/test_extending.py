@@ -18,12 +18,12 @@ from glassformer.hub import load, load_model
 from glassformer.layers import ACTIVATIONS
 from glassformer.models import MODELS, kinds_that_answer
 from glassformer.recipes.reading import tomllib
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS
 
 __all__ = ["glassformer"]
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
-REGISTRIES = (ACTIVATIONS, OBJECTIVES, MODELS, CORPORA, EXAMPLE_SETS)
+REGISTRIES = (ACTIVATIONS, TASKS, MODELS, CORPORA, EXAMPLE_SETS)
 
 
 def blocks(language: str) -> list[str]:
@@ -102,6 +102,7 @@ def test_the_loss_of_ones_own_is_what_is_trained(folder):
     assert heavy is not None and plain is not None
     first = [json.loads(Path(kind, "metrics.jsonl").read_text().splitlines()[0]) for kind in ("settled_next_token",)]
     assert first[0]["loss"] > 9 and heavy.loss.loss < 9
+    assert 9 * first[0]["log_z_squared"] < first[0]["loss"]  # the metric of the task is logged beside the loss
 
 
 def test_a_folder_never_imports_what_it_names_and_says_what_to_add(folder, command):
@@ -168,10 +169,10 @@ def test_an_unknown_name_says_where_others_come_from(words, play):
 
 
 def test_the_table_of_the_page_is_what_objectives_and_models_say():
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", PAGE, flags=re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", PAGE.split("A task `asks`")[1], flags=re.M)
     told = {asks: (re.findall(r"`([^`]+)`", o), re.findall(r"`([^`]+)`", m)) for asks, o, m in rows}
-    asked = {objective.asks for objective in OBJECTIVES.values()}
+    asked = {objective.asks for objective in TASKS.values()}
     assert told.keys() == asked
     for asks, (objectives, kinds) in told.items():
-        assert set(objectives) == {name for name, objective in OBJECTIVES.items() if objective.asks == asks}
+        assert set(objectives) == {name for name, objective in TASKS.items() if objective.asks == asks}
         assert kinds == kinds_that_answer(asks)

@@ -45,11 +45,12 @@ PUBLIC = {
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
-    "glassformer.tasks": "OBJECTIVES MaskedTokens NextToken Objective ObjectiveSettings RowLosses "
-    "SequenceClass SkipGram Spans TargetSentence TokenClass linear_cross_entropy",
-    "glassformer.evaluation": "Comparison LossEstimate PronunciationErrors TranslationScores WindowLosses "
-    "WordVectorScores bigram_loss compare_losses evaluate_loss evaluate_rows pronunciation_errors score_word_vectors "
-    "translation_scores window_losses",
+    "glassformer.tasks": "TASKS Batch Batches Choice Classify DataSettings ExampleTask Loss MaskedTokens NextToken "
+    "RunSettings Score SkipGram Spans Tag Task TaskSettings TextTask TokenizerSettings Translate evaluate_loss "
+    "linear_cross_entropy task_kind window_losses",
+    "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
+    "WindowLosses WordVectorScores bigram_loss compare_losses evaluate_rows pronunciation_errors score_word_vectors "
+    "translation_scores",
     "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Column CompareView ContextView "
     "Curves Direction Activation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "

@@ -28,6 +28,12 @@ MODULES = {
 """Packages: old name -> new name. Their modules move with them."""
 
 NAMES = {
+    "data.Encoded": "a task encodes its examples (tasks.ExampleTask.encode)",
+    "data.encode_examples": "use tasks.Translate.encode, or tokenizer.encode_documents",
+    "data.encode_labelled": "use tasks.Classify.encode, or tokenizer.encode_documents",
+    "data.encode_sources": "use tokenizer.encode_documents",
+    "evaluation.evaluate_loss": "tasks.evaluate_loss",
+    "evaluation.window_losses": "tasks.window_losses",
     "generation.choose": "generation.sample",
     "generation.draw_answers": "generation.sample_answers",
     "hub.INTERCHANGE_FAMILIES": "hub.FAMILIES",
@@ -48,6 +54,13 @@ NAMES = {
     "layers.Strided": "draw the graph with GraphMask",
     "layers.parse_pattern": "layers.parse_mask",
     "server.Served": "server.ModelHandle",
+    "tasks.OBJECTIVES": "tasks.TASKS",
+    "tasks.Objective": "tasks.Task",
+    "tasks.ObjectiveSettings": "tasks.TaskSettings",
+    "tasks.RowLosses": "evaluation.RowLosses",
+    "tasks.SequenceClass": "tasks.Classify",
+    "tasks.TargetSentence": "tasks.Translate",
+    "tasks.TokenClass": "tasks.Tag",
     "training.History": "training.RunHistory",
     "training.Listener": "training.Callback",
     "training.TREATMENTS": "training.ON_DIVERGENCE",
@@ -85,10 +98,13 @@ class OldModules:
 
 
 def keep_old_names(package: str) -> None:
-    """Let a package answer to the old names that `NAMES` has for it."""
+    """Let a package answer to the old names that `NAMES` has for it, beside those of its own `__getattr__`."""
+    own = vars(sys.modules[package]).get("__getattr__")
 
     def getattr_(name: str) -> Any:
         old = f"{package.removeprefix(f'{__package__}.')}.{name}"
+        if old not in NAMES and own is not None:
+            return own(name)
         if old not in NAMES:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         if " " in NAMES[old]:

@@ -109,7 +109,7 @@ OTHER_FORMS = [
     ({"messages": [{"role": "user", "content": "x"}]}, "chats cannot be learned from yet.*apply_chat_template"),
     ({"conversations": []}, "chats cannot be learned from yet"),
     ({"prompt": "x", "chosen": "y", "rejected": "z"}, "preferences cannot be learned from yet.*chosen answers"),
-    ({"prompt": "x", "completion": "y"}, "as one text.*source and target.*task.kind=target_sentence"),
+    ({"prompt": "x", "completion": "y"}, "as one text.*source and target.*task.kind=translate"),
     ({"instruction": "x", "input": "", "output": "y"}, "as one text.*source and target"),
 ]
 

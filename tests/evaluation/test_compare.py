@@ -10,8 +10,9 @@ import torch
 from toys import toy_ids, toy_model
 
 from glassformer.errors import RunError
-from glassformer.evaluation import LossEstimate, WindowLosses, compare_losses, evaluate_loss, window_losses
+from glassformer.evaluation import LossEstimate, WindowLosses, compare_losses
 from glassformer.evaluation.compare import student_t
+from glassformer.tasks import evaluate_loss, window_losses
 
 
 def windows(sums, counts=None, targets: str = "t") -> WindowLosses:

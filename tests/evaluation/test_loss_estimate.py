@@ -12,7 +12,8 @@ from torch import nn
 from toys import toy_ids, toy_model
 
 from glassformer.errors import DataError
-from glassformer.evaluation import LossEstimate, evaluate_loss
+from glassformer.evaluation import LossEstimate
+from glassformer.tasks import evaluate_loss
 
 
 class Uniform(nn.Module):

@@ -56,7 +56,7 @@ def test_analogies_one_by_one():
     assert scores.analogies["all"] == AnalogyScore(right, among_all, 600, 605)
     assert 100 < among_all != right > 100
     assert scores.analogies["meaning"].n == 400 and scores.analogies["form"] == scores.sections["gram1"]
-    assert any("600 of 605 known" in line for line in scores.told())
+    assert any("600 of 605 known" in line for line in scores.lines())
 
 
 def test_likeness_is_the_rank_correlation_of_cosines():
@@ -76,7 +76,7 @@ def test_nothing_known_is_no_score():
     tests = WordTests({"some": [Likeness("x", "y", 1.0)]}, {"family": [Question("a", "b", "c", "d")]})
     scores = score_word_vectors(WORDS, torch.randn(N, C), tests)
     assert scores.likeness["some"].rho is None and scores.analogies["all"].share is None
-    assert scores.told() == ["some           -  (Spearman's rho; 0 of 1 pairs known)"]
+    assert scores.lines() == ["some           -  (Spearman's rho; 0 of 1 pairs known)"]
     assert scores.to_dict()["analogies"]["family"]["n_all"] == 1
     with pytest.raises(DataError, match="53 words and 52 vectors"):
         score_word_vectors(WORDS, torch.randn(N - 1, C), tests)

@@ -22,7 +22,7 @@ from glassformer.generation import (
 )
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.processors.tokenizers.special_tokens import SENTENCE_SPECIALS
-from glassformer.tasks import TargetSentence
+from glassformer.tasks import Translate
 
 TEXTS = ["the cat sat", "a dog", "the dog sat on a cat", "on", "cat a the dog"]
 KINDS = ["original", "modern", "seq2seq", "seq2seq-attention"]
@@ -69,7 +69,7 @@ def test_an_answer_is_what_the_search_found_and_its_probability_what_the_objecti
     """The objective, given the answer as the target, says how surprising it is: the same number."""
     model = toy(tokenizer)
     end = tokenizer.special_tokens["</s>"]
-    objective = TargetSentence(start_token=tokenizer.special_tokens["<s>"], end_token=end)
+    objective = Translate(start_token=tokenizer.special_tokens["<s>"], end_token=end)
     for text in TEXTS:
         (found,) = answer(model, tokenizer, [text], n_best=3, max_new_tokens=9)
         ids = source_ids(tokenizer, text)

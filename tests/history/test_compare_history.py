@@ -22,7 +22,7 @@ from glassformer.history.comparison import compare_history
 from glassformer.history.figures import history_figures
 from glassformer.history.loss_against_compute import loss_against_compute
 from glassformer.history.small_loop import halvings, training
-from glassformer.tasks import NextToken, TargetSentence
+from glassformer.tasks import NextToken, Translate
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_copying_is_learned_where_it_is_easy(small):
 def test_a_string_is_copied_exactly_if_greedy_decoding_does():
     """What the experiment reads off one forward pass is what saying the likeliest token again and again gives."""
     torch.manual_seed(0)
-    objective = TargetSentence(start_token=3, end_token=4, label_smoothing=0.0)
+    objective = Translate(start_token=3, end_token=4, label_smoothing=0.0)
     model = build_history(
         "seq2seq-attention", vocab_size=5, block_size=9, start_token=3, end_token=4, n_embd=7, n_hidden=11
     )
@@ -128,7 +128,7 @@ def test_a_string_is_copied_exactly_if_greedy_decoding_does():
 
 
 def test_strings_are_a_function_of_seed_and_step():
-    objective = TargetSentence(start_token=5, end_token=6, label_smoothing=0.0)
+    objective = Translate(start_token=5, end_token=6, label_smoothing=0.0)
     a, b = (CopyBatches(objective, letters=5, lengths=(2, 9), batch_size=3, seed=1) for _ in range(2))
     first, second = next(a), next(a)
     assert torch.equal(first[0], next(b)[0])

@@ -13,10 +13,10 @@ from toy_letters import TEXT, letters
 from toys import shaken, toy_config, toy_model
 
 from glassformer.errors import UsageError
-from glassformer.evaluation import evaluate_loss
 from glassformer.generation import Sampling, generate
 from glassformer.inspection import compare, explain, next_token, surprise
 from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
+from glassformer.tasks import evaluate_loss
 
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15, "n_hidden": 23}
 

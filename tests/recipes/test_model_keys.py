@@ -12,7 +12,7 @@ from glassformer.models import MODELS, config_fields, make_config
 from glassformer.recipes import read_recipe
 from glassformer.recipes.schema import DECIDED
 from glassformer.recipes.shape import PLACEHOLDERS, model_config
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS
 
 BLOCKS = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
 SENTENCES = {"start_token": 1, "end_token": 2, "pad_token": 0}
@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "seq2seq": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
     "seq2seq-attention": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
 }  # fmt: skip
-OBJECTIVE = {asks: name for name in reversed(OBJECTIVES) for asks in [OBJECTIVES[name].asks]}
+OBJECTIVE = {asks: name for name in reversed(TASKS) for asks in [TASKS[name].asks]}
 
 
 def values_of(kind: str) -> dict[str, Any]:

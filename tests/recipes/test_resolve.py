@@ -12,11 +12,12 @@ from resolving import CPU, resolved
 from glassformer import recipes
 from glassformer.errors import DataError, DeviceError, UsageError
 from glassformer.models import parameter_count
-from glassformer.recipes import defaults, machine, memory, read_recipe, text_task
+from glassformer.recipes import defaults, machine, memory, read_recipe
 from glassformer.recipes.choices import Choice, Draft
 from glassformer.recipes.recipe_file import read_recipe_text
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
 from glassformer.recipes.shape import model_config
+from glassformer.tasks import text
 from glassformer.training import RunFolder
 
 
@@ -112,7 +113,7 @@ def test_a_step_is_shared_by_processes():
     [(1_115_394, 65, "characters"), (1_000_000, 3000, "bpe"), (6_000_000, 65, "bpe"), (None, None, "bpe")],
 )
 def test_the_kind_of_tokenizer(n_bytes, n_characters, kind):
-    choice = text_task.tokenizer_choice(n_bytes, n_characters)
+    choice = text.tokenizer_choice(n_bytes, n_characters)
     assert choice.value == kind and choice.why
 
 
@@ -120,7 +121,7 @@ def test_the_kind_of_tokenizer(n_bytes, n_characters, kind):
     ("n_bytes", "size"), [(1000, 512), (1_000_000, 1024), (16_777_216, 4096), (10**12, 32_768), (None, 32_768)]
 )
 def test_the_size_of_a_vocabulary_is_about_the_root_of_the_bytes(n_bytes, size):
-    assert text_task.vocab_size_choice(n_bytes).value == size
+    assert text.vocab_size_choice(n_bytes).value == size
 
 
 def test_sizes_grow_with_the_machine_and_with_the_text_and_each_says_why():

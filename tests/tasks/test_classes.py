@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from standins import CLASSES, V, toy_encoder
 
 from glassformer.errors import DataError
-from glassformer.tasks import SequenceClass, TokenClass
+from glassformer.tasks import Classify, Tag
 
 REVIEWS = [([11, 12, 13], 2), ([14], 0), ([15, 16], 1)]
 TAGGED = [([11, 12, 13], [2, -100, 0]), ([14], [1]), ([15, 16], [-100, 2])]
@@ -31,7 +31,7 @@ class Says(torch.nn.Module):
 
 def test_a_sequence_is_asked_once_by_hand():
     """Labels 2, 0, 1: ln 7/4, ln 7, ln 7/2; the first is the likeliest."""
-    asked = SequenceClass(n_classes=3)
+    asked = Classify(n_classes=3)
     batch = asked.collate(REVIEWS)
     assert [part.tolist() for part in batch] == [[[11, 12, 13], [14, 0, 0], [15, 16, 0]], [3, 1, 2], [2, 0, 1]]
     loss, count, _ = asked.loss(Says(), batch)
@@ -42,7 +42,7 @@ def test_a_sequence_is_asked_once_by_hand():
 
 
 def test_each_token_is_asked_by_hand():
-    asked = TokenClass(n_classes=3)
+    asked = Tag(n_classes=3)
     batch = asked.collate(TAGGED)
     assert batch[2].tolist() == [[2, -100, 0], [1, -100, -100], [-100, 2, -100]]
     loss, count, _ = asked.loss(Says(), batch)
@@ -53,11 +53,11 @@ def test_each_token_is_asked_by_hand():
 
 
 def test_the_sum_is_that_of_torch():
-    model, asked = toy_encoder(), SequenceClass(n_classes=CLASSES)
+    model, asked = toy_encoder(), Classify(n_classes=CLASSES)
     inputs, lengths, labels = batch = asked.collate(REVIEWS)
     logits = model.sequence_logits(model(inputs, lengths), lengths)
     torch.testing.assert_close(asked.loss(model, batch)[0], F.cross_entropy(logits, labels, reduction="sum"))
-    asked = TokenClass(n_classes=V)
+    asked = Tag(n_classes=V)
     inputs, lengths, targets = batch = asked.collate(TAGGED)
     logits = model.token_logits(model(inputs, lengths))
     torch.testing.assert_close(
@@ -69,13 +69,13 @@ def test_the_sum_is_that_of_torch():
 def test_a_label_that_is_no_class_is_one_clear_line(label: int):
     """-100 asks nothing of a token; of a sequence it would be an example without a question."""
     with pytest.raises(DataError, match=rf"^label {label} is not one of the 3 classes 0 \.\.\. 2; check n_classes$"):
-        SequenceClass(n_classes=3).collate([([11], 0), ([12], label)])
+        Classify(n_classes=3).collate([([11], 0), ([12], label)])
     if label != -100:
         with pytest.raises(DataError, match=rf"^label {label} is not one of the 3 classes"):
-            TokenClass(n_classes=3).collate([([11, 12], [0, label])])
+            Tag(n_classes=3).collate([([11, 12], [0, label])])
 
 
 @pytest.mark.parametrize("labels", [[1], [1, 2, 0]])
 def test_labels_that_do_not_stand_beside_their_tokens_are_one_clear_line(labels: list[int]):
     with pytest.raises(DataError, match=rf"^example 1 of a batch has 2 tokens and {len(labels)} labels; give each"):
-        TokenClass(n_classes=3).collate([([11], [0]), ([12, 13], labels)])
+        Tag(n_classes=3).collate([([11], [0]), ([12, 13], labels)])

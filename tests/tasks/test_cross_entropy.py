@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 import torch
 
-from glassformer.tasks import cross_entropy
-from glassformer.tasks.cross_entropy import linear_cross_entropy, plain_linear_cross_entropy, rows_at_once
+from glassformer.tasks import losses as cross_entropy
+from glassformer.tasks.losses import linear_cross_entropy, plain_linear_cross_entropy, rows_at_once
 
 N, C, V = 23, 5, 11
 BOUND = {torch.float64: 1e-12, torch.float32: 1e-5}

@@ -27,7 +27,7 @@ def texts(n: int = 9) -> list[np.ndarray]:
 
 
 def test_all_that_was_hidden_is_asked_for_and_nothing_else_was_changed():
-    batch = inputs, lengths, targets = masking().collate(texts(), np.random.default_rng(0))
+    inputs, lengths, targets = masking().collate(texts(), np.random.default_rng(0))
     original, its_lengths = torch.full_like(inputs, PAD), [len(ids) for ids in texts()]
     for row, ids in enumerate(texts()):
         original[row, : len(ids)] = torch.from_numpy(ids)
@@ -35,7 +35,6 @@ def test_all_that_was_hidden_is_asked_for_and_nothing_else_was_changed():
     assert torch.equal(torch.where(targets == -100, inputs, targets), original)
     assert not torch.isin(targets, torch.tensor([*SPECIAL, MASK])).any()
     assert (targets != -100).sum(dim=1).tolist() == [max(1, round(0.15 * (3 + 7 * i))) for i in range(9)]
-    assert masking().count(batch) == (targets != -100).sum()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.15, 0.5])

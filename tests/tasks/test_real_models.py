@@ -7,14 +7,15 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from test_every_objective import alone
+from test_every_task import alone
 from torch import nn
 from toys import shaken
 
 from glassformer.history import build_history
 from glassformer.models import Encoder, EncoderConfig, EncoderDecoder, EncoderDecoderConfig
 from glassformer.taps import listening
-from glassformer.tasks import MaskedTokens, SequenceClass, Spans, TargetSentence, TokenClass, cross_entropy
+from glassformer.tasks import Classify, MaskedTokens, Spans, Tag, Translate
+from glassformer.tasks import losses as cross_entropy
 
 SHAPE = {"vocab_size": 61, "block_size": 31, "n_layer": 2, "n_head": 3, "n_embd": 42, "n_hidden": 23}
 TOKENS = {"start_token": 1, "end_token": 2}
@@ -43,23 +44,23 @@ def texts(n: int = 5) -> list[np.ndarray]:
 
 MASKED = MaskedTokens(mask_token=3, vocab_size=61, special_tokens=(0, 1, 2))
 SPANS = Spans(sentinels=[9, 8, 7, 6, 5], **TOKENS)
-SENTENCE = TargetSentence(**TOKENS)
+SENTENCE = Translate(**TOKENS)
 PAIRS = [(text, text[::-1][: 3 + i]) for i, text in enumerate(texts())]
 CASES = {
     "masked, post-norm": (MASKED, lambda: encoder("original", token_head="vocabulary", token_transform=True), texts()),
     "masked, rotary": (MASKED, lambda: encoder("modern", token_head="vocabulary"), texts()),
     "class of the mean": (
-        SequenceClass(n_classes=3),
+        Classify(n_classes=3),
         lambda: encoder("classic", n_classes=3, pooling="mean"),
         [(text, i % 3) for i, text in enumerate(texts())],
     ),
     "class of the first": (
-        SequenceClass(n_classes=3),
+        Classify(n_classes=3),
         lambda: encoder("modern", n_classes=3, pooler=True),
         [(text, i % 3) for i, text in enumerate(texts())],
     ),
     "classes of tokens": (
-        TokenClass(n_classes=4),
+        Tag(n_classes=4),
         lambda: encoder("classic", n_classes=4, token_head="classes"),
         [(text, np.where(text % 3 == 0, -100, text % 4)) for text in texts()],
     ),
@@ -80,7 +81,7 @@ def test_pads_change_nothing(case: str):
         singly = [asked.loss(model, alone(batch, row)) for row in range(len(examples))]
         rows, each = asked.rows(model, batch), [asked.rows(model, alone(batch, row)) for row in range(len(examples))]
     torch.testing.assert_close(together, sum(loss for loss, _, _ in singly), rtol=1e-9, atol=0)
-    assert count == sum(n for _, n, _ in singly) == asked.count(batch)
+    assert count == sum(n for _, n, _ in singly) == rows.counts_B.sum()
     for told, parts in zip(rows, zip(*each, strict=True), strict=True):
         torch.testing.assert_close(told, torch.cat(parts), rtol=1e-9, atol=0)
 
@@ -89,7 +90,7 @@ def test_pads_change_nothing(case: str):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_translators_head_and_loss_go_in_pieces(monkeypatch, family: str, smoothing: float):
     """Loss and gradients are those of all logits at once, and somebody who listens to the logits gets them whole."""
-    asked = TargetSentence(**TOKENS, label_smoothing=smoothing)
+    asked = Translate(**TOKENS, label_smoothing=smoothing)
     batch = asked.collate(PAIRS)
     results = []
     for form in ("whole", "pieces"):

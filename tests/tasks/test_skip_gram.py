@@ -7,18 +7,36 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from toys import shaken
 
 from glassformer.errors import UsageError
 from glassformer.models import build_model, make_config
 from glassformer.tasks import SkipGram
-from glassformer.tasks.skip_gram import neighbouring, skip_gram_twin
+from glassformer.tasks.skip_gram import neighbouring
 
 V, C, B, T, K = 61, 5, 3, 13, 7
 
 
 def small(kind: torch.dtype = torch.float64):
     return build_model(make_config("skip-gram", vocab_size=V, block_size=T, n_embd=C)).to(kind)
+
+
+@torch.no_grad()
+def skip_gram_twin(own_VC, other_VC, batch, negatives: float) -> tuple[float, int]:
+    """The loss of a batch and its pairs, one pair after the other."""
+    noise_BK, reach_BT, words_BT = (part.tolist() for part in batch)
+    total, pairs = 0.0, 0
+    for noise, reach, words in zip(noise_BK, reach_BT, words_BT, strict=True):
+        for i, word in enumerate(words):
+            for j, neighbour in enumerate(words):
+                if -100 in (word, neighbour) or not 0 < abs(i - j) <= reach[i]:
+                    continue
+                total -= float(F.logsigmoid(own_VC[word] @ other_VC[neighbour]))
+                for k in noise:
+                    total -= negatives / len(noise) * float(F.logsigmoid(-(own_VC[word] @ other_VC[k])))
+                pairs += 1
+    return total, pairs
 
 
 def rows() -> list[np.ndarray]:
@@ -32,7 +50,7 @@ def test_the_products_are_the_twins_walk_from_pair_to_pair():
     assert [tuple(part.shape) for part in batch] == [(B, K), (B, T), (B, T)]
     total, count, _ = asked.loss(model, batch)
     by_hand, pairs = skip_gram_twin(model.embedding.weight, model.neighbour.weight, batch, negatives=3.0)
-    assert total.item() == pytest.approx(by_hand, rel=1e-12) and count == pairs == asked.count(batch)
+    assert total.item() == pytest.approx(by_hand, rel=1e-12) and count == pairs
     told = asked.rows(model, batch)
     for row in range(B):
         alone, n = skip_gram_twin(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassformer.errors import UsageError
-from glassformer.tasks import Spans, TargetSentence
+from glassformer.tasks import Spans
 from glassformer.tasks.spans import random_spans
 
 START, END = 0, 1
@@ -132,4 +132,4 @@ def test_impossible_settings_are_one_clear_line(settings, message):
 
 
 def test_it_is_trained_without_smoothing():
-    assert spans().sentence.settings == TargetSentence.Settings(label_smoothing=0.0)
+    assert spans().label_smoothing == 0.0

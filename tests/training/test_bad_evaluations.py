@@ -31,16 +31,16 @@ class NotANumber(Callback):
         self.steps, self.events = steps, []
 
     def on_start(self, trainer):
-        evaluate = trainer.evaluate
+        evaluate = trainer.task.evaluate
 
-        def broken():
-            measured = evaluate()
-            if trainer.step not in self.steps:
+        def broken(model, split="validation", **how):
+            measured = evaluate(model, split, **how)
+            if split != "validation" or trainer.step not in self.steps:
                 return measured
             windows = measured.windows
-            return measured._replace(windows=replace(windows, sums=windows.sums * math.nan))
+            return replace(windows, sums=windows.sums * math.nan).metrics(1.0)
 
-        trainer.evaluate = broken
+        trainer.task.evaluate = broken
 
     def on_event(self, record):
         self.events.append(record)
@@ -52,14 +52,14 @@ def strict(path):
 
 
 def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
-    listener = NotANumber(4, 12)
-    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[listener])
+    callback = NotANumber(4, 12)
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[callback])
     assert run.best_step == 8 and math.isfinite(run.loss.loss)
     kept, of_step_8 = (run.path / part / "model.safetensors" for part in ("model", "checkpoints/step-000008/model"))
     assert kept.read_bytes() == of_step_8.read_bytes()
     losses = {line["step"]: line["val_loss"] for line in strict(run.path / "metrics.jsonl") if "val_loss" in line}
     assert losses == {4: None, 8: run.loss.loss, 12: None}
-    (event,) = listener.events
+    (event,) = callback.events
     assert event["kind"] == "warning" and event["step"] == 4 and "not a finite number" in event["text"]
     assert list_runs(tmp_path)[0].val_loss == run.loss.loss
     page = write_report(RunFolder(run.path)).read_text()
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_an_older_version_that_called_a_nan_the_best(play, tmp_p
         recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Stop()])
     path = tmp_path / "run" / "checkpoints" / "step-000008" / "state.json"
     state = json.loads(path.read_text())
-    state["best"]["estimate"]["loss"] = math.nan
+    state["best"]["metrics"]["loss"][0] = math.nan
     path.write_text(json.dumps(state))
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     with pytest.raises(DivergenceError, match="no evaluation gave a finite"):
@@ -119,5 +119,5 @@ def test_an_interval_of_one_window_is_infinite_and_comes_back_from_json(play, tm
         recipes.train(None, settings, data=str(text), out=tmp_path / "run", callbacks=[Stop()])
     strict(tmp_path / "run" / "metrics.jsonl")
     state = (tmp_path / "run" / "checkpoints" / "step-000008" / "state.json").read_text()
-    assert json.loads(state, parse_constant=pytest.fail)["best"]["estimate"]["interval"] is None
+    assert json.loads(state, parse_constant=pytest.fail)["best"]["metrics"]["loss"][2] is None
     assert recipes.resume(tmp_path / "run").loss.interval == math.inf

@@ -65,7 +65,7 @@ def test_the_objective_of_an_old_recipe_is_its_task(tmp_path):
         read_recipe(str(path)),
         read_recipe(None, ["objective.kind=target_sentence", "objective.label_smoothing=0.25"]),
     ):
-        assert read.task.kind == "target_sentence" and read.task.settings == {"label_smoothing": 0.25}
+        assert read.task.kind == "translate" and read.task.settings == {"label_smoothing": 0.25}
     path.write_text('[objective]\nkind = "spans"\n[task]\nkind = "spans"\n')
     with pytest.raises(UsageError, match=r"old\.toml.*\[objective\].*keep \[task\]"):
         read_recipe(str(path))

@@ -166,7 +166,7 @@ def test_a_translator_spread_over_processes_learns_what_one_learns(tmp_path):
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     words = [
-        "task.kind=target_sentence", "tokenizer.kind=characters", "model.n_layer=2", "model.n_embd=16",
+        "task.kind=translate", "tokenizer.kind=characters", "model.n_layer=2", "model.n_embd=16",
         "model.block_size=48", "training.steps=6", "training.batch_size=8", "training.precision=fp32",
     ]  # fmt: skip
     process = torchrun(

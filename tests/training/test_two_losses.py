@@ -14,8 +14,8 @@ from toys import toy_model
 import glassformer as gf
 from glassformer import recipes
 from glassformer.data import TokenView
-from glassformer.recipes.held_out import spread_windows, training_rows
-from glassformer.recipes.schema import TrainingSection
+from glassformer.tasks.held_out import spread_windows
+from glassformer.tasks.settings import train_eval_rows
 from glassformer.training import Callback, RunFolder, write_report
 from glassformer.training.run_table import list_runs
 
@@ -32,16 +32,16 @@ class Seen(Callback):
     def on_start(self, trainer):
         self.asked: list[tuple[bool, Any]] = []
         self.inside = False
-        evaluate_train = trainer.evaluate_train
+        evaluate = trainer.task.evaluate
 
-        def watched():
-            self.inside = True
+        def watched(model, split="validation", **how):
+            self.inside = split == "train"
             try:
-                return evaluate_train()
+                return evaluate(model, split, **how)
             finally:
                 self.inside = False
 
-        trainer.evaluate_train = watched
+        trainer.task.evaluate = watched
         trainer.model.register_forward_pre_hook(
             lambda model, inputs: self.asked.append((model.training, inputs[0].tolist())) if self.inside else None
         )
@@ -99,15 +99,15 @@ def test_the_whole_training_split_can_be_measured(play, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "eval_every", "steps", "rows"),
+    ("batch_size", "eval_interval", "rows"),
     [
-        (16, 325, 1300, 16 * 19),  # 6 % of 325 batches: 2 % of the time, for a step costs three forward passes
-        (12, 0, 100, 12 * 6),  # only the last step evaluates
-        (7, 4, 12, 7),  # one batch at least
+        (16, 325, 16 * 19),  # 6 % of 325 batches: 2 % of the time, for a step costs three forward passes
+        (12, 100, 12 * 6),
+        (7, 4, 7),  # one batch at least
     ],
 )
-def test_it_costs_two_percent_of_the_training(batch_size, eval_every, steps, rows):
-    assert training_rows(TrainingSection(batch_size=batch_size, eval_every=eval_every, steps=steps)) == rows
+def test_it_costs_two_percent_of_the_training(batch_size, eval_interval, rows):
+    assert train_eval_rows(batch_size, eval_interval) == rows
 
 
 @pytest.mark.parametrize("n", [1, 5, 10**6])

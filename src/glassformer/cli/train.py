@@ -140,31 +140,30 @@ def evaluate(
     """
     from glassformer.errors import DataError, UsageError
     from glassformer.recipes.evaluate import open_run
-    from glassformer.recipes.scores import score_answers, score_vectors
 
     asked = {"--beam": beam, "--limit": limit, "--out": out}
     if not answers and (alone := [name for name, given in asked.items() if given is not None]):
         raise UsageError(f"{alone[0]} is for answers; add --answers")
     model, task = open_run(run, data)
-    estimate = task.evaluate(model, whole=True, split=split).estimate()
-    told = estimate.to_dict()
+    estimate = task.evaluate(model, split).loss_estimate()
+    results = estimate.to_dict()
     lines = []
     try:
-        if words := score_vectors(model, task):
-            told |= words.to_dict()
-            lines = words.told()
-    except DataError as error:  # the loss can be told without
+        if scores := task.extra_scores(model):
+            results |= scores.to_dict()
+            lines = scores.lines()
+    except DataError as error:  # the loss is known without them
         typer.echo(f"note: {error}", err=True)
     if answers:
         from glassformer.files import json_text, write_text
 
-        scored = score_answers(model, task, split=split, beam=4 if beam is None else beam, limit=limit)
-        told |= scored.scores.to_dict()
-        lines = scored.told()
+        scored = task.score_answers(model, split=split, beam=4 if beam is None else beam, limit=limit)
+        results |= scored.scores.to_dict()
+        lines = scored.lines()
         if out is not None:
-            write_text(out, "".join(json_text(line) + "\n" for line in scored.lines()))
+            write_text(out, "".join(json_text(line) + "\n" for line in scored.rows()))
     if as_json:
-        print_json(told)
+        print_json(results)
         return
     typer.echo(
         f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"

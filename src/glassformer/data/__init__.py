@@ -9,8 +9,8 @@
 
     examples, example_sets    where pairs and labelled texts come from
     english_french, pronunciations, reviews    how the named ones are read out of their packages
-    encoding                  examples as text -> examples as ids
-    example_batches           those -> batches, sorted by length
+    encoding                  labels, and tokenizers learned from examples
+    example_batches           examples as ids -> batches, sorted by length
 
     word_batches              token store -> rows of neighbouring words
     word_tests                word similarity and analogy tests
@@ -23,11 +23,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from glassformer.renamed import keep_old_names
+
 _HOMES = {
     "CORPORA": "corpora",
     "Corpus": "corpora",
     "EXAMPLE_SETS": "example_sets",
-    "Encoded": "encoding",
     "Example": "examples",
     "ExampleBatches": "example_batches",
     "ExampleSet": "example_sets",
@@ -42,9 +43,6 @@ _HOMES = {
     "WordBatches": "word_batches",
     "WordTests": "word_tests",
     "describe": "prepare",
-    "encode_examples": "encoding",
-    "encode_labelled": "encoding",
-    "encode_sources": "encoding",
     "fixed_batches": "batches",
     "in_order": "example_batches",
     "label_names": "encoding",
@@ -73,3 +71,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+keep_old_names(__name__)

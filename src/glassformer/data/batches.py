@@ -1,4 +1,6 @@
-"""From a token store to tensors: random windows for training, every window once for evaluation.
+"""Batches of tensors: what all kinds have in common, and windows of a token store.
+
+A window of a text, at random for training and every one once for evaluation:
 
     tokens   18 47 56 57 58  1 15 47 58          block_size T = 4, a window is T + 1 tokens
     inputs   18 47 56 57                         what the model reads
@@ -10,7 +12,7 @@ B batch, T time; inputs and targets are int64 of shape (B, T).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,24 +20,83 @@ import torch
 from glassformer.data.token_store import TokenView
 from glassformer.errors import UsageError, did_you_mean
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
+Batch = tuple[torch.Tensor, ...]
 
+IGNORED = -100  # a target that does not count: padding, a prompt (PyTorch's own convention)
 ORDERS = ("epochs", "random", "consecutive")
 
 
-class TokenBatches:
-    """An endless stream of training batches.
+class SeededBatches:
+    """An endless stream of training batches, of which step n is a function of (seed, n) alone.
 
-    What step n reads is a function of (seed, n) alone, by a counter-based generator (Philox, Salmon et al. 2011). So
-    the state is one number, resuming is exact and immediate, and `world_size` ranks with B windows each read disjoint
-    parts of what one process with `world_size * B` windows reads.
+    Random numbers come from a counter-based generator (Philox, Salmon et al. 2011). So the state is one number,
+    resuming is exact and immediate, and `world_size` ranks with B rows each read disjoint parts of what one process
+    with `world_size * B` rows reads. A subclass gives `batch(step)`.
+
+    Args:
+        batch_size: B, rows of a batch on this rank. rank, world_size: which part of each step's rows is ours.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+
+    def __init__(self, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+        check_batch_size(batch_size)
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+        self.step = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch: tensors with B rows."""
+        self.step += 1
+        return self.batch(self.step - 1)
+
+    next = __next__
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        raise NotImplementedError
+
+    @property
+    def together(self) -> int:
+        """Rows of a step, of all ranks."""
+        return self.batch_size * self.world_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain numbers, JSON-able."""
+        return {"seed": self.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
+        self.seed, self.step = int(state["seed"]), int(state["step"])
+
+
+def philox(seed: int, stream: int, number: int) -> np.random.Generator:
+    """The random numbers of one purpose (`stream`: 0, 1 of texts; 2 to 4 of examples; 5 to 9 of words) and `number`."""
+    return np.random.Generator(np.random.Philox(key=seed % (1 << 64), counter=[0, number, stream, 0]))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a `UsageError` for a batch size below 1."""
+    if batch_size < 1:
+        raise UsageError(f"batch_size={batch_size} is less than 1; try batch_size=1")
+
+
+class TokenBatches(SeededBatches):
+    """Training windows of a text: (inputs, targets), each (B, T).
 
     Args:
         view: the split to draw from.
         order: `epochs`: every window once, in random order, then all again, cut at other places and in another order.
             `random`: windows that begin anywhere, drawn anew at each step. `consecutive`: one after the other.
-        rank, world_size: which part of each step's windows is ours.
+        others: as in `SeededBatches`.
 
     Raises:
         UsageError: the split is not longer than block_size, or a number makes no sense.
@@ -53,34 +114,21 @@ class TokenBatches:
         world_size: int = 1,
     ):
         check_length(view, block_size)
-        if batch_size < 1:
-            raise UsageError(f"batch_size={batch_size} is less than 1; try batch_size=1")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if order not in ORDERS:
             raise UsageError(f"data.order={order!r} is unknown; {did_you_mean(order, ORDERS)}")
-        self.view, self.block_size, self.batch_size = view, block_size, batch_size
-        self.seed, self.order, self.rank, self.world_size = seed, order, rank, world_size
-        self.step = 0
+        self.view, self.block_size, self.order = view, block_size, order
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None  # (seed, number) of an epoch and its windows
 
-    def __iter__(self) -> TokenBatches:
-        return self
-
-    def __next__(self) -> Batch:
-        """The next (inputs, targets), each (B, T)."""
-        starts = self._starts(self.step)
-        self.step += 1
-        return window_batch(self.view, starts, self.block_size)
-
-    next = __next__
+    def batch(self, step: int) -> Batch:
+        return window_batch(self.view, self._starts(step), self.block_size)
 
     def _starts(self, step: int) -> np.ndarray:
         """Where our B windows of this step begin."""
-        B, together = self.batch_size, self.batch_size * self.world_size
+        B, together = self.batch_size, self.together
         ours = slice(self.rank * B, (self.rank + 1) * B)
         if self.order == "random":
-            starts = self._random(0, step).integers(0, len(self.view) - self.block_size, size=together)
+            starts = philox(self.seed, 0, step).integers(0, len(self.view) - self.block_size, size=together)
             return starts[ours]
         numbers = (step * together + np.arange(together))[ours]  # of the windows, counted from the start of the run
         if self.order == "consecutive":
@@ -97,21 +145,17 @@ class TokenBatches:
     def _windows(self, epoch: int) -> np.ndarray:
         """Where the windows of an epoch begin, in its order."""
         if self._epoch is None or self._epoch[0] != (self.seed, epoch):
-            random, T, n = self._random(1, epoch), self.block_size, self.windows_an_epoch
+            random, T, n = philox(self.seed, 1, epoch), self.block_size, self.windows_an_epoch
             first = random.integers(0, min(T, len(self.view) - n * T))
             self._epoch = (self.seed, epoch), first + T * random.permutation(n)
         return self._epoch[1]
 
-    def _random(self, stream: int, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=self.seed % (1 << 64), counter=[0, number, stream, 0]))
-
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain numbers, JSON-able."""
-        return {"seed": self.seed, "step": self.step, "order": self.order}
+        return {**super().state_dict(), "order": self.order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
-        self.seed, self.step, self.order = int(state["seed"]), int(state["step"]), str(state["order"])
+        super().load_state_dict(state)
+        self.order = str(state["order"])
 
 
 def windows(view: TokenView, block_size: int, batch_size: int) -> Iterator[Batch]:

@@ -20,38 +20,32 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from glassformer.data.batches import IGNORED, Batch, SeededBatches, check_batch_size, philox
 from glassformer.errors import DataError, UsageError
 
-Batch = tuple[torch.Tensor, ...]
 Collate = Callable[[Sequence[Any], Any], Batch]
-
-IGNORED = -100
-"""What a place without a target holds in the last tensor of a batch, as in `objectives`."""
-_ORDER, _POOL, _EXAMPLE = 2, 3, 4  # streams of random numbers; `TokenBatches` has 0 and 1
+_ORDER, _POOL, _EXAMPLE = 2, 3, 4  # streams of random numbers
 
 
-class ExampleBatches:
-    """An endless stream of training batches of examples.
+class ExampleBatches(SeededBatches):
+    """Training batches of examples.
 
-    What step n holds is a function of (seed, n) alone, by a counter-based generator (Philox, Salmon et al. 2011), so
-    the state is one number and resuming is exact and immediate. Every epoch holds every example once. Where an epoch
-    is no whole number of steps, a step holds its last examples and the next one's first; nothing is dropped.
-    `world_size` ranks with B rows each read disjoint parts of what one process with `world_size * B` rows reads.
+    Every epoch holds every example once. Where an epoch is no whole number of steps, a step holds its last examples and
+    the next one's first; nothing is dropped.
 
     Args:
         examples: anything with a length and integer indices; the rows above.
-        collate: an objective's: examples and their random numbers -> tensors with one row an example. It is given one
+        collate: a task's: examples and their random numbers -> tensors with one row an example. It is given one
             example at a time.
         by_chance: whether `collate` draws; if not, it is given all examples of a batch, and no random numbers.
-        batch_size: rows of a batch, on this rank.
-        rank, world_size: which part of each step's rows is ours.
         pool: steps that are sorted by length together. More: less padding, and batches more alike within; 1: no
             sorting.
         pad_token: what fills up shorter rows (targets, the last tensor, are filled with -100).
+        others: as in `SeededBatches`.
 
     Raises:
         DataError: there is no example.
-        UsageError: a number makes no sense.
+        UsageError: a number is out of range.
     """
 
     def __init__(
@@ -68,35 +62,20 @@ class ExampleBatches:
         pad_token: int = 0,
     ):
         _check(examples, batch_size)
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank={rank} is not one of 0 ... world_size - 1 = {world_size - 1}")
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if pool < 1:
             raise UsageError(f"pool={pool} is less than 1; try pool=1, which sorts nothing")
-        self.examples, self.collate, self.by_chance, self.batch_size = examples, collate, by_chance, batch_size
-        self.seed = seed
-        self.rank, self.world_size, self.pool, self.pad_token = rank, world_size, pool, pad_token
-        self.step = 0
+        self.examples, self.collate, self.by_chance = examples, collate, by_chance
+        self.pool, self.pad_token = pool, pad_token
         self._lengths = lengths_of(examples)
         self._epochs: dict[tuple[int, int], np.ndarray] = {}  # the orders of the last two epochs, by (seed, number)
 
-    def __iter__(self) -> ExampleBatches:
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch: what `collate` makes, B rows."""
-        numbers = self._numbers(self.step)
-        self.step += 1
+    def batch(self, step: int) -> Batch:
+        numbers = self._numbers(step)
         epochs, places = np.divmod(numbers, len(self.examples))
         chosen = [int(self._order(int(epoch))[place]) for epoch, place in zip(epochs, places, strict=True)]
         seed = self.seed if self.by_chance else None
         return _collated(self.examples, chosen, numbers.tolist(), self.collate, seed, self.pad_token)
-
-    next = __next__
-
-    @property
-    def together(self) -> int:
-        """Rows of a step, of all ranks."""
-        return self.batch_size * self.world_size
 
     def _numbers(self, step: int) -> np.ndarray:
         """Our rows of a step, as numbers counted from the start of the run: every `world_size`-th, so that ranks get
@@ -107,25 +86,17 @@ class ExampleBatches:
         """The examples of an epoch in the order in which they are read."""
         key = (self.seed, epoch)
         if key not in self._epochs:
-            order = _random(self.seed, _ORDER, epoch).permutation(len(self.examples))
+            order = philox(self.seed, _ORDER, epoch).permutation(len(self.examples))
             size = self.pool * self.together
             first = -epoch * len(order) % self.together  # fill up the step that the epoch before began
             last = first + (len(order) - first) // self.together * self.together  # whole steps up to here
-            random = _random(self.seed, _POOL, epoch)
+            random = philox(self.seed, _POOL, epoch)
             for start in range(first, last, size):
                 pool = order[start : min(start + size, last)]  # (steps x together,), a view
                 by_length = pool[np.lexsort(self._lengths[pool].T[::-1])] if self.pool > 1 else pool
                 pool[:] = random.permutation(by_length.reshape(-1, self.together)).ravel()
             self._epochs = {**dict(list(self._epochs.items())[-1:]), key: order}
         return self._epochs[key]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain numbers, JSON-able."""
-        return {"seed": self.seed, "step": self.step}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
-        self.seed, self.step = int(state["seed"]), int(state["step"])
 
 
 def in_order(
@@ -176,7 +147,7 @@ def _collated(
     """Each example by itself with the random numbers of its number; then together. No seed, no chance: all at once."""
     if seed is None:
         return collate([examples[i] for i in chosen], None)
-    rows = [collate([examples[i]], _random(seed, _EXAMPLE, n)) for i, n in zip(chosen, numbers, strict=True)]
+    rows = [collate([examples[i]], philox(seed, _EXAMPLE, n)) for i, n in zip(chosen, numbers, strict=True)]
     last = len(rows[0]) - 1
     return tuple(
         _stacked(tensors, IGNORED if place == last else pad_token)
@@ -192,12 +163,7 @@ def _stacked(tensors: Sequence[torch.Tensor], fill: int) -> torch.Tensor:
     return torch.cat([F.pad(tensor, (0, T - tensor.shape[1]), value=fill) for tensor in tensors])
 
 
-def _random(seed: int, stream: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=seed % (1 << 64), counter=[0, number, stream, 0]))
-
-
 def _check(examples: Sequence[Any], batch_size: int) -> None:
     if not len(examples):
         raise DataError("there are no examples; give a set or a file with some")
-    if batch_size < 1:
-        raise UsageError(f"batch_size={batch_size} is less than 1; try batch_size=1")
+    check_batch_size(batch_size)

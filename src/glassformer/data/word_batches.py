@@ -15,31 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from glassformer.data.example_batches import Batch
+from glassformer.data.batches import Batch, SeededBatches, philox
 from glassformer.data.token_store import TokenView
 from glassformer.errors import DataError, UsageError, plural
 
-# streams of random numbers; `TokenBatches` and `ExampleBatches` have 0 to 4
-_THIN, _SHUFFLE, _COLLATE, _HELD_OUT, _HELD_OUT_COLLATE = 5, 6, 7, 8, 9
+_THIN, _SHUFFLE, _COLLATE, _HELD_OUT, _HELD_OUT_COLLATE = 5, 6, 7, 8, 9  # streams of random numbers
 Collate = Callable[[Any, Any], Batch]
 
 
-class WordBatches:
-    """An endless stream of training batches of rows of words.
-
-    What step n holds is a function of (seed, n) alone, by a counter-based generator (Philox, Salmon et al. 2011), so
-    the state is one number and resuming is exact. Each rank collates all rows of a step and keeps its own: several
-    ranks read what one would.
+class WordBatches(SeededBatches):
+    """Training batches of rows of words. Each rank collates all rows of a step and keeps its own.
 
     Args:
         view: the split to draw from. counts: how often each word stands in it, (V,); 0 leaves a word out.
-        collate: an objective's: rows of ids (B, T) and random numbers -> tensors with one row each.
-        block_size: T, words of a row. batch_size: B, rows on this rank. subsample: t of the formula.
-        rank, world_size: which part of each step's rows is ours.
+        collate: a task's: rows of ids (B, T) and random numbers -> tensors with one row each.
+        block_size: T, words of a row. subsample: t of the formula. others: as in `SeededBatches`.
 
     Raises:
         DataError: the thinned text does not fill the rows of one step.
-        UsageError: a number makes no sense.
+        UsageError: a number is out of range.
     """
 
     def __init__(
@@ -55,12 +49,11 @@ class WordBatches:
         rank: int = 0,
         world_size: int = 1,
     ):
-        if min(block_size, batch_size) < 1 or not 0 <= rank < world_size:
-            raise UsageError(f"block_size={block_size}, batch_size={batch_size}, rank={rank}: out of range")
-        self.view, self.collate, self.seed = view, collate, seed
-        self.block_size, self.batch_size, self.rank, self.world_size = block_size, batch_size, rank, world_size
+        if block_size < 1:
+            raise UsageError(f"block_size={block_size} is less than 1; try block_size=64")
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+        self.view, self.collate, self.block_size = view, collate, block_size
         self.kept = chances(counts, subsample)  # (V,)
-        self.step = 0
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None
         rows = float((counts * self.kept).sum()) / block_size
         self.steps_an_epoch = int(0.98 * rows) // self.together  # a little less than an epoch's luck may leave
@@ -70,42 +63,22 @@ class WordBatches:
                 "or a smaller training.batch_size"
             )
 
-    def __iter__(self) -> WordBatches:
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch: what `collate` makes of B rows."""
-        epoch, place = divmod(self.step, self.steps_an_epoch)
+    def batch(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.steps_an_epoch)
         rows = self._rows(epoch)[place * self.together :][: self.together]
-        made = self.collate(rows, _random(self.seed, _COLLATE, self.step))
-        self.step += 1
-        return tuple(part[self.rank * self.batch_size :][: self.batch_size] for part in made)
-
-    next = __next__
-
-    @property
-    def together(self) -> int:
-        """Rows of a step, of all ranks."""
-        return self.batch_size * self.world_size
+        collated = self.collate(rows, philox(self.seed, _COLLATE, step))
+        return tuple(part[self.rank * self.batch_size :][: self.batch_size] for part in collated)
 
     def _rows(self, epoch: int) -> np.ndarray:
         """The rows of an epoch, thinned, cut and shuffled: (n, T)."""
         key = (self.seed, epoch)
         if self._epoch is None or self._epoch[0] != key:
-            random = _random(self.seed, _THIN, epoch)
+            random = philox(self.seed, _THIN, epoch)
             rows = cut(thinned(self.view, self.kept, random), self.block_size, int(random.integers(self.block_size)))
             wanted = self.steps_an_epoch * self.together
-            order = _random(self.seed, _SHUFFLE, epoch).permutation(max(len(rows), wanted)) % len(rows)
+            order = philox(self.seed, _SHUFFLE, epoch).permutation(max(len(rows), wanted)) % len(rows)
             self._epoch = key, rows[order[:wanted]]
         return self._epoch[1]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain numbers, JSON-able."""
-        return {"seed": self.seed, "step": self.step}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
-        self.seed, self.step = int(state["seed"]), int(state["step"])
 
 
 def word_rows(
@@ -128,13 +101,13 @@ def word_rows(
     Raises:
         DataError: the thinned split does not fill a row.
     """
-    rows = cut(thinned(view, chances(counts, subsample), _random(seed, _HELD_OUT, 0)), block_size, 0)
+    rows = cut(thinned(view, chances(counts, subsample), philox(seed, _HELD_OUT, 0)), block_size, 0)
     if not len(rows):
         raise DataError(f"the {view.name} split does not fill one row of {block_size} words; give more text")
     if most is not None and most < len(rows):
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
     for number, start in enumerate(range(0, len(rows), batch_size)):
-        yield collate(rows[start : start + batch_size], _random(seed, _HELD_OUT_COLLATE, number))
+        yield collate(rows[start : start + batch_size], philox(seed, _HELD_OUT_COLLATE, number))
 
 
 def word_counts(view: TokenView, vocab_size: int, without: list[int]) -> np.ndarray:
@@ -171,7 +144,3 @@ def cut(ids: np.ndarray, block_size: int, first: int) -> np.ndarray:
     """Rows of `block_size` ids from `first` on, (n, T); what fills no row is left out."""
     n = max(0, (len(ids) - first) // block_size)
     return ids[first : first + n * block_size].reshape(n, block_size)
-
-
-def _random(seed: int, stream: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=seed % (1 << 64), counter=[0, number, stream, 0]))

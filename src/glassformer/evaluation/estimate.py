@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,8 +23,8 @@ class LossEstimate:
     loss: mean over targets, nats. n: targets. interval: half the width of the 95 % interval, from the spread between
     windows (neighbouring tokens are not independent, windows nearly are); infinite for a single window, which shows no
     spread. bits_per_byte: the same loss spread over the UTF-8 bytes of the text, which makes tokenizers comparable;
-    None when the bytes are unknown. accuracy: the share of targets that the model held the most likely; None where
-    nobody counted.
+    None when the bytes are unknown. accuracy: the share of targets that the model gave the highest probability; None
+    where it was not counted.
     """
 
     loss: float
@@ -38,24 +38,55 @@ class LossEstimate:
         """exp(loss): between how many tokens the model is torn on average."""
         return math.exp(min(self.loss, 700.0))
 
-    @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> LossEstimate:
-        """What `to_dict` told, or a file that holds it: an interval of null is an infinite one."""
-        fields = {key: told[key] for key in ("loss", "n", "interval", "bits_per_byte", "accuracy") if key in told}
-        return cls(**{**fields, "interval": math.inf if told["interval"] is None else told["interval"]})
-
     def to_dict(self) -> dict[str, Any]:
         known = self.interval if math.isfinite(self.interval) else None  # JSON has no infinity
-        told = {**asdict(self), "interval": known, "perplexity": self.perplexity}
-        return {key: value for key, value in told.items() if key != "accuracy" or value is not None}
+        row = {**asdict(self), "interval": known, "perplexity": self.perplexity}
+        return {key: value for key, value in row.items() if key != "accuracy" or value is not None}
+
+
+class Metric(NamedTuple):
+    """A number that was measured: its value, the number of cases, and half the width of its 95 % interval (infinite
+    where nothing is known)."""
+
+    value: float
+    n: int
+    interval: float = math.inf
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What an evaluation measured, by name. windows: the losses it is made of, where there are some."""
+
+    values: dict[str, Metric]
+    windows: WindowLosses | None = None
+
+    def __getitem__(self, name: str) -> Metric:
+        return self.values[name]
+
+    def loss_estimate(self) -> LossEstimate:
+        """The loss with what belongs to it."""
+        loss = self.values["loss"]
+        others = {key: m.value for key, m in self.values.items() if key in ("bits_per_byte", "accuracy")}
+        return LossEstimate(loss.value, loss.n, loss.interval, others.get("bits_per_byte"), others.get("accuracy"))
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Plain numbers, JSON-able: value, n, and interval (None where infinite) by name."""
+        return {
+            key: [m.value, m.n, m.interval if math.isfinite(m.interval) else None] for key, m in self.values.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
+        """The inverse of `to_dict`, without the windows."""
+        return cls({key: Metric(v, n, math.inf if i is None else i) for key, (v, n, i) in values.items()})
 
 
 @dataclass(frozen=True)
 class WindowLosses:
-    """What each window of held-out text cost: enough to estimate the loss, and to compare two models window by window.
+    """The loss of each window of held-out text: enough to estimate the mean and to compare models in pairs.
 
     sums: (N,) float64, the sum of a window's losses in nats. counts: (N,) int64, its targets. targets: SHA-256 of all
-    targets in their order; equal for two models exactly if they were asked for the same tokens, however cut.
+    targets in order; two models have the same one exactly if their targets were the same, however cut.
     """
 
     sums: Tensor
@@ -64,10 +95,23 @@ class WindowLosses:
 
     def estimate(self, bytes_per_token: float | None = None) -> LossEstimate:
         """Mean and 95 % interval. bytes_per_token: of the split's text, for bits per byte."""
+        return self.metrics(bytes_per_token).loss_estimate()
+
+    def metrics(self, bytes_per_token: float | None = None, accuracy: float | None = None) -> Metrics:
+        """The loss, with bits per byte and accuracy where they are known.
+
+        bytes_per_token: UTF-8 bytes of the split's text divided by its tokens.
+        """
         n = int(self.counts.sum())
         mean = float(self.sums.sum()) / n
-        bits = mean / math.log(2) / bytes_per_token if bytes_per_token else None
-        return LossEstimate(mean, n, 1.96 * standard_error(self.sums, self.counts), bits)
+        interval = 1.96 * standard_error(self.sums, self.counts)
+        values = {"loss": Metric(mean, n, interval)}
+        if bytes_per_token:
+            scale = 1 / math.log(2) / bytes_per_token
+            values["bits_per_byte"] = Metric(mean / math.log(2) / bytes_per_token, n, interval * scale)
+        if accuracy is not None:
+            values["accuracy"] = Metric(accuracy, n, share_interval(accuracy, n))
+        return Metrics(values, self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write them as safetensors, whole or not at all (8 + 8 bytes a window)."""
@@ -100,3 +144,8 @@ def standard_error(sums: Tensor, counts: Tensor) -> float:
         return math.inf
     residual = sums - sums.sum() / n * counts
     return math.sqrt(float((residual**2).sum()) / (windows - 1) * windows) / n
+
+
+def share_interval(share: float, n: int) -> float:
+    """Half the width of the 95 % interval of a share of n independent cases, by the normal approximation."""
+    return 1.96 * math.sqrt(max(0.0, share * (1 - share)) / n) if n else math.inf

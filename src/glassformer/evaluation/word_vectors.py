@@ -73,7 +73,7 @@ class WordVectorScores:
             "analogies": {name: asdict(score) for name, score in (self.analogies | self.sections).items()},
         }
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """The scores as lines to read."""
         lines = []
         for name, like in self.likeness.items():

@@ -20,7 +20,7 @@ from glassformer.history import HISTORY, build_history
 from glassformer.history.loss_against_compute import Log
 from glassformer.history.small_loop import halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
-from glassformer.tasks import TargetSentence
+from glassformer.tasks import Translate
 from glassformer.threads import set_threads
 from glassformer.training import choose_device
 
@@ -40,9 +40,7 @@ class CopyBatches:
     """Strings to copy, for ever: each batch of one length, drawn evenly from shortest to longest, of letters drawn
     evenly. What step n holds is a function of (seed, n)."""
 
-    def __init__(
-        self, objective: TargetSentence, *, letters: int, lengths: tuple[int, int], batch_size: int, seed: int
-    ):
+    def __init__(self, objective: Translate, *, letters: int, lengths: tuple[int, int], batch_size: int, seed: int):
         self.objective, self.letters, self.lengths = objective, letters, lengths
         self.batch_size, self.seed, self.step = batch_size, seed, 0
 
@@ -94,7 +92,7 @@ def bottleneck(
         raise UsageError(f"shortest={shortest} and longest={longest} are no lengths; try shortest=4 and longest=40")
     device = choose_device(device)
     threads = set_threads()
-    objective = TargetSentence(start_token=letters, end_token=letters + 1, label_smoothing=0.0)
+    objective = Translate(start_token=letters, end_token=letters + 1, label_smoothing=0.0)
     curves = []
     for kind, shape in shapes.items():
         torch.manual_seed(seed)
@@ -132,7 +130,7 @@ def _built(kind: str, fields: dict[str, Any], letters: int, block_size: int) -> 
 
 @torch.inference_mode()
 def _asked(
-    model: Any, objective: TargetSentence, length: int, letters: int, n: int, seed: int, device: str
+    model: Any, objective: Translate, length: int, letters: int, n: int, seed: int, device: str
 ) -> dict[str, Any]:
     """n strings of one length that training has not drawn. Greedy decoding says a string right exactly if the likeliest
     token is right at every place when all before it are told, so one forward pass answers both questions."""

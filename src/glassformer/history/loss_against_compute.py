@@ -16,11 +16,10 @@ from glassformer.data import TokenBatches, TokenStore, tokenizer_for, windows
 from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.evaluation.loss import window_losses
 from glassformer.history import HISTORY, build_history
 from glassformer.history.small_loop import halvings, stopwatch, training
 from glassformer.models import Decoder, ModelConfig, flops_per_token
-from glassformer.tasks import NextToken
+from glassformer.tasks import NextToken, window_losses
 from glassformer.threads import set_threads
 from glassformer.training import choose_device
 

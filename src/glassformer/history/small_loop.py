@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from glassformer.tasks import Objective
+from glassformer.tasks import Task
 from glassformer.training import LossModule, Schedule, TrainStep, build_optimizer
 
 WARMUP = 0.05  # of the steps
@@ -40,7 +40,7 @@ def stopwatch(device: str) -> Callable[[], float]:
 
 def training(
     model: nn.Module,
-    objective: Objective,
+    task: Task,
     batches: Iterator[Any],
     *,
     steps: int,
@@ -57,7 +57,7 @@ def training(
         betas=(0.9, 0.98),
         weight_decay=0.01,
     )
-    train_step = TrainStep(LossModule(model, objective.loss), optimizer, grad_clip=1.0)
+    train_step = TrainStep(LossModule(model, task.loss), optimizer, grad_clip=1.0)
     schedule = Schedule("linear", steps, warmup_steps=int(WARMUP * steps), final_fraction=0.02)
     clock = stopwatch(train_step.device.type)
     targets, seconds, started = 0, 0.0, clock()

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from glassformer.recipes.schema import Recipe
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One decided value and why."""
-
-    key: str
-    value: Any
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.key} = {self.value}  ({self.why})"
+from glassformer.tasks import Choice
 
 
 class Draft:
@@ -56,3 +44,6 @@ class Draft:
         self._shown = True
         for choice in self.choices:
             self.log(str(choice))
+
+
+__all__ = ["Choice", "Draft"]

@@ -10,8 +10,10 @@ from glassformer.errors import UsageError
 from glassformer.evaluation import LossEstimate
 from glassformer.hub import load_labels, load_model, model_folder_of
 from glassformer.recipes.recipe_file import recipe_of
+from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.schema import Recipe
-from glassformer.recipes.task import Task, open_task
+from glassformer.recipes.task import open_task, run_settings
+from glassformer.tasks import Task
 from glassformer.threads import set_threads
 
 
@@ -22,7 +24,7 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None, split: st
         ModelFolderError: there is no model. UsageError: it is no run, and `data` is missing or the model is no decoder.
     """
     model, task = open_run(path, data)
-    return task.evaluate(model, whole=True, split=split).estimate()
+    return task.evaluate(model, split).loss_estimate()
 
 
 def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any, Task]:
@@ -46,4 +48,4 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
         r = r.with_values({"data.source": keep_source(data)})
     task, _ = open_task(r, folder, load_labels(folder))
     task.check(None)
-    return model, task
+    return model, task.with_run(run_settings(ResolvedTraining.complete(r.training, model.config.block_size)))

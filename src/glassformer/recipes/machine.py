@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from glassformer import __version__
 from glassformer.recipes.choices import Choice
 from glassformer.recipes.schema import Recipe
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS
 from glassformer.threads import how_threads_wait, processors, set_threads, use_threads, why_threads
 from glassformer.training import choose_device, choose_precision
 from glassformer.training.devices import peak_flops
@@ -69,7 +69,7 @@ def detect_machine(r: Recipe) -> Machine:
     """What is here. `compile=auto` compiles texts alone: examples come in all lengths, each compiled by itself."""
     device = choose_device(r.training.device)
     threads = set_threads()
-    auto = r.training.compile == "auto" and OBJECTIVES[r.task.kind].data == "text" and device.startswith("cuda")
+    auto = r.training.compile == "auto" and TASKS[r.task.kind].fixed_shape and device.startswith("cuda")
     return Machine(
         device=device,
         processor=processor(),

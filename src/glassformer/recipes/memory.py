@@ -22,9 +22,9 @@ import torch
 from glassformer.errors import DeviceError, plural
 from glassformer.layers.attention import EAGER_MAX_KEYS
 from glassformer.models import Decoder, ModelConfig, parameter_count, parameters_by_part
-from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.resolved import ResolvedTraining
-from glassformer.tasks.cross_entropy import PIECE_BYTES, rows_at_once
+from glassformer.tasks.held_out import EVAL_WINDOW, windows_at_once
+from glassformer.tasks.losses import PIECE_BYTES, rows_at_once
 from glassformer.training import autocast, available_memory
 from glassformer.training.devices import resident_bytes
 

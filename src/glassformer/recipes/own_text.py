@@ -10,7 +10,7 @@ from glassformer.data.examples import load_examples
 from glassformer.errors import DataError
 from glassformer.recipes.recipe_file import recipe_of
 from glassformer.recipes.schema import Recipe
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS, TextTask
 
 DEFAULT = "tinyshakespeare"
 
@@ -32,7 +32,7 @@ def texts_for(model: str | os.PathLike[str], source: str | None, characters: int
 
 
 def _texts_of(r: Recipe) -> Iterable[str]:
-    if OBJECTIVES[r.task.kind].data in ("text", "words"):
+    if issubclass(TASKS[r.task.kind], TextTask):
         return (piece.text for piece in read_documents(r.data.source, text_field=r.data.text_field))
     return (example.source for example in load_examples(r.data.source, quiet=True)["train"])
 

@@ -13,7 +13,6 @@ from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig, flops_per_token, parameter_count, parameters_by_part
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.choices import Draft
-from glassformer.recipes.held_out import training_rows
 from glassformer.recipes.loss_curve import predict_loss
 from glassformer.recipes.machine import Machine, detect_machine
 from glassformer.recipes.memory import memory_plan
@@ -23,7 +22,8 @@ from glassformer.recipes.resolve import decide, fit_batch, open_start
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
 from glassformer.recipes.shape import model_config
 from glassformer.recipes.task import open_task
-from glassformer.recipes.text_task import TextTask
+from glassformer.tasks import NextToken
+from glassformer.tasks.settings import train_eval_rows
 from glassformer.training import available_memory
 from glassformer.training.devices import peak_flops
 
@@ -157,9 +157,9 @@ def _read_text(
         draft.recipe = draft.recipe.with_values({"data.source": keep_source(source)})
         task, choices = open_task(draft.recipe)
         draft.add(choices)
-        assert isinstance(task, TextTask)  # plans are made for next tokens alone
+        assert isinstance(task, NextToken)  # plans are made for next tokens alone
         config = decide(draft, task, start, machine, overrides, fresh=fresh)
-        return config, task.tokenizer, task.sizes()
+        return config, task.tokenizer, task.text_sizes()
     except DataError as error:
         if start is not None or source not in CORPORA:
             raise
@@ -205,7 +205,7 @@ def predict(
     # the last step always evaluates, and a run ends with a whole split
     evaluations = max(1, -(-t.steps // t.eval_every)) if t.eval_every else 1
     each = t.eval_batches * step_tokens if t.eval_batches else val_tokens
-    each += min(train_tokens, each, training_rows(t) * config.block_size)
+    each += min(train_tokens, each, train_eval_rows(t.batch_size, t.eval_interval) * config.block_size)
     samples = t.steps // t.sample_every if t.sample_every else 0
     saved = -(-t.steps // t.checkpoint_every) if t.checkpoint_every else 1
     seconds = {
@@ -257,7 +257,7 @@ def plan_of_run(
     """plan.json, which `train` writes before the first step, with a probe that is short beside what arithmetic says
     (`PROBING`): arithmetic knows nothing of small operations and of other programs.
 
-    sizes: of the text, `TextTask.sizes`. started: `time.perf_counter()` when the command began.
+    sizes: of the text, `TextTask.text_sizes`. started: `time.perf_counter()` when the command began.
     """
     before = 0.0 if started is None else time.perf_counter() - started
     machine = r.machine

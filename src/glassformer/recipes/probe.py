@@ -14,15 +14,14 @@ from dataclasses import dataclass
 
 import torch
 
-from glassformer.evaluation import evaluate_loss
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.recipes.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.memory import libraries_bytes
 from glassformer.recipes.resolved import ResolvedTraining
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS, evaluate_loss
+from glassformer.tasks.held_out import EVAL_WINDOW, windows_at_once
 from glassformer.training import LossModule, TrainStep, build_optimizer
 from glassformer.training.compiling import compiled
 from glassformer.training.devices import peak_flops
@@ -93,7 +92,7 @@ class Stepper:
         libraries_bytes()  # measured once in a process, before this model leaves traces
         self.device, self.batch_size, self.sequences, self.done = machine.device, t.batch_size, sequences, 0
         self.model = Decoder(config, **t.dropouts).to(self.device).train()
-        loss: torch.nn.Module = LossModule(self.model, OBJECTIVES["next_token"]().loss)
+        loss: torch.nn.Module = LossModule(self.model, TASKS["next_token"]().loss)
         self.train_step = TrainStep(
             compiled(loss, self.device) if fast else loss,
             build_optimizer(

@@ -16,7 +16,7 @@ from glassformer.models import MODELS, kind_of
 from glassformer.recipes.reading import tomllib
 from glassformer.recipes.resolved import ResolvedRecipe
 from glassformer.recipes.schema import SECTIONS, Recipe
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS
 from glassformer.text_files import decode
 from glassformer.training import SCHEDULES, RunFolder
 from glassformer.training.migrations import FORMAT, migrate_recipe
@@ -45,7 +45,7 @@ def recipe_text(r: ResolvedRecipe, *, derived: dict[str, Any], **rest: Any) -> s
 
 def plugins_of(r: ResolvedRecipe) -> list[str]:
     """The modules to name in order to read this recipe again (`plugins.modules_of`)."""
-    named = [OBJECTIVES[r.task.kind], *MODELS[kind_of(r.config)], *functions_of(r.config)]
+    named = [TASKS[r.task.kind], *MODELS[kind_of(r.config)], *functions_of(r.config)]
     sources = [table[r.data.source].read for table in (CORPORA, EXAMPLE_SETS) if r.data.source in table]
     return plugins.modules_of([*named, *sources, SCHEDULES[r.training.schedule]])
 

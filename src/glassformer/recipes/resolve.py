@@ -22,8 +22,8 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_tr
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import PLACEHOLDERS, model_config
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.task import Task
-from glassformer.recipes.text_task import TextTask
+from glassformer.recipes.task import run_settings
+from glassformer.tasks import NextToken, Task
 from glassformer.training import World
 
 
@@ -54,15 +54,15 @@ def decide(
     Returns:
         The configuration of the model.
     """
-    text = task if isinstance(task, TextTask) else None
+    text = task if isinstance(task, NextToken) else None
     gflops = typical_gflops(machine.device) if fresh and text else 0.0
     if start is not None:
         draft.note(start.tokenizer_choices(draft.recipe, task.tokenizer, task.source_tokenizer))
-        facts = start.facts(task.facts(), task.tokenizer, task.source_tokenizer)
+        facts = start.facts(task.model_fields(), task.tokenizer, task.source_tokenizer)
         config, changes = start.configuration(draft.recipe, facts)
         draft.note(changes)
         if fresh and text:
-            defaults.fine_tuning_on_text(draft, config, **text.sizes(), gflops=gflops)
+            defaults.fine_tuning_on_text(draft, config, **text.text_sizes(), gflops=gflops)
         elif fresh:
             defaults.fine_tuning_on_examples(draft, task.n_train)
         defaults.fine_tuning_rates(draft, config)
@@ -73,7 +73,7 @@ def decide(
     defaults.optimizer_of_kind(draft)
     defaults.check_optimizer_keys(draft.recipe, overrides)
     if start is None:
-        config = model_config(draft.recipe, **task.facts())
+        config = model_config(draft.recipe, **task.model_fields())
         defaults.init_of_sines(draft, config)
     return config
 
@@ -106,8 +106,8 @@ def resolve(
     """
     config = decide(draft, task, start, machine, overrides, fresh=fresh)
     least = complete(draft.recipe, config, world.size)
-    task.check(config, least.sequence_length)
-    tried = isinstance(config, ModelConfig) and isinstance(task, TextTask)
+    task.with_run(run_settings(least)).check(config.block_size)
+    tried = isinstance(config, ModelConfig) and isinstance(task, NextToken)
     if tried:
         check_memory(as_trained(config, least), least, machine.device, world.size)
     elif draft.recipe.training.batch_size == "auto":

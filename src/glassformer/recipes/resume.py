@@ -19,10 +19,10 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
 from glassformer.recipes.run import Run, finish
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.task import Task, open_task
-from glassformer.recipes.text_task import TextTask
+from glassformer.recipes.task import open_task, run_settings
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
+from glassformer.tasks import NextToken, Task
 from glassformer.training import Callback, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
 from glassformer.training.checkpoints import step_of, tokenizer_folder
 
@@ -92,7 +92,8 @@ def _resume(
             raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train anew")
         config = make_config(derived.get("kind", "decoder"), **derived["model"])
         t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)
-        r = task.r = ResolvedRecipe.of(recipe, t, config=config, machine=machine)
+        task = task.with_run(run_settings(t))
+        r = ResolvedRecipe.of(recipe, t, config=config, machine=machine)
     start = None if folder is not None or t.start_from is None else Start.open(t.start_from)
     model, _ = new_model(r, task, start)
     trainer = build_trainer(r, model, task, run.path, callbacks, world, extended)
@@ -150,5 +151,5 @@ def _keep(run: RunFolder, r: ResolvedRecipe, rest: dict[str, Any], task: Task, w
     write_text(run.recipe, recipe_text(r, **rest))
     if run.summary.exists():
         run.summary.unlink()
-    if run.plan.exists() and isinstance(r.config, ModelConfig) and isinstance(task, TextTask):
-        write_json(run.plan, plan_of_run(r, task.sizes(), task.tokenizer, world.size))
+    if run.plan.exists() and isinstance(r.config, ModelConfig) and isinstance(task, NextToken):
+        write_json(run.plan, plan_of_run(r, task.text_sizes(), task.tokenizer, world.size))

@@ -12,7 +12,7 @@ from typing import Any
 from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DivergenceError, RunError, plural
-from glassformer.evaluation import LossEstimate
+from glassformer.evaluation import LossEstimate, Metrics
 from glassformer.files import write_json
 from glassformer.hub import load_model
 from glassformer.models import ModelConfig
@@ -24,10 +24,10 @@ from glassformer.recipes.recipe_file import recipe_text
 from glassformer.recipes.resolve import check_shape, open_start, resolve
 from glassformer.recipes.resolved import ResolvedRecipe
 from glassformer.recipes.shape import shape_in_words
-from glassformer.recipes.task import Task, open_task
-from glassformer.recipes.text_task import TextTask
+from glassformer.recipes.task import open_task, run_settings
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
+from glassformer.tasks import NextToken, Task
 from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
 from glassformer.training.devices import peak_memory
 
@@ -116,7 +116,7 @@ def train(
             resolved = resolve(draft, task, start, machine, world, overrides, fresh=fresh) if world.is_main else None
         path, resolved = world.broadcast((path, resolved))
         assert resolved is not None
-        task.r = resolved
+        task = task.with_run(run_settings(resolved.training))
         resolved.machine.use()
         model, taken = new_model(resolved, task, start)
         trainer = build_trainer(resolved, model, task, path, callbacks, world)
@@ -148,18 +148,18 @@ def _begin(
     spread = f"; {world.size} processes" if world.size > 1 else ""
     log(f"{count}: {shape_in_words(r.config)}{spread}")
     if r.training.start_from is not None and world.size == 1:
-        before = trainer.evaluate().estimate().loss
+        before = task.evaluate(trainer.model, whole=trainer.settings.whole_split)["loss"].value
         log(f"validation loss before the first step: {before:.4f}")
     derived = {
         "choices": [str(choice) for choice in choices],
         "store": task.key,
         "n_answers": task.n_answers,
-        **task.derived(),
+        **task.facts(),
     }
     run = RunFolder.create(trainer.run.path, recipe_text(_portable(r), derived=derived, asked=asked))
-    if isinstance(r.config, ModelConfig) and isinstance(task, TextTask):
-        write_json(run.plan, plan_of_run(r, task.sizes(), task.tokenizer, world.size, started))
-    for text in task.warnings(r.config):
+    if isinstance(r.config, ModelConfig) and isinstance(task, NextToken):
+        write_json(run.plan, plan_of_run(r, task.text_sizes(), task.tokenizer, world.size, started))
+    for text in task.warnings():
         trainer.event("warning", text)
         log(f"warning: {text}")
     return before
@@ -190,14 +190,14 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
     if not trainer.world.is_main:
         return None
     if trainer.settings.whole_split:
-        estimate = LossEstimate.from_dict(best["estimate"])
+        metrics = Metrics.from_dict(best["metrics"])
     else:
-        measured = task.evaluate(load_model(run.model, device=device), whole=True)
-        measured.windows.save(run.windows)
-        estimate = measured.estimate()
+        metrics = task.evaluate(load_model(run.model, device=device))
+        if metrics.windows is not None:
+            metrics.windows.save(run.windows)
     result = Run(
         path=run.path,
-        loss=estimate,
+        loss=metrics.loss_estimate(),
         best_step=best["step"],
         steps=trainer.step,
         tokens=trainer.tokens,
@@ -205,7 +205,7 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
         parameters=trainer.model.parameter_count(),
         peak_memory_bytes=peak_memory(device),
         command=task.command,
-        train_loss=LossEstimate.from_dict(best["train"]) if best.get("train") else None,
+        train_loss=Metrics.from_dict(best["train"]).loss_estimate() if best.get("train") else None,
         whole_seconds=None if started is None else round(time.perf_counter() - started, 3),
     )
     write_json(run.summary, result.to_dict())
@@ -214,7 +214,7 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
 
 
 def _warn_if_worse(trainer: Trainer, before: float, log: Callable[[str], None]) -> None:
-    if trainer.best and trainer.best["estimate"]["loss"] > before + ROUNDING:
+    if trainer.best and trainer.best["metrics"]["loss"][0] > before + ROUNDING:
         worse = (
             f"the validation loss was {before:.4f} before the first step and was never that low again: try a tenth of "
             "training.learning_rate, or fewer steps"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,21 +20,15 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from glassformer import plugins
-from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.models import INITS, MODELS, config_fields, kinds_that_answer
 from glassformer.models.mistakes import first_mistake
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS, DataSettings, TokenizerSettings, task_kind
+from glassformer.tasks.settings import Section
 from glassformer.training import ON_DIVERGENCE, OPTIMIZERS, SCHEDULES, SHARDINGS, TRACKERS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class Section(BaseModel):
-    """One table of a recipe. Unknown keys are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 def _or_auto(value: Any, check: Any) -> Any:
@@ -65,6 +58,8 @@ def _listed(value: Any) -> Any:
     """`training.track=tensorboard,wandb` on the command line is a list too."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
+
+Trackers = Annotated[list[Annotated[str, _one_of("training.track", TRACKERS)]], BeforeValidator(_listed)]
 
 # fields of configurations that no recipe sets, and what decides them
 DECIDED = {
@@ -122,42 +117,17 @@ class ModelSection(Section):
             raise UsageError(first_mistake(error, given, prefix="model.")) from None
 
 
-class TokenizerSection(Section):
-    """[tokenizer]"""
-
-    kind: str | None = None
-    vocab_size: int | None = Field(default=None, ge=1)
-    path: str | None = None
-    """one that exists: a folder with tokenizer.json, a run, a .model file"""
-    source_kind: str | None = None
-    """of the sources' own tokenizer, where sources and targets are written in different symbols"""
-
-
-class DataSection(Section):
-    """[data]"""
-
-    source: str = Field(default="tinyshakespeare", min_length=1)
-    """a corpus or a set of examples by name, a file, a folder, `-` for standard input, or a hub dataset `owner/name`"""
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    text_field: str = "text"
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_examples: int | None = Field(default=None, ge=1)
-    """of the training split, where the source is a set of examples"""
-    order: Annotated[str, _one_of("data.order", ORDERS)] = "epochs"
-    """in which the windows of a text come (`TokenBatches`): epochs, random or consecutive"""
-
-
 class TaskSection(Section):
     """[task] What the model learns to do. All keys but `kind` are the task's own (its `Settings`)."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, frozen=True)
 
-    kind: Annotated[str, _one_of("task.kind", OBJECTIVES, extensible=True)] = "next_token"
+    kind: Annotated[str, AfterValidator(task_kind)] = "next_token"
+    """of `tasks.TASKS`"""
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
-        task: Any = OBJECTIVES[self.kind]
-        task.Settings.make(**self.settings)
+        TASKS[self.kind].Settings.make(**self.settings)
         return self
 
     @property
@@ -215,7 +185,7 @@ class TrainingSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
-    track: Annotated[list[Annotated[str, _one_of("training.track", TRACKERS)]], BeforeValidator(_listed)] = []
+    track: Trackers = Field(default=[])
     """who else gets the records: tensorboard, wandb"""
     sharding: Annotated[str, _one_of("training.sharding", SHARDINGS)] = "none"
     """full spreads the weights over the processes that torchrun started"""
@@ -238,8 +208,8 @@ class Recipe(Section):
     name: str = "run"
     """from which the run folder gets its name"""
     model: ModelSection = ModelSection()
-    tokenizer: TokenizerSection = TokenizerSection()
-    data: DataSection = DataSection()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    data: DataSettings = DataSettings()
     training: TrainingSection = TrainingSection()
     task: TaskSection = TaskSection()
     _asked: frozenset[str] = PrivateAttr(default=frozenset())
@@ -252,7 +222,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        kinds = kinds_that_answer(OBJECTIVES[self.task.kind].asks)
+        kinds = kinds_that_answer(TASKS[self.task.kind].asks)
         starting = self.training.start_from is not None  # then the kind is that model's
         checked = self.model.checked([self.model.kind] if self.model.kind else kinds if starting else kinds[:1])
         if self.model.model_extra:

@@ -18,7 +18,7 @@ from glassformer.models import (
     registered,
 )
 from glassformer.recipes.schema import Recipe, TrainingSection
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS
 
 # stand for what the data will decide, to find mistakes before they are read
 PLACEHOLDERS = {
@@ -37,7 +37,7 @@ def kind_for(r: Recipe) -> str:
     Raises:
         UsageError: this kind cannot be asked that.
     """
-    kinds = kinds_that_answer(OBJECTIVES[r.task.kind].asks)
+    kinds = kinds_that_answer(TASKS[r.task.kind].asks)
     kind = r.model.kind or kinds[0]
     if not registered(kind)[1].is_trained:
         raise UsageError(f"model.kind={kind} is not trained by gradients; use {' or '.join(kinds)}")
@@ -53,23 +53,23 @@ def is_transformer(kind: str) -> bool:
 
 def heads_for(r: Recipe, kind: str) -> dict[str, str]:
     """What an encoder's head over its tokens chooses from: a matter of what is asked."""
-    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(OBJECTIVES[r.task.kind].asks, "none")
+    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(TASKS[r.task.kind].asks, "none")
     return {"token_head": head} if kind == "encoder" else {}
 
 
 def facts_for(r: Recipe, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Of what the data decide (`Task.facts`), the fields of this kind's configuration."""
+    """Of what the data decide (`Task.model_fields`), the fields of this kind's configuration."""
     known = set(config_fields(kind))
     if facts.get("source_vocab_size") == facts.get("vocab_size"):
         known.discard("source_vocab_size")  # one vocabulary for both
-    if OBJECTIVES[r.task.kind].asks == "masked_token":
+    if TASKS[r.task.kind].asks == "masked_token":
         known.discard("n_classes")
     return {key: value for key, value in facts.items() if key in known}
 
 
 def model_config(r: Recipe, **facts: Any) -> Any:
     """The full configuration of a fresh model of the recipe's kind: what is set stands; `size` fills in, then the dial
-    `n_layer`, then the family; `facts` are what the data decide (`Task.facts`), of which each kind takes what it knows.
+    `n_layer`, then the family; `facts` are what the data decide (`Task.model_fields`): each kind takes what it knows.
 
     Raises:
         UsageError: something does not fit.

@@ -26,7 +26,7 @@ from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.recipes.choices import Choice
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import facts_for, heads_for, named_size
-from glassformer.tasks import OBJECTIVES
+from glassformer.tasks import TASKS
 
 NAMED = 6  # fresh tensors that are named
 
@@ -69,7 +69,7 @@ class Start:
         for each change.
 
         Args:
-            facts: what the data decide (`Task.facts`), without what an inherited tokenizer decides.
+            facts: what the data decide (`Task.model_fields`), without what an inherited tokenizer decides.
 
         Raises:
             UsageError: a change that was not asked for, or one that does not leave the blocks their weights.
@@ -97,8 +97,8 @@ class Start:
         kind, asked = kind_of(self.model.config), r.model.kind
         if asked not in (None, kind):
             raise UsageError(f"model.kind={asked}, and {self.name} is a model of kind {kind}; leave it out")
-        if kind not in kinds_that_answer(OBJECTIVES[r.task.kind].asks):
-            fitting = [name for name, objective in OBJECTIVES.items() if kind in kinds_that_answer(objective.asks)]
+        if kind not in kinds_that_answer(TASKS[r.task.kind].asks):
+            fitting = [name for name, objective in TASKS.items() if kind in kinds_that_answer(objective.asks)]
             way = f"use task.kind={' or '.join(fitting)}" if fitting else "it is counted and not trained"
             raise UsageError(f"{self.name} is a model of kind {kind} and cannot be asked {r.task.kind}; {way}")
         return kind

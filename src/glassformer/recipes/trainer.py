@@ -13,7 +13,7 @@ from glassformer.models import Decoder, build_model, flops_per_token
 from glassformer.recipes.choices import Choice
 from glassformer.recipes.resolved import ResolvedRecipe, as_trained
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.task import Task
+from glassformer.tasks import Task
 from glassformer.training import (
     Callback,
     Extended,
@@ -29,7 +29,6 @@ from glassformer.training import (
 from glassformer.training.compiling import compiled
 from glassformer.training.devices import peak_flops
 from glassformer.training.diagnostics import NEVER_NEGATIVE
-from glassformer.training.loop import Evaluated
 from glassformer.training.report import ReportWriter
 from glassformer.training.sharding import shard
 from glassformer.training.tracking import trackers
@@ -61,26 +60,8 @@ def build_trainer(
     t, machine, run = r.training, r.machine, RunFolder(path)
     model.to(machine.device)
     callbacks = (*callbacks, *trackers(t.track, run), ReportWriter()) if world.is_main else ()
-    batches = task.batches(r.config, world)
-
-    def evaluate() -> Evaluated:
-        return task.evaluate(model, whole=not t.eval_batches)
-
-    def evaluate_train() -> Evaluated:
-        return task.evaluate(model, whole=False, split="train")
-
-    def sample() -> str:
-        model.eval()
-        text = task.sample(model, trainer.step)
-        model.train()
-        return text
-
-    def look() -> dict[str, dict[str, float]]:
-        if t.watch_activations:
-            return task.activations(model, "*")
-        never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE
-        return task.activations(model, "*.feedforward.hidden") if never_negative else {}
-
+    batches = task.batches("train", world.rank, world.size)
+    never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE
     if t.sharding == "full":
         shard(model, precision=machine.precision)
     optimizer = build_optimizer(
@@ -94,18 +75,13 @@ def build_trainer(
         accumulator_start=t.accumulator_start,
         nesterov=t.nesterov,
     )
-    objective = task.objective()
-    loss: torch.nn.Module = LossModule(model, objective.loss)
+    loss: torch.nn.Module = LossModule(model, task.loss)
     if machine.compile:
         loss = compiled(loss, machine.device)
     decoder = isinstance(model, Decoder)
-    beside = {"source_tokenizer": task.source_tokenizer, "labels": task.labels}
     trainer = Trainer(
         model=model,
-        tokenizer=task.tokenizer,
-        objective=objective,
-        n_answers=task.n_answers,
-        kept_with_it={name: thing for name, thing in beside.items() if thing},
+        task=task,
         train_step=TrainStep(
             loss,
             optimizer,
@@ -125,12 +101,9 @@ def build_trainer(
             whole_split=not t.eval_batches,
             lag=bool(t.lag_steps),
             on_divergence=t.on_divergence,
+            watch="*" if t.watch_activations else "*.feedforward.hidden" if never_negative else "",
         ),
         run=run,
-        evaluate=evaluate,
-        evaluate_train=evaluate_train,
-        sample=sample,
-        look=look,
         operations=flops_per_token(as_trained(r.config, t)).training if decoder else 0.0,
         peak=peak_flops(machine.device, machine.precision) * world.size if decoder else None,
         callbacks=callbacks,

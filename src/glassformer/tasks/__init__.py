@@ -1,38 +1,83 @@
-"""Level 5: what is asked of a model. An objective turns a batch into a sum of losses and the count behind it."""
+"""Level 5: one use of a Transformer is one file. `TASKS` names them; a recipe's `task.kind` chooses one.
 
-from typing import Any
+next_token                  the next token of a text
+masked_tokens, spans        hidden tokens, removed spans
+translate                   the target sentence
+classify, tag               a class for the sequence, for each token
+skip_gram                   which words stand together
 
-from glassformer.tasks.cross_entropy import linear_cross_entropy
+base                        what every task has: Task, Loss, Score, Batches
+text, examples              the two kinds of data
+losses, held_out            cross-entropies; how an evaluation reads a text
+settings                    what a task takes from a recipe
+"""
+
+from glassformer.errors import UsageError
+from glassformer.plugins import unknown
+from glassformer.renamed import keep_old_names
+from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
+from glassformer.tasks.classify import Classify
+from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
-from glassformer.tasks.next_token import NextToken
-from glassformer.tasks.objective import Objective, ObjectiveSettings, RowLosses
-from glassformer.tasks.sequence_class import SequenceClass
+from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
+from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
 from glassformer.tasks.skip_gram import SkipGram
 from glassformer.tasks.spans import Spans
-from glassformer.tasks.target_sentence import TargetSentence
-from glassformer.tasks.token_class import TokenClass
+from glassformer.tasks.tag import Tag
+from glassformer.tasks.text import TextTask
+from glassformer.tasks.translate import Translate
 
-OBJECTIVES: dict[str, type[Any]] = {
+TASKS: dict[str, type[Task]] = {
+    "classify": Classify,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
-    "sequence_class": SequenceClass,
     "skip_gram": SkipGram,
     "spans": Spans,
-    "target_sentence": TargetSentence,
-    "token_class": TokenClass,
+    "tag": Tag,
+    "translate": Translate,
 }
+RENAMED = {"sequence_class": "classify", "target_sentence": "translate", "token_class": "tag"}
+"""Kinds by the names that recipes of older versions have."""
+
+
+def task_kind(name: str) -> str:
+    """Today's name of a kind of task.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    kind = RENAMED.get(name, name)
+    if kind not in TASKS:
+        raise UsageError(unknown("task.kind", name, TASKS))
+    return kind
+
 
 __all__ = [
-    "OBJECTIVES",
+    "TASKS",
+    "Batch",
+    "Batches",
+    "Choice",
+    "Classify",
+    "DataSettings",
+    "ExampleTask",
+    "Loss",
     "MaskedTokens",
     "NextToken",
-    "Objective",
-    "ObjectiveSettings",
-    "RowLosses",
-    "SequenceClass",
+    "RunSettings",
+    "Score",
     "SkipGram",
     "Spans",
-    "TargetSentence",
-    "TokenClass",
+    "Tag",
+    "Task",
+    "TaskSettings",
+    "TextTask",
+    "TokenizerSettings",
+    "Translate",
+    "evaluate_loss",
     "linear_cross_entropy",
+    "task_kind",
+    "window_losses",
 ]
+
+keep_old_names(__name__)

@@ -1,4 +1,4 @@
-"""Masked tokens: a few are hidden, and whoever has read all the others on both sides says what they were.
+"""Masked tokens: a few are hidden, and the model, which reads all others on both sides, says what they were.
 
 text       [CLS] the  cat  sat  on   the  mat  [SEP]
 chosen                ^                   ^              15 in 100
@@ -9,7 +9,7 @@ targets      -    -   cat   -   -    -    mat    -
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.tasks.cross_entropy import IGNORED
-from glassformer.tasks.objective import (
-    Batch,
-    ObjectiveSettings,
-    RowLosses,
+from glassformer.evaluation.rows import RowLosses
+from glassformer.tasks.base import Batch, Loss
+from glassformer.tasks.examples import ExampleSource, ExampleTask, text_pieces
+from glassformer.tasks.losses import (
+    IGNORED,
     check_not_empty,
     number_of,
     padded,
@@ -29,55 +29,53 @@ from glassformer.tasks.objective import (
     rows_of,
     summed_cross_entropy,
 )
+from glassformer.tasks.settings import TaskSettings
 
 
-class MaskingSettings(ObjectiveSettings):
-    """share: of the ordinary tokens of a text, how many are asked for. Of these, `masked` are shown as the mask,
-    `randomised` as a token drawn from the vocabulary, the rest as they are.
-
-    The rest and the random ones are there because the texts of later tasks hold no masks.
-    """
+class MaskingSettings(TaskSettings):
+    """[task] of kind masked_tokens. Random and unchanged tokens are there because the texts of later tasks hold no
+    masks."""
 
     share: float = Field(default=0.15, gt=0, lt=1)
+    """of the ordinary tokens of a text, how many are targets"""
     masked: float = Field(default=0.8, ge=0, le=1)
+    """of the targets, how many are hidden behind the mask"""
     randomised: float = Field(default=0.1, ge=0, le=1)
+    """of the targets, how many are shown as a random token; the rest is shown as it is"""
 
     @model_validator(mode="after")
     def _check(self) -> MaskingSettings:
         if self.masked + self.randomised > 1 + 1e-9:
             raise UsageError(
-                f"task.masked={self.masked:g} and task.randomised={self.randomised:g} are together more than "
-                f"1; try task.randomised={1 - self.masked:.3g}"
+                f"task.masked={self.masked:g} and task.randomised={self.randomised:g} are together more than 1; "
+                f"try task.randomised={1 - self.masked:.3g}"
             )
         return self
 
 
-class MaskedTokens:
+class MaskedTokens(ExampleTask):
     """BERT's masked language model (Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3.1, appendix A.1).
 
-    As in its code, the number of targets of a text is not left to chance: `share` of its ordinary tokens, rounded, at
-    least one; which, is drawn. Special tokens are never asked for, never hidden and, other than in BERT's code, never
-    shown as the random token. A text of special tokens alone asks nothing.
+    As in its code, the number of targets of a text is fixed: `share` of its ordinary tokens, rounded, at least one;
+    which, is drawn. Special tokens are never targets, never hidden and, other than in BERT's code, never shown as the
+    random token. A text of special tokens alone has no target.
 
-    A batch is (inputs_BT, lengths_B, targets_BT). The head is asked at the places with a target and nowhere else: with
-    a vocabulary of thousands it would otherwise cost more than the blocks.
+    A batch is (inputs_BT, lengths_B, targets_BT). The head is computed at the places with a target and nowhere else:
+    with a vocabulary of thousands it would otherwise cost more than the blocks.
 
     Args:
         mask_token: what hides a token.
         vocab_size: random tokens are ids below it.
-        special_tokens: such as start, end and pad; the mask is one anyhow.
-        pad_token: what fills up shorter rows. Nobody looks at it.
-        settings: as in `MaskingSettings`.
+        special_tokens: such as start, end and pad; the mask is always one.
 
     Raises:
-        UsageError: a setting makes no sense, or all tokens are special.
+        UsageError: a setting is out of range, or all tokens are special.
     """
 
+    Settings: ClassVar[type[TaskSettings]] = MaskingSettings
     asks: ClassVar[str] = "masked_token"
-    data: ClassVar[str] = "texts"
-    Settings: ClassVar[type[ObjectiveSettings]] = MaskingSettings
+    command: ClassVar[str] = "fill"
     by_chance: ClassVar[bool] = True
-    alarm: ClassVar[float | None] = 1.0  # nat a target
 
     def __init__(
         self,
@@ -85,15 +83,26 @@ class MaskedTokens:
         mask_token: int,
         vocab_size: int,
         special_tokens: Iterable[int] = (),
-        pad_token: int = 0,
-        **settings: float,
+        **others: Any,
     ):
-        self.mask_token, self.pad_token = mask_token, pad_token
-        self.settings = MaskingSettings.make(**settings)
+        super().__init__(**others)
+        self.mask_token = mask_token
         self._special = np.array(sorted({*special_tokens, mask_token}))
         self._ordinary = np.setdiff1d(np.arange(vocab_size), self._special)
         if not len(self._ordinary):
             raise UsageError(f"all {vocab_size} tokens of the vocabulary are special; masks need ordinary ones")
+
+    @classmethod
+    def arguments(cls, source: ExampleSource) -> dict[str, Any]:
+        fields = source.fields()
+        if "mask_token" not in fields:
+            raise UsageError("the tokenizer has no <mask> token; give another one, or leave out tokenizer.path")
+        special = {"special_tokens": source.tokenizer.special_tokens.values()}
+        return {**super().arguments(source), **special, **{key: fields[key] for key in ("mask_token", "vocab_size")}}
+
+    def encode(self, split: str, T: int) -> list[Any]:
+        """The ids of all texts, in pieces of at most T tokens."""
+        return text_pieces(self, split, T)
 
     def collate(self, examples: Sequence[Sequence[int]], random: np.random.Generator) -> Batch:
         """Texts as ids -> a batch with its masks, all drawn from `random`.
@@ -107,7 +116,7 @@ class MaskedTokens:
         return *padded(shown, self.pad_token), targets_BT
 
     def mask(self, ids: Sequence[int], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One text (T,) -> (what is shown, what is asked), each (T,) int64."""
+        """One text (T,) -> (what is shown, targets), each (T,) int64."""
         shown = np.array(ids, dtype=np.int64)
         targets = np.full(len(shown), IGNORED)
         places = np.flatnonzero(~np.isin(shown, self._special))
@@ -122,28 +131,34 @@ class MaskedTokens:
         shown[chosen[fate < s.masked]] = self.mask_token
         return shown, targets
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
-        """-> (sum of losses in nats, number of targets, further metrics); see `NextToken.loss`."""
-        logits_NV, targets_N, _ = self._asked(model, batch)
-        return summed_cross_entropy(logits_NV, targets_N), number_of(batch[-1]), {}
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """The loss of every target."""
+        logits_NV, targets_N, _ = self._at_targets(model, batch)
+        return Loss(summed_cross_entropy(logits_NV, targets_N), number_of(batch[-1]))
 
     def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
-        """What each text cost, and how many of its hidden tokens were found."""
-        logits_NV, targets_N, places_N = self._asked(model, batch)
+        """The loss of each text, and how many of its hidden tokens were found."""
+        logits_NV, targets_N, places_N = self._at_targets(model, batch)
         losses_N, hits_N = place_losses(logits_NV, targets_N)
         losses, hits = (x.new_zeros(batch[-1].numel()).index_copy(0, places_N, x) for x in (losses_N, hits_N))
         return rows_of(losses, hits, batch[-1])
 
-    def count(self, batch: Batch) -> int:
-        """The number of targets."""
-        return int((batch[-1] != IGNORED).sum())
+    def sample_text(self, model: Any, example: Any, number: int) -> str:
+        """A text with tokens hidden, and for each the most probable token / the one that stood there."""
+        device = next(model.parameters()).device
+        inputs_BT, lengths_B, targets_BT = self.collate([example[:64]], np.random.default_rng(number))
+        with torch.inference_mode():
+            guesses_T = model.token_logits(model(inputs_BT.to(device), lengths_B.to(device)))[0].argmax(dim=-1).tolist()
+        name, targets_T = self.tokenizer.token_text, targets_BT[0].tolist()
+        pairs = [f"{name(g)!r}/{name(t)!r}" for g, t in zip(guesses_T, targets_T, strict=True) if t != IGNORED]
+        return f"text:         {self.text_with_specials(inputs_BT[0].tolist())}\nmodel/target: {', '.join(pairs)}"
 
     def _wanted(self, n: int) -> int:
-        """How many of n ordinary tokens are asked for."""
+        """How many of n ordinary tokens are targets."""
         return max(1, round(self.settings.share * n))
 
-    def _asked(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(logits (N, V), targets (N,), places (N,)): the head's answers at N places of the flattened batch."""
+    def _at_targets(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(logits (N, V), targets (N,), places (N,)) at N places of the flattened batch."""
         inputs_BT, lengths_B, targets_BT = batch
         B, T = inputs_BT.shape
         vectors_BTC = model(inputs_BT, lengths_B)

@@ -1,52 +1,62 @@
-"""Next token: at every position, how surprised is the model by what really came?"""
+"""Next token: at every position, how surprised is the model by the token that came?
+
+document of a text    To be , or not to be <|endoftext|> That is the question <|endoftext|> ...
+inputs                To be ,  or not
+targets               be ,  or not to
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glassformer.data import TokenBatches, fixed_batches
 from glassformer.errors import DataError
+from glassformer.evaluation.bigram import bigram_loss
+from glassformer.evaluation.estimate import LossEstimate, Metrics, WindowLosses
+from glassformer.evaluation.rows import RowLosses, evaluate_rows
+from glassformer.figures.primitives import Figure, Note
+from glassformer.generation import generate
 from glassformer.models import Decoder
-from glassformer.tasks.cross_entropy import IGNORED, linear_cross_entropy, rows_at_once
-from glassformer.tasks.objective import (
-    Batch,
-    ObjectiveSettings,
-    RowLosses,
+from glassformer.tasks.base import Batch, Batches, Loss
+from glassformer.tasks.held_out import EVAL_WINDOW, few_at_once, spread_windows, whole_split
+from glassformer.tasks.losses import (
+    IGNORED,
+    linear_cross_entropy,
     number_of,
     padded,
     place_losses,
     row_losses,
+    rows_at_once,
     rows_of,
     summed_cross_entropy,
 )
+from glassformer.tasks.text import TextTask
+
+EXAMPLE_TOKENS = 1024  # of `example_batch`, about
+MOST_COUNTED = 20_000_000  # tokens of a text in which every token of the vocabulary is looked for
 
 
-class NextToken:
-    """Cross-entropy in nats, summed over the targets that count; the loop divides by their number over the whole step,
-    so that accumulation, masks of unequal length and ranks change nothing.
+class NextToken(TextTask):
+    """Cross-entropy in nats, summed over the targets that count.
 
     A batch is (inputs, targets), both (B, T) ids; a target of -100 does not count.
     """
 
     asks: ClassVar[str] = "next_token"
-    data: ClassVar[str] = "text"
-    Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
-    by_chance: ClassVar[bool] = False
-    alarm: ClassVar[float | None] = 1.0  # nat a target
+    fixed_shape: ClassVar[bool] = True
+    command: ClassVar[str] = "generate"
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
-        """-> (sum of losses, number of targets that count, further metrics).
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """The loss of every target.
 
-        The sum is fp32 or float64. The number is an int on the CPU. On a GPU, where to know it would mean to wait for
-        all work in flight, and inside `torch.compile`, it is a 0-dim tensor; `count` tells it beforehand.
-
-        Where the logits would fill more than one piece (`rows_at_once`: 32 MiB of fp32 on a CPU, 256 MiB on a GPU), a
-        decoder is asked for its vectors and head and loss are computed together, piece by piece, unless somebody
-        listens to the tap `logits`. The result is the same.
+        Where the logits would fill more than one piece (`rows_at_once`: 32 MiB of fp32 on a CPU, 256 MiB on a GPU),
+        the head of a decoder and the loss are computed together, piece by piece, unless a tap reads the logits. The
+        result is the same.
         """
         inputs_BT, targets_BT = batch
         if isinstance(model, Decoder) and many_logits(model, targets_BT):
@@ -56,30 +66,26 @@ class NextToken:
             )
         else:
             loss = summed_cross_entropy(model(inputs_BT), targets_BT)
-        return loss, number_of(targets_BT), {}
+        return Loss(loss, number_of(targets_BT))
 
     def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
-        """What each sequence cost. Where the logits are many they are made in pieces, as in `loss`; no gradients."""
+        """The loss of each sequence. Where the logits are many they are made in pieces, as in `loss`; no gradients."""
         inputs_BT, targets_BT = batch
         if not isinstance(model, Decoder) or not many_logits(model, targets_BT):
             return row_losses(model(inputs_BT), targets_BT)
         n = rows_at_once(model.head.out_features, targets_BT.device.type)
         with torch.no_grad():
             hidden_NC = model.hidden(inputs_BT).flatten(0, 1)  # N = B T
-            told = [
+            pieces = [
                 place_losses(model.head(hidden_nC), targets_n)
                 for hidden_nC, targets_n in zip(hidden_NC.split(n), targets_BT.flatten().split(n), strict=True)
             ]
-        losses, hits = zip(*told, strict=True)
+        losses, hits = zip(*pieces, strict=True)
         return rows_of(torch.cat(losses), torch.cat(hits), targets_BT)
-
-    def count(self, batch: Batch) -> int:
-        """The number of targets that count. On the CPU's copy of a batch it costs nothing; on a GPU's it waits."""
-        return int((batch[1] != IGNORED).sum())
 
     def collate(self, examples: Sequence[Sequence[int]], random: np.random.Generator | None = None) -> Batch:
         """Token sequences of any lengths -> a batch. A sequence of n tokens holds n - 1 predictions; shorter ones are
-        filled up on the right: inputs with 0, which nobody before it sees, and targets with -100.
+        padded on the right: inputs with 0, which no earlier position reads, and targets with -100.
 
         Raises:
             DataError: no example holds a prediction.
@@ -91,9 +97,85 @@ class NextToken:
         targets_BT, _ = padded([ids[1:] for ids in examples], IGNORED)
         return inputs_BT, targets_BT
 
+    def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
+        return TokenBatches(
+            self.view(split),
+            block_size=self.run.sequence_length,
+            batch_size=self.run.batch_size // world_size,
+            seed=self.run.seed,
+            order=self.source.data.order,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def evaluate(self, model: Any, split: str = "validation", *, whole: bool = True) -> Metrics:
+        view, r = self.view(split), self.run
+        batches: Iterable[Batch]
+        if whole or (split == "validation" and not r.eval_batches):
+            batches = whole_split(model, view)
+        elif split == "validation":
+            batches = few_at_once(model, fixed_batches(view, r.sequence_length, r.batch_size, r.eval_batches, r.seed))
+        else:
+            # windows as long, and at most as many tokens, as of the validation split
+            T = r.sequence_length if r.eval_batches else min(model.config.block_size, EVAL_WINDOW)
+            held_out = r.eval_batches * r.batch_size or len(self.view("validation")) // T
+            most = max(1, r.train_eval_rows * r.sequence_length // T)
+            batches = spread_windows(model, view, T, min(held_out, most))
+        return evaluate_rows(model, self.rows, batches)[0].metrics(view.bytes / len(view))
+
+    def sample(self, model: Any, step: int) -> list[Figure]:
+        r = self.run
+        settings: dict[str, Any] = {"max_new_tokens": r.sample_tokens, "temperature": 0.8, "seed": r.seed + step}
+        return [Note(r.sample_prompt + generate(model, self.tokenizer, r.sample_prompt, **settings)[0].text)]
+
+    def example_batch(self, model: Any) -> Batch:
+        inputs_BT, targets_BT = next(whole_split(model, self.view("validation")))
+        rows = max(1, EXAMPLE_TOKENS // inputs_BT.shape[1])
+        return inputs_BT[:rows], targets_BT[:rows]
+
+    def warnings(self) -> list[str]:
+        """What the text shows before the first step. A long text is assumed to hold every token."""
+        view, V = self.view("train"), self.tokenizer.vocab_size
+        counted = len(view) <= MOST_COUNTED and not self.source.inherited
+        seen = len(np.unique(view.gather(np.array([0]), len(view)))) if counted else V
+        found, tokens = [], self.run.batch_size * self.run.sequence_length
+        if len(view) < tokens:
+            found.append(
+                f"little text: a step reads {tokens:,} tokens and the training split holds {len(view):,}, so every "
+                "step sees all of it; try a smaller training.batch_size"
+            )
+        if seen < V:
+            share = (V - seen) / V
+            found.append(
+                f"vocabulary: {V - seen:,} of {V:,} tokens ({share:.0%}) never occur in the training split, so nothing "
+                "is learned about them" + ("; try a smaller tokenizer.vocab_size" if share > 0.3 else "")
+            )
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        return {"bigram_loss": bigram_loss(self.view("train"), self.view("validation"), self.tokenizer.vocab_size)}
+
 
 def many_logits(model: Decoder, targets_BT: Tensor) -> bool:
-    """Whether head and loss go piece by piece: several pieces, an ordinary head, and nobody who wants the logits."""
+    """Whether head and loss go piece by piece: several pieces, an ordinary head, and no tap that reads the logits."""
     if model.tap_logits.listener is not None or not model.head_is_plain:
         return False
     return targets_BT.numel() > rows_at_once(model.head.out_features, targets_BT.device.type)
+
+
+def evaluate_loss(model: nn.Module, batches: Iterable[Batch], *, bytes_per_token: float | None = None) -> LossEstimate:
+    """Mean next-token loss over batches of (inputs, targets), in eval mode; the model's mode is restored.
+
+    Args:
+        batches: each (B, T) ids twice. Over `data.windows(...)` every target of a split counts exactly once.
+        bytes_per_token: UTF-8 bytes of the split divided by its tokens, for bits per byte.
+
+    Raises:
+        DataError: there are no batches.
+    """
+    return window_losses(model, batches).estimate(bytes_per_token)
+
+
+def window_losses(model: nn.Module, batches: Iterable[Batch]) -> WindowLosses:
+    """The same, with the loss of each window; see `evaluate_loss`."""
+    return evaluate_rows(model, NextToken().rows, batches)[0]

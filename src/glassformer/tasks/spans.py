@@ -1,66 +1,75 @@
-"""Removed spans: stretches of a text are taken out, and the target says what stood in each gap.
+"""Removed spans: stretches of a text are taken out, and the target names what stood in each gap.
 
     text      Thank you for inviting me to your party last week
     removed             ~~~~~~~~~~~~                       ~~~~
     source    Thank you <extra_id_0> me to your party last <extra_id_1> <end>
     target    <extra_id_0> for inviting <extra_id_1> week <end>
 
-The decoder reads the target with `start_token` before it, as in `TargetSentence`.
+The decoder reads the target with `start_token` before it, as in `Translate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.tasks.objective import Batch, ObjectiveSettings, RowLosses, check_not_empty
-from glassformer.tasks.target_sentence import TargetSentence
+from glassformer.generation.fill_mask import sentinels_of
+from glassformer.generation.seq2seq import answer_ids
+from glassformer.processors.tokenizers.special_tokens import span_specials
+from glassformer.tasks.base import Batch, Task
+from glassformer.tasks.examples import ExampleSource, ExampleTask, text_pieces
+from glassformer.tasks.losses import IGNORED, check_not_empty
+from glassformer.tasks.settings import TaskSettings
+from glassformer.tasks.translate import Translate
 
 
-class SpanSettings(ObjectiveSettings):
-    """noise_density: the share of tokens that are removed. mean_length: of a removed span, in tokens."""
+class SpanSettings(TaskSettings):
+    """[task] of kind spans"""
 
     noise_density: float = Field(default=0.15, gt=0, lt=1)
+    """the share of tokens that are removed"""
     mean_length: float = Field(default=3.0, ge=1)
+    """of a removed span, in tokens"""
 
 
-class Spans:
-    """T5's span corruption, asked of an encoder-decoder (Raffel et al. 2019, https://arxiv.org/abs/1910.10683, sections
+class Spans(Translate):
+    """T5's span corruption for an encoder-decoder (Raffel et al. 2019, https://arxiv.org/abs/1910.10683, sections
     3.1.4 and 3.3.4), without label smoothing.
 
-    Both sides end with `end_token`; `decode` puts the spans back. Batch, loss and report are those of `TargetSentence`.
+    Both sides end with `end_token`; `decode` puts the spans back. Batch, loss and report are those of `Translate`.
 
     Args:
         sentinels: the ids of <extra_id_0>, <extra_id_1>, ... in this order: as many as a text may have gaps.
-        start_token, end_token: what the target given to the model begins with, what it should end with.
-        pad_token: what fills up shorter rows. Nobody looks at it.
-        settings: as in `SpanSettings`.
-
-    Raises:
-        UsageError: a setting makes no sense.
+        others: as of `Translate`.
     """
 
-    asks: ClassVar[str] = "target"
-    data: ClassVar[str] = "texts"
-    Settings: ClassVar[type[ObjectiveSettings]] = SpanSettings
+    Settings: ClassVar[type[TaskSettings]] = SpanSettings
+    command: ClassVar[str] = "fill"
+    specials: ClassVar[tuple[str, ...]] = span_specials()
+    tokenizer_side: ClassVar[str] = "source"
     by_chance: ClassVar[bool] = True
-    alarm: ClassVar[float | None] = 1.0  # nat a target
+    label_smoothing = 0.0
 
-    def __init__(
-        self, *, sentinels: Sequence[int], start_token: int, end_token: int, pad_token: int = 0, **settings: float
-    ):
-        self.settings = SpanSettings.make(**settings)
-        self.sentinels, self.end_token = list(sentinels), end_token
-        self.sentence = TargetSentence(
-            start_token=start_token, end_token=end_token, pad_token=pad_token, label_smoothing=0.0
-        )
+    def __init__(self, *, sentinels: Sequence[int], **others: Any):
+        super().__init__(**others)
+        self.sentinels = list(sentinels)
 
-    def collate(self, examples: Sequence[Sequence[int]], random: np.random.Generator) -> Batch:
+    @classmethod
+    def arguments(cls, source: ExampleSource) -> dict[str, Any]:
+        return {**super().arguments(source), "sentinels": sentinels_of(source.tokenizer)}
+
+    measured = ExampleTask.measured
+    score_answers = Task.score_answers
+
+    def encode(self, split: str, T: int) -> list[Any]:
+        """The ids of all texts, in pieces of at most T tokens."""
+        return text_pieces(self, split, T)
+
+    def collate(self, examples: Sequence[Any], random: np.random.Generator | None = None) -> Batch:
         """Texts as ids -> a batch with its gaps, all drawn from `random`.
 
         Raises:
@@ -68,7 +77,8 @@ class Spans:
             UsageError: a text has more gaps than there are sentinels.
         """
         check_not_empty(examples, "text")
-        return self.sentence.collate([self.remove(ids, random) for ids in examples])
+        random = np.random.default_rng(0) if random is None else random
+        return super().collate([self.remove(ids, random) for ids in examples])
 
     def remove(self, ids: Sequence[int], random: np.random.Generator) -> tuple[list[int], list[int]]:
         """One text -> (source with its end, target without), see the top of this file.
@@ -80,17 +90,13 @@ class Spans:
         source = self._with_sentinels(ids, removed_T)
         return [*source, self.end_token], self._with_sentinels(ids, ~removed_T)
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int | Tensor, dict[str, float]]:
-        """-> (sum of losses in nats, number of targets, further metrics); see `NextToken.loss`."""
-        return self.sentence.loss(model, batch)
-
-    def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
-        """What each text cost; its hits are tokens said right when all before them are told."""
-        return self.sentence.rows(model, batch)
-
-    def count(self, batch: Batch) -> int:
-        """The number of targets, sentinels and ends included."""
-        return self.sentence.count(batch)
+    def sample_text(self, model: Any, example: Any, number: int) -> str:
+        """A text with spans taken out, what the model puts there, and what stood there."""
+        source_BS, _, _, target_BT = self.collate([example[:64]], np.random.default_rng(number))
+        source, target = source_BS[0].tolist(), [t for t in target_BT[0].tolist() if t != IGNORED]
+        tokens = answer_ids(model, [source], beam=1)[0].tokens
+        lines = (("source: ", source), ("model:  ", tokens), ("target: ", target))
+        return "\n".join(name + self.text_with_specials(ids) for name, ids in lines)
 
     def decode(self, source: Sequence[int], target: Sequence[int]) -> list[int]:
         """Put the spans of a target, a model's perhaps, back into the gaps of its source: the text as ids. A sentinel
@@ -113,7 +119,7 @@ class Spans:
         if first_T.sum() > len(self.sentinels):
             raise UsageError(
                 f"a text of {len(ids)} tokens has {first_T.sum()} gaps and there are {len(self.sentinels)} sentinels; "
-                "give shorter texts, more sentinels, or a larger objective.mean_length"
+                "give shorter texts, more sentinels, or a larger task.mean_length"
             )
         kept_T = np.asarray(ids, dtype=np.int64).copy()
         kept_T[first_T] = self.sentinels[: first_T.sum()]

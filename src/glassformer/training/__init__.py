@@ -1,10 +1,11 @@
 """Level 7: the loop that turns batches into weights, and the run folder where everything about it is kept."""
 
 from glassformer.renamed import keep_old_names
+from glassformer.training.callbacks import Callback
 from glassformer.training.checkpoints import CheckpointWriter, latest_checkpoint, load_checkpoint
 from glassformer.training.devices import autocast, available_memory, choose_device, choose_precision
 from glassformer.training.distributed import World
-from glassformer.training.loop import Callback, Interrupted, Trainer, TrainingSettings
+from glassformer.training.loop import Interrupted, Trainer, TrainingSettings
 from glassformer.training.monitor import ON_DIVERGENCE
 from glassformer.training.optimizers import OPTIMIZERS, AdamW, Muon, build_optimizer
 from glassformer.training.report import ReportWriter, write_report

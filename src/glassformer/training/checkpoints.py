@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import ModelFolderError, RunError
-from glassformer.evaluation.loss import WindowLosses
+from glassformer.evaluation import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.hub import load_model, load_weights, save, save_weights
 from glassformer.processors.tokenizers import Tokenizer

@@ -12,7 +12,6 @@ from glassformer.taps import listening
 from glassformer.training.distributed import World
 from glassformer.training.step import local
 
-MAX_TOKENS = 1024  # of a batch, for activations
 NEVER_NEGATIVE = ("relu", "relu2")  # activations with which a unit can die
 
 
@@ -48,13 +47,6 @@ class StepDiagnostics:
         """Sum of squares of each, over all processes where each holds a part."""
         squares = torch.stack([local(t).double().square().sum() for t in tensors])
         return (self.world.sum(squares) if self.sharded else squares).cpu()
-
-
-@torch.no_grad()
-def activations(model: nn.Module, ids_BT: Tensor, pattern: str = "*") -> dict[str, dict[str, float]]:
-    """The activations of a language model on at most `MAX_TOKENS` tokens, as `activations_during` gives them."""
-    rows = max(1, MAX_TOKENS // ids_BT.shape[1])
-    return activations_during(model, lambda: model(ids_BT[:rows]), pattern)
 
 
 @torch.no_grad()

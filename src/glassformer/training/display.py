@@ -8,8 +8,9 @@ import time
 from typing import Any, TextIO
 
 from glassformer.figures import Curves, Line
+from glassformer.training.callbacks import Callback
 from glassformer.training.formats import decimal
-from glassformer.training.loop import Callback, Trainer
+from glassformer.training.loop import Trainer
 from glassformer.training.report_figures import metric_name
 
 REFRESH_SECONDS = 0.25  # drawing costs a few milliseconds; the model should have the rest

@@ -1,4 +1,5 @@
-"""The loop: take batches, ask the objective, step the optimizer, look, keep. It knows no particular model or data."""
+"""The loop: take a batch, compute the loss, update the weights, evaluate, keep. It knows `Task` and `Batches`, and no
+particular model, data or metric."""
 
 from __future__ import annotations
 
@@ -6,18 +7,20 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
+
+import torch
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
-from glassformer.evaluation.loss import LossEstimate, WindowLosses
-from glassformer.processors.tokenizers import Tokenizer
+from glassformer.evaluation.estimate import Metrics, WindowLosses
+from glassformer.figures import Note, to_json, to_text
 from glassformer.renamed import old_arguments
-from glassformer.tasks import Objective
+from glassformer.tasks import Batches, Task
+from glassformer.training.callbacks import Callback
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
-from glassformer.training.diagnostics import StepDiagnostics
+from glassformer.training.diagnostics import StepDiagnostics, activations_during
 from glassformer.training.interrupts import polite_interrupts
 from glassformer.training.monitor import MAX_RECOVERIES, DivergenceMonitor
 from glassformer.training.non_finite import first_non_finite
@@ -29,76 +32,33 @@ from glassformer.training.step import Batch, PendingResult, StepResult, TrainSte
 LATE = "noticed one step late (training.lag_steps=1), so the weights at hand hold it"
 
 
-class Batches(Protocol):
-    """Where batches come from: tensors with one row a sequence; its position is part of a checkpoint."""
-
-    def __next__(self) -> Batch: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Evaluated(NamedTuple):
-    """The validation loss of a model as it is, window by window or example by example. bytes_per_token: of the text,
-    where there is one. accuracy: share of targets that the model held the most likely, where somebody counted."""
-
-    windows: WindowLosses
-    bytes_per_token: float | None = None
-    accuracy: float | None = None
-
-    def estimate(self) -> LossEstimate:
-        """All of it in numbers."""
-        return replace(self.windows.estimate(self.bytes_per_token), accuracy=self.accuracy)
-
-
-class Callback:
-    """Somebody who watches a run. Every method may be left as it is."""
-
-    def on_start(self, trainer: Trainer) -> None:
-        """Before the first step, also of a resumed run."""
-
-    def on_step(self, record: dict[str, Any]) -> None:
-        """After each step, with its line of metrics.jsonl."""
-
-    def on_sample(self, step: int, text: str) -> None:
-        """When the model wrote something."""
-
-    def on_diagnostics(self, record: dict[str, Any]) -> None:
-        """At evaluations, with its line of diagnostics.jsonl: gradient and update of every parameter."""
-
-    def on_event(self, record: dict[str, Any]) -> None:
-        """When something happened that a person should know, with its line of events.jsonl."""
-
-    def on_end(self) -> None:
-        """When the loop is left, well or not."""
-
-
 class Interrupted(GlassformerError):
-    """Somebody pressed Ctrl-C (or sent SIGTERM): no mistake. The message says what is saved and how to go on."""
+    """Ctrl-C or SIGTERM, which is no mistake. The message says what is saved and how to go on."""
 
     prefix = ""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How long, how often, how careful. `*_every` are steps, 0 is never (the last step always evaluates and saves).
-    whole_split: whether evaluations read the whole validation split, or a part of it.
-    lag: read the numbers of a step while the next one is under way, so that a GPU never waits for them. A step is
-    logged, and a divergence noticed, one step late; steps that evaluate, sample or save are read at once.
-    on_divergence: what to do about a NaN or a loss that jumped and stays up. `stop` with a report; or go back to the
-    last checkpoint and leave out the batch (`skip`) or halve the learning rate (`lower`)."""
+    """How long, how often, how careful. `*_every` are steps, 0 is never (the last step always evaluates and saves)."""
 
     steps: int
     eval_every: int = 250
     sample_every: int = 0
     checkpoint_every: int = 0
     keep_checkpoints: int = 3
-    whole_split: bool = True
+    whole_split: bool = True  # whether evaluations read the whole validation split, or a part of it
+    # Read the numbers of a step while the next one is computed, so that a GPU never waits for them. A step is logged,
+    # and a divergence noticed, one step late; steps that evaluate, sample or save are read at once.
     lag: bool = False
+    # What to do about a NaN, or a loss that jumped and stays up: `stop` with a report; or go back to the last
+    # checkpoint and leave out the batch (`skip`) or halve the learning rate (`lower`)
     on_divergence: str = "stop"
+    watch: str = ""  # pattern of the taps whose activations are measured at evaluations
 
 
 class _Underway(NamedTuple):
-    """A step, by its number from 1 on, that is begun; its numbers are not read yet."""
+    """A step, by its number from 1 on, that has begun; its numbers are not read yet."""
 
     step: int
     pending: PendingResult
@@ -115,16 +75,11 @@ class Trainer:
     """One run in memory.
 
     Args:
-        objective: what is asked of the model.
-        train_step: the gradient and the optimizer's step, on this process's share of the batch.
-        n_answers: between how many answers the model chooses: a blind guess costs the logarithm.
-        kept_with_it: what `hub.save` keeps with the model beside the tokenizer.
-        evaluate: measures the model as it is on held-out data. evaluate_train: the same way on a part of the training
-            data, so that the two losses can be compared (the loss of a step is measured with dropout, on the way).
-        sample: writes a text with the model as it is.
-        look: statistics of activations for diagnostics.jsonl, by tap name.
+        task: what is learned, on its data.
+        train_step: computes the gradient of this process's share of a batch, and updates the weights.
+        batches: of the task, perhaps prefetched.
         operations, peak: floating-point operations of a token, and those a second that this machine can do, for the
-            utilisation; without a peak it is not told.
+            utilisation; without a peak there is none.
     """
 
     @old_arguments(listeners="callbacks", update="train_step")
@@ -132,47 +87,38 @@ class Trainer:
         self,
         *,
         model: Any,
-        tokenizer: Tokenizer,
-        objective: Objective,
+        task: Task,
         train_step: TrainStep,
         batches: Batches,
         schedule: Schedule | Extended,
         settings: TrainingSettings,
         run: RunFolder,
-        evaluate: Callable[[], Evaluated],
-        evaluate_train: Callable[[], Evaluated],
-        sample: Callable[[], str],
-        look: Callable[[], dict[str, dict[str, float]]] = dict,
         operations: float = 0.0,
         peak: float | None = None,
         callbacks: tuple[Callback, ...] = (),
-        n_answers: int | None = None,
-        kept_with_it: Mapping[str, Any] | None = None,
     ):
-        self.n_answers = n_answers or model.config.vocab_size
-        self.model, self.tokenizer, self.objective = model, tokenizer, objective
-        self.train_step, self.batches = train_step, batches
+        self.model, self.task, self.train_step, self.batches = model, task, train_step, batches
         self.schedule, self.settings, self.run, self.world = schedule, settings, run, train_step.world
-        self.evaluate, self.evaluate_train = evaluate, evaluate_train
-        self.sample, self.look, self.callbacks = sample, look, callbacks
-        self.operations, self.peak = operations, peak
+        self.operations, self.peak, self.callbacks = operations, peak, callbacks
+        self.n_answers = task.n_answers
         self.optimizer = train_step.optimizer
+        beside = {"source_tokenizer": task.source_tokenizer, "labels": task.labels}
         self.writer = CheckpointWriter(
             run,
             model,
-            tokenizer,
+            task.tokenizer,
             train_step.optimizer,
             self.world,
             keep=settings.keep_checkpoints,
-            kept_with_it=kept_with_it or {},
+            kept_with_it={name: thing for name, thing in beside.items() if thing},
         )
-        self.monitor = DivergenceMonitor(getattr(objective, "alarm", None))
+        self.monitor = DivergenceMonitor(task.alarm)
         self.step = 0  # updates done
         self.tokens = 0
         self.seconds = 0.0  # time in the loop, over all sittings
         self.rate = 1.0  # factor on the learning rate that a recovery left
         self.skipped: list[int] = []  # steps whose first batch was left out
-        self.best: dict[str, Any] | None = None  # the evaluation that model/ was kept at
+        self.best: dict[str, Any] | None = None  # the evaluation of `model/`: step, metrics, train
         self.windows: WindowLosses | None = None  # of the last evaluation
         self._ahead: _Underway | None = None  # a step that is done but for reading its numbers
         self._read_at = 0.0  # when the last numbers were read
@@ -231,14 +177,14 @@ class Trainer:
         better = False
         if watched is not None:
             parameters = watched.record()
-            looked = self.look()
+            activations = self._activations()
             better = self._evaluate(record)
-        sampled = self.sample() if sampling else None
+        sample = self._sample() if sampling else None
         self.seconds += time.perf_counter() - begun.started
         record["seconds"] = round(self.seconds, 3)
-        self._tell(record, sampled)
+        self._log(record, sample)
         if watched is not None:
-            self._diagnose(parameters, looked, record)
+            self._diagnose(parameters, activations, record)
         # several processes have to agree, so they stop one step later
         stop = measured.stop if self.world.size > 1 else interrupted.is_set()
         due = last or stop or _due(self.step, s.checkpoint_every)
@@ -283,12 +229,12 @@ class Trainer:
             self._leave()
 
     def _catch_up(self) -> bool:
-        """Read and tell the numbers of the step before, if that is still to do; whether it was asked to stop."""
+        """Read and log the numbers of the step before, if that is still to do; whether a process was asked to stop."""
         begun, self._ahead = self._ahead, None
         if begun is None:
             return False
         measured = self._read(begun, late=True)
-        self._tell({**self._record(begun, measured), "seconds": round(self.seconds, 3)}, None)
+        self._log({**self._record(begun, measured), "seconds": round(self.seconds, 3)}, None)
         return measured.stop
 
     def _leave(self) -> NoReturn:
@@ -316,52 +262,67 @@ class Trainer:
         return record
 
     def _evaluate(self, record: dict[str, Any]) -> bool:
-        """Training and validation loss of the weights as they are, into the record (None where one is no finite
-        number); whether they are the best so far."""
-        training = self.evaluate_train().estimate()
-        record["train_loss_eval"], record["train_interval"] = (
-            finite_number(training.loss),
-            finite_number(training.interval),
-        )
-        measured = self.evaluate()
-        self.windows, estimate = measured.windows, measured.estimate()
-        record["val_loss"], record["val_bits_per_byte"] = (
-            finite_number(estimate.loss),
-            finite_number(estimate.bits_per_byte),
-        )
-        record["val_interval"] = finite_number(estimate.interval)
-        if estimate.accuracy is not None:
-            record["val_accuracy"] = estimate.accuracy
-        if not math.isfinite(estimate.loss) or (self.best and estimate.loss >= self.best["estimate"]["loss"]):
+        """Measure the weights on both splits, into the record (None where a value is not finite); whether they are the
+        best so far."""
+        score = self.task.score
+        train = self.task.evaluate(self.model, "train", whole=False)
+        record[f"train_{score.metric}_eval"] = finite_number(train[score.metric].value)
+        record["train_interval"] = finite_number(train[score.metric].interval)
+        measured = self.task.evaluate(self.model, whole=self.settings.whole_split)
+        record |= {f"val_{name}": finite_number(metric.value) for name, metric in measured.values.items()}
+        record["val_interval"] = finite_number(measured[score.metric].interval)
+        self.windows = measured.windows
+        best = None if self.best is None else Metrics.from_dict(self.best["metrics"])[score.metric].value
+        if not score.is_better(measured[score.metric].value, best):
             return False
-        self.best = {"step": self.step, "estimate": asdict(estimate), "train": asdict(training)}
+        self.best = {"step": self.step, "metrics": measured.to_dict(), "train": train.to_dict()}
         return True
 
-    def _tell(self, record: dict[str, Any], sampled: str | None) -> None:
+    def _activations(self) -> dict[str, dict[str, float]]:
+        """Statistics of the taps that `settings.watch` names, on some held-out data."""
+        if not self.settings.watch:
+            return {}
+        device = self.train_step.device
+        batch = tuple(part.to(device) for part in self.task.example_batch(self.model))
+        return activations_during(self.model, lambda: self.task.rows(self.model, batch), self.settings.watch)
+
+    def _sample(self) -> dict[str, Any]:
+        """A line of samples.jsonl: what the task draws, as text and as figures."""
+        self.model.eval()
+        with torch.inference_mode():
+            figures = self.task.sample(self.model, self.step)
+        self.model.train()
+        notes = [figure.text for figure in figures if isinstance(figure, Note)]
+        if len(notes) == len(figures):
+            return {"step": self.step, "text": "\n\n".join(notes)}
+        return {"step": self.step, "text": to_text(figures), "figures": to_json(figures)}
+
+    def _log(self, record: dict[str, Any], sample: dict[str, Any] | None) -> None:
         self._append(self.run.metrics, record)
         for callback in self.callbacks:
             callback.on_step(record)
-        if sampled is not None:
-            self._append(self.run.samples, {"step": self.step, "text": sampled})
+        if sample is not None:
+            self._append(self.run.samples, sample)
             for callback in self.callbacks:
-                callback.on_sample(self.step, sampled)
+                callback.on_sample(self.step, sample["text"])
 
     def _diagnose(
-        self, parameters: dict[str, Any], looked: dict[str, dict[str, float]], evaluation: dict[str, Any]
+        self, parameters: dict[str, Any], activations: dict[str, dict[str, float]], evaluation: dict[str, Any]
     ) -> None:
         record: dict[str, Any] = {"step": self.step, "parameters": parameters}
-        if looked:
-            record["activations"] = looked
+        if activations:
+            record["activations"] = activations
         self._append(self.run.diagnostics, record)
         for callback in self.callbacks:
             callback.on_diagnostics(record)
-        silent = {name: seen["silent"] for name, seen in looked.items() if "silent" in seen}
-        losses = evaluation["train_loss_eval"], evaluation["val_loss"]
-        for text in self.monitor.warnings(self.step, *losses, parameters, silent):
+        silent = {name: seen["silent"] for name, seen in activations.items() if "silent" in seen}
+        score = self.task.score
+        values = evaluation[f"train_{score.metric}_eval"], evaluation[score.name]
+        for text in self.monitor.warnings(self.step, *values, parameters, silent):
             self.event("warning", text)
 
     def event(self, kind: str, text: str) -> None:
-        """Tell something that a person should know, and keep it in events.jsonl (which a resume does not cut)."""
+        """Report something that a person should know, and keep it in events.jsonl (which a resume does not cut)."""
         record = {"step": self.step, "seconds": round(self.seconds, 3), "kind": kind, "text": text}
         self._append(self.run.events, record)
         for callback in self.callbacks:
@@ -410,7 +371,7 @@ class Trainer:
             return "first bad number not looked for in a sharded model"
         rows = self.train_step.micro_batch_size or len(batch[0])
         pieces = zip(*(part.to(self.train_step.device).split(rows) for part in batch), strict=True)
-        runs = (partial(self.objective.loss, self.model, piece) for piece in pieces)
+        runs = (partial(self.task.loss, self.model, piece) for piece in pieces)
         return f"first bad number in {first_non_finite(self.model, runs)}"
 
     def _state(self) -> dict[str, Any]:
@@ -431,12 +392,12 @@ class Trainer:
         self.writer.write(self.step, best=False, state=self._state())
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what a checkpoint told; weights, optimizer and generators are `load_checkpoint`'s."""
+        """Go on from a checkpoint; weights, optimizer and generators are `load_checkpoint`'s."""
         self._ahead = None
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.best = state["best"]
-        if self.best and finite_number(self.best["estimate"]["loss"]) is None:  # an older version called a NaN the best
-            self.best = None
+        if self.best and not math.isfinite(self.best["metrics"][self.task.score.metric][0]):
+            self.best = None  # an older version kept a NaN as the best
         self.rate, self.skipped = state["rate"], list(state["skipped"])
         self.monitor.load_state_dict(state["monitor"])
         self.batches.load_state_dict(state["batches"])

@@ -7,6 +7,7 @@ are; the next checkpoint is written in the newest format.
 1 -> 2   one generator state a process, and Python's and NumPy's beside PyTorch's; batches have an `order` ("random"
          was the only one, called shuffle); the monitor's state, skipped steps and the factor on the learning rate.
 2 -> 3   the monitor's state is called monitor (was doctor), its counters recoveries and given (treatments, told);
+         the best evaluation holds metrics by name as [value, n, interval];
          a recipe's [objective] is its [task].
 """
 
@@ -33,7 +34,18 @@ def _state_1_to_2(state: dict[str, Any]) -> dict[str, Any]:
 def _state_2_to_3(state: dict[str, Any]) -> dict[str, Any]:
     names = {"treatments": "recoveries", "told": "given"}
     monitor = {names.get(key, key): value for key, value in state["doctor"].items()}
-    return {**{key: value for key, value in state.items() if key != "doctor"}, "format": 3, "monitor": monitor}
+    new = {**{key: value for key, value in state.items() if key != "doctor"}, "format": 3, "monitor": monitor}
+    if best := state.get("best"):
+        train = best.get("train") and _metrics(best["train"])
+        new["best"] = {"step": best["step"], "metrics": _metrics(best["estimate"]), "train": train}
+    return new
+
+
+def _metrics(estimate: dict[str, Any]) -> dict[str, list[Any]]:
+    """A loss estimate as metrics by name; the intervals of all but the loss are unknown."""
+    names = [name for name in ("bits_per_byte", "accuracy") if estimate.get(name) is not None]
+    others = {name: [estimate[name], estimate["n"], None] for name in names}
+    return {"loss": [estimate["loss"], estimate["n"], estimate["interval"]], **others}
 
 
 def _recipe_1_to_2(data: dict[str, Any]) -> dict[str, Any]:

@@ -147,24 +147,3 @@ def _dead(silent: dict[str, float]) -> str | None:
         f"dead units: {silent[worst]:.0%} of {worst} answer to no token of the validation batch; try a lower "
         "training.learning_rate, more warm-up, or model.activation=gelu"
     )
-
-
-def text_warnings(*, train_tokens: int, tokens_a_step: int, seen: int, vocab_size: int) -> list[str]:
-    """What the text alone shows before the first step.
-
-    Args:
-        seen: how many different tokens of the vocabulary occur in the training split.
-    """
-    found = []
-    if train_tokens < tokens_a_step:
-        found.append(
-            f"little text: a step reads {tokens_a_step:,} tokens and the training split holds {train_tokens:,}, so "
-            "every step sees all of it; try a smaller training.batch_size"
-        )
-    if seen < vocab_size:
-        share = (vocab_size - seen) / vocab_size
-        found.append(
-            f"vocabulary: {vocab_size - seen:,} of {vocab_size:,} tokens ({share:.0%}) never occur in the training "
-            "split, so nothing is learned about them" + ("; try a smaller tokenizer.vocab_size" if share > 0.3 else "")
-        )
-    return found

@@ -14,8 +14,9 @@ from typing import Any
 
 from glassformer.figures import Figure, Note
 from glassformer.files import write_text
+from glassformer.training.callbacks import Callback
 from glassformer.training.formats import count, decimal, duration
-from glassformer.training.loop import Callback, Trainer
+from glassformer.training.loop import Trainer
 from glassformer.training.report_figures import (
     configuration_tables,
     diagnostic_maps,

@@ -13,7 +13,8 @@ from typing import Any
 
 from glassformer.errors import MissingExtraError, UsageError, did_you_mean
 from glassformer.files import write_text
-from glassformer.training.loop import Callback, Trainer
+from glassformer.training.callbacks import Callback
+from glassformer.training.loop import Trainer
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.run_history import RunHistory, finite_number
 

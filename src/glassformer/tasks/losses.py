@@ -1,4 +1,6 @@
-"""Cross-entropy of a linear head, in pieces: the logits of all positions are never there at once.
+"""Cross-entropies, and rows of unequal length as tensors.
+
+`linear_cross_entropy` works in pieces: the logits of all positions never exist at once.
 
     hidden (N, C) ──► a few rows ──► @ weight^T ──► logits (n, V) ──► loss, d hidden (n, C), d weight (V, C)
 
@@ -13,14 +15,19 @@ N rows (positions), n rows of a piece, C channels, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100  # a target that does not count: padding, a prompt (PyTorch's own convention)
+from glassformer.data.batches import IGNORED
+from glassformer.errors import DataError
+from glassformer.evaluation.rows import RowLosses
+
 PIECE_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # of fp32 logits at once: an L3 cache; enough rows to fill a GPU
 
 
@@ -57,7 +64,7 @@ def plain_linear_cross_entropy(
     ignore_index: int = IGNORED,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """What `linear_cross_entropy` computes, with all logits at once: the readable twin."""
+    """The same as `linear_cross_entropy`, with all logits at once: the readable twin."""
     logits_NV = F.linear(hidden_NC, weight_VC, bias_V)
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     loss = F.cross_entropy(
@@ -141,3 +148,67 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """The saved gradients, times that of the sum."""
         return (*(None if d is None else d * d_loss.to(d.dtype) for d in ctx.saved_tensors), None, None, None, None)
+
+
+def summed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Sum over the targets that count, logits (..., V) and targets (...); in fp32 at least, doubles stay doubles.
+
+    label_smoothing: this share of each target is spread over all V (Szegedy et al. 2015,
+    https://arxiv.org/abs/1512.00567, section 7).
+    """
+    full = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(
+        logits.flatten(0, -2).to(full),
+        targets.flatten(),
+        reduction="sum",
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+    )
+
+
+def number_of(targets: Tensor) -> int | Tensor:
+    """How many targets count: an int on the CPU; a 0-dim tensor on a GPU, where reading it would wait for all work in
+    flight, and inside `torch.compile`."""
+    count = (targets != IGNORED).sum()
+    known = targets.device.type == "cpu" and not torch.compiler.is_compiling()
+    return int(count) if known else count
+
+
+def row_losses(logits: Tensor, targets: Tensor) -> RowLosses:
+    """Logits (B, T, V) and targets (B, T), or (B, V) and (B,) -> the loss of each row."""
+    return rows_of(*place_losses(logits.flatten(0, -2), targets.flatten()), targets)
+
+
+def place_losses(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(losses, hits) of every place, each (N,): 0 and False where there is no target."""
+    full = torch.promote_types(logits_NV.dtype, torch.float32)
+    losses_N = F.cross_entropy(logits_NV.to(full), targets_N, reduction="none", ignore_index=IGNORED)
+    return losses_N, logits_NV.argmax(dim=1) == targets_N  # no class is called -100
+
+
+def rows_of(losses: Tensor, hits: Tensor, targets: Tensor) -> RowLosses:
+    """Losses and hits of every place of `targets` (B, T) or (B,), in order, added up row by row."""
+    B = len(targets)
+    return RowLosses(
+        losses.view(B, -1).sum(dim=1, dtype=torch.float64),
+        (targets != IGNORED).view(B, -1).sum(dim=1),
+        hits.view(B, -1).sum(dim=1),
+    )
+
+
+def padded(sequences: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """Sequences of any lengths -> (ids (B, T) padded on the right, lengths (B,)), both int64. T: the longest."""
+    lengths = [len(ids) for ids in sequences]
+    ids_BT = torch.full((len(sequences), max(lengths, default=0)), fill)
+    for row, ids in enumerate(sequences):
+        ids_BT[row, : len(ids)] = torch.as_tensor(np.asarray(ids, dtype=np.int64))
+    return ids_BT, torch.tensor(lengths, dtype=torch.int64)
+
+
+def check_not_empty(sequences: Sequence[Sequence[int]], what: str) -> None:
+    """Raise a `DataError` for a batch of no examples, or an example without a token, which attention cannot read."""
+    if not len(sequences):
+        raise DataError("a batch needs 1 example and has 0; give at least one")
+    for number, ids in enumerate(sequences):
+        if not len(ids):
+            raise DataError(f"example {number} of a batch has an empty {what}; it needs 1 token, so leave it out")

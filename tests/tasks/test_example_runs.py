@@ -1,4 +1,4 @@
-"""Runs on examples: every objective from a file of one's own to a model that answers, and exactly resumed."""
+"""Runs on examples: every task from a file of one's own to a model that answers, and exactly resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from glassformer.hub import (
 )
 from glassformer.recipes import read_recipe, shape
 from glassformer.recipes.evaluate import open_run
-from glassformer.recipes.scores import score_answers
 from glassformer.training import RunFolder
 
 WORDS = ["red", "blue", "green", "cat", "dog", "bird", "runs", "sleeps", "sings", "fast", "well", "loud"]
@@ -70,41 +69,46 @@ def run(tmp_path: Path, kind: str, data: str, *more: str, name: str = "run") -> 
 
 
 CASES: dict[str, tuple[str, list[str]]] = {
-    "translation": ("target_sentence", ["model.family=original", "training.schedule=noam"]),
-    "recurrent": ("target_sentence", ["model.kind=seq2seq-attention"]),
+    "translation": ("translate", ["model.family=original", "training.schedule=noam"]),
+    "recurrent": ("translate", ["model.kind=seq2seq-attention"]),
     "masked": ("masked_tokens", ["model.family=modern"]),
     "spans": ("spans", ["model.family=modern", "model.positions=relative"]),
-    "classes": ("sequence_class", ["model.pooling=mean"]),
+    "classes": ("classify", ["model.pooling=mean"]),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_objective_from_a_file_to_a_model(name: str, tmp_path: Path, pairs: str, labelled: str):
+def test_every_task_from_a_file_to_a_model(name: str, tmp_path: Path, pairs: str, labelled: str):
     kind, more = CASES[name]
-    path = run(tmp_path, kind, labelled if kind == "sequence_class" else pairs, *more)
+    path = run(tmp_path, kind, labelled if kind == "classify" else pairs, *more)
     told = json.loads((path / "summary.json").read_text())
     assert 0 <= told["val_accuracy"] <= 1 and told["val_bits_per_byte"] is None
     assert told["val_loss"] < 7
     model, tokenizer = load(path)
     assert recipes.evaluate(path).loss == pytest.approx(told["val_loss"], abs=1e-4)
     sample = json.loads((path / "samples.jsonl").read_text().splitlines()[-1])["text"]
-    assert "model" in sample and "meant" in sample
-    if kind == "sequence_class":
+    assert "model" in sample and "target" in sample
+    if kind == "classify":
         assert load_labels(path) == ("animal", "other")
-    if kind == "target_sentence":
-        assert score_answers(*open_run(path), split="test", beam=2).scores.n == len(json_lines_of(path, "test"))
+    if kind == "translate":
+        assert answers_of(path, split="test", beam=2).scores.n == len(json_lines_of(path, "test"))
+
+
+def answers_of(path: Path, **how: Any) -> Any:
+    model, task = open_run(path)
+    return task.score_answers(model, **how)
 
 
 def json_lines_of(path: Path, split: str) -> list[Any]:
-    return open_run(path)[1].examples[split]
+    return open_run(path)[1].source.examples[split]
 
 
 def test_resumed_is_never_stopped(tmp_path: Path, pairs: str):
     """Dropout, accumulation and examples in pools: stopped after 4 of 8 steps and gone on, bit for bit."""
     words = ["model.family=original", "training.steps=8", "training.dropout=0.2", "training.micro_batch_size=2"]
     words += ["training.checkpoint_every=4", "training.keep_checkpoints=9", "training.optimizer=muon"]
-    whole = run(tmp_path, "target_sentence", pairs, *words, name="whole")
-    again = run(tmp_path, "target_sentence", pairs, *words, name="again")
+    whole = run(tmp_path, "translate", pairs, *words, name="whole")
+    again = run(tmp_path, "translate", pairs, *words, name="again")
     for path in sorted((again / "checkpoints").iterdir())[1:]:
         for inside in sorted(path.rglob("*"), reverse=True):
             inside.rmdir() if inside.is_dir() else inside.unlink()
@@ -122,26 +126,26 @@ def test_a_tag_for_each_word(tmp_path: Path):
         for text in sentences()
     ]
     words = ["tokenizer.vocab_size=40", "training.steps=60", "training.optimizer=adamw", "training.learning_rate=0.01"]
-    path = run(tmp_path, "token_class", write(tmp_path / "tags.jsonl", rows), *words)
+    path = run(tmp_path, "tag", write(tmp_path / "tags.jsonl", rows), *words)
     told = json.loads((path / "summary.json").read_text())
     assert load_labels(path) == ("c", "o") and told["val_accuracy"] > 0.9
     rows[3]["target"] = "c"
     with pytest.raises(DataError, match=r"has 5 tokens and 1 tag; give one tag a token, with spaces between"):
-        run(tmp_path, "token_class", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
+        run(tmp_path, "tag", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
 
 
 def test_a_bad_number_is_named_in_a_translator_too(tmp_path: Path, pairs: str):
-    """The look for its origin asks the model what the objective asks, whatever it is called with."""
-    done = run(tmp_path, "target_sentence", pairs, "training.steps=1")
+    """The look for its origin asks the model what the task does, whatever it is called with."""
+    done = run(tmp_path, "translate", pairs, "training.steps=1")
     tensors = load_weights(done / "model" / "model.safetensors")
     name = next(name for name in tensors if "cross" in name or "encoder_attn" in name or "encdec" in name.lower())
     save_weights(done / "model" / "model.safetensors", {**tensors, name: tensors[name] * math.nan})
     with pytest.raises(DivergenceError, match=r"first bad number in decoder\.blocks\.0\.\S+ \(a weight\)"):
-        run(tmp_path, "target_sentence", pairs, f"training.start_from={done}", name="again")
+        run(tmp_path, "translate", pairs, f"training.start_from={done}", name="again")
 
 
 def test_it_is_not_asked_to_write_on(tmp_path: Path, pairs: str):
-    path = run(tmp_path, "target_sentence", pairs, "training.steps=1")
+    path = run(tmp_path, "translate", pairs, "training.steps=1")
     told = CliRunner().invoke(app, ["generate", str(path), "--prompt", "red"])
     assert isinstance(told.exception, UsageError)
     assert str(told.exception) == (
@@ -154,11 +158,11 @@ def test_letters_in_sounds_out(tmp_path: Path):
     rows = [{"source": text[::2], "target": " ".join(text.upper()[:3])} for text in sentences()]
     data = write(tmp_path / "words.jsonl", rows)
     words = ["tokenizer.kind=words", "tokenizer.source_kind=characters", "tokenizer.vocab_size=60"]
-    path = run(tmp_path, "target_sentence", data, *words)
+    path = run(tmp_path, "translate", data, *words)
     _, tokenizer = load(path)
     assert (tokenizer.kind, load_source_tokenizer(path).kind) == ("words", "characters")
-    scored = score_answers(*open_run(path), split="validation", beam=1, limit=3)
-    assert len(scored.sources) == 3 and "wrong words" in scored.told()[0]
+    scored = answers_of(path, split="validation", beam=1, limit=3)
+    assert len(scored.sources) == 3 and "wrong words" in scored.lines()[0]
 
 
 def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, labelled: str):
@@ -166,7 +170,7 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
     heard: list[str] = []
     done = recipes.train(
         None,
-        ["task.kind=sequence_class", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
+        ["task.kind=classify", *SMALL, "model.family=modern", "training.steps=1", "training.batch_size=5",
          f"training.start_from={masked}", "training.optimizer=adamw", "training.learning_rate=1e-9",
          "training.weight_decay=0"],
         data=labelled, out=tmp_path / "tuned", log=heard.append,
@@ -181,7 +185,7 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["model.kind=encoder"], UsageError, "model.kind=encoder cannot be asked for task.kind=target_sentence; "),
+        (["model.kind=encoder"], UsageError, "model.kind=encoder cannot be asked for task.kind=translate; "),
         (["task.label_smoothin=1"], UsageError, "unknown key task.label_smoothin; did you mean"),
         (["task.label_smoothing=2"], UsageError, "task.label_smoothing=2 is too large; use less than 1"),
         (["training.batch_size=auto"], UsageError, "training.batch_size=auto is measured for decoders on texts"),
@@ -190,7 +194,7 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
 )
 def test_a_mistake_is_one_line(words: list[str], error: type[Exception], message: str, tmp_path: Path, pairs: str):
     with pytest.raises(error) as told:
-        recipes.train(None, ["task.kind=target_sentence", *SMALL, *STEPS, *words], data=pairs, out=tmp_path / "run")
+        recipes.train(None, ["task.kind=translate", *SMALL, *STEPS, *words], data=pairs, out=tmp_path / "run")
     assert message in str(told.value) and "\n" not in str(told.value)
     assert not (tmp_path / "run").exists()
 
@@ -204,11 +208,11 @@ PLAIN = [{"text": f"a b c d e f g h i {c}"} for c in "abcdefghi"]
 @pytest.mark.parametrize(
     ("kind", "rows", "wrong", "message"),
     [
-        ("sequence_class", LABELLED, {"text": "x", "label": "goood"}, "the label 'goood' is not .* did you mean good"),
-        ("sequence_class", LABELLED, {"text": "x"}, "'x' has no label; give each text one"),
-        ("token_class", TAGGED, {"source": "a", "target": "z"}, "the tag 'z' is not one that was learned"),
-        ("token_class", TAGGED, {"source": "a b", "target": "x"}, "has 2 tokens and 1 tag"),
-        ("target_sentence", TAGGED, {"text": "alone"}, "'alone' has no target; give each source one"),
+        ("classify", LABELLED, {"text": "x", "label": "goood"}, "the label 'goood' is not .* did you mean good"),
+        ("classify", LABELLED, {"text": "x"}, "'x' has no label; give each text one"),
+        ("tag", TAGGED, {"source": "a", "target": "z"}, "the tag 'z' is not one that was learned"),
+        ("tag", TAGGED, {"source": "a b", "target": "x"}, "has 2 tokens and 1 tag"),
+        ("translate", TAGGED, {"text": "alone"}, "'alone' has no target; give each source one"),
         ("masked_tokens", PLAIN, {"text": "a b"}, "no text has 8 tokens.*give longer texts"),
     ],
 )
@@ -225,7 +229,7 @@ def test_what_an_evaluation_would_stumble_over_is_found_before_the_first_step(
 
 def test_a_classifier_is_measured_by_the_labels_that_it_learned(tmp_path: Path, labelled: str):
     """Whatever labels other examples have, and in whatever order: also none to learn from, and one label alone."""
-    path = run(tmp_path, "sequence_class", labelled)
+    path = run(tmp_path, "classify", labelled)
     last = load_labels(path)[-1]
     rows = [json.loads(line) for line in Path(labelled).read_text().splitlines()]
     told = [{**row, "split": "test"} for row in rows if row["label"] == last]
@@ -239,7 +243,7 @@ def test_a_classifier_is_measured_by_the_labels_that_it_learned(tmp_path: Path, 
 
 
 def test_changed_examples_are_noticed(tmp_path: Path, pairs: str):
-    path = run(tmp_path, "target_sentence", pairs, "training.checkpoint_every=3")
+    path = run(tmp_path, "translate", pairs, "training.checkpoint_every=3")
     (path / "summary.json").unlink()
     lines = Path(pairs).read_text().splitlines()
     Path(pairs).write_text("\n".join([*lines[:-1], '{"source": "another", "target": "one"}']) + "\n")
@@ -253,7 +257,7 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path):
 
 
 def test_a_run_folder_says_what_it_learned_from(tmp_path: Path, labelled: str):
-    path = run(tmp_path, "sequence_class", labelled)
+    path = run(tmp_path, "classify", labelled)
     text = RunFolder(path).recipe.read_text()
     assert "labels = [" in text and "[derived.examples]" in text and (path / "report.html").is_file()
 
@@ -268,7 +272,7 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
     heard: list[str] = []
     recipes.train(
         None,
-        ["task.kind=target_sentence", *SMALL, "model.block_size=8", "training.steps=1", "training.batch_size=4"],
+        ["task.kind=translate", *SMALL, "model.block_size=8", "training.steps=1", "training.batch_size=4"],
         data=data,
         out=tmp_path / "run",
         log=heard.append,

@@ -19,8 +19,9 @@ from glassformer.errors import DataError, UsageError
 from glassformer.hub import load, load_model
 from glassformer.inspection.geometry import neighbours
 from glassformer.inspection.vectors import vectors_of
-from glassformer.recipes import read_recipe, word_task
+from glassformer.recipes import read_recipe
 from glassformer.recipes.evaluate import open_run
+from glassformer.tasks import skip_gram
 
 SMALL = ["model.n_embd=7", "model.block_size=13", "task.noise=5", "task.subsample=0.1"]
 STEPS = ["training.steps=6", "training.batch_size=4", "training.eval_every=3", "training.sample_every=6"]
@@ -85,7 +86,7 @@ def test_evaluate_tells_what_people_said(text, tmp_path, monkeypatch):
         {"some": [Likeness("cat", "dog", 7.0), Likeness("cat", "purrs", 3.0), Likeness("cat", "zebra", 1.0)]},
         {"family": [Question("cat", "purrs", "dog", "barks")], "gram": [Question("cat", "cats", "dog", "dogs")]},
     )
-    monkeypatch.setattr(word_task, "load_word_tests", lambda: tests)
+    monkeypatch.setattr(skip_gram, "load_word_tests", lambda: tests)
     run = trained(text, tmp_path / "run")
     told = CliRunner().invoke(app, ["evaluate", str(run.path)])
     assert told.exit_code == 0, told.output
@@ -94,7 +95,7 @@ def test_evaluate_tells_what_people_said(text, tmp_path, monkeypatch):
     as_json = json.loads(CliRunner().invoke(app, ["evaluate", str(run.path), "--json"]).stdout)
     assert as_json["likeness"]["some"]["n"] == 2 and as_json["analogies"]["form"]["n_all"] == 1
     model, task = open_run(run.path)
-    assert task.scores(model).to_dict() == {key: as_json[key] for key in ("likeness", "analogies")}
+    assert task.extra_scores(model).to_dict() == {key: as_json[key] for key in ("likeness", "analogies")}
 
 
 def test_without_the_lists_evaluate_says_why(text, tmp_path, monkeypatch):

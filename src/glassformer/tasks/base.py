@@ -1,0 +1,268 @@
+"""What every task has. A task is one use of a Transformer, and one file of this package.
+
+    examples ──collate──► batch ─┬─loss──► sum, count, metrics               what is trained, smoothing included
+                                 └─rows──► sum, count, hits of each example  what is reported: plain cross-entropy
+
+The loop, checkpoints, logs and commands use this interface and ask for no particular task. A task of your own is a
+subclass of one of the tasks here, of `TextTask` (a stream of tokens) or of `ExampleTask` (one example at a time), and
+an entry of `TASKS` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from glassformer.errors import UsageError
+from glassformer.evaluation.estimate import Metrics
+from glassformer.evaluation.rows import RowLosses
+from glassformer.figures.primitives import Figure
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Batch = tuple[Tensor, ...]
+
+
+class Loss(NamedTuple):
+    """What a batch costs. The loop divides sum by count once, over all micro-batches and processes of a step.
+
+    sum: 0-dim, fp32 or float64. count: targets; an int on the CPU, a 0-dim tensor on a GPU and inside `torch.compile`,
+    where reading it would wait. metrics: (sum, count) by name, reduced in the same way into metrics.jsonl; every batch
+    gives the same names.
+    """
+
+    sum: Tensor
+    count: int | Tensor  # type: ignore[assignment]  # `tuple` has a method of this name
+    metrics: Mapping[str, tuple[Tensor, int | Tensor]] = MappingProxyType({})
+
+
+class Score(NamedTuple):
+    """What the best model of a run is: the metric of an evaluation, as metrics.jsonl names it, and its direction."""
+
+    name: str = "val_loss"
+    direction: Literal["lower", "higher"] = "lower"
+
+    @property
+    def metric(self) -> str:
+        """The name in `Metrics`."""
+        return self.name.removeprefix("val_")
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value beats the best so far (None: there is none). NaN and infinities never do."""
+        if not math.isfinite(value):
+            return False
+        return best is None or (value < best if self.direction == "lower" else value > best)
+
+
+class Batches(Protocol):
+    """An endless stream of training batches: tensors with one row a sequence. Its position is part of a checkpoint."""
+
+    def __next__(self) -> Batch: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Source(Protocol):
+    """The data that a task was opened with.
+
+    tokenizer: of what the model writes. source_tokenizer: of what it reads, where that is another one. labels: the
+    names of the classes, if any. key: changes when the data do. n_train: tokens of a text, or examples, to learn from.
+    """
+
+    tokenizer: Tokenizer
+    source_tokenizer: Tokenizer | None
+    labels: tuple[str, ...]
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def n_train(self) -> int: ...
+
+
+class Task:
+    """One use of a model. Made by itself it can collate examples and compute losses; `open` gives it its data.
+
+    Args:
+        settings: the keys of [task], as in `Settings`.
+
+    Raises:
+        UsageError: a setting is unknown or out of range.
+    """
+
+    Settings: ClassVar[type[TaskSettings]] = TaskSettings
+    score: ClassVar[Score] = Score()
+    asks: ClassVar[str]  # what the model must answer: one of the words in `answers` of a model (`kinds_that_answer`)
+    fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays
+    command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
+    # a rise of the loss smaller than this is no divergence, in the unit of the loss; None: a quarter of what the run
+    # has gained so far
+    alarm: ClassVar[float | None] = 1.0
+    source: Any = None
+    run: RunSettings = RunSettings()
+
+    def __init__(self, **settings: Any):
+        self.settings: Any = self.Settings.make(**settings)
+
+    @classmethod
+    def open(
+        cls,
+        data: DataSettings,
+        tokenizer: TokenizerSettings,
+        settings: dict[str, Any],
+        *,
+        folder: Path | None = None,
+        inherited: bool = False,
+        labels: tuple[str, ...] = (),
+    ) -> tuple[Self, list[Choice]]:
+        """The task on its data, and what was decided because the recipe does not say it.
+
+        Args:
+            folder: a model folder whose tokenizers are taken. inherited: because the run starts from that model.
+            labels: of a model that is only measured; left out, those of the training examples.
+
+        Raises:
+            UsageError, DataError, TokenizerError: the settings or the data are wrong.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def on_source(cls, source: Any, settings: dict[str, Any]) -> Self:
+        """The task on data that are read already."""
+        task = cls(**cls.arguments(source), **settings)
+        task.source = source
+        return task
+
+    @classmethod
+    def arguments(cls, source: Any) -> dict[str, Any]:
+        """The arguments of the constructor that the data decide, such as special tokens.
+
+        Raises:
+            UsageError: the data lack one.
+        """
+        return {}
+
+    def with_run(self, run: RunSettings) -> Self:
+        """The same task with the numbers of a run."""
+        task = copy.copy(self)
+        task.run = run
+        return task
+
+    # ---- what the data decide ----
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of what the model writes."""
+        tokenizer: Tokenizer = self.source.tokenizer
+        return tokenizer
+
+    @property
+    def source_tokenizer(self) -> Tokenizer | None:
+        """Of what the model reads, where that is another one."""
+        tokenizer: Tokenizer | None = self.source.source_tokenizer
+        return tokenizer
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, if any."""
+        labels: tuple[str, ...] = self.source.labels
+        return labels
+
+    @property
+    def key(self) -> str:
+        """Changes when the data do."""
+        return str(self.source.key)
+
+    @property
+    def n_train(self) -> int:
+        """Tokens of a text, or examples, to learn from."""
+        return int(self.source.n_train)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of an example, which 19 of 20 do not exceed; 0: there are no examples."""
+        return 0
+
+    @property
+    def n_answers(self) -> int:
+        """Among how many answers the model chooses: a blind guess costs the logarithm."""
+        return len(self.labels) or self.tokenizer.vocab_size
+
+    def model_fields(self) -> dict[str, Any]:
+        """The fields of a model's configuration that the data decide: vocabulary, special tokens, classes."""
+        return {"vocab_size": self.tokenizer.vocab_size}
+
+    def facts(self) -> dict[str, Any]:
+        """What recipe.toml keeps of the data, for the reader."""
+        return {}
+
+    def warnings(self) -> list[str]:
+        """What a person should know about the data before the first step."""
+        return []
+
+    def check(self, block_size: int | None) -> None:
+        """Raise `DataError` unless there is something to learn from (None: nothing will be trained) and to measure on.
+
+        block_size: of the model.
+        """
+
+    # ---- what a run does ----
+
+    def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
+        """This process's part of every step."""
+        raise NotImplementedError
+
+    def collate(self, examples: Sequence[Any], random: Any) -> Batch:
+        """Examples -> tensors with one row an example. All chance comes from `random`, a numpy `Generator`."""
+        raise NotImplementedError
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        """What is trained."""
+        raise NotImplementedError
+
+    def rows(self, model: Any, batch: Batch) -> RowLosses:
+        """What is reported: the plain loss of each row of a batch."""
+        raise NotImplementedError
+
+    def evaluate(self, model: Any, split: str = "validation", *, whole: bool = True) -> Metrics:
+        """The model as it is on a split, or on a part of it that is the same at each call: of the validation split
+        `run.eval_batches` batches, of others as much, spread evenly.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        raise NotImplementedError
+
+    def sample(self, model: Any, step: int) -> list[Figure]:
+        """What the model makes of something, to look at along the way."""
+        return []
+
+    def example_batch(self, model: Any) -> Batch:
+        """A held-out batch, on the CPU, to look at the activations of."""
+        raise NotImplementedError
+
+    # ---- what `glassformer evaluate` adds ----
+
+    def extra_scores(self, model: Any) -> Any:
+        """Further measures of a trained model (an object with `to_dict` and `lines`), or None.
+
+        Raises:
+            DataError: what they are measured on cannot be had.
+        """
+        return None
+
+    def score_answers(self, model: Any, *, split: str = "test", beam: int = 4, limit: int | None = None) -> Any:
+        """Let the model answer a split in free form, and compare.
+
+        Raises:
+            UsageError: this task has no such answers.
+        """
+        raise UsageError("this run does not answer sentences with sentences; leave out --answers")

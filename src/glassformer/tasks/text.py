@@ -1,0 +1,165 @@
+"""Tasks on a text: a stream of tokens in a token store."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glassformer.data import TokenStore, describe, read_documents, tokenizer_for
+from glassformer.data.batches import check_length
+from glassformer.data.prepare import prepare
+from glassformer.data.token_store import SPLITS
+from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.tasks.base import Task
+from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
+
+
+@dataclass
+class TextSource:
+    """A prepared text. inherited: whether the tokenizer is that of the model to start from."""
+
+    store: TokenStore
+    tokenizer: Tokenizer
+    data: DataSettings
+    inherited: bool = False
+    source_tokenizer: Tokenizer | None = None
+    labels: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        return str(self.store.meta["key"])
+
+    @cached_property
+    def n_train(self) -> int:
+        return len(self.store.split("train"))
+
+
+class TextTask(Task):
+    """A task that learns from a stream of tokens; see `Task`."""
+
+    source: TextSource
+
+    @classmethod
+    def open(
+        cls,
+        data: DataSettings,
+        tokenizer: TokenizerSettings,
+        settings: dict[str, Any],
+        *,
+        folder: Path | None = None,
+        inherited: bool = False,
+        labels: tuple[str, ...] = (),
+    ) -> tuple[Self, list[Choice]]:
+        cls.Settings.make(**settings)  # a mistake is found before the text is read
+        choices: list[Choice] = []
+        if folder is not None:
+            loaded = load_tokenizer(folder)
+        else:
+            tokenizer = cls.default_tokenizer(tokenizer, choices)
+            loaded = tokenizer_of(data, tokenizer, choices)
+        store = store_of(data, loaded)
+        return cls.on_source(TextSource(store, loaded, data, inherited), settings), choices
+
+    @classmethod
+    def default_tokenizer(cls, tokenizer: TokenizerSettings, choices: list[Choice]) -> TokenizerSettings:
+        """The tokenizer of this task where the recipe names none; notes it in `choices`."""
+        return tokenizer
+
+    def text_sizes(self) -> dict[str, int]:
+        """Tokens of both splits: what a plan starts from."""
+        return {"train_tokens": self.n_train, "val_tokens": len(self.source.store.split("validation"))}
+
+    def check(self, block_size: int | None) -> None:
+        store = self.source.store
+        if block_size is not None:
+            check_length(store.split("train"), self.run.sequence_length)
+        if (n := len(store.split("validation"))) < 2:
+            raise DataError(
+                f"{store.meta['source']}: {plural(n, 'token')} held out for validation, and a prediction needs 2; "
+                "give more text, or data.validation_fraction=0.1"
+            )
+
+    def view(self, split: str) -> Any:
+        """The tokens of a split.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"a text has no {split} split; use {' or '.join(SPLITS)}, or leave out --split")
+        return self.source.store.split(split)
+
+
+def tokenizer_of(data: DataSettings, settings: TokenizerSettings, choices: list[Choice]) -> Tokenizer:
+    """Load the tokenizer that is named, or learn it from the text; what is decided here is added to `choices`.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    kind, vocab_size = settings.kind, settings.vocab_size
+    if settings.path is not None and kind is None:
+        return load_tokenizer(settings.path)
+    if kind is None or (kind == "bpe" and vocab_size is None):
+        info = describe(data.source, text_field=data.text_field)
+        if kind is None:
+            alphabet: set[str] = set()
+            if info.bytes is not None and info.bytes < SMALL_TEXT:
+                pieces = read_documents(data.source, text_field=data.text_field)
+                alphabet = set().union(*(set(piece.text) for piece in pieces))
+            choices.append(tokenizer_choice(info.bytes, len(alphabet)))
+            kind = choices[-1].value
+        if kind == "bpe" and vocab_size is None:
+            choices.append(vocab_size_choice(info.bytes))
+            vocab_size = choices[-1].value
+    if kind not in TOKENIZERS:
+        raise UsageError(f"tokenizer.kind={kind!r} is unknown; {did_you_mean(str(kind), TOKENIZERS)}")
+    tokenizer: Tokenizer = tokenizer_for(
+        data.source,
+        kind,
+        vocab_size=vocab_size,
+        path=settings.path,
+        text_field=data.text_field,
+        validation_fraction=data.validation_fraction,
+    )
+    return tokenizer
+
+
+def store_of(data: DataSettings, tokenizer: Tokenizer) -> TokenStore:
+    """The text in tokens: prepared now, or found in the cache."""
+    return prepare(
+        data.source,
+        tokenizer,
+        validation_fraction=data.validation_fraction,
+        text_field=data.text_field,
+        max_tokens=data.max_tokens,
+    )
+
+
+def tokenizer_choice(n_bytes: int | None, n_characters: int | None) -> Choice:
+    """Characters while the alphabet is small and the text too; else byte-level BPE. None: a hub dataset, whose size is
+    not known before it is read."""
+    if n_bytes is None:
+        return Choice("tokenizer.kind", "bpe", "a dataset of unknown size")
+    size = f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:.1f} kB"
+    if n_bytes < SMALL_TEXT and (n_characters or 0) <= 256:
+        return Choice("tokenizer.kind", "characters", f"{n_characters} different characters in {size} of text")
+    if n_bytes < SMALL_TEXT:
+        return Choice("tokenizer.kind", "bpe", f"{n_characters} different characters, too many for one token each")
+    return Choice("tokenizer.kind", "bpe", f"{size} of text, more than characters are good for")
+
+
+def vocab_size_choice(n_bytes: int | None) -> Choice:
+    """A power of two between 512 and 32768: about the square root of the bytes, so that tokens are seen often."""
+    if n_bytes is None:
+        return Choice("tokenizer.vocab_size", 32_768, "a dataset of unknown size")
+    size = 2 ** round(math.log2(max(512.0, min(32_768.0, math.sqrt(n_bytes)))))
+    return Choice("tokenizer.vocab_size", size, f"a power of two near the square root of {n_bytes:,} bytes")

@@ -1,0 +1,30 @@
+"""What follows a run: the display, the report, trackers, and classes of your own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glassformer.training.loop import Trainer
+
+
+class Callback:
+    """Called by a `Trainer`. Every method may be left as it is."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step, also of a resumed run."""
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        """After each step, with its line of metrics.jsonl."""
+
+    def on_sample(self, step: int, text: str) -> None:
+        """When the task has drawn a sample, as text."""
+
+    def on_diagnostics(self, record: dict[str, Any]) -> None:
+        """At evaluations, with the line of diagnostics.jsonl: gradient and update of every parameter."""
+
+    def on_event(self, record: dict[str, Any]) -> None:
+        """When something happened that a person should know, with its line of events.jsonl."""
+
+    def on_end(self) -> None:
+        """When the loop ends, with or without an error."""

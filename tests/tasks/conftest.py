@@ -1,0 +1,3 @@
+from command_line import glassformer
+
+__all__ = ["glassformer"]
