@@ -61,7 +61,7 @@ class Start:
 
     @cached_property
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
-        """Of what it says, and of what it reads; mostly the same."""
+        """Of what it writes and of what it reads; mostly the same."""
         return load_tokenizer(self.folder), load_source_tokenizer(self.folder)
 
     def configuration(self, r: Recipe, facts: dict[str, Any]) -> tuple[Any, list[Choice]]:
@@ -77,12 +77,10 @@ class Start:
         theirs, kind = self.model.config, self._kind_for(r)
         changes = {key: value for key, value in self._wanted(r).items() if value != current(theirs, key)}
         free = self._free(changes) | self._asked(r)
-        unasked = [key for key in changes if key not in free]
-        if unasked:
-            told = ", ".join(f"model.{key}={changes[key]} ({current(theirs, key)} there)" for key in unasked)
+        if unasked := {key: value for key, value in changes.items() if key not in free}:
             raise UsageError(
-                f"the recipe sets {told}, with which the weights of {self.name} compute something else; train without "
-                "the recipe (--data TEXT training.start_from=MODEL), or ask for the change on the command line"
+                f"the recipe sets {self._both(unasked)}, with which the weights of {self.name} compute something else; "
+                "train without the recipe (--data TEXT training.start_from=MODEL), or ask for it on the command line"
             )
         decided = {**heads_for(r, kind), **facts_for(r, kind, facts)}
         if isinstance(theirs, EncoderConfig):
@@ -104,7 +102,7 @@ class Start:
         return kind
 
     def _wanted(self, r: Recipe) -> dict[str, Any]:
-        """What the recipe says of the configuration, sizes and families written out."""
+        """The fields that the recipe sets, sizes and families written out."""
         size = {} if r.model.size is None else named_size(r.model.size)
         fields = {**size, **r.model.fields}
         fields.pop("vocab_size", None)  # a size's; the tokenizer decides
@@ -120,7 +118,7 @@ class Start:
         return asked | (FAMILIES[str(r.model.get("family"))].keys() if "family" in asked else set())
 
     def _free(self, changes: dict[str, Any]) -> set[str]:
-        """Fields that may differ without a word, as the weights compute the same with them."""
+        """Fields that may differ silently, since the weights compute the same with them."""
         c = self.model.config
         free = {"balance_weight"}
         if isinstance(c, ModelConfig):
@@ -138,13 +136,14 @@ class Start:
         theirs = shapes(self.model.config)
         for name, shape in shapes(config).items():
             if "blocks" in name.split(".") and name in theirs and theirs[name] != shape:
-                told = ", ".join(
-                    f"model.{key}={v} ({current(self.model.config, key)} there)" for key, v in changes.items()
-                )
                 raise UsageError(
-                    f"{told}: {name} would be {shape} and is {theirs[name]} in {self.name}, so its weights cannot be "
-                    "kept; leave that out, or train a fresh model without training.start_from"
+                    f"{self._both(changes)}: {name} would be {shape} and is {theirs[name]} in {self.name}, "
+                    "so its weights cannot be kept; leave that out, or train a fresh model without training.start_from"
                 )
+
+    def _both(self, changes: dict[str, Any]) -> str:
+        """Changes with both values."""
+        return ", ".join(f"model.{key}={v} ({current(self.model.config, key)} there)" for key, v in changes.items())
 
     def tokenizer_choices(self, r: Recipe, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> list[Choice]:
         """A line about the tokenizer of the run.
@@ -208,8 +207,9 @@ class Start:
         fresh = sorted(ours.keys() - taken.keys() - tied_names(model).keys())
         left = sorted(theirs.keys() - taken.keys() - tied_names(self.model).keys() - set(fresh))
         self.__dict__.pop("model")  # its weights would otherwise stay in memory for the whole run
-        told = f"{len(taken)} tensors taken over, fresh: {_some(fresh)}{f', left out: {_some(left)}' if left else ''}"
-        return Choice("training.start_from", self.name, f"{told}; all of them are trained")
+        rest = f", left out: {_some(left)}" if left else ""
+        why = f"{len(taken)} tensors taken over, fresh: {_some(fresh)}{rest}; all of them are trained"
+        return Choice("training.start_from", self.name, why)
 
 
 def changed(config: Any, changes: dict[str, Any]) -> Any:
@@ -232,8 +232,7 @@ def changed(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def current(config: Any, key: str) -> Any:
-    """What a configuration says under a key of [model]; where both halves of an encoder-decoder have it and differ,
-    both."""
+    """The value of a configuration under a key of [model]; both where the halves of an encoder-decoder differ."""
     value: Any
     if not isinstance(config, EncoderDecoderConfig):
         value = getattr(config, key, None)
@@ -242,8 +241,8 @@ def current(config: Any, key: str) -> Any:
     elif key in type(config).model_fields:
         value = getattr(config, key)
     else:
-        read, said = getattr(config.encoder, key), getattr(config.decoder, key)
-        value = read if read == said or key == "n_layer" else f"{read} and {said}"
+        first, second = getattr(config.encoder, key), getattr(config.decoder, key)
+        value = first if first == second or key == "n_layer" else f"{first} and {second}"
     if hasattr(value, "model_dump"):
         return value.model_dump(exclude_none=True)
     return list(value) if isinstance(value, tuple) else value
