@@ -29,7 +29,7 @@ def test_everything_holds_here():
     assert 0 < checks[-1].difference < 0.1, "int8 rounds, and not much"
 
 
-WHAT = "logits = those that transformers has"
+WHAT = "logits = those of transformers"
 
 
 def test_transformers_reads_the_model_where_nothing_is_kept_of_it(monkeypatch):
@@ -64,12 +64,12 @@ def test_what_does_not_concern_a_model_holds():
         (
             (row_cache.Rows, "append"),
             lambda true: lambda self, layer, k, v: true(self, layer, 1.01 * k if len(k) > 1 else k, v),
-            {"several rows of different lengths", "generated in a crowd"},
+            {"several rows of different lengths", "generated in a batch"},
         ),
         (
             (Attention, "_eager"),
             lambda true: lambda self, q, k, v, mask, bias: 1.01 * true(self, q, k, v, mask, bias),
-            {"attention written out"},
+            {"eager attention"},
         ),
         (
             (RotaryPositions, "rotate"),
@@ -100,7 +100,7 @@ def test_logits_of_other_software_are_compared():
     right = Reference(ids, {token: logits[token] for token in (0, 7, 100)})
     wrong = Reference(ids, {**right.logits, 7: logits[7] + 0.01 * max(map(abs, right.logits.values()))})
     held = [{check.what: check for check in selftest(model, tokenizer, known)} for known in (right, wrong)]
-    what = "logits = those that transformers has"
+    what = "logits = those of transformers"
     assert held[0][what].difference < 1e-6 and held[0][what].held and not held[1][what].held
 
 

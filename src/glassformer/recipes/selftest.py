@@ -1,6 +1,6 @@
-"""The self-test: on this machine, with this model, do the ways that should agree agree, and by how much?
+"""The self-test: on this machine, with this model, do fast and slow ways to compute the same thing agree?
 
-Every check computes the same thing twice, in two ways that must give the same, and tells the largest difference as a
+Every check computes the same thing twice, in two ways that must give the same, and gives the largest difference as a
 share of the largest number. It is run by users on their own machine: processors, drivers and builds of PyTorch differ.
 """
 
@@ -67,11 +67,11 @@ def selftest(model: Decoder, tokenizer: Tokenizer, reference: Reference | None =
     checks: list[tuple[str, float, Callable[[Decoder, Tokenizer], float | str]]] = [
         ("read in pieces with a cache = read at once", 1e-4, _cached),
         ("several rows of different lengths = each alone", 1e-4, _rows),
-        ("generated in a crowd = generated alone", 0.0, _crowd),
-        ("attention written out = attention fused", 1e-4, _eager),
-        ("two texts packed into one row = each by itself", 1e-4, _packed),
+        ("generated in a batch = generated alone", 0.0, _batched),
+        ("eager attention = fused attention", 1e-4, _eager),
+        ("two texts packed into one row = each alone", 1e-4, _packed),
         ("gradients of four small batches = of one large", 1e-4, _accumulated),
-        ("logits = those that transformers has", 1e-3, functools.partial(_known, reference)),
+        ("logits = those of transformers", 1e-3, functools.partial(_known, reference)),
         ("blocks compiled, in int8 = layer by layer", 0.05, _compiled),
         ("int8 weights against fp32", 0.1, _int8),
     ]
@@ -118,7 +118,7 @@ def _rows(model: Decoder, tokenizer: Tokenizer) -> float:
     return _apart(alone, together)
 
 
-def _crowd(model: Decoder, tokenizer: Tokenizer) -> float:
+def _batched(model: Decoder, tokenizer: Tokenizer) -> float:
     """The share of requests whose tokens differ; where two tokens are equally likely to the last digit, one may."""
     requests = [
         Request(tuple(ids.tolist()), max_new_tokens=8, sampling=Sampling(seed=n, temperature=0.8))
@@ -126,13 +126,13 @@ def _crowd(model: Decoder, tokenizer: Tokenizer) -> float:
     ]
     requests = [request for request in requests if max(request.ids) < tokenizer.vocab_size]
 
-    def answers(asked: list[Request]) -> list[list[int]]:
+    def answers(requests: list[Request]) -> list[list[int]]:
         engine = Engine(model, tokenizer, max_positions=4 * model.config.block_size)
-        said: dict[int, list[int]] = {engine.submit(request): [] for request in asked}
+        tokens: dict[int, list[int]] = {engine.submit(request): [] for request in requests}
         for event in engine.run():
             if event.piece is not None:
-                said[event.request].append(event.piece.token)
-        return list(said.values())
+                tokens[event.request].append(event.piece.token)
+        return list(tokens.values())
 
     together, alone = answers(requests), [answers([request])[0] for request in requests]
     return sum(a != b for a, b in zip(together, alone, strict=True)) / max(1, len(requests))
@@ -140,7 +140,7 @@ def _crowd(model: Decoder, tokenizer: Tokenizer) -> float:
 
 @torch.inference_mode()
 def _eager(model: Decoder, tokenizer: Tokenizer) -> float:
-    """Who listens to the pattern gets attention written out; nobody listening, texts of this length get the kernel."""
+    """A listener to the pattern makes attention eager; without one, texts of this length take the kernel."""
     (ids,) = _texts(model, 2 * LENGTH)
     fused = model(ids[None])
     with listening(model, "blocks.*.attention.pattern", lambda name, pattern: None):
@@ -160,7 +160,7 @@ def _packed(model: Decoder, tokenizer: Tokenizer) -> float | str:
 
 
 def _accumulated(model: Decoder, tokenizer: Tokenizer) -> float:
-    """The gradient of a matrix in the middle; all of them would take much room."""
+    """The gradient of a matrix in the middle; all of them would take much memory."""
     rows = torch.stack(_texts(model, *[LENGTH // 2] * 4))
     batch, objective = (rows[:, :-1], rows[:, 1:]), NextToken()
     middle = dict(model.named_parameters())[f"blocks.{len(model.blocks) // 2}.attention.out.weight"]
