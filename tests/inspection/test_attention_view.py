@@ -211,7 +211,7 @@ def test_additive_attention_of_a_recurrent_model_is_cross_attention():
             part = model.attention
             scores = part.score((part.query(query)[:, :, None] + keys[:, None]).tanh())[0, 0, :, 0]
         np.testing.assert_allclose(view.patterns[0, 0, t], scores.softmax(0), **CLOSE)
-    with pytest.raises(UsageError, match="ask kind=cross"):
+    with pytest.raises(UsageError, match="kind=cross"):
         attention(model, TOKENIZER, TEXT, target=SAID)
 
 

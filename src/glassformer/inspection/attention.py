@@ -1,10 +1,10 @@
-"""Where heads look: the pattern of every head of every layer, and what each head does in short.
+"""What heads attend to: the pattern of every head of every layer, and summaries of each head.
 
-            keys (who is looked at)
+            keys
             To   be   or                  the lecture (3Blue1Brown, Deep Learning, chapter 6) has keys as rows,
 queries To  1.0                           so that columns add up to 1: `keys_as_rows=True` draws it so
-(who    be  0.7  0.3
-asks)   or  0.2  0.5  0.3   = 1
+        be  0.7  0.3
+        or  0.2  0.5  0.3   = 1
 """
 
 from __future__ import annotations
@@ -26,69 +26,62 @@ from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 
-MOST_HEADS = 16  # that are drawn in one table
-MOST_TOKENS = 64  # that are drawn along a side of a map
+MAX_HEADS = 16  # that are drawn in one table
+MAX_TOKENS = 64  # that are drawn along a side of a map
 TOP = 3  # heads of each summary, where there are more than one table holds
 KIND_NAMES = {"self": "attention", "cross": "cross-attention", "encoder": "attention of the encoder"}
 
 
 @dataclass
 class AttentionView(View):
-    """Patterns and summaries of all heads.
+    """Patterns and summaries of all heads."""
 
-    kind: `self`, `cross` or `encoder`. queries, keys: the T and S labels. patterns: (L, H, T, S), how much of each key
-    a query takes; a row adds up to 1, or to less where there are sinks. visible: (L, T, S), whether it may look there.
-    summaries: (L, H) each, by the names of `MEANINGS`; NaN where the text has no such place. even: the same of a head
-    that looks evenly at all it may see. n_repeats: how many queries the induction score is the mean of. layer, head:
-    what is drawn; None: all of them. keys_as_rows: how it is drawn; the numbers are the same.
-    """
-
-    kind: str
-    queries: list[str]
-    keys: list[str]
-    patterns: np.ndarray
-    visible: np.ndarray
-    summaries: dict[str, np.ndarray]
-    even: dict[str, float]
-    n_repeats: int
-    layer: int | None = None
-    head: int | None = None
-    keys_as_rows: bool = False
+    kind: str  # self, cross or encoder
+    queries: list[str]  # (T,) labels
+    keys: list[str]  # (S,) labels
+    patterns: np.ndarray  # (L, H, T, S): a row adds up to 1, or to less where there are sinks
+    visible: np.ndarray  # (L, T, S), whether the mask lets a query see a key
+    summaries: dict[str, np.ndarray]  # (L, H) each, by the names of `MEANINGS`; NaN where the text has no such place
+    even: dict[str, float]  # the same of a head that attends evenly to all it may see
+    n_repeats: int  # how many queries the induction score is the mean of
+    layer: int | None = None  # what is drawn; None: all layers
+    head: int | None = None  # what is drawn; None: all heads
+    keys_as_rows: bool = False  # how it is drawn; the numbers are the same
 
     def figures(self) -> list[Figure]:
         L, H = self.patterns.shape[:2]
         if self.layer is not None and self.head is not None:
             heads = [(self.layer, self.head)]
-            about = f"Layer {self.layer}, head {self.head}: whom each token asks"
+            about = f"Layer {self.layer}, head {self.head}: what each token attends to"
             return [*self.map(self.patterns[heads[0]], about, self.layer), self._table(heads), self._meanings()]
         layer = L - 1 if self.layer is None else self.layer
         which = f"the mean of its {H} heads" if H > 1 else "its one head"
-        about = f"Layer {layer}, {which}: whom each token asks"
+        about = f"Layer {layer}, {which}: what each token attends to"
         drawn = self.map(self.patterns[layer].mean(axis=0), about, layer)
         if self.layer is not None:
             return [self._table([(layer, head) for head in range(H)]), self._meanings(), *drawn]
-        if L * H <= MOST_HEADS:
+        if L * H <= MAX_HEADS:
             return [self._table([(i, h) for i in range(L) for h in range(H)]), self._meanings(), *drawn]
         return [*(self._strongest(name) for name in self.summaries), self._counted(), *drawn]
 
     def map(self, values_TS: np.ndarray, title: str, layer: int) -> list[Figure]:
         """A pattern to look at; what may not be seen stays empty."""
         T, S = values_TS.shape
-        q, k = slice(max(T - MOST_TOKENS, 0), T), slice(max(S - MOST_TOKENS, 0), S)
+        q, k = slice(max(T - MAX_TOKENS, 0), T), slice(max(S - MAX_TOKENS, 0), S)
         values = np.where(self.visible[layer], values_TS, np.nan)[q, k]
         rows, columns = self.queries[q], self.keys[k]
-        row_axis, column_axis = "queries (who asks)", "keys (who is asked)"
+        row_axis, column_axis = "queries", "keys"
         line = "row"
         if self.keys_as_rows:
             values, line = values.T, "column"
             rows, columns, row_axis, column_axis = columns, rows, column_axis, row_axis
         sums = "1 with what falls on the sink" if "sink" in self.summaries else "1"
         map_ = HeatMap(f"{title} (a {line} adds up to {sums})", values, rows, columns, row_axis, column_axis, "share")
-        if max(T, S) <= MOST_TOKENS:
+        if max(T, S) <= MAX_TOKENS:
             return [map_]
         return [
             map_,
-            Note(f"Drawn are the last {MOST_TOKENS} of {T} queries and {S} keys; `patterns` has all of them."),
+            Note(f"Drawn are the last {MAX_TOKENS} of {T} queries and {S} keys; `patterns` has all of them."),
         ]
 
     def _table(self, heads: list[tuple[int, int]]) -> Table:
@@ -101,13 +94,13 @@ class AttentionView(View):
         rows: list[list[Any]] = [[f"{i}.{h}", *(float(v[i, h]) for v in self.summaries.values())] for i, h in heads]
         rows.append(["even", *(self.even.get(name) for name in self.summaries)])
         marked = frozenset(r for r, place in enumerate(heads) if place in best and len(heads) > 1)
-        title = f"What the heads look at: shares of their {KIND_NAMES[self.kind]}"
+        title = f"What the heads attend to: shares of their {KIND_NAMES[self.kind]}"
         return Table(title, [Column("head"), *map(_column, self.summaries)], rows, marked)
 
     def _meanings(self) -> Note:
-        told = [f"{name}: {MEANINGS[name]}." for name in self.summaries]
-        first = "layer.head; even: a head that looked evenly at all it may see."
-        return Note(" ".join([first, *told]) + "\n" + self._counted().text)
+        meanings = [f"{name}: {MEANINGS[name]}." for name in self.summaries]
+        first = "layer.head; even: a head that attends evenly to all it may see."
+        return Note(" ".join([first, *meanings]) + "\n" + self._counted().text)
 
     def _strongest(self, name: str) -> Table:
         """The heads of one summary, the strongest first (of entropy: the narrowest and the widest)."""
@@ -120,7 +113,7 @@ class AttentionView(View):
         rows: list[list[Any]] = [[f"layer {i}, head {h}", float(values[i, h])] for i, h in places]
         rows.append([f"mean of all {values.size}", float(np.nanmean(values))])
         if name in self.even:
-            rows.append(["looking evenly", self.even[name]])
+            rows.append(["attending evenly", self.even[name]])
         of = "Entropy" if name == "entropy" else name.capitalize()
         return Table(f"{of}: {MEANINGS[name]}", [Column("strongest", "text"), _column(name)], rows)
 
@@ -191,7 +184,7 @@ def attention(
 
 
 def has_sinks(stack: Any) -> bool:
-    """Whether some attention may fall on nobody."""
+    """Whether some attention may fall on no token."""
     return stack is not None and bool(getattr(stack.config, "attention_sinks", False))
 
 

@@ -66,7 +66,7 @@ def watch_place(seen: Reading, place: int, *names: str) -> Place:
     """One pass; of what passes the taps only this place is kept."""
     stack, prefix = stack_of(seen.model)
     taps: dict[str, Tensor] = {}
-    said: list[Tensor] = []
+    head: list[Tensor] = []
 
     def keep(name: str, part: Tensor) -> None:
         taps[name.removeprefix(prefix)] = part[0].cpu().double()
@@ -74,10 +74,10 @@ def watch_place(seen: Reading, place: int, *names: str) -> Place:
     with contextlib.ExitStack() as watching:
         for name in match(seen.model, *(prefix + name for name in names)) if names else ():
             watching.enter_context(edit(seen.model, name, keep, T=place))
-        hook = stack.head.register_forward_hook(lambda _, __, out: said.append(out[0, place].cpu().double()))
+        hook = stack.head.register_forward_hook(lambda _, __, out: head.append(out[0, place].cpu().double()))
         watching.callback(hook.remove)
         seen.logits()
-    return Place(taps, said[-1])
+    return Place(taps, head[-1])
 
 
 def frozen(norm: Any, at_C: Tensor) -> tuple[Map, Tensor | None]:
@@ -125,7 +125,7 @@ WATCHED = (
     "blocks.*.*attention.output",
     "blocks.*.feedforward.output",
 )
-"""The taps that `logit_parts` needs, and the pattern, which tells where a head looks."""
+"""The taps that `logit_parts` needs, and the pattern, which shows where a head looks."""
 
 
 def logit_parts(stack: Any, place: Place, u_V: Tensor) -> list[Part]:
@@ -177,20 +177,20 @@ def _embed(stack: Any, taps: dict[str, Tensor], parts: Sum) -> None:
 
 
 def _block(stack: Any, block: Any, layer: int, taps: dict[str, Tensor], parts: Sum) -> None:
-    """Add what the layers of one block say, in their order; x follows the true stream."""
+    """Add what the layers of one block write, in their order; x follows the true stream."""
     x_C = taps[f"blocks.{layer}.residual.before"]
     for kind in (*kinds_of(block), "feedforward"):
         out_C = taps[f"blocks.{layer}.{kind}.output"]
-        said = Sum()
+        written = Sum()
         if kind == "feedforward":
-            said.add(kind, layer, None, out_C)
+            written.add(kind, layer, None, out_C)
         else:
-            _heads(getattr(block, kind).out, taps[f"blocks.{layer}.{kind}.heads"], kind, layer, said)
+            _heads(getattr(block, kind).out, taps[f"blocks.{layer}.{kind}.heads"], kind, layer, written)
         norms = block.norms(kind)
         if norms.behind is not None:
-            said.through(norms.behind, out_C, layer)
-            out_C = said.total()
-        for key, vector in said.terms.items():
+            written.through(norms.behind, out_C, layer)
+            out_C = written.total()
+        for key, vector in written.terms.items():
             parts.add(*key, vector)
         x_C = x_C + out_C
         if norms.of_sum is not None:
@@ -199,13 +199,13 @@ def _block(stack: Any, block: Any, layer: int, taps: dict[str, Tensor], parts: S
             x_C = linear(x_C) if bias is None else linear(x_C) + bias
 
 
-def _heads(out: nn.Linear, heads_HD: Tensor, kind: str, layer: int, said: Sum) -> None:
+def _heads(out: nn.Linear, heads_HD: Tensor, kind: str, layer: int, written: Sum) -> None:
     """The matrix behind the heads has a part for each: (C, H D) is H times (C, D)."""
     H, D = heads_HD.shape
     weight_CHD = out.weight.detach().cpu().double().view(-1, H, D)
     for head, vector in enumerate(torch.einsum("chd,hd->hc", weight_CHD, heads_HD)):
-        said.add(kind, layer, head, vector)
-    said.add(f"{kind} bias", layer, None, None if out.bias is None else out.bias.detach().cpu().double())
+        written.add(kind, layer, head, vector)
+    written.add(f"{kind} bias", layer, None, None if out.bias is None else out.bias.detach().cpu().double())
 
 
 def _transform(stack: Any, parts: Sum) -> None:

@@ -2,7 +2,7 @@
 
     neighbours   which words point the same way                    (cosine)
     analogy      king - man + woman, and where queen is            Mikolov et al. 2013, https://aclanthology.org/N13-1090
-    direction    cats - cat, dogs - dog, ...: the mean difference, and how well it tells plurals from singulars
+    direction    cats - cat, dogs - dog, ...: the mean difference, and how well it separates plurals from singulars
     pca          the three directions in which some words differ the most
 
 N words, C channels, P pairs.
@@ -31,26 +31,22 @@ RANDOM_DRAWS = 200  # sets of random pairs that a direction is held against
 
 @dataclass
 class Neighbours(View):
-    """The words whose vectors point the same way as one word's, the nearest first.
-
-    length: of its vector. mean, deviation: of the cosines of all other words, for in many models all vectors lie in one
-    cone, and 0.5 means little.
-    """
+    """The words whose vectors point the same way as one word's, the nearest first."""
 
     word: str
-    length: float
+    length: float  # of its vector
     words: list[str]
     cosines: list[float]
-    mean: float
-    deviation: float
+    mean: float  # of the cosines of all other words: in many models all vectors lie in one cone
+    deviation: float  # of the same cosines
     n_words: int
 
     def figures(self) -> list[Figure]:
-        told = f"All {self.n_words:,} others: {number(self.mean)} on average, ± {number(self.deviation)}."
+        others = f"All {self.n_words:,} others: {number(self.mean)} on average, ± {number(self.deviation)}."
         columns = [Column("word", "token"), Column("cosine", "signed")]
         return [
             Table(f"nearest to {visible(self.word)}", columns, list(zip(self.words, self.cosines, strict=True))),
-            Note(told),
+            Note(others),
         ]
 
 
@@ -79,11 +75,7 @@ def neighbours(vectors: Vectors, word: str, *, top: Top = 10) -> Neighbours:
 
 @dataclass
 class Analogy(View):
-    """a - b + c: the nearest words, with a, b, c among them and without.
-
-    expected: the word that one hopes for; rank, rank_among_all: its place without a, b and c, and with them (1 is the
-    nearest). flattering: it comes first only because a, b and c are left out, which is how analogies are usually told.
-    """
+    """a - b + c: the nearest words, with a, b, c among them and without."""
 
     a: str
     b: str
@@ -92,11 +84,11 @@ class Analogy(View):
     cosines: list[float]
     words_among_all: list[str]
     cosines_among_all: list[float]
-    expected: str | None = None
+    expected: str | None = None  # the word that one hopes for
     cosine: float | None = None
-    rank: int | None = None
-    rank_among_all: int | None = None
-    flattering: bool | None = None
+    rank: int | None = None  # its place without a, b and c; 1 is the nearest
+    rank_among_all: int | None = None  # its place with them
+    flattering: bool | None = None  # it comes first only because a, b and c are left out, as is usual
 
     def figures(self) -> list[Figure]:
         columns = [Column("all", "token"), Column("cosine", "signed"), Column("but a b c", "token")]
@@ -107,12 +99,9 @@ class Analogy(View):
             Table(f"{visible(self.a)} - {visible(self.b)} + {visible(self.c)}", columns, rows, marked)
         ]
         if self.expected is not None:
-            found.append(Note(self._told()))
+            text = f"{self.expected!r} is number {self.rank_among_all:,} of all words, {self.rank:,} without the three."
+            found.append(Note(text + " It comes first only because they are left out." * bool(self.flattering)))
         return found
-
-    def _told(self) -> str:
-        told = f"{self.expected!r} is number {self.rank_among_all:,} of all words, {self.rank:,} without the three."
-        return f"{told} It comes first only because they are left out." if self.flattering else told
 
 
 @old_arguments(n="top")
@@ -133,11 +122,11 @@ def analogy(
     """
     rows = vectors.rows([a, b, c])
     n = min(top, len(vectors) - len(set(rows)))
-    target_C = analogy_targets(vectors.unit_NC, torch.tensor([rows]))[0]
-    cosines_N = vectors.cosines(target_C)
-    said = [vectors.words[row] for row in rows]
+    unit_a, unit_b, unit_c = vectors.unit_NC[rows]
+    cosines_N = vectors.cosines(unit_a - unit_b + unit_c)
+    named = [vectors.words[row] for row in rows]
     without, among_all = _nearest(vectors, cosines_N, n, without=rows), _nearest(vectors, cosines_N, n)
-    made = Analogy(said[0], said[1], said[2], *without, *among_all)
+    made = Analogy(named[0], named[1], named[2], *without, *among_all)
     if expected is None:
         return made
     hoped = vectors.row(expected)
@@ -151,31 +140,18 @@ def analogy(
     return made
 
 
-def analogy_targets(unit_NC: Tensor, rows_Q3: Tensor) -> Tensor:
-    """a - b + c for Q questions of three rows each: (Q, C)."""
-    a, b, c = rows_Q3.unbind(1)
-    return unit_NC[a] - unit_NC[b] + unit_NC[c]
-
-
 @dataclass
 class Direction(View):
-    """The direction that leads from the first to the second of several pairs, and whether it does for others.
-
-    vector: of length 1, (C,). score: share of the pairs whose second lies farther along than its first, by the
-    direction that the other pairs make (leave-one-out); None for a single pair. steps: by how much, for each pair.
-    random_score, random_best: what as many pairs of random words reach when they are asked the same: on average, and
-    the one of 40 that does best (97.5 %). words, along: further words and how far along the direction they lie, in the
-    order given.
-    """
+    """The direction that leads from the first to the second of several pairs, and whether it does for others."""
 
     pairs: list[tuple[str, str]]
-    vector: Tensor
-    score: float | None
-    steps: list[float]
-    random_score: float | None
-    random_best: float | None
-    words: list[str]
-    along: list[float]
+    vector: Tensor  # (C,) of length 1
+    score: float | None  # share of pairs that point the way of all others (leave-one-out); None for one pair
+    steps: list[float]  # how far each pair goes along it
+    random_score: float | None  # of as many pairs of random words, on average
+    random_best: float | None  # ... and the one of 40 that does best (97.5 %)
+    words: list[str]  # further words, in the order given
+    along: list[float]  # how far along the direction they lie
 
     def figures(self) -> list[Figure]:
         columns = [Column("from", "token"), Column("to", "token"), Column("step", "signed")]
@@ -183,9 +159,9 @@ class Direction(View):
         right = [Column("word", "token"), Column("along", "signed")]
         found: list[Figure] = []
         if self.score is not None and self.random_score is not None and self.random_best is not None:
-            told = f"{percent(self.score)} of the pairs point the way that the others do. Random pairs: "
-            told += f"{percent(self.random_score)}; one set in 40 reaches {percent(self.random_best)}."
-            found += [Note(told)]
+            text = f"{percent(self.score)} of the pairs point the way that the others do. Random pairs: "
+            text += f"{percent(self.random_score)}; one set in 40 reaches {percent(self.random_best)}."
+            found += [Note(text)]
         found.append(
             Table("pairs, each by the direction of the others" if self.score is not None else "pair", columns, rows)
         )
@@ -222,8 +198,8 @@ def direction(
     if len(pairs) > 1:
         steps_P = held_out_steps(differences_PC)
         score = float((steps_P > 0).double().mean())
-        chance = _random_scores(vectors.table, len(pairs), seed)
-        random_score, random_best = float(chance.mean()), float(np.quantile(chance, 0.975))
+        scores = _random_scores(vectors.table, len(pairs), seed)
+        random_score, random_best = float(scores.mean()), float(np.quantile(scores, 0.975))
     rows = vectors.rows(along)
     return Direction(
         [(vectors.words[first], vectors.words[second]) for first, second in rows_P2.tolist()],
@@ -260,17 +236,16 @@ def _differences(table_NC: Tensor, rows_P2: Tensor) -> Tensor:
 
 @dataclass
 class PCA(View):
-    """Some words in the three directions in which they differ the most. places: (n, 3). shares: of their variance, how
-    much each direction holds."""
+    """Some words in the three directions in which they differ the most."""
 
     words: list[str]
-    places: np.ndarray
-    shares: list[float]
+    places: np.ndarray  # (n, 3)
+    shares: list[float]  # of their variance, by direction
 
     def figures(self) -> list[Figure]:
-        told = f"The three directions hold {percent(sum(self.shares))} of what these {len(self.words)} words vary."
+        text = f"The three directions hold {percent(sum(self.shares))} of what these {len(self.words)} words vary."
         axes = [f"{i} ({percent(share)})" for i, share in enumerate(self.shares, 1)]
-        return [Points("principal components", self.words, self.places, axes), Note(told)]
+        return [Points("principal components", self.words, self.places, axes), Note(text)]
 
 
 @view("glassformer look components runs/word-vectors-1 king queen man woman uncle aunt")
@@ -305,17 +280,3 @@ def _nearest(vectors: Vectors, cosines_N: Tensor, n: int, without: Sequence[int]
     left[list(without)] = -torch.inf
     best = left.topk(n)
     return [vectors.words[row] for row in best.indices.tolist()], best.values.tolist()
-
-
-__all__ = [
-    "PCA",
-    "Analogy",
-    "Direction",
-    "Neighbours",
-    "analogy",
-    "analogy_targets",
-    "direction",
-    "held_out_steps",
-    "neighbours",
-    "pca",
-]

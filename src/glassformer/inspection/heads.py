@@ -1,4 +1,4 @@
-"""The heads of a model: which layers of attention there are, who may look at whom, and what a head does in short."""
+"""The heads of a model: which layers of attention there are, what the masks let them see, and summaries of a head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEANINGS = {
     "first": "the first token, where heads rest that find nothing (an attention sink)",
     "last": "the last token",
     "induction": "the token that came after an earlier occurrence of the current one",
-    "sink": "nobody: a learned score that takes part in the softmax",
+    "sink": "no token: a learned score that takes part in the softmax",
     "entropy": "how widely it looks, in bits: 0 is one token, 3 is as wide as 8 tokens evenly",
 }
 """What a summary of a head measures: the mean over queries of its share on this, but for the entropy."""
@@ -30,25 +30,20 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class AttentionLayers:
-    """The layers of attention of one kind, and what stands at their queries and keys.
-
-    names: of the layers ("decoder.blocks.0.cross_attention"). stack: the `Transformer` they are in, None for a
-    recurrent model with additive attention. queries, keys: T and S labels. key_ids: the token at each key; none of
-    patches. visible: (L, T, S), whether a query may look at a key.
-    """
+    """The layers of attention of one kind, and what stands at their queries and keys."""
 
     reading: Reading
     kind: str
-    stack: Any
-    names: list[str]
-    queries: list[str]
-    keys: list[str]
-    key_ids: list[int]
-    visible: np.ndarray
+    stack: Any  # the `Transformer` they are in, None for a recurrent model with additive attention
+    names: list[str]  # of the layers ("decoder.blocks.0.cross_attention")
+    queries: list[str]  # (T,) labels
+    keys: list[str]  # (S,) labels
+    key_ids: list[int]  # the token at each key; none of patches
+    visible: np.ndarray  # (L, T, S), whether the mask lets a query see a key
 
     @property
     def is_causal(self) -> bool:
-        """Whether nobody looks ahead."""
+        """Whether no query sees a later key."""
         return self.kind != "cross" and not np.triu(self.visible, 1).any()
 
 
@@ -79,7 +74,7 @@ def attention_layers(reading: Reading, kind: str = "self") -> AttentionLayers:
     if not isinstance(stack, Transformer):
         raise UsageError(
             f"a {type(model).__name__} has no heads of {'self' if kind == 'self' else kind}-attention; "
-            f"{'ask kind=cross' if 'attention.pattern' in named_taps(model) else 'ask a Transformer'}"
+            f"{'use kind=cross' if 'attention.pattern' in named_taps(model) else 'use a Transformer'}"
         )
     part = "cross_attention" if kind == "cross" else "attention"
     names = [f"{inside}blocks.{layer}.{part}" for layer in range(len(stack.blocks))]
@@ -139,7 +134,7 @@ def summaries(
 
 
 def evenly(at: AttentionLayers) -> dict[str, float]:
-    """The summaries of a head that looks evenly at all it may see, as the mean over layers: what is no skill."""
+    """The summaries of a head that attends evenly to all it may see, as the mean over layers: what is no skill."""
     even_LTS = at.visible / np.maximum(at.visible.sum(axis=-1, keepdims=True), 1)
     found = summaries(even_LTS[:, None].astype(np.float32), at)
     known = {name: values[np.isfinite(values)] for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""Induction heads: "A B ... A" and the head looks at B, so that the model says B again.
+"""Induction heads: "A B ... A" and the head looks at B, so that the model predicts B again.
 
     random tokens   f q z a  f q z a         which no text holds, so that nothing but copying helps
                         ▲    │
@@ -26,34 +26,28 @@ from glassformer.inspection.views import View
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
 
-LENGTH = 25  # random tokens, where nobody says another number and so many fit
+LENGTH = 25  # random tokens, by default, if they fit
 TOP = 8  # heads that are drawn
 
 
 @dataclass
 class InductionView(View):
-    """How much each head looks at what came after the token's last occurrence.
+    """How much each head attends to what came after the token's last occurrence."""
 
-    tokens: what was read: a start token if the model is used to one, then `length` random tokens, all different,
-    twice. scores: (L, H), the mean over the second time. even: the same of a head that looks evenly at all it may see.
-    bits: the surprise at each token, None for the first. bits_first, bits_second: their means over the two times; the
-    second is lower where the model copies. length, seed: how it was drawn.
-    """
-
-    tokens: list[str]
-    scores: np.ndarray
-    even: float
-    bits: list[float | None]
-    bits_first: float
-    bits_second: float
+    tokens: list[str]  # a start token if the model is used to one, then `length` random tokens, all different, twice
+    scores: np.ndarray  # (L, H), the mean over the second time
+    even: float  # the same of a head that attends evenly to all it may see
+    bits: list[float | None]  # the surprise at each token, None for the first
+    bits_first: float  # their mean over the first time
+    bits_second: float  # lower where the model copies
     length: int
-    seed: int
+    seed: int  # of the random tokens
 
     def figures(self) -> list[Figure]:
         order = np.argsort(-self.scores, axis=None, kind="stable")[:TOP]
         places = [tuple(map(int, np.unravel_index(i, self.scores.shape))) for i in order]
         rows: list[list[Any]] = [[f"layer {i}, head {h}", float(self.scores[i, h])] for i, h in places]
-        rows += [[f"mean of all {self.scores.size}", float(self.scores.mean())], ["looking evenly", self.even]]
+        rows += [[f"mean of all {self.scores.size}", float(self.scores.mean())], ["attending evenly", self.even]]
         gained = self.bits_first - self.bits_second
         copies = (
             f"{self.bits_first:.1f} bits a token the first time and {self.bits_second:.1f} the second: "
@@ -87,7 +81,7 @@ def induction_scores(
     ] = None,
     seed: Seed = 0,
 ) -> InductionView:
-    """The induction score of every head, on random tokens said twice.
+    """The induction score of every head, on random tokens that come twice.
 
     Raises:
         UsageError: the model does not continue a text, or `length` is out of range.

@@ -1,9 +1,9 @@
-"""The logit lens: what the model would say if it stopped after each layer.
+"""The logit lens: what the model would predict if it stopped after each layer.
 
     embedding ─► block 0 ─► block 1 ─► ... ─► block L - 1
         │           │          │                  │
         ▼           ▼          ▼                  ▼
-    final norm and head, the same for all     what it says
+    final norm and head, the same for all     the prediction
 
 nostalgebraist 2020, "interpreting GPT: the logit lens",
 https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens
@@ -33,38 +33,30 @@ from glassformer.inspection.stream import (
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 
-MOST_LAYERS, MOST_PLACES = 33, 16  # that are drawn
+MAX_LAYERS, MAX_PLACES = 33, 16  # that are drawn
 COLUMNS = 80
 
 
 @dataclass
 class LensView(View):
-    """What each layer would say; row 0 is the embedding, row l + 1 the stream behind block l. All of it in fp32.
+    """What each layer would predict; row 0 is the embedding, row l + 1 the stream behind block l. All in fp32."""
 
-    tokens: (T,), those of the text. position: the place that is asked about, from 0. where: the same in words.
-    top_ids, top_tokens, top_probabilities: (L + 1, top), likeliest first. entropy: (L + 1,), in bits. divergence:
-    (L + 1,), the bits by which a layer's guess misses what the model says: KL(last || layer).
-    pinned, pinned_id: a token followed through the layers; pinned_probability, pinned_rank: (L + 1,), rank 1 is the
-    likeliest. grid_ids, grid_tokens, grid_probabilities: (L + 1, T), the likeliest token at every place.
-    has_final_norm: whether vectors went through the final norm first (post-norm models have none).
-    """
-
-    tokens: list[str]
-    position: int
-    where: str
-    top_ids: np.ndarray
+    tokens: list[str]  # (T,) of the text
+    position: int  # the place that the table is about, from 0
+    where: str  # the same in words
+    top_ids: np.ndarray  # (L + 1, top), likeliest first
     top_tokens: list[list[str]]
     top_probabilities: np.ndarray
-    entropy: np.ndarray
-    divergence: np.ndarray
-    pinned: str
+    entropy: np.ndarray  # (L + 1,) in bits
+    divergence: np.ndarray  # (L + 1,) in bits: KL(last || layer)
+    pinned: str  # a token followed through the layers
     pinned_id: int
-    pinned_probability: np.ndarray
-    pinned_rank: np.ndarray
-    grid_ids: np.ndarray
+    pinned_probability: np.ndarray  # (L + 1,)
+    pinned_rank: np.ndarray  # (L + 1,), 1 is the likeliest
+    grid_ids: np.ndarray  # (L + 1, T), the likeliest token at every place
     grid_tokens: list[list[str]]
     grid_probabilities: np.ndarray
-    has_final_norm: bool
+    has_final_norm: bool  # whether vectors go through a final norm first (post-norm models have none)
 
     @property
     def layers(self) -> list[str]:
@@ -72,12 +64,12 @@ class LensView(View):
         return ["embedding", *(f"block {layer}" for layer in range(len(self.entropy) - 1))]
 
     def figures(self) -> list[Figure]:
-        shown = evenly(len(self.entropy), MOST_LAYERS)
+        shown = evenly(len(self.entropy), MAX_LAYERS)
         names, pinned = self.layers, visible(self.pinned, 12)
         columns = (
             Column("so far"),
-            Column("would say", "token"),
-            Column("chance", "share"),
+            Column("predicts", "token"),
+            Column("probability", "share"),
             Column("or"),
             Column("entropy", "number", digits=2),
             Column("to end", "number", digits=2),
@@ -101,21 +93,25 @@ class LensView(View):
         return [
             Note(
                 f"If the model stopped after a layer: its residual stream {self.where} through {through} (logit lens). "
-                "The last row is what the model says. Early layers were not trained to be read so: hints, not thoughts."
+                "The last row is the model's prediction. Early layers were not trained for "
+                "this: take them as hints."
             ),
             Table(
-                f"What each layer would say, and the rank of {pinned} in it", columns, rows, frozenset([len(rows) - 1])
+                f"What each layer would predict, and the rank of {pinned} in it",
+                columns,
+                rows,
+                frozenset([len(rows) - 1]),
             ),
             Note(
                 "entropy: how unsure, in bits. to end: bits by which the layer misses the last row (KL divergence). "
                 "rank: 1 is the likeliest."
             ),
             Curves.over(
-                f"The chance of {pinned}, layer by layer",
+                f"The probability of {pinned}, layer by layer",
                 names,
                 {pinned: self.pinned_probability.tolist()},
                 "layers",
-                "chance",
+                "probability",
             ),
             self._grid(),
         ]
@@ -123,8 +119,8 @@ class LensView(View):
     def _grid(self) -> Table:
         """Places go down, as one reads; across, as many layers as fit."""
         T = len(self.tokens)
-        first = max(0, min(self.position - MOST_PLACES + 4, T - MOST_PLACES))
-        places = range(first, min(first + MOST_PLACES, T))
+        first = max(0, min(self.position - MAX_PLACES + 4, T - MAX_PLACES))
+        places = range(first, min(first + MAX_PLACES, T))
         names = [name.replace("embedding", "embed").replace("block ", "b") for name in self.layers]
         longest = max(len(visible(row[t], 9)) for row in self.grid_tokens for t in places)
         label = max([4, *(len(visible(self.tokens[t], 12)) for t in places)])
@@ -150,7 +146,7 @@ def lens(
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> LensView:
-    """What each layer would say at one place of a text, and the likeliest token of every layer at every place.
+    """What each layer would predict at one place of a text, and the likeliest token of every layer at every place.
 
     Raises:
         UsageError: the model has no head over tokens, `pin` is not one token, or there is no such position.

@@ -38,23 +38,17 @@ WORDS = {
 
 @dataclass
 class PartCount:
-    """One kind of matrices or vectors.
-
-    part: its name. stack: "encoder" or "decoder" where there are both. formula, numbers: how many there are, in the
-    lecture's words and in this model's numbers. matrices: how many (of query, key and value one a head, as in the
-    lecture); of vectors how many vectors. parameters: the numbers in them. shared_with: the parameter whose tensor
-    this one is, if it is none of its own; `counted` is then 0. in_lecture: it is one of the eight kinds of the lecture.
-    """
+    """One kind of matrices or vectors."""
 
     part: str
-    stack: str
-    formula: str
-    numbers: str
-    matrices: int
-    parameters: int
-    counted: int
-    shared_with: str | None
-    in_lecture: bool
+    stack: str  # "encoder" or "decoder" where there are both
+    formula: str  # how many there are, in the lecture's words
+    numbers: str  # the same in this model's numbers
+    matrices: int  # how many (of query, key and value one a head, as in the lecture); of vectors how many vectors
+    parameters: int  # the numbers in them
+    counted: int  # 0 if the tensor is shared
+    shared_with: str | None  # the parameter whose tensor this one is, if it is none of its own
+    in_lecture: bool  # it is one of the eight kinds of the lecture
 
     @property
     def name(self) -> str:
@@ -62,27 +56,21 @@ class PartCount:
         return f"{self.stack} {NAMES.get(self.part, self.part)}".strip()
 
     @property
-    def said(self) -> str:
+    def count(self) -> str:
         """How it is counted; numbers alone where there are no words."""
         return self.numbers if self.formula == self.numbers else f"{self.formula} = {self.numbers}"
 
 
 @dataclass
 class ParametersView(View):
-    """A tally.
-
-    total: all parameters, each counted once: `sum(p.numel() for p in model.parameters())`. lecture_total,
-    lecture_matrices: the eight kinds of the lecture alone, where a shared table counts wherever it is used. parts: the
-    eight kinds in its order, then the others. compressed: the model holds its matrices in 8 or 4 bits, and is counted
-    as it was before.
-    """
+    """A tally."""
 
     name: str
-    total: int
-    lecture_total: int
+    total: int  # each parameter once: `sum(p.numel() for p in model.parameters())`
+    lecture_total: int  # the eight kinds of the lecture alone; a shared table counts wherever it is used
     lecture_matrices: int
-    parts: list[PartCount]
-    compressed: bool = False
+    parts: list[PartCount]  # the eight kinds in the lecture's order, then the others
+    compressed: bool = False  # the model holds its matrices in 8 or 4 bits, and is counted as it was before
 
     def figures(self) -> list[Figure]:
         inside = [part for part in self.parts if part.in_lecture]
@@ -108,7 +96,7 @@ class ParametersView(View):
             Table(
                 "How they are counted",
                 (Column("part"), Column("sizes")),
-                [(part.name, part.said) for part in self.parts],
+                [(part.name, part.count) for part in self.parts],
             ),
         ]
         return [*made, Note(self._note(shared))] if inside else made
@@ -118,18 +106,18 @@ class ParametersView(View):
         return part.name, None if part.part in VECTORS else part.matrices, part.parameters, share
 
     def _note(self, shared: int) -> str:
-        told = (
+        text = (
             "Query, key and value are one matrix a head; the output matrices of all heads of a layer are one (the "
             "lecture's \"value-up\"). Norms, biases and positions are left out of the lecture's sum."
         )
         if shared:
             for table in dict.fromkeys(p.shared_with for p in self.parts if p.shared_with):
                 users = " and the ".join(p.name for p in self.parts if p.shared_with == table)
-                told += f" Here {table} also serves as the {users}, and counts once;"
-            told += " in the lecture each has its own."
+                text += f" Here {table} also serves as the {users}, and counts once;"
+            text += " in the lecture each has its own."
         if self.compressed:
-            told += " The weights are kept in fewer bits; counted is what they stand for."
-        return told
+            text += " The weights are kept in fewer bits; counted is what they stand for."
+        return text
 
 
 @old_arguments(what="model_or_size")
@@ -245,6 +233,3 @@ def _matrices(piece: Piece, sizes: dict[str, int]) -> int:
     if piece.part.removeprefix("cross ") not in ("query", "key", "value"):
         return 1
     return math.prod(sizes[letter] for letter in piece.axes[0].split() if letter in "HK")
-
-
-__all__ = ["LECTURE", "ParametersView", "PartCount", "parameters"]

@@ -47,7 +47,7 @@ class Reading:
 
     def run(self) -> Tensor:
         """One pass, in eval mode and without gradients: logits (1, T, V) of a decoder and of an encoder-decoder,
-        vectors (1, T, C) of an encoder. Whoever wants more of it listens (`trace`)."""
+        vectors (1, T, C) of an encoder. `trace` gives everything else."""
         device = next(self.model.parameters()).device
         ids_1T = torch.tensor([self.ids], device=device)
         with reading(self.model):
@@ -62,14 +62,14 @@ class Reading:
         the token at t + 1; of an encoder about the one at t.
 
         Raises:
-            UsageError: the model says nothing about tokens.
+            UsageError: the model predicts no tokens.
         """
-        said = self.run()
+        output = self.run()
         if not self.is_causal:
             with reading(self.model):
-                said = self.model.token_logits(said)
-        known = said.shape[-1] if self.tokenizer is None else self.tokenizer.vocab_size
-        return said[0, :, :known].float().cpu()
+                output = self.model.token_logits(output)
+        known = output.shape[-1] if self.tokenizer is None else self.tokenizer.vocab_size
+        return output[0, :, :known].float().cpu()
 
 
 def read(
@@ -85,7 +85,7 @@ def read(
     Args:
         text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size). In that of
             an encoder that fills in masks, `<mask>` is one.
-        target: of an encoder-decoder what it writes; left out, what it would say (greedily).
+        target: of an encoder-decoder what it writes; left out, its own answer (greedy).
         source_tokenizer: of what an encoder-decoder reads, where that is another one than it writes.
 
     Raises:
@@ -117,13 +117,13 @@ def _pair(model: Any, tokenizer: Tokenizer, source_tokenizer: Tokenizer, text: s
     source = source_ids(source_tokenizer, text)
     check_ids(source, source_tokenizer, source_rows(model.config))
     if target is None:
-        (said,) = answer_ids(model, [source], beam=1, n_tokens=tokenizer.vocab_size)
-        told = list(said.tokens)
+        (answer,) = answer_ids(model, [source], beam=1, n_tokens=tokenizer.vocab_size)
+        written = list(answer.tokens)
     else:
-        told = tokenizer.encode(target)
+        written = tokenizer.encode(target)
     start = model.config.start_token
-    labels = ["<start>", *labels_of(tokenizer, told)]
-    return Reading(model, tokenizer, [start, *told], labels, source, labels_of(source_tokenizer, source))
+    labels = ["<start>", *labels_of(tokenizer, written)]
+    return Reading(model, tokenizer, [start, *written], labels, source, labels_of(source_tokenizer, source))
 
 
 def _image(model: Any, image: Tensor) -> Reading:

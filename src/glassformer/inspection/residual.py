@@ -4,8 +4,8 @@
         └► ... attention ──┘   └► ... feed-forward ──┘
            update                 update
 
-A layer speaks by adding a vector. Its length beside that of the stream says how loud it is; the cosine between the two,
-whether it goes on in the same direction (1), says something new (0) or takes back what stands there (-1).
+A layer adds a vector. Its length beside that of the stream shows how much it changes; the cosine between the two,
+whether it continues in the same direction (1), adds something new (0) or takes back what stands there (-1).
 """
 
 from __future__ import annotations
@@ -26,44 +26,37 @@ from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 
-MOST_LAYERS, MOST_PLACES = 33, 60  # that are drawn
+MAX_LAYERS, MAX_PLACES = 33, 60  # that are drawn
 SHORT = {"attention": "attention", "cross_attention": "cross", "feedforward": "feed-forward"}
 
 
 @dataclass
 class ResidualView(View):
-    """Lengths (Euclidean norms) of the stream and of what is added to it, in fp32.
+    """Lengths (Euclidean norms) of the stream and of what is added to it, in fp32."""
 
-    tokens: (T,). position: the place that the table is about, from 0. where: the same in words.
-    stream: (L + 1, T): row 0 behind the embedding, row l + 1 behind block l. updates: for "attention" and
-    "feedforward" (of a decoder that listens to an encoder also "cross_attention") (L, T), as they are added: behind a
-    norm behind the layer, where there is one. cosines: (L, T), between an update and the stream that it is added to.
-    is_post_norm: whether each sum then goes through a norm, so that the stream cannot grow.
-    """
-
-    tokens: list[str]
-    position: int
-    where: str
-    stream: np.ndarray
-    updates: dict[str, np.ndarray]
-    cosines: dict[str, np.ndarray]
-    is_post_norm: bool
+    tokens: list[str]  # (T,)
+    position: int  # the place that the table is about, from 0
+    where: str  # the same in words
+    stream: np.ndarray  # (L + 1, T): row 0 after the embedding, row l + 1 after block l
+    updates: dict[str, np.ndarray]  # (L, T) by kind of layer, as they are added (after a norm of the output)
+    cosines: dict[str, np.ndarray]  # (L, T) between an update and the stream that it is added to
+    is_post_norm: bool  # each sum goes through a norm, so that the stream cannot grow
 
     def figures(self) -> list[Figure]:
         at, L = self.position, len(self.stream) - 1
-        columns = [Column("behind"), Column("stream", "number", digits=1)]
+        columns = [Column("after"), Column("stream", "number", digits=1)]
         for kind in self.updates:
             columns += [Column(SHORT[kind], "number", digits=2), Column("cosine", "number", digits=2)]
         rows: list[list[Any]] = []
-        for i in evenly(L + 1, MOST_LAYERS):
+        for i in evenly(L + 1, MAX_LAYERS):
             row: list[Any] = ["embedding" if i == 0 else f"block {i - 1}", self.stream[i, at]]
             for kind, update in self.updates.items():
                 before = self.stream[i - 1, at]
                 row += [update[i - 1, at] / before, self.cosines[kind][i - 1, at]] if i else [None, None]
             rows.append(row)
-        first = max(0, min(at - MOST_PLACES + 4, len(self.tokens) - MOST_PLACES))
-        part = self.stream[:, first : first + MOST_PLACES]
-        layers = evenly(L + 1, MOST_LAYERS)
+        first = max(0, min(at - MAX_PLACES + 4, len(self.tokens) - MAX_PLACES))
+        part = self.stream[:, first : first + MAX_PLACES]
+        layers = evenly(L + 1, MAX_LAYERS)
         norm = (
             "Each sum goes through a norm (post-norm), which keeps the stream's length."
             if self.is_post_norm
@@ -73,7 +66,7 @@ class ResidualView(View):
             Note(
                 f"Every layer adds a vector to the residual stream {self.where}. stream: its length. attention, "
                 "feed-forward: the length of what is added, 1 being as long as the stream that the block was given. "
-                "cosine: 1 goes on in the same direction, 0 says something new, -1 takes back. " + norm
+                "cosine: 1 continues in the same direction, 0 adds something new, -1 takes back. " + norm
             ),
             Table("What each block adds", columns, rows),
             Curves.over(
@@ -88,8 +81,8 @@ class ResidualView(View):
                 "Length of the stream at every place",
                 part[layers],
                 ["embedding" if i == 0 else str(i - 1) for i in layers],
-                [visible(token, 12) for token in self.tokens[first : first + MOST_PLACES]],
-                row_axis="behind block",
+                [visible(token, 12) for token in self.tokens[first : first + MAX_PLACES]],
+                row_axis="after block",
                 column_axis="tokens",
                 highest=float(np.quantile(part, 0.95)),
                 digits=1,
@@ -108,7 +101,7 @@ def residual(
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> ResidualView:
-    """Lengths of the residual stream behind every layer and at every place, and of each layer's updates.
+    """Lengths of the residual stream after every layer and at every place, and of each layer's updates.
 
     Raises:
         UsageError: the model has no blocks, or there is no such position.
@@ -146,12 +139,12 @@ def updates_of(seen: Reading) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
         for layer, block in enumerate(stack.blocks):
             x_TC = one(layer, "residual.before")
             for kind in kinds:
-                said_TC = one(layer, f"{kind}.output")
+                out_TC = one(layer, f"{kind}.output")
                 norms = block.norms(kind)
-                said_TC = said_TC if norms.behind is None else norms.behind(said_TC)
+                out_TC = out_TC if norms.behind is None else norms.behind(out_TC)
                 steps[kind][0].append(x_TC)
-                steps[kind][1].append(said_TC)
-                x_TC = x_TC + said_TC
+                steps[kind][1].append(out_TC)
+                x_TC = x_TC + out_TC
                 x_TC = x_TC if norms.of_sum is None else norms.of_sum(x_TC)
             stream.append(one(layer, "residual.after"))
     return _whole(stream), {kind: (_whole(before), _whole(added)) for kind, (before, added) in steps.items()}

@@ -40,13 +40,13 @@ def stack_of(model: Any) -> tuple[Any, str]:
 def check_token_head(model: Any) -> None:
     """
     Raises:
-        UsageError: the model has no head over tokens, which would say what a vector means.
+        UsageError: the model has no head over tokens, which would turn a vector into tokens.
     """
     stack, _ = stack_of(model)
     if getattr(stack.config, "token_head", "vocabulary") != "vocabulary":
         raise UsageError(
             f"this encoder has no head over tokens (token_head={stack.config.token_head}), so its vectors cannot be "
-            "read as words; decoders, encoder-decoders and encoders that fill in masks can be asked so"
+            "read as words; decoders, encoder-decoders and encoders that fill in masks can"
         )
 
 
@@ -87,9 +87,9 @@ def token_of(tokenizer: Tokenizer, token: str | int, name: str) -> int:
         return ids[0]
     spaced = token.startswith(" ") or len(tokenizer.encode(f" {token}")) != 1
     parts = "|".join(map(tokenizer.token_text, ids[:8])) + ("|..." if len(ids) > 8 else "")
-    said = f"{plural(len(ids), 'token')} ({parts})" if ids else "no token"
+    found = f"{plural(len(ids), 'token')} ({parts})" if ids else "no token"
     better = "give one of them, or an id" if spaced else f"try {' ' + token!r}"
-    raise UsageError(f"{name}={token!r} is {said} and must be one; {better}")
+    raise UsageError(f"{name}={token!r} is {found} and must be one; {better}")
 
 
 def place_name(seen: Reading, place: int) -> str:
@@ -109,8 +109,8 @@ def evenly(n: int, most: int) -> list[int]:
 
 
 def layer_logits(seen: Reading) -> Iterator[Tensor]:
-    """What the model would say at every place if it stopped there: logits (T, V) in fp32 on the CPU, first after the
-    embedding, then after each block. The last are those of `Reading.logits`."""
+    """What the model would predict at every place if it stopped there: logits (T, V) in fp32 on the CPU, first
+    after the embedding, then after each block. The last are those of `Reading.logits`."""
     stack, prefix = stack_of(seen.model)
     names = [f"{prefix}blocks.0.residual.before", f"{prefix}blocks.*.residual.after"]
     with trace(seen.model, *names) as kept:

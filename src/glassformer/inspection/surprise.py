@@ -24,31 +24,25 @@ LISTED = 8  # of the most surprising tokens
 
 @dataclass
 class SurpriseView(View):
-    """A text and how little of it was foreseen.
+    """A text and how well it was predicted."""
 
-    tokens: (T,) as text. ids: (T,). bits: (T,) surprise, NaN for the first, which nothing foretells. rank: (T,) of the
-    token that came among all, 1 is the first; 0 for the first token. best, best_probability: (T,) what the model would
-    have said. loss: mean surprise in nats, what `evaluate` calls loss. bits_per_byte: all bits by all bytes foretold.
-    window: tokens that were read together.
-    """
-
-    tokens: list[str]
-    ids: list[int]
-    bits: np.ndarray
-    rank: list[int]
-    best: list[str]
-    best_probability: np.ndarray
-    loss: float
-    bits_per_byte: float
-    window: int
+    tokens: list[str]  # (T,)
+    ids: list[int]  # (T,)
+    bits: np.ndarray  # (T,) surprise; NaN for the first token, which nothing predicts
+    rank: list[int]  # (T,) of the token that came, 1 is the likeliest; 0 for the first token
+    best: list[str]  # (T,) what the model would have predicted
+    best_probability: np.ndarray  # (T,)
+    loss: float  # mean surprise in nats: the loss of `evaluate`
+    bits_per_byte: float  # all bits by all predicted bytes
+    window: int  # tokens that were read together
 
     def figures(self) -> list[Figure]:
-        told = [None if b != b else float(b) for b in self.bits]
+        bits = [None if b != b else float(b) for b in self.bits]
         worst = [int(i) for i in np.argsort(-np.nan_to_num(self.bits, nan=-1.0), kind="stable")[:LISTED]]
         rows = [
             [i, self.tokens[i], float(self.bits[i]), self.rank[i], self.best[i], float(self.best_probability[i])]
             for i in worst
-            if told[i] is not None
+            if bits[i] is not None
         ]
         columns = (
             Column("place", "count"),
@@ -60,7 +54,7 @@ class SurpriseView(View):
         )
         mean = self.loss / LN2
         return [
-            Tokens("Surprise", self.tokens, told, "bits", highest=FULL_SURPRISE_BITS),
+            Tokens("Surprise", self.tokens, bits, "bits", highest=FULL_SURPRISE_BITS),
             Table("What was expected least", columns, rows),
             Note(
                 f"mean {mean:.3f} bits a token: loss {self.loss:.4f} nats, perplexity {np.exp(self.loss):,.2f}, "
@@ -101,8 +95,8 @@ def surprise(
         n = window or getattr(model.config, "block_size", None) or len(ids)
         pieces, tokens = _windows(model, tokenizer, ids, n), labels_of(tokenizer, ids)
     if len(ids) < 2:
-        raise UsageError("surprise needs two tokens: nothing foretells the first; give a longer text")
-    bits, rank, best, chance = [float("nan")], [0], [""], [float("nan")]
+        raise UsageError("surprise needs two tokens: nothing predicts the first; give a longer text")
+    bits, rank, best, probability = [float("nan")], [0], [""], [float("nan")]
     at = 1
     for logits_TV in pieces:
         logp_TV = logits_TV.double().log_softmax(dim=-1)
@@ -112,9 +106,9 @@ def surprise(
         bits += (-own_T1[:, 0] / LN2).tolist()
         rank += (1 + (logp_TV > own_T1).sum(dim=-1)).tolist()
         best += labels_of(tokenizer, top.indices.tolist())
-        chance += top.values.exp().tolist()
+        probability += top.values.exp().tolist()
         at += len(logits_TV)
-    foretold = sum(len(tokenizer.token_bytes(i)) for i in ids[1:])
+    predicted = sum(len(tokenizer.token_bytes(i)) for i in ids[1:])
     total = float(np.nansum(bits))
     return SurpriseView(
         tokens=tokens,
@@ -122,9 +116,9 @@ def surprise(
         bits=np.array(bits),
         rank=rank,
         best=best,
-        best_probability=np.array(chance, dtype=np.float32),
+        best_probability=np.array(probability, dtype=np.float32),
         loss=total * LN2 / (len(ids) - 1),
-        bits_per_byte=total / max(foretold, 1),
+        bits_per_byte=total / max(predicted, 1),
         window=min(n, len(ids) - 1),
     )
 

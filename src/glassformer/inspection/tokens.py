@@ -18,10 +18,10 @@ from glassformer.processors.tokenizers.alphabet import whole_characters
 from glassformer.processors.tokenizers.stepwise import Chunk, merge_by_merge, token_starts
 from glassformer.renamed import old_arguments
 
-MOST = 1000  # tokens that are told one by one
+MAX_TOKENS = 1000  # that are listed one by one
 SHOWN = 40  # rows of the table of tokens
 SHOWN_CHUNKS = 6
-READ = 8  # characters a token that are read, at the most, to tell MOST of them
+READ = 8  # characters a token that are read, at the most, to list MAX_TOKENS of them
 
 HOW = {
     "characters": "Each character of the vocabulary is a token of its own; one that is not in it becomes a space. "
@@ -43,30 +43,24 @@ UNIGRAM = (
 
 @dataclass
 class TokensView(View):
-    """A text as a tokenizer cuts it.
+    """A text as a tokenizer cuts it; lists are about its first `MAX_TOKENS` tokens."""
 
-    kind: of the tokenizer (see `Tokenizer.kind`). n_tokens, n_bytes, n_characters: of the whole text, and
-    bytes_per_token. ids, texts (to be shown), bytes (hexadecimal) and starts (the character of the text where each
-    begins; empty where it is not known) of the first `MOST` tokens. chunks: of the first pieces the merges one by one;
-    None where there are none. how: how this kind of tokenizer cuts, in a sentence or two.
-    """
-
-    kind: str
+    kind: str  # of the tokenizer (see `Tokenizer.kind`)
     vocab_size: int
-    n_tokens: int
+    n_tokens: int  # of the whole text, as the next ones
     n_bytes: int
     n_characters: int
     bytes_per_token: float
     ids: list[int]
-    texts: list[str]
-    bytes: list[str]
-    starts: list[int]
-    chunks: list[Chunk] | None
-    how: str
+    texts: list[str]  # to be shown
+    bytes: list[str]  # hexadecimal
+    starts: list[int]  # the character of the text where each begins; empty where it is not known
+    chunks: list[Chunk] | None  # of the first pieces the merges one by one; None where there are none
+    how: str  # how this kind of tokenizer cuts, in a sentence or two
 
     def figures(self) -> list[Figure]:
         sizes = [len(raw.split()) for raw in self.bytes]
-        told = (
+        summary = (
             f"{plural(self.n_characters, 'character')}, {plural(self.n_bytes, 'byte')}, "
             f"{plural(self.n_tokens, 'token')} of a vocabulary of {self.vocab_size:,}: {self.bytes_per_token:.2f} "
             "bytes a token."
@@ -80,7 +74,7 @@ class TokensView(View):
             columns.insert(3, Column("at character", "count"))
             rows = [[*row[:3], start, row[3]] for row, start in zip(rows, self.starts, strict=True)]
         made: list[Figure] = [
-            Note(told),
+            Note(summary),
             Tokens("The text, token by token", self.texts[: 4 * SHOWN], sizes[: 4 * SHOWN], "bytes", digits=0),
             Table(f"Tokens of a {self.kind} tokenizer", columns, rows[:SHOWN]),
         ]
@@ -129,12 +123,12 @@ def tokens(
     if not text:
         raise UsageError("there is no text to cut into tokens; give it one character")
     every = tokenizer.encode_to_array(text)
-    ids = every[:MOST].tolist()
-    begun = text if len(every) <= MOST else _beginning(tokenizer, text, ids)
-    with warnings.catch_warnings():  # about unknown characters: the first call has told
+    ids = every[:MAX_TOKENS].tolist()
+    begun = text if len(every) <= MAX_TOKENS else _beginning(tokenizer, text, ids)
+    with warnings.catch_warnings():  # about unknown characters: the first call has warned
         warnings.simplefilter("ignore", UnknownCharacterWarning)
-        starts = token_starts(tokenizer, begun)[:MOST]
-        told = merge_by_merge(tokenizer, begun, most=chunks)
+        starts = token_starts(tokenizer, begun)[:MAX_TOKENS]
+        merges = merge_by_merge(tokenizer, begun, most=chunks)
     size = len(text.encode("utf-8"))
     return TokensView(
         kind=tokenizer.kind,
@@ -147,14 +141,14 @@ def tokens(
         texts=[tokenizer.token_text(i) for i in ids],
         bytes=[tokenizer.token_bytes(i).hex(" ") for i in ids],
         starts=starts if len(starts) == len(ids) else [],
-        chunks=told,
-        how=_how(tokenizer, told),
+        chunks=merges,
+        how=_how(tokenizer, merges),
     )
 
 
 def _beginning(tokenizer: Tokenizer, text: str, ids: list[int]) -> str:
     """So much of a long text that its first tokens are those of the whole."""
-    longest = READ * MOST
+    longest = READ * MAX_TOKENS
     while longest < len(text):
         if tokenizer.encode(text[:longest])[: len(ids)] == ids:
             return text[:longest]
@@ -162,16 +156,13 @@ def _beginning(tokenizer: Tokenizer, text: str, ids: list[int]) -> str:
     return text
 
 
-def _how(tokenizer: Tokenizer, told: list[Chunk] | None) -> str:
+def _how(tokenizer: Tokenizer, chunks: list[Chunk] | None) -> str:
     kind = "bpe" if tokenizer.kind == "gpt2" else tokenizer.kind
     how = HOW.get(kind, HOW["huggingface"])
     merges = kind == "bpe"
     if kind == "sentencepiece":
         merges = json.loads(tokenizer.to_json())["model"]["type"] == "BPE"
         how += HOW["bpe"].replace("bytes", "characters") if merges else UNIGRAM
-    if merges and told is None:
-        how += " The steps are not told here: this tokenizer does more than merge, or a chunk of the text is very long."
+    if merges and chunks is None:
+        how += " The steps are not shown: this tokenizer does more than merge, or a chunk of the text is very long."
     return how
-
-
-__all__ = ["TokensView", "tokens"]

@@ -6,12 +6,12 @@
     seen.axes("blocks.3.attention.pattern")       "BHTS"
 
     with gf.ablate(model, "blocks.3.attention.heads", H=2):
-        model(ids)                                as if head 2 of block 3 had nothing to say
+        model(ids)                                as if head 2 of block 3 wrote nothing
 
 Names are those of the taps (`inspection.tap_names(model)`), and `*` stands for anything. Watching and changing end with
 the block, also when it fails. Blocks can be nested: the outer one comes first.
 
-Axes: B batch, T positions asking, S positions asked, C channels, H heads, K key-value heads, D width of a head,
+Axes: B batch, T query positions, S key positions, C channels, H heads, K key-value heads, D width of a head,
 F hidden neurons, V vocabulary or classes, E experts.
 """
 
@@ -128,7 +128,7 @@ def trace(model: nn.Module, *patterns: str, limit_bytes: int = LIMIT_BYTES) -> I
     """Keep what passes the taps whose names match, while the block lasts; without a pattern: all of them.
 
     Raises:
-        UsageError: no tap matches a pattern; the nearest name is told. Inside the block: more than `limit_bytes`.
+        UsageError: no tap matches a pattern; the nearest name is given. Inside the block: more than `limit_bytes`.
     """
     wanted = match(model, *(patterns or ("*",)))
     seen = Trace(wanted, limit_bytes)

@@ -72,7 +72,7 @@ class Vectors:
         """Where a word stands. Of tokens, ` word` is looked for before `word`.
 
         Raises:
-            UsageError: the vocabulary lacks it (the nearest are told), or has it in several tokens.
+            UsageError: the vocabulary lacks it (the nearest are named), or has it in several tokens.
         """
         row = self._find(word)
         if row is None:
@@ -80,7 +80,7 @@ class Vectors:
         return row
 
     def rows(self, words: Sequence[str]) -> list[int]:
-        """Where several words stand; the first that is missing is told."""
+        """Where several words stand; the first that is missing is named."""
         return [self.row(word) for word in words]
 
     def cosines(self, vector_C: Tensor) -> Tensor:
@@ -147,6 +147,3 @@ def _label(tokenizer: Tokenizer, token: int) -> str:
         return tokenizer.token_text(token)
     except UsageError:  # vocabularies may have gaps
         return f"[{token}]"
-
-
-__all__ = ["PLACES", "Vectors", "embedding_of", "vectors_of"]

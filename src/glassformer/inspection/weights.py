@@ -43,6 +43,3 @@ def weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield f"{dot}{field}", module, field
-
-
-__all__ = ["format_of", "is_compressed", "matrix_of", "weights"]
