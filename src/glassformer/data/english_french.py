@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glassformer.archives import read_members
-from glassformer.data.examples import Examples
+from glassformer.data.example_splits import Examples
 from glassformer.data.manual_blocks import Block, html_blocks, man_blocks
 from glassformer.errors import DataError
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glassformer.data.english_french import PACKAGES, english_french, without_near_copies
-from glassformer.data.examples import SPLITS, Example, Examples, fair, split_by_group
+from glassformer.data.example_splits import SPLITS, Example, Examples, fair, split_by_group
 from glassformer.data.pronunciations import read_pronunciations
 from glassformer.data.reviews import read_reviews
 from glassformer.fetch import PackageSource, fetch

@@ -14,35 +14,30 @@ and a twentieth tests, chosen by the hash of their source: the same lines each t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+from glassformer.data.example_sets import EXAMPLE_SETS
+from glassformer.data.example_splits import (
+    HELD_OUT,
+    SPLITS,
+    Example,
+    Examples,
+    fair,
+    references,
+    split_by_group,
+    spread,
+)
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
 from glassformer.errors import DataError, did_you_mean, plural
 from glassformer.plugins import HINT, load_installed
 
-SPLITS = ("train", "validation", "test")
-HELD_OUT = 0.05
-"""The part of a user's own examples that validates, and again that tests."""
 LINE_BYTES = 1 << 20
 """Longest line of a user's file."""
-Item = TypeVar("Item")
-
-
-class Example(NamedTuple):
-    """One example as text: `target` is a sentence, a label's name, or "" where there is only text."""
-
-    source: str
-    target: str = ""
-
-
-Examples = dict[str, list[Example]]
-"""Examples by the name of their split: train, validation, test."""
 
 
 def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) -> Examples:
@@ -52,8 +47,6 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
         DataError: no such set or file; a line is damaged, too long, or without its other half (file and line are
             named); fewer than three different sources; a set's packages cannot be had.
     """
-    from glassformer.data.example_sets import EXAMPLE_SETS
-
     load_installed()
     name = str(name_or_path)
     if name in EXAMPLE_SETS:
@@ -72,75 +65,6 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
     return _by_split(rows, name)
 
 
-def spread(rows: Sequence[Item], n: int) -> list[Item]:
-    """`n` of the rows, evenly over the whole, which may be sorted by something; all of them where there are fewer."""
-    n = min(n, len(rows))
-    return [rows[i * len(rows) // n] for i in range(n)]
-
-
-def references(examples: Iterable[Example]) -> dict[str, list[str]]:
-    """All targets of each source, in order: what an answer may be compared with.
-
-    >>> references([Example("read", "R IY D"), Example("read", "R EH D")])
-    {'read': ['R IY D', 'R EH D']}
-    """
-    found: dict[str, list[str]] = {}
-    for source, target in examples:
-        if target not in found.setdefault(source, []):
-            found[source].append(target)
-    return found
-
-
-def split_by_group(
-    rows: Sequence[tuple[Example, str]], *, validation: float = HELD_OUT, test: float = HELD_OUT
-) -> Examples:
-    """Examples with the name of their group (a file, a word), split so that no group is torn.
-
-    Groups stand in the order of the SHA-256 of their names; the first ones test and the next ones validate, until each
-    split holds its part of the examples; at least one group each, unless its part is 0. The order within a split is
-    that of `rows`.
-
-    Raises:
-        DataError: fewer groups than splits.
-    """
-    parts = {split: part for split, part in (("test", test), ("validation", validation)) if part > 0}
-    sizes: dict[str, int] = {}
-    for _, group in rows:
-        sizes[group] = sizes.get(group, 0) + 1
-    if len(sizes) <= len(parts):
-        needing = ", ".join(["train", *parts])
-        raise DataError(f"{plural(len(sizes), 'group')} of examples; {needing} need one each: give more")
-    home: dict[str, str] = {}
-    groups = sorted(sizes, key=_digest)
-    for split, part in parts.items():
-        wanted, held = part * len(rows), 0
-        while not held or held < wanted:
-            if len(groups) == 1:
-                break
-            held += sizes[group := groups.pop(0)]
-            home[group] = split
-    found: Examples = {split: [] for split in SPLITS}
-    for example, group in rows:
-        found[home.get(group, "train")].append(example)
-    return found
-
-
-def fair(examples: Examples) -> Examples:
-    """The held-out examples in the order of the hashes of their sources: the first n of them are a fair sample, and
-    examples of one source stay together. Training examples stay as they are."""
-    return {
-        split: rows if split == "train" else sorted(rows, key=lambda e: _digest(e.source))
-        for split, rows in examples.items()
-    }
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
 class _Row(NamedTuple):
     example: Example
     split: str | None
@@ -148,8 +72,6 @@ class _Row(NamedTuple):
 
 
 def _existing(name: str) -> Path:
-    from glassformer.data.example_sets import EXAMPLE_SETS
-
     path = Path(name).expanduser()
     if not path.is_file():
         beside = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -242,3 +164,6 @@ def _by_split(rows: Iterable[_Row], name: str) -> Examples:
             f"{name}: too few examples to train on, validate and test; give three different ones"
         ) from error
     return fair({split: found[split] if parts.get(split) == 0.0 else held[split] for split in SPLITS})
+
+
+__all__ = ["SPLITS", "Example", "Examples", "fair", "load_examples", "references", "split_by_group", "spread"]

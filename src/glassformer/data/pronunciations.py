@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from glassformer.archives import read_member
-from glassformer.data.examples import Example, Examples, split_by_group
+from glassformer.data.example_splits import Example, Examples, split_by_group
 from glassformer.errors import DataError
 
 _SOUNDS = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"

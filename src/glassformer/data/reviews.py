@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from glassformer.archives import read_member
-from glassformer.data.examples import SPLITS, Example, Examples, split_by_group
+from glassformer.data.example_splits import SPLITS, Example, Examples, split_by_group
 from glassformer.errors import DataError
 
 LABELS = {"0": "negative", "1": "positive"}

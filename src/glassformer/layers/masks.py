@@ -334,7 +334,9 @@ def _mask_of(node: ast.expr, text: str) -> Mask:
     if name in _ONLY_IN_PYTHON:
         raise UsageError(f"pattern {text!r}: a text cannot describe {name}; make a GraphMask or another mask in Python")
     if name in _GONE:
-        raise UsageError(f"pattern {text!r}: {name} is gone, only glassformer 0.1.0 reads it; take window, sinks or prefix")
+        raise UsageError(
+            f"pattern {text!r}: {name} is gone, only glassformer 0.1.0 reads it; take window, sinks or prefix"
+        )
     if name not in MASKS:
         raise UsageError(f"pattern {text!r}: {name!r} is unknown; {did_you_mean(name, MASKS)}")
     kind = MASKS[name]
