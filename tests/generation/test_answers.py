@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from toys import toy_model
 from translators import END, START, sources, translator
 
 from glassformer.errors import UsageError
@@ -97,14 +98,6 @@ def test_what_is_read_and_what_is_said_may_be_spelled_differently(tokenizer):
     assert found.to_dict()["tokens"] == found.tokens and Answer(**{**found.to_dict(), "alternatives": ()}) == found
 
 
-def test_logits_beyond_the_vocabulary_are_never_said(tokenizer):
-    """Tables are padded to a round number, and those that no token stands for are likely here."""
-    model = toy(tokenizer, vocab_size=tokenizer.vocab_size + 13)
-    with torch.no_grad():
-        model.decoder.head.bias[tokenizer.vocab_size :] += 20
-    assert all(max(found.tokens, default=0) < tokenizer.vocab_size for found in answer(model, tokenizer, TEXTS))
-
-
 # ---- draws
 
 
@@ -183,24 +176,20 @@ def test_where_a_word_stands_in_the_source_is_where_its_column_stands():
 
 
 @pytest.mark.parametrize(
-    ("texts", "settings", "message"),
+    ("texts", "settings", "words"),
     [
-        (["a", " \n"], {}, "text 2 is empty; give it one word or leave it out"),
-        (["a"], {"batch_size": 0}, "batch_size=0 is out of range; use 1 or more"),
-        (["a"], {"beam": 0}, "beam=0 is out of range; use 1 (greedy) or more"),
-        (["on " * 40], {}, "source 1 has 42 tokens and the model reads 37 at most; cut it into sentences"),
-        (["a"], {"sampling": Sampling(), "n_best": 0}, "samples=0 is out of range; use 1 or more"),
-        (
-            ["a"],
-            {"sampling": Sampling(), "max_new_tokens": 0},
-            "max_new_tokens=0 is out of range; use 1 or more",
-        ),
+        (["a", " \n"], {}, ["text 2 is empty", "leave it out"]),
+        (["a"], {"batch_size": 0}, ["batch_size=0", "1 or more"]),
+        (["a"], {"beam": 0}, ["beam=0", "1 (greedy) or more"]),
+        (["on " * 40], {}, ["source 1 has 42 tokens", "37 at most", "cut it"]),
+        (["a"], {"sampling": Sampling(), "n_best": 0}, ["samples=0", "1 or more"]),
+        (["a"], {"sampling": Sampling(), "max_new_tokens": 0}, ["max_new_tokens=0", "1 or more"]),
     ],
 )
-def test_bad_input_is_one_line(texts, settings, message, tokenizer):
+def test_bad_input_is_one_line(texts, settings, words, tokenizer):
     with pytest.raises(UsageError) as error:
         answer(toy(tokenizer), tokenizer, texts, **settings)
-    assert str(error.value) == message
+    assert all(word in str(error.value) for word in words)
 
 
 def test_no_texts_no_answers(tokenizer):
@@ -208,17 +197,12 @@ def test_no_texts_no_answers(tokenizer):
 
 
 def test_other_models_are_refused(tokenizer):
-    from toys import toy_model
-
-    with pytest.raises(
-        UsageError, match=r"^a Decoder gives no answer to a source: an encoder-decoder is needed; to wr"
+    for call, words in (
+        (lambda: answer(toy_model(), tokenizer, ["a"]), ["Decoder", "encoder-decoder is needed", "generate"]),
+        (lambda: cross_attention(translator("seq2seq"), [4, 5], [6]), ["no cross-attention"]),
+        (lambda: cross_attention(translator(), [4, 5], []), ["source and target", "a token each"]),
+        (lambda: answer_ids(translator(), [[1], []]), ["source 2 is empty", "leave it out"]),
     ):
-        answer(toy_model(), tokenizer, ["a"])
-    with pytest.raises(
-        UsageError, match=r"^this model has no cross-attention to look at: its decoder reads one vector of the source$"
-    ):
-        cross_attention(translator("seq2seq"), [4, 5], [6])
-    with pytest.raises(UsageError, match=r"^attention has rows and columns only where source and target have a token"):
-        cross_attention(translator(), [4, 5], [])
-    with pytest.raises(UsageError, match=r"^source 2 is empty; give it one token or leave it out$"):
-        answer_ids(translator(), [[1], []])
+        with pytest.raises(UsageError) as error:
+            call()
+        assert all(word in str(error.value) for word in words), error.value

@@ -268,12 +268,3 @@ def test_stop_strings_and_end_tokens_end_one_sample_only(tokenizer):
     events = run(engine)[number]
     assert "".join(event.piece.text for event in events) == text[: text.index(stop)]
     assert events[-1].piece.finish_reason == "stop"
-
-
-def test_a_model_in_training_is_read_in_eval_mode_and_left_in_its_own(tokenizer):
-    model = toy(tokenizer)
-    request = ask(tokenizer, "the quick")
-    expected = alone(model, tokenizer, request)
-    model.train()
-    model.set_dropout(0.9)
-    assert alone(model, tokenizer, request) == expected and model.training

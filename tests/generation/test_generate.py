@@ -92,26 +92,17 @@ def test_the_exact_window_is_the_lectures_loop(family, temperature, letters):
         assert tokens(model, letters, use_cache=use_cache, **settings) == blackboard
 
 
-@FAMILY
 @WINDOW
 @pytest.mark.parametrize("prompt", ["h", "hello there, ", "a prompt that is longer than the model can see"])
-@pytest.mark.parametrize("temperature", [0.0, 1.3])
-def test_with_the_cache_as_without(family, window, prompt, temperature, letters):
-    settings = {"max_new_tokens": 47, "temperature": temperature, "seed": 5, "window": window}
-    model = toy_model(family)
+@pytest.mark.parametrize(
+    "model", [{"family": "classic"}, {"family": "modern"}, *({"block_size": n} for n in (1, 2, 3))]
+)
+def test_with_the_cache_as_without(model, window, prompt, letters):
+    settings = {"max_new_tokens": 47, "temperature": 1.3, "seed": 5, "window": window}
+    model = toy_model(**model)
     cached = tokens(model, letters, prompt, use_cache=True, **settings)
     assert cached == tokens(model, letters, prompt, use_cache=False, **settings)
     assert len(cached) == 47
-
-
-@pytest.mark.parametrize("block_size", [1, 2, 3])
-@WINDOW
-def test_very_small_models_slide_too(block_size, window, letters):
-    model = toy_model(block_size=block_size)
-    assert len(tokens(model, letters, max_new_tokens=11, window=window, seed=1)) == 11
-    assert tokens(model, letters, max_new_tokens=11, window=window, use_cache=False, seed=1) == tokens(
-        model, letters, max_new_tokens=11, window=window, seed=1
-    )
 
 
 def test_half_a_window_is_kept_when_it_is_full(letters):
@@ -124,17 +115,6 @@ def test_half_a_window_is_kept_when_it_is_full(letters):
         lengths.append(len(context.cache))
         row.append(7)
     assert lengths == [11, 12, 13, 6, 7, 8, 9, 10, 11, 12, 13, 6, 7, 8, 9, 10, 11, 12]
-
-
-@pytest.mark.parametrize("temperature", [0.7, 1.2])
-@FAMILY
-def test_a_sample_is_the_same_alone_or_in_a_crowd(family, temperature, letters):
-    """Sample i of a batch draws from its own generator, seeded seed + i."""
-    model, settings = toy_model(family), {"max_new_tokens": 31, "temperature": temperature}
-    crowd = generate(model, letters, "hello", samples=5, seed=10, **settings)
-    alone = [generate(model, letters, "hello", seed=10 + i, **settings)[0] for i in range(5)]
-    assert [c.text for c in crowd] == [a.text for a in alone]
-    assert len({c.text for c in crowd}) == 5
 
 
 def test_samples_that_end_early_do_not_disturb_the_others(letters):
@@ -161,12 +141,6 @@ def test_the_global_generator_is_neither_used_nor_heeded(letters):
     assert tokens(model, letters, seed=1) == first
 
 
-def test_temperature_0_takes_the_most_likely_token(letters):
-    for piece in stream(toy_model(), letters, "hello", max_new_tokens=20, temperature=0, alternatives=1):
-        assert piece.token == piece.alternatives[0].token and piece.sampling_probability == 1.0
-        assert piece.probability == pytest.approx(piece.alternatives[0].probability)
-
-
 def test_each_piece_carries_what_the_model_thought(letters):
     """probability is the model's own at temperature 1; chance is what the token had in the draw."""
     model, ids = toy_model(), letters.encode("hello")
@@ -181,13 +155,6 @@ def test_each_piece_carries_what_the_model_thought(letters):
         at = best.indices[:3].tolist().index(piece.token)
         assert piece.sampling_probability == pytest.approx(drawn_from[at].item(), abs=1e-4)
         ids.append(piece.token)
-
-
-def test_all_alternatives_together_are_certain(letters):
-    piece = next(stream(toy_model(), letters, "hello", alternatives=1000))
-    chances = [a.probability for a in piece.alternatives]
-    assert len(chances) == 61 and sum(chances) == pytest.approx(1, abs=1e-5)
-    assert chances == sorted(chances, reverse=True)
 
 
 def test_next_logits_is_the_whole_distribution_in_one_call(letters):
@@ -258,24 +225,6 @@ def test_a_stop_string_ends_the_text_before_it(stop, text, byte_tokenizer):
     assert "".join(piece.text for piece in done.pieces) == done.text
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
-def test_the_pieces_put_together_are_the_text_of_the_tokens(kind):
-    tokenizer = TOKENIZERS[kind]([ALPHABET + "héllo wörld €"], **({"vocab_size": 270} if kind == "bpe" else {}))
-    model = toy_model(vocab_size=tokenizer.vocab_size)
-    for done in generate(model, tokenizer, "hello", samples=3, max_new_tokens=50, temperature=2.0, stop=["q"]):
-        shown = [p.token for p in done.pieces if p.token != tokenizer.end_of_text]
-        assert done.text == tokenizer.decode(shown).split("q")[0]
-        assert done.to_dict()["pieces"][-1]["finish_reason"] == done.finish_reason
-
-
-def test_logits_that_no_token_stands_for_are_never_said(letters):
-    """Tables are padded to a round number: 97 logits, 61 tokens."""
-    model = toy_model(vocab_size=97)
-    for piece in stream(model, letters, "hello", max_new_tokens=60, temperature=5.0, alternatives=97):
-        assert piece.token < 61 and len(piece.alternatives) == 61
-        assert sum(a.probability for a in piece.alternatives) == pytest.approx(1, abs=1e-5)
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_samples_are_drawn_without_dropout_and_the_mode_is_put_back(training, letters):
     """A training loop prints samples in between: dropout has no place in them, and training goes on as before."""
@@ -316,20 +265,18 @@ def test_the_model_gets_no_gradient_and_its_tensors_stay_usable(letters):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "words"),
     [
-        ({"max_new_tokens": -1}, "max_new_tokens=-1 is too small; use 0 or more"),
-        ({"samples": 0}, "samples=0 is too small; use 1 or more"),
-        ({"alternatives": -2}, "alternatives=-2 is too small; use 0 or more"),
-        ({"window": "quarter"}, "window='quarter' is unknown; use half (fast) or exact (slides by one)"),
-        ({"top_p": 2.0}, "top_p=2.0 is out of range; use above 0 and at most 1 (off)"),
-        (
-            {"sampling": Sampling(), "temperature": 0.5, "seed": 1},
-            "temperature, seed and sampling= set the same thing; give one of them",
-        ),
+        ({"max_new_tokens": -1}, ["max_new_tokens=-1", "0 or more"]),
+        ({"samples": 0}, ["samples=0", "1 or more"]),
+        ({"alternatives": -2}, ["alternatives=-2", "0 or more"]),
+        ({"window": "quarter"}, ["'quarter'", "half", "exact"]),
+        ({"top_p": 2.0}, ["top_p=2.0", "at most 1"]),
+        ({"sampling": Sampling(), "temperature": 0.5, "seed": 1}, ["temperature, seed", "sampling", "one of them"]),
+        ({"endless": True, "max_new_tokens": 5}, ["max_new_tokens=5", "endless", "one of them"]),
     ],
 )
-def test_a_wrong_setting_is_refused_at_the_call_and_not_at_the_first_token(settings, message, letters):
+def test_a_wrong_setting_is_refused_at_the_call_and_not_at_the_first_token(settings, words, letters):
     with pytest.raises(UsageError) as error:
         stream(toy_model(), letters, "hello", **settings)
-    assert str(error.value) == message
+    assert all(word in str(error.value) for word in words)

@@ -168,43 +168,20 @@ def test_every_model_knows_its_command(tokenizer, span_tokenizer):
 def test_bad_input_is_one_line(tokenizer, span_tokenizer):
     masked, classes = encoder(tokenizer, token_head="vocabulary"), encoder(tokenizer, n_classes=2)
     spans = span_model(span_tokenizer)
-    for call, message in (
-        (
-            lambda: classify(toy_model(), tokenizer, TEXTS),
-            "this Decoder does not classify texts: an encoder of text is",
-        ),
-        (
-            lambda: classify(masked, tokenizer, TEXTS),
-            "this encoder knows no classes of texts; train one with task.kind=",
-        ),
-        (lambda: classify(classes, tokenizer, ["a", " "]), "text 2 is empty; give it one word or leave it out"),
-        (
-            lambda: fill_masks(spans, tokenizer, "a <mask>"),
-            "this EncoderDecoder does not fill in masks: an encoder of ",
-        ),
-        (
-            lambda: fill_masks(classes, tokenizer, "a <mask>"),
-            "this encoder fills in no masks; train one with task",
-        ),
-        (lambda: fill_masks(masked, tokenizer, "a film"), "'a film' has no gap to fill; put <mask> where something is"),
-        (
-            lambda: fill_masks(masked, tokenizer, "a <mask>", alternatives=0),
-            "alternatives=0 is out of range; use 1 or ",
-        ),
-        (
-            lambda: fill_masks(masked, tokenizer, "<mask>" * 14),
-            "the text has 14 tokens and the model reads 13 at most; ",
-        ),
-        (
-            lambda: fill_spans(masked, tokenizer, "a <mask>"),
-            "this model fills no gaps; train one with task.kind=sp",
-        ),
-        (
-            lambda: fill_spans(spans, span_tokenizer, "a"),
-            "'a' has no gap to fill; put <mask> where something is missing",
-        ),
-        (lambda: fill_spans(spans, span_tokenizer, "<mask>" * 5), "the text has 5 gaps and the model knows 4; ask for"),
+    for call, model, its, given, words in (
+        (classify, toy_model(), tokenizer, TEXTS, ["Decoder", "an encoder of text is needed"]),
+        (classify, masked, tokenizer, TEXTS, ["no classes", "task.kind=sequence_class"]),
+        (classify, classes, tokenizer, ["a", " "], ["text 2 is empty", "leave it out"]),
+        (fill_masks, spans, tokenizer, "a <mask>", ["EncoderDecoder", "an encoder of text is needed"]),
+        (fill_masks, classes, tokenizer, "a <mask>", ["no masks", "task.kind=masked_tokens"]),
+        (fill_masks, masked, tokenizer, "a film", ["'a film'", "put <mask> where"]),
+        (fill_masks, masked, tokenizer, "<mask>" * 14, ["14 tokens", "13 at most", "shorten"]),
+        (fill_spans, masked, tokenizer, "a <mask>", ["no gaps", "task.kind=spans"]),
+        (fill_spans, spans, span_tokenizer, "a", ["'a'", "put <mask> where"]),
+        (fill_spans, spans, span_tokenizer, "<mask>" * 5, ["5 gaps", "knows 4", "fewer"]),
     ):
         with pytest.raises(UsageError) as error:
-            call()
-        assert str(error.value).startswith(message)
+            call(model, its, given)
+        assert all(word in str(error.value) for word in words), error.value
+    with pytest.raises(UsageError, match=r"alternatives=0.*1 or more"):
+        fill_masks(masked, tokenizer, "a <mask>", alternatives=0)
