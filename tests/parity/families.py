@@ -18,10 +18,10 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
-    BertForClassifyification,
     BertForMaskedLM,
     BertForPreTraining,
-    BertForTagification,
+    BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -440,8 +440,8 @@ def all_cases() -> Iterator[tuple[str, Case]]:
     yield "gemma3, yarn", _gemma3("LGL", yarn)
     yield "bert, masked tokens", _bert(BertForMaskedLM)
     yield "bert, pre-training", _bert(BertForPreTraining, both, their_both)
-    yield "bert, classes", _bert(BertForClassifyification, sequences, lambda m: asked(m).logits, num_labels=5)
-    yield "bert, classes of tokens", _bert(BertForTagification, num_labels=5, hidden_act="relu")
+    yield "bert, classes", _bert(BertForSequenceClassification, sequences, lambda m: asked(m).logits, num_labels=5)
+    yield "bert, classes of tokens", _bert(BertForTokenClassification, num_labels=5, hidden_act="relu")
     yield "bert, vectors", _bert(BertModel, vectors, their_vectors, type_vocab_size=3)
     yield "t5", _t5()
     yield "t5 1.1", _t5(True, feed_forward_proj="gated-gelu", tie_word_embeddings=False)

@@ -26,27 +26,22 @@ class Processor(Protocol):
         """The raw data of an array; the inverse of `encode` as far as nothing was lost."""
 
     def save(self, folder: str | os.PathLike[str], /) -> None:
-        """Write the files that `load` reads."""
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], /) -> Processor:
-        """The processor of a model folder. Raises `GlassformerError` where it is missing or damaged."""
+        """Write the files that `load_processor` reads."""
 
 
 class Entry(NamedTuple):
-    """Where a class of processors stands, and the file in a model folder without which there is none.
+    """How a kind of processor is loaded from a model folder: `load(folder)`, as "module:name".
 
-    file: None: a model that reads this must have one, so `load` says what is missing.
+    file: without it a folder has no such processor. None: a model that reads this must have one, and `load` says so.
     """
 
-    module: str
-    name: str
+    load: str
     file: str | None = None
 
 
 PROCESSORS: dict[str, Entry] = {
-    "text": Entry("glassformer.processors.tokenizers", "Tokenizer"),
-    "patches": Entry("glassformer.processors.image", "ImageProcessor", "preprocessor_config.json"),
+    "text": Entry("glassformer.processors.tokenizers:load_tokenizer"),
+    "patches": Entry("glassformer.processors.image:load_image_processor", "preprocessor_config.json"),
 }
 """By what a model reads (`model.reads`)."""
 
@@ -60,4 +55,5 @@ def load_processor(reads: str, folder: str | os.PathLike[str]) -> Any:
     entry = PROCESSORS.get(reads)
     if entry is None or (entry.file is not None and not (Path(folder) / entry.file).is_file()):
         return None
-    return getattr(importlib.import_module(entry.module), entry.name).load(folder)
+    module, _, name = entry.load.partition(":")
+    return getattr(importlib.import_module(module), name)(folder)

@@ -187,6 +187,11 @@ class ImageProcessor:
             raise ModelFolderError(f"{file}: {one_line(error)}; correct the file or fetch it again") from None
 
 
+def load_image_processor(folder: str | os.PathLike[str]) -> ImageProcessor:
+    """`ImageProcessor.load(folder)`."""
+    return ImageProcessor.load(folder)
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         with disk_errors(file):

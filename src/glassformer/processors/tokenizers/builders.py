@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from glassformer.errors import TokenizerError, UsageError, did_you_mean
 from glassformer.processors.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
-from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, gpt2_tokenizer
+from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, check_gpt2, gpt2_tokenizer
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN, PLAIN_WORD_PATTERN
 from glassformer.processors.tokenizers.reading import load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
@@ -224,7 +224,7 @@ def _plain_words(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
 
 def gpt2(texts: Iterable[str], options: Options) -> Tokenizer:
     """GPT-2's own 50,257 entries, from the package registry or a local folder `path`; see `gpt2.py`."""
-    return gpt2_tokenizer(options.path)
+    return gpt2_tokenizer() if options.path is None else check_gpt2(load_tokenizer(options.path), options.path)
 
 
 def sentencepiece(texts: Iterable[str], options: Options) -> Tokenizer:

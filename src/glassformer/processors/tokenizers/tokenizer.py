@@ -284,13 +284,6 @@ class Tokenizer:
         write_text(Path(folder) / "tokenizer.json", self._library.to_str(pretty=True))
         write_json(Path(folder) / "tokenizer_config.json", dict(sorted(config.items())))
 
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Tokenizer:
-        """`load_tokenizer(folder)`."""
-        from glassformer.processors.tokenizers.reading import load_tokenizer
-
-        return load_tokenizer(folder)
-
     def to_json(self) -> str:
         """What `save` writes into `tokenizer.json`."""
         return self._library.to_str()
