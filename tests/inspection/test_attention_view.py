@@ -172,16 +172,6 @@ def test_of_many_heads_the_strongest_are_drawn():
     assert first["Entropy"].rows[3][0] == "layer {}, head {}".format(*narrow)
 
 
-@pytest.mark.parametrize("name", ["modern", "capped, sinks", "encoder", "T5: self", "grouped pair: cross"])
-@pytest.mark.parametrize("asked", [{}, {"layer": 1}, {"layer": 1, "head": 1, "keys_as_rows": True}])
-def test_it_fits_a_terminal_and_json(name: str, asked):
-    at = case(name)
-    view = attention(at.model, TOKENIZER, TEXT, **at.asked, **asked)
-    assert max(map(len, str(view).splitlines())) <= 80
-    assert json.loads(json.dumps(view.to_dict(), allow_nan=False))["patterns"] == view.patterns.tolist()
-    assert view._repr_html_()
-
-
 def test_a_long_text_is_drawn_from_its_end():
     view = attention(toy_model(block_size=80), TOKENIZER, "ab Z" * 18, layer=0, head=1)
     assert drawn_map(view).values.shape == (64, 64)

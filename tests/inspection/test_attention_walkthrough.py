@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -106,20 +104,6 @@ def test_a_difference_is_noticed():
     at.model.positions.rotate = wrongly
     view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=0, head=0)
     assert view.differences["key"] > 0.1 and view.differences["query"] > 0.1 and view.differences["value"] < 1e-5
-
-
-@pytest.mark.parametrize(
-    "name", ["modern", "gemma 3", "capped, sinks", "alibi", "grouped pair: cross", "post-norm encoder"]
-)
-def test_it_fits_a_terminal_and_json(name: str):
-    at = case(name)
-    view = attention_walkthrough(at.model, TOKENIZER, TEXT, layer=1, head=1, position=4, **at.asked)
-    text = str(view)
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.count("\n") < 130
-    told = json.loads(json.dumps(view.to_dict(), allow_nan=False))
-    assert told["dots"] == pytest.approx(view.dots.tolist())
-    assert view._repr_html_()
 
 
 def test_more_and_less_than_nothing_differ_in_colour_for_every_role():

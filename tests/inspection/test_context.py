@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +150,3 @@ def test_of_a_word_of_several_tokens_the_last_is_taken():
         ids = bpe.encode(text)
         assert ids[place] == token
         assert bpe.decode(ids[: place + 1]).endswith("lowest")
-
-
-def test_drawn_in_80_columns(tokenizer: Tokenizer):
-    for model in (toy_model("classic"), MODELS["bert"]()):
-        for texts in (TEXTS, ["a cat"] * 9):
-            view = context(model, tokenizer, "cat", texts)
-            assert max(map(len, str(view).splitlines())) <= 80
-            json.dumps(view.to_dict(), allow_nan=False)
-            assert view.to_html().startswith("<!doctype html>")

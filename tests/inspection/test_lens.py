@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import numpy as np
@@ -68,18 +67,6 @@ def test_the_last_row_is_the_models_own_output_to_the_bit(family: str):
     assert view.divergence[-1] == 0
 
 
-@FAMILY
-def test_it_shows_itself_in_eighty_columns_and_as_json(family: str):
-    model, _ = looked_at(family)
-    view = lens(model, TOKENIZER, TEXT, **asked(model))
-    drawn = str(view)
-    assert max(map(len, drawn.splitlines())) <= 80
-    assert ("no final norm" in drawn) == (stack(model).config.norm_place == "post")
-    told = json.loads(json.dumps(view.to_dict(), allow_nan=False))
-    assert told["entropy"] == view.entropy.tolist() and told["grid_tokens"] == view.grid_tokens
-    assert f'data-value="{float(view.top_probabilities[1, 0])!r}"' in view.to_html()
-
-
 def test_many_layers_and_places_are_drawn_in_part():
     model = toy_model(n_layer=41, block_size=37)
     view = lens(model, TOKENIZER, "A" * 31)
@@ -138,3 +125,9 @@ def test_models_that_say_no_tokens_are_refused():
     gru = build_history("gru", vocab_size=61, block_size=13, n_embd=4)
     with pytest.raises(UsageError, match="a Recurrent has no residual stream"):
         lens(gru, TOKENIZER, TEXT)
+
+
+@pytest.mark.parametrize(("family", "without"), [("translator of 2017", True), ("classic", False)])
+def test_a_model_without_a_final_norm_is_named(family: str, without: bool):
+    model, _ = looked_at(family)
+    assert ("no final norm" in str(lens(model, TOKENIZER, TEXT, **asked(model)))) == without

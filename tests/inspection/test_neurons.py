@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -226,13 +225,3 @@ def test_a_compressed_model_and_the_mode_that_it_was_in(tokenizer: Tokenizer):
     model = int8_copy(toy_model("modern")).train()
     assert neurons(model, tokenizer, "the king said", layer=1, neuron=4).neurons[0].promotes
     assert model.training
-
-
-@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
-def test_drawn_in_80_columns(tokenizer: Tokenizer):
-    for model in (toy_model("classic"), toy_model("modern")):
-        for neuron in (None, 3):
-            view = neurons(model, tokenizer, TEXTS, layer=0, neuron=neuron)
-            assert max(map(len, str(view).splitlines())) <= 80
-            json.dumps(view.to_dict(), allow_nan=False)
-            assert view.to_html().startswith("<!doctype html>")

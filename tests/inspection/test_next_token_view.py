@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -149,12 +148,3 @@ def test_compare_lays_temperatures_and_models_side_by_side():
     assert view.drawn == [cold.tokens[cold.token], hot.tokens[hot.token]]
     with pytest.raises(UsageError, match="nothing to compare"):
         compare({})
-
-
-def test_all_of_them_draw_themselves_in_80_columns_and_are_json(model):
-    tokenizer = letters()
-    view = next_token(model, tokenizer, TEXT, temperature=0.8, top_k=5)
-    for each in (view, surprise(model, tokenizer, TEXT), compare({"T=1": view, "again": view})):
-        assert all(len(line) <= 80 for line in str(each).splitlines())
-        json.dumps(each.to_dict(), allow_nan=False)
-    assert "top_k" in str(view) and "drawn" in str(view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -55,17 +54,6 @@ def test_lengths_and_cosines_are_those_of_the_modules(family: str):
             x_TC = held[said[1]][1] if place == "post" else x_TC + added_TC
         np.testing.assert_allclose(view.stream[layer + 1], x_TC.norm(dim=-1), rtol=1e-5)
     assert view.is_post_norm == (place == "post")
-
-
-@FAMILY
-def test_it_shows_itself_in_eighty_columns_and_as_json(family: str):
-    model, seen = looked_at(family)
-    view = residual(model, TOKENIZER, TEXT, position=2, **asked(model))
-    drawn = str(view)
-    assert max(map(len, drawn.splitlines())) <= 80 and f"at {seen.labels[2]!r}" in drawn
-    told = json.loads(json.dumps(view.to_dict(), allow_nan=False))
-    assert told["updates"]["attention"] == view.updates["attention"].tolist()
-    assert "block 1" in view.to_html()
 
 
 def test_images_have_a_stream_and_no_tokenizer():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np
@@ -101,11 +100,3 @@ def test_a_name_that_is_not_there():
         tensors(toy_model("modern"), "final_norm.wieght")
     with pytest.raises(UsageError, match="no tensor is called 'block"):
         tensors(toy_model("modern"), "block.*.qkv")
-
-
-def test_drawn_in_80_columns():
-    model = toy_model("modern", n_layer=3)
-    for view in (tensors(model), tensors(model, "*.qkv.*"), tensors(model, "blocks.2.feedforward.gate_up.weight")):
-        assert max(map(len, str(view).splitlines())) <= 80
-        json.dumps(view.to_dict(), allow_nan=False)
-        assert view.to_html().startswith("<!doctype html>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from itertools import pairwise
 
 import pytest
@@ -118,12 +117,3 @@ def test_a_long_text_is_bounded(bpe: Tokenizer):
     assert tokens(bpe, "x" * 5000).chunks is None
     with pytest.raises(UsageError, match="no text"):
         tokens(bpe, "")
-
-
-def test_drawn_in_80_columns(bpe: Tokenizer):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for tokenizer in (bpe, TOKENIZERS["characters"]([PLAY]), TOKENIZERS["words"]([PLAY])):
-            view = tokens(tokenizer, "Unbelievable tokenization of unbelievably long words, naïvely 🙂!")
-            assert max(map(len, str(view).splitlines())) <= 80
-            json.dumps(view.to_dict(), allow_nan=False)

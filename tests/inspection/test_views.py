@@ -10,6 +10,7 @@ from typing import Annotated
 
 import pytest
 from pydantic import Field
+from stacks import FAMILIES, TOKENIZER, asked
 from toy_letters import TEXT, letters
 from toys import toy_model
 
@@ -20,6 +21,7 @@ from glassformer.inspection.look import Subject, show
 from glassformer.inspection.options import check_options, inputs_of, options_of
 from glassformer.views import OLD_NAMES, VIEWS
 
+LONG = "ABE FED A" * 9
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 MY_VIEWS = re.findall(r"```python\n(# my_views.py.*?)```", PAGE, flags=re.S)[0]
 
@@ -46,6 +48,38 @@ def test_a_view_by_its_name_is_the_function():
     assert look("direction", model, tokenizer, ["a:b", ("t", "b")]).pairs == [("a", "b"), ("t", "b")]
     assert look("compare", model, tokenizer, TEXT, temperature=[0.5]).names == ["T=0.5"]
     assert look("neurons", model, tokenizer, iter([TEXT, TEXT]), top=1).n_texts == 2
+
+
+OPTIONS = {
+    "neighbours": {"word": "A"},
+    "analogy": {"a": "A", "b": "B", "c": "C", "expected": "D"},
+    "direction": {"pairs": ["A:B", "C:D"], "along": ["E"]},
+    "components": {"words": list("ABCD")},
+    "parameters": {},
+    "tensors": {},
+    "induction": {},
+    "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
+    "neurons": {"corpus": LONG},
+}
+DRAWN = {"classic": 18, "Gemma": 18, "gpt-oss": 17, "encoder": 14, "2017": 18, "modern pair": 17, "T5": 17}
+
+
+@pytest.mark.parametrize("family", DRAWN)
+def test_every_view_fits_80_columns_and_is_plain_data_and_a_page(family: str):
+    """Of a model that a view does not apply to, it says so."""
+    model, drawn = FAMILIES[family](), 0
+    for name in VIEWS:
+        options = OPTIONS.get(name, {"text": LONG[:9]})
+        options |= asked(model) if "target" in options_of(VIEWS[name].load()).model_fields else {}
+        try:
+            found = show(name, Subject(family, model, TOKENIZER), options)
+        except UsageError:
+            continue
+        drawn += 1
+        assert max(map(len, str(found).splitlines())) <= 80, name
+        json.dumps(found.to_dict(), allow_nan=False)
+        assert "<table" in found.to_html() or "<svg" in found.to_html(), name
+    assert drawn == DRAWN[family]
 
 
 @pytest.mark.parametrize(
