@@ -6,6 +6,8 @@ answer has, `RENAMED` does.
 
 from __future__ import annotations
 
+from typing import Any
+
 TOY = "model.n_layer=2 model.n_embd=32 model.block_size=32 "
 SHORT = (
     "training.steps=20 training.batch_size=4 training.warmup_steps=3 training.eval_every=10 training.eval_batches=2 "
@@ -223,6 +225,65 @@ COMPARED = (
     "diff @shakespeare-fast %llama",
     "diff @sentiment @masked-reviews",
 )
+
+TEMPLATES = {
+    "chatml": "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}",
+    "llama 2": "{% if messages[0]['role'] == 'system' %}"
+    "{% set system, messages = messages[0]['content'], messages[1:] %}"
+    "{% else %}{% set system = false %}{% endif %}{% for m in messages %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if loop.index0 == 0 and system %}{% set said = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m['content'] %}"
+    "{% else %}{% set said = m['content'] %}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + said.strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + said.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
+    "namespace": "{%- set ns = namespace(n=0, last='') -%}{%- for m in messages -%}{%- set ns.n = ns.n + 1 -%}"
+    "{%- set ns.last = m.role -%}[{{ ns.n }}|{{ m.role | upper }}] {{ m.content | replace('\n', ' ') }}</s>"
+    "{%- endfor -%}"
+    "{%- macro end(x) -%}<{{ x }}>{%- endmacro -%}{{ end(ns.last) }}{{ messages | length }}{{ messages[-1] | tojson }}"
+    "{%- if tools is defined and tools -%}tools{%- endif -%}{%- if add_generation_prompt -%}[A] {%- endif -%}",
+    "no system": "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{{ {'user': 'U', 'assistant': 'M'}[m.role] }}: {{ m.content }}\n{% endfor %}{{ 'M: ' if add_generation_prompt }}",
+    "broken": "{% for m in messages %}{{ m.content",
+    "escaping": "{{ messages.__class__.__mro__ }}{{ messages[0].content }}",
+    "endless": "{% for i in range(10000000) %}{{ i }}{% endfor %}",
+}
+SAID = (
+    "--message We_speak -n 12",
+    "--message We_speak --system Be_brief -n 12",
+    "--message We_speak --temperature 0.9 --top-p 0.8 --seed 3 -n 12",
+)
+
+DRAWN = {"max_tokens": 12, "seed": 3, "temperature": 0.9}
+MESSAGES = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "We speak"}]
+REQUESTS: dict[str, list[dict[str, Any] | None]] = {
+    "GET /v1/models": [None],
+    "GET /v1/models/none": [None],
+    "GET /api/models": [None],
+    "GET /api/vocabulary?model=shakespeare-fast": [None],
+    "POST /v1/completions": [
+        {"prompt": "We speak", **DRAWN},
+        {"prompt": "We speak", "max_tokens": 6, "temperature": 0, "logprobs": 3, "echo": True},
+        {"prompt": ["We speak", "to you"], "n": 2, **DRAWN, "top_k": 9, "stop": ["e"], "model": "shakespeare-fast"},
+        {"prompt": [5, 6, 7], **DRAWN, "stream": True, "stream_options": {"include_usage": True}},
+        {"prompt": "We speak", **DRAWN, "logit_bias": {"40": 30, "41": -100}, "min_p": 0.1, "repetition_penalty": 1.3},
+        {"prompt": "We speak", "temperature": -1},
+        {"prompt": "We speak", "temprature": 1},
+        {"prompt": "We speak", "model": "none"},
+        {"prompt": "We speak " * 99},
+    ],
+    "POST /v1/chat/completions": [
+        {"messages": MESSAGES, **DRAWN},
+        {"messages": MESSAGES, **DRAWN, "logprobs": True, "top_logprobs": 2},
+        {"messages": MESSAGES, **DRAWN, "stream": True},
+        {"messages": MESSAGES, **DRAWN, "model": "shakespeare-fast"},
+        {"messages": []},
+    ],
+    "POST /v1/embeddings": [{"input": ["We speak", "to you"], "model": "bert-vectors"}, {"input": "We speak"}],
+    "POST /api/tokenize": [{"text": "We speak"}, {"messages": MESSAGES}],
+    "POST /api/generate": [{"ids": [5, 6, 7], "max_tokens": 5, "seed": 3, "score": True}],
+    "POST /api/logits": [{"ids": [5, 6, 7], "positions": [0, 2]}],
+}
 
 # Left out everywhere: what the clock, the memory and the versions of this machine say
 OF_THE_MACHINE = {

@@ -27,6 +27,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "NO_COLOR": "1", "HF_HUB
 
 import cases
 import inputs
+from talking import chats, serve
 
 Record = dict[str, Any]
 
@@ -340,7 +341,7 @@ def history(recorder: Recorder) -> Cases:
 
 
 PARTS: dict[str, Callable[[Recorder], Cases]] = {
-    part.__name__: part for part in (losses, tokens, answers, look, plan, evaluate, data, models, history)
+    part.__name__: part for part in (losses, tokens, answers, look, plan, evaluate, data, models, history, chats, serve)
 }
 
 
