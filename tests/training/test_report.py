@@ -84,8 +84,8 @@ def run(tmp_path) -> RunFolder:
     )
     run.events.write_text(lines([{"step": 150, "seconds": 15.0, "kind": "warning", "text": HOSTILE}]))
     plan = {"parameters": 221984, "memory_bytes": {"weights": 2**20, "peak": 2 * 2**30}, "seconds": 3600.0}
-    told = {"val_loss": 1.8, "val_loss_interval": [1.7, 1.9], "basis": {"seconds": "a <b>probe</b>"}}
-    run.plan.write_text(json.dumps({**plan, **told}))
+    shown = {"val_loss": 1.8, "val_loss_interval": [1.7, 1.9], "basis": {"seconds": "a <b>probe</b>"}}
+    run.plan.write_text(json.dumps({**plan, **shown}))
     run.summary.write_text(json.dumps(SUMMARY))
     return run
 
@@ -153,13 +153,13 @@ def test_the_headline_is_the_summary(run):
     }
 
 
-def test_an_unfinished_run_tells_its_best_evaluation(run):
+def test_an_unfinished_run_shows_its_best_evaluation(run):
     run.summary.unlink()
     run.plan.unlink()
     page = report(run)
-    told = headline(page)
-    assert (told["val_loss"], told["best_step"], told["steps"]) == ("1.9000 ± 0.0200", "300", "300")
-    assert (told["tokens"], told["seconds"]) == ("307,200", "30.0 s") and "parameters" not in told
+    shown = headline(page)
+    assert (shown["val_loss"], shown["best_step"], shown["steps"]) == ("1.9000 ± 0.0200", "300", "300")
+    assert (shown["tokens"], shown["seconds"]) == ("307,200", "30.0 s") and "parameters" not in shown
     assert "Plan against actual" not in page and "after step 300 of 300" in page
 
 
@@ -246,8 +246,8 @@ def test_a_run_of_nothing_but_a_recipe_has_a_page(run):
     for file in run.path.iterdir():
         if file.name != "recipe.toml":
             file.unlink()
-    told = headline(report(run))
-    assert told["val_loss"] == "–" and told["steps"] == "0"
+    shown = headline(report(run))
+    assert shown["val_loss"] == "–" and shown["steps"] == "0"
 
 
 def test_each_step_once_and_in_order_the_last_one_written_holds(run):
@@ -377,7 +377,7 @@ def test_a_page_that_cannot_be_made_ends_no_run(run, monkeypatch):
     monkeypatch.setattr(module, "write_report", broken)
     writer = ReportWriter()
     settings = SimpleNamespace(steps=300)
-    writer.on_start(SimpleNamespace(run=run, settings=settings, event=lambda *told: events.append(told)))
+    writer.on_start(SimpleNamespace(run=run, settings=settings, event=lambda *shown: events.append(shown)))
     for n in range(1, 4):
         writer.on_step(step(n, val_loss=2.0))
     assert events == [("warning", "report.html is not kept up to date: 'val_loss' is undefined")]
