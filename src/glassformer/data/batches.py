@@ -94,6 +94,7 @@ class TokenBatches(SeededBatches):
 
     Args:
         view: the split to draw from.
+        documents: add which document each input belongs to, (B, T): (inputs, documents, targets).
         order: `epochs`: every window once, in random order, then all again, cut at other places and in another order.
             `random`: windows that begin anywhere, drawn anew at each step. `consecutive`: one after the other.
         others: as in `SeededBatches`.
@@ -110,6 +111,7 @@ class TokenBatches(SeededBatches):
         batch_size: int,
         seed: int,
         order: str = "epochs",
+        documents: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -117,11 +119,11 @@ class TokenBatches(SeededBatches):
         super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if order not in ORDERS:
             raise UsageError(f"data.order={order!r} is unknown; {did_you_mean(order, ORDERS)}")
-        self.view, self.block_size, self.order = view, block_size, order
+        self.view, self.block_size, self.order, self.documents = view, block_size, order, documents
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None  # (seed, number) of an epoch and its windows
 
     def batch(self, step: int) -> Batch:
-        return window_batch(self.view, self._starts(step), self.block_size)
+        return window_batch(self.view, self._starts(step), self.block_size, self.documents)
 
     def _starts(self, step: int) -> np.ndarray:
         """Where our B windows of this step begin."""
@@ -158,7 +160,7 @@ class TokenBatches(SeededBatches):
         self.order = str(state["order"])
 
 
-def windows(view: TokenView, block_size: int, batch_size: int) -> Iterator[Batch]:
+def windows(view: TokenView, block_size: int, batch_size: int, documents: bool = False) -> Iterator[Batch]:
     """Every target of a split exactly once: windows without overlap, in order.
 
     N tokens hold N - 1 predictions (nothing predicts the first). They come as batches (B, T), a last one with fewer
@@ -173,27 +175,38 @@ def windows(view: TokenView, block_size: int, batch_size: int) -> Iterator[Batch
     number, rest = divmod(len(view) - 1, T)
     for first in range(0, number, batch_size):
         starts = np.arange(first, min(first + batch_size, number)) * T
-        yield window_batch(view, starts, T)
+        yield window_batch(view, starts, T, documents)
     if rest:
-        yield window_batch(view, np.array([number * T]), rest)
+        yield window_batch(view, np.array([number * T]), rest, documents)
 
 
-def fixed_batches(view: TokenView, block_size: int, batch_size: int, n: int, seed: int) -> list[Batch]:
+def fixed_batches(
+    view: TokenView, block_size: int, batch_size: int, n: int, seed: int, documents: bool = False
+) -> list[Batch]:
     """The same n random batches at every call: a quick evaluation without lucky draws.
 
     Raises:
         UsageError: as `TokenBatches`.
     """
-    batches = TokenBatches(view, block_size=block_size, batch_size=batch_size, seed=seed, order="random")
+    batches = TokenBatches(
+        view, block_size=block_size, batch_size=batch_size, seed=seed, order="random", documents=documents
+    )
     return [next(batches) for _ in range(n)]
 
 
-def window_batch(view: TokenView, starts: np.ndarray, block_size: int) -> Batch:
-    """(inputs, targets), each (B, T), of the windows that begin at `starts`, (B,)."""
+def window_batch(view: TokenView, starts: np.ndarray, block_size: int, documents: bool = False) -> Batch:
+    """(inputs, targets), each (B, T), of the windows that begin at `starts`, (B,).
+
+    documents: (inputs, documents, targets): documents counted from 0 in each window.
+    """
     tokens = view.gather(starts, block_size + 1)  # (B, T + 1), the store's own type
     inputs = torch.from_numpy(tokens[:, :-1].astype(np.int64))  # (B, T)
     targets = torch.from_numpy(tokens[:, 1:].astype(np.int64))  # (B, T)
-    return inputs, targets
+    if not documents:
+        return inputs, targets
+    places = starts[:, None] + np.arange(block_size)  # (B, T)
+    numbers = np.searchsorted(view.document_starts, places.astype(np.uint64), side="right")
+    return inputs, torch.from_numpy((numbers - numbers[:, :1]).astype(np.int64)), targets
 
 
 def check_length(view: TokenView, block_size: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.layers import KVCache, Memory, RowCache, Rows
+from glassformer.layers import Documents, KVCache, Memory, RowCache, Rows
 from glassformer.models.config import ModelConfig
 from glassformer.models.stems import TextStem
 from glassformer.models.transformer import Transformer, text_stem
@@ -52,14 +52,26 @@ class Decoder(Transformer):
             return self.native.logits(ids_BT, cache)
         return self.logits(self.hidden(ids_BT, cache=cache))
 
-    def hidden(self, ids_BT: Tensor, *, cache: KVCache | Rows | None = None, memory: Memory | None = None) -> Tensor:
-        """Everything but the head: ids (B, T) -> normed vectors (B, T, C)."""
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        cache: KVCache | Rows | None = None,
+        memory: Memory | None = None,
+        documents_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Everything but the head: ids (B, T) -> normed vectors (B, T, C).
+
+        documents_BT: the document of each token, where several are packed into a row: attention stays inside each.
+        Positions do not restart.
+        """
         B, T = ids_BT.shape
         self._check_room(T, cache)
         pos = torch.arange(T, device=ids_BT.device) if cache is None else cache.next_positions(T)
         before_BP = None if cache is None else cache.remember(ids_BT, reach=self.config.n_gram - 1)
         x_BTC = self.embedding(ids_BT, pos, self.positions, before_BP)
-        x_BTC = self.run(x_BTC, pos, cache=cache, memory=memory)
+        packed = None if documents_BT is None else Documents(documents_BT)
+        x_BTC = self.run(x_BTC, pos, padding=packed, cache=cache, memory=memory)
         if cache is not None:
             cache.advance(T)
         return x_BTC

@@ -130,7 +130,7 @@ class Transformer(Model):
     ) -> Tensor:
         """Vectors (B, T, C) at positions `pos` through all blocks and the final norm.
 
-        padding: which keys are padding, as a mask that each layer's own is combined with.
+        padding: which keys are padding, or another document's: a mask that each layer's own is combined with.
         """
         if self.native is not None and padding is None and memory is None and self.native.serves(cache):
             return self.tap_final_norm(self.native.run(x_BTC, cache))

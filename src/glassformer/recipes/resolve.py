@@ -106,7 +106,7 @@ def resolve(
     """
     config = decide(draft, task, start, machine, overrides, fresh=fresh)
     least = complete(draft.recipe, config, world.size)
-    task.with_run(run_settings(least)).check(config.block_size)
+    task.with_run(run_settings(least)).check(config)
     tried = isinstance(config, ModelConfig) and isinstance(task, NextToken)
     if tried:
         check_memory(as_trained(config, least), least, machine.device, world.size)

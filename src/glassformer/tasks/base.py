@@ -208,10 +208,10 @@ class Task:
         """What a person should know about the data before the first step."""
         return []
 
-    def check(self, block_size: int | None) -> None:
-        """Raise `DataError` unless there is something to learn from (None: nothing will be trained) and to measure on.
+    def check(self, config: Any) -> None:
+        """Raise `DataError` unless there is something to learn from and to measure on.
 
-        block_size: of the model.
+        config: of the model; None: nothing will be trained.
         """
 
     # ---- what a run does ----

@@ -33,7 +33,7 @@ from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END, MASK, MASKED_SPECIALS, PAD, START
 from glassformer.tasks.base import Batch, Batches, Loss, Task
 from glassformer.tasks.losses import number_of, row_losses, summed_cross_entropy
-from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings, refuse_document_mask
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,6 +128,7 @@ class ExampleTask(Task):
         labels: tuple[str, ...] = (),
     ) -> tuple[Self, list[Choice]]:
         cls.Settings.make(**settings)  # a mistake is found before the examples are read
+        refuse_document_mask(data)
         examples = load_examples(data.source)
         if data.max_examples:
             examples = {**examples, "train": spread(examples["train"], data.max_examples)}
@@ -190,8 +191,8 @@ class ExampleTask(Task):
         few = [f"a step reads {batch_size} examples and there are {n}"] if batch_size > n else []
         return [*self.source.notices, *few]
 
-    def check(self, block_size: int | None) -> None:
-        if block_size is None:
+    def check(self, config: Any) -> None:
+        if config is None:
             return  # `evaluate` says which split is missing
         for split, purpose in (("train", "learn from"), ("validation", "measure on")):
             if not self.source.examples[split]:
@@ -199,7 +200,7 @@ class ExampleTask(Task):
         self.encoded("train", self.run.sequence_length)
         for split in ("validation", "test"):  # what a later evaluation would refuse
             if self.source.examples[split]:
-                self.encoded(split, block_size)
+                self.encoded(split, config.block_size)
 
     def encoded(self, split: str, T: int) -> list[Any]:
         """The examples of a split as `collate` takes them, for windows of T tokens."""

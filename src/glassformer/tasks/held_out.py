@@ -21,19 +21,20 @@ def windows_at_once(config: Any, device: str, T: int) -> int:
     return max(1, min(EVAL_TOKENS[kind], EVAL_LOGITS[kind] // config.vocab_size) // T)
 
 
-def whole_split(model: Any, view: TokenView) -> Iterator[Batch]:
+def whole_split(model: Any, view: TokenView, documents: bool = False) -> Iterator[Batch]:
     """All of a split in windows."""
     T = min(model.config.block_size, EVAL_WINDOW)
-    return windows(view, block_size=T, batch_size=windows_at_once(model.config, _device(model), T))
+    rows = windows_at_once(model.config, _device(model), T)
+    return windows(view, block_size=T, batch_size=rows, documents=documents)
 
 
-def spread_windows(model: Any, view: TokenView, T: int, n: int) -> Iterator[Batch]:
+def spread_windows(model: Any, view: TokenView, T: int, n: int, documents: bool = False) -> Iterator[Batch]:
     """`n` windows of T tokens, evenly over a split, the same at each call; no more than there are without overlap."""
     n = max(1, min(n, (len(view) - 1) // T))
     starts_N = np.linspace(0, len(view) - 1 - T, n).astype(np.int64)
     rows = windows_at_once(model.config, _device(model), T)
     for first in range(0, n, rows):
-        yield window_batch(view, starts_N[first : first + rows], T)
+        yield window_batch(view, starts_N[first : first + rows], T, documents)
 
 
 def few_at_once(model: Any, batches: Iterable[Batch]) -> Iterator[Batch]:

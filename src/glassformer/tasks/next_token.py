@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.data import TokenBatches, fixed_batches
-from glassformer.errors import DataError
+from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.bigram import bigram_loss
 from glassformer.evaluation.estimate import LossEstimate, Metrics, WindowLosses
 from glassformer.evaluation.rows import RowLosses, evaluate_rows
 from glassformer.figures.primitives import Figure, Note
 from glassformer.generation import generate
-from glassformer.models import Decoder
+from glassformer.models import Decoder, ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.held_out import EVAL_WINDOW, few_at_once, spread_windows, whole_split
 from glassformer.tasks.losses import (
@@ -44,7 +44,8 @@ MOST_COUNTED = 20_000_000  # tokens of a text in which every token of the vocabu
 class NextToken(TextTask):
     """Cross-entropy in nats, summed over the targets that count.
 
-    A batch is (inputs, targets), both (B, T) ids; a target of -100 does not count.
+    A batch is (inputs, targets), both (B, T) ids; a target of -100 does not count. With `data.document_mask` it is
+    (inputs, documents, targets), and a token sees those of its own document.
     """
 
     asks: ClassVar[str] = "next_token"
@@ -58,24 +59,24 @@ class NextToken(TextTask):
         the head of a decoder and the loss are computed together, piece by piece, unless a tap reads the logits. The
         result is the same.
         """
-        inputs_BT, targets_BT = batch
+        inputs_BT, targets_BT = batch[0], batch[-1]
         if isinstance(model, Decoder) and many_logits(model, targets_BT):
-            hidden_BTC = model.hidden(inputs_BT)
+            hidden_BTC = model.hidden(inputs_BT, documents_BT=documents_of(batch))
             loss, _ = linear_cross_entropy(
                 hidden_BTC.flatten(0, 1), model.head.weight, targets_BT.flatten(), model.head.bias, IGNORED
             )
         else:
-            loss = summed_cross_entropy(model(inputs_BT), targets_BT)
+            loss = summed_cross_entropy(logits_of(model, batch), targets_BT)
         return Loss(loss, number_of(targets_BT))
 
     def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
         """The loss of each sequence. Where the logits are many they are made in pieces, as in `loss`; no gradients."""
-        inputs_BT, targets_BT = batch
+        inputs_BT, targets_BT = batch[0], batch[-1]
         if not isinstance(model, Decoder) or not many_logits(model, targets_BT):
-            return row_losses(model(inputs_BT), targets_BT)
+            return row_losses(logits_of(model, batch), targets_BT)
         n = rows_at_once(model.head.out_features, targets_BT.device.type)
         with torch.no_grad():
-            hidden_NC = model.hidden(inputs_BT).flatten(0, 1)  # N = B T
+            hidden_NC = model.hidden(inputs_BT, documents_BT=documents_of(batch)).flatten(0, 1)  # N = B T
             pieces = [
                 place_losses(model.head(hidden_nC), targets_n)
                 for hidden_nC, targets_n in zip(hidden_NC.split(n), targets_BT.flatten().split(n), strict=True)
@@ -97,6 +98,18 @@ class NextToken(TextTask):
         targets_BT, _ = padded([ids[1:] for ids in examples], IGNORED)
         return inputs_BT, targets_BT
 
+    @property
+    def masks_documents(self) -> bool:
+        """Whether attention stays inside each document of a window."""
+        return bool(self.source.data.document_mask)
+
+    def check(self, config: Any) -> None:
+        super().check(config)
+        if self.masks_documents and config is not None and not isinstance(config, ModelConfig):
+            raise UsageError(
+                f"data.document_mask masks attention, and a model of kind {config.kind} has none; leave it out"
+            )
+
     def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
         return TokenBatches(
             self.view(split),
@@ -104,6 +117,7 @@ class NextToken(TextTask):
             batch_size=self.run.batch_size // world_size,
             seed=self.run.seed,
             order=self.source.data.order,
+            documents=self.masks_documents,
             rank=rank,
             world_size=world_size,
         )
@@ -112,15 +126,18 @@ class NextToken(TextTask):
         view, r = self.view(split), self.run
         batches: Iterable[Batch]
         if whole or (split == "validation" and not r.eval_batches):
-            batches = whole_split(model, view)
+            batches = whole_split(model, view, self.masks_documents)
         elif split == "validation":
-            batches = few_at_once(model, fixed_batches(view, r.sequence_length, r.batch_size, r.eval_batches, r.seed))
+            batches = few_at_once(
+                model,
+                fixed_batches(view, r.sequence_length, r.batch_size, r.eval_batches, r.seed, self.masks_documents),
+            )
         else:
             # windows as long, and at most as many tokens, as of the validation split
             T = r.sequence_length if r.eval_batches else min(model.config.block_size, EVAL_WINDOW)
             held_out = r.eval_batches * r.batch_size or len(self.view("validation")) // T
             most = max(1, r.train_eval_rows * r.sequence_length // T)
-            batches = spread_windows(model, view, T, min(held_out, most))
+            batches = spread_windows(model, view, T, min(held_out, most), self.masks_documents)
         return evaluate_rows(model, self.rows, batches)[0].metrics(view.bytes / len(view))
 
     def sample(self, model: Any, step: int) -> list[Figure]:
@@ -129,9 +146,9 @@ class NextToken(TextTask):
         return [Note(r.sample_prompt + generate(model, self.tokenizer, r.sample_prompt, **settings)[0].text)]
 
     def example_batch(self, model: Any) -> Batch:
-        inputs_BT, targets_BT = next(whole_split(model, self.view("validation")))
-        rows = max(1, EXAMPLE_TOKENS // inputs_BT.shape[1])
-        return inputs_BT[:rows], targets_BT[:rows]
+        batch = next(whole_split(model, self.view("validation"), self.masks_documents))
+        rows = max(1, EXAMPLE_TOKENS // batch[0].shape[1])
+        return tuple(part[:rows] for part in batch)
 
     def warnings(self) -> list[str]:
         """What the text shows before the first step. A long text is assumed to hold every token."""
@@ -150,10 +167,26 @@ class NextToken(TextTask):
                 f"vocabulary: {V - seen:,} of {V:,} tokens ({share:.0%}) never occur in the training split, so nothing "
                 "is learned about them" + ("; try a smaller tokenizer.vocab_size" if share > 0.3 else "")
             )
+        if self.masks_documents and view.documents == 1:
+            found.append("data.document_mask=true, and the training split is one document, so the mask changes nothing")
         return found
 
     def facts(self) -> dict[str, Any]:
         return {"bigram_loss": bigram_loss(self.view("train"), self.view("validation"), self.tokenizer.vocab_size)}
+
+
+def documents_of(batch: Batch) -> Tensor | None:
+    """Which document each input of a batch belongs to, (B, T); None: documents are not told apart."""
+    return batch[1] if len(batch) == 3 else None
+
+
+def logits_of(model: Any, batch: Batch) -> Tensor:
+    """(B, T, V)."""
+    documents_BT = documents_of(batch)
+    if documents_BT is None:
+        logits: Tensor = model(batch[0])
+        return logits
+    return model.logits(model.hidden(batch[0], documents_BT=documents_BT))  # type: ignore[no-any-return]
 
 
 def many_logits(model: Decoder, targets_BT: Tensor) -> bool:

@@ -56,6 +56,14 @@ class DataSettings(Section):
     """of the training split, where the source is a set of examples"""
     order: Annotated[str, AfterValidator(_known_order)] = "epochs"
     """in which the windows of a text come (`TokenBatches`): epochs, random or consecutive"""
+    document_mask: bool = False
+    """attention stays inside each document of a window (next_token); else the end-of-text token alone separates them"""
+
+
+def refuse_document_mask(data: DataSettings) -> None:
+    """Raise a `UsageError` where a task has no windows of several documents."""
+    if data.document_mask:
+        raise UsageError("data.document_mask is for windows of a text (task.kind=next_token); leave it out")
 
 
 class TokenizerSettings(Section):

@@ -30,7 +30,7 @@ from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vec
 from glassformer.figures.primitives import Figure, Note
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.losses import IGNORED, check_not_empty, padded
-from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings, refuse_document_mask
 from glassformer.tasks.text import TextTask
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class SkipGram(TextTask):
         """Yes or no for a pair and for each of its noise words: a blind guess costs (1 + negatives) ln 2."""
         return round(2 ** (1 + self.settings.negatives))
 
-    def check(self, block_size: int | None) -> None:
+    def check(self, config: Any) -> None:
+        refuse_document_mask(self.source.data)
         for split in ("train", "validation"):
             if len(self.view(split)) < 2:
                 raise DataError(f"{self.source.store.meta['source']}: no words in its {split} split; give more text")

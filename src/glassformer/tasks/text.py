@@ -78,9 +78,9 @@ class TextTask(Task):
         """Tokens of both splits: what a plan starts from."""
         return {"train_tokens": self.n_train, "val_tokens": len(self.source.store.split("validation"))}
 
-    def check(self, block_size: int | None) -> None:
+    def check(self, config: Any) -> None:
         store = self.source.store
-        if block_size is not None:
+        if config is not None:
             check_length(store.split("train"), self.run.sequence_length)
         if (n := len(store.split("validation"))) < 2:
             raise DataError(
