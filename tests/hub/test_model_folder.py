@@ -51,7 +51,9 @@ def said(act) -> str:
 
 
 def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Set keys of a JSON file; `...` takes one out."""
+    changed = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in changed.items() if value is not ...}))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -143,16 +145,53 @@ def test_run_folders_and_checkpoints_open_by_their_name(tmp_path: Path):
     )
 
 
-# Damage
+# Damage: the error names the file or field, says what is wrong with it, and where it helps what to do
 
 
-def test_a_missing_file(folder: Path):
-    (folder / "model.safetensors").unlink()
-    assert said(lambda: load_model(folder)) == (
-        f"{folder}/model.safetensors: the weights are missing; the folder is incomplete: copy or train it again"
-    )
-    (folder / "config.json").unlink()
-    assert said(lambda: load_model(folder)) == f"{folder}/config.json: missing; this is not a model folder"
+def change_weights(change):
+    """A function that rewrites the tensors of a folder."""
+
+    def damage(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        save_file(change(weights), folder / "model.safetensors")
+
+    return damage
+
+
+def without(name: str):
+    return change_weights(lambda weights: {n: t for n, t in weights.items() if n != name})
+
+
+SURPRISE = change_weights(lambda weights: {**weights, "surprise.weight": torch.ones(3)})
+DAMAGE = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors missing copy train"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json missing"),
+    "a header that promises too much": (
+        lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}"),
+        "model.safetensors damaged truncated",
+    ),
+    "a pickle": (lambda f: torch.save({"a": torch.zeros(3)}, f / "model.safetensors"), "damaged truncated"),
+    "another encoding": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{\x00}"), "config.json valid JSON"),
+    "too large, a hole": (lambda f: os.truncate(f / "config.json", MAX_JSON_BYTES + 1), "config.json 64 MiB"),
+    "an unknown family": (lambda f: edit(f / "config.json", model_type="qwen4"), " ".join(["'qwen4'", *FAMILIES])),
+    "no n_embd": (lambda f: edit(f / "config.json", n_embd=...), "config.json n_embd missing"),
+    "another shape": (
+        lambda f: edit(f / "config.json", n_inner=29),
+        "blocks.0.feedforward.up.weight (29, (23,",
+    ),
+    "a tensor too many": (SURPRISE, "surprise.weight place"),
+    "a tensor too few": (without("transformer.h.1.ln_2.weight"), "transformer.h.1.ln_2.weight missing copy"),
+    "whole numbers": (change_weights(lambda weights: {n: t.to(torch.int8) for n, t in weights.items()}), "torch.int8"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_folder_is_refused(folder: Path, what: str):
+    damage, words = DAMAGE[what]
+    damage(folder)
+    line = said(lambda: load_model(folder))
+    assert line.startswith(str(folder)) and "did you mean" not in line
+    assert all(word in line for word in words.split())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.05, 0.5, 0.999])
@@ -160,32 +199,14 @@ def test_truncated_weights(folder: Path, share: float):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: int(len(data) * share)])
     line = said(lambda: load_model(folder))
-    assert line.startswith(f"{folder}/model.safetensors: damaged or truncated (")
-    assert line.endswith("; take an earlier checkpoint or copy it again")
-
-
-def test_a_header_that_promises_too_much(folder: Path):
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
-    assert "damaged or truncated" in said(lambda: load_weights(folder / "model.safetensors"))
-
-
-def test_weights_that_are_a_pickle_are_not_read(folder: Path):
-    torch.save({"a": torch.zeros(3)}, folder / "model.safetensors")
-    assert "damaged or truncated" in said(lambda: load_model(folder))
+    assert line.startswith(f"{folder}/model.safetensors: ") and "copy it again" in line
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "{",
-        "null",
-        "[]",
-        '"gpt2"',
-        "\ufeff[]",
-        "[" * 100_000,
+        *("", "{", "null", "[]", '"gpt2"', "\ufeff[]", "[" * 100_000, '{"model_type": "gpt2"'),
         '{"n_layer": 1' + "0" * 5000 + "}",
-        '{"model_type": "gpt2"',
     ],
 )
 def test_a_config_that_is_no_json_object(folder: Path, text: str):
@@ -203,81 +224,30 @@ def test_a_config_with_a_byte_order_mark(folder: Path, encoding: str):
     assert load_model(folder).config == plain.config
 
 
-def test_a_config_in_another_encoding(folder: Path):
-    (folder / "config.json").write_bytes(b"\xff\xfe{\x00}")
-    assert "not valid JSON" in said(lambda: load_model(folder))
-
-
-def test_a_config_that_is_too_large_is_not_read(folder: Path):
-    os.truncate(folder / "config.json", MAX_JSON_BYTES + 1)  # a hole: nothing is written
-    assert said(lambda: load_model(folder)) == (f"{folder}/config.json: larger than 64 MiB, which no configuration is")
-
-
-def test_a_family_that_nobody_here_can_read(folder: Path):
-    """A program wrote the name, so one that is near is another model: all are listed."""
-    edit(folder / "config.json", model_type="qwen4")
-    line = said(lambda: load_model(folder))
-    assert line.startswith(f"{folder}: model_type 'qwen4' is not one that glassformer reads; ")
-    assert "did you mean" not in line and all(name in line for name in FAMILIES)
-
-
-def test_a_field_is_missing(folder: Path):
-    config = json.loads((folder / "config.json").read_text())
-    del config["n_embd"]
-    (folder / "config.json").write_text(json.dumps(config))
-    assert said(lambda: load_model(folder)) == f"{folder}/config.json: n_embd is missing"
-
-
-def test_weights_of_another_shape(folder: Path):
-    edit(folder / "config.json", n_inner=29)
-    assert said(lambda: load_model(folder)) == (
-        f"{folder}: config.json asks for blocks.0.feedforward.up.weight of shape (29, 15), the weights hold (23, 15)"
-    )
-
-
-@pytest.mark.parametrize("family", ["classic", "modern"])
-def test_a_tensor_is_missing_or_left_over(family: str, tmp_path: Path):
-    save(tmp_path, toy_model(family))
-    weights = load_file(tmp_path / "model.safetensors")
-    name = sorted(weights)[5]
-    save_file({**weights, "surprise.weight": torch.ones(3)}, tmp_path / "model.safetensors")
-    assert "1 tensors have no place in this family, the first is surprise.weight" in said(lambda: load_model(tmp_path))
-    del weights[name]
-    save_file(weights, tmp_path / "model.safetensors")
-    line = said(lambda: load_model(tmp_path))
-    assert line.startswith(f"{tmp_path}: tensor {name} is missing; copy the weights again")
-
-
-def test_a_tensor_is_missing_or_left_over_in_our_own_form(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(SURPRISE, ("surprise.weight", "None", "(3,)")), (without("final_norm.weight"), ("final_norm.weight", "(15,)"))],
+)
+def test_a_tensor_is_missing_or_left_over_in_our_own_form(damage, words, tmp_path: Path):
     save(tmp_path, toy_model(qk_norm=True))
-    weights = load_file(tmp_path / "model.safetensors")
-    save_file({**weights, "surprise.weight": torch.ones(3)}, tmp_path / "model.safetensors")
-    assert "surprise.weight of shape None, the weights hold (3,)" in said(lambda: load_model(tmp_path))
-    del weights["final_norm.weight"]
-    save_file(weights, tmp_path / "model.safetensors")
-    assert "final_norm.weight of shape (15,), the weights hold None" in said(lambda: load_model(tmp_path))
-
-
-def test_weights_that_are_whole_numbers(folder: Path):
-    weights = load_file(folder / "model.safetensors")
-    save_file({name: tensor.to(torch.int8) for name, tensor in weights.items()}, folder / "model.safetensors")
-    assert "holds torch.int8; only floating-point weights can be read" in said(lambda: load_model(folder))
+    damage(tmp_path)
+    line = said(lambda: load_model(tmp_path))
+    assert all(word in line for word in words)
 
 
 def test_biases_that_a_bias_free_model_should_not_have(tmp_path: Path):
-    """They are stored as zeros for transformers' sake; when somebody trained them there, they may not just vanish."""
+    """They are stored as zeros for transformers' sake; biases that were trained there may not just vanish."""
     save(tmp_path, toy_model(bias=False))
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.mlp.c_fc.bias"][7] = 0.5
     save_file(weights, tmp_path / "model.safetensors")
-    assert "blocks.1.feedforward.up.bias of shape None, the weights hold (23,)" in said(lambda: load_model(tmp_path))
+    assert "blocks.1.feedforward.up.bias" in said(lambda: load_model(tmp_path))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_has_logits(tmp_path: Path):
     gf.save(tmp_path, toy_model(), TOKENIZERS["bytes"]())
     line = said(lambda: gf.load(tmp_path))
-    assert line.startswith(f"{tmp_path}: 257 tokens in the tokenizer, 61 logits in the model; ")
-    assert "take the tokenizer of this model" in line
+    assert line.startswith(f"{tmp_path}: ") and all(word in line for word in ("257", "61", "take the tokenizer"))
 
 
 JSON = st.recursive(
