@@ -9,7 +9,7 @@ import torch
 from toys import toy_model
 from translators import END, START, sources, translator
 
-from glassformer.errors import UsageError
+from glassformer.errors import DivergenceError, UsageError
 from glassformer.generation import (
     Answer,
     Sampling,
@@ -136,6 +136,15 @@ def test_drawn_answers_come_as_often_as_they_are_likely():
     for token, p in enumerate(p_V):
         n = sum(h.tokens[0] == token for h in drawn[0])
         assert abs(n - 2000 * p) <= 5 * math.sqrt(2000 * p * (1 - p)) + 1
+
+
+def test_sampled_answers_of_logits_that_are_no_numbers_are_an_error():
+    model = translator()
+    with torch.no_grad():
+        model.decoder.head.bias.fill_(math.nan)
+    for temperature in (0, 1.0):
+        with pytest.raises(DivergenceError, match="NaN"):
+            sample_answers(model, *sources(5), sampling=Sampling(temperature))
 
 
 # ---- where it looked

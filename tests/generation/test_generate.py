@@ -154,6 +154,7 @@ def test_each_piece_carries_what_the_model_thought(letters):
         drawn_from = best.values[:3] ** 2 / (best.values[:3] ** 2).sum()
         at = best.indices[:3].tolist().index(piece.token)
         assert piece.sampling_probability == pytest.approx(drawn_from[at].item(), abs=1e-4)
+        assert piece.chance == piece.to_dict()["chance"] == piece.sampling_probability  # the name of version 0.1
         ids.append(piece.token)
 
 

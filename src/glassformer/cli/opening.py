@@ -15,7 +15,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
     """The model with its tokenizers and labels; it unpacks as `model, tokenizer`.
 
     Raises:
-        UsageError: this kind of model is asked by another command, which is named.
+        UsageError: another command is for this kind of model; the message names it.
     """
     from glassformer.errors import UsageError
     from glassformer.generation import commands_for

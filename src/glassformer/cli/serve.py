@@ -14,7 +14,7 @@ def serve(
     host: str = typer.Option("127.0.0.1", metavar="ADDRESS", help="Where to listen; this machine alone by default."),
     port: int = typer.Option(8000, metavar="NUMBER", min=0, max=65535, help="The port."),
     api_key: str = typer.Option(None, metavar="SECRET", envvar="GLASSFORMER_API_KEY", help="What clients must send."),
-    no_auth: bool = typer.Option(False, "--no-auth", help="Let everybody in who reaches the address."),
+    no_auth: bool = typer.Option(False, "--no-auth", help="Accept requests without a key from other machines."),
     rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many samples are written at once."),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",

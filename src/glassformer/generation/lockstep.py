@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Reader(Protocol):
-    """What a model says about the next tokens of some rows of equal length."""
+    """A model that gives the logits of the next token of some rows of equal length."""
 
     def next_logits(self, rows: Sequence[Row]) -> Tensor:
         """(B, V) logits."""

@@ -55,7 +55,7 @@ class Piece:
 class Request:
     """Continue these tokens.
 
-    Beyond block_size, `half` keeps the last half of the context and reads it anew, once every block_size/2 tokens;
+    Beyond block_size, `half` keeps the last half of the context and reads it again, once every block_size/2 tokens;
     `exact` slides by one, the lecture's crop to the last block_size tokens, which no cache can follow.
 
     Raises:

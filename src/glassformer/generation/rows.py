@@ -54,7 +54,7 @@ class Row:
         return min(self.block_size, len(self.ids) - self.start + self.left)
 
     def slide(self) -> bool:
-        """Drop from `seen` what no longer fits; True if so, and all that is seen has to be read anew."""
+        """Drop from `seen` what no longer fits; True if so, and all that is seen has to be read again."""
         overflow = len(self.ids) - self.start - self.block_size
         if overflow <= 0:
             return False

@@ -27,7 +27,7 @@ FLAGS = (
     "-ffp-contract=off",
 )
 """No `-ffast-math`: it would change how the whole process treats tiny numbers. No products fused with sums where the
-compiler likes to: it does so here and not there, and a token would not be the same alone and in a crowd."""
+compiler likes to: it does so here and not there, and a token would not be the same alone and in a batch."""
 
 
 @functools.cache
@@ -71,5 +71,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    told = [line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))]
-    return " ".join(sorted({platform.machine(), platform.processor(), *told}))
+    kept = [line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))]
+    return " ".join(sorted({platform.machine(), platform.processor(), *kept}))

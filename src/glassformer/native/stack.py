@@ -120,7 +120,7 @@ def quantized_copy(model: M, bits: int) -> M:
         raise UsageError(f"bits={bits} is unknown; use 8 or 4")
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     tables = {id(p) for module in model.modules() if module not in linear for p in module.parameters(recurse=False)}
-    # not copied, only to be thrown away: a model is hundreds of megabytes
+    # weights that are replaced are not copied: a model is hundreds of megabytes
     memo = {id(module.weight): module.weight for module in linear if id(module.weight) not in tables}
     model = copy.deepcopy(model, memo)
     for module in list(model.modules()):
@@ -196,7 +196,7 @@ class NativeStack:
         return cls(model)
 
     def serves(self, cache: Any, *, whole: bool = False) -> bool:
-        """Whether a call with this cache can be taken: rows of fp32 on the CPU, and nobody listens to a tap.
+        """Whether a call with this cache can be taken: rows of fp32 on the CPU, and no tap has a listener.
 
         whole: by `logits`, else by `run`.
         """
@@ -212,7 +212,7 @@ class NativeStack:
         to the cache.
 
         Raises:
-            UsageError: the cache has no room for them.
+            UsageError: the cache is too small for them.
         """
         x_NC = x_BTC.float().reshape(-1, x_BTC.shape[-1]).clone(memory_format=torch.contiguous_format)
         self._run(rows, TokensStruct(x=x_NC.data_ptr(), n=len(x_NC)))
@@ -222,7 +222,7 @@ class NativeStack:
         """The next tokens (B, T) of these rows, which are extended -> logits (B, T, V).
 
         Raises:
-            UsageError: the cache has no room for them, or a token is not in the vocabulary.
+            UsageError: the cache is too small for them, or a token is not in the vocabulary.
         """
         B, T = ids_BT.shape
         ids = ids_BT.flatten().tolist()
@@ -238,7 +238,7 @@ class NativeStack:
         held, n, one = rows.cache, tokens.n, rows.stop - rows.start == 1
         positions = range(rows.length, rows.length + n) if one else rows.lengths
         if max(positions) >= held.capacity:  # what is compiled would write beyond it
-            raise UsageError(f"position {max(positions)} is beyond the {held.capacity} that the cache has room for")
+            raise UsageError(f"position {max(positions)} is beyond the {held.capacity} that the cache can hold")
         tokens.rows = _numbers([rows.start] * n if one else range(rows.start, rows.stop))
         tokens.positions = tokens.turns = _numbers(positions)
         waves = [(table.cos, table.sin) for table in self.tables]
@@ -256,7 +256,7 @@ class NativeStack:
         )
 
     def __deepcopy__(self, memo: Any) -> NativeStack:
-        """Of a copied model: the same numbers, which nobody changes, and the taps of the copy."""
+        """Of a copied model: the same numbers, which never change, and the taps of the copy."""
         twin = copy.copy(self)
         twin._taps, twin._all_taps = copy.deepcopy((self._taps, self._all_taps), memo)
         return twin
