@@ -48,19 +48,19 @@ def by_loops(patterns, visible, ids, sinks):
                     continue  # no choice
                 rest = max(1 - row.sum(), 0.0)
                 places = [*row, *([rest] if sinks else [])]
-                told = {"first": row[0], "entropy": -sum(p * math.log2(p) for p in places if p > 0)}
-                told["sink"], told["last"] = rest, row[-1]
+                shares_of = {"first": row[0], "entropy": -sum(p * math.log2(p) for p in places if p > 0)}
+                shares_of["sink"], shares_of["last"] = rest, row[-1]
                 if t < S:
-                    told["same"] = row[t]
+                    shares_of["same"] = row[t]
                 if t:
-                    told["previous"] = row[t - 1]
+                    shares_of["previous"] = row[t - 1]
                 if t + 1 < S:
-                    told["next"] = row[t + 1]
+                    shares_of["next"] = row[t + 1]
                 if ids is not None:
                     after = {s + 1 for s in range(t) if ids[s] == ids[t] and s + 1 < t}
                     if after:
-                        told["induction"] = sum(row[s] for s in after)
-                for name, share in told.items():
+                        shares_of["induction"] = sum(row[s] for s in after)
+                for name, share in shares_of.items():
                     shares.setdefault(name, []).append(share)
             for name, values in shares.items():
                 found.setdefault(name, np.full((L, H), np.nan))[i, h] = np.mean(values)
@@ -215,6 +215,6 @@ def test_additive_attention_of_a_recurrent_model_is_cross_attention():
         ({"kind": "corss"}, "kind='corss' is unknown; use self, cross or encoder"),
     ],
 )
-def test_what_is_not_there_is_said(asked, message):
+def test_a_place_that_is_not_there_is_refused(asked, message):
     with pytest.raises(UsageError, match=message):
         function(toy_model(), TOKENIZER, TEXT, **asked)

@@ -79,7 +79,7 @@ def test_images_are_asked_by_patches():
 
 
 @torch.no_grad()
-def test_weights_of_8_bits_are_told_as_what_they_stand_for():
+def test_weights_of_8_bits_are_shown_as_the_numbers_they_stand_for():
     model = toy_model("modern", n_embd=64)  # rows of 64 go through the kernel that rounds
     view = attention_walkthrough(int8_copy(model), TOKENIZER, TEXT, layer=0, head=3)
     D, row = 10, 3 * 10
@@ -138,6 +138,6 @@ def test_only_the_keys_it_looks_at_most_are_drawn_of_many():
         ({"layer": 0, "head": 0, "kind": "cros"}, "kind='cros' is unknown; use"),
     ],
 )
-def test_what_is_not_there_is_said(asked, message):
+def test_a_place_that_is_not_there_is_refused(asked, message):
     with pytest.raises(UsageError, match=message):
         attention_walkthrough(toy_model(), TOKENIZER, TEXT, **asked)

@@ -43,21 +43,21 @@ def norms_of_the_stream(model: Any) -> list[Any]:
 
 
 class Frozen:
-    """A model whose sublayers say what they said, and whose norms divide by what they divided by."""
+    """A model whose sublayers repeat their outputs, and whose norms divide by what they divided by."""
 
     def __init__(self, model: Any, seen: Any):
-        self.model, self.seen, self.said = model, seen, {}
+        self.model, self.seen, self.recorded = model, seen, {}
         s = stack(model)
         self.layers = [m for b in s.blocks for m in (*(a.out for a in attentions(b).values()), b.feedforward)]
         self.norms = norms_of_the_stream(model)
         transform = [s.transform] if getattr(s, "transform", None) is not None else []
         with contextlib.ExitStack() as hooks:
             for module in (*self.layers, *self.norms, *transform):
-                hooks.enter_context(hooked(module, lambda m, given, out: self.said.update({m: (given[0], out)})))
+                hooks.enter_context(hooked(module, lambda m, given, out: self.recorded.update({m: (given[0], out)})))
             seen.logits()
 
     def norm(self, module: Any, given: Any, out: Tensor) -> Tensor:
-        was, x = self.said[module][0].double(), given[0].double()
+        was, x = self.recorded[module][0].double(), given[0].double()
         weight = module.weight.double() + (type(module).__name__ == "ZeroCenteredRMSNorm")
         if isinstance(module, LayerNorm):
             was, x = was - was.mean(-1, keepdim=True), x - x.mean(-1, keepdim=True)
@@ -67,7 +67,7 @@ class Frozen:
 
     def transform(self, module: Any, given: Any, out: Tensor) -> Tensor:
         """What the activation must be given so that it comes out as the frozen gate times the new sum."""
-        was = self.said[module][1].double()
+        was = self.recorded[module][1].double()
         act = ACTIVATIONS[stack(self.model).config.activation]
         self.held = (out.double() * act(was) / was).to(out.dtype)
         return out
@@ -76,7 +76,7 @@ class Frozen:
         """Of TOKEN at PLACE, with `taken` (C,) missing from what the module `leave_out` says there."""
 
         def fixed(module: Any, _: Any, out: Tensor) -> Tensor:
-            out = self.said[module][1].clone() if module in self.said else out.clone()
+            out = self.recorded[module][1].clone() if module in self.recorded else out.clone()
             if module is leave_out:
                 out[0, PLACE] -= taken
             return out
@@ -125,7 +125,7 @@ def test_each_part_is_what_the_frozen_model_lacks_without_it(family: str):
     with torch.no_grad():
         for layer, block in enumerate(stack(model).blocks):
             for kind, attention in attentions(block).items():
-                given = frozen.said[attention.out][0][0, PLACE]
+                given = frozen.recorded[attention.out][0][0, PLACE]
                 D = attention.head_width
                 for h in range(attention.n_head):
                     columns = slice(h * D, (h + 1) * D)
@@ -133,7 +133,7 @@ def test_each_part_is_what_the_frozen_model_lacks_without_it(family: str):
                     holds((kind, layer, h), attention.out, taken)
                 if attention.out.bias is not None:
                     holds((f"{kind} bias", layer, None), attention.out, attention.out.bias)
-            holds(("feedforward", layer, None), block.feedforward, frozen.said[block.feedforward][1][0, PLACE])
+            holds(("feedforward", layer, None), block.feedforward, frozen.recorded[block.feedforward][1][0, PLACE])
         stem = stack(model).embedding
         if stem.norm is None:
             token = stem.token.weight[seen.ids[PLACE]] * stem.scale
@@ -194,16 +194,16 @@ def test_ablation_is_the_model_without_the_head(family: str):
             x[0, places, columns] = 0
             return (x,)
 
-        for places, told in ((PLACE, c.here), (slice(None), c.everywhere)):
+        for places, lost in ((PLACE, c.here), (slice(None), c.everywhere)):
             heads: list[Tensor] = []
             before = attention.out.register_forward_pre_hook(lambda m, given, p=places: silent(m, given, p))
             with hooked(stack(model).head, lambda m, given, out, heads=heads: heads.append(out)):
                 seen.logits()
             before.remove()
-            assert view.logit - float(heads[-1][0, PLACE, TOKEN]) == pytest.approx(told, abs=1e-5)
+            assert view.logit - float(heads[-1][0, PLACE, TOKEN]) == pytest.approx(lost, abs=1e-5)
     last = [c for c in view.checks if c.layer == len(stack(model).blocks) - 1]
     assert all(c.here == pytest.approx(c.everywhere, abs=1e-6) for c in last if c.kind == "attention"), (
-        "nobody is behind"
+        "nothing is behind"
     )
 
 

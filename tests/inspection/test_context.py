@@ -74,12 +74,12 @@ def test_cosines_and_neighbours_are_those_of_the_stream(name: str, tokenizer: To
         assert view.cosine[-1].min() < 0.999, "apart at the end"
         table, V = model.embedding.token.weight, tokenizer.vocab_size
         normed = x if model.final_norm is None else model.final_norm(x)
-        said = model.token_logits(normed) if isinstance(model, Encoder) else model.logits(normed)
+        logits = model.token_logits(normed) if isinstance(model, Encoder) else model.logits(normed)
         for near in view.neighbours:
             if near.layer == L and near.by == "embedding":
                 scores = F.cosine_similarity(x[near.text][None], table[:V])
             elif near.layer == L:
-                scores = said[near.text, :V].softmax(dim=-1)
+                scores = logits[near.text, :V].softmax(dim=-1)
             else:
                 continue
             best = scores.topk(4)

@@ -80,7 +80,7 @@ def test_an_analogy_that_flatters_says_so():
         analogy(Vectors(list("abcdx"), table), "a", "b", "c", expected="c")
 
 
-def test_an_analogy_that_comes_first_anyhow_does_not_flatter():
+def test_an_analogy_that_comes_first_among_all_does_not_flatter():
     """d is a - b + c itself."""
     vectors = Vectors(list("abcd"), torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, -1.0, 1.0]]))
     view = analogy(vectors, "a", "b", "c", expected="d")
@@ -188,7 +188,7 @@ def test_every_view_says_how_it_is_drawn_and_is_json():
 # which words there are
 
 
-def test_a_word_that_is_missing_is_told_with_the_nearest():
+def test_a_word_that_is_missing_is_refused_with_the_nearest():
     with pytest.raises(UsageError) as error:
         neighbours(random_vectors(), "wrd11")
     assert str(error.value).startswith("'wrd11' is not in this vocabulary of 53 words; near: word11")

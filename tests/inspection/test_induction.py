@@ -90,7 +90,7 @@ def test_it_fits_a_terminal_and_json():
     assert view._repr_html_()
 
 
-def test_what_cannot_be_measured_is_said():
+def test_what_cannot_be_measured_is_refused():
     with pytest.raises(UsageError, match="length=7 is out of range; this model and vocabulary take 2 to 6"):
         induction_scores(toy_model(), TOKENIZER, length=7)
     with pytest.raises(UsageError, match="on models that continue a text, not on Encoder"):

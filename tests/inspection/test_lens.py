@@ -36,9 +36,9 @@ def test_each_row_is_what_a_model_that_ends_there_says(family: str):
     for layers in range(len(stack(model).blocks) + 1):
         short = cut_off(model, layers)
         with torch.no_grad():
-            said = short(ids) if not seen.source_ids else short(torch.tensor([seen.source_ids]), ids)
-            said = said if not hasattr(model, "token_logits") else short.token_logits(said)
-        rows.append(said[0, :, :V].softmax(dim=-1).numpy())
+            logits = short(ids) if not seen.source_ids else short(torch.tensor([seen.source_ids]), ids)
+            logits = logits if not hasattr(model, "token_logits") else short.token_logits(logits)
+        rows.append(logits[0, :, :V].softmax(dim=-1).numpy())
     p_LTV = np.stack(rows)
     assert len(seen.labels) == p_LTV.shape[1] == len(view.tokens)
     np.testing.assert_allclose(view.grid_probabilities, p_LTV.max(axis=-1), atol=1e-5)

@@ -96,7 +96,7 @@ def test_the_highest_activations_and_the_sums(name: str, tokenizer: Tokenizer):
         assert one.active == pytest.approx(float(active.double().mean()), abs=1e-6)
 
 
-def said_by_hand(model: Any, layer: int, n: int) -> torch.Tensor:
+def promoted_by_hand(model: Any, layer: int, n: int) -> torch.Tensor:
     """The neuron's column through the norms without their divisors, times the unembedding."""
     block = model.blocks[layer]
     w = block.feedforward.down.weight.detach()[:, n]
@@ -116,9 +116,9 @@ def said_by_hand(model: Any, layer: int, n: int) -> torch.Tensor:
 def test_what_a_neuron_promotes(name: str, tokenizer: Tokenizer):
     model, n = MODELS[name](), 5
     (one,) = neurons(model, tokenizer, TEXTS, layer=0, neuron=n, window=WINDOW).neurons
-    said = said_by_hand(model, 0, n)[: tokenizer.vocab_size]
+    logits = promoted_by_hand(model, 0, n)[: tokenizer.vocab_size]
     for found, largest in ((one.promotes, True), (one.suppresses, False)):
-        best = said.topk(10, largest=largest)
+        best = logits.topk(10, largest=largest)
         assert [token for token, _ in found] == [tokenizer.token_text(i) for i in best.indices.tolist()]
         np.testing.assert_allclose([value for _, value in found], best.values, rtol=1e-4, atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_the_direction_is_what_one_unit_adds_with_the_norm_frozen(tokenizer: Tok
     w = model.blocks[1].feedforward.down.weight.detach()[:, n].double()
     shrunk = float(x @ w) / (len(x) * float(divisor) ** 2)  # what the divisor itself does, which is frozen here
     logits = before[0, -1].double()
-    expected = (said_by_hand(model, 1, n).double() / divisor - shrunk * logits) * eps
+    expected = (promoted_by_hand(model, 1, n).double() / divisor - shrunk * logits) * eps
     np.testing.assert_allclose((after - before)[0, -1], expected, atol=2e-5)
 
 
@@ -162,7 +162,7 @@ def test_the_most_selective_neurons(tokenizer: Tokenizer):
 
 
 @pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
-def test_it_stops_where_it_is_told_and_reads_an_endless_iterable(tokenizer: Tokenizer):
+def test_it_stops_at_max_tokens_and_reads_an_endless_iterable(tokenizer: Tokenizer):
     def endless():
         while True:
             yield PLAY[:100]
@@ -203,7 +203,7 @@ def test_tokens_that_stand_around_every_text_are_read_and_not_counted(tmp_path: 
     assert view.neurons[0].most == pytest.approx(float(kept[0][:, 4].max()), abs=1e-5)
 
 
-def test_what_is_not_told_says_why(tokenizer: Tokenizer):
+def test_what_is_left_out_has_a_reason(tokenizer: Tokenizer):
     shape = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
     silent = Encoder(EncoderConfig.make(**shape)).eval()
     view = neurons(silent, tokenizer, "the king", layer=0, neuron=1)

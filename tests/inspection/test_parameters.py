@@ -80,24 +80,24 @@ def test_the_tally_is_every_number_there_is(name: str):
 def test_gpt_3_as_the_lecture_counts_it():
     view = parameters("gpt3")
     assert (view.lecture_total, view.lecture_matrices) == (175_181_291_520, 27_938)
-    told = {part.part: part for part in view.parts}
-    assert list(told)[:8] == ["embedding", "key", "query", "value", "output", "up", "down", "unembedding"]
-    assert told["embedding"].parameters == told["unembedding"].parameters == 617_558_016
-    assert {told[p].parameters for p in ("key", "query", "value", "output")} == {14_495_514_624}
-    assert told["up"].parameters == told["down"].parameters == 57_982_058_496
-    assert told["query"].formula == "d_query * d_embed * n_heads * n_layers"
-    assert told["query"].numbers == "128 * 12,288 * 96 * 96"
-    assert told["output"].formula == "d_embed * d_value * n_heads * n_layers"
-    assert (told["embedding"].formula, told["embedding"].numbers) == ("d_embed * n_vocab", "12,288 * 50,257")
-    assert [told[p].matrices for p in ("query", "key", "value", "output", "up", "down")] == [9216] * 3 + [96] * 3
+    parts = {part.part: part for part in view.parts}
+    assert list(parts)[:8] == ["embedding", "key", "query", "value", "output", "up", "down", "unembedding"]
+    assert parts["embedding"].parameters == parts["unembedding"].parameters == 617_558_016
+    assert {parts[p].parameters for p in ("key", "query", "value", "output")} == {14_495_514_624}
+    assert parts["up"].parameters == parts["down"].parameters == 57_982_058_496
+    assert parts["query"].formula == "d_query * d_embed * n_heads * n_layers"
+    assert parts["query"].numbers == "128 * 12,288 * 96 * 96"
+    assert parts["output"].formula == "d_embed * d_value * n_heads * n_layers"
+    assert (parts["embedding"].formula, parts["embedding"].numbers) == ("d_embed * n_vocab", "12,288 * 50,257")
+    assert [parts[p].matrices for p in ("query", "key", "value", "output", "up", "down")] == [9216] * 3 + [96] * 3
 
 
 def test_how_the_lecture_s_count_and_the_tied_head_relate():
     """What stands beyond the eight kinds comes on top, and the table that is used twice goes off once."""
     view = parameters("gpt3")
-    told = {part.part: part for part in view.parts}
-    assert told["unembedding"].shared_with == "embedding.token.weight" and told["unembedding"].counted == 0
-    beyond = sum(told[part].parameters for part in ("positions", "norms", "biases"))
+    parts = {part.part: part for part in view.parts}
+    assert parts["unembedding"].shared_with == "embedding.token.weight" and parts["unembedding"].counted == 0
+    beyond = sum(parts[part].parameters for part in ("positions", "norms", "biases"))
     assert view.total == view.lecture_total - 617_558_016 + beyond == parameter_count(ModelConfig.make(**SIZES["gpt3"]))
     untied = parameters(ModelConfig.make(**SIZES["gpt3"], tied_head=False, bias=False, positions="none"))
     assert untied.lecture_total == 175_181_291_520
@@ -105,10 +105,10 @@ def test_how_the_lecture_s_count_and_the_tied_head_relate():
 
 
 def test_grouped_heads_have_fewer_keys_than_queries():
-    told = {part.part: part for part in parameters(toy_config("modern")).parts}
-    assert (told["query"].matrices, told["key"].matrices, told["value"].matrices) == (2 * 6, 2 * 2, 2 * 2)
-    assert told["key"].formula == "d_query * d_embed * n_kv_heads * n_layers"
-    assert not told["gate"].in_lecture
+    parts = {part.part: part for part in parameters(toy_config("modern")).parts}
+    assert (parts["query"].matrices, parts["key"].matrices, parts["value"].matrices) == (2 * 6, 2 * 2, 2 * 2)
+    assert parts["key"].formula == "d_query * d_embed * n_kv_heads * n_layers"
+    assert not parts["gate"].in_lecture
 
 
 def test_pieces_of_a_fused_matrix_are_the_rows_that_the_layer_cuts():
@@ -123,7 +123,7 @@ def test_pieces_of_a_fused_matrix_are_the_rows_that_the_layer_cuts():
     assert gate.rows == (0, 29), "the gate lies first"
 
 
-def test_a_model_of_before_is_told_by_its_own_names():
+def test_an_older_model_has_its_own_names():
     view = parameters(build_model(make_config("mlp", vocab_size=61, block_size=8, n_embd=5, n_hidden=7)))
     assert view.total == sum(part.counted for part in view.parts) and not view.lecture_total
     assert all(not part.in_lecture for part in view.parts)

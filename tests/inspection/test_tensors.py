@@ -80,7 +80,7 @@ def test_one_tensor_from_afar_and_its_corner():
     assert small.cell == (1, 1) and small.overview.shape == (1, 10)
 
 
-def test_compressed_matrices_are_told_as_what_they_stand_for():
+def test_compressed_matrices_are_shown_as_the_numbers_they_stand_for():
     model = int8_copy(toy_model("modern"))
     rows = {(row.name, row.piece): row for row in tensors(model).tensors}
     layer = model.blocks[0].attention.qkv

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import UsageError
-from glassformer.hub import load, load_source_tokenizer
+from glassformer.hub import load
 from glassformer.inspection.options import check_options, inputs_of, options_of
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
@@ -51,9 +51,9 @@ def open_subject(path: str) -> Subject:
     Raises:
         ModelFolderError, TokenizerError: as `load`.
     """
-    model, tokenizer = load(path)
-    source = load_source_tokenizer(path) if "target" in model.answers else None
-    return Subject(path, model, tokenizer, source, open_subject)
+    bundle = load(path)
+    source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
+    return Subject(path, bundle.model, bundle.tokenizer, source, open_subject)
 
 
 def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:
