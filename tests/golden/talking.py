@@ -60,7 +60,7 @@ def serve(recorder: Any) -> Iterator[tuple[str, Any]]:
 
 
 def asked(port: int, request: str, body: Any = None) -> dict[str, Any]:
-    """The status of an HTTP answer, and what it holds: JSON, events, or text."""
+    """The status of an HTTP answer, and what it holds: JSON, events, or tensors."""
     method, path = request.split()
     data = None if body is None else json.dumps(body).encode()
     headers = {"content-type": "application/json"}
@@ -77,7 +77,8 @@ def asked(port: int, request: str, body: Any = None) -> dict[str, Any]:
     elif kind == "text/event-stream":
         found = [json.loads(line[6:]) for line in raw.decode().splitlines() if line[6:] not in ("", "[DONE]")]
     else:
-        found = {"kind": kind, "sha256": hashlib.sha256(raw).hexdigest()}
+        start = 8 + int.from_bytes(raw[:8], "little")  # a safetensors file
+        found = {"header": json.loads(raw[8:start]), "numbers": hashlib.sha256(raw[start:]).hexdigest()}
     return {"status": status, "answer": without(found, IDENTITY)}
 
 
