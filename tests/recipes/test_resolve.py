@@ -13,11 +13,11 @@ from glassformer import recipes
 from glassformer.errors import DataError, DeviceError, UsageError
 from glassformer.models import parameter_count
 from glassformer.recipes import defaults, machine, memory, read_recipe
-from glassformer.recipes.choices import Choice, Draft
+from glassformer.recipes.draft import Draft
 from glassformer.recipes.recipe_file import read_recipe_text
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
 from glassformer.recipes.shape import model_config
-from glassformer.tasks import text
+from glassformer.tasks import Choice, text
 from glassformer.training import RunFolder
 
 

@@ -108,7 +108,7 @@ def test_without_the_lists_evaluate_says_why(text, tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_one_line(text, tmp_path):
-    with pytest.raises(UsageError, match=r"model\.kind=decoder cannot be asked for task\.kind=skip_gram"):
+    with pytest.raises(UsageError, match=r"model\.kind=decoder cannot do task\.kind=skip_gram"):
         trained(text, tmp_path / "a", "model.kind=decoder")
     with pytest.raises(DataError, match=r"rows of 13 words, and a step reads 4000"):
         trained(text, tmp_path / "b", "training.batch_size=4000")

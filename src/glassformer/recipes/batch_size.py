@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from glassformer.errors import DeviceError
 from glassformer.models import ModelConfig
-from glassformer.recipes.choices import Choice
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.memory import gigabytes, memory_plan
 from glassformer.recipes.probe import Stepper, no_traces
 from glassformer.recipes.resolved import ResolvedTraining
+from glassformer.tasks import Choice
 from glassformer.training import available_memory
 from glassformer.training.devices import resident_bytes
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 
 from glassformer.models import ModelConfig, flops_per_token
-from glassformer.recipes.choices import Choice
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.probe import LEAST_STEPS, SECONDS, Stepper, no_traces, sequences_in
 from glassformer.recipes.resolved import ResolvedTraining
+from glassformer.tasks import Choice
 from glassformer.training.devices import peak_flops
 
 COMPILING = 35.0  # seconds that compiling takes at the most (15 to 35 seen on two cores)

@@ -9,9 +9,10 @@ from typing import Any
 
 from glassformer.errors import DataError, UsageError, plural
 from glassformer.models import parameter_count
-from glassformer.recipes.choices import Choice, Draft
+from glassformer.recipes.draft import Draft
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
+from glassformer.tasks import Choice
 from glassformer.training import OPTIMIZERS
 
 MINUTES = 5.0  # what a run without a recipe may take

@@ -12,7 +12,7 @@ from glassformer.hub import load_labels, load_model, model_folder_of
 from glassformer.recipes.recipe_file import recipe_of
 from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.schema import Recipe
-from glassformer.recipes.task import open_task, run_settings
+from glassformer.recipes.task import open_task
 from glassformer.tasks import Task
 from glassformer.threads import set_threads
 
@@ -48,4 +48,4 @@ def open_run(path: str | os.PathLike[str], data: str | None = None) -> tuple[Any
         r = r.with_values({"data.source": keep_source(data)})
     task, _ = open_task(r, folder, load_labels(folder))
     task.check(None)
-    return model, task.with_run(run_settings(ResolvedTraining.complete(r.training, model.config.block_size)))
+    return model, task.with_run(ResolvedTraining.complete(r.training, model.config.block_size).run_settings)

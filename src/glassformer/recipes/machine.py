@@ -15,9 +15,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from glassformer import __version__
-from glassformer.recipes.choices import Choice
 from glassformer.recipes.schema import Recipe
-from glassformer.tasks import TASKS
+from glassformer.tasks import TASKS, Choice
 from glassformer.threads import how_threads_wait, processors, set_threads, use_threads, why_threads
 from glassformer.training import choose_device, choose_precision
 from glassformer.training.devices import peak_flops

@@ -12,7 +12,7 @@ from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
 from glassformer.models import ModelConfig, flops_per_token, parameter_count, parameters_by_part
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.recipes.choices import Draft
+from glassformer.recipes.draft import Draft
 from glassformer.recipes.loss_curve import predict_loss
 from glassformer.recipes.machine import Machine, detect_machine
 from glassformer.recipes.memory import memory_plan

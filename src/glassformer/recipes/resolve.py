@@ -14,15 +14,14 @@ from glassformer.errors import UsageError
 from glassformer.models import ModelConfig
 from glassformer.recipes import defaults
 from glassformer.recipes.batch_size import batch_size_choice
-from glassformer.recipes.choices import Draft
 from glassformer.recipes.compile_choice import compile_choice
+from glassformer.recipes.draft import Draft
 from glassformer.recipes.machine import Machine, thread_choice, typical_gflops
 from glassformer.recipes.memory import check_memory
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import PLACEHOLDERS, model_config
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.task import run_settings
 from glassformer.tasks import NextToken, Task
 from glassformer.training import World
 
@@ -106,7 +105,7 @@ def resolve(
     """
     config = decide(draft, task, start, machine, overrides, fresh=fresh)
     least = complete(draft.recipe, config, world.size)
-    task.with_run(run_settings(least)).check(config)
+    task.with_run(least.run_settings).check(config)
     tried = isinstance(config, ModelConfig) and isinstance(task, NextToken)
     if tried:
         check_memory(as_trained(config, least), least, machine.device, world.size)

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import Field
 
 from glassformer.errors import UsageError
-from glassformer.recipes.choices import Choice
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.schema import Recipe, TrainingSection
+from glassformer.tasks import Choice, RunSettings
 
 RATES = {"muon": 3e-3, "sgd": 0.1}  # learning rates where the recipe has none; of others 1e-3
 
@@ -77,6 +77,11 @@ class ResolvedTraining(TrainingSection):
                 "start it with: torchrun --nproc-per-node N -m glassformer train ..."
             )
         return self.model_copy(update={"micro_batch_size": min(self.micro_batch_size, ours)})
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """The numbers that decide what batches, evaluations and samples hold."""
+        return RunSettings(**{name: getattr(self, name) for name in RunSettings.model_fields})
 
     @property
     def eval_interval(self) -> int:

@@ -19,7 +19,7 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
 from glassformer.recipes.run import Run, finish
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.task import open_task, run_settings
+from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
 from glassformer.tasks import NextToken, Task
@@ -92,7 +92,7 @@ def _resume(
             raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train anew")
         config = make_config(derived.get("kind", "decoder"), **derived["model"])
         t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)
-        task = task.with_run(run_settings(t))
+        task = task.with_run(t.run_settings)
         r = ResolvedRecipe.of(recipe, t, config=config, machine=machine)
     start = None if folder is not None or t.start_from is None else Start.open(t.start_from)
     model, _ = new_model(r, task, start)

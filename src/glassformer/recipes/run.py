@@ -16,7 +16,7 @@ from glassformer.evaluation import LossEstimate, Metrics
 from glassformer.files import write_json
 from glassformer.hub import load_model
 from glassformer.models import ModelConfig
-from glassformer.recipes.choices import Choice, Draft
+from glassformer.recipes.draft import Draft
 from glassformer.recipes.machine import detect_machine
 from glassformer.recipes.plan import plan_of_run
 from glassformer.recipes.reading import read_recipe
@@ -24,10 +24,10 @@ from glassformer.recipes.recipe_file import recipe_text
 from glassformer.recipes.resolve import check_shape, open_start, resolve
 from glassformer.recipes.resolved import ResolvedRecipe
 from glassformer.recipes.shape import shape_in_words
-from glassformer.recipes.task import open_task, run_settings
+from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
-from glassformer.tasks import NextToken, Task
+from glassformer.tasks import Choice, NextToken, Task
 from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
 from glassformer.training.devices import peak_memory
 
@@ -116,7 +116,7 @@ def train(
             resolved = resolve(draft, task, start, machine, world, overrides, fresh=fresh) if world.is_main else None
         path, resolved = world.broadcast((path, resolved))
         assert resolved is not None
-        task = task.with_run(run_settings(resolved.training))
+        task = task.with_run(resolved.training.run_settings)
         resolved.machine.use()
         model, taken = new_model(resolved, task, start)
         trainer = build_trainer(resolved, model, task, path, callbacks, world)

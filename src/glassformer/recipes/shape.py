@@ -17,7 +17,7 @@ from glassformer.models import (
     make_config,
     registered,
 )
-from glassformer.recipes.schema import Recipe, TrainingSection
+from glassformer.recipes.schema import Recipe
 from glassformer.tasks import TASKS
 
 # stand for what the data will decide, to find mistakes before they are read
@@ -32,17 +32,17 @@ PLACEHOLDERS = {
 
 
 def kind_for(r: Recipe) -> str:
-    """The kind of model that a recipe names, or else what its objective asks first.
+    """The kind of model that a recipe names, or else the first that can do its task.
 
     Raises:
-        UsageError: this kind cannot be asked that.
+        UsageError: this kind cannot.
     """
     kinds = kinds_that_answer(TASKS[r.task.kind].asks)
     kind = r.model.kind or kinds[0]
     if not registered(kind)[1].is_trained:
         raise UsageError(f"model.kind={kind} is not trained by gradients; use {' or '.join(kinds)}")
     if kind not in kinds:
-        raise UsageError(f"model.kind={kind} cannot be asked for task.kind={r.task.kind}; use {' or '.join(kinds)}")
+        raise UsageError(f"model.kind={kind} cannot do task.kind={r.task.kind}; use {' or '.join(kinds)}")
     return kind
 
 
@@ -52,7 +52,7 @@ def is_transformer(kind: str) -> bool:
 
 
 def heads_for(r: Recipe, kind: str) -> dict[str, str]:
-    """What an encoder's head over its tokens chooses from: a matter of what is asked."""
+    """What an encoder's head over its tokens chooses from, which the task decides."""
     head = {"masked_token": "vocabulary", "token_class": "classes"}.get(TASKS[r.task.kind].asks, "none")
     return {"token_head": head} if kind == "encoder" else {}
 
@@ -89,7 +89,13 @@ def model_config(r: Recipe, **facts: Any) -> Any:
             base |= dial(6)
     elif r.model.size is not None:
         raise UsageError(f"model.size={r.model.size!r} is that of a Transformer; give model.kind={kind} its own sizes")
-    return checked_stem(make_config(kind, **{**base, **heads_for(r, kind), **given, **facts_for(r, kind, facts)}))
+    config = make_config(kind, **{**base, **heads_for(r, kind), **given, **facts_for(r, kind, facts)})
+    if config.reads != "text":
+        raise UsageError(
+            f"model.stem={config.reads} reads {'images' if config.reads == 'patches' else 'sound'}, and recipes learn "
+            "from texts; leave it out, or train such a model from Python (glassformer.training)"
+        )
+    return config
 
 
 def named_size(name: str) -> dict[str, Any]:
@@ -103,42 +109,13 @@ def named_size(name: str) -> dict[str, Any]:
     return SIZES[name]
 
 
-def checked_stem(config: Any) -> Any:
-    """The configuration again.
-
-    Raises:
-        UsageError: it reads images or sound, and every source of data gives texts.
-    """
-    if config.reads != "text":
-        raise UsageError(
-            f"model.stem={config.reads} reads {'images' if config.reads == 'patches' else 'sound'}, and recipes learn "
-            "from texts; leave it out, or train such a model from Python (glassformer.training)"
-        )
-    return config
-
-
-def sequence_length(config: Any, t: TrainingSection) -> int:
-    """Tokens of a training sequence: as many as the model reads, or fewer.
-
-    Raises:
-        UsageError: more than it reads.
-    """
-    reads: int = config.block_size
-    if t.sequence_length is not None and t.sequence_length > reads:
-        raise UsageError(
-            f"training.sequence_length={t.sequence_length} is more than the model reads (model.block_size={reads}); "
-            f"use {reads} or less"
-        )
-    return t.sequence_length or reads
-
-
 def shape_in_words(config: Any) -> str:
     """A configuration in a line."""
     if isinstance(config, ModelConfig):
         shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
         context = f"{plural(config.block_size, 'token')} of context"
-        said = "" if isinstance(config, EncoderConfig) else f", {plural(config.vocab_size, 'logit')}"
-        return f"{config.family}, {shape}, {context}{said}"
+        logits = "" if isinstance(config, EncoderConfig) else f", {plural(config.vocab_size, 'logit')}"
+        return f"{config.family}, {shape}, {context}{logits}"
     if isinstance(config, EncoderDecoderConfig):
         e, d = config.encoder, config.decoder
         shape = f"{e.n_layer} + {plural(d.n_layer, 'layer')}, {plural(d.n_head, 'head')}, {d.n_embd} wide"

@@ -23,10 +23,9 @@ from glassformer.layers import LearnedPositions
 from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
 from glassformer.models.counts import model_on_meta
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
-from glassformer.recipes.choices import Choice
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import facts_for, heads_for, named_size
-from glassformer.tasks import TASKS
+from glassformer.tasks import TASKS, Choice
 
 NAMED = 6  # fresh tensors that are named
 
@@ -96,9 +95,9 @@ class Start:
         if asked not in (None, kind):
             raise UsageError(f"model.kind={asked}, and {self.name} is a model of kind {kind}; leave it out")
         if kind not in kinds_that_answer(TASKS[r.task.kind].asks):
-            fitting = [name for name, objective in TASKS.items() if kind in kinds_that_answer(objective.asks)]
+            fitting = [name for name, task in TASKS.items() if kind in kinds_that_answer(task.asks)]
             way = f"use task.kind={' or '.join(fitting)}" if fitting else "it is counted and not trained"
-            raise UsageError(f"{self.name} is a model of kind {kind} and cannot be asked {r.task.kind}; {way}")
+            raise UsageError(f"{self.name} is a model of kind {kind} and cannot do task.kind={r.task.kind}; {way}")
         return kind
 
     def _wanted(self, r: Recipe) -> dict[str, Any]:

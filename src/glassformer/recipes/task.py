@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from glassformer.hub import model_folder_of
-from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.schema import Recipe
-from glassformer.tasks import TASKS, Choice, RunSettings, Task
+from glassformer.tasks import TASKS, Choice, Task
 
 
 def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = ()) -> tuple[Task, list[Choice]]:
@@ -27,8 +26,3 @@ def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = (
     return TASKS[r.task.kind].open(
         r.data, r.tokenizer, r.task.settings, folder=folder, inherited=inherited, labels=labels
     )
-
-
-def run_settings(t: ResolvedTraining) -> RunSettings:
-    """The numbers of [training] that decide what batches, evaluations and samples hold."""
-    return RunSettings(**{name: getattr(t, name) for name in RunSettings.model_fields})

@@ -10,10 +10,9 @@ import torch
 
 from glassformer.data import prefetched
 from glassformer.models import Decoder, build_model, flops_per_token
-from glassformer.recipes.choices import Choice
 from glassformer.recipes.resolved import ResolvedRecipe, as_trained
 from glassformer.recipes.start_from import Start
-from glassformer.tasks import Task
+from glassformer.tasks import Choice, Task
 from glassformer.training import (
     Callback,
     Extended,

@@ -44,6 +44,3 @@ class Draft:
         self._shown = True
         for choice in self.choices:
             self.log(str(choice))
-
-
-__all__ = ["Choice", "Draft"]
