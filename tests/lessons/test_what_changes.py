@@ -14,6 +14,7 @@ from glassformer.lessons import lesson_5_feedforward as lesson_5
 from glassformer.lessons import lesson_6_blocks as lesson_6
 from glassformer.lessons import lesson_7_layernorm as lesson_7
 from glassformer.lessons import lesson_9_glassformer as lesson_9
+from glassformer.models.gpt import GPT
 
 B, T, C = 3, 7, 32
 x_BTC = torch.randn(B, T, C, generator=torch.Generator().manual_seed(0))
@@ -147,6 +148,7 @@ def test_lesson_9_has_lesson_8s_logits(small_lesson_8, vocab_size):
         assert logits.std() > 0.5
         assert torch.allclose(ours(ids), logits, atol=1e-4 * logits.abs().max().item())
         assert torch.equal(ours(ids).argmax(dim=-1), logits.argmax(dim=-1))
+        assert torch.allclose(GPT.of(ours)(ids), ours(ids), atol=1e-5 * logits.abs().max().item())
     start = torch.zeros((2, 1), dtype=torch.long)
     torch.manual_seed(6)
     uncached = small_lesson_8.generate(theirs, start, max_new_tokens=small_lesson_8.BLOCK_SIZE - 1)

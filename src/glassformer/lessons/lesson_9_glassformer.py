@@ -1,14 +1,15 @@
 """Lesson 9: the same model in glassformer.
 
-Lesson 8 is a GPT in one file, and this package is meant to hold nothing that contradicts it. So take lesson 8's model,
-lay its weights into a `Decoder` of the house and ask both: the logits are the same to rounding. What the house adds
-is around them. A cache keeps the keys and values of what was read, so that a new token costs one row of the
-attention matrix and not all of it; taps let you look inside; recipes and run folders let you stop and go on.
+Lesson 8 is a GPT in one file, and this package should contradict nothing in it. So copy the weights of lesson 8 into a
+`Decoder` and compare the logits: they are the same to rounding. So are those of `models/gpt.py`, the package's own GPT
+to be read in one sitting, whose parameters have the names of the `Decoder`. The `Decoder` adds a cache, which keeps the
+keys and values of what was read, so that a new token costs one row of the attention matrix and not all of it; taps, to
+look inside; and the choices that other families need.
 
-Three details differ in form. The house lays query, key and value into one matrix, because one large product is faster
-than three. It has biases on all linear layers of a block or on none, so lesson 8's missing ones become zeros. And its
-head has no bias: the head is linear, so whatever vector d has W d = bias can be added to what it reads, that is, to the
-shift of the final norm. There is one, as long as the vocabulary is not larger than the width.
+Three details differ in form. Query, key and value lie in one matrix, because one large product is faster than three.
+There are biases on all linear layers of a block or on none, so lesson 8's missing ones become zeros. And the head has
+no bias: the head is linear, so whatever vector d has W d = bias can be added to what it reads, that is, to the shift of
+the final norm. There is one, as long as the vocabulary is not larger than the width.
 
 Since lesson 8: nothing, and that is the point.
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from glassformer.lessons import lesson_8_scaled as lesson_8
 from glassformer.models import Decoder, ModelConfig
+from glassformer.models.gpt import GPT
 
 STEPS = 0  # of training before the weights are carried over: a GPU's or a patient reader's choice
 
@@ -48,7 +50,7 @@ def to_glassformer(model: lesson_8.LanguageModel) -> Decoder:
 
 
 def carried_over(theirs: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
-    """Lesson 8's weights under the house's names."""
+    """Lesson 8's weights under the names of the package."""
     ours = {
         "embedding.token.weight": theirs["token_embedding.weight"],  # (V, C)
         "positions.weight": theirs["position_embedding.weight"],  # (T, C)
@@ -95,11 +97,14 @@ def main(text, steps=STEPS, seed=1337, report=lambda step, loss: print(f"step {s
     lesson_8.train(theirs, ids[: int(0.9 * len(ids))], steps, seed, report)
     theirs.eval()
     ours = to_glassformer(theirs)
+    readable = GPT.of(ours)
 
     window = ids[: lesson_8.BLOCK_SIZE][None].to(lesson_8.DEVICE)  # (1, T)
     with torch.no_grad():
-        logits, same = theirs(window)[0], ours(window)  # (1, T, V) each
-    print(f"logits of {window.shape[1]} tokens: the largest difference is {(logits - same).abs().max():.1e}")
+        logits = theirs(window)[0]  # (1, T, V)
+        for name, model in {"Decoder": ours, "models/gpt.py": readable}.items():
+            difference = (model(window) - logits).abs().max()
+            print(f"logits of {window.shape[1]} tokens, {name}: the largest difference is {difference:.1e}")
     samples = []
     writers = {"lesson 8": partial(lesson_8.generate, theirs), "with a cache": partial(generate, ours)}
     for name, write in writers.items():
