@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 from play import PLAY
-from small_lesson import SMALL
+from small_lesson import PAIRS, SMALL
 
 from glassformer.lessons import runner
 from glassformer.lessons.notebook import MESSAGES, pieces
@@ -29,6 +29,7 @@ def notebook(glassformer, tmp_path):
 def test_it_runs(notebook, monkeypatch, capsys, small_lesson_8):
     """Cell by cell in one namespace as a kernel does, on a small play, two steps a lesson."""
     monkeypatch.setattr(runner, "read_text", lambda path: PLAY)
+    monkeypatch.setattr(runner, "read_pairs", lambda path: PAIRS)
     namespace: dict = {}
     for n, source in enumerate(code_cells(notebook)):
         exec(compile(source, f"cell {n}", "exec"), namespace)
@@ -37,7 +38,7 @@ def test_it_runs(notebook, monkeypatch, capsys, small_lesson_8):
         if "STEPS, LEARNING_RATE = " in source:
             namespace["STEPS"] = 2
     printed = capsys.readouterr().out
-    assert printed.count("after 2 steps") == 9  # eight models, and lesson 6 without residuals
+    assert printed.count("after 2 steps") == 10  # nine models, and lesson 6 without residuals
     assert "the two samples are the same" in printed
     assert "who knows, round by round" in printed
 

@@ -72,8 +72,8 @@ def test_every_command_runs(command, glassformer, play, small_lesson_8, tmp_path
 
 
 def test_every_lesson_is_told_in_its_order():
-    numbered = re.findall(r"^## (\d)\. ", TEXT, re.MULTILINE)
-    assert numbered == [str(n) for n in range(1, 10)]
+    numbered = re.findall(r"^## (\d+)\. ", TEXT, re.MULTILINE)
+    assert numbered == [str(n) for n in range(1, 11)]
 
 
 def test_every_link_and_figure_is_there():

@@ -11,14 +11,14 @@ from typing import Any
 
 from glassformer.errors import MissingExtraError
 from glassformer.files import write_text
-from glassformer.lessons.runner import LESSONS, code_of, told
+from glassformer.lessons.runner import LESSONS, TRANSLATION, code_of, told
 
 MESSAGES = Path(__file__).resolve().parent / "attention_as_messages.py"
 OPENING = """# From a table of pairs to a GPT
 
-Nine small files of `glassformer.lessons`, one after the other. They repeat each other on purpose: each can be run
+Ten small files of `glassformer.lessons`, one after the other. They repeat each other on purpose: each can be run
 without those before it. `steps` in the last cell of a lesson says how long it trains."""
-READ_THE_TEXT = """from glassformer.lessons.runner import read_text
+READ_THE_TEXT = """from glassformer.lessons.runner import read_pairs, read_text
 
 text = read_text(None)  # Tiny Shakespeare; or the path of a text file of your own
 print(text[:100])"""
@@ -47,7 +47,8 @@ def as_notebook(nbformat: Any) -> Any:
         words = told(number)
         cells.append(new.new_markdown_cell(f"## Lesson {number}: {words.title}\n\n{words.idea}\n\n*{words.change}*"))
         cells += [new.new_code_cell(source) for source in pieces(code_of(LESSONS[number]))]
-        cells.append(new.new_code_cell("main(text, steps=STEPS)"))
+        learned = "read_pairs(None)" if number == TRANSLATION else "text"
+        cells.append(new.new_code_cell(f"main({learned}, steps=STEPS)"))
     title, _, idea = (ast.get_docstring(ast.parse(MESSAGES.read_text(encoding="utf-8"))) or "").partition("\n\n")
     cells.append(new.new_markdown_cell(f"## {title.rstrip('.')}\n\n{idea}"))
     cells += [new.new_code_cell(source) for source in pieces(code_of(MESSAGES))]

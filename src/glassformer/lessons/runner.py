@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from glassformer.errors import DataError, UsageError
 from glassformer.text_files import decode
 
 HERE = Path(__file__).resolve().parent
-LESSONS = {int(path.stem.split("_")[1]): path for path in sorted(HERE.glob("lesson_*.py"))}
-CORPUS = "tinyshakespeare"
+LESSONS = dict(sorted((int(path.stem.split("_")[1]), path) for path in HERE.glob("lesson_*.py")))
+CORPUS, PAIRS = "tinyshakespeare", "en-fr"
+TRANSLATION = 10  # this lesson reads pairs of sentences, the others a text
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Told:
     title: str
     idea: str
     change: str
+
+    @property
+    def builds_on(self) -> int | None:
+        """The lesson that `change` compares with; None for the first."""
+        found = re.match(r"Since lesson (\d+): ", self.change)
+        return int(found[1]) if found else None
 
 
 def told(number: int) -> Told:
@@ -44,16 +52,16 @@ def told(number: int) -> Told:
 
 
 def changed_lines(number: int) -> str:
-    """The code by which a lesson differs from the one before, as a unified diff; empty for the first lesson.
+    """The code by which a lesson differs from the one it builds on, as a unified diff; empty for the first lesson.
 
     Raises:
         UsageError: there is no such lesson.
     """
     check_number(number)
-    if number - 1 not in LESSONS:
+    if (base := told(number).builds_on) is None:
         return ""
-    before, after = (code_of(LESSONS[n]).splitlines() for n in (number - 1, number))
-    names = LESSONS[number - 1].name, LESSONS[number].name
+    before, after = (code_of(LESSONS[n]).splitlines() for n in (base, number))
+    names = LESSONS[base].name, LESSONS[number].name
     return "\n".join(difflib.unified_diff(before, after, *names, n=1, lineterm=""))
 
 
@@ -90,6 +98,35 @@ def read_text(path: str | None) -> str:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"{path}: it cannot be read ({reason}); the lessons read one plain text file") from None
+
+
+def read_pairs(path: str | None) -> str:
+    """What the translation lesson learns from, lines of `French<TAB>English`: a UTF-8 file, or the sentences of
+    software manuals that `glassformer train --data en-fr` learns from.
+
+    Raises:
+        DataError: they cannot be had or read.
+    """
+    if path is not None:
+        return read_text(path)
+    from glassformer.data import EXAMPLE_SETS
+
+    return "\n".join(f"{pair.target}\t{pair.source}" for pair in EXAMPLE_SETS[PAIRS].load()["train"])
+
+
+def check_pairs(text: str, lesson: ModuleType) -> None:
+    """Refuse pairs that the translation lesson cannot learn from.
+
+    Raises:
+        DataError: too few are usable.
+    """
+    lines = [line for line in text.splitlines() if line.count("\t") == 1]
+    usable = sum(map(len, lesson.encode("\n".join(lines))[:2])) if lines else 0
+    if usable < 20:
+        raise DataError(
+            f"{usable} usable pairs are too few: each line is French, a tab and English, at most {lesson.BLOCK_SIZE} "
+            "words each, and all words occur three times or more; give 20 such lines or more"
+        )
 
 
 def check_text(text: str, lesson: ModuleType) -> None:
@@ -158,8 +195,9 @@ def run_lesson(number: int, *, data: str | None = None, steps: int | None = None
     check_number(number)
     words = told(number)
     print(f"Lesson {number}: {words.title}\n\n{words.idea}\n\n{words.change}\n", flush=True)
-    text, lesson = read_text(data), load(number)
-    check_text(text, lesson)
+    translates = number == TRANSLATION
+    text, lesson = read_pairs(data) if translates else read_text(data), load(number)
+    (check_pairs if translates else check_text)(text, lesson)
     live = LiveLoss(lesson.STEPS if steps is None else steps)
     with contextlib.closing(live):
         lesson.main(text, steps=live.steps, seed=seed, report=live)

@@ -108,7 +108,7 @@ class GPT(nn.Module):
         self.final_norm = LayerNorm(config)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tied_head:
-            self.head.weight = self.embedding["token"].weight
+            self.head.weight = self.embedding["token"].weight  # type: ignore[assignment]
         for name, parameter in self.named_parameters():  # GPT-2's initialisation; norms start as they are
             writes = name.endswith(("out.weight", "down.weight"))  # into the stream: less, so that it keeps its scale
             if parameter.dim() == 2:
