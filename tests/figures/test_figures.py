@@ -211,6 +211,14 @@ def test_json_holds_every_number_and_is_strict():
     assert loss["levels"] == [{"name": "uniform", "y": 4.17}] and loss["events"] == [{"name": "warning", "x": 3.0}]
 
 
+def test_figures_are_read_back_from_json():
+    data = json.loads(json.dumps(figures.to_json(ALL), allow_nan=False))
+    assert json.loads(json.dumps(figures.to_json(figures.from_json(data)))) == data
+    for wrong in ([{"kind": "note"}], [{"kind": "heat_map", "values": 3}], ["note"], 3, [{"kind": "picture"}]):
+        with pytest.raises(UsageError):
+            figures.from_json(wrong)
+
+
 def test_json_is_bounded_and_says_what_it_leaves_out(monkeypatch):
     monkeypatch.setattr(json_renderer, "MOST_ROWS", 2)
     monkeypatch.setattr(json_renderer, "MOST_TOKENS", 2)

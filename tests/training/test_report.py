@@ -17,6 +17,7 @@ import pytest
 from patience import PATIENCE
 from skips import CHROMIUM, NEEDS_CHROMIUM
 
+from glassformer.figures import Column, Table, to_json
 from glassformer.processors.tokenizers.alphabet import legible
 from glassformer.training import RunFolder
 from glassformer.training.report import ReportWriter, write_report
@@ -201,6 +202,15 @@ def test_metrics_that_only_the_task_knows_are_drawn_and_listed(run):
     reward, kl = metric_charts(RunHistory(run))
     assert (list(reward.lines[0].y), reward.lines[0].low[0]) == ([1.0, 2.0], 0.5)
     assert [line.name for line in kl.lines] == ["smoothed", "validation"]
+
+
+def test_samples_that_are_figures_are_drawn_and_damaged_ones_are_text(run):
+    table = to_json([Table("Nearest words", (Column("word"), Column("cosine", "share")), [("king", 0.75)])])
+    records = [{"step": 1, "text": "king 75 %", "figures": table}, {"step": 2, "text": "only text", "figures": [{}]}]
+    run.samples.write_text(lines(records))
+    page = report(run)
+    assert ["king", "75.0 %", ""] in Page(page).rows and "<h3>Nearest words</h3>" in page
+    assert Page(page).samples == ["only text"]
 
 
 def test_nothing_in_a_run_can_become_a_program(run):

@@ -5,7 +5,7 @@ to_terminal(figures, console, options)    renderables of rich        `terminal.p
 to_text(figures)                          the same as plain text     `terminal.py`
 to_html(figures, title)                   a page of its own          `html.py`
 to_svg(figures, title)                    one SVG file               `svg.py`
-to_json(figures)                          plain data                 `json.py`
+to_json(figures)                          plain data                 `json.py`; `from_json` reads it
 to_matplotlib(figures)                    a matplotlib figure        `matplotlib.py`
 save(figures, path, title)                a file: SVG, HTML, JSON    `save.py`
 """
@@ -34,7 +34,7 @@ from glassformer.figures.text import bar, number, percent, visible
 
 if TYPE_CHECKING:
     from glassformer.figures.html import html_fragment, to_html
-    from glassformer.figures.json import to_json
+    from glassformer.figures.json import from_json, to_json
     from glassformer.figures.matplotlib import to_matplotlib
     from glassformer.figures.svg import to_svg
     from glassformer.figures.terminal import to_terminal, to_text
@@ -46,6 +46,7 @@ _RENDERERS = {  # each with the module that holds it: rich, jinja2 and matplotli
     "html_fragment": "html",
     "to_svg": "svg",
     "to_json": "json",
+    "from_json": "json",
     "to_matplotlib": "matplotlib",
 }
 
@@ -71,6 +72,7 @@ __all__ = [
     "bar",
     "cross_attention_figures",
     "format_value",
+    "from_json",
     "html_fragment",
     "number",
     "percent",

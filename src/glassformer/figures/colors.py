@@ -1,7 +1,7 @@
 """The colours of figures: one for each role of a number, one for each line of a chart.
 
 Roles have the colours of 3Blue1Brown's lectures (Deep Learning, chapters 5 to 7): weights blue and red, data grey,
-queries yellow, keys teal, values red. Lines have those of Okabe and Ito (2008), which most people can tell apart.
+queries yellow, keys teal, values red. Lines have those of Okabe and Ito (2008), which differ for most people.
 """
 
 from __future__ import annotations

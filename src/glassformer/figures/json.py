@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from glassformer.errors import UsageError
 from glassformer.figures.axes import Scale, finite, limits, thin
 from glassformer.figures.colors import TOKEN_STRENGTH, line_color, negative_of, role_color
 from glassformer.figures.primitives import Cell, Column, Curves, Figure, HeatMap, Line, Note, Points, Table, Tokens
@@ -32,10 +33,55 @@ def to_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     return [_figure(figure) for figure in figures]
 
 
+def from_json(data: Sequence[dict[str, Any]]) -> list[Figure]:
+    """The figures that `to_json` wrote; lines have the colours of their places.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        return [_read(each) for each in data]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"this is no list of figures as to_json writes them ({error!r})") from None
+
+
+def _read(data: dict[str, Any]) -> Figure:
+    kind = {_kind(cls): cls for cls in WRITERS}[data["kind"]]
+    own = {field.name: data[field.name] for field in fields(kind) if field.name in data}
+    if kind is Table:
+        columns = [Column(c["name"], c["kind"], c["digits"], c["role"]) for c in own["columns"]]
+
+        def row(cells: list[dict[str, Any]]) -> list[Any]:
+            pairs = zip(cells, columns, strict=True)
+            return [cell.get("value") if column.is_number else cell["text"] for cell, column in pairs]
+
+        own |= {"columns": columns, "rows": [row(r) for r in own["rows"]], "footer": [row(r) for r in own["footer"]]}
+        own["marked"] = frozenset(own["marked"])
+    elif kind is Curves:
+        own["lines"] = [_read_line(line) for line in own["lines"]]
+        own["levels"] = [(level["name"], level["y"]) for level in own["levels"]]
+        own["events"] = [(event["name"], event["x"]) for event in own["events"]]
+    for name in ("values", "places"):
+        if name in own and kind is not Tokens:
+            own[name] = np.array(own[name], dtype=float)
+    return kind(**own)  # type: ignore[no-any-return]
+
+
+def _read_line(data: dict[str, Any]) -> Line:
+    arrays: dict[str, Any] = {
+        name: np.array(data[name], dtype=float) for name in ("x", "y", "low", "high") if name in data
+    }
+    return Line(data["name"], **arrays, faint=data["faint"], dots=data["dots"])
+
+
+def _kind(cls: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
 def _figure(figure: Figure) -> dict[str, Any]:
     own = {field.name: getattr(figure, field.name) for field in fields(figure)}
     added, omitted = WRITERS[type(figure)](figure)
-    data = {**own, **added, "kind": re.sub(r"(?<!^)(?=[A-Z])", "_", type(figure).__name__).lower()}
+    data = {**own, **added, "kind": _kind(type(figure))}
     left_out = {name: n for name, n in omitted.items() if n > 0}
     return {key: plain(value) for key, value in data.items()} | ({"omitted": left_out} if left_out else {})
 

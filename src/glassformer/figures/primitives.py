@@ -144,7 +144,7 @@ class HeatMap:
         values = np.where(values > 0, values, math.nan)
         if self.scale <= self.lowest:
             return np.where(np.isfinite(values), 1.0, math.nan)
-        faintest = 0.06  # so that the smallest number can be told from none
+        faintest = 0.06  # so that the smallest number differs from none
         span = np.log(values / self.lowest) / math.log(self.scale / self.lowest)
         return np.clip(faintest + (1 - faintest) * span, 0.0, 1.0)
 

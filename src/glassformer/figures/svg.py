@@ -7,6 +7,7 @@ There is no script and no font from elsewhere, and colours follow the reader's l
 from __future__ import annotations
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -104,15 +105,9 @@ def style() -> str:
 
 
 def _note(figure: Note, titles: bool) -> Drawing:
-    lines = [line for text in figure.text.split("\n") for line in _wrapped(text, 110)]
+    lines = [line for text in figure.text.split("\n") for line in textwrap.wrap(text, 110) or [""]]
     markup = "".join(_text(0, 14 + 16 * i, line, dim=True) for i, line in enumerate(lines))
     return Drawing(markup, max(map(_width_of, lines), default=0.0), 16.0 * len(lines), (0, 0, 0, 0))
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, width) or [""]
 
 
 def _curves(figure: Curves, titles: bool) -> Drawing:
@@ -260,7 +255,7 @@ def _numbers(figure: HeatMap) -> np.ndarray:
 
 
 def _cells(figure: HeatMap, texts: np.ndarray | None, x: float, y: float, width: float, height: float) -> str:
-    """A rectangle for each number, which says its row, its column and its value."""
+    """A rectangle for each number, with a title of its row, column and value."""
     parts, shares = [], figure.shares()
     for (r, c), share in np.ndenumerate(shares):
         if share != share:

@@ -15,7 +15,7 @@ import torch
 
 from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
 from glassformer.evaluation.estimate import Metrics, WindowLosses
-from glassformer.figures import Note, to_json, to_text
+from glassformer.figures import Note
 from glassformer.renamed import old_arguments
 from glassformer.tasks import Batches, Task
 from glassformer.training.callbacks import Callback
@@ -295,6 +295,8 @@ class Trainer:
         notes = [figure.text for figure in figures if isinstance(figure, Note)]
         if len(notes) == len(figures):
             return {"step": self.step, "text": "\n\n".join(notes)}
+        from glassformer.figures import to_json, to_text  # rich is loaded for them alone
+
         return {"step": self.step, "text": to_text(figures), "figures": to_json(figures)}
 
     def _log(self, record: dict[str, Any], sample: dict[str, Any] | None) -> None:

@@ -6,13 +6,15 @@ escaping: a sample may hold anything.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from glassformer.figures import Figure, Note
+from glassformer.errors import UsageError
+from glassformer.figures import Figure, Note, from_json
 from glassformer.files import write_text
 from glassformer.training.callbacks import Callback
 from glassformer.training.formats import count, decimal, duration
@@ -134,8 +136,17 @@ def sections(h: RunHistory) -> list[tuple[str, str, list[Figure]]]:
         ("By layer, over time", about_updates, diagnostic_maps(h)),
         ("Events", "", [event_table(h)] if h.events else []),
         ("Plan against actual", "", [plan, *reasons] if plan.rows else []),
-        ("Samples", some, [Note(_cut(s["text"]), f"after step {count(s['step'])}", verbatim=True) for s in samples]),
+        ("Samples", some, [figure for sample in samples for figure in sample_figures(sample)]),
     ]
+
+
+def sample_figures(sample: dict[str, Any]) -> list[Figure]:
+    """What the task drew, or its text."""
+    title = f"after step {count(sample['step'])}"
+    with contextlib.suppress(UsageError):  # a damaged record
+        if figures := from_json(sample.get("figures") or []):
+            return [Note("", title), *figures]
+    return [Note(_cut(sample["text"]), title, verbatim=True)]
 
 
 def spread(items: list[Any], most: int) -> list[Any]:

@@ -52,7 +52,7 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ):
-        """`rows[name]` tells how the rows of a parameter divide into matrices, where it holds more than one."""
+        """`rows[name]`: the heights of the matrices that a parameter holds one above the other, if several."""
         super().__init__(parameters, learning_rate)
         self.momentum, self.weight_decay = momentum, weight_decay
         self.state = {"mean": zeros_like(parameters)}
