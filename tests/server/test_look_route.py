@@ -81,6 +81,8 @@ def test_models_that_are_served_are_compared_and_no_others(url):
         ("lens", {"text": TEXT * 40}, 400, ["200"]),
         ("lens", {"text": "a" * MAX_VIEW_INPUT}, 400, [f"{MAX_VIEW_INPUT:,}"]),
         ("attention", {"text": "a", "layer": 9}, 400, ["layer=9"]),
+        ("attribution", {"text": "a", "check": 1000}, 400, ["check=1000", "64 or less"]),
+        ("compare", {"text": "a", "temperature": [1.0] * 99}, 400, ["temperature", "16"]),
     ],
 )
 def test_a_mistake_is_told_and_the_next_request_is_served(url, view, options, status, words):

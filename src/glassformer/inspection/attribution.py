@@ -160,7 +160,7 @@ def attribution(
     against: Annotated[Token, Field(description="Take apart how much more likely it is than this one.")] = None,
     position: OptionalPosition = None,
     check: Annotated[
-        int, Field(ge=0, description="Ablate so many of the strongest heads, to see what really changes.")
+        int, Field(ge=0, le=64, description="Ablate so many of the strongest heads, to see what really changes.")
     ] = 3,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,

@@ -83,10 +83,12 @@ def compare_models(
     tokenizer: Tokenizer,
     text: Text,
     *,
-    temperature: Annotated[Sequence[float], Field(description="May be given more than once; else 0.5, 1 and 2.")] = (),
+    temperature: Annotated[
+        Sequence[float], Field(max_length=16, description="May be given more than once; else 0.5, 1 and 2.")
+    ] = (),
     others: Annotated[
         Sequence[str],
-        Field(description="Other models beside it, all at one temperature.", json_schema_extra={"flag": "with"}),
+        Field(max_length=16, description="Other models, all at one temperature.", json_schema_extra={"flag": "with"}),
     ] = (),
     top_k: TopK = 0,
     top_p: TopP = 1.0,
