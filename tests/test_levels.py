@@ -7,6 +7,7 @@ show that the reader would notice.
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,48 @@ def test_a_planted_import_is_noticed(where: str, planted: str):
 )
 def test_an_allowed_import_is_allowed(where: str, allowed: str):
     assert wrong_imports(allowed, SOURCE / where) == []
+
+
+def files_imported(source: str, known: set[str]) -> set[str]:
+    """The files of this package that a source text imports, lazily or not, without what only a type checker reads."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & known) or {node.module}
+    return found & known
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Files that import each other in a circle, or nothing."""
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_two_files_import_each_other():
+    files = {
+        "glassformer." + ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
+        for path in SOURCE.rglob("*.py")
+        if path.stem != "__init__"  # a package's list of names, which its files do not import
+    }
+    assert circle({name: files_imported(path.read_text(), set(files)) for name, path in files.items()}) == []
+
+
+def test_a_planted_circle_is_noticed():
+    sources = {"a": "def f():\n    import b", "b": "from c import g", "c": "import a"}
+    imports = {name: files_imported(source, set(sources)) for name, source in sources.items()}
+    assert set(circle(imports)) == {"a", "b", "c"}
+    aside = files_imported("if TYPE_CHECKING:\n    import a", {"a"})
+    assert circle({**imports, "c": aside}) == []
 
 
 def dangers(source: str) -> list[str]:
