@@ -329,6 +329,7 @@ BOUNDS: list[tuple[str, float, str]] = [
     (r"look/.*\bneurons .*/direction", float("inf"), "a sentence"),
     (r"look/.*\bneurons .*/std", 2e-16, "a square root where a power of 0.5 was"),
     (r"losses/.*/recipe/training/sequence_length", float("inf"), "decided for every run now, and kept"),
+    (r"losses/.*/recipe/data/document_mask", float("inf"), "an option that did not exist, and its default"),
     (r"plan/.*/machine/name", float("inf"), "a machine that is not this one was called told, and is called given"),
     (r"look/.*\btensors\b.*/(overview|cell|corner)", float("inf"), "None, but of a single tensor"),
     (r"look/.*\bstep .*/is_rotary", float("inf"), "a key that old records do not have"),

@@ -60,7 +60,7 @@ def train(
         started=started(),
         **_watch(quiet),
     )
-    _tell_result(run, as_json)
+    _print_result(run, as_json)
 
 
 def resume(
@@ -83,7 +83,7 @@ def resume(
     """
     from glassformer import recipes
 
-    _tell_result(recipes.resume(run, overrides or [], **_watch(quiet)), as_json)
+    _print_result(recipes.resume(run, overrides or [], **_watch(quiet)), as_json)
 
 
 def demo(
@@ -130,7 +130,7 @@ def evaluate(
     """Measure a model on a whole split of its data.
 
     Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval; of classifiers and
-    translators also how often they are right; of word vectors, what people say of words.
+    translators also how often they are right; of word vectors, how well they agree with people's judgements of words.
 
     Examples:
 
@@ -187,8 +187,8 @@ def _watch(quiet: bool) -> dict[str, Any]:
     return {"callbacks": [display_for()], **log}
 
 
-def _tell_result(run: Run | None, as_json: bool) -> None:
-    if run is None:  # one of several processes, and not the one that tells
+def _print_result(run: Run | None, as_json: bool) -> None:
+    if run is None:  # one of several processes, and not the main one
         return
     if as_json:
         print_json(run.to_dict())
@@ -207,8 +207,8 @@ def _tell_result(run: Run | None, as_json: bool) -> None:
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
     if plan := RunFolder(run.path).read_plan():
         rows = against_actual(plan, run.to_dict())
-        told = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
-        typer.echo(f"predicted (and actual): {', '.join(told)}")
+        pairs = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
+        typer.echo(f"predicted (and actual): {', '.join(pairs)}")
     if run.command == "generate":
         typer.echo(f'write with it: glassformer generate {run.path} --prompt "..."')
     elif run.command:

@@ -190,7 +190,7 @@ def _kept_of_a_sequence(config: ModelConfig, precision: str, dropout: float, dev
 
     What is kept is linear in the number of layers of each pattern and of sequences, and in the width when heads,
     channels and hidden neurons shrink together. So one layer, and this and one more of each pattern, with two and three
-    sequences and few key-value heads tell it for any size; what does not grow with the sequences (weights in bf16,
+    sequences and few key-value heads give it for any size; what does not grow with the sequences (weights in bf16,
     tables of angles) falls out of the differences. (Two at least of sequences and heads: a matrix with one row lies in
     memory as its transpose does, and is not copied.)
     """

@@ -122,7 +122,7 @@ def plan(
     config, tokenizer, sizes = _read_text(draft, overrides, machine, notes, fresh=recipe is None)
     if here:
         training, machine = fit_batch(draft, config, machine, sizes["train_tokens"])
-        told = Devices(machine.device, 1, flops, memory, True)
+        planned_for = Devices(machine.device, 1, flops, memory, True)
     else:
         precision = "bf16" if r.training.precision == "auto" else r.training.precision
         machine = machine.model_copy(update={"device": "cuda", "precision": precision})
@@ -132,7 +132,7 @@ def plan(
         )
         if auto:
             notes.append("training.batch_size=auto is measured on the machine itself; 8 sequences a device are assumed")
-        told = Devices("given", devices, flops, memory, False)
+        planned_for = Devices("given", devices, flops, memory, False)
     notes = [*map(str, draft.choices), *notes]
     resolved = ResolvedRecipe.of(draft.recipe, training, config=config, machine=machine)
     before = time.perf_counter() - started if here else 0.0  # `train` has as much to do before its first step
@@ -140,7 +140,13 @@ def plan(
     if here and probing:
         timed = probe(as_trained(config, training), training, machine, tokenizer=tokenizer)
     return predict(
-        resolved, told, **sizes, timed=timed, utilisation=TYPICAL if here else utilisation, before=before, notes=notes
+        resolved,
+        planned_for,
+        **sizes,
+        timed=timed,
+        utilisation=TYPICAL if here else utilisation,
+        before=before,
+        notes=notes,
     )
 
 
@@ -254,8 +260,8 @@ def predict(
 def plan_of_run(
     r: ResolvedRecipe, sizes: dict[str, Any], tokenizer: Tokenizer, world_size: int = 1, started: float | None = None
 ) -> dict[str, Any]:
-    """plan.json, which `train` writes before the first step, with a probe that is short beside what arithmetic says
-    (`PROBING`): arithmetic knows nothing of small operations and of other programs.
+    """plan.json, which `train` writes before the first step, with a probe that is short beside the whole run
+    (`PROBING`): arithmetic does not know the cost of small operations and of other programs.
 
     sizes: of the text, `TextTask.text_sizes`. started: `time.perf_counter()` when the command began.
     """
@@ -279,4 +285,4 @@ def against_actual(plan: dict[str, Any], summary: dict[str, Any]) -> list[tuple[
         ("peak memory, MB", plan["memory_bytes"]["peak"] / 1e6, (summary.get("peak_memory_bytes") or 0) / 1e6),
         ("validation loss", plan.get("val_loss"), summary.get("val_loss")),
     )
-    return [(what, told, was, told / was) for what, told, was in pairs if told and was]
+    return [(what, made, was, made / was) for what, made, was in pairs if made and was]
