@@ -70,6 +70,19 @@ def test_every_new_name_is_there():
         assert inspect.ismodule(sys.modules.get(f"{home}.{name}")) or hasattr(importlib.import_module(home), name), new
 
 
+def test_a_model_of_a_plugin_may_list_its_answers_in_a_tuple(monkeypatch):
+    """As docs/extending.md of 0.1 wrote it."""
+    from toys import toy_model
+
+    from glassformer.models import answers_of
+
+    model = toy_model()
+    monkeypatch.setattr(type(model), "answers", ("next_token",))
+    assert answers_of(model.config) == {"next_token"} and model.writes
+    monkeypatch.setattr(type(model), "answers", ("class",))
+    assert not model.writes
+
+
 def test_a_function_takes_arguments_under_their_old_names():
     @renamed.old_arguments(tell="log")
     def asked(number: int, *, log: str = "") -> tuple[int, str]:

@@ -44,8 +44,7 @@ def registered(kind: str) -> tuple[Any, Any]:
 
 def answers_of(config: Any) -> frozenset[str]:
     """What the model of a configuration answers (`Model.answers`)."""
-    found: frozenset[str] = registered(kind_of(config))[1].answers
-    return found
+    return frozenset(registered(kind_of(config))[1].answers)
 
 
 def config_fields(kind: str) -> dict[str, FieldInfo]:

@@ -90,7 +90,7 @@ class Model(nn.Module):
     @property
     def writes(self) -> bool:
         """Whether it produces text token by token."""
-        return not self.answers.isdisjoint({"next_token", "target"})
+        return not {"next_token", "target"}.isdisjoint(self.answers)
 
     def parameter_count(self) -> int:
         """Number of trainable numbers; what is shared counts once."""
