@@ -170,7 +170,7 @@ def test_bad_input_is_one_line(tokenizer, span_tokenizer):
     spans = span_model(span_tokenizer)
     for call, model, its, given, words in (
         (classify, toy_model(), tokenizer, TEXTS, ["Decoder", "an encoder of text is needed"]),
-        (classify, masked, tokenizer, TEXTS, ["no classes", "task.kind=sequence_class"]),
+        (classify, masked, tokenizer, TEXTS, ["no classes", "task.kind=classify"]),
         (classify, classes, tokenizer, ["a", " "], ["text 2 is empty", "leave it out"]),
         (fill_masks, spans, tokenizer, "a <mask>", ["EncoderDecoder", "an encoder of text is needed"]),
         (fill_masks, classes, tokenizer, "a <mask>", ["no masks", "task.kind=masked_tokens"]),

@@ -68,14 +68,14 @@ def test_a_width_that_only_one_kind_has():
         (["model.context=5"], "unknown key model.context"),  # a decoder has none
         (["model.kind=gru", "model.n_layers=1"], "unknown key model.n_layers; did you mean n_layer?"),
         (["model.kind=gru", "model.size=gpt2", "model.n_embd=7", "model.block_size=13"], "model.size='gpt2'"),
-        (["model.poolin=mean", "task.kind=sequence_class"], "did you mean pooling?"),
+        (["model.poolin=mean", "task.kind=classify"], "did you mean pooling?"),
         (["model.vocab_size=100"], r"model.vocab_size is decided by the tokenizer \(tokenizer.vocab_size\)"),
-        (["model.n_classes=3", "task.kind=sequence_class"], "decided by the labels"),
-        (["model.pooling=max", "task.kind=sequence_class"], "model.pooling='max' is unknown; use first or mean"),
-        (["model.patch_size=-1", "task.kind=sequence_class"], "model.patch_size=-1 is too small"),
+        (["model.n_classes=3", "task.kind=classify"], "decided by the labels"),
+        (["model.pooling=max", "task.kind=classify"], "model.pooling='max' is unknown; use first or mean"),
+        (["model.patch_size=-1", "task.kind=classify"], "model.patch_size=-1 is too small"),
         (["model.block_size=17", "model.stem=patches", "model.image_size=28", "model.patch_size=7",
-          "task.kind=sequence_class"], "model.stem=patches reads images, and recipes learn from texts"),
-        (["model.stem=frames", "task.kind=sequence_class"], "model.stem=frames reads sound"),
+          "task.kind=classify"], "model.stem=patches reads images, and recipes learn from texts"),
+        (["model.stem=frames", "task.kind=classify"], "model.stem=frames reads sound"),
     ],
 )  # fmt: skip
 def test_what_no_kind_or_no_data_knows_is_refused(words, message):

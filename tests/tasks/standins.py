@@ -18,10 +18,10 @@ def mean_until(x_BTC: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
 class ToyEncoder(nn.Module):
     """Each vector is its token's, plus the mean of the sequence."""
 
-    def __init__(self):
+    def __init__(self, classes: int = CLASSES):
         super().__init__()
         self.table, self.mix = nn.Embedding(V, C), nn.Linear(C, C)
-        self.token_head, self.sequence_head = nn.Linear(C, V), nn.Linear(C, CLASSES)
+        self.token_head, self.sequence_head = nn.Linear(C, V), nn.Linear(C, classes)
 
     def forward(self, ids_BT, lengths_B=None):
         x_BTC = self.table(ids_BT)
@@ -47,8 +47,8 @@ class ToyTranslator(nn.Module):
         return self.head(torch.tanh(mean_until(self.source(source_BS), source_lengths_B) + so_far_BTC))
 
 
-def toy_encoder() -> ToyEncoder:
-    return shaken(ToyEncoder()).double()
+def toy_encoder(classes: int = CLASSES) -> ToyEncoder:
+    return shaken(ToyEncoder(classes)).double()
 
 
 def toy_translator() -> ToyTranslator:

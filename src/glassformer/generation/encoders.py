@@ -26,7 +26,9 @@ def classify(model: Any, tokenizer: Tokenizer, texts: Sequence[str], *, batch_si
     """
     check_encoder(model, "classify texts")
     if model.classifier is None:
-        raise UsageError("this encoder knows no classes of texts; train one with task.kind=sequence_class")
+        raise UsageError("this encoder knows no classes of texts; train one with task.kind=classify")
+    if model.config.n_classes == 1:
+        raise UsageError("this encoder gives a text one number and no classes; see glassformer.tasks.rewards")
     rows = [around(tokenizer, text_ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
     p_NC = _in_batches(model, rows, batch_size, model.config.n_classes, model.sequence_logits)
     return p_NC.softmax(dim=-1)

@@ -4,6 +4,7 @@ next_token                  the next token of a text
 masked_tokens, spans        hidden tokens, removed spans
 translate                   the target sentence
 classify, tag               a class for the sequence, for each token
+reward                      which of two texts people prefer
 skip_gram                   which words stand together
 
 base                        what every task has: Task, Loss, Score, Batches
@@ -21,6 +22,7 @@ from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
+from glassformer.tasks.reward import Reward, rewards
 from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
 from glassformer.tasks.skip_gram import SkipGram
 from glassformer.tasks.spans import Spans
@@ -32,6 +34,7 @@ TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
+    "reward": Reward,
     "skip_gram": SkipGram,
     "spans": Spans,
     "tag": Tag,
@@ -64,6 +67,7 @@ __all__ = [
     "Loss",
     "MaskedTokens",
     "NextToken",
+    "Reward",
     "RunSettings",
     "Score",
     "SkipGram",
@@ -76,6 +80,7 @@ __all__ = [
     "Translate",
     "evaluate_loss",
     "linear_cross_entropy",
+    "rewards",
     "task_kind",
     "window_losses",
 ]

@@ -112,7 +112,7 @@ class Trainer:
             keep=settings.keep_checkpoints,
             kept_with_it={name: thing for name, thing in beside.items() if thing},
         )
-        self.monitor = DivergenceMonitor(task.alarm)
+        self.monitor = DivergenceMonitor(task.alarm, higher_is_better=task.score.direction == "higher")
         self.step = 0  # updates done
         self.tokens = 0
         self.seconds = 0.0  # time in the loop, over all sittings

@@ -1,7 +1,7 @@
-"""The doctor: notices that a run is ill, names the cause, and says what to do.
+"""The monitor: notices when training goes wrong, names the cause and the next step.
 
 Two kinds of finding. A *divergence* (a NaN, or a loss that jumped and stays up) ends the run or rolls it back. A
-*warning* goes into events.jsonl and is told once: overfitting, a learning rate too high, units that died, tokens never
+*warning* goes into events.jsonl once: overfitting, a learning rate too high, units that died, tokens never
 seen, too little text.
 """
 
@@ -15,7 +15,7 @@ NORMS_KEPT = 5  # gradient norms before a divergence that the report shows
 MEMORY = 0.95  # of the smoothed loss
 SETTLING = 20  # steps before a jump can be told from the start
 DEVIATIONS = 8.0  # usual ones above the smoothed loss
-LOST = 0.25  # and this part of all that the run has gained, where the objective names no `alarm` of its own
+LOST = 0.25  # and this part of all that the run has gained, where the task sets no `alarm`
 PATIENCE = 3  # steps on end, or evaluations on end
 TOO_FAST = 0.1  # update as a part of the weight, in the median over matrices; healthy runs lie near 0.001 to 0.01
 SILENT = 0.2  # share of a layer's units that never answer
@@ -26,12 +26,12 @@ MAX_RECOVERIES = 5
 class DivergenceMonitor:
     """Watches the losses of one run. Its state is part of a checkpoint, so that a resumed run finds the same.
 
-    alarm: a rise smaller than this is never a divergence, in the unit of the loss (`Objective.alarm`). None: a quarter
+    alarm: a rise smaller than this is never a divergence, in the unit of the loss (`Task.alarm`). None: a quarter
     of what the run has gained so far. Nothing else here depends on the unit.
     """
 
-    def __init__(self, alarm: float | None = None) -> None:
-        self.alarm = alarm
+    def __init__(self, alarm: float | None = None, *, higher_is_better: bool = False) -> None:
+        self.alarm, self.higher_is_better = alarm, higher_is_better
         self.start: float | None = None  # the first loss
         self.lowest = 0.0  # of the smoothed losses
         self.mean = 0.0  # smoothed loss
@@ -95,7 +95,7 @@ class DivergenceMonitor:
         return [text for _, text in new]
 
     def _overfitting(self) -> str | None:
-        if not self.evaluations:
+        if not self.evaluations or self.higher_is_better:  # a score such as a reward is no loss to compare
             return None
         best = min(range(len(self.evaluations)), key=lambda i: self.evaluations[i][1])
         since = self.evaluations[best:]
@@ -122,7 +122,7 @@ class DivergenceMonitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, JSON-able."""
-        return {key: value for key, value in vars(self).items() if key != "alarm"}
+        return {key: value for key, value in vars(self).items() if key not in ("alarm", "higher_is_better")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; recoveries are counted over the whole run, also over a roll-back."""
