@@ -7,6 +7,7 @@ import torch
 
 from glassformer.errors import UsageError
 from glassformer.generation import Chat, Sampling
+from glassformer.history import build_history
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import TOKENIZERS
 
@@ -70,6 +71,13 @@ def test_a_template_lays_the_turns_out():
     chat.reset()
     said(chat, "anew")
     assert read(chat).startswith("[system]be kind\n[user]anew\n[assistant]")
+
+
+def test_other_models_cannot_chat():
+    tokenizer = TOKENIZERS["characters"]([ALPHABET])
+    model = build_history("gru", vocab_size=tokenizer.vocab_size, block_size=8, n_embd=12, n_hidden=14)
+    with pytest.raises(UsageError, match=r"need a decoder.*Recurrent.*glassformer generate"):
+        Chat(model, tokenizer)
 
 
 def test_what_no_longer_fits_is_left_out_from_the_oldest_turn_on():

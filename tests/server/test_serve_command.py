@@ -18,7 +18,11 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from served import small_decoder
 
+from glassformer.errors import UsageError
+from glassformer.history import build_history
 from glassformer.hub import save
+from glassformer.processors.tokenizers import TOKENIZERS
+from glassformer.server import ModelHandle
 from glassformer.server.app import AddressError, bind, listen
 
 RUN = "import sys; from glassformer.cli import main; sys.argv[0] = 'glassformer'; main()"  # as the console script does
@@ -64,6 +68,14 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(folder):
     assert server.returncode == 1 and "listening" not in out
     (line,) = err.splitlines()
     assert f"port {port}" in line and "in use" in line and "--port" in line
+
+
+def test_models_of_other_kinds_are_refused_by_name():
+    tokenizer = TOKENIZERS["characters"](["abc"])
+    for kind, shape in (("bigram", {}), ("gru", {"n_embd": 12, "n_hidden": 14})):
+        model = build_history(kind, vocab_size=tokenizer.vocab_size, block_size=8, **shape)
+        with pytest.raises(UsageError, match=rf"^mine: a {type(model).__name__} cannot be served; decoders and"):
+            ModelHandle("mine", model, tokenizer)
 
 
 def test_two_that_bind_at_once_do_not_both_listen():

@@ -58,6 +58,9 @@ class Engine:
     ):
         if max_rows < 1:
             raise UsageError(f"max_rows={max_rows} is too small; use 1 or more")
+        if not isinstance(model, Decoder):
+            kind = type(model).__name__
+            raise UsageError(f"chats and the engine need a decoder, and this is a {kind}; use glassformer generate")
         watch()
         self.model, self.tokenizer = model, tokenizer
         config = model.config

@@ -14,7 +14,7 @@ from glassformer.generation import Engine, commands_for, from_the_folder
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
 from glassformer.hub import load
-from glassformer.models import Encoder, settings_of
+from glassformer.models import Decoder, Encoder, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
 from glassformer.server.worker import LogitsReader, Worker
@@ -29,14 +29,18 @@ class ModelHandle:
     def __init__(self, name: str, model: Any, tokenizer: Tokenizer, **engine: Any):
         self.name, self.model, self.tokenizer = name, model, tokenizer
         self.created = int(time.time())
-        self.block_size: int = model.config.block_size
         self.worker: Worker | None = None
         self._lock = threading.Lock()
-        if "generate" in commands_for(model, tokenizer):
+        if isinstance(model, Decoder) and "generate" in commands_for(model, tokenizer):
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
             self.logits_reader = LogitsReader(model, tokenizer)  # for jobs of the worker's thread only
         elif not isinstance(model, Encoder) or model.reads != "text":
             raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
+
+    @property
+    def block_size(self) -> int:
+        """How many tokens the model reads."""
+        return int(self.model.config.block_size)
 
     def run_alone(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function that uses the model, of a model without a worker: one call at a time."""
