@@ -154,17 +154,17 @@ def _row(where: str, number: int, source: object, target: object, split: object,
 
 
 def _by_split(rows: Iterable[_Row], name: str) -> Examples:
-    """The lines by what they say of their split; what no line is for is held out of the training lines."""
+    """The lines by their split; splits that no line names are held out of the training lines."""
     found: Examples = {split: [] for split in SPLITS}
-    told: bool | None = None
+    has_split: bool | None = None
     for example, split, line in rows:
-        if told is None:
-            told = split is not None
-        if told != (split is not None):
+        if has_split is None:
+            has_split = split is not None
+        if has_split != (split is not None):
             raise DataError(f"{name}:{line}: some lines have a split and some have none; give one to all or to none")
         found[split or "train"].append(example)
     parts = {split: 0.0 if found[split] else HELD_OUT for split in ("validation", "test")}
-    if not any(parts.values()) or (told and not found["train"]):  # the file is to be measured on, all of it
+    if not any(parts.values()) or (has_split and not found["train"]):  # the file is to be measured on, all of it
         return fair(found)
     try:
         held = split_by_group([(example, example.source) for example in found["train"]], **parts)

@@ -1,6 +1,6 @@
 """How near translations come to a person's: BLEU and chrF, as sacrebleu counts them.
 
-A small BLEU of one's own is easily written and compares with nobody's: scores differ by several points with how words
+A small BLEU of one's own is easily written and comparable with no other: scores differ by several points with how words
 are cut. sacrebleu (Post 2018, https://arxiv.org/abs/1804.08771) fixes that and says so in its signature.
 """
 
@@ -81,5 +81,5 @@ def _score(metric: Any, said: list[str], references: list[list[str]], resamples:
         metric.n_bootstrap = 1
         score = metric.corpus_score(said, references)
     signature = metric.get_signature().format()
-    told = json.loads(score.format(width=6, signature=signature, is_json=True))
-    return CorpusScore(float(score.score), float(told.get("confidence_var", math.inf)), signature)
+    fields = json.loads(score.format(width=6, signature=signature, is_json=True))
+    return CorpusScore(float(score.score), float(fields.get("confidence_var", math.inf)), signature)

@@ -81,13 +81,13 @@ class WordVectorScores:
             lines.append(f"{name:<14} {rho}  (Spearman's rho; {like.n} of {like.n_all} pairs known)")
         for name, score in self.analogies.items():
             if score.share is not None and score.share_among_all is not None:
-                told = f"{100 * score.share:.1f} % right, {100 * score.share_among_all:.1f} % with the question's own"
-                lines.append(f"analogies, {name:<8} {told} words allowed  ({score.n:,} of {score.n_all:,} known)")
+                shares = f"{100 * score.share:.1f} % right, {100 * score.share_among_all:.1f} % with the question's own"
+                lines.append(f"analogies, {name:<8} {shares} words allowed  ({score.n:,} of {score.n_all:,} known)")
         return lines
 
 
 def score_word_vectors(words: Sequence[str], table_NC: Tensor, tests: WordTests) -> WordVectorScores:
-    """Score a table of vectors, one row a word. Cases are not told apart: `Athens` asks for `athens`, and of words that
+    """Score a table of vectors, one row a word. Case does not matter: `Athens` asks for `athens`, and of words that
     differ in nothing else the first counts.
 
     Raises:

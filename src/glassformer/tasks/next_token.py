@@ -176,7 +176,7 @@ class NextToken(TextTask):
 
 
 def documents_of(batch: Batch) -> Tensor | None:
-    """Which document each input of a batch belongs to, (B, T); None: documents are not told apart."""
+    """Which document each input of a batch belongs to, (B, T); None: without a document mask."""
     return batch[1] if len(batch) == 3 else None
 
 

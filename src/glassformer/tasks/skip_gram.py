@@ -1,4 +1,4 @@
-"""Skip-gram with negative sampling: tell a word's neighbours from words that were drawn at random.
+"""Skip-gram with negative sampling: separate a word's neighbours from words drawn at random.
 
 words      the  brave  king  of   France  fell        reach of `king` is 2: four neighbours
 neighbour   x     x     -    x      x                 king . brave  ->  yes

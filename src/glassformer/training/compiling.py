@@ -34,7 +34,7 @@ def compiled(module: Module, device: str) -> Module:
 
 
 def _keep_what_is_made() -> None:
-    """Point the compiler to our cache folder, unless somebody chose another. Before its first use: it looks once."""
+    """Point the compiler to our cache folder, unless another is chosen; before its first use, as it is read once."""
     if os.environ.get("TORCHINDUCTOR_CACHE_DIR", _default()) != _default():
         return
     folder = cache_folder() / "inductor"
@@ -48,7 +48,7 @@ def _keep_what_is_made() -> None:
 
 
 def _default() -> str:
-    """What the compiler itself puts into the variable when nobody has set it."""
+    """What the compiler itself puts into the variable when it is not set."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     return default_cache_dir()

@@ -36,7 +36,7 @@ class World:
 
     @classmethod
     def join(cls) -> World:
-        """The world that `torchrun` tells of in the environment; alone without it. Joining twice is joining once.
+        """The world that `torchrun` describes in the environment; else one process. Joining twice is joining once.
 
         Raises:
             DeviceError: more processes than GPUs on this machine.
@@ -92,7 +92,7 @@ class World:
         return box
 
     def barrier(self) -> None:
-        """Nobody goes on before everybody is here."""
+        """Wait until every process has come here."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -109,7 +109,7 @@ class World:
 
     @contextlib.contextmanager
     def lost_process_errors(self) -> Iterator[None]:
-        """Turn a broken connection to another process into one line.
+        """Report a broken connection to another process in one line.
 
         Raises:
             LostProcessError: another process of the run has ended.

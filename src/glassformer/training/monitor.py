@@ -13,7 +13,7 @@ from typing import Any
 
 NORMS_KEPT = 5  # gradient norms before a divergence that the report shows
 MEMORY = 0.95  # of the smoothed loss
-SETTLING = 20  # steps before a jump can be told from the start
+SETTLING = 20  # steps before a jump differs from the start
 DEVIATIONS = 8.0  # usual ones above the smoothed loss
 LOST = 0.25  # and this part of all that the run has gained, where the task sets no `alarm`
 PATIENCE = 3  # steps on end, or evaluations on end
