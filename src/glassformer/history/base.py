@@ -1,6 +1,6 @@
-"""What the models of this room have in common: the calls that every model of the house answers, and where they start.
+"""What the models of this package have in common: the methods that every model has, and their initialisation.
 
-Names are the house's: B batch, T time, S source length, C channels, V vocabulary; H is the width of a hidden state.
+B batch, T time, S source length, C channels, V vocabulary; H is the width of a hidden state.
 """
 
 from __future__ import annotations
@@ -12,22 +12,17 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.models.counts import FlopsPerToken
-from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
+from glassformer.models.transformer import Model
 from glassformer.taps import Tap
 
 OWN = "own"  # the name of the way in which these models are initialised when nobody asks for another
 
 
-class HistoryModel(nn.Module):
-    """A model with the calls of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes.
-
-    answers: what an objective may ask of it (`Objective.asks`). is_trained: by gradients, and not counted.
-    """
+class HistoryModel(Model):
+    """A model with the methods of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes."""
 
     answers: ClassVar[frozenset[str]] = frozenset({"next_token"})
-    is_trained: ClassVar[bool] = True
-    generation_settings: GenerationSettings = NOTHING_SET
 
     def __init__(self, config: Any):
         super().__init__()
@@ -54,29 +49,12 @@ class HistoryModel(nn.Module):
         if kind != OWN:
             INITS[kind](self, getattr(self.config, "n_layer", 1))
 
-    @property
-    def reads(self) -> str:
-        """What comes in: "text", as token ids."""
-        return self.config.reads  # type: ignore[no-any-return]
-
-    @property
-    def writes(self) -> bool:
-        """Whether it produces text token by token."""
-        return not {"next_token", "target"}.isdisjoint(self.answers)
-
-    def parameter_count(self) -> int:
-        """Number of trainable numbers; a shared table counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def flops_per_token(self) -> FlopsPerToken:
         """Operations a token by the convention of `glassformer.models.flops_per_token`: 2 for each weight of a matrix
         that the token is multiplied with; looking up a row is none, and training takes three times as much."""
         tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
         forward = 2 * sum(p.numel() for p in self.parameters() if p.dim() == 2 and id(p) not in tables)
         return FlopsPerToken(forward, 3 * forward)
-
-    def extra_repr(self) -> str:
-        return f"{self.parameter_count():,} parameters"
 
 
 def own_init(model: nn.Module) -> None:
