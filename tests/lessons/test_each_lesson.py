@@ -11,7 +11,7 @@ import torch
 from play import PLAY
 from small_lesson import SMALL
 
-from glassformer.lessons.runner import LESSONS, told
+from glassformer.lessons.runner import LESSONS, words_of
 
 MODELS = [n for n in LESSONS if n < 9]  # lesson 9 has lesson 8's model, and glassformer's
 every_model = pytest.mark.parametrize("lesson", MODELS, indirect=True)
@@ -21,7 +21,7 @@ def test_ten_lessons_of_60_to_150_lines():
     assert list(LESSONS) == list(range(1, 11))
     for number, path in LESSONS.items():
         assert 60 <= len(path.read_text(encoding="utf-8").splitlines()) <= 150, path.name
-        words = told(number)
+        words = words_of(number)
         assert words.builds_on == {1: None, 10: 8}.get(number, number - 1)
         assert 6 <= len((words.title + "\n" + words.idea + "\n" + words.change).splitlines()) <= 20, path.name
 

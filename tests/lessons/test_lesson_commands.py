@@ -15,7 +15,7 @@ from command_line import RUN
 from play import PLAY
 
 from glassformer.lessons import lesson_7_layernorm, table
-from glassformer.lessons.runner import LESSONS, LiveLoss, told
+from glassformer.lessons.runner import LESSONS, LiveLoss, words_of
 
 
 def test_the_list_needs_no_torch():
@@ -40,7 +40,7 @@ def test_the_list_for_machines(glassformer):
 def test_a_lesson(glassformer, play, number):
     result = glassformer("lesson", number, "--steps", 20, "--data", play)
     assert (result.code, result.err) == (0, "")
-    words = told(number)
+    words = words_of(number)
     assert result.out.startswith(f"Lesson {number}: {words.title}\n\n{words.idea}\n\n{words.change}\n")
     trained = 2 if number == 6 else 1
     assert len(re.findall(r"^step \d+ of 20: training loss \d\.\d{3}$", result.out, re.MULTILINE)) == 10 * trained

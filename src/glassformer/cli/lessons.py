@@ -72,13 +72,13 @@ def lessons(
 
 
 def _list(json: bool) -> None:
-    from glassformer.lessons.runner import LESSONS, told
+    from glassformer.lessons.runner import LESSONS, words_of
 
     if json:
-        print_json([{"lesson": n, **vars(told(n)), "file": str(path)} for n, path in LESSONS.items()])
+        print_json([{"lesson": n, **vars(words_of(n)), "file": str(path)} for n, path in LESSONS.items()])
         return
     for number in LESSONS:
-        typer.echo(f"{number:>2}  {told(number).title}")
+        typer.echo(f"{number:>2}  {words_of(number).title}")
     typer.echo("\nrun one: glassformer lesson 3    all, beside the lecture's figures: glassformer lessons --table")
 
 

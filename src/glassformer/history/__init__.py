@@ -47,5 +47,5 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:  # late, so that the command's help does not wait for torch
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module(f"{__name__}.plugin")  # whoever has a model of these can save and open it
+    importlib.import_module(f"{__name__}.plugin")  # so that a model made here can be saved and opened
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

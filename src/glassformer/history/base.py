@@ -16,7 +16,7 @@ from glassformer.models.init import INITS
 from glassformer.models.transformer import Model
 from glassformer.taps import Tap
 
-OWN = "own"  # the name of the way in which these models are initialised when nobody asks for another
+OWN = "own"  # the name of the way in which these models are initialised by default
 
 
 class HistoryModel(Model):

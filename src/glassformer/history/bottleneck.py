@@ -80,7 +80,7 @@ def bottleneck(
     Returns:
         plain data: `settings`, `machine` and `curves`, one a model: kind, name, parameters, seconds of training, the
         last training loss, and `points`: length, n (strings), exact (the share that greedy decoding copies without a
-        mistake), half the width of its 95 % interval, and tokens (the share said right when all before are told).
+        mistake), half the width of its 95 % interval, and tokens (the share predicted right, given all before).
 
     Raises:
         UsageError: a kind is unknown; a number makes no sense.
@@ -133,7 +133,7 @@ def _asked(
     model: Any, objective: Translate, length: int, letters: int, n: int, seed: int, device: str
 ) -> dict[str, Any]:
     """n strings of one length that training has not drawn. Greedy decoding says a string right exactly if the likeliest
-    token is right at every place when all before it are told, so one forward pass answers both questions."""
+    token is right at every place given all before it, so one forward pass answers both questions."""
     asked = CopyBatches(objective, letters=letters, lengths=(length, length), batch_size=n, seed=seed + (1 << 32))
     model.eval()
     rows = objective.rows(model, tuple(part.to(device) for part in next(asked)))

@@ -1,4 +1,4 @@
-"""What the models of this room remember between two calls, with the methods of `glassformer.layers.KVCache`."""
+"""What the models of this package remember between two calls, with the methods of `glassformer.layers.KVCache`."""
 
 from __future__ import annotations
 

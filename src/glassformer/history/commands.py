@@ -10,7 +10,7 @@ from glassformer.cli.output import print_json
 
 
 def compare_history(
-    source: str = typer.Option("tinyshakespeare", "--data", metavar="TEXT", help="The text whose characters are told."),
+    source: str = typer.Option("tinyshakespeare", "--data", metavar="TEXT", help="The text to predict."),
     out: str = typer.Option("compare-history", metavar="FOLDER", help="Where results, pictures and the page go."),
     quick: bool = typer.Option(False, "--quick", help="A minute instead of some: to see that it works."),
     scale: float = typer.Option(1.0, metavar="X", help="So many times the steps."),

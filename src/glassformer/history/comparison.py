@@ -47,7 +47,7 @@ def compare_history(
         scale: so many times the steps. settings: for each experiment, by name, arguments that stand over these.
 
     Returns:
-        what stands in results.json: {"loss": ..., "bottleneck": ...}, each as its function tells.
+        what stands in results.json: {"loss": ..., "bottleneck": ...}, each as its function returns it.
 
     Raises:
         UsageError: `out` is a file, or scale is out of range. UsageError, DataError: as the two functions.

@@ -1,4 +1,4 @@
-"""The configurations of the models that came before: what decides their shape, checked once, at the door."""
+"""The configurations of the models that came before: what decides their shape, checked once."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Seq2SeqConfig(HistoryConfig):
 
     kind: whether the writer sees one vector or searches all of them. vocab_size: of the target; source_vocab_size:
     None means that both share one vocabulary and one embedding. start_token, end_token: the target that is given begins
-    with the one, the target that is asked for ends with the other. pad_token: fills up shorter rows; nobody looks at
+    with the one, the target that is asked for ends with the other. pad_token: fills up shorter rows; no model reads
     it. n_hidden: width of each direction of the reader, of the writer, and of the layer that scores; it is n_embd when
     left out.
     """

@@ -2,7 +2,7 @@
 
 Each neural one has about a third of a million parameters and sees the same batches in the same order; n-grams count the
 training text once, for n = 1 to 6. All are asked for every target of the held-out text, in windows of block_size, so
-what stands before a window is told to nobody.
+what stands before a window is not read.
 """
 
 from __future__ import annotations

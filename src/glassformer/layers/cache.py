@@ -1,4 +1,4 @@
-"""The key-value cache: what past tokens told, kept so that the next token costs one row and not the whole square."""
+"""The key-value cache: keys and values of past tokens, so that the next token costs one row and not a square."""
 
 from __future__ import annotations
 

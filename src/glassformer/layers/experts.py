@@ -24,7 +24,7 @@ class Experts(nn.Module):
 
     After a forward pass in training `balance` holds Switch's balance loss (Fedus et al. 2021,
     https://arxiv.org/abs/2101.03961, eq. 4): E times the sum over experts of (share of visits) * (mean router
-    probability). It is 1 when all are visited alike and E when one takes everything. The tap `load` tells the shares
+    probability). It is 1 when all are visited alike and E when one takes everything. The tap `load` has the shares
     of visits, (E,), which sum to 1.
 
     Args:
@@ -65,8 +65,8 @@ class Experts(nn.Module):
         y_NC = torch.zeros_like(x_NC)
         for e, expert in enumerate(self.experts):
             token, place = (best_NA.indices == e).nonzero(as_tuple=True)
-            told = expert(x_NC[token].unsqueeze(0)).squeeze(0) * shares_NA[token, place].unsqueeze(-1)
-            y_NC = y_NC.index_add(0, token, told.to(y_NC.dtype))
+            scaled_NC = expert(x_NC[token].unsqueeze(0)).squeeze(0) * shares_NA[token, place].unsqueeze(-1)
+            y_NC = y_NC.index_add(0, token, scaled_NC.to(y_NC.dtype))
         return self.tap_output(y_NC.view(B, T, C))
 
 

@@ -1,4 +1,4 @@
-"""Feed-forward: what each token computes by itself, after attention brought it what the others had to tell.
+"""Feed-forward: what each token computes by itself, after attention has brought it the values of others.
 
     x ──► up (C -> F) ──► activation ──► down (F -> C) ──► + x         each hidden neuron asks one question of x
 

@@ -2,7 +2,7 @@
 
     row 0  #########.......      a request that is far along
     row 1  ####............      one that has just begun
-    row 2  ######..........      idle: it is done, and what it read is kept for whoever goes on from the same tokens
+    row 2  ######..........      idle: done; kept for a request that begins with the same tokens
 
 All rows lie in one tensor a layer, so that a step of decoding is one matrix product for all of them. Rows in use come
 first; one that is done trades places with the last of these. Capacity is the same for all rows.

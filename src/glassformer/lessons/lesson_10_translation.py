@@ -140,8 +140,8 @@ def main(text, steps=STEPS, seed=1337, report=lambda step, loss: step % 100 or p
     print(f"validation loss {evaluate(model.eval(), validation):.4f} after {steps} steps")
     shown = validation[:: -(-len(validation) // 8)].to(DEVICE)
     for rows in zip(*shown.unbind(dim=1), translate(model, shown[:, 0]), strict=True):
-        sentences = [" ".join(words[i] for i in row.tolist()).split("<end>")[0] for row in rows]
-        print("{}\n    manual: {}\n    model:  {}".format(*(said.removeprefix("<start> ") for said in sentences)))
+        said = [" ".join(words[i] for i in row.tolist() if i != START).split("<end>")[0].strip() for row in rows]
+        print("{}\n    manual: {}\n    model:  {}".format(*said))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 from glassformer.errors import MissingExtraError
 from glassformer.files import write_text
-from glassformer.lessons.runner import LESSONS, TRANSLATION, code_of, told
+from glassformer.lessons.runner import LESSONS, TRANSLATION, code_of, words_of
 
 MESSAGES = Path(__file__).resolve().parent / "attention_as_messages.py"
 OPENING = """# From a table of pairs to a GPT
@@ -44,7 +44,7 @@ def as_notebook(nbformat: Any) -> Any:
     new = nbformat.v4
     cells = [new.new_markdown_cell(OPENING), new.new_code_cell(READ_THE_TEXT)]
     for number in LESSONS:
-        words = told(number)
+        words = words_of(number)
         cells.append(new.new_markdown_cell(f"## Lesson {number}: {words.title}\n\n{words.idea}\n\n*{words.change}*"))
         cells += [new.new_code_cell(source) for source in pieces(code_of(LESSONS[number]))]
         learned = "read_pairs(None)" if number == TRANSLATION else "text"

@@ -1,6 +1,6 @@
 """Run the lessons: one with its loss in view, or all of them as a table beside the lecture's figures.
 
-The lessons know nothing of this. What they share is a form: `main(text, steps, seed, report)` tells the whole lesson;
+The lessons know nothing of this. What they share is a form: `main(text, steps, seed, report)` runs the whole lesson;
 `LanguageModel(vocab_size)`, `train` and `evaluate` are its parts, `STEPS` and `BLOCK_SIZE` its sizes. Their texts are
 read from the source, so that listing them needs no torch.
 """
@@ -29,7 +29,7 @@ TRANSLATION = 10  # this lesson reads pairs of sentences, the others a text
 
 
 @dataclass(frozen=True)
-class Told:
+class Words:
     """A lesson's docstring in its parts: the first line, the idea, and what changed since the lesson before."""
 
     title: str
@@ -43,12 +43,12 @@ class Told:
         return int(found[1]) if found else None
 
 
-def told(number: int) -> Told:
+def words_of(number: int) -> Words:
     """What a lesson says about itself."""
     docstring = ast.get_docstring(ast.parse(LESSONS[number].read_text(encoding="utf-8")))
     assert docstring is not None
     title, idea, change = docstring.split("\n\n", 1)[0], *docstring.split("\n\n", 1)[1].rsplit("\n\n", 1)
-    return Told(title.removeprefix(f"Lesson {number}: ").rstrip("."), idea, change)
+    return Words(title.removeprefix(f"Lesson {number}: ").rstrip("."), idea, change)
 
 
 def changed_lines(number: int) -> str:
@@ -58,7 +58,7 @@ def changed_lines(number: int) -> str:
         UsageError: there is no such lesson.
     """
     check_number(number)
-    if (base := told(number).builds_on) is None:
+    if (base := words_of(number).builds_on) is None:
         return ""
     before, after = (code_of(LESSONS[n]).splitlines() for n in (base, number))
     names = LESSONS[base].name, LESSONS[number].name
@@ -133,7 +133,7 @@ def check_text(text: str, lesson: ModuleType) -> None:
     """Refuse a text that a lesson cannot learn from.
 
     Raises:
-        DataError: the last tenth of it, which validates, holds no whole window; or the house cannot carry it over.
+        DataError: the last tenth of it, which validates, holds no whole window; or lesson 9 cannot carry it over.
     """
     sizes = lesson if hasattr(lesson, "BLOCK_SIZE") else lesson.lesson_8  # the last lesson has lesson 8's
     need = 10 * (sizes.BLOCK_SIZE + 1)
@@ -193,7 +193,7 @@ def run_lesson(number: int, *, data: str | None = None, steps: int | None = None
         UsageError: there is no such lesson. DataError: the text cannot be had, or is too short.
     """
     check_number(number)
-    words = told(number)
+    words = words_of(number)
     print(f"Lesson {number}: {words.title}\n\n{words.idea}\n\n{words.change}\n", flush=True)
     translates = number == TRANSLATION
     text, lesson = read_pairs(data) if translates else read_text(data), load(number)

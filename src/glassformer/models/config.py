@@ -1,4 +1,4 @@
-"""ModelConfig: everything that decides the shape of a stack of blocks, checked once, at the door."""
+"""ModelConfig: everything that decides the shape of a stack of blocks, checked once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ModelConfig(BaseModel):
 
     `n_kv_head`, `head_width` and `n_hidden` follow from the others when left out: as many key-value heads as heads,
     n_embd / n_head, and 4 n_embd (plain) or 8/3 n_embd rounded up to a multiple of 32 (gated: three matrices instead
-    of two, so the parameters are about the same). With `n_gram` above 1 the embedding also tells what the last n_gram
+    of two, so the parameters are about the same). With `n_gram` above 1 the embedding also holds what the last n_gram
     tokens were: each by itself, and together in tables of up to `n_gram_rows` rows (`glassformer.models.stems.NGrams`).
 
     With sinusoidal positions `embedding_scale` is sqrt(n_embd) where it is left out (Vaswani et al. 2017,
@@ -67,7 +67,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    _causal: ClassVar[bool] = True  # whether positions need to tell the past alone
+    _causal: ClassVar[bool] = True  # whether a token sees the past alone
 
     family: Literal["classic", "modern", "original"] = "classic"
     vocab_size: int = Field(ge=1, le=10_000_000)

@@ -1,4 +1,4 @@
-"""The decoder: stem, blocks, head. Every GPT-like model in this house is this class with another configuration.
+"""The decoder: stem, blocks, head. Every GPT-like model here is this class with another configuration.
 
 ids ──► embedding (+ position) ──► block ──► block ──► ... ──► final norm ──► head ──► logits
 """

@@ -1,4 +1,4 @@
-"""The encoder: everybody looks at everybody. One class is a BERT, a Vision Transformer, and the first half of others.
+"""The encoder: every token sees every token. One class is a BERT, a Vision Transformer, and the first half of others.
 
 text, patches or frames ──► stem (+ position) ──► blocks ──► final norm ──► vectors ─┬─► a class for each token
                                                                                      └─► pooled: one for all of them

@@ -1,4 +1,4 @@
-"""Configurations of what has an encoder, checked once, at the door.
+"""Configurations of what has an encoder, checked once.
 
 EncoderConfig          what comes in (text, patches of an image, frames of sound) and what is asked of the vectors
 EncoderDecoderConfig   an encoder and a decoder
@@ -17,7 +17,7 @@ from glassformer.models.mistakes import first_mistake
 
 
 class EncoderConfig(ModelConfig):
-    """An encoder: a stem, blocks in which everybody looks at everybody, and up to two questions at the end.
+    """An encoder: a stem, blocks in which every token sees every token, and up to two questions at the end.
 
     stem: `text`, `patches` of an image (ViT), or `frames` of sound (Whisper). For the last two `vocab_size` is 1 and
         unused; `block_size` counts what the stem gives: patches and the class token, frames after the convolutions.

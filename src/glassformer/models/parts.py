@@ -133,7 +133,7 @@ def letters(config: Any) -> dict[str, int]:
 
 def pieces(model: nn.Module) -> list[Piece]:
     """Every parameter in the order of the modules, those of several matrices piece by piece. One that is there under
-    two names (a tied head) is told twice, the second time with `is_same_as`."""
+    two names (a tied head) is listed twice, the second time with `is_same_as`."""
     known: dict[int, str] = {}
     found = []
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -151,19 +151,19 @@ def pieces_of(model: nn.Module, name: str, parameter: Tensor) -> list[Piece]:
     if isinstance(owner := model.get_submodule(above), nn.ModuleList):  # one of several of a kind
         above, _, layer = above.rpartition(".")
         owner = model.get_submodule(above)
-    told = _told(owner, layer, holder, field) or [("other", tuple(map(str, parameter.shape)))]
+    found_pieces = _known_pieces(owner, layer, holder, field) or [("other", tuple(map(str, parameter.shape)))]
     if isinstance(owner, (Attention, CrossAttention)) and owner.n_head == owner.n_kv_head:
-        told = [(part, tuple(axis.replace("K", "H") for axis in axes)) for part, axes in told]
-    lengths = [len(parameter)] if len(told) == 1 else _lengths(owner, len(told), len(parameter))
-    is_bias = field == "bias" and told[0][0] != "other"
+        found_pieces = [(part, tuple(axis.replace("K", "H") for axis in axes)) for part, axes in found_pieces]
+    lengths = [len(parameter)] if len(found_pieces) == 1 else _lengths(owner, len(found_pieces), len(parameter))
+    is_bias = field == "bias" and found_pieces[0][0] != "other"
     stack, numbered = "", name.split(".")
     if numbered[0] in ("encoder", "decoder"):
         stack, *numbered = numbered
     block = int(numbered[1]) if numbered[0] == "blocks" else None
     made, start = [], 0
-    for (part, axes), length in zip(told, lengths, strict=True):
+    for (part, axes), length in zip(found_pieces, lengths, strict=True):
         known = tuple(str(length) if axis == "rows" else axis for axis in (axes[:1] if is_bias else axes))
-        rows = None if len(told) == 1 else (start, start + length)
+        rows = None if len(found_pieces) == 1 else (start, start + length)
         shape = length, *parameter.shape[1:]
         made.append(Piece(name, "biases" if is_bias else part, part, known, shape, rows, stack, block))
         start += length
@@ -183,7 +183,7 @@ def whole_axes(pieces: Sequence[Piece]) -> Axes:
     return " + ".join(times), *pieces[0].axes[1:]
 
 
-def _told(owner: nn.Module, layer: str, holder: nn.Module, field: str) -> list[tuple[str, Axes]] | None:
+def _known_pieces(owner: nn.Module, layer: str, holder: nn.Module, field: str) -> list[tuple[str, Axes]] | None:
     if isinstance(holder, LearnedPositions):
         return [("positions", ("T", "C"))]
     if isinstance(holder, RelativePositions):
@@ -196,7 +196,10 @@ def _told(owner: nn.Module, layer: str, holder: nn.Module, field: str) -> list[t
         return [("norms", (_normed(owner, layer),))]
     if isinstance(owner, Encoder) and layer == "head" and owner.config.token_head == "classes":
         return [("classifier", ("N", "C"))]
-    return next((told for (kind, name), told in LAYERS.items() if isinstance(owner, kind) and layer == name), None)
+    return next(
+        (found_pieces for (kind, name), found_pieces in LAYERS.items() if isinstance(owner, kind) and layer == name),
+        None,
+    )
 
 
 def _normed(owner: nn.Module, layer: str) -> str:

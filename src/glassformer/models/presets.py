@@ -1,4 +1,4 @@
-"""Families: ways to fill in the fields of a configuration that nobody sets.
+"""Families: ways to fill in the fields of a configuration that are not set.
 
 A family is a preset and nothing more: once the fields are filled, only the fields decide.
 """

@@ -16,7 +16,7 @@ class TextStem(nn.Module):
     n_gram: 1 looks at each token by itself; n adds `NGrams` of up to n tokens. token_dropout: in training, this share
     of the tokens is read as another one, taken from elsewhere in the batch, so that no single token can be relied upon
     (unigram noising: Xie et al. 2017, https://arxiv.org/abs/1703.02573). scale: what rows are multiplied with (2017:
-    sqrt(C)). n_segments: rows that tell the first text from the second (BERT). norm: what everything goes through.
+    sqrt(C)). n_segments: rows for the first and the second text (BERT). norm: what everything goes through.
     """
 
     def __init__(
