@@ -70,6 +70,19 @@ def test_every_new_name_is_there():
         assert inspect.ismodule(sys.modules.get(f"{home}.{name}")) or hasattr(importlib.import_module(home), name), new
 
 
+def test_methods_of_a_configuration_work_under_their_old_names():
+    from toys import toy_config
+
+    from glassformer.models import parameter_count
+
+    config = toy_config()
+    with pytest.warns(DeprecationWarning, match=r"ModelConfig is called glassformer\.models\.parameter_count"):
+        assert config.parameter_count() == parameter_count(config)
+    with pytest.warns(DeprecationWarning, match="is called layer_masks"):
+        assert config.layer_patterns() == config.layer_masks()
+    assert "parameter_count" not in type(config).model_fields
+
+
 def test_a_model_of_a_plugin_may_list_its_answers_in_a_tuple(monkeypatch):
     """As docs/extending.md of 0.1 wrote it."""
     from toys import toy_model

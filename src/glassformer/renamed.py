@@ -134,5 +134,18 @@ def old_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
+def old_method(new: str) -> Callable[..., Any]:
+    """A method of 0.1 that is another method now or, with a dot, a function: "models.parameter_count"."""
+    home, _, name = new.rpartition(".")
+
+    def call(self: Any, *args: Any, **given: Any) -> Any:
+        _warn(f"that method of {type(self).__name__}", f"{__package__}.{new}" if home else name)
+        if home:
+            return getattr(importlib.import_module(f"{__package__}.{home}"), name)(self, *args, **given)
+        return getattr(self, name)(*args, **given)
+
+    return call
+
+
 def _warn(old: str, new: str) -> None:
     warnings.warn(f"{old} is called {new} now", DeprecationWarning, stacklevel=3)

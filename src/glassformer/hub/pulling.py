@@ -22,11 +22,13 @@ from glassformer.fetch import fetch
 from glassformer.files import cache_folder, disk_errors
 from glassformer.hub.importing import Imported, import_model
 from glassformer.hub.published import HUB, PACKAGED, Published, pulled_folder
+from glassformer.renamed import old_arguments
 
 MAX_BYTES = 64 << 30  # of one repository
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja")  # no pickles, no code
 
 
+@old_arguments(say="log")
 def pull(name: str, *, log: Callable[[str], None] = lambda line: None) -> Imported:
     """Fetch a model once, check it, and keep it as a model folder; what lies there already is replaced when the new one
     is whole.

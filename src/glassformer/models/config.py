@@ -12,6 +12,7 @@ from glassformer.errors import UsageError
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Mask, Positions, parse_mask
 from glassformer.models.mistakes import first_mistake
 from glassformer.models.presets import FAMILIES
+from glassformer.renamed import old_method
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -206,6 +207,9 @@ class ModelConfig(BaseModel):
     def reads(self) -> str:
         """What comes in: "text", "patches" or "frames"."""
         return "text"
+
+    parameter_count = old_method("models.parameter_count")
+    layer_patterns = old_method("layer_masks")
 
     def layer_masks(self) -> list[Mask]:
         """Which query may attend to which key in each layer: `patterns`, from the first again when they run out."""

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from glassformer.errors import UsageError
 from glassformer.models.config import ModelConfig
 from glassformer.models.mistakes import first_mistake
+from glassformer.renamed import old_method
 
 
 class EncoderConfig(ModelConfig):
@@ -131,6 +132,8 @@ class EncoderDecoderConfig(BaseModel):
             return cls(**fields)
         except ValidationError as error:
             raise UsageError(first_mistake(error, cls, prefix="model.")) from None
+
+    parameter_count = old_method("models.parameter_count")
 
     @property
     def reads(self) -> str:
