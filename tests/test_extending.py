@@ -168,7 +168,7 @@ def test_an_unknown_name_says_where_others_come_from(words, play):
         recipes.train(None, words, data=str(play))
 
 
-def test_the_table_of_the_page_is_what_objectives_and_models_say():
+def test_the_table_of_the_page_is_what_tasks_and_models_say():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", PAGE.split("A task `asks`")[1], flags=re.M)
     told = {asks: (re.findall(r"`([^`]+)`", o), re.findall(r"`([^`]+)`", m)) for asks, o, m in rows}
     asked = {objective.asks for objective in TASKS.values()}
