@@ -5,26 +5,42 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 from command_line import RUN
 
-from glassformer.cli import console
+from glassformer.cli import console, main
 
 ENCODINGS = ["ascii", "cp1252", "latin-1", "cp437"]
 
 
 @pytest.fixture
-def running(finished, tmp_path):
-    """Runs a command with another encoding: what it wrote, read as that encoding."""
+def running(finished, tmp_path, monkeypatch):
+    """Runs a command in this process, its streams in another encoding: exit code, output and errors read as that."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
 
     def run(encoding: str, *words: str) -> tuple[int, str, str]:
-        told = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "100"}
-        command = [sys.executable, "-c", RUN, *(str(finished) if word == "RUN" else word for word in words)]
-        done = subprocess.run(command, capture_output=True, env=told, cwd=tmp_path)
-        return done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding)
+        raw = io.BytesIO(), io.BytesIO()
+        with monkeypatch.context() as patch:
+            for name, stream in zip(("stdout", "stderr"), raw, strict=True):
+                patch.setattr(sys, name, io.TextIOWrapper(stream, encoding, errors="strict"))
+            patch.setattr(sys, "argv", ["glassformer", *(str(finished) if word == "RUN" else word for word in words)])
+            with warnings.catch_warnings():
+                code = 0
+                try:
+                    main()
+                except SystemExit as end:
+                    code = end.code or 0
+                finally:
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            sys.stdout.flush(), sys.stderr.flush()
+            out, err = (stream.getvalue().decode(encoding) for stream in raw)
+        return code, out, err
 
     return run
 
@@ -66,6 +82,14 @@ def test_json_loses_nothing(encoding, running):
     words = ("generate", "RUN", "-p", "λ → 🎉", "-n", "2", "--seed", "1", "--json")
     code, out, _ = running(encoding, *words)
     assert code == 0 and out.isascii() and json.loads(out)["prompt"] == "λ → 🎉"
+
+
+def test_the_encoding_of_a_process_is_obeyed(finished, tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
+    command = [sys.executable, "-c", RUN, "generate", str(finished), "-p", "λ → é", "-n", "3", "--alternatives", "3"]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.isascii() and done.stderr.isascii()
+    assert done.stdout.startswith(b"? > ") and b"Traceback" not in done.stderr
 
 
 def test_an_error_about_such_a_name_is_one_line_too(running):
