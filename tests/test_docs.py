@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from glassformer.cli import app
@@ -56,6 +57,30 @@ def test_the_recipes_page_speaks_of_recipes_and_commands_that_exist():
         if words[1] == "train" and not words[2].startswith("-"):
             assert words[2] in builtin_recipes(), line
             read_recipe(words[2], [word for word in words[3:] if "=" in word and "start_from" not in word])
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+PAGES = [*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md"), DOCS.parent / "benchmarks" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_every_relative_link_and_anchor_resolves(page):
+    text = re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(), flags=re.M | re.S)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not re.match(r"https?://|mailto:", link) and not (
+            target.exists() and (not anchor or anchor in anchors(target))
+        ):
+            broken.append(link)
+    assert not broken
 
 
 def test_the_pages_about_views_show_every_view_of_three_models():
