@@ -74,8 +74,9 @@ def test_a_width_that_only_one_kind_has():
         (["model.pooling=max", "task.kind=classify"], "model.pooling='max' is unknown; use first or mean"),
         (["model.patch_size=-1", "task.kind=classify"], "model.patch_size=-1 is too small"),
         (["model.block_size=17", "model.stem=patches", "model.image_size=28", "model.patch_size=7",
-          "task.kind=classify"], "model.stem=patches reads images, and recipes learn from texts"),
-        (["model.stem=frames", "task.kind=classify"], "model.stem=frames reads sound"),
+          "task.kind=classify"], "model.stem=patches, and task.kind=classify gives a model text"),
+        (["model.stem=frames", "task.kind=classify"],
+         "model.stem=frames, and task.kind=classify gives a model text"),
     ],
 )  # fmt: skip
 def test_what_no_kind_or_no_data_knows_is_refused(words, message):

@@ -11,7 +11,9 @@ from glassformer.processors.tokenizers import Tokenizer
 def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
     """The commands that use this model, the most fitting one first."""
     config = model.config
-    if getattr(getattr(config, "encoder", config), "stem", "text") != "text":
+    if model.reads == "patches" and "class" in model.answers:
+        return ["classify"] if model.classifier is not None else []
+    if model.reads != "text":
         return []
     if hasattr(model, "encode"):
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]

@@ -42,6 +42,16 @@ class EncoderConfig(ModelConfig):
     token_head: Literal["none", "vocabulary", "classes"] = "none"
     token_transform: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_patches(cls, fields: Any) -> Any:
+        """`block_size` of an image encoder, where it is left out: the patches and the class token."""
+        if isinstance(fields, dict) and fields.get("stem") == "patches" and "block_size" not in fields:
+            size, patch = fields.get("image_size"), fields.get("patch_size")
+            if isinstance(size, int) and isinstance(patch, int) and patch > 0:
+                return {**fields, "block_size": (size // patch) ** 2 + 1}
+        return fields
+
     @model_validator(mode="after")
     def _check_encoder(self) -> EncoderConfig:
         if self.stem == "patches":

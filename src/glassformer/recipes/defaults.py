@@ -77,7 +77,8 @@ def sizes_for_examples(draft: Draft, n_examples: int, longest: int) -> None:
     choose("model.n_layer", 3 if big else 2, count)
     choose("model.n_embd", 192 if big else 96, count)
     room = 2 ** math.ceil(math.log2(max(16, longest + 2)))
-    choose("model.block_size", min(256, room), f"19 of 20 texts have at most {longest} tokens")
+    if longest:
+        choose("model.block_size", min(256, room), f"19 of 20 texts have at most {longest} tokens")
     steps = 10 * n_examples // _examples_a_step(draft, n_examples)
     choose("training.steps", max(20, min(4_000, steps)), "ten passes, 4,000 steps at most")
     choose("training.optimizer", "muon", MUON)

@@ -22,7 +22,7 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_tr
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import PLACEHOLDERS, model_config
 from glassformer.recipes.start_from import Start
-from glassformer.tasks import NextToken, Task
+from glassformer.tasks import TASKS, NextToken, Task
 from glassformer.training import World
 
 
@@ -38,6 +38,8 @@ def open_start(draft: Draft) -> Start | None:
 
 def check_shape(draft: Draft, *, fresh: bool) -> None:
     """Find what does not fit together before the data are read."""
+    if TASKS[draft.recipe.task.kind].reads != "text":  # the size of what is read decides the shape
+        return
     if draft.recipe.training.start_from is None and (not fresh or draft.recipe.model.get("n_layer") is not None):
         model_config(draft.recipe, **PLACEHOLDERS)
 
@@ -56,8 +58,9 @@ def decide(
     text = task if isinstance(task, NextToken) else None
     gflops = typical_gflops(machine.device) if fresh and text else 0.0
     if start is not None:
-        draft.note(start.tokenizer_choices(draft.recipe, task.tokenizer, task.source_tokenizer))
-        facts = start.facts(task.model_fields(), task.tokenizer, task.source_tokenizer)
+        if task.reads == "text":
+            draft.note(start.tokenizer_choices(draft.recipe, task.tokenizer, task.source_tokenizer))
+        facts = start.facts(task.model_fields(), task.processor, task.source_processor)
         config, changes = start.configuration(draft.recipe, facts)
         draft.note(changes)
         if fresh and text:

@@ -77,7 +77,7 @@ def model_config(r: Recipe, **facts: Any) -> Any:
     kind = kind_for(r)
     given, base = r.model.fields, dict[str, Any]()
     if is_transformer(kind):
-        base = {"family": "classic", "block_size": 256}
+        base = {"family": "classic"} | ({"block_size": 256} if TASKS[r.task.kind].reads == "text" else {})
         if r.model.size is not None:
             base |= named_size(r.model.size)
         elif n_layer := given.get("n_layer"):
@@ -90,10 +90,10 @@ def model_config(r: Recipe, **facts: Any) -> Any:
     elif r.model.size is not None:
         raise UsageError(f"model.size={r.model.size!r} is that of a Transformer; give model.kind={kind} its own sizes")
     config = make_config(kind, **{**base, **heads_for(r, kind), **given, **facts_for(r, kind, facts)})
-    if config.reads != "text":
+    if config.reads != (reads := TASKS[r.task.kind].reads):
         raise UsageError(
-            f"model.stem={config.reads} reads {'images' if config.reads == 'patches' else 'sound'}, and recipes learn "
-            "from texts; leave it out, or train such a model from Python (glassformer.training)"
+            f"model.stem={config.reads}, and task.kind={r.task.kind} gives a model {reads}; leave out model.stem, or "
+            "choose another task.kind"
         )
     return config
 

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.hub import load_labels, load_model, load_source_tokenizer, model_folder_of
+from glassformer.hub import load_labels, load_model, model_folder_of
 from glassformer.hub.families.family import fields_without_meaning
+from glassformer.hub.folder import load_processors
 from glassformer.hub.state_dict import tied_names
 from glassformer.layers import LearnedPositions
 from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
 from glassformer.models.counts import model_on_meta
-from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import facts_for, heads_for, named_size
 from glassformer.tasks import TASKS, Choice
@@ -59,9 +60,9 @@ class Start:
         return load_model(self.folder)
 
     @cached_property
-    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+    def processors(self) -> tuple[Any, Any]:
         """Of what it writes and of what it reads; mostly the same."""
-        return load_tokenizer(self.folder), load_source_tokenizer(self.folder)
+        return load_processors(self.folder, self.model.config)
 
     def configuration(self, r: Recipe, facts: dict[str, Any]) -> tuple[Any, list[Choice]]:
         """The configuration of the run: the model's own, with what was asked for and what the data decide; and a line
@@ -150,8 +151,8 @@ class Start:
         Raises:
             UsageError: another tokenizer than the model's, or a size of its vocabulary, that was not asked for.
         """
-        own, size = self.tokenizers[0], r.tokenizer.vocab_size
-        if self.shares_tokens(tokenizer, source_tokenizer):
+        own, size = self.processors[0], r.tokenizer.vocab_size
+        if self.shares_processors(tokenizer, source_tokenizer):
             if size not in (None, own.vocab_size) and "tokenizer.vocab_size" in r.asked:
                 raise UsageError(
                     f"tokenizer.vocab_size={size}, and the tokenizer of {self.name} has {own.vocab_size}; leave it "
@@ -166,27 +167,25 @@ class Start:
             )
         return [Choice("tokenizer", kind, f"another than that of {self.name}: its vectors are learned from nothing")]
 
-    def shares_tokens(self, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> bool:
-        """Whether these are the model's own tokenizers."""
-        return self.tokenizers == (tokenizer, source_tokenizer or tokenizer)
+    def shares_processors(self, processor: Any, source_processor: Any) -> bool:
+        """Whether these are the model's own processors, so that ids mean the same."""
+        return self.processors == (processor, source_processor or processor)
 
-    def facts(self, facts: dict[str, Any], tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> dict[str, Any]:
+    def facts(self, facts: dict[str, Any], processor: Any, source_processor: Any) -> dict[str, Any]:
         """Of what the data decide, what the model does not: an inherited tokenizer belongs to the model, whose tables
         may have more rows than it has tokens."""
-        if not self.shares_tokens(tokenizer, source_tokenizer):
+        if not self.shares_processors(processor, source_processor):
             return facts
         return {key: value for key, value in facts.items() if key == "n_classes"}
 
-    def begin(
-        self, model: nn.Module, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, labels: tuple[str, ...]
-    ) -> Choice:
+    def begin(self, model: nn.Module, processor: Any, source_processor: Any, labels: tuple[str, ...]) -> Choice:
         """Give a fresh model this one's weights, as far as names and shapes agree and tokens and labels mean the same.
 
         Raises:
             UsageError: nothing agrees.
         """
         theirs, ours = self.model.state_dict(), model.state_dict()
-        shared = self.shares_tokens(tokenizer, source_tokenizer)
+        shared = self.shares_processors(processor, source_processor)
         if shared:  # which name tokens
             model.generation_settings = self.model.generation_settings
         other = set() if shared else tensors_of(self.model.config, "vocab_size")

@@ -100,6 +100,7 @@ class Task:
 
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
     score: ClassVar[Score] = Score()
+    reads: ClassVar[str] = "text"  # what the model takes in: its `reads`
     asks: ClassVar[str]  # what the model must answer: one of the words in `answers` of a model (`kinds_that_answer`)
     fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays
     command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
@@ -169,6 +170,16 @@ class Task:
         """Of what the model reads, where that is another one."""
         tokenizer: Tokenizer | None = self.source.source_tokenizer
         return tokenizer
+
+    @property
+    def processor(self) -> Any:
+        """What is saved with the model: the processor of what it writes, or, of an encoder, of what it reads."""
+        return self.tokenizer
+
+    @property
+    def source_processor(self) -> Any:
+        """The processor of what the model reads, where that is another one."""
+        return self.source_tokenizer
 
     @property
     def labels(self) -> tuple[str, ...]:

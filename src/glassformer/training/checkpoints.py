@@ -29,7 +29,7 @@ from glassformer.errors import ModelFolderError, RunError
 from glassformer.evaluation import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.hub import load_model, load_weights, save, save_weights
-from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors import Processor
 from glassformer.training.distributed import World
 from glassformer.training.migrations import FORMAT, migrate_state
 from glassformer.training.optimizers import Optimizer
@@ -79,7 +79,7 @@ class CheckpointWriter:
         self,
         run: RunFolder,
         model: nn.Module,
-        tokenizer: Tokenizer,
+        processor: Processor,
         optimizer: Optimizer,
         world: World,
         *,
@@ -87,7 +87,7 @@ class CheckpointWriter:
         kept_with_it: Mapping[str, Any],
     ):
         self.kept_with_it = kept_with_it  # arguments of `hub.save`: another tokenizer for sources, names of classes
-        self.run, self.model, self.tokenizer, self.optimizer = run, model, tokenizer, optimizer
+        self.run, self.model, self.processor, self.optimizer = run, model, processor, optimizer
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())
         self._background = Background()
@@ -118,12 +118,12 @@ class CheckpointWriter:
 
         def task() -> None:
             if best:
-                save(self.run.model, self.model, self.tokenizer, weights=weights, **self.kept_with_it)
+                save(self.run.model, self.model, self.processor, weights=weights, **self.kept_with_it)
             if windows is not None:
                 windows.save(self.run.windows)
             if state is not None:
                 with atomic_folder(self._folder(step), replace=True) as temporary:
-                    save(temporary / "model", self.model, self.tokenizer, weights=weights, **self.kept_with_it)
+                    save(temporary / "model", self.model, self.processor, weights=weights, **self.kept_with_it)
                     save_weights(temporary / "optimizer.safetensors", optimizer)
                     self._write_state(temporary, state)
                 self._drop_old()
@@ -165,7 +165,7 @@ class CheckpointWriter:
             return
         with atomic_folder(self._folder(step), replace=True) as temporary:
             save_sharded(self.world.broadcast(str(temporary / "sharded")), tensors)
-            self.tokenizer.save(temporary / "tokenizer")
+            self.processor.save(temporary / "tokenizer")
             if (source := self.kept_with_it.get("source_tokenizer")) is not None:
                 source.save(temporary / "tokenizer" / "source")
             self._write_state(temporary, state)

@@ -102,11 +102,11 @@ class Trainer:
         self.operations, self.peak, self.callbacks = operations, peak, callbacks
         self.n_answers = task.n_answers
         self.optimizer = train_step.optimizer
-        beside = {"source_tokenizer": task.source_tokenizer, "labels": task.labels}
+        beside = {"source_tokenizer": task.source_processor, "labels": task.labels}
         self.writer = CheckpointWriter(
             run,
             model,
-            task.tokenizer,
+            task.processor,
             train_step.optimizer,
             self.world,
             keep=settings.keep_checkpoints,
