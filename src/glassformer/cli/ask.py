@@ -86,11 +86,13 @@ def classify(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Give the probability of each class for a text.
+    """Give the probability of each class for a text, or, by a model of images, for an image file.
 
     Examples:
 
     glassformer classify runs/sentiment-1 "A film to remember."
+
+    glassformer classify runs/digits-1 seven.png
 
     glassformer classify runs/sentiment-1 --json < reviews.txt
     """
@@ -100,7 +102,7 @@ def classify(
     given = [text for text in _texts(texts) if text.strip()]
     bundle = open_for("classify", model, device)
     labels = bundle.labels
-    p_NC = generation.classify(bundle.model, bundle.tokenizer, given, batch_size=batch_size).tolist()
+    p_NC = generation.classify(bundle.model, bundle.processor, given, batch_size=batch_size).tolist()
     rows = [dict(zip(labels, p_C, strict=True)) for p_C in p_NC]
     best = [max(row, key=row.__getitem__) for row in rows]
     if as_json:

@@ -17,21 +17,36 @@ FIRST, LAST = "[CLS]", "[SEP]"
 """What BERT's tokenizers put around every text. Our own encoders read the text alone."""
 
 
-def classify(model: Any, tokenizer: Tokenizer, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-    """Probability of each class for each text: (N, classes). A text longer than the model reads loses its end, as in
-    training.
+def classify(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: int = 64) -> Tensor:
+    """Probability of each class for each input: (N, classes).
+
+    Args:
+        processor: a tokenizer for texts, an `ImageProcessor` for images. inputs: texts, of which one longer than the
+            model reads loses its end, as in training; or images, as paths, arrays or `PIL.Image`s.
 
     Raises:
-        UsageError: the model has no classes, or a text is empty.
+        UsageError: the model has no classes, or a text is empty. DataError: an image cannot be read.
     """
+    if model.reads == "patches" and model.classifier is not None:
+        return _classify_images(model, processor, inputs, batch_size)
     check_encoder(model, "classify texts")
     if model.classifier is None:
         raise UsageError("this encoder knows no classes of texts; train one with task.kind=classify")
     if model.config.n_classes == 1:
         raise UsageError("this encoder gives a text one number and no classes; see glassformer.tasks.rewards")
-    rows = [around(tokenizer, text_ids(tokenizer, text, number), model) for number, text in enumerate(texts, 1)]
+    rows = [around(processor, text_ids(processor, text, number), model) for number, text in enumerate(inputs, 1)]
     p_NC = _in_batches(model, rows, batch_size, model.config.n_classes, model.sequence_logits)
     return p_NC.softmax(dim=-1)
+
+
+@torch.inference_mode()
+def _classify_images(model: Any, processor: Any, images: Sequence[Any], batch_size: int) -> Tensor:
+    device, found = next(model.parameters()).device, []
+    with evaluating(model):
+        for start in range(0, len(images), batch_size):
+            pixels = torch.from_numpy(processor.encode_batch(images[start : start + batch_size])).to(device)
+            found.append(model.sequence_logits(model(pixels)).float().softmax(dim=-1).cpu())
+    return torch.cat(found)
 
 
 def embed(

@@ -89,7 +89,10 @@ def model_config(r: Recipe, **facts: Any) -> Any:
             base |= dial(6)
     elif r.model.size is not None:
         raise UsageError(f"model.size={r.model.size!r} is that of a Transformer; give model.kind={kind} its own sizes")
-    config = make_config(kind, **{**base, **heads_for(r, kind), **given, **facts_for(r, kind, facts)})
+    facts = facts_for(r, kind, facts)
+    if clash := next((key for key in given.keys() & facts.keys() if given[key] != facts[key]), None):
+        raise UsageError(f"model.{clash}={given[clash]}, and the data make it {facts[clash]}; leave it out")
+    config = make_config(kind, **{**base, **heads_for(r, kind), **given, **facts})
     if config.reads != (reads := TASKS[r.task.kind].reads):
         raise UsageError(
             f"model.stem={config.reads}, and task.kind={r.task.kind} gives a model {reads}; leave out model.stem, or "
