@@ -25,12 +25,13 @@ _JSON = "Print JSON for machines."
 
 @app.command("list")
 def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
-    """List the corpora and the sets of examples that are known by name.
+    """List the corpora and the sets of examples and of images that are known by name.
 
     Example: glassformer data list
     """
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
+    from glassformer.data.images import IMAGE_SETS
 
     rows: list[dict] = [
         {"name": c.name, "bytes": c.bytes, "license": c.license, "origin": c.origin, "about": c.about}
@@ -40,18 +41,23 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
         {"name": e.name, "examples": e.count, "license": e.license, "origin": e.origin, "about": e.about}
         for e in EXAMPLE_SETS.values()
     ]
+    rows += [
+        {"name": s.name, "images": s.count, "license": s.license, "origin": s.origin, "about": s.about}
+        for s in IMAGE_SETS.values()
+    ]
     if json:
         print_json(rows)
         return
     for row in rows:
-        size = _size(row["bytes"]) if "bytes" in row else f"{row['examples']:,} examples"
+        count = next((f"{row[noun]:,} {noun}" for noun in ("examples", "images") if noun in row), "")
+        size = count or _size(row["bytes"])
         typer.echo(f"{row['name']:<18}{size:<18}license: {row['license']}")
         typer.echo(f"{'':<18}{row['about']}\n{'':<18}{row['origin']}\n")
 
 
 @app.command()
 def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer data list shows.")) -> None:
-    """Fetch a corpus or a set of examples into the cache.
+    """Fetch a corpus, a set of examples or a set of images into the cache.
 
     Prints its folder.
 
@@ -62,14 +68,18 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer
     """
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
+    from glassformer.data.images import IMAGE_SETS
     from glassformer.errors import UsageError, did_you_mean
     from glassformer.fetch import fetch
 
     if name in EXAMPLE_SETS:
         typer.echo("\n".join(str(fetch(package)) for package in EXAMPLE_SETS[name].packages))
         return
+    if name in IMAGE_SETS:
+        typer.echo(fetch(IMAGE_SETS[name].source))
+        return
     if name not in CORPORA:
-        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, [*CORPORA, *EXAMPLE_SETS])}")
+        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, [*CORPORA, *EXAMPLE_SETS, *IMAGE_SETS])}")
     typer.echo(CORPORA[name].file())
 
 

@@ -4,6 +4,7 @@ next_token                  the next token of a text
 masked_tokens, spans        hidden tokens, removed spans
 translate                   the target sentence
 classify, tag               a class for the sequence, for each token
+classify_images             a class for an image
 reward                      which of two texts people prefer
 skip_gram                   which words stand together
 
@@ -18,6 +19,7 @@ from glassformer.plugins import unknown
 from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
 from glassformer.tasks.classify import Classify
+from glassformer.tasks.classify_images import ClassifyImages
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
@@ -32,6 +34,7 @@ from glassformer.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
+    "classify_images": ClassifyImages,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "reward": Reward,
@@ -62,6 +65,7 @@ __all__ = [
     "Batches",
     "Choice",
     "Classify",
+    "ClassifyImages",
     "DataSettings",
     "ExampleTask",
     "Loss",

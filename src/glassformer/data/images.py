@@ -1,0 +1,153 @@
+"""Labelled images: a set by name, or a folder of your own with one folder a class, as torchvision's ImageFolder.
+
+    digits                        1,797 handwritten digits, 8 x 8 grey     out of scikit-learn's source archive
+    FOLDER/cat/1.png              label "cat"; a twentieth of the images validates and a twentieth tests
+    FOLDER/train/cat/1.png        the same with splits of your own: train, validation, test
+
+Images are read when they are needed; a batch of a large folder never has to fit in memory as files.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from glassformer.archives import read_member
+from glassformer.data.example_splits import HELD_OUT, SPLITS, Example, split_by_group
+from glassformer.errors import DataError, did_you_mean
+from glassformer.fetch import PackageSource, fetch
+from glassformer.files import sha256_file
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+MAX_IMAGES = 1_000_000
+"""Of one folder."""
+
+
+class LabelledImage(NamedTuple):
+    """An image, as a path or as uint8 pixels (height, width[, channels]), and the name of its class."""
+
+    image: Any
+    label: str
+    key: str  # changes when the image does
+
+
+LabelledImages = dict[str, list[LabelledImage]]
+"""Images by the name of their split."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A named set of images."""
+
+    name: str
+    about: str
+    license: str
+    source: PackageSource
+    read: Callable[[Path], list[LabelledImage]]
+    count: int
+    size: tuple[int, int]
+    """height and width of its images in pixels"""
+    n_channels: int
+    validation: float
+    """the part that validates"""
+    test: float
+    """the part that tests"""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        return f"{self.source.client} package {self.source.package} {self.source.version}"
+
+
+def load_images(name_or_path: str, *, quiet: bool = False) -> tuple[LabelledImages, ImageSet | None]:
+    """The images of a set or a folder by split, and the set, if it is one.
+
+    Raises:
+        DataError: there is no such set or folder; it holds no images, or fewer than two classes.
+    """
+    if (known := IMAGE_SETS.get(name_or_path)) is not None:
+        parts = {"validation": known.validation, "test": known.test}
+        images: LabelledImages = _split(known.read(fetch(known.source, quiet=quiet)), **parts)
+    else:
+        known, images = None, _folder(Path(name_or_path).expanduser())
+    labels = {image.label for rows in images.values() for image in rows}
+    if len(labels) < 2:
+        raise DataError(f"{name_or_path}: images of {len(labels)} class; give one folder for each of two or more")
+    return images, known
+
+
+def _folder(path: Path) -> LabelledImages:
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder or set of images; {did_you_mean(str(path), IMAGE_SETS)}")
+    if not any((path / split).is_dir() for split in SPLITS):
+        return _split(list(_classes(path, path)))
+    images = {split: list(_classes(path / split, path)) if (path / split).is_dir() else [] for split in SPLITS}
+    missing = {split: 0.0 if images[split] else HELD_OUT for split in ("validation", "test")}
+    held_out = _split(images["train"], **missing) if any(missing.values()) else {}
+    return {**{split: rows for split, rows in images.items() if rows}, **{s: r for s, r in held_out.items() if r}}
+
+
+def _classes(folder: Path, root: Path) -> Iterator[LabelledImage]:
+    """The images in the folders of a folder, in the order of their names."""
+    count = 0
+    for label in sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")):
+        for file in sorted(label.rglob("*")):
+            if file.suffix.lower() in SUFFIXES and file.is_file():
+                count += 1
+                if count > MAX_IMAGES:
+                    raise DataError(f"{folder}: more than {MAX_IMAGES:,} images; give a part of them")
+                stat = file.stat()
+                key = f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}"
+                yield LabelledImage(file, label.name, key)
+    if not count:
+        raise DataError(f"{folder}: no images; give one folder for each class, with {', '.join(SUFFIXES)} files inside")
+
+
+def _split(images: list[LabelledImage], **parts: float) -> LabelledImages:
+    """The images by split, chosen by the hash of their keys: the same ones each time."""
+    numbered = [(Example(str(number), image.label), image.key) for number, image in enumerate(images)]
+    return {
+        split: [images[int(example.source)] for example in rows]
+        for split, rows in split_by_group(numbered, **parts).items()
+    }
+
+
+def _digits(archive: Path) -> list[LabelledImage]:
+    """Rows of 64 pixels from 0 to 16, and the digit."""
+    name = "scikit_learn-1.7.2/sklearn/datasets/data/digits.csv.gz"
+    table = np.loadtxt(gzip.decompress(read_member(archive, name)).decode("ascii").splitlines(), delimiter=",")
+    if table.ndim != 2 or table.shape[1] != 65:
+        raise DataError(f"{archive}: digits.csv.gz has shape {table.shape}, and 65 columns are expected")
+    pixels = (table[:, :64] * (255 / 16)).round().astype(np.uint8).reshape(-1, 8, 8)
+    digest = sha256_file(archive)[:16]
+    return [
+        LabelledImage(image, str(int(label)), f"{digest} {number}")
+        for number, (image, label) in enumerate(zip(pixels, table[:, 64], strict=True))
+    ]
+
+
+IMAGE_SETS: dict[str, ImageSet] = {
+    "digits": ImageSet(
+        name="digits",
+        about="1,797 handwritten digits of 43 people, 8 x 8 pixels (Alpaydin and Kaynak 1998)",
+        license="CC BY 4.0 (the digits); BSD-3-Clause (scikit-learn, which includes them)",
+        source=PackageSource(
+            "scikit-learn",
+            "1.7.2",
+            "20e9e49ecd130598f1ca38a1d85090e1a600147b9c02fa6f15d69cb53d968fda",
+            license="BSD-3-Clause",
+            sdist=True,
+        ),
+        read=_digits,
+        count=1_797,
+        size=(8, 8),
+        n_channels=1,
+        validation=0.1,
+        test=0.2,
+    ),
+}

@@ -1,0 +1,194 @@
+"""Classify images: one label for an image, such as the digit that it shows.
+
+pixels ──patches, class token──► encoder ──► vector of the class token ──head──► logits of the classes
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from glassformer.data.encoding import label_names
+from glassformer.data.example_splits import Example, spread
+from glassformer.data.images import LabelledImages, load_images
+from glassformer.errors import DataError, UsageError, did_you_mean
+from glassformer.figures.primitives import Column, Figure, HeatMap, Table
+from glassformer.processors.image import ImageProcessor
+from glassformer.tasks.base import Batch
+from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings, refuse_document_mask
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MAX_BYTES = 4 << 30
+"""Of the pixels of one split in memory."""
+LARGEST_SAMPLE = 32
+"""Side of an image that is drawn as a sample, in pixels."""
+
+
+class ClassifyImagesSettings(TaskSettings):
+    """[task] of `classify_images`."""
+
+    image_size: int | None = Field(default=None, ge=1, le=4096)
+    """height and width that images are resized to; None: those of a named set, else of the first image"""
+    grey: bool | None = None
+    """one channel in place of three; None: as the named set, else False"""
+
+
+@dataclass
+class ImageSource:
+    """Images by split, and what makes arrays of them."""
+
+    name: str
+    images: LabelledImages
+    processor: ImageProcessor
+    labels: tuple[str, ...]
+    encoded: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """Changes when a training or validation image, or how it is read, does."""
+        digest = hashlib.sha256(repr(self.processor).encode())
+        for split in ("train", "validation"):
+            for image in self.images.get(split, []):
+                digest.update("\0".join((split, image.key, image.label, "")).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+    @property
+    def n_train(self) -> int:
+        return len(self.images.get("train", []))
+
+    @property
+    def examples(self) -> LabelledImages:
+        return self.images
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a configuration that the images decide."""
+        size, channels = self.processor.size[0], self.processor.n_channels
+        fields = {"stem": "patches", "image_size": size, "n_channels": channels, "vocab_size": 1}
+        return {**fields, "n_classes": len(self.labels)}
+
+
+class ClassifyImages(ExampleTask):
+    """Cross-entropy over the classes of images, as a Vision Transformer is trained (Dosovitskiy et al. 2020,
+    https://arxiv.org/abs/2010.11929).
+
+    A batch is (images (B, channels, size, size) fp32, labels_B).
+    """
+
+    Settings = ClassifyImagesSettings
+    reads: ClassVar[str] = "patches"
+    asks: ClassVar[str] = "class"
+    command: ClassVar[str] = "classify"
+    fixed_shape: ClassVar[bool] = True
+    source: ImageSource  # type: ignore[assignment]
+
+    @classmethod
+    def open(
+        cls,
+        data: DataSettings,
+        tokenizer: TokenizerSettings,
+        settings: dict[str, Any],
+        *,
+        folder: Path | None = None,
+        inherited: bool = False,
+        labels: tuple[str, ...] = (),
+    ) -> tuple[Self, list[Choice]]:
+        asked = cls.Settings.make(**settings)
+        refuse_document_mask(data)
+        if tokenizer != TokenizerSettings():
+            raise UsageError("images have no tokenizer; leave out the keys of [tokenizer]")
+        images, known = load_images(data.source)
+        if data.max_examples:
+            images = {**images, "train": spread(images["train"], data.max_examples)}
+        choices: list[Choice] = []
+        if folder is not None:
+            processor = ImageProcessor.load(folder)
+        else:
+            grey = asked.grey if asked.grey is not None else bool(known and known.n_channels == 1)
+            size = asked.image_size or (known.size[0] if known else _first_size(images))
+            if asked.image_size is None:
+                choices.append(Choice("task.image_size", size, f"of {known.name if known else 'the first image'}"))
+            mean = (0.5,) if grey else (0.5,) * 3
+            processor = ImageProcessor(size=(size, size), mean=mean, std=mean)
+        names = labels or tuple(label_names(Example("", image.label) for image in images["train"]))
+        return cls.on_source(ImageSource(data.source, images, processor, names), settings), choices
+
+    @classmethod
+    def arguments(cls, source: Any) -> dict[str, Any]:
+        return {}
+
+    @property
+    def processor(self) -> ImageProcessor:
+        return self.source.processor
+
+    @property
+    def source_processor(self) -> None:
+        return None
+
+    @property
+    def n_answers(self) -> int:
+        return len(self.labels)
+
+    @property
+    def longest(self) -> int:
+        return 0
+
+    def encode(self, split: str, T: int) -> list[Any]:
+        """(pixels (channels, size, size), number of the label)."""
+        images, number = self.source.images[split], {label: i for i, label in enumerate(self.labels)}
+        height, width = self.processor.size
+        if (n_bytes := 4 * self.processor.n_channels * height * width * len(images)) > MAX_BYTES:
+            raise DataError(
+                f"{len(images):,} images of {height} x {width} are {n_bytes >> 30} GiB; use a smaller task.image_size"
+            )
+        if unknown := next((image.label for image in images if image.label not in number), None):
+            raise DataError(f"the class {unknown!r} is not one that was trained; {did_you_mean(unknown, self.labels)}")
+        return [(self.processor.encode(image.image), number[image.label]) for image in images]
+
+    def collate(self, examples: Sequence[tuple[np.ndarray, int]], random: np.random.Generator | None = None) -> Batch:
+        """(pixels, label) pairs -> a batch."""
+        images = torch.from_numpy(np.stack([pixels for pixels, _ in examples]))
+        return images, torch.tensor([label for _, label in examples], dtype=torch.int64)
+
+    def logits(self, model: Any, batch: Batch) -> Tensor:
+        """(B, classes)."""
+        logits: Tensor = model.sequence_logits(model(batch[0]))
+        return logits
+
+    def sample(self, model: Any, step: int) -> list[Figure]:
+        """One held-out image, another one at each step, and the probability of each class."""
+        examples = self.encoded("validation", model.config.block_size)
+        pixels, label = examples[step % len(examples)]
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            batch = tuple(part.to(device) for part in self.collate([(pixels, label)]))
+            probabilities = self.logits(model, batch).softmax(dim=-1)[0].tolist()
+        grey = np.asarray(self.processor.decode(pixels).convert("L"), dtype=float) / 255
+        rows, columns = ([str(place) for place in range(n)] for n in grey.shape)
+        table = Table(
+            f"This is {self.labels[label]}",
+            [Column("class"), Column("probability", "share")],
+            sorted(zip(self.labels, probabilities, strict=True), key=lambda row: -row[1])[:5],
+        )
+        image = HeatMap("image", grey, rows, columns, highest=1.0)
+        return [image, table] if max(grey.shape) <= LARGEST_SAMPLE else [table]
+
+
+def _first_size(images: LabelledImages) -> int:
+    """The side of the first training image, the shorter one where they differ."""
+    from PIL import Image
+
+    with Image.open(images["train"][0].image) as image:
+        return min(image.size)

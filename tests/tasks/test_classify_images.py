@@ -1,0 +1,159 @@
+"""Images in, classes out: folders and sets of images, a run of a small Vision Transformer, its folder elsewhere."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+import glassformer as gf
+from glassformer import recipes
+from glassformer.data import images as image_data
+from glassformer.data.images import IMAGE_SETS, load_images
+from glassformer.errors import DataError, UsageError
+from glassformer.generation import classify
+from glassformer.training import RunFolder
+
+Image = pytest.importorskip("PIL.Image", reason="needs the package pillow")
+SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.patch_size=3", "model.kind=encoder",
+         "training.batch_size=4", "training.steps=60", "training.learning_rate=3e-3", "training.compile=off",
+         "training.eval_every=30", "training.sample_every=30"]  # fmt: skip
+RECIPE = ["task.kind=classify_images", *SMALL]
+
+
+def picture(label: str, number: int) -> np.ndarray:
+    """A bright left half, or a bright right half, 6 x 6, with noise."""
+    pixels = np.random.default_rng(number).integers(0, 90, (6, 6), dtype=np.uint8)
+    pixels[:, :3] += np.uint8(150 * (label == "left"))
+    pixels[:, 3:] += np.uint8(150 * (label == "right"))
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("images") / "sides"
+    for number in range(40):
+        label = ("left", "right")[number % 2]
+        (place / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(label, number)).save(place / label / f"{number}.png")
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "sides"
+    return gf.train(None, [*RECIPE, "task.grey=true"], data=str(folder), out=out)
+
+
+def test_a_folder_of_folders_is_split_once_and_for_all(folder):
+    images, known = load_images(str(folder))
+    again, _ = load_images(str(folder))
+    assert known is None and images == again
+    assert sum(map(len, images.values())) == 40 and len(images["validation"]) == len(images["test"]) == 2
+    assert {image.label for rows in images.values() for image in rows} == {"left", "right"}
+
+
+def test_splits_of_ones_own_are_kept(folder, tmp_path):
+    for split, numbers in (("train", range(10)), ("test", range(10, 14))):
+        for number in numbers:
+            label = ("left", "right")[number % 2]
+            (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(label, number)).save(tmp_path / split / label / f"{number}.png")
+    images, _ = load_images(str(tmp_path))
+    assert len(images["test"]) == 4 and len(images["train"]) + len(images["validation"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda place: None, "no such folder"),
+        (lambda place: (place / "nothing").mkdir(parents=True), "no images"),
+        (lambda place: [(place / "one").mkdir(parents=True), Image.new("L", (6, 6)).save(place / "one" / "1.png"),
+                        Image.new("L", (6, 6)).save(place / "one" / "2.png"),
+                        Image.new("L", (6, 6)).save(place / "one" / "3.png")], "1 class"),
+    ],
+)  # fmt: skip
+def test_what_is_no_set_of_images_is_one_line(make, named, tmp_path):
+    make(tmp_path / "sides")
+    with pytest.raises(DataError, match=named):
+        load_images(str(tmp_path / "sides"))
+
+
+def test_a_run_learns_which_side_is_bright(run, folder):
+    assert run.loss.accuracy == 1.0
+    bundle = gf.load(run.path)
+    assert bundle.labels == ("left", "right") and bundle.tokenizer is None and bundle.processor.size == (6, 6)
+    p_NC = classify(bundle.model, bundle.processor, [picture("left", 101), picture("right", 103)])
+    assert p_NC.argmax(dim=1).tolist() == [0, 1]
+    metrics = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["val_accuracy"] == 1.0
+
+
+def test_resumed_equals_uninterrupted(folder, tmp_path):
+    """With a constant rate, a run that is made longer is the run that was planned longer, to the bit."""
+    steady = [*RECIPE, "task.grey=true", "training.schedule=constant", "training.warmup_steps=0"]
+    recipes.train(None, steady, data=str(folder), out=tmp_path / "once")
+    recipes.train(None, [*steady, "training.steps=30"], data=str(folder), out=tmp_path / "twice")
+    recipes.resume(tmp_path / "twice", ["training.steps=60"])
+    last = [RunFolder.open(tmp_path / name).checkpoints / "step-000060" / "model" for name in ("once", "twice")]
+    once, twice = (gf.load(path).model.state_dict() for path in last)
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_the_command_reads_image_files(run, folder, glassformer):
+    file = next((folder / "left").iterdir())
+    told = glassformer("classify", run.path, file, "--json")
+    assert told.code == 0, told.err
+    assert json.loads(told.out)[0]["label"] == "left"
+    missing = glassformer("classify", run.path, "nowhere.png")
+    assert missing.code != 0 and "nowhere.png" in missing.err and "Traceback" not in missing.err
+    measured = glassformer("evaluate", run.path, "--split", "test", "--json")
+    assert measured.code == 0 and json.loads(measured.out)["accuracy"] == 1.0
+
+
+def test_transformers_reads_the_folder_of_a_classic_one(folder, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+    run = gf.train(None, [*RECIPE, "model.family=classic", "training.steps=3"], data=str(folder), out=tmp_path / "run")
+    theirs = transformers.ViTForImageClassification.from_pretrained(run.path / "model")
+    assert theirs.config.id2label == {0: "left", 1: "right"}
+    bundle = gf.load(run.path)
+    pixels = torch.from_numpy(bundle.processor.encode_batch([picture("left", 5), picture("right", 7)]))
+    with torch.inference_mode():
+        ours = bundle.model.sequence_logits(bundle.model(pixels))
+        assert torch.allclose(theirs(pixels).logits, ours, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["tokenizer.kind=bytes"], "tokenizer"),
+        (["model.image_size=12"], "model.image_size=12"),
+        (["model.patch_size=4"], "patch_size=4"),
+        (["data.document_mask=true"], "document_mask"),
+    ],
+)
+def test_what_means_nothing_to_images_is_refused(more, named, folder, tmp_path):
+    with pytest.raises(UsageError, match=named):
+        gf.train(None, [*RECIPE, *more], data=str(folder), out=tmp_path / "run")
+
+
+def test_the_digits_of_scikit_learn_are_read_out_of_its_source_archive(tmp_path, monkeypatch):
+    rows = np.concatenate([np.random.default_rng(3).integers(0, 17, (30, 64)), np.arange(30)[:, None] % 10], axis=1)
+    table = gzip.compress("\n".join(",".join(map(str, row)) for row in rows).encode())
+    archive = tmp_path / "scikit_learn-1.7.2.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        info = tarfile.TarInfo("scikit_learn-1.7.2/sklearn/datasets/data/digits.csv.gz")
+        info.size = len(table)
+        tar.addfile(info, io.BytesIO(table))
+    monkeypatch.setattr(image_data, "fetch", lambda source, quiet: archive)
+    images, known = load_images("digits")
+    assert known is IMAGE_SETS["digits"] and sum(map(len, images.values())) == 30
+    every = {image.key: image for part in images.values() for image in part}
+    first = every[next(key for key in every if key.endswith(" 0"))]
+    assert first.label == "0" and first.image.shape == (8, 8)
+    assert np.array_equal(first.image.ravel(), (rows[0, :64] * (255 / 16)).round())
