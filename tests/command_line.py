@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,12 +117,18 @@ def glassformer(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture
 def refused(glassformer, tmp_path):
-    """`refused(*args, code=2, line="...")`: exactly that line, that exit code, and every file as it was."""
+    """`refused(*args, code=2, line="...")`: exactly that line, that exit code, and every file as it was.
 
-    def call(*args: Any, code: int, line: str, stdin: bytes = b"") -> None:
+    `names=("value", "next step")` in place of `line`: one line that has each of these, whatever its other words.
+    """
+
+    def call(*args: Any, code: int, line: str | None = None, names: Sequence[str] = (), stdin: bytes = b"") -> None:
+        assert (line is None) == bool(names), "give either the line or what it names"
         before = files(tmp_path)
         result = glassformer(*args, stdin=stdin)
-        assert result.err == f"error: {line}\n"
+        assert result.err.startswith("error: ") and result.err.count("\n") == 1 and result.err.endswith("\n")
+        assert line is None or result.err == f"error: {line}\n"
+        assert not [name for name in names if name not in result.err], result.err
         assert (result.out, result.code) == ("", code)
         assert files(tmp_path) == before
 

@@ -94,7 +94,7 @@ def test_make_demo(shakespeare, tmp_path):
         pytest.skip("this checkout was not installed by make")
     done = run(f'make --no-print-directory demo ARGS="--out {tmp_path}/demo {SHORT.split()[0]}"', ROOT)
     assert done.returncode == 0, done.stderr
-    assert "validation loss" in done.stdout and f"the run lies in {tmp_path}/demo" in done.stdout
+    assert "validation loss" in done.stdout and f"{tmp_path}/demo" in done.stdout
     sample = done.stdout.split("validation loss")[0].strip()
     assert len(sample) > 400
     tries = [line.strip() for line in done.stdout.split("try next:")[1].strip().splitlines()]

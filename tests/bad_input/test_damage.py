@@ -161,7 +161,7 @@ def test_a_text_that_is_gone_or_changed(refused, glassformer, play):
     shutil.rmtree("run/checkpoints/step-000005")  # as if it had been stopped after step 4
     content = play.read_text()
     play.write_text(content + "Speak.\n")
-    refused("resume", "run", code=1, line=f"run: {play} has changed since; put it back, or train anew")
+    refused("resume", "run", code=1, names=(f"run: {play} has changed", "put it back"))
     play.unlink()
     result = glassformer("resume", "run")
     assert result.code == 1 and result.err.startswith(
@@ -216,6 +216,6 @@ def test_a_diverging_run_names_the_step_and_the_module_and_keeps_its_checkpoint(
         "error: training diverged at step 2: loss nan, gradient norm nan (gradient norms before it: "
         f"{norm:.3g}), first bad number in blocks.0.attention_norm (its output); run keeps step-000001; try half the "
         "learning rate (training.learning_rate), more warm-up, training.grad_clip=1, or "
-        "training.on_divergence=skip to go on by itself"
+        "training.on_divergence=skip to leave out such a batch"
     )
     assert (tmp_path / "run" / "checkpoints" / "step-000001" / "state.json").is_file()

@@ -63,7 +63,7 @@ def test_a_real_disk_that_fills_up_while_it_trains(glassformer, play, small_disk
     assert 2 < len(checkpoints) < 13 and not list(small_disk.rglob("*.part"))
     line = result.err.splitlines()[-1]
     assert line.startswith(f"error: {run}/") and "no space left on the disk; nothing was replaced" in line
-    assert line.endswith(f"; {checkpoints[-1]} is kept, go on with: glassformer resume {run}")
+    assert line.endswith(f"; {checkpoints[-1]} is kept, continue with: glassformer resume {run}")
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     assert glassformer("resume", run, "-q").code == 0
     assert same_end(run, small_runs / "finished")
@@ -86,17 +86,17 @@ class FullDisk:
 
 
 @pytest.mark.parametrize(
-    ("part", "n", "file", "way_on"),
+    ("part", "n", "file", "next_step"),
     [
         ("recipe.toml", 1, "recipe.toml", None),
         ("run/.model.", 1, "model/config.json", "no checkpoint yet, start again with: glassformer resume run"),
         (".step-000004.", 1, "checkpoints/step-000004", "no checkpoint yet, start again with: glassformer resume run"),
-        (".step-000008.", 1, "checkpoints/step-000008", "step-000004 is kept, go on with: glassformer resume run"),
-        (".step-000012.", 8, "checkpoints/step-000012", "step-000008 is kept, go on with: glassformer resume run"),
-        ("run/.model.", 25, "model/", "step-000008 is kept, go on with: glassformer resume run"),
+        (".step-000008.", 1, "checkpoints/step-000008", "step-000004 is kept, continue with: glassformer resume run"),
+        (".step-000012.", 8, "checkpoints/step-000012", "step-000008 is kept, continue with: glassformer resume run"),
+        ("run/.model.", 25, "model/", "step-000008 is kept, continue with: glassformer resume run"),
     ],
 )
-def test_full_at_any_write(glassformer, play, tmp_path, small_runs, monkeypatch, part, n, file, way_on):
+def test_full_at_any_write(glassformer, play, tmp_path, small_runs, monkeypatch, part, n, file, next_step):
     disk = FullDisk(monkeypatch, part, n)
     every = 6 if part == "run/.model." and n == 1 else 4  # the first evaluation comes before the first checkpoint
     settings = [*TINY, f"training.checkpoint_every={every}"]
@@ -107,11 +107,11 @@ def test_full_at_any_write(glassformer, play, tmp_path, small_runs, monkeypatch,
     assert line.startswith(f"error: run/{file}")
     assert ": no space left on the disk; nothing was replaced: free some space and run again" in line
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.old"))
-    if way_on is None:
+    if next_step is None:
         assert list(files(tmp_path)) == ["play.txt"]
         return
-    assert way_on in line
-    if "resume" in way_on:
+    assert next_step in line
+    if "resume" in next_step:
         assert glassformer("resume", "run", "-q").code == 0
         assert same_end(tmp_path / "run", small_runs / "finished")
 

@@ -38,7 +38,7 @@ def test_a_stopped_run_is_saved_and_goes_on_as_if_nothing_had_happened(
     stopped = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert after <= stopped < 400
     assert err.splitlines()[-1] == (
-        f"stopped after step {stopped}, everything is saved; go on with: glassformer resume run"
+        f"stopped after step {stopped}, everything is saved; continue with: glassformer resume run"
     )
     assert (process.returncode, out) == (1, "")
     assert not list(tmp_path.rglob("*.part"))
@@ -59,7 +59,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(play, tmp_p
     with pytest.raises(Interrupted) as stopped:
         recipes.train(None, TINY, data=str(play), out=run, callbacks=[PressTwice()])
     assert str(stopped.value) == (
-        f"stopped at once in step 8; step-000004 is kept, go on with: glassformer resume {run}"
+        f"stopped at once in step 8; step-000004 is kept, continue with: glassformer resume {run}"
     )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the handlers are put back
 

@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written(glassformer, play, tmp_path, monkeypatch
     [
         ("resume", "runs/finnished", "runs/finnished holds no run (no recipe.toml); did you mean runs/finished?"),
         ("resume", "play.txt", "play.txt holds no run (no recipe.toml); start one with: glassformer train"),
-        ("resume", "runs/finished", "runs/finished is finished (13 steps); write with it: glassformer generate "
+        ("resume", "runs/finished", "runs/finished is finished (13 steps); try it: glassformer generate "
          "runs/finished, or train on: glassformer resume runs/finished training.steps=26"),
         ("generate", "runs/finnished", "runs/finnished: there is no such run or model folder; did you mean "
          "runs/finished?"),

@@ -46,8 +46,8 @@ def test_a_talk(glassformer, model, tmp_path):
     assert any("the last token, " in line and "by the model" in line for line in shown)
     assert any(line.strip().endswith("all other tokens") for line in shown)
     assert json.loads(kept.read_text())["messages"][0] == {"role": "user", "content": "Speak"}
-    for said in ("2 turns saved in", "begun anew", "2 turns", "temperature 0", "begun anew with this system text"):
-        assert any(said in line for line in shown), said
+    for reply in ("2 turns saved in", "started over", "2 turns", "temperature 0", "over with this system text"):
+        assert any(reply in line for line in shown), reply
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_talk(glassformer, model, tmp_path):
 def test_mistakes_do_not_end_the_talk(glassformer, model, line, message):
     result = glassformer("chat", model, "-n", "3", stdin=typed(line, "/reset", "/exit"))
     assert result.code == 0 and message in result.err
-    assert "begun anew" in result.out
+    assert "started over" in result.out
 
 
 def test_unknown_commands_are_told_what_there_is(glassformer, model):

@@ -69,11 +69,9 @@ def test_a_pulled_model_opens_by_its_name(glassformer, refused, finished, tmp_pa
     n = sum(p.numel() for p in load(finished)[0].parameters())
     place = cache_folder() / "models" / "toy"
     assert (code, err.splitlines()[-1]) == (0, "reading it ...") and "license: MIT" in err
-    assert out.splitlines() == [
-        f"gpt2: {n:,} parameters (0.0 MiB), 1 layer, 2 heads, 16 channels, 11 tokens of context",
-        "every tensor has its place, and a forward pass is finite",
-        f"open it with: toy   (it lies in {place})",
-    ]
+    model, _, opened = out.splitlines()
+    assert model == f"gpt2: {n:,} parameters (0.0 MiB), 1 layer, 2 heads, 16 channels, 11 tokens of context"
+    assert opened.startswith("open it with: toy ") and str(place) in opened
     assert glassformer("generate", "toy", "--prompt", "To", "-n", 5).code == 0
     told = json.loads(glassformer("pull", "toy", "--json").out)
     assert (told["folder"], told["model_type"], told["parameters"], told["bytes"]) == (str(place), "gpt2", n, 4 * n)
@@ -90,7 +88,7 @@ def test_names_that_are_none(refused):
 
 def test_a_checkpoint_of_nanogpt_with_its_text(glassformer, checkpoint, play, finished):
     code, out, err = glassformer("import", checkpoint, "--characters", "play.txt")
-    assert (code, err) == (0, "") and out.splitlines()[-1].startswith("open it with: ckpt   (it lies in ")
+    assert (code, err) == (0, "") and out.splitlines()[-1].startswith("open it with: ckpt ")
     code, out, err = glassformer("generate", "ckpt", "--prompt", "Speak", "-n", 7, "--seed", 1)
     assert (code, err) == (0, "") and len(out.rstrip("\n")) >= 5
     told = json.loads(
@@ -101,9 +99,7 @@ def test_a_checkpoint_of_nanogpt_with_its_text(glassformer, checkpoint, play, fi
 
 
 def test_a_gguf_file_and_a_folder(glassformer, gguf_file, finished):
-    assert glassformer("import", "toy.gguf", "--out", "mine").out.splitlines()[-1] == (
-        "open it with: mine   (it lies in mine)"
-    )
+    assert glassformer("import", "toy.gguf", "--out", "mine").out.splitlines()[-1].startswith("open it with: mine ")
     code, out, _ = glassformer("import", finished / "model", "--out", "copy")
     assert code == 0 and out.startswith("gpt2: ")
     (ours, _), (theirs, _) = load("copy"), load("mine")

@@ -54,7 +54,7 @@ def test_the_list_is_what_the_files_say(glassformer, finished, half):
     assert first.split()[:7] == ["finished", "play", f"{told['parameters']:,}", "13", "of", "13", f"{13 * 33:,}"]
     assert f"{told['val_loss']:.4f} ± {told['interval']:.4f}" in first and f"{told['val_bits_per_byte']:.4f}" in first
     assert first.endswith("  finished") and second.endswith("  stopped at step 7") and "  7 of 13  " in second
-    assert hint == "go on with half: glassformer resume runs/half"
+    assert "half: glassformer resume runs/half" in hint
 
 
 def test_json_has_the_same_runs_in_full(glassformer, finished, half):

@@ -84,7 +84,7 @@ def test_get_prints_where_the_file_lies_and_knows_near_names():
 def test_show_counts_a_file_of_pairs_and_shows_some(tmp_path):
     (tmp_path / "my.tsv").write_text("".join(f"the {i}\tle {i}\n" for i in range(40)))
     told = run("show", str(tmp_path / "my.tsv"))
-    assert "36 examples, 36 different sources" in told and "yours to know" in told
+    assert "36 examples, 36 different sources" in told and "unknown" in told
     shown = json.loads(run("show", str(tmp_path / "my.tsv"), "--json"))
     assert shown["examples"] == {"train": 36, "validation": 2, "test": 2}
     for example in shown["first_validation_examples"]:

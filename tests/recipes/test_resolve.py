@@ -161,7 +161,7 @@ def test_the_room_that_is_told_is_no_less_than_what_is_built(tokens, gflops):
     """0.28 M were announced once, and 114,112 built: what is told is a limit, and says so where it is too little."""
     draft = sized(tokens, gflops)
     why = next(c.why for c in draft.choices if c.key == "model.n_layer")
-    number, unit = re.search(r"leave room for ([\d.,e+]+)( M)? parameters", why).groups()
+    number, unit = re.search(r"allow ([\d.,e+]+)( M)? parameters", why).groups()
     room = float(number.replace(",", "")) * (1e6 if unit else 1)
     config = model_config(draft.recipe, vocab_size=65)
     in_blocks = parameter_count(config) - 2 * 65 * config.n_embd

@@ -51,7 +51,7 @@ def test_a_nan_at_step_37_stops_with_a_report_and_keeps_what_was_good(play, tmp_
         f"training diverged at step 37: loss {loss}, gradient norm nan (gradient norms before it: "
         f"{' '.join(norms[-5:])}), first bad number in blocks.1.feedforward.down.weight (its gradient); "
         f"{tmp_path / 'run'} keeps step-000030; try half the learning rate (training.learning_rate), more warm-up, "
-        "training.grad_clip=1, or training.on_divergence=skip to go on by itself"
+        "training.grad_clip=1, or training.on_divergence=skip to leave out such a batch"
     )
     assert latest_checkpoint(RunFolder(tmp_path / "run"))[0].name == "step-000030"
 

@@ -74,8 +74,8 @@ def test_a_killed_rank_and_a_resume_with_another_number_of_ranks(tmp_path, whole
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     kept = sorted(path.name for path in (run / "checkpoints").glob("step-*"))[-1]
-    way_on = f"{kept} is kept, go on with: torchrun --nproc-per-node 2 -m glassformer resume run"
-    assert f"error: another process of this run has ended; {way_on}" in own_lines(err)
+    next_step = f"{kept} is kept, continue with: torchrun --nproc-per-node 2 -m glassformer resume run"
+    assert f"error: another process of this run has ended; {next_step}" in own_lines(err)
     process = torchrun(4 if sharding == "full" else 1, "-m", "glassformer", "resume", "run", "-q", cwd=tmp_path)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
@@ -128,8 +128,8 @@ def test_an_error_of_one_process_ends_all_with_its_message(tmp_path):
     assert process.returncode != 0
     lines = own_lines(err)
     assert "rank 1: error: play.txt: the disk does not answer" in lines
-    way_on = "step-000020 is kept, go on with: torchrun --nproc-per-node 2 -m glassformer resume run"
-    assert f"error: another process of this run has ended; {way_on}" in lines
+    next_step = "step-000020 is kept, continue with: torchrun --nproc-per-node 2 -m glassformer resume run"
+    assert f"error: another process of this run has ended; {next_step}" in lines
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000020"]
 
 

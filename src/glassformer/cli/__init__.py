@@ -1,6 +1,6 @@
-"""Level 10: the command line. Parse, call, print; no logic that a Python user would miss.
+"""Level 10: the command line. A command parses its arguments, calls the library and prints; it holds no other logic.
 
-Only typer is imported here and in the command modules, everything else inside the commands: help must come at once.
+These modules import typer alone at the top; a command imports the rest when it runs, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from glassformer.plugins import bundled_commands
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
 OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)
-# typer's own class for wrong use: it does not publish it, but everything that it publishes descends from it
+# typer's base class for wrong use; it is not public, but the public classes inherit from it
 CommandLineError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
@@ -81,7 +81,9 @@ app.add_typer(data.app, name="data")
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and stop."),
-    plugin: list[str] = typer.Option([], metavar="MODULE", help="Import a module of your own first; of all commands."),
+    plugin: list[str] = typer.Option(
+        [], metavar="MODULE", help="Import your own module first; works in every command."
+    ),
 ) -> None:
     if version:
         from glassformer import __version__
@@ -91,15 +93,15 @@ def _root(
 
 
 def main() -> None:
-    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use); one line and no traceback for whatever a
-    user, a disk or a full memory can do."""
+    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use). A mistake of the user, a full disk or
+    a full memory prints one line and no traceback."""
     from glassformer.errors import GlassformerError, LostProcessError
 
     clock.start()
     fit_streams()
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped: tidy up on the way
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops like Ctrl-C: files are closed
     try:
         words, modules = take_plugins(sys.argv[1:])
         if modules:
@@ -127,7 +129,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"error: {where}{error.strerror or error}; mend that and run again")
+        _fail(f"error: {where}{error.strerror or error}; fix that and run again")
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
             raise
@@ -135,7 +137,7 @@ def main() -> None:
 
 
 def _fail(line: str | None, code: int = 1) -> NoReturn:
-    """End this process with one line, or without a word where another process has told it."""
+    """End this process with one line, or silently where another process prints the line."""
     if line is not None:
         typer.echo(f"rank {_rank()}: {line}" if _rank() else line, err=True)
     sys.stdout.flush()
@@ -151,7 +153,7 @@ def _rank() -> int:
 
 
 def _what_is_wrong(error: Any) -> str:
-    """typer's complaint as one line in the style of ours: what is wrong, the nearest right word, where to look."""
+    """typer's message as one line in our style: what is wrong, the nearest right word, which help to read."""
     from glassformer.errors import did_you_mean
 
     message = error.format_message().rstrip(".")
@@ -166,7 +168,7 @@ def _what_is_wrong(error: Any) -> str:
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
-    """Ours are for the user. Those of libraries are for developers: `PYTHONWARNINGS=default` shows them."""
+    """Print a warning of ours; those of libraries are for developers, and `PYTHONWARNINGS=default` shows them."""
     from glassformer.errors import GlassformerWarning
 
     if issubclass(category, GlassformerWarning) or sys.warnoptions:

@@ -18,26 +18,24 @@ def translate(
     length_penalty: float = typer.Option(
         None,
         metavar="ALPHA",
-        help="How much longer answers are favoured: 0 not at all; 0.6 unless the model's folder says.",
+        help="Higher values favour longer answers; default: the model's own, or 0.6.",
     ),
     n_best: int = typer.Option(1, metavar="N", help="Show the N best answers with their log-probabilities."),
     max_new_tokens: options.NewTokens = None,
     batch_size: options.BatchSize = 64,
-    attention: str = typer.Option(
-        None, metavar="FILE", help="Draw where the model looked for each word: an .svg or .html, of one text."
-    ),
+    attention: str = typer.Option(None, metavar="FILE", help="Draw the cross-attention of one text as .svg or .html."),
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Answer a text, for example with its translation.
+    """Translate a text, or answer it with another text.
 
-    The answer is searched by its probability, several beginnings at a time (beam search).
+    Beam search looks for the most probable answer.
 
     Examples:
 
     glassformer translate runs/translate-en-fr-1 "Click the button."
 
-    glassformer translate runs/translate-en-fr-1 "Click the button." --n-best 4 --attention looked.svg
+    glassformer translate runs/translate-en-fr-1 "Click the button." --n-best 4 --attention heads.svg
 
     glassformer translate runs/translate-en-fr-1 < english.txt > french.txt
     """
@@ -47,7 +45,7 @@ def translate(
 
     sources = _texts(texts)
     if attention is not None and len(sources) != 1:
-        raise UsageError(f"--attention draws one text, and {len(sources)} were given; ask for it alone")
+        raise UsageError(f"--attention draws one text, and {len(sources)} were given; give one text")
     bundle = open_for("translate", model, device)
     answers = iter(
         answer(
@@ -76,7 +74,7 @@ def translate(
         for each in (best, *best.alternatives):
             typer.echo(f"{each.log_probability:>9.2f} {each.score:>7.2f}  {one_line(each.text)}")
     if attention is not None:
-        typer.echo(f"where it looked: {attention}", err=True)
+        typer.echo(f"cross-attention drawn: {attention}", err=True)
 
 
 def classify(
@@ -86,7 +84,9 @@ def classify(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Give the probability of each class for a text, or, by a model of images, for an image file.
+    """Classify texts or images: each class's probability.
+
+    Give a text, or the path of an image to a model of images.
 
     Examples:
 
@@ -118,18 +118,18 @@ def classify(
 def fill(
     model: options.Run,
     texts: options.Texts = None,
-    alternatives: int = typer.Option(5, metavar="N", help="Of an encoder: so many of the likeliest tokens."),
+    alternatives: int = typer.Option(5, metavar="N", help="For an encoder: show the N most likely tokens."),
     beam: options.Beam = None,
-    n_best: int = typer.Option(1, metavar="N", help="Of a span model: the N best fillings, or so many samples."),
-    temperature: float = typer.Option(None, metavar="T", help="Of a span model: sample; larger is wilder."),
+    n_best: int = typer.Option(1, metavar="N", help="For a span model: show the N best fillings, or N samples."),
+    temperature: float = typer.Option(None, metavar="T", help="For a span model: sample; higher is more random."),
     seed: options.Seed = None,
     max_new_tokens: options.NewTokens = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Fill what is missing in a text, each gap written <mask>.
+    """Fill the gaps of a text, each written <mask>.
 
-    An encoder of masked tokens gives the likely tokens there; a span model (T5) writes one or many.
+    An encoder (BERT) fills one token a gap; a span model (T5) fills one or more.
 
     Examples:
 
@@ -146,7 +146,7 @@ def fill(
     result: list[dict[str, Any]] = []
     if "target" in loaded.answers:
         if seed is not None and temperature is None:
-            raise UsageError("--seed is for draws; add --temperature 0.8")
+            raise UsageError("--seed needs sampling; add --temperature 0.8")
         sampling = None if temperature is None else Sampling(temperature, seed=options.seed_or_random(seed))
         settings: dict[str, Any] = {"beam": beam, "n_best": n_best, "sampling": sampling}
         if max_new_tokens is not None:

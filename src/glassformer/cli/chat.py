@@ -1,4 +1,4 @@
-"""`glassformer chat`: talk to a model in the terminal."""
+"""`glassformer chat`: a conversation with a model in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from glassformer.generation import Chat, Piece
 
 HELP = """/reset              remove all turns       /system TEXT       set the system text, and remove all turns
-/temperature T      0 is the likeliest     /why [N]           what else the last token could have been
+/temperature T      0: most likely token   /why [N]           the other likely choices for the last token
 /save FILE          keep the turns         /load FILE         continue with kept turns
 /colors             on or off: how surprising each token was       /help   /exit
 A line that ends with \\ continues in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
@@ -22,29 +22,35 @@ A line that ends with \\ continues in the next one. Ctrl-C stops an answer, Ctrl
 
 def chat(
     model: str = typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model."),
-    message: str = typer.Option(None, "--message", "-m", metavar="TEXT", help="Say this, print the answer and end."),
-    system: str = typer.Option(None, metavar="TEXT", help="What stands before all turns."),
+    message: str = typer.Option(
+        None, "--message", "-m", metavar="TEXT", help="Send this message, print the answer and exit."
+    ),
+    system: str = typer.Option(None, metavar="TEXT", help="The system prompt."),
     temperature: float = typer.Option(
         None,
         metavar="T",
-        help="0 takes the most likely token, as --message does; larger is wilder; else the model's folder's, or 0.7.",
+        help="0: always the most likely token (default with --message); default: the model's own, or 0.7.",
     ),
     top_p: float = typer.Option(
         None,
         metavar="P",
-        help="Keep the fewest tokens whose probability reaches p; 0.95 unless the model's folder says.",
+        help="Keep the fewest tokens whose probability reaches p; default: the model's own, or 0.95.",
     ),
     seed: options.Seed = None,
     max_new_tokens: int = typer.Option(
-        None, "--max-new-tokens", "-n", metavar="N", help="Of one answer, at most; 512 unless the model's folder says."
+        None,
+        "--max-new-tokens",
+        "-n",
+        metavar="N",
+        help="The most tokens of one answer; default: the model's own, or 512.",
     ),
     colors: options.Colors = False,
-    user: str = typer.Option("Q", metavar="NAME", help="Without a template: who asks."),
-    assistant: str = typer.Option("A", metavar="NAME", help="Without a template: who answers."),
+    user: str = typer.Option("Q", metavar="NAME", help="Without a chat template: the name of the user."),
+    assistant: str = typer.Option("A", metavar="NAME", help="Without a chat template: the name of the model."),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
 ) -> None:
-    """Talk to a model.
+    """Chat with a model.
 
     Examples:
 
@@ -57,7 +63,7 @@ def chat(
     from glassformer.generation.chat import Speakers
 
     loaded, tokenizer = open_for("generate", model, device, dtype)
-    if temperature is None and message is not None:  # a script wants the answer and no random one
+    if temperature is None and message is not None:  # a script wants the same answer every time
         temperature = 0.0
     given = {"temperature": temperature, "top_p": top_p}
     show_defaults(loaded, {**given, "max_new_tokens": max_new_tokens})
@@ -77,7 +83,7 @@ def chat(
 
 
 class _Session:
-    """Lines from the keyboard: commands (a method `_NAME` each, which returns what to print) and turns."""
+    """Reads lines: a command calls its method `_NAME` and prints what that returns; any other line is a turn."""
 
     COMMANDS = ("reset", "system", "temperature", "save", "load", "why", "colors", "help")
 
@@ -134,12 +140,12 @@ class _Session:
 
     def _reset(self, _: str) -> str:
         self.chat.reset()
-        return "begun anew"
+        return "started over"
 
     def _system(self, text: str) -> str:
         self.chat.system = text or None
         self.chat.reset()
-        return "begun anew with this system text" if text else "begun anew without a system text"
+        return "started over with this system text" if text else "started over without a system text"
 
     def _temperature(self, text: str) -> str:
         from dataclasses import replace
@@ -215,7 +221,7 @@ def _answer(chat: Chat, text: str, colors: bool) -> list[Piece]:
 
 
 def _remember_lines() -> None:
-    """Arrow keys bring back what was typed, in this chat and in those before it."""
+    """Let arrow keys bring back the lines of this chat and of earlier ones."""
     if not sys.stdin.isatty():
         return
     try:
@@ -236,6 +242,6 @@ def _remember_lines() -> None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             readline.write_history_file(path)
-            path.chmod(0o600)  # what one typed is one's own
+            path.chmod(0o600)  # private
 
     atexit.register(keep)

@@ -1,4 +1,4 @@
-"""When the command began: what a person waits for begins there, before torch is imported."""
+"""The time at which the command started, before torch was imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _started = time.perf_counter()
 
 
 def start() -> None:
-    """A command begins."""
+    """Note that a command starts now."""
     global _started
     _started = time.perf_counter()
 
 
 def started() -> float:
-    """`time.perf_counter()` when the command began."""
+    """`time.perf_counter()` when the command started."""
     return _started

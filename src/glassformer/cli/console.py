@@ -1,7 +1,7 @@
-"""Output on any console: what its encoding lacks is replaced and never a traceback, and JSON stays JSON.
+"""Output on any console: characters that its encoding lacks are replaced, and JSON stays JSON.
 
 A console (or a file that output goes to) may be cp1252, Latin-1 or ASCII. There a table is drawn with `|` and `-`, a
-bar with `#`, and other characters that are not there are `?`. JSON escapes what is not ASCII and so loses nothing.
+bar with `#`; other missing characters become `?`. JSON escapes everything beyond ASCII and so loses nothing.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def fit_streams() -> None:
 
 
 def is_utf8(stream: Any) -> bool:
-    """Whether a stream takes every character; one without an encoding is in memory, and does."""
+    """Whether a stream takes every character; one without an encoding is in memory and does."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return encoding.lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig", "utf16", "utf32", "cp65001")
 
 
 def _look_alike(error: UnicodeError) -> tuple[str, int]:
-    """The handler of encoding errors: one character for each that lacks, so that columns stay columns."""
+    """The handler of encoding errors: one character for each missing one, so that columns stay aligned."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    return "".join(map(_replacement, lacking)), error.end
+    missing = error.object[error.start : error.end]
+    return "".join(map(_replacement, missing)), error.end
 
 
 def _replacement(character: str) -> str:

@@ -7,9 +7,9 @@ import typer
 from glassformer.cli.output import print_json
 
 app = typer.Typer(
-    help="Texts and examples to train on: fetch, prepare, show.\n\n"
-    "A text is a named corpus, your own file or folder, standard input, or a hub dataset. Examples (pairs, labelled "
-    "texts) are a named set, or your own .jsonl or .tsv.\n\n"
+    help="List, fetch, prepare and show data to train on.\n\n"
+    "A text is a named corpus, your own file or folder, standard input, or a dataset of the hub. Examples (pairs, "
+    "labelled texts) are a named set, or your own .jsonl or .tsv.\n\n"
     "Example: glassformer data show tinyshakespeare",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -17,15 +17,15 @@ app = typer.Typer(
 
 _SOURCE = (
     "A corpus name (glassformer data list), a .txt, .md, .jsonl or .json file, a folder, - for standard input, or a "
-    "hub dataset as owner/name."
+    "dataset of the hub as owner/name."
 )
-_FIELD = "Field of .jsonl lines, or column of a hub dataset, that holds the text."
+_FIELD = "The field of .jsonl lines, or the column of a hub dataset, that holds the text."
 _JSON = "Print JSON for machines."
 
 
 @app.command("list")
 def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
-    """List the corpora and the sets of examples and of images that are known by name.
+    """List the named corpora and sets of examples or images.
 
     Example: glassformer data list
     """
@@ -56,13 +56,11 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
 
 
 @app.command()
-def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer data list shows.")) -> None:
-    """Fetch a corpus, a set of examples or a set of images into the cache.
+def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassformer data list.")) -> None:
+    """Fetch a corpus or a set of examples or images into the cache.
 
-    Prints its folder.
-
-    The SHA-256 is checked: it is the text that this version knows, or an error. (Debian's packages change with its
-    releases; there the client's own check is all there is.)
+    Prints where the files are, and checks their SHA-256. (Debian's packages change with its releases; only apt checks
+    those.)
 
     Example: glassformer data get tinyshakespeare
     """
@@ -87,18 +85,20 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name that glassformer
 def prepare(
     source: str = typer.Argument(metavar="TEXT", help=_SOURCE),
     tokenizer: str = typer.Option(
-        "characters", help="Kind (characters, bytes, bpe, gpt2, ...) or path of a saved one."
+        "characters", help="Its kind (characters, bytes, bpe, gpt2, ...), or the path of a saved one."
     ),
-    vocab_size: int | None = typer.Option(None, help="Entries of a tokenizer that is learned here, such as bpe."),
-    out: str | None = typer.Option(None, help="Folder of the token store; default: one in the cache."),
-    validation_fraction: float = typer.Option(0.1, help="Part of the bytes that is held back for validation."),
+    vocab_size: int | None = typer.Option(
+        None, help="Vocabulary size of a tokenizer that is learned here, such as bpe."
+    ),
+    out: str | None = typer.Option(None, help="The folder of the token store; default: one in the cache."),
+    validation_fraction: float = typer.Option(0.1, help="The fraction of the bytes that is kept for validation."),
     text_field: str = typer.Option("text", help=_FIELD),
-    max_tokens: int | None = typer.Option(None, help="Stop after so many tokens."),
+    max_tokens: int | None = typer.Option(None, help="Stop after N tokens."),
     json: bool = typer.Option(False, "--json", help=_JSON),
 ) -> None:
-    """Turn a text into a token store on disk.
+    """Tokenize a text into a token store on disk.
 
-    The text is cut into numbered tokens, split into training and validation. Training does this by itself.
+    The store has a training and a validation split. `train` does this by itself; do it first for a large text.
 
     Example: glassformer data prepare my.txt --tokenizer bpe --vocab-size 4096
     """
@@ -116,7 +116,7 @@ def prepare(
 @app.command()
 def show(
     source: str = typer.Argument(
-        metavar="TEXT", help=_SOURCE + " Or the folder of a token store, a set of examples, or a .tsv of pairs."
+        metavar="TEXT", help=_SOURCE + " Also the folder of a token store, a set of examples, or a .tsv of pairs."
     ),
     text_field: str = typer.Option("text", help=_FIELD),
     verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
@@ -124,7 +124,7 @@ def show(
 ) -> None:
     """Show what is in a text, a set of examples or a token store.
 
-    Of a text: counts, split, first lines. Of examples: counts, first ones. Of a token store: counts, shards, first
+    A text: counts, split, first lines. Examples: counts, the first ones. A token store: counts, shards, the first
     tokens.
 
     Example: glassformer data show tinyshakespeare
@@ -149,7 +149,7 @@ def show(
         return
     for label, value in (
         ("source", f"{info.name} ({info.kind}), from {info.origin}"),
-        ("license", info.license or "yours to know"),
+        ("license", info.license or "unknown"),
         ("bytes", "known after reading" if info.bytes is None else f"{info.bytes:,}"),
         ("characters", "known after reading" if info.characters is None else f"{info.characters:,}"),
         ("documents", "known after reading" if info.documents is None else f"{info.documents:,}"),
@@ -190,7 +190,7 @@ def _show_examples(source: str, json: bool) -> None:
         print_json({"name": source, **about, "examples": counts, "first_validation_examples": first})
         return
     typer.echo(f"{'source':<12}{source}, from {known.origin if known else 'your files'}")
-    typer.echo(f"{'license':<12}{known.license if known else 'yours to know'}")
+    typer.echo(f"{'license':<12}{known.license if known else 'unknown'}")
     if known:
         typer.echo(f"{'split':<12}{known.split}")
     for split, rows in splits.items():

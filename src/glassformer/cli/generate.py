@@ -1,4 +1,4 @@
-"""`glassformer generate`: prompt in, text out, with the distribution behind every token if wanted."""
+"""`glassformer generate`: continue a prompt, and show the distribution behind every token on request."""
 
 from __future__ import annotations
 
@@ -25,31 +25,37 @@ def generate(
     ),
     prompt_file: str = typer.Option(None, metavar="FILE", help="A file that holds the prompt."),
     max_new_tokens: int = typer.Option(
-        None, "--max-new-tokens", "-n", metavar="N", help="How many tokens at most; 200 unless the model's folder says."
+        None, "--max-new-tokens", "-n", metavar="N", help="The most tokens to write; default: the model's own, or 200."
     ),
     temperature: float = typer.Option(
-        None, metavar="T", help="0 takes the most likely token; larger is wilder; 0.8 unless the model's folder says."
+        None,
+        metavar="T",
+        help="0: always the most likely token; higher: more random; default: the model's own, or 0.8.",
     ),
     top_k: int = typer.Option(None, metavar="K", help="Keep the k most likely tokens; 0 keeps all."),
     top_p: options.TopP = None,
-    min_p: float = typer.Option(None, metavar="P", help="Keep tokens at least this fraction as likely as the best."),
+    min_p: float = typer.Option(
+        None, metavar="P", help="Keep tokens with at least P times the probability of the best."
+    ),
     repetition_penalty: float = typer.Option(
-        None, metavar="R", help="Above 1, tokens that already came are less likely."
+        None, metavar="R", help="Above 1: make tokens that occurred already less likely."
     ),
     seed: options.Seed = None,
-    stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; may be given more than once."),
-    samples: int = typer.Option(1, metavar="N", help="How many texts."),
-    alternatives: int = typer.Option(0, metavar="N", help="Show so many of the most likely tokens beside each."),
+    stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; repeat for more than one."),
+    samples: int = typer.Option(1, metavar="N", help="How many texts to write."),
+    alternatives: int = typer.Option(0, metavar="N", help="Show the N most likely tokens beside each token."),
     colors: options.Colors = False,
-    window: str = typer.Option("half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one)."),
-    stream: bool = typer.Option(True, help="Print while it writes."),
+    window: str = typer.Option(
+        "half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one token)."
+    ),
+    stream: bool = typer.Option(True, help="Print each token at once."),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     endless: bool = typer.Option(False, "--endless", help="Write until Ctrl-C, in constant memory."),
     as_json: bool = typer.Option(
-        False, "--json", help="Print a line of JSON for each text, its tokens with their probabilities in it."
+        False, "--json", help="Print a line of JSON for each text, with its tokens and their probabilities."
     ),
-    json_tokens: bool = typer.Option(False, "--json-tokens", help="Print a line of JSON for each token, at once."),
+    json_tokens: bool = typer.Option(False, "--json-tokens", help="Print a line of JSON for each token at once."),
 ) -> None:
     """Continue a prompt with a trained model.
 
@@ -118,7 +124,7 @@ def _check(max_new_tokens: int | None, samples: int, endless: bool, as_json: boo
         return
     for given, why in (
         (max_new_tokens is not None, f"-n {max_new_tokens} ends the text; leave one of the two out"),
-        (samples != 1, f"--samples {samples} would never come to the second text; leave it out"),
+        (samples != 1, f"--samples {samples} would never start the second text; leave it out"),
         (as_json, "--json prints whole texts; use --json-tokens, a line a token"),
     ):
         if given:
@@ -149,7 +155,7 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
 
 
 def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: bool, endless: bool = False) -> None:
-    """The prompt and the text behind it, or a line of bars for each token if there are alternatives."""
+    """Print the prompt and its continuation; with alternatives, a line of bars for each token."""
     if alternatives:
         _print_bars(pieces, prompt)
         return
@@ -159,15 +165,15 @@ def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: b
         for piece in pieces:
             print_piece(piece)
     except KeyboardInterrupt:
-        sys.stdout.write("\n")  # the text so far stays, and what follows begins on a new line
-        if not endless:  # which ends in no other way
+        sys.stdout.write("\n")  # what follows starts on a new line
+        if not endless:  # endless text ends only this way
             raise
     else:
         sys.stdout.write("\n")
 
 
 def _print_bars(pieces: Iterable[Piece], prompt: str) -> None:
-    """One line a token: the token, then the model's most likely tokens as bars."""
+    """Print a line a token: the token, then the model's most likely tokens as bars."""
     from rich.console import Console
     from rich.text import Text
 
@@ -186,11 +192,11 @@ def _bar_line(piece: Piece, width: int) -> Any:
     line = Text()
     line.append(f"{visible(piece.token_text, 10):<11}", style="bold yellow")
     line.append(f"{piece.probability:>6.1%} │", style="dim")
-    room = max(12, (width - 19) // max(1, len(piece.alternatives)))
+    cell = max(12, (width - 19) // max(1, len(piece.alternatives)))
     for other in piece.alternatives:
-        label = f" {visible(other.text, max(3, room - 8))} {other.probability:.0%} "
-        drawn = bar(other.probability, max(1, room - len(label)))
+        label = f" {visible(other.text, max(3, cell - 8))} {other.probability:.0%} "
+        filled = bar(other.probability, max(1, cell - len(label)))
         taken = other.token == piece.token
         line.append(label, style="bold yellow" if taken else "")
-        line.append(f"{drawn:<{max(1, room - len(label))}}", style="yellow" if taken else "blue")
+        line.append(f"{filled:<{max(1, cell - len(label))}}", style="yellow" if taken else "blue")
     return line

@@ -1,4 +1,4 @@
-"""`glassformer lesson` and `glassformer lessons`: the ladder from a table of pairs to a GPT."""
+"""`glassformer lesson` and `glassformer lessons`: from a table of pairs to a GPT, one idea at a time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ _DATA = "A UTF-8 text file; without it Tiny Shakespeare (lesson 10: lines of Fre
 
 
 def lesson(
-    number: int = typer.Argument(metavar="NUMBER", help="1 to 10 (glassformer lessons)."),
-    steps: int = typer.Option(None, metavar="N", min=0, help="Training steps in place of the lesson's own."),
-    seed: int = typer.Option(1337, metavar="NUMBER", min=0, help="Same seed, same weights, batches and sample."),
+    number: int = typer.Argument(metavar="NUMBER", help="1 to 10; glassformer lessons lists them."),
+    steps: int = typer.Option(None, metavar="N", min=0, help="Training steps; default: the lesson's own."),
+    seed: int = typer.Option(1337, metavar="NUMBER", min=0, help="Seed of weights, batches and sample."),
     data: str = typer.Option(None, metavar="FILE", help=_DATA),
-    diff: bool = typer.Option(False, "--diff", help="Only show the lines that changed since the lesson it builds on."),
+    diff: bool = typer.Option(
+        False, "--diff", help="Show the lines that differ from the lesson it builds on, and train nothing."
+    ),
 ) -> None:
     """Run one lesson: its idea, its loss, a sample.
 
-    Each is one small file that can be read and run by itself; the last line tells where it lies.
+    A lesson is one small file; read it and run it by itself. The last line shows its path.
 
     Examples:
 
@@ -37,11 +39,15 @@ def lesson(
 
 
 def lessons(
-    table: bool = typer.Option(False, "--table", help="Train them all; our losses beside the lecture's."),
-    seeds: int = typer.Option(1, metavar="N", min=1, max=10, help="With --table: train each rung with N seeds."),
-    steps: int = typer.Option(None, metavar="N", min=1, help="With --table: steps in place of each lesson's own."),
-    scaled: bool = typer.Option(False, "--scaled", help="With --table: the last rung too, 5,000 steps (for a GPU)."),
-    scaled_steps: int = typer.Option(0, metavar="N", min=0, help="With --table: the last rung too, N steps."),
+    table: bool = typer.Option(False, "--table", help="Train all lessons; show our losses beside the lecture's."),
+    seeds: int = typer.Option(1, metavar="N", min=1, max=10, help="With --table: train each lesson with N seeds."),
+    steps: int = typer.Option(
+        None, metavar="N", min=1, help="With --table: training steps; default: each lesson's own."
+    ),
+    scaled: bool = typer.Option(
+        False, "--scaled", help="With --table: also lesson 8 at full size, 5,000 steps (needs a GPU)."
+    ),
+    scaled_steps: int = typer.Option(0, metavar="N", min=0, help="With --table: also lesson 8 at full size, N steps."),
     data: str = typer.Option(None, metavar="FILE", help=_DATA),
     json: bool = typer.Option(False, "--json", help="Print JSON for machines."),
     notebook: str = typer.Option(None, metavar="FILE", help="Write all lessons as a notebook (.ipynb)."),
@@ -79,7 +85,7 @@ def _list(json: bool) -> None:
         return
     for number in LESSONS:
         typer.echo(f"{number:>2}  {words_of(number).title}")
-    typer.echo("\nrun one: glassformer lesson 3    all, beside the lecture's figures: glassformer lessons --table")
+    typer.echo("\nrun one: glassformer lesson 3    train all, beside the lecture's losses: glassformer lessons --table")
 
 
 def _table(seeds: int, steps: int | None, scaled_steps: int, data: str | None, json: bool) -> None:
@@ -99,6 +105,6 @@ def _table(seeds: int, steps: int | None, scaled_steps: int, data: str | None, j
     if json:
         print_json({"rungs": [row.as_json() for row in rows], "replayed": replayed(text), "seconds": round(seconds, 1)})
         return
-    told = " (the lecture: 4.87)" if data is None else ""
-    typer.echo(f"random table, one batch of 4 x 8, seed 1337: {replayed(text):.3f}{told}")
+    lecture = " (the lecture: 4.87)" if data is None else ""
+    typer.echo(f"random table, one batch of 4 x 8, seed 1337: {replayed(text):.3f}{lecture}")
     typer.echo(f"{seeds} seed{'s' * (seeds > 1)}, {seconds / 60:.1f} minutes; losses over the whole validation split")

@@ -22,7 +22,7 @@ READY_MADE = ("gpt2", "bytes")  # tokenizers that are the same for every text
 
 
 class Views(TyperGroup):
-    """Names and summaries at once; a view's file, and torch with it, is imported when the view is used."""
+    """Lists names and summaries at once; a view's file, and torch with it, is imported when the view runs."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -48,7 +48,7 @@ class Views(TyperGroup):
 app = typer.Typer(
     cls=Views,
     help="Look inside a model.\n\n"
-    "Drawn in the terminal; --json prints all numbers, and --html writes a page that needs nothing else.\n\n"
+    "A view is drawn in the terminal; --json prints all its numbers, and --html writes it as a self-contained page.\n\n"
     'Example: glassformer look next runs/demo-1 "To be, or not to "',
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -57,7 +57,7 @@ app = typer.Typer(
 
 @app.callback()
 def _look() -> None:
-    """A group also while no command is registered by hand."""
+    """Makes `app` a group although no command is registered by hand."""
 
 
 def _load_plugins() -> None:
@@ -111,24 +111,30 @@ def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 
 CORPUS = [
-    _parameter("data", str, typer.Option(None, metavar="SOURCE", help="Texts: as train --data; else the run's own.")),
-    _parameter("characters", int, typer.Option(100_000, metavar="N", min=1, help="How much of them is read.")),
+    _parameter(
+        "data",
+        str,
+        typer.Option(None, metavar="SOURCE", help="The texts, as for train --data; default: the run's own."),
+    ),
+    _parameter(
+        "characters", int, typer.Option(100_000, metavar="N", min=1, help="How many characters of them to read.")
+    ),
 ]
 TOKENIZER = [
     _parameter(
         "tokenizer",
         str,
-        typer.Option(None, metavar="NAME", help="gpt2 or bytes, or a tokenizer's file or folder: no MODEL is needed."),
+        typer.Option(None, metavar="NAME", help="Needs no MODEL: gpt2, bytes, or the file or folder of a tokenizer."),
     )
 ]
 OUTPUT = [
     _parameter("as_json", bool, typer.Option(False, "--json", help="Print all numbers as JSON.")),
-    _parameter("html", str, typer.Option(None, "--html", metavar="FILE", help="Write a page that needs nothing else.")),
+    _parameter("html", str, typer.Option(None, "--html", metavar="FILE", help="Write a self-contained page.")),
 ]
 
 
 def _of_field(name: str, field: Any, positional: bool, optional: bool) -> inspect.Parameter:
-    """A field of the options model as typer has it."""
+    """A field of the options model as a parameter for typer."""
     kind, default = _kind(field.annotation), field.get_default(call_default_factory=True)
     if positional:
         metavar = name.upper()
@@ -145,7 +151,7 @@ def _of_field(name: str, field: Any, positional: bool, optional: bool) -> inspec
 
 
 def _kind(annotation: Any) -> Any:
-    """The type that typer is told: int, float, bool, str or a list of them; anything else is read from a word."""
+    """The type for typer: int, float, bool, str or a list of one of them; any other type is parsed from a string."""
     origin, args = get_origin(annotation), list(get_args(annotation))
     if origin in (Union, types.UnionType):
         kinds = [_kind(a) for a in args if a is not type(None)]
@@ -158,7 +164,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _help(summary: str, function: Any) -> str:
-    """The summary, what the docstring says behind its first line and before what it raises, and the examples."""
+    """The summary, the docstring without its first line, `Args:` and `Raises:`, and the examples."""
     paragraphs = inspect.getdoc(function) or ""
     more = paragraphs.partition("Args:")[0].partition("Raises:")[0].split("\n\n")[1:]
     examples: tuple[str, ...] = getattr(function, "examples", ())
@@ -194,12 +200,12 @@ def _tokenizer_of(model: str, text: str | None, tokenizer: str | None) -> tuple[
             )
         return model, text, Subject(model, tokenizer=load_source_tokenizer(model))
     if text is not None:
-        raise UsageError(f"{model} and --tokenizer {tokenizer} both say how to cut the text; give one of the two")
+        raise UsageError(f"{model} and --tokenizer {tokenizer} both choose a tokenizer; give one of the two")
     return tokenizer, model, Subject(tokenizer, tokenizer=_tokenizer(tokenizer))
 
 
 def _tokenizer(name: str) -> Any:
-    """A tokenizer that needs no text to learn from, by the name of its kind; else from a file, a folder or a model."""
+    """A tokenizer that needs no training text, by the name of its kind; else one from a file, a folder or a model."""
     from pathlib import Path
 
     from glassformer.errors import UsageError, did_you_mean

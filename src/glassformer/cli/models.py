@@ -10,12 +10,12 @@ from glassformer.cli.output import print_json
 
 
 def pull(
-    name: str = typer.Argument(None, metavar="[NAME]", help="A model of the list, or owner/name on the hub."),
-    as_json: bool = typer.Option(False, "--json", help="Print what came in as JSON."),
+    name: str = typer.Argument(None, metavar="[NAME]", help="A name from the list, or owner/name on the hub."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
-    """Fetch a published model and keep it under its name.
+    """Download a published model and keep it under its name.
 
-    Without a name it lists what is known.
+    Without a name, list the known models.
 
     Examples:
 
@@ -38,14 +38,16 @@ def pull(
 
 def import_(
     path: str = typer.Argument(
-        metavar="PATH", help="A folder of Hugging Face or CTranslate2, a .gguf, nanoGPT's ckpt.pt."
+        metavar="PATH", help="A folder of Hugging Face or CTranslate2, a .gguf, or the ckpt.pt of nanoGPT."
     ),
-    out: str = typer.Option(None, metavar="FOLDER", help="Where to; by default it is kept by its name, as pull does."),
-    tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer in place of its own: a folder or a file."),
+    out: str = typer.Option(
+        None, metavar="FOLDER", help="The new model folder; default: keep it under its name, as pull does."
+    ),
+    tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer that replaces its own: a folder or a file."),
     characters: str = typer.Option(None, metavar="FILE", help="A text whose characters are the vocabulary (nanoGPT)."),
-    as_json: bool = typer.Option(False, "--json", help="Print what came in as JSON."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
-    """Turn a model of another program into a model folder.
+    """Convert a model of another program to a model folder.
 
     Examples:
 
@@ -79,10 +81,14 @@ def import_(
 def export(
     model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, a model folder or a pulled model."),
     to: str = typer.Option("gguf", metavar="FORM", help="gguf, or hf (a Hugging Face folder)."),
-    type: str = typer.Option("f32", metavar="TYPE", help="Of a GGUF file: f32, f16, bf16 or q8_0."),
-    out: str = typer.Option(None, metavar="PATH", help="Where to; default: this folder, named after the model."),
+    type: str = typer.Option("f32", metavar="TYPE", help="For a GGUF file: f32, f16, bf16 or q8_0."),
+    out: str = typer.Option(
+        None, metavar="PATH", help="The file or folder to write; default: named after the model, in this folder."
+    ),
 ) -> None:
-    """Write a model for other software, verified.
+    """Write a model for other software, and verify it.
+
+    A GGUF file is read again and its logits are compared with the model's, where possible in llama.cpp too.
 
     Examples:
 
@@ -117,14 +123,14 @@ def export(
     if found.tokens is None:
         typer.echo("not tried in llama.cpp: llama-cpp-python is not installed")
     else:
-        typer.echo(f"llama.cpp goes on from a prompt with {found.tokens[0]} of {found.tokens[1]} equal greedy tokens")
+        typer.echo(f"llama.cpp continues a prompt greedily: {found.tokens[0]} of {found.tokens[1]} tokens are equal")
 
 
 def inspect(
     path: str = typer.Argument(metavar="PATH", help="A run, a model folder, a pulled model, a .gguf or nanoGPT's .pt."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON, the whole chat template too."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, with the whole chat template."),
 ) -> None:
-    """Show what a model file or folder holds.
+    """Show what a model file or folder contains.
 
     Example: glassformer inspect smollm2-135m-instruct
     """
@@ -166,7 +172,7 @@ def diff(
         typer.echo("configuration  the same")
     for name, (one, other) in found["config"].items():
         typer.echo(f"{name:<22}{one} | {other}")
-    same = {True: "the same", False: "another one", None: "missing in one of them"}
+    same = {True: "the same", False: "different", None: "missing in one of them"}
     typer.echo(f"tokenizer      {same[found['tokenizer']]}")
     differing = found["tensors"]["differing"]
     typer.echo(f"tensors        {found['tensors']['equal']} equal, {len(differing)} not")
@@ -202,8 +208,8 @@ def _print_imported(imported: Any, name: str, as_json: bool) -> None:
     size = f"{imported.n_parameters:,} parameters ({imported.n_bytes / 2**20:,.1f} MiB)"
     context = f"{plural(inner.block_size, 'token')} of context"
     typer.echo(f"{imported.model_type}: {', '.join([size, *sizes, context])}")
-    typer.echo("every tensor has its place, and a forward pass is finite")
-    typer.echo(f"open it with: {name}   (it lies in {imported.folder})")
+    typer.echo("every tensor is used, and a forward pass is finite")
+    typer.echo(f"open it with: {name}   (it is in {imported.folder})")
 
 
 def _number(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Open a model for a command, if the command is one for it."""
+"""Open a model for a command, if the command fits it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
     """The model with its tokenizers and labels; it unpacks as `model, tokenizer`.
 
     Raises:
-        UsageError: another command is for this kind of model; the message names it.
+        UsageError: the command does not fit this kind of model; the message names one that does.
     """
     from glassformer.errors import UsageError
     from glassformer.generation import commands_for
@@ -28,8 +28,8 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
     bundle = load(path, device=choose_device(device), dtype=dtype)
     model, tokenizer = bundle
     if command not in (fitting := commands_for(model, tokenizer)):
-        say = f"ask it with: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
-        raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {say}")
+        next_step = f"use: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
+        raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {next_step}")
     if command == "generate":
         # a configuration counts matrices of few bits too, which are no parameters of the model
         is_transformer = isinstance(model, Transformer)
@@ -38,7 +38,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
 
 
 def show_defaults(model: Any, given: Mapping[str, Any]) -> None:
-    """One line on standard error about what the model's folder sets and no flag overrides; none where it sets nothing.
+    """Print on standard error which settings come from the model's folder; nothing where none does.
 
     given: the values of flags by name; None: not given.
     """

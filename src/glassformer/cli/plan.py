@@ -1,4 +1,4 @@
-"""`glassformer plan`: what a run will cost, before it is paid for."""
+"""`glassformer plan`: predict what a run costs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 def plan(
     recipe_and_overrides: list[str] = typer.Argument(
-        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings laid over it."
+        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings to change."
     ),
     data: str = typer.Option(None, metavar="TEXT", help="A corpus, a file, a folder, or owner/name on the hub."),
     device: str = typer.Option(None, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
-    probe: bool = typer.Option(True, help="Time steps here for five seconds; else arithmetic."),
-    devices: int = typer.Option(1, metavar="N", min=1, help="Devices of another machine."),
-    device_memory: str = typer.Option(None, metavar="SIZE", help="Memory of each of them, for example 80GB."),
-    device_flops: float = typer.Option(None, metavar="X", help="Their operations a second, for example 989e12."),
+    probe: bool = typer.Option(True, help="Time steps here for five seconds, or estimate them."),
+    devices: int = typer.Option(1, metavar="N", min=1, help="How many devices another machine has."),
+    device_memory: str = typer.Option(None, metavar="SIZE", help="The memory of each device, for example 80GB."),
+    device_flops: float = typer.Option(None, metavar="X", help="The peak FLOP/s of each device, for example 989e12."),
     utilisation: float = typer.Option(
-        0.4, metavar="PART", min=0.001, max=1, help="The share of that which a model gets."
+        0.4, metavar="PART", min=0.001, max=1, help="The fraction of the peak that training reaches."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
 ) -> None:
     """Predict memory, time and loss of a run.
 
-    Nothing is trained. Steps are timed here for five seconds; another machine is described by options.
+    Nothing is trained. By default a few steps are timed on this machine; describe another machine with the options.
 
     Examples:
 

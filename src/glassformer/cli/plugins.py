@@ -1,10 +1,10 @@
-"""`--plugin MODULE`, which every command takes, wherever it stands."""
+"""`--plugin MODULE`, an option of every command, at any place."""
 
 from __future__ import annotations
 
 
 def take_plugins(words: list[str]) -> tuple[list[str], list[str]]:
-    """(the words without `--plugin MODULE` and `--plugin=MODULE`, the modules). What follows `--` is left alone.
+    """(the words without `--plugin MODULE` and `--plugin=MODULE`, the modules). Words after `--` stay as they are.
 
     Raises:
         UsageError: no module follows.

@@ -1,4 +1,4 @@
-"""`glassformer recipes`: what comes with the package."""
+"""`glassformer recipes`: the built-in recipes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import typer
 from glassformer.cli.output import print_json
 
 app = typer.Typer(
-    help="List and show the recipes that come with the package.\n\nExample: glassformer recipes list",
+    help="List and show the built-in recipes.\n\nExample: glassformer recipes list",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -15,7 +15,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the built-in recipes: what each one makes.
+    """List the built-in recipes and what each one trains.
 
     Example: glassformer recipes list
     """
@@ -37,9 +37,9 @@ def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.
 
 @app.command("show")
 def show(name: str = typer.Argument(metavar="RECIPE", help="A built-in recipe, or the path of one.")) -> None:
-    """Print a recipe: its command, hardware, minutes, every setting.
+    """Print a recipe with all its settings.
 
-    Copy it, change it, and train with its path:
+    To make your own, save it, change it, and train with its path:
 
     glassformer recipes show shakespeare-fast > mine.toml
 

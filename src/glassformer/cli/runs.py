@@ -22,11 +22,10 @@ def runs(
     sort: str = typer.Option("name", "--sort", metavar="ORDER", help="name, loss or time."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """List the runs in a folder, or compare some of them.
+    """List the runs in a folder, or compare runs.
 
-    A list shows for each run its size, its steps, training and validation loss of its best weights (the latter with a
-    95 % interval), and whether it is finished.
-    A comparison shows which settings differ, and whether the losses differ significantly.
+    The list shows each run's size, steps, state, and the training and validation loss of its best weights with a 95 %
+    interval. The comparison shows which settings differ, and whether the losses differ significantly.
 
     Examples:
 
@@ -54,10 +53,10 @@ def runs(
 
 
 def report(run: str = typer.Argument(metavar="RUN", help="The run folder.")) -> None:
-    """Write a run's page: report.html in its folder.
+    """Write report.html into a run's folder.
 
-    Curves, samples, settings, plan against actual, in one file that any browser shows without a network. Of a run that
-    goes on it shows how far it is.
+    One self-contained page with curves, samples, settings, and the plan beside what happened. A run that is still
+    training can have one too.
 
     Example: glassformer report runs/shakespeare-fast-1
     """
@@ -92,7 +91,7 @@ def _print_list(rows: list[Row]) -> None:
     )
     for row in rows:
         if row.resume:
-            typer.echo(f"go on with {row.name}: {row.resume}")
+            typer.echo(f"to continue {row.name}: {row.resume}")
 
 
 def _print_comparison(c: RunComparison) -> None:
@@ -137,7 +136,7 @@ def _with_interval(value: float | None, interval: float | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
-    """A drawn table on a terminal; elsewhere aligned columns, whole, for other programs."""
+    """Print a table on a terminal; elsewhere plain aligned columns, never cut, for other programs."""
     import sys
 
     if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""`glassformer selftest`: do the ways that should agree agree on this machine?"""
+"""`glassformer selftest`: compare the fast code paths with the exact ones on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from glassformer.cli.output import print_json
 
 
 def selftest(
-    model: str = typer.Argument(None, metavar="[MODEL]", help="A model of yours; without one, a small random one."),
+    model: str = typer.Argument(None, metavar="[MODEL]", help="Your model; default: a small random one."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
     as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
 ) -> None:
-    """Check this machine: fast ways against slow ones.
+    """Compare fast code paths with exact ones, here.
 
-    The exit code is 1 if one of them is out of bounds.
+    Cached, batched, packed, compiled and int8 computation must agree with the plain one within bounds. The exit code is
+    1 if a check fails.
 
     Example: glassformer selftest smollm2-135m-instruct
     """

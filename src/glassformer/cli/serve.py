@@ -1,4 +1,4 @@
-"""`glassformer serve`: models behind an API that OpenAI's clients speak."""
+"""`glassformer serve`: models behind the HTTP API of OpenAI."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from glassformer.cli import options
 
 def serve(
     models: list[str] = typer.Argument(
-        metavar="MODEL...", help="Runs, model folders, pulled models, a folder of runs."
+        metavar="MODEL...", help="Runs, model folders, pulled models, or a folder of runs."
     ),
-    host: str = typer.Option("127.0.0.1", metavar="ADDRESS", help="Where to listen; this machine alone by default."),
-    port: int = typer.Option(8000, metavar="NUMBER", min=0, max=65535, help="The port."),
-    api_key: str = typer.Option(None, metavar="SECRET", envvar="GLASSFORMER_API_KEY", help="What clients must send."),
+    host: str = typer.Option(
+        "127.0.0.1", metavar="ADDRESS", help="The address to listen on; default: only this machine."
+    ),
+    port: int = typer.Option(8000, metavar="NUMBER", min=0, max=65535, help="The port; 0 takes a free one."),
+    api_key: str = typer.Option(
+        None, metavar="SECRET", envvar="GLASSFORMER_API_KEY", help="The key that clients must send."
+    ),
     no_auth: bool = typer.Option(False, "--no-auth", help="Accept requests without a key from other machines."),
-    rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many samples are written at once."),
+    rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many texts to generate at once."),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
 ) -> None:
-    """Serve models over HTTP as OpenAI does.
+    """Serve models over the HTTP API of OpenAI, and a web page.
 
     Examples:
 
@@ -48,14 +52,14 @@ def serve(
     set_threads()
     models_by_name = open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
     for handle in models_by_name.values():
-        what = "chats" if handle.has_chat else "writes on from texts" if handle.worker else "gives vectors for texts"
+        what = "chat" if handle.has_chat else "completions" if handle.worker else "embeddings"
         typer.echo(f"{handle.name}: {what}")
         if handle.worker is not None:
             cache = handle.worker.engine.cache
-            typer.echo(f"  cache: at most {cache.max_bytes / 2**20:,.0f} MiB, {rows} samples at once")
+            typer.echo(f"  cache: at most {cache.max_bytes / 2**20:,.0f} MiB, {rows} texts at once")
             if handle.defaults:
                 shown = ", ".join(f"{name} {value:g}" for name, value in handle.defaults.items())
-                typer.echo(f"  from its folder, where a request does not say: {shown}")
+                typer.echo(f"  defaults from its folder: {shown}")
     address = app.listen(sockets, host)
-    typer.echo(f"listening on {address}/v1, a page to look at is {address}/   (Ctrl-C ends it)")
+    typer.echo(f"listening on {address}/v1, web page: {address}/   (Ctrl-C stops the server)")
     app.serve(models_by_name, host=host, api_key=api_key, sockets=sockets)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from glassformer.recipes import Run
 
 AS_JSON = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
-QUIET = typer.Option(False, "--quiet", "-q", help="No display while it trains.")
+QUIET = typer.Option(False, "--quiet", "-q", help="Show no progress while training.")
 
 
 def train(
     recipe_and_overrides: list[str] = typer.Argument(
-        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings laid over it."
+        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings to change."
     ),
     data: str = typer.Option(
         None, metavar="TEXT", help="A corpus, a file, a folder, - for standard input, or owner/name on the hub."
@@ -29,10 +29,10 @@ def train(
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Train a Transformer by a recipe, or on your own text.
+    """Train a Transformer with a recipe, or on your own text.
 
-    Without a recipe, sizes follow from the text and this machine, and are printed with the reason. Ctrl-C saves; resume
-    goes on.
+    Without a recipe, sizes are chosen for the text and this machine, and printed with the reason. Ctrl-C saves the run;
+    `glassformer resume` continues it.
 
     Examples:
 
@@ -66,14 +66,14 @@ def train(
 def resume(
     run: str = typer.Argument(metavar="RUN", help="The run folder."),
     overrides: list[str] = typer.Argument(
-        None, metavar="SECTION.KEY=VALUE", help="What may still change, training.steps above all."
+        None, metavar="SECTION.KEY=VALUE", help="Settings that may still change, such as training.steps."
     ),
     as_json: bool = AS_JSON,
     quiet: bool = QUIET,
 ) -> None:
-    """Go on with a stopped run, or with any for longer.
+    """Continue a stopped run, or train a finished one longer.
 
-    With more steps the schedule is that of the new length; where the rate had come down already, it warms up again.
+    With more training.steps the schedule follows the new length; a learning rate that was already low warms up again.
 
     Examples:
 
@@ -87,7 +87,7 @@ def resume(
 
 
 def demo(
-    overrides: list[str] = typer.Argument(None, metavar="SECTION.KEY=VALUE", help="Settings laid over the recipe."),
+    overrides: list[str] = typer.Argument(None, metavar="SECTION.KEY=VALUE", help="Settings to change in the recipe."),
     out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/demo-<n>."),
 ) -> None:
     """Train a small GPT on Shakespeare in a minute.
@@ -108,9 +108,9 @@ def demo(
     model, tokenizer = load(run.path)
     text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
     typer.echo(f"\n{text}\n")
-    guess = f"a blind guess: {math.log(tokenizer.vocab_size):.4f}"
+    guess = f"uniform guessing: {math.log(tokenizer.vocab_size):.4f}"
     typer.echo(f"validation loss {run.loss.loss:.4f} ({guess}) after {run.seconds:.0f} s of training")
-    typer.echo(f"the run lies in {run.path}; its model/ folder loads in transformers\n")
+    typer.echo(f"the run is in {run.path}; transformers can load its model/ folder\n")
     typer.echo("try next:")
     typer.echo(f'  glassformer generate {run.path} --prompt "ROMEO:"')
     typer.echo(f'  glassformer generate {run.path} --prompt "To be, or not" --max-new-tokens 20 --alternatives 5')
@@ -119,18 +119,18 @@ def demo(
 
 def evaluate(
     run: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
-    data: str = typer.Option(None, metavar="TEXT", help="Another text, or other examples, than the run's own."),
-    split: str = typer.Option("validation", metavar="NAME", help="train or validation; of examples also test."),
-    answers: bool = typer.Option(False, help="Let it answer, too: BLEU and chrF, or the rate of wrong words."),
-    beam: int = typer.Option(None, metavar="N", help="With --answers: beginnings kept at each step; 4 unless given."),
-    limit: int = typer.Option(None, metavar="N", help="With --answers: this many examples, spread over the split."),
-    out: str = typer.Option(None, metavar="FILE", help="With --answers: write them there, a JSON object a line."),
+    data: str = typer.Option(None, metavar="TEXT", help="Another text or other examples; default: the run's own."),
+    split: str = typer.Option("validation", metavar="NAME", help="train or validation; for examples also test."),
+    answers: bool = typer.Option(False, help="Also generate and score answers: BLEU and chrF, or the word error rate."),
+    beam: int = typer.Option(None, metavar="N", help="With --answers: beam width; default 4."),
+    limit: int = typer.Option(None, metavar="N", help="With --answers: use N examples, spread over the split."),
+    out: str = typer.Option(None, metavar="FILE", help="With --answers: write the answers here, a JSON object a line."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a model on a whole split of its data.
 
-    Prints loss, perplexity and bits per byte, with the number of targets and a 95 % interval; of classifiers and
-    translators also how often they are right; of word vectors, how well they agree with people's judgements of words.
+    Prints loss (95 % interval, number of targets), perplexity and bits per byte; for classifiers and translators also
+    the accuracy; for word vectors, how well they agree with people's judgements of words.
 
     Examples:
 
@@ -143,7 +143,7 @@ def evaluate(
 
     asked = {"--beam": beam, "--limit": limit, "--out": out}
     if not answers and (alone := [name for name, given in asked.items() if given is not None]):
-        raise UsageError(f"{alone[0]} is for answers; add --answers")
+        raise UsageError(f"{alone[0]} needs --answers; add it")
     model, task = open_run(run, data)
     estimate = task.evaluate(model, split).loss_estimate()
     results = estimate.to_dict()
@@ -178,7 +178,7 @@ def evaluate(
 
 
 def _watch(quiet: bool) -> dict[str, Any]:
-    """The display, and where one-line notes go: standard error, so that standard output holds results alone."""
+    """The display, and a log on standard error, so that standard output has the result alone."""
     log = {"log": lambda line: typer.echo(line, err=True)}
     if quiet:
         return log
@@ -204,12 +204,12 @@ def _print_result(run: Run | None, as_json: bool) -> None:
         f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{training}{bits}, perplexity "
         f"{loss.perplexity:.3f}{hits} ({loss.n:,} targets; best at step {run.best_step})"
     )
-    typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run lies in {run.path}")
+    typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run is in {run.path}")
     if plan := RunFolder(run.path).read_plan():
         rows = against_actual(plan, run.to_dict())
         pairs = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
         typer.echo(f"predicted (and actual): {', '.join(pairs)}")
     if run.command == "generate":
-        typer.echo(f'write with it: glassformer generate {run.path} --prompt "..."')
+        typer.echo(f'try it: glassformer generate {run.path} --prompt "..."')
     elif run.command:
         typer.echo(f'try it: glassformer {run.command} {run.path} "..."')

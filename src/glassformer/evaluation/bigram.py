@@ -1,4 +1,4 @@
-"""The loss of the simplest model that has learned something: a table of which token follows which, counted.
+"""The loss of the simplest trained model: a table of counts of which token follows which.
 
 A Transformer that does not pass this line has learned nothing that needs more than the last token.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from glassformer.data.token_store import TokenView
 from glassformer.errors import DataError
 
-ROOM = 100  # training pairs for each cell of the V x V table, from which on adding one to each changes nothing
+ENOUGH = 100  # training pairs for each cell of the V x V table: with so many, adding one to each changes nothing
 
 
 def bigram_loss(train: TokenView, held_out: TokenView, vocab_size: int, *, max_tokens: int = 10_000_000) -> float:
@@ -46,7 +46,7 @@ def bigram_loss(train: TokenView, held_out: TokenView, vocab_size: int, *, max_t
     key = before * V + after
     place = np.minimum(np.searchsorted(pairs, key), len(pairs) - 1)
     seen = np.where(pairs[place] == key, counts[place], 0)  # (N,) c(a, b)
-    if len(learned) >= ROOM * V * V:
+    if len(learned) >= ENOUGH * V * V:
         probability = (seen + 1) / (total[before] + V)
         return float(-np.log(probability).mean())
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())

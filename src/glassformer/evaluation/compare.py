@@ -1,7 +1,7 @@
 """Is one validation loss really lower than another?
 
-An interval says how far a loss might lie from what endless text of the same kind would give. Two intervals that
-overlap may still belong to two models of which one is clearly better: on the same text both suffer from the same hard
+An interval bounds how far a loss may be from that on endless text of the same kind. Two intervals that
+overlap may still belong to one clearly better and one worse model: on the same text both suffer from the same hard
 passages, and these cancel in the difference. So runs that were asked for the same targets are compared *paired*,
 passage by passage; others by their two intervals. (Miller 2024, "Adding Error Bars to Evals: A Statistical Approach to
 Language Model Evaluations", https://arxiv.org/abs/2411.00640: clustered standard errors, paired differences.)
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether nought lies outside the interval: between equally good models that happens in 5 of 100 cases."""
+        """Whether the interval excludes 0: between equally good models that happens in 5 of 100 cases."""
         return abs(self.difference) > self.interval
 
 
@@ -53,9 +53,9 @@ def compare_losses(
     """The difference of two losses and its 95 % interval.
 
     Paired, when both have window losses with the same targets: of each passage the difference of the two sums, t times
-    the standard error of their total (`standard_error`; windows of different length, 64 and 256 say, are first joined
-    to the passages that both have, 256). The interval misses the true difference in 5 of 100 texts (Student's t; for
-    fewer than about ten passages somewhat more often, as the sums are not normal).
+    the standard error of their total (`standard_error`; windows of different length, such as 64 and 256, are
+    first joined to passages that both have, 256). The interval misses the true difference in 5 of 100 texts (Student's
+    t; for fewer than about ten passages somewhat more often, as the sums are not normal).
 
     Unpaired, from the two intervals: the square root of the sum of their squares. Right for different texts. On the
     same text it is too wide (hard passages are hard for both): what it calls significant is, what it does not may be.

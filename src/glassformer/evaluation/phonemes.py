@@ -1,7 +1,7 @@
 """Pronunciations against a dictionary's: how many words are wrong, and how many of their sounds.
 
 word       read
-said       R EH T           the nearest reference is R EH D: 1 of 3 sounds is wrong, and so is the word
+answer     R EH T           the nearest reference is R EH D: 1 of 3 sounds is wrong, and so is the word
 known      R IY D | R EH D
 """
 
@@ -16,14 +16,15 @@ import torch
 
 from glassformer.errors import DataError, MissingExtraError
 from glassformer.evaluation.estimate import standard_error
+from glassformer.renamed import old_arguments
 
 
 @dataclass(frozen=True)
 class PronunciationErrors:
     """Rates of errors, as shares.
 
-    word_error_rate: words said in none of the ways that the dictionary knows. word_interval: both ends of its 95 %
-    interval. phoneme_error_rate: edits (a sound too much, too little, or another one) that turn what was said into the
+    word_error_rate: words whose answer is no pronunciation in the dictionary. word_interval: both ends of its 95 %
+    interval. phoneme_error_rate: edits (a sound too much, too little, or another one) that turn the answer into the
     nearest reference, divided by the sounds of these references. phoneme_interval: half the width of its 95 % interval,
     from the spread between words; infinite for a single word. n: words.
     """
@@ -39,12 +40,13 @@ class PronunciationErrors:
         return {**asdict(self), "phoneme_interval": known}
 
 
-def pronunciation_errors(said: Sequence[str], references: Sequence[Sequence[str]]) -> PronunciationErrors:
+@old_arguments(said="answers")
+def pronunciation_errors(answers: Sequence[str], references: Sequence[Sequence[str]]) -> PronunciationErrors:
     """Word and phoneme error rate, as in Yao and Zweig 2015, https://arxiv.org/abs/1506.00196, section 4: a word with
     several references is held against the nearest one.
 
     Args:
-        said: of each word its sounds, separated by spaces. references: of each word all its pronunciations.
+        answers: of each word its sounds, separated by spaces. references: of each word all its pronunciations.
 
     Raises:
         DataError: there are no words, or one without a reference.
@@ -54,12 +56,12 @@ def pronunciation_errors(said: Sequence[str], references: Sequence[Sequence[str]
         from rapidfuzz.distance import Levenshtein
     except ImportError:
         raise MissingExtraError("measuring phoneme errors", "translate") from None
-    if len(said) != len(references):
-        raise DataError(f"{len(said)} pronunciations and references of {len(references)} words; give both for each")
-    if not said:
+    if len(answers) != len(references):
+        raise DataError(f"{len(answers)} pronunciations and references of {len(references)} words; give both for each")
+    if not answers:
         raise DataError("no pronunciations to score; give at least one")
     edits, sounds = [], []
-    for number, (ours, known) in enumerate(zip(said, references, strict=True)):
+    for number, (ours, known) in enumerate(zip(answers, references, strict=True)):
         ways = [way.split() for way in known if way.split()]
         if not ways:
             raise DataError(f"word {number} has no reference; leave it out")
@@ -67,14 +69,14 @@ def pronunciation_errors(said: Sequence[str], references: Sequence[Sequence[str]
         nearest = distances.index(min(distances))
         edits.append(distances[nearest])
         sounds.append(len(ways[nearest]))
-    wrong, n = sum(distance > 0 for distance in edits), len(said)
+    wrong, n = sum(distance > 0 for distance in edits), len(answers)
     spread = standard_error(torch.tensor(edits, dtype=torch.float64), torch.tensor(sounds))
     return PronunciationErrors(wrong / n, wilson_interval(wrong, n), sum(edits) / sum(sounds), 1.96 * spread, n)
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """95 % interval of a share, hits of n independent cases (Wilson 1927, "Probable inference, the law of succession,
-    and statistical inference"). It stays within 0 ... 1 and says something even of 0 hits.
+    and statistical inference"). It stays within 0 ... 1 and is informative even for 0 hits.
 
     >>> [round(end, 3) for end in wilson_interval(0, 100)]
     [0.0, 0.037]

@@ -1,7 +1,7 @@
 """How near translations come to a person's: BLEU and chrF, as sacrebleu counts them.
 
 A small BLEU of one's own is easily written and comparable with no other: scores differ by several points with how words
-are cut. sacrebleu (Post 2018, https://arxiv.org/abs/1804.08771) fixes that and says so in its signature.
+are cut. sacrebleu (Post 2018, https://arxiv.org/abs/1804.08771) fixes that, and its signature states how.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import DataError, MissingExtraError
+from glassformer.renamed import old_arguments
 
 MOST_DRAWN = 5_000_000  # sentences that are drawn for an interval: some hundred MB of counts
 
 
 @dataclass(frozen=True)
 class CorpusScore:
-    """score: 0 ... 100. interval: half the width of the 95 % interval, by drawing the sentences anew (Koehn 2004,
+    """score: 0 ... 100. interval: half the width of the 95 % interval, by resampling the sentences (Koehn 2004,
     https://aclanthology.org/W04-3250); infinite where nothing is known. signature: how sacrebleu counted."""
 
     score: float
@@ -48,11 +49,14 @@ class TranslationScores:
         return {"bleu": self.bleu.to_dict(), "chrf": self.chrf.to_dict(), "n": self.n}
 
 
-def translation_scores(said: Sequence[str], references: Sequence[str], *, resamples: int = 1000) -> TranslationScores:
+@old_arguments(said="translations")
+def translation_scores(
+    translations: Sequence[str], references: Sequence[str], *, resamples: int = 1000
+) -> TranslationScores:
     """Scores of all sentences together, which is not the mean of their scores.
 
     Args:
-        said: what the model wrote, as plain text (no subwords). references: a person's translations, in this order.
+        translations: what the model wrote, as plain text (no subwords). references: those of a person, in this order.
         resamples: how often the sentences are drawn for the intervals; less often where they are more than 5,000.
 
     Raises:
@@ -63,23 +67,25 @@ def translation_scores(said: Sequence[str], references: Sequence[str], *, resamp
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise MissingExtraError("measuring BLEU and chrF", "translate") from None
-    if len(said) != len(references):
-        raise DataError(f"{len(said)} translations and {len(references)} references; give one of each a sentence")
-    if not said:
+    if len(translations) != len(references):
+        raise DataError(
+            f"{len(translations)} translations and {len(references)} references; give one of each a sentence"
+        )
+    if not translations:
         raise DataError("no translations to score; give at least one")
-    n = len(said)
+    n = len(translations)
     drawn = min(resamples, max(1, MOST_DRAWN // n)) if n > 1 else 1  # one sentence shows no spread
-    bleu, chrf = (_score(metric, list(said), [list(references)], drawn) for metric in (BLEU(), CHRF()))
+    bleu, chrf = (_score(metric, list(translations), [list(references)], drawn) for metric in (BLEU(), CHRF()))
     return TranslationScores(bleu, chrf, n)
 
 
-def _score(metric: Any, said: list[str], references: list[list[str]], resamples: int) -> CorpusScore:
-    """Through the JSON form of sacrebleu's score, the public one that tells the interval."""
+def _score(metric: Any, translations: list[str], references: list[list[str]], resamples: int) -> CorpusScore:
+    """Through the JSON form of sacrebleu's score, the public one that has the interval."""
     try:
-        score = metric.corpus_score(said, references, n_bootstrap=resamples)
+        score = metric.corpus_score(translations, references, n_bootstrap=resamples)
     except TypeError:  # where some draws score 0: sacrebleu 2.6 takes the mean of Python's and numpy's numbers
         metric.n_bootstrap = 1
-        score = metric.corpus_score(said, references)
+        score = metric.corpus_score(translations, references)
     signature = metric.get_signature().format()
     fields = json.loads(score.format(width=6, signature=signature, is_json=True))
     return CorpusScore(float(score.score), float(fields.get("confidence_var", math.inf)), signature)

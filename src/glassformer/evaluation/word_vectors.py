@@ -1,6 +1,6 @@
-"""How good word vectors are, by what people said: likeness by rank correlation, analogies by how often they come out.
+"""How good word vectors are, compared with people's judgements: similarity by rank correlation, analogies by accuracy.
 
-Each figure tells its coverage: of how many questions all words are in the vocabulary. The others count neither for nor
+Each figure has its coverage: of how many questions all words are in the vocabulary. The others count neither for nor
 against.
 """
 
@@ -108,9 +108,9 @@ def _likeness_score(pairs: Sequence[Likeness], rows: dict[str, int], unit_NC: Te
     known = [(rows[a.lower()], rows[b.lower()], s) for a, b, s in pairs if a.lower() in rows and b.lower() in rows]
     if len(known) < 2:
         return LikenessScore(None, len(known), len(pairs))
-    first, second, said = zip(*known, strict=True)
+    first, second, ratings = zip(*known, strict=True)
     cosines = (unit_NC[list(first)] * unit_NC[list(second)]).sum(dim=1)  # (n, C) -> (n,)
-    return LikenessScore(spearman(cosines.double().numpy(), np.array(said)), len(known), len(pairs))
+    return LikenessScore(spearman(cosines.double().numpy(), np.array(ratings)), len(known), len(pairs))
 
 
 def _analogy_score(questions: Sequence[Question], rows: dict[str, int], unit_NC: Tensor) -> AnalogyScore:

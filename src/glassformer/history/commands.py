@@ -11,20 +11,18 @@ from glassformer.cli.output import print_json
 
 def compare_history(
     source: str = typer.Option("tinyshakespeare", "--data", metavar="TEXT", help="The text to predict."),
-    out: str = typer.Option("compare-history", metavar="FOLDER", help="Where results, pictures and the page go."),
-    quick: bool = typer.Option(False, "--quick", help="A minute instead of some: to see that it works."),
-    scale: float = typer.Option(1.0, metavar="X", help="So many times the steps."),
+    out: str = typer.Option("compare-history", metavar="FOLDER", help="The folder for results, pictures and the page."),
+    quick: bool = typer.Option(False, "--quick", help="Train for one minute in all, to see that it works."),
+    scale: float = typer.Option(1.0, metavar="X", help="Multiply all training steps by X."),
     device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
-    seed: int = typer.Option(0, metavar="N", min=0, help="Of weights, batches and strings."),
+    seed: int = typer.Option(0, metavar="N", min=0, help="Seed of weights, batches and strings."),
     as_json: bool = typer.Option(False, "--json", help="Print the results as JSON."),
 ) -> None:
-    """Train the models before the Transformer beside it.
+    """Compare the Transformer with the models before it.
 
-    Draws what they cost and where they end.
-
-    First n-grams, bigram, MLP, RNN, GRU, LSTM and Transformer on the same text: loss against operations and seconds.
-    Then LSTMs without and with attention and a Transformer copy strings: how much fits into one vector? Minutes on two
-    cores.
+    First it trains n-grams, a bigram, an MLP, an RNN, a GRU, an LSTM and a Transformer on the same text, and draws loss
+    against FLOPs and seconds. Then LSTMs without and with attention and a Transformer copy strings, which shows how
+    much fits into one vector. Takes minutes on two cores.
 
     Example: glassformer compare-history --out history
     """
@@ -56,7 +54,9 @@ def _print(result: dict[str, Any]) -> None:
             )
             loss = f"{point['loss']:.3f}" + (f" ± {point['interval']:.3f}" if point["interval"] is not None else "")
             rows.append([name, f"{kept:,}", f"{point['flops']:.1e}", f"{point['seconds']:.1f}", loss])
-    console.print(_table("what a loss costs", ["model", "numbers kept", "FLOPs", "seconds", "validation loss"], rows))
+    console.print(
+        _table("validation loss and its cost", ["model", "parameters", "FLOPs", "seconds", "validation loss"], rows)
+    )
     curves = result["bottleneck"]["curves"]
     lengths = [str(point["length"]) for point in curves[0]["points"]]
     rows = [[curve["name"], *(f"{100 * point['exact']:.0f}" for point in curve["points"])] for curve in curves]

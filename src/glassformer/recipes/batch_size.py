@@ -18,7 +18,7 @@ LARGEST_STEP = 524_288  # tokens; GPT-3's smaller models took as many (Brown et 
 def batch_size_choice(
     config: ModelConfig, t: ResolvedTraining, machine: Machine, train_tokens: int, world_size: int = 1
 ) -> Choice:
-    """The largest power of two a device that memory, speed and text have room for.
+    """The largest power of two a device that fits memory, speed and text.
 
     Doubled while (1) the planned peak leaves a tenth of the free memory, (2) tokens a second, measured here, still grow
     by a twentieth, and (3) a step reads at most a hundredth of the text, and at most half a million tokens: beyond,
@@ -30,7 +30,7 @@ def batch_size_choice(
         DeviceError: not even one sequence fits.
     """
     free = available_memory(machine.device)
-    room = None if free is None else free + (resident_bytes() if machine.device == "cpu" else 0)
+    available = None if free is None else free + (resident_bytes() if machine.device == "cpu" else 0)
     best, speed, why = 0, 0.0, ""
     while not why:
         tried = best * 2 or 1
@@ -41,8 +41,8 @@ def batch_size_choice(
             break
         planned = t.model_copy(update={"batch_size": tried * world_size, "micro_batch_size": tried})
         peak = memory_plan(config, planned, machine.device, machine.precision, world_size=world_size).peak
-        if room is not None and peak > 0.9 * room:
-            why = f"{tried} at once would take {gigabytes(peak)} of the {gigabytes(room)} there are"
+        if available is not None and peak > 0.9 * available:
+            why = f"{tried} at once would take {gigabytes(peak)} of the {gigabytes(available)} there are"
             break
         rate = tokens_per_second(config, t, machine, tried)
         if rate < 1.05 * speed:

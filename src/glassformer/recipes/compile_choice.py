@@ -58,10 +58,10 @@ def probe_compile(
             cost = time.perf_counter() - started
             log(f"compiled in {cost:.0f} s; timing it ...")
             fast = quick.whole(quick.time(2.0, LEAST_STEPS))
-        except RuntimeError as error:  # no C++ compiler, say
+        except RuntimeError as error:  # no C++ compiler, for example
             return False, f"it cannot be compiled here: {str(error).splitlines()[0][:80]}"
         finally:
             torch.use_deterministic_algorithms(deterministic)
     pays = fast * t.steps + cost < slow * t.steps
-    both = f"{1000 * slow:.0f} ms a step as it is, {1000 * fast:.0f} ms compiled, which took {cost:.0f} s"
+    both = f"{1000 * slow:.0f} ms a step uncompiled, {1000 * fast:.0f} ms compiled, which took {cost:.0f} s"
     return pays, f"{both}: {'pays' if pays else 'does not pay'} over {t.steps:,} steps"

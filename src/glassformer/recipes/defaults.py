@@ -1,5 +1,5 @@
-"""Values that nobody set: sizes of a run without a recipe, from the data and the machine; gentle settings of a run that
-starts from a model (the figures behind them: `docs/fine-tuning.md`); what optimizer and positions ask for."""
+"""Values that the user left open: sizes of a run without a recipe, from the data and the machine; gentle settings of a
+run that starts from a model (the figures behind them: `docs/fine-tuning.md`); what optimizer and positions need."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def sizes_for_text(draft: Draft, train_tokens: int, vocab_size: int, gflops: flo
     if draft.recipe.model.size is None:
         # 6 N D operations for N parameters and D tokens; 20 tokens a parameter suits both (Hoffmann et al. 2022)
         for_machine, for_text = math.sqrt(budget / 120), train_tokens * PASSES / 20
-        room = min(for_machine, for_text)
-        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= room), 1)
+        budget = min(for_machine, for_text)
+        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= budget), 1)
         text = f"{train_tokens:,} tokens of text"
         limit = f"{why_budget}, 20 tokens a parameter," if for_machine < for_text else text
-        at_most = f"{limit} leave room for {_amount(room)} parameters"
+        at_most = f"{limit} allow {_amount(budget)} parameters"
         choose("model.n_layer", max(2, depth), at_most if depth > 1 else f"the smallest shape: {at_most}")
         if depth == 1 and draft.recipe.is_open("model.n_embd"):
             choose("model.n_embd", 64, "little text")
@@ -76,9 +76,9 @@ def sizes_for_examples(draft: Draft, n_examples: int, longest: int) -> None:
             choose("model.n_head", 4, "heads of a quarter of the width")
     choose("model.n_layer", 3 if big else 2, count)
     choose("model.n_embd", 192 if big else 96, count)
-    room = 2 ** math.ceil(math.log2(max(16, longest + 2)))
+    longest_power = 2 ** math.ceil(math.log2(max(16, longest + 2)))
     if longest:
-        choose("model.block_size", min(256, room), f"19 of 20 texts have at most {longest} tokens")
+        choose("model.block_size", min(256, longest_power), f"19 of 20 texts have at most {longest} tokens")
     steps = 10 * n_examples // _examples_a_step(draft, n_examples)
     choose("training.steps", max(20, min(4_000, steps)), "ten passes, 4,000 steps at most")
     choose("training.optimizer", "muon", MUON)
@@ -132,7 +132,7 @@ def fine_tuning_rate(width: int) -> float:
 
 
 def optimizer_of_kind(draft: Draft) -> None:
-    """Muon moves the matrices of blocks; a model without blocks takes AdamW, also where the recipe says muon."""
+    """Muon moves the matrices of blocks; a model without blocks takes AdamW, even if the recipe sets muon."""
     if draft.recipe.training.optimizer == "muon" and not is_transformer(kind_for(draft.recipe)):
         draft.add([Choice("training.optimizer", "adamw", "Muon is for the blocks of a Transformer")])
 

@@ -64,7 +64,7 @@ def predict_loss(
     basis = f"a curve through {n} of our own runs of up to {most}"
     if (beyond := max(parameters / largest, worth / longest, 1.0)) > 1:
         half *= 1 + math.log(beyond)  # the jackknife knows nothing of what no run has seen
-        basis += "; this run lies beyond them"
+        basis += "; this run is outside their range"
     return Prediction(loss, (loss - half, loss + half), basis)
 
 

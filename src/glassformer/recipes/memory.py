@@ -92,7 +92,7 @@ def memory_plan(
     # Muon looks ahead (a copy of the matrices) and turns all of one shape at once (four more of the largest group)
     group = 2 * C * config.n_hidden * config.n_layer
     scratch = FP32 * (matrices + 4 * min(group, matrices)) if t.optimizer == "muon" else 0
-    slack = 0  # what a CPU's allocator holds beyond what was asked of it
+    slack = 0  # what a CPU's allocator holds beyond the bytes that are in use
     if kind == "cpu":
         slack = round(HEAP_SLACK * activations)
         if evaluation < HEAP_LARGEST:  # what was training's is in pieces that evaluation cannot use, and stays

@@ -45,7 +45,7 @@ class Devices:
     flops: float
     """operations a second of one device, measured here or given"""
     memory: int | None
-    """bytes of one device; None: the system does not say"""
+    """bytes of one device; None: unknown"""
     measured: bool
     """whether it is this machine"""
 

@@ -143,7 +143,7 @@ class Stepper:
 
 
 def sequences_in(seconds: float, config: ModelConfig, t: ResolvedTraining, machine: Machine) -> int:
-    """How many of a step's sequences to time: all, or one micro-batch or less where arithmetic says that a step would
+    """How many of a step's sequences to time: all, or one micro-batch or less where, by arithmetic, a step would
     take more than a fifth of the time."""
     per_second = 0.5 * peak_flops(machine.device, machine.precision) / flops_per_token(config).training
     possible = max(1, int(seconds / 5 * per_second / config.block_size))

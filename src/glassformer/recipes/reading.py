@@ -90,8 +90,8 @@ def changed_recipe(r: Recipe, overrides: Iterable[str], allowed: Collection[str]
     for section, key, _ in given:
         if f"{section}.{key}" not in allowed:
             raise UsageError(
-                f"{section}.{key} cannot change when a run goes on, for what is done was done with it; "
-                f"{', '.join(sorted(allowed))} can; for all else start another run: glassformer train --data TEXT "
+                f"{section}.{key} cannot change when a run is resumed, because its steps so far used the old value; "
+                f"{', '.join(sorted(allowed))} can; to change it, start another run: glassformer train --data TEXT "
                 "training.start_from=RUN"
             )
     return changed

@@ -60,7 +60,7 @@ class ResolvedTraining(TrainingSection):
         return cls(**{**rules, **given, "batch_size": batch_size})
 
     def shared(self, world_size: int) -> ResolvedTraining:
-        """For so many processes, each of which takes an equal part of a step's sequences.
+        """For `world_size` processes, each with an equal part of a step's sequences.
 
         Raises:
             UsageError: they cannot be divided, or there is one process for weights that are to be spread.

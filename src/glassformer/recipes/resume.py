@@ -1,4 +1,4 @@
-"""Go on with a run."""
+"""Continue a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHANGEABLE = frozenset(
         "track", "on_divergence", "watch_activations",
     )
 )  # fmt: skip
-"""What may change when a run goes on: how long it is, and what one sees and keeps of it. What it learns stays."""
+"""What may change when a run is resumed: its length, and what it prints and keeps. What it learns stays the same."""
 
 
 @old_arguments(listeners="callbacks", tell="log")
@@ -44,7 +44,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     log: Callable[[str], None] = lambda line: None,
 ) -> Run | None:
-    """Go on with a run from its newest whole checkpoint (before the first one: from the start), exactly as if it had
+    """Continue a run from its newest undamaged checkpoint (before the first one: from the start), exactly as if it had
     never stopped.
 
     What the machine decided (precision, compilation, threads) is read from `recipe.toml` and not decided again. The
@@ -52,7 +52,7 @@ def resume(
 
     Args:
         overrides: `training.key=value` for the keys in `CHANGEABLE`, which recipe.toml then keeps. With another number
-            of `training.steps` also a finished run goes on; `training.schedules.Extended` says at what rates.
+            of `training.steps` a finished run continues too; `training.schedules.Extended` has its learning rates.
 
     Raises:
         RunError: there is no run, no checkpoint is whole, the run is finished, or its text has changed.
@@ -89,7 +89,7 @@ def _resume(
         except DataError as error:
             raise RunError(f"{run.path}: what it learns from cannot be read again: {error}") from None
         if task.key != derived["store"]:
-            raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train anew")
+            raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train a new run")
         config = make_config(derived.get("kind", "decoder"), **derived["model"])
         t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)
         task = task.with_run(t.run_settings)
@@ -100,7 +100,7 @@ def _resume(
     if folder is not None:
         state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
         if state["step"] >= t.steps and run.summary.exists():
-            use = f"write with it: glassformer {task.command} {run.path}, or " if task.command else ""
+            use = f"try it: glassformer {task.command} {run.path}, or " if task.command else ""
             longer = f"train on: glassformer resume {run.path} training.steps={2 * state['step']}"
             raise RunError(f"{run.path} is finished ({state['step']} steps); {use}{longer}")
         trainer.restore(state)

@@ -240,7 +240,7 @@ class Recipe(Section):
         return self.model.get(name) if section == "model" else getattr(getattr(self, section), name)
 
     def is_open(self, key: str) -> bool:
-        """Whether nobody has set `section.key`."""
+        """Whether `section.key` is still unset."""
         section, _, name = key.partition(".")
         return self.value(key) is None or (section != "model" and name not in getattr(self, section).model_fields_set)
 

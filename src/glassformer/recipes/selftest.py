@@ -34,9 +34,10 @@ SMALL = {"family": "modern", "n_layer": 3, "n_head": 6, "n_kv_head": 2, "n_embd"
 
 
 class Check(NamedTuple):
-    """One check: what must agree, by how much it does, how much would still be well, and the seconds that it took.
+    """One check: what must agree, how far it differs, the bound on that, and the seconds that it took.
 
-    difference: of the largest number; of tokens the share that differs. None: it cannot be made, and `why` says why.
+    difference: relative to the largest number; for tokens, the fraction that differs. None: the check cannot be made,
+    for the reason `why`.
     """
 
     what: str
@@ -63,7 +64,7 @@ def small_model() -> tuple[Decoder, Tokenizer]:
 
 
 def selftest(model: Decoder, tokenizer: Tokenizer, reference: Reference | None = None) -> Iterator[Check]:
-    """All checks, one after the other. reference: what other software says of this model."""
+    """All checks, one after the other. reference: the output of other software for this model."""
     checks: list[tuple[str, float, Callable[[Decoder, Tokenizer], float | str]]] = [
         ("read in pieces with a cache = read at once", 1e-4, _cached),
         ("several rows of different lengths = each alone", 1e-4, _rows),
@@ -150,7 +151,7 @@ def _eager(model: Decoder, tokenizer: Tokenizer) -> float:
 @torch.inference_mode()
 def _packed(model: Decoder, tokenizer: Tokenizer) -> float | str:
     if model.config.positions not in ("rotary", "alibi", "relative") or model.config.n_gram > 1:
-        return "positions that cannot begin anew" if model.config.n_gram == 1 else "n-grams reach over the border"
+        return "its positions cannot restart" if model.config.n_gram == 1 else "n-grams cross the border"
     one, two = _texts(model, LENGTH // 2, LENGTH // 3)
     ids = torch.cat((one, two))
     documents = Documents(torch.tensor([0] * len(one) + [1] * len(two)))

@@ -10,7 +10,7 @@ from glassformer.tasks import TASKS, Choice, Task
 
 
 def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = ()) -> tuple[Task, list[Choice]]:
-    """The data of a recipe, ready to be read, and what was decided because the recipe does not say it.
+    """The data of a recipe, ready to be read, and what was decided because the recipe leaves it open.
 
     folder: a model folder whose tokenizers are taken, instead of those that the recipe asks for; left out, that of the
     model to start from, unless the recipe names another tokenizer.

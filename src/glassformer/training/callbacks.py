@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Called by a `Trainer`. Every method may be left as it is."""
+    """Called by a `Trainer`. A subclass overrides the methods that it needs."""
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step, also of a resumed run."""

@@ -173,7 +173,7 @@ class CheckpointWriter:
         self.world.barrier()
 
     def _write_state(self, temporary: Path, state: dict[str, Any]) -> None:
-        self.run.flush()  # the logs must not be shorter than the state says
+        self.run.flush()  # the logs must be at least as long as the state states
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(temporary)): sha256_file(path) for path in files}
         write_json(temporary / "state.json", {**state, "files": hashes})
@@ -212,7 +212,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world:
     state = migrate_state(json.loads((folder / "state.json").read_text(encoding="utf-8")), str(folder))
     sharded = any(is_sharded(p) for p in model.parameters())
     if sharded != (folder / "sharded").is_dir():
-        raise RunError(f"{folder} was written with another training.sharding than recipe.toml says; was it edited?")
+        raise RunError(f"{folder} and recipe.toml differ in training.sharding; was recipe.toml edited?")
     if sharded:
         load_sharded(folder / "sharded", _parts(model, optimizer))
     else:
@@ -245,7 +245,7 @@ def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
         saved = load_model(folder / "model")
         if saved.config != model.config:
             raise RunError(
-                f"{folder}: the model there has another shape than recipe.toml says; was recipe.toml edited?"
+                f"{folder}: its model has another shape than the one in recipe.toml; was recipe.toml edited?"
             )
         model.load_state_dict(saved.state_dict())
         model.generation_settings = saved.generation_settings

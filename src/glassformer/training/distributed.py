@@ -100,7 +100,7 @@ class World:
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """The first process of each machine does it alone (prepares a text, say), then the others, who find it done."""
+        """The first process of each machine runs the block alone (to prepare a text); then the others run it."""
         if self.local_rank > 0:
             self.barrier()
         yield

@@ -33,7 +33,7 @@ LATE = "noticed one step late (training.lag_steps=1), so the weights at hand hol
 
 
 class Interrupted(GlassformerError):
-    """Ctrl-C or SIGTERM, which is no mistake. The message says what is saved and how to go on."""
+    """Ctrl-C or SIGTERM, which is no mistake. The message states what is saved and how to continue."""
 
     prefix = ""
 
@@ -124,12 +124,12 @@ class Trainer:
         self._read_at = 0.0  # when the last numbers were read
 
     def train(self) -> None:
-        """Go on until `settings.steps` updates are done.
+        """Train until `settings.steps` updates are done.
 
         Raises:
             Interrupted: after Ctrl-C, with a checkpoint written.
             DivergenceError: the loss or a gradient is not a number, or the loss jumped and stays up.
-            RunError: the disk is full, or another process ended; the message says how one can go on.
+            RunError: the disk is full, or another process ended; the message states how to continue.
         """
         for callback in self.callbacks:
             callback.on_start(self)
@@ -143,12 +143,12 @@ class Trainer:
                         self._one_step(interrupted)
                 self.writer.wait()
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped at once in step {self.step + 1}; {self._way_on()}") from None
+            raise Interrupted(f"stopped at once in step {self.step + 1}; {self._next_step()}") from None
         except GlassformerError as error:
             if type(error) not in (GlassformerError, LostProcessError):
                 raise
             kind = LostProcessError if isinstance(error, LostProcessError) else RunError  # else the disk is full
-            raise kind(f"{error}; {self._way_on()}") from error
+            raise kind(f"{error}; {self._next_step()}") from error
         finally:
             self.writer.join()
             for callback in self.callbacks:
@@ -239,7 +239,9 @@ class Trainer:
 
     def _leave(self) -> NoReturn:
         self.writer.wait()
-        raise Interrupted(f"stopped after step {self.step}, everything is saved; go on with: {self._resume_command()}")
+        raise Interrupted(
+            f"stopped after step {self.step}, everything is saved; continue with: {self._resume_command()}"
+        )
 
     def _record(self, begun: _Underway, measured: StepResult) -> dict[str, Any]:
         """Count a step; its line of metrics.jsonl, without what an evaluation adds."""
@@ -335,7 +337,7 @@ class Trainer:
             self.run.append(file, record)
 
     def _recover(self, trouble: str, step: int, where: str) -> NoReturn:
-        """A divergence in a step: report and stop, or go back to the last checkpoint and go on another way."""
+        """A divergence in a step: report and stop, or return to the last checkpoint and continue differently."""
         report = f"training diverged at step {step}: {trouble}{self._history()}, {where}"
         self.train_step.clear()
         self.writer.wait()
@@ -346,7 +348,7 @@ class Trainer:
             tried = f" after {MAX_RECOVERIES} recoveries" if self.monitor.recoveries else ""
             raise DivergenceError(
                 f"{report}; {kept}{tried}; try half the learning rate (training.learning_rate), more warm-up, "
-                "training.grad_clip=1, or training.on_divergence=skip to go on by itself"
+                "training.grad_clip=1, or training.on_divergence=skip to leave out such a batch"
             )
         self.monitor.recoveries += 1
         if self.settings.on_divergence == "skip":
@@ -394,7 +396,7 @@ class Trainer:
         self.writer.write(self.step, best=False, state=self._state())
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint; weights, optimizer and generators are `load_checkpoint`'s."""
+        """Continue from a checkpoint; weights, optimizer and generators are `load_checkpoint`'s."""
         self._ahead = None
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.best = state["best"]
@@ -406,11 +408,11 @@ class Trainer:
         if self.world.is_main:
             self.run.cut(state["logs"])
 
-    def _way_on(self) -> str:
+    def _next_step(self) -> str:
         checkpoints = checkpoint_folders(self.run)
         if not checkpoints:
             return f"no checkpoint yet, start again with: {self._resume_command()}"
-        return f"{checkpoints[-1].name} is kept, go on with: {self._resume_command()}"
+        return f"{checkpoints[-1].name} is kept, continue with: {self._resume_command()}"
 
     def _resume_command(self) -> str:
         local = self.world.local_size

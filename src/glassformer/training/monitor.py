@@ -125,7 +125,7 @@ class DivergenceMonitor:
         return {key: value for key, value in vars(self).items() if key not in ("alarm", "higher_is_better")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; recoveries are counted over the whole run, also over a roll-back."""
+        """Continue from a `state_dict`; recoveries are counted over the whole run, also over a roll-back."""
         recoveries = max(self.recoveries, state.get("recoveries", 0))
         vars(self).update(state)
         self.evaluations = [[*row, None][:4] for row in self.evaluations]

@@ -120,7 +120,7 @@ class TrainStep:
     def forward_backward(self, batch: Batch, *, stop: bool = False) -> PendingResult:
         """Leave the gradient of the summed loss over the whole step in `.grad`. Does not wait for the numbers.
 
-        stop: whether this process was asked to stop; `StepResult.stop` says it to all.
+        stop: whether this process was asked to stop; `StepResult.stop` passes it to all.
         """
         batch = tuple(part.to(self.device, non_blocking=True) for part in batch)
         pieces = list(zip(*(part.split(self.micro_batch_size or len(part)) for part in batch), strict=True))

@@ -72,7 +72,7 @@ class TensorBoard(Callback):
 class WeightsAndBiases(Callback):
     """An offline run in `RUN/wandb`, which `wandb sync` uploads.
 
-    Nothing leaves the machine unless the user's own `WANDB_MODE` says so: the mode is offline, without error reports,
+    Nothing leaves the machine unless the user sets `WANDB_MODE`: the mode is offline, without error reports,
     machine statistics and code. A resumed run keeps its id. Curves are drawn over `step`: wandb's own counter only goes
     up, and a run may be rolled back.
 

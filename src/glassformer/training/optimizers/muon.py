@@ -116,7 +116,7 @@ def orthogonalise(x_NRC: Tensor, iterations: int = 3) -> Tensor:
 
 
 def _by_itself(x: Tensor, quintics: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """The iteration as it is written: 4 R^2 C + 2 R^3 operations each time."""
+    """The iteration as published: 4 R^2 C + 2 R^3 operations each time."""
     for a, b, c in quintics:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
