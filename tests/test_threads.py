@@ -54,7 +54,9 @@ def test_it_gives_way_at_once_and_comes_back_when_it_has_been_calm(monkeypatch):
     seen = []
     watcher = threads._Watcher(None)
     monkeypatch.setattr(threads._Watcher, "computing", 2)
-    watcher.crowd = type("Crowd", (), {"gather": lambda s, n: seen.append(n), "disperse": lambda s: seen.append(0)})()
+    watcher.idle_threads = type(
+        "IdleThreads", (), {"start": lambda s, n: seen.append(n), "stop": lambda s: seen.append(0)}
+    )()
     monkeypatch.setattr(threads, "_watcher", watcher)
     torch.set_num_threads(2)
     kernels = []
@@ -73,11 +75,11 @@ def test_it_gives_way_at_once_and_comes_back_when_it_has_been_calm(monkeypatch):
 def test_what_the_user_has_set_wins(name, monkeypatch):
     torch.set_num_threads(2)
     threads.watch()
-    assert threads._watcher.crowd is not None and "sleep while other programs run" in threads.how_threads_wait()
+    assert threads._watcher.idle_threads is not None and "sleep while other programs run" in threads.how_threads_wait()
     monkeypatch.setattr(threads, "_watcher", None)
     monkeypatch.setenv(name, "7")
     threads.watch()
-    assert threads._watcher.crowd is None and f"{name}=7" in threads.how_threads_wait()
+    assert threads._watcher.idle_threads is None and f"{name}=7" in threads.how_threads_wait()
 
 
 def test_one_thread_needs_no_watcher():
@@ -100,9 +102,9 @@ def test_the_time_that_processors_have_worked(tmp_path):
 @needs_libgomp
 def test_not_a_bit_changes_while_others_are_let_in():
     torch.set_num_threads(2)
-    crowd = threads._Crowd(threads._libgomp())
+    idle = threads._IdleThreads(threads._libgomp())
     bits = []
-    for change in (lambda: None, lambda: crowd.gather(2), crowd.disperse):
+    for change in (lambda: None, lambda: idle.start(2), idle.stop):
         change()
         model = toy_model("modern", n_embd=96, head_width=16, n_hidden=131).train()
         model(toy_ids(37, 13)).logsumexp(-1).sum().backward()
@@ -115,7 +117,7 @@ import time, torch
 from glassformer import threads
 torch.set_num_threads(2)
 a = torch.ones(300_000)
-crowd = threads._Crowd(threads._libgomp())
+idle = threads._IdleThreads(threads._libgomp())
 def worked():
     a.add_(1)
     before = time.process_time()
@@ -124,9 +126,9 @@ def worked():
         time.sleep(0.004)
     return time.process_time() - before
 spinning = worked()
-crowd.gather(2)
+idle.start(2)
 sleeping = worked()
-crowd.disperse()
+idle.stop()
 time.sleep(0.1)
 print(spinning, sleeping, worked())
 """
@@ -134,7 +136,7 @@ print(spinning, sleeping, worked())
 
 @needs_libgomp
 @pytest.mark.skipif(threads.processors() < 2, reason="needs two processors")
-def test_threads_that_wait_sleep_in_a_crowd_and_spin_without():
+def test_threads_that_wait_sleep_on_a_busy_machine_and_spin_on_a_free_one():
     """Counted in processor time, which a busy machine does not change."""
     clean = {k: v for k, v in os.environ.items() if k not in (*threads.WAITING, "OMP_NUM_THREADS")}
     done = subprocess.run([sys.executable, "-c", SECONDS_OF_WORK], capture_output=True, text=True, env=clean)

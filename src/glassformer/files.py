@@ -138,7 +138,7 @@ _LITTER = re.compile(r"\.(?P<name>.+)\.\w{8}\.(?P<kind>part|old)")
 
 def clear_litter(folder: str | os.PathLike[str]) -> None:
     """Undo what a process that was killed in `atomic_file` or `atomic_folder` left in `folder`: half-written things go;
-    an old folder whose replacement did not get its name comes back. Nobody may be writing there."""
+    an old folder whose replacement did not get its name comes back. No other process may be writing there."""
     folder = Path(folder)
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (match := _LITTER.fullmatch(entry.name)) is None:

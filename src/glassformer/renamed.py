@@ -1,4 +1,4 @@
-"""Names of version 0.1 that have changed still work; each tells its new name in a DeprecationWarning.
+"""Names of version 0.1 that have changed still work; a DeprecationWarning gives the new name.
 
 from glassformer.objectives import NextToken    glassformer.objectives is called glassformer.tasks now
 """

@@ -1,6 +1,6 @@
 """Text files as people save them: with a byte order mark, in UTF-16; and JSON, every fault of it in a few words.
 
-Windows tools (PowerShell, Notepad, Excel) put a byte order mark before UTF-8, or write UTF-16 with one. The mark says
+Windows tools (PowerShell, Notepad, Excel) put a byte order mark before UTF-8, or write UTF-16 with one. The mark states
 which of them it is, so nothing is guessed: without one a file is UTF-8.
 """
 
@@ -34,7 +34,7 @@ def decode(content: bytes) -> str:
     """A whole file's bytes as text, without the byte order mark.
 
     Raises:
-        UnicodeDecodeError: they are not what the mark says, or not UTF-8.
+        UnicodeDecodeError: they are not in the encoding of the mark, or not UTF-8.
 
     >>> decode(b"\\xef\\xbb\\xbfan ox"), decode("an ox".encode("utf-16"))
     ('an ox', 'an ox')

@@ -88,9 +88,9 @@ def how_threads_wait() -> str:
 
 
 def watch() -> None:
-    """From now on give way whenever other programs use the processors.
+    """From now on, yield whenever other programs use the processors.
 
-    Cheap, and done once: a thread that looks four times a second. Called by all that computes for long.
+    Starts one cheap thread, which looks four times a second. Every long computation calls this.
     """
     global _watcher
     _Watcher.computing = torch.get_num_threads()
@@ -105,13 +105,13 @@ def kernel_threads() -> int:
 
 
 class _Watcher(threading.Thread):
-    """Looks how much of the processors others use, and keeps a `_Crowd` while it is too much."""
+    """Watches how much of the processors other programs use, and keeps `_IdleThreads` while it is too much."""
 
     computing = 1  # threads of ours
 
     def __init__(self, libgomp: ctypes.CDLL | None):
         super().__init__(name="glassformer-threads", daemon=True)
-        self.crowd = None if libgomp is None else _Crowd(libgomp)
+        self.idle_threads = None if libgomp is None else _IdleThreads(libgomp)
         self.crowded, self.calm_looks = False, 0
 
     def run(self) -> None:
@@ -129,19 +129,19 @@ class _Watcher(threading.Thread):
         self.calm_looks = self.calm_looks + 1 if too_many < CALM else 0
         if too_many > CROWDED or self.calm_looks >= CALM_LOOKS:
             self.crowded = too_many > CROWDED
-        if self.crowd is not None:
-            self.crowd.gather(self.computing) if self.crowded and self.computing > 1 else self.crowd.disperse()
+        if self.idle_threads is not None:
+            self.idle_threads.start(self.computing) if self.crowded and self.computing > 1 else self.idle_threads.stop()
 
 
-class _Crowd:
-    """So many idle OpenMP threads that libgomp counts more than there are processors."""
+class _IdleThreads:
+    """Enough idle OpenMP threads that libgomp counts more threads than processors."""
 
     def __init__(self, libgomp: ctypes.CDLL):
         self.libgomp = libgomp
         self._leave: threading.Event | None = None
 
-    def gather(self, computing: int) -> None:
-        """Make them, beside the `computing` ones. They end with the thread that starts them."""
+    def start(self, computing: int) -> None:
+        """Start them, beside the `computing` ones. They end with the thread that starts them."""
         if self._leave is not None:
             return
         size = max(2, self.libgomp.omp_get_num_procs() - computing + 2)
@@ -149,8 +149,8 @@ class _Crowd:
         threading.Thread(target=self._stand, args=(size, there, self._leave), daemon=True).start()
         there.wait()
 
-    def disperse(self) -> None:
-        """Let them go."""
+    def stop(self) -> None:
+        """End them."""
         if self._leave is not None:
             self._leave.set()
             self._leave = None

@@ -2,7 +2,7 @@
 
     VIEWS["mine"] = ViewEntry("my_module:my_view", "What it shows, in a line.")
 
-A view is a function that returns an `inspection.View`. Its signature says everything else: parameters with the names
+A view is a function that returns an `inspection.View`. Its signature has everything else: parameters with the names
 of `inspection.look.Subject` (`model`, `tokenizer`, ...) are filled in, other positional ones are arguments of the
 command, keyword-only ones its options, with types, defaults, bounds and descriptions (`Annotated[int, Field(...)]`).
 

@@ -104,7 +104,7 @@ def test_the_table(glassformer, play, small_lesson_8):
     lines = result.out.splitlines()
     assert lines[0] == table.HEAD and len(lines) == len(table.RUNGS) + 3
     for line, rung in zip(lines[1:], table.RUNGS, strict=False):
-        assert line.startswith(rung.name) and rung.told in line and len(line) <= len(table.HEAD)
+        assert line.startswith(rung.name) and rung.lecture in line and len(line) <= len(table.HEAD)
     assert "2 seeds" in lines[-1]
 
     rows = {row["rung"]: row for row in json.loads(glassformer(*arguments, "--json").out)["rungs"]}

@@ -1,4 +1,4 @@
-"""Additive attention: how well does what I am about to say fit each word that I have read?
+"""Additive attention: how well does each word of the source fit the word to write next?
 
 Bahdanau, Cho and Bengio 2014, https://arxiv.org/abs/1409.0473, sect. 3.1, eq. 5 and 6:
 
@@ -34,7 +34,7 @@ class AdditiveAttention(nn.Module):
         return self.key(memory_BSC)
 
     def forward(self, query_BTQ: Tensor, keys_BSA: Tensor, memory_BSC: Tensor, lengths_B: Tensor) -> Tensor:
-        """`keys`: from `keys`; `lengths` (B,): what lies behind them is padding, and gets no weight."""
+        """`keys`: from `keys`; `lengths` (B,): positions after them are padding, and gets no weight."""
         B, S, _ = keys_BSA.shape
         hidden_BTSA = torch.tanh(self.query(query_BTQ)[:, :, None] + keys_BSA[:, None])
         scores_BTS = self.score(hidden_BTSA).squeeze(-1)

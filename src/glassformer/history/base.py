@@ -38,7 +38,7 @@ class HistoryModel(Model):
                 module.dropout = p
 
     def init_weights(self, kind: str = OWN) -> None:
-        """Draw all weights anew, from the global generator: `own` (`own_init`), or one of the Decoder's `INITS`.
+        """Draw all weights again, from the global generator: `own` (`own_init`), or one of the Decoder's `INITS`.
 
         Raises:
             UsageError: there is no such way.

@@ -132,7 +132,7 @@ def _built(kind: str, fields: dict[str, Any], letters: int, block_size: int) -> 
 def _asked(
     model: Any, objective: Translate, length: int, letters: int, n: int, seed: int, device: str
 ) -> dict[str, Any]:
-    """n strings of one length that training has not drawn. Greedy decoding says a string right exactly if the likeliest
+    """n strings of one length that training has not drawn. Greedy decoding copies a string exactly if the most likely
     token is right at every place given all before it, so one forward pass answers both questions."""
     asked = CopyBatches(objective, letters=letters, lengths=(length, length), batch_size=n, seed=seed + (1 << 32))
     model.eval()

@@ -19,7 +19,7 @@ from glassformer.history.bottleneck import bottleneck
 from glassformer.history.figures import history_figures
 from glassformer.history.loss_against_compute import Log, loss_against_compute
 
-# Minutes of two cores; and less than one, to see that it works: those figures say little.
+# Minutes of two cores; and less than one, to see that it works: those figures mean little.
 FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}}
 QUICK: dict[str, dict[str, Any]] = {
     "loss": {"steps": 24, "longest_n_gram": 5},
@@ -60,7 +60,7 @@ def compare_history(
     for name, own in (settings or {}).items():
         chosen[name].update(own)
     chosen["loss"].setdefault("source", source)
-    if Path(out).is_file():  # said before minutes are spent
+    if Path(out).is_file():  # refused before minutes are spent
         raise UsageError(f"{out} is a file; give the name of a folder")
     result: dict[str, Any] = {}
     for name, arguments in chosen.items():

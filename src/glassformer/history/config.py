@@ -45,7 +45,7 @@ class NGramConfig(HistoryConfig):
 
 
 class BigramConfig(HistoryConfig):
-    """Nothing more to say: a table of V x V."""
+    """No more settings: a table of V x V."""
 
     kind: Literal["bigram"] = "bigram"
 

@@ -25,7 +25,7 @@ from glassformer.training import choose_device
 
 Log = Callable[[str], None]
 
-# Widths that make about 335,000 parameters of each with 65 characters; a bigram table is as large as it is. The rates
+# Widths that make about 335,000 parameters of each with 65 characters; the size of a bigram table is fixed. The rates
 # come from a few short trials (docs/history.md) and not from a search.
 SHAPES: dict[str, dict[str, Any]] = {
     "bigram": {"learning_rate": 0.1},
@@ -132,8 +132,8 @@ def _built(kind: str, fields: dict[str, Any], V: int, block_size: int) -> tuple[
 
 
 def _curve(kind: str, parameters: int, flops: int) -> dict[str, Any]:
-    told = {"parameters": parameters, "flops_per_token": flops}
-    return {"kind": kind, "name": NAMES[kind], **told, "points": []}
+    costs = {"parameters": parameters, "flops_per_token": flops}
+    return {"kind": kind, "name": NAMES[kind], **costs, "points": []}
 
 
 def _point(tokens: int, flops: int, seconds: float, model: Any, held_out: Any, block_size: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Only runs that occur are kept, as a tree in sorted arrays:
 
     level 1      a            b            a run of k tokens has a number: its place in `keys` of level k
                /   \\           |            keys[i] = (number of its first k - 1 tokens) * V + last token
-    level 2   aa    ab        ba           what follows a run lies together, so one search finds all of it
+    level 2   aa    ab        ba           what follows a run is contiguous, so one search finds all of it
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class NGram(HistoryModel):
         ending_BS = torch.zeros_like(ids_BS)  # the number of the run of k - 1 tokens that ends at each place
         for k, level in enumerate(levels, start=1):
             p_BSV = _mix(level, self.discounts[k - 1], ending_BS.flatten(), p_BSV.flatten(0, 1)).view(p_BSV.shape)
-            # a run of k tokens that ends here goes on from the one of k - 1 that ended one token ago; that of none, 0,
+            # a run of k tokens that ends here extends the one of k - 1 that ended one token ago; that of none, 0,
             # ended everywhere, and longer ones do not reach over the beginning
             before_BS = F.pad(ending_BS[:, :-1], (1, 0), value=0 if k == 1 else -1)
             ending_BS = torch.where(before_BS >= 0, level.find(before_BS * V + ids_BS), -1)

@@ -11,8 +11,8 @@ neural network based language model". LSTM: Hochreiter and Schmidhuber 1997, Neu
 gate of Gers et al. 2000. GRU: Cho et al. 2014, https://arxiv.org/abs/1406.1078, sect. 2.3 (as PyTorch and cuDNN have
 it, with the reset gate after the product).
 
-As a graph of messages this is a chain: what token 1 says to token 100 goes through 99 cells, each of which may lose it,
-and one must wait for the other. The Transformer connects them directly and computes all at once.
+As a graph of messages this is a chain: what token 1 passes to token 100 goes through 99 cells. Each may lose
+it, and must wait for the one before. The Transformer connects them directly and computes all at once.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     seq2seq-attention          I ◄─► am ◄─► here
                                h_1   h_2    h_3          all are kept
                                  ╲    │    ╱
-                                  weights ─► c_i ─► je   and each word that is written weighs them anew
+                                  weights ─► c_i ─► je   and each written word weighs them again
 
 The reader is bidirectional, so h_j knows of its whole sentence and most of what stands near j. The writer is one and
 the same in both models: its first state is tanh(W summary), and to each step comes the token before and a context c_i
@@ -168,7 +168,7 @@ def _summary(memory: Memory) -> Tensor:
 
 
 def _lengths(memory: Memory) -> Tensor:
-    """How many vectors of each row count: all, where the memory does not say."""
+    """How many vectors of each row count: all, where the memory has no lengths."""
     vectors_BSC, lengths_B = memory
     if lengths_B is not None:
         return lengths_B

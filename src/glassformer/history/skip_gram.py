@@ -1,4 +1,4 @@
-"""Skip-gram: a word has one vector as itself and another as a neighbour; their product says whether two stand together.
+"""Skip-gram: a word has a vector as itself and another as a neighbour; their product predicts what occurs together.
 
     the  king  of  France        king . of      high: they were seen side by side
                                  king . tiff    low

@@ -47,8 +47,8 @@ def training(
     learning_rate: float,
     stops: list[int],
 ) -> Iterator[Stop]:
-    """Train with AdamW (a short way up, a straight way down, gradients clipped at 1) and say so after each step of
-    `stops`. Time spent by whoever listens is not counted. The model is left in training mode."""
+    """Train with AdamW (a short way up, a straight way down, gradients clipped at 1) and yield after each step of
+    `stops`. The time that the caller takes is not counted. The model is left in training mode."""
     optimizer = build_optimizer(
         "adamw",
         model,

@@ -229,7 +229,7 @@ class _Heads(nn.Module):
             T = q_BHTD.shape[2]
             allowed = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).tril()
         added = allowed if plain else self._added(q_BHTD, k_BHSD, allowed, bias)
-        if self.sinks is not None:  # one more key, of which only the score counts
+        if self.sinks is not None:  # one more key, with a score and no value
             k_BHSD, v_BHSD = F.pad(k_BHSD, (0, 0, 0, 1)), F.pad(v_BHSD, (0, 0, 0, 1))
         y_BHTD = F.scaled_dot_product_attention(
             q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=self.scale

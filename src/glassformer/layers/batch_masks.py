@@ -70,7 +70,7 @@ class Documents(Mask):
     @property
     def reach(self) -> Reach:
         if self.ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
-            return Reach(FAR, FAR)  # reading it would make the device wait, or compile anew for each batch
+            return Reach(FAR, FAR)  # reading it would make the device wait, or recompile for each batch
         return Reach(self.longest - 1, self.longest - 1)
 
     @property
@@ -84,7 +84,7 @@ class Documents(Mask):
 
 @dataclass(frozen=True, eq=False)
 class GraphMask(Mask):
-    """Any graph: `may_NN[i, j]` says whether position i may attend to position j.
+    """Any graph: `may_NN[i, j]`: whether position i may attend to position j.
 
     >>> ring = GraphMask.of([(0, 1), (1, 2), (2, 0)], n=3)
     >>> print(ring.draw(3))

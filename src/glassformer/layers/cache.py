@@ -107,7 +107,7 @@ class KVCache:
             held[moved] = held[come_from]
 
     def fork(self, n: int = 1) -> KVCache:
-        """A copy in which each row stands `n` times, so that n samples can go on from one prefilled prompt."""
+        """A copy that has each row `n` times, so that n samples can continue one prefilled prompt."""
         twin = object.__new__(KVCache)
         twin.keys = self.keys.repeat_interleave(n, dim=1)
         twin.values = self.values.repeat_interleave(n, dim=1)

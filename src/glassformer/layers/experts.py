@@ -1,4 +1,4 @@
-"""Mixture of experts: many feed-forward networks, of which each token visits a few.
+"""Mixture of experts: many feed-forward networks; each token visits a few.
 
     x ──► router ──► the k best of E experts, and how much each counts
     x ──► expert 3 ── * 0.7 ─┐

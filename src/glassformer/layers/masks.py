@@ -81,7 +81,7 @@ class Mask:
         if not torch.compiler.is_compiling() and self.size is not None and pos_q.device.type == "cpu":
             last = int(torch.maximum(pos_q.max(), pos_k.max()))
             if last >= self.size:
-                raise UsageError(f"position {last} lies beyond the {self.size} positions of {self}; make it larger")
+                raise UsageError(f"position {last} is beyond the {self.size} positions of {self}; make it larger")
         zero = pos_q.new_zeros(())
         b = zero if self.rows is None else torch.arange(self.rows, device=pos_q.device)[:, None, None]
         pos_q, pos_k = pos_q.unsqueeze(-1), pos_k.unsqueeze(-2)

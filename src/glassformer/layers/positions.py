@@ -46,7 +46,7 @@ class Positions(nn.Module):
     def bias(self, pos_q: Tensor, pos_k: Tensor) -> Tensor | None:
         """What is added to the scores before the softmax: (H, T, S), or (B, H, T, S) where rows differ; None: nothing.
 
-        pos_q (T,) or (B, T), pos_k (S,) or (B, S). It says nothing about who may look at whom: patterns do.
+        pos_q (T,) or (B, T), pos_k (S,) or (B, S). Which position may attend to which is the mask's part.
         """
         return None
 

@@ -77,7 +77,7 @@ class RowCache:
         return n_rows <= self.max_rows and n_rows * self._rounded(capacity) <= self.max_positions
 
     def resize(self, n_rows: int, capacity: int) -> None:
-        """Become so many rows of at least so many positions; what is held stays, as far as there is room for it.
+        """Grow or shrink to so many rows of at least so many positions; what fits is kept.
 
         Raises:
             UsageError: that is beyond the bounds.
@@ -177,7 +177,7 @@ class Rows:
         return tokens[self._rows_B[:, None], at.clamp_min(0)].masked_fill(at < 0, self.cache.nothing)
 
     def append(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new positions of one layer; return all keys and values, (B, K, S, D) each. What lies beyond a
+        """Write the new positions of one layer; return all keys and values, (B, K, S, D) each. What is beyond a
         row's own length is some other number, and for the pattern to leave out."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         end = self.length + k_BKTD.shape[2]

@@ -17,7 +17,7 @@ MESSAGES = Path(__file__).resolve().parent / "attention_as_messages.py"
 OPENING = """# From a table of pairs to a GPT
 
 Ten small files of `glassformer.lessons`, one after the other. They repeat each other on purpose: each can be run
-without those before it. `steps` in the last cell of a lesson says how long it trains."""
+without those before it. `steps` in the last cell of a lesson is how long it trains."""
 READ_THE_TEXT = """from glassformer.lessons.runner import read_pairs, read_text
 
 text = read_text(None)  # Tiny Shakespeare; or the path of a text file of your own

@@ -44,7 +44,7 @@ class Words:
 
 
 def words_of(number: int) -> Words:
-    """What a lesson says about itself."""
+    """The parts of a lesson's docstring."""
     docstring = ast.get_docstring(ast.parse(LESSONS[number].read_text(encoding="utf-8")))
     assert docstring is not None
     title, idea, change = docstring.split("\n\n", 1)[0], *docstring.split("\n\n", 1)[1].rsplit("\n\n", 1)

@@ -1,4 +1,4 @@
-"""The whole ladder as a table: our losses beside those told in the lecture, and whether each rung helps.
+"""All lessons as a table: our losses beside the lecture's, and whether each step helps.
 
 Neighbouring rungs differ by 0.02 to 0.05, about as much as two seeds of one rung. So each rung is trained with several
 seeds, the same ones for all rungs (a seed decides the batches too), and compared seed by seed with the rung it builds
@@ -28,12 +28,12 @@ MAX_SEEDS = len(STUDENT_T) + 1
 class Rung:
     """A model of the ladder.
 
-    told: the lecture's validation loss. against: the rung that it builds on. options: of its lesson's `LanguageModel`.
+    lecture: the lecture's validation loss. against: the rung that it builds on. options: for its `LanguageModel`.
     """
 
     name: str
     lesson: int
-    told: str
+    lecture: str
     against: str = ""
     trained: bool = True
     options: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Row:
         return {
             "rung": self.rung.name,
             "lesson": self.rung.lesson,
-            "told": self.rung.told,
+            "told": self.rung.lecture,
             "steps": self.steps,
             "parameters": self.parameters,
             "losses": list(self.losses),
@@ -163,7 +163,8 @@ def line(row: Row) -> str:
         width = f" ± {interval:.3f}" if math.isfinite(interval) else ""
         change = f"{mean:+.3f}{width} ({row.rung.against})"
     return (
-        f"{row.rung.name:<27}{row.rung.lesson:>6}{row.rung.told:>11}{statistics.fmean(row.losses):>8.3f}  {change:<46}"
+        f"{row.rung.name:<27}{row.rung.lesson:>6}{row.rung.lecture:>11}"
+        f"{statistics.fmean(row.losses):>8.3f}  {change:<46}"
         f"{row.parameters:>11,}{row.steps:>7,}{row.seconds:>6,.0f} s"
     )
 

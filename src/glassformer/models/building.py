@@ -55,8 +55,8 @@ def config_fields(kind: str) -> dict[str, FieldInfo]:
 
 def kind_of(config: Any) -> str:
     """The name of a configuration's kind in `MODELS`."""
-    told: str | None = getattr(config, "kind", None)
-    return told or next(kind for kind, (made_from, _) in MODELS.items() if type(config) is made_from)
+    kind: str | None = getattr(config, "kind", None)
+    return kind or next(name for name, (made_from, _) in MODELS.items() if type(config) is made_from)
 
 
 def make_config(kind: str, /, **fields: Any) -> Any:

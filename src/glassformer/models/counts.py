@@ -1,7 +1,7 @@
 """Counting without computing: parameters by part, and floating-point operations a token.
 
 A model is put together on PyTorch's `meta` device, where tensors have shapes and no memory: GPT-3 is counted in a
-moment, and whatever a configuration can say is counted as it would be built.
+moment, and every configuration is counted as it would be built.
 """
 
 from __future__ import annotations

@@ -122,6 +122,6 @@ class Decoder(Transformer):
         )
 
     def tie_head(self) -> None:
-        """Let the head read with the same table that the embedding writes, where the configuration says so."""
+        """Share the embedding's table with the head, if the configuration ties them."""
         if self.config.tied_head:
             self.head.weight = self.embedding.token.weight

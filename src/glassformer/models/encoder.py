@@ -94,7 +94,7 @@ class Encoder(Transformer):
         return self.read_out(self.head, vectors)
 
     def tie_head(self) -> None:
-        """Let the head over the vocabulary read with the embedding's table, where the configuration says so."""
+        """Share the embedding's table with the head over the vocabulary, if the configuration ties them."""
         if self.head is not None and self.config.token_head == "vocabulary" and self.config.tied_head:
             self.head.weight = self.embedding.token.weight
 

@@ -1,6 +1,6 @@
 """Configurations of what has an encoder, checked once.
 
-EncoderConfig          what comes in (text, patches of an image, frames of sound) and what is asked of the vectors
+EncoderConfig          what comes in (text, patches of an image, frames of sound) and which head answers
 EncoderDecoderConfig   an encoder and a decoder
 """
 
@@ -77,7 +77,7 @@ class EncoderConfig(ModelConfig):
 class EncoderDecoderConfig(BaseModel):
     """An encoder that reads, a decoder that writes and listens to it by cross-attention.
 
-    start_token: what the decoder is given before the first token of its answer. end_token: what it says last.
+    start_token: the decoder's input before the first token of its answer. end_token: the last token of an answer.
     pad_token: fills up shorter sequences of a batch; it is never looked at.
     shared_embedding: encoder and decoder (and a tied head) read and write with one table.
 

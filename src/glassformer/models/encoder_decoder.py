@@ -20,9 +20,9 @@ from glassformer.models.transformer import Model
 
 
 class EncoderDecoder(Model):
-    """Source (B, S) and what is said so far (B, T) -> logits (B, T, V) about the next token.
+    """Source (B, S) and the target so far (B, T) -> logits (B, T, V) about the next token.
 
-    The target that the model is given begins with `config.start_token`; what it should say ends with
+    The target that it reads begins with `config.start_token`; the one that it predicts ends with
     `config.end_token`.
     """
 

@@ -1,4 +1,4 @@
-"""What a model's folder says about generating with it: `generation_config.json`, in the names of `transformers`.
+"""The settings of generation in a model's folder: `generation_config.json`, in the names of `transformers`.
 
 A model carries its settings as `model.generation_settings`; loading a folder fills them in, saving writes them back.
 https://huggingface.co/docs/transformers/main_classes/text_generation#transformers.GenerationConfig
@@ -20,7 +20,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _ids(value: Any) -> Any:
-    """Ids as they stand in files: one or a list; negative ones stand for none (-1 is an old way to say so)."""
+    """Ids as they stand in files: one or a list; negative ones stand for none (-1 is an old form of it)."""
     return [i for i in _as_list(value) if not (type(i) is int and i < 0)]
 
 
@@ -37,7 +37,7 @@ Length = Annotated[StrictInt, Field(ge=0)]
 class GenerationSettings(BaseModel):
     """Which tokens begin and end a text, which are never drawn, and the defaults of a request.
 
-    None, and an empty list, is: the folder does not say.
+    None, and an empty list, is: the folder has no such setting.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,11 +108,11 @@ class GenerationSettings(BaseModel):
         if self.do_sample is False:
             found["temperature"] = 0.0
         if found["top_k"] is not None:
-            found["top_k"] = max(0, found["top_k"])  # -1 is another way to say: all
+            found["top_k"] = max(0, found["top_k"])  # -1 means all, too
         return {name: value for name, value in found.items() if value is not None}
 
     def default_new_tokens(self, n_prompt: int, otherwise: int) -> int:
-        """How many tokens are written at most by default: what the folder says, else `otherwise`, within the
+        """The most tokens to write by default: the folder's, else `otherwise`, within the
         folder's `max_length`. At least one."""
         if self.max_new_tokens is not None:
             return self.max_new_tokens

@@ -129,7 +129,7 @@ class GPT(nn.Module):
         same = c.model_copy(update={"family": "classic"}) == type(c).make(family="classic", **sizes)
         if not same or c.activation not in FeedForward.ACTIVATIONS:
             raise UsageError(
-                "models/gpt.py writes out the classic form alone; this decoder is of another form: use it as it is"
+                "models/gpt.py is the classic form alone, and this decoder has another form; use the decoder itself"
             )
         twin = cls(config).to(decoder.head.weight)
         twin.load_state_dict(decoder.state_dict())

@@ -41,7 +41,7 @@ def _rule(mistake: Any, where: str) -> str:
         return f"is unknown; use {facts['expected']}".replace("'", "")
     if kind == "finite_number":
         return "is not a finite number; give one"
-    for start, told in (
+    for start, message in (
         ("int", f"is not a whole number; give one, for example {where}=4"),
         ("float", f"is not a number; give one, for example {where}=0.1"),
         ("bool", f"is neither yes nor no; use {where}=true or {where}=false"),
@@ -50,5 +50,5 @@ def _rule(mistake: Any, where: str) -> str:
         ("model", f"is one value where a table is needed: a line [{where}], and below it a line for each key"),
     ):
         if kind.startswith(start):
-            return told
+            return message
     return f"does not fit: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"

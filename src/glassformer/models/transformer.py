@@ -73,7 +73,7 @@ class Model(nn.Module):
                 module.weight_dropout = p if attention is None else attention
 
     def init_weights(self, kind: str = "gpt2") -> None:
-        """Draw all weights anew, from the global generator, in one of the ways of `INITS`.
+        """Draw all weights again, from the global generator, in one of the ways of `INITS`.
 
         Raises:
             UsageError: there is no such way.
@@ -151,7 +151,7 @@ class Transformer(Model):
         return self.local_positions if local else self.positions  # type: ignore[return-value]
 
     def read_out(self, head: nn.Module, vectors: Tensor) -> Tensor:
-        """Ask vectors (..., C) something: logits, scaled and capped as the configuration says."""
+        """Vectors (..., C) -> logits, scaled and capped by the configuration."""
         scale, cap = self.config.logit_scale, self.config.logit_softcap
         logits: Tensor = head(vectors if scale == 1 else vectors * scale)
         return self.tap_logits(logits if cap is None else cap * torch.tanh(logits / cap))

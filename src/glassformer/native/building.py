@@ -35,7 +35,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled functions, or None where there is no compiler or what it makes does not work.
 
     `$CXX` names the compiler (else `g++` or `c++`); `GLASSFORMER_NATIVE=0` does without. The first call on a machine
-    compiles for some seconds; later ones open what lies in the cache folder.
+    compiles for some seconds; later calls open it from the cache folder.
     """
     if os.environ.get("GLASSFORMER_NATIVE") == "0":
         return None

@@ -42,7 +42,7 @@ class MatrixStruct(ctypes.Structure):
 class QuantizedLinear(nn.Module):
     """A linear layer from (..., columns) to (..., rows) whose weight is kept in 8 or 4 bits. It cannot be trained.
 
-    Inputs are rounded to 8 bits too, by groups of 32 and anew in each call; sums are exact within a group.
+    Inputs are rounded to 8 bits too, by groups of 32, in each call; sums are exact within a group.
     """
 
     blocks: Tensor

@@ -32,7 +32,7 @@ class Processor(Protocol):
 class Entry(NamedTuple):
     """How a kind of processor is loaded from a model folder: `load(folder)`, as "module:name".
 
-    file: without it a folder has no such processor. None: a model that reads this must have one, and `load` says so.
+    file: without it a folder has no such processor. None: a model that reads this must have one, and `load` raises.
     """
 
     load: str

@@ -4,7 +4,7 @@
     pixels_CHW = processor.encode("seven.png")
     processor.save("runs/NAME/model")       # preprocessor_config.json, as transformers' ViTImageProcessor writes it
 
-An image goes through these steps: turned as its EXIF tag says, laid on `background` where it is transparent, converted
+An image goes through these steps: turned by its EXIF tag, laid on `background` where it is transparent, converted
 to grey or RGB, resized, scaled to 0..1 and normalised: (x - mean) / std.
 """
 
@@ -121,7 +121,7 @@ class ImageProcessor:
         return np.stack([self.encode(image) for image in images])
 
     def decode(self, pixels_CHW: Any) -> Any:
-        """The image of an array as a `PIL.Image`; what lies outside of 0..255 is cut off.
+        """The image of an array as a `PIL.Image`; values outside 0..255 are clipped.
 
         Raises:
             UsageError: another number of channels or of axes.

@@ -1,4 +1,4 @@
-"""The sound stem: log-mel frames through two convolutions, the second of which halves their number.
+"""The sound stem: log-mel frames through two convolutions, and the second halves their number.
 
 Radford et al. 2022 (Whisper), https://arxiv.org/abs/2212.04356, sect. 2.2.
 """

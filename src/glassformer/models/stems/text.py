@@ -11,7 +11,7 @@ from glassformer.taps import Tap
 
 
 class TextStem(nn.Module):
-    """Token ids (B, T) -> vectors (B, T, C): look up, add what the n-grams say and the position, drop out.
+    """Token ids (B, T) -> vectors (B, T, C): look up, add n-gram and position vectors, drop out.
 
     n_gram: 1 looks at each token by itself; n adds `NGrams` of up to n tokens. token_dropout: in training, this share
     of the tokens is read as another one, taken from elsewhere in the batch, so that no single token can be relied upon

@@ -43,7 +43,7 @@ def unspell(token: str) -> bytes:
 
 
 def whole_characters(text: str) -> str:
-    """`text` fit for UTF-8: surrogate pairs are joined, lone surrogates become U+FFFD. Other text comes back as it is.
+    """`text` fit for UTF-8: surrogate pairs are joined, lone surrogates become U+FFFD. Other text comes back unchanged.
 
     Python strings may hold half a character (from JSON such as `"\\ud83d"` or from file names); no encoder takes them.
     """
@@ -65,7 +65,7 @@ def raw_tokens(vocabulary: dict[str, int], added: dict[int, str], spec: dict[str
     Args:
         vocabulary: all tokens, added ones included.
         added: the added tokens (special or not); they are plain text in every kind of vocabulary.
-        spec: the parsed tokenizer.json; its `decoder` and `model` say how tokens are spelled.
+        spec: the parsed tokenizer.json; its `decoder` and `model` define how tokens are spelled.
     """
     decoders = decoder_types(spec.get("decoder"))
     prefix = spec["model"].get("continuing_subword_prefix") or "##"
@@ -107,7 +107,7 @@ def display(raw: bytes) -> str:
     )
 
 
-# what turns the direction of writing: a text with them could make a page say something else than it holds
+# what turns the direction of writing: a text with them could make a page show something else than it holds
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 

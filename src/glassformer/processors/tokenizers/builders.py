@@ -31,7 +31,7 @@ DEFAULT_BPE_SIZE = 4096
 LEAST_COUNT = 5
 """How often a plain word must occur to have a vector worth looking at; word2vec's choice."""
 _SPLIT_SPECIALS = {"split_special_tokens": True}
-"""Tells transformers what `Tokenizer.encode` does anyway: a special token in a text is text."""
+"""Makes transformers do what `Tokenizer.encode` always does: a special token in a text is text."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Options:
     specials: tuple[str, ...]
 
     def size(self, least: int) -> int | None:
-        """How many entries are left for text, of which there must be some.
+        """How many entries are left for text, at least one.
 
         Raises:
             UsageError: vocab_size leaves fewer than `least`.

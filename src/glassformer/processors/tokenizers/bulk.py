@@ -154,7 +154,7 @@ class MergesEncoder:
 
     def _segments(self, text: str) -> Iterator[str]:
         """Cut after a line end that has something other than white space on both sides: both patterns always cut
-        there, and neither looks across (their only look-ahead asks whether white space goes on)."""
+        there, and neither looks across (their only look-ahead asks whether white space continues)."""
         start = 0
         while len(text) - start > _SEGMENT:
             cut = _SAFE_CUT.search(text, start + _SEGMENT)

@@ -6,7 +6,7 @@
 
 How messages become text is written in the model's chat template, a Jinja template that comes with its tokenizer. It is
 a program that comes with a file, so it runs in `template_sandbox.py`, and what it makes is text in which only the
-template's own special tokens count (`marks.py`): a message that says `<|im_end|>` does not end a turn.
+template's own special tokens count (`marks.py`): a message with `<|im_end|>` in it does not end a turn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXAMPLE = '{"role": "user", "content": "Hello"}'
 _PROBE = "(this is the answer)"
-_AS_DATA = re.compile(r"""["']text["']\s*:""")  # a list that was printed as it is
+_AS_DATA = re.compile(r"""["']text["']\s*:""")  # a list that was printed whole
 _MAX_DEPTH = 32
 
 
@@ -58,8 +58,8 @@ class ChatTemplate:
                 called `bos_token`, or as another of the tokenizer's tokens, takes its place, and is text.
 
         Raises:
-            UsageError: the messages are malformed, or the template refuses them (two users in a row, say).
-            TokenizerError: the template is no Jinja, fails, or takes too much time or room.
+            UsageError: the messages are malformed, or the template refuses them (such as two users in a row).
+            TokenizerError: the template is no Jinja, fails, or takes too much time or memory.
         """
         return self._marks.plain(self._rendered(messages, add_generation_prompt, variables))
 
@@ -181,7 +181,7 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
     """Messages as plain data, checked: what is missing or of the wrong kind is one line.
 
     An assistant's message that calls tools may come without a content. Any role goes; a template that knows only some
-    says so itself. As in `transformers`, entries that are None are left out.
+    states it itself. As in `transformers`, entries that are None are left out.
 
     Raises:
         UsageError: there are none, or one is not as it must be.
@@ -212,7 +212,7 @@ def _checked(message: Any, name: str) -> dict[str, Any]:
 
 
 def _check_parts(parts: Any, name: str) -> None:
-    """Raise `UsageError` for a content in parts of which one is no text."""
+    """Raise `UsageError` for a content with a part that is no text."""
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if kind != "text" or not isinstance(part.get("text"), str):

@@ -43,7 +43,7 @@ _OF_MODELS = {
 
 class Declared(NamedTuple):
     """kind: the class of transformers that the files were made for, "" where nothing names one. named: special tokens
-    by their part; None: the folder says that there is none. more: further special tokens. added: by their ids."""
+    by their part; None: the folder rules it out. more: further special tokens. added: by their ids."""
 
     config: dict[str, Any]
     kind: str

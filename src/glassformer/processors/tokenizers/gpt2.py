@@ -83,7 +83,7 @@ def check_gpt2(tokenizer: Tokenizer, source: str | Path) -> Tokenizer:
         TokenizerError: they are others.
     """
     if tokenizer.kind != "gpt2":
-        raise TokenizerError(f"{source}: its merges are not GPT-2's; to use it as it is, load_tokenizer reads it")
+        raise TokenizerError(f"{source}: its merges are not GPT-2's; load_tokenizer reads such a file")
     return tokenizer
 
 

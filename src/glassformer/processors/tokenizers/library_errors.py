@@ -1,4 +1,4 @@
-"""What the `tokenizers` library says against a file or a text, in one line of ours."""
+"""The complaints of the `tokenizers` library about a file or a text, in one line of ours."""
 
 from __future__ import annotations
 

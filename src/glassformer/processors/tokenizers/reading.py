@@ -105,7 +105,7 @@ def _read_tokenizer_json(file: Path) -> Draft:
 
 
 def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
-    """A `tokenizers.Tokenizer`, with whatever the library says against it in one line."""
+    """A `tokenizers.Tokenizer`; an error of the library becomes one line."""
     _check_ids(data, file)
     _check_texts(data, file)
     with library_errors(f"{file}: the tokenizers library cannot read it ({{}}); fetch it again"):

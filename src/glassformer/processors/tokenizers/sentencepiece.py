@@ -38,7 +38,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, progress: bool = 
 
     Args:
         texts: read line by line; a newline is the byte piece `<0x0A>`.
-        vocab_size: pieces in all, of which 256 are bytes; a short text gives fewer.
+        vocab_size: pieces in all, with 256 for bytes; a short text gives fewer.
 
     Raises:
         TokenizerError: SentencePiece cannot train on this (its reason is in the message).

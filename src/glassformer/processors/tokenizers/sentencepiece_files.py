@@ -48,7 +48,7 @@ def read_sentencepiece(path: Path, declared: Declared) -> Draft:
 
 
 def _as_llama(model: Model, declared: Declared) -> tokenizers.Tokenizer:
-    """Text as it is; a space is put before it, before every piece between special tokens in the `legacy` way."""
+    """Unchanged text; a space is put before it, before every piece between special tokens in the `legacy` way."""
     library = model.library()
     spaced = declared.config.get("add_prefix_space") is not False
     scheme = "never" if not spaced else "always" if declared.config.get("legacy") is True else "first"

@@ -37,7 +37,7 @@ def span_specials(sentinels: int = 100) -> tuple[str, ...]:
 
 
 def named_specials(specials: Sequence[str]) -> dict[str, object]:
-    """What `tokenizer_config.json` says of them, by the ecosystem's names for their parts."""
+    """Their entries of `tokenizer_config.json`, by the ecosystem's names for their parts."""
     parts = {"pad_token": PAD, "bos_token": START, "eos_token": END, "mask_token": MASK, "unk_token": UNKNOWN}
     named: dict[str, object] = {part: token for part, token in parts.items() if token in specials}
     if others := [token for token in specials if token.startswith("<extra_id_")]:

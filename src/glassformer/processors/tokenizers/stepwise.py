@@ -99,7 +99,7 @@ def _merged(
     symbols = _symbols(piece, model)
     steps: list[Merge] = []
     begun = list(symbols)
-    if model.get("ignore_merges") and piece in vocabulary:  # a whole word that is a token is taken as it is
+    if model.get("ignore_merges") and piece in vocabulary:  # a whole word that is a token stays whole
         symbols = [piece]
     while len(symbols) > 1:
         left, right = min(pairwise(symbols), key=lambda pair: ranks.get(pair, len(ranks)))

@@ -35,7 +35,7 @@ _CHARACTERS_A_STEP = 1 << 10  # long texts take time
 
 
 class OverLimit(Exception):
-    """A template asks for more than it may have; the message says of what."""
+    """A template needs more than it may have; the message names what."""
 
 
 class Meter:
@@ -60,7 +60,7 @@ class Meter:
         """Count a value that was made, refuse one that is too large, and give it back. A container is measured with all
         that it holds, so that to print, compare or hash it takes bounded time."""
         if isinstance(value, str):
-            self.room(len(value))
+            self.reserve(len(value))
             self._characters += len(value)
             self.tick(1 + len(value) // _CHARACTERS_A_STEP)
             if self._characters > MAX_MADE:
@@ -70,7 +70,7 @@ class Meter:
             self.size(value)
         return value
 
-    def room(self, characters: int) -> None:
+    def reserve(self, characters: int) -> None:
         """Refuse a text of so many characters before it is made."""
         if characters > MAX_TEXT:
             raise OverLimit(f"it makes a text or a list of more than {MAX_TEXT:,} characters")
@@ -103,7 +103,7 @@ class Meter:
         for part in (part for pair in value.items() for part in pair) if isinstance(value, dict) else value:
             inside, deep = self._measure(part)
             characters, depth = characters + 2 + inside, max(depth, deep)
-            self.room(characters)
+            self.reserve(characters)
         if depth >= MAX_DEPTH:
             raise OverLimit(f"it nests lists more than {MAX_DEPTH} deep")
         self._measured[id(value)] = value, characters, depth + 1
@@ -115,7 +115,7 @@ class Meter:
         total = 0
         for part in parts:
             total += len(part) + (len(separator) if kept else 0)
-            self.room(total)
+            self.reserve(total)
             kept.append(part)
             if len(kept) % 32 == 0:
                 self.tick()
@@ -123,7 +123,7 @@ class Meter:
 
     def replaced(self, text: str, old: str, new: str) -> None:
         """Refuse what `text.replace(old, new)` would make too large."""
-        self.room(len(text) + text.count(old) * max(0, len(new) - len(old)))
+        self.reserve(len(text) + text.count(old) * max(0, len(new) - len(old)))
 
     def formatted(self, form: str, values: Any) -> None:
         """Refuse what `form % values` or `form.format(*values)` would make too large."""
@@ -132,4 +132,4 @@ class Meter:
             raise OverLimit("it formats with a width out of a variable")
         if any(len(number) > 6 or int(number) > MAX_WIDTH for field in fields for number in re.findall(r"\d+", field)):
             raise OverLimit(f"it fills a text up to more than {MAX_WIDTH:,} characters")
-        self.room(len(form) + len(fields) * (self.size(values) + MAX_WIDTH))
+        self.reserve(len(form) + len(fields) * (self.size(values) + MAX_WIDTH))

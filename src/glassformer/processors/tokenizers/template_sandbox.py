@@ -195,7 +195,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 if isinstance(other, int) and isinstance(one, int):
                     self.meter.bits(one.bit_length() + other.bit_length())
                 elif isinstance(other, int) and isinstance(one, (str, list, tuple)):
-                    (self.meter.room if isinstance(one, str) else self.meter.entries)(len(one) * max(other, 0))
+                    (self.meter.reserve if isinstance(one, str) else self.meter.entries)(len(one) * max(other, 0))
         return self.meter.check(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -241,7 +241,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 self.meter.formatted(str(first), others)
             elif name == "indent":
                 width = next((value if isinstance(value, int) else len(value) for value in others), 4)
-                self.meter.room((1 + len(str(first).splitlines())) * width)
+                self.meter.reserve((1 + len(str(first).splitlines())) * width)
             result = function(*args, **kwargs)
             return self.meter.join(result) if name == "tojson" else self.meter.check(result)
 

@@ -63,9 +63,9 @@ class Tokenizer:
         special_tokens: id of every special token by its text. `encode` never produces these.
         end_of_text: id of the token that ends a document, or None (characters have none).
         further_ends: ids of other tokens that end a text; loading a model folder sets what its
-            generation_config.json says.
+            generation_config.json has.
         chat_template: the Jinja template of a chat model, or None.
-        settings: what else `tokenizer_config.json` says (names of special tokens, model_max_length).
+        settings: what else `tokenizer_config.json` has (names of special tokens, model_max_length).
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class Tokenizer:
 
     def _with_whole_bytes(self, ids: list[int]) -> list[str]:
         """Tokens for the library's decoder, with U+FFFD in place of bytes that are no character. The library itself
-        gives up the characters beside them too, so that a text would change as it goes on."""
+        gives up the characters beside them too, so that a text would change while it grows."""
         tokens: list[str] = []
         for of_bytes, run in groupby(ids, self._fallback_bytes.__contains__):
             if not of_bytes:

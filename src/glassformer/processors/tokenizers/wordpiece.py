@@ -25,8 +25,8 @@ CLASSES = ("", "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 def read_wordpiece(path: Path, declared: Declared | None = None) -> Draft:
     """A BERT tokenizer from its `vocab.txt`, or the folder that holds it.
 
-    Text is lower-cased and stripped of accents first as tokenizer_config.json says (`do_lower_case`, `strip_accents`,
-    `tokenize_chinese_chars`); where it says nothing, it is if the list has no upper-case letter.
+    Text is lower-cased and stripped of accents first by tokenizer_config.json (`do_lower_case`, `strip_accents`,
+    `tokenize_chinese_chars`); without these keys, it is if the list has no upper-case letter.
 
     Raises:
         TokenizerError: the list is missing, damaged, or lacks the unknown token; or it was made for another class.
