@@ -40,25 +40,25 @@ def _own(function: str, summary: str) -> ViewEntry:
 
 
 VIEWS: dict[str, ViewEntry] = {
-    "tokens": _own("tokens:tokens", "How a text is cut: ids, bytes, merges one by one."),
-    "neighbours": _own("geometry:neighbours", "Words whose embedding points the same way."),
-    "analogy": _own("geometry:analogy", "What is nearest to A - B + C."),
-    "direction": _own("geometry:direction", "A direction from pairs of words (cat to cats)."),
-    "components": _own("geometry:pca", "Words in their three principal components (PCA)."),
-    "parameters": _own("parameters:parameters", "The tally of all parameters, in eight categories."),
+    "tokens": _own("tokens:tokens", "How a text becomes tokens: ids, bytes, each merge."),
+    "neighbours": _own("geometry:neighbours", "The words with the most similar embeddings."),
+    "analogy": _own("geometry:analogy", "The words nearest to A - B + C."),
+    "direction": _own("geometry:direction", "The direction that pairs of words share (cat:cats)."),
+    "components": _own("geometry:pca", "Words in three principal components (PCA)."),
+    "parameters": _own("parameters:parameters", "Count all parameters, in eight categories."),
     "tensors": _own("tensors:tensors", "Every tensor: shape, statistics, histogram."),
-    "next": _own("next_token:next_token", "The whole distribution over the next token."),
-    "surprise": _own("surprise:surprise", "Bits of surprise at each token of a text."),
-    "compare": _own("compare:compare_models", "The next token by temperature, or by model."),
-    "attention": _own("attention:attention", "Where every head looks while a text is read."),
-    "induction": _own("induction:induction_scores", "Which heads look for copies of what came before."),
+    "next": _own("next_token:next_token", "The distribution over the next token."),
+    "surprise": _own("surprise:surprise", "The surprise of each token of a text, in bits."),
+    "compare": _own("compare:compare_models", "The next token at other temperatures or models."),
+    "attention": _own("attention:attention", "Which tokens each head attends to."),
+    "induction": _own("induction:induction_scores", "Which heads continue repeated text."),
     "attention-walkthrough": _own(
         "attention_walkthrough:attention_walkthrough", "One head and one query, number by number."
     ),
     "context": _own("context:context", "The same word in several sentences, layer by layer."),
     "neurons": _own("neurons:neurons", "What activates a neuron, and what it promotes."),
-    "residual": _own("residual:residual", "The residual stream: its length, what layers add."),
-    "lens": _own("lens:lens", "What each layer would predict (the logit lens)."),
+    "residual": _own("residual:residual", "The residual stream: norms and what layers add."),
+    "lens": _own("lens:lens", "What each layer would predict (logit lens)."),
     "attribution": _own("attribution:attribution", "A logit as a sum over the parts of the model."),
 }
 """The views by the names of their commands, in the order of the help."""

@@ -8,7 +8,7 @@ import torch
 
 from glassformer.data import WordBatches, word_counts, word_rows
 from glassformer.data.token_store import TokenView
-from glassformer.data.word_batches import chances, cut, thinned
+from glassformer.data.word_batches import cut, keep_probabilities, thinned
 from glassformer.errors import DataError, UsageError
 
 V, T = 11, 7
@@ -40,7 +40,7 @@ def test_counts_leave_out_what_is_no_word():
 def test_frequent_words_are_kept_as_the_formula_says():
     """Each share of about 1,500 draws lies within 5 standard errors."""
     counts = word_counts(view(), V, without=[V - 1])
-    kept = chances(counts, 0.02)
+    kept = keep_probabilities(counts, 0.02)
     share = counts[0] / counts.sum()
     assert kept[0] == pytest.approx(np.sqrt(0.02 / share) + 0.02 / share, rel=1e-6)
     assert kept[V - 1] == 0 and kept[8] == 1
@@ -90,7 +90,7 @@ def test_a_held_out_split_is_read_once_and_the_same_way_each_time():
     first, second = ([*word_rows(held_out, counts, collate, **settings)] for _ in range(2))
     assert all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
     kept = sum(len(rows) for _, rows in first) * T
-    expected = (np.bincount(held_out.read(0, 400), minlength=V) * chances(counts, 0.5)).sum()
+    expected = (np.bincount(held_out.read(0, 400), minlength=V) * keep_probabilities(counts, 0.5)).sum()
     assert abs(kept - expected) < 60
     with pytest.raises(DataError, match="the train split does not fill one row of 500 words"):
         next(word_rows(held_out, counts, collate, **{**settings, "block_size": 500}))

@@ -4,7 +4,7 @@ A window of a text, at random for training and every one once for evaluation:
 
     tokens   18 47 56 57 58  1 15 47 58          block_size T = 4, a window is T + 1 tokens
     inputs   18 47 56 57                         what the model reads
-    targets     47 56 57 58                      what it should say at each place
+    targets     47 56 57 58                      what it should predict at each position
 
 B batch, T time; inputs and targets are int64 of shape (B, T).
 """
@@ -30,7 +30,7 @@ ORDERS = ("epochs", "random", "consecutive")
 
 
 class SeededBatches:
-    """An endless stream of training batches, of which step n is a function of (seed, n) alone.
+    """An endless stream of training batches. The batch of step n depends on (seed, n) alone.
 
     Random numbers come from a counter-based generator (Philox, Salmon et al. 2011). So the state is one number,
     resuming is exact and immediate, and `world_size` ranks with B rows each read disjoint parts of what one process
@@ -74,7 +74,7 @@ class SeededBatches:
         return {"seed": self.seed, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the next batch is the one that would have come."""
+        """Continue where `state_dict` was taken; the next batch is the one that would have come."""
         self.seed, self.step = int(state["seed"]), int(state["step"])
 
 
@@ -96,7 +96,7 @@ class TokenBatches(SeededBatches):
         view: the split to draw from.
         documents: add which document each input belongs to, (B, T): (inputs, documents, targets).
         order: `epochs`: every window once, in random order, then all again, cut at other places and in another order.
-            `random`: windows that begin anywhere, drawn anew at each step. `consecutive`: one after the other.
+            `random`: windows that begin anywhere, drawn at each step. `consecutive`: one after the other.
         others: as in `SeededBatches`.
 
     Raises:
@@ -140,7 +140,7 @@ class TokenBatches(SeededBatches):
 
     @property
     def windows_an_epoch(self) -> int:
-        """How many windows fit, wherever the first one begins: one less than there is room for, so that every epoch
+        """How many windows fit, wherever the first one begins: one less than would fit, so that every epoch
         can cut the text at other places."""
         return max(1, (len(self.view) - 1) // self.block_size - 1)
 

@@ -14,7 +14,7 @@ def label_names(examples: Iterable[Example]) -> list[str]:
     """The different labels, sorted.
 
     Raises:
-        DataError: fewer than two, so that there is nothing to tell apart.
+        DataError: fewer than two, so that there is nothing to distinguish.
     """
     names = sorted({example.target for example in examples})
     if len(names) < 2 or "" in names:

@@ -7,8 +7,8 @@
     shuffled   [5 3 | 0 2 | 1 4] [...]                 the steps of a pool, so that lengths come in no order
 
 Each example is collated by itself, with its own random numbers, and the rows are then padded to one width. So what is
-done to an example by chance (its masks, its removed spans) depends on it and on nothing beside it: not on the batch
-size, nor on how many ranks share the work. Where nothing is done by chance, a batch is collated at once.
+random about an example (its masks, its removed spans) depends on it and on nothing beside it: not on the batch
+size, nor on how many ranks share the work. Where nothing is random, a batch is collated at once.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def length_order(examples: Sequence[Any]) -> np.ndarray:
 
 
 def lengths_of(examples: Sequence[Any]) -> np.ndarray:
-    """(tokens read, tokens said) of each example; the second is 0 where there is one label, or none. (N, 2)."""
+    """(source tokens, target tokens) of each example; the second is 0 where there is one label, or none. (N, 2)."""
 
     def lengths(example: Any) -> tuple[int, int]:
         if not isinstance(example, tuple):
@@ -144,7 +144,7 @@ def lengths_of(examples: Sequence[Any]) -> np.ndarray:
 def _collated(
     examples: Sequence[Any], chosen: list[int], numbers: list[int], collate: Collate, seed: int | None, pad_token: int
 ) -> Batch:
-    """Each example by itself with the random numbers of its number; then together. No seed, no chance: all at once."""
+    """Each example by itself with the random numbers of its number, then together; without a seed all at once."""
     if seed is None:
         return collate([examples[i] for i in chosen], None)
     rows = [collate([examples[i]], philox(seed, _EXAMPLE, n)) for i, n in zip(chosen, numbers, strict=True)]

@@ -61,7 +61,7 @@ class ExampleSet:
         Raises:
             DataError: a package cannot be had, or holds something else than expected.
         """
-        if not self.packages:  # of one's own: it is read anew, since it may change at any time
+        if not self.packages:  # the user's own: read again, since it may change at any time
             return fair(self.read({}))
         archives = {source.package: fetch(source, quiet=quiet) for source in self.packages}
         content = "\n".join([f"{self.name} {self.version}", *map(sha256_file, archives.values())])

@@ -9,7 +9,7 @@
     file.tsv                            source <tab> target [<tab> split]        the target sentence, or the label
     file.en,file.fr                     line n of one, line n of the other       the second file's line
 
-A field `split` (train, validation, test) says where a line belongs. Without one, a twentieth of the lines validates
+A field `split` (train, validation, test) is the split of a line. Without one, a twentieth of the lines validates
 and a twentieth tests, chosen by the hash of their source: the same lines each time, and equal sources together.
 """
 

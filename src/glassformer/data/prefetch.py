@@ -73,7 +73,7 @@ class Prefetched:
         return copy.deepcopy(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; what the thread made beyond that is dropped."""
+        """Continue where `state_dict` was taken; what the thread made beyond that is dropped."""
         self._position, self._error = copy.deepcopy(state), None
         self.close()
 

@@ -27,7 +27,7 @@ class Progress:
         return self
 
     def advance(self, count: int) -> None:
-        """Say that `count` more bytes are done."""
+        """Count `count` more bytes as done."""
         self.done += count
         if not self.enabled or (now := time.monotonic()) - self._began < QUIET_SECONDS:
             return

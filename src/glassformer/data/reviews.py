@@ -2,7 +2,7 @@
 
 25,000 whole reviews from IMDb (Maas et al. 2011, the labelled half that is meant for training) and 8,530 sentences from
 Rotten Tomatoes (Pang and Lee 2005, lower case, words apart). Each split has as many negative as positive ones, and the
-two sources in the same proportion. The reviews of one film may be in different splits: the package does not say which
+two sources in the same proportion. The reviews of one film may be in different splits: the package does not state which
 film a review is about. So figures are for this split, and not those of the paper's test set.
 """
 

@@ -114,7 +114,7 @@ def _cut_once(pieces: Iterator[Piece], target: float) -> Iterator[Part]:
 
 
 def _line_end_near(text: str, target: int, least: int) -> int:
-    """The position after the line break nearest to `target`, from `least` (0 when the text goes on from a line that
+    """The position after the line break nearest to `target`, from `least` (0 when the text continues a line that
     ended before it) and before its end; without one, after the nearest space; without one, `target`."""
     for mark in ("\n", " "):
         places = (text.rfind(mark, 0, max(target, 0)) + 1, text.find(mark, max(target - 1, 0)) + 1)

@@ -2,7 +2,7 @@
 
     text     the king of France is in the tower of London        each epoch leaves out others
     thinned      king    France    in     tower    London        so neighbours stand closer together
-    rows     king France in | tower London ...                   cut anew and shuffled every epoch
+    rows     king France in | tower London ...                   cut again and shuffled every epoch
 
 word2vec's subsampling (Mikolov et al. 2013, https://arxiv.org/abs/1310.4546, section 2.3): a word with the share f of
 the text is kept with probability sqrt(t / f) + t / f, the formula of its code.
@@ -53,7 +53,7 @@ class WordBatches(SeededBatches):
             raise UsageError(f"block_size={block_size} is less than 1; try block_size=64")
         super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         self.view, self.collate, self.block_size = view, collate, block_size
-        self.kept = chances(counts, subsample)  # (V,)
+        self.kept = keep_probabilities(counts, subsample)  # (V,)
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None
         rows = float((counts * self.kept).sum()) / block_size
         self.steps_an_epoch = int(0.98 * rows) // self.together  # a little less than an epoch's luck may leave
@@ -101,7 +101,7 @@ def word_rows(
     Raises:
         DataError: the thinned split does not fill a row.
     """
-    rows = cut(thinned(view, chances(counts, subsample), philox(seed, _HELD_OUT, 0)), block_size, 0)
+    rows = cut(thinned(view, keep_probabilities(counts, subsample), philox(seed, _HELD_OUT, 0)), block_size, 0)
     if not len(rows):
         raise DataError(f"the {view.name} split does not fill one row of {block_size} words; give more text")
     if most is not None and most < len(rows):
@@ -119,10 +119,10 @@ def word_counts(view: TokenView, vocab_size: int, without: list[int]) -> np.ndar
     return counts
 
 
-def chances(counts: np.ndarray, subsample: float) -> np.ndarray:
+def keep_probabilities(counts: np.ndarray, subsample: float) -> np.ndarray:
     """With which probability each word is kept, (V,) float32.
 
-    >>> [round(float(p), 3) for p in chances(np.array([10, 990, 0]), 0.01)]
+    >>> [round(float(p), 3) for p in keep_probabilities(np.array([10, 990, 0]), 0.01)]
     [1.0, 0.111, 0.0]
     """
     share = counts / max(counts.sum(), 1)

@@ -2,7 +2,7 @@
 
 {"kind": "heat_map", "title": ..., "values": [[...]], "rows": [...], "columns": [...], "color": [r, g, b], ...}
 
-NaN and infinities are None. What is larger than a page can hold is cut, and `omitted` says how much of it; a long line
+NaN and infinities are None. What is larger than a page can hold is cut, and `omitted` is how much of it; a long line
 keeps what can be seen of it (`axes.thin`).
 """
 

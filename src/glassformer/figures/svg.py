@@ -184,7 +184,7 @@ def _above(beyond: list[tuple[float, float]], across: Scale, top: float, bottom:
     xs, ys = np.array(sorted(beyond)).T
     places = {round(float(across(xs[i]))) for i in thin(across(xs), ys, 60, across.start, across.end)}
     marks = "".join(f"M{x - 5} {_n(top + 8)}L{x} {_n(top)}L{x + 5} {_n(top + 8)}z" for x in sorted(places))
-    count = "1 value lies" if len(beyond) == 1 else f"{len(beyond):,} values lie"
+    count = "1 value is" if len(beyond) == 1 else f"{len(beyond):,} values are"
     note = f"▲ {count} above the picture; the highest is {value:.5g}, at {at:,.6g}."
     return f'<path class="above" d="{marks}"/>' + _text(LEFT, bottom + 8, note, dim=True)
 
@@ -246,7 +246,7 @@ def _heat_map(figure: HeatMap, titles: bool) -> Drawing:
 
 
 def _numbers(figure: HeatMap) -> np.ndarray:
-    """Every number as it is written into its cell, (rows, columns)."""
+    """Every number as text for its cell, (rows, columns)."""
 
     def shown(value: float) -> str:
         return f"{value:.1e}" if figure.log else f"{value:.{figure.digits}f}"

@@ -204,7 +204,7 @@ class _Search:
         found = self._candidates()
         ends_BN = torch.isin(found.token_BN, self.ends)
         self._end(found, ends_BN)
-        # each hypothesis can end in so many ways, so of (1 + ways) x beam candidates at least `beam` go on
+        # each hypothesis can end in so many ways, so of (1 + ways) x beam candidates at least `beam` continue
         logp_BW, chosen_BW = found.logp_BN.masked_fill(ends_BN, -math.inf).topk(min(self.beam, ends_BN.shape[1]))
         parent_BW, token_BW = found.parent_BN.gather(1, chosen_BW), found.token_BN.gather(1, chosen_BW)
         T = self.tokens_BWT.shape[2]

@@ -39,8 +39,8 @@ class Chat:
     tokenizer: Tokenizer
     system: str | None = None  # what stands before all turns
     messages: list[dict[str, str]] = field(default_factory=list)  # the turns so far, as {"role", "content"}
-    sampling: Sampling = None  # type: ignore[assignment]  # None: as the model's folder says, else temperature 1
-    max_new_tokens: int | None = None  # None: as the model's folder says, else 512
+    sampling: Sampling = None  # type: ignore[assignment]  # None: the model's own, else temperature 1
+    max_new_tokens: int | None = None  # None: the model's own, else 512
     alternatives: int = 5
     speakers: Speakers = field(default_factory=Speakers)
     dropped: int = 0  # how many of the oldest turns no longer fit into what the model reads

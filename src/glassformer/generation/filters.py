@@ -20,7 +20,7 @@ from glassformer.generation.settings import Sampling
 from glassformer.models import GenerationSettings, settings_of
 
 FP32_MAX = torch.finfo(torch.float32).max
-NO_LIMIT = 1 << 30  # of ids, for models that do not say how many tokens they have
+NO_LIMIT = 1 << 30  # of ids, for models of unknown vocabulary size
 
 
 def token_logits(logits_BV: Tensor, n_tokens: int | None, missing: Sequence[int] = ()) -> Tensor:

@@ -68,13 +68,13 @@ def stream(
     Args:
         prompt: the text to continue. Empty: from the end-of-text token, or a newline where there is none, as in the
             lecture (token 0 where there is no newline either). Text never becomes a special token.
-        max_new_tokens: how many tokens at most; None: as the model's folder says, else 200.
+        max_new_tokens: the most tokens to write; None: the model's own, else 200.
         endless: continue until the reader stops, in constant memory. The end of a text becomes a blank line.
-        samples: how many completions; `piece.sample` says which one a piece belongs to.
+        samples: how many completions; `piece.sample` is the number of a piece's completion.
         stop, alternatives, window: as of `Request`.
         use_cache: False reads the whole context for every token: slow, and the same tokens.
         sampling, or its fields: temperature, top_k, top_p, min_p, repetition_penalty, seed. A field that is not given
-            is as the model's folder says (`model.generation_settings`), else the default of `Sampling`.
+            is that of the model's folder (`model.generation_settings`), else the default of `Sampling`.
 
     Raises:
         UsageError: a setting is out of range.

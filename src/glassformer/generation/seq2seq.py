@@ -88,10 +88,10 @@ def answer_ids(
 
     Args:
         beam, length_penalty, n_best, max_new_tokens, n_tokens, missing: as of `beam_search`; by default as the model's
-            folder says (`num_beams`, `length_penalty` as a power, `max_new_tokens`, `max_length`).
+            folder sets (`num_beams`, `length_penalty` as a power, `max_new_tokens`, `max_length`).
         batch_size: how many sources, of like length, are read together.
         sampling: sample `n_best` answers in place of searching the best (see `sample_answers`); also done where the
-            folder says `do_sample` and neither sampling nor beam is given.
+            folder sets `do_sample` and neither sampling nor beam is given.
 
     Raises:
         UsageError: the model is of another kind, a source is empty or too long, or a setting is out of range.

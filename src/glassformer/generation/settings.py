@@ -1,4 +1,4 @@
-"""Settings of sampling, and their defaults: what is given, else what the model's folder says, else what the command or
+"""Settings of sampling, and their defaults: what is given, else those of the model's folder, else what the command or
 the call has."""
 
 from __future__ import annotations

@@ -142,10 +142,10 @@ def attention(
     tokenizer: Tokenizer | None,
     text: TextOrImage,
     *,
-    layer: Annotated[int | None, Field(description="Of one layer, from 0; left out, all heads in short.")] = None,
-    head: Annotated[int | None, Field(description="Of one head of the layer, from 0.")] = None,
+    layer: Annotated[int | None, Field(description="The layer, from 0; default: a summary of all heads.")] = None,
+    head: Annotated[int | None, Field(description="The head of the layer, from 0.")] = None,
     kind: AttentionKind = "self",
-    keys_as_rows: Annotated[bool, Field(description="As the lecture draws it: a column a query.")] = False,
+    keys_as_rows: Annotated[bool, Field(description="Draw a column for each query, as the lecture does.")] = False,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttentionView:

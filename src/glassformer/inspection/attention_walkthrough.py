@@ -183,7 +183,7 @@ class AttentionWalkthrough(View):
         """How near the recomputed stages are to the model's own."""
         worst = max(self.differences, key=lambda stage: self.differences[stage])
         text = (
-            "Every stage was computed anew from the one before. Largest difference to the model's own numbers: "
+            "Every stage was computed again from the one before. Largest difference to the model's own numbers: "
             f"{self.differences[worst]:.1e} ({worst})."
         )
         rounded = any(d > ROUNDED * float(np.abs(getattr(self, stage)).max()) for stage, d in self.differences.items())
@@ -217,13 +217,13 @@ def attention_walkthrough(
     head: Head = 0,
     position: Position = -1,
     kind: AttentionKind = "self",
-    width: Annotated[int, Field(ge=1, description="Numbers of a vector that are shown; --json gives all.")] = 6,
+    width: Annotated[int, Field(ge=1, description="How many numbers of a vector to show; --json has all.")] = 6,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttentionWalkthrough:
     """One head for one query, stage by stage.
 
-    Each stage is computed anew from the one before, and compared with what the model itself computed.
+    Each stage is computed again from the one before, and compared with the model's own numbers.
 
     Raises:
         UsageError: there is no such place, or the model has no attention of this kind.

@@ -156,11 +156,11 @@ def attribution(
     tokenizer: Tokenizer,
     text: Text,
     *,
-    token: Annotated[Token, Field(description="Whose logit; left out, the likeliest token.")] = None,
-    against: Annotated[Token, Field(description="Take apart how much more likely it is than this one.")] = None,
+    token: Annotated[Token, Field(description="The token whose logit to explain; default: the most likely.")] = None,
+    against: Annotated[Token, Field(description="Explain the difference to the logit of this token.")] = None,
     position: OptionalPosition = None,
     check: Annotated[
-        int, Field(ge=0, le=64, description="Ablate so many of the strongest heads, to see what really changes.")
+        int, Field(ge=0, le=64, description="Ablate N of the strongest heads, to see the true effect.")
     ] = 3,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,

@@ -84,7 +84,7 @@ def compare_models(
     text: Text,
     *,
     temperature: Annotated[
-        Sequence[float], Field(max_length=16, description="May be given more than once; else 0.5, 1 and 2.")
+        Sequence[float], Field(max_length=16, description="Repeat for more than one; default: 0.5, 1 and 2.")
     ] = (),
     others: Annotated[
         Sequence[str],
@@ -94,7 +94,7 @@ def compare_models(
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
     seed: Seed = 0,
-    top: Annotated[int, Field(ge=1, description="The most likely tokens of each.")] = 8,
+    top: Annotated[int, Field(ge=1, description="How many tokens of each to show.")] = 8,
     source_tokenizer: Tokenizer | None = None,
     open_model: Callable[[str], Any],
 ) -> CompareView:

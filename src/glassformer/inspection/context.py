@@ -116,19 +116,19 @@ class ContextView(View):
 def context(
     model: Any,
     input_tokenizer: Tokenizer,
-    word: Annotated[str, Field(description="A word that all texts hold.")],
+    word: Annotated[str, Field(description="A word that occurs in all texts.")],
     texts: Annotated[Sequence[str], Field(description="Two texts or more, each in quotes.")],
     *,
     neighbours: Annotated[int, Field(ge=0, description="Nearest tokens to show for each vector.")] = 5,
     layers: Annotated[
         Sequence[int],
-        Field(description="Where to show them: 0 is the embedding, l + 1 what block l leaves, -1 the end."),
+        Field(description="The layers to show: 0 is the embedding, l + 1 the output of block l, -1 the last."),
     ] = (),
 ) -> ContextView:
     """The vectors of a word through the layers, in several sentences that have it.
 
-    Of a word of several tokens the last one is taken: it has seen the others. Where a sentence has the word twice, it
-    is the first. Of an encoder-decoder the encoder reads.
+    A word of several tokens is taken at its last token, which has seen the others; a word that occurs twice, at its
+    first place. An encoder-decoder reads with its encoder.
 
     Raises:
         UsageError: a sentence lacks the word, there are fewer than two or too many, or the model reads no text.
@@ -190,7 +190,7 @@ def _last_token(tokenizer: Tokenizer, word: str, text: str) -> int:
         raise UsageError("there is no word to look for; give one that all sentences have")
     hit = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)
     if hit is None:
-        raise UsageError(f"{text[:60]!r} does not have the word {word!r}, as it is written; change the sentence")
+        raise UsageError(f"{text[:60]!r} does not have the word {word!r} in this spelling; change the sentence")
     starts = token_starts(tokenizer, text)
     if not starts:
         raise UsageError(f"this {tokenizer.kind} tokenizer does not report where in {text[:40]!r} its tokens stand")

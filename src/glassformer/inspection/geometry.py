@@ -111,7 +111,7 @@ def analogy(
     a: str,
     b: str,
     c: str,
-    expected: Annotated[str | None, Field(description="The word that one hopes for; its rank is shown.")] = None,
+    expected: Annotated[str | None, Field(description="The word that should come out; its rank is shown.")] = None,
     *,
     top: Top = 10,
 ) -> Analogy:
@@ -176,7 +176,7 @@ def direction(
     vectors: Vectors,
     pairs: Annotated[Sequence[Pair], Field(description="Pairs of words, such as cat:cats.")],
     *,
-    along: Annotated[Sequence[str], Field(description="Where this word lies on it; may be given more than once.")] = (),
+    along: Annotated[Sequence[str], Field(description="Show this word's place on it; repeat for more than one.")] = (),
     seed: Seed = 0,
 ) -> Direction:
     """The mean of second - first over some pairs, scored on each pair by the direction of the others, beside as many

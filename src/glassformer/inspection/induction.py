@@ -77,7 +77,7 @@ def induction_scores(
     tokenizer: Tokenizer,
     *,
     length: Annotated[
-        int | None, Field(description="How many random tokens, all different, come twice; default 25 if they fit.")
+        int | None, Field(description="How many different random tokens to repeat; default 25, if they fit.")
     ] = None,
     seed: Seed = 0,
 ) -> InductionView:

@@ -140,9 +140,9 @@ def lens(
     tokenizer: Tokenizer,
     text: Text,
     *,
-    pin: Annotated[Token, Field(description="A token to follow through the layers; left out, the likeliest.")] = None,
+    pin: Annotated[Token, Field(description="A token to follow through the layers; default: the most likely.")] = None,
     position: OptionalPosition = None,
-    top: Annotated[int, Field(ge=1, description="The likeliest tokens of each layer.")] = 5,
+    top: Annotated[int, Field(ge=1, description="How many tokens of each layer to show.")] = 5,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> LensView:

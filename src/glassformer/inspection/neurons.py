@@ -161,19 +161,17 @@ def neurons(
     corpus: Corpus,
     *,
     layer: Layer = 0,
-    neuron: Annotated[
-        int | None, Field(description="Of this neuron; left out, the most selective of the layer.")
-    ] = None,
+    neuron: Annotated[int | None, Field(description="The neuron; default: the most selective of the layer.")] = None,
     top: Top = 10,
     window: Annotated[int, Field(ge=1, description="Tokens that are read together, block_size at most.")] = 256,
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000, description="Where to stop reading.")] = 100_000,
     threshold: Annotated[
-        float | None, Field(description="Above which a neuron counts as active; default 0, of a gated layer its rms.")
+        float | None, Field(description="A neuron is active above this; default: 0, in a gated layer its rms.")
     ] = None,
 ) -> NeuronsView:
     """What activates the neurons of a feed-forward, and what they promote.
 
-    The corpus is a text, or an iterable of texts that is read once. Of an encoder-decoder the encoder reads it.
+    The corpus is a text, or an iterable of texts that is read once. An encoder-decoder reads it with its encoder.
 
     Raises:
         UsageError: there is no such layer or neuron or no text, or the layer is a mixture of experts.

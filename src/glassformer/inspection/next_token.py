@@ -73,13 +73,13 @@ class NextView(View):
             Note(f"after {end_of(self.text)}"),
             Table("", columns, rows, frozenset([shown.index(self.token)]), footer if others else []),
             Note(
-                f"{plural(len(self.tokens), 'token')}, {kept:,} of which can be drawn. Entropy {self.entropy:.2f} bits "
+                f"{plural(len(self.tokens), 'token')}, {kept:,} can be drawn. Entropy {self.entropy:.2f} bits "
                 f"by the model (as unsure as among {2**self.entropy:,.1f} equal ones), {self.sampling_entropy:.2f} in "
                 "the draw."
             ),
             Note(
                 f"All tokens laid end to end make a line from 0 to 1. Seed {self.sampling.seed} gives u = "
-                f"{self.u:.4f}; {drawn!r} lies from {self.interval[0]:.4f} to {self.interval[1]:.4f}."
+                f"{self.u:.4f}; {drawn!r} is from {self.interval[0]:.4f} to {self.interval[1]:.4f}."
             ),
         ]
 
@@ -103,14 +103,14 @@ def next_token(
     repetition_penalty: Penalty = 1.0,
     seed: Seed = 0,
     position: Position = -1,
-    top: Annotated[int, Field(ge=0, description="Rows to show; --json gives every token of the vocabulary.")] = 10,
+    top: Annotated[int, Field(ge=0, description="How many rows to show; --json has the whole vocabulary.")] = 10,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> NextView:
     """The whole distribution over what comes after a text, or after one of its tokens.
 
-    With what temperature and filters leave of it, why a token was cut, and the token that the seed draws: the first
-    that `generate` would draw.
+    Shows also what temperature and filters leave of it, why they cut a token, and the token that this seed samples (the
+    first token of `generate`).
 
     Raises:
         UsageError: the model does not generate text, the text is too long, or there is no such position.

@@ -24,29 +24,29 @@ P = ParamSpec("P")
 V = TypeVar("V")
 
 GIVEN = ("name", "model", "model_or_size", "tokenizer", "source_tokenizer", "input_tokenizer", "vectors", "open_model")
-"""Parameters that are no options: whoever calls the view has opened the model (`look.Subject`)."""
+"""Parameters that are no options: the caller has opened the model (`look.Subject`)."""
 
 Text = Annotated[str, Field(description="A text, in quotes; - reads standard input.")]
 TextOrImage = Annotated[str | SkipJsonSchema[Tensor], Field(description="A text, in quotes; - reads standard input.")]
 Corpus = Annotated[str | Iterable[str], Field(description="Texts to look in.")]
-Target = Annotated[str | None, Field(description="Of a translator: what it writes; left out, its own answer.")]
-Position = Annotated[int, Field(description="At which token; -1 is the last.")]
+Target = Annotated[str | None, Field(description="For a translator: the target text; default: its own answer.")]
+Position = Annotated[int, Field(description="The position of the token; -1 is the last.")]
 OptionalPosition = Annotated[
-    int | None, Field(description="At which token; left out, the last (of an encoder the first <mask>).")
+    int | None, Field(description="The position of the token; default: the last (for an encoder the first <mask>).")
 ]
-Layer = Annotated[int, Field(description="Of this layer, from 0.")]
-Head = Annotated[int, Field(description="Of this head, from 0.")]
+Layer = Annotated[int, Field(description="The layer, from 0.")]
+Head = Annotated[int, Field(description="The head, from 0.")]
 AttentionKind = Annotated[
     Literal["self", "cross", "encoder"],
-    Field(description="self; of a translator also cross (at the source) and encoder."),
+    Field(description="self; for a translator also cross (to the source) and encoder."),
 ]
 Top = Annotated[int, Field(ge=1, description="How many to show.")]
 Token = str | int | None
 Temperature = Annotated[float, Field(description="Divides the logits; 0 takes the most likely token.")]
 TopK = Annotated[int, Field(description="Keep the k most likely tokens; 0 keeps all.")]
 TopP = Annotated[float, Field(description="Keep the fewest tokens whose probability reaches p.")]
-MinP = Annotated[float, Field(description="Keep tokens at least this fraction as likely as the best.")]
-Penalty = Annotated[float, Field(description="Above 1, tokens that already came are less likely.")]
+MinP = Annotated[float, Field(description="Keep tokens with at least P times the probability of the best.")]
+Penalty = Annotated[float, Field(description="Above 1: make tokens that occurred already less likely.")]
 Seed = Annotated[int, Field(description="Seed of the random numbers.")]
 
 

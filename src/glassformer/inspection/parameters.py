@@ -125,7 +125,7 @@ class ParametersView(View):
 def parameters(model_or_size: Any) -> ParametersView:
     """Count the parameters of a model, of a configuration, or of a size by name ("gpt2", "gpt3").
 
-    Nothing is computed and, without a model, nothing built: GPT-3 takes a moment. The formulas are products of sizes in
+    Only sizes are used, so that GPT-3 takes a moment. The formulas are products of sizes in
     the lecture's words (d_embed, n_vocab, d_query, n_heads, n_layers, n_neurons); each is equal to the count beside it.
 
     Raises:

@@ -76,7 +76,7 @@ def surprise(
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
     window: Annotated[
-        int | None, Field(ge=1, description="Tokens read together; left out, as many as the model reads.")
+        int | None, Field(ge=1, description="Tokens read together; default: as many as the model reads.")
     ] = None,
 ) -> SurpriseView:
     """Bits of surprise at each token of a text.

@@ -43,7 +43,7 @@ LETTERS = {
 
 @dataclass
 class TensorRow:
-    """A tensor, or a matrix that lies in it together with others."""
+    """A tensor, or one of several matrices in it."""
 
     name: str  # of the parameter
     piece: str  # which matrix of a fused one ("query", "gate"); "" is the whole
@@ -175,8 +175,7 @@ def tensors(
 ) -> TensorsView:
     """Every parameter whose name matches a shell-style pattern, and each matrix of a fused one by itself.
 
-    One that is called by its whole name is also drawn. Matrices kept in 8 or 4 bits are shown as the numbers that they
-    stand for.
+    A tensor given by its full name is also drawn. Matrices of 8 or 4 bits are shown dequantized.
 
     Raises:
         UsageError: nothing matches; the nearest name is given.

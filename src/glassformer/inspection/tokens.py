@@ -112,7 +112,7 @@ def tokens(
     input_tokenizer: Tokenizer,
     text: Text,
     *,
-    chunks: Annotated[int, Field(ge=0, description="Of how many pieces the merges are shown.")] = 8,
+    chunks: Annotated[int, Field(ge=0, description="For how many pieces to show the merges.")] = 8,
 ) -> TokensView:
     """What a tokenizer makes of a text.
 

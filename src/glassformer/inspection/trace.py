@@ -145,7 +145,7 @@ def edit(
 ) -> Iterator[None]:
     """Put what `change(name, part)` returns in the place of a part of each matching tensor, while the block lasts.
 
-    The tensor itself is left as it is: what follows in the model is given a copy. None changes nothing. index: which
+    The tensor itself stays unchanged: the layers after it get a copy. None changes nothing. index: which
     part, by the letters of the axes; T counts the tokens of one call, which with a cache is often one.
 
     Raises:
@@ -259,7 +259,7 @@ def _literal(name: str) -> str:
 
 @contextlib.contextmanager
 def _uncompiled() -> Iterator[None]:
-    """A compiled model is run as it is written: what it was compiled to knows no listeners."""
+    """Run a compiled model uncompiled: compiled code has no listeners."""
     if "torch._dynamo" not in sys.modules:  # nothing can be compiled, and importing it takes seconds
         yield
         return

@@ -23,7 +23,7 @@ from glassformer.figures import Figure
 
 @dataclasses.dataclass
 class View:
-    """A dataclass whose fields are the numbers; `figures` says how they are drawn. Subclasses define it."""
+    """A dataclass whose fields are the numbers; `figures` draws them. Subclasses define it."""
 
     def figures(self) -> list[Figure]:
         """What is to be drawn, in order."""

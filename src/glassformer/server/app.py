@@ -78,7 +78,7 @@ def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None,
     async def page() -> Response:
         return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
 
-    mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and then no module is run
+    mimetypes.add_type("text/javascript", ".js")  # some systems map it to another type, and then no module runs
     app.mount("/web", FreshFiles(directory=WEB), name="web")
     return app
 
@@ -132,7 +132,7 @@ def check_address(host: str, api_key: str | None, no_auth: bool) -> None:
     """Raise `UsageError` for an address that other machines can reach, without a key and without `no_auth`."""
     if not (is_local(host) or api_key or no_auth):
         raise UsageError(
-            f"--host {host} lets other machines in: give --api-key SECRET, or say --no-auth if everybody may use it"
+            f"--host {host} lets other machines in: give --api-key SECRET, or --no-auth to let all of them use it"
         )
 
 

@@ -51,7 +51,7 @@ class APIError(Exception):
         if isinstance(error, UsageError):
             return cls(400, str(error))
         what = str(error) if isinstance(error, GlassformerError) else "the model failed at this request"
-        return cls(500, f"{what}; the server's log says more")
+        return cls(500, f"{what}; the server's log has more")
 
     def body(self) -> dict[str, Any]:
         """In OpenAI's shape."""
@@ -144,7 +144,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def server_error(http: HTTPRequest, error: Exception) -> Response:
-        return APIError(500, "the server made a mistake; its log says more").response()
+        return APIError(500, "the server made a mistake; its log has more").response()
 
 
 def _unreadable(error: HTTPException) -> str:

@@ -55,7 +55,7 @@ INERT: dict[str, tuple[tuple[Any, ...], str]] = {  # the values that request not
     "modalities": ((["text"],), "text is read and written"),
     "audio": ((), "text is read and written"),
     "reasoning_effort": (("none",), "leave it out"),
-    "verbosity": ((), "say in the messages how long the answer shall be"),
+    "verbosity": ((), "ask in the messages for a shorter or longer answer"),
     "web_search_options": ((), "nothing is looked up; put what is needed into the messages"),
 }
 INERT_IN_MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -133,7 +133,7 @@ Biases = Annotated[
 
 
 def as_list(given: Any) -> list[Any]:
-    """One text or one list of ids as a list of one; a list of them as it is."""
+    """One text or one list of ids becomes a list of one; a list of them stays."""
     return [given] if isinstance(given, str) or isinstance(given[0], int) else given
 
 
@@ -184,7 +184,7 @@ class WritingBody(SamplingFields):
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> WritingBody:
         if self.stream_options is not None and not self.stream:
-            raise field_error("stream_options", "is about streams; say stream=true or leave it out")
+            raise field_error("stream_options", "is for streams; give stream=true or leave it out")
         return self
 
 
@@ -199,7 +199,7 @@ class CompletionBody(WritingBody):
     @model_validator(mode="after")
     def _best_of_is_n(self) -> CompletionBody:
         if self.best_of is not None and self.best_of != (self.n or 1):
-            raise field_error("best_of", "is not supported but for n, where it says nothing; use n")
+            raise field_error("best_of", "is not supported unless it equals n; use n")
         return self
 
 

@@ -196,7 +196,7 @@ class Worker:
 
     @staticmethod
     def _log_failure(error: Exception, what: str) -> None:
-        """Log a traceback, unless the request itself was wrong: its answer says so."""
+        """Log a traceback, unless the request itself was wrong, which its answer states."""
         if not isinstance(error, UsageError):
             _log.error("%s", what, exc_info=error)
 

@@ -124,7 +124,7 @@ class Task:
         inherited: bool = False,
         labels: tuple[str, ...] = (),
     ) -> tuple[Self, list[Choice]]:
-        """The task on its data, and what was decided because the recipe does not say it.
+        """The task on its data, and what was decided because the recipe leaves it open.
 
         Args:
             folder: a model folder whose tokenizers are taken. inherited: because the run starts from that model.
@@ -232,7 +232,7 @@ class Task:
         raise NotImplementedError
 
     def collate(self, examples: Sequence[Any], random: Any) -> Batch:
-        """Examples -> tensors with one row an example. All chance comes from `random`, a numpy `Generator`."""
+        """Examples -> tensors with one row an example. All randomness comes from `random`, a numpy `Generator`."""
         raise NotImplementedError
 
     def loss(self, model: Any, batch: Batch) -> Loss:
@@ -244,7 +244,7 @@ class Task:
         raise NotImplementedError
 
     def evaluate(self, model: Any, split: str = "validation", *, whole: bool = True) -> Metrics:
-        """The model as it is on a split, or on a part of it that is the same at each call: of the validation split
+        """The present model on a split, or on a part of it that is the same at each call: of the validation split
         `run.eval_batches` batches, of others as much, spread evenly.
 
         Raises:

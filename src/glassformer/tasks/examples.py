@@ -100,7 +100,7 @@ class ExampleSource:
 
 
 class ExampleTask(Task):
-    """A task that learns from examples; see `Task`. A subclass says how examples are encoded and collated.
+    """A task that learns from examples; see `Task`. A subclass defines how examples are encoded and collated.
 
     Args:
         pad_token: what fills up shorter rows; it is never read.
@@ -193,7 +193,7 @@ class ExampleTask(Task):
 
     def check(self, config: Any) -> None:
         if config is None:
-            return  # `evaluate` says which split is missing
+            return  # `evaluate` names the missing split
         for split, purpose in (("train", "learn from"), ("validation", "measure on")):
             if not self.source.examples[split]:
                 raise DataError(f"{self.source.name}: no examples to {purpose}")

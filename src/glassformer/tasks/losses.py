@@ -112,10 +112,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 target_n1 = targets_N[rows].unsqueeze(1).where(counts_n1, 0)
                 logits_nV = F.linear(hidden_nC, weight, bias).to(full)
                 normaliser_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
-                said_n1 = logits_nV.gather(1, target_n1)
-                loss += (normaliser_n1 - said_n1).where(counts_n1, 0).sum()
+                target_logit_n1 = logits_nV.gather(1, target_n1)
+                loss += (normaliser_n1 - target_logit_n1).where(counts_n1, 0).sum()
                 if label_smoothing:
-                    rest_n1 = said_n1 - logits_nV.mean(dim=1, keepdim=True)
+                    rest_n1 = target_logit_n1 - logits_nV.mean(dim=1, keepdim=True)
                     loss += label_smoothing * rest_n1.where(counts_n1, 0).sum()
                 if not any(wanted):
                     continue

@@ -1,4 +1,4 @@
-"""Masked tokens: a few are hidden, and the model, which reads all others on both sides, says what they were.
+"""Masked tokens: a few are hidden, and the model, which reads all others on both sides, predicts them.
 
 text       [CLS] the  cat  sat  on   the  mat  [SEP]
 chosen                ^                   ^              15 in 100
@@ -41,7 +41,7 @@ class MaskingSettings(TaskSettings):
     masked: float = Field(default=0.8, ge=0, le=1)
     """of the targets, how many are hidden behind the mask"""
     randomised: float = Field(default=0.1, ge=0, le=1)
-    """of the targets, how many are shown as a random token; the rest is shown as it is"""
+    """of the targets, how many are shown as a random token; the rest is shown unchanged"""
 
     @model_validator(mode="after")
     def _check(self) -> MaskingSettings:
@@ -166,7 +166,7 @@ class MaskedTokens(ExampleTask):
         if targets.device.type == "cpu" and not torch.compiler.is_compiling():
             places_N = (targets != IGNORED).nonzero().squeeze(1)
         else:
-            # as many as there may be: a number that depends on shapes alone neither waits for a GPU nor compiles anew.
+            # as many as there may be: a number that depends on shapes alone neither waits for a GPU nor recompiles.
             # Those with a target come first; the others have -100 and cost nothing
             most = min(B * T, B * self._wanted(T))
             places_N = (targets == IGNORED).to(torch.uint8).argsort(stable=True)[:most]

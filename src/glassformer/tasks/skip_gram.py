@@ -4,7 +4,7 @@ words      the  brave  king  of   France  fell        reach of `king` is 2: four
 neighbour   x     x     -    x      x                 king . brave  ->  yes
 noise      soup, until, film, ... (K for all the row) king . soup   ->  no
 
-Mikolov et al. 2013, https://arxiv.org/abs/1310.4546, section 2.2. Their words draw `negatives` each, anew for every
+Mikolov et al. 2013, https://arxiv.org/abs/1310.4546, section 2.2. Their words draw `negatives` each, again for every
 pair; here the words of a row share K of them, and each counts for negatives / K. That has the same expectation, and
 makes one matrix product of what would be a walk through memory.
 
@@ -60,7 +60,7 @@ class SkipGram(TextTask):
 
     A batch is (noise_BK, reach_BT, words_BT); a word of -100 is padding. A target is a pair of neighbours. Its loss is
     -log s(yes) - negatives * mean over the noise of log(1 - s(no)), s the sigmoid of the product of two vectors; before
-    anything is learned (1 + negatives) ln 2. As in word2vec's code, a noise word may be a neighbour by chance.
+    anything is learned (1 + negatives) ln 2. As in word2vec's code, a noise word may happen to be a neighbour.
 
     Args:
         counts: how often each word of the vocabulary stands in the text, (V,); a word with 0 is never drawn.
@@ -185,7 +185,7 @@ class SkipGram(TextTask):
         return [Note("\n".join(lines))]
 
     def extra_scores(self, model: Any) -> WordVectorScores:
-        """Against what people said of words.
+        """Scores against people's judgements of words.
 
         Raises:
             DataError: the lists of words cannot be had.

@@ -2,7 +2,7 @@
 
 source       the cat sleeps
 target in    <start> le  chat dort        what the decoder reads
-target out   le     chat dort <end>       what it should say at each place
+target out   le     chat dort <end>       what it should predict at each position
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Translate(ExampleTask):
         return [(s if end is None else np.append(s, end).astype(s.dtype), t) for s, t in fitting]
 
     def collate(self, examples: Sequence[Pair], random: np.random.Generator | None = None) -> Batch:
-        """Pairs of (source ids, target ids) -> a batch. The source is read as it is given; the target may be empty.
+        """Pairs of (source ids, target ids) -> a batch. The source stays unchanged; the target may be empty.
 
         Raises:
             DataError: there is no pair, or a source is empty.
