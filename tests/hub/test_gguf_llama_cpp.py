@@ -117,8 +117,8 @@ def test_llama_cpp_is_asked_where_it_is_installed(tokenizers, tmp_path: Path, mo
     with pytest.raises(ModelFolderError) as error:
         save_gguf(path, model, tokenizer)
     assert str(error.value) == (
-        f"{path}: llama.cpp goes on with other tokens than we do from token 4 of 12 on; please report this with the "
-        "model's config.json"
+        f"{path}: llama.cpp and glassformer continue with different tokens from token 4 of 12 on; "
+        "please report this with the model's config.json"
     )
     assert path.read_bytes() == kept and [*tmp_path.iterdir()] == [path]
     assert save_gguf(path, model, tokenizer, type="f16").tokens == (3, 12)  # rounded: told, and no error

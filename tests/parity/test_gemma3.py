@@ -149,7 +149,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a kind of layer": ({"layer_types": ["chunked_attention"] * 3}, "'chunked_attention' is not supported"),
     "too few layers": ({"layer_types": ["full_attention"]}, "layer_types names 1 layer where num_hidden_layers=3"),
     "windows of no width": ({"sliding_window": None}, "sliding_window=None where layer_types has windows"),
-    "one rotation for all": ({"rope_parameters": {"rope_theta": 5.0}}, "says nothing of full_attention or sliding_att"),
+    "one rotation for all": ({"rope_parameters": {"rope_theta": 5.0}}, "lacks full_attention or sliding_att"),
     "stretched windows": (
         {"rope_parameters": {"sliding_attention": LINEAR}},
         "rotary scaling 'linear' of sliding_attention is not supported; only full_attention is scaled",

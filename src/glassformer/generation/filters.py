@@ -162,8 +162,8 @@ class TokenRules:
 class AnswerRules:
     """How answers of an encoder-decoder begin and end, and the rules of its folder in between.
 
-    start: the token that answers begin with. ends: the tokens that end one. must_end: whether the folder says which
-    token ends an answer of the largest length.
+    start: the token that answers begin with. ends: the tokens that end one. must_end: whether the folder sets the
+    token that ends an answer of the largest length.
 
     Args:
         n_logits: how many of the model's logits stand for tokens; None: all. penalty: as of `TokenRules`.

@@ -60,7 +60,7 @@ class BoundedReader:
         """How many things follow; no more than there are bytes left for them."""
         n: int = self.number(self.counts)
         if n * least_bytes > len(self.data) - self.at:
-            raise Damage(f"cut short or damaged: at byte {self.at:,} it promises {n:,} things that it has no room for")
+            raise Damage(f"cut short or damaged: at byte {self.at:,} it promises {n:,} things that do not fit")
         return n
 
     def take(self, n: int) -> bytes:
@@ -68,7 +68,7 @@ class BoundedReader:
         return self._view[self.skip(n) : self.at].tobytes()
 
     def skip(self, n: int) -> int:
-        """Go on by n bytes; where they begin."""
+        """Skip n bytes; where they begin."""
         if self.at + n > len(self.data):
             raise Damage(f"cut short: it ends at byte {len(self.data):,}, where more should follow; fetch it again")
         self.at += n

@@ -35,7 +35,7 @@ def write_config(
     a small vocabulary. Fields that the family has no word for stand under `glassformer`.
 
     Args:
-        settings: what the folder that the model came from says about generating; all of it is written again.
+        settings: those of generation in the folder that the model came from; all are written again.
 
     Raises:
         ModelFolderError: there is not one name for each class.
@@ -204,7 +204,7 @@ def _refuse_quantised(given: dict[str, Any], family: Family) -> None:
 
 
 def _refuse_other_values(given: dict[str, Any], family: Family) -> None:
-    """Raise for a field whose value changes what the family computes, and of which one value alone is known here."""
+    """Raise for a field whose value changes what the family computes, and has one known value here."""
     for name, only in family.fixed_keys.items():
         if name in given and given[name] is not None and given[name] != only:
             raise ModelFolderError(

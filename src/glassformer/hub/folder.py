@@ -41,7 +41,7 @@ def save(
     Args:
         model: any model of `glassformer.models.MODELS`, or a `Bundle`, which brings its processors and labels.
         tokenizer: of what it writes; or any processor. source_tokenizer: of what it reads, where that is another one.
-        weights: a state dict that is written in place of the model's own: a snapshot, while training goes on.
+        weights: a state dict that is written in place of the model's own: a snapshot, while training continues.
         labels: the names of the classes of a classifier, in the order of its logits.
         beside: further JSON files, by their names; fields of generation_config.json join those that are written anyway.
 

@@ -48,11 +48,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Values at which a field changes nothing."""
 ONLY_WHEN_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h", "typical_p")
 ONLY_OF_ANSWERS = ("encoder_no_repeat_ngram_size", "encoder_repetition_penalty")  # others ignore them there too
-FILLED_IN_AT_FIRST = ("do_sample", "temperature", "max_length")  # by folders that do not say
+FILLED_IN_AT_FIRST = ("do_sample", "temperature", "max_length")  # by folders without them
 
 
 def read_generation_settings(folder: Path, config: Mapping[str, Any]) -> GenerationSettings:
-    """What a model folder says about generating.
+    """The settings of generation in a model folder.
 
     Args:
         config: the content of its config.json.
@@ -98,7 +98,7 @@ def parsed(given: Mapping[str, Any], *, where: Path | str, answers: bool = False
 
 
 def _older_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config.json that are about generating; those of a part of the model where the whole says
+    """The fields of a config.json that are about generating; those of a part of the model where the whole has
     nothing."""
     names = (*APPLIED, *NEUTRAL)
     inner: dict[str, Any] = next(

@@ -29,7 +29,7 @@ Files = dict[str, dict[str, Any]]
 
 
 class Imported(NamedTuple):
-    """What was imported: the folder it lies in now, its family's `model_type`, configuration, number of parameters, and
+    """What was imported: its new folder, its family's `model_type`, configuration, number of parameters, and
     the bytes of its weights."""
 
     folder: Path

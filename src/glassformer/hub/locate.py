@@ -1,4 +1,4 @@
-"""Where a model lies: the folder that a path or a name stands for.
+"""Where a model is: the folder that a path or a name stands for.
 
 Files of other programs are used where they lie: a GGUF file or a folder of CTranslate2 is read once, turned into a
 model folder and kept in the cache. It is known by its content; one of the same place, length and time is not hashed
@@ -25,7 +25,7 @@ from glassformer.hub.published import is_published, pulled_folder
 
 
 def model_folder_of(path: str | os.PathLike[str]) -> Path:
-    """Where the model lies: the folder itself, `model/` in it (a run folder, a checkpoint), or, for the name of a model
+    """Where the model is: the folder itself, `model/` in it (a run folder, a checkpoint), or, for the name of a model
     that was pulled, its place in the cache. A GGUF file or a folder of CTranslate2 becomes one there.
 
     Raises:
@@ -68,7 +68,7 @@ def _not_found(path: str | os.PathLike[str], folder: Path) -> ModelFolderError:
 
 def converted(path: Path) -> Path | None:
     """The model folder that a GGUF file or a folder of CTranslate2 was turned into, now or earlier; None for other
-    paths. One line on standard error says that it is being read.
+    paths. One line on standard error announces it.
 
     Raises: as `import_model`.
     """

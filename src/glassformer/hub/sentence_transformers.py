@@ -1,4 +1,4 @@
-"""Sentence encoders: what a folder of sentence-transformers says beside config.json about one vector for a text.
+"""Sentence encoders: how a folder of sentence-transformers makes one vector of a text.
 
 Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084: the mean of an encoder's vectors (or the first of them),
 divided by its length. `modules.json` names the steps, `1_Pooling/config.json` how the vectors become one. What would
@@ -21,10 +21,10 @@ _WITHOUT_EFFECT = ("Transformer", "Dropout", "Normalize")  # `embed` divides eve
 
 
 def apply_pooling(model: Any, folder: Path) -> None:
-    """Let an encoder pool as the folder says, and drop what it does not use then; other models are left as they are.
+    """Let an encoder pool as in the folder, and drop what it then does not use; other models stay unchanged.
 
     Raises:
-        ModelFolderError: it pools, or goes on afterwards, in a way that ours cannot.
+        ModelFolderError: ours cannot pool in its way, or apply its layers after pooling.
     """
     if not isinstance(model.config, EncoderConfig) or (path := _pooling_file(folder)) is None:
         return

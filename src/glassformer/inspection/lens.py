@@ -44,7 +44,7 @@ class LensView(View):
     tokens: list[str]  # (T,) of the text
     position: int  # the place that the table is about, from 0
     where: str  # the same in words
-    top_ids: np.ndarray  # (L + 1, top), likeliest first
+    top_ids: np.ndarray  # (L + 1, top), most likely first
     top_tokens: list[list[str]]
     top_probabilities: np.ndarray
     entropy: np.ndarray  # (L + 1,) in bits
@@ -52,8 +52,8 @@ class LensView(View):
     pinned: str  # a token followed through the layers
     pinned_id: int
     pinned_probability: np.ndarray  # (L + 1,)
-    pinned_rank: np.ndarray  # (L + 1,), 1 is the likeliest
-    grid_ids: np.ndarray  # (L + 1, T), the likeliest token at every place
+    pinned_rank: np.ndarray  # (L + 1,), 1 is the most likely
+    grid_ids: np.ndarray  # (L + 1, T), the most likely token at every place
     grid_tokens: list[list[str]]
     grid_probabilities: np.ndarray
     has_final_norm: bool  # whether vectors go through a final norm first (post-norm models have none)
@@ -104,7 +104,7 @@ class LensView(View):
             ),
             Note(
                 "entropy: how unsure, in bits. to end: bits by which the layer misses the last row (KL divergence). "
-                "rank: 1 is the likeliest."
+                "rank: 1 is the most likely."
             ),
             Curves.over(
                 f"The probability of {pinned}, layer by layer",
@@ -129,7 +129,9 @@ class LensView(View):
         rows = [
             [visible(self.tokens[t], 12), *(visible(self.grid_tokens[layer][t], 9) for layer in layers)] for t in places
         ]
-        title = "The likeliest token of the layers, at every place" + (f" (from {first} on)" if len(places) < T else "")
+        title = "The most likely token of the layers, at every place" + (
+            f" (from {first} on)" if len(places) < T else ""
+        )
         columns = [Column("read", "token"), *(Column(names[layer], "token") for layer in layers)]
         return Table(title, columns, rows, frozenset([self.position - first]))
 
@@ -146,7 +148,7 @@ def lens(
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> LensView:
-    """What each layer would predict at one place of a text, and the likeliest token of every layer at every place.
+    """What each layer would predict at one place of a text, and the most likely token of every layer at every place.
 
     Raises:
         UsageError: the model has no head over tokens, `pin` is not one token, or there is no such position.
@@ -155,14 +157,14 @@ def lens(
     pinned = None if pin is None else token_of(tokenizer, pin, "pin")
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
     place = place_of(seen, position)
-    here, likeliest = [], []
+    here, best_of_layers = [], []
     for logits_TV in layer_logits(seen):
         logp_TV = logits_TV.log_softmax(dim=-1)
         here.append(logp_TV[place])
-        likeliest.append(logp_TV.max(dim=-1))
+        best_of_layers.append(logp_TV.max(dim=-1))
     logp_LV = torch.stack(here)
-    grid_ids_LT = torch.stack([best.indices for best in likeliest])
-    grid_p_LT = torch.stack([best.values for best in likeliest]).exp()
+    grid_ids_LT = torch.stack([best.indices for best in best_of_layers])
+    grid_p_LT = torch.stack([best.values for best in best_of_layers]).exp()
     pinned = int(logp_LV[-1].argmax()) if pinned is None else pinned
     p_LV = logp_LV.exp()
     missed_LV = torch.where(p_LV[-1] > 0, p_LV[-1] * (logp_LV[-1] - logp_LV), 0.0)

@@ -73,7 +73,7 @@ class NextView(View):
             Note(f"after {end_of(self.text)}"),
             Table("", columns, rows, frozenset([shown.index(self.token)]), footer if others else []),
             Note(
-                f"{plural(len(self.tokens), 'token')}, {kept:,} can be drawn. Entropy {self.entropy:.2f} bits "
+                f"{plural(len(self.tokens), 'token')}, {kept:,} of which can be drawn. Entropy {self.entropy:.2f} bits "
                 f"by the model (as unsure as among {2**self.entropy:,.1f} equal ones), {self.sampling_entropy:.2f} in "
                 "the draw."
             ),

@@ -29,7 +29,7 @@ class SurpriseView(View):
     tokens: list[str]  # (T,)
     ids: list[int]  # (T,)
     bits: np.ndarray  # (T,) surprise; NaN for the first token, which nothing predicts
-    rank: list[int]  # (T,) of the token that came, 1 is the likeliest; 0 for the first token
+    rank: list[int]  # (T,) of the token that came, 1 is the most likely; 0 for the first token
     best: list[str]  # (T,) what the model would have predicted
     best_probability: np.ndarray  # (T,)
     loss: float  # mean surprise in nats: the loss of `evaluate`

@@ -30,7 +30,7 @@ HOW = {
     "bytes": "Each of the 256 bytes is a token of its own, so that any text will do. Nothing is merged.",
     "bpe": "Byte-pair encoding: the text is cut into chunks, each chunk starts as bytes, and the pair of neighbours "
     "that was learned first is merged again and again, until no pair is left that was ever learned.",
-    "wordpiece": "WordPiece: the text is made lower-case where the vocabulary says so and cut into words; of each word "
+    "wordpiece": "WordPiece: the text is made lower-case if the vocabulary is, and cut into words; of each word "
     "the longest piece that is in the vocabulary is taken from the left, then the longest of the rest. No merges.",
     "sentencepiece": "SentencePiece: a space is a character like others (▁). ",
     "huggingface": "A tokenizer of another build, run by the `tokenizers` library.",

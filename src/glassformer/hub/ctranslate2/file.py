@@ -1,10 +1,10 @@
-"""CTranslate2's model.bin as it lies on disk: settings and tensors by name, and second names of some tensors.
+"""CTranslate2's model.bin on disk: settings and tensors by name, and second names of some tensors.
 
     version | kind | revision | n | n times: name, rank, sizes, number format, bytes, data | n | n times: name, whose
 
 As `ModelSpec._serialize` in https://github.com/OpenNMT/CTranslate2/blob/master/python/ctranslate2/specs/model_spec.py
 writes it: little-endian; a name is its length (16 bits, with the zero at its end) and its bytes; rank and number format
-are bytes, all else has 32 bits. What a file says about its own lengths is held against its size before it is believed.
+are bytes, all else has 32 bits. A stated length is checked against the size of the file before it is used.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def load_ctranslate2(
     head = tensors.pop(HEAD, None)
     tied = file.second_names.get(HEAD) == EMBEDDING
     if not tied and (head is None or bytes(head.raw) != bytes(tensors[EMBEDDING].raw)):
-        raise ModelFolderError(f"{path}: {HEAD} is not the table of the embedding, as it is in a Whisper")
+        raise ModelFolderError(f"{path}: {HEAD} is not the table of the embedding, unlike in a Whisper")
     if other := sorted(file.second_names.keys() - {HEAD}):
         raise ModelFolderError(f"{path}: {one_line(other[0], most=100)} has no place in a Whisper")
     theirs: Tensors = {}

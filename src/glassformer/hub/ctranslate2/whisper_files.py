@@ -26,7 +26,7 @@ def whisper_files(config: EncoderDecoderConfig, tokens: list[str], given: dict[s
     """Both files, by their names.
 
     Args:
-        tokens: the text of every id. given: what CTranslate2's config.json says.
+        tokens: the text of every id. given: CTranslate2's config.json.
 
     Raises:
         ModelFolderError: `given` names tokens or heads that the model has not.

@@ -129,7 +129,7 @@ class BERT(Family):
         return super().write_tensors({**no_segments, **ours}, c)
 
     def normalize_keys(self, theirs: Tensors, c: EncoderConfig) -> Tensors:
-        # the first files say gamma and beta, and all keep what is tied or can be counted
+        # the first files write gamma and beta, and all keep what is tied or can be counted
         theirs = {n.replace("LayerNorm.gamma", "LayerNorm.weight"): t for n, t in theirs.items()}
         theirs = {n.replace("LayerNorm.beta", "LayerNorm.bias"): t for n, t in theirs.items()}
         words = f"{'' if _architecture(c) == 'BertModel' else self.base_prefix}embeddings.word_embeddings.weight"

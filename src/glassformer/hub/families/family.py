@@ -1,4 +1,4 @@
-"""What a Hugging Face family says about itself: which of our configurations it can hold, its keys, its tensors."""
+"""What defines a Hugging Face family: the configurations that it can hold, its keys, its tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from glassformer.errors import ModelFolderError
 from glassformer.hub.families.weight_table import Row, Stack, Tensors, read, with_head, write
 from glassformer.models import EncoderConfig, ModelConfig
 
-# Sizes that every family has a key for, and the preset, which says nothing about a model.
+# Sizes that every family has a key for, and the preset, which has no effect on a model.
 SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
 # Their other names for some of `glassformer.layers.ACTIVATIONS`.
 OTHER_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "gelu_python": "gelu"}
@@ -19,8 +19,8 @@ KNOWN_ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu")
 class Family:
     """One `model_type` of `transformers`, and how its folders become our models and back.
 
-    A family states its data below and `table`; what data cannot say goes into `fits`, `extra_keys`, `extra_fields` and
-    `normalize_keys`.
+    A family states its data below and `table`; what data cannot express goes into `fits`, `extra_keys`, `extra_fields`
+    and `normalize_keys`.
     """
 
     model_type: ClassVar[str]
@@ -37,7 +37,7 @@ class Family:
     base_prefix: ClassVar[str] = "model."  # in front of all names but the head's; files of the base class lack it
     embedding: ClassVar[str] = ""  # their names of the token embedding and of the head, which may be tied
     head: ClassVar[str] = "lm_head.weight"
-    unused: ClassVar[tuple[str, ...]] = ()  # ends of the names of tensors that say nothing new
+    unused: ClassVar[tuple[str, ...]] = ()  # ends of the names of redundant tensors
 
     def can_represent(self, c: Any) -> bool:
         """Whether a model of this configuration, of the class `configuration`, computes the same there."""
@@ -83,7 +83,7 @@ class Family:
         return {name for row in self.table(c) for name in row.theirs if name is not None}
 
     def normalize_keys(self, theirs: Tensors, c: Any) -> Tensors:
-        """Their tensors under the names of the table, without those that say nothing new."""
+        """Their tensors under the names of the table, without redundant ones."""
         theirs = {name: tensor for name, tensor in theirs.items() if not name.endswith(self.unused)}
         return with_head(theirs, self.embedding, self.head, tied=c.tied_head) if self.embedding else theirs
 
@@ -109,7 +109,7 @@ def matches(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
 
 
 def fields_without_meaning(c: Any) -> set[str]:
-    """Fields of a `ModelConfig` or `EncoderConfig` that have no effect, because of what other fields say."""
+    """Fields of a `ModelConfig` or `EncoderConfig` that have no effect, because of other fields."""
     without_effect = {
         ("rotary_base", "rotary_fraction", "rotary_scaling"): c.positions != "rotary",
         ("rotary_base_local",): c.positions != "rotary" or not any(p.is_local for p in c.layer_masks()),
@@ -148,7 +148,7 @@ def activation(given: str) -> str:
 
 
 def classes_of(given: dict[str, Any]) -> int:
-    """How many classes a classifier's config.json names; transformers takes 2 where it says nothing.
+    """How many classes a classifier's config.json names; transformers takes 2 where there is none.
 
     Raises:
         ModelFolderError: its logits are no choice of one class: numbers to be predicted, or classes each by itself.

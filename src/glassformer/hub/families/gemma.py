@@ -127,7 +127,7 @@ class Gemma3(Gemma):
         period = next((n for n in range(1, c.n_layer + 2) if every(n, c.n_layer) == types_of(c)), None)
         return {
             **super().extra_keys(c),
-            # every n-th layer sees all: transformers before 4.53 knows no other way to say which are which
+            # every n-th layer sees all: transformers before 4.53 has no other way to list them
             **({} if period is None else {"sliding_window_pattern": period}),
             # the old keys and the new one: transformers 4 reads rope_theta, this one and rope_scaling, 5 the last
             "rope_local_base_freq": local_base,
@@ -166,17 +166,17 @@ def _query_scalar(c: ModelConfig) -> int:
 def _rope(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Base and scaling of the layers that see all, and of the windows; both have a `rope_theta`.
 
-    transformers 5 says them by the type of layer in `rope_parameters`, transformers 4 in three keys, and where the
+    transformers 5 has them by the type of layer in `rope_parameters`, transformers 4 in three keys, and where the
     first lacks a word both take it from the others.
     """
     rope = given.get("rope_parameters") or {}
     if rope and not {FULL, LOCAL} & rope.keys():
-        raise ModelFolderError(f"rope_parameters says nothing of {FULL} or {LOCAL}, which differ in this family")
+        raise ModelFolderError(f"rope_parameters lacks {FULL} or {LOCAL}, which differ in this family")
     full = {"rope_theta": given.get("rope_theta") or 1e6, **(rope.get(FULL) or {}), **(given.get("rope_scaling") or {})}
     local = {"rope_theta": given.get("rope_local_base_freq") or 1e4, **(rope.get(LOCAL) or {})}
     if any((words.get("partial_rotary_factor") or 1.0) != 1.0 for words in (given, full, local)):
         raise ModelFolderError(
-            "config.json turns a part of each head only (partial_rotary_factor), which this family cannot say"
+            "config.json turns a part of each head only (partial_rotary_factor), which this family cannot express"
         )
     if local.get("rope_type", "default") != "default":
         raise ModelFolderError(

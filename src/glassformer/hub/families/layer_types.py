@@ -30,17 +30,17 @@ def types_of(c: ModelConfig) -> list[str]:
 
 
 def every(n: int, n_layer: int) -> list[str]:
-    """The types of layers of which every n-th sees all."""
+    """The types of layers: every n-th sees all."""
     return [LOCAL if (number + 1) % n else FULL for number in range(min(n_layer, MOST_LAYERS))]
 
 
 def behind(n: int, n_layer: int) -> list[str]:
-    """The types of layers of which the first n see all, and the others have a window."""
+    """The types of layers: the first n see all, and the others have a window."""
     return [FULL if number < n else LOCAL for number in range(min(n_layer, MOST_LAYERS))]
 
 
 def patterns_of(types: list[str], n_layer: int, window: Any) -> list[str] | None:
-    """Our patterns for these layers, as few as say it; None where all see all.
+    """Our masks for these layers, as few as possible; None where all see all.
 
     Raises:
         ModelFolderError: there are more or fewer types than layers, one is unknown, or a window has no width.

@@ -38,7 +38,7 @@ class LlamaLike(Family):
     }
     constants: ClassVar = {"attention_dropout": 0.0}
     fixed: ClassVar = FIXED
-    biases: ClassVar[dict[str, tuple[str, ...]]] = {}  # keys that say whether there are biases: fields of ours
+    biases: ClassVar[dict[str, tuple[str, ...]]] = {}  # keys that turn biases on: fields of ours
     norms: ClassVar[dict[str, str]] = {
         "attention_norm": "input_layernorm",
         "feedforward_norm": "post_attention_layernorm",

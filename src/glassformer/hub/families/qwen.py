@@ -32,7 +32,7 @@ class LastLayersWindowed(LlamaLike):
         return {
             "use_sliding_window": window is not None,
             "sliding_window": window,
-            # the only way to say it before transformers 4.53
+            # the only form of it before transformers 4.53
             **({} if first is None else {"max_window_layers": first}),
             "layer_types": types,
         }
@@ -67,7 +67,7 @@ class Qwen3(LastLayersWindowed):
 
 
 class Qwen3Moe(Mixture):
-    """`qwen3_moe`. `norm_topk_prob` says whether the shares of the chosen experts sum to 1."""
+    """`qwen3_moe`. `norm_topk_prob`: whether the shares of the chosen experts sum to 1."""
 
     model_type = "qwen3_moe"
     architecture = "Qwen3MoeForCausalLM"

@@ -35,7 +35,7 @@ def rope_of(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def scaling_of(rope: dict[str, Any], block_size: int, known: tuple[str, ...] = SCALINGS) -> dict[str, Any] | None:
-    """What `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4) say beside the base.
+    """What `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4) hold beside the base.
 
     Raises:
         ModelFolderError: a kind of scaling that is not among the `known` ones.

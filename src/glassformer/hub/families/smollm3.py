@@ -1,4 +1,4 @@
-"""`SmolLM3ForCausalLM`: a Llama of which every fourth layer knows no positions (NoPE).
+"""`SmolLM3ForCausalLM`: a Llama whose every fourth layer has no positions (NoPE).
 
 https://huggingface.co/blog/smollm3; Yang et al. 2025, https://arxiv.org/abs/2501.18795.
 """

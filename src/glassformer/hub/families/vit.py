@@ -1,4 +1,4 @@
-"""ViT: an encoder over the patches of an image, which says what is on it. `ViTForImageClassification`.
+"""ViT: an encoder over the patches of an image, which classifies it. `ViTForImageClassification`.
 
 Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929.
 """

@@ -32,7 +32,7 @@ UNSQUEEZE = Layout(lambda ours: ours.unsqueeze(0), lambda theirs: theirs.squeeze
 
 
 class Row(NamedTuple):
-    """One tensor of ours and where it lies in theirs.
+    """One tensor of ours and its place in theirs.
 
     theirs: the names of the pieces that ours is cut into along its first axis, one name for a tensor that stays whole;
         None for a piece that they do not have and that is zero.
@@ -149,7 +149,7 @@ def under_one_name(theirs: Tensors, first: str, *others: str) -> Tensors:
     for name, tensor in zip(names[1:], found[1:], strict=True):
         if tensor.shape != found[0].shape or not torch.equal(tensor, found[0]):
             raise ModelFolderError(
-                f"{names[0]} and {name} differ, and config.json says that they are one; set tie_word_embeddings to "
+                f"{names[0]} and {name} differ, and by config.json they are one; set tie_word_embeddings to "
                 "false to keep both, or take one of them out of the weights"
             )
     rest = {name: tensor for name, tensor in theirs.items() if name not in others}

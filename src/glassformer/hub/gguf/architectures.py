@@ -17,7 +17,7 @@ from glassformer.hub.families.registry import FAMILIES
 from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Layout
 from glassformer.hub.gguf.file import gguf_package
 
-# Fields that repeat what the tensors say, or that nothing computes with.
+# Fields that repeat the tensors, or that nothing computes with.
 _WITHOUT_EFFECT = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length")
 
 
@@ -39,7 +39,7 @@ class Architecture:
         return FAMILIES[self.model_type]
 
     def fields(self, words: dict[str, Any]) -> dict[str, Any]:
-        """The header's fields from config.json's words. Raises `ModelFolderError` for what GGUF cannot say."""
+        """The header's fields from config.json's words. Raises `ModelFolderError` for what GGUF cannot express."""
         keys = {**self.sizes, **self.floats}
         return {f"{self.name}.{field}": words[word] for field, word in keys.items() if words.get(word) is not None}
 
@@ -77,7 +77,7 @@ class Architecture:
                 )
 
     def layout(self, name: str, words: dict[str, Any]) -> Layout:
-        """How the tensor of this name lies there, seen from Hugging Face's layout."""
+        """The layout of the tensor of this name there, seen from Hugging Face's layout."""
         return IDENTITY
 
     def names(self, theirs: list[str], n_layer: int) -> dict[str, str]:
@@ -229,7 +229,7 @@ class Gemma3GGUF(Qwen3GGUF):
             or words["final_logit_softcapping"]
         ):
             raise ModelFolderError(
-                "this model orders its layers or scales its scores in a way that gemma3 in GGUF cannot say"
+                "this model orders its layers or scales its scores in a way that gemma3 in GGUF cannot express"
             )
         return super().fields({**words, "hidden_act": "silu", "rope_parameters": words.get("rope_scaling")})
 

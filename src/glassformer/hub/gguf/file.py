@@ -3,8 +3,8 @@
     "GGUF" | version | n_tensors | n_fields | fields: name, kind, value | tensors: name, shape, kind, offset | data
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header is read here and not by the `gguf` package, whose
-reader makes an array of every string (seven seconds for a vocabulary of 49,152) and believes what a file says about its
-own lengths. What a tensor's bytes mean is that package's to say.
+reader makes an array of every string (seven seconds for a vocabulary of 49,152) and believes a file's
+stated lengths. That package decides what a tensor's bytes mean.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ SAMPLING = {
 
 
 def settings_from_gguf(fields: dict[str, Any], tokenizer: Tokenizer) -> GenerationSettings:
-    """What a file's header says about generating. Raises `ModelFolderError` for a value of the wrong kind."""
+    """The settings of generation in a file's header. Raises `ModelFolderError` for a value of the wrong kind."""
     ends = [fields.get(f"tokenizer.ggml.{name}") for name in ENDS]
     known = [end for end in ends if isinstance(end, int) and end < tokenizer.vocab_size]
     given: dict[str, Any] = {"eos_token_id": list(dict.fromkeys(known))} if len(set(known)) > 1 else {}
-    if given:  # otherwise the tokenizer's own tokens say all
+    if given:  # otherwise the tokenizer's own tokens suffice
         begins = fields.get("tokenizer.ggml.bos_token_id")
         given["bos_token_id"] = begins if isinstance(begins, int) and begins < tokenizer.vocab_size else None
     for ours, theirs in SAMPLING.items():

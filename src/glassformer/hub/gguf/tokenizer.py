@@ -48,7 +48,7 @@ _OTHER_NAMES = {
     **dict.fromkeys(("deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez"), "qwen2"),
     **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone"), "smollm"),
 }  # fmt: skip
-# The names that take a word which is a token as it is, whatever its merges say, and put the beginning before a text.
+# The names that keep a word whole if it is a token, despite its merges, and put the beginning before a text.
 _WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2")
 # A word for a token's part in tokenizer_config.json: the field with its number.
 PARTS = {
@@ -74,7 +74,7 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
         raise ModelFolderError(f"its tokenizer is of the kind {model!r}; {did_you_mean(str(model), readers)}")
     with library_errors("its tokenizer cannot be put together ({}); take another file"):
         named = {part: n for part in PARTS if (n := _number(fields, part, len(tokens))) is not None}
-        # an end or a beginning is never text, whatever its type says (NORMAL in many files)
+        # an end or a beginning is never text, despite its type (NORMAL in many files)
         for part in ("bos_token", "eos_token"):
             if part in named and kinds[named[part]] in (NORMAL, USER_DEFINED):
                 kinds[named[part]] = CONTROL

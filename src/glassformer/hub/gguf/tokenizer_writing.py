@@ -96,7 +96,7 @@ def _characters(tokenizer: Tokenizer) -> tuple[dict[str, int], list[str]]:
 
 def _name_of_cut(spec: dict[str, Any]) -> str:
     changes = (spec.get("normalizer") or {}).get("type")
-    if changes not in (None, "NFC"):  # Qwen's; llama.cpp leaves a letter with its accent apart as it is
+    if changes not in (None, "NFC"):  # Qwen's; llama.cpp does not join a letter and its accent
         raise ModelFolderError(
             f"this tokenizer changes text before it cuts it ({changes}), which llama.cpp does not do"
         )

@@ -1,7 +1,7 @@
 """A model and its tokenizer as a GGUF file, which llama.cpp and what stands on it load.
 
 Nothing is called written before it was read again: by our own reader, whose logits are compared, and by llama.cpp where
-llama-cpp-python is installed, which must go on from a text with the same tokens.
+llama-cpp-python is installed, which must continue a text with the same tokens.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
         behind = logits_nV[same, ours[same]] - logits_nV[same, theirs[same]] if theirs[same] < V else math.inf
         if behind > TIE * logits_nV.abs().max():
             raise ModelFolderError(
-                f"{path}: llama.cpp goes on with other tokens than we do from token {same + 1} of {n} on; "
+                f"{path}: llama.cpp and glassformer continue with different tokens from token {same + 1} of {n} on; "
                 "please report this with the model's config.json"
             )
     return same, n

@@ -2,9 +2,9 @@
 
 Needs the extra `sentencepiece`; the tokenizer.json that is saved runs on the `tokenizers` library alone.
 
-SentencePiece writes a space as `▁` (U+2581) and knows two algorithms: Unigram (the likeliest cut under a table of piece
+SentencePiece writes a space as `▁` (U+2581) and knows two algorithms: Unigram (the most likely cut, by a table of piece
 probabilities; Kudo 2018) and BPE. What differs from model to model is how text is prepared (Unicode folding, a space
-put in front, runs of spaces collapsed); that stands in the model file, a protocol buffer, of which the few fields that
+put in front, runs of spaces collapsed); that is in the model file, a protocol buffer, of which the few fields that
 are needed are read by hand.
 
 One difference remains, and is the library's: where a model folds Unicode, it folds a cluster (CR LF, a letter with
