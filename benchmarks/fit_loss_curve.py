@@ -139,8 +139,8 @@ def point(run: Path) -> dict[str, Any]:
     if (recipe.data.source, recipe.tokenizer.kind) != ("tinyshakespeare", "characters"):
         raise SystemExit(f"{run} is not of Tiny Shakespeare's characters, which this curve is about")
     summary = json.loads((run / "summary.json").read_text())
-    told = {"optimizer": recipe.training.optimizer, "parameters": summary["parameters"], "tokens": summary["tokens"]}
-    return {**told, "block_size": rest["derived"]["model"]["block_size"], "loss": round(summary["val_loss"], 4)}
+    shown = {"optimizer": recipe.training.optimizer, "parameters": summary["parameters"], "tokens": summary["tokens"]}
+    return {**shown, "block_size": rest["derived"]["model"]["block_size"], "loss": round(summary["val_loss"], 4)}
 
 
 if __name__ == "__main__":

@@ -39,10 +39,10 @@ def by_engine(model: Decoder, tokenizer: Tokenizer, prompt: list[int], n: int, s
     )
     while engine.waiting or engine.ready < samples:
         engine.step()
-    started, told = time.perf_counter(), 0
+    started, shown = time.perf_counter(), 0
     while engine.busy:
-        told += len(engine.step())
-    return told / (time.perf_counter() - started)
+        shown += len(engine.step())
+    return shown / (time.perf_counter() - started)
 
 
 def uncached(model: Decoder, prompt: list[int], n: int) -> float:

@@ -60,10 +60,10 @@ def main(path: str, threads: int) -> None:
         asked = json.loads(line)
         what = asked.pop("do")
         if what == "nats":
-            told = nats(open_model(True), **asked)
+            shown = nats(open_model(True), **asked)
         else:
-            told = {"decode": decode, "prefill": prefill}[what](llama, **asked)
-        print(json.dumps(told), flush=True)
+            shown = {"decode": decode, "prefill": prefill}[what](llama, **asked)
+        print(json.dumps(shown), flush=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]), pattern, args.rounds)))
         return
-    told = []
+    shown = []
     print(f"{'T':>6} " + " ".join(f"{side + ' cpu':>11} {side + ' MB':>11}" for side in SIDES), file=sys.stderr)
     for T in args.lengths:
         row: dict[str, float | None] = {"T": T}
@@ -111,7 +111,7 @@ def main() -> None:
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             row |= {f"{side}_{what}": found[what] for what in ("ms", "cpu_ms", "mb")}
             row[f"{side}_floats_a_token"] = round(found["mb"] * 2**20 / 4 / T)
-        told.append(row)
+        shown.append(row)
         cells = (
             f"{'-' if row[key] is None else row[key]:>11}" for side in SIDES for key in (f"{side}_cpu_ms", f"{side}_mb")
         )
@@ -119,7 +119,7 @@ def main() -> None:
     result = {
         "what": f"attention along {pattern}, forward and backward, {HEADS} heads of {HEAD_WIDTH}, fp32",
         "threads": set_threads(),
-        "rows": told,
+        "rows": shown,
     }
     print(json.dumps(result, indent=2))
 

@@ -48,7 +48,7 @@ def main() -> None:
     names = parser.parse_args().names or list(CASES)
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"{unknown[0]} is not one of {', '.join(CASES)}")
-    told = {}
+    shown = {}
     for name in names:
         planned = glassformer("plan", *CASES[name])
         with tempfile.TemporaryDirectory() as folder:
@@ -63,9 +63,9 @@ def main() -> None:
             "memory_within_15_percent": abs(rows["peak memory, MB"]["ratio"] - 1) <= MEMORY,
             "time_within_25_percent": abs(rows["seconds"]["ratio"] - 1) <= TIME,
         }
-        told[name] = {**rows, **kept}
+        shown[name] = {**rows, **kept}
         print(f"{name} done", file=sys.stderr)
-    print(json.dumps(told, indent=2))
+    print(json.dumps(shown, indent=2))
 
 
 if __name__ == "__main__":

@@ -82,10 +82,10 @@ async def together(url: str, streams: int, n: int) -> float:
     """Tokens per second of so many streams at once."""
     port = httpx.URL(url).port or 80
     started = time.perf_counter()
-    told = await asyncio.gather(*(stream(port, number, n) for number in range(streams)))
-    if sum(told) != streams * n:
-        raise SystemExit(f"{sum(told)} tokens came, {streams * n} were asked for")
-    return sum(told) / (time.perf_counter() - started)
+    shown = await asyncio.gather(*(stream(port, number, n) for number in range(streams)))
+    if sum(shown) != streams * n:
+        raise SystemExit(f"{sum(shown)} tokens came, {streams * n} were asked for")
+    return sum(shown) / (time.perf_counter() - started)
 
 
 def first_token(url: str) -> float:
@@ -124,11 +124,11 @@ def main() -> None:
         for _ in range(args.rounds):
             shutil.rmtree(Path(folder) / "native", ignore_errors=True)
             uncompiled.append(cold_start(args.dtype, {"GLASSFORMER_CACHE": folder}))
-    alone, crowd = statistics.median(one[1:]), statistics.median(many[1:])
+    alone, batched = statistics.median(one[1:]), statistics.median(many[1:])
     result = {
         "dtype": args.dtype,
-        "tokens_per_second": {"1 stream": round(alone, 1), f"{args.streams} streams": round(crowd, 1)},
-        "times": round(crowd / alone, 2),
+        "tokens_per_second": {"1 stream": round(alone, 1), f"{args.streams} streams": round(batched, 1)},
+        "times": round(batched / alone, 2),
         "first_token_ms": round(1000 * statistics.median(first[5:]), 1),
         "cold_start_seconds": round(statistics.median(starts), 2),
         "without_compile_cache": round(statistics.median(uncompiled), 2),

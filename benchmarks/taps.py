@@ -119,17 +119,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     set_threads()
-    told = {}
+    shown = {}
     for name, shape in (
         ("0.8M", {"n_layer": 4, "n_head": 4, "n_embd": 128}),
         ("10.7M", {"n_layer": 6, "n_head": 6, "n_embd": 384}),
     ):
         model = Decoder(ModelConfig.make(vocab_size=65, block_size=256, **shape))
         n = 200 if name == "0.8M" else 60
-        told[f"generation {name}"] = measure(model.eval(), decoding(model, n), n, rounds)
+        shown[f"generation {name}"] = measure(model.eval(), decoding(model, n), n, rounds)
         B, T, steps = (12, 64, 8) if name == "0.8M" else (2, 256, 1)
-        told[f"training {name}"] = measure(model.train(), training(model, B, T, steps), steps, rounds)
-    print(json.dumps({"threads": torch.get_num_threads(), "rounds": rounds, **told}, indent=2))
+        shown[f"training {name}"] = measure(model.train(), training(model, B, T, steps), steps, rounds)
+    print(json.dumps({"threads": torch.get_num_threads(), "rounds": rounds, **shown}, indent=2))
 
 
 if __name__ == "__main__":

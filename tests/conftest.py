@@ -22,8 +22,8 @@ pytest.register_assert_rewrite("command_line")  # a failure in there shows both 
 
 
 def pytest_addoption(parser):
-    told = "what training.precision=auto takes on a CPU, as on a machine with bf16 or without"
-    parser.addoption("--precision", choices=("fp32", "bf16"), help=told)
+    shown = "what training.precision=auto takes on a CPU, as on a machine with bf16 or without"
+    parser.addoption("--precision", choices=("fp32", "bf16"), help=shown)
 
 
 @pytest.fixture(autouse=True, scope="session")

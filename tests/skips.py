@@ -26,8 +26,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         (files if isinstance(report, pytest.CollectReport) else tests)[_reason(report)] += 1
     for reason in sorted(tests.keys() | files.keys(), key=lambda r: (-tests[r], -files[r], r)):
         counts = [(tests[reason], "test"), (files[reason], "file")]
-        told = " and ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n)
-        terminalreporter.write_line(f"skipped {told}: {reason}")
+        shown = " and ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n)
+        terminalreporter.write_line(f"skipped {shown}: {reason}")
 
 
 def _reason(report: Any) -> str:

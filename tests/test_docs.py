@@ -19,15 +19,15 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), flags=re.S)
 
 
-def test_the_shapes_that_the_page_tells_come_out(capsys):
+def test_the_shapes_on_the_page_come_out(capsys):
     """A line `x.shape  # (2, 10, 65): ...` is compared, the others are run."""
     names: dict[str, Any] = {}
     compared = 0
     for block in blocks("shapes.md", "python"):
         for line in block.splitlines():
-            if told := re.fullmatch(r"(.*\.shape)  # (\([\d, ]+\)).*", line):
-                shape = tuple(int(n) for n in re.findall(r"\d+", told[2]))
-                code, expected = compile_expression(told[1]), torch.Size(shape)
+            if shown := re.fullmatch(r"(.*\.shape)  # (\([\d, ]+\)).*", line):
+                shape = tuple(int(n) for n in re.findall(r"\d+", shown[2]))
+                code, expected = compile_expression(shown[1]), torch.Size(shape)
                 assert code(names) == expected, line
                 compared += 1
             else:

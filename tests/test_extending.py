@@ -73,8 +73,8 @@ def test_every_command_of_the_page_works(folder, command):
     assert {words[1] for words in asked} == {"train", "generate", "evaluate", "resume"} and len(asked) == 6
     for line in blocks("sh")[0].splitlines():
         words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)][1:]
-        told = command(*words, *(["--quiet", "training.compile=off"] if words[0] == "train" else []))
-        assert told.code == 0, (line, told.err)
+        shown = command(*words, *(["--quiet", "training.compile=off"] if words[0] == "train" else []))
+        assert shown.code == 0, (line, shown.err)
     assert tomllib.loads(Path("runs/two-back/recipe.toml").read_text())["plugins"] == ["my_parts"]
     assert json.loads(Path("runs/settled/summary.json").read_text())["steps"] == 30
     assert load_model("runs/cubed/model").config.activation == "relu_cubed"
@@ -105,14 +105,14 @@ def test_the_loss_of_ones_own_is_what_is_trained(folder):
     assert 9 * first[0]["log_z_squared"] < first[0]["loss"]  # the metric of the task is logged beside the loss
 
 
-def test_a_folder_never_imports_what_it_names_and_says_what_to_add(folder, command):
-    told = command("train", "--plugin", "my_parts", "--data", "counting", "model.kind=two-back", "model.n_embd=16",
+def test_a_folder_never_imports_what_it_names_and_states_what_to_add(folder, command):
+    shown = command("train", "--plugin", "my_parts", "--data", "counting", "model.kind=two-back", "model.n_embd=16",
                    "model.block_size=32", "training.steps=2", "training.compile=off", "--out", "r", "-q")  # fmt: skip
-    assert told.code == 0, told.err
+    assert shown.code == 0, shown.err
     for words in (["generate", "r"], ["resume", "r"], ["evaluate", "r"]):
-        told = command(*words)
-        assert told.code == 1 and "plug-in my_parts" in told.err and "--plugin my_parts" in told.err, told.err
-        assert "my_parts" not in sys.modules and len(told.err.splitlines()) == 1
+        shown = command(*words)
+        assert shown.code == 1 and "plug-in my_parts" in shown.err and "--plugin my_parts" in shown.err, shown.err
+        assert "my_parts" not in sys.modules and len(shown.err.splitlines()) == 1
     with pytest.raises(ModelFolderError, match="add --plugin my_parts"):
         load("r")
     with pytest.raises(RunError, match="add --plugin my_parts"):
@@ -128,8 +128,8 @@ def test_what_is_named_in_the_environment_or_by_an_installed_package_is_there(fo
     installed = folder / "site" / "mine-1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    told = blocks("toml")[0].replace('project.entry-points."', "").replace('"', "")
-    (installed / "entry_points.txt").write_text(told)
+    shown = blocks("toml")[0].replace('project.entry-points."', "").replace('"', "")
+    (installed / "entry_points.txt").write_text(shown)
     shutil.move("my_parts.py", "site/my_parts.py")
     sys.path.append(str(folder / "site"))
     recipes.read_recipe(None, ["model.kind=two-back", "model.n_embd=3"])
@@ -148,9 +148,9 @@ def test_what_is_named_in_the_environment_or_by_an_installed_package_is_there(fo
 def test_a_plug_in_that_cannot_be_had_is_one_line(folder, command, module, parts):
     Path("broken.py").write_text("x = 0\ny = 1 / x\n")
     Path("lacking.py").write_text("import something_absent\n")
-    told = command("recipes", "list", f"--plugin={module}")
-    assert told.code == 2 and all(part in told.err for part in parts), told.err
-    assert len(told.err.splitlines()) == 1
+    shown = command("recipes", "list", f"--plugin={module}")
+    assert shown.code == 2 and all(part in shown.err for part in parts), shown.err
+    assert len(shown.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,16 @@ def test_a_plug_in_that_cannot_be_had_is_one_line(folder, command, module, parts
         ["model.norm=batchnorm", "model.n_layer=1"],
     ],
 )
-def test_an_unknown_name_says_where_others_come_from(words, play):
+def test_an_unknown_name_states_where_others_come_from(words, play):
     with pytest.raises(UsageError, match="--plugin MODULE"):
         recipes.train(None, words, data=str(play))
 
 
 def test_the_table_of_the_page_is_what_tasks_and_models_say():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", PAGE.split("A task `asks`")[1], flags=re.M)
-    told = {asks: (re.findall(r"`([^`]+)`", o), re.findall(r"`([^`]+)`", m)) for asks, o, m in rows}
+    shown = {asks: (re.findall(r"`([^`]+)`", o), re.findall(r"`([^`]+)`", m)) for asks, o, m in rows}
     asked = {objective.asks for objective in TASKS.values()}
-    assert told.keys() == asked
-    for asks, (objectives, kinds) in told.items():
+    assert shown.keys() == asked
+    for asks, (objectives, kinds) in shown.items():
         assert set(objectives) == {name for name, objective in TASKS.items() if objective.asks == asks}
         assert kinds == kinds_that_answer(asks)

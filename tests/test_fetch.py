@@ -55,7 +55,7 @@ def no_litter(tmp_path) -> bool:
     return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_a_file_is_fetched_once_and_its_license_is_told(site, capsys):
+def test_a_file_is_fetched_once_and_its_license_is_printed(site, capsys):
     address, asked = site
     source = HttpsSource(f"{address}/file.txt", SHA, "public domain")
     path = fetch(source)
@@ -100,9 +100,9 @@ def test_what_can_go_wrong_is_one_line(site, tmp_path):
         (HttpsSource(f"{address}/file.txt", SHA, "x", max_bytes=100), "larger than the 100 bytes"),
         (HttpsSource("http://127.0.0.1:9/file.txt", SHA, "x"), "no connection .*check the network"),
     ]:
-        with pytest.raises(DataError, match=message) as told:
+        with pytest.raises(DataError, match=message) as shown:
             fetch(source, quiet=True)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(shown.value)
     assert no_litter(tmp_path)
 
 
@@ -155,13 +155,13 @@ SAID = {
 
 
 @pytest.mark.parametrize("case", SAID)
-def test_a_failing_client_is_told_in_one_line(monkeypatch, tmp_path, case):
+def test_a_failing_client_is_reported_in_one_line(monkeypatch, tmp_path, case):
     output, message = SAID[case]
     done = subprocess.CompletedProcess([], 1, "", output)
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as shown:
         fetch(PackageSource("x", "1.0", "aa11", "MIT"), quiet=True)
-    assert "\n" not in str(told.value) and no_litter(tmp_path)
+    assert "\n" not in str(shown.value) and no_litter(tmp_path)
 
 
 def test_the_clients_are_asked_to_download_and_nothing_else(tmp_path):
@@ -244,7 +244,7 @@ def test_archives_are_read_in_place(archive):
         read_member(archive, "usr/b.txt", limit=99)
 
 
-def test_damaged_archives_are_told(archive):
+def test_damaged_archives_are_reported(archive):
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     with pytest.raises(DataError, match="delete it and fetch again"):
         read_member(archive, "usr/b.txt")

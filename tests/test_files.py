@@ -150,15 +150,15 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
         "print(os.listdir(folder), open(folder + '/a.txt').read())"
     )
     line = [unshare, "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1" {tmp_path}', sys.executable, program]
-    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert said == [
+    written = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert written == [
         f"{tmp_path}/a.txt: no space left on the disk; nothing was replaced: free some space and run again",
         "['a.txt'] old",
     ]
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "text"),
     [
         (errno.ENOSPC, "no space left on the disk; nothing was replaced: free some space and run again"),
         (errno.EDQUOT, "no space left on the disk; nothing was replaced: free some space and run again"),
@@ -170,10 +170,10 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
         (errno.ENOTEMPTY, "something is already there; choose another place or move it away"),
     ],
 )
-def test_refusals_of_the_system_are_one_line(number: int, said: str):
+def test_refusals_of_the_system_are_one_line(number: int, text: str):
     with pytest.raises(GlassformerError) as error, disk_errors("/some/where"):
         raise OSError(number, os.strerror(number))
-    assert str(error.value) == f"/some/where: {said}"
+    assert str(error.value) == f"/some/where: {text}"
     assert isinstance(error.value.__cause__, OSError)
 
 

@@ -47,10 +47,10 @@ def test_every_command_of_the_page_works(folder, glassformer):
             (Path(words[1]) / "summary.json").unlink()  # it was stopped
         short = [] if any("steps=" in word for word in words) else ["training.steps=5", "training.sample_every=0"]
         more = {"train": [*short, "training.compile=off", "-q"], "resume": ["-q"], "plan": ["--no-probe"]}
-        told = glassformer(*words, *more.get(words[0], []))
-        assert told.code == 0, (line, told.err)
+        shown = glassformer(*words, *more.get(words[0], []))
+        assert shown.code == 0, (line, shown.err)
         if words[0] == "train":
-            assert "training.start_from = " in told.err and "before the first step" in told.err
+            assert "training.start_from = " in shown.err and "before the first step" in shown.err
 
 
 def test_what_the_page_lists_is_so():

@@ -260,7 +260,7 @@ def test_model_eval_is_no_danger():
 
 
 @pytest.mark.parametrize("module", ["glassformer", "glassformer.cli"])
-def test_the_front_door_does_not_wait_for_torch(module: str):
+def test_the_package_itself_does_not_import_torch(module: str):
     """Help must come at once, so nothing heavy is imported before it is needed."""
     heavy = ("torch", "numpy", "pydantic", "tokenizers", "safetensors", "tiktoken", "transformers")
     program = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"

@@ -25,7 +25,7 @@ def forgotten(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("module", NAMES)
-def test_every_public_name_of_0_1_is_there_or_says_what_to_do(module: str):
+def test_every_public_name_of_0_1_is_there_or_names_what_to_do(module: str):
     """A name that is missing here was renamed: add a line to `renamed.NAMES`, and `keep_old_names` to its package."""
     package = importlib.import_module(module)
     for name in NAMES[module]:
@@ -35,7 +35,7 @@ def test_every_public_name_of_0_1_is_there_or_says_what_to_do(module: str):
             assert f"{name} is gone; " in str(error)
 
 
-def test_a_package_that_moved_has_its_names_and_tells_the_new_one(forgotten):
+def test_a_package_that_moved_has_its_names_and_gives_the_new_one(forgotten):
     with pytest.warns(DeprecationWarning, match="glassformer.objectives is called glassformer.tasks now"):
         from glassformer.objectives import OBJECTIVES
     from glassformer import tasks

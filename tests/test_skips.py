@@ -33,8 +33,8 @@ def test_reasons_are_counted(processes, tmp_path):
         [sys.executable, "-m", "pytest", "-q", "-p", "skips", "-p", "no:cacheprovider", "-n", processes],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True,
     )  # fmt: skip
-    told = [line for line in done.stdout.splitlines() if line.startswith("skipped ")]
-    assert told == [
+    shown = [line for line in done.stdout.splitlines() if line.startswith("skipped ")]
+    assert shown == [
         "skipped 3 tests: needs a printer",
         "skipped 1 test and 1 file: needs the package no_such_package",
         "skipped 1 test: needs a scanner",

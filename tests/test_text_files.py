@@ -66,9 +66,9 @@ def test_damaged_utf_16_is_one_line(tmp_path):
 def test_what_is_wrong_with_json(text, reason):
     if "digits" in reason and not hasattr(sys, "set_int_max_str_digits"):
         pytest.skip("this Python reads integers of any length")
-    with pytest.raises(JsonError, match=reason) as told:
+    with pytest.raises(JsonError, match=reason) as shown:
         parse_json(text)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(shown.value)
 
 
 def test_json_that_is_right():

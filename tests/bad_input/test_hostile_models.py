@@ -27,15 +27,15 @@ def opened(kind: str, first: int, last: int) -> tuple[dict[str, Counter[str]], l
     while first < last:
         call = [sys.executable, str(WORKER), kind, str(first), str(last)]
         done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "RUST_BACKTRACE": "0"})
-        told = [json.loads(line) for line in done.stdout.splitlines()]
-        assert told, done.stderr
-        for line in told:
+        shown = [json.loads(line) for line in done.stdout.splitlines()]
+        assert shown, done.stderr
+        for line in shown:
             if "was" in line:
                 counts.setdefault(line["kind"], Counter())[line["was"]] += 1
                 if line["wrong"]:
                     wrong.append(f"{line['kind']} {line['number']}: {line['wrong']}")
-        first = told[-1]["number"] + 1
-        if "was" not in told[-1]:
+        first = shown[-1]["number"] + 1
+        if "was" not in shown[-1]:
             wrong.append(f"{kind} {first - 1}: the process died ({done.returncode}): {done.stderr[-300:]}")
     return counts, wrong
 

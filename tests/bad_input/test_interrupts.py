@@ -28,7 +28,7 @@ def lines(run) -> int:
 
 
 @pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 1), (signal.SIGINT, 163), (signal.SIGTERM, 70)])
-def test_a_stopped_run_is_saved_and_goes_on_as_if_nothing_had_happened(
+def test_a_stopped_run_is_saved_and_continues_as_if_nothing_had_happened(
     glassformer, play, tmp_path, whole, number, after
 ):
     process = own_process("train", *LONG, "--data", "play.txt", "--out", "run", "-q", cwd=tmp_path)

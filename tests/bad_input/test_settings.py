@@ -129,14 +129,14 @@ def test_more_than_the_memory_holds(refused, play, monkeypatch, overrides, needs
     refused("train", *TINY, *overrides, "--data", "play.txt", code=1, line=line)
 
 
-def test_this_machine_says_how_much_memory_it_has():
+def test_this_machine_reports_its_memory():
     from glassformer.training import available_memory
 
     free = available_memory("cpu")
     assert free is None or 2**24 < free < 2**50
 
 
-def test_a_shape_that_cannot_be_is_told_before_the_text_is_looked_for(refused):
+def test_an_impossible_shape_is_refused_before_the_text_is_looked_for(refused):
     """Reading may take minutes, and the mistake is the same whatever is read."""
     line = "n_embd=17 is not divisible by n_head=2; try n_embd=16 or n_head=1"
     refused("train", *TINY, "model.n_embd=17", "--data", "nothing.txt", code=2, line=line)

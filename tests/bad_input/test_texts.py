@@ -145,6 +145,6 @@ def test_a_dataset_that_the_hub_does_not_have(refused, monkeypatch):
          f"training SentencePiece models needs an optional package; run: {pip_line('glassformer[sentencepiece]')}"),
     ],
 )  # fmt: skip
-def test_a_missing_extra_says_what_to_install(refused, play, monkeypatch, missing, settings, line):
+def test_a_missing_extra_names_what_to_install(refused, play, monkeypatch, missing, settings, line):
     monkeypatch.setitem(sys.modules, missing, None)  # what Python itself does for a package that is not there
     refused("train", *[word for word in TINY if not word.startswith("tokenizer")], *settings, code=1, line=line)

@@ -46,10 +46,10 @@ def look(tab: Any, index: int) -> dict[str, float]:
     """Click the token at `index`; the numbers that are then told of it."""
     tab.click(f'#tokens [data-index="{index}"]')
     expect(tab.locator(f'#distribution [data-source="entropy/{index - 1}"]')).to_be_visible()
-    return told(tab)
+    return shown(tab)
 
 
-def told(tab: Any, within: str = "#distribution") -> dict[str, float]:
+def shown(tab: Any, within: str = "#distribution") -> dict[str, float]:
     """Every number on the screen, by what it says it is."""
     pairs = tab.eval_on_selector_all(
         f"{within} [data-source]", "all => all.map(one => [one.dataset.source, Number(one.dataset.value)])"

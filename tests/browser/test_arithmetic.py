@@ -49,11 +49,11 @@ def test_chances_and_reasons_are_torchs(tab, url):
     cases = some_logits()
     finite = [case.clamp(min=-3.4e38).tolist() for case in cases]  # JSON knows no infinity
     got = tab.evaluate(RUN, [{"logits": case, "settings": SETTINGS} for case in finite])
-    for logits, told in zip(cases, got, strict=True):
-        own = torch.tensor(told["own"], dtype=torch.float32)
+    for logits, shown in zip(cases, got, strict=True):
+        own = torch.tensor(shown["own"], dtype=torch.float32)
         torch.testing.assert_close(own, logits.softmax(dim=-1), atol=1e-6, rtol=1e-5)
-        assert told["order"] == logits.sort(descending=True, stable=True).indices.tolist()
-        for settings, row in zip(SETTINGS, told["drawn"], strict=True):
+        assert shown["order"] == logits.sort(descending=True, stable=True).indices.tolist()
+        for settings, row in zip(SETTINGS, shown["drawn"], strict=True):
             stages = [filtered_probabilities(logits[None], sampling(settings, *STEPS[: n + 1]))[0] for n in range(4)]
             chances = torch.tensor(row["chances"], dtype=torch.float32)
             torch.testing.assert_close(chances, stages[-1], atol=1e-5, rtol=1e-5)

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("playwright", reason="needs the package playwright")
 
-from actions import bits, ids_of, logits_of, look, opened, stands, told, write, written
+from actions import bits, ids_of, logits_of, look, opened, shown, stands, write, written
 from playwright.sync_api import expect
 from served import pieces_of, running, small_decoder
 
@@ -71,18 +71,18 @@ def test_every_number_on_the_screen_is_torchs(tab, url, models):
     logits_TV = logits_of(model, ids)
     surprise = -logits_TV.log_softmax(-1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0] / math.log(2)
     wanted = {f"surprise/{p}/{ids[p + 1]}": float(surprise[p]) for p in range(len(ids) - 1)}
-    assert told(tab, "#tokens") == pytest.approx(wanted, abs=1e-5)
+    assert shown(tab, "#tokens") == pytest.approx(wanted, abs=1e-5)
     for index in (1, 7, 15, len(ids) - 1, len(ids)):  # of the prompt, of the answer, and what comes next
         numbers = look(tab, index)
         check(numbers, logits_TV[index - 1], index - 1, [*ids, None][index], temperature=0.8)
         assert len(tab.query_selector_all("#distribution tbody tr")) <= 17
     tab.click("#more")
-    assert len([s for s in told(tab) if s.startswith("logits/")]) == 30
+    assert len([s for s in shown(tab) if s.startswith("logits/")]) == 30
     tab.click('[data-index="0"]')
     expect(tab.locator("#distribution")).to_contain_text("Nothing stands before the first token")
 
 
-def test_sliders_ask_nobody_and_say_what_is_cut(tab, url, models):
+def test_sliders_need_no_server_and_show_what_is_cut(tab, url, models):
     opened(tab, url)
     ids = written(tab, PROMPT)
     look(tab, 9)
@@ -96,20 +96,20 @@ def test_sliders_ask_nobody_and_say_what_is_cut(tab, url, models):
     ):  # fmt: skip
         tab.fill(f"#{name}-number", str(value))
         settings[field] = value
-        check(told(tab), logits_V, 8, ids[9], **settings)
+        check(shown(tab), logits_V, 8, ids[9], **settings)
         reasons = set(tab.locator("#distribution .reason").all_inner_texts())
         assert seen is None or seen in reasons, (seen, reasons)
     tab.fill("#temperature-number", "0.9")
     tab.focus("#temperature")
     for _ in range(5):
         tab.keyboard.press("ArrowRight")
-    check(told(tab), logits_V, 8, ids[9], **settings | {"temperature": 0.95})
+    check(shown(tab), logits_V, 8, ids[9], **settings | {"temperature": 0.95})
     tab.click("#neutral")
-    check(told(tab), logits_V, 8, ids[9])
+    check(shown(tab), logits_V, 8, ids[9])
     assert len(tab.asked) == asked
 
 
-def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, models):
+def test_another_token_is_chosen_and_the_text_continues_from_there(tab, url, models):
     model, tokenizer = models["base"]
     opened(tab, url, temperature=0)
     ids = written(tab, PROMPT, tokens=10)
@@ -122,7 +122,7 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, model
     branched = begun + generated(model, tokenizer, begun, 10, temperature=0)
     assert ids_of(tab) == branched and branched[18] != ids[18]
     assert tab.evaluate("document.activeElement.dataset.index") == "18"
-    check(told(tab), logits_of(model, branched)[17], 17, order[3], temperature=0)
+    check(shown(tab), logits_of(model, branched)[17], 17, order[3], temperature=0)
     numbers = look(tab, 20)  # what was known of the old text is forgotten
     check(numbers, logits_of(model, branched)[19], 19, branched[20], temperature=0)
     look(tab, 4)  # in the prompt as well, by a token that is looked for
@@ -134,7 +134,7 @@ def test_another_token_is_chosen_and_the_text_goes_on_from_there(tab, url, model
     assert ids_of(tab) == begun + generated(model, tokenizer, begun, 10, temperature=0)
 
 
-def test_a_text_goes_on_when_the_context_is_full(tab, url, models):
+def test_a_text_continues_when_the_context_is_full(tab, url, models):
     model, tokenizer = models["base"]  # reads 200 tokens
     opened(tab, url, temperature=0)
     ids = written(tab, PROMPT, tokens=320)
@@ -212,7 +212,7 @@ def test_reading_alone_and_another_model_and_a_chat(tab, url, models):
     tab.fill("#prompt", "lazy dog")
     tab.click("#read")
     stands(tab, "done")
-    assert ids_of(tab) == models["base"][1].encode("lazy dog") and len(told(tab, "#tokens")) == 7
+    assert ids_of(tab) == models["base"][1].encode("lazy dog") and len(shown(tab, "#tokens")) == 7
     tab.select_option("#model", "chat")
     stands(tab, "idle")
     assert ids_of(tab) == []
@@ -222,7 +222,7 @@ def test_reading_alone_and_another_model_and_a_chat(tab, url, models):
     assert ids[:-5] == start
 
 
-def test_what_the_server_refuses_is_told_in_its_words(tab, url):
+def test_what_the_server_refuses_is_shown_in_its_words(tab, url):
     opened(tab, url)
     write(tab, "the fox " * 60)
     stands(tab, "error")
@@ -342,7 +342,7 @@ def test_on_a_wide_screen_a_click_scrolls_nothing(tab, url):
     assert tab.evaluate("scrollY") == 0 and not tab.locator(".back").is_visible()
 
 
-def test_nobody_but_the_server_is_asked(tab, url):
+def test_only_the_server_is_asked(tab, url):
     opened(tab, url)
     written(tab, PROMPT)
     look(tab, 5)

@@ -117,8 +117,8 @@ def test_classes_come_with_their_names_and_shares(glassformer, saved):
     p_NC = classify(model, tokenizer, ENGLISH)
     names = ["bad", "fair", "good"]
     got = lines(glassformer("classify", saved / "classes", *ENGLISH))
-    told = json.loads(glassformer("classify", saved / "classes", "--json", stdin="\n".join(ENGLISH).encode()).out)
-    for line, row, text, p_C in zip(got, told, ENGLISH, p_NC.tolist(), strict=True):
+    shown = json.loads(glassformer("classify", saved / "classes", "--json", stdin="\n".join(ENGLISH).encode()).out)
+    for line, row, text, p_C in zip(got, shown, ENGLISH, p_NC.tolist(), strict=True):
         best = names[p_C.index(max(p_C))]
         assert line.split()[0] == best == row["label"] and f"{best} {max(p_C):.1%}" in line and line.endswith(text)
         assert row["text"] == text and row["probabilities"] == pytest.approx(dict(zip(names, p_C, strict=True)))

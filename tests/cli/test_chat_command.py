@@ -67,7 +67,7 @@ def test_mistakes_do_not_end_the_talk(glassformer, model, line, message):
     assert "started over" in result.out
 
 
-def test_unknown_commands_are_told_what_there_is(glassformer, model):
+def test_unknown_commands_list_the_known_ones(glassformer, model):
     result = glassformer("chat", model, stdin=typed("/what", "/exit"))
     assert "there is no command /what" in result.out and "/temperature T" in result.out
 

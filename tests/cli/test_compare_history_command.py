@@ -22,8 +22,8 @@ def test_it_prints_tables_and_where_the_page_is(glassformer, play, tiny, tmp_pat
     result = glassformer("compare-history", "--quick", "--data", play, "--out", "told", "--scale", "0.5")
     assert result.code == 0
     assert result.out.endswith("pictures and tables: told/index.html\n")
-    told = json.loads((tmp_path / "told" / "results.json").read_text())
-    for curve in told["loss"]["curves"]:
+    shown = json.loads((tmp_path / "told" / "results.json").read_text())
+    for curve in shown["loss"]["curves"]:
         assert f"{curve['points'][-1]['loss']:.3f}" in result.out
     for name in ("2-grams", "LSTM (1997)", "Transformer (2017)", "LSTM through one vector"):
         assert name in result.out
@@ -47,6 +47,6 @@ def test_json_is_what_is_written(glassformer, play, tiny, tmp_path):
         (["--out", "short.txt"], 2, "short.txt is a file; give the name of a folder"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_said_before_minutes_are_spent(refused, tmp_path, arguments, code: int, line: str):
+def test_what_cannot_be_done_is_refused_before_minutes_are_spent(refused, tmp_path, arguments, code: int, line: str):
     (tmp_path / "short.txt").write_text("To be, or not")
     refused("compare-history", *arguments, code=code, line=line)

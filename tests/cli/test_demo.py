@@ -7,7 +7,7 @@ import re
 SHORT = ["training.steps=5", "training.eval_every=0", "training.sample_every=0"]
 
 
-def test_the_demo_tells_loss_sample_folder_and_three_things_to_try(glassformer):
+def test_the_demo_prints_loss_sample_folder_and_three_things_to_try(glassformer):
     done = glassformer("demo", *SHORT)
     assert done.code == 0, done.err
     sample, rest = done.out.split("validation loss", 1)

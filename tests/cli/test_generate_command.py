@@ -170,7 +170,7 @@ def test_json_of_tokens_is_a_line_each_as_it_comes(glassformer, finished):
     assert ["".join(line["text"] for line in lines if line["sample"] == i) for i in (0, 1)] == whole
 
 
-def test_an_endless_text_goes_on_until_its_reader_goes(finished, tmp_path):
+def test_an_endless_text_continues_until_its_reader_goes(finished, tmp_path):
     """Beyond what the model reads, several times over; into `head`, as a person would try it."""
     command = shlex.join([sys.executable, "-c", RUN, "generate", str(finished), "-p", "Speak", "--endless"])
     done = subprocess.run(f"{command} | head -c 700", shell=True, executable="/bin/bash",

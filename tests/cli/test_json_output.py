@@ -24,11 +24,11 @@ def test_what_is_no_number_is_null(capsys):
 
 def test_a_model_that_is_broken_is_measured_in_json(glassformer, finished, monkeypatch):
     monkeypatch.setattr(
-        "glassformer.training.loop.Evaluated.estimate",
+        "glassformer.evaluation.estimate.Metrics.loss_estimate",
         lambda self: LossEstimate(math.nan, 3, math.inf, math.nan),
     )
-    told = json.loads(glassformer("evaluate", finished, "--json").out, parse_constant=pytest.fail)
-    assert (told["loss"], told["interval"], told["perplexity"], told["n"]) == (None, None, None, 3)
+    shown = json.loads(glassformer("evaluate", finished, "--json").out, parse_constant=pytest.fail)
+    assert (shown["loss"], shown["interval"], shown["perplexity"], shown["n"]) == (None, None, None, 3)
 
 
 def test_no_command_writes_json_in_another_way():

@@ -66,13 +66,13 @@ def test_what_is_drawn_fits_and_the_json_is_the_functions(glassformer, finished,
     drawn = glassformer("look", command, finished, *words)
     assert (drawn.code, drawn.err) == (0, "") and drawn.out.strip()
     assert max(map(len, drawn.out.splitlines())) <= 80
-    told = glassformer("look", command, finished, *words, "--json")
-    assert told.code == 0 and json.loads(told.out) == json.loads(json.dumps(function(*load(finished)).to_dict()))
+    shown = glassformer("look", command, finished, *words, "--json")
+    assert shown.code == 0 and json.loads(shown.out) == json.loads(json.dumps(function(*load(finished)).to_dict()))
 
 
 def test_temperatures_and_models_beside_each_other(glassformer, finished):
-    told = json.loads(glassformer("look", "compare", finished, TEXT, "--json").out)
-    assert told["names"] == ["T=0.5", "T=1", "T=2"]
+    shown = json.loads(glassformer("look", "compare", finished, TEXT, "--json").out)
+    assert shown["names"] == ["T=0.5", "T=1", "T=2"]
     both = json.loads(glassformer("look", "compare", finished, TEXT, "--with", finished, "--json").out)
     assert both["names"] == [finished.name, finished.name + "'"]
     wrong = glassformer("look", "compare", finished, TEXT, "--with", finished, "--temperature", 1, "--temperature", 2)
@@ -82,8 +82,8 @@ def test_temperatures_and_models_beside_each_other(glassformer, finished):
 def test_neurons_of_a_text_of_ones_own(glassformer, finished, tmp_path):
     (tmp_path / "own.txt").write_text(PLAY[:600])
     for words in ((), ("--neuron", "3")):
-        told = glassformer("look", "neurons", finished, "--data", tmp_path / "own.txt", *words)
-        assert (told.code, told.err) == (0, "") and max(map(len, told.out.splitlines())) <= 80
+        shown = glassformer("look", "neurons", finished, "--data", tmp_path / "own.txt", *words)
+        assert (shown.code, shown.err) == (0, "") and max(map(len, shown.out.splitlines())) <= 80
 
 
 def test_neurons_read_the_run_s_own_text(glassformer, finished, tmp_path):
@@ -102,28 +102,28 @@ def test_a_run_whose_text_is_gone_asks_for_another(glassformer, finished, tmp_pa
     recipe = tmp_path / "moved" / "recipe.toml"
     own = recipe_of(finished).data.source
     recipe.write_text(recipe.read_text(encoding="utf-8").replace(own, "gone.txt"), encoding="utf-8")
-    told = glassformer("look", "neurons", "moved")
-    assert (told.code, told.out, told.err.count("\n")) == (1, "", 1)
-    assert "gone.txt: no such file" in told.err and "give another text with --data" in told.err
+    shown = glassformer("look", "neurons", "moved")
+    assert (shown.code, shown.out, shown.err.count("\n")) == (1, "", 1)
+    assert "gone.txt: no such file" in shown.err and "give another text with --data" in shown.err
 
 
 def test_a_size_is_counted_by_its_name(glassformer):
-    told = glassformer("look", "parameters", "gpt3")
-    assert told.code == 0 and "175,181,291,520" in told.out and "27,938" in told.out
+    shown = glassformer("look", "parameters", "gpt3")
+    assert shown.code == 0 and "175,181,291,520" in shown.out and "27,938" in shown.out
 
 
 def test_a_single_tensor_is_drawn(glassformer, finished):
-    told = glassformer("look", "tensors", finished, "blocks.0.attention.out.weight")
-    assert told.code == 0 and "blocks.0.attention.out.weight" in told.out
+    shown = glassformer("look", "tensors", finished, "blocks.0.attention.out.weight")
+    assert shown.code == 0 and "blocks.0.attention.out.weight" in shown.out
 
 
 def test_a_page_is_written_and_nothing_printed(glassformer, finished, tmp_path):
-    told = glassformer("look", "next", finished, TEXT, "--html", tmp_path / "next.html")
-    assert (told.code, told.out) == (0, "") and "next.html" in told.err
+    shown = glassformer("look", "next", finished, TEXT, "--html", tmp_path / "next.html")
+    assert (shown.code, shown.out) == (0, "") and "next.html" in shown.err
     assert "data-value" in (tmp_path / "next.html").read_text()
 
 
-def test_an_encoder_is_looked_into_or_says_why_not(glassformer, encoder):
+def test_an_encoder_has_a_view_or_a_reason_why_not(glassformer, encoder):
     for words in (
         ("attention", "Speak, <mask>"),
         ("step", "Speak, <mask>"),
@@ -134,15 +134,15 @@ def test_an_encoder_is_looked_into_or_says_why_not(glassformer, encoder):
         ("parameters",),
         ("tensors",),
     ):
-        told = glassformer("look", words[0], encoder, *words[1:])
-        assert (told.code, told.err) == (0, ""), words
+        shown = glassformer("look", words[0], encoder, *words[1:])
+        assert (shown.code, shown.err) == (0, ""), words
     for command in ("next", "surprise", "compare"):
-        told = glassformer("look", command, encoder, "Speak")
-        assert told.code == 2 and "does not generate text" in told.err and told.err.count("\n") == 1
+        shown = glassformer("look", command, encoder, "Speak")
+        assert shown.code == 2 and "does not generate text" in shown.err and shown.err.count("\n") == 1
 
 
-def test_mistakes_are_told_in_one_line(glassformer, finished):
-    for words, said in (
+def test_mistakes_are_reported_in_one_line(glassformer, finished):
+    for words, text in (
         (("neighbours", finished, "Citizen"), "Citizen"),
         (("direction", finished, "ed"), "not a pair"),
         (("attention", finished, TEXT, "--layer", "9"), "layer=9"),
@@ -151,8 +151,8 @@ def test_mistakes_are_told_in_one_line(glassformer, finished):
         (("next", finished, TEXT, "--top-p", "2"), "top_p=2"),
         (("next", finished.parent / "nowhere", TEXT), "nowhere"),
     ):
-        told = glassformer("look", *words)
-        assert told.code in (1, 2) and said in told.err and told.err.count("\n") == 1, told
+        shown = glassformer("look", *words)
+        assert shown.code in (1, 2) and text in shown.err and shown.err.count("\n") == 1, shown
 
 
 def test_the_text_may_come_from_standard_input(glassformer, finished):

@@ -73,9 +73,9 @@ def test_a_pulled_model_opens_by_its_name(glassformer, refused, finished, tmp_pa
     assert model == f"gpt2: {n:,} parameters (0.0 MiB), 1 layer, 2 heads, 16 channels, 11 tokens of context"
     assert opened.startswith("open it with: toy ") and str(place) in opened
     assert glassformer("generate", "toy", "--prompt", "To", "-n", 5).code == 0
-    told = json.loads(glassformer("pull", "toy", "--json").out)
-    assert (told["folder"], told["model_type"], told["parameters"], told["bytes"]) == (str(place), "gpt2", n, 4 * n)
-    assert told["config"]["n_embd"] == 16
+    shown = json.loads(glassformer("pull", "toy", "--json").out)
+    assert (shown["folder"], shown["model_type"], shown["parameters"], shown["bytes"]) == (str(place), "gpt2", n, 4 * n)
+    assert shown["config"]["n_embd"] == 16
 
 
 def test_names_that_are_none(refused):
@@ -91,10 +91,10 @@ def test_a_checkpoint_of_nanogpt_with_its_text(glassformer, checkpoint, play, fi
     assert (code, err) == (0, "") and out.splitlines()[-1].startswith("open it with: ckpt ")
     code, out, err = glassformer("generate", "ckpt", "--prompt", "Speak", "-n", 7, "--seed", 1)
     assert (code, err) == (0, "") and len(out.rstrip("\n")) >= 5
-    told = json.loads(
+    shown = json.loads(
         glassformer("import", "out/ckpt.pt", "--tokenizer", finished / "model", "--out", "a/b", "--json").out
     )
-    assert told["folder"] == "a/b" and told["config"]["vocab_size"] == 44
+    assert shown["folder"] == "a/b" and shown["config"]["vocab_size"] == 44
     assert load("a/b")[1] == load("ckpt")[1] == load(finished)[1]
 
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_exported(refused, finished, tmp_path, monkeypatch):
 # inspect
 
 
-def test_inspect_tells_what_is_there(glassformer, gguf_file, finished, checkpoint):
+def test_inspect_shows_what_is_there(glassformer, gguf_file, finished, checkpoint):
     n = sum(p.numel() for p in load(finished)[0].parameters())
     weights = finished / "model" / "model.safetensors"
     for path, form, tensors in [
@@ -178,12 +178,12 @@ def test_inspect_tells_what_is_there(glassformer, gguf_file, finished, checkpoin
         rows = n + 16 * (path == "toy.gguf")  # the end of text has a row there
         assert lines["parameters"] == f"parameters    {rows:,}"
         assert "n_layer 1, n_head 2, n_kv_head 2, n_embd 16" in lines["sizes"]
-        told = json.loads(glassformer("inspect", path, "--json").out)
-        assert (told["form"], told["parameters"], told["sizes"]["n_embd"]) == (form, rows, 16)
-    assert told["tokenizer"] is None and lines["tokenizer"] == "tokenizer     none"
-    told = json.loads(glassformer("inspect", "runs/finished", "--json").out)
-    assert told["tokenizer"]["kind"] == "characters" and told["tokenizer"]["tokens"] == 44
-    entry = next(file for file in told["files"] if file["name"] == "model.safetensors")
+        shown = json.loads(glassformer("inspect", path, "--json").out)
+        assert (shown["form"], shown["parameters"], shown["sizes"]["n_embd"]) == (form, rows, 16)
+    assert shown["tokenizer"] is None and lines["tokenizer"] == "tokenizer     none"
+    shown = json.loads(glassformer("inspect", "runs/finished", "--json").out)
+    assert shown["tokenizer"]["kind"] == "characters" and shown["tokenizer"]["tokens"] == 44
+    entry = next(file for file in shown["files"] if file["name"] == "model.safetensors")
     assert entry == {"name": "model.safetensors", "bytes": weights.stat().st_size,
                      "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}  # fmt: skip
     out = glassformer("inspect", "runs/finished").out
@@ -200,7 +200,7 @@ def test_what_cannot_be_inspected(refused, finished, tmp_path):
 # diff
 
 
-def test_diff_tells_what_differs(glassformer, finished, half, gguf_file):
+def test_diff_shows_what_differs(glassformer, finished, half, gguf_file):
     assert glassformer("diff", "runs/finished", "runs/finished").out.splitlines() == [
         "configuration  the same",
         "tokenizer      the same",
@@ -210,15 +210,15 @@ def test_diff_tells_what_differs(glassformer, finished, half, gguf_file):
     assert (code, err) == (0, "") and "tensors        0 equal, 16 not\n" in out
     assert out.count(" of its norm\n") == 16
     lines = glassformer("diff", "runs/finished", "toy.gguf").out.splitlines()
-    assert [line.split() for line in lines[:2]] == [["vocab_size", "44", "|", "45"], ["tokenizer", "another", "one"]]
+    assert [line.split() for line in lines[:2]] == [["vocab_size", "44", "|", "45"], ["tokenizer", "different"]]
     assert lines[2] == "tensors        15 equal, 1 not"
     assert " ".join(lines[3].split()) == "embedding.token.weight (44, 16) and (45, 16)"
 
 
 def test_diff_as_json_has_every_tensor(glassformer, finished, half):
-    told = json.loads(glassformer("diff", "runs/finished", "runs/half", "--json").out)
-    assert (told["config"], told["tokenizer"], told["tensors"]["equal"]) == ({}, True, 0)
-    differing = told["tensors"]["differing"]
+    shown = json.loads(glassformer("diff", "runs/finished", "runs/half", "--json").out)
+    assert (shown["config"], shown["tokenizer"], shown["tensors"]["equal"]) == ({}, True, 0)
+    differing = shown["tensors"]["differing"]
     assert len(differing) == 16 and [entry["relative"] for entry in differing] == sorted(
         (entry["relative"] for entry in differing), reverse=True
     )

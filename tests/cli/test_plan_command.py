@@ -11,14 +11,14 @@ SIZES = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_si
 
 def test_the_table_and_the_json_say_the_same(glassformer, play):
     words = ["plan", *SIZES, "training.batch_size=3", "--data", play, "--no-probe"]
-    shown, told = glassformer(*words), json.loads(glassformer(*words, "--json").out)
+    shown, result = glassformer(*words), json.loads(glassformer(*words, "--json").out)
     assert (shown.code, shown.err) == (0, "") and max(map(len, shown.out.splitlines())) <= 80
-    assert f"{told['parameters']:,}" in shown.out and "no curve" in shown.out and "no probe" in shown.out
-    for part, count in told["parameters_by_part"].items():
+    assert f"{result['parameters']:,}" in shown.out and "no curve" in shown.out and "no probe" in shown.out
+    for part, count in result["parameters_by_part"].items():
         assert part in shown.out and f"{count:,}" in shown.out
     for key in ("parameters", "memory_bytes", "seconds", "seconds_per_step", "val_loss", "val_loss_interval", "basis"):
-        assert key in told
-    assert told["memory_bytes"]["peak"] > told["memory_bytes"]["libraries"] > 0
+        assert key in result
+    assert result["memory_bytes"]["peak"] > result["memory_bytes"]["libraries"] > 0
 
 
 def test_machines_one_does_not_have(glassformer):
@@ -28,7 +28,7 @@ def test_machines_one_does_not_have(glassformer):
     assert result.code == 0 and "57,982,058,496" in result.out and "of 80.0 GB" in result.out
 
 
-@pytest.mark.parametrize("told", ["80 pounds", "GB", "1.2.3GB"])
-def test_no_amount_of_memory(refused, told):
-    line = f"--device-memory={told} is no amount of memory; write it like 80GB"
-    refused("plan", "gpt2-124m", "--device-memory", told, code=2, line=line)
+@pytest.mark.parametrize("shown", ["80 pounds", "GB", "1.2.3GB"])
+def test_no_amount_of_memory(refused, shown):
+    line = f"--device-memory={shown} is no amount of memory; write it like 80GB"
+    refused("plan", "gpt2-124m", "--device-memory", shown, code=2, line=line)

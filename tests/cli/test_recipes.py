@@ -17,14 +17,14 @@ def test_list(glassformer):
     assert names == sorted(builtin_recipes()) and {"shakespeare-char", "shakespeare-char-cpu", "gpt2-124m"} <= set(
         names
     )
-    told = json.loads(glassformer("recipes", "list", "--json").out)
-    assert [recipe["name"] for recipe in told] == names
+    shown = json.loads(glassformer("recipes", "list", "--json").out)
+    assert [recipe["name"] for recipe in shown] == names
     words = " ".join(result.out.split())
-    assert all(" ".join([recipe["name"], recipe["what"]]) in words for recipe in told)
+    assert all(" ".join([recipe["name"], recipe["what"]]) in words for recipe in shown)
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
-def test_show_prints_the_file_and_the_file_says_what_it_is_for(glassformer, name):
+def test_show_prints_the_file_and_the_file_states_its_purpose(glassformer, name):
     result = glassformer("recipes", "show", name)
     assert result.out == builtin_recipes()[name].read_text() and result.code == 0
     head = result.out.partition("\n[")[0]

@@ -14,9 +14,9 @@ from glassformer.training.run_table import list_runs
 
 
 def summary(run, **changes):
-    told = {**json.loads((run / "summary.json").read_text()), **changes}
-    (run / "summary.json").write_text(json.dumps(told))
-    return told
+    shown = {**json.loads((run / "summary.json").read_text()), **changes}
+    (run / "summary.json").write_text(json.dumps(shown))
+    return shown
 
 
 def change_recipe(run, old: str, new: str):
@@ -50,9 +50,11 @@ def test_the_list_is_what_the_files_say(glassformer, finished, half):
         " ".join(header.split())
         == "run recipe parameters steps tokens time training loss validation loss bits a byte state"
     )
-    told = summary(finished)
-    assert first.split()[:7] == ["finished", "play", f"{told['parameters']:,}", "13", "of", "13", f"{13 * 33:,}"]
-    assert f"{told['val_loss']:.4f} ± {told['interval']:.4f}" in first and f"{told['val_bits_per_byte']:.4f}" in first
+    shown = summary(finished)
+    assert first.split()[:7] == ["finished", "play", f"{shown['parameters']:,}", "13", "of", "13", f"{13 * 33:,}"]
+    assert (
+        f"{shown['val_loss']:.4f} ± {shown['interval']:.4f}" in first and f"{shown['val_bits_per_byte']:.4f}" in first
+    )
     assert first.endswith("  finished") and second.endswith("  stopped at step 7") and "  7 of 13  " in second
     assert "half: glassformer resume runs/half" in hint
 
@@ -60,9 +62,9 @@ def test_the_list_is_what_the_files_say(glassformer, finished, half):
 def test_json_has_the_same_runs_in_full(glassformer, finished, half):
     rows = json.loads(glassformer("runs", "--json").out)
     assert [row["name"] for row in rows] == ["finished", "half"]
-    told = summary(finished)
+    shown = summary(finished)
     for key in ("parameters", "steps", "tokens", "seconds", "val_loss", "interval", "val_bits_per_byte", "best_step"):
-        assert rows[0][key] == told[key]
+        assert rows[0][key] == shown[key]
     evaluated = [json.loads(line) for line in (half / "metrics.jsonl").read_text().splitlines()]
     best = next(record for record in evaluated if "val_loss" in record)
     assert (rows[1]["state"], rows[1]["val_loss"], rows[1]["best_step"]) == ("stopped", best["val_loss"], 5)
@@ -111,15 +113,15 @@ def test_windows_make_it_paired_and_sharper(glassformer, finished, other):
     hard = [20.0, 35.0, 28.0, 31.0, 22.0, 40.0, 25.0, 30.0]
     keep_windows(finished, hard)
     keep_windows(other, [h + 1 + 0.1 * (i % 2) for i, h in enumerate(hard)])
-    told = json.loads(glassformer("runs", "runs/finished", "runs/other", "--json").out)
-    difference = told["runs"][1]["difference"]
-    assert told["best"] == "runs/finished" and told["runs"][0]["difference"] is None
+    shown = json.loads(glassformer("runs", "runs/finished", "runs/other", "--json").out)
+    difference = shown["runs"][1]["difference"]
+    assert shown["best"] == "runs/finished" and shown["runs"][0]["difference"] is None
     assert difference["method"] == "paired" and difference["n"] == 8 and difference["significant"] is True
     assert difference["difference"] == pytest.approx(0.105)
     assert "significant (paired, 8 passages)" in glassformer("runs", "runs/other", "runs/finished").out
     summary(finished, val_loss=2.7)  # trained on since: these windows are no longer that loss's
-    told = json.loads(glassformer("runs", "runs/finished", "runs/other", "--json").out)
-    assert told["runs"][1]["difference"]["method"] == "unpaired"
+    shown = json.loads(glassformer("runs", "runs/finished", "runs/other", "--json").out)
+    assert shown["runs"][1]["difference"]["method"] == "unpaired"
 
 
 def test_more_runs_need_wider_intervals(glassformer, finished, other):
@@ -133,9 +135,9 @@ def test_more_runs_need_wider_intervals(glassformer, finished, other):
 def test_other_tokenizers_are_compared_in_bits_a_byte(glassformer, finished, other):
     change_recipe(other, 'kind = "characters"', 'kind = "bpe"')
     summary(other, val_loss=1.0, val_bits_per_byte=summary(finished)["val_bits_per_byte"] + 1)
-    told = json.loads(glassformer("runs", finished, other, "--json").out)
-    assert told["best"] == str(finished)
-    difference = told["runs"][1]["difference"]
+    shown = json.loads(glassformer("runs", finished, other, "--json").out)
+    assert shown["best"] == str(finished)
+    difference = shown["runs"][1]["difference"]
     assert difference["unit"] == "bits a byte" and difference["difference"] == pytest.approx(1.0)
 
 
@@ -157,7 +159,7 @@ def test_comparing_with_no_run_is_one_line(glassformer, finished):
     assert result.err == "error: runs/finishd holds no run (no recipe.toml); did you mean runs/finished?\n"
 
 
-def test_report_writes_the_page_and_says_where(glassformer, finished, half):
+def test_report_writes_the_page_and_prints_where(glassformer, finished, half):
     for run, loss in ((finished, summary(finished)["val_loss"]), (half, None)):
         (run / "report.html").unlink(missing_ok=True)
         result = glassformer("report", f"runs/{run.name}")
@@ -177,10 +179,10 @@ def test_paired_runs_were_asked_about_the_same_text_whatever_it_is_called(glassf
     keep_windows(finished, [10.0, 12.0, 11.0])
     keep_windows(other, [11.0, 12.5, 11.0])
     change_recipe(other, "play.txt", "copy-of-it.txt")
-    told = glassformer("runs", finished, other).out
-    assert "paired, 3 passages" in told and "not measured on the same text" not in told
+    shown = glassformer("runs", finished, other).out
+    assert "paired, 3 passages" in shown and "not measured on the same text" not in shown
     windows = WindowLosses.load(RunFolder(other).windows)
     WindowLosses(windows.sums, windows.counts, "other targets").save(RunFolder(other).windows)
     change_recipe(other, "copy-of-it.txt", "play.txt")
-    told = glassformer("runs", finished, other).out
-    assert "unpaired" in told and "not measured on the same text" in told
+    shown = glassformer("runs", finished, other).out
+    assert "unpaired" in shown and "not measured on the same text" in shown

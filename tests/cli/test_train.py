@@ -38,12 +38,12 @@ def test_what_training_prints(glassformer, play, tmp_path):
 
 def test_json_is_all_there_is_on_standard_output(glassformer, play):
     result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "--json")
-    told = json.loads(result.out)
+    shown = json.loads(result.out)
     losses = "val_loss n interval val_bits_per_byte perplexity train_loss_eval train_interval train_n"
     keys = f"run {losses} best_step steps tokens seconds parameters peak_memory_bytes whole_seconds"
-    assert list(told) == keys.split() and told["run"] == "run"
-    assert told["steps"] == 13 and told["parameters"] == 4192
-    assert json.loads((play.parent / "run" / "summary.json").read_text()) == told
+    assert list(shown) == keys.split() and shown["run"] == "run"
+    assert shown["steps"] == 13 and shown["parameters"] == 4192
+    assert json.loads((play.parent / "run" / "summary.json").read_text()) == shown
 
 
 def test_quiet_leaves_the_facts_and_drops_the_display(glassformer, play):
@@ -130,7 +130,7 @@ def test_a_recipe_of_your_own(glassformer, play, tmp_path):
     )
 
 
-def test_a_text_with_no_recipe_says_what_it_derived_and_why(glassformer, play, tmp_path):
+def test_a_text_with_no_recipe_prints_what_it_derived_and_why(glassformer, play, tmp_path):
     result = glassformer("train", "training.steps=2", "training.schedule=linear", "training.sample_every=0", "--data",
                          "play.txt", "-q")  # fmt: skip
     assert result.code == 0
@@ -160,7 +160,7 @@ def test_standard_input_can_be_trained_on_and_gone_on_with(glassformer, play, tm
     assert glassformer("resume", run, "-q").code == 0
 
 
-def test_a_run_goes_on_from_any_folder(glassformer, play, tmp_path, monkeypatch):
+def test_a_run_continues_from_any_folder(glassformer, play, tmp_path, monkeypatch):
     """The text was named by a relative path; resume may be typed elsewhere."""
     glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "-q")
     whole = shutil.copytree("run", "whole")
@@ -260,8 +260,8 @@ def test_a_machine_that_cannot_compile(glassformer, play, monkeypatch):
 
 def test_the_summary_is_over_the_whole_split_when_evaluations_were_not(glassformer, play, tmp_path):
     settings = ["training.eval_batches=1", "training.batch_size=2", "training.micro_batch_size=2"]
-    told = json.loads(glassformer("train", *TINY, *settings, "--data", "play.txt", "--out", "run", "--json", "-q").out)
+    shown = json.loads(glassformer("train", *TINY, *settings, "--data", "play.txt", "--out", "run", "--json", "-q").out)
     evaluated = json.loads(glassformer("evaluate", "run", "--json").out)
-    assert (told["val_loss"], told["n"]) == (evaluated["loss"], evaluated["n"]) and told["n"] == 767
+    assert (shown["val_loss"], shown["n"]) == (evaluated["loss"], evaluated["n"]) and shown["n"] == 767
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert told["val_loss"] not in [line.get("val_loss") for line in lines]  # those are over 22 targets each
+    assert shown["val_loss"] not in [line.get("val_loss") for line in lines]  # those are over 22 targets each

@@ -30,9 +30,9 @@ def test_list_names_size_license_and_origin():
         "cmudict",
         "reviews",
     } <= rows.keys()
-    told = run("list")
+    shown = run("list")
     for row in rows.values():
-        assert row["name"] in told and row["license"] in told and row["origin"] in told
+        assert row["name"] in shown and row["license"] in shown and row["origin"] in shown
 
 
 def test_prepare_then_show_the_text_and_the_store(tmp_path):
@@ -51,11 +51,11 @@ def test_prepare_then_show_the_text_and_the_store(tmp_path):
         )
     )
     assert made["tokenizer"]["kind"] == "bpe" and made["tokenizer"]["vocab_size"] <= 280
-    told = run("show", str(tmp_path / "s"), "--verify")
+    shown = run("show", str(tmp_path / "s"), "--verify")
     assert (
-        "validation" in told
-        and "to be or not to be" in told
-        and f"{made['splits']['train']['tokens']:,} tokens" in told
+        "validation" in shown
+        and "to be or not to be" in shown
+        and f"{made['splits']['train']['tokens']:,} tokens" in shown
     )
     text = run("show", str(tmp_path / "my.txt"))
     assert "760" in text and "lines: 0.1" in text and text.rstrip().endswith("to be or not to be")
@@ -76,19 +76,19 @@ def test_prepare_reads_standard_input():
     assert sum(split["bytes"] for split in made["splits"].values()) == 330
 
 
-def test_get_prints_where_the_file_lies_and_knows_near_names():
+def test_get_prints_where_the_file_is_and_knows_near_names():
     with pytest.raises(UsageError, match="no corpus is called 'shakespear'; did you mean shakespeare"):
         run("get", "shakespear")
 
 
 def test_show_counts_a_file_of_pairs_and_shows_some(tmp_path):
     (tmp_path / "my.tsv").write_text("".join(f"the {i}\tle {i}\n" for i in range(40)))
-    told = run("show", str(tmp_path / "my.tsv"))
-    assert "36 examples, 36 different sources" in told and "unknown" in told
+    result = run("show", str(tmp_path / "my.tsv"))
+    assert "36 examples, 36 different sources" in result and "unknown" in result
     shown = json.loads(run("show", str(tmp_path / "my.tsv"), "--json"))
     assert shown["examples"] == {"train": 36, "validation": 2, "test": 2}
     for example in shown["first_validation_examples"]:
-        assert f"{example['source']}\n    -> {example['target']}" in told
+        assert f"{example['source']}\n    -> {example['target']}" in result
 
 
 @pytest.mark.parametrize("command", ["list", "get", "prepare", "show"])

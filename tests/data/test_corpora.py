@@ -46,7 +46,7 @@ def test_the_lectures_numbers():
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
 
 
-def test_describe_tells_what_the_lecture_tells():
+def test_describe_agrees_with_the_lecture():
     info = describe("tinyshakespeare")
     assert (info.characters, info.documents, info.license) == (1_115_394, 1, "public domain")
     assert info.first.startswith("First Citizen:\nBefore we proceed")

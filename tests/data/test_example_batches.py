@@ -75,9 +75,9 @@ def test_rows_hold_their_example_and_are_filled_up_on_the_right():
     examples = pairs(53)
     for batch in (next(make()) for _ in range(3)):
         for number, source, length, _, target in zip(*batch, strict=True):
-            ids, said = examples[number]
+            ids, text = examples[number]
             assert length == len(ids) and source[:length].tolist() == ids.tolist() and (source[length:] == 7).all()
-            assert target[: len(said)].tolist() == said.tolist() and (target[len(said) :] == -100).all()
+            assert target[: len(text)].tolist() == text.tolist() and (target[len(text) :] == -100).all()
         _, source, lengths, _, target = batch
         assert source.shape[1] == lengths.max() and (target[:, -1] != -100).any()
         assert all(tensor.dtype == torch.int64 for tensor in batch)

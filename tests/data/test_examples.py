@@ -53,8 +53,8 @@ def test_the_files_own_splits_are_kept_and_what_is_missing_is_held_out(tmp_path)
     assert splits["test"] == [Example("s1", "other")]
     assert (len(splits["train"]), len(splits["validation"])) == (57, 3)
     assert len(everything(splits)) == 61
-    told = write(tmp_path / "b.tsv", "one\teins\ttrain", "two\tzwei\tvalidation", "three\tdrei\ttest")
-    assert load_examples(told) == {
+    shown = write(tmp_path / "b.tsv", "one\teins\ttrain", "two\tzwei\tvalidation", "three\tdrei\ttest")
+    assert load_examples(shown) == {
         "train": [Example("one", "eins")],
         "validation": [Example("two", "zwei")],
         "test": [Example("three", "drei")],

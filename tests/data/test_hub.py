@@ -76,16 +76,16 @@ def test_a_folder_inside_the_dataset_narrows_it(hub):
     assert [*hub_documents("owner/pages/data/test-00000")] == ["never"]
 
 
-def test_what_is_wrong_is_told_in_one_line(hub, monkeypatch):
+def test_what_is_wrong_is_reported_in_one_line(hub, monkeypatch):
     for source, field, message in [
         ("owner/pages", "body", r"no column 'body' in data/train.*known: id, text.*--text-field"),
         ("owner/pages", "id", "column 'id' holds int, not text"),
         ("owner/absent", "text", "the hub has no dataset of this name"),
         ("owner/pages/sample", "text", "no parquet files in this dataset"),
     ]:
-        with pytest.raises(DataError, match=message) as told:
+        with pytest.raises(DataError, match=message) as shown:
             list(hub_documents(source, field))
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(shown.value)
 
     def offline(*args, **options):
         raise ConnectionError("name resolution failed")
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_told_in_one_line(hub, monkeypatch):
         list(hub_documents("owner/pages"))
 
 
-def test_without_the_extra_the_pip_line_is_told(monkeypatch):
+def test_without_the_extra_the_pip_line_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'glassformer\[hub\]'"):
         list(hub_documents("owner/pages"))

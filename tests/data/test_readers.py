@@ -52,9 +52,9 @@ def test_what_a_folder_holds_besides_is_named(tmp_path):
     (tmp_path / "Makefile").write_text("all:")
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "elsewhere").symlink_to(tmp_path.parent)
-    with pytest.warns(LeftOutWarning) as told:
+    with pytest.warns(LeftOutWarning) as shown:
         assert texts(tmp_path) == ["one", "two"]
-    message = str(told[0].message)
+    message = str(shown[0].message)
     assert message.startswith(f"{tmp_path}: 7 files left out (.csv: 2, ")
     for part in ("linked folder: 1", "without an ending: 1", ".png: 1", ".gz: 1", ".txt: 1", "only .txt, .md, .jsonl"):
         assert part in message
@@ -185,12 +185,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_files_are_told_in_one_line(tmp_path, case):
+def test_bad_files_are_reported_in_one_line(tmp_path, case):
     name, content, message = BAD[case]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as shown:
         texts(tmp_path / name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(shown.value)
 
 
 def test_the_byte_offset_counts_from_the_beginning_of_the_file(tmp_path, monkeypatch):

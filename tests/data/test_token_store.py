@@ -106,12 +106,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_damage_is_told_in_one_line(store, case):
+def test_damage_is_reported_in_one_line(store, case):
     damage, message = DAMAGES[case]
     damage(store.folder)
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as shown:
         TokenStore.open(store.folder, verify=True)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(shown.value)
 
 
 def test_another_tokenizer_and_another_split_are_refused(store):

@@ -37,7 +37,7 @@ def test_counts_leave_out_what_is_no_word():
     assert counts.tolist() == [*(int((ids == i).sum()) for i in range(V - 1)), 0]
 
 
-def test_frequent_words_are_kept_as_the_formula_says():
+def test_frequent_words_are_kept_by_the_formula():
     """Each share of about 1,500 draws lies within 5 standard errors."""
     counts = word_counts(view(), V, without=[V - 1])
     kept = keep_probabilities(counts, 0.02)
@@ -63,7 +63,7 @@ def test_an_epoch_holds_every_row_at_most_once_and_hardly_leaves_one_out():
     assert len(rows & again) < len(rows) / 2 < len(again)  # cut elsewhere
 
 
-def test_it_goes_on_where_it_was():
+def test_it_continues_where_it_was():
     first = batches(0.05)
     for _ in range(first.steps_an_epoch - 2):
         next(first)

@@ -27,7 +27,7 @@ def test_by_hand_with_one_added(monkeypatch):
 
     So p(1|0) = 3/5, p(0|0) = 2/5, p(0|1) = 3/4; asked: 0 1, 1 0, 0 0.
     """
-    monkeypatch.setattr(bigram, "ROOM", 1)  # five pairs and four cells
+    monkeypatch.setattr(bigram, "ENOUGH", 1)  # five pairs and four cells
     loss = bigram_loss(view([0, 1, 0, 1, 0, 0]), view([0, 1, 0, 0]), vocab_size=2)
     assert loss == pytest.approx(-(math.log(3 / 5) + math.log(3 / 4) + math.log(2 / 5)) / 3)
 
@@ -77,8 +77,8 @@ def test_no_pairs_are_an_error():
         bigram_loss(view([1, 2, 3]), view([1]), vocab_size=5)
 
 
-@pytest.mark.parametrize(("kind", "told", "guess"), [("characters", 2.482, math.log(65)), ("bytes", 2.482, 5.55)])
-def test_tiny_shakespeare(shakespeare, kind, told, guess):
+@pytest.mark.parametrize(("kind", "shown", "guess"), [("characters", 2.482, math.log(65)), ("bytes", 2.482, 5.55)])
+def test_tiny_shakespeare(shakespeare, kind, shown, guess):
     """Characters: the figure in the README. Bytes are the same text (it is ASCII) with 191 bytes that never come, which
     Kneser-Ney gives almost nothing."""
     text = shakespeare.read_text(encoding="utf-8")
@@ -86,4 +86,4 @@ def test_tiny_shakespeare(shakespeare, kind, told, guess):
     store = prepare(str(shakespeare), tokenizer)
     assert isinstance(store, TokenStore)
     loss = bigram_loss(store.split("train"), store.split("validation"), tokenizer.vocab_size)
-    assert loss == pytest.approx(told, abs=0.004 if kind == "bytes" else 0.0005) and loss < guess
+    assert loss == pytest.approx(shown, abs=0.004 if kind == "bytes" else 0.0005) and loss < guess

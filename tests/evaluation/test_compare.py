@@ -34,20 +34,20 @@ def test_paired_by_hand():
     What each adds beyond its share of 1: 1 0 -1, spread 2/2 = 1, standard error sqrt(1 * 3) / 30; t with 2 degrees is
     4.27 by the expansion (4.303 exactly).
     """
-    told = compare_losses(measured(windows([20, 31, 42])), measured(windows([18, 30, 42])))
-    assert (told.method, told.n, told.unit) == ("paired", 3, "nats a token")
-    assert told.difference == pytest.approx(0.1)
-    assert told.interval == pytest.approx(4.2706 * math.sqrt(3) / 30, rel=1e-4)
-    assert not told.significant
+    shown = compare_losses(measured(windows([20, 31, 42])), measured(windows([18, 30, 42])))
+    assert (shown.method, shown.n, shown.unit) == ("paired", 3, "nats a token")
+    assert shown.difference == pytest.approx(0.1)
+    assert shown.interval == pytest.approx(4.2706 * math.sqrt(3) / 30, rel=1e-4)
+    assert not shown.significant
     assert compare_losses(measured(windows([20, 31, 42])), measured(windows([10, 20, 32]))).significant
 
 
 def test_unpaired_by_hand():
     """Intervals 0.03 and 0.04 make one of 0.05."""
-    told = compare_losses(alone(1.50, 0.03), alone(1.56, 0.04))
-    assert (told.method, told.n) == ("unpaired", 0)
-    assert (told.difference, told.interval) == (pytest.approx(-0.06), pytest.approx(0.05, rel=1e-4))
-    assert told.significant and not compare_losses(alone(1.50, 0.03), alone(1.54, 0.04)).significant
+    shown = compare_losses(alone(1.50, 0.03), alone(1.56, 0.04))
+    assert (shown.method, shown.n) == ("unpaired", 0)
+    assert (shown.difference, shown.interval) == (pytest.approx(-0.06), pytest.approx(0.05, rel=1e-4))
+    assert shown.significant and not compare_losses(alone(1.50, 0.03), alone(1.54, 0.04)).significant
 
 
 def test_other_targets_are_not_paired():
@@ -58,9 +58,9 @@ def test_other_targets_are_not_paired():
 
 def test_other_tokens_are_compared_by_bits_a_byte():
     """A loss of 4 nats over long tokens may be better than 2 over characters."""
-    told = compare_losses(alone(4.0, 0.1, bits=2.0), alone(2.0, 0.1, bits=2.5), same_tokens=False)
-    assert told.unit == "bits a byte" and told.difference == pytest.approx(-0.5)
-    assert told.interval == pytest.approx(math.hypot(0.05, 0.125), rel=1e-4) and told.significant
+    shown = compare_losses(alone(4.0, 0.1, bits=2.0), alone(2.0, 0.1, bits=2.5), same_tokens=False)
+    assert shown.unit == "bits a byte" and shown.difference == pytest.approx(-0.5)
+    assert shown.interval == pytest.approx(math.hypot(0.05, 0.125), rel=1e-4) and shown.significant
     unknown = compare_losses(alone(4.0, 0.1), alone(2.0, 0.1, bits=2.5), same_tokens=False)
     assert unknown.interval == math.inf and not unknown.significant
 
@@ -69,14 +69,14 @@ def test_windows_of_two_lengths_are_joined_to_passages_that_both_have():
     """Of 7 windows of 6 (the last of 3) and 10 of 4 (the last of 3) the common ends are 12, 24, 36 and 39."""
     sums_a, counts_a = torch.arange(1.0, 8.0), [6] * 6 + [3]
     sums_b, counts_b = torch.arange(2.0, 12.0), [4] * 9 + [3]
-    told = compare_losses(measured(windows(sums_a, counts_a)), measured(windows(sums_b, counts_b)))
+    shown = compare_losses(measured(windows(sums_a, counts_a)), measured(windows(sums_b, counts_b)))
     a, b = [1 + 2, 3 + 4, 5 + 6, 7], [2 + 3 + 4, 5 + 6 + 7, 8 + 9 + 10, 11]
     by_hand = windows([x - y for x, y in zip(a, b, strict=True)], [12, 12, 12, 3]).estimate()
-    assert told.n == 4 and told.difference == pytest.approx(by_hand.loss)
-    assert told.interval == pytest.approx(by_hand.interval / 1.96 * student_t(0.975, 3))
+    assert shown.n == 4 and shown.difference == pytest.approx(by_hand.loss)
+    assert shown.interval == pytest.approx(by_hand.interval / 1.96 * student_t(0.975, 3))
 
 
-def test_one_window_or_an_unknown_interval_says_nothing():
+def test_one_window_or_an_unknown_interval_gives_no_result():
     assert not compare_losses(measured(windows([20])), measured(windows([10]))).significant
     assert not compare_losses(alone(1.0, math.inf), alone(2.0, 0.01)).significant
 
@@ -142,13 +142,13 @@ def real_batches(t: int, vocab_size: int = 61):
 
 def test_window_losses_are_what_the_estimate_is_made_of(tmp_path):
     model = toy_model()
-    told = window_losses(model, real_batches(5))
-    assert told.estimate(2.0) == evaluate_loss(model, real_batches(5), bytes_per_token=2.0)
-    assert told.counts.tolist() == [5] * 12 + [1]
-    told.save(tmp_path / "windows.safetensors")
+    shown = window_losses(model, real_batches(5))
+    assert shown.estimate(2.0) == evaluate_loss(model, real_batches(5), bytes_per_token=2.0)
+    assert shown.counts.tolist() == [5] * 12 + [1]
+    shown.save(tmp_path / "windows.safetensors")
     again = WindowLosses.load(tmp_path / "windows.safetensors")
-    assert torch.equal(told.sums, again.sums) and torch.equal(told.counts, again.counts)
-    assert told.targets == again.targets
+    assert torch.equal(shown.sums, again.sums) and torch.equal(shown.counts, again.counts)
+    assert shown.targets == again.targets
 
 
 def test_the_same_targets_are_known_however_they_are_cut():
@@ -157,9 +157,9 @@ def test_the_same_targets_are_known_however_they_are_cut():
     shifted = [(x, (y + 1) % 61) for x, y in real_batches(5)]
     assert window_losses(model, shifted).targets != window_losses(model, real_batches(5)).targets
     a, b = window_losses(model, real_batches(5)), window_losses(other, real_batches(10))
-    told = compare_losses(measured(a), measured(b))
-    assert told.method == "paired" and told.n == 7
-    assert told.difference == pytest.approx(a.estimate().loss - b.estimate().loss)
+    shown = compare_losses(measured(a), measured(b))
+    assert shown.method == "paired" and shown.n == 7
+    assert shown.difference == pytest.approx(a.estimate().loss - b.estimate().loss)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x10\0\0\0\0\0\0\0{}"])

@@ -51,10 +51,10 @@ def test_by_hand_whatever_the_batches(size: int):
 def test_for_next_token_it_is_the_loss_of_windows():
     ids, model = toy_ids(5, 9), toy_model()
     windows = [(rows[:, :-1], rows[:, 1:]) for rows in ids.split(2)]
-    told, accuracy = evaluate_rows(model, NextToken().rows, windows)
+    shown, accuracy = evaluate_rows(model, NextToken().rows, windows)
     again = window_losses(model, windows)
-    assert torch.equal(told.sums, again.sums) and torch.equal(told.counts, again.counts)
-    assert told.targets == again.targets
+    assert torch.equal(shown.sums, again.sums) and torch.equal(shown.counts, again.counts)
+    assert shown.targets == again.targets
     right = (model(ids[:, :-1]).argmax(-1) == ids[:, 1:]).double().mean()
     assert accuracy == pytest.approx(right.item())
 

@@ -22,19 +22,19 @@ SAID = ["Le chat dort sur le tapis .", "Ouvrez le fichier que tu veux lire .", "
 
 
 def test_the_figures_are_sacrebleus():
-    told = translation_scores(SAID, REFERENCES)
-    assert told.bleu.score == sacrebleu.corpus_bleu(SAID, [REFERENCES]).score
-    assert told.chrf.score == sacrebleu.corpus_chrf(SAID, [REFERENCES]).score
-    assert told.n == 3 and 0 < told.bleu.score < 100 and told.bleu.interval > 0
-    assert "tok:13a" in told.bleu.signature and f"version:{sacrebleu.__version__}" in told.bleu.signature
+    shown = translation_scores(SAID, REFERENCES)
+    assert shown.bleu.score == sacrebleu.corpus_bleu(SAID, [REFERENCES]).score
+    assert shown.chrf.score == sacrebleu.corpus_chrf(SAID, [REFERENCES]).score
+    assert shown.n == 3 and 0 < shown.bleu.score < 100 and shown.bleu.interval > 0
+    assert "tok:13a" in shown.bleu.signature and f"version:{sacrebleu.__version__}" in shown.bleu.signature
 
 
 def test_bleu_by_hand():
     """The first five words of eight: precisions 1, brevity exp(1 - 8/5)."""
-    told = translation_scores(["a b c d e"], ["a b c d e f g h"])
-    assert told.bleu.score == pytest.approx(100 * math.exp(1 - 8 / 5))
-    assert told.bleu.interval == math.inf  # one sentence shows no spread
-    assert json.loads(json.dumps(told.to_dict(), allow_nan=False))["bleu"]["interval"] is None
+    shown = translation_scores(["a b c d e"], ["a b c d e f g h"])
+    assert shown.bleu.score == pytest.approx(100 * math.exp(1 - 8 / 5))
+    assert shown.bleu.interval == math.inf  # one sentence shows no spread
+    assert json.loads(json.dumps(shown.to_dict(), allow_nan=False))["bleu"]["interval"] is None
 
 
 def test_the_worst_and_the_best():
@@ -69,7 +69,7 @@ def test_unequal_numbers_and_nothing_are_one_clear_line():
         translation_scores([], [])
 
 
-def test_without_sacrebleu_the_line_to_type_is_told(monkeypatch):
+def test_without_sacrebleu_the_pip_line_is_given(monkeypatch):
     importing = builtins.__import__
 
     def without(name, *rest):
@@ -84,6 +84,6 @@ def test_without_sacrebleu_the_line_to_type_is_told(monkeypatch):
 
 def test_a_translator_that_is_right_now_and_then_has_a_score():
     """Some draws then score 0, which sacrebleu's mean of the draws cannot take; the score has no interval."""
-    said = ["a b c d e f", *["no word is right"] * 7]
-    scores = translation_scores(said, ["a b c d e f", *[f"x{i} y z" for i in range(7)]])
+    text = ["a b c d e f", *["no word is right"] * 7]
+    scores = translation_scores(text, ["a b c d e f", *[f"x{i} y z" for i in range(7)]])
     assert 0 < scores.bleu.score < 100 and scores.n == 8

@@ -219,7 +219,7 @@ def test_figures_are_read_back_from_json():
             figures.from_json(wrong)
 
 
-def test_json_is_bounded_and_says_what_it_leaves_out(monkeypatch):
+def test_json_is_bounded_and_names_what_it_leaves_out(monkeypatch):
     monkeypatch.setattr(json_renderer, "MOST_ROWS", 2)
     monkeypatch.setattr(json_renderer, "MOST_TOKENS", 2)
     many = Table("", (Column("n", "count"),), [(i,) for i in range(5)], frozenset({1, 4}))
@@ -309,7 +309,7 @@ def test_a_logarithmic_heat_map_runs_from_its_smallest_number_to_its_largest():
     assert np.isnan(shares[3:]).all()
 
 
-def test_limits_take_in_lines_bands_and_levels_but_not_what_lies_above():
+def test_limits_take_in_lines_bands_and_levels_but_not_what_is_above():
     low, high, bottom, top = limits(LOSS)
     assert (low, high) == (1, 4) and bottom < 2.0 and 5.0 < top < 5.2
     assert limits(Curves("", [Line("", [1], [math.nan])])) is None
@@ -321,7 +321,7 @@ def points_of(figure: Curves) -> list[tuple[float, float]]:
     return [tuple(map(float, point.split(","))) for point in points.split()]
 
 
-def test_a_curve_lies_where_its_values_are():
+def test_a_curve_is_where_its_values_are():
     """Steps 1, 2, 3 from the left margin 64 to 746; 0 at the foot, 2 twice as high as 1."""
     (x0, y0), (x1, y1), (x2, y2) = points_of(Curves("", [Line("", [1, 2, 3], [0, 2, 1])]))
     assert (x0, x1, x2) == (64, 405, 746) and y0 > y2 > y1 and y2 == pytest.approx((y0 + y1) / 2, abs=0.1)

@@ -28,16 +28,16 @@ def beam_search_twin(
     ended: list[Hypothesis] = []
     for length in range(1, limit + 1):
         candidates = []
-        for logp, said in still_open:
-            logits_V = model.decode(torch.tensor([[start, *said]]), memory)[0, -1]
+        for logp, text in still_open:
+            logits_V = model.decode(torch.tensor([[start, *text]]), memory)[0, -1]
             for token, token_logp in enumerate(logits_V.log_softmax(dim=-1).tolist()):
                 if length < limit or token == end:  # who has not ended by the limit must end there
-                    candidates.append((logp + token_logp, (*said, token)))
+                    candidates.append((logp + token_logp, (*text, token)))
         candidates.sort(reverse=True)
-        for logp, said in candidates[:beam]:
-            if said[-1] == end:
-                ended.append(Hypothesis(said, logp, logp / length_penalty_of(length, length_penalty)))
-        still_open = [(logp, said) for logp, said in candidates if said[-1] != end][:beam]
+        for logp, text in candidates[:beam]:
+            if text[-1] == end:
+                ended.append(Hypothesis(text, logp, logp / length_penalty_of(length, length_penalty)))
+        still_open = [(logp, text) for logp, text in candidates if text[-1] != end][:beam]
         if not still_open or len(ended) >= patience * beam:
             break
     return sorted(ended, key=lambda h: -h.score)[:n_best]

@@ -89,7 +89,7 @@ def test_special_tokens_are_no_text(tokenizer):
     assert plain_text(tokenizer, ids) == "a dog"
 
 
-def test_what_is_read_and_what_is_said_may_be_spelled_differently(tokenizer):
+def test_source_and_target_may_have_different_tokenizers(tokenizer):
     letters = build_tokenizer("characters", TEXTS)
     model = toy(tokenizer, source_vocab_size=letters.vocab_size)
     (found,) = answer(model, tokenizer, ["a dog"], source_tokenizer=letters, max_new_tokens=5)
@@ -113,10 +113,10 @@ def test_draws_at_temperature_0_are_greedy(kind):
 
 
 @pytest.mark.parametrize("kind", ["original", "seq2seq-attention"])
-def test_a_draw_is_the_same_alone_and_in_a_crowd(kind):
+def test_a_sample_is_the_same_alone_and_in_a_batch(kind):
     model, (source_BS, lengths_B) = translator(kind, end=2.0), sources(5, 7, 1, 3)
-    crowd = sample_answers(model, source_BS, lengths_B, samples=3, sampling=Sampling(seed=7), max_new_tokens=11)
-    for b, samples in enumerate(crowd):
+    batched = sample_answers(model, source_BS, lengths_B, samples=3, sampling=Sampling(seed=7), max_new_tokens=11)
+    for b, samples in enumerate(batched):
         for i, one in enumerate(samples):
             row = source_BS[b : b + 1, : lengths_B[b]]
             ((alone,),) = sample_answers(
@@ -124,8 +124,8 @@ def test_a_draw_is_the_same_alone_and_in_a_crowd(kind):
             )
             assert alone.tokens == one.tokens
             assert alone.log_probability == pytest.approx(one.log_probability, abs=1e-4)
-    assert len({h.tokens for samples in crowd for h in samples}) > 6
-    assert all(h.ended == (h.tokens[-1] == END) and len(h.tokens) <= 11 for samples in crowd for h in samples)
+    assert len({h.tokens for samples in batched for h in samples}) > 6
+    assert all(h.ended == (h.tokens[-1] == END) and len(h.tokens) <= 11 for samples in batched for h in samples)
 
 
 def test_drawn_answers_come_as_often_as_they_are_likely():

@@ -74,13 +74,13 @@ def test_a_full_beam_finds_the_best_of_all_answers():
         source_BS, lengths_B = sources(7, seed=seed)
         scored = {}
         for n in range(4):
-            said_BT = torch.tensor([(START, *said) for said in itertools.product((0, 1, 2), repeat=n)])  # 3 is END
+            said_BT = torch.tensor([(START, *text) for text in itertools.product((0, 1, 2), repeat=n)])  # 3 is END
             out_BT = torch.nn.functional.pad(said_BT[:, 1:], (0, 1), value=END)
             many = (t.repeat_interleave(len(said_BT), dim=0) for t in (source_BS, lengths_B))
             logp_BTV = model.decode(said_BT, model.encode(*many)).log_softmax(dim=-1)
             logp_B = logp_BTV.gather(2, out_BT[..., None]).sum(dim=(1, 2))
-            for said, logp in zip(out_BT.tolist(), logp_B.tolist(), strict=True):
-                scored[tuple(said)] = logp / length_penalty_of(n + 1, alpha)
+            for text, logp in zip(out_BT.tolist(), logp_B.tolist(), strict=True):
+                scored[tuple(text)] = logp / length_penalty_of(n + 1, alpha)
         assert len(scored) == 40
         best = sorted(scored, key=lambda tokens: -scored[tokens])
         (found,) = beam_search(
@@ -96,11 +96,11 @@ def test_a_beam_of_one_is_greedy():
     for seed in range(5):
         model = translator(seed=seed)
         source_BS, lengths_B = sources(5, seed=seed)
-        said = [START]
-        while said[-1] != END and len(said) <= 17:
-            said.append(model(source_BS, torch.tensor([said]), lengths_B)[0, -1].argmax().item())
+        text = [START]
+        while text[-1] != END and len(text) <= 17:
+            text.append(model(source_BS, torch.tensor([text]), lengths_B)[0, -1].argmax().item())
         ((found,),) = beam_search(model, source_BS, lengths_B, beam=1, max_new_tokens=17)
-        assert list(found.tokens[:-1]) == (said[1:-1] if said[-1] == END else said[1:17])
+        assert list(found.tokens[:-1]) == (text[1:-1] if text[-1] == END else text[1:17])
 
 
 def test_it_stops_as_soon_as_nothing_better_can_come(monkeypatch):
@@ -229,9 +229,9 @@ def test_it_finds_what_transformers_finds(patience, early_stopping):
             patience=patience,
             max_new_tokens=14,
         )
-        said, scores = theirs.sequences[:, 1:].tolist(), theirs.sequences_scores.tolist()
+        text, scores = theirs.sequences[:, 1:].tolist(), theirs.sequences_scores.tolist()
         for b, best in enumerate(ours):
-            rows = said[4 * b : 4 * b + 4]
+            rows = text[4 * b : 4 * b + 4]
             if all(END in row[:-1] for row in rows):
                 seen[alpha] += 1
                 assert [list(h.tokens) for h in best] == [row[: row.index(END) + 1] for row in rows]
@@ -239,7 +239,7 @@ def test_it_finds_what_transformers_finds(patience, early_stopping):
     assert min(seen.values()) >= 3, seen
 
 
-def test_logits_that_no_token_stands_for_are_never_said():
+def test_logits_without_a_token_are_never_sampled():
     model = translator(vocab_size=17)
     cut = translator(vocab_size=17)
     with torch.no_grad():

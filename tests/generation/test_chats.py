@@ -29,7 +29,7 @@ def talk(block_size: int = 300, template: str | None = None, **settings) -> Chat
     return Chat(Decoder(config).eval(), tokenizer, **settings)
 
 
-def said(chat: Chat, text: str) -> str:
+def written(chat: Chat, text: str) -> str:
     return "".join(piece.text for piece in chat.ask(text))
 
 
@@ -41,9 +41,9 @@ def read(chat: Chat) -> str:
 
 def test_a_base_model_reads_a_dialogue():
     chat = talk(system="a talk.")
-    answer = said(chat, "what?")
+    answer = written(chat, "what?")
     assert read(chat) == ("a talk.\n\nQ: what?\nA:" + answer)[: len(read(chat))]
-    said(chat, "why?")
+    written(chat, "why?")
     assert read(chat).startswith(f"a talk.\n\nQ: what?\nA: {answer.strip()}\nQ: why?\nA:")
 
 
@@ -57,19 +57,19 @@ def test_it_stops_before_the_next_speaker():
         return torch.nn.functional.one_hot(torch.tensor([wanted[next(step)]]), len(ALPHABET)).float() * 50
 
     chat.model.logits = lambda hidden: force(hidden)[:, None]  # type: ignore[method-assign]
-    assert said(chat, "what?") == "ok."
+    assert written(chat, "what?") == "ok."
     assert chat.messages[-1] == {"role": "assistant", "content": "ok."}
 
 
 def test_a_template_lays_the_turns_out():
     chat = talk(template=TEMPLATE, system="be kind")
-    first = said(chat, "hello")
+    first = written(chat, "hello")
     assert read(chat).startswith("[system]be kind\n[user]hello\n[assistant]")
-    said(chat, "bye")
+    written(chat, "bye")
     assert f"[assistant]{first}\n[user]bye\n[assistant]" in read(chat)
     assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
     chat.reset()
-    said(chat, "anew")
+    written(chat, "anew")
     assert read(chat).startswith("[system]be kind\n[user]anew\n[assistant]")
 
 
@@ -83,13 +83,13 @@ def test_other_models_cannot_chat():
 def test_what_no_longer_fits_is_left_out_from_the_oldest_turn_on():
     chat = talk(block_size=100, system="be brief")
     for question in ("one " * 4, "two " * 4, "three " * 3):
-        said(chat, question.strip())
+        written(chat, question.strip())
     assert chat.dropped == 2 and len(chat.messages) == 6  # a question and its answer
     assert read(chat).startswith("be brief\n\nQ: two two")
     with pytest.raises(UsageError, match="the turn has 216 tokens with its surroundings, and the model reads 100"):
-        said(chat, "x" * 200)
+        written(chat, "x" * 200)
     assert len(chat.messages) == 6, "a turn that failed was kept"
-    assert said(chat, "short")
+    assert written(chat, "short")
 
 
 def test_an_answer_that_is_cut_short_is_kept_as_far_as_it_came():
@@ -99,13 +99,13 @@ def test_an_answer_that_is_cut_short_is_kept_as_far_as_it_came():
     answer.close()
     assert chat.messages[-1]["content"] == "".join(piece.text for piece in pieces).strip()
     assert not chat.engine.busy
-    assert said(chat, "go on")
+    assert written(chat, "go on")
 
 
 def test_the_second_turn_reads_only_what_is_new():
     chat = talk(template=TEMPLATE)
-    said(chat, "a long first turn of many words")
+    written(chat, "a long first turn of many words")
     sizes: list[int] = []
     chat.model.embedding.register_forward_pre_hook(lambda module, args: sizes.append(args[0].numel()))
-    said(chat, "next")
+    written(chat, "next")
     assert sum(sizes) < len("\n[user]next\n[assistant]") + 9 + 3

@@ -58,11 +58,11 @@ def ask(tokenizer, prompt: str, n: int = 12, **fields) -> Request:
 
 def run(engine: Engine, numbers: list[int] | None = None) -> dict[int, list[Event]]:
     """Everything that is left to do: the events of each request."""
-    told: dict[int, list[Event]] = {number: [] for number in numbers or []}
+    shown: dict[int, list[Event]] = {number: [] for number in numbers or []}
     while engine.busy:
         for event in engine.step():
-            told.setdefault(event.request, []).append(event)
-    return told
+            shown.setdefault(event.request, []).append(event)
+    return shown
 
 
 def tokens(events: list[Event], sample: int = 0) -> list[int]:
@@ -76,7 +76,7 @@ def alone(model, tokenizer, request: Request) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_alone_is_what_the_readable_twin_says(tokenizer, kind):
+def test_alone_equals_the_readable_twin(tokenizer, kind):
     """Beyond the block size too: 24 positions, and 60 tokens are written."""
     model = toy(tokenizer, **KINDS[kind])
     for window in ("half", "exact"):
@@ -87,7 +87,7 @@ def test_alone_is_what_the_readable_twin_says(tokenizer, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_a_crowd_each_gets_what_it_gets_alone(tokenizer, kind):
+def test_in_a_batch_each_gets_what_it_gets_alone(tokenizer, kind):
     model = toy(tokenizer, **KINDS[kind])
     prompts = ["t", "the quick brown fox jumps over", "lazy dog.", "the quick", "the quick b", "ox"]
     requests = [
@@ -95,8 +95,8 @@ def test_in_a_crowd_each_gets_what_it_gets_alone(tokenizer, kind):
         for i, prompt in enumerate(prompts)
     ]
     engine = Engine(model, tokenizer, max_rows=4)  # so that two wait
-    told = run(engine, [engine.submit(request) for request in requests])
-    for request, events in zip(requests, told.values(), strict=True):
+    shown = run(engine, [engine.submit(request) for request in requests])
+    for request, events in zip(requests, shown.values(), strict=True):
         assert tokens(events) == alone(model, tokenizer, request)
         assert [bool(event.piece.finish_reason) for event in events] == [False] * (len(events) - 1) + [True]
 
@@ -105,7 +105,7 @@ def test_they_come_and_go_at_any_step(tokenizer):
     """Random joining and cancelling, many times; whoever stays gets what it gets alone."""
     model, chance = toy(tokenizer), random.Random(7)
     wanted: dict[int, Request] = {}
-    told: dict[int, list[Event]] = {}
+    shown: dict[int, list[Event]] = {}
     engine = Engine(model, tokenizer, max_rows=3, max_positions=4 * 24)
     for _ in range(150):
         if chance.random() < 0.3 and len(wanted) < 25:
@@ -115,15 +115,15 @@ def test_they_come_and_go_at_any_step(tokenizer):
         if chance.random() < 0.04 and wanted:
             gone = chance.choice(list(wanted))
             engine.cancel(gone)
-            wanted.pop(gone), told.pop(gone, None)
-            before = dict(told)
+            wanted.pop(gone), shown.pop(gone, None)
+            before = dict(shown)
         for event in engine.step():
             assert event.request in wanted, "a cancelled request was answered"
-            told.setdefault(event.request, []).append(event)
+            shown.setdefault(event.request, []).append(event)
     told_later = run(engine)
     assert len(wanted) > 12 and before is not None
     for number, request in wanted.items():
-        assert tokens(told.get(number, []) + told_later.get(number, [])) == alone(model, tokenizer, request)
+        assert tokens(shown.get(number, []) + told_later.get(number, [])) == alone(model, tokenizer, request)
 
 
 def test_a_cancelled_request_gives_its_row_to_the_next(tokenizer):
@@ -161,8 +161,8 @@ def test_the_next_turn_of_a_chat_reads_what_is_new_alone(tokenizer):
     model = toy(tokenizer, block_size=200)
     engine = Engine(model, tokenizer)
     prompt = "the quick brown fox"
-    said = tokens(run(engine, [engine.submit(ask(tokenizer, prompt, 10))])[0])
-    longer = prompt + tokenizer.decode(said) + " jumps"
+    text = tokens(run(engine, [engine.submit(ask(tokenizer, prompt, 10))])[0])
+    longer = prompt + tokenizer.decode(text) + " jumps"
     read = counted_tokens(model)
     request = ask(tokenizer, longer, 5)
     assert tokens(run(engine, [engine.submit(request)])[1]) == alone(toy(tokenizer, block_size=200), tokenizer, request)
@@ -181,10 +181,10 @@ def test_a_beginning_is_shared_with_a_row_that_is_still_writing(tokenizer):
     engine.submit(second)
     engine.step()
     assert sum(read) == len("dog") - 1 + 2
-    told = run(engine)
+    shown = run(engine)
     model = toy(tokenizer, block_size=200)
-    assert tokens(early) + tokens(told[0]) == alone(model, tokenizer, first)[:1] + tokens(told[0])
-    assert set(told) == {0, 1}
+    assert tokens(early) + tokens(shown[0]) == alone(model, tokenizer, first)[:1] + tokens(shown[0])
+    assert set(shown) == {0, 1}
 
 
 def test_a_long_prompt_lets_the_others_go_on(tokenizer, monkeypatch):
@@ -193,17 +193,17 @@ def test_a_long_prompt_lets_the_others_go_on(tokenizer, monkeypatch):
     engine = Engine(model, tokenizer)
     short, long = ask(tokenizer, "ox", 12), ask(tokenizer, TEXT * 2, 6)
     a = engine.submit(short)
-    told = engine.step()
+    shown = engine.step()
     b = engine.submit(long)
     writing = []
     for _ in range(6):
         events = engine.step()
         writing.append(sorted({event.request for event in events}))
-        told.extend(events)
+        shown.extend(events)
     assert writing[:5] == [[a]] * 5 and writing[5] == [a, b]  # 89 tokens of a prompt, 16 a step
-    told += [event for events in run(engine).values() for event in events]
+    shown += [event for events in run(engine).values() for event in events]
     for number, request in ((a, short), (b, long)):
-        assert tokens([e for e in told if e.request == number]) == alone(model, tokenizer, request)
+        assert tokens([e for e in shown if e.request == number]) == alone(model, tokenizer, request)
 
 
 def test_when_memory_is_full_requests_wait_and_none_fails(tokenizer):
@@ -211,13 +211,13 @@ def test_when_memory_is_full_requests_wait_and_none_fails(tokenizer):
     engine = Engine(model, tokenizer, max_rows=8, max_positions=400)
     requests = [ask(tokenizer, TEXT[i:], 150 if i % 2 else 20) for i in range(6)]
     numbers = [engine.submit(request) for request in requests]
-    told: dict[int, list[Event]] = {number: [] for number in numbers}
+    shown: dict[int, list[Event]] = {number: [] for number in numbers}
     while engine.busy:
         for event in engine.step():
-            told[event.request].append(event)
+            shown[event.request].append(event)
         assert engine.cache.n_rows * engine.cache.capacity <= 400
     for number, request in zip(numbers, requests, strict=True):
-        assert tokens(told[number]) == alone(model, tokenizer, request)
+        assert tokens(shown[number]) == alone(model, tokenizer, request)
     with pytest.raises(UsageError, match="takes 195 tokens and the cache holds 100"):
         Engine(model, tokenizer, max_positions=100).submit(ask(tokenizer, TEXT, 150))
 
@@ -258,10 +258,10 @@ def test_stop_strings_and_end_tokens_end_one_sample_only(tokenizer):
     plain = alone(model, tokenizer, ask(tokenizer, "the", 60))
     number = engine.submit(ask(tokenizer, "the", 60, end_tokens=frozenset({o})))
     other = engine.submit(ask(tokenizer, "the", 60))
-    told = run(engine)
-    cut = tokens(told[number])
-    assert cut == plain[: plain.index(o) + 1] and tokens(told[other]) == plain
-    assert told[number][-1].piece.finish_reason == "end_of_text" and told[number][-1].piece.text == ""
+    shown = run(engine)
+    cut = tokens(shown[number])
+    assert cut == plain[: plain.index(o) + 1] and tokens(shown[other]) == plain
+    assert shown[number][-1].piece.finish_reason == "end_of_text" and shown[number][-1].piece.text == ""
     text = tokenizer.decode(plain)
     stop = text[20:23]
     number = engine.submit(ask(tokenizer, "the", 60, stop=(stop,)))

@@ -133,23 +133,23 @@ def test_a_request_that_fails_fails_alone(model, tokenizer, monkeypatch, stage, 
     numbers += [engine.submit(request) for request in others[1:]]
     with monkeypatch.context() as patch:
         plant(engine, patch)
-        told: dict[int, list[Event]] = {}
+        shown: dict[int, list[Event]] = {}
         for _ in range(500):
             if not engine.busy:
                 break
             for event in engine.step():
-                told.setdefault(event.request, []).append(event)
+                shown.setdefault(event.request, []).append(event)
     assert not engine.busy and not engine.active, "a row was never freed"
-    errors = [event.error for event in told.pop(culprit) if event.error]
+    errors = [event.error for event in shown.pop(culprit) if event.error]
     assert len(errors) == 1 and isinstance(errors[0], Planted)
     for number, one in zip(numbers, wanted, strict=True):
-        assert [tokens(told[number], sample) for sample in (0, 1)] == [tokens(one, sample) for sample in (0, 1)]
-        assert sum(len(event.prompt) for event in told[number]) == sum(len(event.prompt) for event in one)
+        assert [tokens(shown[number], sample) for sample in (0, 1)] == [tokens(one, sample) for sample in (0, 1)]
+        assert sum(len(event.prompt) for event in shown[number]) == sum(len(event.prompt) for event in one)
     again = ask(tokenizer, CULPRIT, 40, **fields)  # and it is as good as new
     assert tokens(list(engine.run(again))) == alone(model, tokenizer, again)
 
 
-def test_a_pass_that_fails_once_costs_nobody_anything(model, tokenizer, monkeypatch, caplog):
+def test_a_pass_that_fails_once_costs_no_request(model, tokenizer, monkeypatch, caplog):
     others = innocents(tokenizer)
     wanted = [alone(model, tokenizer, request) for request in others]
     engine = Engine(model, tokenizer)
@@ -162,8 +162,8 @@ def test_a_pass_that_fails_once_costs_nobody_anything(model, tokenizer, monkeypa
 
     monkeypatch.setattr(model, "forward", failing)
     with caplog.at_level(logging.ERROR):
-        told = list(engine.run(*others))
-    assert [tokens([e for e in told if e.request == number]) for number in range(3)] == wanted
+        shown = list(engine.run(*others))
+    assert [tokens([e for e in shown if e.request == number]) for number in range(3)] == wanted
     assert [record.exc_info[0] for record in caplog.records] == [Planted], "what happened is in the log"
     assert calls[4] > 1 and calls[5] == 1
 
@@ -194,10 +194,10 @@ def test_logits_that_are_no_numbers_end_the_one_request(model, tokenizer, temper
     engine = Engine(model, tokenizer)
     bad = ask(tokenizer, "jumps", 9, sampling=Sampling(temperature=temperature))
     numbers = [engine.submit(fox), engine.submit(bad), engine.submit(ask(tokenizer, "a jump", 0, score_prompt=True))]
-    told = [event for _ in range(20) for event in engine.step()]
-    assert tokens([e for e in told if e.request == numbers[0]]) == wanted
+    shown = [event for _ in range(20) for event in engine.step()]
+    assert tokens([e for e in shown if e.request == numbers[0]]) == wanted
     for number in numbers[1:]:
-        (event,) = [e for e in told if e.request == number]
+        (event,) = [e for e in shown if e.request == number]
         assert isinstance(event.error, DivergenceError) and "NaN" in str(event.error)
     for use_cache in (True, False):  # from Python it is raised
         with pytest.raises(DivergenceError, match="NaN"):

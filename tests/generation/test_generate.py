@@ -56,8 +56,8 @@ class Says(nn.Module):
         return (start + torch.arange(ids_BT.shape[1])).expand(*ids_BT.shape)[..., None]  # (B, T, 1): the position
 
     def logits(self, pos_BT1):
-        said = torch.tensor(self.ids)[(pos_BT1[..., 0] - self.prompt + 1) % len(self.ids)]
-        return 20.0 * nn.functional.one_hot(said, self.config.vocab_size).float()
+        text = torch.tensor(self.ids)[(pos_BT1[..., 0] - self.prompt + 1) % len(self.ids)]
+        return 20.0 * nn.functional.one_hot(text, self.config.vocab_size).float()
 
 
 def tokens(model: Decoder, tokenizer, prompt: str = "hello", **settings) -> list[int]:
@@ -76,8 +76,8 @@ def twin(model: Decoder, ids: list[int], n: int, sampling: Sampling) -> list[int
             ids.append(logits.argmax().item())
             continue
         p = (logits.double() / sampling.temperature).softmax(-1)
-        dart = torch.rand((), generator=generator, dtype=torch.float64)
-        ids.append(int((p.cumsum(-1) <= dart).sum()))
+        u = torch.rand((), generator=generator, dtype=torch.float64)
+        ids.append(int((p.cumsum(-1) <= u).sum()))
     return ids[-n:]
 
 
@@ -120,10 +120,10 @@ def test_half_a_window_is_kept_when_it_is_full(letters):
 def test_samples_that_end_early_do_not_disturb_the_others(letters):
     """Rows that met their stop string leave the batch; the others draw on as if they had been alone."""
     model, settings = toy_model(), {"max_new_tokens": 40, "stop": ["a", "e", "T"], "temperature": 1.5}
-    crowd = generate(model, letters, "hello", samples=7, seed=1, **settings)
+    batched = generate(model, letters, "hello", samples=7, seed=1, **settings)
     alone = [generate(model, letters, "hello", seed=1 + i, **settings)[0] for i in range(7)]
-    assert [(c.text, c.finish_reason) for c in crowd] == [(a.text, a.finish_reason) for a in alone]
-    assert len({len(c.pieces) for c in crowd}) > 2  # they did end at different times
+    assert [(c.text, c.finish_reason) for c in batched] == [(a.text, a.finish_reason) for a in alone]
+    assert len({len(c.pieces) for c in batched}) > 2  # they did end at different times
 
 
 def test_a_seed_repeats_and_another_does_not(letters):
@@ -163,7 +163,7 @@ def test_next_logits_is_the_whole_distribution_in_one_call(letters):
     torch.testing.assert_close(next_logits(model, ids), model(ids[:, -13:])[:, -1])
 
 
-def test_an_empty_prompt_goes_on_from_a_newline_or_the_end_of_a_text(letters, byte_tokenizer):
+def test_an_empty_prompt_starts_from_a_newline_or_the_end_of_a_text(letters, byte_tokenizer):
     model = toy_model()
     assert tokens(model, letters, "", temperature=0) == tokens(model, letters, "\n", temperature=0)
     model = toy_model(vocab_size=257)
@@ -171,7 +171,7 @@ def test_an_empty_prompt_goes_on_from_a_newline_or_the_end_of_a_text(letters, by
     assert tokens(model, byte_tokenizer, "", temperature=0, max_new_tokens=9) == expected
 
 
-def test_an_empty_prompt_does_not_complain_about_a_newline_that_nobody_typed(recwarn):
+def test_an_empty_prompt_does_not_warn_about_its_own_newline(recwarn):
     tokenizer = TOKENIZERS["characters"](["abc "])
     assert generate(toy_model(vocab_size=tokenizer.vocab_size), tokenizer, "", max_new_tokens=3)[0].text
     assert not recwarn.list
@@ -191,9 +191,9 @@ def test_a_prompt_never_becomes_a_special_token(byte_tokenizer):
 
 
 def test_a_character_of_several_tokens_is_shown_when_it_is_whole(byte_tokenizer):
-    said = "é€😀!".encode()  # 2, 3, 4 and 1 bytes
-    model = Says(list(said), vocab_size=257)
-    pieces = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(said))[0].pieces
+    written = "é€😀!".encode()  # 2, 3, 4 and 1 bytes
+    model = Says(list(written), vocab_size=257)
+    pieces = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(written))[0].pieces
     assert [piece.text for piece in pieces] == ["", "é", "", "", "€", "", "", "", "😀", "!"]
     assert pieces[0].token_text == "\\xc3"
 
@@ -213,16 +213,16 @@ def test_half_a_character_at_the_end_comes_out_as_a_replacement_mark(byte_tokeni
         ([". Or"], "to be"),
         (["€"], "to be. Or "),  # a stop string of one character and three tokens
         (["Or", "be."], "to "),  # the one that comes first in the text
-        (["never", "said"], "to be. Or € not"),
+        (["never", "written"], "to be. Or € not"),
         ([""], "to be. Or € not"),
     ],
 )
 def test_a_stop_string_ends_the_text_before_it(stop, text, byte_tokenizer):
-    said = "to be. Or € not".encode()
-    model = Says(list(said), vocab_size=257)
-    (done,) = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(said), stop=stop)
+    written = "to be. Or € not".encode()
+    model = Says(list(written), vocab_size=257)
+    (done,) = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(written), stop=stop)
     assert done.text == text
-    assert done.finish_reason == ("stop" if text != said.decode() else "length")
+    assert done.finish_reason == ("stop" if text != written.decode() else "length")
     assert "".join(piece.text for piece in done.pieces) == done.text
 
 
@@ -247,12 +247,12 @@ def test_no_tokens_are_no_text(letters):
 
 def test_repetition_penalty_sees_the_whole_context(letters):
     """A penalty beyond measure never says a token twice as long as there are others: 40 different ones of 61."""
-    said = tokens(toy_model(), letters, "h", max_new_tokens=40, temperature=0, repetition_penalty=1e6)
-    assert len(set(said)) == 40
+    text = tokens(toy_model(), letters, "h", max_new_tokens=40, temperature=0, repetition_penalty=1e6)
+    assert len(set(text)) == 40
     uncached = tokens(
         toy_model(), letters, "h", max_new_tokens=40, temperature=0, repetition_penalty=1e6, use_cache=False
     )
-    assert said == uncached
+    assert text == uncached
 
 
 def test_the_model_gets_no_gradient_and_its_tensors_stay_usable(letters):

@@ -46,8 +46,8 @@ def test_streams_are_what_decoding_all_at_once_gives(family, use_cache):
         samples[piece.sample].append(piece)
     before = tokenizer.text_ids(prompt_ids(tokenizer, PROMPT))
     for pieces in samples.values():
-        said = [piece.token for piece in pieces if piece.finish_reason != "end_of_text"]
-        assert tokenizer.decode(before) + "".join(p.text for p in pieces) == tokenizer.decode([*before, *said])
+        written = [piece.token for piece in pieces if piece.finish_reason != "end_of_text"]
+        assert tokenizer.decode(before) + "".join(p.text for p in pieces) == tokenizer.decode([*before, *written])
 
 
 def test_a_stop_string_may_begin_with_the_space():
@@ -74,8 +74,8 @@ def test_a_chat_keeps_the_answer_as_it_stands_behind_the_turns():
     chat = Chat(model, tokenizer, sampling=Sampling(0.0), max_new_tokens=9)
     pieces = list(chat.ask("speak"))
     ids = tokenizer.chat.encode([{"role": "user", "content": "speak"}])
-    said = [piece.token for piece in pieces if piece.finish_reason != "end_of_text"]
-    answer = tokenizer.decode([*ids, *said])[len(tokenizer.decode(ids)) :]
+    written = [piece.token for piece in pieces if piece.finish_reason != "end_of_text"]
+    answer = tokenizer.decode([*ids, *written])[len(tokenizer.decode(ids)) :]
     assert chat.messages[-1]["content"] == "".join(piece.text for piece in pieces) == answer
 
 

@@ -116,9 +116,9 @@ def test_gaps_are_the_sentinels_that_the_objective_trains(span_tokenizer):
     text = "the <mask> was not <mask>"
     found = fill_spans(model, span_tokenizer, text, n_best=3, max_new_tokens=9)
     (answer,) = answer_ids(model, [source], n_best=3, max_new_tokens=9)
-    for filling, said in zip(found, (answer, *answer.alternatives), strict=True):
-        assert filling.log_probability == said.log_probability
-        whole = objective.decode(source, said.tokens)
+    for filling, written in zip(found, (answer, *answer.alternatives), strict=True):
+        assert filling.log_probability == written.log_probability
+        whole = objective.decode(source, written.tokens)
         plain = [i for i in whole if i not in special.values()]
         assert filling.text == span_tokenizer.decode(plain) and len(filling.spans) == 2
 
@@ -128,9 +128,9 @@ def test_what_was_written_goes_into_its_gap(span_tokenizer, monkeypatch):
     from glassformer.generation import Answer, fill_mask
 
     special, encode = span_tokenizer.special_tokens, span_tokenizer.encode
-    said = [*encode("lost"), special["<extra_id_1>"], *encode(" film"), special["<extra_id_0>"], *encode(" no")]
-    said += [special["<extra_id_0>"], *encode(" fine"), special["<pad>"]]
-    monkeypatch.setattr(fill_mask, "answer_ids", lambda *a, **k: [Answer(tuple(said), -2.0, -1.0)])
+    written = [*encode("lost"), special["<extra_id_1>"], *encode(" film"), special["<extra_id_0>"], *encode(" no")]
+    written += [special["<extra_id_0>"], *encode(" fine"), special["<pad>"]]
+    monkeypatch.setattr(fill_mask, "answer_ids", lambda *a, **k: [Answer(tuple(written), -2.0, -1.0)])
     (found,) = fill_spans(span_model(span_tokenizer), span_tokenizer, "a <mask> <mask>, and <mask>.")
     assert found.text == "a fine film, and." and found.spans == ("fine", "film", "")
     assert split_spans([], [1]) == {}

@@ -34,8 +34,8 @@ def with_template(name: str) -> str:
 def chats(recorder: Any) -> Iterator[tuple[str, Any]]:
     for name in cases.TEMPLATES:
         for words in cases.SAID:
-            said = [word.replace("_", " ") for word in words.split()]
-            yield f"{name}: {words}", recorder.call("chat", with_template(name), *said)
+            text = [word.replace("_", " ") for word in words.split()]
+            yield f"{name}: {words}", recorder.call("chat", with_template(name), *text)
 
 
 def serve(recorder: Any) -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,7 @@ def close(found: Any, expected: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_an_old_run_goes_on_as_if_it_had_not_stopped(name: str, folder: Path, glassformer):
+def test_an_old_run_continues_as_if_it_had_not_stopped(name: str, folder: Path, glassformer):
     done = glassformer("resume", name, "--json", "--quiet")
     assert done.code == 0, done.err
     metrics = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]

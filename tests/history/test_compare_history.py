@@ -63,8 +63,8 @@ def test_what_is_paid_is_counted(small):
         seconds = [p["seconds"] for p in curve["points"]]
         assert seconds == sorted(seconds)
     gru = build_history("gru", vocab_size=7, block_size=9, n_embd=5, n_hidden=11)
-    told = next(curve for curve in trained if curve["kind"] == "gru")
-    assert (told["parameters"], told["flops_per_token"]) == (gru.parameter_count(), gru.flops_per_token().training)
+    shown = next(curve for curve in trained if curve["kind"] == "gru")
+    assert (shown["parameters"], shown["flops_per_token"]) == (gru.parameter_count(), gru.flops_per_token().training)
     train = small["loss"]["text"]["train_tokens"]
     assert [p["tokens"] for p in n_grams["points"]] == [train] * 3
     assert train + small["loss"]["text"]["validation_tokens"] == 840
@@ -72,10 +72,10 @@ def test_what_is_paid_is_counted(small):
 
 def test_the_same_seed_gives_the_same_figures(ring):
     def losses(seed: int) -> list[float]:
-        told = loss_against_compute(
+        shown = loss_against_compute(
             ring, steps=3, batch_size=2, block_size=5, longest_n_gram=1, shapes={"gru": LANGUAGE["gru"]}, seed=seed
         )
-        return [p["loss"] for p in told["curves"][1]["points"]]
+        return [p["loss"] for p in shown["curves"][1]["points"]]
 
     assert losses(0) == losses(0) != losses(1)
 
@@ -84,13 +84,13 @@ def test_time_of_the_listener_is_not_counted():
     """A fifth of a second is burnt at each stop; all time together holds what is told and what was burnt."""
     model = build_history("bigram", vocab_size=7, block_size=5)
     batches = iter(lambda: (torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)), None)
-    started, told = time.process_time(), 0.0
+    started, shown = time.process_time(), 0.0
     for at in training(model, NextToken(), batches, steps=4, learning_rate=0.1, stops=[2, 4]):
-        until, told = time.process_time() + 0.2, at.seconds
+        until, shown = time.process_time() + 0.2, at.seconds
         while time.process_time() < until:
             pass
         assert at.targets == 10 * at.step
-    assert 0 < told <= time.process_time() - started - 2 * 0.2
+    assert 0 < shown <= time.process_time() - started - 2 * 0.2
 
 
 def test_stops_are_halvings():
@@ -121,9 +121,9 @@ def test_a_string_is_copied_exactly_if_greedy_decoding_does():
     with torch.no_grad():
         rows = objective.rows(model, asked)
     exact = (rows.correct_B == rows.counts_B).tolist()
-    said = [found[0].tokens for found in beam_search(model, asked[0], beam=1, max_new_tokens=8)]
+    text = [found[0].tokens for found in beam_search(model, asked[0], beam=1, max_new_tokens=8)]
     expected = [(*string, 4) for string in asked[0].tolist()]
-    assert exact == [tokens == string for tokens, string in zip(said, expected, strict=True)]
+    assert exact == [tokens == string for tokens, string in zip(text, expected, strict=True)]
     assert 0 < sum(exact) < 40  # some and not all, or this says nothing
 
 

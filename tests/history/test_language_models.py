@@ -40,7 +40,7 @@ def toy_text(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @KIND
 @torch.no_grad()
-def test_the_future_never_changes_the_past_and_the_past_reaches_as_far_as_told(kind: str):
+def test_the_future_never_changes_the_past_and_the_past_reaches_as_far_as_stated(kind: str):
     model, ids = toy(kind), toy_text(2, 7)
     logits = model(ids)
     assert logits.shape == (2, 7, V)
@@ -67,7 +67,7 @@ def test_with_a_cache_in_pieces_equals_the_whole(kind: str, pieces: tuple[int, .
 
 @KIND
 @torch.no_grad()
-def test_a_rewound_cache_goes_on_as_if_nothing_had_been(kind: str):
+def test_a_rewound_cache_continues_as_if_never_extended(kind: str):
     model, ids = toy(kind), toy_text(1, 9)
     cache = model.new_cache()
     model(ids[:, :5], cache=cache)
@@ -108,7 +108,7 @@ def test_a_fork_and_its_origin_go_separate_ways(kind: str):
 
 
 @KIND
-def test_a_cache_says_when_it_is_full(kind: str):
+def test_a_full_cache_raises(kind: str):
     model = toy(kind)
     cache = model.new_cache(capacity=5)
     assert (len(cache), cache.capacity, bool(cache)) == (0, 5, True)

@@ -93,7 +93,7 @@ def test_before_a_text_every_token_is_equally_likely():
     torch.testing.assert_close(probabilities(fresh, [1, 2, 3]), torch.full((3, 7), 1 / 7))
 
 
-def test_counting_anew_forgets_the_old_text():
+def test_counting_again_forgets_the_old_text():
     once, twice = counted(toy_ids(50, vocab_size=7), 3), counted(toy_ids(50, vocab_size=7, seed=5), 3)
     twice.fit(toy_ids(50, vocab_size=7))
     assert torch.equal(once(toy_ids(2, 11, vocab_size=7)), twice(toy_ids(2, 11, vocab_size=7)))

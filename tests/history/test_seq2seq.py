@@ -161,10 +161,10 @@ def test_beam_search_takes_them_as_they_are(kind: str, cell: str):
     model, source = toy(kind, cell=cell), sources(3, 7)
     found = beam_search(model, source, LENGTHS, beam=1, max_new_tokens=9, length_penalty=0.0)
     for b, (best,) in enumerate(found):
-        said = [2]
-        while len(said) < 9 and said[-1] != 3:
-            said.append(int(model(source[b : b + 1, : LENGTHS[b]], torch.tensor([said]))[0, -1].argmax()))
-        assert list(best.tokens[:8]) == said[1:]
+        text = [2]
+        while len(text) < 9 and text[-1] != 3:
+            text.append(int(model(source[b : b + 1, : LENGTHS[b]], torch.tensor([text]))[0, -1].argmax()))
+        assert list(best.tokens[:8]) == text[1:]
     for one, several in zip(found, beam_search(model, source, LENGTHS, beam=3, max_new_tokens=9), strict=True):
         target = torch.tensor([[2, *several[0].tokens]])
         b = next(b for b, other in enumerate(found) if other is one)

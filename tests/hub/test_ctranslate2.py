@@ -127,8 +127,8 @@ def test_the_tokenizer_knows_the_timestamps(folder: Path, tmp_path: Path):
         ids = ours.encode(text)
         assert ids == theirs.encode(text, add_special_tokens=False) and ours.decode(ids) == text
     assert START not in ours.encode("<|startoftranscript|>")
-    said = theirs.decode([261, 256, 262], decode_with_timestamps=True)
-    assert said.startswith("<|0.00|>to<|0.0") and theirs.decode([261, 256, 262], skip_special_tokens=True) == "to"
+    written = theirs.decode([261, 256, 262], decode_with_timestamps=True)
+    assert written.startswith("<|0.00|>to<|0.0") and theirs.decode([261, 256, 262], skip_special_tokens=True) == "to"
 
 
 def test_a_vocabulary_as_json_and_a_head_of_its_own(folder: Path, given):
@@ -141,14 +141,14 @@ def test_a_vocabulary_as_json_and_a_head_of_its_own(folder: Path, given):
     assert open_foreign(folder, with_processor=False)[0].tokenizer is None
 
 
-def test_inspect_tells_what_is_there(folder: Path, given):
-    told = inspect(folder)
+def test_inspect_shows_what_is_there(folder: Path, given):
+    shown = inspect(folder)
     n = sum(tensor.numel() for tensor in given.values() if tensor.dim())
     tensors = sum(tensor.dim() > 0 for tensor in given.values())
-    assert (told["form"], told["family"], told["parameters"]) == ("CTranslate2 folder", "whisper (WhisperSpec)", n)
-    assert told["formats"] == {"float32": tensors} and told["sizes"]["n_layer"] == 3
-    assert told["tokenizer"]["tokens"] == len(TOKENS)
-    assert [file["name"] for file in told["files"]] == [
+    assert (shown["form"], shown["family"], shown["parameters"]) == ("CTranslate2 folder", "whisper (WhisperSpec)", n)
+    assert shown["formats"] == {"float32": tensors} and shown["sizes"]["n_layer"] == 3
+    assert shown["tokenizer"]["tokens"] == len(TOKENS)
+    assert [file["name"] for file in shown["files"]] == [
         "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"
     ]  # fmt: skip
     (folder / "tokenizer.json").unlink()
@@ -390,7 +390,7 @@ def test_half_as_wide_it_is_tried_on_frames_too(dtype: torch.dtype, folder: Path
         ),
     ],
 )
-def test_what_lies_beside(
+def test_what_is_beside(
     file: str, change: Callable[[str], str] | None, kind: type[GlassformerError], says: str, folder: Path
 ):
     path = folder / file
@@ -401,7 +401,7 @@ def test_what_lies_beside(
     assert says in refused(folder, kind)
 
 
-def test_a_config_that_says_nothing(folder: Path):
+def test_an_empty_config(folder: Path):
     (folder / "config.json").write_text("{}")
     assert "suppress_tokens" not in open_foreign(folder)[1]["generation_config.json"]
 

@@ -224,7 +224,7 @@ def test_a_folder_from_before_there_were_kinds_still_opens(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         ({"kind": "encodr"}, "kind='encodr' is unknown; did you mean encoder?"),
         ({"kind": "encoder_decoder"}, "unknown key model.stem"),
@@ -235,10 +235,10 @@ def test_a_folder_from_before_there_were_kinds_still_opens(tmp_path: Path):
         ({"glassformer": {"config": 3}}, "a field has a value of the wrong kind"),
     ],
 )
-def test_what_is_wrong_with_our_own_form_is_one_line(changes: dict, said: str, tmp_path: Path):
+def test_what_is_wrong_with_our_own_form_is_one_line(changes: dict, text: str, tmp_path: Path):
     save(tmp_path, build_model(CONFIGS["encoder of tokens"]))
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(GlassformerError) as error:
         load_model(tmp_path)
-    assert str(error.value).startswith(f"{path}: ") and said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ") and text in str(error.value) and "\n" not in str(error.value)

@@ -110,7 +110,7 @@ def test_ids_that_are_not_there_end_nothing_and_force_nothing(folder):
 # Defaults
 
 
-def test_defaults_hold_where_nobody_asks_for_something_else(folder):
+def test_defaults_hold_unless_something_else_is_given(folder):
     publish(folder, do_sample=True, temperature=0.6, top_k=5, max_new_tokens=7)
     model, tokenizer = gf.load(folder)
 
@@ -126,9 +126,9 @@ def test_defaults_hold_where_nobody_asks_for_something_else(folder):
 def test_a_folder_that_does_not_sample_is_greedy_until_a_temperature_is_given(folder):
     publish(folder, do_sample=False, temperature=0.6)
     model, tokenizer = gf.load(folder)
-    said = [piece.token for piece in gf.stream(model, tokenizer, "hear", max_new_tokens=9)]
-    assert said == [p.token for p in gf.stream(model, tokenizer, "hear", max_new_tokens=9, temperature=0)]
-    assert said != [p.token for p in gf.stream(model, tokenizer, "hear", max_new_tokens=9, temperature=1.5, seed=1)]
+    text = [piece.token for piece in gf.stream(model, tokenizer, "hear", max_new_tokens=9)]
+    assert text == [p.token for p in gf.stream(model, tokenizer, "hear", max_new_tokens=9, temperature=0)]
+    assert text != [p.token for p in gf.stream(model, tokenizer, "hear", max_new_tokens=9, temperature=1.5, seed=1)]
 
 
 def test_max_length_bounds_the_default_and_not_what_is_asked_for(folder):
@@ -195,7 +195,7 @@ def test_older_places_move_to_where_they_are_read_now(folder, tmp_path):
     assert kept(tmp_path / "saved").items() >= old.items()
 
 
-def test_what_nobody_declared_is_no_default_of_ours(tmp_path):
+def test_what_is_not_declared_is_no_default_of_ours(tmp_path):
     """Our own folders say `do_sample` for transformers; it is no wish of anybody's, also in folders of the first
     edition, which also said temperature 1."""
     tokenizer = TOKENIZERS["bpe"]([TEXT], vocab_size=277)

@@ -135,10 +135,10 @@ def wrong_tokens(monkeypatch):
     fields = gguf_writing.tokenizer_to_gguf
 
     def swapped(*args: Any) -> dict[str, Any]:
-        told = fields(*args)
-        tokens = told["tokenizer.ggml.tokens"]
+        shown = fields(*args)
+        tokens = shown["tokenizer.ggml.tokens"]
         tokens[3], tokens[5] = tokens[5], tokens[3]
-        return told
+        return shown
 
     monkeypatch.setattr(gguf_writing, "tokenizer_to_gguf", swapped)
 

@@ -49,12 +49,12 @@ def test_a_sentencepiece_vocabulary_begins_with_its_beginning(fields: dict[str, 
     assert prompt_ids(tokenizer, "the") == [*([start] if start is not None else []), PIECES.index("▁the")]
 
 
-def test_kinds_that_are_not_told():
+def test_kinds_that_are_not_stated():
     """Bytes and special tokens of a SentencePiece vocabulary are known by their names and places."""
-    told, untold = tokenizer_from_gguf(SPM), tokenizer_from_gguf(without(SPM, "token_type"))
+    shown, untold = tokenizer_from_gguf(SPM), tokenizer_from_gguf(without(SPM, "token_type"))
     for text in ("the", "the é", "</s>"):
-        assert untold.encode(text) == told.encode(text)
-    assert untold.special_tokens == told.special_tokens
+        assert untold.encode(text) == shown.encode(text)
+    assert untold.special_tokens == shown.special_tokens
 
 
 @pytest.mark.parametrize("kind", [NORMAL, USER_DEFINED])
@@ -72,7 +72,7 @@ def test_an_end_behind_every_text():
 
 
 @pytest.mark.parametrize(
-    ("pre", "told", "begins"),
+    ("pre", "shown", "begins"),
     [
         *((pre, None, True) for pre in ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2")),
         *((pre, None, False) for pre in ("gpt-2", "qwen2", "smollm", "dbrx", "smaug-bpe", "default")),
@@ -80,16 +80,16 @@ def test_an_end_behind_every_text():
         ("gpt-2", True, True),
     ],
 )
-def test_byte_level_vocabularies_begin_as_in_llama_cpp(pre: str, told: bool | None, begins: bool):
+def test_byte_level_vocabularies_begin_as_in_llama_cpp(pre: str, shown: bool | None, begins: bool):
     fields = vocabulary()
     n = len(fields["tokenizer.ggml.tokens"])
     fields |= {"tokenizer.ggml.pre": pre, "tokenizer.ggml.bos_token_id": n - 1, "tokenizer.ggml.eos_token_id": n - 2}
-    if told is not None:
-        fields["tokenizer.ggml.add_bos_token"] = told
+    if shown is not None:
+        fields["tokenizer.ggml.add_bos_token"] = shown
     assert tokenizer_from_gguf(fields).starts_with == (n - 1 if begins else None)
 
 
-def test_a_way_to_cut_that_is_not_told_is_the_default_one():
+def test_a_pre_tokenizer_that_is_not_stated_is_the_default_one():
     """Marks are cut off first, and digits in threes."""
     fields = {name: value for name, value in vocabulary().items() if name != "tokenizer.ggml.pre"}
     spec = tokenizer_from_gguf(fields)._spec()["pre_tokenizer"]["pretokenizers"]
@@ -123,18 +123,18 @@ def config_of(name: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3"])
-def test_numbers_that_are_not_told(name: str):
+def test_numbers_that_are_not_stated(name: str):
     config = config_of(name)
     assert (config.rotary_base, config.n_kv_head, config.head_width) == (10_000.0, 4, 6)
     assert config.rotary_scaling is None
-    for told in ({"rope.scaling.factor": 4.0}, {"rope.scale_linear": 4.0}, {"rope.scaling.type": "linear",
+    for shown in ({"rope.scaling.factor": 4.0}, {"rope.scale_linear": 4.0}, {"rope.scaling.type": "linear",
                  "rope.scaling.factor": 4.0}):  # fmt: skip
-        scaling = config_of(name, **told).rotary_scaling
+        scaling = config_of(name, **shown).rotary_scaling
         assert scaling is not None and (scaling.rope_type, scaling.factor) == ("linear", 4.0)
     assert config_of(name, **{"rope.scaling.type": "none", "rope.scaling.factor": 4.0}).rotary_scaling is None
 
 
-def test_what_gemma3_tells_by_its_number_of_layers():
+def test_what_gemma3_encodes_in_its_number_of_layers():
     assert config_of("gemma3").attention_scale is None
     largest = config_of("gemma3", block_count=62, **{"attention.key_length": 8, "attention.value_length": 8})
     assert largest.attention_scale == pytest.approx((24 / 4) ** -0.5)

@@ -63,16 +63,16 @@ def test_transformers_reads_the_same_model(case: str, kind: str, tokenizers, tmp
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
-def test_what_the_package_writes_is_read_as_it_says(kind: str, tmp_path: Path):
+def test_what_the_package_writes_is_read_as_it_reads_it(kind: str, tmp_path: Path):
     """The logits are those of an F32 file with the numbers that the package's own reader finds."""
     write_llama(tmp_path / "narrow.gguf", llama_tensors(), kind)
-    told = {
+    shown = {
         tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         for tensor in gguf.GGUFReader(tmp_path / "narrow.gguf").tensors
     }
-    write_llama(tmp_path / "wide.gguf", told)
+    write_llama(tmp_path / "wide.gguf", shown)
     for name, tensor in read_gguf(tmp_path / "narrow.gguf").tensors.items():
-        assert torch.equal(tensor.dequantised(), torch.from_numpy(told[name])), name
+        assert torch.equal(tensor.dequantised(), torch.from_numpy(shown[name])), name
     (narrow, its), (wide, _) = (load_gguf(tmp_path / f"{name}.gguf") for name in ("narrow", "wide"))
     ids = toy_ids(2, 13, vocab_size=260)
     assert torch.equal(logits(narrow, ids), logits(wide, ids)) and logits(wide, ids).std() > 0.1

@@ -95,9 +95,9 @@ def test_byte_level(pre: str, specials_first: bool):
 
 
 def test_the_ways_to_cut_are_different_ways():
-    told = {pre: trained(cut) for pre, cut in CUTS.items()}
+    shown = {pre: trained(cut) for pre, cut in CUTS.items()}
     text = "in 12345 days (we'LL\n\n see)"
-    assert len({tuple(library.pre_tokenizer.pre_tokenize_str(text)) for library in told.values()}) == 4
+    assert len({tuple(library.pre_tokenizer.pre_tokenize_str(text)) for library in shown.values()}) == 4
 
 
 def test_other_names_of_a_way_to_cut():
@@ -108,7 +108,7 @@ def test_other_names_of_a_way_to_cut():
         assert all(ours.encode(text) == library.encode(text).ids for text in TEXTS), pre
 
 
-def test_a_word_that_is_a_token_is_that_token_where_llama_cpp_says_so():
+def test_a_word_that_is_a_token_is_that_token_where_it_is_in_llama_cpp():
     """No merge makes ` there`, which is a token."""
     fields = vocabulary()
     fields["tokenizer.ggml.tokens"].insert(259, "Ġthere")

@@ -105,15 +105,15 @@ def test_shards_that_are_damaged(bytes_, tmp_path: Path):
     index = folder / "model.safetensors.index.json"
     whole = json.loads(index.read_text())
 
-    def told(**places: Any) -> str:
+    def shown(**places: Any) -> str:
         index.write_text(json.dumps({**whole, "weight_map": {**whole["weight_map"], **places}}))
         return refused(lambda: import_model(folder, tmp_path / "ours"), tmp_path)
 
     first = min(whole["weight_map"].values())
     for outside in ("../elsewhere.safetensors", "/etc/passwd", "a/b.safetensors"):
-        assert told(x=outside) == f"{index}: names the file {outside!r}, which is outside the folder"
-    assert "model.norm.weigth is in none of its files; copy them again" in told(**{"model.norm.weigth": first})
-    assert "gone.safetensors: the weights are missing; the folder is incomplete" in told(x="gone.safetensors")
+        assert shown(x=outside) == f"{index}: names the file {outside!r}, which is outside the folder"
+    assert "model.norm.weigth is in none of its files; copy them again" in shown(**{"model.norm.weigth": first})
+    assert "gone.safetensors: the weights are missing; the folder is incomplete" in shown(x="gone.safetensors")
     for text in ("", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": NaN}', "[" * 100_000):
         index.write_text(text)
         assert refused(lambda: import_model(folder, tmp_path / "ours"), tmp_path).startswith(f"{index}: not an index")
@@ -277,24 +277,24 @@ def test_checkpoints_that_are_not_nanogpts(tmp_path: Path):
     path, theirs = tmp_path / "ckpt.pt", NanoGPT(**ARGUMENTS)
     state = theirs.state_dict()
 
-    def told(checkpoint: Any) -> str:
+    def shown(checkpoint: Any) -> str:
         torch.save(checkpoint, path)
         return refused(lambda: import_model(path, tmp_path / "ours"), tmp_path, GlassformerError).removeprefix(
             f"{path}: "
         )
 
-    assert told([1]) == "not a checkpoint of nanoGPT, which is a dictionary"
-    assert told(state) == "not a checkpoint of nanoGPT, which holds `model` and `model_args`"
-    assert told({"model": state, "model_args": {"n_layer": 2}}) == "model_args has no vocab_size"
-    assert "n_head" in told({"model": state, "model_args": {**ARGUMENTS, "n_head": "three"}})
-    assert "of shape (65, 30)" in told({"model": state, "model_args": {**ARGUMENTS, "n_embd": 30}})
+    assert shown([1]) == "not a checkpoint of nanoGPT, which is a dictionary"
+    assert shown(state) == "not a checkpoint of nanoGPT, which holds `model` and `model_args`"
+    assert shown({"model": state, "model_args": {"n_layer": 2}}) == "model_args has no vocab_size"
+    assert "n_head" in shown({"model": state, "model_args": {**ARGUMENTS, "n_head": "three"}})
+    assert "of shape (65, 30)" in shown({"model": state, "model_args": {**ARGUMENTS, "n_embd": 30}})
     assert (
-        told({"model": {**state, "lm_head.weight": 3}, "model_args": ARGUMENTS})
+        shown({"model": {**state, "lm_head.weight": 3}, "model_args": ARGUMENTS})
         == "lm_head.weight is a int and no tensor"
     )
     extra = {**state, "transformer.h.0.router.weight": torch.zeros(3)}
-    assert told({"model": extra, "model_args": ARGUMENTS}).startswith("1 tensors have no place in this family")
+    assert shown({"model": extra, "model_args": ARGUMENTS}).startswith("1 tensors have no place in this family")
     del state["transformer.ln_f.weight"]
-    assert told({"model": state, "model_args": ARGUMENTS}).startswith("tensor transformer.ln_f.weight is missing; ")
+    assert shown({"model": state, "model_args": ARGUMENTS}).startswith("tensor transformer.ln_f.weight is missing; ")
     path.write_bytes(path.read_bytes()[:1000])
     assert "not read, because it is damaged" in refused(lambda: import_model(path, tmp_path / "ours"), tmp_path)

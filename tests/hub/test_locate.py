@@ -42,8 +42,8 @@ def test_a_gguf_file_is_the_model_that_import_makes_of_it(file: Path, tmp_path: 
     expected, its_tokenizer = gf.load(tmp_path / "ours")
     model, tokenizer = gf.load(file)
     assert same(model, expected) and tokenizer == its_tokenizer == load_source_tokenizer(file)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and str(file) in told and "once" in told
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and str(file) in shown and "once" in shown
     assert same(open_models([str(file)], device="cpu", dtype="fp32")["toy.gguf"].model, expected)
     assert inspect(file)["form"] == "GGUF file"  # what it is, and not what was made of it
     assert capsys.readouterr().err == ""

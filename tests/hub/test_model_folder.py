@@ -42,7 +42,7 @@ from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 
-def said(act) -> str:
+def written(act) -> str:
     """The one line of the error."""
     with pytest.raises(GlassformerError) as error:
         act()
@@ -136,11 +136,11 @@ def test_run_folders_and_checkpoints_open_by_their_name(tmp_path: Path):
     (tmp_path / "runs" / "young").mkdir()
     runs = tmp_path / "runs"
     assert model_folder_of(runs / "first") == model_folder_of(runs / "first" / "model") == runs / "first" / "model"
-    assert said(lambda: model_folder_of(runs / "frist")) == (
+    assert written(lambda: model_folder_of(runs / "frist")) == (
         f"{runs}/frist: there is no such run or model folder; did you mean {runs}/first?"
     )
-    assert said(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
-    assert said(lambda: model_folder_of(runs / "young")) == (
+    assert written(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
+    assert written(lambda: model_folder_of(runs / "young")) == (
         f"{runs}/young: no config.json here nor in its model/ folder; a run gets one at its first evaluation"
     )
 
@@ -189,7 +189,7 @@ DAMAGE = {
 def test_a_damaged_folder_is_refused(folder: Path, what: str):
     damage, words = DAMAGE[what]
     damage(folder)
-    line = said(lambda: load_model(folder))
+    line = written(lambda: load_model(folder))
     assert line.startswith(str(folder)) and "did you mean" not in line
     assert all(word in line for word in words.split())
 
@@ -198,7 +198,7 @@ def test_a_damaged_folder_is_refused(folder: Path, what: str):
 def test_truncated_weights(folder: Path, share: float):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: int(len(data) * share)])
-    line = said(lambda: load_model(folder))
+    line = written(lambda: load_model(folder))
     assert line.startswith(f"{folder}/model.safetensors: ") and "copy it again" in line
 
 
@@ -211,7 +211,7 @@ def test_truncated_weights(folder: Path, share: float):
 )
 def test_a_config_that_is_no_json_object(folder: Path, text: str):
     (folder / "config.json").write_text(text, encoding="utf-8")
-    assert said(lambda: load_model(folder)).startswith(f"{folder}/config.json: ")
+    assert written(lambda: load_model(folder)).startswith(f"{folder}/config.json: ")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -231,7 +231,7 @@ def test_a_config_with_a_byte_order_mark(folder: Path, encoding: str):
 def test_a_tensor_is_missing_or_left_over_in_our_own_form(damage, words, tmp_path: Path):
     save(tmp_path, toy_model(qk_norm=True))
     damage(tmp_path)
-    line = said(lambda: load_model(tmp_path))
+    line = written(lambda: load_model(tmp_path))
     assert all(word in line for word in words)
 
 
@@ -241,12 +241,12 @@ def test_biases_that_a_bias_free_model_should_not_have(tmp_path: Path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.mlp.c_fc.bias"][7] = 0.5
     save_file(weights, tmp_path / "model.safetensors")
-    assert "blocks.1.feedforward.up.bias" in said(lambda: load_model(tmp_path))
+    assert "blocks.1.feedforward.up.bias" in written(lambda: load_model(tmp_path))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_has_logits(tmp_path: Path):
     gf.save(tmp_path, toy_model(), TOKENIZERS["bytes"]())
-    line = said(lambda: gf.load(tmp_path))
+    line = written(lambda: gf.load(tmp_path))
     assert line.startswith(f"{tmp_path}: ") and all(word in line for word in ("257", "61", "take the tokenizer"))
 
 
@@ -327,7 +327,7 @@ def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    line = said(lambda: save(folder, toy_model(seed=1)))
+    line = written(lambda: save(folder, toy_model(seed=1)))
     assert line.endswith("no space left on the disk; nothing was replaced: free some space and run again")
     assert content(folder) == before and sorted(folder.parent.iterdir()) == beside
 
@@ -375,7 +375,7 @@ def test_weights_on_a_disk_that_is_really_full(tmp_path: Path):
 def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path: Path):
     """`save(".")` in somebody's project must not take the project away."""
     (tmp_path / "thesis.txt").write_text("three years of work")
-    assert said(lambda: save(tmp_path, toy_model())) == (
+    assert written(lambda: save(tmp_path, toy_model())) == (
         f"{tmp_path}: holds other things than a model; choose an empty or a new folder"
     )
     assert content(tmp_path) == {"thesis.txt": b"three years of work"}
@@ -383,7 +383,7 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path: Path):
 
 def test_a_file_where_the_folder_should_go_stays(tmp_path: Path):
     (tmp_path / "model").write_text("notes")
-    assert said(lambda: save(tmp_path / "model", toy_model())) == (
+    assert written(lambda: save(tmp_path / "model", toy_model())) == (
         f"{tmp_path}/model: this is a file, and a folder is needed; choose another path"
     )
     assert (tmp_path / "model").read_text() == "notes"
@@ -445,4 +445,4 @@ def test_no_reader_takes_an_added_token_beyond_the_table(what: str):
 
 def test_a_text_token_beyond_the_table_belongs_to_another_model(tmp_path: Path):
     gf.save(tmp_path, toy_model(vocab_size=255), TOKENIZERS["bytes"]())
-    assert "257 tokens in the tokenizer, 255 logits in the model" in said(lambda: gf.load(tmp_path))
+    assert "257 tokens in the tokenizer, 255 logits in the model" in written(lambda: gf.load(tmp_path))

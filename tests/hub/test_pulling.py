@@ -96,10 +96,10 @@ def test_a_folder_in_a_wheel(packaged, files, toy, capsys):
         "toy-1.0.dist-info/METADATA": "y",
     }
     packaged("toy", ({**model_files(files, "toy/model/"), **beside}, "toy/model/"))
-    said: list[str] = []
-    imported = pull("toy", log=said.append)
+    text: list[str] = []
+    imported = pull("toy", log=text.append)
     assert imported.folder == pulled_folder("toy") == cache_folder() / "models" / "toy"
-    assert imported.model_type == "qwen3" and said == ["reading it ..."]
+    assert imported.model_type == "qwen3" and text == ["reading it ..."]
     assert "license: MIT" in capsys.readouterr().err  # it is told once, as it is fetched
     opens("toy", toy)
     assert models() == ["toy"]
@@ -222,9 +222,9 @@ def hub(files, monkeypatch):
 def test_a_repository_of_the_hub(name: str, hub, toy):
     with pytest.raises(ModelFolderError, match="there is no such run or model" if "/" in name else "not fetched yet"):
         gf.load(name)
-    said: list[str] = []
-    pull(name, log=said.append)
-    assert said == [f"fetching {HUB.get(name, name)} (0 MiB, license: mit) ..."]
+    text: list[str] = []
+    pull(name, log=text.append)
+    assert text == [f"fetching {HUB.get(name, name)} (0 MiB, license: mit) ..."]
     opens(name, toy)
     assert models() == [name.replace("/", "--")]
     fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
@@ -269,7 +269,7 @@ def test_a_repository_that_is_too_large_is_not_begun(hub, monkeypatch):
     assert not any("/resolve/" in path for path in hub.asked)
 
 
-def test_offline_is_told(monkeypatch):
+def test_offline_is_reported(monkeypatch):
     def offline(*args: Any, **options: Any) -> None:
         raise ConnectionError("name resolution failed")
 
@@ -281,7 +281,7 @@ def test_offline_is_told(monkeypatch):
     )
 
 
-def test_a_full_disk_is_told_as_one(hub, monkeypatch):
+def test_a_full_disk_is_reported_as_one(hub, monkeypatch):
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -290,7 +290,7 @@ def test_a_full_disk_is_told_as_one(hub, monkeypatch):
         pull("owner/toy")
 
 
-def test_without_the_extra_the_pip_line_is_told(monkeypatch):
+def test_without_the_extra_the_pip_line_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'glassformer\[hub\]'"):
         pull("gpt2")

@@ -73,8 +73,8 @@ def published(tmp_path: Path) -> Path:
 def pooling(folder: Path, *asked: str, **more: Any) -> None:
     known = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    said = {"word_embedding_dimension": 30, **{f"pooling_mode_{name}": name in asked for name in known}, **more}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
+    text = {"word_embedding_dimension": 30, **{f"pooling_mode_{name}": name in asked for name in known}, **more}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(text))
 
 
 @torch.inference_mode()
@@ -192,19 +192,19 @@ def test_what_was_imported_is_no_pooler_and_loads_in_transformers(published: Pat
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "shown"),
     [
         (["max_tokens"], "pooling_mode_max_tokens"),
         (["mean_tokens", "cls_token"], "pooling_mode_cls_token, pooling_mode_mean_tokens"),
         ([], "no way"),
     ],
 )
-def test_other_ways_of_pooling_are_refused(asked: list[str], told: str, published: Path, tmp_path: Path):
+def test_other_ways_of_pooling_are_refused(asked: list[str], shown: str, published: Path, tmp_path: Path):
     pooling(published, *asked)
     with pytest.raises(ModelFolderError) as error:
         import_model(published, tmp_path / "ours")
     assert str(error.value) == (
-        f"{published}/1_Pooling/config.json: {told} of pooling, where mean or first token is known; take another model"
+        f"{published}/1_Pooling/config.json: {shown} of pooling, where mean or first token is known; take another model"
     )
     assert not (tmp_path / "ours").exists()
 

@@ -139,7 +139,7 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
         total = total + part.sinks.double().exp()[:, None, None]
     weights = e / total
     found = weights @ v
-    said = torch.stack([found[h] @ part.out.weight[:, h * D : (h + 1) * D].double().T for h in range(H)])
+    text = torch.stack([found[h] @ part.out.weight[:, h * D : (h + 1) * D].double().T for h in range(H)])
     parts = {
         "query_plain": plain[0],
         "key_plain": plain[1],
@@ -149,7 +149,7 @@ def by_hand(stack: Any, layer: int, run: Any, *, cross: bool = False, memory: An
         "dots": dots,
         "scaled": scaled,
     }
-    parts |= {"scores": scores, "weights": weights, "weighted_values": found, "head_output": said, "may": may}
+    parts |= {"scores": scores, "weights": weights, "weighted_values": found, "head_output": text, "may": may}
     return Heads(held["before"], x, parts, held["output"])
 
 

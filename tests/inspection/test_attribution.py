@@ -229,7 +229,7 @@ def test_many_layers_are_drawn_in_part_and_counted_whole():
     assert view.total == pytest.approx(view.logit, abs=1e-4)
 
 
-def test_left_out_it_is_about_what_the_model_says():
+def test_by_default_it_is_about_the_models_own_token():
     model, seen = looked_at("classic")
     view = attribution(model, TOKENIZER, TEXT)
     assert view.token_id == int(seen.logits()[-1].argmax()) and view.position == len(seen.ids) - 1

@@ -70,7 +70,7 @@ def test_an_analogy_is_what_is_nearest_to_a_minus_b_plus_c():
     assert view.rank < view.rank_among_all and view.flattering is False
 
 
-def test_an_analogy_that_flatters_says_so():
+def test_a_flattering_analogy_is_marked():
     """d lies near a - b + c and c lies nearer: by the usual count, which leaves c out, d comes first."""
     table = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0], [0.1, 0.3, 0.9], [-1.0, 1.0, 0.0]])
     view = analogy(Vectors(list("abcdx"), table), "a", "b", "c", expected="d")
@@ -169,7 +169,7 @@ def test_components_of_few_words():
 # as views
 
 
-def test_every_view_says_how_it_is_drawn_and_is_json():
+def test_every_view_has_figures_and_is_json():
     vectors = random_vectors(8)
     views = [
         (neighbours(vectors, "word1"), (Table, Note)),

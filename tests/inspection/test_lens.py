@@ -28,7 +28,7 @@ def cut_off(model: Any, layers: int) -> Any:
 
 
 @FAMILY
-def test_each_row_is_what_a_model_that_ends_there_says(family: str):
+def test_each_row_is_the_output_of_a_model_that_ends_there(family: str):
     model, seen = looked_at(family)
     view = lens(model, TOKENIZER, TEXT, position=3, pin="C", top=4, **asked(model))
     ids, V = torch.tensor([seen.ids]), TOKENIZER.vocab_size

@@ -45,13 +45,13 @@ def test_lengths_and_cosines_are_those_of_the_modules(family: str):
     np.testing.assert_allclose(view.stream[0], x_TC.norm(dim=-1), rtol=1e-5)
     for layer in range(len(stack(model).blocks)):
         for kind in kinds:
-            said = f"blocks.{layer}.{kind}", f"blocks.{layer}.{kind.replace('cross_attention', 'cross')}_norm"
-            behind = {"sandwich": f"{said[1]}_after", "output": said[1]}.get(place, said[0])
+            text = f"blocks.{layer}.{kind}", f"blocks.{layer}.{kind.replace('cross_attention', 'cross')}_norm"
+            behind = {"sandwich": f"{text[1]}_after", "output": text[1]}.get(place, text[0])
             added_TC = held[behind][1]
             np.testing.assert_allclose(view.updates[kind][layer], added_TC.norm(dim=-1), rtol=1e-5)
             cosine = (x_TC * added_TC).sum(dim=-1) / x_TC.norm(dim=-1) / added_TC.norm(dim=-1)
             np.testing.assert_allclose(view.cosines[kind][layer], cosine, atol=1e-5)
-            x_TC = held[said[1]][1] if place == "post" else x_TC + added_TC
+            x_TC = held[text[1]][1] if place == "post" else x_TC + added_TC
         np.testing.assert_allclose(view.stream[layer + 1], x_TC.norm(dim=-1), rtol=1e-5)
     assert view.is_post_norm == (place == "post")
 

@@ -72,9 +72,9 @@ def test_other_kinds_say_how_they_cut():
     view = tokens(characters, "hole")
     assert (view.ids, view.starts, view.chunks) == ([1, 3, 2, 0], [0, 1, 2, 3], None)
     assert "Nothing is merged" in view.how
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as shown:
         assert tokens(characters, "h!é").n_tokens == 3
-    assert len(told) == 1, "unknown characters are told once"
+    assert len(shown) == 1, "unknown characters are told once"
     assert tokens(TOKENIZERS["bytes"](), "é").bytes == ["c3", "a9"]
 
 
@@ -100,7 +100,7 @@ def test_merges_of_a_sentencepiece_bpe():
     assert "Unigram" not in view.how
 
 
-def test_a_tokenizer_that_does_more_than_merge_tells_no_steps(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+def test_a_tokenizer_that_does_more_than_merge_has_no_steps(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch):
     """The steps are checked against the ids: when these differ, nothing is told."""
     assert stepwise.merge_by_merge(bpe, PLAY[:200]) is not None
     monkeypatch.setattr(stepwise, "merge_pairs", lambda model: kinds.merge_pairs(model)[::-1])  # the wrong order

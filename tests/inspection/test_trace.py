@@ -42,7 +42,7 @@ def test_what_is_seen_is_what_the_model_computed():
     assert torch.equal(seen.pick("blocks.1.attention.query", T=slice(2, 4)), q[:, :, 2:4])
 
 
-def test_with_a_cache_every_call_is_kept_and_says_the_same_as_without():
+def test_with_a_cache_every_call_is_kept_and_equals_that_without():
     model, ids = toy_model("modern"), toy_ids(1, 7)
     name = "blocks.1.attention.pattern"
     with trace(model, name) as whole:
@@ -82,7 +82,7 @@ def test_a_bound_on_what_is_kept():
     assert all(tap.listener is None for tap in named_taps(model).values())
 
 
-def test_unknown_names_axes_and_places_are_told_with_what_is_near():
+def test_unknown_names_axes_and_places_name_what_is_near():
     model = toy_model()
     with (
         pytest.raises(UsageError, match=r"did you mean blocks\.\d\.attention\.pattern"),

@@ -33,8 +33,8 @@ def test_every_entry_is_complete(name: str):
     assert len(VIEWS[name].summary) <= 52 and function.__doc__ and inputs_of(function)
     assert function.examples and all(example.startswith(f"glassformer look {name} ") for example in function.examples)
     schema = options_of(function).model_json_schema()
-    for option, said in schema["properties"].items():
-        assert said.get("description") or option in ("a", "b", "c", "word"), option
+    for option, text in schema["properties"].items():
+        assert text.get("description") or option in ("a", "b", "c", "word"), option
     assert json.dumps(schema)
 
 

@@ -32,7 +32,7 @@ def test_a_row_is_off_by_at_most_half_a_step(rows, width, bias):
 
 
 @pytest.mark.parametrize("family", ["classic", "modern"])
-def test_a_model_of_bytes_says_nearly_the_same_and_the_original_is_untouched(family):
+def test_a_model_in_int8_computes_nearly_the_same_and_the_original_is_untouched(family):
     torch.manual_seed(5)
     model = Decoder(
         ModelConfig.make(family=family, vocab_size=13, block_size=19, n_layer=2, n_head=3, n_embd=24)

@@ -118,7 +118,7 @@ def test_a_zero_centered_norm_keeps_the_difference_from_one():
 
 
 @torch.no_grad()
-def test_a_zero_centered_norm_in_bf16_says_what_a_scale_in_bf16_could_not():
+def test_a_zero_centered_norm_in_bf16_holds_what_a_scale_in_bf16_could_not():
     """From one to two bf16 has steps of 1/128, so a scale of 1.003 would be 1, and 7 beside 1 (root mean square 5)
     would give 1.4, which is 179.2 steps: 179. With the difference added in fp32 it is 1.4042, 179.7 steps: 180."""
     x = torch.tensor([1.0, 7.0], dtype=torch.bfloat16)
@@ -198,7 +198,7 @@ def test_a_post_norm_block_norms_the_sum():
     assert heard_in(PostNormBlock(*parts)) == (480, {"before": 1, "middle": 8, "after": 480})
 
 
-def test_a_sandwich_norms_what_a_layer_hears_and_what_it_says():
+def test_a_sandwich_norms_input_and_output_of_a_layer():
     """x=1: attention hears 2 and says 6, of which the second norm makes 6 * 7 = 42: stream 43. Feed-forward hears
     43 * 5 = 215 and says 215 * 11 = 2365, of which the second norm makes 2365 * 13 = 30745: stream 30788."""
     parts, after = [Times(n) for n in (2, 3, 5, 11)], [Times(7), Times(13)]
@@ -245,5 +245,5 @@ def test_a_sandwich_around_cross_attention_too():
     """The stream 43 goes through norm 17 and layer 19: 13889, and the norm behind, 23: 319447; stream 319490. Then
     5, 11 and 13 as before: 319490 * 715 = 228435350, and the stream 228754840."""
     parts, after = [Times(n) for n in (2, 3, 5, 11, 17, 19)], [Times(7), Times(13), Times(23)]
-    said, _ = heard_in(SandwichBlock(*parts, after=after), memory=object())
-    assert said == pytest.approx(228_754_840, rel=1e-6)  # fp32
+    text, _ = heard_in(SandwichBlock(*parts, after=after), memory=object())
+    assert text == pytest.approx(228_754_840, rel=1e-6)  # fp32

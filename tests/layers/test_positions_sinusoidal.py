@@ -43,7 +43,7 @@ def test_whispers_reach_the_last_wavelength(n_embd: int):
 
 
 @pytest.mark.parametrize("layout", SINUSOID_LAYOUTS)
-def test_two_positions_are_as_alike_as_their_distance_says(layout: str):
+def test_two_positions_are_as_alike_as_their_distance(layout: str):
     """The dot product of two rows is the sum of cos(frequency * distance): the same all along the table."""
     rows = table(10, 41, layout).double()
     alike = rows @ rows.T

@@ -110,7 +110,7 @@ def test_a_file_runs_by_itself(number, monkeypatch, capsys):
     assert len(printed.split("after 2 steps")[-1].split("connections")[-1].strip("\n")) >= 15  # the sample
 
 
-def test_a_file_without_a_text_says_what_it_needs(monkeypatch):
+def test_a_file_without_a_text_names_what_it_needs(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["python"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(LESSONS[3]), run_name="__main__")

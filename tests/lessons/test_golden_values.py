@@ -47,12 +47,12 @@ def test_the_loss_of_the_first_random_table(text):
 
 def test_a_random_table_is_worse_than_a_uniform_guess():
     """4.66 = ln 65 + 0.5 - 0.013: the mean of e^z is e^0.5, and the log of a mean over 65 falls (e - 1) / 130 short."""
-    told = math.log(65) + 0.5 - 0.013
-    assert math.log(65) == pytest.approx(4.174, abs=5e-4) and told == pytest.approx(4.66, abs=5e-3)
+    shown = math.log(65) + 0.5 - 0.013
+    assert math.log(65) == pytest.approx(4.174, abs=5e-4) and shown == pytest.approx(4.66, abs=5e-3)
     torch.manual_seed(1337)
     rows = torch.cat([lesson_1.LanguageModel(65).token_embedding.weight for _ in range(100)])  # (6500, 65)
     losses = -F.log_softmax(rows, dim=-1).mean(dim=-1)  # each character equally likely to follow
-    assert losses.mean().item() == pytest.approx(told, abs=4 * losses.std().item() / math.sqrt(len(losses)))
+    assert losses.mean().item() == pytest.approx(shown, abs=4 * losses.std().item() / math.sqrt(len(losses)))
     assert losses.std() / math.sqrt(len(losses)) < 0.003  # so that 4.66 would not be taken for 4.65 - 0.013
 
 

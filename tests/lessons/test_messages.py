@@ -31,7 +31,7 @@ def test_on_a_text_it_is_the_fused_kernel(dtype, within):
     assert torch.allclose(by_the_loop(q, k, v, twin.causal(N)), fused, rtol=0, atol=within)
 
 
-def test_on_a_text_it_is_the_houses_attention():
+def test_on_a_text_it_equals_our_attention_layer():
     torch.manual_seed(1)
     layer = Attention(n_embd=D, n_head=1, n_kv_head=1, head_width=D, bias=True, qk_norm=False, norm_eps=1e-5).eval()
     x_BTC = torch.randn(1, N, D)
@@ -58,7 +58,7 @@ def test_the_order_of_the_turns_does_not_matter():
     assert all(torch.equal(first, other) for other in others)
 
 
-def test_who_listens_to_nobody_hears_nothing():
+def test_who_listens_to_no_one_hears_nothing():
     q, k, v = spoken()
     heard = by_the_loop(q, k, v, {(2, 0), (4, 1), (4, 3)})
     assert heard.abs().sum(dim=1).nonzero().flatten().tolist() == [2, 4]
@@ -87,7 +87,7 @@ def test_the_graphs():
     assert twin.grid(9) == near
 
 
-def test_a_round_reads_everybody_before_it_changes_anybody():
+def test_a_round_reads_all_before_it_changes_any():
     q, k, v = (torch.randn(4, 4, generator=torch.Generator().manual_seed(n)).double() for n in range(3))
     x = torch.randn(N, 4, generator=torch.Generator().manual_seed(3)).double()
     graph = twin.Graph(x.tolist(), twin.ring(N), q.tolist(), k.tolist(), v.tolist())

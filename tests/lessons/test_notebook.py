@@ -57,7 +57,7 @@ def test_the_same_lessons_give_the_same_file(notebook, glassformer, tmp_path):
     assert (tmp_path / "again.ipynb").read_bytes() == notebook.read_bytes()
 
 
-def test_without_nbformat_the_line_says_what_to_install(glassformer, monkeypatch, tmp_path):
+def test_without_nbformat_the_line_names_what_to_install(glassformer, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "nbformat", None)
     result = glassformer("lessons", "--notebook", tmp_path / "x.ipynb")
     assert result.code == 1 and "pip install 'glassformer[notebook]'" in result.err

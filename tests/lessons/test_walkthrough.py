@@ -52,8 +52,8 @@ def test_every_python_block_runs_on_a_text_of_ones_own(monkeypatch):
     with contextlib.redirect_stdout(printed):
         for code in blocks("python"):
             exec(compile(code, "walkthrough.md", "exec"), namespace)
-    told = printed.getvalue()
-    assert f"{len(namespace['characters'])} different" in told and "logits equal: True" in told
+    shown = printed.getvalue()
+    assert f"{len(namespace['characters'])} different" in shown and "logits equal: True" in shown
 
 
 COMMANDS = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
@@ -71,7 +71,7 @@ def test_every_command_runs(command, glassformer, play, small_lesson_8, tmp_path
     assert (result.code, result.err) == (0, "") and result.out.strip()
 
 
-def test_every_lesson_is_told_in_its_order():
+def test_every_lesson_is_there_in_its_order():
     numbered = re.findall(r"^## (\d+)\. ", TEXT, re.MULTILINE)
     assert numbered == [str(n) for n in range(1, 11)]
 
@@ -95,8 +95,8 @@ def test_the_table_is_what_the_run_printed():
             rungs[row["rung"]], row["steps"], row["parameters"], tuple(row["losses"]), row["seconds"], difference
         )
         assert line == table.line(again).rstrip()
-    told = [(row["mean"], row["told"]) for row in kept["rungs"] if re.fullmatch(r"2\.\d+", row["told"])]
-    assert len(told) == 6 and all(abs(mean - float(lecture)) <= 0.05 for mean, lecture in told)
+    result = [(row["mean"], row["told"]) for row in kept["rungs"] if re.fullmatch(r"2\.\d+", row["told"])]
+    assert len(result) == 6 and all(abs(mean - float(lecture)) <= 0.05 for mean, lecture in result)
 
 
 def test_the_figures_are_drawn(play, tmp_path):

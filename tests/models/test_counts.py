@@ -62,8 +62,8 @@ def test_parts_of_a_model_small_enough_to_count_by_hand():
 def test_gpt_3_in_eight_categories():
     """3Blue1Brown's tally, which has no biases, norms and positions."""
     parts = parameters_by_part(ModelConfig.make(**SIZES["gpt3"], bias=False, tied_head=False))
-    told = {part: size for part, size in parts.items() if part not in ("positions", "norms")}
-    assert told == {
+    shown = {part: size for part, size in parts.items() if part not in ("positions", "norms")}
+    assert shown == {
         "embedding": 617_558_016,
         "query": 14_495_514_624,
         "key": 14_495_514_624,
@@ -73,7 +73,7 @@ def test_gpt_3_in_eight_categories():
         "down": 57_982_058_496,
         "unembedding": 617_558_016,
     }
-    assert sum(told.values()) == 175_181_291_520
+    assert sum(shown.values()) == 175_181_291_520
 
 
 @pytest.mark.parametrize("family", ["classic", "modern"])

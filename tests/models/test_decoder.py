@@ -48,7 +48,7 @@ def test_with_a_cache_in_pieces_equals_the_whole(family: str, n_gram: int, piece
 @FAMILY
 @N_GRAM
 @torch.no_grad()
-def test_a_rewound_cache_goes_on_as_if_nothing_had_been(family: str, n_gram: int):
+def test_a_rewound_cache_continues_as_if_never_extended(family: str, n_gram: int):
     model, ids = toy_model(family, n_gram=n_gram, n_gram_rows=5000), toy_ids(1, 9)
     cache = model.new_cache()
     model(ids[:, :5], cache=cache)

@@ -71,7 +71,7 @@ def test_logits_are_scaled_and_capped_as_those_of_a_decoder():
     assert asked.abs().max() < 2
 
 
-def test_segments_are_told_apart_and_the_first_is_taken_for_granted():
+def test_segments_are_distinguished_and_the_first_is_the_default():
     model, ids_BT = toy_encoder(n_segments=2, embedding_norm=True), toy_ids(1, 7)
     zeros, ones = torch.zeros(1, 7, dtype=torch.int64), torch.ones(1, 7, dtype=torch.int64)
     assert torch.equal(model(ids_BT), model(ids_BT, segments_BT=zeros))

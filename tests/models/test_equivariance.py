@@ -25,6 +25,6 @@ def test_without_positions_shuffled_tokens_give_the_same_vectors_shuffled():
 
 
 @pytest.mark.parametrize("positions", [kind for kind in POSITIONS if kind != "none"])
-def test_every_kind_of_positions_tells_the_order(positions: str):
+def test_every_kind_of_positions_encodes_the_order(positions: str):
     a, b = shuffled_both_ways(positions)
     assert (a - b).abs().amax(dim=-1).min() > 1e-3  # for every token

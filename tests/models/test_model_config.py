@@ -14,7 +14,7 @@ from glassformer.models import FAMILIES, SIZES, Decoder, EncoderConfig, ModelCon
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
 
 
-def test_what_nobody_sets_follows_from_the_rest():
+def test_what_is_not_set_follows_from_the_rest():
     classic = ModelConfig.make(**SHAPE)
     assert (classic.n_kv_head, classic.head_width, classic.n_hidden) == (3, 5, 60)
     assert (classic.positions, classic.norm, classic.activation) == ("learned", "layernorm", "gelu_new")
@@ -183,8 +183,8 @@ def test_a_mistake_is_one_line_that_names_the_next_step(change: dict, message: s
 
 def test_layers_take_their_patterns_in_turn():
     patterns = ["window(3)", "window(3)", "causal"]
-    told = ModelConfig.make(**{**SHAPE, "n_layer": 5}, patterns=patterns).layer_masks()
-    assert [str(pattern) for pattern in told] == ["window(3)", "window(3)", "causal", "window(3)", "window(3)"]
+    shown = ModelConfig.make(**{**SHAPE, "n_layer": 5}, patterns=patterns).layer_masks()
+    assert [str(pattern) for pattern in shown] == ["window(3)", "window(3)", "causal", "window(3)", "window(3)"]
     assert [str(p) for p in ModelConfig.make(**SHAPE).layer_masks()] == ["causal"] * 2
     assert [str(p) for p in EncoderConfig.make(**SHAPE).layer_masks()] == ["full"] * 2
 

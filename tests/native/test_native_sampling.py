@@ -43,11 +43,11 @@ def test_the_tokens_of_the_readable_way(size, temperature, top_k):
 
 
 @pytest.mark.parametrize("top_k", [0, 50])
-def test_alone_and_in_a_crowd(top_k):
+def test_alone_and_in_a_batch(top_k):
     logits = 3 * torch.randn(7, 1001)  # an odd size: rows begin at all kinds of addresses
-    crowd = native_sample(logits, logits, 0.8, top_k, thrown(7))
+    batched = native_sample(logits, logits, 0.8, top_k, thrown(7))
     alone = [native_sample(logits[b : b + 1], logits[b : b + 1], 0.8, top_k, [thrown(7)[b]]) for b in range(7)]
-    assert [*zip(*crowd, strict=True)] == [tuple(part[0] for part in one) for one in alone]
+    assert [*zip(*batched, strict=True)] == [tuple(part[0] for part in one) for one in alone]
 
 
 def test_what_is_forbidden_is_never_drawn():

@@ -106,7 +106,7 @@ def test_a_slip_would_be_seen(kind):
 
 
 @pytest.mark.parametrize("kind", ["gemma", "grouped, qk-norm", "classic", "n-grams and a window"])
-def test_pieces_and_crowds_change_nothing_at_all(kind):
+def test_pieces_and_batches_change_nothing_at_all(kind):
     small = quantized_copy(toy(**KINDS[kind]), 4)
     whole = cached(small, IDS, [BLOCK_SIZE])
     assert torch.equal(cached(small, IDS, [9, 1, 30]), whole)
@@ -116,8 +116,8 @@ def test_pieces_and_crowds_change_nothing_at_all(kind):
     with torch.inference_mode():
         for row, length in enumerate(lengths):
             small(IDS[None, :length], cache=cache.rows(row, row + 1))
-        crowd = small(IDS[lengths][:, None], cache=cache.rows(0, 5))
-    assert torch.equal(crowd[:, 0], whole[lengths])
+        batched = small(IDS[lengths][:, None], cache=cache.rows(0, 5))
+    assert torch.equal(batched[:, 0], whole[lengths])
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -212,7 +212,7 @@ def test_copies_and_the_original():
     assert all(tensor.abs().sum() > 0 for name, tensor in before.items() if name.endswith("weight"))
 
 
-def test_requests_get_the_same_alone_and_in_a_crowd():
+def test_requests_get_the_same_alone_and_in_a_batch():
     tokenizer = TOKENIZERS["characters"](["abcdefghijklmnopqrstuvwxyz .,\n"])
     small = quantized_copy(toy(vocab_size=tokenizer.vocab_size), 8)
     requests = [
@@ -220,7 +220,7 @@ def test_requests_get_the_same_alone_and_in_a_crowd():
         for n in (1, 3, 5, 7)
     ]
 
-    def told(*asked: Request) -> list[list[int]]:
+    def shown(*asked: Request) -> list[list[int]]:
         engine = Engine(small, tokenizer)
         numbers = [engine.submit(request) for request in asked]
         found: dict[int, list[int]] = {number: [] for number in numbers}
@@ -229,14 +229,14 @@ def test_requests_get_the_same_alone_and_in_a_crowd():
                 found[event.request].append(event.piece.token)
         return list(found.values())
 
-    assert told(*requests) == [told(request)[0] for request in requests]
+    assert shown(*requests) == [shown(request)[0] for request in requests]
 
 
 def test_number_formats(monkeypatch):
     model = toy()
     assert as_dtype(model, "auto").native is not None and as_dtype(model, "fp32") is model
-    for wrong, said in (("int3", "dtype='int3' is unknown; use auto, fp32, bf16, int8 or int4"), ("", "use auto")):
-        with pytest.raises(UsageError, match=said):
+    for wrong, text in (("int3", "dtype='int3' is unknown; use auto, fp32, bf16, int8 or int4"), ("", "use auto")):
+        with pytest.raises(UsageError, match=text):
             as_dtype(model, wrong)
     with pytest.raises(UsageError, match="bits=5 is unknown; use 8 or 4"):
         quantized_copy(model, 5)

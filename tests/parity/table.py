@@ -87,8 +87,8 @@ def main() -> None:
     print("| family | `model_type` | cases | logits in | logits out | gradients |")
     print("|---|---|---:|---:|---:|---:|")
     for name, n, d in rows():
-        told = " | ".join(f"{value:.0e}".replace("e-0", "e-") for value in d)
-        print(f"| {NAMES[name]} | `{name}` | {n} | {told} |")
+        shown = " | ".join(f"{value:.0e}".replace("e-0", "e-") for value in d)
+        print(f"| {NAMES[name]} | `{name}` | {n} | {shown} |")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_an_adapter_is_refused(folder: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "shown"),
     [
         ("pytorch_model.bin", "a pickle"),
         ("consolidated.00.pth", "a pickle"),
@@ -136,11 +136,11 @@ def test_an_adapter_is_refused(folder: Path, tmp_path: Path):
         ("diffusion.safetensors", "another name"),
     ],
 )
-def test_weights_in_another_form_are_refused(name: str, told: str, folder: Path):
+def test_weights_in_another_form_are_refused(name: str, shown: str, folder: Path):
     shutil.move(folder / "model.safetensors", folder / name)
     (folder / "training_args.bin").write_bytes(b"")
     line = refused(lambda: load_model(folder))
-    assert line.startswith(f"{folder / name}: ") and told in line and "model.safetensors" in line
+    assert line.startswith(f"{folder / name}: ") and shown in line and "model.safetensors" in line
 
 
 TIED = {

@@ -63,7 +63,7 @@ def test_logits_and_gradients_are_the_same(name: str, tmp_path: Path):
     for key, gradient in wanted.items():
         size = float(gradient.abs().max())
         torch.testing.assert_close(
-            found[key], gradient, rtol=1e-3, atol=1e-3 * size + noise, msg=lambda said, key=key: f"{key}: {said}"
+            found[key], gradient, rtol=1e-3, atol=1e-3 * size + noise, msg=lambda text, key=key: f"{key}: {text}"
         )
         assert size > noise or key.endswith(
             ("key.bias", "k_proj.bias")
@@ -229,8 +229,8 @@ def test_a_sentence_is_answered_alike(tmp_path: Path):
     save(tmp_path, ours)
     theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path)
     assert theirs.generation_config.max_length == ours.config.block_size
-    said = theirs.generate(padded(), attention_mask=THERE.long(), max_new_tokens=8)
-    assert (said[:, 0] == START).all() and not (said == END).any()
-    assert len({tuple(row) for row in said.tolist()}) == 3
+    text = theirs.generate(padded(), attention_mask=THERE.long(), max_new_tokens=8)
+    assert (text[:, 0] == START).all() and not (text == END).any()
+    assert len({tuple(row) for row in text.tolist()}) == 3
     answers = beam_search(ours, padded(), LENGTHS, beam=1, max_new_tokens=9)  # the ninth is the end that is asked for
-    assert [[*best.tokens[:8]] for (best,) in answers] == said[:, 1:].tolist()
+    assert [[*best.tokens[:8]] for (best,) in answers] == text[:, 1:].tolist()

@@ -60,7 +60,7 @@ def test_the_spelling_of_transformers_4_is_read(tmp_path: Path):
     same(load_model(tmp_path), Gemma3ForCausalLM.from_pretrained(tmp_path), toy_ids(2, 13))
 
 
-def test_what_no_file_says_is_as_transformers_takes_it(tmp_path: Path):
+def test_what_no_file_states_is_as_in_transformers(tmp_path: Path):
     """Six layers to a turn, windows of 4,096, bases of a million and of ten thousand."""
     their_model(tmp_path, num_hidden_layers=7)
     rewrite(tmp_path, drop=("rope_parameters", "layer_types", "sliding_window", "query_pre_attn_scalar"))
@@ -90,7 +90,7 @@ def test_layers_that_the_old_spelling_cannot_say_are_written_without_it(tmp_path
         assert json.loads((tmp_path / "config.json").read_text()).get("sliding_window_pattern") == period
 
 
-def test_gemma_3_1b_is_counted_as_the_report_says(tmp_path: Path):
+def test_gemma_3_1b_is_counted_as_in_the_report(tmp_path: Path):
     """The config.json of google/gemma-3-1b-pt, as far as it decides the shape; 302 M embedding and 698 M other
     parameters are in table 1 of the report (https://arxiv.org/abs/2503.19786)."""
     words = {
@@ -168,12 +168,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_our_models_cannot_do_is_refused_in_one_line(name: str, tmp_path: Path):
-    changes, said = REFUSED[name]
+    changes, text = REFUSED[name]
     CASES["gemma3"].build().save_pretrained(tmp_path)
     rewrite(tmp_path, **changes)
     with pytest.raises(ModelFolderError) as error:
         load_model(tmp_path)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert text in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -72,32 +72,32 @@ def theirs(folder: Path, ids: list[int], **settings: Any) -> list[int]:
 @pytest.fixture(scope="module")
 def plain(decoder) -> list[int]:
     """What is said where the folder says nothing; no token twice near the beginning."""
-    said = ours(decoder)
-    assert len(said) == NEW and len(set(said)) > 11
-    return said
+    text = ours(decoder)
+    assert len(text) == NEW and len(set(text)) > 11
+    return text
 
 
-def fields(said: list[int], ids: list[int]) -> dict[str, dict[str, Any]]:
+def fields(text: list[int], ids: list[int]) -> dict[str, dict[str, Any]]:
     return {
-        "several ends": {"eos_token_id": [1, said[6], said[9]]},
-        "one end": {"eos_token_id": said[4]},
-        "a bad word": {"bad_words_ids": [[said[0]], [said[5]]]},
-        "bad words of several tokens": {"bad_words_ids": [said[3:5], said[7:10], [281, 280]]},
-        "a bad word that is the end": {"eos_token_id": said[4], "bad_words_ids": [[said[4]], [said[2]]]},
-        "suppressed": {"suppress_tokens": [said[2], said[8]]},
-        "suppressed first": {"begin_suppress_tokens": [said[0], said[4]]},
+        "several ends": {"eos_token_id": [1, text[6], text[9]]},
+        "one end": {"eos_token_id": text[4]},
+        "a bad word": {"bad_words_ids": [[text[0]], [text[5]]]},
+        "bad words of several tokens": {"bad_words_ids": [text[3:5], text[7:10], [281, 280]]},
+        "a bad word that is the end": {"eos_token_id": text[4], "bad_words_ids": [[text[4]], [text[2]]]},
+        "suppressed": {"suppress_tokens": [text[2], text[8]]},
+        "suppressed first": {"begin_suppress_tokens": [text[0], text[4]]},
         "no token twice": {"no_repeat_ngram_size": 1},
         "no pair twice": {"no_repeat_ngram_size": 2},
-        "not too short": {"eos_token_id": said[2], "min_new_tokens": 7},
-        "not too short with the prompt": {"eos_token_id": said[2], "min_length": len(ids) + 5},
+        "not too short": {"eos_token_id": text[2], "min_new_tokens": 7},
+        "not too short with the prompt": {"eos_token_id": text[2], "min_length": len(ids) + 5},
         "a forced end": {"forced_eos_token_id": 17},
         "repetition": {"repetition_penalty": 1.7},
         "all together": {
-            "eos_token_id": [said[1], said[7]],
+            "eos_token_id": [text[1], text[7]],
             "min_new_tokens": 5,
             "no_repeat_ngram_size": 2,
-            "suppress_tokens": [said[3]],
-            "bad_words_ids": [said[8:10], [said[0]]],
+            "suppress_tokens": [text[3]],
+            "bad_words_ids": [text[8:10], [text[0]]],
             "repetition_penalty": 1.2,
             "forced_eos_token_id": [19],
         },
@@ -128,10 +128,10 @@ def test_rows_of_a_batch_keep_their_own_rules(decoder, plain, tmp_path):
     model, tokenizer = gf.load(folder)
     together = gf.generate(model, tokenizer, PROMPT, samples=3, max_new_tokens=11, seed=7, temperature=1.3)
     for i, sample in enumerate(together):
-        said = [piece.token for piece in sample.pieces]
-        assert len(set(said)) == len(said) and said[0] not in plain[:3]
+        text = [piece.token for piece in sample.pieces]
+        assert len(set(text)) == len(text) and text[0] not in plain[:3]
         (alone,) = gf.generate(model, tokenizer, PROMPT, max_new_tokens=11, seed=7 + i, temperature=1.3)
-        assert [piece.token for piece in alone.pieces] == said
+        assert [piece.token for piece in alone.pieces] == text
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
@@ -196,8 +196,8 @@ def test_answers_too(family, name, tmp_path):
     their = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     found = answer_ids(load_model(tmp_path), SOURCES)
     for source, answer in zip(SOURCES, found, strict=True):
-        (said,) = their.generate(torch.tensor([source]), max_length=13, use_cache=False).tolist()
+        (text,) = their.generate(torch.tensor([source]), max_length=13, use_cache=False).tolist()
         ends = their.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        n = next((n for n, token in enumerate(said[1:], 1) if token in ends), len(said))
-        assert list(answer.tokens) == said[1:n]
+        n = next((n for n, token in enumerate(text[1:], 1) if token in ends), len(text))
+        assert list(answer.tokens) == text[1:n]

@@ -79,13 +79,13 @@ REFUSED |= {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_our_models_cannot_do_is_refused(name: str, tmp_path: Path):
-    case, changes, said = REFUSED[name]
+    case, changes, text = REFUSED[name]
     CASES[case].build().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(ModelFolderError) as error:
         load_model(tmp_path)
-    assert str(error.value).startswith(f"{path}: ") and said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ") and text in str(error.value) and "\n" not in str(error.value)
 
 
 def test_whisper_with_other_positions_is_refused(tmp_path: Path):
@@ -168,7 +168,7 @@ def test_a_head_of_its_own_in_a_folder_that_calls_it_tied_is_refused(case: str, 
         load_model(tmp_path)
 
 
-def test_longrope_is_read_up_to_the_length_of_its_training_and_says_so(tmp_path: Path):
+def test_longrope_is_read_up_to_the_length_of_its_training_with_a_warning(tmp_path: Path):
     CASES["phi3, longrope, in part"].build().save_pretrained(tmp_path / "theirs")
     with pytest.warns(GlassformerWarning, match="texts of up to 13 tokens are read, of the 52"):
         ours = load_model(tmp_path / "theirs")

@@ -75,13 +75,13 @@ def test_ten_prompts_of_200_greedy_tokens(pulled, reference):
         engine.submit(Request(tuple(ids), max_new_tokens=NEW, sampling=Sampling(temperature=0), end_tokens=never))
         for ids in prompts
     ]
-    said: dict[int, list[int]] = {number: [] for number in numbers}
+    text: dict[int, list[int]] = {number: [] for number in numbers}
     while engine.busy:
         for event in engine.step():
-            said[event.request].append(event.piece.token)
+            text[event.request].append(event.piece.token)
     ties = 0
     for number, prompt in zip(numbers, prompts, strict=True):
-        ids = torch.tensor([prompt + said[number]])
+        ids = torch.tensor([prompt + text[number]])
         assert ids.shape[1] == len(prompt) + NEW
         with torch.inference_mode():
             logits = theirs(ids).logits[0, len(prompt) - 1 : -1]
@@ -92,5 +92,5 @@ def test_ten_prompts_of_200_greedy_tokens(pulled, reference):
         assert (apart < TIE).all(), f"prompt {number}: token {int((apart >= TIE).nonzero()[0])} is another one"
     print(f"{len(prompts) * NEW} tokens, {ties} ties")
     assert ties <= 2
-    answer = tokenizer.decode(said[numbers[0]])
+    answer = tokenizer.decode(text[numbers[0]])
     assert answer.startswith("The capital of France is Paris.")

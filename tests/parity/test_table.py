@@ -19,7 +19,7 @@ def test_the_page_has_a_row_for_every_family():
     assert rows.keys() == NAMES.keys() == FAMILIES.keys() - {"glassformer"}
     cases = [case.config.model_type for case in CASES.values()]
     assert {kind: n for kind, (n, *_) in rows.items()} == {kind: cases.count(kind) for kind in rows}
-    assert all(0 < difference < 1e-3 for _, *told in rows.values() for difference in told)
+    assert all(0 < difference < 1e-3 for _, *shown in rows.values() for difference in shown)
     assert "tests/parity/table.py" in PAGE.read_text("utf-8")
 
 

@@ -196,9 +196,9 @@ REFUSED = {
 def test_what_we_cannot_express_is_refused_and_never_computed_wrongly(case: str, tmp_path: Path):
     from glassformer.errors import ModelFolderError
 
-    config, changes, said = REFUSED[case]
+    config, changes, text = REFUSED[case]
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    with pytest.raises(ModelFolderError, match=said):
+    with pytest.raises(ModelFolderError, match=text):
         load_model(tmp_path)

@@ -49,11 +49,11 @@ def rates(run: Path) -> list[float]:
 def test_a_finished_run_without_a_way_down_is_the_longer_one_bit_for_bit(play, schedule):
     longer = train(play, "longer", "training.steps=12", f"training.schedule={schedule}")
     run = train(play, "short", "training.steps=8", f"training.schedule={schedule}")
-    told: list[str] = []
-    done = recipes.resume(run, ["training.steps=12"], log=told.append)
+    shown: list[str] = []
+    done = recipes.resume(run, ["training.steps=12"], log=shown.append)
     assert done is not None and done.steps == 12 and json.loads((run / "summary.json").read_text())["steps"] == 12
     assert end(run, 12) == end(longer, 12) and rates(run) == rates(longer)
-    assert any("as if it had been planned so" in line for line in told), told
+    assert any("as if it had been planned so" in line for line in shown), shown
 
 
 def test_so_is_one_that_was_stopped_before_its_way_down(play):
@@ -66,16 +66,16 @@ def test_so_is_one_that_was_stopped_before_its_way_down(play):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
-def test_one_that_had_come_down_warms_up_again_and_says_so(play, schedule):
+def test_one_that_had_come_down_warms_up_again_and_reports_it(play, schedule):
     """From the last rate, up to that of a run planned for the new length, and down with it."""
     run = train(play, "run", "training.steps=12", f"training.schedule={schedule}", "training.final_lr_fraction=0.1")
-    low, told = rates(run)[-1], list[str]()
-    recipes.resume(run, ["training.steps=40"], log=told.append)
+    low, shown = rates(run)[-1], list[str]()
+    recipes.resume(run, ["training.steps=40"], log=shown.append)
     planned = Schedule(schedule, 40, 2, 0.1)
     got = rates(run)
     assert got[11] == low and low < got[12] < got[13]  # two steps of twenty-eight warm up
     assert got[14:] == pytest.approx([got[14] / planned(14) * planned(step) for step in range(14, 40)])
-    assert any("warms up again" in line and "40 steps" in line for line in told), told
+    assert any("warms up again" in line and "40 steps" in line for line in shown), shown
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert any("training.steps = 40 (12 before)" in event["text"] for event in events)
     again = stopped_at(run, 20, "again")
@@ -87,9 +87,9 @@ def test_twice(play):
     run = train(play, "run", "training.steps=8", "training.schedule=cosine")
     recipes.resume(run, ["training.steps=16", "training.eval_every=2"])
     recipes.resume(run, ["training.steps=24"])
-    told = tomllib.loads((run / "recipe.toml").read_text())
-    assert told["extended"] == [{"step": 8, "steps": 8}, {"step": 16, "steps": 16}]
-    assert (told["training"]["steps"], told["training"]["eval_every"]) == (24, 2) and len(rates(run)) == 24
+    shown = tomllib.loads((run / "recipe.toml").read_text())
+    assert shown["extended"] == [{"step": 8, "steps": 8}, {"step": 16, "steps": 16}]
+    assert (shown["training"]["steps"], shown["training"]["eval_every"]) == (24, 2) and len(rates(run)) == 24
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_may_not_change_is_refused_and_nothing_is_touched(play, override, p
     assert files(run) == before
 
 
-def test_a_finished_run_says_how_it_goes_on(play):
+def test_a_finished_run_names_the_next_step(play):
     run = train(play, "run", "training.steps=4")
     with pytest.raises(RunError, match=r"is finished \(4 steps\); .*glassformer resume \S+ training.steps=8"):
         recipes.resume(run)
@@ -121,8 +121,8 @@ def test_a_finished_run_says_how_it_goes_on(play):
 
 def test_at_the_command_line(play, glassformer):
     run = train(play, "run", "training.steps=4")
-    told = glassformer("resume", run, "training.steps=6", "--quiet", "--json")
-    assert told.code == 0 and json.loads(told.out)["steps"] == 6
+    shown = glassformer("resume", run, "training.steps=6", "--quiet", "--json")
+    assert shown.code == 0 and json.loads(shown.out)["steps"] == 6
 
 
 def test_a_schedule_that_was_changed_twice_is_one_function():

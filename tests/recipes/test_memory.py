@@ -41,7 +41,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("path", [EXPLICIT, FUSED], ids=["explicit", "fused"])
 @pytest.mark.parametrize(("family", "changes", "dropout"), SHAPES, ids=str)
-def test_activations_told_from_small_models_are_those_of_the_large_one(
+def test_activations_derived_from_small_models_are_those_of_the_large_one(
     family: str, changes: dict, dropout: float, path: dict
 ):
     """Five layers, 264 wide, so that the small ones are narrower: to 1 %, for rounded widths and ids."""

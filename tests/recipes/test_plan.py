@@ -79,7 +79,7 @@ def test_a_short_run_is_not_compiled():
     assert not pays and "too short" in why
 
 
-def test_batch_size_auto_says_what_it_chose(monkeypatch):
+def test_batch_size_auto_reports_its_choice(monkeypatch):
     rates = {1: 100.0, 2: 190.0, 4: 300.0, 8: 310.0, 16: 9e9}
     monkeypatch.setattr(batch_size, "tokens_per_second", lambda config, t, machine, n: rates[n])
     config, t = resolved(None, *TINY, "training.batch_size=auto")
@@ -125,20 +125,20 @@ def test_everything_that_takes_time_is_counted(monkeypatch):
     assert made.seconds == sum(made.seconds_by_part.values())
 
 
-def test_a_short_run_says_how_long_all_of_it_took(play, tmp_path):
+def test_a_short_run_reports_how_long_all_of_it_took(play, tmp_path):
     """The whole command is predicted and measured, not the loop alone."""
     began = time.perf_counter()
     run = train(None, [*TINY, "training.steps=13"], data=str(play), out=tmp_path / "run", started=began - 3.0)
     took = time.perf_counter() - began
-    told = json.loads((tmp_path / "run" / "plan.json").read_text())
+    shown = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert run.seconds < run.whole_seconds - 3.0 <= took
-    assert 3.0 < told["seconds_by_part"]["start"] < 3.0 + took
-    assert ("seconds", told["seconds"], run.whole_seconds) == against_actual(told, run.to_dict())[0][:3]
+    assert 3.0 < shown["seconds_by_part"]["start"] < 3.0 + took
+    assert ("seconds", shown["seconds"], run.whole_seconds) == against_actual(shown, run.to_dict())[0][:3]
 
 
 def test_predicted_against_actual():
-    told = {"seconds": 60.0, "memory_bytes": {"peak": 300e6}, "val_loss": None}
-    rows = against_actual(told, {"seconds": 50.0, "peak_memory_bytes": 400_000_000, "val_loss": 1.6})
+    shown = {"seconds": 60.0, "memory_bytes": {"peak": 300e6}, "val_loss": None}
+    rows = against_actual(shown, {"seconds": 50.0, "peak_memory_bytes": 400_000_000, "val_loss": 1.6})
     assert rows == [("seconds", 60.0, 50.0, 1.2), ("peak memory, MB", 300.0, 400.0, 0.75)]
 
 
@@ -150,19 +150,19 @@ def test_the_curve_knows_runs_that_it_was_not_fitted_to():
     fast = {"optimizer": "muon", "parameters": 221_984, "tokens": 1300 * 1024, "block_size": 64}
     cpu = {"optimizer": "adamw", "parameters": 804_096, "tokens": 2000 * 768, "block_size": 64}
     for run, actual in ((fast, 1.647), (cpu, 1.913)):
-        told = loss_curve.predict_loss(**CHARACTERS, **run)
-        assert told.interval[0] < actual < told.interval[1] and told.loss == pytest.approx(actual, abs=0.15)
-        assert "our own runs" in told.basis
+        shown = loss_curve.predict_loss(**CHARACTERS, **run)
+        assert shown.interval[0] < actual < shown.interval[1] and shown.loss == pytest.approx(actual, abs=0.15)
+        assert "our own runs" in shown.basis
 
 
 def test_more_of_everything_is_better_and_less_sure():
     run = {"optimizer": "muon", "parameters": 200_000, "tokens": 1_000_000, "block_size": 64}
-    told = loss_curve.predict_loss(**CHARACTERS, **run)
+    shown = loss_curve.predict_loss(**CHARACTERS, **run)
     for key in ("parameters", "tokens", "block_size"):
-        assert loss_curve.predict_loss(**CHARACTERS, **{**run, key: 2 * run[key]}).loss < told.loss
+        assert loss_curve.predict_loss(**CHARACTERS, **{**run, key: 2 * run[key]}).loss < shown.loss
     beyond = loss_curve.predict_loss(**CHARACTERS, **{**run, "parameters": 10**8})
-    assert beyond.interval[1] - beyond.interval[0] > 2 * (told.interval[1] - told.interval[0])
-    assert "beyond" in beyond.basis and "beyond" not in told.basis
+    assert beyond.interval[1] - beyond.interval[0] > 2 * (shown.interval[1] - shown.interval[0])
+    assert "beyond" in beyond.basis and "beyond" not in shown.basis
     assert loss_curve.predict_loss(**{**CHARACTERS, "source": "my.txt"}, **run) is None
 
 

@@ -124,7 +124,7 @@ def test_the_size_of_a_vocabulary_is_about_the_root_of_the_bytes(n_bytes, size):
     assert text.vocab_size_choice(n_bytes).value == size
 
 
-def test_sizes_grow_with_the_machine_and_with_the_text_and_each_says_why():
+def test_sizes_grow_with_the_machine_and_with_the_text_and_each_has_a_reason():
     def choose(tokens, gflops):
         draft = sized(tokens, gflops)
         assert all(choice.why for choice in draft.choices)
@@ -157,7 +157,7 @@ def test_sizes_do_not_follow_from_how_busy_the_machine_is(monkeypatch):
 
 
 @pytest.mark.parametrize(("tokens", "gflops"), [(300, 50), (60_000, 50), (1_000_000, 50), (10**8, 50), (10**8, 5000)])
-def test_the_room_that_is_told_is_no_less_than_what_is_built(tokens, gflops):
+def test_the_parameter_budget_is_no_less_than_what_is_built(tokens, gflops):
     """0.28 M were announced once, and 114,112 built: what is told is a limit, and says so where it is too little."""
     draft = sized(tokens, gflops)
     why = next(c.why for c in draft.choices if c.key == "model.n_layer")
@@ -226,7 +226,7 @@ def test_a_setting_of_another_optimizer_is_refused(optimizer: str, ignored: str)
         (["model.family=original", "model.positions=learned"], "gpt2"),
     ],
 )
-def test_tables_of_a_model_with_sines_begin_as_in_2017_unless_the_recipe_says(overrides, init):
+def test_tables_of_a_model_with_sines_begin_as_in_2017_unless_the_recipe_sets_it(overrides, init):
     draft = Draft(read_recipe(None, overrides))
     defaults.init_of_sines(draft, model_config(draft.recipe, vocab_size=65))
     assert draft.recipe.training.init == init and len(draft.choices) == (init == "xavier")

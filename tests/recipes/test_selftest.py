@@ -42,7 +42,7 @@ def test_transformers_reads_the_model_where_nothing_is_kept_of_it(monkeypatch):
 
 
 @pytest.mark.parametrize("case", ["without transformers", "a kind of our own"])
-def test_what_is_left_out_says_why(case: str, monkeypatch):
+def test_what_is_left_out_has_a_reason(case: str, monkeypatch):
     model, tokenizer = small_model()
     if case == "without transformers":
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -79,7 +79,7 @@ def test_no_longer_than_the_text_has_room_for_and_the_model_keeps_its_length(tmp
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "shown"),
     [
         (["model.norm_eps=1e-5"], "model.norm_eps = 1e-05  (0.001 in "),
         (["model.rotary_base=10000"], "model.rotary_base = 10000.0  (500.0 in "),
@@ -88,9 +88,9 @@ def test_no_longer_than_the_text_has_room_for_and_the_model_keeps_its_length(tmp
         (["tokenizer.kind=bytes"], "fresh: embedding.token.weight, head.weight"),
     ],
 )
-def test_what_is_asked_for_is_shown_with_both_values(tmp_path, published, text, words, told):
+def test_what_is_asked_for_is_shown_with_both_values(tmp_path, published, text, words, shown):
     path, heard = tune(tmp_path, f"training.start_from={published}", *words, data=text)
-    assert any(told in line for line in heard), heard
+    assert any(shown in line for line in heard), heard
     if words[0].startswith("model."):
         key, value = words[0].removeprefix("model.").split("=")
         assert getattr(load_model(path / "model").config, key) == float(value)
@@ -111,7 +111,7 @@ def test_what_is_asked_for_is_shown_with_both_values(tmp_path, published, text, 
         ("", ["training.sequence_length=30"], ["training.sequence_length=30", "model.block_size=29"]),
     ],
 )
-def test_what_nobody_asked_for_or_cannot_keep_the_weights_is_refused(tmp_path, published, text, recipe, words, parts):
+def test_what_was_not_asked_for_or_cannot_keep_the_weights_is_refused(tmp_path, published, text, recipe, words, parts):
     path = tmp_path / "own.toml"
     path.write_text(recipe)
     with pytest.raises(UsageError) as refused:
@@ -178,12 +178,12 @@ def test_relative_paths_are_made_absolute(tmp_path, published, monkeypatch):
     Path("m").symlink_to(published)
     done = recipes.train(None, [*STILL, "training.start_from=m", "tokenizer.path=m"], data="ft.txt", out="r")
     assert done is not None
-    told = recipes.reading.tomllib.loads(Path("r/recipe.toml").read_text())
-    for value in (told["data"]["source"], told["training"]["start_from"], told["tokenizer"]["path"]):
+    shown = recipes.reading.tomllib.loads(Path("r/recipe.toml").read_text())
+    for value in (shown["data"]["source"], shown["training"]["start_from"], shown["tokenizer"]["path"]):
         assert Path(value).is_absolute()
 
 
-def test_the_loss_before_is_told_and_a_run_that_only_makes_it_worse_says_so(tmp_path, text):
+def test_the_loss_before_is_logged_and_a_run_that_only_makes_it_worse_warns(tmp_path, text):
     """Trained a while and then at a thousand times the rate."""
     Path(text).write_text(PLAY)
     shape = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16"]
@@ -216,15 +216,15 @@ def test_a_model_is_not_kept_in_memory_beside_the_run(published):
 def test_a_plan_is_made_for_the_model_to_start_from(tmp_path, published, text):
     """Its parameters, in sequences as long as the run would read; and what a run refuses a plan refuses."""
     words = [f"training.start_from={published}"]
-    told = plan(None, words, data=text, probing=False)
+    shown = plan(None, words, data=text, probing=False)
     model = load_model(published)
-    assert told.parameters == model.parameter_count() and told.shape.startswith("modern, 2 x 20, 4 heads")
-    assert any("training.optimizer = adamw" in note for note in told.notes)
+    assert shown.parameters == model.parameter_count() and shown.shape.startswith("modern, 2 x 20, 4 heads")
+    assert any("training.optimizer = adamw" in note for note in shown.notes)
     with pytest.raises(UsageError, match="cannot be kept"):
         plan(None, [*words, "model.n_embd=24"], data=text, probing=False)
 
 
-def test_what_is_tried_on_the_machine_is_said_before_it_is_tried(monkeypatch):
+def test_what_is_tried_on_the_machine_is_logged_before_it_is_tried(monkeypatch):
     """A minute of silence looks like a program that hangs."""
     lines: list[str] = []
     monkeypatch.setattr(compile_choice, "WORTH_COMPILING", 0.0)
@@ -235,7 +235,7 @@ def test_what_is_tried_on_the_machine_is_said_before_it_is_tried(monkeypatch):
     assert [line.split()[0] for line in lines] == ["timing", "timing", "compiling", "compiling", "compiled", "timing"]
 
 
-def test_what_a_folder_says_about_generating_goes_with_its_tokenizer(published):
+def test_generation_settings_of_a_folder_go_with_its_tokenizer(published):
     (model, tokenizer), start = load(published), Start.open(str(published))
     start.model.generation_settings = GenerationSettings(eos_token_id=(3, 5))
     ours = Decoder(model.config)

@@ -102,8 +102,8 @@ def ask(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, byt
 
 def ask_json(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
     """Status and JSON of an answer, which may hold no NaN."""
-    status, told = ask(url, path, body, **headers)
-    return status, json.loads(told, parse_constant=_no_constants)
+    status, shown = ask(url, path, body, **headers)
+    return status, json.loads(shown, parse_constant=_no_constants)
 
 
 def _no_constants(name: str) -> None:
@@ -112,9 +112,9 @@ def _no_constants(name: str) -> None:
 
 def events(url: str, path: str, **body: Any) -> list[dict[str, Any]]:
     """The JSON of all server-sent events."""
-    status, told = ask(url, path, body)
-    assert status == 200, told
-    lines = [line.removeprefix("data: ") for line in told.decode().split("\n\n") if line]
+    status, shown = ask(url, path, body)
+    assert status == 200, shown
+    lines = [line.removeprefix("data: ") for line in shown.decode().split("\n\n") if line]
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 

@@ -160,8 +160,8 @@ def test_defaults_of_the_folder_hold_field_by_field(with_defaults, fields, n, sa
     wanted = [piece.token for piece in pieces_of(pair, "the", n, seed=4, **sampling)]
     _, answer = ask_json(url, "/v1/completions", {"prompt": "the", "seed": 4, **fields})
     assert answer["choices"][0]["text"] == pair[1].decode(wanted)
-    told = events(url, "/api/generate", **{"ids": pair[1].encode("the"), "seed": 4, "max_tokens": n, **fields})
-    assert [event["id"] for event in told if event["type"] == "token"] == wanted
+    shown = events(url, "/api/generate", **{"ids": pair[1].encode("the"), "seed": 4, "max_tokens": n, **fields})
+    assert [event["id"] for event in shown if event["type"] == "token"] == wanted
 
 
 def test_health_and_metrics(url, client):

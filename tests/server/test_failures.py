@@ -88,11 +88,11 @@ def test_ids_without_a_token_are_refused(url, token, path, fields):
     )
 
 
-def test_what_no_token_belongs_to_is_never_said(url):
+def test_what_no_token_belongs_to_is_never_generated(url):
     status, answer = ask(url, "/v1/completions", {"prompt": "fox", "max_tokens": 60, "logprobs": 20, "temperature": 2})
-    told = json.loads(answer)["choices"][0]
-    assert status == 200 and len(told["text"]) == 60
-    assert all(sum(2.718281828**p for p in top.values()) > 0.5 for top in told["logprobs"]["top_logprobs"])
+    shown = json.loads(answer)["choices"][0]
+    assert status == 200 and len(shown["text"]) == 60
+    assert all(sum(2.718281828**p for p in top.values()) > 0.5 for top in shown["logprobs"]["top_logprobs"])
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_a_failure_is_one_clients_and_its_traceback_is_in_the_log(url, neighbour
         status, answer = ask(url, path, {**body, "max_tokens": 17})
         answer = answer.decode()
     if stream:  # the answer has begun
-        told = json.loads([line for line in answer.splitlines() if line][-1].removeprefix("data: "))
-        message = told["message"] if path == "/api/generate" else told["error"]["message"]
-        assert status == 200 and (path == "/api/generate" or told["error"]["type"] == "server_error")
+        shown = json.loads([line for line in answer.splitlines() if line][-1].removeprefix("data: "))
+        message = shown["message"] if path == "/api/generate" else shown["error"]["message"]
+        assert status == 200 and (path == "/api/generate" or shown["error"]["type"] == "server_error")
     else:
         message = json.loads(answer)["error"]["message"]
         assert status == 500
@@ -129,7 +129,7 @@ def raise_planted():
     raise Planted("planted")
 
 
-def test_an_engine_that_fails_is_made_anew_and_the_log_has_why(url, monkeypatch, caplog):
+def test_an_engine_that_fails_is_replaced_and_the_log_has_why(url, monkeypatch, caplog):
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "glassformer"):
         patch.setattr(Engine, "_write", lambda self: raise_planted())
         status, answer = ask(url, "/v1/completions", {"prompt": "the", "max_tokens": 3})

@@ -22,30 +22,30 @@ GENERATE = "/api/generate"
 
 
 def test_models_and_their_sizes(url):
-    told = {model["name"]: model for model in ask_json(url, "/api/models")[1]["models"]}
-    assert list(told) == ["base", "chat", "vectors"]
-    assert told["base"] | {"name": ""} == {
+    shown = {model["name"]: model for model in ask_json(url, "/api/models")[1]["models"]}
+    assert list(shown) == ["base", "chat", "vectors"]
+    assert shown["base"] | {"name": ""} == {
         "name": "", "kind": "Decoder", "writes": True, "chats": False, "vocab_size": 30,
         "block_size": 200, "n_layer": 2, "n_head": 4, "n_embd": 24, "defaults": {},
     }  # fmt: skip
-    assert told["chat"]["chats"] and not told["vectors"]["writes"]
+    assert shown["chat"]["chats"] and not shown["vectors"]["writes"]
 
 
-def test_the_vocabulary_is_told_once(url, models):
+def test_the_vocabulary_is_sent_once(url, models):
     with urllib.request.urlopen(f"{url}/api/vocabulary?model=base") as answer:
-        told, tag = json.load(answer), answer.headers["ETag"]
-    assert "".join(told["texts"]) == models["base"][1].decode(range(30))
+        shown, tag = json.load(answer), answer.headers["ETag"]
+    assert "".join(shown["texts"]) == models["base"][1].decode(range(30))
     assert ask(url, "/api/vocabulary?model=base", **{"If-None-Match": tag}) == (304, b"")
     assert ask(url, "/api/vocabulary?model=base", **{"If-None-Match": '"other"'})[0] == 200
 
 
 def test_a_text_and_a_chat_become_the_ids_that_the_model_reads(url, models):
-    told = ask_json(url, "/api/tokenize", {"text": "the fox"})[1]
-    assert told["ids"] == models["base"][1].encode("the fox") and "".join(told["texts"]) == "the fox"
-    assert b"".join(map(bytes, told["bytes"])) == b"the fox"
+    shown = ask_json(url, "/api/tokenize", {"text": "the fox"})[1]
+    assert shown["ids"] == models["base"][1].encode("the fox") and "".join(shown["texts"]) == "the fox"
+    assert b"".join(map(bytes, shown["bytes"])) == b"the fox"
     messages = [{"role": "user", "content": "the fox"}]
-    told = ask_json(url, "/api/tokenize", {"model": "chat", "messages": messages})[1]
-    assert told["ids"] == models["chat"][1].chat.encode(messages, add_generation_prompt=True)
+    shown = ask_json(url, "/api/tokenize", {"model": "chat", "messages": messages})[1]
+    assert shown["ids"] == models["chat"][1].chat.encode(messages, add_generation_prompt=True)
 
 
 def test_logits_are_torchs(url, models):
@@ -54,15 +54,15 @@ def test_logits_are_torchs(url, models):
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0]
     for positions in ([11, 3, 3], [0], [len(ids) - 1], list(range(20, 40))):  # forth and back, and one twice
-        status, told = ask(url, "/api/logits", {"ids": ids, "positions": positions})
-        tensors = load(told)
+        status, shown = ask(url, "/api/logits", {"ids": ids, "positions": positions})
+        tensors = load(shown)
         assert status == 200 and tensors["positions"].tolist() == positions
         torch.testing.assert_close(tensors["logits"], wanted[positions], atol=1e-5, rtol=1e-5)
     other = tokenizer.encode("the lazy dog")  # another text after the same beginning
     with torch.no_grad():
         wanted = model(torch.tensor([other]))[0]
-    told = load(ask(url, "/api/logits", {"ids": other, "positions": [8, 11]})[1])["logits"]
-    torch.testing.assert_close(told, wanted[[8, 11]], atol=1e-5, rtol=1e-5)
+    shown = load(ask(url, "/api/logits", {"ids": other, "positions": [8, 11]})[1])["logits"]
+    torch.testing.assert_close(shown, wanted[[8, 11]], atol=1e-5, rtol=1e-5)
 
 
 def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
@@ -76,17 +76,17 @@ def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
             next(reading)
             pieces += 1
     except StopIteration as end:
-        told = end.value
+        shown = end.value
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0, [2, 50, 101]]
     assert pieces == 15
-    torch.testing.assert_close(told, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shown, wanted, atol=1e-5, rtol=1e-5)
     again = reader.logits(ids, [101])  # all but the last token is known
     with pytest.raises(StopIteration):
         next(again)
 
 
-def test_generating_tells_what_the_engine_does(url, models):
+def test_generating_sends_what_the_engine_does(url, models):
     model, tokenizer = models["base"]
     ids = tokenizer.encode("the quick")
     engine = Engine(model, tokenizer)
@@ -97,19 +97,19 @@ def test_generating_tells_what_the_engine_does(url, models):
         for event in engine.step():
             scored += [piece.probability for piece in event.prompt]
             pieces += [event.piece] if event.piece else []
-    told = events(
+    shown = events(
         url, GENERATE, ids=ids, max_tokens=12, temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5, score=True
     )  # fmt: skip
-    assert told[0] == {"type": "start", "model": "base", "seed": 5}
-    assert told[1]["probabilities"][0] is None and told[1]["probabilities"][1:] == pytest.approx(scored, abs=1e-6)
-    assert [event["id"] for event in told[2:-1]] == [piece.token for piece in pieces]
-    for event, piece in zip(told[2:-1], pieces, strict=True):
+    assert shown[0] == {"type": "start", "model": "base", "seed": 5}
+    assert shown[1]["probabilities"][0] is None and shown[1]["probabilities"][1:] == pytest.approx(scored, abs=1e-6)
+    assert [event["id"] for event in shown[2:-1]] == [piece.token for piece in pieces]
+    for event, piece in zip(shown[2:-1], pieces, strict=True):
         assert event["probability"] == pytest.approx(piece.probability, abs=1e-6)
         assert event["chance"] == pytest.approx(piece.sampling_probability, abs=1e-6)
-    assert told[-1] == {"type": "end", "reason": "length"}
+    assert shown[-1] == {"type": "end", "reason": "length"}
 
 
-def test_a_seed_that_was_not_given_is_told_and_draws_the_same_again(url, models):
+def test_a_seed_that_was_not_given_is_sent_and_draws_the_same_again(url, models):
     ids = models["base"][1].encode("fox")
     first = events(url, GENERATE, ids=ids, max_tokens=9)
     again = events(url, GENERATE, ids=ids, max_tokens=9, seed=first[0]["seed"])
@@ -124,16 +124,16 @@ def test_reading_alone_and_an_end_and_a_full_context(url, models):
         "end",
     ]
     (x,) = models["base"][1].encode("x")
-    told = events(url, GENERATE, ids=ids, max_tokens=200, end_tokens=list(range(30)), seed=1)
-    assert len(told) == 3 and told[-1]["reason"] == "end_of_text"
-    told = events(url, GENERATE, ids=[x] * 195, max_tokens=60)
-    assert [event["type"] for event in told] == ["start", *["token"] * 5, "end"] and told[-1]["reason"] == "full"
+    shown = events(url, GENERATE, ids=ids, max_tokens=200, end_tokens=list(range(30)), seed=1)
+    assert len(shown) == 3 and shown[-1]["reason"] == "end_of_text"
+    shown = events(url, GENERATE, ids=[x] * 195, max_tokens=60)
+    assert [event["type"] for event in shown] == ["start", *["token"] * 5, "end"] and shown[-1]["reason"] == "full"
 
 
 def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
     monkeypatch.setattr("glassformer.server.inspect.MAX_NUMBERS", 59)
-    code, told = ask_json(url, "/api/logits", {"ids": [1, 2], "positions": [0, 1]})
-    assert code == 400 and "60" in told["error"]["message"] and "59" in told["error"]["message"]
+    code, shown = ask_json(url, "/api/logits", {"ids": [1, 2], "positions": [0, 1]})
+    assert code == 400 and "60" in shown["error"]["message"] and "59" in shown["error"]["message"]
 
 
 def test_looking_while_others_write(url, models, monkeypatch):
@@ -152,14 +152,14 @@ def test_looking_while_others_write(url, models, monkeypatch):
     for writer in writers:
         writer.start()
     for position in (1, 44, *range(0, 40, 3)):
-        told = load(ask(url, "/api/logits", {"ids": ids, "positions": [position]})[1])["logits"]
-        torch.testing.assert_close(told, wanted[[position]], atol=1e-5, rtol=1e-5)
+        shown = load(ask(url, "/api/logits", {"ids": ids, "positions": [position]})[1])["logits"]
+        torch.testing.assert_close(shown, wanted[[position]], atol=1e-5, rtol=1e-5)
     for writer in writers:
         writer.join()
     assert [[event.get("id") for event in one] for one in got] == [[event.get("id") for event in expected]] * 4
 
 
-def test_an_errand_that_nobody_waits_for_is_ended(models):
+def test_a_job_without_a_waiting_client_is_ended(models):
     begun, ended = threading.Event(), threading.Event()
 
     def endless():
@@ -172,18 +172,18 @@ def test_an_errand_that_nobody_waits_for_is_ended(models):
 
     worker = ModelHandle("base", *models["base"]).worker
     assert worker is not None
-    errand = worker.run_in_engine_thread(endless())
+    job = worker.run_in_engine_thread(endless())
     behind = worker.run_in_engine_thread(word for word in ())
-    assert begun.wait(20) and errand.cancel()
+    assert begun.wait(20) and job.cancel()
     assert ended.wait(20) and behind.result(20) is None
     worker.stop()
 
 
-def test_a_fault_while_looking_is_told_and_the_next_is_served(url, monkeypatch):
+def test_a_fault_of_a_view_is_reported_and_the_next_is_served(url, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(LogitsReader, "logits", lambda self, ids, positions: (1 / 0 for _ in "x"))
-        code, told = ask_json(url, "/api/logits", {"ids": [1], "positions": [0]})
-        assert code == 500 and told["error"]["type"] == "server_error"
+        code, shown = ask_json(url, "/api/logits", {"ids": [1], "positions": [0]})
+        assert code == 500 and shown["error"]["type"] == "server_error"
     assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 200
 
 

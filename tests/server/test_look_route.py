@@ -85,7 +85,7 @@ def test_models_that_are_served_are_compared_and_no_others(url):
         ("compare", {"text": "a", "temperature": [1.0] * 99}, 400, ["temperature", "16"]),
     ],
 )
-def test_a_mistake_is_told_and_the_next_request_is_served(url, view, options, status, words):
+def test_a_mistake_is_reported_and_the_next_request_is_served(url, view, options, status, words):
     code, body = ask(url, f"/api/look/{view}", {"model": "base", "options": options})
     message = json.loads(body)["error"]["message"]
     assert code == status and all(word in message for word in words), message

@@ -41,7 +41,7 @@ def start(*args) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_when_it_says_listening_it_is(folder):
+def test_when_it_prints_listening_it_is(folder):
     server = start(folder, "--port", 0)
     try:
         lines = []

@@ -107,9 +107,9 @@ def test_resumed_equals_uninterrupted(folder, tmp_path):
 
 def test_the_command_reads_image_files(run, folder, glassformer):
     file = next((folder / "left").iterdir())
-    told = glassformer("classify", run.path, file, "--json")
-    assert told.code == 0, told.err
-    assert json.loads(told.out)[0]["label"] == "left"
+    shown = glassformer("classify", run.path, file, "--json")
+    assert shown.code == 0, shown.err
+    assert json.loads(shown.out)[0]["label"] == "left"
     missing = glassformer("classify", run.path, "nowhere.png")
     assert missing.code != 0 and "nowhere.png" in missing.err and "Traceback" not in missing.err
     measured = glassformer("evaluate", run.path, "--split", "test", "--json")

@@ -102,8 +102,8 @@ def test_pads_change_nothing(kind: str):
     )
     rows = asked.rows(model, batch)
     singly = [asked.rows(model, alone(batch, row)) for row in range(6)]
-    for told, each in zip(rows, zip(*singly, strict=True), strict=True):
-        torch.testing.assert_close(told, torch.cat(each), rtol=1e-12, atol=0)
+    for shown, each in zip(rows, zip(*singly, strict=True), strict=True):
+        torch.testing.assert_close(shown, torch.cat(each), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("next_token", "skip_gram")])

@@ -81,11 +81,11 @@ CASES: dict[str, tuple[str, list[str]]] = {
 def test_every_task_from_a_file_to_a_model(name: str, tmp_path: Path, pairs: str, labelled: str):
     kind, more = CASES[name]
     path = run(tmp_path, kind, labelled if kind == "classify" else pairs, *more)
-    told = json.loads((path / "summary.json").read_text())
-    assert 0 <= told["val_accuracy"] <= 1 and told["val_bits_per_byte"] is None
-    assert told["val_loss"] < 7
+    shown = json.loads((path / "summary.json").read_text())
+    assert 0 <= shown["val_accuracy"] <= 1 and shown["val_bits_per_byte"] is None
+    assert shown["val_loss"] < 7
     model, tokenizer = load(path)
-    assert recipes.evaluate(path).loss == pytest.approx(told["val_loss"], abs=1e-4)
+    assert recipes.evaluate(path).loss == pytest.approx(shown["val_loss"], abs=1e-4)
     sample = json.loads((path / "samples.jsonl").read_text().splitlines()[-1])["text"]
     assert "model" in sample and "target" in sample
     if kind == "classify":
@@ -127,8 +127,8 @@ def test_a_tag_for_each_word(tmp_path: Path):
     ]
     words = ["tokenizer.vocab_size=40", "training.steps=60", "training.optimizer=adamw", "training.learning_rate=0.01"]
     path = run(tmp_path, "tag", write(tmp_path / "tags.jsonl", rows), *words)
-    told = json.loads((path / "summary.json").read_text())
-    assert load_labels(path) == ("c", "o") and told["val_accuracy"] > 0.9
+    shown = json.loads((path / "summary.json").read_text())
+    assert load_labels(path) == ("c", "o") and shown["val_accuracy"] > 0.9
     rows[3]["target"] = "c"
     with pytest.raises(DataError, match=r"has 5 tokens and 1 tag; give one tag a token, with spaces between"):
         run(tmp_path, "tag", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
@@ -146,9 +146,9 @@ def test_a_bad_number_is_named_in_a_translator_too(tmp_path: Path, pairs: str):
 
 def test_it_is_not_asked_to_write_on(tmp_path: Path, pairs: str):
     path = run(tmp_path, "translate", pairs, "training.steps=1")
-    told = CliRunner().invoke(app, ["generate", str(path), "--prompt", "red"])
-    assert isinstance(told.exception, UsageError)
-    assert str(told.exception) == (f"{path}: its EncoderDecoder does not generate; use: glassformer translate {path}")
+    shown = CliRunner().invoke(app, ["generate", str(path), "--prompt", "red"])
+    assert isinstance(shown.exception, UsageError)
+    assert str(shown.exception) == (f"{path}: its EncoderDecoder does not generate; use: glassformer translate {path}")
 
 
 def test_letters_in_sounds_out(tmp_path: Path):
@@ -191,9 +191,9 @@ def test_a_classifier_begins_with_what_masks_taught(tmp_path: Path, pairs: str, 
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], error: type[Exception], message: str, tmp_path: Path, pairs: str):
-    with pytest.raises(error) as told:
+    with pytest.raises(error) as shown:
         recipes.train(None, ["task.kind=translate", *SMALL, *STEPS, *words], data=pairs, out=tmp_path / "run")
-    assert message in str(told.value) and "\n" not in str(told.value)
+    assert message in str(shown.value) and "\n" not in str(shown.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -218,8 +218,8 @@ def test_what_an_evaluation_would_stumble_over_is_found_before_the_first_step(
     tmp_path: Path, kind: str, rows: list[dict[str, str]], wrong: dict[str, str], message: str, split: str
 ):
     held_out = [{**rows[0], "split": "validation"}] if split == "test" else []
-    told = [{**row, "split": "train"} for row in rows] + held_out + [{**wrong, "split": split}]
-    data = write(tmp_path / "rows.jsonl", told)
+    shown = [{**row, "split": "train"} for row in rows] + held_out + [{**wrong, "split": split}]
+    data = write(tmp_path / "rows.jsonl", shown)
     with pytest.raises(DataError, match=rf"rows\.jsonl, {split} examples: .*{message}") as error:
         recipes.train(None, [f"task.kind={kind}", *SMALL, *STEPS], data=data, out=tmp_path / "run")
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
@@ -230,11 +230,11 @@ def test_a_classifier_is_measured_by_the_labels_that_it_learned(tmp_path: Path, 
     path = run(tmp_path, "classify", labelled)
     last = load_labels(path)[-1]
     rows = [json.loads(line) for line in Path(labelled).read_text().splitlines()]
-    told = [{**row, "split": "test"} for row in rows if row["label"] == last]
-    model, task = open_run(path, write(tmp_path / "one.jsonl", told))
+    shown = [{**row, "split": "test"} for row in rows if row["label"] == last]
+    model, task = open_run(path, write(tmp_path / "one.jsonl", shown))
     assert task.labels == load_labels(path)
     assert {label for _, label in task.encoded("test", 8)} == {len(task.labels) - 1}
-    assert recipes.evaluate(path, data=str(tmp_path / "one.jsonl"), split="test").n == len(told)
+    assert recipes.evaluate(path, data=str(tmp_path / "one.jsonl"), split="test").n == len(shown)
     unknown = write(tmp_path / "unknown.jsonl", [{"text": "x", "label": "unheard", "split": "test"}])
     with pytest.raises(DataError, match="the label 'unheard' is not one that was learned"):
         recipes.evaluate(path, data=unknown, split="test")
@@ -254,7 +254,7 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path):
         recipes.train(None, ["task.kind=spans", *SMALL], data=write(tmp_path / "no.jsonl", []))
 
 
-def test_a_run_folder_says_what_it_learned_from(tmp_path: Path, labelled: str):
+def test_a_run_folder_records_what_it_learned_from(tmp_path: Path, labelled: str):
     path = run(tmp_path, "classify", labelled)
     text = RunFolder(path).recipe.read_text()
     assert "labels = [" in text and "[derived.examples]" in text and (path / "report.html").is_file()

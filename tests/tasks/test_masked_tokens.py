@@ -94,7 +94,7 @@ def test_shares_can_be_set(settings, expected):
 def test_the_head_is_asked_where_there_are_targets_and_nowhere_else():
     model, batch = toy_encoder(), masking().collate(texts(), np.random.default_rng(0))
     (inputs, lengths, targets), heard = batch, []
-    hook = model.token_head.register_forward_hook(lambda _, given, said: heard.append((given[0].shape, said.shape)))
+    hook = model.token_head.register_forward_hook(lambda _, given, text: heard.append((given[0].shape, text.shape)))
     loss, count, _ = masking().loss(model, batch)
     hook.remove()
     assert heard == [((count, 5), (count, V))] and count == int((targets != -100).sum())

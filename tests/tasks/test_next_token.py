@@ -96,7 +96,7 @@ def test_pieces_give_the_loss_and_gradients_of_the_whole(small_pieces, family, c
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_the_logits_are_never_whole_unless_somebody_listens(small_pieces):
+def test_the_logits_are_never_whole_without_a_listener(small_pieces):
     model, heard = toy_model(), []
     with mock.patch.object(type(model), "logits", side_effect=AssertionError("all logits were made")):
         quiet, count, _ = NextToken().loss(model, masked_batch())
@@ -191,6 +191,6 @@ def test_examples_of_unequal_length_become_a_batch():
 
 
 @pytest.mark.parametrize("examples", [[], [[]], [[3], [4]]], ids=str)
-def test_nothing_to_predict_is_said(examples):
+def test_nothing_to_predict_is_refused(examples):
     with pytest.raises(DataError, match=f"{len(examples)} examples hold no prediction, which needs 2 tokens"):
         NextToken().collate(examples)

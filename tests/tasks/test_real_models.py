@@ -82,8 +82,8 @@ def test_pads_change_nothing(case: str):
         rows, each = asked.rows(model, batch), [asked.rows(model, alone(batch, row)) for row in range(len(examples))]
     torch.testing.assert_close(together, sum(loss for loss, _, _ in singly), rtol=1e-9, atol=0)
     assert count == sum(n for _, n, _ in singly) == rows.counts_B.sum()
-    for told, parts in zip(rows, zip(*each, strict=True), strict=True):
-        torch.testing.assert_close(told, torch.cat(parts), rtol=1e-9, atol=0)
+    for shown, parts in zip(rows, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(shown, torch.cat(parts), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("family", ["classic", "modern"])  # both with tied heads

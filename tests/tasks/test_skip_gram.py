@@ -51,12 +51,12 @@ def test_the_products_are_the_twins_walk_from_pair_to_pair():
     total, count, _ = asked.loss(model, batch)
     by_hand, pairs = skip_gram_twin(model.embedding.weight, model.neighbour.weight, batch, negatives=3.0)
     assert total.item() == pytest.approx(by_hand, rel=1e-12) and count == pairs
-    told = asked.rows(model, batch)
+    shown = asked.rows(model, batch)
     for row in range(B):
         alone, n = skip_gram_twin(
             model.embedding.weight, model.neighbour.weight, tuple(part[row : row + 1] for part in batch), 3.0
         )
-        assert told.sums_B[row].item() == pytest.approx(alone, rel=1e-12) and told.counts_B[row] == n
+        assert shown.sums_B[row].item() == pytest.approx(alone, rel=1e-12) and shown.counts_B[row] == n
 
 
 def test_before_anything_is_learned_every_two_words_are_as_likely_as_not():
@@ -78,8 +78,8 @@ def test_a_neighbour_is_hit_when_it_is_likelier_than_all_the_noise():
         model.embedding.weight.zero_()[:, 0] = 1.0
         model.neighbour.weight.zero_()[:, 0] = torch.arange(V).double()  # the higher the id, the likelier
     batch = torch.tensor([[20, 30]]), torch.tensor([[1, 1, 1]]), torch.tensor([[31, 25, 40]])
-    told = SkipGram(counts=np.ones(V)).rows(model, batch)  # pairs: 31-25, 25-31, 25-40, 40-25
-    assert (told.counts_B.item(), told.correct_B.item()) == (4, 2)
+    shown = SkipGram(counts=np.ones(V)).rows(model, batch)  # pairs: 31-25, 25-31, 25-40, 40-25
+    assert (shown.counts_B.item(), shown.correct_B.item()) == (4, 2)
 
 
 def test_noise_follows_the_counts_to_their_power_and_reach_is_even():

@@ -81,30 +81,30 @@ def test_resumed_it_is_as_if_it_had_never_stopped(text, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_evaluate_tells_what_people_said(text, tmp_path, monkeypatch):
+def test_evaluate_compares_with_peoples_judgements(text, tmp_path, monkeypatch):
     tests = WordTests(
         {"some": [Likeness("cat", "dog", 7.0), Likeness("cat", "purrs", 3.0), Likeness("cat", "zebra", 1.0)]},
         {"family": [Question("cat", "purrs", "dog", "barks")], "gram": [Question("cat", "cats", "dog", "dogs")]},
     )
     monkeypatch.setattr(skip_gram, "load_word_tests", lambda: tests)
     run = trained(text, tmp_path / "run")
-    told = CliRunner().invoke(app, ["evaluate", str(run.path)])
-    assert told.exit_code == 0, told.output
-    assert re.search(r"some           -?1\.000  \(Spearman's rho; 2 of 3 pairs known\)", told.stdout)
-    assert re.search(r"analogies, meaning  .* \(1 of 1 known\)", told.stdout) and "form" not in told.stdout
+    shown = CliRunner().invoke(app, ["evaluate", str(run.path)])
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"some           -?1\.000  \(Spearman's rho; 2 of 3 pairs known\)", shown.stdout)
+    assert re.search(r"analogies, meaning  .* \(1 of 1 known\)", shown.stdout) and "form" not in shown.stdout
     as_json = json.loads(CliRunner().invoke(app, ["evaluate", str(run.path), "--json"]).stdout)
     assert as_json["likeness"]["some"]["n"] == 2 and as_json["analogies"]["form"]["n_all"] == 1
     model, task = open_run(run.path)
     assert task.extra_scores(model).to_dict() == {key: as_json[key] for key in ("likeness", "analogies")}
 
 
-def test_without_the_lists_evaluate_says_why(text, tmp_path, monkeypatch):
+def test_without_the_lists_evaluate_gives_the_reason(text, tmp_path, monkeypatch):
     def refuse(source, quiet):
         raise DataError("pip package gensim 4.4.0: the package index cannot be reached; check the network")
 
     monkeypatch.setattr(word_tests, "fetch", refuse)
-    told = CliRunner().invoke(app, ["evaluate", str(trained(text, tmp_path / "run").path)])
-    assert told.exit_code == 0 and "loss  " in told.stdout and "the package index cannot be reached" in told.output
+    shown = CliRunner().invoke(app, ["evaluate", str(trained(text, tmp_path / "run").path)])
+    assert shown.exit_code == 0 and "loss  " in shown.stdout and "the package index cannot be reached" in shown.output
 
 
 def test_what_does_not_fit_is_one_line(text, tmp_path):
@@ -114,8 +114,8 @@ def test_what_does_not_fit_is_one_line(text, tmp_path):
         trained(text, tmp_path / "b", "training.batch_size=4000")
     run = trained(text, tmp_path / "c")
     for command in (["generate", str(run.path), "--prompt", "the"], ["evaluate", str(run.path), "--split", "test"]):
-        told = CliRunner().invoke(app, command)
-        assert isinstance(told.exception, UsageError) and len(str(told.exception).splitlines()) == 1
+        shown = CliRunner().invoke(app, command)
+        assert isinstance(shown.exception, UsageError) and len(str(shown.exception).splitlines()) == 1
 
 
 def test_the_recipe_is_for_word_vectors():

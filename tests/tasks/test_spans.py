@@ -104,7 +104,7 @@ def test_the_mean_span_has_the_length_that_was_asked_for():
         assert sum(out for out, _ in runs) == number
 
 
-def test_what_a_model_says_wrongly_does_no_harm():
+def test_a_wrong_answer_of_a_model_does_no_harm():
     """Sentinels left out, twice, unknown; words before the first; words after the end."""
     source = [10, 99, 11, 98, 12, END]
     assert spans().decode(source, [98, 5, END]) == [10, 11, 5, 12]

@@ -35,12 +35,12 @@ def test_a_batch_to_look_at():
     assert target_out.tolist() == [[21, 22, 2, -100, -100], [23, 24, 25, 26, 2], [2] + [-100] * 4]
 
 
-def test_the_model_reads_what_it_should_have_said_one_place_earlier():
+def test_the_model_reads_the_target_of_one_place_earlier():
     """Also from numpy arrays, in which token stores come."""
     pairs = [(np.array(source, np.uint16), np.array(target, np.uint16)) for source, target in PAIRS]
     _, _, target_in, target_out = smoothed(0.1).collate(pairs)
-    said = target_out[:, :-1]
-    assert torch.equal(target_in[:, 1:].where(said >= 3, 0), said.where(said >= 3, 0))
+    text = target_out[:, :-1]
+    assert torch.equal(target_in[:, 1:].where(text >= 3, 0), text.where(text >= 3, 0))
 
 
 def test_label_smoothing_by_hand():
@@ -69,7 +69,7 @@ def test_a_smoothed_model_is_not_rewarded_for_being_sure():
     losses = {}
     for sure in (0.8, 1 - 0.2 / 3, 0.9999):
         logits = torch.tensor([sure, (1 - sure) / 2, (1 - sure) / 2]).log()
-        model = type("Sure", (torch.nn.Module,), {"forward": lambda self, *_, said=logits: said.view(1, 1, 3)})()
+        model = type("Sure", (torch.nn.Module,), {"forward": lambda self, *_, text=logits: text.view(1, 1, 3)})()
         batch = (torch.tensor([[5]]), torch.tensor([1]), torch.tensor([[1]]), torch.tensor([[0]]))
         losses[sure] = (smoothed(0.1).loss(model, batch)[0].item(), smoothed(0.1).rows(model, batch).sums_B.item())
     trained, reported = zip(*losses.values(), strict=True)

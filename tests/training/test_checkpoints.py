@@ -25,7 +25,7 @@ TINY = [
 ]  # fmt: skip
 
 
-def test_the_loop_goes_on_while_a_checkpoint_is_written(play, tmp_path, monkeypatch):
+def test_the_loop_continues_while_a_checkpoint_is_written(play, tmp_path, monkeypatch):
     """The writer waits until the loop is three steps further; what it writes is of the step that it was told."""
     run, waiting = tmp_path / "run", threading.Event()
     write_state = checkpoints.CheckpointWriter._write_state
@@ -119,9 +119,9 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(play, tmp_pa
     with pytest.raises(Killed):
         recipes.train(None, TINY, data=str(play), out=run)
     monkeypatch.undo()
-    told: list[str] = []
-    recipes.resume(run, log=told.append)
-    assert told == ["going on after step 4 of 12"]
+    shown: list[str] = []
+    recipes.resume(run, log=shown.append)
+    assert shown == ["going on after step 4 of 12"]
     assert not list(run.rglob("*.part"))
     a, b = (folder / "checkpoints" / "step-000012" / "optimizer.safetensors" for folder in (tmp_path / "whole", run))
     assert a.read_bytes() == b.read_bytes()
@@ -163,7 +163,7 @@ def test_litter_is_known_by_its_name(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(keep)
 
 
-def test_another_processor_or_version_is_told(play, tmp_path):
+def test_another_processor_or_version_is_reported(play, tmp_path):
     from glassformer.training import Interrupted
 
     class Stop(Callback):
@@ -178,8 +178,10 @@ def test_another_processor_or_version_is_told(play, tmp_path):
     processor = next(i for i, line in enumerate(lines) if line.startswith("processor = "))
     lines[processor] = 'processor = "Abacus 1"'
     recipe.write_text("\n".join(lines))
-    told: list[str] = []
-    recipes.resume(tmp_path / "run", log=told.append)
-    assert told[0].startswith("processor: Abacus 1 before, ") and told[0].endswith("equal to rounding, not to the bit")
+    shown: list[str] = []
+    recipes.resume(tmp_path / "run", log=shown.append)
+    assert shown[0].startswith("processor: Abacus 1 before, ") and shown[0].endswith(
+        "equal to rounding, not to the bit"
+    )
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert [event["text"] for event in events if event["kind"] == "resumed"] == told
+    assert [event["text"] for event in events if event["kind"] == "resumed"] == shown

@@ -36,7 +36,7 @@ def test_a_folder_of_the_users_own_stays(monkeypatch, tmp_path):
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "mine")
 
 
-def test_the_compilers_own_choice_is_nobodys(monkeypatch, tmp_path):
+def test_the_compilers_own_choice_is_not_the_users(monkeypatch, tmp_path):
     """Importing the compiler sets the variable; that is not a wish."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 

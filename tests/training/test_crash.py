@@ -17,6 +17,6 @@ def test_five_kills_lose_nothing():
         [sys.executable, str(BENCHMARK), "--kills", "5"], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["kills"] == told["survived"] == 5 == sum(told["fell"].values())
-    assert told["equal"] == told["runs"] >= 2
+    shown = json.loads(done.stdout)
+    assert shown["kills"] == shown["survived"] == 5 == sum(shown["fell"].values())
+    assert shown["equal"] == shown["runs"] >= 2

@@ -22,13 +22,13 @@ from glassformer.training.migrations import FORMAT, migrate_recipe, migrate_stat
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-format-1"
 
 
-def test_an_old_run_goes_on_as_if_nothing_had_changed(tmp_path, monkeypatch):
+def test_an_old_run_continues_as_if_nothing_had_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("play.txt").write_text(PLAY, encoding="utf-8")
     shutil.copytree(GOLDEN, "run")
-    told: list[str] = []
-    recipes.resume("run", log=told.append)
-    assert "going on after step 8 of 13" in told
+    shown: list[str] = []
+    recipes.resume("run", log=shown.append)
+    assert "going on after step 8 of 13" in shown
     lines = RunFolder("run").read_metrics()
     expected = json.loads((GOLDEN / "expected-losses.json").read_text())
     assert [line["loss"] for line in lines] == pytest.approx(expected, rel=1e-6)  # another processor rounds otherwise
@@ -71,7 +71,7 @@ def test_the_objective_of_an_old_recipe_is_its_task(tmp_path):
         read_recipe(str(path))
 
 
-def test_what_a_recipe_says_itself_is_kept():
+def test_what_a_recipe_sets_itself_is_kept():
     assert migrate_recipe({"data": {"order": "epochs"}}, "")["data"]["order"] == "epochs"
     assert migrate_recipe({"data": {}}, "")["data"]["order"] == "random"
     old = {"batches": {"seed": 1, "step": 2, "shuffle": False}, "random": {"torch": "00"}}

@@ -117,7 +117,7 @@ def test_a_skip_survives_a_resume(play, tmp_path, monkeypatch):
         assert (a / file).read_bytes() == (b / file).read_bytes()
 
 
-def test_treatments_come_to_an_end(play, tmp_path):
+def test_recoveries_come_to_an_end(play, tmp_path):
     class AlwaysNaN(Callback):
         def on_start(self, trainer):
             trainer.model.head.weight.register_hook(lambda g: g * float("nan") if trainer.step == 36 else g)
@@ -206,11 +206,11 @@ def test_the_monitor_remembers_through_json():
 
 def test_overfitting_names_the_step_and_what_is_kept():
     monitor = DivergenceMonitor()
-    told = []
+    shown = []
     for i, (train, validation) in enumerate([(3, 3), (2.5, 2.6), (2.0, 2.3), (1.6, 2.4), (1.3, 2.5), (1.0, 2.7)]):
         monitor.mean = 3.0 - i  # of the batches on the way, with dropout: it does not matter
-        told += monitor.warnings(100 * (i + 1), train, validation, {}, {})
-    assert told == [
+        shown += monitor.warnings(100 * (i + 1), train, validation, {}, {})
+    assert shown == [
         "overfitting since step 300: validation rises (2.3 to 2.7) while training falls (2 to 1); the "
         "weights of step 300 are kept in model/; try training.dropout=0.2, fewer steps or a smaller model"
     ]
@@ -234,7 +234,7 @@ def test_notes_of_an_older_version_know_no_training_loss_and_raise_no_alarm():
         assert monitor.warnings(200 + 100 * i, 1.0 - i / 9, validation, {}, {}) == []
 
 
-def test_a_rate_too_high_is_told_only_while_the_loss_does_not_fall():
+def test_a_rate_too_high_is_reported_only_while_the_loss_does_not_fall():
     wild = {name: {"weight": 1.0, "gradient": 1.0, "update": 0.3} for name in "abc"}
     monitor = DivergenceMonitor()
     monitor.mean = 3.0
@@ -268,11 +268,11 @@ def test_dead_units_are_found_in_a_real_run(play, tmp_path):
 
 
 def test_the_text_is_looked_at_before_the_first_step(play, tmp_path):
-    told: list[str] = []
+    shown: list[str] = []
     play.write_text(play.read_text() + "\nZounds, ~quoth he.\n")  # Z and ~ in the part held out
     recipes.train(None, [*TINY, "training.steps=1", "training.batch_size=999"], data=str(play), out=tmp_path / "run",
-                  log=told.append)  # fmt: skip
-    warnings = [line for line in told if line.startswith("warning: ")]
+                  log=shown.append)  # fmt: skip
+    warnings = [line for line in shown if line.startswith("warning: ")]
     assert len(warnings) == 2
     assert warnings[0].startswith("warning: little text: a step reads 10,989 tokens and the training split holds ")
     assert "of 47 tokens" in warnings[1] and "never occur in the training split" in warnings[1]

@@ -80,7 +80,7 @@ def test_interrupted_and_resumed_is_the_same_run_bit_for_bit(play, tmp_path, opt
     assert_equal_runs(tmp_path / "whole", tmp_path / "halves")
 
 
-def test_a_run_that_died_goes_on_from_its_checkpoint_and_logs_each_step_once(play, tmp_path):
+def test_a_run_that_died_continues_from_its_checkpoint_and_logs_each_step_once(play, tmp_path):
     class Die(Callback):
         def on_step(self, record):
             if record["step"] == 11:
@@ -158,15 +158,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(play, tmp_pat
     newest, older = sorted((tmp_path / "run" / "checkpoints").iterdir())[::-1][:2]
     file = newest / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    told: list[str] = []
-    recipes.resume(tmp_path / "run", log=told.append)
-    assert any("step-000009: optimizer.safetensors is damaged" in line for line in told)
-    assert any(f"going on after step {int(older.name[5:])}" in line for line in told)
+    shown: list[str] = []
+    recipes.resume(tmp_path / "run", log=shown.append)
+    assert any("step-000009: optimizer.safetensors is damaged" in line for line in shown)
+    assert any(f"going on after step {int(older.name[5:])}" in line for line in shown)
     recipes.train(None, TINY, data=str(play), out=tmp_path / "whole")
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_when_every_checkpoint_is_damaged_one_line_says_so(play, tmp_path):
+def test_when_every_checkpoint_is_damaged_one_line_reports_it(play, tmp_path):
     with pytest.raises(Interrupted):
         recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[StopAfter(5)])
     for state in (tmp_path / "run").rglob("state.json"):

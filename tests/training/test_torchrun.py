@@ -89,7 +89,7 @@ def test_a_killed_rank_and_a_resume_with_another_number_of_ranks(tmp_path, whole
     assert lines[-1]["val_loss"] == pytest.approx(expected[-1]["val_loss"], rel=1e-4)
 
 
-def test_a_mistake_is_told_once(tmp_path):
+def test_a_mistake_is_printed_once(tmp_path):
     (tmp_path / "play.txt").write_text(PLAY)
     process = torchrun(2, "-m", "glassformer", "train", *TINY, "training.batch_size=7", "--data", "play.txt", "-q",
                        cwd=tmp_path)  # fmt: skip

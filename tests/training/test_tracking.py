@@ -74,7 +74,7 @@ def texts(run: RunFolder, tag: str) -> list[tuple[int, str]]:
 
 
 @needs["tensorboard"]
-def test_tensorboard_reads_back_what_was_told(run):
+def test_tensorboard_reads_back_what_was_logged(run):
     sitting(*trackers(["tensorboard"], run), 0, 6)
     assert scalars(run, "train/loss") == [(n, 1 / n) for n in range(1, 7)]
     assert scalars(run, "validation/loss") == [(3, 5.0), (6, 8.0)]
@@ -91,8 +91,8 @@ def test_each_step_once_after_a_resume(run):
     tracker = trackers(["tensorboard"], run)[0]
     sitting(tracker, 0, 5)
     sitting(*trackers(["tensorboard"], run), 3, 6, offset=0.5)
-    told = [(n, 1 / n) for n in (1, 2, 3)] + [(n, 0.5 + 1 / n) for n in (4, 5, 6)]
-    assert scalars(run, "train/loss") == told
+    shown = [(n, 1 / n) for n in (1, 2, 3)] + [(n, 0.5 + 1 / n) for n in (4, 5, 6)]
+    assert scalars(run, "train/loss") == shown
     assert len(list((run.path / "tensorboard").iterdir())) == 2
 
 
@@ -134,15 +134,15 @@ def test_wandb_keeps_an_offline_run_that_holds_the_history(run, monkeypatch):
     while not any(record.WhichOneof("record_type") == "exit" for record in records):  # its own process writes, in time
         assert time.monotonic() < until
         records = list(wandb_records(file))
-    told = [
+    shown = [
         {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in records
         if record.WhichOneof("record_type") == "history"
     ]
-    assert [(r["step"], r["train/loss"]) for r in told if "train/loss" in r] == [(n, 1 / n) for n in range(1, 7)]
-    assert [(r["step"], r["validation/loss"]) for r in told if "validation/loss" in r] == [(3, 5.0), (6, 8.0)]
-    assert [r["update/head.weight"] for r in told if "update/head.weight" in r] == [1e-3, 1e-3]
-    assert [(r["step"], r["event/warning"]) for r in told if "event/warning" in r] == [(6, "look")]
+    assert [(r["step"], r["train/loss"]) for r in shown if "train/loss" in r] == [(n, 1 / n) for n in range(1, 7)]
+    assert [(r["step"], r["validation/loss"]) for r in shown if "validation/loss" in r] == [(3, 5.0), (6, 8.0)]
+    assert [r["update/head.weight"] for r in shown if "update/head.weight" in r] == [1e-3, 1e-3]
+    assert [(r["step"], r["event/warning"]) for r in shown if "event/warning" in r] == [(6, "look")]
     first = next(record.run for record in records if record.WhichOneof("record_type") == "run")
     config = {item.key: json.loads(item.value_json) for item in first.config.update}
     assert config["training"] == {"steps": 6, "learning_rate": 0.01}
@@ -152,7 +152,7 @@ def test_wandb_keeps_an_offline_run_that_holds_the_history(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])
-def test_a_missing_package_is_told_before_anything_is_written(run, monkeypatch, name, module):
+def test_a_missing_package_is_reported_before_anything_is_written(run, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
         MissingExtraError, match=r"needs an optional package; run: .* -m pip install 'glassformer\[track\]'"
@@ -161,7 +161,7 @@ def test_a_missing_package_is_told_before_anything_is_written(run, monkeypatch, 
     assert [path.name for path in run.path.iterdir()] == ["recipe.toml"]
 
 
-def test_a_wrong_name_is_told_at_the_door(run):
+def test_a_wrong_name_is_refused_at_once(run):
     with pytest.raises(UsageError, match=r"training\.track='tensorbord' is unknown; did you mean tensorboard\?"):
         read_recipe("shakespeare-fast", ["training.track=tensorbord"])
     with pytest.raises(UsageError, match="'x' is unknown; known: tensorboard, wandb"):

@@ -70,11 +70,11 @@ def test_the_training_loss_is_that_of_the_same_part_without_dropout(play, tmp_pa
 
 def test_both_losses_are_shown_wherever_one_is(play, tmp_path):
     run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run")
-    told = run.train_loss.loss
-    assert json.loads((run.path / "summary.json").read_text())["train_loss_eval"] == told
-    assert list_runs(tmp_path)[0].train_loss_eval == told
+    shown = run.train_loss.loss
+    assert json.loads((run.path / "summary.json").read_text())["train_loss_eval"] == shown
+    assert list_runs(tmp_path)[0].train_loss_eval == shown
     page = write_report(RunFolder(run.path)).read_text()
-    assert f'data-key="train_loss_eval">{told:.4f}' in page and "training, in eval mode" in page
+    assert f'data-key="train_loss_eval">{shown:.4f}' in page and "training, in eval mode" in page
 
 
 def test_a_run_of_an_older_version_without_it_still_reads(play, tmp_path):

@@ -31,8 +31,8 @@ def train(
 ) -> None:
     """Train a Transformer with a recipe, or on your own text.
 
-    Without a recipe, sizes are chosen for the text and this machine, and printed with the reason. Ctrl-C saves the run;
-    `glassformer resume` continues it.
+    Without a recipe, sizes are chosen for the text and this machine, and printed with the reason. Ctrl-C saves the
+    run, and resume continues it.
 
     Examples:
 

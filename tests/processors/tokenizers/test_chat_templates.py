@@ -322,7 +322,7 @@ def test_data_that_is_nested_without_end_is_one_line():
         VOCABULARIES["smollm2"].chat.render([{"role": "user", "content": "x"}], tools=nested)
 
 
-def test_what_a_template_refuses_is_told_in_its_own_words():
+def test_what_a_template_refuses_is_reported_in_its_own_words():
     two = [{"role": "user", "content": "x"}] * 2
     with pytest.raises(UsageError, match=r"refuses this conversation: Conversation roles must alternate user/assist"):
         VOCABULARIES["llama 2"].chat.encode(two)

@@ -148,8 +148,8 @@ def test_added_tokens_and_ends_wherever_they_are_declared(where: str, byte_level
     ours = load_tokenizer(folder)
     assert (ours.vocab_size, ours.end_of_text) == (n + 3, n + 1)
     assert ours.encode("the<plain>cat") == theirs("the<plain>cat").input_ids
-    said = [{"role": "user", "content": "the cat"}]
-    assert ours.chat.encode(said) == theirs.apply_chat_template(said, return_dict=False)
+    written = [{"role": "user", "content": "the cat"}]
+    assert ours.chat.encode(written) == theirs.apply_chat_template(written, return_dict=False)
 
 
 @pytest.mark.parametrize("config", [{}, {"legacy": True}, {"add_prefix_space": False}, {"add_eos_token": True}])

@@ -223,7 +223,7 @@ def test_the_conversation_is_as_it_was_afterwards():
     assert messages == [{"role": "user", "content": "Hello", "more": {"list": [1, 2]}}]
 
 
-def test_what_a_template_says_is_kept_short_and_fit_to_print():
+def test_a_message_of_a_template_is_short_and_printable():
     tokenizer = Tokenizer(VOCABULARIES["smollm2"]._library, chat_template="{{ raise_exception('no <|im_end|>') }}")
     with pytest.raises(UsageError, match=r"refuses this conversation: no <\|im_end\|>"):
         tokenizer.chat.render(HELLO)
@@ -231,8 +231,8 @@ def test_what_a_template_says_is_kept_short_and_fit_to_print():
     with pytest.raises(TokenizerError) as caught:
         tokenizer.chat.render(HELLO)
     assert "No filter named" in str(caught.value) and str(caught.value).isprintable()
-    said = stopped("{{ raise_exception('no\n' * 10000) }}", UsageError)
-    assert said.startswith("the chat template refuses this conversation: no no no")
+    text = stopped("{{ raise_exception('no\n' * 10000) }}", UsageError)
+    assert text.startswith("the chat template refuses this conversation: no no no")
     assert "refuses this conversation: Undefined" in stopped("{{ raise_exception(nothing) }}", UsageError)
 
 

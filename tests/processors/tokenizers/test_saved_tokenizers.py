@@ -51,7 +51,7 @@ def test_a_chat_template_travels_along(bpe, tmp_path):
     assert load_tokenizer(tmp_path).chat_template == "newer"
 
 
-def test_the_hash_tells_vocabularies_apart_and_nothing_else(bpe, tmp_path):
+def test_the_hash_distinguishes_vocabularies_and_nothing_else(bpe, tmp_path):
     bpe.save(tmp_path)
     spec = json.loads((tmp_path / "tokenizer.json").read_text())
     spec["padding"] = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
