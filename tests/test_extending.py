@@ -170,9 +170,8 @@ def test_an_unknown_name_states_where_others_come_from(words, play):
 
 def test_the_table_of_the_page_is_what_tasks_and_models_say():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", PAGE.split("A task `asks`")[1], flags=re.M)
-    shown = {asks: (re.findall(r"`([^`]+)`", o), re.findall(r"`([^`]+)`", m)) for asks, o, m in rows}
-    asked = {objective.asks for objective in TASKS.values()}
-    assert shown.keys() == asked
-    for asks, (objectives, kinds) in shown.items():
-        assert set(objectives) == {name for name, objective in TASKS.items() if objective.asks == asks}
+    shown = {asks: (re.findall(r"`([^`]+)`", t), re.findall(r"`([^`]+)`", m)) for asks, t, m in rows}
+    assert shown.keys() == {task.asks for task in TASKS.values()}
+    for asks, (tasks, kinds) in shown.items():
+        assert set(tasks) == {name for name, task in TASKS.items() if task.asks == asks}
         assert kinds == kinds_that_answer(asks)
