@@ -123,16 +123,7 @@ def test_a_checkpoint_and_a_model_folder_can_write_too(glassformer, finished):
     assert older.code == 0 and older.out != run.out
 
 
-def test_a_reader_that_goes_away_is_no_accident(finished, tmp_path):
-    """`| head` closes the pipe: no traceback, nothing on standard error."""
-    command = shlex.join([sys.executable, "-c", RUN, "generate", str(finished), "-p", "Speak", "-n", "4000"])
-    done = subprocess.run(f"{command} | head -c 9; echo \" ${{PIPESTATUS[0]}}\"", shell=True, executable="/bin/bash",
-                          capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
-    assert done.stderr == ""
-    assert done.stdout.startswith("Speak") and done.stdout[9:] == " 1\n"
-
-
-@pytest.mark.parametrize("words", [["recipes", "list"], ["generate", "RUN", "-n", "1"], ["data", "list", "--json"]])
+@pytest.mark.parametrize("words", [["data", "list", "--json"], ["generate", "RUN", "-n", "1"]])
 def test_a_reader_that_is_gone_before_the_first_word(finished, tmp_path, words):
     reading, writing = os.pipe()
     os.close(reading)
@@ -171,11 +162,11 @@ def test_json_of_tokens_is_a_line_each_as_it_comes(glassformer, finished):
 
 
 def test_an_endless_text_continues_until_its_reader_goes(finished, tmp_path):
-    """Beyond what the model reads, several times over; into `head`, as a person would try it."""
+    """Beyond what the model reads, several times over; into `head`, which closes the pipe: no traceback, and exit 1."""
     command = shlex.join([sys.executable, "-c", RUN, "generate", str(finished), "-p", "Speak", "--endless"])
-    done = subprocess.run(f"{command} | head -c 700", shell=True, executable="/bin/bash",
+    done = subprocess.run(f"{command} | head -c 700; echo \" ${{PIPESTATUS[0]}}\"", shell=True, executable="/bin/bash",
                           capture_output=True, text=True, cwd=tmp_path, timeout=120)  # fmt: skip
-    assert done.stderr == "" and len(done.stdout) == 700 and done.stdout.startswith("Speak")
+    assert done.stderr == "" and done.stdout.startswith("Speak") and done.stdout[700:] == " 1\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a signal here")

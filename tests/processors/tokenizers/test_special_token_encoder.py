@@ -70,7 +70,7 @@ def test_ids_with_gaps_are_not_mistaken_for_special_tokens():
     library.add_special_tokens(["<s>"])
     assert Tokenizer(library).encode_parts([1, "abccab"]) == [1, 0, 2, 4, 4, 0, 2]
     spec = json.loads(library.to_str())
-    spec["model"]["vocab"]["far"] = 10**9
+    spec["model"]["vocab"]["far"] = 10**6
     gaping = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(spec)))
-    with pytest.raises(TokenizerError, match="5 tokens and ids up to 1,000,000,000; is it damaged"):
+    with pytest.raises(TokenizerError, match="5 tokens and ids up to 1,000,000; is it damaged"):
         gaping.encode_parts(["a"])
