@@ -1,12 +1,11 @@
 """What `test_ranks.py` runs in several processes: the same steps as one process, in shares.
 
-    torchrun --nproc-per-node N rank_worker.py OUT
-
-Writes, from the main process, OUT/<case>.safetensors with all parameters after the steps.
+`run_rank` writes, from the main process, OUT/<case>.safetensors with all parameters after the steps.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from glassformer.training import LossModule, TrainStep, World, build_optimizer
 from glassformer.training.sharding import shard
 from glassformer.training.step import is_sharded
 
-STEPS, SEQUENCES, LENGTH = 20, 32, 11
+STEPS, SEQUENCES, LENGTH = 8, 32, 11
 # name -> (optimizer, number format, micro-batch in one process, sharded over several)
 CASES = {
     "adamw": ("adamw", torch.float64, None, False),
@@ -82,9 +81,14 @@ def train(case: str, world: World, micro_batch_size: int | None = None) -> tuple
     return {n: (p.full_tensor() if is_sharded(p) else p).detach() for n, p in model.named_parameters()}, losses
 
 
-if __name__ == "__main__":
+def run_rank(rank: int, size: int, port: int, out: Path) -> None:
+    """The work of one process of `size`, in the environment that torchrun would give it."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    torch.set_num_threads(1)
     world = World.join()
-    out = Path(sys.argv[1])
+    assert (world.rank, world.size) == (rank, size)
     for case in CASES:
         micro = SEQUENCES // world.size // 2 if case == "adamw" else None  # accumulation and ranks at once
         parameters, losses = train(case, world, micro)

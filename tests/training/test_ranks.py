@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import multiprocessing
+import socket
 import sys
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from patience import PATIENCE
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rank_worker import CASES, train
+from rank_worker import CASES, run_rank, train
 
 from glassformer.training import World
 
@@ -34,12 +34,27 @@ def alone():
     return {case: train(case, World()) for case in CASES}
 
 
-def torchrun(n: int, *words: str, **kwargs) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *words], capture_output=True, text=True, env=environment, timeout=PATIENCE, **kwargs
-    )
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def run_ranks(n: int, out: Path) -> None:
+    """In n processes, forked from one that has imported torch once; `test_torchrun.py` starts them as a user does."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torch.distributed.fsdp", "glassformer.tasks"])  # what takes seconds
+    port = free_port()
+    running = [processes.Process(target=run_rank, args=(rank, n, port, out), daemon=True) for rank in range(n)]
+    for process in running:
+        process.start()
+    try:
+        for process in running:
+            process.join(PATIENCE)
+        assert [process.exitcode for process in running] == [0] * n
+    finally:
+        for process in running:
+            process.kill()
 
 
 @pytest.mark.parametrize("case", ["adamw", "muon", "sgd"])
@@ -54,8 +69,7 @@ def test_micro_batches(alone, case, micro):
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_processes(alone, n, tmp_path):
-    done = torchrun(n, str(Path(__file__).parent / "rank_worker.py"), str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    run_ranks(n, tmp_path)
     for case, (expected, expected_losses) in alone.items():
         parameters = load_file(tmp_path / f"{case}.safetensors")
         losses = parameters.pop("losses").tolist()
