@@ -11,7 +11,7 @@ from glassformer.errors import UsageError
 from glassformer.models import MODELS, config_fields, make_config
 from glassformer.recipes import read_recipe
 from glassformer.recipes.schema import DECIDED
-from glassformer.recipes.shape import PLACEHOLDERS, model_config
+from glassformer.recipes.shape import model_config
 from glassformer.tasks import TASKS
 
 BLOCKS = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 15}
@@ -47,7 +47,7 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
     path = tmp_path / "all.toml"
     objective = OBJECTIVE[next(asked for asked in OBJECTIVE if asked in MODELS[kind][1].answers)]
     path.write_text(tomli_w.dumps({"model": {"kind": kind, **values}, "task": {"kind": objective}}))
-    config = model_config(read_recipe(str(path)), **{**PLACEHOLDERS, "source_vocab_size": 3})
+    config = model_config(read_recipe(str(path)), **(TASKS[objective].placeholders or {}))
     for part in (config.encoder, config.decoder) if kind == "encoder_decoder" else (config,):
         for name in values.keys() & type(part).model_fields.keys():
             got = getattr(part, name)
@@ -81,7 +81,7 @@ def test_a_width_that_only_one_kind_has():
 )  # fmt: skip
 def test_what_no_kind_or_no_data_knows_is_refused(words, message):
     with pytest.raises(UsageError, match=message):
-        model_config(read_recipe(None, words), **PLACEHOLDERS)
+        model_config(r := read_recipe(None, words), **(TASKS[r.task.kind].placeholders or {}))
 
 
 def test_the_kind_that_a_recipe_names_decides_which_keys_there_are(tmp_path):

@@ -196,9 +196,9 @@ def test_the_loss_before_is_logged_and_a_run_that_only_makes_it_worse_warns(tmp_
     heard.clear()
     recipes.train(None, [*STILL, "training.learning_rate=0.9", f"training.start_from={trained.path}"], data=text,
                   out=tmp_path / "b", log=heard.append)  # fmt: skip
-    assert any("never that low again" in line and "training.learning_rate" in line for line in heard)
+    assert any("never that good again" in line and "training.learning_rate" in line for line in heard)
     events = (tmp_path / "b" / "events.jsonl").read_text()
-    assert "never that low again" in events and json.loads(events.splitlines()[-1])["kind"] == "warning"
+    assert "never that good again" in events and json.loads(events.splitlines()[-1])["kind"] == "warning"
 
 
 def test_rates_are_lower_for_wider_models():

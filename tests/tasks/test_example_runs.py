@@ -25,6 +25,7 @@ from glassformer.hub import (
 )
 from glassformer.recipes import read_recipe, shape
 from glassformer.recipes.evaluate import open_run
+from glassformer.tasks import TASKS
 from glassformer.training import RunFolder
 
 WORDS = ["red", "blue", "green", "cat", "dog", "bird", "runs", "sleeps", "sings", "fast", "well", "loud"]
@@ -282,7 +283,7 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):
 def test_another_kind_of_model_leaves_the_recipes_shape_behind():
     """What a GRU does not know of a Transformer's recipe is forgotten; what is typed for it is not."""
     r = read_recipe("phonemes", ["model.kind=seq2seq-attention", "model.n_embd=64"])
-    config = shape.model_config(r, **shape.PLACEHOLDERS)
+    config = shape.model_config(r, **(TASKS[r.task.kind].placeholders or {}))
     assert (config.kind, config.n_embd, config.block_size) == ("seq2seq-attention", 64, r.model.get("block_size"))
     with pytest.raises(UsageError, match=r"unknown key model\.n_head"):
         read_recipe("phonemes", ["model.kind=seq2seq", "model.n_head=4"])

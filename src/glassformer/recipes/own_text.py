@@ -6,11 +6,9 @@ import os
 from collections.abc import Iterable
 
 from glassformer.data import read_documents
-from glassformer.data.examples import load_examples
 from glassformer.errors import DataError
 from glassformer.recipes.recipe_file import recipe_of
-from glassformer.recipes.schema import Recipe
-from glassformer.tasks import TASKS, TextTask
+from glassformer.tasks import TASKS
 
 DEFAULT = "tinyshakespeare"
 
@@ -26,15 +24,9 @@ def texts_for(model: str | os.PathLike[str], source: str | None, characters: int
     if recipe is None:
         return _beginning((piece.text for piece in read_documents(source or DEFAULT)), characters)
     try:
-        return _beginning(_texts_of(recipe), characters)
+        return _beginning(TASKS[recipe.task.kind].texts(recipe.data), characters)
     except DataError as error:
         raise DataError(f"{error}; {model} learned from it: give another text with --data") from None
-
-
-def _texts_of(r: Recipe) -> Iterable[str]:
-    if issubclass(TASKS[r.task.kind], TextTask):
-        return (piece.text for piece in read_documents(r.data.source, text_field=r.data.text_field))
-    return (example.source for example in load_examples(r.data.source, quiet=True)["train"])
 
 
 def _beginning(texts: Iterable[str], characters: int) -> list[str]:

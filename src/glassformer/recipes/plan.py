@@ -10,6 +10,7 @@ from typing import Any
 from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
+from glassformer.files import write_json
 from glassformer.models import ModelConfig, flops_per_token, parameter_count, parameters_by_part
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.draft import Draft
@@ -18,13 +19,13 @@ from glassformer.recipes.machine import Machine, detect_machine
 from glassformer.recipes.memory import memory_plan
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.reading import read_recipe
-from glassformer.recipes.resolve import decide, fit_batch, open_start
+from glassformer.recipes.resolve import can_plan, decide, fit_batch, open_start
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
-from glassformer.recipes.shape import model_config
+from glassformer.recipes.shape import is_transformer, kind_for, model_config
 from glassformer.recipes.task import open_task
-from glassformer.tasks import NextToken
+from glassformer.tasks import TASKS, Task
 from glassformer.tasks.settings import train_eval_rows
-from glassformer.training import available_memory
+from glassformer.training import RunFolder, available_memory
 from glassformer.training.devices import peak_flops
 
 BYTES_PER_TOKEN = {"characters": 1.0, "bytes": 1.0}  # of English; of subwords 4.4, as of web text in GPT-2's tokens
@@ -109,9 +110,10 @@ def plan(
     started = time.perf_counter() if started is None else started
     overrides = list(overrides)
     r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"device": device}})
-    if r.task.kind != "next_token" or r.model.kind not in (None, "decoder"):
+    if not TASKS[r.task.kind].planned or not is_transformer(kind_for(r)):
+        planned = " or ".join(kind for kind, task in TASKS.items() if task.planned)
         raise UsageError(
-            f"a plan is made for decoders that learn the next token, not for {r.model.kind or r.task.kind}; "
+            f"a plan is made for decoders that learn task.kind={planned}, not for {r.model.kind or r.task.kind}; "
             "to see its speed: glassformer train ... training.steps=20"
         )
     here = devices == 1 and device_flops is None and device_memory is None
@@ -163,7 +165,6 @@ def _read_text(
         draft.recipe = draft.recipe.with_values({"data.source": keep_source(source)})
         task, choices = open_task(draft.recipe)
         draft.add(choices)
-        assert isinstance(task, NextToken)  # plans are made for next tokens alone
         config = decide(draft, task, start, machine, overrides, fresh=fresh)
         return config, task.tokenizer, task.text_sizes()
     except DataError as error:
@@ -257,25 +258,26 @@ def predict(
     )
 
 
-def plan_of_run(
-    r: ResolvedRecipe, sizes: dict[str, Any], tokenizer: Tokenizer, world_size: int = 1, started: float | None = None
-) -> dict[str, Any]:
-    """plan.json, which `train` writes before the first step, with a probe that is short beside the whole run
-    (`PROBING`): arithmetic does not know the cost of small operations and of other programs.
+def write_plan(run: RunFolder, r: ResolvedRecipe, task: Task, world_size: int, started: float | None = None) -> None:
+    """Write plan.json, before the first step, where time and memory can be predicted (`can_plan`); with a probe that is
+    short beside the whole run (`PROBING`): arithmetic does not know the cost of small operations and of other programs.
 
-    sizes: of the text, `TextTask.text_sizes`. started: `time.perf_counter()` when the command began.
+    started: `time.perf_counter()` when the command began.
     """
+    if not can_plan(task, r.config):
+        return
     before = 0.0 if started is None else time.perf_counter() - started
     machine = r.machine
+    sizes: dict[str, Any] = task.text_sizes()
     flops = peak_flops(machine.device, machine.precision)
     devices = Devices(machine.device, world_size, flops, available_memory(machine.device), True)
     made = predict(r, devices, **sizes, before=before)
     if world_size == 1:
         part, least, most = PROBING
         seconds = min(most, max(least, part * made.seconds))
-        timed = probe(as_trained(r.config, r.training), r.training, machine, seconds=seconds, tokenizer=tokenizer)
+        timed = probe(as_trained(r.config, r.training), r.training, machine, seconds=seconds, tokenizer=task.tokenizer)
         made = predict(r, devices, **sizes, before=before + seconds, timed=timed)
-    return made.to_dict()
+    write_json(run.plan, made.to_dict())
 
 
 def against_actual(plan: dict[str, Any], summary: dict[str, Any]) -> list[tuple[str, float, float, float]]:

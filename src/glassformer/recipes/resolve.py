@@ -20,9 +20,9 @@ from glassformer.recipes.machine import Machine, thread_choice, typical_gflops
 from glassformer.recipes.memory import check_memory
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
 from glassformer.recipes.schema import Recipe
-from glassformer.recipes.shape import PLACEHOLDERS, model_config
+from glassformer.recipes.shape import is_transformer, kind_for, model_config
 from glassformer.recipes.start_from import Start
-from glassformer.tasks import TASKS, NextToken, Task
+from glassformer.tasks import TASKS, Task
 from glassformer.training import World
 
 
@@ -32,16 +32,23 @@ def open_start(draft: Draft) -> Start | None:
         return None
     start = Start.open(draft.recipe.training.start_from)
     draft.recipe = draft.recipe.with_values({"training.start_from": start.name})
-    start.configuration(draft.recipe, {"n_classes": 1})
+    placeholders = TASKS[draft.recipe.task.kind].placeholders or {}
+    start.configuration(draft.recipe, {key: value for key, value in placeholders.items() if key == "n_classes"})
     return start
 
 
 def check_shape(draft: Draft, *, fresh: bool) -> None:
     """Find what does not fit together before the data are read."""
-    if TASKS[draft.recipe.task.kind].reads != "text":  # the size of what is read decides the shape
+    placeholders = TASKS[draft.recipe.task.kind].placeholders
+    if placeholders is None or draft.recipe.training.start_from is not None:
         return
-    if draft.recipe.training.start_from is None and (not fresh or draft.recipe.model.get("n_layer") is not None):
-        model_config(draft.recipe, **PLACEHOLDERS)
+    if not fresh or draft.recipe.model.get("n_layer") is not None:
+        model_config(draft.recipe, **placeholders)
+
+
+def can_plan(task: Task, config: Any) -> bool:
+    """Whether time and memory of a run are known before it."""
+    return task.planned and isinstance(config, ModelConfig)
 
 
 def decide(
@@ -55,22 +62,20 @@ def decide(
     Returns:
         The configuration of the model.
     """
-    text = task if isinstance(task, NextToken) else None
-    gflops = typical_gflops(machine.device) if fresh and text else 0.0
+    gflops = typical_gflops(machine.device) if fresh and task.planned else 0.0
     if start is not None:
-        if task.reads == "text":
-            draft.note(start.tokenizer_choices(draft.recipe, task.tokenizer, task.source_tokenizer))
+        draft.note(start.tokenizer_choices(draft.recipe, task.processor, task.source_processor))
         facts = start.facts(task.model_fields(), task.processor, task.source_processor)
         config, changes = start.configuration(draft.recipe, facts)
         draft.note(changes)
-        if fresh and text:
-            defaults.fine_tuning_on_text(draft, config, **text.text_sizes(), gflops=gflops)
+        if fresh and task.planned:
+            defaults.fine_tuning_on_text(draft, config, **task.text_sizes(), gflops=gflops)
         elif fresh:
             defaults.fine_tuning_on_examples(draft, task.n_train)
         defaults.fine_tuning_rates(draft, config)
-    elif fresh and text and draft.recipe.model.kind in (None, "decoder"):
+    elif fresh and task.planned and is_transformer(kind_for(draft.recipe)):
         defaults.sizes_for_text(draft, task.n_train, task.tokenizer.vocab_size, gflops)
-    elif fresh and not text:
+    elif fresh and not task.planned:
         defaults.sizes_for_examples(draft, task.n_train, task.longest)
     defaults.optimizer_of_kind(draft)
     defaults.check_optimizer_keys(draft.recipe, overrides)
@@ -109,7 +114,7 @@ def resolve(
     config = decide(draft, task, start, machine, overrides, fresh=fresh)
     least = complete(draft.recipe, config, world.size)
     task.with_run(least.run_settings).check(config)
-    tried = isinstance(config, ModelConfig) and isinstance(task, NextToken)
+    tried = can_plan(task, config)
     if tried:
         check_memory(as_trained(config, least), least, machine.device, world.size)
     elif draft.recipe.training.batch_size == "auto":

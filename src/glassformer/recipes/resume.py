@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from glassformer.errors import DataError, RunError, UsageError
-from glassformer.files import write_json, write_text
-from glassformer.models import ModelConfig, make_config
+from glassformer.files import write_text
+from glassformer.models import make_config
 from glassformer.recipes.machine import Machine
-from glassformer.recipes.plan import plan_of_run
+from glassformer.recipes.plan import write_plan
 from glassformer.recipes.reading import changed_recipe
 from glassformer.recipes.recipe_file import read_recipe_text, recipe_text
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
@@ -22,7 +22,7 @@ from glassformer.recipes.start_from import Start
 from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
-from glassformer.tasks import NextToken, Task
+from glassformer.tasks import Task
 from glassformer.training import Callback, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
 from glassformer.training.checkpoints import step_of, tokenizer_folder
 
@@ -151,5 +151,5 @@ def _keep(run: RunFolder, r: ResolvedRecipe, rest: dict[str, Any], task: Task, w
     write_text(run.recipe, recipe_text(r, **rest))
     if run.summary.exists():
         run.summary.unlink()
-    if run.plan.exists() and isinstance(r.config, ModelConfig) and isinstance(task, NextToken):
-        write_json(run.plan, plan_of_run(r, task.text_sizes(), task.tokenizer, world.size))
+    if run.plan.exists():
+        write_plan(run, r, task, world.size)

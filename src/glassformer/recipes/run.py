@@ -15,10 +15,9 @@ from glassformer.errors import DivergenceError, RunError, plural
 from glassformer.evaluation import LossEstimate, Metrics
 from glassformer.files import write_json
 from glassformer.hub import load_model
-from glassformer.models import ModelConfig
 from glassformer.recipes.draft import Draft
 from glassformer.recipes.machine import detect_machine
-from glassformer.recipes.plan import plan_of_run
+from glassformer.recipes.plan import write_plan
 from glassformer.recipes.reading import read_recipe
 from glassformer.recipes.recipe_file import recipe_text
 from glassformer.recipes.resolve import check_shape, open_start, resolve
@@ -27,12 +26,12 @@ from glassformer.recipes.shape import shape_in_words
 from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
-from glassformer.tasks import Choice, NextToken, Task
+from glassformer.tasks import Choice, Task
 from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
 from glassformer.training.devices import peak_memory
 
 OF_VALIDATION = ("loss", "bits_per_byte", "accuracy")  # what summary.json calls val_...
-ROUNDING = 1e-3  # nats: less is no rise of a loss
+ROUNDING = 1e-3  # of a score: less is no loss of quality
 
 
 @dataclass(frozen=True)
@@ -141,24 +140,24 @@ def _begin(
     log: Callable[[str], None],
     started: float,
 ) -> float | None:
-    """Make the run folder with recipe.toml and plan.json. Returns the validation loss before the first step, of a run
+    """Make the run folder with recipe.toml and plan.json. Returns the score before the first step, of a run
     that starts from a model."""
     world, before = trainer.world, None
     count = plural(trainer.model.parameter_count(), "parameter")
     spread = f"; {world.size} processes" if world.size > 1 else ""
     log(f"{count}: {shape_in_words(r.config)}{spread}")
     if r.training.start_from is not None and world.size == 1:
-        before = task.evaluate(trainer.model, whole=trainer.settings.whole_split)["loss"].value
-        log(f"validation loss before the first step: {before:.4f}")
+        before = task.evaluate(trainer.model, whole=trainer.settings.whole_split)[task.score.metric].value
+        log(f"{task.score.words} before the first step: {before:.4f}")
     derived = {
         "choices": [str(choice) for choice in choices],
         "store": task.key,
         "n_answers": task.n_answers,
+        "score": task.score._asdict(),
         **task.facts(),
     }
     run = RunFolder.create(trainer.run.path, recipe_text(_portable(r), derived=derived, asked=asked))
-    if isinstance(r.config, ModelConfig) and isinstance(task, NextToken):
-        write_json(run.plan, plan_of_run(r, task.text_sizes(), task.tokenizer, world.size, started))
+    write_plan(run, r, task, world.size, started)
     for text in task.warnings():
         trainer.event("warning", text)
         log(f"warning: {text}")
@@ -184,7 +183,7 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
     best, run, device = trainer.best, trainer.run, str(trainer.train_step.device)
     if best is None:  # the last step always evaluates
         raise DivergenceError(
-            f"{run.path}: no evaluation gave a finite validation loss, so there is no model/; "
+            f"{run.path}: no evaluation gave a finite {task.score.words}, so there is no model/; "
             "try half of training.learning_rate, or training.precision=fp32"
         )
     if not trainer.world.is_main:
@@ -214,9 +213,10 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
 
 
 def _warn_if_worse(trainer: Trainer, before: float, log: Callable[[str], None]) -> None:
-    if trainer.best and trainer.best["metrics"]["loss"][0] > before + ROUNDING:
+    score = trainer.task.score
+    if trainer.best and score.gain(trainer.best["metrics"][score.metric][0], before) < -ROUNDING:
         worse = (
-            f"the validation loss was {before:.4f} before the first step and was never that low again: try a tenth of "
+            f"the {score.words} was {before:.4f} before the first step and was never that good again: try a tenth of "
             "training.learning_rate, or fewer steps"
         )
         trainer.event("warning", worse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from glassformer.errors import UsageError, did_you_mean, plural
@@ -19,16 +20,6 @@ from glassformer.models import (
 )
 from glassformer.recipes.schema import Recipe
 from glassformer.tasks import TASKS
-
-# stand for what the data will decide, to find mistakes before they are read
-PLACEHOLDERS = {
-    "vocab_size": 3,
-    "source_vocab_size": 3,
-    "start_token": 0,
-    "end_token": 1,
-    "pad_token": 2,
-    "n_classes": 2,
-}
 
 
 def kind_for(r: Recipe) -> str:
@@ -51,20 +42,13 @@ def is_transformer(kind: str) -> bool:
     return issubclass(MODELS[kind][0], (ModelConfig, EncoderDecoderConfig))
 
 
-def heads_for(r: Recipe, kind: str) -> dict[str, str]:
-    """What an encoder's head over its tokens chooses from, which the task decides."""
-    head = {"masked_token": "vocabulary", "token_class": "classes"}.get(TASKS[r.task.kind].asks, "none")
-    return {"token_head": head} if kind == "encoder" else {}
-
-
-def facts_for(r: Recipe, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Of what the data decide (`Task.model_fields`), the fields of this kind's configuration."""
+def facts_for(r: Recipe, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what the task and the data decide (`Task.head`, `Task.model_fields`), the fields of this kind's
+    configuration."""
     known = set(config_fields(kind))
     if facts.get("source_vocab_size") == facts.get("vocab_size"):
         known.discard("source_vocab_size")  # one vocabulary for both
-    if TASKS[r.task.kind].asks == "masked_token":
-        known.discard("n_classes")
-    return {key: value for key, value in facts.items() if key in known}
+    return {key: value for key, value in {**TASKS[r.task.kind].head, **facts}.items() if key in known}
 
 
 def model_config(r: Recipe, **facts: Any) -> Any:
@@ -77,7 +61,7 @@ def model_config(r: Recipe, **facts: Any) -> Any:
     kind = kind_for(r)
     given, base = r.model.fields, dict[str, Any]()
     if is_transformer(kind):
-        base = {"family": "classic"} | ({"block_size": 256} if TASKS[r.task.kind].reads == "text" else {})
+        base = {"family": "classic", **TASKS[r.task.kind].defaults}
         if r.model.size is not None:
             base |= named_size(r.model.size)
         elif n_layer := given.get("n_layer"):
@@ -92,7 +76,7 @@ def model_config(r: Recipe, **facts: Any) -> Any:
     facts = facts_for(r, kind, facts)
     if clash := next((key for key in given.keys() & facts.keys() if given[key] != facts[key]), None):
         raise UsageError(f"model.{clash}={given[clash]}, and the data make it {facts[clash]}; leave it out")
-    config = make_config(kind, **{**base, **heads_for(r, kind), **given, **facts})
+    config = make_config(kind, **{**base, **given, **facts})
     if config.reads != (reads := TASKS[r.task.kind].reads):
         raise UsageError(
             f"model.stem={config.reads}, and task.kind={r.task.kind} gives a model {reads}; leave out model.stem, or "

@@ -25,7 +25,7 @@ from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, Mo
 from glassformer.models.counts import model_on_meta
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.schema import Recipe
-from glassformer.recipes.shape import facts_for, heads_for, named_size
+from glassformer.recipes.shape import facts_for, named_size
 from glassformer.tasks import TASKS, Choice
 
 NAMED = 6  # fresh tensors that are named
@@ -82,7 +82,7 @@ class Start:
                 f"the recipe sets {self._both(unasked)}, with which the weights of {self.name} compute something else; "
                 "train without the recipe (--data TEXT training.start_from=MODEL), or ask for it on the command line"
             )
-        decided = {**heads_for(r, kind), **facts_for(r, kind, facts)}
+        decided = facts_for(r, kind, facts)
         if isinstance(theirs, EncoderConfig):
             decided.setdefault("n_classes", 0)
         config = changed(theirs, {**changes, **decided})
@@ -145,14 +145,16 @@ class Start:
         """Changes with both values."""
         return ", ".join(f"model.{key}={v} ({current(self.model.config, key)} there)" for key, v in changes.items())
 
-    def tokenizer_choices(self, r: Recipe, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> list[Choice]:
-        """A line about the tokenizer of the run.
+    def tokenizer_choices(self, r: Recipe, processor: Any, source_processor: Any) -> list[Choice]:
+        """A line about the tokenizer of the run, if it has one.
 
         Raises:
             UsageError: another tokenizer than the model's, or a size of its vocabulary, that was not asked for.
         """
+        if not isinstance(processor, Tokenizer):
+            return []
         own, size = self.processors[0], r.tokenizer.vocab_size
-        if self.shares_processors(tokenizer, source_tokenizer):
+        if self.shares_processors(processor, source_processor):
             if size not in (None, own.vocab_size) and "tokenizer.vocab_size" in r.asked:
                 raise UsageError(
                     f"tokenizer.vocab_size={size}, and the tokenizer of {self.name} has {own.vocab_size}; leave it "

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from glassformer.errors import UsageError
+from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.estimate import Metrics
 from glassformer.evaluation.rows import RowLosses
 from glassformer.figures.primitives import Figure
@@ -56,11 +56,18 @@ class Score(NamedTuple):
         """The name in `Metrics`."""
         return self.name.removeprefix("val_")
 
+    @property
+    def words(self) -> str:
+        """The name to read: "validation loss"."""
+        return f"validation {self.metric.replace('_', ' ')}"
+
+    def gain(self, value: float, before: float) -> float:
+        """By how much a value is better than another; negative: worse."""
+        return before - value if self.direction == "lower" else value - before
+
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether a value beats the best so far (None: there is none). NaN and infinities never do."""
-        if not math.isfinite(value):
-            return False
-        return best is None or (value < best if self.direction == "lower" else value > best)
+        return math.isfinite(value) and (best is None or self.gain(value, best) > 0)
 
 
 class Batches(Protocol):
@@ -102,6 +109,18 @@ class Task:
     score: ClassVar[Score] = Score()
     reads: ClassVar[str] = "text"  # what the model takes in: its `reads`
     asks: ClassVar[str]  # what the model must answer: one of the words in `answers` of a model (`kinds_that_answer`)
+    head: ClassVar[Mapping[str, Any]] = {"token_head": "none"}  # fields of a configuration that no data change
+    defaults: ClassVar[Mapping[str, Any]] = {"block_size": 256}  # fields of a Transformer that nothing else sets
+    # stand for `model_fields` until the data are read; None: without data no shape can be checked
+    placeholders: ClassVar[Mapping[str, Any] | None] = {
+        "vocab_size": 3,
+        "source_vocab_size": 3,
+        "start_token": 0,
+        "end_token": 1,
+        "pad_token": 2,
+    }
+    # whether time and memory follow from `text_sizes` and the shape, so that sizes fit the machine and there is a plan
+    planned: ClassVar[bool] = False
     fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays
     command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
     # a rise of the loss smaller than this is no divergence, in the unit of the loss; None: a quarter of what the run
@@ -206,6 +225,19 @@ class Task:
     def n_answers(self) -> int:
         """Among how many answers the model chooses: a blind guess costs the logarithm."""
         return len(self.labels) or self.tokenizer.vocab_size
+
+    def text_sizes(self) -> dict[str, int]:
+        """Tokens of both splits of a text (train_tokens, val_tokens): what sizes and a plan start from."""
+        raise NotImplementedError
+
+    @classmethod
+    def texts(cls, data: DataSettings) -> Iterable[str]:
+        """What a model reads of some data (not what it answers), text by text.
+
+        Raises:
+            DataError: there is no text, or it cannot be read.
+        """
+        raise DataError(f"{data.source} holds no text")
 
     def model_fields(self) -> dict[str, Any]:
         """The fields of a model's configuration that the data decide: vocabulary, special tokens, classes."""

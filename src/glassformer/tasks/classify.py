@@ -5,7 +5,7 @@ A fine film. </s>  ──encoder──► vectors ──pooling, head──► l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +31,7 @@ class Classify(ExampleTask):
     """
 
     asks: ClassVar[str] = "class"
+    placeholders: ClassVar[Mapping[str, Any] | None] = {**(ExampleTask.placeholders or {}), "n_classes": 2}
     command: ClassVar[str] = "classify"
 
     def __init__(self, *, n_classes: int, **others: Any):

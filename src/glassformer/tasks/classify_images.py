@@ -6,7 +6,7 @@ pixels ──patches, class token──► encoder ──► vector of the class
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +90,8 @@ class ClassifyImages(ExampleTask):
     Settings = ClassifyImagesSettings
     reads: ClassVar[str] = "patches"
     asks: ClassVar[str] = "class"
+    defaults: ClassVar[Mapping[str, Any]] = {}  # the images decide the number of patches
+    placeholders: ClassVar[Mapping[str, Any] | None] = None
     command: ClassVar[str] = "classify"
     fixed_shape: ClassVar[bool] = True
     source: ImageSource  # type: ignore[assignment]
@@ -128,6 +130,10 @@ class ClassifyImages(ExampleTask):
     @classmethod
     def arguments(cls, source: Any) -> dict[str, Any]:
         return {}
+
+    @classmethod
+    def texts(cls, data: DataSettings) -> Iterable[str]:
+        raise DataError(f"{data.source} holds images and no text")
 
     @property
     def processor(self) -> ImageProcessor:

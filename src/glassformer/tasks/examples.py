@@ -169,6 +169,10 @@ class ExampleTask(Task):
         reader = tokenizer_from(examples, settings.source_kind, side="source")
         return tokenizer_from(examples, kind, side="target", **options), reader
 
+    @classmethod
+    def texts(cls, data: DataSettings) -> Iterable[str]:
+        return (example.source for example in load_examples(data.source, quiet=True)["train"])
+
     def model_fields(self) -> dict[str, Any]:
         return self.source.fields()
 

@@ -8,7 +8,7 @@ targets      -    -   cat   -   -    -    mat    -
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +74,7 @@ class MaskedTokens(ExampleTask):
 
     Settings: ClassVar[type[TaskSettings]] = MaskingSettings
     asks: ClassVar[str] = "masked_token"
+    head: ClassVar[Mapping[str, Any]] = {"token_head": "vocabulary"}
     command: ClassVar[str] = "fill"
     by_chance: ClassVar[bool] = True
 

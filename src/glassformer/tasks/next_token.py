@@ -50,6 +50,7 @@ class NextToken(TextTask):
 
     asks: ClassVar[str] = "next_token"
     fixed_shape: ClassVar[bool] = True
+    planned: ClassVar[bool] = True
     command: ClassVar[str] = "generate"
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:

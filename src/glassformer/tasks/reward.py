@@ -8,7 +8,7 @@ Bradley and Terry 1952; as the loss of a reward model: Ouyang et al. 2022, https
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +35,7 @@ class Reward(ExampleTask):
     """
 
     asks: ClassVar[str] = "class"
+    placeholders: ClassVar[Mapping[str, Any] | None] = {**(ExampleTask.placeholders or {}), "n_classes": 1}
     tokenizer_side: ClassVar[str] = "both"
 
     @property

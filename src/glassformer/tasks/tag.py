@@ -5,7 +5,7 @@ the cat sleeps      target: DET NOUN VERB
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,7 @@ class Tag(Classify):
     """
 
     asks: ClassVar[str] = "token_class"
+    head: ClassVar[Mapping[str, Any]] = {"token_head": "classes"}
     command: ClassVar[str] = ""
     default_kind: ClassVar[tuple[str, str]] = ("words", "a tag for each word")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,8 +75,11 @@ class TextTask(Task):
         """The tokenizer of this task where the recipe names none; notes it in `choices`."""
         return tokenizer
 
+    @classmethod
+    def texts(cls, data: DataSettings) -> Iterable[str]:
+        return (piece.text for piece in read_documents(data.source, text_field=data.text_field))
+
     def text_sizes(self) -> dict[str, int]:
-        """Tokens of both splits: what a plan starts from."""
         return {"train_tokens": self.n_train, "val_tokens": len(self.source.store.split("validation"))}
 
     def check(self, config: Any) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from glassformer.training.loop import Trainer
+from typing import Any
 
 
 class Callback:
     """Called by a `Trainer`. A subclass overrides the methods that it needs."""
 
-    def on_start(self, trainer: Trainer) -> None:
-        """Before the first step, also of a resumed run."""
+    def on_start(self, trainer: Any) -> None:
+        """Before the first step, also of a resumed run. trainer: the `Trainer`."""
 
     def on_step(self, record: dict[str, Any]) -> None:
         """After each step, with its line of metrics.jsonl."""

@@ -87,7 +87,7 @@ class PlainLines(_Display):
         r, steps = record, self.trainer.settings.steps
         if "val_loss" in r or r["step"] == self.first_step + 1 or r["step"] % max(1, steps // 20) == 0:
             evaluated = (
-                f"  training {decimal(r['train_loss_eval'])}  validation {decimal(r['val_loss'])}"
+                f"  training {decimal(r.get('train_loss_eval'))}  validation {decimal(r['val_loss'])}"
                 if "val_loss" in r
                 else ""
             )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from glassformer.tasks import Score
 from glassformer.training.migrations import SECTION_NAMES
 from glassformer.training.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ class RunHistory:
         recipe, plan, summary: the files' contents, {} without one.
         curves: `step`, the `STEP_NUMBERS` and every other number of the steps in metrics.jsonl, float64 of (N,) each,
             NaN where a step has none; each step once, in order (the last one written holds). 600,000 steps take 30 MB.
-        evaluations: the records with a validation loss. last_step: the last record of metrics.jsonl, {} without one.
+        evaluations: the records with a finite score. last_step: the last record of metrics.jsonl, {} without one.
         samples, diagnostics, events: the records of those files.
         damaged: how many lines (or whole files) could not be read, by file name.
     """
@@ -61,8 +62,14 @@ class RunHistory:
         return self.run.path.resolve().name
 
     @property
+    def score(self) -> Score:
+        """What the best weights are; of runs of older versions, the lowest validation loss."""
+        kept = self.setting("derived", "score")
+        return Score(**kept) if isinstance(kept, dict) and kept.keys() == Score()._asdict().keys() else Score()
+
+    @property
     def best(self) -> dict[str, Any]:
-        """`val_loss`, `interval`, `train_loss_eval`, `train_interval`, `val_bits_per_byte` and `step` of the best
+        """`val_loss`, its `interval`, `train_loss_eval`, `train_interval`, `val_bits_per_byte` and `step` of the best
         weights: the summary's, else those of the best evaluation so far; None what is not known."""
         record, step, interval = self._best_record
         keys = ("val_loss", "val_bits_per_byte", "train_loss_eval", "train_interval")
@@ -87,10 +94,11 @@ class RunHistory:
 
     @property
     def _best_record(self) -> tuple[dict[str, Any], int | None, Any]:
-        if finite_number(self.summary.get("val_loss")) is not None:
+        score = self.score
+        if finite_number(self.summary.get(score.name)) is not None:
             return self.summary, self.summary.get("best_step"), self.summary.get("interval")
-        record = min(self.evaluations, key=lambda record: record["val_loss"], default={})
-        return record, record.get("step"), record.get("val_interval")
+        record = max(self.evaluations, key=lambda record: score.gain(record[score.name], 0.0), default={})
+        return record, record.get("step"), record.get("val_interval") if score == Score() else None
 
     @property
     def steps_done(self) -> int:
@@ -150,8 +158,8 @@ class RunHistory:
         columns = {key: array("d") for key in ("step", *STEP_NUMBERS)}
         evaluations: list[dict[str, Any]] = []
         last: dict[str, Any] = {}
-        n = 0
-        for record in self._records(self.run.metrics, None if every_step else b'"val_loss"'):
+        n, name = 0, self.score.name
+        for record in self._records(self.run.metrics, None if every_step else f'"{name}"'.encode()):
             if not isinstance(record.get("step"), int):
                 continue
             for key, value in record.items():
@@ -160,7 +168,7 @@ class RunHistory:
                     column.extend([math.nan] * (n - len(column)))
                     column.append(value)
             n += 1
-            if finite_number(record.get("val_loss")) is not None:
+            if finite_number(record.get(name)) is not None:
                 evaluations.append(record)
             last = record if record["step"] >= last.get("step", 0) else last
         for column in columns.values():
