@@ -17,6 +17,7 @@ from glassformer.data import images as image_data
 from glassformer.data.images import IMAGE_SETS, load_images
 from glassformer.errors import DataError, UsageError
 from glassformer.generation import classify
+from glassformer.recipes.own_text import texts_for
 from glassformer.training import RunFolder
 
 Image = pytest.importorskip("PIL.Image", reason="needs the package pillow")
@@ -92,6 +93,8 @@ def test_a_run_learns_which_side_is_bright(run, folder):
     assert p_NC.argmax(dim=1).tolist() == [0, 1]
     metrics = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["val_accuracy"] == 1.0
+    with pytest.raises(DataError, match=r"no text.*--data"):
+        texts_for(run.path, None, 100)
 
 
 def test_resumed_equals_uninterrupted(folder, tmp_path):

@@ -16,6 +16,7 @@ from glassformer.errors import DataError, UsageError
 from glassformer.evaluation import Metric
 from glassformer.tasks import TASKS, Reward, Score, rewards
 from glassformer.training import RunFolder
+from glassformer.training.run_history import RunHistory
 
 TINY = [
     "task.kind=reward", "model.kind=encoder", "model.n_layer=1", "model.n_head=2", "model.n_embd=16",
@@ -101,6 +102,9 @@ def test_the_best_model_is_the_one_with_the_highest_score(tmp_path, preferences,
     assert run.best_step == 6 and run.loss.accuracy == 0.9  # the first of two equal ones
     best, of_step = (run.path / p / "model.safetensors" for p in ("model", "checkpoints/step-000006/model"))
     assert best.read_bytes() == of_step.read_bytes()
+    RunFolder(run.path).summary.unlink()  # as it is before the run has ended
+    unfinished = RunHistory(RunFolder(run.path), every_step=False)
+    assert (unfinished.score, unfinished.best["step"]) == (ByAccuracy.score, 6)
 
 
 @pytest.mark.parametrize(
