@@ -25,7 +25,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "skip_gram": {"counts": range(V), "window": 3, "noise": 7, "negatives": 2.5},
     "tag": {"n_classes": V},  # the stand-in has one head for tokens
 }
-KINDS = sorted(TASKS)
+KINDS = sorted(FACTS)
 
 
 def task(kind: str, **changes: Any):
@@ -82,7 +82,7 @@ def alone(batch: tuple[torch.Tensor, ...], row: int) -> tuple[torch.Tensor, ...]
 
 
 def test_all_of_them_are_known_by_their_names():
-    assert set(FACTS) == set(TASKS)
+    assert set(FACTS) == {name for name, kind in TASKS.items() if kind.reads == "text"}  # images are never padded
     assert all(issubclass(kind.Settings, TaskSettings) for kind in TASKS.values())
 
 

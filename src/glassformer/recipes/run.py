@@ -26,7 +26,7 @@ from glassformer.recipes.shape import shape_in_words
 from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
-from glassformer.tasks import Choice, Task
+from glassformer.tasks import Choice, Score, Task
 from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
 from glassformer.training.devices import peak_memory
 
@@ -153,7 +153,7 @@ def _begin(
         "choices": [str(choice) for choice in choices],
         "store": task.key,
         "n_answers": task.n_answers,
-        "score": task.score._asdict(),
+        "score": None if task.score == Score() else task.score._asdict(),
         **task.facts(),
     }
     run = RunFolder.create(trainer.run.path, recipe_text(_portable(r), derived=derived, asked=asked))

@@ -63,7 +63,7 @@ class RunHistory:
 
     @property
     def score(self) -> Score:
-        """What the best weights are; of runs of older versions, the lowest validation loss."""
+        """What the best weights are; unless recipe.toml names another one, the lowest validation loss."""
         kept = self.setting("derived", "score")
         return Score(**kept) if isinstance(kept, dict) and kept.keys() == Score()._asdict().keys() else Score()
 
