@@ -162,7 +162,7 @@ def test_more_of_everything_is_better_and_less_sure():
         assert loss_curve.predict_loss(**CHARACTERS, **{**run, key: 2 * run[key]}).loss < shown.loss
     beyond = loss_curve.predict_loss(**CHARACTERS, **{**run, "parameters": 10**8})
     assert beyond.interval[1] - beyond.interval[0] > 2 * (shown.interval[1] - shown.interval[0])
-    assert "beyond" in beyond.basis and "beyond" not in shown.basis
+    assert "outside" in beyond.basis and "outside" not in shown.basis
     assert loss_curve.predict_loss(**{**CHARACTERS, "source": "my.txt"}, **run) is None
 
 
