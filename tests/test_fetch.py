@@ -143,9 +143,9 @@ def test_a_login_does_not_follow_a_redirect_to_another_host():
     assert seen["Range"] == "bytes=0-1" and "Authorization" not in seen
 
 
-# ---- packages: the clients' own words, told in one line --------------------------------------------------------------
+# ---- packages: errors of the clients, reported in one line ----
 
-SAID = {
+ANSWERS = {
     "hash": ("  Expected sha256 aa11\n       Got        bb22\n", "the SHA-256 is bb22 where aa11 was expected"),
     "offline": ("Retrying: NewConnectionError(...)\nERROR: No matching distribution found", "cannot be reached"),
     "absent": ("ERROR: No matching distribution found for x", "does not have it"),
@@ -154,9 +154,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("case", SAID)
+@pytest.mark.parametrize("case", ANSWERS)
 def test_a_failing_client_is_reported_in_one_line(monkeypatch, tmp_path, case):
-    output, message = SAID[case]
+    output, message = ANSWERS[case]
     done = subprocess.CompletedProcess([], 1, "", output)
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
     with pytest.raises(DataError, match=message) as shown:

@@ -45,14 +45,14 @@ MODEL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "says"), MODEL, ids=[f"{d.__name__} {n}" for n, d, _ in MODEL])
-def test_a_damaged_model_is_one_line(glassformer, finished, tmp_path, name, damage, says):
+@pytest.mark.parametrize(("name", "damage", "message"), MODEL, ids=[f"{d.__name__} {n}" for n, d, _ in MODEL])
+def test_a_damaged_model_is_one_line(glassformer, finished, tmp_path, name, damage, message):
     damage(finished / "model" / name)
     before = files(tmp_path)
     for command in (["generate", finished, "--prompt", "Speak"], ["evaluate", finished]):
         result = glassformer(*command)
         assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
-        assert result.err.startswith("error: ") and says in result.err
+        assert result.err.startswith("error: ") and message in result.err
     assert files(tmp_path) == before
 
 
@@ -89,14 +89,14 @@ CHECKPOINT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "says"), CHECKPOINT, ids=[f"{d.__name__} {n}" for n, d, _ in CHECKPOINT])
-def test_a_damaged_checkpoint_is_passed_over(glassformer, half, small_runs, name, damage, says):
-    """The run goes on from the one before and ends as if nothing had happened."""
+@pytest.mark.parametrize(("name", "damage", "message"), CHECKPOINT, ids=[f"{d.__name__} {n}" for n, d, _ in CHECKPOINT])
+def test_a_damaged_checkpoint_is_passed_over(glassformer, half, small_runs, name, damage, message):
+    """the run continues from the one before and ends as if nothing had happened."""
     damage(half / "checkpoints" / "step-000007" / name)
     result = glassformer("resume", half, "--quiet")
     assert result.code == 0
     assert result.err.splitlines()[:2] == [
-        f"damaged, passed over: step-000007: {says}",
+        f"damaged, passed over: step-000007: {message}",
         "going on after step 4 of 13",
     ]
     assert same_end(half, small_runs / "finished")
@@ -137,7 +137,7 @@ def test_before_the_first_checkpoint_resume_starts_again(refused, glassformer, h
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "damaged or edited ("),
         (lambda text: "", "damaged or edited ('machine' is missing); put it back to resume"),
@@ -145,13 +145,13 @@ def test_before_the_first_checkpoint_resume_starts_again(refused, glassformer, h
         (lambda text: text.replace("threads = ", "threds = "), "damaged or edited ('threads' is missing); put it"),
     ],
 )
-def test_an_edited_recipe(glassformer, half, change, says):
+def test_an_edited_recipe(glassformer, half, change, message):
     file = half / "recipe.toml"
     file.write_text(change(file.read_text()))
     before = files(half)
     result = glassformer("resume", half)
     assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
-    assert result.err.startswith(f"error: {file}: ") and says in result.err
+    assert result.err.startswith(f"error: {file}: ") and message in result.err
     assert files(half) == before
 
 

@@ -1,4 +1,4 @@
-"""The server is killed in the middle of a text: the page says so, keeps what it has, and goes on when it is back."""
+"""The server is killed in the middle of a text: the page says so, keeps what it has, and continues when it is back."""
 
 from __future__ import annotations
 

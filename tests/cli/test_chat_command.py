@@ -25,7 +25,7 @@ def typed(*lines: str) -> bytes:
 
 
 def test_one_message(glassformer, model):
-    """Asked once, it answers with its likeliest tokens, whatever the seed; with a temperature the seed decides."""
+    """Asked once, it answers with its most likely tokens, whatever the seed; with a temperature the seed decides."""
     one = ("chat", model, "--message", "All:", "-n", "12")
     result = glassformer(*one)
     assert (result.code, result.err) == (0, "") and result.out.endswith("\n")

@@ -85,9 +85,9 @@ def test_bars_of_long_tokens_fit_too(columns, number):
     from glassformer.cli.generate import _bar_line
     from glassformer.generation import Alternative, Piece
 
-    for chance in (1.0, 0.5, 0.0):
-        likely = [Alternative(i, " unquestionably", chance) for i in range(number)]
-        piece = Piece(" unquestionably", 0, " unquestionably", chance, chance, likely)
+    for p in (1.0, 0.5, 0.0):
+        likely = [Alternative(i, " unquestionably", p) for i in range(number)]
+        piece = Piece(" unquestionably", 0, " unquestionably", p, p, likely)
         line = _bar_line(piece, columns).plain
         assert len(line) <= columns and line.count("␣un") == number + 1
 
@@ -185,16 +185,16 @@ def test_ctrl_c_is_how_an_endless_text_ends(finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         (["-n", "5"], "-n 5"),
         (["--samples", "2"], "--samples 2"),
         (["--json"], "--json-tokens"),
     ],
 )
-def test_what_has_an_end_does_not_go_with_endless(glassformer, finished, more, says):
+def test_what_has_an_end_does_not_go_with_endless(glassformer, finished, more, message):
     result = glassformer("generate", finished, "--endless", *more)
-    assert result.code == 2 and says in result.err and result.out == ""
+    assert result.code == 2 and message in result.err and result.out == ""
 
 
 def test_no_tokens_and_fewer_than_none(glassformer, finished):

@@ -1,4 +1,4 @@
-"""Batches: targets are inputs moved by one, nothing is lost, and a stopped stream goes on as if it never stopped."""
+"""Batches: targets are inputs moved by one, nothing is lost, and a stopped stream continues as if never stopped."""
 
 from __future__ import annotations
 

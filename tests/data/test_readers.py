@@ -1,4 +1,4 @@
-"""Text comes in from many places, in pieces, and what is wrong with it is said in one line."""
+"""Text comes in from many places, in pieces, and what is wrong with it is reported in one line."""
 
 from __future__ import annotations
 

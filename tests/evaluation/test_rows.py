@@ -14,7 +14,7 @@ from glassformer.evaluation import compare_losses, evaluate_rows
 from glassformer.tasks import Classify, NextToken, Translate, window_losses
 
 
-class Says(torch.nn.Module):
+class Fixed(torch.nn.Module):
     """Classes 0, 1, 2 with probabilities 1/7, 2/7, 4/7 for whatever it reads; it remembers its mode."""
 
     def __init__(self):
@@ -37,14 +37,14 @@ def batches(labels: list[int], size: int) -> list[tuple[torch.Tensor, ...]]:
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_by_hand_whatever_the_batches(size: int):
-    """Labels 2, 2, 0, 1, 2, 2, 0: 4 of 7 are the likeliest class."""
-    losses, accuracy = evaluate_rows(Says(), Classify(n_classes=3).rows, batches([2, 2, 0, 1, 2, 2, 0], size))
+    """Labels 2, 2, 0, 1, 2, 2, 0: 4 of 7 are the most likely class."""
+    losses, accuracy = evaluate_rows(Fixed(), Classify(n_classes=3).rows, batches([2, 2, 0, 1, 2, 2, 0], size))
     cost = {0: math.log(7), 1: math.log(7 / 2), 2: math.log(7 / 4)}
     assert losses.sums.tolist() == pytest.approx([cost[label] for label in (2, 2, 0, 1, 2, 2, 0)])
     assert losses.counts.tolist() == [1] * 7 and accuracy == 4 / 7
     assert (
         losses.targets
-        == evaluate_rows(Says(), Classify(n_classes=3).rows, batches([2, 2, 0, 1, 2, 2, 0], 2))[0].targets
+        == evaluate_rows(Fixed(), Classify(n_classes=3).rows, batches([2, 2, 0, 1, 2, 2, 0], 2))[0].targets
     )
 
 
@@ -81,7 +81,7 @@ def test_what_fills_up_is_no_part_of_what_is_compared():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_it_is_read_in_eval_mode_and_the_mode_is_put_back(training: bool):
-    model = Says().train(training)
+    model = Fixed().train(training)
     evaluate_rows(model, Classify(n_classes=3).rows, batches([0, 1], 1))
     assert model.modes == {False} and model.training is training and model.logits.grad is None
 
@@ -96,7 +96,7 @@ def test_it_is_read_in_eval_mode_and_the_mode_is_put_back(training: bool):
 
 def test_nothing_to_evaluate_on_is_one_clear_line():
     with pytest.raises(DataError, match=r"^no batches to evaluate on"):
-        evaluate_rows(Says(), Classify(n_classes=3).rows, [])
+        evaluate_rows(Fixed(), Classify(n_classes=3).rows, [])
     inputs = torch.from_numpy(np.ones((2, 3), dtype=np.int64))
     with pytest.raises(DataError, match=r"^the 2 held-out examples hold no targets; give longer ones$"):
         evaluate_rows(toy_model(), NextToken().rows, [(inputs, torch.full((2, 3), -100))])

@@ -18,13 +18,13 @@ REFERENCES = [
     "Ouvrez le fichier que vous voulez lire .",
     "Il pleut depuis trois jours .",
 ]
-SAID = ["Le chat dort sur le tapis .", "Ouvrez le fichier que tu veux lire .", "Il pleut ."]
+ANSWERS = ["Le chat dort sur le tapis .", "Ouvrez le fichier que tu veux lire .", "Il pleut ."]
 
 
 def test_the_figures_are_sacrebleus():
-    shown = translation_scores(SAID, REFERENCES)
-    assert shown.bleu.score == sacrebleu.corpus_bleu(SAID, [REFERENCES]).score
-    assert shown.chrf.score == sacrebleu.corpus_chrf(SAID, [REFERENCES]).score
+    shown = translation_scores(ANSWERS, REFERENCES)
+    assert shown.bleu.score == sacrebleu.corpus_bleu(ANSWERS, [REFERENCES]).score
+    assert shown.chrf.score == sacrebleu.corpus_chrf(ANSWERS, [REFERENCES]).score
     assert shown.n == 3 and 0 < shown.bleu.score < 100 and shown.bleu.interval > 0
     assert "tok:13a" in shown.bleu.signature and f"version:{sacrebleu.__version__}" in shown.bleu.signature
 
@@ -64,7 +64,7 @@ def test_it_reads_as_a_line():
 
 def test_unequal_numbers_and_nothing_are_one_clear_line():
     with pytest.raises(DataError, match=r"^3 translations and 2 references; give one of each a sentence$"):
-        translation_scores(SAID, REFERENCES[:2])
+        translation_scores(ANSWERS, REFERENCES[:2])
     with pytest.raises(DataError, match=r"^no translations to score"):
         translation_scores([], [])
 
@@ -79,7 +79,7 @@ def test_without_sacrebleu_the_pip_line_is_given(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'glassformer\[translate\]'"):
-        translation_scores(SAID, REFERENCES)
+        translation_scores(ANSWERS, REFERENCES)
 
 
 def test_a_translator_that_is_right_now_and_then_has_a_score():

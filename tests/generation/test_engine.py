@@ -1,4 +1,4 @@
-"""The engine: a request gets the same alone, in a crowd, and whatever others do meanwhile."""
+"""The engine: a request gets the same alone, in a batch, and whatever others do meanwhile."""
 
 from __future__ import annotations
 
@@ -102,18 +102,18 @@ def test_in_a_batch_each_gets_what_it_gets_alone(tokenizer, kind):
 
 
 def test_they_come_and_go_at_any_step(tokenizer):
-    """Random joining and cancelling, many times; whoever stays gets what it gets alone."""
-    model, chance = toy(tokenizer), random.Random(7)
+    """Random joining and cancelling, many times; each that stays gets what it gets alone."""
+    model, rng = toy(tokenizer), random.Random(7)
     wanted: dict[int, Request] = {}
     shown: dict[int, list[Event]] = {}
     engine = Engine(model, tokenizer, max_rows=3, max_positions=4 * 24)
     for _ in range(150):
-        if chance.random() < 0.3 and len(wanted) < 25:
-            start = chance.randrange(len(TEXT) - 12)
-            request = ask(tokenizer, TEXT[start : start + chance.randrange(1, 40)] or "a", chance.randrange(1, 30))
+        if rng.random() < 0.3 and len(wanted) < 25:
+            start = rng.randrange(len(TEXT) - 12)
+            request = ask(tokenizer, TEXT[start : start + rng.randrange(1, 40)] or "a", rng.randrange(1, 30))
             wanted[engine.submit(request)] = request
-        if chance.random() < 0.04 and wanted:
-            gone = chance.choice(list(wanted))
+        if rng.random() < 0.04 and wanted:
+            gone = rng.choice(list(wanted))
             engine.cancel(gone)
             wanted.pop(gone), shown.pop(gone, None)
             before = dict(shown)

@@ -19,7 +19,7 @@ CULPRIT = "jumps over"
 
 
 class Planted(Exception):
-    """No error that anybody could raise by chance."""
+    """No error that could be raised by accident."""
 
 
 def fail(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""Generate: the fast way gives what the slow readable way gives, alone or in a crowd, beyond block_size too.
+"""Generate: the fast way gives what the slow readable way gives, alone or in a batch, beyond block_size too.
 
 A draw at the same seed differs between two ways of computing the same logits only when the dart falls within a rounding
 (1e-6) of a border: less than once in 5,000 of these tests, and the seeds are set.
@@ -37,8 +37,8 @@ def byte_tokenizer():
     return TOKENIZERS["bytes"]()
 
 
-class Says(nn.Module):
-    """Says a given list of tokens, one after the other, and is quite sure of each. A model with no weights of use."""
+class Scripted(nn.Module):
+    """Writes a given list of tokens, one after the other, and is quite sure of each. A model with no weights of use."""
 
     def __init__(self, ids: list[int], *, vocab_size: int, block_size: int = 1000, prompt: int = 1):
         super().__init__()
@@ -106,7 +106,7 @@ def test_with_the_cache_as_without(model, window, prompt, letters):
 
 
 def test_half_a_window_is_kept_when_it_is_full(letters):
-    """13 fit. After the 13th the last 6 are read anew, then 7 more fit, and so on: the cache at each step."""
+    """13 fit. After the 13th the last 6 are read again, then 7 more fit, and so on: the cache at each step."""
     model = toy_model()
     context, row = SlidingContext(model), TextRow(0, Request(tuple(letters.encode("hello there"))), 0, letters, model)
     lengths = []
@@ -178,7 +178,7 @@ def test_an_empty_prompt_does_not_warn_about_its_own_newline(recwarn):
 
 
 def test_end_of_text_ends_a_sample_and_is_not_shown(byte_tokenizer):
-    model = Says([*b"abc", byte_tokenizer.end_of_text, *b"def"], vocab_size=257)
+    model = Scripted([*b"abc", byte_tokenizer.end_of_text, *b"def"], vocab_size=257)
     (done,) = generate(model, byte_tokenizer, "x", temperature=0)
     assert (done.text, done.finish_reason) == ("abc", "end_of_text")
     assert [piece.text for piece in done.pieces] == ["a", "b", "c", ""]
@@ -186,20 +186,20 @@ def test_end_of_text_ends_a_sample_and_is_not_shown(byte_tokenizer):
 
 def test_a_prompt_never_becomes_a_special_token(byte_tokenizer):
     prompt = "<|endoftext|>"
-    model = Says(list(b"abc"), vocab_size=257, prompt=len(prompt))
+    model = Scripted(list(b"abc"), vocab_size=257, prompt=len(prompt))
     assert generate(model, byte_tokenizer, prompt, temperature=0, max_new_tokens=3)[0].text == "abc"
 
 
 def test_a_character_of_several_tokens_is_shown_when_it_is_whole(byte_tokenizer):
     written = "é€😀!".encode()  # 2, 3, 4 and 1 bytes
-    model = Says(list(written), vocab_size=257)
+    model = Scripted(list(written), vocab_size=257)
     pieces = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(written))[0].pieces
     assert [piece.text for piece in pieces] == ["", "é", "", "", "€", "", "", "", "😀", "!"]
     assert pieces[0].token_text == "\\xc3"
 
 
 def test_half_a_character_at_the_end_comes_out_as_a_replacement_mark(byte_tokenizer):
-    model = Says(list("a😀".encode()), vocab_size=257)
+    model = Scripted(list("a😀".encode()), vocab_size=257)
     (done,) = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=3)
     assert (done.text, done.finish_reason) == ("a\ufffd", "length")
     assert done.text == byte_tokenizer.decode([piece.token for piece in done.pieces])
@@ -219,7 +219,7 @@ def test_half_a_character_at_the_end_comes_out_as_a_replacement_mark(byte_tokeni
 )
 def test_a_stop_string_ends_the_text_before_it(stop, text, byte_tokenizer):
     written = "to be. Or € not".encode()
-    model = Says(list(written), vocab_size=257)
+    model = Scripted(list(written), vocab_size=257)
     (done,) = generate(model, byte_tokenizer, "x", temperature=0, max_new_tokens=len(written), stop=stop)
     assert done.text == text
     assert done.finish_reason == ("stop" if text != written.decode() else "length")
@@ -228,7 +228,7 @@ def test_a_stop_string_ends_the_text_before_it(stop, text, byte_tokenizer):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_samples_are_drawn_without_dropout_and_the_mode_is_put_back(training, letters):
-    """A training loop prints samples in between: dropout has no place in them, and training goes on as before."""
+    """A training loop prints samples in between: dropout has no place in them, and training continues as before."""
     model = toy_model()
     still = tokens(model, letters, seed=1, max_new_tokens=20)
     model.set_dropout(0.5)

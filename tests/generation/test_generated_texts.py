@@ -1,4 +1,4 @@
-"""Texts: prompt and pieces are one text, stop strings end it, an endless one goes on in constant memory."""
+"""Texts: prompt and pieces are one text, stop strings end it, an endless one continues in constant memory."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_its_memory_does_not_grow():
 
 
 def test_what_ends_a_text_begins_the_next_one():
-    """The token that is the likeliest at once is made the end of text: it comes again and again."""
+    """The token that is the most likely at once is made the end of text: it comes again and again."""
     tokenizer = FAMILIES["bpe"]()
     model = toy_model(vocab_size=tokenizer.vocab_size)
     (first,) = gf.stream(model, tokenizer, "speak", max_new_tokens=1, temperature=0)

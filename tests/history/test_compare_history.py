@@ -107,7 +107,7 @@ def test_copying_is_learned_where_it_is_easy(small):
 
 
 def test_a_string_is_copied_exactly_if_greedy_decoding_does():
-    """What the experiment reads off one forward pass is what saying the likeliest token again and again gives."""
+    """What the experiment reads off one forward pass is what saying the most likely token again and again gives."""
     torch.manual_seed(0)
     objective = Translate(start_token=3, end_token=4, label_smoothing=0.0)
     model = build_history(
@@ -124,7 +124,7 @@ def test_a_string_is_copied_exactly_if_greedy_decoding_does():
     text = [found[0].tokens for found in beam_search(model, asked[0], beam=1, max_new_tokens=8)]
     expected = [(*string, 4) for string in asked[0].tolist()]
     assert exact == [tokens == string for tokens, string in zip(text, expected, strict=True)]
-    assert 0 < sum(exact) < 40  # some and not all, or this says nothing
+    assert 0 < sum(exact) < 40  # some and not all, or this shows nothing
 
 
 def test_strings_are_a_function_of_seed_and_step():

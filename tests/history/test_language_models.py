@@ -1,4 +1,4 @@
-"""The language models that came before, as models of this house: the calls of `Decoder`, and what it promises."""
+"""The language models that came before, as models of this package: the calls of `Decoder`, and what it promises."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_a_cache_is_rewound_reordered_and_forked_with_its_memory(kind: str, cell
 @CELL
 @torch.no_grad()
 def test_beam_search_takes_them_as_they_are(kind: str, cell: str):
-    """With a beam of 1 it says the likeliest token again and again; beams of 3 pick rows of cache and memory."""
+    """With a beam of 1 it says the most likely token again and again; beams of 3 pick rows of cache and memory."""
     model, source = toy(kind, cell=cell), sources(3, 7)
     found = beam_search(model, source, LENGTHS, beam=1, max_new_tokens=9, length_penalty=0.0)
     for b, (best,) in enumerate(found):

@@ -188,7 +188,7 @@ def claim(shape: tuple[int, ...], kind: int, n_bytes: int, name: bytes = b"w\0")
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "empty; fetch it again"),
         (b"GGUF" * 9, "not a model of CTranslate2 in version 6 of its format, but in 1179993927, or none"),
@@ -209,12 +209,12 @@ def claim(shape: tuple[int, ...], kind: int, n_bytes: int, name: bytes = b"w\0")
         (packed({"w": ONE}, second_names=(("v", "w"), ("v", "w"))), "'v' cannot be a second name of 'w'"),
     ],
 )
-def test_claims_that_cannot_be_true(data: bytes, says: str, tmp_path: Path):
+def test_claims_that_cannot_be_true(data: bytes, message: str, tmp_path: Path):
     path = tmp_path / "model.bin"
     path.write_bytes(data)
     with pytest.raises(ModelFolderError) as error:
         read_ctranslate2(path)
-    assert says in str(error.value) and str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert message in str(error.value) and str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 def test_a_name_that_stands_there_twice(tmp_path: Path):
@@ -230,7 +230,7 @@ def test_a_name_that_stands_there_twice(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (
             {"kind": "TransformerSpec"},
@@ -245,9 +245,9 @@ def test_a_name_that_stands_there_twice(tmp_path: Path):
         ({"second_names": (("decoder/projection/weight", EMBEDDING), ("more", EMBEDDING))}, "more has no place in a W"),
     ],
 )
-def test_other_models(options: dict[str, Any], says: str, theirs, tmp_path: Path):
+def test_other_models(options: dict[str, Any], message: str, theirs, tmp_path: Path):
     line = refused(write_folder(tmp_path / "ct2", theirs, **options))
-    assert line.startswith("model.bin: ") and says in line
+    assert line.startswith("model.bin: ") and message in line
 
 
 def number(value: float, dtype: torch.dtype = torch.int8) -> Tensor:
@@ -255,7 +255,7 @@ def number(value: float, dtype: torch.dtype = torch.int8) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"decoder/activation": number(0)}, "decoder/activation is 0, where a Whisper has 3"),
         ({"decoder/activation": None}, "decoder/activation is None, where a Whisper has 3"),
@@ -288,10 +288,10 @@ def number(value: float, dtype: torch.dtype = torch.int8) -> Tensor:
         ({"encoder/position_encodings/encodings": torch.ones(13, 17)}, "are not the sines and cosines"),
     ],
 )
-def test_whispers_that_are_none(changes: dict[str, Tensor | None], says: str, given, theirs, tmp_path: Path):
+def test_whispers_that_are_none(changes: dict[str, Tensor | None], message: str, given, theirs, tmp_path: Path):
     changed = {name: tensor for name, tensor in {**given, **changes}.items() if tensor is not None}
     line = refused(write_folder(tmp_path / "ct2", data=packed(changed)))
-    assert line.startswith("model.bin: ") and says in line
+    assert line.startswith("model.bin: ") and message in line
 
 
 def test_numbers_that_are_not_finite(given, tmp_path: Path):
@@ -329,7 +329,7 @@ def test_half_as_wide_it_is_tried_on_frames_too(dtype: torch.dtype, folder: Path
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "kind", "says"),
+    ("file", "change", "kind", "message"),
     [
         ("vocabulary.txt", None, TokenizerError, "vocabulary.txt: cannot be read (No such file or directory)"),
         (
@@ -391,14 +391,14 @@ def test_half_as_wide_it_is_tried_on_frames_too(dtype: torch.dtype, folder: Path
     ],
 )
 def test_what_is_beside(
-    file: str, change: Callable[[str], str] | None, kind: type[GlassformerError], says: str, folder: Path
+    file: str, change: Callable[[str], str] | None, kind: type[GlassformerError], message: str, folder: Path
 ):
     path = folder / file
     if change is None:
         path.unlink()
     else:
         path.write_text(change(path.read_text(encoding="utf-8") if path.is_file() else ""), encoding="utf-8")
-    assert says in refused(folder, kind)
+    assert message in refused(folder, kind)
 
 
 def test_an_empty_config(folder: Path):

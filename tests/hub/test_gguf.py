@@ -144,7 +144,7 @@ def wrong_tokens(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("plant", "says"),
+    ("plant", "message"),
     [
         (wrong_numbers, "read again, embedding.token.weight is off by up to 0.0"),
         (wrong_order, "read again, blocks.0.attention.qkv."),
@@ -154,7 +154,7 @@ def wrong_tokens(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("case", ["gpt2", "llama"])
-def test_what_reads_otherwise_is_never_kept(case: str, plant, says: str, tokenizers, tmp_path: Path, monkeypatch):
+def test_what_reads_otherwise_is_never_kept(case: str, plant, message: str, tokenizers, tmp_path: Path, monkeypatch):
     tokenizer, path = tokenizers["characters"], tmp_path / "toy.gguf"
     model = toy(case, tokenizer)
     for older in (None, b"older"):
@@ -163,7 +163,7 @@ def test_what_reads_otherwise_is_never_kept(case: str, plant, says: str, tokeniz
         with monkeypatch.context() as patch, pytest.raises(ModelFolderError) as error:
             plant(patch)
             save_gguf(path, model, tokenizer)
-        assert str(error.value).startswith(f"{path}: {says}")
+        assert str(error.value).startswith(f"{path}: {message}")
         assert [file.read_bytes() for file in tmp_path.iterdir()] == ([older] if older else [])
     save_gguf(path, model, tokenizer)
 

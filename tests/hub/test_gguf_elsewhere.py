@@ -131,7 +131,7 @@ def damaged(path: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"without": ["blk.1.ffn_up.weight"]}, "the tensor blk.1.ffn_up.weight is missing; take another file of this"),
         ({"without": ["token_embd.weight"]}, "the tensor token_embd.weight is missing; take another file of this"),
@@ -151,17 +151,17 @@ def damaged(path: Path, **changes: Any) -> Path:
         ({"tokenizer__ggml__merges": ["th"]}, "its tokenizer has a merge that is no pair: 'th'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_one_line(changes: dict[str, Any], says: str, tmp_path: Path):
+def test_what_is_wrong_is_one_line(changes: dict[str, Any], message: str, tmp_path: Path):
     path = damaged(tmp_path / "toy.gguf", **changes)
     with pytest.raises(ModelFolderError) as error:
         load_gguf(path)
-    assert str(error.value).startswith(f"{path}: {says}") and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
 
 
 def test_what_is_no_such_file(tmp_path: Path, monkeypatch):
     path = write_llama(tmp_path / "toy.gguf", llama_tensors())
     whole = path.read_bytes()
-    for data, says in [
+    for data, message in [
         (b"", "empty; fetch it again"),
         (b"PK\3\4" + whole[4:], "not a GGUF file: it does not begin with GGUF"),
         (
@@ -175,7 +175,7 @@ def test_what_is_no_such_file(tmp_path: Path, monkeypatch):
         path.write_bytes(data)
         with pytest.raises(ModelFolderError) as error:
             load_gguf(path)
-        assert str(error.value).startswith(f"{path}: {says}")
+        assert str(error.value).startswith(f"{path}: {message}")
     with pytest.raises(ModelFolderError, match="there is no such file; give the path of a"):
         load_gguf(tmp_path / "toi.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)

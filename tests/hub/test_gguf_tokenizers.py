@@ -265,7 +265,7 @@ def test_pieces_that_are_special_are_never_in_a_text_and_those_of_a_user_always(
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"scores": [0.0]}, "its tokenizer has not one score for every token; take another file of this model"),
         ({"scores": [float("nan")] * 420}, "its tokenizer has a score that is no number; take another file of this"),
@@ -276,11 +276,11 @@ def test_pieces_that_are_special_are_never_in_a_text_and_those_of_a_user_always(
         ({"tokens": None}, "its tokenizer has no list of tokens; take another file of this model"),
     ],
 )
-def test_what_is_wrong_is_one_line(changes: dict[str, Any], says: str):
+def test_what_is_wrong_is_one_line(changes: dict[str, Any], message: str):
     _, fields = pieces()
     with pytest.raises(ModelFolderError) as error:
         tokenizer_from_gguf({**fields, **{f"tokenizer.ggml.{name}": value for name, value in changes.items()}})
-    assert str(error.value).startswith(says)
+    assert str(error.value).startswith(message)
 
 
 def test_a_special_token_that_is_a_character_already():

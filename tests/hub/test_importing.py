@@ -152,7 +152,7 @@ def test_a_tokenizer_larger_than_the_model(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         (
             float("nan"),
@@ -165,18 +165,18 @@ def test_a_tokenizer_larger_than_the_model(tmp_path: Path):
         (1e38, "a forward pass gives numbers that are not finite; the weights are damaged"),
     ],
 )
-def test_numbers_that_are_none_are_refused_and_the_old_folder_stays(value: float, says: str, bytes_, tmp_path: Path):
+def test_numbers_that_are_none_are_refused_and_the_old_folder_stays(value: float, message: str, bytes_, tmp_path: Path):
     save(tmp_path / "ours", toy_model(vocab_size=257), bytes_)
     published(tmp_path / "theirs", "qwen3", bytes_)
     path = tmp_path / "theirs" / "model.safetensors"
     tensors = load_file(path)
     tensors["model.layers.1.mlp.up_proj.weight"][7, 5:7] = value
-    if "forward" in says:
+    if "forward" in message:
         tensors["model.layers.1.mlp.gate_proj.weight"][7] = tensors["model.layers.1.mlp.down_proj.weight"][:, 7] = 1e30
     save_file(tensors, path, metadata={"format": "pt"})
     for into in ("ours", "new"):
         line = refused(lambda into=into: import_model(tmp_path / "theirs", tmp_path / into), tmp_path)
-        assert line == f"{tmp_path}/theirs: {says}"
+        assert line == f"{tmp_path}/theirs: {message}"
 
 
 def test_a_disk_that_fails_leaves_the_old_folder(bytes_, tmp_path: Path, monkeypatch):
@@ -210,12 +210,12 @@ def test_a_gguf_file_whatever_it_is_called(bytes_, tmp_path: Path):
 
 def test_paths_that_are_nothing_of_the_kind(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("hello")
-    for name, says in [
+    for name, message in [
         ("notes.txt", "a folder with config.json, a .gguf file or nanoGPT's ckpt.pt is needed"),
         ("nothing", "there is no such file or folder"),
     ]:
         line = refused(lambda name=name: import_model(tmp_path / name, tmp_path / "ours"), tmp_path, UsageError)
-        assert line == f"{tmp_path / name}: {says}"
+        assert line == f"{tmp_path / name}: {message}"
     assert "config.json: missing" in refused(lambda: import_model(tmp_path, tmp_path / "ours"), tmp_path)
 
 

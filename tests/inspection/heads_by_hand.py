@@ -179,7 +179,7 @@ def rotated(x_HTD: Tensor, base: float) -> Tensor:
     return torch.cat((z.real, z.imag), dim=-1)
 
 
-TEXT, SAID = "AZ ab AZ b", "cd cd Z"
+TEXT, ANSWERS = "AZ ab AZ b", "cd cd Z"
 TOKENIZER = letters()
 
 
@@ -199,7 +199,7 @@ class Case:
     @property
     def asked(self) -> dict[str, Any]:
         """What `attention` and `step` are given."""
-        return {"kind": self.kind, **({"target": SAID} if hasattr(self.model, "decoder") else {})}
+        return {"kind": self.kind, **({"target": ANSWERS} if hasattr(self.model, "decoder") else {})}
 
     def run(self) -> None:
         ids = TOKENIZER.encode_batch([TEXT])
@@ -207,7 +207,9 @@ class Case:
             self.model(ids)
             return
         start = torch.tensor([[self.model.config.start_token]])
-        self.model(torch.tensor([source_ids(TOKENIZER, TEXT)]), torch.cat((start, TOKENIZER.encode_batch([SAID])), 1))
+        self.model(
+            torch.tensor([source_ids(TOKENIZER, TEXT)]), torch.cat((start, TOKENIZER.encode_batch([ANSWERS])), 1)
+        )
 
     def by_hand(self, layer: int) -> Heads:
         cross = self.kind == "cross"

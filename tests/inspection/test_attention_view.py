@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from heads_by_hand import CASES, PATCHES, SAID, TEXT, TOKENIZER, case
+from heads_by_hand import ANSWERS, CASES, PATCHES, TEXT, TOKENIZER, case
 from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
@@ -30,7 +30,7 @@ def test_patterns_are_what_the_weights_give(name: str):
     np.testing.assert_allclose(view.patterns, np.stack([x["weights"].numpy() for x in theirs]), **CLOSE)
     assert view.visible.tolist() == [x["may"].tolist() for x in theirs]
     assert view.patterns.dtype == np.float32
-    source, target = list(TEXT), ["<start>", *SAID]
+    source, target = list(TEXT), ["<start>", *ANSWERS]
     assert view.queries == (target if at.asked.get("target") and at.kind != "encoder" else source)
     assert view.keys == (target if at.asked.get("target") and at.kind == "self" else source)
 
@@ -84,7 +84,7 @@ def test_summaries_are_what_loops_over_the_queries_give(name: str):
     at = case(name)
     view = attention(at.model, TOKENIZER, TEXT, **at.asked)
     assert list(view.summaries) == NAMES[name].split()
-    ids = TOKENIZER.encode(TEXT) if view.keys == list(TEXT) else [-1, *TOKENIZER.encode(SAID)]
+    ids = TOKENIZER.encode(TEXT) if view.keys == list(TEXT) else [-1, *TOKENIZER.encode(ANSWERS)]
     has_sinks = "sink" in view.summaries
     theirs = by_loops(view.patterns, view.visible, ids, has_sinks)
     even = view.visible / view.visible.sum(axis=-1, keepdims=True)
@@ -139,8 +139,8 @@ def test_keys_as_rows_turns_the_drawing_and_not_the_numbers():
 def test_across_rows_and_columns_keep_their_labels():
     at = case("T5: cross")
     view = attention(at.model, TOKENIZER, TEXT, layer=0, head=0, keys_as_rows=True, **at.asked)
-    assert drawn_map(view).rows == list(TEXT) and drawn_map(view).columns == ["<start>", *SAID]
-    assert drawn_map(view).values.shape == (len(TEXT), 1 + len(SAID))
+    assert drawn_map(view).rows == list(TEXT) and drawn_map(view).columns == ["<start>", *ANSWERS]
+    assert drawn_map(view).values.shape == (len(TEXT), 1 + len(ANSWERS))
 
 
 def tables(view) -> list[Table]:
@@ -193,16 +193,16 @@ def test_additive_attention_of_a_recurrent_model_is_cross_attention():
     model = shaken(Seq2Seq(Seq2SeqConfig.make(**config, start_token=1, end_token=2, kind="seq2seq-attention"))).eval()
     held: list[torch.Tensor] = []
     hook = model.attention.register_forward_pre_hook(lambda _, args: held.append(args))
-    view = attention(model, TOKENIZER, TEXT, target=SAID, kind="cross")
+    view = attention(model, TOKENIZER, TEXT, target=ANSWERS, kind="cross")
     hook.remove()
-    assert view.patterns.shape == (1, 1, 1 + len(SAID), len(TEXT))
+    assert view.patterns.shape == (1, 1, 1 + len(ANSWERS), len(TEXT))
     for t, (query, keys, _, _) in enumerate(held):
         with torch.no_grad():
             part = model.attention
             scores = part.score((part.query(query)[:, :, None] + keys[:, None]).tanh())[0, 0, :, 0]
         np.testing.assert_allclose(view.patterns[0, 0, t], scores.softmax(0), **CLOSE)
     with pytest.raises(UsageError, match="kind=cross"):
-        attention(model, TOKENIZER, TEXT, target=SAID)
+        attention(model, TOKENIZER, TEXT, target=ANSWERS)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_other_kinds_say_how_they_cut():
     assert "Nothing is merged" in view.how
     with pytest.warns(UserWarning) as shown:
         assert tokens(characters, "h!é").n_tokens == 3
-    assert len(shown) == 1, "unknown characters are told once"
+    assert len(shown) == 1, "unknown characters are listed once"
     assert tokens(TOKENIZERS["bytes"](), "é").bytes == ["c3", "a9"]
 
 
@@ -101,7 +101,7 @@ def test_merges_of_a_sentencepiece_bpe():
 
 
 def test_a_tokenizer_that_does_more_than_merge_has_no_steps(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch):
-    """The steps are checked against the ids: when these differ, nothing is told."""
+    """The steps are checked against the ids: when these differ, none are shown."""
     assert stepwise.merge_by_merge(bpe, PLAY[:200]) is not None
     monkeypatch.setattr(stepwise, "merge_pairs", lambda model: kinds.merge_pairs(model)[::-1])  # the wrong order
     assert stepwise.merge_by_merge(bpe, PLAY[:200]) is None

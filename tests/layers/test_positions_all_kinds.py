@@ -65,11 +65,11 @@ def test_a_kind_encodes_positions_in_one_way_and_none_in_no_way(name: str):
     """And what it says differs from position to position."""
     p, pos = make(name), torch.arange(T)
     x, q, k, bias = everything(p, pos)
-    says = {"add": x is not X, "rotate": q is not Q, "bias": p.bias(pos, pos) is not None}
+    message = {"add": x is not X, "rotate": q is not Q, "bias": p.bias(pos, pos) is not None}
     how = {"learned": "add", "sinusoidal": "add", "rotary": "rotate", "alibi": "bias", "relative": "bias"}
-    assert [what for what, text in says.items() if text] == [how[k] for k in [VARIANTS[name][0]] if k in how]
+    assert [what for what, text in message.items() if text] == [how[k] for k in [VARIANTS[name][0]] if k in how]
     shown = {"add": (x - X)[0], "rotate": p.rotate(Q[:, :, :1].expand_as(Q), KEYS, pos)[0][0, 0], "bias": bias[0].t()}
-    for what in (what for what, text in says.items() if text):
+    for what in (what for what, text in message.items() if text):
         assert all((shown[what][0] != shown[what][t]).any() for t in range(1, T)), what
 
 

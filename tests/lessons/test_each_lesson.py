@@ -94,7 +94,7 @@ def test_it_writes_beyond_its_window(lesson):
 
 @pytest.mark.parametrize("number", MODELS)
 def test_a_file_runs_by_itself(number, monkeypatch, capsys):
-    """Loaded from its path, under another name, where the house cannot be imported."""
+    """Loaded from its path, under another name, where glassformer cannot be imported."""
     for name in [name for name in sys.modules if name.split(".")[0] == "glassformer"]:
         monkeypatch.setitem(sys.modules, name, None)
     spec = importlib.util.spec_from_file_location("alone", LESSONS[number])

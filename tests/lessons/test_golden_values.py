@@ -1,4 +1,4 @@
-"""Numbers that were told in the lecture, to the last digit; and those that can be worked out on paper."""
+"""Numbers of the lecture, to the last digit; and those that can be worked out on paper."""
 
 from __future__ import annotations
 

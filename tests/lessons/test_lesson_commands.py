@@ -118,7 +118,7 @@ def test_the_table(glassformer, play, small_lesson_8):
             before = rows[row["against"]]["losses"]
             pairs = [a - b for a, b in zip(row["losses"], before, strict=False)]
             assert row["difference"] == pytest.approx(statistics.fmean(pairs))
-    assert rows[table.SCALED]["interval"] is None  # one seed tells nothing about others
+    assert rows[table.SCALED]["interval"] is None  # one seed shows nothing of others
 
 
 def test_a_row_is_what_its_lesson_trains(play_ids):

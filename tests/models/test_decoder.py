@@ -152,7 +152,7 @@ def test_initialisation_is_gpt2s(family: str):
 @FAMILY
 @torch.no_grad()
 def test_the_unit_initialisation_starts_as_an_identity(family: str):
-    """Nothing is written into the residual stream and an untied head says nothing: the loss is ln V exactly."""
+    """Nothing is written into the residual stream and an untied head has nothing: the loss is ln V exactly."""
     torch.manual_seed(0)
     model = Decoder(toy_config(family, tied_head=False))
     model.init_weights("unit")
@@ -214,7 +214,7 @@ def test_attention_weights_may_have_a_dropout_of_their_own():
 
 
 def test_token_dropout_reads_other_tokens_of_the_batch_in_training_only():
-    """Of 4,800 tokens 0.3 are drawn anew: 0.3 * (1 - 1/7 that are the same) = 0.257 differ, +- 6 deviations of 0.0063,
+    """Of 4,800 tokens 0.3 are drawn again: 0.3 * (1 - 1/7 that are the same) = 0.257 differ, +- 6 deviations of 0.0063,
     one false alarm in 5e8 (the seed is set). Only tokens of the batch come in."""
     torch.manual_seed(0)
     model, heard = Decoder(toy_config(), dropout=0.0, token_dropout=0.3), []

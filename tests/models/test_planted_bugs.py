@@ -241,7 +241,7 @@ BUGS = {
     "leak: positions counted from the end": Bug(
         move(lambda pos: pos[..., -1:] - pos), the_future_never_leaks, ["learned", "sinusoidal"]
     ),
-    "offset: positions begin anew with each piece": Bug(
+    "offset: positions begin again with each piece": Bug(
         move(lambda pos: pos - pos[..., :1]), pieces_equal_the_whole, SPEAKING
     ),
     # the softmax does not feel what all keys lose alike, so to ALiBi this one is no mistake

@@ -1,4 +1,4 @@
-"""Tokens drawn in one compiled call: those of the readable way, the same alone and in a crowd."""
+"""Tokens drawn in one compiled call: those of the readable way, the same alone and in a batch."""
 
 from __future__ import annotations
 

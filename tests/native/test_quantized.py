@@ -56,7 +56,7 @@ def test_a_product_is_that_of_rounded_inputs(bits, n, bias):
     linear = QuantizedLinear(weight, torch.randn(13) if bias else None, bits)
     expected = F.linear(rounded(x).double(), linear.dequantized().double(), linear.bias.double() if bias else None)
     assert (linear(x) - expected).abs().max() < 2e-6 * expected.abs().max()
-    assert torch.equal(linear(x)[-1], linear(x[-1:])[0])  # alone as in a crowd, bit for bit
+    assert torch.equal(linear(x)[-1], linear(x[-1:])[0])  # alone as in a batch, bit for bit
     assert linear(x.view(1, n, 96)).shape == (1, n, 13)
 
 
@@ -104,7 +104,7 @@ def test_without_vector_instructions_the_numbers_are_the_same(tmp_path, monkeypa
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """The library is looked for anew, during the test and after it."""
+    """The library is looked for again, during the test and after it."""
     library.cache_clear()
     yield monkeypatch
     monkeypatch.undo()

@@ -71,7 +71,7 @@ def theirs(folder: Path, ids: list[int], **settings: Any) -> list[int]:
 
 @pytest.fixture(scope="module")
 def plain(decoder) -> list[int]:
-    """What is said where the folder says nothing; no token twice near the beginning."""
+    """What is said where the folder has nothing; no token twice near the beginning."""
     text = ours(decoder)
     assert len(text) == NEW and len(set(text)) > 11
     return text

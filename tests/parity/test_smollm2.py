@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct out of its package: the tokens that `transformers` gives on the same weights. Slow: 90 MB to
 fetch, a model of 135 M to run twice.
 
-Greedy tokens are compared by reading what we wrote: where `transformers` finds each of our tokens the likeliest after
+Greedy tokens are compared by reading what we wrote: where `transformers` finds each of our tokens the most likely after
 all those before it, it would have written the same.
 """
 

@@ -21,7 +21,7 @@ PADDING = range(29, 37)
 
 
 class Planted(Exception):
-    """No error that anybody could raise by chance."""
+    """No error that could be raised by accident."""
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,11 @@ def test_many_clients_and_some_that_go_away():
     done = {"answers": 0, "gone": 0}
 
     async def client(number: int, url: str, until: float) -> None:
-        chance = random.Random(number)
+        rng = random.Random(number)
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
             finished = 0
             while finished == 0 or time.monotonic() < until:  # each at least once, however busy the machine
-                kind = chance.randrange(len(kinds))
+                kind = rng.randrange(len(kinds))
                 prompt, n, seed = kinds[kind]
                 body = {"prompt": prompt, "max_tokens": n, "seed": seed, "stream": True}
                 leaves = number % 3 == 0
@@ -49,7 +49,7 @@ def test_many_clients_and_some_that_go_away():
                         if not line.startswith("data: {"):
                             continue
                         text += json.loads(line[6:])["choices"][0]["text"]
-                        if leaves and len(text) > chance.randrange(20):
+                        if leaves and len(text) > rng.randrange(20):
                             break
                 if leaves:
                     done["gone"] += 1

@@ -16,7 +16,7 @@ REVIEWS = [([11, 12, 13], 2), ([14], 0), ([15, 16], 1)]
 TAGGED = [([11, 12, 13], [2, -100, 0]), ([14], [1]), ([15, 16], [-100, 2])]
 
 
-class Says(torch.nn.Module):
+class Fixed(torch.nn.Module):
     """Probabilities 1/7, 2/7, 4/7 for every sequence and every token."""
 
     def forward(self, ids_BT, lengths_B):
@@ -30,13 +30,13 @@ class Says(torch.nn.Module):
 
 
 def test_a_sequence_is_asked_once_by_hand():
-    """Labels 2, 0, 1: ln 7/4, ln 7, ln 7/2; the first is the likeliest."""
+    """Labels 2, 0, 1: ln 7/4, ln 7, ln 7/2; the first is the most likely."""
     asked = Classify(n_classes=3)
     batch = asked.collate(REVIEWS)
     assert [part.tolist() for part in batch] == [[[11, 12, 13], [14, 0, 0], [15, 16, 0]], [3, 1, 2], [2, 0, 1]]
-    loss, count, _ = asked.loss(Says(), batch)
+    loss, count, _ = asked.loss(Fixed(), batch)
     assert count == 3 and loss.item() == pytest.approx(math.log(7 / 4) + math.log(7) + math.log(7 / 2))
-    rows = asked.rows(Says(), batch)
+    rows = asked.rows(Fixed(), batch)
     assert rows.sums_B.tolist() == pytest.approx([math.log(7 / 4), math.log(7), math.log(7 / 2)])
     assert rows.counts_B.tolist() == [1, 1, 1] and rows.correct_B.tolist() == [1, 0, 0]
 
@@ -45,9 +45,9 @@ def test_each_token_is_asked_by_hand():
     asked = Tag(n_classes=3)
     batch = asked.collate(TAGGED)
     assert batch[2].tolist() == [[2, -100, 0], [1, -100, -100], [-100, 2, -100]]
-    loss, count, _ = asked.loss(Says(), batch)
+    loss, count, _ = asked.loss(Fixed(), batch)
     assert count == 4 and loss.item() == pytest.approx(2 * math.log(7 / 4) + math.log(7) + math.log(7 / 2))
-    rows = asked.rows(Says(), batch)
+    rows = asked.rows(Fixed(), batch)
     assert rows.sums_B.tolist() == pytest.approx([math.log(7 / 4) + math.log(7), math.log(7 / 2), math.log(7 / 4)])
     assert rows.counts_B.tolist() == [2, 1, 1] and rows.correct_B.tolist() == [1, 0, 1]
 

@@ -26,7 +26,7 @@ TINY = [
 
 
 def test_the_loop_continues_while_a_checkpoint_is_written(play, tmp_path, monkeypatch):
-    """The writer waits until the loop is three steps further; what it writes is of the step that it was told."""
+    """The writer waits until the loop is three steps further; what it writes is of the step that it was given."""
     run, waiting = tmp_path / "run", threading.Event()
     write_state = checkpoints.CheckpointWriter._write_state
 

@@ -81,7 +81,7 @@ print(hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parame
 
 @pytest.mark.slow
 def test_compiled_training_comes_to_the_same_bits_in_every_process(tmp_path):
-    """Two threads, dropout; the first compiles, the second finds it in the cache, the third compiles anew."""
+    """Two threads, dropout; the first compiles, the second finds it in the cache, the third compiles again."""
     bits = []
     for cache in ("a", "a", "b"):
         done = subprocess.run(

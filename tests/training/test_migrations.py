@@ -1,4 +1,4 @@
-"""A run folder of an earlier version goes on as that version would have gone on.
+"""A run folder of an earlier version continues as that version would have gone on.
 
 tests/golden/run-format-1 was written by glassformer 0.1.0 before checkpoints had a second format: 8 of 13 steps, with
 dropout and accumulation. `expected-losses.json` are the losses of the same run, by the same version, not stopped.

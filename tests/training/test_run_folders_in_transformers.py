@@ -1,4 +1,4 @@
-"""A run's `model/` folder, opened by transformers as it lies there: equal logits, equal greedy continuation."""
+"""A run's `model/` folder, opened by transformers as it is there: equal logits, equal greedy continuation."""
 
 from __future__ import annotations
 

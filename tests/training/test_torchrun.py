@@ -32,7 +32,7 @@ def torchrun(n: int, *words: str, cwd: Path) -> subprocess.Popen:
 
 
 def own_lines(err: str) -> list[str]:
-    """What glassformer said, without torchrun's own log, which may come first, and its table, which comes last."""
+    """The lines of glassformer, without torchrun's own log, which may come first, and its table, which comes last."""
     table = err.find('Traceback (most recent call last):\n  File "<frozen')
     lines = (line for line in (err if table < 0 else err[:table]).splitlines() if line)
     return [line for line in lines if not line.startswith(("W1", "E1", "step ", "[W", "---")) and "torch/" not in line]

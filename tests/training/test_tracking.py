@@ -1,4 +1,4 @@
-"""Trackers are told what the run folder is told, each step once; read back with the trackers' own formats."""
+"""Trackers get what the run folder gets, each step once; read back with the trackers' own formats."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_tensorboard_reads_back_what_was_logged(run):
 
 @needs["tensorboard"]
 def test_each_step_once_after_a_resume(run):
-    """Killed after step 5, resumed from the checkpoint of step 3; what was told of 4 and 5 before is forgotten."""
+    """Killed after step 5, resumed from the checkpoint of step 3; earlier numbers of 4 and 5 are forgotten."""
     tracker = trackers(["tensorboard"], run)[0]
     sitting(tracker, 0, 5)
     sitting(*trackers(["tensorboard"], run), 3, 6, offset=0.5)

@@ -29,7 +29,7 @@ def chat(
     temperature: float = typer.Option(
         None,
         metavar="T",
-        help="0: always the most likely token (default with --message); default: the model's own, or 0.7.",
+        help="0: always the most likely token; default: 0 with --message, else the model's own, or 0.7.",
     ),
     top_p: float = typer.Option(
         None,

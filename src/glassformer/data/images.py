@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from glassformer.archives import read_member
 from glassformer.data.example_splits import HELD_OUT, SPLITS, Example, split_by_group
 from glassformer.errors import DataError, did_you_mean
@@ -120,6 +118,8 @@ def _split(images: list[LabelledImage], **parts: float) -> LabelledImages:
 def _digits(archive: Path) -> list[LabelledImage]:
     """Rows of 64 pixels from 0 to 16, and the digit."""
     name = "scikit_learn-1.7.2/sklearn/datasets/data/digits.csv.gz"
+    import numpy as np  # `glassformer data list` reads this file and needs no numpy
+
     table = np.loadtxt(gzip.decompress(read_member(archive, name)).decode("ascii").splitlines(), delimiter=",")
     if table.ndim != 2 or table.shape[1] != 65:
         raise DataError(f"{archive}: digits.csv.gz has shape {table.shape}, and 65 columns are expected")

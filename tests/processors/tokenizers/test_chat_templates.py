@@ -286,7 +286,7 @@ def test_without_a_template_there_is_no_chat():
 
 
 @pytest.mark.parametrize(
-    ("messages", "says"),
+    ("messages", "message"),
     [
         ("Hello", r"messages is a str; give a list of objects such as \{"),
         ({"role": "user"}, "messages is a dict"),
@@ -301,8 +301,8 @@ def test_without_a_template_there_is_no_chat():
         ([{"role": "user", "content": "x", "image": object()}], r"messages\[0\] holds a object; a chat template takes"),
     ],
 )
-def test_malformed_messages_are_one_line(messages, says):
-    with pytest.raises(UsageError, match=says) as caught:
+def test_malformed_messages_are_one_line(messages, message):
+    with pytest.raises(UsageError, match=message) as caught:
         VOCABULARIES["smollm2"].chat.encode(messages)
     assert "\n" not in str(caught.value)
 
@@ -331,7 +331,7 @@ def test_what_a_template_refuses_is_reported_in_its_own_words():
 
 
 @pytest.mark.parametrize(
-    ("template", "says"),
+    ("template", "message"),
     [
         ("line 1\n{% for m in messages %}\n{{ m.content }\n{% endfor %}", "is wrong in line 3: unexpected '}'"),
         ("\n\n{% if %}", "is wrong in line 3: Expected an expression"),
@@ -340,10 +340,10 @@ def test_what_a_template_refuses_is_reported_in_its_own_words():
         ("\n\n{{ messages[0].name.first }}", "fails in line 3: 'dict object' has no attribute 'name'"),
     ],
 )
-def test_a_template_that_is_wrong_names_its_line(template, says):
+def test_a_template_that_is_wrong_names_its_line(template, message):
     tokenizer = TOKENIZERS["bytes"]()
     tokenizer.chat_template = template
-    with pytest.raises(TokenizerError, match=re.escape(says)) as caught:
+    with pytest.raises(TokenizerError, match=re.escape(message)) as caught:
         tokenizer.chat.render([{"role": "user", "content": "x"}])
     assert "\n" not in str(caught.value)
 

@@ -16,7 +16,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def stopped(template: str, error: type[Exception] = TokenizerError) -> str:
-    """What is said when this template is rendered, and that it takes no more than a few seconds to say so."""
+    """The message when this template is rendered, within a few seconds."""
     tokenizer = TOKENIZERS["bytes"]()
     tokenizer.chat_template = template
     start = time.thread_time()

@@ -48,7 +48,7 @@ def test_cut_short(saved):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"\xff\x80\x00", "is not UTF-8"),
         (b"\xff\xfe\x00", "is not UTF-16-LE"),
@@ -59,9 +59,9 @@ def test_cut_short(saved):
         (b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {}, "unk_token": "a"}}', "vocabulary is empty"),
     ],
 )
-def test_not_a_tokenizer(saved, content, says):
+def test_not_a_tokenizer(saved, content, message):
     saved.write_bytes(content)
-    assert says in refused(saved)
+    assert message in refused(saved)
 
 
 def test_larger_than_any_tokenizer(saved, monkeypatch):

@@ -1,4 +1,4 @@
-"""What we save is what everybody loads: `transformers.AutoTokenizer` gives the same ids and the same text."""
+"""What we save is what others load: `transformers.AutoTokenizer` gives the same ids and the same text."""
 
 import json
 
