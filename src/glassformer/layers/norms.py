@@ -30,8 +30,8 @@ class LayerNorm(nn.Module):
 
     def __init__(self, width: int, *, eps: float = 1e-5, bias: bool = True):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.weight = nn.Parameter(nn.init.ones_(torch.empty(width)))
+        self.bias = nn.Parameter(nn.init.zeros_(torch.empty(width))) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, width: int, *, eps: float = 1e-6, bias: bool = False):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(nn.init.ones_(torch.empty(width)))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -36,14 +36,14 @@ def model_on_meta(config: Any) -> nn.Module:
 
 
 class ShapesOnly(TorchFunctionMode):
-    """Lets `torch.empty`, `ones` and `zeros` make tensors on the meta device, and nothing be drawn into them.
+    """Lets `torch.empty` make tensors on the meta device, and nothing be drawn into them.
 
     `torch.device("meta")` would do it too, but sends the little arithmetic of position tables there as well, which
     imports PyTorch's compiler: two seconds before a run, for nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.empty, torch.ones, torch.zeros):
+        if func is torch.empty:
             return func(*args, **{**kwargs, "device": "meta"})
         if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "zeros_", "zero_"):
             return args[0] if args else kwargs["tensor"]
