@@ -174,7 +174,7 @@ def test_an_svg_file_is_whole_xml_with_every_line_level_and_event():
     root = ElementTree.fromstring(figures.to_svg([LOSS, MAP, POINTS, Note("a\nb")], "All <of> it"))
     texts = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"All <of> it", "training", "validation", "uniform", "nats", "step", "king", "␣be", "a", "b"} <= texts
-    assert "▲ 1 value lies above the picture; the highest is 9, at 2." in texts
+    assert "▲ 1 value is above the picture; the highest is 9, at 2." in texts
     lines = root.findall(".//{*}polyline")
     assert [line.get("data-value") for line in lines] == ["4 9", "2", "3 2.5"]  # the gap cuts the first line
     assert len(root.findall(".//{*}polygon")) == 1 and len(root.findall(".//{*}path[@class='event']")) == 1
