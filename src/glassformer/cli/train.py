@@ -145,11 +145,12 @@ def evaluate(
     if not answers and (alone := [name for name, given in asked.items() if given is not None]):
         raise UsageError(f"{alone[0]} needs --answers; add it")
     model, task = open_run(run, data)
-    estimate = task.evaluate(model, split).loss_estimate()
+    metrics = task.evaluate(model, split)
+    estimate = metrics.loss_estimate()
     results = estimate.to_dict()
     lines = []
     try:
-        if scores := task.extra_scores(model):
+        if scores := task.extra_scores(model, split):
             results |= scores.to_dict()
             lines = scores.lines()
     except DataError as error:  # the loss is known without them
@@ -171,8 +172,8 @@ def evaluate(
     typer.echo(f"perplexity     {estimate.perplexity:.3f}")
     if estimate.bits_per_byte is not None:
         typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
-    if estimate.accuracy is not None:
-        typer.echo(f"accuracy       {100 * estimate.accuracy:.2f} %")
+    if accuracy := metrics.values.get("accuracy"):
+        typer.echo(f"accuracy       {100 * accuracy.value:.2f} % +- {100 * accuracy.interval:.2f} (95 %)")
     for line in lines:
         typer.echo(line)
 

@@ -294,8 +294,9 @@ class Task:
 
     # ---- what `glassformer evaluate` adds ----
 
-    def extra_scores(self, model: Any) -> Any:
-        """Further measures of a trained model (an object with `to_dict` and `lines`), or None.
+    def extra_scores(self, model: Any, split: str = "validation") -> Any:
+        """Further measures of a trained model, on a split where they need one (an object with `to_dict` and `lines`),
+        or None.
 
         Raises:
             DataError: what they are measured on cannot be had.

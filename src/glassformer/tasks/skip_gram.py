@@ -184,8 +184,8 @@ class SkipGram(TextTask):
             lines.append(f"king - man + woman: {', '.join(_nearest(table, words, target, {king, man, woman}))}")
         return [Note("\n".join(lines))]
 
-    def extra_scores(self, model: Any) -> WordVectorScores:
-        """Scores against people's judgements of words.
+    def extra_scores(self, model: Any, split: str = "validation") -> WordVectorScores:
+        """Scores against people's judgements of words; no split is read.
 
         Raises:
             DataError: the lists of words cannot be had.
