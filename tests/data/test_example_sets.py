@@ -15,6 +15,7 @@ from glassformer.data.example_sets import EXAMPLE_SETS
 from glassformer.data.examples import Example, references
 from glassformer.data.pronunciations import PHONEMES, read_pronunciations
 from glassformer.data.reviews import read_reviews
+from glassformer.data.treebank import FILES, read_treebank
 from glassformer.errors import DataError
 
 DICTIONARY = """'bout B AW1 T
@@ -80,6 +81,42 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
         read_reviews(reviews(tmp_path, header="review,stars,site"))
 
 
+def conllu(*sentences: tuple[str, str]) -> str:
+    """Sentences of (page, "form/tag/relation ...") in the treebank's form."""
+    blocks = []
+    for number, (page, words) in enumerate(sentences):
+        rows = (word.split("/") for word in words.split())
+        lines = [f"{i}\t{form}\t_\t{tag}\tXX\t_\t0\t{way}\t_\t_" for i, (form, tag, way) in enumerate(rows, 1)]
+        blocks.append("\n".join([f"# sent_id = {page}:S{number:03}", "# text = ...", *lines, ""]))
+    return "\n".join(blocks) + "\n"
+
+
+def treebank(path: Path, web: str) -> Path:
+    wiki = conllu(("http://a/b:c", "Eğri/ADJ/ig lik/NOUN/root ./PUNCT/p"), ("tr-forum:1", "Ev/NOUN/root"))
+    return wheel(path / "treebank.whl", dict(zip(FILES, (web, wiki), strict=True)))
+
+
+def test_words_are_whole_have_the_tag_of_their_last_part_and_pages_stay_together(tmp_path):
+    pages = [(f"tr-web:{page}", f"söz{page}{i}/NOUN/root") for page in range(20) for i in range(3)]
+    again = ("tr-web:7", "söz70/VERB/root")  # a sentence counts once
+    splits = read_treebank(treebank(tmp_path, conllu(*pages, again, ("tr-blog:1", "var/ADJ/ig dı/VERB/root"))))
+    rows = [example for split in splits.values() for example in split]
+    assert Example("Eğrilik .", "NOUN PUNCT") in rows and Example("vardı", "VERB") in rows and len(rows) == 63
+    homes = {
+        split: {e.source[:-1] for e in examples if e.source.startswith("söz")} for split, examples in splits.items()
+    }
+    assert all(homes.values()) and sum(map(len, homes.values())) == 20
+
+
+@pytest.mark.parametrize("line", ["1\tEv\tev\tNOUN", "1\t\t_\tNOUN\tNN\t_\t0\troot\t_\t_", "no word"])
+def test_a_treebank_that_is_none_names_the_line(tmp_path, line):
+    good = conllu(("tr-web:1", "Ev/NOUN/root"))
+    with pytest.raises(DataError, match=r"treebank\.whl: .* line 6 of data/web\.conllu"):
+        read_treebank(treebank(tmp_path, f"{good}\n# sent_id = tr-web:2:S001\n{line}\n"))
+    with pytest.raises(DataError, match="a word has no end"):
+        read_treebank(treebank(tmp_path, conllu(("tr-web:1", "Ev/NOUN/ig"))))
+
+
 def test_a_set_is_read_once_and_again_when_its_package_or_its_reader_changes(tmp_path, monkeypatch):
     read = []
     file = dictionary(tmp_path)
@@ -102,7 +139,7 @@ def test_a_set_is_read_once_and_again_when_its_package_or_its_reader_changes(tmp
 
 def test_every_set_describes_itself():
     for name, chosen in EXAMPLE_SETS.items():
-        assert chosen.name == name and chosen.about and chosen.license and chosen.split and chosen.count > 10_000
+        assert chosen.name == name and chosen.about and chosen.license and chosen.split and chosen.count > 4_000
         assert all(package.package in chosen.origin for package in chosen.packages)
 
 
@@ -138,3 +175,14 @@ def test_the_real_reviews(real):
     for rows in splits.values():
         assert abs(sum(e.target == "positive" for e in rows) / len(rows) - 0.5) < 0.001
     assert 3000 < len(splits["validation"]) == len(splits["test"]) < 3500
+
+
+def test_the_real_treebank(real):
+    """The counts of the paper: 4,851 sentences, 66,466 words."""
+    splits = real("turkish-tags")
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 3879, "validation": 486, "test": 486}
+    rows = [example for split in splits.values() for example in split]
+    assert len(rows) == EXAMPLE_SETS["turkish-tags"].count
+    assert sum(len(e.source.split()) for e in rows) == sum(len(e.target.split()) for e in rows) == 66_466
+    tags = {split: {tag for e in rows for tag in e.target.split()} for split, rows in splits.items()}
+    assert len(tags["train"]) == 14 and tags["validation"] | tags["test"] <= tags["train"]

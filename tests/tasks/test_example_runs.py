@@ -131,7 +131,7 @@ def test_a_tag_for_each_word(tmp_path: Path):
     shown = json.loads((path / "summary.json").read_text())
     assert load_labels(path) == ("c", "o") and shown["val_accuracy"] > 0.9
     rows[3]["target"] = "c"
-    with pytest.raises(DataError, match=r"has 5 tokens and 1 tag; give one tag a token, with spaces between"):
+    with pytest.raises(DataError, match=r"has 5 words and 1 tag; give one tag a word"):
         run(tmp_path, "tag", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
 
 
@@ -210,7 +210,7 @@ PLAIN = [{"text": f"a b c d e f g h i {c}"} for c in "abcdefghi"]
         ("classify", LABELLED, {"text": "x", "label": "goood"}, "the label 'goood' is not .* did you mean good"),
         ("classify", LABELLED, {"text": "x"}, "'x' has no label; give each text one"),
         ("tag", TAGGED, {"source": "a", "target": "z"}, "the tag 'z' is not one that was learned"),
-        ("tag", TAGGED, {"source": "a b", "target": "x"}, "has 2 tokens and 1 tag"),
+        ("tag", TAGGED, {"source": "a b", "target": "x"}, "has 2 words and 1 tag"),
         ("translate", TAGGED, {"text": "alone"}, "'alone' has no target; give each source one"),
         ("masked_tokens", PLAIN, {"text": "a b"}, "no text has 8 tokens.*give longer texts"),
     ],

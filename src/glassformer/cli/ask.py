@@ -1,4 +1,4 @@
-"""`glassformer translate`, `classify` and `fill`: texts in, a model's answers out."""
+"""`glassformer translate`, `classify`, `tag` and `fill`: texts in, a model's answers out."""
 
 from __future__ import annotations
 
@@ -113,6 +113,48 @@ def classify(
     for text, label, row in zip(given, best, rows, strict=True):
         shares = "  ".join(f"{other} {row[other]:.1%}" for other in sorted(row, key=lambda name: -row[name])[:5])
         typer.echo(f"{label:<{width}}  {shares}" + (f"  {shortened(text)}" if len(given) > 1 else ""))
+
+
+def tag(
+    model: options.Run,
+    texts: options.Texts = None,
+    words: bool = typer.Option(False, help="Words are what stands between spaces; else punctuation is taken off them."),
+    batch_size: options.BatchSize = 64,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Tag each word of a text.
+
+    Prints a text in a line, each word as word/TAG; the tag is, for example, its part of speech.
+
+    Examples:
+
+    glassformer tag runs/pos-tags-1 "Ankara'da hava bugün çok güzel."
+
+    glassformer tag runs/pos-tags-1 --json < sentences.txt
+    """
+    from glassformer import generation
+    from glassformer.cli.opening import open_for
+
+    given = [text for text in _texts(texts) if text.strip()]
+    bundle = open_for("tag", model, device)
+    split = [text.split() if words else generation.words_of(text) for text in given]
+    found = generation.tag(bundle.model, bundle.tokenizer, split, batch_size=batch_size)
+    rows = []
+    for its_words, p_TV in zip(split, found, strict=True):
+        shares, numbers = (part.tolist() for part in p_TV.max(dim=1))
+        rows.append([*zip(its_words, (bundle.labels[i] for i in numbers), shares, strict=True)])
+    if as_json:
+        keys = ("word", "tag", "probability")
+        print_json(
+            [
+                {"text": t, "words": [dict(zip(keys, w, strict=True)) for w in r]}
+                for t, r in zip(given, rows, strict=True)
+            ]
+        )
+        return
+    for row in rows:
+        typer.echo(" ".join(f"{word}/{its_tag}" for word, its_tag, _ in row))
 
 
 def fill(

