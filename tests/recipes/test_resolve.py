@@ -28,6 +28,12 @@ def sized(tokens: int, gflops: float, *overrides: str) -> Draft:
     return draft
 
 
+def test_a_short_text_is_read_twenty_times():
+    t = sized(100_000, 80.0).recipe
+    read = t.training.steps * t.training.batch_size * t.model.get("block_size")
+    assert read == pytest.approx(20 * 100_000, rel=0.01)
+
+
 def test_recipes_are_frozen_and_a_choice_makes_a_new_one():
     """Nothing can be written into a recipe, resolved or not, nor into a section."""
     recipe = read_recipe(None, ["model.n_layer=2"])

@@ -43,11 +43,11 @@ def sizes_for_text(draft: Draft, train_tokens: int, vocab_size: int, gflops: flo
     if draft.recipe.model.size is None:
         # 6 N D operations for N parameters and D tokens; 20 tokens a parameter suits both (Hoffmann et al. 2022)
         for_machine, for_text = math.sqrt(budget / 120), train_tokens * PASSES / 20
-        budget = min(for_machine, for_text)
-        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= budget), 1)
+        most = min(for_machine, for_text)
+        depth = next((n for n in range(12, 1, -1) if 12 * n * (64 * n) ** 2 <= most), 1)
         text = f"{train_tokens:,} tokens of text"
         limit = f"{why_budget}, 20 tokens a parameter," if for_machine < for_text else text
-        at_most = f"{limit} allow {_amount(budget)} parameters"
+        at_most = f"{limit} allow {_amount(most)} parameters"
         choose("model.n_layer", max(2, depth), at_most if depth > 1 else f"the smallest shape: {at_most}")
         if depth == 1 and draft.recipe.is_open("model.n_embd"):
             choose("model.n_embd", 64, "little text")
