@@ -74,3 +74,7 @@ def test_ids_with_gaps_are_not_mistaken_for_special_tokens():
     gaping = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(spec)))
     with pytest.raises(TokenizerError, match="5 tokens and ids up to 1,000,000; is it damaged"):
         gaping.encode_parts(["a"])
+    spec["model"]["vocab"]["far"] = 10**9  # refused before a billion unused ids are spelled out
+    library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    with pytest.raises(TokenizerError, match="5 tokens and ids up to 1,000,000,000; is it damaged"):
+        Tokenizer(library)

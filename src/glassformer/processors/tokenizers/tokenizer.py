@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
-from glassformer.errors import GlassformerWarning, UsageError
+from glassformer.errors import GlassformerWarning, TokenizerError, UsageError
 from glassformer.files import write_json, write_text
 from glassformer.processors.tokenizers import bulk, kinds
 from glassformer.processors.tokenizers.alphabet import (
@@ -51,6 +51,10 @@ _CANNOT = "this tokenizer fails at this text ({}); its file is damaged or made t
 
 class UnknownCharacterWarning(GlassformerWarning):
     """A character tokenizer met characters that it has no id for and put another one in their place."""
+
+
+MAX_UNUSED_IDS = 1 << 20
+"""Of a vocabulary, below its largest id."""
 
 
 class Tokenizer:
@@ -80,11 +84,14 @@ class Tokenizer:
         library.no_truncation()
         library.no_padding()
         self._library = library
+        self._vocabulary: dict[str, int] = library.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(self._vocabulary.values()) + 1
+        if self.vocab_size - len(self._vocabulary) > MAX_UNUSED_IDS:  # the library spells out every unused id
+            n, largest = len(self._vocabulary), self.vocab_size - 1
+            raise TokenizerError(f"the vocabulary has {n:,} tokens and ids up to {largest:,}; is it damaged?")
         spec = self._spec()
         self.kind: str = kinds.recognise(spec)
         self.hash: str = kinds.canonical_hash(spec)
-        self._vocabulary: dict[str, int] = library.get_vocab(with_added_tokens=True)
-        self.vocab_size: int = max(self._vocabulary.values()) + 1
         self.special_tokens: dict[str, int] = {t["content"]: t["id"] for t in spec["added_tokens"] if t["special"]}
         self.end_of_text: int | None = self._vocabulary.get(end_of_text) if end_of_text else None
         self.further_ends: frozenset[int] = frozenset()
