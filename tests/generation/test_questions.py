@@ -156,13 +156,14 @@ def test_every_model_knows_its_command(tokenizer, span_tokenizer):
         "classify": (encoder(tokenizer, n_classes=2), tokenizer),
         "fill": (encoder(tokenizer, token_head="vocabulary"), tokenizer),
         "classify fill": (encoder(tokenizer, token_head="vocabulary", n_classes=2), tokenizer),
-        "": (encoder(tokenizer, token_head="classes", n_classes=2), tokenizer),
+        "tag": (encoder(tokenizer, token_head="classes", n_classes=2), tokenizer),
     }
     for commands, (model, its) in asked.items():
         assert commands_for(model, its) == commands.split()
     image = {"stem": "patches", "image_size": 8, "patch_size": 4, "block_size": 5, "vocab_size": 1}
-    pictures = Encoder(EncoderConfig.make(n_layer=1, n_head=1, n_embd=4, n_classes=3, **image))
-    assert commands_for(pictures, tokenizer) == []
+    for n_classes, commands in ((3, ["classify"]), (0, [])):
+        pictures = Encoder(EncoderConfig.make(n_layer=1, n_head=1, n_embd=4, n_classes=n_classes, **image))
+        assert commands_for(pictures, tokenizer) == commands
 
 
 def test_bad_input_is_one_line(tokenizer, span_tokenizer):
