@@ -108,7 +108,7 @@ def test_a_store_of_the_same_bytes_read_otherwise_is_not_taken(tmp_path):
 OTHER_FORMS = [
     ({"messages": [{"role": "user", "content": "x"}]}, "chats cannot be learned from yet.*apply_chat_template"),
     ({"conversations": []}, "chats cannot be learned from yet"),
-    ({"prompt": "x", "chosen": "y", "rejected": "z"}, "preferences cannot be learned from yet.*chosen answers"),
+    ({"prompt": "x", "chosen": "y", "rejected": "z"}, "a preference; set task.kind=reward.*chosen answers"),
     ({"prompt": "x", "completion": "y"}, "as one text.*source and target.*task.kind=translate"),
     ({"instruction": "x", "input": "", "output": "y"}, "as one text.*source and target"),
 ]
@@ -117,7 +117,7 @@ OTHER_FORMS = [
 @pytest.mark.parametrize(("row", "advice"), OTHER_FORMS, ids=[" ".join(row) for row, _ in OTHER_FORMS])
 def test_rows_for_other_trainings_are_named_with_what_to_do(tmp_path, row, advice):
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
-    for read in (texts, load_examples):
+    for read in (texts,) if "chosen" in row else (texts, load_examples):  # pairs are examples of task.kind=reward
         with pytest.raises(DataError, match=rf"a\.jsonl:1: '.*instead of 'text': .*{advice}"):
             read(tmp_path / "a.jsonl")
 

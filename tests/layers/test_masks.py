@@ -250,9 +250,9 @@ def test_any_text_is_parsed_or_refused(text):
         ),
         (
             lambda: (Causal() & Documents(torch.tensor([0, 0, 1]))).mask(torch.arange(4), torch.arange(4)),
-            "position 3 lies beyond the 3 positions",
+            "position 3 is beyond the 3 positions",
         ),
-        (lambda: GraphMask.of([], n=2).draw(3), "position 2 lies beyond the 2 positions of graph_mask(2 x 2)"),
+        (lambda: GraphMask.of([], n=2).draw(3), "position 2 is beyond the 2 positions of graph_mask(2 x 2)"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(make, named):

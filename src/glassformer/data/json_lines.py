@@ -31,8 +31,9 @@ OTHER_FORMS = {  # fields of rows that other programs learn from -> what they ar
         'write each chat as one text, {"text": ...}, with apply_chat_template of its tokenizer in transformers',
     ),
     ("chosen", "rejected"): (
-        "a preference, and preferences cannot be learned from yet",
-        'to learn the chosen answers as texts, write {"text": ...} lines of them',
+        "a preference",
+        "set task.kind=reward to train a reward model on pairs; to learn the chosen answers as texts, write "
+        '{"text": ...} lines of them',
     ),
     ("prompt", "completion"): (
         "a prompt and its completion",
