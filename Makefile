@@ -8,7 +8,7 @@ help: ## this list
 demo: .venv/core ## train on Shakespeare for about a minute, then read what it writes
 	@$(BIN)/glassformer demo $(ARGS)
 
-test: .venv/dev ## the whole test suite, about twelve minutes on two cores
+test: .venv/dev ## the whole test suite, about eight minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/dev ## the tests that take minutes each
