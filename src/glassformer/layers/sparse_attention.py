@@ -156,8 +156,8 @@ def attend_by_flex(
 
 
 def _score_mod(bias: Bias | None, offset: int, device: torch.device) -> Any:
-    nought = torch.zeros(1, dtype=torch.long, device=device)
-    if bias is None or bias(nought, nought) is None:
+    zero = torch.zeros(1, dtype=torch.long, device=device)
+    if bias is None or bias(zero, zero) is None:
         return None
 
     def biased(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

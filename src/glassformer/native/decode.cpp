@@ -533,7 +533,7 @@ class Scratch {
 
 thread_local Scratch scratch;
 
-// shares[i] = e^((x[i] - largest) / temperature), nought for what is less than `worst`. sums: of every GROUP of them, so
+// shares[i] = e^((x[i] - largest) / temperature), zero for what is less than `worst`. sums: of every GROUP of them, so
 // that a place on the line is found without walking all of it. Returns the sum of all.
 double shares_of(const float* x, int n, float largest, float temperature, float worst, float* shares, double* sums) {
   const auto group = [&](int start, int size) {
