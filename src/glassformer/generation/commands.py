@@ -10,18 +10,16 @@ from glassformer.processors.tokenizers import Tokenizer
 
 def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
     """The commands that use this model, the most fitting one first."""
-    config = model.config
-    if model.reads == "patches" and "class" in model.answers:
-        return ["classify"] if model.classifier is not None else []
-    if model.reads != "text":
-        return []
-    if hasattr(model, "encode"):
+    of_text = model.reads == "text"
+    if of_text and "target" in model.answers:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
-    if not hasattr(config, "stem"):
-        return ["generate"] if hasattr(model, "logits") else []  # word vectors answer nothing
+    if of_text and "next_token" in model.answers:
+        return ["generate"]
+    if "class" not in model.answers or model.reads not in ("text", "patches"):
+        return []  # word vectors answer nothing; sound has no command yet
     uses = {
         "classify": model.classifier is not None,
-        "tag": config.token_head == "classes",
-        "fill": mask_of(model, tokenizer) is not None,
+        "tag": of_text and model.config.token_head == "classes",
+        "fill": of_text and mask_of(model, tokenizer) is not None,
     }
     return [command for command, fits in uses.items() if fits]
