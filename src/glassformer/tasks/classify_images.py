@@ -144,10 +144,6 @@ class ClassifyImages(ExampleTask):
         return None
 
     @property
-    def n_answers(self) -> int:
-        return len(self.labels)
-
-    @property
     def longest(self) -> int:
         return 0
 
