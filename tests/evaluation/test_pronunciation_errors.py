@@ -10,7 +10,7 @@ import random
 import pytest
 
 from glassformer.errors import DataError, MissingExtraError
-from glassformer.evaluation.phonemes import pronunciation_errors, wilson_interval
+from glassformer.evaluation.phonemes import pronunciation_errors
 
 
 def test_by_hand():
@@ -58,24 +58,6 @@ def test_it_is_the_table_of_all_edits():
     ]
     assert shown.phoneme_error_rate == sum(n for n, _ in nearest) / sum(len(way) for _, way in nearest)
     assert shown.word_error_rate == sum(n > 0 for n, _ in nearest) / 50
-
-
-def test_wilsons_interval_against_his_equation():
-    """Its ends solve (p - share)^2 = z^2 p (1 - p) / n; none of 10 is no proof of never."""
-    for hits, n in ((0, 10), (3, 10), (50, 100), (10, 10), (321, 1000)):
-        for end in wilson_interval(hits, n):
-            assert (end - hits / n) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / n, abs=1e-12)
-    assert wilson_interval(0, 10)[0] == 0 and 0.2 < wilson_interval(0, 10)[1] < 0.3
-
-
-def test_the_interval_holds_the_truth_95_times_of_100():
-    """2,000 tests of 200 words of which each is wrong by chance, 3 in 10: 1,900 +- 9.7 intervals should hold 0.3. We
-    allow 5 deviations and 15 for whole numbers of words: a false alarm once in a million (and the seed is set)."""
-    draw, held = random.Random(0), 0
-    for _ in range(2_000):
-        low, high = wilson_interval(sum(draw.random() < 0.3 for _ in range(200)), 200)
-        held += low <= 0.3 <= high
-    assert abs(held - 1_900) <= 64
 
 
 def test_bad_input_is_one_clear_line():

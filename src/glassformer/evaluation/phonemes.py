@@ -81,8 +81,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     >>> [round(end, 3) for end in wilson_interval(0, 100)]
     [0.0, 0.037]
     """
-    z = 1.959964
-    p = hits / n
-    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((centre + side * half) / (1 + z * z / n) for side in (-1, 1))
-    return max(0.0, low), min(1.0, high)
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

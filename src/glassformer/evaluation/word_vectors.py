@@ -6,11 +6,12 @@ against.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +23,8 @@ AT_ONCE = 512  # questions that are held against the whole vocabulary together
 
 @dataclass(frozen=True)
 class LikenessScore:
-    """rho: Spearman's, of cosines and people's scores; None for fewer than two pairs. n: pairs whose words are known,
-    of n_all."""
+    """rho: Spearman's, of cosines and people's scores; None for fewer than two pairs, or where all are equal. n: pairs
+    whose words are known, of n_all."""
 
     rho: float | None
     n: int
@@ -105,12 +106,17 @@ def score_word_vectors(words: Sequence[str], table_NC: Tensor, tests: WordTests)
 
 
 def _likeness_score(pairs: Sequence[Likeness], rows: dict[str, int], unit_NC: Tensor) -> LikenessScore:
+    from scipy.stats import ConstantInputWarning, spearmanr
+
     known = [(rows[a.lower()], rows[b.lower()], s) for a, b, s in pairs if a.lower() in rows and b.lower() in rows]
     if len(known) < 2:
         return LikenessScore(None, len(known), len(pairs))
     first, second, ratings = zip(*known, strict=True)
     cosines = (unit_NC[list(first)] * unit_NC[list(second)]).sum(dim=1)  # (n, C) -> (n,)
-    return LikenessScore(spearman(cosines.double().numpy(), np.array(ratings)), len(known), len(pairs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        rho = float(spearmanr(cosines.double().numpy(), ratings).statistic)
+    return LikenessScore(None if math.isnan(rho) else rho, len(known), len(pairs))
 
 
 def _analogy_score(questions: Sequence[Question], rows: dict[str, int], unit_NC: Tensor) -> AnalogyScore:
@@ -124,26 +130,3 @@ def _analogy_score(questions: Sequence[Question], rows: dict[str, int], unit_NC:
         cosines_QN.scatter_(1, some[:, :3], -torch.inf)
         right += int((cosines_QN.argmax(dim=1) == d).sum())
     return AnalogyScore(right, right_among_all, len(asked), len(questions))
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Spearman's rank correlation: Pearson's of the ranks, ties sharing their mean; None where one of them never
-    varies.
-
-    >>> spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 4.0, 3.0]))
-    0.8
-    """
-    a, b = (rank - rank.mean() for rank in (ranks(x), ranks(y)))
-    spread = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / spread if spread else None
-
-
-def ranks(x: np.ndarray) -> np.ndarray:
-    """From 1 on; equal numbers share the mean of their ranks.
-
-    >>> ranks(np.array([30, 10, 20, 20])).tolist()
-    [4.0, 1.0, 2.5, 2.5]
-    """
-    _, which, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which]
