@@ -142,7 +142,7 @@ def test_the_global_generator_is_neither_used_nor_heeded(letters):
 
 
 def test_each_piece_carries_what_the_model_thought(letters):
-    """probability is the model's own at temperature 1; chance is what the token had in the draw."""
+    """probability is the model's own at temperature 1; sampling_probability what the token had in the draw."""
     model, ids = toy_model(), letters.encode("hello")
     for piece in stream(model, letters, "hello", max_new_tokens=8, temperature=0.5, top_k=3, alternatives=4, seed=2):
         own = next_logits(model, torch.tensor([ids]))[0].softmax(-1)
@@ -154,7 +154,8 @@ def test_each_piece_carries_what_the_model_thought(letters):
         drawn_from = best.values[:3] ** 2 / (best.values[:3] ** 2).sum()
         at = best.indices[:3].tolist().index(piece.token)
         assert piece.sampling_probability == pytest.approx(drawn_from[at].item(), abs=1e-4)
-        assert piece.chance == piece.to_dict()["chance"] == piece.sampling_probability  # the name of version 0.1
+        assert piece.to_dict()["sampling_probability"] == piece.sampling_probability
+        assert piece.chance == piece.sampling_probability  # the name of version 0.1
         ids.append(piece.token)
 
 

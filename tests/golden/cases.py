@@ -301,7 +301,7 @@ COMMANDS: dict[str, str] = {}
 RENAMED: dict[str, str] = {
     r"losses/.*/recipe/objective": "task",
     r"evaluate/.*/settings/objective\.(\w+)": r"task.\1",
-    r"look/.*\bnext(_token|\b).*/chance": "sampling_probability",
+    r"(look|tokens|serve)/.*/chance": "sampling_probability",
     r"look/.*\bnext(_token|\b).*/dart": "u",
     r"look/.*\bnext(_token|\b).*/entropy_drawn": "sampling_entropy",
     r"look/.*\bstep .*/before": "stream",

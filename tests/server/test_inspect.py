@@ -105,7 +105,7 @@ def test_generating_sends_what_the_engine_does(url, models):
     assert [event["id"] for event in shown[2:-1]] == [piece.token for piece in pieces]
     for event, piece in zip(shown[2:-1], pieces, strict=True):
         assert event["probability"] == pytest.approx(piece.probability, abs=1e-6)
-        assert event["chance"] == pytest.approx(piece.sampling_probability, abs=1e-6)
+        assert event["sampling_probability"] == pytest.approx(piece.sampling_probability, abs=1e-6)
     assert shown[-1] == {"type": "end", "reason": "length"}
 
 

@@ -46,9 +46,8 @@ class Piece:
         return self.sampling_probability
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, where `sampling_probability` is called `chance`."""
-        names = {"sampling_probability": "chance"}
-        return {names.get(name, name): value for name, value in asdict(self).items()}
+        """For JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ async def _events(submission: Submission, handle: ModelHandle, *, full: bool) ->
             if score:
                 yield prompt_line()
                 score = False
-            fields = {"probability": piece.probability, "chance": piece.sampling_probability}
+            fields = {"probability": piece.probability, "sampling_probability": piece.sampling_probability}
             yield event_line({"type": "token", "id": piece.token, "text": piece.text, **fields})
             reason = piece.finish_reason
         if score:

@@ -112,7 +112,7 @@ export function writer(store, api) {
             store.set({ probabilities: store.state.probabilities + 1 });
           }
           if (event.type === "token") {
-            const { id, probability, chance } = event;
+            const { id, probability, sampling_probability: chance } = event;
             tokens.push({ id, given: false, probability, chance, start });
             left -= 1;
             store.set({ grown: store.state.grown + 1 });
