@@ -51,10 +51,10 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    plugins.load_installed.cache_clear()
+    plugins.load_named.cache_clear()
     yield tmp_path
     forget()
-    plugins.load_installed.cache_clear()
+    plugins.load_named.cache_clear()
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_what_is_named_in_the_environment_or_by_an_installed_package_is_there(fo
     recipes.read_recipe(None, ["model.kind=two-back", "model.n_embd=3"])
     forget()
     monkeypatch.delenv("GLASSFORMER_PLUGINS")
-    plugins.load_installed.cache_clear()
+    plugins.load_named.cache_clear()
     installed = folder / "site" / "mine-1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")

@@ -35,7 +35,8 @@ PUBLIC = {
     "parameters_by_part positions_of",
     "glassformer.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
-    "SkipGram SkipGramConfig TokenCache build_history",
+    "SkipGram SkipGramConfig SkipGramTask TokenCache WordBatches WordTests WordVectorScores build_history "
+    "load_word_tests score_word_vectors word_counts word_rows",
     "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "
     "Filling Hypothesis Piece Sampling StopStrings answer "
     "from_the_folder new_tokens_of sampling_of "
@@ -46,10 +47,10 @@ PUBLIC = {
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "TASKS Batch Batches Choice Classify ClassifyImages DataSettings ExampleTask Loss "
-    "MaskedTokens NextToken Reward RunSettings Score SkipGram Spans Tag Task TaskSettings TextTask "
+    "MaskedTokens NextToken Reward RunSettings Score Spans Tag Task TaskSettings TextTask "
     "TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind window_losses",
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
-    "WindowLosses WordVectorScores bigram_loss compare_losses evaluate_rows pronunciation_errors score_word_vectors "
+    "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",
     "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Column CompareView ContextView "
     "Curves Direction Activation HeatMap InductionView LensView Neighbours Neuron "

@@ -59,9 +59,8 @@ def load_plugin(module: str, where: str = "--plugin") -> None:
         _asked.append(module)
 
 
-@cache
 def load_installed() -> None:
-    """Import all plug-ins, once: those of `load_named`, and the packages in here that register themselves.
+    """Import all plug-ins: those of `load_named`, and the packages in here that register models and tasks.
 
     Raises:
         UsageError: as `load_plugin`.
@@ -71,8 +70,9 @@ def load_installed() -> None:
     load_named()
 
 
+@cache
 def load_named() -> None:
-    """Import what `GLASSFORMER_PLUGINS` and the entry points of installed packages name.
+    """Import, once, what `GLASSFORMER_PLUGINS` and the entry points of installed packages name. No torch is imported.
 
     Raises:
         UsageError: as `load_plugin`.
@@ -93,6 +93,7 @@ def bundled_commands() -> dict[str, Callable[..., None]]:
     return found
 
 
+@cache
 def _bundled() -> list[str]:
     """Packages in here that register themselves: those with a `plugin.py` (and a `commands.py`)."""
     return [f"{__package__}.{path.parent.name}" for path in sorted(Path(__file__).parent.glob("*/plugin.py"))]

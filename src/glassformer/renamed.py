@@ -18,24 +18,36 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MODULES = {
+    "data.word_batches": "history.word_batches",
+    "data.word_tests": "history.word_tests",
+    "evaluation.word_vectors": "history.word_vectors",
     "experiments": "history",
     "interchange": "hub",
     "modalities": "models.stems",
     "models.history": "history",
     "objectives": "tasks",
+    "tasks.skip_gram": "history.skip_gram_task",
     "tokenizers": "processors.tokenizers",
 }
-"""Packages: old name -> new name. Their modules move with them."""
+"""Packages and modules: old name -> new name. The modules of a package move with it."""
 
 NAMES = {
     "data.Encoded": "a task encodes its examples (tasks.ExampleTask.encode)",
     "data.encode_examples": "use tasks.Translate.encode, or tokenizer.encode_documents",
     "data.encode_labelled": "use tasks.Classify.encode, or tokenizer.encode_documents",
     "data.encode_sources": "use tokenizer.encode_documents",
+    "data.WordBatches": "history.WordBatches",
+    "data.WordTests": "history.WordTests",
+    "data.load_word_tests": "history.load_word_tests",
+    "data.word_counts": "history.word_counts",
+    "data.word_rows": "history.word_rows",
+    "evaluation.WordVectorScores": "history.WordVectorScores",
     "evaluation.evaluate_loss": "tasks.evaluate_loss",
+    "evaluation.score_word_vectors": "history.score_word_vectors",
     "evaluation.window_losses": "tasks.window_losses",
     "generation.choose": "generation.sample",
     "generation.draw_answers": "generation.sample_answers",
+    "history.skip_gram_task.SkipGram": "history.SkipGramTask",
     "hub.INTERCHANGE_FAMILIES": "hub.FAMILIES",
     "hub.family_that_expresses": "hub.family_for",
     "inspection.Cell": "its products are those of two fields of AttentionWalkthrough, such as query and key",
@@ -59,6 +71,7 @@ NAMES = {
     "tasks.ObjectiveSettings": "tasks.TaskSettings",
     "tasks.RowLosses": "evaluation.RowLosses",
     "tasks.SequenceClass": "tasks.Classify",
+    "tasks.SkipGram": "history.SkipGramTask",
     "tasks.TargetSentence": "tasks.Translate",
     "tasks.TokenClass": "tasks.Tag",
     "training.History": "training.RunHistory",

@@ -13,7 +13,10 @@ from toys import shaken, toy_model
 
 from glassformer.errors import DataError, UsageError
 from glassformer.models import build_model, make_config
+from glassformer.plugins import load_installed
 from glassformer.tasks import TASKS, TaskSettings
+
+load_installed()  # the tasks of glassformer.history too
 
 FACTS: dict[str, dict[str, Any]] = {
     "next_token": {},

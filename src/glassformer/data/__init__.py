@@ -12,9 +12,6 @@
     encoding                  labels, and tokenizers learned from examples
     example_batches           examples as ids -> batches, sorted by length
 
-    word_batches              token store -> rows of neighbouring words
-    word_tests                word similarity and analogy tests
-
 The names below are imported when first used: preparing and listing need no torch.
 """
 
@@ -40,15 +37,12 @@ _HOMES = {
     "TokenStore": "token_store",
     "TokenStoreWriter": "token_writer",
     "TokenView": "token_store",
-    "WordBatches": "word_batches",
-    "WordTests": "word_tests",
     "describe": "prepare",
     "fixed_batches": "batches",
     "in_order": "example_batches",
     "label_names": "encoding",
     "length_order": "example_batches",
     "load_examples": "examples",
-    "load_word_tests": "word_tests",
     "open_source": "readers",
     "prefetched": "prefetch",
     "read_documents": "readers",
@@ -56,8 +50,6 @@ _HOMES = {
     "tokenizer_for": "vocabulary",
     "tokenizer_from": "encoding",
     "windows": "batches",
-    "word_counts": "word_batches",
-    "word_rows": "word_batches",
 }
 
 __all__ = [*_HOMES]

@@ -35,7 +35,7 @@ from glassformer.data.example_splits import (
 )
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
 from glassformer.errors import DataError, did_you_mean, plural
-from glassformer.plugins import HINT, load_installed
+from glassformer.plugins import HINT, load_named
 
 LINE_BYTES = 1 << 20
 """Longest line of a user's file."""
@@ -48,7 +48,7 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
         DataError: no such set or file; a line is damaged, too long, or without its other half (file and line are
             named); fewer than three different sources; a set's packages cannot be had.
     """
-    load_installed()
+    load_named()
     name = str(name_or_path)
     if name in EXAMPLE_SETS:
         return EXAMPLE_SETS[name].load(quiet=quiet)

@@ -31,7 +31,7 @@ from glassformer.data.json_lines import JSON_SUFFIXES, holds_json, open_bytes
 from glassformer.data.text_pieces import Piece, read_json, read_text, utf8_length
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.files import atomic_file, cache_folder, sha256_file
-from glassformer.plugins import HINT, load_installed
+from glassformer.plugins import HINT, load_named
 from glassformer.text_files import JsonError, parse_json, utf8_bytes
 
 SUFFIXES = (".txt", ".md", *JSON_SUFFIXES)
@@ -118,7 +118,7 @@ def open_source(source: str, *, text_field: str = "text") -> TextSource:
     source = str(source)
     if source == "-":
         return TextSource("standard input", "standard input", (keep_standard_input(),), text_field=text_field)
-    load_installed()
+    load_named()
     if corpus := CORPORA.get(source):
         return TextSource(source, "corpus", corpus=corpus, hub=corpus.hub, text_field=text_field)
     if re.match(r"[a-z]+://", source):

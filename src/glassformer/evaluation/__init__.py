@@ -6,7 +6,6 @@ from glassformer.evaluation.estimate import LossEstimate, Metric, Metrics, Windo
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
 from glassformer.evaluation.rows import RowLosses, evaluate_rows
 from glassformer.evaluation.translation import TranslationScores, translation_scores
-from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vectors
 from glassformer.renamed import keep_old_names
 
 __all__ = [
@@ -18,12 +17,10 @@ __all__ = [
     "RowLosses",
     "TranslationScores",
     "WindowLosses",
-    "WordVectorScores",
     "bigram_loss",
     "compare_losses",
     "evaluate_rows",
     "pronunciation_errors",
-    "score_word_vectors",
     "translation_scores",
 ]
 

@@ -12,8 +12,8 @@
 
 Language models are called like `Decoder`, the last two like `EncoderDecoder`; a skip-gram gives vectors and no logits.
 
-Apart from the core, which does not name it: `plugin.py` registers the models, `commands.py` the command. Experiments:
-`loss_against_compute`, `bottleneck`, and both together in `comparison`.
+Apart from the core, which does not name it: `plugin.py` registers the models and the task, `commands.py` the command.
+Experiments: `loss_against_compute`, `bottleneck`, and both together in `comparison`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,16 @@ _HOMES = {
     "Seq2SeqConfig": "config",
     "SkipGram": "skip_gram",
     "SkipGramConfig": "config",
+    "SkipGramTask": "skip_gram_task",
     "TokenCache": "cache",
+    "WordBatches": "word_batches",
+    "WordTests": "word_tests",
+    "WordVectorScores": "word_vectors",
     "build_history": "plugin",
+    "load_word_tests": "word_tests",
+    "score_word_vectors": "word_vectors",
+    "word_counts": "word_batches",
+    "word_rows": "word_batches",
 }
 __all__ = sorted(_HOMES)
 

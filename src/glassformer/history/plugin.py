@@ -1,4 +1,4 @@
-"""Registers the models of this package; `glassformer.plugins` imports every `plugin.py` that it finds."""
+"""Registers the models and the task of this package; `glassformer.plugins` imports every `plugin.py` that it finds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from glassformer.history.n_gram import NGram
 from glassformer.history.recurrent import Recurrent
 from glassformer.history.seq2seq import Seq2Seq
 from glassformer.history.skip_gram import SkipGram
+from glassformer.history.skip_gram_task import SkipGramTask
 from glassformer.models import MODELS
+from glassformer.tasks import TASKS
 
 HISTORY: dict[str, tuple[type[HistoryConfig], type[HistoryModel]]] = {
     "n-gram": (NGramConfig, NGram),
@@ -35,8 +37,8 @@ HISTORY: dict[str, tuple[type[HistoryConfig], type[HistoryModel]]] = {
     "seq2seq-attention": (Seq2SeqConfig, Seq2Seq),
 }
 
-
 MODELS.update(HISTORY)
+TASKS["skip_gram"] = SkipGramTask
 
 
 def build_history(kind: str, **fields: Any) -> Any:

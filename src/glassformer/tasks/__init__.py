@@ -6,7 +6,6 @@ translate                   the target sentence
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 reward                      which of two texts people prefer
-skip_gram                   which words stand together
 
 base                        what every task has: Task, Loss, Score, Batches
 text, examples              the two kinds of data
@@ -15,7 +14,7 @@ settings                    what a task takes from a recipe
 """
 
 from glassformer.errors import UsageError
-from glassformer.plugins import unknown
+from glassformer.plugins import load_installed, unknown
 from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
 from glassformer.tasks.classify import Classify
@@ -26,7 +25,6 @@ from glassformer.tasks.masked_tokens import MaskedTokens
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
 from glassformer.tasks.reward import Reward, rewards
 from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
-from glassformer.tasks.skip_gram import SkipGram
 from glassformer.tasks.spans import Spans
 from glassformer.tasks.tag import Tag
 from glassformer.tasks.text import TextTask
@@ -38,7 +36,6 @@ TASKS: dict[str, type[Task]] = {
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "reward": Reward,
-    "skip_gram": SkipGram,
     "spans": Spans,
     "tag": Tag,
     "translate": Translate,
@@ -54,6 +51,8 @@ def task_kind(name: str) -> str:
         UsageError: there is no such kind.
     """
     kind = RENAMED.get(name, name)
+    if kind not in TASKS:
+        load_installed()
     if kind not in TASKS:
         raise UsageError(unknown("task.kind", name, TASKS))
     return kind
@@ -74,7 +73,6 @@ __all__ = [
     "Reward",
     "RunSettings",
     "Score",
-    "SkipGram",
     "Spans",
     "Tag",
     "Task",

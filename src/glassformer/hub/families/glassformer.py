@@ -37,8 +37,9 @@ class Glassformer(Family):
         return {**words, **({"plugins": modules} if modules else {})}
 
     def read_config(self, given: dict[str, Any]) -> Any:
-        plugins.load_installed()
         modules = given.get("plugins")
+        if modules or given.get("kind") not in MODELS:
+            plugins.load_installed()
         if isinstance(modules, list) and (missing := plugins.needed(map(str, modules), "this model")):
             raise ModelFolderError(missing)
         if "decoder" in given:  # before there were other kinds

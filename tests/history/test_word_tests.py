@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from glassformer.data.word_tests import Likeness, Question, load_word_tests, read_word_tests
 from glassformer.errors import DataError
+from glassformer.history.word_tests import Likeness, Question, load_word_tests, read_word_tests
 
 FILES = {
     "wordsim353.tsv": "# a head\n# Word 1\tWord 2\tHuman (mean)\nlove\tsex\t6.77\ntiger\tcat\t7.35\n",

@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from glassformer.data import WordBatches, load_word_tests, word_counts, word_rows
 from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.estimate import Metrics
 from glassformer.evaluation.rows import RowLosses, evaluate_rows
-from glassformer.evaluation.word_vectors import WordVectorScores, score_word_vectors
 from glassformer.figures.primitives import Figure, Note
+from glassformer.history.word_batches import WordBatches, word_counts, word_rows
+from glassformer.history.word_tests import load_word_tests
+from glassformer.history.word_vectors import WordVectorScores, score_word_vectors
+from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.losses import IGNORED, check_not_empty, padded
 from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings, refuse_document_mask
@@ -52,10 +54,10 @@ class SkipGramSettings(TaskSettings):
     power: float = Field(default=0.75, ge=0, le=1)
     """of a word's frequency, by which noise is drawn"""
     subsample: float = Field(default=1e-4, gt=0, le=1)
-    """words more frequent than this share of the text are left out now and then (`data.WordBatches`)"""
+    """words more frequent than this share of the text are left out now and then (`WordBatches`)"""
 
 
-class SkipGram(TextTask):
+class SkipGramTask(TextTask):
     """The task of `history.SkipGram`.
 
     A batch is (noise_BK, reach_BT, words_BT); a word of -100 is padding. A target is a pair of neighbours. Its loss is
@@ -229,3 +231,6 @@ def neighbouring(reach_BT: Tensor, words_BT: Tensor) -> Tensor:
     real_BT = words_BT != IGNORED
     near_BTT = (distance_TT <= reach_BT.unsqueeze(2)) & (distance_TT > 0)
     return near_BTT & real_BT.unsqueeze(1) & real_BT.unsqueeze(2)
+
+
+keep_old_names(__name__)

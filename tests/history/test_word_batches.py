@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from glassformer.data import WordBatches, word_counts, word_rows
 from glassformer.data.token_store import TokenView
-from glassformer.data.word_batches import cut, keep_probabilities, thinned
 from glassformer.errors import DataError, UsageError
+from glassformer.history import WordBatches, word_counts, word_rows
+from glassformer.history.word_batches import cut, keep_probabilities, thinned
 
 V, T = 11, 7
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from toys import shaken
 
 from glassformer.errors import UsageError
+from glassformer.history import SkipGramTask
+from glassformer.history.skip_gram_task import neighbouring
 from glassformer.models import build_model, make_config
-from glassformer.tasks import SkipGram
-from glassformer.tasks.skip_gram import neighbouring
 
 V, C, B, T, K = 61, 5, 3, 13, 7
 
@@ -45,7 +45,7 @@ def rows() -> list[np.ndarray]:
 
 
 def test_the_products_are_the_twins_walk_from_pair_to_pair():
-    asked, model = SkipGram(counts=np.arange(V), window=4, noise=K, negatives=3.0), shaken(small())
+    asked, model = SkipGramTask(counts=np.arange(V), window=4, noise=K, negatives=3.0), shaken(small())
     batch = asked.collate(rows(), np.random.default_rng(1))
     assert [tuple(part.shape) for part in batch] == [(B, K), (B, T), (B, T)]
     total, count, _ = asked.loss(model, batch)
@@ -60,7 +60,7 @@ def test_the_products_are_the_twins_walk_from_pair_to_pair():
 
 
 def test_before_anything_is_learned_every_two_words_are_as_likely_as_not():
-    asked = SkipGram(counts=np.arange(V), negatives=4.0)
+    asked = SkipGramTask(counts=np.arange(V), negatives=4.0)
     total, count, _ = asked.loss(small(), asked.collate(rows(), np.random.default_rng(1)))
     assert total.item() / count == pytest.approx((1 + 4) * math.log(2), rel=1e-12)
 
@@ -78,14 +78,14 @@ def test_a_neighbour_is_hit_when_it_is_likelier_than_all_the_noise():
         model.embedding.weight.zero_()[:, 0] = 1.0
         model.neighbour.weight.zero_()[:, 0] = torch.arange(V).double()  # the higher the id, the likelier
     batch = torch.tensor([[20, 30]]), torch.tensor([[1, 1, 1]]), torch.tensor([[31, 25, 40]])
-    shown = SkipGram(counts=np.ones(V)).rows(model, batch)  # pairs: 31-25, 25-31, 25-40, 40-25
+    shown = SkipGramTask(counts=np.ones(V)).rows(model, batch)  # pairs: 31-25, 25-31, 25-40, 40-25
     assert (shown.counts_B.item(), shown.correct_B.item()) == (4, 2)
 
 
 def test_noise_follows_the_counts_to_their_power_and_reach_is_even():
     """100,000 draws: a share of p lies within 5 standard errors but once in 1.7 million."""
     counts = np.array([0, 1, 16, 81, 0])
-    asked = SkipGram(counts=counts, power=0.5, noise=1000, window=4)
+    asked = SkipGramTask(counts=counts, power=0.5, noise=1000, window=4)
     noise, reach, _ = asked.collate([[1, 2, 3]] * 100, np.random.default_rng(2))
     drawn = np.bincount(noise.flatten().numpy(), minlength=5) / noise.numel()
     expected = np.array([0, 1, 4, 9, 0]) / 14
@@ -96,6 +96,6 @@ def test_noise_follows_the_counts_to_their_power_and_reach_is_even():
 
 def test_a_text_without_known_words_is_one_line():
     with pytest.raises(UsageError, match="no word of this vocabulary stands in the text"):
-        SkipGram(counts=np.zeros(V))
+        SkipGramTask(counts=np.zeros(V))
     with pytest.raises(UsageError, match=r"^task\.window=0 "):
-        SkipGram(counts=np.ones(V), window=0)
+        SkipGramTask(counts=np.ones(V), window=0)

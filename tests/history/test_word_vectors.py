@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from glassformer.data.word_tests import Likeness, Question, WordTests
 from glassformer.errors import DataError
-from glassformer.evaluation.word_vectors import AnalogyScore, score_word_vectors
+from glassformer.history.word_tests import Likeness, Question, WordTests
+from glassformer.history.word_vectors import AnalogyScore, score_word_vectors
 
 N, C = 53, 7
 WORDS = [f"w{i}" for i in range(N)]

@@ -13,15 +13,14 @@ from typer.testing import CliRunner
 
 from glassformer import recipes
 from glassformer.cli import app
-from glassformer.data import word_tests
-from glassformer.data.word_tests import Likeness, Question, WordTests
 from glassformer.errors import DataError, UsageError
+from glassformer.history import skip_gram_task, word_tests
+from glassformer.history.word_tests import Likeness, Question, WordTests
 from glassformer.hub import load, load_model
 from glassformer.inspection.geometry import neighbours
 from glassformer.inspection.vectors import vectors_of
 from glassformer.recipes import read_recipe
 from glassformer.recipes.evaluate import open_run
-from glassformer.tasks import skip_gram
 
 SMALL = ["model.n_embd=7", "model.block_size=13", "task.noise=5", "task.subsample=0.1"]
 STEPS = ["training.steps=6", "training.batch_size=4", "training.eval_every=3", "training.sample_every=6"]
@@ -86,7 +85,7 @@ def test_evaluate_compares_with_peoples_judgements(text, tmp_path, monkeypatch):
         {"some": [Likeness("cat", "dog", 7.0), Likeness("cat", "purrs", 3.0), Likeness("cat", "zebra", 1.0)]},
         {"family": [Question("cat", "purrs", "dog", "barks")], "gram": [Question("cat", "cats", "dog", "dogs")]},
     )
-    monkeypatch.setattr(skip_gram, "load_word_tests", lambda: tests)
+    monkeypatch.setattr(skip_gram_task, "load_word_tests", lambda: tests)
     run = trained(text, tmp_path / "run")
     shown = CliRunner().invoke(app, ["evaluate", str(run.path)])
     assert shown.exit_code == 0, shown.output

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glassformer.data.word_tests import Likeness, Question, WordTests
 from glassformer.errors import DataError
+from glassformer.history.word_tests import Likeness, Question, WordTests
 
 AT_ONCE = 512  # questions that are held against the whole vocabulary together
 
