@@ -23,7 +23,7 @@ from glassformer.models import (
     make_config,
 )
 from glassformer.processors.tokenizers import TOKENIZERS
-from glassformer.server.models import open_models
+from glassformer.server.app import open_models
 
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
 OURS_ALONE = {"positions": "alibi", "attention_softcap": 7.0}  # what no family elsewhere has

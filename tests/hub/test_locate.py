@@ -16,7 +16,7 @@ import glassformer as gf
 from glassformer.errors import ModelFolderError
 from glassformer.hub import import_model, inspect, load_source_tokenizer, locate, model_folder_of, save_gguf
 from glassformer.recipes import evaluate
-from glassformer.server.models import open_models
+from glassformer.server.app import open_models
 
 
 @pytest.fixture(autouse=True)

@@ -204,8 +204,8 @@ def test_what_is_not_there_has_an_error_of_the_same_shape(url, path, body, statu
     [
         (b"", "empty"),
         (b"{", "not JSON"),
-        (b"null", "no JSON object"),
-        (b'"text"', "no JSON object"),
+        (b"null", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"prompt": ' + b"[" * 90_000 + b"]" * 90_000 + b"}", "nested too deeply"),
         (b'{"metadata": ' + b'{"a":' * 300 + b"1" + b"}" * 300 + b"}", None),

@@ -16,7 +16,7 @@ from served import TEXT, ask, ask_json, events, small_decoder
 
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.server import ModelHandle
-from glassformer.server.worker import LogitsReader
+from glassformer.server.inspect import LogitsReader
 
 GENERATE = "/api/generate"
 
@@ -68,7 +68,7 @@ def test_logits_are_torchs(url, models):
 def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
     model, tokenizer = small_decoder()
     ids = tokenizer.encode(TEXT * 4)
-    monkeypatch.setattr("glassformer.server.worker.CHUNK", 7)
+    monkeypatch.setattr("glassformer.server.inspect.CHUNK", 7)
     reader, pieces = LogitsReader(model, tokenizer), 1
     reading = reader.logits(ids, [2, 50, 101])
     try:
@@ -138,7 +138,7 @@ def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
 
 def test_looking_while_others_write(url, models, monkeypatch):
     """Errands run between the engine's steps, a piece at a time: nobody's numbers or tokens change."""
-    monkeypatch.setattr("glassformer.server.worker.CHUNK", 5)
+    monkeypatch.setattr("glassformer.server.inspect.CHUNK", 5)
     model, tokenizer = models["base"]
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():

@@ -94,7 +94,7 @@ def test_two_that_bind_at_once_do_not_both_listen():
 @pytest.mark.parametrize(
     ("host", "port", "words"),
     [
-        ("192.0.2.1", 0, r"192\.0\.2\.1.*no address of this machine.*--host"),  # reserved for documentation
+        ("192.0.2.1", 0, r"192\.0\.2\.1.*not an address of this machine.*--host"),  # reserved for documentation
         ("no.such.host.invalid", 0, r"no\.such\.host\.invalid.*--host"),
         ("127.0.0.1", 1, r"port 1\b.*--port"),
     ],

@@ -45,7 +45,7 @@ def serve(
         raise MissingExtraError("the server", "serve") from None
     assert fastapi and prometheus_client and uvicorn
     from glassformer.server import app
-    from glassformer.server.models import open_models
+    from glassformer.server.app import open_models
 
     app.check_address(host, api_key, no_auth)
     sockets = app.bind(host, port)  # before the models are read, which takes a while

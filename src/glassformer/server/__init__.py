@@ -2,7 +2,7 @@
 
 from glassformer.renamed import keep_old_names
 from glassformer.server.app import create_app, serve
-from glassformer.server.models import ModelHandle
+from glassformer.server.worker import ModelHandle
 
 __all__ = ["ModelHandle", "create_app", "serve"]
 

@@ -1,8 +1,8 @@
-"""The server: one application of all routes, its page and its metrics, and the sockets that it listens on.
+"""The server: the models it opens, one application of all routes, page and metrics, the sockets it listens on.
 
-/v1/...     OpenAI's API (openai.py)        /healthz    whether all is well
+/v1/...     OpenAI's API (openai.py)        /healthz    whether every model can answer
 /api/...    looking inside (inspect.py)     /metrics    counts for Prometheus
-/           the page that uses them, plain files out of web/
+/           the page that uses them, plain files from web/
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
@@ -28,23 +29,45 @@ from starlette.staticfiles import StaticFiles
 
 from glassformer import __version__
 from glassformer.errors import GlassformerError, UsageError
+from glassformer.hub import load
 from glassformer.server.inspect import inspect_routes
 from glassformer.server.middleware import Guard, add_error_handlers, is_local
-from glassformer.server.models import ModelHandle
 from glassformer.server.openai import openai_routes
-from glassformer.server.worker import Worker
+from glassformer.server.worker import ModelHandle, Worker
 
 WEB = Path(__file__).with_name("web")
-WAITING_CONNECTIONS = 2048  # that are made and not yet accepted
+WAITING_CONNECTIONS = 2048  # made and not yet accepted
 DRAIN_SECONDS = 30  # for running answers when the server is stopped
 
 
+def open_models(paths: Sequence[str], *, device: str, dtype: str, **engine: Any) -> dict[str, ModelHandle]:
+    """The models at these paths by their names; a folder of runs gives all of its runs.
+
+    Raises:
+        UsageError: none, or two of the same name. ModelFolderError, TokenizerError: as `load`.
+    """
+    found: dict[str, ModelHandle] = {}
+    for path in paths:
+        folder = Path(path)
+        runs = sorted(entry.parent.parent for entry in folder.glob("*/model/config.json"))
+        is_model = (folder / "config.json").is_file() or (folder / "model" / "config.json").is_file()
+        for each in [path] if is_model or not runs else map(str, runs):
+            name = Path(each).name if Path(each).exists() else each
+            if name in found:
+                raise UsageError(f"{each}: another model is called {name} already; serve one of the two")
+            model, tokenizer = load(each, device=device, dtype=dtype)
+            found[name] = ModelHandle(name, model, tokenizer, **engine)
+    if not found:
+        raise UsageError("no model to serve; name one, for example: glassformer serve smollm2-135m-instruct")
+    return found
+
+
 def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None, local: bool = True) -> FastAPI:
-    """The application for these models, by name; a request that names none gets the first one.
+    """The application for these models by name; a request without a model's name uses the first one.
 
     Args:
         api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
-        local: bound to this machine only, so that requests under another host's name (DNS rebinding) are refused.
+        local: bound to this machine only: requests under another host's name (DNS rebinding) are refused.
     """
     workers = {name: handle.worker for name, handle in models.items() if handle.worker is not None}
 
@@ -63,8 +86,9 @@ def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None,
     @app.get("/healthz")
     async def healthz() -> Response:
         """Whether every model can answer."""
-        well = all(worker.running for worker in workers.values())
-        return JSONResponse({"status": "ok" if well else "failed"}, status_code=200 if well else 503)
+        if all(worker.running for worker in workers.values()):
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "failed"}, status_code=503)
 
     registry = CollectorRegistry()
     registry.register(ModelMetrics(workers))
@@ -84,7 +108,7 @@ def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None,
 
 
 class FreshFiles(StaticFiles):
-    """Files that a browser requests again whenever the page is opened: with a new release comes a new page."""
+    """Files that a browser requests again whenever the page is opened, so that a new release shows its new page."""
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
@@ -92,36 +116,38 @@ class FreshFiles(StaticFiles):
         return response
 
 
-METRICS: dict[str, tuple[type[CounterMetricFamily | GaugeMetricFamily], str, Callable[[Worker], float]]] = {
-    **{
-        name: (CounterMetricFamily, what, lambda worker, name=name: worker.counts[name])  # type: ignore[misc]
-        for name, what in (
-            ("requests", "Requests taken"),
-            ("cancelled", "Requests that were given up before they were done"),
-            ("failed", "Requests that ended with an error"),
-            ("prompt_tokens", "Tokens of prompts"),
-            ("completion_tokens", "Tokens written"),
-        )
-    },
-    "rows_active": (GaugeMetricFamily, "Samples being read or written", lambda worker: len(worker.engine.active)),
-    "rows_waiting": (GaugeMetricFamily, "Samples that wait for a row", lambda worker: len(worker.engine.waiting)),
-    "cache_bytes": (GaugeMetricFamily, "Memory of the key-value cache", lambda worker: worker.engine.cache.n_bytes),
-    "cache_max_bytes": (GaugeMetricFamily, "Its largest size", lambda worker: worker.engine.cache.max_bytes),
+COUNTERS = {
+    "requests": "Requests accepted",
+    "cancelled": "Requests cancelled before they were done",
+    "failed": "Requests that ended with an error",
+    "prompt_tokens": "Tokens of prompts",
+    "completion_tokens": "Tokens written",
+}
+GAUGES: dict[str, tuple[str, Callable[[Worker], float]]] = {
+    "rows_active": ("Samples being read or written", lambda worker: len(worker.engine.active)),
+    "rows_waiting": ("Samples that wait for a row", lambda worker: len(worker.engine.waiting)),
+    "cache_bytes": ("Memory of the key-value cache", lambda worker: worker.engine.cache.n_bytes),
+    "cache_max_bytes": ("Its largest size", lambda worker: worker.engine.cache.max_bytes),
 }
 
 
 class ModelMetrics(Collector):
-    """`METRICS` of each model that generates."""
+    """`COUNTERS` and `GAUGES` of each model that generates."""
 
     def __init__(self, workers: Mapping[str, Worker]):
         self.workers = workers
 
     def collect(self) -> Iterator[Metric]:
-        for name, (family, what, value) in METRICS.items():
-            metric = family(f"glassformer_{name}", what, labels=["model"])
+        for name, what in COUNTERS.items():
+            counter = CounterMetricFamily(f"glassformer_{name}", what, labels=["model"])
             for model, worker in self.workers.items():
-                metric.add_metric([model], value(worker))
-            yield metric
+                counter.add_metric([model], worker.counts[name])
+            yield counter
+        for name, (what, value) in GAUGES.items():
+            gauge = GaugeMetricFamily(f"glassformer_{name}", what, labels=["model"])
+            for model, worker in self.workers.items():
+                gauge.add_metric([model], value(worker))
+            yield gauge
 
 
 class AddressError(GlassformerError):
@@ -132,7 +158,7 @@ def check_address(host: str, api_key: str | None, no_auth: bool) -> None:
     """Raise `UsageError` for an address that other machines can reach, without a key and without `no_auth`."""
     if not (is_local(host) or api_key or no_auth):
         raise UsageError(
-            f"--host {host} lets other machines in: give --api-key SECRET, or --no-auth to let all of them use it"
+            f"--host {host} can be reached from other machines; add --api-key SECRET, or --no-auth to accept all"
         )
 
 
@@ -161,10 +187,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def listen(sockets: Sequence[socket.socket], host: str) -> str:
-    """Let clients connect: from now on they are answered, or wait. Returns the address that they use.
+    """Let clients connect. Returns the address that they use.
 
     Raises:
-        AddressError: another program was faster.
+        AddressError: another program listens there already.
     """
     port: int = sockets[0].getsockname()[1]
     try:
@@ -181,7 +207,9 @@ def _address_error(error: OSError, host: str, port: int) -> AddressError:
         return AddressError(f"port {port} of {host} is in use by another program; end it, or {free}")
     if error.errno == errno.EACCES:
         return AddressError(f"this user may not listen on port {port}; {free} (1024 or more)")
-    reason = "it is no address of this machine" if error.errno == errno.EADDRNOTAVAIL else error.strerror or str(error)
+    reason = (
+        "it is not an address of this machine" if error.errno == errno.EADDRNOTAVAIL else error.strerror or str(error)
+    )
     return AddressError(f"cannot listen on {host} port {port}: {reason}; use --host 127.0.0.1 for this machine alone")
 
 

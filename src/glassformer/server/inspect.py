@@ -14,10 +14,11 @@ arrays are safetensors, everything else JSON.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Generator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -26,35 +27,38 @@ from fastapi import Request as HTTPRequest
 from fastapi.responses import StreamingResponse
 from safetensors.torch import save
 from starlette.concurrency import run_in_threadpool
+from torch import Tensor
 
 from glassformer.errors import GlassformerError, did_you_mean
 from glassformer.figures import to_json
 from glassformer.generation import Request, sampling_of
+from glassformer.generation.filters import token_logits
 from glassformer.inspection.look import Subject, show
 from glassformer.inspection.options import options_of
+from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.server.middleware import APIError
-from glassformer.server.models import ModelHandle, find_model
+from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.schemas import MAX_TOKENS, GenerateBody, LogitsBody, TokenizeBody, ViewBody
-from glassformer.server.streaming import Submission, event_line, event_stream, result_of, unless_disconnected
+from glassformer.server.worker import ModelHandle, Submission, find_model
 from glassformer.views import OLD_NAMES, VIEWS
 
 MAX_NUMBERS = 1 << 23  # in one answer: 32 MiB of fp32
+CHUNK = 512  # tokens that a `LogitsReader` reads at once: how long it delays the engine's next step
 
 
 def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     """The paths under `/api` for these models."""
     routes = APIRouter(prefix="/api")
     vocabularies: dict[str, tuple[str, bytes]] = {}  # by name: a tag of the content, and the content
+    readers = {name: LogitsReader(handle.model, handle.tokenizer) for name, handle in models.items() if handle.worker}
 
     @routes.get("/models")
     async def list_models() -> Any:
-        """Every model with its sizes."""
         return {"models": [_describe(handle) for handle in models.values()]}
 
     @routes.get("/vocabulary")
     def vocabulary(http: HTTPRequest, model: Annotated[str | None, Query(max_length=300)] = None) -> Response:
-        """Every token's text, in the order of ids; the browser keeps it (ETag)."""
+        """Every token's text, in the order of ids; browsers cache it (ETag)."""
         handle = find_model(models, model)
         if handle.name not in vocabularies:
             body = json.dumps(_vocabulary(handle.tokenizer), ensure_ascii=False).encode()
@@ -76,7 +80,7 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
             ids = handle.chat_ids(body.messages, instead="give text")
             ends = list(tokenizer.chat.turn_ends)
         if len(ids) > MAX_TOKENS:
-            raise APIError(400, f"the text has {len(ids):,} tokens, and {MAX_TOKENS:,} are the most; shorten it")
+            raise APIError(400, f"the text has {len(ids):,} tokens, more than {MAX_TOKENS:,}; shorten it")
         raw = [tokenizer.token_bytes(i) for i in ids]
         return {
             "model": handle.name,
@@ -94,10 +98,10 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         handle.check_length(len(body.ids), param="ids")
         n = len(body.positions) * handle.tokenizer.vocab_size
         if n > MAX_NUMBERS:
-            raise APIError(400, f"that are {n:,} numbers, and {MAX_NUMBERS:,} are the most; ask for fewer positions")
+            raise APIError(400, f"{n:,} numbers are more than {MAX_NUMBERS:,}; give fewer positions")
         assert handle.worker is not None
-        future = handle.worker.run_in_engine_thread(handle.logits_reader.logits(body.ids, body.positions))
-        logits_PV = await unless_disconnected(result_of(future), http)
+        future = handle.worker.run_in_engine_thread(readers[handle.name].logits(body.ids, body.positions))
+        logits_PV = await unless_disconnected(asyncio.wrap_future(future), http)
         tensors = {"logits": logits_PV, "positions": torch.tensor(body.positions)}
         content = await run_in_threadpool(save, tensors, {"model": handle.name, "axes": "logits: position, token"})
         return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
@@ -127,10 +131,11 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
             return figures()
             yield  # a generator: the worker runs it between two steps of its engine
 
+        work: Awaitable[list[dict[str, Any]]]
         if handle.worker is None:
             work = run_in_threadpool(handle.run_alone, figures)
         else:
-            work = result_of(handle.worker.run_in_engine_thread(job()))
+            work = asyncio.wrap_future(handle.worker.run_in_engine_thread(job()))
         return {"model": handle.name, "view": name, "figures": await unless_disconnected(work, http)}
 
     @routes.post("/generate", response_class=StreamingResponse)
@@ -158,7 +163,7 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
 
 
 def _subject(models: Mapping[str, ModelHandle], handle: ModelHandle) -> Subject:
-    """A served model as views have it; they may ask for another served one by its name."""
+    """A served model as views take it; a view can open another served model by its name."""
 
     def open_model(name: str) -> Subject:
         return _subject(models, find_model(models, name))
@@ -208,8 +213,8 @@ def _describe(handle: ModelHandle) -> dict[str, Any]:
 
 
 def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
-    """texts: of every token, None where there is no such id. parts: ids of those that are a part of a character, whose
-    text is their bytes as `\\xNN`. special: ids of special tokens."""
+    """texts: of every token, None for an id without a token. parts: ids of tokens that are a part of a character (their
+    text is bytes as `\\xNN`). special: ids of special tokens."""
     texts: list[str | None] = []
     parts = []
     for i in range(tokenizer.vocab_size):
@@ -229,3 +234,50 @@ def _text(raw: bytes, tokenizer: Tokenizer, i: int) -> tuple[str, bool]:
         return raw.decode("utf-8"), True
     except UnicodeDecodeError:
         return tokenizer.token_text(i), False
+
+
+class LogitsReader:
+    """The logits of a `Decoder`, those that tokens are sampled from. For one thread.
+
+    It has a cache of one row as the engine has, so that the numbers are the engine's in 8 and 4 bits too. The last text
+    stays in the cache: a longer one with the same beginning costs only its new tokens.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
+        self._cache: RowCache | None = None
+
+    def logits(self, ids: Sequence[int], positions: Sequence[int]) -> Generator[None, None, Tensor]:
+        """A job for the engine's thread: the logits at `positions` (0 is the first token) of a text, (P, V) in fp32 on
+        the CPU, -inf for ids without a token. Each `next` reads `CHUNK` tokens; the generator returns the logits."""
+        cache, self._cache = self._cache, None  # put back at the end, unless an error occurs
+        rows: dict[int, Tensor] = {}
+        known, needed = -1, max(positions) + 1
+        while known < needed:
+            with torch.inference_mode():  # not across `yield`: it is a state of the thread
+                if known < 0:
+                    cache = cache or self.model.new_row_cache(1, self.model.config.block_size)
+                    cache.resize(1, max(needed, cache.capacity))
+                    known = min(_shared(cache, ids), *positions)
+                    cache.rewind(0, known)
+                assert cache is not None
+                chunk = ids[known : min(known + CHUNK, needed)]
+                ids_1T = torch.tensor([list(chunk)], device=cache.tokens.device)
+                hidden_1TC = self.model.hidden(ids_1T, cache=cache.rows(0, 1))
+                wanted = sorted({p for p in positions if known <= p < known + len(chunk)})
+                if wanted:
+                    logits_1PV = self.model.logits(hidden_1TC[:, [p - known for p in wanted]])
+                    logits_PV = token_logits(logits_1PV[0], self.tokenizer.vocab_size, self.tokenizer.missing_ids)
+                    rows |= zip(wanted, logits_PV.cpu(), strict=True)
+                known += len(chunk)
+            if known < needed:
+                yield
+        self._cache = cache
+        return torch.stack([rows[p] for p in positions])
+
+
+def _shared(cache: RowCache, ids: Sequence[int]) -> int:
+    """How many tokens at the beginning of a text the cache holds."""
+    n = min(cache.lengths[0], len(ids))
+    differs = (cache.tokens[0, :n].cpu() != torch.tensor(list(ids[:n]))).nonzero()
+    return int(differs[0]) if len(differs) else n

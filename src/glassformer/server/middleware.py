@@ -1,20 +1,22 @@
-"""Which requests are accepted (host, key, size of the body), and how errors are answered.
+"""Which requests are accepted (host, key, size of the body), how errors and event streams are answered.
 
 Every error has OpenAI's shape: {"error": {"message", "type", "param", "code"}}.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
 import logging
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Response
 from fastapi import Request as HTTPRequest
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +25,8 @@ from glassformer.errors import GlassformerError, UsageError, one_line
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+CHECK_EVERY = 0.1  # seconds between checks whether a client that waits for a whole answer is still connected
 MAX_BODY_BYTES = 8 << 20
 OPEN_PATHS = ("/healthz", "/")  # they need no key: the page asks for it
 OPEN_FOLDER = "/web/"
@@ -39,7 +43,7 @@ HEADERS = {
 
 
 class APIError(Exception):
-    """A request that is answered with an error. status: of HTTP. code: a word for programs."""
+    """An error response. status: of HTTP. code: a word for programs."""
 
     def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None):
         super().__init__(message)
@@ -47,20 +51,20 @@ class APIError(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> APIError:
-        """The error for a client whose request failed: 400 if the request was wrong, 500 if the fault is ours."""
+        """400 if the request was wrong, 500 if the server failed."""
         if isinstance(error, UsageError):
             return cls(400, str(error))
         what = str(error) if isinstance(error, GlassformerError) else "the model failed at this request"
         return cls(500, f"{what}; the server's log has more")
 
     def body(self) -> dict[str, Any]:
-        """In OpenAI's shape."""
+        """The body, in OpenAI's shape."""
         kinds = {401: "authentication_error", 404: "not_found_error", 503: "overloaded_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": one_line(str(self)), "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """As a response of HTTP."""
+        """The HTTP response."""
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else None
         return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
@@ -68,8 +72,7 @@ class APIError(Exception):
 class Guard:
     """Checks host name, key and body size of each request, and adds the security headers to each response.
 
-    It is plain ASGI and not `app.middleware("http")`, which passes streams through a queue of its own and hides from
-    the routes that a client disconnected.
+    Plain ASGI, because `app.middleware("http")` hides from the routes that a client disconnected.
     """
 
     def __init__(self, app: ASGIApp, api_key: str | None, local: bool):
@@ -92,7 +95,7 @@ class Guard:
         host = http.headers.get("host", "").lower()
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         if self.local and not is_local(name.strip("[]")):  # DNS rebinding cannot fake an IP address
-            return APIError(421, f"this server answers as localhost and not as {host[:100]!r}")
+            return APIError(421, f"this server's name is localhost, not {host[:100]!r}; use http://localhost")
         path = http.url.path
         if self.api_key is not None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
             given = http.headers.get("authorization", "")
@@ -144,7 +147,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def server_error(http: HTTPRequest, error: Exception) -> Response:
-        return APIError(500, "the server made a mistake; its log has more").response()
+        return APIError(500, "the server failed at this request; its log has more").response()
 
 
 def _unreadable(error: HTTPException) -> str:
@@ -179,21 +182,21 @@ _MESSAGES = {
     "literal_error": "{given} is not known; use {expected}",
     "missing": "is missing; it is needed",
     "extra_forbidden": "there is no such field here; leave it out",
-    "string_unicode": "holds half a character (a lone surrogate); give text that UTF-8 can hold",
-    "finite_number": "is no finite number; give one",
+    "string_unicode": "contains half a character (a lone surrogate); give text that UTF-8 can encode",
+    "finite_number": "is not a finite number; give one",
 }
 """Messages by pydantic's kind of error; for other kinds its message is one of ours (schemas.py)."""
 
 
 def validation_message(error: Any) -> tuple[str, str | None]:
-    """One error of pydantic as a line in plain words, and the field that it is about."""
+    """One error of pydantic as a plain line, and its field."""
     kind, context, where = error["type"], error.get("ctx", {}), error["loc"]
     if kind == "json_invalid":
         return f"the body is not JSON: {context['error']} (at character {where[-1]})", None
     if kind == "missing" and where == ("body",):
         return "the body is empty; send a JSON object", None
     if _EXPECTED.get(kind) == "an object" and where == ("body",):
-        return "the body is no JSON object; send one, with Content-Type: application/json", None
+        return "the body is not a JSON object; send one, with Content-Type: application/json", None
     field = ".".join(str(part) for part in [*where, *([context["param"]] if "param" in context else [])])
     field = field.removeprefix("body").removeprefix("query").removeprefix(".")
     message, given = str(error["msg"]).removeprefix("Value error, "), error["input"]
@@ -209,3 +212,29 @@ def _shown(given: Any) -> str:
         return one_line(json.dumps(given, ensure_ascii=False), most=60)
     except (TypeError, ValueError, RecursionError):
         return "this"
+
+
+async def unless_disconnected(work: Awaitable[T], http: HTTPRequest) -> T:
+    """The result of some work; the work is cancelled if the client disconnects first."""
+
+    async def disconnected() -> None:
+        while not await http.is_disconnected():
+            await asyncio.sleep(CHECK_EVERY)
+
+    result, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
+    await asyncio.wait([result, gone], return_when=asyncio.FIRST_COMPLETED)
+    gone.cancel()
+    if not result.done():
+        result.cancel()
+        raise APIError(499, "the client disconnected")
+    return result.result()
+
+
+def event_stream(lines: AsyncIterator[str]) -> StreamingResponse:
+    """A response of server-sent events (`event_line`)."""
+    return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def event_line(body: Any) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"

@@ -7,24 +7,29 @@ POST /v1/embeddings                     POST /v1/chat/completions
 from __future__ import annotations
 
 import base64
+import math
 import random
 import struct
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HTTPRequest
 from starlette.concurrency import run_in_threadpool
 
-from glassformer.generation import Request, embed, new_tokens_of, sampling_of
-from glassformer.server.middleware import APIError
-from glassformer.server.models import ModelHandle, find_model
-from glassformer.server.openai_format import Prompt, ResponseFormat, usage
+from glassformer.generation import Alternative, Piece, Request, embed, new_tokens_of, sampling_of
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody, WritingBody, as_list
-from glassformer.server.streaming import Submission, event_stream, unless_disconnected
-from glassformer.server.worker import MAX_WAITING
+from glassformer.server.worker import MAX_WAITING, ModelHandle, Submission, find_model
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
+NO_TOKEN = -1  # of a piece that is only text
+FINISH_REASONS = {"length": "length", "stop": "stop", "end_of_text": "stop"}
 
 
 def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
@@ -33,12 +38,10 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
 
     @routes.get("/models")
     async def list_models() -> Any:
-        """The names that `model` may have."""
         return {"object": "list", "data": [_describe(handle) for handle in models.values()]}
 
     @routes.get("/models/{name:path}")
     async def get_model(name: str) -> Any:
-        """One of them."""
         return _describe(find_model(models, name))
 
     @routes.post("/completions")
@@ -82,7 +85,7 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
             {"object": "embedding", "index": i, "embedding": encode(vector)}
             for i, vector in enumerate(vectors.tolist())
         ]
-        return {"object": "list", "data": data, "model": handle.name, "usage": usage(n)}
+        return {"object": "list", "data": data, "model": handle.name, "usage": {"prompt_tokens": n, "total_tokens": n}}
 
     return routes
 
@@ -90,7 +93,6 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
 async def _respond(
     handle: ModelHandle, requests: list[Request], form: ResponseFormat, body: WritingBody, http: HTTPRequest
 ) -> Any:
-    """The response to these requests, whole or as a stream."""
     assert handle.worker is not None
     submission = Submission(handle.worker, requests)
     await submission.submit()
@@ -142,7 +144,7 @@ def _chat_request(handle: ModelHandle, body: ChatBody) -> Request:
 
 
 def _request(handle: ModelHandle, body: WritingBody, ids: list[int], **fields: Any) -> Request:
-    """The engine's request for these ids and the fields that completions and chats share."""
+    """The fields that completions and chats share."""
     handle.check_tokens(map(int, body.logit_bias or ()), "logit_bias")
     seed = random.SystemRandom().randrange(1 << 62) if body.seed is None else body.seed
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
@@ -163,3 +165,162 @@ def _describe(handle: ModelHandle) -> dict[str, Any]:
 
 def _base64(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The prompt of a completion."""
+
+    ids: list[int]  # that the model reads
+    n_added: int  # ids at the beginning that the client did not send: the token that begins texts
+    text: str  # for `echo`; of ids their text, without a last character that they leave incomplete
+
+
+class ResponseFormat:
+    """The bodies of one response.
+
+    Args:
+        chat: whether it answers a chat; else a completion.
+        alternatives: how many of the most likely tokens are listed for each one; None: no log-probabilities at all.
+        echo: the prompts, one a request, that the answers begin with; None: they do not.
+    """
+
+    def __init__(
+        self, model: str, tokenizer: Tokenizer, *, chat: bool, alternatives: int | None, echo: list[Prompt] | None
+    ):
+        self.tokenizer, self.chat, self.alternatives, self.echo = tokenizer, chat, alternatives, echo
+        name = "chatcmpl" if chat else "cmpl"
+        self._head = {"id": f"{name}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, submission: Submission, rows: list[list[Piece]]) -> Any:
+        """The body of a whole answer. rows: the pieces of each sample."""
+        choices = []
+        for index, ((request, _), row) in enumerate(zip(submission.samples, rows, strict=True)):
+            pieces = self._echoed(submission, request) + row
+            text = "".join(piece.text for piece in pieces)
+            reason = FINISH_REASONS[row[-1].finish_reason or "length"] if row else "length"
+            choices.append(
+                {"index": index, "finish_reason": reason, "logprobs": self._logprobs(pieces, 0)}
+                | ({"message": {"role": "assistant", "content": text}} if self.chat else {"text": text})
+            )
+        head = self._head | {"object": "chat.completion" if self.chat else "text_completion"}
+        return head | {"choices": choices, "usage": _usage_of(submission, sum(map(len, rows)))}
+
+    async def stream(self, submission: Submission, *, with_usage: bool) -> AsyncIterator[str]:
+        """Server-sent events, one a token. A client that disconnects ends this, and with it the requests."""
+        n_pieces = 0
+        indices = {sample: index for index, sample in enumerate(submission.samples)}
+        lengths = dict.fromkeys(submission.samples, -1)  # characters so far; -1: not begun
+        head = self._head | {"object": "chat.completion.chunk" if self.chat else "text_completion"}
+        no_usage: dict[str, None] = {"usage": None} if with_usage else {}
+
+        def part(sample: tuple[int, int], pieces: list[Piece], reason: str | None, **fields: Any) -> str:
+            text = "".join(piece.text for piece in pieces)
+            logprobs = None if "delta" in fields else self._logprobs(pieces, lengths[sample])
+            lengths[sample] += len(text)
+            choice = {"index": indices[sample], "finish_reason": reason, "logprobs": logprobs}
+            content: dict[str, Any] = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
+            return event_line(head | {"choices": [choice | content | fields]} | no_usage)
+
+        def beginning(sample: tuple[int, int]) -> Iterator[str]:
+            if lengths[sample] < 0:
+                lengths[sample] = 0
+                if self.chat:
+                    yield part(sample, [], None, delta={"role": "assistant", "content": ""})
+                if echoed := self._echoed(submission, sample[0]):
+                    yield part(sample, echoed, None)
+
+        try:
+            async for request, piece in submission.pieces():
+                sample = request, piece.sample
+                n_pieces += 1
+                for line in beginning(sample):
+                    yield line
+                yield part(sample, [piece], FINISH_REASONS[piece.finish_reason] if piece.finish_reason else None)
+            for sample in [sample for sample, length in lengths.items() if length < 0]:  # no tokens were requested
+                for line in beginning(sample):
+                    yield line
+                yield part(sample, [], "length")
+            if with_usage:
+                yield event_line(head | {"choices": [], "usage": _usage_of(submission, n_pieces)})
+            yield "data: [DONE]\n\n"
+        except APIError as error:
+            yield event_line(error.body())
+        finally:
+            submission.cancel()
+
+    def _echoed(self, submission: Submission, request: int) -> list[Piece]:
+        """The prompt as pieces; together they are the text that the client sent."""
+        if self.echo is None:
+            return []
+        prompt = self.echo[request]
+        first = Piece("", prompt.ids[0], "", math.nan, math.nan)  # the first token has no probability
+        own = [first, *submission.prompts[request]][prompt.n_added :] if self.alternatives is not None else []
+        if not own:
+            return [Piece(prompt.text, NO_TOKEN, "", math.nan, math.nan)]
+        decoder, at, pieces = self.tokenizer.stream_decoder(), 0, []
+        for piece in own[:-1]:
+            n = len(decoder.push(piece.token))
+            pieces.append(replace(piece, text=prompt.text[at : at + n]))
+            at += n
+        return [*pieces, replace(own[-1], text=prompt.text[at:])]
+
+    def _logprobs(self, pieces: list[Piece], at: int) -> Any:
+        """Of all tokens except the one that ends a text. at: characters before these pieces."""
+        if self.alternatives is None:
+            return None
+        starts = accumulate((len(piece.text) for piece in pieces), initial=at)
+        shown = [(p, start) for p, start in zip(pieces, starts, strict=False) if _is_text(p)]
+        if self.chat:
+            tops = ([self._token(other) for other in piece.alternatives] for piece, _ in shown)
+            return {"content": [self._token(p) | {"top_logprobs": t} for (p, _), t in zip(shown, tops, strict=True)]}
+        scored = [(piece, not math.isnan(piece.probability)) for piece, _ in shown]
+        return {
+            "tokens": [spelled(self.tokenizer, piece.token) for piece, _ in shown],
+            "token_logprobs": [log(piece.probability) if known else None for piece, known in scored],
+            "top_logprobs": [self._table(piece) if known else None for piece, known in scored],
+            "text_offset": [start for _, start in shown],
+        }
+
+    def _table(self, piece: Piece) -> dict[str, float]:
+        """Log-probabilities by the text of a token. Where several tokens have one text (a byte and a character), it
+        names the piece's own token, and the others are named by their ids."""
+        names = {spelled(self.tokenizer, piece.token): piece.token}
+        table = {}
+        for other in piece.alternatives:
+            name = spelled(self.tokenizer, other.token)
+            if names.setdefault(name, other.token) != other.token:
+                name = f"token_id:{other.token}"
+            table[name] = log(other.probability)
+        return table
+
+    def _token(self, piece: Piece | Alternative) -> dict[str, Any]:
+        raw = list(self.tokenizer.token_bytes(piece.token))
+        return {"token": spelled(self.tokenizer, piece.token), "logprob": log(piece.probability), "bytes": raw}
+
+
+def _is_text(piece: Piece) -> bool:
+    return piece.token != NO_TOKEN and piece.finish_reason != "end_of_text"
+
+
+def _usage_of(submission: Submission, completion: int) -> dict[str, int]:
+    prompt = sum(len(request.ids) for request in submission.requests)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def spelled(tokenizer: Tokenizer, token: int) -> str:
+    """A token's text; a part of a character by its bytes, as OpenAI does: `bytes:\\xe2\\x82`."""
+    raw = tokenizer.token_bytes(token)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def log(probability: float) -> float:
+    """In nats; -9999 for probability 0, as OpenAI does, because JSON has no infinity.
+
+    >>> log(1.0), log(0.0)
+    (0.0, -9999.0)
+    """
+    return math.log(probability) if probability > 0 else -9999.0

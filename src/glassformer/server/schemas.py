@@ -71,12 +71,12 @@ INERT_IN_MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def field_error(name: str, message: str) -> PydanticCustomError:
-    """An error about one field, for a validator of the whole body to raise."""
+    """An error about one field, raised by a validator of the whole body."""
     return PydanticCustomError("field", "{message}", {"message": message, "param": one_line(name) or "''"})
 
 
 def shape(words: str) -> WrapValidator:
-    """For a field that may have one of several shapes: one message in place of one for each shape."""
+    """For a field of several possible types: one message instead of one for each type."""
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
@@ -133,18 +133,18 @@ Biases = Annotated[
 
 
 def as_list(given: Any) -> list[Any]:
-    """One text or one list of ids becomes a list of one; a list of them stays."""
+    """A list of texts or lists of ids; a single one becomes a list of one."""
     return [given] if isinstance(given, str) or isinstance(given[0], int) else given
 
 
 class Body(Strict):
-    """Of every request."""
+    """The field of every request."""
 
     model: Annotated[str, Field(max_length=300)] | None = None
 
 
 class SamplingFields(Body):
-    """As of `Sampling`. A field that is left out has the default of the model's folder, else of `Sampling`."""
+    """The fields of `Sampling`. The default of a field is that of the model's folder, else that of `Sampling`."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
@@ -168,7 +168,7 @@ class StreamOptions(Strict):
 
 
 class WritingBody(SamplingFields):
-    """Of completions and chats alike."""
+    """The fields that completions and chats share."""
 
     inert = INERT
     harmless = HARMLESS

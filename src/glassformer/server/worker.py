@@ -1,45 +1,48 @@
-"""The thread that owns a model: its engine, and jobs between the engine's steps. Requests come from any thread."""
+"""A served model: its name and checks (`ModelHandle`), the thread that runs it (`Worker`), one client's requests in
+that thread (`Submission`)."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import logging
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
-from glassformer.errors import GlassformerError, UsageError
-from glassformer.generation import Engine, Event, Request
-from glassformer.generation.filters import token_logits
-from glassformer.layers import RowCache
+from glassformer.errors import UsageError
+from glassformer.generation import Engine, Event, Piece, Request, commands_for, from_the_folder
+from glassformer.generation.generate import prompt_ids
+from glassformer.generation.requests import check_ids
+from glassformer.models import Decoder, Encoder, settings_of
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.server.middleware import APIError
 
 Sink = Callable[[Event | BaseException], None]
-"""Called in the worker's thread with every event of a request, or with the error that ended all of them."""
+"""Called in the worker's thread with every event of a request, or with the error that ended it."""
 
 MAX_WAITING = 1024  # samples that wait for a row
 MAX_JOBS = 64  # that wait for the engine's thread
-CHUNK = 512  # tokens that a `LogitsReader` reads at once: how long it delays the engine's next step
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Overloaded(GlassformerError):
-    """So many requests wait that another one would wait for minutes."""
+def overloaded(message: str) -> APIError:
+    """The error for a request that would have to wait for minutes."""
+    return APIError(503, message, code="overloaded")
 
 
 class Worker:
     """Runs an engine in a thread of its own, which sleeps while there is nothing to do.
 
-    A request that fails gets its error, and the others continue. If the engine itself fails, which is a fault of ours,
-    all running requests get the error, and a new engine is made. The log has the traceback of both.
+    A request that fails gets its error, and the others continue. If the engine itself fails, all running requests get
+    the error, and a new engine is made. The log has the traceback of both.
 
     counts: requests, tokens of prompts and tokens written so far, for `/metrics`.
     """
@@ -61,16 +64,16 @@ class Worker:
         return self._thread.is_alive()
 
     def submit(self, request: Request, sink: Sink) -> Future[int]:
-        """Hand in a request. The future has its number, or the engine's error about it."""
+        """Submit a request. The future has its number, or the error of the engine or an `APIError` (too many wait)."""
 
         def take(future: Future[int]) -> None:
             waiting = len(self.engine.waiting)
             if waiting + request.samples > MAX_WAITING:
-                raise Overloaded(f"{waiting} samples wait already; try again later")
+                raise overloaded(f"{waiting} samples wait already; try again later")
             try:
                 number = self.engine.submit(request)
             except Exception as error:
-                self._log_failure(error, "a request failed before it began")
+                _log_failure(error, "a request failed before it began")
                 raise
             self._sinks[number] = sink, request.samples
             self.counts["requests"] += 1
@@ -95,7 +98,7 @@ class Worker:
 
         def take(future: Future[T]) -> None:
             if len(self._jobs) >= MAX_JOBS:
-                raise Overloaded("the server is too busy to look inside; try again later")
+                raise overloaded("the server is too busy to look inside; try again later")
             self._jobs.append((job, future))
 
         return self._enqueue(take)
@@ -113,7 +116,7 @@ class Worker:
         def order() -> None:
             try:
                 if self._stopping:
-                    raise Overloaded("the server is being stopped; ask another one")
+                    raise overloaded("the server is being stopped; use another one")
                 take(future)
             except Exception as error:
                 future.set_exception(error)
@@ -130,7 +133,7 @@ class Worker:
                 self._continue_job()
                 for event in self.engine.step():
                     self._deliver(event)
-            except Exception as error:  # a fault of ours, for which no request waits for ever
+            except Exception as error:  # a fault of ours: no request may wait for ever because of it
                 self._restart(error)
 
     def _take_orders(self, *, wait: bool) -> None:
@@ -144,7 +147,7 @@ class Worker:
         if not self._jobs:
             return
         job, future = self._jobs[0]
-        with contextlib.suppress(InvalidStateError):  # it was cancelled in this very moment
+        with contextlib.suppress(InvalidStateError):  # the future was cancelled in this very moment
             try:
                 if not future.cancelled():
                     next(job)
@@ -162,7 +165,7 @@ class Worker:
         self.counts["failed"] += len(self._sinks)
         while self._sinks:
             sink, _ = self._sinks.popitem()[1]
-            self._call(sink, error)
+            _call(sink, error)
         self.engine = self._make_engine()
 
     def _deliver(self, event: Event) -> None:
@@ -172,77 +175,173 @@ class Worker:
         if event.error is not None:
             unfinished = 0
             self.counts["failed"] += 1
-            self._log_failure(event.error, f"request {event.request} failed")
+            _log_failure(event.error, f"request {event.request} failed")
         elif event.piece is not None:
             self.counts["completion_tokens"] += 1
             unfinished -= event.piece.finish_reason is not None
         self._sinks[event.request] = sink, unfinished
-        delivered = self._call(sink, event.error or event)
+        delivered = _call(sink, event.error or event)
         if not (delivered and unfinished):
             del self._sinks[event.request]
         if not delivered:
             self.engine.cancel(event.request)
 
-    def _call(self, sink: Sink, event: Event | BaseException) -> bool:
-        """Pass an event on; whether that worked."""
+
+def _call(sink: Sink, event: Event | BaseException) -> bool:
+    """Pass an event on; whether that worked."""
+    try:
+        sink(event)
+    except RuntimeError:  # the event loop of the request is closed
+        return False
+    except Exception:
+        _log.exception("an event of a request could not be passed on")
+        return False
+    return True
+
+
+def _log_failure(error: Exception, what: str) -> None:
+    """Log a traceback, unless the request itself was wrong: then the response has the reason."""
+    if not isinstance(error, UsageError):
+        _log.error("%s", what, exc_info=error)
+
+
+class Submission:
+    """Requests of one client in a worker, seen from the server's event loop. Call `cancel` in the end in any case."""
+
+    def __init__(self, worker: Worker, requests: list[Request]):
+        self.worker, self.requests = worker, requests
+        self.prompts: list[list[Piece]] = [[] for _ in requests]  # scored tokens of each prompt
+        self.samples = [(n, i) for n, request in enumerate(requests) for i in range(request.samples)]
+        self._numbers: list[int] = []
+        self._events: asyncio.Queue[tuple[int, Event | BaseException]] = asyncio.Queue()
+
+    async def submit(self) -> None:
+        """Submit all of them.
+
+        Raises:
+            APIError: the server has too much to do. UsageError: the engine does not accept one of them.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            sink(event)
-        except RuntimeError:  # the event loop of the request is closed
-            return False
-        except Exception:
-            _log.exception("an event of a request could not be handed on")
-            return False
-        return True
+            for place, request in enumerate(self.requests):
 
-    @staticmethod
-    def _log_failure(error: Exception, what: str) -> None:
-        """Log a traceback, unless the request itself was wrong, which its answer states."""
-        if not isinstance(error, UsageError):
-            _log.error("%s", what, exc_info=error)
+                def sink(event: Event | BaseException, place: int = place) -> None:
+                    loop.call_soon_threadsafe(self._events.put_nowait, (place, event))
+
+                self._numbers.append(await asyncio.wrap_future(self.worker.submit(request, sink)))
+        except BaseException:
+            self.cancel()
+            raise
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """(place of the request, piece) until all samples are done.
+
+        Raises:
+            APIError: a request failed.
+        """
+        left = sum(request.samples for request in self.requests if request.max_new_tokens)
+        unscored = {
+            n: len(request.ids) - 1
+            for n, request in enumerate(self.requests)
+            if request.score_prompt and len(request.ids) > 1
+        }
+        while left or unscored:
+            place, event = await self._events.get()
+            if isinstance(event, BaseException):
+                raise APIError.of(event) from event
+            self.prompts[place] += event.prompt
+            if place in unscored and len(self.prompts[place]) >= unscored[place]:
+                del unscored[place]
+            if event.piece is not None:
+                left -= event.piece.finish_reason is not None
+                yield place, event.piece
+
+    async def gather(self) -> list[list[Piece]]:
+        """All pieces of every sample, in the order of `samples`."""
+        rows: dict[tuple[int, int], list[Piece]] = {sample: [] for sample in self.samples}
+        async for place, piece in self.pieces():
+            rows[place, piece.sample].append(piece)
+        return list(rows.values())
+
+    def cancel(self) -> None:
+        """End what is still running."""
+        for number in self._numbers:
+            self.worker.cancel(number)
 
 
-class LogitsReader:
-    """Reads texts with a `Decoder` and gives its logits, those that tokens are sampled from. For one thread.
+class ModelHandle:
+    """One model under its name. It generates (`worker`), or it gives vectors for texts (`worker` is None)."""
 
-    It has a cache of one row, as the engine has, so that the numbers are the engine's in 8 and 4 bits too. The last
-    text stays in the cache: the next token of the same text costs that token only.
+    def __init__(self, name: str, model: Any, tokenizer: Tokenizer, **engine: Any):
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.created = int(time.time())
+        self.worker: Worker | None = None
+        self._lock = threading.Lock()
+        if isinstance(model, Decoder) and "generate" in commands_for(model, tokenizer):
+            self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
+        elif not isinstance(model, Encoder) or model.reads != "text":
+            raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
+
+    @property
+    def block_size(self) -> int:
+        """How many tokens the model reads."""
+        return int(self.model.config.block_size)
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether it has a chat template."""
+        return self.worker is not None and self.tokenizer.chat_template is not None
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings of the model's folder that a request overrides, by the names of a request's fields."""
+        names = {"max_new_tokens": "max_tokens"}
+        return {names.get(name, name): value for name, value in from_the_folder(self.model, {}).items()}
+
+    def run_alone(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function that uses the model, of a model without a worker: one call at a time."""
+        with self._lock:
+            return function(*args, **kwargs)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The ids that the model reads for a text, at least one: for an empty text the token that begins texts."""
+        return prompt_ids(self.tokenizer, prompt, settings_of(self.model).bos_token_id)
+
+    def chat_ids(self, messages: Iterable[Any], *, instead: str) -> list[int]:
+        """The ids of a chat (`schemas.Message`s), up to where the answer begins.
+
+        Raises:
+            APIError: there is no chat template. UsageError: the template refuses the messages.
+        """
+        if not self.has_chat:
+            raise APIError(400, f"{self.name} has no chat template; {instead}", code="no_chat_template")
+        return self.tokenizer.chat.encode([message.turn() for message in messages], add_generation_prompt=True)
+
+    def check_tokens(self, ids: Iterable[int], param: str) -> None:
+        """Raise `APIError` for an id that the tokenizer or the model's table does not have."""
+        try:
+            check_ids(ids, self.tokenizer, self.model.config.vocab_size)
+        except UsageError as error:
+            raise APIError(400, str(error), param=param) from None
+
+    def check_length(self, n: int, *, free: int = 0, param: str = "prompt") -> None:
+        """Raise `APIError` for more tokens than the model reads, or fewer than `free` places left for an answer."""
+        if n + free > self.block_size:
+            message = f"the prompt has {n:,} tokens and {self.name} reads {self.block_size:,} at most; shorten it"
+            raise APIError(400, message, code="context_length_exceeded", param=param)
+
+
+def find_model(models: Mapping[str, ModelHandle], name: str | None, *, generates: bool = False) -> ModelHandle:
+    """The model of this name; the first one for None.
+
+    Raises:
+        APIError: there is no such model, or it does not generate and should.
     """
-
-    def __init__(self, model: Any, tokenizer: Tokenizer):
-        self.model, self.tokenizer = model, tokenizer
-        self._cache: RowCache | None = None
-
-    def logits(self, ids: Sequence[int], positions: Sequence[int]) -> Generator[None, None, Tensor]:
-        """A job: the logits at `positions` (0 is the first token) of a text, (P, V) in fp32 on the CPU, -inf for ids
-        that are no tokens. Each `next` reads `CHUNK` tokens; the generator returns the logits."""
-        cache, self._cache = self._cache, None  # put back at the end, if all went well
-        rows: dict[int, Tensor] = {}
-        known, needed = -1, max(positions) + 1
-        while known < needed:
-            with torch.inference_mode():  # not across `yield`: it is a state of the thread
-                if known < 0:
-                    cache = cache or self.model.new_row_cache(1, self.model.config.block_size)
-                    cache.resize(1, max(needed, cache.capacity))
-                    known = min(_shared(cache, ids), *positions)
-                    cache.rewind(0, known)
-                assert cache is not None
-                chunk = ids[known : min(known + CHUNK, needed)]
-                ids_1T = torch.tensor([list(chunk)], device=cache.tokens.device)
-                hidden_1TC = self.model.hidden(ids_1T, cache=cache.rows(0, 1))
-                wanted = sorted({p for p in positions if known <= p < known + len(chunk)})
-                if wanted:
-                    logits_1PV = self.model.logits(hidden_1TC[:, [p - known for p in wanted]])
-                    logits_PV = token_logits(logits_1PV[0], self.tokenizer.vocab_size, self.tokenizer.missing_ids)
-                    rows |= zip(wanted, logits_PV.cpu(), strict=True)
-                known += len(chunk)
-            if known < needed:
-                yield
-        self._cache = cache
-        return torch.stack([rows[p] for p in positions])
-
-
-def _shared(cache: RowCache, ids: Sequence[int]) -> int:
-    """How many tokens at the beginning of a text the cache holds."""
-    n = min(cache.lengths[0], len(ids))
-    differs = (cache.tokens[0, :n].cpu() != torch.tensor(list(ids[:n]))).nonzero()
-    return int(differs[0]) if len(differs) else n
+    if name is None:
+        name = next(iter(models))
+    if name not in models:
+        known = ", ".join(models)
+        raise APIError(404, f"there is no model {name!r}; there are: {known}", code="model_not_found", param="model")
+    if generates and models[name].worker is None:
+        raise APIError(400, f"{name} writes nothing; it gives vectors: use /v1/embeddings", param="model")
+    return models[name]
