@@ -66,3 +66,20 @@ def test_mistakes_are_value_errors_too():
         read_recipe(None, ["training.steps=0"])
     with pytest.raises(UsageError, match="did you mean n_layer"):
         read_recipe(None, ["model.n_layers=1"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting"),
+    [
+        *[("digits", setting) for setting in ("validation_fraction=0.2", "order=random", "max_tokens=9")],
+        *[("sentiment", setting) for setting in ("text_field=body", "document_mask=true")],
+        ("word-vectors", "order=random"),
+        ("shakespeare-fast", "max_examples=9"),
+    ],
+)
+def test_a_data_key_that_the_task_does_not_read_is_refused_unless_it_is_the_default(recipe, setting):
+    key = setting.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"^data\.{key} is not read by task\.kind=\w+ \(source, .*leave it out$"):
+        read_recipe(recipe, [f"data.{setting}"])
+    if (default := getattr(Recipe().data, key)) is not None:
+        read_recipe(recipe, [f"data.{key}={default}"])

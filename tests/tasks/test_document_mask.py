@@ -99,6 +99,7 @@ def test_a_run_with_the_mask_learns_something_else_and_resumes_exactly(tmp_path)
         (None, ["model.kind=gru", "model.n_embd=8", "model.block_size=13"]),
         (None, ["task.kind=masked_tokens"]),
         ("word-vectors", []),
+        ("digits", []),
     ],
 )
 def test_where_nothing_could_be_masked_the_key_is_refused(tmp_path, recipe: str | None, words: list[str]):

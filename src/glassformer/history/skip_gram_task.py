@@ -32,7 +32,7 @@ from glassformer.history.word_vectors import WordVectorScores, score_word_vector
 from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.losses import IGNORED, check_not_empty, padded
-from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings, refuse_document_mask
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.text import TextTask
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ class SkipGramTask(TextTask):
         return round(2 ** (1 + self.settings.negatives))
 
     def check(self, config: Any) -> None:
-        refuse_document_mask(self.source.data)
         for split in ("train", "validation"):
             if len(self.view(split)) < 2:
                 raise DataError(f"{self.source.store.meta['source']}: no words in its {split} split; give more text")

@@ -16,6 +16,7 @@ from glassformer.files import disk_errors
 from glassformer.models import MODELS, config_fields
 from glassformer.models.mistakes import first_mistake
 from glassformer.recipes.schema import SECTIONS, Recipe, keys_of, section_type
+from glassformer.tasks import TASKS
 from glassformer.text_files import decode
 from glassformer.training.migrations import SECTION_NAMES, rename_sections
 
@@ -70,10 +71,20 @@ def read_recipe(
     for section, fields in (flags or {}).items():
         data.setdefault(section, {}).update({key: value for key, value in fields.items() if value is not None})
     recipe = _validated(data)
+    _check_data_keys(recipe)
     asked |= {".".join(_parse(override)[:2]) for override in overrides}
     asked |= {f"{home}.{key}" for home, fields in (flags or {}).items() for key in fields if fields[key] is not None}
     recipe._asked = frozenset(asked)
     return recipe
+
+
+def _check_data_keys(r: Recipe) -> None:
+    """Refuse a key of [data] that the task does not read: it would change nothing."""
+    known = ("source", *TASKS[r.task.kind].data_keys)
+    for name, field in type(r.data).model_fields.items():
+        if name not in known and getattr(r.data, name) != field.default:
+            kind = r.task.kind
+            raise UsageError(f"data.{name} is not read by task.kind={kind} ({', '.join(known)} are); leave it out")
 
 
 def changed_recipe(r: Recipe, overrides: Iterable[str], allowed: Collection[str]) -> Recipe:

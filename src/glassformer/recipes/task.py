@@ -7,6 +7,7 @@ from pathlib import Path
 from glassformer.hub import model_folder_of
 from glassformer.recipes.schema import Recipe
 from glassformer.tasks import TASKS, Choice, Task
+from glassformer.tasks.base import Opening
 
 
 def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = ()) -> tuple[Task, list[Choice]]:
@@ -23,6 +24,4 @@ def open_task(r: Recipe, folder: Path | None = None, labels: tuple[str, ...] = (
     inherited = r.training.start_from is not None and not names_one
     if folder is None and inherited:
         folder = model_folder_of(str(r.training.start_from))
-    return TASKS[r.task.kind].open(
-        r.data, r.tokenizer, r.task.settings, folder=folder, inherited=inherited, labels=labels
-    )
+    return TASKS[r.task.kind].open(Opening(r.data, r.tokenizer, r.task.settings, folder, inherited, labels))

@@ -59,6 +59,7 @@ def build_trainer(
     t, machine, run = r.training, r.machine, RunFolder(path)
     model.to(machine.device)
     callbacks = (*callbacks, *trackers(t.track, run), ReportWriter()) if world.is_main else ()
+    task.begin(model, t.start_from)
     batches = task.batches("train", world.rank, world.size)
     never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE
     if t.sharding == "full":
@@ -89,7 +90,7 @@ def build_trainer(
             grad_clip=t.grad_clip,
             precision=machine.precision,
         ),
-        batches=prefetched(batches, machine.device),
+        batches=batches if task.on_policy else prefetched(batches, machine.device),
         schedule=schedule_for(r, extended),
         settings=TrainingSettings(
             steps=t.steps,

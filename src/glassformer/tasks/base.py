@@ -95,6 +95,21 @@ class Source(Protocol):
     def n_train(self) -> int: ...
 
 
+class Opening(NamedTuple):
+    """What a task is opened with: three tables of a recipe, and a model that exists already.
+
+    folder: of the model whose processors are taken. inherited: because the run starts from it. labels: of a model that
+    is only measured; left out, those of the training examples.
+    """
+
+    data: DataSettings
+    tokenizer: TokenizerSettings
+    settings: dict[str, Any]
+    folder: Path | None = None
+    inherited: bool = False
+    labels: tuple[str, ...] = ()
+
+
 class Task:
     """One use of a model. Made by itself it can collate examples and compute losses; `open` gives it its data.
 
@@ -121,6 +136,8 @@ class Task:
     }
     # whether time and memory follow from `text_sizes` and the shape, so that sizes fit the machine and there is a plan
     planned: ClassVar[bool] = False
+    data_keys: ClassVar[tuple[str, ...]] = ()  # of [data], those that it reads beside `source`; others are refused
+    on_policy: ClassVar[bool] = False  # whether batches depend on the present weights, so that none is made ahead
     fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays
     command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
     # a rise of the loss smaller than this is no divergence, in the unit of the loss; None: a quarter of what the run
@@ -133,33 +150,22 @@ class Task:
         self.settings: Any = self.Settings.make(**settings)
 
     @classmethod
-    def open(
-        cls,
-        data: DataSettings,
-        tokenizer: TokenizerSettings,
-        settings: dict[str, Any],
-        *,
-        folder: Path | None = None,
-        inherited: bool = False,
-        labels: tuple[str, ...] = (),
-    ) -> tuple[Self, list[Choice]]:
+    def open(cls, opening: Opening) -> tuple[Self, list[Choice]]:
         """The task on its data, and what was decided because the recipe leaves it open.
-
-        Args:
-            folder: a model folder whose tokenizers are taken. inherited: because the run starts from that model.
-            labels: of a model that is only measured; left out, those of the training examples.
 
         Raises:
             UsageError, DataError, TokenizerError: the settings or the data are wrong.
         """
-        raise NotImplementedError
+        choices: list[Choice] = []
+        source = cls.read(opening, choices)
+        task = cls(**cls.arguments(source), **opening.settings)
+        task.source = source
+        return task, choices
 
     @classmethod
-    def on_source(cls, source: Any, settings: dict[str, Any]) -> Self:
-        """The task on data that are read already."""
-        task = cls(**cls.arguments(source), **settings)
-        task.source = source
-        return task
+    def read(cls, opening: Opening, choices: list[Choice]) -> Any:
+        """The data, as a `Source`; what is decided on the way is added to `choices`."""
+        raise NotImplementedError
 
     @classmethod
     def arguments(cls, source: Any) -> dict[str, Any]:
@@ -258,6 +264,11 @@ class Task:
         """
 
     # ---- what a run does ----
+
+    def begin(self, model: Any, start: str | None) -> None:
+        """Called in each process before `batches`, in new and resumed runs alike, with the model to be trained: a task
+        that rolls out keeps it, one with a frozen reference loads that from `start`, the model that the run started
+        from (`training.start_from`)."""
 
     def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
         """This process's part of every step."""

@@ -9,8 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,12 +22,9 @@ from glassformer.data.images import LabelledImages, load_images
 from glassformer.errors import DataError, UsageError, did_you_mean
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
-from glassformer.tasks.base import Batch
+from glassformer.tasks.base import Batch, Opening
 from glassformer.tasks.examples import ExampleTask
-from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings, refuse_document_mask
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
 
 MAX_BYTES = 4 << 30
 """Of the pixels of one split in memory."""
@@ -97,26 +93,15 @@ class ClassifyImages(ExampleTask):
     source: ImageSource  # type: ignore[assignment]
 
     @classmethod
-    def open(
-        cls,
-        data: DataSettings,
-        tokenizer: TokenizerSettings,
-        settings: dict[str, Any],
-        *,
-        folder: Path | None = None,
-        inherited: bool = False,
-        labels: tuple[str, ...] = (),
-    ) -> tuple[Self, list[Choice]]:
-        asked = cls.Settings.make(**settings)
-        refuse_document_mask(data)
-        if tokenizer != TokenizerSettings():
+    def read(cls, opening: Opening, choices: list[Choice]) -> ImageSource:
+        data, asked = opening.data, cls.Settings.make(**opening.settings)
+        if opening.tokenizer != TokenizerSettings():
             raise UsageError("images have no tokenizer; leave out the keys of [tokenizer]")
         images, known = load_images(data.source)
         if data.max_examples:
             images = {**images, "train": spread(images["train"], data.max_examples)}
-        choices: list[Choice] = []
-        if folder is not None:
-            processor = ImageProcessor.load(folder)
+        if opening.folder is not None:
+            processor = ImageProcessor.load(opening.folder)
         else:
             grey = asked.grey if asked.grey is not None else bool(known and known.n_channels == 1)
             size = asked.image_size or (known.size[0] if known else _first_size(images))
@@ -124,8 +109,8 @@ class ClassifyImages(ExampleTask):
                 choices.append(Choice("task.image_size", size, f"of {known.name if known else 'the first image'}"))
             mean = (0.5,) if grey else (0.5,) * 3
             processor = ImageProcessor(size=(size, size), mean=mean, std=mean)
-        names = labels or tuple(label_names(Example("", image.label) for image in images["train"]))
-        return cls.on_source(ImageSource(data.source, images, processor, names), settings), choices
+        labels = opening.labels or tuple(label_names(Example("", image.label) for image in images["train"]))
+        return ImageSource(data.source, images, processor, labels)
 
     @classmethod
     def arguments(cls, source: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -31,12 +31,9 @@ from glassformer.hub import load_source_tokenizer
 from glassformer.hub.configuration import read_config
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END, MASK, MASKED_SPECIALS, PAD, START
-from glassformer.tasks.base import Batch, Batches, Loss, Task
+from glassformer.tasks.base import Batch, Batches, Loss, Opening, Task
 from glassformer.tasks.losses import number_of, row_losses, summed_cross_entropy
-from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings, refuse_document_mask
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings
 
 EVAL_ROWS = 64  # examples that an evaluation puts through the model together
 SAMPLES = 3  # examples of a sample
@@ -106,6 +103,7 @@ class ExampleTask(Task):
         pad_token: what fills up shorter rows; it is never read.
     """
 
+    data_keys: ClassVar[tuple[str, ...]] = ("max_examples",)
     by_chance: ClassVar[bool] = False  # whether `collate` draws random numbers
     specials: ClassVar[tuple[str, ...]] = MASKED_SPECIALS  # tokens that a new tokenizer gets
     default_kind: ClassVar[tuple[str, str]] = ("bpe", "subwords of sources and targets together")  # and why
@@ -117,31 +115,19 @@ class ExampleTask(Task):
         self.pad_token = pad_token
 
     @classmethod
-    def open(
-        cls,
-        data: DataSettings,
-        tokenizer: TokenizerSettings,
-        settings: dict[str, Any],
-        *,
-        folder: Path | None = None,
-        inherited: bool = False,
-        labels: tuple[str, ...] = (),
-    ) -> tuple[Self, list[Choice]]:
-        cls.Settings.make(**settings)  # a mistake is found before the examples are read
-        refuse_document_mask(data)
+    def read(cls, opening: Opening, choices: list[Choice]) -> Any:
+        data, folder = opening.data, opening.folder
         examples = load_examples(data.source)
         if data.max_examples:
             examples = {**examples, "train": spread(examples["train"], data.max_examples)}
-        choices: list[Choice] = []
         special: dict[str, int] = {}
         if folder is not None:
             writer, reader = load_tokenizer(folder), load_source_tokenizer(folder)
             reader, special = None if reader == writer else reader, _special_of(folder)
         else:
-            writer, reader = cls._tokenizers(examples["train"], tokenizer, choices)
-        labels = cls.labels_of(examples["train"], labels)
-        source = ExampleSource(data.source, examples, writer, reader, labels, special)
-        return cls.on_source(source, settings), choices
+            writer, reader = cls._tokenizers(examples["train"], opening.tokenizer, choices)
+        labels = cls.labels_of(examples["train"], opening.labels)
+        return ExampleSource(data.source, examples, writer, reader, labels, special)
 
     @classmethod
     def arguments(cls, source: ExampleSource) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class NextToken(TextTask):
     (inputs, documents, targets), and a token sees those of its own document.
     """
 
+    data_keys: ClassVar[tuple[str, ...]] = (*TextTask.data_keys, "order", "document_mask")
     asks: ClassVar[str] = "next_token"
     fixed_shape: ClassVar[bool] = True
     planned: ClassVar[bool] = True

@@ -60,12 +60,6 @@ class DataSettings(Section):
     """attention stays inside each document of a window (next_token); else the end-of-text token alone separates them"""
 
 
-def refuse_document_mask(data: DataSettings) -> None:
-    """Raise a `UsageError` where a task has no windows of several documents."""
-    if data.document_mask:
-        raise UsageError("data.document_mask is for windows of a text (task.kind=next_token); leave it out")
-
-
 class TokenizerSettings(Section):
     """[tokenizer]"""
 

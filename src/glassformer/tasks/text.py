@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from glassformer.data import TokenStore, describe, read_documents, tokenizer_for
 from glassformer.data.batches import check_length
@@ -15,11 +14,8 @@ from glassformer.data.prepare import prepare
 from glassformer.data.token_store import SPLITS
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
-from glassformer.tasks.base import Task
+from glassformer.tasks.base import Opening, Task
 from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
 
@@ -47,28 +43,24 @@ class TextSource:
 class TextTask(Task):
     """A task that learns from a stream of tokens; see `Task`."""
 
+    data_keys: ClassVar[tuple[str, ...]] = ("validation_fraction", "text_field", "max_tokens")
     source: TextSource
 
     @classmethod
-    def open(
-        cls,
-        data: DataSettings,
-        tokenizer: TokenizerSettings,
-        settings: dict[str, Any],
-        *,
-        folder: Path | None = None,
-        inherited: bool = False,
-        labels: tuple[str, ...] = (),
-    ) -> tuple[Self, list[Choice]]:
-        cls.Settings.make(**settings)  # a mistake is found before the text is read
-        choices: list[Choice] = []
-        if folder is not None:
-            loaded = load_tokenizer(folder)
+    def read(cls, opening: Opening, choices: list[Choice]) -> TextSource:
+        data = opening.data
+        if opening.folder is not None:
+            tokenizer = load_tokenizer(opening.folder)
         else:
-            tokenizer = cls.default_tokenizer(tokenizer, choices)
-            loaded = tokenizer_of(data, tokenizer, choices)
-        store = store_of(data, loaded)
-        return cls.on_source(TextSource(store, loaded, data, inherited), settings), choices
+            tokenizer = tokenizer_of(data, cls.default_tokenizer(opening.tokenizer, choices), choices)
+        store = prepare(
+            data.source,
+            tokenizer,
+            validation_fraction=data.validation_fraction,
+            text_field=data.text_field,
+            max_tokens=data.max_tokens,
+        )
+        return TextSource(store, tokenizer, data, opening.inherited)
 
     @classmethod
     def default_tokenizer(cls, tokenizer: TokenizerSettings, choices: list[Choice]) -> TokenizerSettings:
@@ -135,17 +127,6 @@ def tokenizer_of(data: DataSettings, settings: TokenizerSettings, choices: list[
         validation_fraction=data.validation_fraction,
     )
     return tokenizer
-
-
-def store_of(data: DataSettings, tokenizer: Tokenizer) -> TokenStore:
-    """The text in tokens: prepared now, or found in the cache."""
-    return prepare(
-        data.source,
-        tokenizer,
-        validation_fraction=data.validation_fraction,
-        text_field=data.text_field,
-        max_tokens=data.max_tokens,
-    )
 
 
 def tokenizer_choice(n_bytes: int | None, n_characters: int | None) -> Choice:
