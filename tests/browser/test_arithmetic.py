@@ -1,4 +1,4 @@
-"""sampling.js against generation/sampling.py: the same chances, the same tokens cut, each by the same filter."""
+"""sampling.js against generation/filters.py: the same probabilities, the same tokens cut, each by the same filter."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RUN = """async cases => {
         logits = Float32Array.from(logits);
         const order = ranking(logits);
         const drawn = settings.map(one => {
-            const { chances, reasons } = filtered(logits, order, one);
-            return { chances: [...chances], reasons: [...reasons], entropy: entropy(chances) };
+            const { probabilities, reasons } = filtered(logits, order, one);
+            return { probabilities: [...probabilities], reasons: [...reasons], entropy: entropy(probabilities) };
         });
         return { own: [...softmax(logits)], order: [...order], drawn };
     });
@@ -44,7 +44,7 @@ def sampling(settings: dict, *upto: str) -> Sampling:
     return Sampling(**{names[name]: value for name, value in settings.items() if name in upto})
 
 
-def test_chances_and_reasons_are_torchs(tab, url):
+def test_probabilities_and_reasons_equal_torchs(tab, url):
     tab.goto(url)
     cases = some_logits()
     finite = [case.clamp(min=-3.4e38).tolist() for case in cases]  # JSON knows no infinity
@@ -55,11 +55,11 @@ def test_chances_and_reasons_are_torchs(tab, url):
         assert shown["order"] == logits.sort(descending=True, stable=True).indices.tolist()
         for settings, row in zip(SETTINGS, shown["drawn"], strict=True):
             stages = [filtered_probabilities(logits[None], sampling(settings, *STEPS[: n + 1]))[0] for n in range(4)]
-            chances = torch.tensor(row["chances"], dtype=torch.float32)
-            torch.testing.assert_close(chances, stages[-1], atol=1e-5, rtol=1e-5)
+            sampled_V = torch.tensor(row["probabilities"], dtype=torch.float32)
+            torch.testing.assert_close(sampled_V, stages[-1], atol=1e-5, rtol=1e-5)
             assert row["entropy"] == pytest.approx(bits(stages[-1]), abs=1e-4)
             reasons = torch.tensor(row["reasons"])
-            assert (chances[reasons > 0] == 0).all()
+            assert (sampled_V[reasons > 0] == 0).all()
             if settings["temperature"] == 0:
                 assert reasons.tolist() == torch.where(stages[0] > 0, 0, 4).tolist()
                 continue

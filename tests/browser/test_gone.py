@@ -48,7 +48,7 @@ def test_a_killed_server_is_shown_and_work_continues_after_it(tab):
         running.kill()
         stands(tab, "gone")
     seen = ids_of(tab)
-    assert len(seen) > 15 and tab.inner_text("#status-text") == "The server went away in the middle of the text."
+    assert len(seen) > 15 and tab.inner_text("#status-text") == "The server stopped in the middle of the text."
     tab.click("#retry")  # it is still away
     expect(tab.locator("#status-text")).to_have_text("The server does not answer.")
     tab.click('[data-index="3"]')
@@ -58,7 +58,7 @@ def test_a_killed_server_is_shown_and_work_continues_after_it(tab):
         tab.fill("#max-tokens", "5")
         tab.click("#retry")
         expect(tab.locator('[data-source="entropy/2"]')).to_be_visible()  # what was asked last
-        tab.click("#go-on")
+        tab.click("#continue")
         stands(tab, "done")
         assert ids_of(tab)[: len(seen)] == seen and len(ids_of(tab)) == len(seen) + 5
         numbers = look(tab, 8)

@@ -40,23 +40,23 @@ def generated(model, tokenizer, ids: list[int], n: int, **sampling) -> list[int]
 
 def check(numbers: dict[str, float], logits_V: torch.Tensor, p: int, came: int | None, **sampling) -> None:
     """Everything that is told of a place, against torch."""
-    own, chance = logits_V.softmax(-1), filtered_probabilities(logits_V[None], Sampling(**sampling))[0]
+    own, sampled = logits_V.softmax(-1), filtered_probabilities(logits_V[None], Sampling(**sampling))[0]
     rank = {int(i): r for r, i in enumerate(logits_V.sort(descending=True, stable=True).indices, 1)}
     rows = [int(source.split("/")[2]) for source in numbers if source.startswith("logits/")]
     wanted = {
-        f"entropy/{p}": bits(own), f"entropy-drawn/{p}": bits(chance), f"vocabulary/{p}": len(own),
-        f"kept/{p}": int((chance > 0).sum()), f"others/{p}": len(own) - len(rows),
-        f"probability/{p}/others": 1 - float(own[rows].sum()), f"chance/{p}/others": 1 - float(chance[rows].sum()),
+        f"entropy/{p}": bits(own), f"entropy-sampled/{p}": bits(sampled), f"vocabulary/{p}": len(own),
+        f"kept/{p}": int((sampled > 0).sum()), f"others/{p}": len(own) - len(rows),
+        f"probability/{p}/others": 1 - float(own[rows].sum()), f"sampling/{p}/others": 1 - float(sampled[rows].sum()),
     }  # fmt: skip
     for i in rows:
         wanted |= {f"logits/{p}/{i}": float(logits_V[i]), f"rank/{p}/{i}": rank[i]}
-        wanted |= {f"probability/{p}/{i}": float(own[i]), f"chance/{p}/{i}": float(chance[i])}
+        wanted |= {f"probability/{p}/{i}": float(own[i]), f"sampling/{p}/{i}": float(sampled[i])}
     if came is not None:
         wanted[f"surprise/{p}/{came}"] = -math.log2(own[came])
     cuts = {source: value for source, value in numbers.items() if source.startswith("cut/")}
     assert sum(cuts.values()) == len(own) - wanted[f"kept/{p}"]
     assert {source: value for source, value in numbers.items() if source not in cuts} == pytest.approx(wanted, abs=1e-5)
-    for kind in ("probability", "chance"):
+    for kind in ("probability", "sampling"):
         assert sum(v for source, v in numbers.items() if source.startswith(f"{kind}/")) == pytest.approx(1, abs=1e-9)
 
 
@@ -79,7 +79,7 @@ def test_every_number_on_the_screen_is_torchs(tab, url, models):
     tab.click("#more")
     assert len([s for s in shown(tab) if s.startswith("logits/")]) == 30
     tab.click('[data-index="0"]')
-    expect(tab.locator("#distribution")).to_contain_text("Nothing stands before the first token")
+    expect(tab.locator("#distribution")).to_contain_text("The first token has no probability")
 
 
 def test_sliders_need_no_server_and_show_what_is_cut(tab, url, models):
@@ -169,7 +169,7 @@ def test_tokens_stream_and_stop(tab, models, slow):
         assert 20 < len(seen) < 160 and tab.inner_text("#status-text").startswith("Stopped: 15 tokens read")
         assert freed(tab, url) and ids_of(tab) == seen
         tab.fill("#max-tokens", "3")
-        tab.click("#go-on")
+        tab.click("#continue")
         stands(tab, "done")
         assert ids_of(tab)[: len(seen)] == seen and len(ids_of(tab)) == len(seen) + 3
 
@@ -301,7 +301,7 @@ def test_on_a_phone_the_list_of_a_token_comes_into_view(tab, url, size):
         look(tab, place)
         row = tab.locator("#distribution tbody tr").first
         expect(row).to_be_in_viewport()
-        expect(tab.locator("#distribution .place")).to_be_in_viewport()
+        expect(tab.locator("#distribution .position")).to_be_in_viewport()
         sliders, table = tab.locator("#temperature").bounding_box(), row.bounding_box()
         assert table["y"] < sliders["y"], "the list stands between the text and the sliders"
         assert tab.evaluate("document.documentElement.scrollWidth") <= size[0]
@@ -325,7 +325,7 @@ def test_sliders_begin_where_the_models_folder_wants_them(tab, models):
         tab.select_option("#model", "set")
         stands(tab, "idle")
         expect(tab.locator("#temperature-number")).to_have_value("0.5")  # moved by hand, it stays
-        tab.click("#usual")
+        tab.click("#defaults")
         expect(tab.locator("#temperature-number")).to_have_value("0.35")
         tab.fill("#topK-number", "0")  # what is told of a place is what was drawn from: no penalty of the folder
         ids = written(tab, PROMPT)

@@ -1,19 +1,19 @@
-// The whole distribution at one place: the top rows, and the rest as one row, so that the shares make 100 %.
+// The whole distribution at one position: the top rows, and all others as one row, so that the sum is 100 %.
 
 import { bits, count, decimal, element, percent, shown } from "./numbers.js";
 import { entropy, filtered, REASONS, surprise } from "./sampling.js";
 import { chip, lower, spelled } from "./vocabulary.js";
 
-const FIRST = 15; // rows
-const MORE = 30;
-const MOST = 600;
-const ONE_COLUMN = matchMedia("(max-width: 960px)"); // as in page.css: the list stands below the text
+const FIRST_ROWS = 15;
+const MORE_ROWS = 30;
+const MAX_ROWS = 600;
+const ONE_COLUMN = matchMedia("(max-width: 960px)"); // as in page.css: the list is below the text
 
 export function distributionView(root, store, { branch, leave }) {
-  let limit = FIRST;
-  let wanted = ""; // what is looked for among the tokens
+  let limit = FIRST_ROWS;
+  let search = ""; // in the texts of the tokens
   let last = [];
-  let toShow = false; // as soon as it is there
+  let scrollPending = false; // until the logits are there
   const body = element("div", {});
   const find = element("input", {
     type: "search", id: "find", placeholder: "find a token", "aria-label": "find a token", autocomplete: "off",
@@ -25,66 +25,66 @@ export function distributionView(root, store, { branch, leave }) {
     const { selected, tokens, sampling, vocabulary, rows } = state;
     const row = rows.get(selected - 1);
     const id = tokens[selected]?.id;
-    const now = [selected, id, row, sampling, vocabulary, limit, wanted, tokens.length > 0];
+    const now = [selected, id, row, sampling, vocabulary, limit, search, tokens.length > 0];
     if (now.every((value, i) => value === last[i])) return;
-    if (last[0] !== selected) limit = FIRST;
+    if (last[0] !== selected) limit = FIRST_ROWS;
     last = now;
     tools.hidden = !row || selected === null;
-    if (selected === null || !tokens.length) return empty("Choose a token of the text: here stands what else could have come.");
-    if (selected === 0) return empty("Nothing stands before the first token, so the model had nothing to say about it.");
+    if (selected === null || !tokens.length) return empty("Click a token of the text to see all tokens that could have been there.");
+    if (selected === 0) return empty("The first token has no probability: the model predicts a token from those before it.");
     if (!row) return body.replaceChildren(heading(state), element("p", { class: "faint" }, "reading …"));
-    const drawn = filtered(row.logits, row.order, sampling);
-    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, drawn), tools, ...table(state, row, id, drawn));
-    if (toShow) show();
+    const sampled = filtered(row.logits, row.order, sampling);
+    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, sampled), tools, ...table(state, row, id, sampled));
+    if (scrollPending) show();
   }
 
-  // Where there is one column, a token that was clicked stands far above its list.
+  // In one column the list is far below the clicked token.
   function show() {
-    toShow = !store.state.rows.has(store.state.selected - 1) && store.state.selected > 0;
+    scrollPending = !store.state.rows.has(store.state.selected - 1) && store.state.selected > 0;
     if (ONE_COLUMN.matches) root.scrollIntoView({ block: "start" });
   }
 
   function empty(text) {
-    body.replaceChildren(element("h2", {}, "What could have come"), element("p", { class: "faint" }, text));
+    body.replaceChildren(element("h2", {}, "Distribution"), element("p", { class: "faint" }, text));
   }
 
-  // The table and what stands below it.
-  function table(state, row, came, { chances, reasons }) {
+  // The table and the button below it.
+  function table(state, row, actual, { probabilities, reasons }) {
     const { vocabulary, selected } = state;
     const p = selected - 1;
     const { own, order } = row;
-    const found = wanted ? order.filter((id) => lower(vocabulary, id).includes(wanted)) : order;
+    const found = search ? order.filter((id) => lower(vocabulary, id).includes(search)) : order;
     const ids = [...found.subarray(0, limit)];
-    if (came !== undefined && !ids.includes(came)) ids.push(came);
-    const widest = Math.max(own[order[0]], chances[order[0]]);
+    if (actual !== undefined && !ids.includes(actual)) ids.push(actual);
+    const widest = Math.max(own[order[0]], probabilities[order[0]]);
     const lines = ids.map((id) => {
-      const gap = id === came && id !== ids[0] && !found.subarray(0, limit).includes(id);
-      return line(p, id, row, chances[id], reasons[id], widest, { came: id === came, gap, vocabulary });
+      const gap = id === actual && id !== ids[0] && !found.subarray(0, limit).includes(id);
+      return line(p, id, row, probabilities[id], reasons[id], widest, { actual: id === actual, gap, vocabulary });
     });
-    let ownShown = 0, chanceShown = 0;
-    for (const id of ids) (ownShown += own[id]), (chanceShown += chances[id]);
+    let ownShown = 0, sampledShown = 0;
+    for (const id of ids) (ownShown += own[id]), (sampledShown += probabilities[id]);
     const others = own.length - ids.length;
     const rest = element("tr", { class: "rest" },
       element("td", { class: "rank" }),
       element("th", { scope: "row" }, "other ", shown(others, `others/${p}`, count), others === 1 ? " token" : " tokens"),
-      share(leftOf(ownShown), `probability/${p}/others`, widest, "own"),
-      share(leftOf(chanceShown), `chance/${p}/others`, widest, "chance"),
+      share(restOf(ownShown), `probability/${p}/others`, widest, "own"),
+      share(restOf(sampledShown), `sampling/${p}/others`, widest, "sampled"),
       element("td", { class: "logit" }));
     const head = element("thead", {}, element("tr", {},
       element("th", { class: "rank", scope: "col" }, "#"), element("th", { scope: "col" }, "token"),
-      element("th", { scope: "col", class: "share" }, "probability", element("small", {}, "the model's own")),
-      element("th", { scope: "col", class: "share" }, "chance", element("small", {}, "after temperature and filters")), element("th", { class: "logit", scope: "col" }, "logit")));
+      element("th", { scope: "col", class: "share" }, "probability", element("small", {}, "of the model")),
+      element("th", { scope: "col", class: "share" }, "sampling", element("small", {}, "after temperature and filters")), element("th", { class: "logit", scope: "col" }, "logit")));
     const made = element("table", {}, head, element("tbody", {}, ...lines, rest));
     const first = made.querySelector("button");
     if (first) first.tabIndex = 0;
     const more = element("button", { type: "button", class: "quiet", id: "more" }, "show more");
-    more.addEventListener("click", () => ((limit = Math.min(limit + MORE, MOST)), draw(store.state)));
-    more.hidden = limit >= MOST || found.length <= limit;
+    more.addEventListener("click", () => ((limit = Math.min(limit + MORE_ROWS, MAX_ROWS)), draw(store.state)));
+    more.hidden = limit >= MAX_ROWS || found.length <= limit;
     return [made, more];
   }
 
   find.addEventListener("input", () => {
-    wanted = find.value.toLowerCase().replaceAll(" ", "␣");
+    search = find.value.toLowerCase().replaceAll(" ", "␣");
     draw(store.state);
     find.focus();
   });
@@ -107,8 +107,8 @@ export function distributionView(root, store, { branch, leave }) {
   return { focus: () => focusRow([...root.querySelectorAll("button[data-id]")], 0), show };
 }
 
-// Shares are summed in 64 bits: what is left of 1 after all of them is rounding, and no chance.
-function leftOf(sum) {
+// The rest of a sum of probabilities to 1; less than 1e-9 is rounding.
+function restOf(sum) {
   return sum < 1 - 1e-9 ? 1 - sum : 0;
 }
 
@@ -119,50 +119,50 @@ function focusRow(buttons, index) {
   buttons[index].focus();
 }
 
-// After what, and what came.
+// The tokens before this position, and the token at it.
 function heading({ selected, tokens, vocabulary }) {
   const before = element("span", { class: "context" });
   for (const token of tokens.slice(Math.max(0, selected - 6), selected)) before.append(chip(vocabulary, token.id));
-  const came = tokens[selected];
-  const after = came ? chip(vocabulary, came.id) : element("span", { class: "token-text nothing" }, "?");
-  after.classList.add("came");
-  return element("h2", { class: "place" }, element("button", { type: "button", class: "quiet back" }, "↑ text"), element("span", { class: "faint" }, selected > 6 ? "after … " : "after "), before,
-    element("span", { class: "arrow", "aria-label": came ? "came" : "comes" }, "→"), after);
+  const actual = tokens[selected];
+  const after = actual ? chip(vocabulary, actual.id) : element("span", { class: "token-text nothing" }, "?");
+  after.classList.add("actual");
+  return element("h2", { class: "position" }, element("button", { type: "button", class: "quiet back" }, "↑ text"), element("span", { class: "faint" }, selected > 6 ? "after … " : "after "), before,
+    element("span", { class: "arrow", "aria-label": "followed by" }, "→"), after);
 }
 
-// What is told of the place as a whole.
-function facts(p, came, row, { chances, reasons }) {
+// Numbers of the position as a whole.
+function facts(p, actual, row, { probabilities, reasons }) {
   const tile = (name, ...what) => element("div", { class: "fact" }, element("dt", {}, name), element("dd", {}, ...what));
   const tiles = [];
-  if (came !== undefined) {
-    tiles.push(tile("surprise", shown(surprise(row.own[came]), `surprise/${p}/${came}`, bits)));
-    tiles.push(tile("rank", shown(row.order.indexOf(came) + 1, `rank/${p}/${came}`, count)));
+  if (actual !== undefined) {
+    tiles.push(tile("surprise", shown(surprise(row.own[actual]), `surprise/${p}/${actual}`, bits)));
+    tiles.push(tile("rank", shown(row.order.indexOf(actual) + 1, `rank/${p}/${actual}`, count)));
   }
   tiles.push(tile("entropy", shown(row.entropy, `entropy/${p}`, bits)));
-  tiles.push(tile("after filters", shown(entropy(chances), `entropy-drawn/${p}`, bits)));
+  tiles.push(tile("after filters", shown(entropy(probabilities), `entropy-sampled/${p}`, bits)));
   const counts = REASONS.map(() => 0);
   for (const reason of reasons) counts[reason] += 1;
   const left = element("p", { class: "left-over" }, shown(counts[0], `kept/${p}`, count), " of ",
-    shown(reasons.length, `vocabulary/${p}`, count), " tokens can be drawn");
+    shown(reasons.length, `vocabulary/${p}`, count), " tokens can be sampled");
   REASONS.forEach((name, i) => {
     if (i && counts[i]) left.append("; ", shown(counts[i], `cut/${name}/${p}`, count), ` cut by ${name}`);
   });
   return [element("dl", { class: "facts" }, ...tiles), left];
 }
 
-function line(p, id, row, chance, reason, widest, { came, gap, vocabulary }) {
+function line(p, id, row, sampled, reason, widest, { actual, gap, vocabulary }) {
   const go = element("button", {
-    type: "button", tabindex: -1, "data-id": id, title: "go on from this token",
-    "aria-label": `${spelled(vocabulary, id)}: go on from this token`,
+    type: "button", tabindex: -1, "data-id": id, title: "continue from this token",
+    "aria-label": `${spelled(vocabulary, id)}: continue from this token`,
   }, chip(vocabulary, id));
   const rank = row.order.indexOf(id) + 1;
-  const classes = [came && "came", gap && "gap", reason && "cut"].filter(Boolean).join(" ");
-  const mark = came ? [element("span", { class: "tick", title: "this one came" }, "✓")] : [];
+  const classes = [actual && "actual", gap && "gap", reason && "cut"].filter(Boolean).join(" ");
+  const mark = actual ? [element("span", { class: "tick", title: "the token of the text" }, "✓")] : [];
   return element("tr", { class: classes, "data-token": id },
     element("td", { class: "rank" }, shown(rank, `rank/${p}/${id}`, count)),
     element("th", { scope: "row" }, go, ...mark),
     share(row.own[id], `probability/${p}/${id}`, widest, "own"),
-    reason ? reasonCell(`chance/${p}/${id}`, reason) : share(chance, `chance/${p}/${id}`, widest, "chance"),
+    reason ? reasonCell(`sampling/${p}/${id}`, reason) : share(sampled, `sampling/${p}/${id}`, widest, "sampled"),
     element("td", { class: "logit" }, shown(row.logits[id], `logits/${p}/${id}`, decimal)));
 }
 

@@ -1,10 +1,10 @@
-// What stands around the text: model, prompt, buttons, status, key.
+// Everything around the text: model, prompt, buttons, status, key.
 
 import * as api from "./api.js";
 import { count, element } from "./numbers.js";
 
 const $ = (id) => document.getElementById(id);
-const LABELS = { text: "Begin a text, and the model writes on", chat: "Say something, and the model answers" };
+const LABELS = { text: "Prompt: the model continues it", chat: "Message: the model answers it" };
 
 export function frameView(store, actions, { retry }) {
   $("composer").addEventListener("submit", (event) => {
@@ -13,7 +13,7 @@ export function frameView(store, actions, { retry }) {
   });
   $("read").addEventListener("click", () => actions.begin(0));
   $("stop").addEventListener("click", actions.stop);
-  $("go-on").addEventListener("click", actions.goOn);
+  $("continue").addEventListener("click", actions.continueText);
   $("retry").addEventListener("click", retry);
   $("prompt").addEventListener("input", (event) => store.set({ prompt: event.target.value }));
   $("prompt").addEventListener("keydown", (event) => {
@@ -24,7 +24,7 @@ export function frameView(store, actions, { retry }) {
     if (event.target.validity.valid && event.target.value) store.set({ maxTokens: Number(event.target.value) });
   });
   $("seed").addEventListener("input", (event) => {
-    if (event.target.validity.valid) store.set({ seedAsked: event.target.value });
+    if (event.target.validity.valid) store.set({ seedInput: event.target.value });
   });
   $("modes").addEventListener("change", (event) => store.set({ mode: event.target.value }));
   $("colours").addEventListener("change", (event) => $("tokens").classList.toggle("plain", !event.target.checked));
@@ -43,7 +43,7 @@ export function frameView(store, actions, { retry }) {
     if (changed.has("mode") || changed.has("model") || changed.has("models")) drawMode(state);
     if (changed.has("prompt") && $("prompt").value !== state.prompt) $("prompt").value = state.prompt;
     if (changed.has("maxTokens") && Number($("max-tokens").value) !== state.maxTokens) $("max-tokens").value = state.maxTokens;
-    if (changed.has("seedAsked") && $("seed").value !== state.seedAsked) $("seed").value = state.seedAsked;
+    if (changed.has("seedInput") && $("seed").value !== state.seedInput) $("seed").value = state.seedInput;
     if (changed.has("seed")) drawSeed(state.seed);
     if (changed.has("status") || changed.has("grown") || changed.has("tokens")) drawStatus(state);
   });
@@ -53,11 +53,11 @@ function drawModels({ models, model }) {
   $("model").replaceChildren(...models.map((one) => element("option", { value: one.name }, one.name)));
   if (model) $("model").value = model;
   const sizes = models.find((one) => one.name === model);
-  const told = sizes && [
+  const facts = sizes && [
     sizes.n_layer && `${sizes.n_layer} layers`, sizes.n_head && `${sizes.n_head} heads`,
-    `${count(sizes.vocab_size)} tokens`, `reads ${count(sizes.block_size)}`,
+    `${count(sizes.vocab_size)} tokens`, `context ${count(sizes.block_size)}`,
   ];
-  $("sizes").textContent = told ? told.filter(Boolean).join(" · ") : "";
+  $("sizes").textContent = facts ? facts.filter(Boolean).join(" · ") : "";
 }
 
 function drawMode({ mode, models, model }) {
@@ -78,13 +78,13 @@ function drawStatus({ status, tokens }) {
   const written = tokens.filter((token) => !token.given).length;
   $("status").dataset.state = status.kind;
   $("status-text").textContent = status.text;
-  $("so-far").textContent = status.kind === "streaming" ? `${count(written)} tokens` : ""; // read aloud it would be a nuisance
+  $("so-far").textContent = status.kind === "streaming" ? `${count(written)} tokens` : ""; // not in the status, which screen readers read aloud
   $("key-form").hidden = status.kind !== "key";
   $("retry").hidden = !["gone", "error"].includes(status.kind);
   $("stop").hidden = !busy;
   $("write").hidden = $("read").hidden = busy;
   $("write").disabled = $("read").disabled = !ready;
-  $("go-on").hidden = busy || !ready || !tokens.length;
+  $("continue").hidden = busy || !ready || !tokens.length;
   $("hint").hidden = tokens.length > 0 && busy;
   $("tokens").classList.toggle("empty", !tokens.length);
 }

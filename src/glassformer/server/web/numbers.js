@@ -1,4 +1,4 @@
-// Numbers on the screen. Each carries the whole number and what it is, so that a test can compare it with torch:
+// Numbers on the screen. Each has its exact value and its meaning as data, so that a test can compare it with torch:
 //
 //   data-value   in full precision        data-source   logits/12/345: position 12 (0 is the first token), token 345
 
@@ -13,16 +13,16 @@ export const bits = (value) => `${Number.isFinite(value) ? value.toFixed(2) : "�
 export const decimal = (value) => (Number.isFinite(value) ? value.toFixed(2) : value < 0 ? "-∞" : "∞").replace("-", "−");
 export const count = (value) => value.toLocaleString("en-GB");
 
-// An element; `what` holds attributes, `children` texts and elements.
-export function element(tag, what = {}, ...children) {
+// An element with attributes and children (texts and elements).
+export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(what)) {
+  for (const [name, value] of Object.entries(attributes)) {
     if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
   }
   made.append(...children);
   return made;
 }
 
-export function shown(value, source, said, what = {}) {
-  return element("span", { class: "number", ...what, "data-value": String(value), "data-source": source }, said(value));
+export function shown(value, source, format) {
+  return element("span", { class: "number", "data-value": String(value), "data-source": source }, format(value));
 }

@@ -1,50 +1,50 @@
-// The logits of the place that is looked at: asked for once, kept while the text before them stays as it is.
+// The logits of the selected position: requested once, kept until the text before them changes.
 
 import { entropy, ranking, softmax } from "./sampling.js";
 
-const MOST = 2 ** 22; // numbers kept
+const MAX_NUMBERS = 2 ** 22; // kept
 
-// Where the text begins that the model reads for what comes after `position`.
+// Where the text begins that the model reads to predict the token after `position`.
 export function startOf(tokens, position) {
   return (tokens[position + 1] ?? tokens.at(-1))?.start ?? 0;
 }
 
 export function rowsOf(store, api, failed) {
-  let asking = null; // {position, abort}
-  let refused = null; // the place whose question failed: it is not asked again and again
+  let pending = null; // {position, abort}
+  let failedPosition = null; // not requested again and again
 
-  async function need(position) {
+  async function load(position) {
     const { model, tokens, rows } = store.state;
-    if (asking) asking.abort.abort();
-    const mine = (asking = { position, abort: new AbortController() });
+    if (pending) pending.abort.abort();
+    const mine = (pending = { position, abort: new AbortController() });
     try {
       const start = startOf(tokens, position);
       const ids = tokens.slice(start, position + 1).map((token) => token.id);
       const logits = await api.logits(model, ids, mine.abort.signal);
-      if (asking !== mine) return;
+      if (pending !== mine) return;
       const own = softmax(logits);
       rows.set(position, { logits, own, order: ranking(logits), entropy: entropy(own) });
       for (const old of rows.keys()) {
-        if (rows.size * logits.length <= MOST || old === position) break;
+        if (rows.size * logits.length <= MAX_NUMBERS || old === position) break;
         rows.delete(old);
       }
-      asking = null;
+      pending = null;
       store.set({ rows });
     } catch (error) {
-      if (asking === mine) asking = null;
+      if (pending === mine) pending = null;
       if (error.name === "AbortError") return;
-      refused = position;
-      failed(error, () => need(position));
+      failedPosition = position;
+      failed(error, () => load(position));
     }
   }
 
   store.subscribe((state, changed) => {
     if (!["selected", "tokens", "rows", "vocabulary"].some((name) => changed.has(name))) return;
-    if (changed.has("tokens")) asking?.abort.abort(), (asking = null);
+    if (changed.has("tokens")) pending?.abort.abort(), (pending = null);
     const position = state.selected === null ? -1 : state.selected - 1;
-    if (changed.has("selected")) refused = null;
+    if (changed.has("selected")) failedPosition = null;
     if (position < 0 || position >= state.tokens.length || state.rows.has(position) || !state.model) return;
-    if (asking?.position !== position && refused !== position) need(position);
+    if (pending?.position !== position && failedPosition !== position) load(position);
   });
-  return { forgetFailure: () => (refused = null) };
+  return { forgetFailure: () => (failedPosition = null) };
 }

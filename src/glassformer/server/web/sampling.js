@@ -1,14 +1,14 @@
-// From logits to the distribution that is drawn from: the same arithmetic as `filtered_probabilities` in
-// generation/sampling.py, filter after filter, and a note of which one cut which token. A test holds the two equal.
+// From logits to sampling probabilities: the same arithmetic as `filtered_probabilities` in generation/filters.py, and
+// which filter cut which token. A test compares the two.
 //
-// Where a comparison decides who stays, numbers are rounded to 32 bits as torch's are (Math.fround).
+// Numbers that are compared are rounded to 32 bits as in torch (Math.fround).
 
 const f = Math.fround;
 
 export const KEPT = 0;
 export const REASONS = ["", "top-k", "top-p", "min-p", "temperature 0"]; // by the number in `reasons`
 
-// Ids from the likeliest to the least likely; equal ones in the order of ids.
+// Ids from the most to the least likely; equal ones in the order of ids.
 export function ranking(logits) {
   const order = new Uint32Array(logits.length);
   for (let i = 0; i < order.length; i++) order[i] = i;
@@ -26,17 +26,17 @@ export function softmax(logits) {
   return p;
 }
 
-// {chances, reasons}: what each token's chance in the draw is, and what cut it (0: nothing did).
+// {probabilities, reasons}: each token's sampling probability, and the filter that cut it (0: none).
 export function filtered(logits, order, { temperature, topK, topP, minP }) {
   const V = logits.length;
   const reasons = new Uint8Array(V);
-  const chances = new Float64Array(V);
+  const probabilities = new Float64Array(V);
   const best = order[0];
   if (temperature === 0) {
     reasons.fill(4);
     reasons[best] = KEPT;
-    chances[best] = 1;
-    return { chances, reasons };
+    probabilities[best] = 1;
+    return { probabilities, reasons };
   }
   const divisor = f(Math.max(temperature, 1e-30));
   const scaled = new Float32Array(V);
@@ -46,24 +46,24 @@ export function filtered(logits, order, { temperature, topK, topP, minP }) {
     for (let i = 0; i < V; i++) if (scaled[i] < worstKept) reasons[i] = 1;
   }
   let sum = 0;
-  for (let i = 0; i < V; i++) if (reasons[i] === KEPT) sum += chances[i] = Math.exp(scaled[i]);
-  for (let i = 0; i < V; i++) chances[i] /= sum;
+  for (let i = 0; i < V; i++) if (reasons[i] === KEPT) sum += probabilities[i] = Math.exp(scaled[i]);
+  for (let i = 0; i < V; i++) probabilities[i] /= sum;
   if (topP < 1) {
     let reached = 0;
     for (const i of order) {
       if (reasons[i] !== KEPT) continue;
-      reached += f(chances[i]);
-      if (i !== best && f(f(reached) - f(chances[i])) >= f(topP)) reasons[i] = 2; // the better ones reach p without it
+      reached += f(probabilities[i]);
+      if (i !== best && f(f(reached) - f(probabilities[i])) >= f(topP)) reasons[i] = 2; // the better ones reach p without it
     }
   }
   if (minP > 0) {
-    const least = f(f(minP) * f(chances[best]));
-    for (let i = 0; i < V; i++) if (reasons[i] === KEPT && f(chances[i]) < least) reasons[i] = 3;
+    const least = f(f(minP) * f(probabilities[best]));
+    for (let i = 0; i < V; i++) if (reasons[i] === KEPT && f(probabilities[i]) < least) reasons[i] = 3;
   }
   sum = 0;
-  for (let i = 0; i < V; i++) reasons[i] === KEPT ? (sum += chances[i]) : (chances[i] = 0);
-  for (let i = 0; i < V; i++) chances[i] /= sum;
-  return { chances, reasons };
+  for (let i = 0; i < V; i++) reasons[i] === KEPT ? (sum += probabilities[i]) : (probabilities[i] = 0);
+  for (let i = 0; i < V; i++) probabilities[i] /= sum;
+  return { probabilities, reasons };
 }
 
 // In bits.

@@ -1,4 +1,4 @@
-// What the page knows, in one place. `set` changes some of it and tells everybody what was changed; views read and draw.
+// The state of the page. `set` changes some of it and calls every listener with the names of what changed.
 
 export function createStore(initial) {
   const state = { ...initial };
@@ -16,22 +16,22 @@ export function createStore(initial) {
   };
 }
 
-const PLACE = "glassformer";
-const KEPT = ["model", "mode", "prompt", "tokens", "endTokens", "sampling", "maxTokens", "seed", "seedAsked"];
+const STORAGE_KEY = "glassformer";
+const KEPT = ["model", "mode", "prompt", "tokens", "endTokens", "sampling", "maxTokens", "seed", "seedInput"];
 
-// The state that outlives a reload of this tab. Nothing is kept longer, and nothing leaves the browser.
+// The state that survives a reload of this tab; it is kept no longer and never leaves the browser.
 export function remember(state) {
   const kept = Object.fromEntries(KEPT.map((name) => [name, state[name]]));
   try {
-    sessionStorage.setItem(PLACE, JSON.stringify(kept));
+    sessionStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
   } catch {
-    // a browser that keeps nothing (private window, full): the page works without
+    // no storage (private window, full): the page works without
   }
 }
 
 export function remembered() {
   try {
-    return JSON.parse(sessionStorage.getItem(PLACE)) ?? {};
+    return JSON.parse(sessionStorage.getItem(STORAGE_KEY)) ?? {};
   } catch {
     return {};
   }

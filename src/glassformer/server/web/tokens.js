@@ -1,13 +1,13 @@
-// The text, token by token: coloured by surprise, and each one can be chosen. A list box: one stop for Tab, then arrows.
+// The text as tokens, colored by surprise; each can be selected. A list box: one stop for Tab, then arrow keys.
 
 import { element } from "./numbers.js";
 import { surprise } from "./sampling.js";
 import { flowing, spelled } from "./vocabulary.js";
 
-const FULL = 12; // bits that are drawn in full colour
+const FULL_BITS = 12; // of surprise: the darkest color
 
-export function tokensView(root, store, { leave, chosen }) {
-  const next = element("span", { class: "token next", role: "option", "aria-label": "what comes next" });
+export function tokensView(root, store, { onLeave, onSelect }) {
+  const next = element("span", { class: "token next", role: "option", "aria-label": "the next token" });
   next.append(element("span", { class: "ink" }, "…"));
   const made = []; // one element a token
   let drawn = null; // the tokens they show, and how they are spelled
@@ -41,7 +41,7 @@ export function tokensView(root, store, { leave, chosen }) {
 
   const at = (index) => (index < made.length ? made[index] : made.length ? next : undefined);
 
-  function choose(index, focus) {
+  function select(index, focus) {
     if (!made.length) return;
     store.set({ selected: Math.max(0, Math.min(index, made.length)) });
     if (focus) at(store.state.selected).focus();
@@ -50,25 +50,25 @@ export function tokensView(root, store, { leave, chosen }) {
   root.addEventListener("click", (event) => {
     const token = event.target.closest("[data-index]");
     if (!token) return;
-    choose(Number(token.dataset.index), true);
-    chosen();
+    select(Number(token.dataset.index), true);
+    onSelect();
   });
   root.addEventListener("keydown", (event) => {
     const index = Number(event.target.dataset.index);
     if (Number.isNaN(index) || event.ctrlKey || event.altKey || event.metaKey) return;
     const to = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: made.length, " ": index }[event.key];
-    if (to !== undefined) choose(to, true);
-    else if (event.key === "ArrowDown" || event.key === "Enter") choose(index), leave();
+    if (to !== undefined) select(to, true);
+    else if (event.key === "ArrowDown" || event.key === "Enter") select(index), onLeave();
     else return;
     event.preventDefault();
   });
   root.addEventListener("focusin", (event) => {
-    if (event.target.dataset.index && store.state.selected === null) choose(Number(event.target.dataset.index));
+    if (event.target.dataset.index && store.state.selected === null) select(Number(event.target.dataset.index));
   });
 
   store.subscribe((state, changed) => {
     if (changed.has("tokens") || changed.has("grown") || changed.has("vocabulary")) draw(state);
-    if (changed.has("probabilities")) made.forEach((token, i) => colour(token, i, state.tokens[i], state.vocabulary));
+    if (changed.has("probabilities")) made.forEach((token, i) => color(token, i, state.tokens[i], state.vocabulary));
     if (changed.has("tokens") || changed.has("grown") || changed.has("selected") || changed.has("vocabulary")) mark(state);
   });
   return { focus: () => at(store.state.selected ?? 0)?.focus() };
@@ -79,15 +79,15 @@ function tokenElement(i, token, vocabulary) {
   if (vocabulary?.special.has(token.id)) kinds.push("special");
   if (vocabulary?.parts.has(token.id)) kinds.push("part");
   const what = { class: kinds.join(" "), role: "option", tabindex: -1, "aria-selected": "false" };
-  // A blank before a word is not coloured: at the end of a line it would hang there alone.
+  // A space before a word is not colored: at the end of a line it would be a separate mark.
   const [, blank, ink] = /^(\s*)([^]*)$/.exec(flowing(vocabulary, token.id));
   const made = element("span", { ...what, "data-index": i, "data-id": token.id }, ink ? blank : "");
   made.append(element("span", { class: "ink" }, ink || blank));
-  colour(made, i, token, vocabulary);
+  color(made, i, token, vocabulary);
   return made;
 }
 
-function colour(made, i, token, vocabulary) {
+function color(made, i, token, vocabulary) {
   const text = spelled(vocabulary, token.id);
   if (token.probability === null || token.probability === undefined) {
     made.setAttribute("aria-label", `token ${i}: ${text}`);
@@ -97,5 +97,5 @@ function colour(made, i, token, vocabulary) {
   made.dataset.value = String(bits);
   made.dataset.source = `surprise/${i - 1}/${token.id}`;
   made.setAttribute("aria-label", `token ${i}: ${text}, ${bits.toFixed(1)} bits of surprise`);
-  made.style.setProperty("--heat", Math.min(bits / FULL, 1).toFixed(3));
+  made.style.setProperty("--heat", Math.min(bits / FULL_BITS, 1).toFixed(3));
 }

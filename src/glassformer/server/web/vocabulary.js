@@ -4,19 +4,19 @@ import { element } from "./numbers.js";
 
 const ESCAPES = { "\n": "\\n", "\t": "\\t", "\r": "\\r" };
 
-// In a list: every blank can be seen.
+// In a list: every space is visible.
 export function spelled(vocabulary, id) {
   const text = vocabulary?.texts[id] ?? `#${id}`;
   return text.replace(/[\n\t\r]/g, (c) => ESCAPES[c]).replaceAll(" ", "␣");
 }
 
-// To look for one: all spellings in small letters, made once.
+// For the search: all spellings in lower case, made once.
 export function lower(vocabulary, id) {
   vocabulary.lower ??= vocabulary.texts.map((_, i) => spelled(vocabulary, i).toLowerCase());
   return vocabulary.lower[id] ?? "";
 }
 
-// A token in a list, its blanks paler than its letters.
+// A token in a list, its spaces paler than its letters.
 export function chip(vocabulary, id) {
   const kind = vocabulary?.special.has(id) ? "special" : vocabulary?.parts.has(id) ? "part" : "";
   const made = element("span", { class: `token-text ${kind}` });
@@ -26,7 +26,7 @@ export function chip(vocabulary, id) {
   return made;
 }
 
-// In a text: blanks are blanks, and a new line is marked and begins.
+// In a text: a new line is marked, and begins.
 export function flowing(vocabulary, id) {
   const text = vocabulary?.texts[id] ?? `#${id}`;
   return vocabulary?.special.has(id) ? text : text.replaceAll("\n", "↵\n");

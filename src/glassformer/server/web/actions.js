@@ -1,23 +1,23 @@
-// What can be done: open, read, write, go on, branch, stop, try again. One thing at a time; a new one ends the old one.
+// The actions: open, read, write, continue, branch, stop, retry. One at a time; a new one stops the old one.
 
-import { USUAL, usualOf } from "./controls.js";
+import { DEFAULTS, defaultsOf } from "./controls.js";
 import { startOf } from "./rows.js";
 
-export function writer(store, api) {
-  let abort = null; // of what is under way
-  let again = null; // what "try again" does
-  let usual = USUAL; // the sliders, as long as they are where a model's folder wants them
+export function createActions(store, api) {
+  let abort = null; // of the running action
+  let again = null; // the action of "try again"
+  let defaults = DEFAULTS; // of the model, to see whether a slider was moved
   const status = (kind, text) => store.set({ status: { kind, text } });
   const ids = () => store.state.tokens.map((token) => token.id);
 
   function failed(error, retry) {
-    if (error instanceof api.KeyNeeded) return status("key", "The server asks for its key.");
+    if (error instanceof api.KeyNeeded) return status("key", "The server needs its key.");
     again = retry;
     if (error instanceof api.ServerGone) return status("gone", error.message);
     status("error", error.message);
   }
 
-  // Run one thing to its end; what goes wrong is told, and can be tried again.
+  // Run one action to its end; an error is shown, and the action can be tried again.
   async function run(work, retry) {
     abort?.abort();
     const mine = (abort = new AbortController());
@@ -32,88 +32,86 @@ export function writer(store, api) {
   }
 
   async function open() {
-    status("loading", "asking the server …");
+    status("loading", "connecting …");
     await run(async () => {
       const models = (await api.models()).filter((model) => model.writes);
-      if (!models.length) return status("error", "No model here writes; serve one that does, for example smollm2-135m-instruct.");
+      if (!models.length) return status("error", "No served model generates text; serve one that does, for example smollm2-135m-instruct.");
       const known = models.some((model) => model.name === store.state.model);
       store.set({ models });
       await useModel(known ? store.state.model : models[0].name, !known);
     }, open);
   }
 
-  async function useModel(name, anew = true) {
+  async function useModel(name, reset = true) {
     const model = store.state.models.find((one) => one.name === name);
-    if (anew) store.set({ tokens: [], selected: null, rows: new Map(), seed: null });
-    if (anew && store.state.sampling === usual) store.set({ sampling: (usual = usualOf(store.state.models, name)) });
+    if (reset) store.set({ tokens: [], selected: null, rows: new Map(), seed: null });
+    if (reset && store.state.sampling === defaults) store.set({ sampling: (defaults = defaultsOf(store.state.models, name)) });
     if (!model.chats) store.set({ mode: "text" });
     store.set({ model: name, vocabulary: null });
     store.set({ vocabulary: await api.vocabulary(name) });
-    status("idle", store.state.tokens.length ? said("") : "Ready.");
+    status("idle", store.state.tokens.length ? summary() : "Ready.");
   }
 
-  const said = (what) => {
+  const summary = (prefix = "") => {
     const written = store.state.tokens.filter((token) => !token.given).length;
-    const text = `${store.state.tokens.length - written} tokens read, ${written} written`;
-    return what ? `${what}: ${text}.` : `${text}.`;
+    return `${prefix}${store.state.tokens.length - written} tokens read, ${written} written.`;
   };
 
-  // Read the prompt, and write so many tokens after it.
+  // Read the prompt, and generate up to `maxTokens` tokens after it.
   function begin(maxTokens) {
     const { model, mode, prompt } = store.state;
-    const given = mode === "chat" ? { messages: [{ role: "user", content: prompt }] } : { text: prompt };
+    const input = mode === "chat" ? { messages: [{ role: "user", content: prompt }] } : { text: prompt };
     return run(async (signal) => {
       status("reading", "reading …");
-      const read = await api.tokenize(model, given, signal);
-      const tokens = read.ids.map((id) => ({ id, given: true, probability: null, chance: null, start: 0 }));
+      const read = await api.tokenize(model, input, signal);
+      const tokens = read.ids.map((id) => ({ id, given: true, probability: null, start: 0 }));
       store.set({ tokens, endTokens: read.end_tokens, selected: null, rows: new Map(), seed: null });
       await stream({ maxTokens, score: true }, signal);
     }, () => begin(maxTokens));
   }
 
-  const goOn = () => run((signal) => stream({ maxTokens: store.state.maxTokens, score: false }, signal), goOn);
+  const continueText = () => run((signal) => stream({ maxTokens: store.state.maxTokens, score: false }, signal), continueText);
 
-  // Put another token in the place of one, forget what came after it, and go on.
+  // Replace a token by another, remove all after it, and continue.
   function branch(index, id) {
     const { tokens, rows } = store.state;
     const row = rows.get(index - 1);
-    const chosen = { id, given: false, probability: row ? row.own[id] : null, chance: null, start: startOf(tokens, index - 1) };
+    const replacement = { id, given: false, probability: row ? row.own[id] : null, start: startOf(tokens, index - 1) };
     const kept = new Map([...rows].filter(([position]) => position < index));
-    store.set({ tokens: [...tokens.slice(0, index), chosen], selected: index, rows: kept });
-    return goOn();
+    store.set({ tokens: [...tokens.slice(0, index), replacement], selected: index, rows: kept });
+    return continueText();
   }
 
-  // A model reads so many tokens at once. When they are full it goes on from the last half of them, as the engine does;
-  // `start` of a token is where the text began that it was drawn after.
+  // When the context is full, generation continues from its last half, as the engine does. `start` of a token: the
+  // beginning of the context that it was sampled from.
   async function stream({ maxTokens, score }, signal) {
-    const { model, models, sampling, seedAsked, endTokens, tokens } = store.state;
-    const most = models.find((one) => one.name === model).block_size;
+    const { model, models, sampling, seedInput, endTokens, tokens } = store.state;
+    const blockSize = models.find((one) => one.name === model).block_size;
     let start = tokens.at(-1).start ?? 0;
     let left = maxTokens;
-    let seed = seedAsked === "" ? null : Number(seedAsked);
+    let seed = seedInput === "" ? null : Number(seedInput);
     status(maxTokens ? "streaming" : "reading", maxTokens ? "writing …" : "reading …");
     try {
       for (;;) {
-        if (!score && tokens.length - start >= most) start = tokens.length - Math.max(1, Math.floor(most / 2));
+        if (!score && tokens.length - start >= blockSize) start = tokens.length - Math.max(1, Math.floor(blockSize / 2));
         const body = {
           model, ids: ids().slice(start), max_tokens: left, score, end_tokens: endTokens, seed,
           temperature: sampling.temperature, top_k: sampling.topK, top_p: sampling.topP, min_p: sampling.minP,
-          repetition_penalty: 1, // the page shows none
+          repetition_penalty: 1, // the page has no slider for it
         };
         let reason = null;
         for await (const event of api.generate(body, signal)) {
           if (signal.aborted) return;
           if (event.type === "start") {
             if (maxTokens && left === maxTokens) store.set({ seed: event.seed });
-            seed = (event.seed + 1) % 2 ** 53; // of the next window, if there is one
+            seed = (event.seed + 1) % 2 ** 53; // of the next window
           }
           if (event.type === "prompt") {
             event.probabilities.forEach((probability, i) => (tokens[i].probability = probability));
             store.set({ probabilities: store.state.probabilities + 1 });
           }
           if (event.type === "token") {
-            const { id, probability, sampling_probability: chance } = event;
-            tokens.push({ id, given: false, probability, chance, start });
+            tokens.push({ id: event.id, given: false, probability: event.probability, start });
             left -= 1;
             store.set({ grown: store.state.grown + 1 });
           }
@@ -124,18 +122,18 @@ export function writer(store, api) {
       }
     } catch (error) {
       if (!(error instanceof api.ServerGone) || store.state.tokens !== tokens || !maxTokens) throw error;
-      failed(error, goOn); // what was written stays
+      failed(error, continueText); // the written text stays
     }
   }
 
   function ended(reason, maxTokens) {
-    status("done", said(!maxTokens ? "Read" : reason === "end_of_text" ? "The text has ended" : "Written"));
+    status("done", summary(!maxTokens ? "Read: " : reason === "end_of_text" ? "End of text: " : "Written: "));
   }
 
   function stop() {
     abort?.abort();
     abort = null;
-    status("stopped", said("Stopped"));
+    status("stopped", summary("Stopped: "));
   }
 
   async function retry() {
@@ -145,6 +143,6 @@ export function writer(store, api) {
     if (work && work !== open && store.state.status.kind === "idle") await work();
   }
 
-  const useAnother = (name) => run(() => useModel(name), () => useAnother(name));
-  return { open, begin, goOn, branch, stop, retry, failed, useModel: useAnother };
+  const switchModel = (name) => run(() => useModel(name), () => switchModel(name));
+  return { open, begin, continueText, branch, stop, retry, failed, useModel: switchModel };
 }
