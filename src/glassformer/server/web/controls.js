@@ -12,7 +12,7 @@ const SLIDERS = [
 const EFFECTS = {
   temperature: (t) => (t === 0 ? "always the most likely" : t === 1 ? "unchanged" : t < 1 ? "sharper" : "flatter"),
   topK: (k) => (k === 0 ? "off" : `the ${k} most likely`),
-  topP: (p) => (p === 1 ? "off" : `the fewest with ${Math.round(100 * p)} % together`),
+  topP: (p) => (p === 1 ? "off" : `the top ${Math.round(100 * p)} %`),
   minP: (p) => (p === 0 ? "off" : `at least ${+(100 * p).toFixed(1)} % of the best`),
 };
 export const DEFAULTS = { temperature: 0.8, topK: 0, topP: 0.9, minP: 0 };
