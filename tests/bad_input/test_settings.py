@@ -7,7 +7,7 @@ from command_line import TINY
 
 OWN = " (one of your own: --plugin MODULE)"
 MISTAKES = [
-    ("model.n_embd=17", "n_embd=17 is not divisible by n_head=2; try n_embd=16 or n_head=1"),
+    ("model.n_embd=17", "n_embd=17 is not divisible by n_head=2; try n_embd=16"),
     ("model.n_layers=2", "unknown key model.n_layers; did you mean n_layer?"),
     ("model.dropout=0.1", "unknown key model.dropout; did you mean training.dropout?"),
     ("modle.n_layer=2", "unknown section 'modle' in 'modle.n_layer=2'; did you mean model?"),
@@ -138,5 +138,5 @@ def test_this_machine_reports_its_memory():
 
 def test_an_impossible_shape_is_refused_before_the_text_is_looked_for(refused):
     """Reading may take minutes, and the mistake is the same whatever is read."""
-    line = "n_embd=17 is not divisible by n_head=2; try n_embd=16 or n_head=1"
+    line = "n_embd=17 is not divisible by n_head=2; try n_embd=16"
     refused("train", *TINY, "model.n_embd=17", "--data", "nothing.txt", code=2, line=line)

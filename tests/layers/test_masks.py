@@ -210,7 +210,7 @@ def test_the_name_of_version_0_1_is_still_read():
         "__import__('os')": "__import__",
         "causal if full else full": "causal if full else full",
         "causal & documents": "documents",
-        "strided(3)": "strided is gone",
+        "strided(3)": "strided was removed",
         "window(0)": "use 1 or more",
         "window(99999999999999999999)": "use less than 2147483648",
         "(" * 199: "((((",

@@ -127,7 +127,7 @@ def test_one_table_for_reading_writing_and_answering():
             "shared_embedding needs one vocabulary for both, and they have 47 and 61 tokens; use one tokenizer, or "
             "shared_embedding=false",
         ),
-        ({"n_embd": 19}, "n_embd=19 is not divisible by n_head=3; try n_embd=18 or n_head=1"),
+        ({"n_embd": 19}, "n_embd=19 is not divisible by n_head=3; try n_embd=18"),
         (
             {"parallel": True},
             "parallel=true in a decoder that listens to an encoder: there is no third layer side by side; use "

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from glassformer.errors import UsageError
-from glassformer.models.mistakes import first_mistake
-
-Own = TypeVar("Own", bound="HistoryConfig")
+from glassformer.models.mistakes import Checked
 
 
-class HistoryConfig(BaseModel):
+class HistoryConfig(Checked):
     """What all of them have. `block_size` is how many tokens one training window holds; none of these models has a
     table of positions, so longer texts can be read.
 
@@ -20,21 +18,11 @@ class HistoryConfig(BaseModel):
         UsageError: from `make` when a field is unknown or out of range.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     reads: ClassVar[str] = "text"
 
     kind: str
     vocab_size: int = Field(ge=1, le=10_000_000)
     block_size: int = Field(ge=1, le=10_000_000)
-
-    @classmethod
-    def make(cls: type[Own], **fields: Any) -> Own:
-        """Build a configuration; every mistake is one `UsageError` of one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise UsageError(first_mistake(error, cls, prefix="model.")) from None
 
 
 class NGramConfig(HistoryConfig):

@@ -13,19 +13,8 @@ from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
 from glassformer.layers.feedforward import ACTIVATIONS, ClampedFeedForward, FeedForward, GatedFeedForward
 from glassformer.layers.int8 import Int8Linear, int8_copy
-from glassformer.layers.masks import (
-    MASKS,
-    And,
-    BidirectionalWindow,
-    Causal,
-    Full,
-    Mask,
-    Or,
-    Prefix,
-    Sinks,
-    Window,
-    parse_mask,
-)
+from glassformer.layers.mask_text import MASKS, parse_mask
+from glassformer.layers.masks import And, BidirectionalWindow, Causal, Full, Mask, Or, Prefix, Sinks, Window
 from glassformer.layers.norms import NORMS, LayerNorm, RMSNorm, ZeroCenteredRMSNorm
 from glassformer.layers.positions import (
     POSITIONS,

@@ -33,7 +33,13 @@ from glassformer.layers.masks import Causal, Full, Mask
 from glassformer.layers.norms import RMSNorm
 from glassformer.layers.positions import Positions
 from glassformer.layers.row_cache import Rows
-from glassformer.layers.sparse_attention import attend_by_flex, attend_locally, flex_supports, worth_chunking
+from glassformer.layers.sparse_attention import (
+    attend_by_flex,
+    attend_locally,
+    flex_supports,
+    masked_attention,
+    worth_chunking,
+)
 from glassformer.taps import Tap
 
 # Up to this many keys the eager path is no slower than the fused kernel on a CPU in fp32, and several times faster in
@@ -220,35 +226,16 @@ class _Heads(nn.Module):
     ) -> Tensor:
         """The same by `scaled_dot_product_attention` (FlashAttention where the device has it)."""
         dropout = self.weight_dropout if self.training else 0.0
-        plain = bias is None and self.sinks is None
-        if plain and not isinstance(allowed, Tensor):
+        if bias is None and self.sinks is None and not isinstance(allowed, Tensor):
             return F.scaled_dot_product_attention(
                 q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=allowed is not None, scale=self.scale
             )
         if isinstance(allowed, str):
             T = q_BHTD.shape[2]
             allowed = torch.ones(T, T, dtype=torch.bool, device=q_BHTD.device).tril()
-        added = allowed if plain else self._added(q_BHTD, k_BHSD, allowed, bias)
-        if self.sinks is not None:  # one more key, with a score and no value
-            k_BHSD, v_BHSD = F.pad(k_BHSD, (0, 0, 0, 1)), F.pad(v_BHSD, (0, 0, 0, 1))
-        y_BHTD = F.scaled_dot_product_attention(
-            q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=self.scale
+        return masked_attention(
+            q_BHTD, k_BHSD, v_BHSD, allowed, bias, sinks=self.sinks, scale=self.scale, dropout=dropout
         )
-        if allowed is None:
-            return y_BHTD
-        return torch.where(allowed.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined
-
-    def _added(self, q_BHTD: Tensor, k_BHSD: Tensor, allowed: Tensor | None, bias: Tensor | None) -> Tensor:
-        """Mask, bias and sinks as one tensor that the kernel adds to the scores."""
-        B, H, T, _ = q_BHTD.shape
-        S = k_BHSD.shape[2]
-        added = q_BHTD.new_zeros(H, T, S) if bias is None else bias.to(q_BHTD.dtype)
-        if allowed is not None:
-            added = torch.where(allowed, added, -math.inf)
-        if self.sinks is not None:
-            sinks = self.sinks.to(added.dtype).view(H, 1, 1).expand(*added.shape[:-1], 1)
-            added = torch.cat((added, sinks), dim=-1)
-        return added
 
 
 class Attention(_Heads):

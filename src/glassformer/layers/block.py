@@ -90,8 +90,11 @@ class Block(nn.Module):
         return self.tap_after(self.add("feedforward", x_BTC, self.feedforward))
 
     def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        """The stream with what a layer adds to it, with the norms of this kind of block."""
-        return x_BTC + layer(self._norm(kind)(x_BTC))
+        """The stream with what a layer adds to it, through the norms of this kind of block."""
+        before, behind, of_sum = self.norms(kind)
+        y_BTC = layer(x_BTC if before is None else before(x_BTC))
+        x_BTC = x_BTC + (y_BTC if behind is None else behind(y_BTC))
+        return x_BTC if of_sum is None else of_sum(x_BTC)
 
 
 class PostNormBlock(Block):
@@ -99,9 +102,6 @@ class PostNormBlock(Block):
 
     def norms(self, kind: str) -> LayerNorms:
         return LayerNorms(of_sum=self._norm(kind))
-
-    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        return self._norm(kind)(x_BTC + layer(x_BTC))  # type: ignore[no-any-return]
 
 
 class SandwichBlock(Block):
@@ -121,18 +121,12 @@ class SandwichBlock(Block):
     def norms(self, kind: str) -> LayerNorms:
         return LayerNorms(before=self._norm(kind), behind=self._norm(kind, "_after"))
 
-    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        return x_BTC + self._norm(kind, "_after")(layer(self._norm(kind)(x_BTC)))  # type: ignore[no-any-return]
-
 
 class OutputNormBlock(Block):
     """x + Norm(Layer(x))."""
 
     def norms(self, kind: str) -> LayerNorms:
         return LayerNorms(behind=self._norm(kind))
-
-    def add(self, kind: str, x_BTC: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        return x_BTC + self._norm(kind)(layer(x_BTC))  # type: ignore[no-any-return]
 
 
 class ParallelBlock(Block):

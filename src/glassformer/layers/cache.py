@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -87,16 +89,11 @@ class KVCache:
     def reorder(self, rows: Tensor) -> None:
         """Row i becomes what row `rows[i]` was; `rows` (B',) may repeat or drop rows.
 
-        As many rows as before are changed in place, and only those that are not where they were.
+        As many rows as before are changed in place, and only those that move: in a beam search many stay.
         """
-        if len(rows) == len(self.tokens):
-            self._move(rows)
+        if len(rows) != len(self.tokens):
+            self._take(rows)
             return
-        self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
-        self.crossed = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.crossed.items()}
-
-    def _move(self, rows: Tensor) -> None:
-        """`reorder` in place. In a beam search many hypotheses stay where they are, and much is empty."""
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         if not len(moved):
             return
@@ -108,16 +105,14 @@ class KVCache:
 
     def fork(self, n: int = 1) -> KVCache:
         """A copy that has each row `n` times, so that n samples can continue one prefilled prompt."""
-        twin = object.__new__(KVCache)
-        twin.keys = self.keys.repeat_interleave(n, dim=1)
-        twin.values = self.values.repeat_interleave(n, dim=1)
-        twin.tokens = self.tokens.repeat_interleave(n, dim=0)
-        twin.crossed = {
-            layer: (keys.repeat_interleave(n, dim=0), values.repeat_interleave(n, dim=0))
-            for layer, (keys, values) in self.crossed.items()
-        }
-        twin.length = self.length
+        twin = copy.copy(self)
+        twin._take(torch.arange(len(self.tokens), device=self.tokens.device).repeat_interleave(n))
         return twin
+
+    def _take(self, rows: Tensor) -> None:
+        """Copies of these rows in place of all there are."""
+        self.keys, self.values, self.tokens = self.keys[:, rows], self.values[:, rows], self.tokens[rows]
+        self.crossed = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.crossed.items()}
 
     def _end(self, n: int) -> int:
         end = self.length + n

@@ -12,20 +12,19 @@ Rows are queries, columns are keys, x = may attend. Masks that hold a tensor of 
 
 Each mask is a function `mask_mod(b, h, q, k)` of row, head, query position and key position, as FlexAttention takes it
 (https://arxiv.org/abs/2412.05496); `mask` evaluates it for a whole matrix. `reach` bounds how far a query can see, so
-that attention may skip what is masked anyway (`sparse_attention.py`).
+that attention may skip what is masked anyway (`sparse_attention.py`). `mask_text.py` reads masks from recipes.
 """
 
 from __future__ import annotations
 
-import ast
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import UsageError
 
 FAR = 2**31  # a distance beyond every sequence
 
@@ -277,72 +276,6 @@ class Or(_Pair):
     def __str__(self) -> str:
         right = f"({self.right})" if isinstance(self.right, Or) else str(self.right)
         return f"{self.left} | {right}"
-
-
-MASKS: dict[str, type[Mask]] = {
-    "causal": Causal,
-    "full": Full,
-    "window": Window,
-    "bidirectional_window": BidirectionalWindow,
-    "sinks": Sinks,
-    "prefix": Prefix,
-}
-"""The masks that a recipe can name (`model.patterns`)."""
-
-_OLD_NAMES = {"around": "bidirectional_window"}  # written by version 0.1
-_ONLY_IN_PYTHON = {"documents", "padding_mask", "lengths", "graph_mask", "edges", "graph", "padding"}
-_GONE = {"strided", "globals"}
-_LONGEST_TEXT = 200  # characters; nesting is bounded with it
-
-
-def parse_mask(text: str) -> Mask:
-    """The mask that a text describes; `str(mask)` is the way back. `&` binds tighter than `|`.
-
-    >>> parse_mask("causal & (window(64) | sinks(4))")
-    And(left=Causal(), right=Or(left=Window(width=64), right=Sinks(n=4)))
-    >>> str(parse_mask("window(64)|sinks( 4 )"))
-    'window(64) | sinks(4)'
-
-    Raises:
-        UsageError: the text describes no mask.
-    """
-    if len(text) > _LONGEST_TEXT:
-        raise UsageError(f"a pattern of {len(text):,} characters is too long; use at most {_LONGEST_TEXT}")
-    try:
-        if not re.fullmatch(r"([a-z_]\w*\b|\d+\b|[()&|\s])*", text.lower(), re.ASCII):
-            raise SyntaxError
-        return _mask_of(ast.parse(" ".join(text.lower().split()), mode="eval").body, text)
-    except (SyntaxError, MemoryError, RecursionError):  # the last two: too many parentheses
-        raise UsageError(
-            f"pattern {text!r} is not a mask; combine masks with & and |, for example: window(64) | sinks(4)"
-        ) from None
-
-
-def _mask_of(node: ast.expr, text: str) -> Mask:
-    match node:
-        case ast.BinOp(left=left, op=ast.BitAnd(), right=right):
-            return _mask_of(left, text) & _mask_of(right, text)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _mask_of(left, text) | _mask_of(right, text)
-        case ast.Name(id=name):
-            sizes: list[int] = []
-        case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=int(size))], keywords=[]):
-            sizes = [size]
-        case _:
-            raise SyntaxError
-    name = _OLD_NAMES.get(name, name)
-    if name in _ONLY_IN_PYTHON:
-        raise UsageError(f"pattern {text!r}: a text cannot describe {name}; make a GraphMask or another mask in Python")
-    if name in _GONE:
-        raise UsageError(
-            f"pattern {text!r}: {name} is gone, only glassformer 0.1.0 reads it; take window, sinks or prefix"
-        )
-    if name not in MASKS:
-        raise UsageError(f"pattern {text!r}: {name!r} is unknown; {did_you_mean(name, MASKS)}")
-    kind = MASKS[name]
-    if (n := len(fields(kind))) != len(sizes):  # type: ignore[arg-type]
-        raise UsageError(f"pattern {text!r}: {name} takes {n or 'no'} size; write {name}{'(64)' * n}")
-    return kind(*sizes)
 
 
 def check_size(what: str, n: int, least: int, why: str) -> None:

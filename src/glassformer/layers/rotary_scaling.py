@@ -43,19 +43,15 @@ def rotated_channels(head_width: int, fraction: float = 1.0) -> int:
     32
 
     Raises:
-        UsageError: the fraction is none, or what turns would not be pairs.
+        UsageError: what turns would not be pairs.
     """
-    if not 0 < fraction <= 1:
-        raise UsageError(f"rotary_fraction={fraction} is no share; use more than 0, up to 1")
     width = int(head_width * fraction)
-    if width % 2 == 0 and width > 0:
-        return width
-    if fraction == 1:
-        raise UsageError(f"head width {head_width} is odd; rotary positions turn channels in pairs: make it even")
-    raise UsageError(
-        f"rotary_fraction={fraction} of head width {head_width} is {width} channels; rotary positions turn channels in "
-        "pairs: make it 2, 4, 6 or another even number"
-    )
+    if width % 2 or not width:
+        raise UsageError(
+            f"head_width={head_width} with rotary_fraction={fraction} turns {width} channels; rotary positions turn "
+            "pairs of them: make it an even number, 2 or more"
+        )
+    return width
 
 
 def rotary_frequencies(width: int, base: float, scaling: Mapping[str, Any] | None = None) -> Scaled:
@@ -69,7 +65,8 @@ def rotary_frequencies(width: int, base: float, scaling: Mapping[str, Any] | Non
     [0.5, 0.05]
 
     Raises:
-        UsageError: the type or a word is unknown, a word is missing, or a number does not fit.
+        UsageError: the type or a word is unknown, a word is missing, or two numbers do not fit together. The range of
+            each number is checked by `ModelConfig`.
     """
     frequency = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)  # (width/2,)
     words = dict(scaling or {})
@@ -88,10 +85,6 @@ def rotary_frequencies(width: int, base: float, scaling: Mapping[str, Any] | Non
     for name, parameter in parameters.items():
         if name not in given and parameter.default is parameter.empty:
             raise UsageError(f"rotary_scaling: rope_type={kind!r} needs {name}; give it a value")
-    for name, value in given.items():
-        _check(name, value)
-    if given["factor"] < 1:
-        raise UsageError(f"rotary_scaling: factor={given['factor']} is too small; it stretches, so use 1 or more")
     return scale(frequency, base, **given)
 
 
@@ -204,21 +197,6 @@ ROTARY_SCALINGS: dict[str, Callable[..., Scaled]] = {
 
 def _temperature(factor: float, mscale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
-
-
-def _check(name: str, value: Any) -> None:
-    if name in ("short_factor", "long_factor"):
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise UsageError(f"rotary_scaling: {name}={value!r} is no list; give one number for each pair of channels")
-        for number in value:
-            _check(f"a number of {name}", number)
-    elif name == "truncate":
-        if not isinstance(value, bool):
-            raise UsageError(f"rotary_scaling: truncate={value!r} is neither yes nor no; use true or false")
-    elif not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise UsageError(f"rotary_scaling: {name}={value!r} is not a number; give one, for example {name}=4")
-    elif value <= 0:
-        raise UsageError(f"rotary_scaling: {name}={value} is too small; use more than 0")
 
 
 def _only(words: Mapping[str, Any], known: Any, kind: str) -> None:

@@ -193,6 +193,3 @@ class Rows:
         """Count `n` new positions in every row, after all layers have appended them."""
         for row in range(self.start, self.stop):
             self.cache.lengths[row] += n
-
-    def __bool__(self) -> bool:
-        return True

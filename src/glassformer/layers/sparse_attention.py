@@ -59,19 +59,31 @@ def masked_attention(
     q_BHTD: Tensor,
     k_BHSD: Tensor,
     v_BHSD: Tensor,
-    allowed: Tensor,
+    allowed: Tensor | None,
     bias: Tensor | None = None,
     *,
+    sinks: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention under a boolean matrix (T, S) or (B, 1, T, S) and a bias (H, T, S) or (B, H, T, S): -> (B, H, T, D).
 
-    `scale` multiplies the scores (None: 1 / sqrt(D)), `dropout` falls on the weights. A row that sees nothing gives 0.
+    `sinks` (H,) are scores of one more key that has no value. `scale` multiplies the other scores (None: 1 / sqrt(D)),
+    `dropout` falls on the weights. A row that sees nothing gives 0.
     """
-    added = allowed if bias is None else torch.where(allowed, bias.to(q_BHTD.dtype), -math.inf)
+    added = allowed
+    if bias is not None or sinks is not None:
+        (_, H, T, _), S = q_BHTD.shape, k_BHSD.shape[2]
+        added = q_BHTD.new_zeros(H, T, S) if bias is None else bias.to(q_BHTD.dtype)
+        added = added if allowed is None else torch.where(allowed, added, -math.inf)
+        if sinks is not None:
+            sinks = sinks.to(added.dtype).view(H, 1, 1).expand(*added.shape[:-1], 1)
+            added = torch.cat((added, sinks), dim=-1)
+            k_BHSD, v_BHSD = F.pad(k_BHSD, (0, 0, 0, 1)), F.pad(v_BHSD, (0, 0, 0, 1))
     y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=scale)
-    return torch.where(allowed.any(dim=-1, keepdim=True), y_BHTD, 0.0)
+    if allowed is None:
+        return y_BHTD
+    return torch.where(allowed.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined
 
 
 def attend_locally(

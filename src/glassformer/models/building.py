@@ -15,7 +15,7 @@ from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
 
-# kind -> its configuration, which has `make`, and the model, which is made of one
+# kind -> its configuration (`Checked`), and the model, which is made of one
 MODELS: dict[str, tuple[Any, Any]] = {
     "decoder": (ModelConfig, Decoder),
     "encoder": (EncoderConfig, Encoder),
@@ -49,8 +49,8 @@ def answers_of(config: Any) -> frozenset[str]:
 
 def config_fields(kind: str) -> dict[str, FieldInfo]:
     """The fields that `make_config` takes for a kind, each with its type and limits."""
-    made_from = registered(kind)[0]
-    return made_from.make_fields() if hasattr(made_from, "make_fields") else dict(made_from.model_fields)
+    fields: dict[str, FieldInfo] = registered(kind)[0].make_fields()
+    return fields
 
 
 def kind_of(config: Any) -> str:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from glassformer import plugins
 from glassformer.errors import UsageError
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS, Mask, Positions, parse_mask
-from glassformer.models.mistakes import first_mistake
+from glassformer.models.mistakes import Checked
 from glassformer.models.presets import FAMILIES
 from glassformer.renamed import old_method
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 def _listed(given: Any) -> Any:
@@ -23,32 +20,35 @@ def _listed(given: Any) -> Any:
     return tuple(text.strip() for text in given.split(",")) if isinstance(given, str) else given
 
 
-class RotaryScaling(BaseModel):
+Positive = Annotated[float, Field(gt=0)]
+
+
+class RotaryScaling(Checked):
     """How rotary positions are stretched beyond the length that a model was trained on, in Hugging Face's words
     (`rope_scaling`); see `glassformer.layers.RotaryPositions`. What is None is left to the kind."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     rope_type: str
     factor: float = Field(ge=1)
     original_max_position_embeddings: int | None = Field(default=None, ge=1)
-    attention_factor: float | None = None
-    beta_fast: float | None = None
-    beta_slow: float | None = None
-    low_freq_factor: float | None = None
-    high_freq_factor: float | None = None
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
+    attention_factor: Positive | None = None
+    beta_fast: Positive | None = None
+    beta_slow: Positive | None = None
+    low_freq_factor: Positive | None = None
+    high_freq_factor: Positive | None = None
+    mscale: Positive | None = None
+    mscale_all_dim: Positive | None = None
     truncate: bool | None = None
-    short_factor: tuple[float, ...] | None = Field(default=None, max_length=100_000)
-    long_factor: tuple[float, ...] | None = Field(default=None, max_length=100_000)
+    short_factor: tuple[Positive, ...] | None = Field(default=None, max_length=100_000)
+    long_factor: tuple[Positive, ...] | None = Field(default=None, max_length=100_000)
 
     def words(self) -> dict[str, Any]:
         """What is set."""
         return self.model_dump(exclude_none=True)
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Checked):
     """The shape of a decoder, or of the blocks of an encoder. Names are the lecture's; sizes are counts.
 
     `n_kv_head`, `head_width` and `n_hidden` follow from the others when left out: as many key-value heads as heads,
@@ -65,8 +65,6 @@ class ModelConfig(BaseModel):
     Raises:
         UsageError: from `ModelConfig.make` when a field is unknown or does not fit the others.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     _causal: ClassVar[bool] = True  # whether a token sees the past alone
 
@@ -135,7 +133,8 @@ class ModelConfig(BaseModel):
         if isinstance(n_embd, int) and isinstance(n_head, int) and n_head > 0:
             if "head_width" not in fields:
                 if 0 < n_embd <= 1_000_000 and n_embd % n_head:
-                    raise UsageError(_not_divisible(n_embd, n_head))
+                    nearest = max(n_embd // n_head, 1) * n_head
+                    raise UsageError(f"n_embd={n_embd} is not divisible by n_head={n_head}; try n_embd={nearest}")
                 fields["head_width"] = n_embd // n_head
             fields.setdefault("n_kv_head", n_head)
             hidden = 4 * n_embd if fields["feedforward"] == "plain" else -(-8 * n_embd // (3 * 32)) * 32
@@ -157,14 +156,7 @@ class ModelConfig(BaseModel):
         if self.n_head % self.n_kv_head:
             raise UsageError(
                 f"n_head={self.n_head} is not divisible by n_kv_head={self.n_kv_head}: each key-value head serves an "
-                f"equal group of heads; try n_kv_head={_nearest_divisor(self.n_head, self.n_kv_head)}"
-            )
-        if self.positions == "rotary" and self.head_width % 2:
-            derived = self.head_width * self.n_head == self.n_embd
-            even = self.head_width + 1
-            raise UsageError(
-                f"head_width={self.head_width} is odd; rotary positions turn channels in pairs: "
-                f"try {f'n_embd={self.n_head * even}' if derived else f'head_width={even}'}"
+                f"equal group of heads; try n_kv_head={self.n_head} or another divisor of n_head"
             )
         self.build_positions(causal=self._causal, block_size=1)
         scaling = self.rotary_scaling
@@ -194,14 +186,6 @@ class ModelConfig(BaseModel):
             if parse_mask(text).looks_ahead and self._causal:
                 raise UsageError(f"pattern {text!r} sees the future, which a decoder must not; try '({text}) & causal'")
         return self
-
-    @classmethod
-    def make(cls, **fields: Any) -> Self:
-        """Build a configuration; every mistake is one `UsageError` of one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise UsageError(first_mistake(error, cls, prefix="model.")) from None
 
     @property
     def reads(self) -> str:
@@ -249,15 +233,3 @@ class ModelConfig(BaseModel):
         parts = self.qkv_bias, self.out_bias, self.feedforward_bias
         qkv, out, feedforward = (self.bias if part is None else part for part in parts)
         return qkv, out, feedforward
-
-
-def _not_divisible(n_embd: int, n_head: int) -> str:
-    smaller = n_embd // n_head * n_head or n_head
-    fewer = _nearest_divisor(n_embd, n_head)
-    return f"n_embd={n_embd} is not divisible by n_head={n_head}; try n_embd={smaller} or n_head={fewer}"
-
-
-def _nearest_divisor(n: int, to: int) -> int:
-    """The divisor of n nearest to `to`, the larger one of two; 1 is one, so the search ends."""
-    to = min(to, n)
-    return next(d for step in range(to) for d in (to + step, to - step) if n % d == 0)

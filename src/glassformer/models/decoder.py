@@ -23,6 +23,7 @@ class Decoder(Transformer):
     """
 
     answers = frozenset({"next_token"})
+    has_native_form = True
     embedding: TextStem
 
     def __init__(

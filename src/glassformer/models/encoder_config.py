@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from glassformer.errors import UsageError
 from glassformer.models.config import ModelConfig
-from glassformer.models.mistakes import first_mistake
+from glassformer.models.mistakes import Checked
 from glassformer.renamed import old_method
 
 
@@ -74,7 +74,7 @@ class EncoderConfig(ModelConfig):
         return self.stem
 
 
-class EncoderDecoderConfig(BaseModel):
+class EncoderDecoderConfig(Checked):
     """An encoder that reads, a decoder that writes and listens to it by cross-attention.
 
     start_token: the decoder's input before the first token of its answer. end_token: the last token of an answer.
@@ -84,8 +84,6 @@ class EncoderDecoderConfig(BaseModel):
     Raises:
         UsageError: from `EncoderDecoderConfig.make`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["encoder_decoder"] = "encoder_decoder"
     encoder: EncoderConfig
@@ -138,10 +136,7 @@ class EncoderDecoderConfig(BaseModel):
                 own.setdefault("shared_embedding", False)
             encoder = EncoderConfig.make(**{**fields, "vocab_size": sources})
             fields = {"encoder": encoder, "decoder": ModelConfig.make(**{**fields, "n_layer": layers}), **own}
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise UsageError(first_mistake(error, cls, prefix="model.")) from None
+        return super().make(**fields)
 
     parameter_count = old_method("models.parameter_count")
 

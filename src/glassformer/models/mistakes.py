@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from glassformer.errors import UsageError, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Checked(BaseModel):
+    """A frozen model that refuses unknown keys; `make` raises the first mistake as one `UsageError` of one line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _section: ClassVar[str] = "model."  # what stands before the name of a key in a message
+
+    @classmethod
+    def make(cls, **fields: Any) -> Self:
+        """Build one; every mistake is one `UsageError` of one line."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise UsageError(first_mistake(error, cls, prefix=cls._section)) from None
+
+    @classmethod
+    def make_fields(cls) -> dict[str, FieldInfo]:
+        """What `make` takes."""
+        return dict(cls.model_fields)
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:

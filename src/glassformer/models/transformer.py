@@ -54,6 +54,7 @@ class Model(nn.Module):
 
     answers: ClassVar[frozenset[str]] = frozenset()
     is_trained: ClassVar[bool] = True
+    has_native_form: ClassVar[bool] = False  # whether `native.quantized_copy` may run its blocks in one compiled call
     config: Any
     generation_settings: GenerationSettings = NOTHING_SET
 

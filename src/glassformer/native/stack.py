@@ -188,7 +188,7 @@ class NativeStack:
     @classmethod
     def of(cls, model: Any) -> NativeStack | None:
         """For a decoder all of whose parts are known here and whose matrices are quantized; else None."""
-        if library() is None or not hasattr(model, "blocks") or not all(map(_known, model.blocks, model.masks)):
+        if library() is None or not model.has_native_form or not all(map(_known, model.blocks, model.masks)):
             return None
         config = model.config
         if config.head_width % GROUP or not _places(model.positions) or model.no_positions is not None:

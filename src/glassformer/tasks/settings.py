@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from glassformer.data.batches import ORDERS
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.models.mistakes import first_mistake
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from glassformer.models.mistakes import Checked
 
 TRAIN_SHARE = 0.02  # of the time of training, what evaluations of the training split may cost
 STEP_COST = 3  # forward passes: a backward pass costs two
@@ -24,18 +21,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-class TaskSettings(BaseModel):
+class TaskSettings(Checked):
     """The keys of a recipe's [task] that belong to one kind; without fields there are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @classmethod
-    def make(cls, **fields: Any) -> Self:
-        """Build them; the first mistake is one `UsageError` of one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise UsageError(first_mistake(error, cls, prefix="task.")) from None
+    _section: ClassVar[str] = "task."
 
 
 def _known_order(value: str) -> str:
