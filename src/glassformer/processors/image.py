@@ -34,13 +34,9 @@ MAX_SIDE = 8192
 BILINEAR = 2  # of PIL.Image.Resampling; also transformers' default for ViT
 _TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
 # Steps of other image processors, which would change what a model sees.
-_OTHER_STEPS = (
-    "do_center_crop",
-    "do_pad",
-    "do_thumbnail",
-    "do_align_long_axis",
-    "do_reduce_labels",
-    "do_flip_channel_order",
+_OTHER_STEPS = tuple(
+    f"do_{step}"
+    for step in ("center_crop", "pad", "thumbnail", "align_long_axis", "reduce_labels", "flip_channel_order")
 )
 
 
@@ -70,13 +66,10 @@ class ImageProcessor:
         if len(self.size) != 2 or not all(type(n) is int and 0 < n <= MAX_SIDE for n in self.size):
             raise UsageError(f"size={self.size}: give height and width in pixels, each from 1 to {MAX_SIDE}")
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
-            raise UsageError(
-                f"mean={self.mean} and std={self.std}: give one number each for grey images, three for RGB"
-            )
+            raise UsageError(f"mean={self.mean}, std={self.std}: give one number each for grey images, three for RGB")
         if not all(map(math.isfinite, (*self.mean, *self.std, self.scale))) or min(*self.std, self.scale) <= 0:
-            raise UsageError(
-                f"mean={self.mean}, std={self.std}, scale={self.scale}: give finite numbers, the last two > 0"
-            )
+            given = f"mean={self.mean}, std={self.std}, scale={self.scale}"
+            raise UsageError(f"{given}: give finite numbers, the last two > 0")
         if type(self.resample) is not int or not 0 <= self.resample <= 5:
             raise UsageError(f"resample={self.resample} is unknown; use a number of PIL.Image.Resampling, 0 to 5")
         if type(self.background) is not int or not 0 <= self.background <= 255:
@@ -86,14 +79,6 @@ class ImageProcessor:
     def n_channels(self) -> int:
         """1 for grey, 3 for RGB."""
         return len(self.mean)
-
-    @property
-    def _mean(self) -> np.ndarray:
-        return np.asarray(self.mean, dtype=np.float32)
-
-    @property
-    def _std(self) -> np.ndarray:
-        return np.asarray(self.std, dtype=np.float32)
 
     def encode(self, image: Any) -> np.ndarray:
         """The array of an image: (channels, height, width), fp32.
@@ -111,7 +96,8 @@ class ImageProcessor:
         if prepared.size != self.size[::-1]:
             prepared = prepared.resize(self.size[::-1], resample=self.resample)
         pixels_HWC = np.asarray(prepared, dtype=np.float32).reshape(*self.size, self.n_channels)
-        scaled_HWC = (pixels_HWC * np.float32(self.scale) - self._mean) / self._std
+        mean, std = np.asarray((self.mean, self.std), dtype=np.float32)
+        scaled_HWC = (pixels_HWC * np.float32(self.scale) - mean) / std
         return np.ascontiguousarray(scaled_HWC.transpose(2, 0, 1))
 
     def encode_batch(self, images: Sequence[Any]) -> np.ndarray:
@@ -121,26 +107,17 @@ class ImageProcessor:
         return np.stack([self.encode(image) for image in images])
 
     def decode(self, pixels_CHW: Any) -> Any:
-        """The image of an array as a `PIL.Image`; values outside 0..255 are clipped.
-
-        Raises:
-            UsageError: another number of channels or of axes.
-        """
+        """The image of an array as a `PIL.Image`; values outside 0..255 are clipped."""
         array = np.asarray(pixels_CHW, dtype=np.float32)
         if array.ndim != 3 or len(array) != self.n_channels:
-            raise UsageError(
-                f"an array of shape {array.shape}: give (channels, height, width), channels = {self.n_channels}"
-            )
-        pixels_HWC = (array.transpose(1, 2, 0) * self._std + self._mean) / np.float32(self.scale)
+            raise UsageError(f"an array of shape {array.shape}: give ({self.n_channels}, height, width)")
+        mean, std = np.asarray((self.mean, self.std), dtype=np.float32)
+        pixels_HWC = (array.transpose(1, 2, 0) * std + mean) / np.float32(self.scale)
         whole = np.nan_to_num(pixels_HWC).round().clip(0, 255).astype(np.uint8)
         return _pillow().fromarray(whole[..., 0] if self.n_channels == 1 else whole)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write preprocessor_config.json.
-
-        Raises:
-            GlassformerError: the folder cannot be written.
-        """
+        """Write preprocessor_config.json."""
         config = {
             "image_processor_type": "ViTImageProcessor",
             "do_convert_rgb": self.n_channels == 3,
@@ -208,6 +185,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
+    """Of each channel; some files give one number for grey."""
     return tuple(map(float, value)) if isinstance(value, (list, tuple)) else (float(value),)
 
 
@@ -235,10 +213,8 @@ def _opened(image: Any) -> Any:
 
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-            raise UsageError(
-                f"an array of {image.dtype}, shape {image.shape}: give uint8 (0 to 255), (height, width) or (height, "
-                "width, channels)"
-            )
+            expected = "uint8 (0 to 255), (height, width) or (height, width, channels)"
+            raise UsageError(f"an array of {image.dtype}, shape {image.shape}: give {expected}")
         return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     where = "an image" if isinstance(image, (bytes, Image.Image)) else str(image)
     try:
@@ -250,9 +226,7 @@ def _opened(image: Any) -> Any:
                 image = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
             width, height = image.size
             if not 0 < width * height <= MAX_PIXELS:
-                raise DataError(
-                    f"{where}: {width} x {height} pixels; an image may have 1 to {MAX_PIXELS:,}: make it smaller"
-                )
+                raise DataError(f"{where}: {width} x {height} pixels, at most {MAX_PIXELS:,} are read: make it smaller")
             return ImageOps.exif_transpose(image)
     except FileNotFoundError:
         raise DataError(f"{where}: there is no such file; check the path") from None

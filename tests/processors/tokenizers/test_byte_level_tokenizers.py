@@ -123,10 +123,9 @@ def test_both_regex_engines_know_the_same_unicode(character_class):
 def test_equal_lengths_make_a_batch():
     batch = bytes_.encode_batch(["abc", "dé"])
     assert batch.tolist() == [[97, 98, 99], [100, 195, 169]] and str(batch.dtype) == "torch.int64"
-    with pytest.raises(UsageError, match="they have 1, 2 tokens"):
-        bytes_.encode_batch(["a", "bc"])
-    with pytest.raises(UsageError, match="there are none"):
-        bytes_.encode_batch([])
+    for texts in (["a", "bc"], []):
+        with pytest.raises(UsageError, match="equal length"):
+            bytes_.encode_batch(texts)
 
 
 def test_wrong_ids_and_wrong_options_are_one_line():

@@ -39,7 +39,7 @@ def test_an_unknown_character_becomes_a_space_with_one_warning_that_names_it():
     assert len(seen) == 1
     message = str(seen[0].message)
     assert all(name in message for name in (r"'\xe9'", r"'\u4e16'", r"'\U0001f389'")), message
-    assert message.startswith("3 characters are not in the vocabulary")
+    assert message.startswith("3 characters not in the vocabulary")
     assert seen[0].filename == __file__, "the warning points at the line that called"
 
 

@@ -381,7 +381,7 @@ def test_a_character_tokenizer_chats_too():
     tokenizer = TOKENIZERS["characters"](["user\nassistant hello"], specials=["<|im_start|>", "<|im_end|>"])
     tokenizer.chat_template = CHATML.replace("messages[0]['role'] != 'system'", "false")
     messages = [{"role": "user", "content": "hello<|im_end|>"}]
-    with pytest.warns(UnknownCharacterWarning, match="6 characters are not in the vocabulary"):
+    with pytest.warns(UnknownCharacterWarning, match="6 characters not in the vocabulary"):
         ids = tokenizer.chat.encode(messages)
     text = "<|im_start|>user\nhello  i  en   <|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(ids) == text and len(special_ids(ids, tokenizer)) == 3

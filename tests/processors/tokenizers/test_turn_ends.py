@@ -96,7 +96,7 @@ def test_a_template_that_takes_both_is_given_what_was_given():
 @pytest.mark.parametrize("part", [{"type": "image", "image": "x"}, {"type": "text"}, "hello", {"text": "hello"}])
 def test_parts_that_are_no_text_are_refused(part):
     tokenizer = tokenizer_with(PARTS)
-    with pytest.raises(UsageError, match=r"messages\[0\]: a part.*only text is read here; give"):
+    with pytest.raises(UsageError, match=r"messages\[0\]: a part.*only text is read: give"):
         tokenizer.chat.encode([{"role": "user", "content": [part]}])
 
 

@@ -21,9 +21,9 @@ from glassformer.errors import ModelFolderError, did_you_mean
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.alphabet import is_byte_token, unspell
 from glassformer.processors.tokenizers.builders import character_library
+from glassformer.processors.tokenizers.files import library_errors
 from glassformer.processors.tokenizers.gpt2 import byte_level_bpe
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN
-from glassformer.processors.tokenizers.library_errors import library_errors
 from glassformer.processors.tokenizers.sentencepiece import SPACE, Pieces, library_from_pieces
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -72,7 +72,7 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     readers = {"gpt2": _byte_level, "llama": _sentencepiece}
     if not isinstance(model, str) or model not in readers:
         raise ModelFolderError(f"its tokenizer is of the kind {model!r}; {did_you_mean(str(model), readers)}")
-    with library_errors("its tokenizer cannot be put together ({}); take another file"):
+    with library_errors("its tokenizer cannot be put together"):
         named = {part: n for part in PARTS if (n := _number(fields, part, len(tokens))) is not None}
         # an end or a beginning is never text, despite its type (NORMAL in many files)
         for part in ("bos_token", "eos_token"):

@@ -1,12 +1,10 @@
 """Bytes written as printable characters, and the other ways in which a vocabulary spells bytes.
 
-Byte-level BPE works on bytes, but `tokenizer.json` holds strings, so GPT-2 gave every byte a printable stand-in:
-bytes that are printable in Latin-1 stand for themselves, the other 68 get the characters from U+0100 on. That is why
-a space shows as `Ġ` (U+0120) and a newline as `Ċ`. It is a spelling, nothing more.
-(Source: `bytes_to_unicode` in OpenAI's gpt-2 repository, encoder.py.)
+Byte-level BPE works on bytes, but `tokenizer.json` holds strings, so GPT-2 gave every byte a printable stand-in: bytes
+that are printable in Latin-1 stand for themselves, the other 68 get the characters from U+0100 on, so a space shows as
+`Ġ` (U+0120) and a newline as `Ċ`. (Source: `bytes_to_unicode` in OpenAI's gpt-2 repository, encoder.py.)
 
-It also fixes an *order* of the bytes, printable ones first, which is the order of GPT-2's first 256 ids and the one in
-which the `tokenizers` library breaks ties while training. We keep it for every BPE vocabulary.
+It also fixes an *order* of the bytes, printable ones first: that of GPT-2's first 256 ids, kept for every BPE here.
 """
 
 from __future__ import annotations
@@ -101,10 +99,11 @@ def display(raw: bytes) -> str:
     ('to be\\\\n', '\\\\xe2\\\\x82', True)
     """
     text = raw.decode("utf-8", "backslashreplace")
-    shown = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
-    return "".join(
-        c if kept else c.encode("unicode_escape").decode("ascii") for c, kept in zip(text, shown, strict=True)
-    )
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    return c.encode("unicode_escape").decode("ascii")
 
 
 # what turns the direction of writing: a text with them could make a page show something else than it holds
@@ -112,17 +111,16 @@ _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def legible(text: str) -> str:
-    r"""Text as a page may hold it, to the letter where it can be: every kind of space, joiners and soft hyphens stay.
-    Controls, halves of surrogate pairs, code points without an assigned character, and what turns the direction of
-    writing become U+FFFD.
+    r"""Text as a page may hold it: controls, halves of surrogate pairs, unassigned code points and what turns the
+    direction of writing become U+FFFD; every kind of space, joiners and soft hyphens stay.
 
     >>> legible("oui\xa0!\x00") == "oui\xa0!\ufffd"
     True
     """
     if text.isprintable():
         return text
-    return "".join(c if c in "\n\t" or (_has_a_sign(c) and c not in _TURNING) else "\ufffd" for c in text)
+    return "".join(c if c in "\n\t" or _is_legible(c) else "\ufffd" for c in text)
 
 
-def _has_a_sign(c: str) -> bool:
-    return unicodedata.category(c) not in ("Cc", "Cs", "Cn", "Co")
+def _is_legible(c: str) -> bool:
+    return c not in _TURNING and unicodedata.category(c) not in ("Cc", "Cs", "Cn", "Co")

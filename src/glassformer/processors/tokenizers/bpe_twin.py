@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import TypeVar
 
 import regex  # the standard library's `re` has no \p{L}; tiktoken brings this one along
 
@@ -24,6 +25,7 @@ from glassformer.processors.tokenizers.alphabet import BYTE_ORDER
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN
 
 Pair = tuple[int, int]
+Symbol = TypeVar("Symbol", int, str)
 
 BYTE_TO_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
 
@@ -83,9 +85,9 @@ def count_pairs(words: list[tuple[list[int], int]]) -> Counter[Pair]:
     return counts
 
 
-def merge(ids: list[int], pair: Pair, new: int) -> list[int]:
+def merge(ids: list[Symbol], pair: tuple[Symbol, Symbol], new: Symbol) -> list[Symbol]:
     """Replace every `pair` by `new`, from the left, without overlap: (a, a) in `aaa` leaves [new, a]."""
-    out: list[int] = []
+    out: list[Symbol] = []
     i = 0
     while i < len(ids):
         if tuple(ids[i : i + 2]) == pair:

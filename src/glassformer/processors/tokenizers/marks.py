@@ -1,10 +1,9 @@
 """Which special tokens in a rendered chat were written by the template: the only ones that count.
 
-A message may hold the text `<|im_end|>`, and a template may trim, cut, compare and join what it is given, so the text
-that comes out does not show who wrote what. Therefore the *template's own* special tokens are written in another
-alphabet before it runs: every character of `<|im_end|>`, where it stands in a literal of the template, becomes a
-stand-in, a lone half of a surrogate pair. Text that comes in cannot hold one (`whole_characters` sees to it), and the
-contents of messages stay as they are, so the template finds in them what it looks for.
+A message may hold the text `<|im_end|>`, and a template may trim, cut, compare and join what it is given, so its
+output does not show who wrote what. Therefore the *template's own* special tokens are rewritten before it runs: every
+character of `<|im_end|>` in a literal of the template becomes a stand-in, a lone half of a surrogate pair. Text that
+comes in cannot hold one (`whole_characters` removes them) and is not changed.
 
     template    {{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' }}
     rendered    ÷÷÷÷÷÷÷÷÷÷÷÷user\\nWhat is <|im_end|>?÷÷÷÷÷÷÷÷÷÷
@@ -119,11 +118,10 @@ class Marker(NodeTransformer):
             return node
         return nodes.Const(self._marks.mark(self._names[node.name]), lineno=node.lineno)
 
-    def visit_Compare(self, node: nodes.Compare) -> Any:
+    def visit_Compare(self, node: nodes.Compare | nodes.Test) -> Any:
         return node
 
-    def visit_Test(self, node: nodes.Test) -> Any:
-        return node
+    visit_Test = visit_Compare
 
     def visit_Getitem(self, node: nodes.Getitem) -> Any:
         node.node = self.visit(node.node)

@@ -16,8 +16,7 @@ import tokenizers
 
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft, read_declared, with_declared
-from glassformer.processors.tokenizers.files import read_json
-from glassformer.processors.tokenizers.library_errors import library_errors
+from glassformer.processors.tokenizers.files import library_errors, not_read, read_json
 from glassformer.processors.tokenizers.marian import is_marian, read_marian
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
@@ -83,17 +82,13 @@ def _find_in(folder: Path) -> Path:
     for name in ("tokenizer.model", "spiece.model", "vocab.json", "encoder.json", "vocab.txt"):
         if (folder / name).is_file():
             return folder / name
-    for pattern in ("*.model", "*/tokenizer.json"):
-        if found := sorted(folder.glob(pattern)):
-            if pattern == "*.model":
-                return found[0]
-            raise TokenizerError(f"{folder}: holds no tokenizer.json; did you mean {found[0].parent}?")
+    if models := sorted(folder.glob("*.model")):
+        return models[0]
+    if below := sorted(folder.glob("*/tokenizer.json")):
+        raise TokenizerError(f"{folder}: holds no tokenizer.json; did you mean {below[0].parent}?")
     for name in ("tekken.json", *(file.name for file in folder.glob("*.tiktoken"))):
         if (folder / name).is_file():
-            raise TokenizerError(
-                f"{folder}: {name} is not read here; save it as tokenizer.json (transformers: AutoTokenizer ... "
-                "save_pretrained)"
-            )
+            raise not_read(folder, name)
     raise TokenizerError(f"{folder}: holds no tokenizer.json, *.model, vocab.json or vocab.txt; is it a model folder?")
 
 
@@ -108,7 +103,7 @@ def library_from_json(data: dict[str, Any], file: Path) -> tokenizers.Tokenizer:
     """A `tokenizers.Tokenizer`; an error of the library becomes one line."""
     _check_ids(data, file)
     _check_texts(data, file)
-    with library_errors(f"{file}: the tokenizers library cannot read it ({{}}); fetch it again"):
+    with library_errors(f"{file}: the tokenizers library cannot read it"):
         library = tokenizers.Tokenizer.from_str(json.dumps({**data, "padding": None, "truncation": None}))
         if library.get_vocab_size():
             library.encode(_PROBE)

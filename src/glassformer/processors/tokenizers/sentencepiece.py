@@ -2,21 +2,19 @@
 
 Needs the extra `sentencepiece`; the tokenizer.json that is saved runs on the `tokenizers` library alone.
 
-SentencePiece writes a space as `▁` (U+2581) and knows two algorithms: Unigram (the most likely cut, by a table of piece
-probabilities; Kudo 2018) and BPE. What differs from model to model is how text is prepared (Unicode folding, a space
-put in front, runs of spaces collapsed); that is in the model file, a protocol buffer, of which the few fields that
-are needed are read by hand.
+SentencePiece writes a space as `▁` (U+2581) and has two algorithms: Unigram (the most likely cut, by a table of piece
+probabilities; Kudo 2018) and BPE. How text is prepared (Unicode folding, a space put in front, runs of spaces
+collapsed) is stated in the model file, a protocol buffer; the few fields that are needed are read by hand.
 
-One difference remains, and is the library's: where a model folds Unicode, it folds a cluster (CR LF, a letter with
-combining marks, joined emoji) as one where SentencePiece goes by code points, so ids may differ there.
+One difference from SentencePiece remains: where a model folds Unicode, the library folds a cluster (CR LF, a letter
+with combining marks, joined emoji) as one and SentencePiece single code points, so ids may differ there.
 """
 
 from __future__ import annotations
 
 import io
-import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -68,14 +66,10 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, progress: bool = 
         )
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[-200:]
-        raise TokenizerError(
-            f"SentencePiece cannot train on this text with vocab_size={vocab_size}: {reason}"
-        ) from error
+        raise TokenizerError(f"SentencePiece cannot train with vocab_size={vocab_size}: {reason}") from error
     found = read_model(model.getvalue(), "the trained model")
-    settings: dict[str, Any] = {
-        "unk_token": found.pieces.texts[found.pieces.unknown],
-        "split_special_tokens": True,
-    }
+    unknown = found.pieces.texts[found.pieces.unknown]
+    settings = {"unk_token": unknown, "split_special_tokens": True}
     return Tokenizer(found.library(), end_of_text=found.end, settings=settings)
 
 
@@ -143,7 +137,7 @@ def read_model(proto: bytes, source: str) -> Model:
         fields = _fields(proto)
         trainer, normalizer = _fields(fields[2][0]), _fields(fields.get(3, [b""])[0])
         of_users = {i for i, p in enumerate(fields[1]) if p.endswith(_OF_USERS) and _fields(p)[3] == [4]}
-    except (RuntimeError, KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+    except (RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise TokenizerError(f"{source}: not a SentencePiece model, or damaged; fetch it again") from error
     kind = {1: "unigram", 2: "bpe"}.get(trainer.get(3, [1])[0])
     if kind is None:
@@ -188,11 +182,16 @@ def library_from_pieces(
     library.normalizer = normalizer
     if pieces.are_words:  # they can be cut apart
         library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
-    spaces = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    library.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", 1, 0)] if prefix else spaces)
+    library.decoder = pieces_decoder(prefix)
     library.add_special_tokens([AddedToken(texts[i], special=True, normalized=False) for i in sorted(pieces.control)])
     library.add_tokens([AddedToken(texts[i], normalized=False) for i in sorted(pieces.of_users)])
     return library
+
+
+def pieces_decoder(prefix: bool) -> decoders.Decoder:
+    """Pieces to text, with bytes put together. prefix: the space that was put before a text is dropped."""
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
 
 
 def _merges(vocabulary: dict[str, int], scores: list[float], unmatched: set[int]) -> list[tuple[str, str]]:
@@ -210,37 +209,24 @@ def _merges(vocabulary: dict[str, int], scores: list[float], unmatched: set[int]
 
 
 def _fields(message: bytes) -> dict[int, list[Any]]:
-    """The fields of a protocol-buffer message by number: integers, floats, or bytes for strings and sub-messages."""
-    out: dict[int, list[Any]] = {}
-    stream = iter(message)
-    for key in stream:
-        key = _varint(stream, key)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value: Any = _varint(stream, next(stream))
-        elif wire == 1:
-            value = struct.unpack("<d", _take(stream, 8))[0]
-        elif wire == 2:
-            value = _take(stream, _varint(stream, next(stream)))
-        elif wire == 5:
-            value = struct.unpack("<f", _take(stream, 4))[0]
-        else:
+    """The fields of a protocol-buffer message by number: integers, or bytes for everything else."""
+    fields: dict[int, list[Any]] = {}
+    stream = io.BytesIO(message)
+    while stream.tell() < len(message):
+        number, wire = divmod(_varint(stream), 8)
+        if wire not in (0, 1, 2, 5):
             raise ValueError(f"wire type {wire}")
-        out.setdefault(number, []).append(value)
-    return out
+        value: Any = _varint(stream) if wire in (0, 2) else {1: 8, 5: 4}[wire]
+        fields.setdefault(number, []).append(value if wire == 0 else stream.read(value))
+    return fields
 
 
-def _varint(stream: Iterator[int], byte: int) -> int:
+def _varint(stream: io.BytesIO) -> int:
     value = shift = 0
-    while byte & 0x80:
+    while (byte := stream.read(1)[0]) & 0x80:
         value |= (byte & 0x7F) << shift
         shift += 7
-        byte = next(stream)
     return value | byte << shift
-
-
-def _take(stream: Iterator[int], count: int) -> bytes:
-    return bytes(byte for _, byte in zip(range(count), stream, strict=False))
 
 
 def _package(purpose: str) -> ModuleType:

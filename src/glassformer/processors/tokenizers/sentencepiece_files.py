@@ -6,13 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, normalizers, pre_tokenizers
 
-from glassformer.errors import TokenizerError
-from glassformer.processors.tokenizers.declared import Declared, Draft
-from glassformer.processors.tokenizers.files import read_bounded
-from glassformer.processors.tokenizers.library_errors import library_errors
-from glassformer.processors.tokenizers.sentencepiece import SPACE, Model, library_from_pieces, read_model
+from glassformer.processors.tokenizers.declared import Declared, Draft, frame
+from glassformer.processors.tokenizers.files import library_errors, not_read, read_bounded
+from glassformer.processors.tokenizers.sentencepiece import (
+    SPACE,
+    Model,
+    library_from_pieces,
+    pieces_decoder,
+    read_model,
+)
 
 # The classes of transformers whose tokenizers are read from a SentencePiece model. Of other classes the ids are shifted
 # or the vocabulary is put together in a way of their own (XLM-RoBERTa, mBART, Pegasus ...).
@@ -31,12 +35,9 @@ def read_sentencepiece(path: Path, declared: Declared) -> Draft:
         MissingExtraError: `sentencepiece` is not installed.
     """
     if declared.kind not in CLASSES:
-        raise TokenizerError(
-            f"{path}: a {declared.kind} with no tokenizer.json is not read here; save it with one (transformers: "
-            "AutoTokenizer ... save_pretrained)"
-        )
+        raise not_read(path, f"a {declared.kind}")
     model = read_model(read_bounded(path), str(path))
-    with library_errors(f"{path}: the tokenizers library cannot use it ({{}}); fetch it again"):
+    with library_errors(f"{path}: the tokenizers library cannot use it"):
         if declared.kind == "T5Tokenizer" and model.kind == "unigram":
             return _as_t5(model, declared)
         specials = {"unk_token": model.pieces.texts[model.pieces.unknown]}
@@ -54,8 +55,7 @@ def _as_llama(model: Model, declared: Declared) -> tokenizers.Tokenizer:
     scheme = "never" if not spaced else "always" if declared.config.get("legacy") is True else "first"
     library.normalizer = None
     library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=scheme, split=False)
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    library.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if spaced else steps)
+    library.decoder = pieces_decoder(spaced)
     return library
 
 
@@ -75,6 +75,6 @@ def _as_t5(model: Model, declared: Declared) -> Draft:
     spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=True)
     library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
     library.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always", split=True)
-    if (end := library.token_to_id("</s>")) is not None:
-        library.post_processor = processors.TemplateProcessing(single=["$A", "</s>"], special_tokens=[("</s>", end)])
+    if library.token_to_id("</s>") is not None:
+        library.post_processor = frame(library, None, "</s>")
     return Draft(library, _T5, keeps_frame=True)

@@ -1,10 +1,9 @@
 """Encoding a text in which some special tokens are meant and others are only written.
 
-The `tokenizers` library either recognises all special tokens in a text or none. What it gives for a text cannot be put
-together from what it gives for the pieces: some vocabularies put a space in front of the first piece and not of the
-others, some special tokens swallow the white space beside them. So a copy of the vocabulary gets a second name for
-every special token, one that no text contains; the names are put into the text where tokens are meant, and the
-whole is encoded at once. Where no text looks like a special token, the ids are those of the library itself.
+The `tokenizers` library recognises all special tokens in a text or none, and encoding piece by piece gives other ids
+(a space in front of the first piece only, special tokens that remove white space beside them). So a copy of the
+vocabulary gets a second name for every special token, one that no text contains; the names are put into the text where
+tokens are meant, and the whole is encoded at once.
 """
 
 from __future__ import annotations
@@ -44,9 +43,8 @@ class SpecialTokenEncoder:
         self._secret = "".join(chr(_FIRST_PRIVATE + byte) for byte in secrets.token_bytes(16))
         size = max(vocabulary.values()) + 1
         if size - len(set(vocabulary.values())) > _MAX_GAP:
-            raise TokenizerError(
-                f"the vocabulary has {len(vocabulary):,} tokens and ids up to {size - 1:,}; is it damaged?"
-            )
+            n = f"{len(vocabulary):,} tokens and ids up to {size - 1:,}"
+            raise TokenizerError(f"the vocabulary has {n}; is it damaged?")
         # New names get the numbers that follow the *count* of tokens: where ids have gaps, the first ones fill these.
         while self._library.get_vocab_size(with_added_tokens=True) < size:
             self._library.add_tokens([AddedToken(self._name(), normalized=False)])
@@ -56,8 +54,7 @@ class SpecialTokenEncoder:
         self._meant = {self._library.token_to_id(name): i for i, name in self._names.items()}
 
     def encode(self, parts: Iterable[str | int], spelled: dict[int, list[int]]) -> list[int]:
-        """The ids of the parts, encoded as one text. Special tokens that come out of text (a Unigram vocabulary finds
-        them among its pieces) are spelled; those that are meant get their own ids.
+        """The ids of the parts, encoded as one text; special tokens that come out of text are `spelled`.
 
         Raises:
             UsageError: a number is not the id of a special token.
@@ -70,12 +67,11 @@ class SpecialTokenEncoder:
         return [self._meant.get(i, i) for i in ids]
 
     def _second(self, token: dict[str, Any]) -> AddedToken:
-        """A token of the same habits under its second name. `single_word` is left out: what is meant is meant, also
-        beside a letter."""
+        """A token with the same flags under its second name, but without `single_word`: it counts beside a letter."""
         name, normalizer = self._names[token["id"]], self._library.normalizer
         kept = normalizer is None or name in normalizer.normalize_str(name)  # some drop characters that mean nothing
-        habits = {"lstrip": token["lstrip"], "rstrip": token["rstrip"], "normalized": token["normalized"] and kept}
-        return AddedToken(name, special=False, **habits)
+        flags = {"lstrip": token["lstrip"], "rstrip": token["rstrip"], "normalized": token["normalized"] and kept}
+        return AddedToken(name, special=False, **flags)
 
     def _name(self, number: int | None = None) -> str:
         if number is None:

@@ -5,8 +5,8 @@
     <mask>           stands for a token that was hidden
     <extra_id_0> ... stand for removed spans, as in T5
 
-The `tokenizers` library leaves special tokens in the text alone (`encode_special_tokens`). But a Unigram vocabulary
-holds `</s>` among the very pieces that text is cut into, so it can come out after all. Then it is spelled instead.
+The `tokenizers` library takes special tokens in a text for text (`encode_special_tokens`). But a Unigram vocabulary
+has `</s>` among its pieces, so it can come out after all. Then it is spelled instead.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ MASKED_SPECIALS = (*SENTENCE_SPECIALS, MASK)
 
 
 def span_specials(sentinels: int = 100) -> tuple[str, ...]:
-    """What a model that fills in removed spans needs: a translator's, and so many sentinels.
+    """What a model that fills in removed spans needs: a translator's, and at least one sentinel.
 
     >>> span_specials(2)
     ('<pad>', '<s>', '</s>', '<extra_id_0>', '<extra_id_1>')
-
-    Raises:
-        UsageError: fewer than one sentinel.
     """
     if sentinels < 1:
         raise UsageError(f"sentinels={sentinels} is less than 1; T5 has 100")
@@ -46,10 +43,9 @@ def named_specials(specials: Sequence[str]) -> dict[str, object]:
 
 
 def spellings(vocabulary: dict[str, int], special_tokens: dict[str, int], unknown: str | None) -> dict[int, list[int]]:
-    """For the id of every special token, the ids that spell its text one character at a time.
+    """For the id of every special token but the unknown one, the ids that spell its text character by character.
 
-    The unknown token is left out: text that nothing covers becomes it, and it gives no orders. A character without an
-    id of its own becomes its bytes, or unknown, or is dropped where there is not even that.
+    A character without an id of its own becomes its bytes, or unknown, or is dropped where there is neither.
     """
     unknowns = {i for token, i in special_tokens.items() if token == unknown or "unk" in token.lower()}
     secret = set(special_tokens.values()) - unknowns

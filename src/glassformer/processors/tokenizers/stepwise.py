@@ -6,23 +6,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import tokenizers
 
 from glassformer.processors.tokenizers.alphabet import display, unspell, whole_characters
-from glassformer.processors.tokenizers.kinds import merge_pairs
+from glassformer.processors.tokenizers.bpe_twin import merge
+from glassformer.processors.tokenizers.kinds import BYTE_KINDS, merge_pairs
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
 LONGEST_CHUNK = 64  # symbols of a chunk whose merges are listed; states grow with the square
-BYTE_KINDS = ("characters", "bytes", "bpe", "gpt2")
 
 
 @dataclass
 class Merge:
-    """One step: the pair that was learned before all other pairs that are there becomes one symbol, wherever it stands.
+    """One step: of the pairs that are there the one learned first becomes one symbol, wherever it stands.
 
     rank: which merge of the tokenizer's list it is (0 was learned first). left, right, result: as text. state: all
     symbols after it.
@@ -50,10 +51,10 @@ class Chunk:
 
 
 def merge_by_merge(tokenizer: Tokenizer, text: str, *, most: int = 32) -> list[Chunk] | None:
-    """The first `most` chunks of a text, each with its merges.
+    """The first `most` chunks of a text, each with its merges; their ids are checked to be those of `encode`.
 
     None: the tokenizer has no merges, or does more than merge (its own ids of this text are others), or a chunk is
-    longer than `LONGEST_CHUNK` symbols. What is returned is checked: ids of all chunks are those that `encode` gives.
+    longer than `LONGEST_CHUNK` symbols.
     """
     spec = json.loads(tokenizer.to_json())
     model = spec["model"]
@@ -66,12 +67,12 @@ def merge_by_merge(tokenizer: Tokenizer, text: str, *, most: int = 32) -> list[C
         return None
     ranks = {pair: rank for rank, pair in enumerate(merge_pairs(model))}
     shown = _shower(spec)
-    chunks = []
+    chunks: list[Chunk] = []
     for piece, start in pieces[:most]:
-        made = _merged(piece, start, model, ranks, shown)
-        if made is None:
+        chunk = _merged(piece, start, model, ranks, shown)
+        if chunk is None:
             return None
-        chunks.append(made)
+        chunks.append(chunk)
     encoded, ids = tokenizer.encode(text), [i for chunk in chunks for i in chunk.ids]
     return chunks if encoded[: len(ids)] == ids and (len(pieces) > most or len(encoded) == len(ids)) else None
 
@@ -85,7 +86,7 @@ def _cut(library: tokenizers.Tokenizer, text: str) -> list[tuple[str, int]]:
     return [(piece, start) for piece, (start, _) in library.pre_tokenizer.pre_tokenize_str(text)]
 
 
-def _shower(spec: dict[str, Any]) -> Any:
+def _shower(spec: dict[str, Any]) -> Callable[[str], str]:
     """How a symbol is shown: what it stands for."""
     if "ByteLevel" in json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")]):
         return lambda symbol: display(unspell(symbol))
@@ -93,65 +94,47 @@ def _shower(spec: dict[str, Any]) -> Any:
 
 
 def _merged(
-    piece: str, start: int, model: dict[str, Any], ranks: dict[tuple[str, str], int], shown: Any
+    piece: str, start: int, model: dict[str, Any], ranks: dict[tuple[str, str], int], shown: Callable[[str], str]
 ) -> Chunk | None:
     vocabulary: dict[str, int] = model["vocab"]
     symbols = _symbols(piece, model)
-    steps: list[Merge] = []
-    begun = list(symbols)
+    chunk = Chunk(shown(piece), start, list(map(shown, symbols)), [], [])
     if model.get("ignore_merges") and piece in vocabulary:  # a whole word that is a token stays whole
         symbols = [piece]
     while len(symbols) > 1:
         left, right = min(pairwise(symbols), key=lambda pair: ranks.get(pair, len(ranks)))
         if (left, right) not in ranks:
             break
-        merged: list[str] = []
-        i = 0
-        while i < len(symbols):
-            together = symbols[i : i + 2] == [left, right]
-            merged.append(left + right if together else symbols[i])
-            i += 2 if together else 1
-        symbols = merged
-        steps.append(
-            Merge(ranks[left, right], shown(left), shown(right), shown(left + right), list(map(shown, symbols)))
-        )
+        symbols = merge(symbols, (left, right), left + right)
+        state = list(map(shown, symbols))
+        chunk.merges.append(Merge(ranks[left, right], shown(left), shown(right), shown(left + right), state))
     if any(symbol not in vocabulary for symbol in symbols):
         return None
-    return Chunk(shown(piece), start, list(map(shown, begun)), steps, [vocabulary[symbol] for symbol in symbols])
+    chunk.ids = [vocabulary[symbol] for symbol in symbols]
+    return chunk
 
 
 def _symbols(piece: str, model: dict[str, Any]) -> list[str]:
-    """Characters of the alphabet; where there is none, and the model knows bytes, its bytes."""
-    if not model.get("byte_fallback"):
-        return list(piece)
-    vocabulary = model["vocab"]
-    return [
-        symbol
-        for character in piece
-        for symbol in (
-            [character] if character in vocabulary else [f"<0x{byte:02X}>" for byte in character.encode("utf-8")]
-        )
-    ]
+    """Characters of the alphabet; one that the vocabulary lacks is its bytes, where the model has bytes."""
+    symbols: list[str] = []
+    for character in piece:
+        if character in model["vocab"] or not model.get("byte_fallback"):
+            symbols.append(character)
+        else:
+            symbols += [f"<0x{byte:02X}>" for byte in character.encode("utf-8")]
+    return symbols
 
 
 def token_starts(tokenizer: Tokenizer, text: str) -> list[int]:
     """Where each token of `tokenizer.encode(text)` begins in the text, in characters; of one that begins inside a
-    character, where that character begins. None is known (an empty list) where the tokenizer changes the text so much
-    that tokens and places do not match."""
+    character, where that character begins. Empty where the tokenizer changes the text so much that tokens and places
+    do not match."""
     text = whole_characters(text)
     ids = tokenizer.encode(text)
     if tokenizer.kind in BYTE_KINDS:
-        lengths = [len(tokenizer.token_bytes(i)) for i in ids]
-        if sum(lengths) == len(text.encode("utf-8")):
-            character = [i for i, c in enumerate(text) for _ in c.encode("utf-8")]
-            starts, at = [], 0
-            for length in lengths:
-                starts.append(character[at] if at < len(character) else len(text))
-                at += length
-            return starts
-    library = tokenizers.Tokenizer.from_str(tokenizer.to_json())
-    library.encode_special_tokens = True
-    library.no_truncation()
-    library.no_padding()
-    encoding = library.encode(text, add_special_tokens=False)
+        starts = [0, *accumulate(len(tokenizer.token_bytes(i)) for i in ids)]  # in bytes
+        character = [i for i, c in enumerate(text) for _ in c.encode("utf-8")] + [len(text)]
+        if starts[-1] == len(character) - 1:
+            return [character[at] for at in starts[:-1]]
+    encoding = tokenizer._library.encode(text, add_special_tokens=False)
     return [start for start, _ in encoding.offsets] if encoding.ids == ids else []

@@ -1,18 +1,13 @@
 """Turning a stream of token ids into a stream of text that only ever shows whole characters.
 
-A byte-level token may end in the middle of a character ("é" is two bytes, an emoji four, and BPE cuts where it likes).
-Printing each token by itself would show replacement marks, so a decoder holds bytes back until they are whole. And the
-text of a token may depend on what stands before it: vocabularies of SentencePiece write the space before a word into
-the word's token and drop it at the start of a text, so a continuation is decoded behind its prompt.
-
-The contract, for every kind of vocabulary and any ids:
+A byte-level token may end inside a character, so a decoder holds bytes back until they are whole. And the text of a
+token may depend on what stands before it (SentencePiece drops the space of a word at the start of a text), so a
+continuation is decoded behind its prompt. The contract, for every kind of vocabulary and any ids:
 
     decoder = tokenizer.stream_decoder(after=prompt)
     decoder.before + "".join(decoder.push(i) for i in new) + decoder.finish() == tokenizer.decode(prompt + new)
 
-`decoder.before` is what `decode(prompt)` gives, less a character that the prompt leaves unfinished. It equals the text
-that was encoded wherever the vocabulary gives that text back: always for bytes and byte-level BPE; not where the
-vocabulary changes texts (letters in lower case, unknown tokens).
+`decoder.before` is `decode(prompt)` without a character that the prompt leaves unfinished.
 """
 
 from __future__ import annotations
@@ -49,8 +44,8 @@ class ByteStreamDecoder:
 class WindowStreamDecoder:
     """For vocabularies where a token's text depends on its neighbours (WordPiece, SentencePiece).
 
-    Decodes a short window twice, without and with the newest tokens, and returns the difference; the window starts at
-    the last place where text was given out, so the cost of a push does not grow with the length of the text.
+    Decodes a short window without and with the newest tokens and returns the difference. The window starts where text
+    was last given out, so a push does not cost more in a longer text.
 
     Args:
         after: as of `ByteStreamDecoder`.
@@ -64,14 +59,11 @@ class WindowStreamDecoder:
     ):
         self._decode, self._token_bytes = decode, token_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # only asked whether a character is open
-        self._window: list[int] = []  # tokens already shown, for context, then tokens not yet shown
-        self._shown = 0
-        whole = 0
-        for n, token in enumerate(after, 1):
-            whole = n if self._closes(token) else whole
+        whole = max((n for n, token in enumerate(after, 1) if self._closes(token)), default=0)
         self._before = list(after[:whole])
         start = max(0, whole - CONTEXT)
-        self._window, self._shown = list(after[start:]), whole - start
+        self._window = list(after[start:])  # tokens already shown, for context, then tokens not yet shown
+        self._shown = whole - start
 
     @cached_property
     def before(self) -> str:

@@ -1,7 +1,7 @@
 """Chat templates in Jinja's own sandbox, as in transformers and vLLM, with bounds on time and size.
 
-`ImmutableSandboxedEnvironment` keeps a template away from the inside of Python. It does not keep it from looping for
-hours or asking for all the memory, and a template comes with a file from elsewhere. So a `Meter` counts:
+`ImmutableSandboxedEnvironment` keeps a template, which comes with a file from elsewhere, away from Python's internals,
+but not from looping for hours or filling the memory. So a `Meter` counts:
 
     every turn of a loop, call, operator and filter       one step, and the clock is read now and then
     what multiplies, joins, replaces, fills up            its size is known before it is made
@@ -36,17 +36,8 @@ from glassformer.processors.tokenizers.template_meter import MAX_ITEMS, MAX_SOUR
 _NAMELESS = "<chat template>"
 _NO_METHODS = {"center", "ljust", "rjust", "zfill", "expandtabs", "translate", "encode", "to_bytes"}
 _NO_FILTERS = {"center", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr"}
-_LISTING = {
-    "list",
-    "sort",
-    "unique",
-    "batch",
-    "slice",
-    "groupby",
-    "join",
-    "min",
-    "max",
-}  # a text becomes its characters
+_LISTING = {"list", "sort", "unique", "batch", "slice", "groupby", "join", "min", "max"}
+"""Filters that split a text into its characters."""
 
 
 class Program:
@@ -65,7 +56,7 @@ class Program:
         self._readable = readable
         if len(source) > MAX_SOURCE:
             raise TokenizerError(
-                f"the chat template is {len(source):,} characters long (at most {MAX_SOURCE:,}); is it one?"
+                f"the chat template has {len(source):,} characters (at most {MAX_SOURCE:,}); is it one?"
             )
         environment = _Sandbox(Meter())
         try:
@@ -154,12 +145,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         )
         self.meter = meter
         self.concat = meter.join  # type: ignore[assignment]  # of the output, of macros and of {% set %} blocks
-        filters: dict[str, Callable[..., Any]] = {
-            **DEFAULT_FILTERS,
-            "join": self._join,
-            "sum": self._sum,
-            "tojson": tojson,
-        }
+        filters: dict[str, Any] = {**DEFAULT_FILTERS, "join": self._join, "sum": self._sum, "tojson": tojson}
         self.filters = {name: self._metered(name, run) for name, run in filters.items() if name not in _NO_FILTERS}
         self.filters |= {"tick": meter.tick, "checked": meter.check}
         self.globals = {

@@ -5,9 +5,8 @@
     >>> tokenizer.encode("hole"), tokenizer.decode([1, 0, 2, 3])
     ([1, 3, 2, 0], 'helo')
 
-It holds a `tokenizers.Tokenizer` (the library that Hugging Face's own tools run on), so that what is saved is what
-other programs load, and adds three promises: text never becomes a special token, any string can be encoded, and bulk
-text is encoded at the speed of the machine.
+It holds a `tokenizers.Tokenizer` (the library of Hugging Face's own tools), so that other programs load what is saved,
+and adds three promises: text never becomes a special token, any string can be encoded, and bulk text is encoded fast.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
-from glassformer.errors import GlassformerWarning, TokenizerError, UsageError
+from glassformer.errors import GlassformerWarning, TokenizerError, UsageError, plural
 from glassformer.files import write_json, write_text
 from glassformer.processors.tokenizers import bulk, kinds
 from glassformer.processors.tokenizers.alphabet import (
@@ -35,7 +34,7 @@ from glassformer.processors.tokenizers.alphabet import (
     whole_characters,
 )
 from glassformer.processors.tokenizers.chat import ChatTemplate
-from glassformer.processors.tokenizers.library_errors import library_errors
+from glassformer.processors.tokenizers.files import library_errors
 from glassformer.processors.tokenizers.special_token_encoder import SpecialTokenEncoder
 from glassformer.processors.tokenizers.special_tokens import spellings, without_specials
 from glassformer.processors.tokenizers.streaming import ByteStreamDecoder, WindowStreamDecoder
@@ -43,10 +42,7 @@ from glassformer.processors.tokenizers.streaming import ByteStreamDecoder, Windo
 if TYPE_CHECKING:
     import torch
 
-_KINDS_OF_BYTES = ("characters", "bytes", "bpe", "gpt2")  # a text is its tokens' bytes put together
-
-
-_CANNOT = "this tokenizer fails at this text ({}); its file is damaged or made to fail: fetch it again"
+_CANNOT = "this tokenizer fails at this text: its file is damaged or made to fail"
 
 
 class UnknownCharacterWarning(GlassformerWarning):
@@ -61,13 +57,11 @@ class Tokenizer:
     """Text to ids and back.
 
     Attributes:
-        kind: "characters" | "words" | "plain-words" | "bytes" | "bpe" | "gpt2" | "sentencepiece" | "wordpiece" |
-            "huggingface", read off the structure (see `kinds.py`).
+        kind: read off the structure; `kinds.py` has the list.
         vocab_size: the largest id plus one: how many logits a model needs.
         special_tokens: id of every special token by its text. `encode` never produces these.
         end_of_text: id of the token that ends a document, or None (characters have none).
-        further_ends: ids of other tokens that end a text; loading a model folder sets what its
-            generation_config.json has.
+        further_ends: other tokens that end a text, from a model folder's generation_config.json.
         chat_template: the Jinja template of a chat model, or None.
         settings: what else `tokenizer_config.json` has (names of special tokens, model_max_length).
     """
@@ -105,8 +99,8 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text: no token is added before or after it, and nothing in it becomes a special token.
 
-        Any string will do. What a vocabulary lacks becomes bytes or its unknown token; a character tokenizer puts its
-        replacement (a space) there and issues one `UnknownCharacterWarning` that names the characters.
+        What a vocabulary lacks becomes bytes or its unknown token; a character tokenizer puts its replacement (a space)
+        there and issues one `UnknownCharacterWarning` that names the characters.
         """
         if self.kind in ("characters", "bytes"):
             return self._bulk([text])[0].tolist()
@@ -115,8 +109,8 @@ class Tokenizer:
         return without_specials(ids, self._spellings)
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """Ids of a text in which some special tokens are meant: the strings among `parts` are text, as in `encode`, the
-        integers ids of special tokens. It is encoded as one text, so a special token acts on what stands beside it.
+        """Ids of a text with special tokens: of `parts`, strings are text as in `encode`, integers are ids of special
+        tokens. It is encoded as one text, so a special token acts on what stands beside it.
 
         Raises:
             UsageError: an integer is not the id of a special token.
@@ -137,10 +131,7 @@ class Tokenizer:
         rows = [self.encode(text) for text in texts] if self.kind not in ("characters", "bytes") else self._bulk(texts)
         lengths = sorted({len(row) for row in rows})
         if len(lengths) != 1:
-            found = f"they have {', '.join(map(str, lengths))} tokens" if lengths else "there are none"
-            raise UsageError(
-                f"encode_batch needs texts of equal length, and {found}; cut them, or encode one at a time"
-            )
+            raise UsageError(f"encode_batch needs texts of equal length, not {lengths}; cut them, or encode one by one")
         return torch.from_numpy(np.stack([np.asarray(row, dtype=np.int64) for row in rows]))  # (B, T)
 
     def encode_to_array(self, text: str | bytes) -> np.ndarray:
@@ -156,15 +147,14 @@ class Tokenizer:
 
     @property
     def starts_with(self) -> int | None:
-        """The token that a language model wants to read before any text (Llama 2, Gemma), or None; the caller puts
-        it there, `encode` does not."""
+        """The token that a language model expects before any text (Llama 2, Gemma), or None; `encode` does not add
+        it."""
         before, after = self.frame
         return before[0] if len(before) == 1 and set(after) <= {self.end_of_text} else None
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """The tokens that stand before and behind every text, such as `[CLS]` and `[SEP]` of BERT; `encode` does not
-        put them there."""
+        """The tokens before and behind every text, such as `[CLS]` and `[SEP]` of BERT; `encode` does not add them."""
         for text in ("a", "0", " "):  # a small vocabulary may lack one of them
             with library_errors(_CANNOT):
                 bare, framed = (self._library.encode(text, add_special_tokens=more).ids for more in (False, True))
@@ -204,7 +194,7 @@ class Tokenizer:
             UsageError: an id is not in the vocabulary.
         """
         ids = _as_list(ids)
-        if self.kind in _KINDS_OF_BYTES:
+        if self.kind in kinds.BYTE_KINDS:
             return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
         for i in ids:
             self.token_bytes(i)  # for its error
@@ -222,9 +212,9 @@ class Tokenizer:
         try:
             return self._raw[token_id]
         except KeyError:
+            known = f"0 to {self.vocab_size - 1}"
             raise UsageError(
-                f"token id {token_id} is not in the vocabulary (0 to {self.vocab_size - 1}); "
-                "do the model and the tokenizer belong together?"
+                f"token id {token_id} is not in the vocabulary ({known}); is it another model's?"
             ) from None
 
     def token_text(self, token_id: int) -> str:
@@ -237,13 +227,12 @@ class Tokenizer:
         return [i for i in _as_list(ids) if i not in special]
 
     def stream_decoder(self, after: Iterable[int] = ()) -> ByteStreamDecoder | WindowStreamDecoder:
-        """An object whose `push(id) -> str` returns whole characters only, and whose `finish()` returns the rest; the
-        contract is in `streaming.py`.
+        """An object whose `push(id) -> str` returns whole characters only, and whose `finish()` returns the rest.
 
         Args:
-            after: ids that stand before, such as those of a prompt; their own text is the object's `before`.
+            after: ids that come first, such as those of a prompt; their own text is the object's `before`.
         """
-        if self.kind in _KINDS_OF_BYTES:
+        if self.kind in kinds.BYTE_KINDS:
             return ByteStreamDecoder(self.token_bytes, _as_list(after))
         return WindowStreamDecoder(self.decode, self.token_bytes, _as_list(after))
 
@@ -257,10 +246,7 @@ class Tokenizer:
             UsageError: there is none.
         """
         if self.chat_template is None:
-            raise UsageError(
-                "this tokenizer has no chat template: its model continues texts and was not made for chats; "
-                "give it a text to continue (generate)"
-            )
+            raise UsageError("this tokenizer has no chat template: its model continues texts; use generate")
         if self._chat is None or self._chat.source != self.chat_template:
             self._chat = ChatTemplate(self.chat_template, self)
         return self._chat
@@ -272,7 +258,7 @@ class Tokenizer:
 
         Args:
             folder: made if it is not there.
-            model_max_length: the model's block_size, for those who read it (transformers warns beyond it).
+            model_max_length: the model's block_size (transformers warns beyond it).
 
         Raises:
             GlassformerError: the folder cannot be written.
@@ -326,8 +312,8 @@ class Tokenizer:
         return frozenset(i for token, i in self._vocabulary.items() if is_byte_token(token))
 
     def _with_whole_bytes(self, ids: list[int]) -> list[str]:
-        """Tokens for the library's decoder, with U+FFFD in place of bytes that are no character. The library itself
-        gives up the characters beside them too, so that a text would change while it grows."""
+        """Tokens for the library's decoder, with U+FFFD for bytes that are no character; the library itself would
+        also replace the characters beside them."""
         tokens: list[str] = []
         for of_bytes, run in groupby(ids, self._fallback_bytes.__contains__):
             if not of_bytes:
@@ -347,7 +333,7 @@ class Tokenizer:
         return SpecialTokenEncoder(self._spec(), self._vocabulary)
 
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
-        """Ids of every text; called by public methods only, so that the warning points at their caller."""
+        """Ids of every text; called by public methods only: the warning points at their caller."""
         with library_errors(_CANNOT):
             arrays, unknown = self._bulk_encoder(texts)
         if unknown:
@@ -358,16 +344,12 @@ class Tokenizer:
 
     def _warn(self, unknown: set[str], stacklevel: int = 4) -> None:
         shown = ", ".join(map(ascii, sorted(unknown)[:20])) + (", ..." if len(unknown) > 20 else "")
-        warnings.warn(
-            f"{len(unknown)} character{'s are' if len(unknown) > 1 else ' is'} not in the vocabulary and became "
-            f"{self._unknown!r}: {shown}",
-            UnknownCharacterWarning,
-            stacklevel=stacklevel,
-        )
+        message = f"{plural(len(unknown), 'character')} not in the vocabulary became {self._unknown!r}: {shown}"
+        warnings.warn(message, UnknownCharacterWarning, stacklevel=stacklevel)
 
     @cached_property
     def _spellings(self) -> dict[int, list[int]]:
-        if self.kind in _KINDS_OF_BYTES:
+        if self.kind in kinds.BYTE_KINDS:
             return {}  # their special tokens are not among the pieces that text is cut into
         return spellings(self._vocabulary, self.special_tokens, self._unknown)
 

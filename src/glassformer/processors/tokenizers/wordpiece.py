@@ -8,9 +8,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from glassformer.errors import TokenizerError
-from glassformer.processors.tokenizers.declared import Declared, Draft, read_declared
-from glassformer.processors.tokenizers.files import read_lines
-from glassformer.processors.tokenizers.library_errors import library_errors
+from glassformer.processors.tokenizers.declared import Declared, Draft
+from glassformer.processors.tokenizers.files import library_errors, not_read, read_lines
 
 SPECIALS = {
     "pad_token": "[PAD]",
@@ -22,8 +21,8 @@ SPECIALS = {
 CLASSES = ("", "BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 
 
-def read_wordpiece(path: Path, declared: Declared | None = None) -> Draft:
-    """A BERT tokenizer from its `vocab.txt`, or the folder that holds it.
+def read_wordpiece(path: Path, declared: Declared) -> Draft:
+    """A BERT tokenizer from its `vocab.txt`.
 
     Text is lower-cased and stripped of accents first by tokenizer_config.json (`do_lower_case`, `strip_accents`,
     `tokenize_chinese_chars`); without these keys, it is if the list has no upper-case letter.
@@ -31,15 +30,10 @@ def read_wordpiece(path: Path, declared: Declared | None = None) -> Draft:
     Raises:
         TokenizerError: the list is missing, damaged, or lacks the unknown token; or it was made for another class.
     """
-    path = path / "vocab.txt" if path.is_dir() else path
-    declared = declared or read_declared(path.parent)
     config = declared.config
     if declared.kind not in CLASSES or config.get("do_basic_tokenize") is False:
         what = f"a {declared.kind}" if declared.kind not in CLASSES else "do_basic_tokenize=false"
-        raise TokenizerError(
-            f"{path}: {what} with no tokenizer.json is not read here; save it with one (transformers: "
-            "AutoTokenizer ... save_pretrained)"
-        )
+        raise not_read(path, what)
     tokens = read_lines(path)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     specials = {**SPECIALS, **{part: token.content for part, token in declared.named.items() if token is not None}}
@@ -51,7 +45,7 @@ def read_wordpiece(path: Path, declared: Declared | None = None) -> Draft:
     if not isinstance(lowercase, bool):
         ordinary = (token for token in tokens if token not in specials.values())
         lowercase = not any(character.isupper() for token in ordinary for character in token)
-    with library_errors(f"{path}: the tokenizers library cannot use it ({{}}); fetch it again"):
+    with library_errors(f"{path}: the tokenizers library cannot use it"):
         library = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
         library.normalizer = normalizers.BertNormalizer(
             clean_text=True,
