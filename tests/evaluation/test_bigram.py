@@ -57,11 +57,8 @@ def test_kneser_ney_equals_the_readable_twin():
     assert ours == pytest.approx(kneser_ney(train.tolist(), asked.tolist(), 17), rel=1e-12)
 
 
-def test_a_text_too_regular_to_estimate_the_discount_has_a_finite_loss():
-    assert 0 < bigram_loss(view([0, 1] * 30), view([0, 1, 2, 0]), vocab_size=5) < 20
-
-
-def test_a_vocabulary_of_any_size_needs_memory_for_the_pairs_alone():
+def test_a_regular_text_and_a_large_vocabulary_have_finite_losses():
+    assert 0 < bigram_loss(view([0, 1] * 30), view([0, 1, 2, 0]), vocab_size=5) < 20  # no discount can be estimated
     train = view(np.arange(60000) % 59999)
     assert math.isfinite(bigram_loss(train, view([5, 6, 7, 60001]), vocab_size=1_000_000))
 
@@ -73,7 +70,7 @@ def test_only_so_many_tokens_are_read():
 
 
 def test_no_pairs_are_an_error():
-    with pytest.raises(DataError, match=r"^counting pairs needs two tokens in each split; give more text$"):
+    with pytest.raises(DataError, match="two tokens in each split; give more"):
         bigram_loss(view([1, 2, 3]), view([1]), vocab_size=5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -47,10 +46,7 @@ def test_unpaired_by_hand():
     assert (shown.method, shown.n) == ("unpaired", 0)
     assert (shown.difference, shown.interval) == (pytest.approx(-0.06), pytest.approx(0.05, rel=1e-4))
     assert shown.significant and not compare_losses(alone(1.50, 0.03), alone(1.54, 0.04)).significant
-
-
-def test_other_targets_are_not_paired():
-    a, b = windows([20, 31, 42]), windows([18, 30, 42], targets="u")
+    a, b = windows([20, 31, 42]), windows([18, 30, 42], targets="u")  # other targets are not paired
     assert compare_losses(measured(a), measured(b)).method == "unpaired"
     assert compare_losses(measured(a), (b.estimate(), None)).method == "unpaired"
 
@@ -90,10 +86,8 @@ def texts(n: int, better: float, seed: int):
 
 @pytest.mark.parametrize("comparisons", [1, 10])
 def test_equally_good_models_differ_in_5_of_100_texts(comparisons: int):
-    """2,000 texts, nothing to be found: 100 +- 9.7 findings are due (10 +- 3.2 with a tenth of the odds each).
-
-    Five deviations are allowed: a false alarm less than once in a million (and the seed is set).
-    """
+    """2,000 texts, no difference: 100 +- 9.7 findings are due (10 +- 3.2 with a tenth of the odds). Five deviations are
+    allowed: a false alarm less than once in a million (and the seed is set)."""
     found = sum(
         compare_losses(measured(a), measured(b), comparisons=comparisons).significant for a, b in texts(2000, 0.0, 0)
     )
@@ -113,16 +107,6 @@ def test_pairs_see_what_intervals_cannot():
     assert paired > 220 and unpaired < 8
     mean = sum(compare_losses(measured(a), measured(b)).difference for a, b in pairs) / 300
     assert mean == pytest.approx(-0.07, abs=5 * 0.022 / math.sqrt(300))
-
-
-def test_unpaired_intervals_of_different_texts_hold_the_truth_too():
-    """2,000 pairs of texts of 40 passages, no difference: a little more than 100, as 1.96 stands for Student's t.
-    60 to 165 are allowed, more than four deviations on either side: a false alarm in 20,000 (and the seed is set)."""
-    pairs = list(texts(2000, 0.0, 2))
-    found = sum(
-        compare_losses((a.estimate(), None), (b.estimate(), None)).significant for (a, _), (_, b) in pairwise(pairs)
-    )
-    assert 60 < found < 165
 
 
 def real_batches(t: int, vocab_size: int = 61):
@@ -159,5 +143,5 @@ def test_damaged_window_losses_are_one_clear_line(tmp_path, content):
     path = tmp_path / "windows.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(RunError, match=r"no window losses can be read .*; evaluate the run again"):
+    with pytest.raises(RunError, match="evaluate the run again"):
         WindowLosses.load(path)

@@ -42,10 +42,8 @@ def test_by_hand_whatever_the_batches(size: int):
     cost = {0: math.log(7), 1: math.log(7 / 2), 2: math.log(7 / 4)}
     assert losses.sums.tolist() == pytest.approx([cost[label] for label in (2, 2, 0, 1, 2, 2, 0)])
     assert losses.counts.tolist() == [1] * 7 and accuracy == 4 / 7
-    assert (
-        losses.targets
-        == evaluate_rows(Fixed(), Classify(n_classes=3).rows, batches([2, 2, 0, 1, 2, 2, 0], 2))[0].targets
-    )
+    again, _ = evaluate_rows(Fixed(), Classify(n_classes=3).rows, batches([2, 2, 0, 1, 2, 2, 0], 2))
+    assert losses.targets == again.targets
 
 
 def test_for_next_token_it_is_the_loss_of_windows():
@@ -82,8 +80,10 @@ def test_what_fills_up_is_no_part_of_what_is_compared():
 @pytest.mark.parametrize("training", [False, True])
 def test_it_is_read_in_eval_mode_and_the_mode_is_put_back(training: bool):
     model = Fixed().train(training)
+    before = torch.get_rng_state()
     evaluate_rows(model, Classify(n_classes=3).rows, batches([0, 1], 1))
     assert model.modes == {False} and model.training is training and model.logits.grad is None
+    assert torch.equal(torch.get_rng_state(), before)
 
     def broken():
         yield from batches([0], 1)
@@ -98,5 +98,5 @@ def test_nothing_to_evaluate_on_is_one_clear_line():
     with pytest.raises(DataError, match=r"^no batches to evaluate on"):
         evaluate_rows(Fixed(), Classify(n_classes=3).rows, [])
     inputs = torch.from_numpy(np.ones((2, 3), dtype=np.int64))
-    with pytest.raises(DataError, match=r"^the 2 held-out examples hold no targets; give longer ones$"):
+    with pytest.raises(DataError, match="the 2 held-out examples hold no targets; give"):
         evaluate_rows(toy_model(), NextToken().rows, [(inputs, torch.full((2, 3), -100))])

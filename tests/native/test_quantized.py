@@ -116,21 +116,18 @@ def test_a_machine_without_a_compiler_does_without(fresh, tmp_path):
     fresh.setenv("PATH", "")
     fresh.delenv("CXX", raising=False)
     assert library() is None
-    with pytest.raises(DeviceError, match="need a C\\+\\+ compiler") as error:
+    with pytest.raises(DeviceError, match="need a C\\+\\+ compiler.*use --dtype"):
         QuantizedLinear(torch.randn(8, 32), None, 4)
-    assert "\n" not in str(error.value)
 
 
-def test_a_compiler_that_fails_is_none(fresh, tmp_path):
+def test_a_compiler_that_fails_and_the_switch(fresh, tmp_path):
     broken = tmp_path / "g++"
     broken.write_text("#!/bin/sh\nexit 3\n")
     broken.chmod(0o755)
     fresh.setenv("GLASSFORMER_CACHE", str(tmp_path / "cache"))
     fresh.setenv("CXX", str(broken))
-    assert library() is None
-    assert not list((tmp_path / "cache").rglob("*.so"))
-
-
-def test_it_can_be_switched_off(fresh):
+    assert library() is None and not list((tmp_path / "cache").rglob("*.so"))
+    fresh.undo()
+    library.cache_clear()
     fresh.setenv("GLASSFORMER_NATIVE", "0")
     assert library() is None

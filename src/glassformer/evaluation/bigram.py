@@ -22,12 +22,9 @@ def bigram_loss(train: TokenView, held_out: TokenView, vocab_size: int, *, max_t
         (max(c(a, b) - D, 0) + D n(a) q(b)) / c(a)            otherwise: interpolated Kneser-Ney
 
     D = n1 / (n1 + 2 n2), where n1 and n2 pairs were seen once and twice; n(a) different tokens followed a; q(b) grows
-    with the number of different tokens that b followed, plus one. A large vocabulary needs the second: adding one to
-    2.5 billion cells drowns the counts. Only pairs that occur are kept, so V may be anything. (Kneser and Ney 1995;
-    Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling", section 2.7.)
-
-    Every target's own last token stands in its window (the first target of a window has the window's first input), so
-    the result does not depend on how the split is cut into windows: it is comparable with `evaluate_loss`.
+    with the number of different tokens that b followed, plus one. (Kneser and Ney 1995; Chen and Goodman 1998, "An
+    empirical study of smoothing techniques for language modeling", section 2.7.) Only pairs that occur are kept, so V
+    may be anything. The result is comparable with `evaluate_loss`, however the split is cut into windows.
 
     Args:
         max_tokens: of each split at most so many are read from the start: 10 million are about a second and 400 MB.

@@ -1,13 +1,10 @@
 """Is one validation loss really lower than another?
 
-An interval bounds how far a loss may be from that on endless text of the same kind. Two intervals that
-overlap may still belong to one clearly better and one worse model: on the same text both suffer from the same hard
-passages, and these cancel in the difference. So runs that were asked for the same targets are compared *paired*,
-passage by passage; others by their two intervals. (Miller 2024, "Adding Error Bars to Evals: A Statistical Approach to
-Language Model Evaluations", https://arxiv.org/abs/2411.00640: clustered standard errors, paired differences.)
+Two models find the same passages of a text hard, and these cancel in the difference. So runs with the same targets are
+compared *paired*, passage by passage; others by their two intervals. (Miller 2024, "Adding Error Bars to Evals",
+https://arxiv.org/abs/2411.00640: clustered standard errors, paired differences.)
 
-What is compared are two sets of weights on one kind of text. Another seed of the same recipe gives other weights: that
-a *recipe* is better takes several seeds of both.
+Two sets of weights are compared; that a *recipe* is better takes several seeds of both.
 """
 
 from __future__ import annotations
@@ -27,8 +24,8 @@ class Comparison:
     """Loss of A minus loss of B.
 
     difference: in `unit`, negative when A is better. interval: half the width of its 95 % interval, infinite when
-    nothing is known. method: "paired" or "unpaired". n: passages that were compared in pairs, 0 if unpaired.
-    unit: "nats a token", or "bits a byte" where the tokens are not the same.
+    nothing is known. method: "paired" or "unpaired". n: passages compared in pairs. unit: "nats a token", or "bits a
+    byte" where the tokens are not the same.
     """
 
     difference: float
@@ -52,19 +49,17 @@ def compare_losses(
 ) -> Comparison:
     """The difference of two losses and its 95 % interval.
 
-    Paired, when both have window losses with the same targets: of each passage the difference of the two sums, t times
-    the standard error of their total (`standard_error`; windows of different length, such as 64 and 256, are
-    first joined to passages that both have, 256). The interval misses the true difference in 5 of 100 texts (Student's
-    t; for fewer than about ten passages somewhat more often, as the sums are not normal).
+    Paired, when both have window losses with the same targets: Student's t times the standard error of the passages'
+    differences (windows of different length, such as 64 and 256, are first joined to passages that both have, 256). For
+    fewer than about ten passages it misses the true difference more often than in 5 of 100 texts.
 
-    Unpaired, from the two intervals: the square root of the sum of their squares. Right for different texts. On the
-    same text it is too wide (hard passages are hard for both): what it calls significant is, what it does not may be.
+    Unpaired, from the two intervals: the square root of the sum of their squares. On the same text it is too wide: what
+    it calls significant is, what it does not may be.
 
     Args:
         same_tokens: False when the tokenizers differ, so that a nat a token means two things; then bits a byte.
-        comparisons: how many are made at once; each gets the confidence 1 - 0.05 / comparisons (Bonferroni), so that in
-            95 of 100 cases *all* intervals hold. To find the best of k runs and compare it with the others is
-            k (k - 1) / 2, since any of them might have been the best.
+        comparisons: how many are made at once; each gets the confidence 1 - 0.05 / comparisons (Bonferroni). Comparing
+            the best of k runs with the others makes k (k - 1) / 2.
     """
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take 0.5 s to import
 

@@ -16,15 +16,19 @@ from glassformer.errors import RunError
 from glassformer.files import atomic_file
 
 
+def finite(interval: float) -> float | None:
+    """For JSON, which has no infinity: None where nothing is known."""
+    return interval if math.isfinite(interval) else None
+
+
 @dataclass(frozen=True)
 class LossEstimate:
     """A mean loss and how sure it is.
 
     loss: mean over targets, nats. n: targets. interval: half the width of the 95 % interval, from the spread between
-    windows (neighbouring tokens are not independent, windows nearly are); infinite for a single window, which shows no
-    spread. bits_per_byte: the same loss spread over the UTF-8 bytes of the text, which makes tokenizers comparable;
-    None when the bytes are unknown. accuracy: the share of targets that the model gave the highest probability; None
-    where it was not counted.
+    windows (neighbouring tokens are not independent, windows nearly are); infinite for a single window. bits_per_byte:
+    the loss per UTF-8 byte of the text, which makes tokenizers comparable; None when the bytes are unknown. accuracy:
+    the share of targets that the model gave the highest probability; None where it was not counted.
     """
 
     loss: float
@@ -39,8 +43,7 @@ class LossEstimate:
         return math.exp(min(self.loss, 700.0))
 
     def to_dict(self) -> dict[str, Any]:
-        known = self.interval if math.isfinite(self.interval) else None  # JSON has no infinity
-        row = {**asdict(self), "interval": known, "perplexity": self.perplexity}
+        row = {**asdict(self), "interval": finite(self.interval), "perplexity": self.perplexity}
         return {key: value for key, value in row.items() if key != "accuracy" or value is not None}
 
 
@@ -67,13 +70,11 @@ class Metrics:
         """The loss with what belongs to it."""
         loss = self.values["loss"]
         others = {key: m.value for key, m in self.values.items() if key in ("bits_per_byte", "accuracy")}
-        return LossEstimate(loss.value, loss.n, loss.interval, others.get("bits_per_byte"), others.get("accuracy"))
+        return LossEstimate(loss.value, loss.n, loss.interval, **{"bits_per_byte": None, **others})
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Plain numbers, JSON-able: value, n, and interval (None where infinite) by name."""
-        return {
-            key: [m.value, m.n, m.interval if math.isfinite(m.interval) else None] for key, m in self.values.items()
-        }
+        return {key: [m.value, m.n, finite(m.interval)] for key, m in self.values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
@@ -94,7 +95,7 @@ class WindowLosses:
     targets: str
 
     def estimate(self, bytes_per_token: float | None = None) -> LossEstimate:
-        """Mean and 95 % interval. bytes_per_token: of the split's text, for bits per byte."""
+        """Mean and 95 % interval; see `metrics`."""
         return self.metrics(bytes_per_token).loss_estimate()
 
     def metrics(self, bytes_per_token: float | None = None, accuracy: float | None = None) -> Metrics:
@@ -114,18 +115,14 @@ class WindowLosses:
         return Metrics(values, self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write them as safetensors, whole or not at all (8 + 8 bytes a window)."""
+        """Write them as safetensors, 16 bytes a window."""
         tensors = {"sums": self.sums, "counts": self.counts}
         with atomic_file(path) as temporary:
             save_file(tensors, temporary, metadata={"targets": self.targets})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> WindowLosses:
-        """Read them back.
-
-        Raises:
-            RunError: the file is missing or damaged.
-        """
+        """Read them back; a `RunError` if the file is missing or damaged."""
         try:
             with safe_open(path, framework="pt") as file:
                 sums, counts = file.get_tensor("sums"), file.get_tensor("counts")
@@ -136,9 +133,8 @@ class WindowLosses:
 
 
 def standard_error(sums: Tensor, counts: Tensor) -> float:
-    """Standard error of sum(sums) / sum(counts), from the spread of what each window adds beyond its share; infinite
-    for a single window. A ratio estimator (Cochran 1977, "Sampling Techniques", section 6.3): windows may be of
-    different length."""
+    """Standard error of sum(sums) / sum(counts), from the spread of what each window adds beyond its share (the ratio
+    estimator of Cochran 1977, "Sampling Techniques", section 6.3); infinite for a single window."""
     windows, n = len(sums), float(counts.sum())
     if windows < 2:
         return math.inf

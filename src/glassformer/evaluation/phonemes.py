@@ -7,7 +7,6 @@ known      R IY D | R EH D
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from glassformer.errors import DataError, MissingExtraError
-from glassformer.evaluation.estimate import standard_error
+from glassformer.evaluation.estimate import finite, standard_error
 from glassformer.renamed import old_arguments
 
 
@@ -24,9 +23,8 @@ class PronunciationErrors:
     """Rates of errors, as shares.
 
     word_error_rate: words whose answer is no pronunciation in the dictionary. word_interval: both ends of its 95 %
-    interval. phoneme_error_rate: edits (a sound too much, too little, or another one) that turn the answer into the
-    nearest reference, divided by the sounds of these references. phoneme_interval: half the width of its 95 % interval,
-    from the spread between words; infinite for a single word. n: words.
+    interval. phoneme_error_rate: edits that turn the answers into the nearest references, divided by the sounds of
+    these. phoneme_interval: half the width of its 95 % interval, infinite for a single word. n: words.
     """
 
     word_error_rate: float
@@ -36,8 +34,7 @@ class PronunciationErrors:
     n: int
 
     def to_dict(self) -> dict[str, Any]:
-        known = self.phoneme_interval if math.isfinite(self.phoneme_interval) else None  # JSON has no infinity
-        return {**asdict(self), "phoneme_interval": known}
+        return {**asdict(self), "phoneme_interval": finite(self.phoneme_interval)}
 
 
 @old_arguments(said="answers")
@@ -75,8 +72,7 @@ def pronunciation_errors(answers: Sequence[str], references: Sequence[Sequence[s
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, hits of n independent cases (Wilson 1927, "Probable inference, the law of succession,
-    and statistical inference"). It stays within 0 ... 1 and is informative even for 0 hits.
+    """95 % interval of a share, hits of n independent cases (Wilson 1927); informative even for 0 hits.
 
     >>> [round(end, 3) for end in wilson_interval(0, 100)]
     [0.0, 0.037]

@@ -31,8 +31,8 @@ def evaluate_rows(
 ) -> tuple[WindowLosses, float]:
     """-> (plain cross-entropy of each row, share of targets that the model gives the highest probability).
 
-    In eval mode; the model's mode is restored. Every row counts once. The losses of two models on the same targets can
-    be compared row by row (`compare_losses`); tasks that draw their targets need batches made with the same seed.
+    In eval mode; the model's mode is restored. The losses of two models on the same targets can be compared row by row
+    (`compare_losses`); tasks that sample their targets need batches made with the same seed.
 
     Args:
         rows: a task's `rows`. batches: the last tensor of each holds the targets.

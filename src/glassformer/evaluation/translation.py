@@ -1,7 +1,7 @@
 """How near translations come to a person's: BLEU and chrF, as sacrebleu counts them.
 
-A small BLEU of one's own is easily written and comparable with no other: scores differ by several points with how words
-are cut. sacrebleu (Post 2018, https://arxiv.org/abs/1804.08771) fixes that, and its signature states how.
+Scores differ by several points with how words are cut; sacrebleu (Post 2018, https://arxiv.org/abs/1804.08771) fixes
+that, and its signature states how.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from glassformer.errors import DataError, MissingExtraError
+from glassformer.evaluation.estimate import finite
 from glassformer.renamed import old_arguments
 
 MOST_DRAWN = 5_000_000  # sentences that are drawn for an interval: some hundred MB of counts
@@ -31,8 +32,7 @@ class CorpusScore:
         return f"{self.score:.1f}" + (f" ± {self.interval:.1f}" if math.isfinite(self.interval) else "")
 
     def to_dict(self) -> dict[str, Any]:
-        known = self.interval if math.isfinite(self.interval) else None  # JSON has no infinity
-        return {"score": self.score, "interval": known, "signature": self.signature}
+        return {**asdict(self), "interval": finite(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ def translation_scores(
     except ImportError:
         raise MissingExtraError("measuring BLEU and chrF", "translate") from None
     if len(translations) != len(references):
-        raise DataError(
-            f"{len(translations)} translations and {len(references)} references; give one of each a sentence"
-        )
+        n = len(references)
+        raise DataError(f"{len(translations)} translations and {n} references; give one of each a sentence")
     if not translations:
         raise DataError("no translations to score; give at least one")
     n = len(translations)

@@ -16,18 +16,11 @@ from glassformer.files import cache_folder
 
 SOURCE = Path(__file__).with_name("decode.cpp")
 FLAGS = (
-    "-O3",
-    "-march=native",
-    "-fopenmp",
-    "-shared",
-    "-fPIC",
-    "-std=c++17",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=off",
+    *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
 )
-"""No `-ffast-math`: it would change how the whole process treats tiny numbers. No products fused with sums where the
-compiler likes to: it does so here and not there, and a token would not be the same alone and in a batch."""
+"""No `-ffast-math`, which changes how the whole process treats tiny numbers, and no fused products and sums, with which
+a token would not be the same alone and in a batch."""
 
 
 @functools.cache
@@ -39,9 +32,8 @@ def library() -> ctypes.CDLL | None:
     """
     if os.environ.get("GLASSFORMER_NATIVE") == "0":
         return None
-    compiler = next(
-        (found for name in (os.environ.get("CXX"), "g++", "c++") if name and (found := shutil.which(name))), None
-    )
+    found = (shutil.which(name) for name in (os.environ.get("CXX"), "g++", "c++") if name)
+    compiler = next(filter(None, found), None)
     if compiler is None:
         return None
     try:
@@ -58,9 +50,8 @@ def _compiled(compiler: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / "decode.so"
-            subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, timeout=120
-            )
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
             os.replace(made, target)
     return target
 

@@ -9,6 +9,7 @@ Scales and minima are 16-bit floats. A matrix that comes from such a file is kep
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,22 +22,18 @@ from glassformer.threads import kernel_threads
 TILE, GROUP = 8, 32  # rows that lie together, columns that share a scale
 BLOCK_BYTES = {8: 256 + 16, 4: 128 + 16 + 16}
 
-NO_COMPILER = (
-    "weights in blocks of 4 or 8 bits need a C++ compiler that works (g++, or the one that $CXX names); "
-    "use --dtype int8 or fp32"
-)
+NO_COMPILER = "weights in blocks of 4 or 8 bits need a C++ compiler (g++, or $CXX); use --dtype int8 or fp32"
+
+
+def fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+    """Fields of one type for a `ctypes.Structure`."""
+    return [(name, kind) for name in names.split()]
 
 
 class MatrixStruct(ctypes.Structure):
     """`Matrix` in decode.cpp."""
 
-    _fields_ = (
-        ("blocks", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("rows", ctypes.c_int32),
-        ("columns", ctypes.c_int32),
-        ("bits", ctypes.c_int32),
-    )
+    _fields_ = fields(ctypes.c_void_p, "blocks bias") + fields(ctypes.c_int32, "rows columns bits")
 
 
 class QuantizedLinear(nn.Module):
@@ -83,11 +80,7 @@ class QuantizedLinear(nn.Module):
 
 
 def pack(weight_RC: Tensor, bits: int) -> Tensor:
-    """A matrix (rows, columns) as blocks of bytes: (tiles, groups, bytes of a block).
-
-    Raises:
-        DeviceError: there is nothing compiled here.
-    """
+    """A matrix (rows, columns) as blocks of bytes: (tiles, groups, bytes of a block). It needs a compiler."""
     compiled = library()
     if compiled is None:
         raise DeviceError(NO_COMPILER)
@@ -112,7 +105,7 @@ def pack(weight_RC: Tensor, bits: int) -> Tensor:
 
 
 def unpack(blocks: Tensor, rows: int, columns: int, bits: int) -> Tensor:
-    """What `pack` made, as floats again: (rows, columns)."""
+    """The floats, (rows, columns), of the blocks that `pack` made."""
     tiles, groups, _ = blocks.shape
     if bits == 8:
         steps = blocks[:, :, :256].contiguous().view(torch.int8).view(tiles, groups, 8, 32)

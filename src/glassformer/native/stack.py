@@ -34,19 +34,19 @@ from glassformer.layers import (
 )
 from glassformer.layers.masks import And
 from glassformer.native.building import library
-from glassformer.native.quantized import GROUP, MatrixStruct, QuantizedLinear
+from glassformer.native.quantized import GROUP, MatrixStruct, QuantizedLinear, fields
 from glassformer.taps import named_taps
 from glassformer.threads import kernel_threads
 
 M = TypeVar("M", bound=nn.Module)
 
+POSITIONS = (LearnedPositions, NoPositions, SinusoidalPositions, RotaryPositions)  # not a bias on scores
 KINDS = ("silu", "gelu_new", "gelu", "relu", "relu2")  # as decode.cpp numbers them
 
 
 class NormStruct(ctypes.Structure):
     _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
+        *fields(ctypes.c_void_p, "weight bias"),
         ("eps", ctypes.c_float),
         ("centred", ctypes.c_int32),
     )
@@ -54,19 +54,11 @@ class NormStruct(ctypes.Structure):
 
 class LayerStruct(ctypes.Structure):
     _fields_ = (
-        ("attention_norm", NormStruct),
-        ("attention_norm_after", NormStruct),
-        ("feedforward_norm", NormStruct),
-        ("feedforward_norm_after", NormStruct),
-        ("qkv", MatrixStruct),
-        ("out", MatrixStruct),
-        ("up", MatrixStruct),
-        ("down", MatrixStruct),
-        ("query_norm", ctypes.c_void_p),
-        ("key_norm", ctypes.c_void_p),
+        *fields(NormStruct, "attention_norm attention_norm_after feedforward_norm feedforward_norm_after"),
+        *fields(MatrixStruct, "qkv out up down"),
+        *fields(ctypes.c_void_p, "query_norm key_norm"),
         ("head_eps", ctypes.c_float),
-        ("window", ctypes.c_int32),
-        ("local", ctypes.c_int32),
+        *fields(ctypes.c_int32, "window local"),
     )
 
 
@@ -75,42 +67,35 @@ class StackStruct(ctypes.Structure):
         ("layers", ctypes.POINTER(LayerStruct)),
         ("final_norm", NormStruct),
         ("head", MatrixStruct),
-        ("table", ctypes.c_void_p),
-        ("places", ctypes.c_void_p),
+        *fields(ctypes.c_void_p, "table places"),
         ("table_scale", ctypes.c_float),
-        *((name, ctypes.c_int32) for name in ("n_layer", "width", "n_head", "n_kv_head", "head_width", "n_hidden")),
-        *((name, ctypes.c_int32) for name in ("activation", "gated", "pairs")),
+        *fields(ctypes.c_int32, "n_layer width n_head n_kv_head head_width n_hidden activation gated pairs"),
         ("scale", ctypes.c_float),
     )
 
 
 class CacheStruct(ctypes.Structure):
     _fields_ = (
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("tokens", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("layer_stride", "row_stride", "head_stride", "token_stride")),
+        *fields(ctypes.c_void_p, "keys values tokens"),
+        *fields(ctypes.c_int64, "layer_stride row_stride head_stride token_stride"),
     )
 
 
 class TokensStruct(ctypes.Structure):
     _fields_ = (
         ("ids", ctypes.POINTER(ctypes.c_int64)),
-        ("x", ctypes.c_void_p),
-        ("logits", ctypes.c_void_p),
-        ("rows", ctypes.POINTER(ctypes.c_int32)),
-        ("positions", ctypes.POINTER(ctypes.c_int32)),
-        ("cos", ctypes.c_void_p * 2),
-        ("sin", ctypes.c_void_p * 2),
+        *fields(ctypes.c_void_p, "x logits"),
+        *fields(ctypes.POINTER(ctypes.c_int32), "rows positions"),
+        *fields(ctypes.c_void_p * 2, "cos sin"),
         ("turns", ctypes.POINTER(ctypes.c_int32)),
         ("n", ctypes.c_int32),
     )
 
 
 def quantized_copy(model: M, bits: int) -> M:
-    """A copy of a model with its matrices in `bits` bits, for generation on a CPU; embeddings, norms and matrices whose
-    width is no multiple of 32 stay as they are, and the head has 8 bits (it is where rounding is seen most, and 4-bit
-    files keep it so). The blocks of a decoder run in one compiled call where `NativeStack` knows all of their parts.
+    """A copy of a model with its matrices in `bits` bits, for generation on a CPU. Embeddings, norms and matrices whose
+    width is no multiple of 32 stay as they are; the head has 8 bits, where rounding matters most. The blocks of a
+    decoder run in one compiled call where `NativeStack` knows all of their parts.
 
     Raises:
         UsageError: `bits` is neither 8 nor 4.
@@ -191,7 +176,7 @@ class NativeStack:
         if library() is None or not model.has_native_form or not all(map(_known, model.blocks, model.masks)):
             return None
         config = model.config
-        if config.head_width % GROUP or not _places(model.positions) or model.no_positions is not None:
+        if config.head_width % GROUP or model.no_positions is not None or not isinstance(model.positions, POSITIONS):
             return None
         return cls(model)
 
@@ -208,12 +193,8 @@ class NativeStack:
         return not any(map(attrgetter("listener"), self._all_taps if whole else self._taps))
 
     def run(self, x_BTC: Tensor, rows: Rows) -> Tensor:
-        """Vectors of the next tokens of these rows through all blocks and the final norm; keys and values are written
-        to the cache.
-
-        Raises:
-            UsageError: the cache is too small for them.
-        """
+        """Vectors of the next tokens of these rows through all blocks and the final norm; fills the cache, which must
+        be large enough."""
         x_NC = x_BTC.float().reshape(-1, x_BTC.shape[-1]).clone(memory_format=torch.contiguous_format)
         self._run(rows, TokensStruct(x=x_NC.data_ptr(), n=len(x_NC)))
         return x_NC.view(x_BTC.shape)
@@ -262,24 +243,22 @@ class NativeStack:
         return twin
 
     def _pointer(self, weight: Tensor | None) -> int | None:
-        self._kept += [] if weight is None else [weight]
-        return None if weight is None else weight.data_ptr()
+        """The address of a tensor as floats, which is kept."""
+        if weight is None:
+            return None
+        self._kept.append(weight.detach().float().contiguous())
+        return self._kept[-1].data_ptr()
 
     def _matrix(self, linear: QuantizedLinear) -> MatrixStruct:
-        self._kept += [linear.blocks] if linear.bias is None else [linear.blocks, linear.bias]
+        self._kept += [tensor for tensor in (linear.blocks, linear.bias) if tensor is not None]
         return linear.struct()
 
     def _norm(self, norm: Any) -> NormStruct:
         if norm is None:
-            return NormStruct(None, None, 0.0, 0)
-        weight = norm.weight.detach().float()
-        weight = (1 + weight if isinstance(norm, ZeroCenteredRMSNorm) else weight).contiguous()
-        bias = getattr(norm, "bias", None)
-        bias = None if bias is None else bias.detach().float().contiguous()
-        self._kept += [weight] if bias is None else [weight, bias]
-        return NormStruct(
-            weight.data_ptr(), None if bias is None else bias.data_ptr(), norm.eps, int(isinstance(norm, LayerNorm))
-        )
+            return NormStruct()
+        weight = 1 + norm.weight.float() if isinstance(norm, ZeroCenteredRMSNorm) else norm.weight
+        pointers = self._pointer(weight), self._pointer(getattr(norm, "bias", None))
+        return NormStruct(*pointers, norm.eps, int(isinstance(norm, LayerNorm)))
 
 
 def _numbers(numbers: Iterable[int]) -> ctypes.Array[ctypes.c_int32]:
@@ -305,9 +284,7 @@ def _known(block: Any, pattern: Mask) -> bool:
         return False
     if not isinstance(feedforward, (FeedForward, GatedFeedForward)) or isinstance(feedforward, ClampedFeedForward):
         return False
-    if not attention.norms_each_head:
-        return False
-    if attention.sinks is not None or attention.softcap is not None:
+    if not attention.norms_each_head or attention.sinks is not None or attention.softcap is not None:
         return False
     first: Any = feedforward.gate_up if isinstance(feedforward, GatedFeedForward) else feedforward.up
     matrices: tuple[Any, ...] = attention.qkv, attention.out, first, feedforward.down
@@ -326,8 +303,3 @@ def _window(pattern: Mask) -> int | None:
         a, b = _window(pattern.left), _window(pattern.right)
         return None if a is None or b is None else min(a, b) or max(a, b)
     return None
-
-
-def _places(positions: Any) -> bool:
-    """Whether positions are written into the embedding or turn queries and keys; a bias on scores is not known."""
-    return isinstance(positions, (LearnedPositions, NoPositions, SinusoidalPositions, RotaryPositions))
