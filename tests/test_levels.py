@@ -18,7 +18,19 @@ import glassformer
 
 SOURCE = Path(glassformer.__file__).parent
 LEVELS = (
-    ("errors", "files", "taps", "fetch", "archives", "text_files", "threads", "plugins", "renamed", "views"),
+    (
+        "errors",
+        "files",
+        "taps",
+        "fetch",
+        "archives",
+        "text_files",
+        "threads",
+        "plugins",
+        "renamed",
+        "views",
+        "view_options",
+    ),
     ("layers",),
     ("processors", "native"),
     ("models",),
@@ -38,7 +50,7 @@ FLOOR = {
     "files": {"errors"},
     "taps": {"errors"},
     "plugins": {"errors"},
-    "views": {"errors"},
+    "views": {"errors", "view_options"},
     "fetch": {"errors", "files"},
     "archives": {"errors"},
     "text_files": {"errors"},

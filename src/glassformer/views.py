@@ -4,9 +4,7 @@
 
 A view is a function that returns an `inspection.View`. Its signature has everything else: parameters with the names
 of `inspection.look.Subject` (`model`, `tokenizer`, ...) are filled in, other positional ones are arguments of the
-command, keyword-only ones its options, with types, defaults, bounds and descriptions (`Annotated[int, Field(...)]`).
-
-This module imports nothing, so that help need not wait for torch.
+command, keyword-only ones its options, with types, defaults, bounds and descriptions (`view_options`).
 """
 
 from __future__ import annotations
@@ -17,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import UsageError, did_you_mean
+from glassformer.view_options import declaration
 
 
 @dataclass(frozen=True)
 class ViewEntry:
-    """function: the function, or where it is, "module:function". summary: one line for `--help`."""
+    """A view of the list."""
 
-    function: Callable[..., Any] | str
-    summary: str
+    function: Callable[..., Any] | str  # or where it is, "module:function"
+    summary: str  # one line for `--help`
 
     def load(self) -> Callable[..., Any]:
         """The function, imported now if it was not yet."""
@@ -33,6 +32,12 @@ class ViewEntry:
         module, _, name = self.function.partition(":")
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return found
+
+    def declaration(self) -> Callable[..., Any]:
+        """A function with the same signature and docstring; torch is not imported for it if that can be avoided."""
+        if not isinstance(self.function, str):
+            return self.function
+        return declaration(*self.function.split(":")) or self.load()
 
 
 def _own(function: str, summary: str) -> ViewEntry:

@@ -53,7 +53,15 @@ def test_the_commands_that_the_readme_promises_are_there():
 
 
 @pytest.mark.parametrize(
-    "words", [("--help",), ("look", "--help"), ("--version",), ("train", "--help"), ("data", "list")]
+    "words",
+    [
+        ("--help",),
+        ("look", "--help"),
+        ("look", "attention", "--help"),
+        ("--version",),
+        ("train", "--help"),
+        ("data", "list"),
+    ],
 )
 def test_help_waits_for_nothing_heavy(words):
     """In a process of its own, since this one has imported everything. (typer imports pydantic to read options.)"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -18,8 +19,9 @@ from glassformer import inspection, plugins, views
 from glassformer.errors import UsageError
 from glassformer.inspection import look
 from glassformer.inspection.look import Subject, show
-from glassformer.inspection.options import check_options, inputs_of, options_of
-from glassformer.views import OLD_NAMES, VIEWS
+from glassformer.inspection.options import check_options, options_of
+from glassformer.view_options import inputs_of, parameters_of
+from glassformer.views import OLD_NAMES, VIEWS, ViewEntry
 
 LONG = "ABE FED A" * 9
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
@@ -107,6 +109,20 @@ def test_a_view_checks_its_options_also_when_it_is_called_itself():
     with pytest.raises(UsageError, match=r"tpo.*top"):
         inspection.lens(toy_model(), letters(), TEXT, tpo=3)
     assert inspection.lens(model=toy_model(), tokenizer=letters(), text=TEXT).position == len(TEXT) - 1
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_help_reads_from_the_source_what_the_function_declares(name: str):
+    declared, function = VIEWS[name].declaration(), VIEWS[name].load()
+    assert parameters_of(declared) == parameters_of(function) and inputs_of(declared) == inputs_of(function)
+    assert (declared.__doc__, declared.examples) == (inspect.getdoc(function), function.examples)
+    assert declared.__module__ == parameters_of.__module__
+
+
+def test_a_signature_that_cannot_be_read_from_the_source_is_read_from_the_module(plugin):
+    sys.path.insert(0, str(Path.cwd()))
+    function = ViewEntry(f"{plugin}:largest", "").declaration()  # its annotations are pydantic's
+    assert function.__module__ == plugin and [p.name for p in parameters_of(function)] == ["text", "top"]
 
 
 def test_defaults_are_those_of_the_signature():

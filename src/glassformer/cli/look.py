@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from glassformer.cli.output import print_json
+from glassformer.view_options import Parameter, inputs_of, parameters_of
 from glassformer.views import OLD_NAMES, VIEWS, find
 
 if TYPE_CHECKING:
@@ -68,20 +69,13 @@ def _load_plugins() -> None:
 
 def command_for(name: str) -> Any:
     """The command of a view."""
-    from glassformer.inspection.options import inputs_of, options_of
-
     entry = find(name)
-    function = entry.load()
-    needs, fields = inputs_of(function), options_of(function).model_fields
-    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    function = entry.declaration()
+    needs, options = inputs_of(function), parameters_of(function)
     takes_tokenizer = needs == ["input_tokenizer"]
     parameters = [_parameter("model", str, MODEL)]
-    for key, field in fields.items():
-        if key == "corpus":
-            parameters += CORPUS
-        else:
-            positional = kinds[key] is not inspect.Parameter.KEYWORD_ONLY
-            parameters.append(_of_field(key, field, positional, optional=takes_tokenizer))
+    for option in options:
+        parameters += CORPUS if option.name == "corpus" else [_of_option(option, optional=takes_tokenizer)]
     parameters += TOKENIZER * takes_tokenizer + OUTPUT
 
     def run(model: str, as_json: bool, html: str | None, **values: Any) -> None:
@@ -93,7 +87,7 @@ def command_for(name: str) -> Any:
             subject = open_model(model, or_size="model_or_size" in needs)
         if "text" in values:
             values["text"] = given(values["text"])
-        if "corpus" in fields:
+        if any(option.name == "corpus" for option in options):
             from glassformer.recipes.own_text import texts_for
 
             values["corpus"] = texts_for(model, values.pop("data"), values.pop("characters"))
@@ -133,21 +127,19 @@ OUTPUT = [
 ]
 
 
-def _of_field(name: str, field: Any, positional: bool, optional: bool) -> inspect.Parameter:
-    """A field of the options model as a parameter for typer."""
-    kind, default = _kind(field.annotation), field.get_default(call_default_factory=True)
-    if positional:
-        metavar = name.upper()
-        if field.is_required() and not optional:
-            return _parameter(name, kind, typer.Argument(metavar=metavar, help=field.description))
-        default = None if field.is_required() else default
-        return _parameter(name, kind, typer.Argument(default, metavar=metavar, help=field.description))
-    flag = f"--{(field.json_schema_extra or {}).get('flag', name.replace('_', '-'))}"
+def _of_option(p: Parameter, optional: bool) -> inspect.Parameter:
+    """An option as a parameter for typer."""
+    kind, text = _kind(p.annotation), p.option.description
+    if not p.keyword_only and p.is_required and not optional:
+        return _parameter(p.name, kind, typer.Argument(metavar=p.name.upper(), help=text))
+    default: Any = None if p.is_required else p.default
+    if not p.keyword_only:
+        return _parameter(p.name, kind, typer.Argument(default, metavar=p.name.upper(), help=text))
+    flag = f"--{p.option.flag or p.name.replace('_', '-')}"
     many = get_origin(kind) is list
     unit = METAVARS.get(get_args(kind)[0] if many else kind)
-    least = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
     default = list(default) if many else default
-    return _parameter(name, kind, typer.Option(default, flag, metavar=unit, help=field.description, min=least))
+    return _parameter(p.name, kind, typer.Option(default, flag, metavar=unit, help=text, min=p.option.ge))
 
 
 def _kind(annotation: Any) -> Any:

@@ -14,17 +14,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table
 from glassformer.inspection.heads import MEANINGS, attention_layers, check_place, evenly, n_repeats, summaries
-from glassformer.inspection.options import AttentionKind, Target, TextOrImage, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import AttentionKind, Option, Target, TextOrImage
 
 MAX_HEADS = 16  # that are drawn in one table
 MAX_TOKENS = 64  # that are drawn along a side of a map
@@ -142,10 +142,10 @@ def attention(
     tokenizer: Tokenizer | None,
     text: TextOrImage,
     *,
-    layer: Annotated[int | None, Field(description="The layer, from 0; default: a summary of all heads.")] = None,
-    head: Annotated[int | None, Field(description="The head of the layer, from 0.")] = None,
+    layer: Annotated[int | None, Option("The layer, from 0; default: a summary of all heads.")] = None,
+    head: Annotated[int | None, Option("The head of the layer, from 0.")] = None,
     kind: AttentionKind = "self",
-    keys_as_rows: Annotated[bool, Field(description="Draw a column for each query, as the lecture does.")] = False,
+    keys_as_rows: Annotated[bool, Option("Draw a column for each query, as the lecture does.")] = False,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttentionView:

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, visible
 from glassformer.inspection.head_computation import HeadComputation
 from glassformer.inspection.heads import attention_layers, check_place
-from glassformer.inspection.options import AttentionKind, Head, Layer, Position, Target, TextOrImage, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import read, reading
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import AttentionKind, Head, Layer, Option, Position, Target, TextOrImage
 
 MAX_KEYS = 12  # that are drawn
 ROUNDED = 1e-3  # of a stage's largest number: a difference that fp32 never reaches
@@ -217,7 +217,7 @@ def attention_walkthrough(
     head: Head = 0,
     position: Position = -1,
     kind: AttentionKind = "self",
-    width: Annotated[int, Field(ge=1, description="How many numbers of a vector to show; --json has all.")] = 6,
+    width: Annotated[int, Option("How many numbers of a vector to show; --json has all.", ge=1)] = 6,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttentionWalkthrough:

@@ -11,17 +11,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Figure, Note, Table, number, percent, visible
 from glassformer.inspection.direct_logit_attribution import WATCHED, Part, Place, kinds_of, logit_parts, watch_place
-from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.stream import check_token_head, place_name, place_of, stack_of, token_of
 from glassformer.inspection.trace import ablate
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import Option, OptionalPosition, Target, Text, Token
 
 MAX_LAYERS, MAX_HEADS = 33, 10  # that are drawn
 NAMES = {
@@ -156,12 +156,10 @@ def attribution(
     tokenizer: Tokenizer,
     text: Text,
     *,
-    token: Annotated[Token, Field(description="The token whose logit to explain; default: the most likely.")] = None,
-    against: Annotated[Token, Field(description="Explain the difference to the logit of this token.")] = None,
+    token: Annotated[Token, Option("The token whose logit to explain; default: the most likely.")] = None,
+    against: Annotated[Token, Option("Explain the difference to the logit of this token.")] = None,
     position: OptionalPosition = None,
-    check: Annotated[
-        int, Field(ge=0, le=64, description="Ablate N of the strongest heads, to see the true effect.")
-    ] = 3,
+    check: Annotated[int, Option("Ablate N of the strongest heads, to see the true effect.", ge=0, le=64)] = 3,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttributionView:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Figure, Note, Table, number
 from glassformer.inspection.next_token import NextView, end_of, next_token
-from glassformer.inspection.options import MinP, Seed, Text, TopK, TopP, view
+from glassformer.inspection.options import view
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import MinP, Option, Seed, Text, TopK, TopP
 
 
 @dataclass
@@ -84,17 +84,17 @@ def compare_models(
     text: Text,
     *,
     temperature: Annotated[
-        Sequence[float], Field(max_length=16, description="Repeat for more than one; default: 0.5, 1 and 2.")
+        Sequence[float], Option("Repeat for more than one; default: 0.5, 1 and 2.", max_length=16)
     ] = (),
     others: Annotated[
         Sequence[str],
-        Field(max_length=16, description="Other models, all at one temperature.", json_schema_extra={"flag": "with"}),
+        Option("Other models, all at one temperature.", max_length=16, flag="with"),
     ] = (),
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
     seed: Seed = 0,
-    top: Annotated[int, Field(ge=1, description="How many tokens of each to show.")] = 8,
+    top: Annotated[int, Option("How many tokens of each to show.", ge=1)] = 8,
     source_tokenizer: Tokenizer | None = None,
     open_model: Callable[[str], Any],
 ) -> CompareView:

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError
@@ -27,6 +26,7 @@ from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.stepwise import token_starts
 from glassformer.renamed import old_arguments
+from glassformer.view_options import Option
 
 MAX_TEXTS = 16
 MAX_LINES, MAX_COLUMNS = 10, 4  # pairs, and sentences, that are drawn one by one
@@ -116,13 +116,13 @@ class ContextView(View):
 def context(
     model: Any,
     input_tokenizer: Tokenizer,
-    word: Annotated[str, Field(description="A word that occurs in all texts.")],
-    texts: Annotated[Sequence[str], Field(description="Two texts or more, each in quotes.")],
+    word: Annotated[str, Option("A word that occurs in all texts.")],
+    texts: Annotated[Sequence[str], Option("Two texts or more, each in quotes.")],
     *,
-    neighbours: Annotated[int, Field(ge=0, description="Nearest tokens to show for each vector.")] = 5,
+    neighbours: Annotated[int, Option("Nearest tokens to show for each vector.", ge=0)] = 5,
     layers: Annotated[
         Sequence[int],
-        Field(description="The layers to show: 0 is the embedding, l + 1 the output of block l, -1 the last."),
+        Option("The layers to show: 0 is the embedding, l + 1 the output of block l, -1 the last."),
     ] = (),
 ) -> ContextView:
     """The vectors of a word through the layers, in several sentences that have it.

@@ -16,15 +16,15 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Points, Table, number, percent, visible
-from glassformer.inspection.options import Pair, Seed, Top, view
+from glassformer.inspection.options import view
 from glassformer.inspection.vectors import Vectors
 from glassformer.inspection.views import View
 from glassformer.renamed import old_arguments
+from glassformer.view_options import Option, Pair, Seed, Top
 
 RANDOM_DRAWS = 200  # sets of random pairs that a direction is held against
 
@@ -111,7 +111,7 @@ def analogy(
     a: str,
     b: str,
     c: str,
-    expected: Annotated[str | None, Field(description="The word that should come out; its rank is shown.")] = None,
+    expected: Annotated[str | None, Option("The word that should come out; its rank is shown.")] = None,
     *,
     top: Top = 10,
 ) -> Analogy:
@@ -174,9 +174,9 @@ class Direction(View):
 @view("glassformer look direction runs/word-vectors-1 cat:cats dog:dogs tree:trees --along one --along three")
 def direction(
     vectors: Vectors,
-    pairs: Annotated[Sequence[Pair], Field(description="Pairs of words, such as cat:cats.")],
+    pairs: Annotated[Sequence[Pair], Option("Pairs of words, such as cat:cats.")],
     *,
-    along: Annotated[Sequence[str], Field(description="Show this word's place on it; repeat for more than one.")] = (),
+    along: Annotated[Sequence[str], Option("Show this word's place on it; repeat for more than one.")] = (),
     seed: Seed = 0,
 ) -> Direction:
     """The mean of second - first over some pairs, scored on each pair by the direction of the others, beside as many
@@ -187,7 +187,7 @@ def direction(
     """
     if not pairs:
         raise UsageError("a direction needs pairs, and there are none; give some such as cat cats")
-    rows_P2 = torch.tensor([vectors.rows(pair) for pair in pairs])
+    rows_P2 = torch.tensor([vectors.rows(_two_words(pair)) for pair in pairs])
     differences_PC = _differences(vectors.table, rows_P2)
     mean_C = differences_PC.mean(dim=0)
     if float(mean_C.norm()) < 1e-12:
@@ -211,6 +211,13 @@ def direction(
         [vectors.words[row] for row in rows],
         (vectors.table[rows] @ unit_C).tolist() if rows else [],
     )
+
+
+def _two_words(pair: Pair) -> Sequence[str]:
+    words = pair.split(":") if isinstance(pair, str) else pair
+    if len(words) != 2 or not all(words):
+        raise UsageError(f"{pair!r} is not a pair; write two words with a colon between them, such as cat:cats")
+    return words
 
 
 def held_out_steps(differences_PC: Tensor) -> Tensor:
@@ -249,7 +256,7 @@ class PCA(View):
 
 
 @view("glassformer look components runs/word-vectors-1 king queen man woman uncle aunt")
-def pca(vectors: Vectors, words: Annotated[Sequence[str], Field(description="Three words or more.")]) -> PCA:
+def pca(vectors: Vectors, words: Annotated[Sequence[str], Option("Three words or more.")]) -> PCA:
     """Principal components of some words (Pearson 1901): centred, then the three eigenvectors of their covariance with
     the largest eigenvalues. Which end of a direction is which is arbitrary; here its largest entry is positive.
 

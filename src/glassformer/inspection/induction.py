@@ -14,17 +14,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, Note, Table
 from glassformer.inspection.heads import attention_layers
-from glassformer.inspection.options import Seed, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import LN2, Reading, labels_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import Option, Seed
 
 LENGTH = 25  # random tokens, by default, if they fit
 TOP = 8  # heads that are drawn
@@ -77,7 +77,7 @@ def induction_scores(
     tokenizer: Tokenizer,
     *,
     length: Annotated[
-        int | None, Field(description="How many different random tokens to repeat; default 25, if they fit.")
+        int | None, Option("How many different random tokens to repeat; default 25, if they fit.")
     ] = None,
     seed: Seed = 0,
 ) -> InductionView:

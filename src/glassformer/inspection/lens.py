@@ -16,10 +16,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from glassformer.figures import Column, Curves, Figure, Note, Table, visible
-from glassformer.inspection.options import OptionalPosition, Target, Text, Token, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import LN2, read
 from glassformer.inspection.stream import (
     check_token_head,
@@ -32,6 +31,7 @@ from glassformer.inspection.stream import (
 )
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import Option, OptionalPosition, Target, Text, Token
 
 MAX_LAYERS, MAX_PLACES = 33, 16  # that are drawn
 COLUMNS = 80
@@ -142,9 +142,9 @@ def lens(
     tokenizer: Tokenizer,
     text: Text,
     *,
-    pin: Annotated[Token, Field(description="A token to follow through the layers; default: the most likely.")] = None,
+    pin: Annotated[Token, Option("A token to follow through the layers; default: the most likely.")] = None,
     position: OptionalPosition = None,
-    top: Annotated[int, Field(ge=1, description="How many tokens of each layer to show.")] = 5,
+    top: Annotated[int, Option("How many tokens of each layer to show.", ge=1)] = 5,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> LensView:

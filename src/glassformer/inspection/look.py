@@ -8,10 +8,11 @@ from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.hub import load
-from glassformer.inspection.options import check_options, inputs_of, options_of
+from glassformer.inspection.options import check_options, options_of
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import inputs_of
 from glassformer.views import find
 
 

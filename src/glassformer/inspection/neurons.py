@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, plural
@@ -26,13 +25,14 @@ from glassformer.inspection.max_activating import (
     read_corpus,
     windows,
 )
-from glassformer.inspection.options import Corpus, Layer, Top, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import reader_of
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import matrix_of
 from glassformer.layers import Experts, GatedFeedForward, LayerNorm, ZeroCenteredRMSNorm
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.renamed import old_arguments
+from glassformer.view_options import Corpus, Layer, Option, Top
 
 CONTEXTS = 3  # of each neuron, where many are shown
 PROMOTED = 10  # tokens
@@ -161,12 +161,12 @@ def neurons(
     corpus: Corpus,
     *,
     layer: Layer = 0,
-    neuron: Annotated[int | None, Field(description="The neuron; default: the most selective of the layer.")] = None,
+    neuron: Annotated[int | None, Option("The neuron; default: the most selective of the layer.")] = None,
     top: Top = 10,
-    window: Annotated[int, Field(ge=1, description="Tokens that are read together, block_size at most.")] = 256,
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000, description="Where to stop reading.")] = 100_000,
+    window: Annotated[int, Option("Tokens that are read together, block_size at most.", ge=1)] = 256,
+    max_tokens: Annotated[int, Option("Where to stop reading.", ge=1, le=10_000_000)] = 100_000,
     threshold: Annotated[
-        float | None, Field(description="A neuron is active above this; default: 0, in a gated layer its rms.")
+        float | None, Option("A neuron is active above this; default: 0, in a gated layer its rms.")
     ] = None,
 ) -> NeuronsView:
     """What activates the neurons of a feed-forward, and what they promote.

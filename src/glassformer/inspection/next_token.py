@@ -13,17 +13,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Table, visible
 from glassformer.generation import Sampling, filtered_probabilities, sample
 from glassformer.generation.filters import token_logits
-from glassformer.inspection.options import MinP, Penalty, Position, Seed, Target, Temperature, Text, TopK, TopP, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import LN2, check_writes, read
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import MinP, Option, Penalty, Position, Seed, Target, Temperature, Text, TopK, TopP
 
 FILTERS: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 """In the order in which they work, with the values that switch them off."""
@@ -103,7 +103,7 @@ def next_token(
     repetition_penalty: Penalty = 1.0,
     seed: Seed = 0,
     position: Position = -1,
-    top: Annotated[int, Field(ge=0, description="How many rows to show; --json has the whole vocabulary.")] = 10,
+    top: Annotated[int, Option("How many rows to show; --json has the whole vocabulary.", ge=0)] = 10,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> NextView:

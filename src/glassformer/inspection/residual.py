@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
-from glassformer.inspection.options import OptionalPosition, Target, TextOrImage, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import Reading, read, reading
 from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import OptionalPosition, Target, TextOrImage
 
 MAX_LAYERS, MAX_PLACES = 33, 60  # that are drawn
 SHORT = {"attention": "attention", "cross_attention": "cross", "feedforward": "feed-forward"}

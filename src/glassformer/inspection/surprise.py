@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import FULL_SURPRISE_BITS, Column, Figure, Note, Table, Tokens
 from glassformer.generation.generate import prompt_ids
-from glassformer.inspection.options import Target, Text, view
+from glassformer.inspection.options import view
 from glassformer.inspection.reading import LN2, check_writes, labels_of, read, reading
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.view_options import Option, Target, Text
 
 LISTED = 8  # of the most surprising tokens
 
@@ -75,9 +75,7 @@ def surprise(
     *,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
-    window: Annotated[
-        int | None, Field(ge=1, description="Tokens read together; default: as many as the model reads.")
-    ] = None,
+    window: Annotated[int | None, Option("Tokens read together; default: as many as the model reads.", ge=1)] = None,
 ) -> SurpriseView:
     """Bits of surprise at each token of a text.
 

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean, plural
@@ -25,6 +24,7 @@ from glassformer.inspection.options import view
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import format_of, is_compressed, matrix_of, weights
 from glassformer.models.parts import pieces_of, whole_axes
+from glassformer.view_options import Option
 
 BINS = 24
 HISTOGRAM_OF = 1 << 22
@@ -171,7 +171,7 @@ def _tables(title: str, rows: Sequence[TensorRow]) -> list[Figure]:
 @view('glassformer look tensors runs/demo-1 "blocks.0.*"')
 def tensors(
     model: nn.Module,
-    pattern: Annotated[str, Field(description="A name, or a pattern such as 'blocks.0.*'.")] = "*",
+    pattern: Annotated[str, Option("A name, or a pattern such as 'blocks.0.*'.")] = "*",
 ) -> TensorsView:
     """Every parameter whose name matches a shell-style pattern, and each matrix of a fused one by itself.
 

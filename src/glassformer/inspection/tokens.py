@@ -7,16 +7,15 @@ import warnings
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Table, Tokens
-from glassformer.inspection.options import Text, view
+from glassformer.inspection.options import view
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer, UnknownCharacterWarning
 from glassformer.processors.tokenizers.alphabet import whole_characters
 from glassformer.processors.tokenizers.stepwise import Chunk, merge_by_merge, token_starts
 from glassformer.renamed import old_arguments
+from glassformer.view_options import Option, Text
 
 MAX_TOKENS = 1000  # that are listed one by one
 SHOWN = 40  # rows of the table of tokens
@@ -112,7 +111,7 @@ def tokens(
     input_tokenizer: Tokenizer,
     text: Text,
     *,
-    chunks: Annotated[int, Field(ge=0, description="For how many pieces to show the merges.")] = 8,
+    chunks: Annotated[int, Option("For how many pieces to show the merges.", ge=0)] = 8,
 ) -> TokensView:
     """What a tokenizer makes of a text.
 
