@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -26,19 +27,16 @@ from glassformer.layers.norms import HandWrittenRMSNorm
 X = [3.0, -1.0, 4.0, 1.0, -5.0]
 
 
-def test_layer_norm_is_the_distance_from_the_mean_in_deviations():
-    norm = shaken(LayerNorm(5, eps=0.1))
-    scale, shift = norm.weight.tolist(), norm.bias.tolist()
+def test_norms_by_their_formulas():
+    """The distance from the mean in deviations; and, keeping the mean, the share of the root mean square."""
+    layer, rms = shaken(LayerNorm(5, eps=0.1)), shaken(RMSNorm(5, eps=0.1))
     mean, deviation = statistics.fmean(X), math.sqrt(statistics.pvariance(X) + 0.1)
+    scale, shift = layer.weight.tolist(), layer.bias.tolist()
     expected = [(x - mean) / deviation * s + b for x, s, b in zip(X, scale, shift, strict=True)]
-    assert norm(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_rms_norm_keeps_the_mean_and_divides_by_the_root_mean_square():
-    norm = shaken(RMSNorm(5, eps=0.1))
+    assert layer(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
     root = math.sqrt(statistics.fmean(x * x for x in X) + 0.1)
-    expected = [x / root * s for x, s in zip(X, norm.weight.tolist(), strict=True)]
-    assert norm(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
+    expected = [x / root * s for x, s in zip(X, rms.weight.tolist(), strict=True)]
+    assert rms(torch.tensor(X)).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 7), (2, 3, 5, 7)], ids=str)
@@ -89,18 +87,10 @@ def test_bf16_vectors_and_an_fp32_scale_as_under_autocast(name: str, gradients: 
     assert torch_warnings() == []
 
 
-def test_by_hand():
-    """3 and -3: mean 0, deviation 3. 1 and 7: root mean square 5."""
-    assert LayerNorm(2, eps=0.0)(torch.tensor([3.0, -3.0])).tolist() == [1, -1]
-    assert RMSNorm(2, eps=0.0)(torch.tensor([1.0, 7.0])).tolist() == pytest.approx([0.2, 1.4])
-
-
-def test_every_norm_is_built_alike_and_only_layer_norm_may_have_a_bias():
-    counts = {(name, bias): len(list(NORMS[name](5, bias=bias).parameters())) for name in NORMS for bias in (0, 1)}
-    assert counts.pop(("layernorm", 1)) == 2
-    assert counts == {("layernorm", 0): 1} | {
-        (name, bias): 1 for name in ("rmsnorm", "zero_centered_rmsnorm") for bias in (0, 1)
-    }
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", NORMS)
+def test_every_norm_is_built_alike_and_only_layer_norm_may_have_a_bias(name: str, bias: bool):
+    assert len(list(NORMS[name](5, bias=bias).parameters())) == 1 + (bias and name == "layernorm")
 
 
 def test_a_zero_centered_norm_keeps_the_difference_from_one():
@@ -147,6 +137,14 @@ def test_activations_against_their_formulas(name: str):
     assert got == pytest.approx([formula(name, x) for x in points], abs=1e-5)
 
 
+@torch.no_grad()
+def made_of(layer: torch.nn.Module, first: list[float]) -> torch.nn.Module:
+    """A gated layer C=1, F=1 with these two numbers for gate and up, and 1 behind."""
+    layer.gate_up.weight.copy_(torch.tensor(first)[:, None])
+    layer.down.weight.fill_(1.0)
+    return layer
+
+
 def test_plain_feed_forward_by_hand():
     """C=1, F=2: hidden relu(2x + 1), relu(-3x + 0); out 5 h0 + 7 h1 - 1. At x=1: 3, 0 -> 14. At x=-2: 0, 6 -> 41."""
     layer = FeedForward(n_embd=1, n_hidden=2, activation="relu", bias=True)
@@ -159,12 +157,16 @@ def test_plain_feed_forward_by_hand():
 
 
 def test_the_gate_is_the_first_half_and_goes_through_the_activation():
-    """C=1, F=1: relu(2x) * (-3x). At x=1: -6. At x=-1 the gate is shut: 0."""
-    layer = GatedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False)
-    with torch.no_grad():
-        layer.gate_up.weight.copy_(torch.tensor([[2.0], [-3.0]]))
-        layer.down.weight.fill_(1.0)
+    """relu(2x) * (-3x). At x=1: -6. At x=-1 the gate is shut: 0."""
+    layer = made_of(GatedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False), [2.0, -3.0])
     assert layer(torch.tensor([[[1.0], [-1.0]]])).flatten().tolist() == [-6, 0]
+
+
+def test_a_clamped_gate_multiplies_up_and_one_within_the_limit():
+    """Limit 3: min(relu(2x), 3) * (clamp(-3x) + 1). At x=1: 2 * (-3 + 1) = -4. At x=2 both are at the limit:
+    3 * (-3 + 1) = -6. At x=-2 the gate is shut, however low it is: 0."""
+    layer = ClampedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False, limit=3.0)
+    assert made_of(layer, [2.0, -3.0])(torch.tensor([[[1.0], [2.0], [-2.0]]])).flatten().tolist() == [-4, -6, 0]
 
 
 class Times(torch.nn.Module):
@@ -186,64 +188,35 @@ def heard_in(block: Block, memory: object = None) -> tuple[float, dict[str, floa
     return block(torch.ones(1, 1, 1), None, None, None, memory=memory).item(), heard
 
 
-def test_a_block_adds_and_norms_before_each_layer():
-    """x=1: attention hears norm 2 -> 2 * 3 = 6, stream 7; feed-forward hears 7 * 5 = 35, * 11 = 385; stream 392."""
-    parts = [Times(n) for n in (2, 3, 5, 11)]
-    assert heard_in(Block(*parts)) == (392, {"before": 1, "middle": 7, "after": 392})
+class Made(NamedTuple):
+    """What a block of norm 2, attention 3, norm 5 and feed-forward 11 makes of 1; its norms before, behind, of sum."""
+
+    block: type[Block]
+    middle: float
+    end: float
+    norms: tuple[int | None, int | None, int | None]
+    after: tuple[int, ...] = ()
+    crossing: float | None = None  # the end, with a cross-attention 19 of norm 17
 
 
-def test_a_post_norm_block_norms_the_sum():
-    """x=1: attention says 3, the sum 4 is normed to 8; feed-forward says 8 * 11 = 88, the sum 96 is normed to 480."""
-    parts = [Times(n) for n in (2, 3, 5, 11)]
-    assert heard_in(PostNormBlock(*parts)) == (480, {"before": 1, "middle": 8, "after": 480})
+MADE = [
+    Made(Block, middle=1 + 2 * 3, end=7 + 7 * 5 * 11, norms=(2, None, None), crossing=(7 + 7 * 17 * 19) * 56),
+    Made(PostNormBlock, middle=(1 + 3) * 2, end=(8 + 8 * 11) * 5, norms=(None, None, 2)),
+    Made(OutputNormBlock, middle=1 + 3 * 2, end=7 + 7 * 11 * 5, norms=(None, 2, None), crossing=(7 + 7 * 19 * 17) * 56),
+    Made(ParallelBlock, middle=1 + 2 * 3, end=7 + 1 * 5 * 11, norms=(2, None, None)),
+    Made(SandwichBlock, middle=1 + 2 * 3 * 7, end=43 + 43 * 5 * 11 * 13, norms=(2, 7, None), after=(7, 13, 23),
+         crossing=(43 + 43 * 17 * 19 * 23) * (1 + 5 * 11 * 13)),
+]  # fmt: skip
 
 
-def test_a_sandwich_norms_input_and_output_of_a_layer():
-    """x=1: attention hears 2 and says 6, of which the second norm makes 6 * 7 = 42: stream 43. Feed-forward hears
-    43 * 5 = 215 and says 215 * 11 = 2365, of which the second norm makes 2365 * 13 = 30745: stream 30788."""
-    parts, after = [Times(n) for n in (2, 3, 5, 11)], [Times(7), Times(13)]
-    assert heard_in(SandwichBlock(*parts, after=after)) == (30788, {"before": 1, "middle": 43, "after": 30788})
-
-
-def test_an_output_norm_block_norms_what_a_layer_writes_alone():
-    """x=1: attention writes 3, normed to 6: stream 7. Feed-forward writes 7 * 11 = 77, normed to 385: stream 392."""
-    parts = [Times(n) for n in (2, 3, 5, 11)]
-    assert heard_in(OutputNormBlock(*parts)) == (392, {"before": 1, "middle": 7, "after": 392})
-    crossing = OutputNormBlock(*parts, Times(17), Times(19))  # 7 + 7 * 19 * 17 = 2268; 2268 * (1 + 11 * 5)
-    assert heard_in(crossing, memory=object())[0] == 2268 * 56
-
-
-def test_layers_side_by_side_read_the_same_stream():
-    """x=1: attention reads 2 and writes 6; feed-forward reads 5, of the same 1, and writes 55: stream 62."""
-    parts = [Times(n) for n in (2, 3, 5, 11)]
-    assert heard_in(ParallelBlock(*parts)) == (62, {"before": 1, "middle": 7, "after": 62})
-
-
-@pytest.mark.parametrize(
-    ("block", "norms"),
-    [(Block, (2, None, None)), (ParallelBlock, (2, None, None)), (OutputNormBlock, (None, 2, None)),
-     (PostNormBlock, (None, None, 2)), (SandwichBlock, (2, 7, None))],
-)  # fmt: skip
-def test_a_block_names_the_norms_around_its_layers(block: type[Block], norms: tuple):
-    parts = [Times(n) for n in (2, 3, 5, 11)]
-    made = block(*parts, **({"after": [Times(7), Times(13)]} if block is SandwichBlock else {}))
-    assert tuple(norm and norm.factor for norm in made.norms("attention")) == norms
-    assert {norm.factor for norm in made.norms("feedforward") if norm} <= {5, 13}
-
-
-def test_a_clamped_gate_multiplies_up_and_one_within_the_limit():
-    """C=1, F=1, limit 3, relu: min(2x, 3) * (clamp(-3x) + 1). At x=1: 2 * (-3 + 1) = -4. At x=2 both are at the limit:
-    3 * (-3 + 1) = -6. At x=-2 the gate is shut, however low it is: 0."""
-    layer = ClampedFeedForward(n_embd=1, n_hidden=1, activation="relu", bias=False, limit=3.0)
-    with torch.no_grad():
-        layer.gate_up.weight.copy_(torch.tensor([[2.0], [-3.0]]))
-        layer.down.weight.fill_(1.0)
-    assert layer(torch.tensor([[[1.0], [2.0], [-2.0]]])).flatten().tolist() == [-4, -6, 0]
-
-
-def test_a_sandwich_around_cross_attention_too():
-    """The stream 43 goes through norm 17 and layer 19: 13889, and the norm behind, 23: 319447; stream 319490. Then
-    5, 11 and 13 as before: 319490 * 715 = 228435350, and the stream 228754840."""
-    parts, after = [Times(n) for n in (2, 3, 5, 11, 17, 19)], [Times(7), Times(13), Times(23)]
-    text, _ = heard_in(SandwichBlock(*parts, after=after), memory=object())
-    assert text == pytest.approx(228_754_840, rel=1e-6)  # fp32
+@pytest.mark.parametrize("made", MADE, ids=lambda made: made.block.__name__)
+def test_each_kind_of_block_by_hand(made: Made):
+    numbers = (2, 3, 5, 11) if made.crossing is None else (2, 3, 5, 11, 17, 19)
+    more = {"after": [Times(n) for n in made.after]} if made.after else {}
+    plain = made.block(*map(Times, numbers[:4]), **more)
+    assert heard_in(plain) == (made.end, {"before": 1, "middle": made.middle, "after": made.end})
+    assert tuple(norm and norm.factor for norm in plain.norms("attention")) == made.norms
+    assert {norm.factor for norm in plain.norms("feedforward") if norm} <= {5, 13}
+    if made.crossing is not None:
+        crossing = made.block(*map(Times, numbers), **more)
+        assert heard_in(crossing, memory=object())[0] == pytest.approx(made.crossing, rel=1e-6)  # fp32

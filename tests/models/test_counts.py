@@ -1,4 +1,4 @@
-"""Parameters by part and operations a token, against the built model, PyTorch's own counter and published tallies."""
+"""Parameters by part and operations a token, against PyTorch's own counter and published tallies."""
 
 from __future__ import annotations
 
@@ -7,41 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from toys import toy_config, toy_ids
 
-from glassformer.models import SIZES, Decoder, ModelConfig, flops_per_token, parameter_count, parameters_by_part
+from glassformer.models import SIZES, Decoder, ModelConfig, flops_per_token, parameters_by_part
 from glassformer.models.counts import model_on_meta
-
-OPTIONS = [
-    {},
-    {"bias": True},
-    {"bias": False},
-    {"tied_head": False},
-    {"positions": "none"},
-    {"positions": "learned"},
-    {"positions": "rotary", "n_embd": 18},
-    {"norm": "rmsnorm"},
-    {"norm": "layernorm", "bias": True},
-    {"norm": "zero_centered_rmsnorm", "norm_place": "sandwich"},
-    {"qk_norm": True},
-    {"qk_norm": False},
-    {"qk_norm": True, "qk_norm_over": "all", "n_kv_head": 1},
-    {"norm_place": "output", "qkv_bias": True, "out_bias": False, "feedforward_bias": True},
-    {"parallel": True, "feedforward": "clamped", "n_expert": 3, "router_bias": True},
-    {"feedforward": "gated", "n_hidden": 17},
-    {"feedforward": "plain"},
-    {"n_kv_head": 1},
-    {"n_kv_head": 3, "head_width": 7, "positions": "learned"},
-]
-
-
-@pytest.mark.parametrize("family", ["classic", "modern"])
-@pytest.mark.parametrize("changes", OPTIONS, ids=str)
-def test_the_parts_add_up_to_the_built_model(family: str, changes: dict):
-    if family == "modern" and "n_embd" in changes:
-        changes = {"positions": "rotary"}
-    config = toy_config(family, **changes)
-    parts = parameters_by_part(config)
-    assert sum(parts.values()) == Decoder(config).parameter_count() == parameter_count(config)
-    assert "other" not in parts and min(parts.values()) > 0
 
 
 def test_parts_of_a_model_small_enough_to_count_by_hand():

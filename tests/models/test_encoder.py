@@ -1,4 +1,4 @@
-"""The encoder: everybody looks at everybody, padding at nobody; one class for texts, images and sound."""
+"""The encoder: every token sees every token but padding; one class for texts, images and sound."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from toys import shaken, toy_ids
 
 from glassformer.errors import UsageError
+from glassformer.layers import POSITIONS
 from glassformer.models import Encoder, EncoderConfig, parameter_count
 
 TEXT: dict[str, Any] = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
@@ -151,3 +152,16 @@ def test_every_parameter_is_used(family: str):
     vectors_BTC = model(toy_ids(2, 7))
     (model.token_logits(vectors_BTC).square().sum() + model.sequence_logits(vectors_BTC).square().sum()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@torch.no_grad()
+def test_only_positions_encode_the_order(positions: str):
+    """Attention is about sets: without positions the vectors of shuffled tokens are the vectors, shuffled."""
+    model, ids_BT = toy_encoder(positions=positions), toy_ids(2, 11)
+    order_T = torch.randperm(11, generator=torch.Generator().manual_seed(0))
+    shuffled, moved = model(ids_BT)[:, order_T], model(ids_BT[:, order_T])
+    if positions == "none":
+        torch.testing.assert_close(shuffled, moved, atol=1e-5, rtol=1e-5)
+    else:
+        assert (shuffled - moved).abs().amax(dim=-1).min() > 1e-3  # for every token

@@ -2,7 +2,7 @@
 
 Four checks: the explicit path equals the fused one, pieces with a cache equal the whole, the future never leaks, and a
 cache goes on after rewinding, reordering and forking. Each is run on sound models, and then on models in which a
-mistake is planted that somebody could make: there the very same check must fail.
+mistake is planted that is easily made: there the very same check must fail.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from glassformer.models import Decoder
 T = 7
 KINDS: dict[str, dict[str, Any]] = {
     **{kind: {"positions": kind} for kind in POSITIONS},
+    "classic": {"family": "classic"},
+    "n-grams": {"positions": "rotary", "n_gram": 4, "n_gram_rows": 5000},
     "rotary, in part": {"positions": "rotary", "rotary_fraction": 0.4},
     "rotary, scaled": {
         "positions": "rotary",
@@ -48,8 +50,8 @@ PATTERNS = {"causal": None, "window and causal by turns": ("window(3)", "causal"
 
 def toy(kind: str, patterns: tuple[str, ...] | None = None) -> Decoder:
     """Few buckets, so that seven tokens meet all of them."""
-    sizes = {"relative_buckets": 5, "relative_max_distance": 6, "rotary_base": 50.0}
-    return toy_model("modern", **{**sizes, **KINDS[kind]}, patterns=patterns)
+    fields = {"family": "modern", "relative_buckets": 5, "relative_max_distance": 6, "rotary_base": 50.0, **KINDS[kind]}
+    return toy_model(**fields, patterns=patterns)
 
 
 def same(ours: Tensor, expected: Tensor) -> None:
