@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -17,11 +16,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from toys import toy_config, toy_ids, toy_model
+from test_what_families_represent import BASES, POST_NORM, SHAPE
+from toys import GEMMA3, toy_config, toy_ids, toy_model
 
 import glassformer as gf
 from glassformer import files
-from glassformer.errors import GlassformerError, ModelFolderError, UsageError
+from glassformer.errors import GlassformerError, UsageError
 from glassformer.generation import answer, classify, generate
 from glassformer.generation.encoders import embed
 from glassformer.generation.engine import Engine
@@ -66,6 +66,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+LINEAR = {"rope_type": "linear", "factor": 2.0}
 # What no Hugging Face family can say
 INEXPRESSIBLE = {
     "classic with rotary positions": ("classic", {"positions": "rotary", "head_width": 6}),
@@ -78,6 +79,15 @@ INEXPRESSIBLE = {
     "modern without positions": ("modern", {"positions": "none"}),
     "modern, plain feed-forward": ("modern", {"feedforward": "plain"}),
     "windows of two widths": ("modern", {"qk_norm": False, "patterns": ("window(3)", "window(5)")}),
+    "another rotary scaling": ("modern", {"rotary_scaling": {"rope_type": "ntk", "factor": 2.0}}),
+    "gemma with capped scores": ("modern", {**GEMMA3, "attention_softcap": 5.0}),
+    "gemma with windows of two widths": ("modern", {**GEMMA3, "patterns": ("window(3)", "window(5)")}),
+    "gemma with sinks": ("modern", {**GEMMA3, "patterns": ("window(3) | sinks(1)", "causal")}),
+    "gemma with one scaled base": ("modern", {**GEMMA3, "rotary_scaling": LINEAR, "rotary_base_local": None}),
+    "gemma with plain norms": ("modern", {**GEMMA3, "norm": "rmsnorm"}),
+    "gemma without a scaled embedding": ("modern", {**GEMMA3, "embedding_scale": 1.0}),
+    "gemma with heads of no whole width": ("modern", {**GEMMA3, "n_embd": 44, "embedding_scale": 44**0.5}),
+    "gemma with hardly any scores": ("modern", {**GEMMA3, "attention_scale": 1e-200}),
 }
 
 
@@ -123,26 +133,15 @@ def test_a_folder_holds_these_files_and_tied_weights_once(tmp_path: Path):
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
 
 
-def test_a_loaded_model_can_be_trained_on(folder: Path):
-    model = load_model(folder).train()
-    model(toy_ids(2, 7)).logsumexp(-1).sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
-    assert model.head.weight is model.embedding.token.weight
-
-
 def test_run_folders_and_checkpoints_open_by_their_name(tmp_path: Path):
     for name in ("runs/first/model", "runs/second/model"):
         save(tmp_path / name, toy_model())
     (tmp_path / "runs" / "young").mkdir()
     runs = tmp_path / "runs"
     assert model_folder_of(runs / "first") == model_folder_of(runs / "first" / "model") == runs / "first" / "model"
-    assert written(lambda: model_folder_of(runs / "frist")) == (
-        f"{runs}/frist: there is no such run or model folder; did you mean {runs}/first?"
-    )
+    assert f"did you mean {runs}/first?" in written(lambda: model_folder_of(runs / "frist"))
     assert written(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
-    assert written(lambda: model_folder_of(runs / "young")) == (
-        f"{runs}/young: no config.json here nor in its model/ folder; a run gets one at its first evaluation"
-    )
+    assert "config.json" in written(lambda: model_folder_of(runs / "young"))
 
 
 # Damage: the error names the file or field, says what is wrong with it, and where it helps what to do
@@ -244,12 +243,8 @@ def test_biases_that_a_bias_free_model_should_not_have(tmp_path: Path):
     assert "blocks.1.feedforward.up.bias" in written(lambda: load_model(tmp_path))
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model_has_logits(tmp_path: Path):
-    gf.save(tmp_path, toy_model(), TOKENIZERS["bytes"]())
-    line = written(lambda: gf.load(tmp_path))
-    assert line.startswith(f"{tmp_path}: ") and all(word in line for word in ("257", "61", "take the tokenizer"))
-
-
+QWEN3 = toy_config("modern", rotary_scaling=LINEAR)
+BERT = EncoderConfig.make(**SHAPE, **POST_NORM, n_classes=4, pooler=True)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 70) | st.just(10**30) | st.floats() | st.text(max_size=3),
     lambda inner: (
@@ -259,39 +254,11 @@ JSON = st.recursive(
 )
 
 
-SEQ2SEQ = {
-    "vocab_size": 61,
-    "block_size": 13,
-    "n_layer": 1,
-    "n_head": 3,
-    "n_embd": 18,
-    "start_token": 1,
-    "end_token": 2,
-}
-POST_NORM = {"family": "original", "positions": "learned", "embedding_norm": True, "embedding_scale": 1.0}
-FUZZED = {
-    "gpt2": toy_config(),
-    "qwen3": toy_config("modern", rotary_scaling={"rope_type": "linear", "factor": 2.0}),
-    "glassformer": toy_config(qk_norm=True),
-    "bert": EncoderConfig.make(vocab_size=61, block_size=13, n_layer=1, n_head=3, n_embd=18, n_classes=4, pooler=True,
-                               **POST_NORM),
-    "vit": EncoderConfig.make(stem="patches", image_size=8, patch_size=4, vocab_size=1, block_size=5, n_layer=1,
-                              n_head=3, n_embd=18, n_classes=7),
-    "t5": EncoderDecoderConfig.make(**SEQ2SEQ, family="modern", qk_norm=False, positions="relative", tied_head=False,
-                                    attention_scale=1.0, activation="gelu_new"),
-    "marian": EncoderDecoderConfig.make(**SEQ2SEQ, family="original"),
-    "bart": EncoderDecoderConfig.make(**SEQ2SEQ, **POST_NORM),
-    "whisper": EncoderDecoderConfig(
-        encoder=EncoderConfig.make(stem="frames", vocab_size=1, block_size=11, n_layer=1, n_head=3, n_embd=18,
-                                   positions="sinusoidal", sinusoid_layout="whisper"),
-        decoder=toy_config(n_embd=18), start_token=1, end_token=2, shared_embedding=False),
-}  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def families(tmp_path_factory) -> dict[str, Path]:
-    folders = {name: tmp_path_factory.mktemp("fuzz") / name for name in FUZZED}
-    for name, config in FUZZED.items():
+    configs = {**BASES, "glassformer": toy_config(qk_norm=True), "bert": BERT, "qwen3": QWEN3}
+    folders = {name: tmp_path_factory.mktemp("fuzz") / name for name in configs}
+    for name, config in configs.items():
         save(folders[name], build_model(config))
         assert json.loads((folders[name] / "config.json").read_text())["model_type"] == name
     return folders
@@ -328,7 +295,7 @@ def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch):
 
     monkeypatch.setattr(files.os, "fsync", fsync)
     line = written(lambda: save(folder, toy_model(seed=1)))
-    assert line.endswith("no space left on the disk; nothing was replaced: free some space and run again")
+    assert "no space left" in line and "nothing was replaced" in line
     assert content(folder) == before and sorted(folder.parent.iterdir()) == beside
 
 
@@ -345,53 +312,21 @@ def test_weights_larger_than_the_disk_allows(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "a.safetensors"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == (
-        f"{tmp_path}/a.safetensors: larger than the disk or a limit allows; nothing was replaced: choose another place"
-    )
+    assert done.stdout.startswith(f"{tmp_path}/a.safetensors: ") and "nothing was replaced" in done.stdout
     assert list(content(tmp_path)) == ["a.safetensors"]
     assert load_weights(tmp_path / "a.safetensors")["a"].tolist() == [1, 1, 1]
 
 
-def test_weights_on_a_disk_that_is_really_full(tmp_path: Path):
-    """A disk of 64 KiB in a name space of its own; needs root, as CI has it."""
-    unshare, mount = shutil.which("unshare"), f"mount -t tmpfs -o size=64k tmpfs {tmp_path}"
-    if not unshare or subprocess.run([unshare, "-m", "sh", "-c", mount], capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    program = (
-        "import os, sys; sys.path.insert(0, sys.argv[2]); from toys import toy_model\n"
-        "from glassformer.errors import GlassformerError; from glassformer.hub import load_model, save\n"
-        "folder = sys.argv[1] + '/model'; save(folder, toy_model())\n"
-        "try: save(folder, toy_model('modern', vocab_size=997))\n"
-        "except GlassformerError as error: print(error)\n"
-        "print(os.listdir(sys.argv[1]), load_model(folder).config.vocab_size)"
-    )
-    line = [unshare, "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1" {tmp_path} "$2"', sys.executable, program]
-    tests = str(Path(__file__).parents[1])
-    shown = subprocess.run([*line, tests], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert shown[0].endswith("no space left on the disk; nothing was replaced: free some space and run again")
-    assert shown[1] == "['model'] 61"
-
-
 def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path: Path):
-    """`save(".")` in somebody's project must not take the project away."""
     (tmp_path / "thesis.txt").write_text("three years of work")
-    assert written(lambda: save(tmp_path, toy_model())) == (
-        f"{tmp_path}: holds other things than a model; choose an empty or a new folder"
-    )
+    assert "choose an empty or a new folder" in written(lambda: save(tmp_path, toy_model()))
     assert content(tmp_path) == {"thesis.txt": b"three years of work"}
 
 
 def test_a_file_where_the_folder_should_go_stays(tmp_path: Path):
     (tmp_path / "model").write_text("notes")
-    assert written(lambda: save(tmp_path / "model", toy_model())) == (
-        f"{tmp_path}/model: this is a file, and a folder is needed; choose another path"
-    )
+    assert "this is a file" in written(lambda: save(tmp_path / "model", toy_model()))
     assert (tmp_path / "model").read_text() == "notes"
-
-
-def test_errors_say_model_folder():
-    with pytest.raises(ModelFolderError):
-        load_model("/proc/no-such-folder")
 
 
 @pytest.fixture
@@ -417,32 +352,34 @@ def test_an_added_token_beyond_the_table_is_refused_in_a_prompt(one_more: Path):
         engine.submit(Request(ids=tuple(tokenizer.encode_parts(["a", tokenizer.special_tokens["<image>"]]))))
 
 
-@pytest.mark.parametrize("what", ["embed", "classify", "translate", "look", "look into a translator", "generate"])
+NO_TABLE_ROW = {
+    "embed": lambda model, tokenizer: embed(model, tokenizer, ["a<image>"]),
+    "classify": lambda model, tokenizer: classify(model, tokenizer, ["a<image>"]),
+    "translate": lambda model, tokenizer: answer(model, tokenizer, ["a<image>"]),
+    "look": lambda model, tokenizer: read(model, tokenizer, "a<image>"),
+    "look into a translator": lambda model, tokenizer: read(model, tokenizer, "a<image>", target="a"),
+    "generate": lambda model, tokenizer: generate(model, tokenizer, "a<image>"),
+}
+
+
+@pytest.mark.parametrize("what", NO_TABLE_ROW)
 def test_no_reader_takes_an_added_token_beyond_the_table(what: str):
     """Tokens that are added and not special come out of text (`<image>` typed by a person)."""
     library = tokenizers.Tokenizer.from_str(TOKENIZERS["bytes"](specials=("</s>",)).to_json())
     library.add_tokens(["<image>"])
     tokenizer = Tokenizer(library, end_of_text="</s>")
     shape = {"vocab_size": 257, "block_size": 13, "n_layer": 1, "n_head": 3, "n_embd": 18, "n_hidden": 23}
+    config = toy_config(**shape)
     if "translat" in what:
-        model = build_model(EncoderDecoderConfig.make(**shape, start_token=1, end_token=2))
+        config = EncoderDecoderConfig.make(**shape, start_token=1, end_token=2)
     elif what in ("embed", "classify"):
-        model = build_model(EncoderConfig.make(**shape, n_classes=3))
-    else:
-        model = build_model(toy_config(**shape))
-    acts = {
-        "embed": lambda: embed(model, tokenizer, ["a<image>"]),
-        "classify": lambda: classify(model, tokenizer, ["a<image>"]),
-        "translate": lambda: answer(model, tokenizer, ["a<image>"]),
-        "look": lambda: read(model, tokenizer, "a<image>"),
-        "look into a translator": lambda: read(model, tokenizer, "a<image>", target="a"),
-        "generate": lambda: generate(model, tokenizer, "a<image>"),
-    }
+        config = EncoderConfig.make(**shape, n_classes=3)
     assert 257 in tokenizer.encode("a<image>")
     with pytest.raises(UsageError, match=r"token 257 \(<image>\)"):
-        acts[what]()
+        NO_TABLE_ROW[what](build_model(config), tokenizer)
 
 
 def test_a_text_token_beyond_the_table_belongs_to_another_model(tmp_path: Path):
     gf.save(tmp_path, toy_model(vocab_size=255), TOKENIZERS["bytes"]())
-    assert "257 tokens in the tokenizer, 255 logits in the model" in written(lambda: gf.load(tmp_path))
+    line = written(lambda: gf.load(tmp_path))
+    assert line.startswith(f"{tmp_path}: ") and all(word in line for word in ("257", "255", "take the tokenizer"))

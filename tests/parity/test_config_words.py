@@ -36,15 +36,15 @@ def others(word: str, value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
-        yield from (value + 1, 2 * value)
+        yield value + 1
         if word != "original_max_position_embeddings":  # fewer than 2 pi turn yarn's ramp round there
             yield 1
     elif isinstance(value, float):
-        yield from (2 * value + 0.25, value / 2)
+        yield 2 * value + 0.25
     elif isinstance(value, str):
         yield from ("relu", "silu", "gelu", "gelu_pytorch_tanh") if "act" in word else ("other",)
     elif isinstance(value, list):
-        yield from (value[::-1], value[:-1], value[:1] * len(value), [0])
+        yield from (value[::-1], value[:-1], value[:1] * len(value))
     elif isinstance(value, dict):
         yield from ({**value, inner: new} for inner in value for new in others(inner, value[inner]) if new is not GONE)
         yield from ({k: v for k, v in value.items() if k != inner} for inner in value)
@@ -96,14 +96,14 @@ def test_every_word_is_applied_or_refused(name: str, tmp_path: Path):
     words, weights, plain = json.loads(file.read_text()), theirs.state_dict(), theirs(toy_ids(3, 11)).logits
     applied, moved, wrong = 0, 0, []
     for what, changed in changes(words):
-        expected = their_logits(case, changed, weights)
-        if expected is None:
-            continue
         file.write_text(json.dumps(changed))
         try:
             logits = load_model(tmp_path)(toy_ids(3, 11))
         except (ModelFolderError, UsageError) as error:  # the folder, or a text longer than it has positions for
             assert "\n" not in str(error)
+            continue
+        expected = their_logits(case, changed, weights)  # last: it is nine tenths of the time
+        if expected is None:
             continue
         applied += 1
         moved += not torch.allclose(expected, plain, rtol=1e-4, atol=1e-4)

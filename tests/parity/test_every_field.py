@@ -165,12 +165,3 @@ def test_a_tied_tensor_that_is_there_twice_and_differs_is_refused(name: str, tmp
     save_file({**weights, TIED[name]: changed}, file)
     line = refused(lambda: load_model(tmp_path))
     assert TIED[name] in line and first in line and "differ" in line
-
-
-@pytest.mark.parametrize("change", [{"problem_type": "multi_label_classification"}, {"problem_type": "regression"},
-                                    {"id2label": {"0": "score"}}])  # fmt: skip
-def test_logits_that_are_no_choice_of_one_class_are_refused(change: dict[str, Any], tmp_path: Path):
-    CASES["bert, classes"].build().save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert "problem_type" in refused(lambda: load_model(tmp_path))

@@ -14,7 +14,6 @@ from toys import GEMMA3 as OURS
 from toys import shaken, toy_ids, toy_model
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from glassformer.errors import ModelFolderError
 from glassformer.hub import load_model, save
 from glassformer.hub.configuration import read_config
 from glassformer.models import parameter_count
@@ -132,66 +131,3 @@ def test_nothing_is_lost_of_norms_in_bf16(tmp_path: Path):
     assert ours.final_norm.weight.dtype == torch.bfloat16
     theirs = Gemma3ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     same(ours.float(), theirs, toy_ids(2, 11))
-
-
-# What is refused
-
-
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "everybody sees everybody": ({"use_bidirectional_attention": True}, "sets use_bidirectional_attention, which our"),
-    "images": ({"vision_config": {"hidden_size": 8}}, "sets vision_config, which our models cannot express"),
-    "images, by the name of the model": (
-        {"model_type": "gemma3", "vision_config": {"hidden_size": 8}},
-        "model_type 'gemma3' is not one that glassformer reads; it sees images beside text, which no model here does",
-    ),
-    "biases": ({"attention_bias": True}, "sets attention_bias"),
-    "capped scores": ({"attn_logit_softcapping": 5.0}, "attn_logit_softcapping, which transformers does not apply"),
-    "a kind of layer": ({"layer_types": ["chunked_attention"] * 3}, "'chunked_attention' is not supported"),
-    "too few layers": ({"layer_types": ["full_attention"]}, "layer_types names 1 layer where num_hidden_layers=3"),
-    "windows of no width": ({"sliding_window": None}, "sliding_window=None where layer_types has windows"),
-    "one rotation for all": ({"rope_parameters": {"rope_theta": 5.0}}, "lacks full_attention or sliding_att"),
-    "stretched windows": (
-        {"rope_parameters": {"sliding_attention": LINEAR}},
-        "rotary scaling 'linear' of sliding_attention is not supported; only full_attention is scaled",
-    ),
-    "another scaling": (
-        {"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0}}},
-        "rotary scaling 'dynamic' is not supported",
-    ),
-    "a part of each head": ({"partial_rotary_factor": 0.5}, "turns a part of each head only"),
-    "as many layers as a damaged file says": (
-        {"num_hidden_layers": 10**12, "layer_types": None},
-        "n_layer=1000000000000 is too large; use 1000 or less",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_our_models_cannot_do_is_refused_in_one_line(name: str, tmp_path: Path):
-    changes, text = REFUSED[name]
-    CASES["gemma3"].build().save_pretrained(tmp_path)
-    rewrite(tmp_path, **changes)
-    with pytest.raises(ModelFolderError) as error:
-        load_model(tmp_path)
-    assert text in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"attention_softcap": 5.0},
-        {"patterns": ("window(3)", "window(5)")},
-        {"patterns": ("window(3) | sinks(1)", "causal")},
-        {"rotary_scaling": LINEAR, "rotary_base_local": None},
-        {"norm": "rmsnorm"},
-        {"embedding_scale": 1.0},
-        {"n_embd": 44, "embedding_scale": 44**0.5},
-        {"attention_scale": 1e-200},
-    ],
-    ids=str,
-)
-def test_what_gemma_3_cannot_do_stays_ours(changes: dict[str, Any], tmp_path: Path):
-    ours = toy_model("modern", **{**OURS, **changes})
-    save(tmp_path, ours)
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"
-    assert load_model(tmp_path).config == ours.config

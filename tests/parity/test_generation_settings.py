@@ -93,15 +93,11 @@ def fields(text: list[int], ids: list[int]) -> dict[str, dict[str, Any]]:
         "a forced end": {"forced_eos_token_id": 17},
         "repetition": {"repetition_penalty": 1.7},
         "all together": {
-            "eos_token_id": [text[1], text[7]],
-            "min_new_tokens": 5,
-            "no_repeat_ngram_size": 2,
-            "suppress_tokens": [text[3]],
-            "bad_words_ids": [text[8:10], [text[0]]],
-            "repetition_penalty": 1.2,
+            "eos_token_id": [text[1], text[7]], "min_new_tokens": 5, "no_repeat_ngram_size": 2,
+            "suppress_tokens": [text[3]], "bad_words_ids": [text[8:10], [text[0]]], "repetition_penalty": 1.2,
             "forced_eos_token_id": [19],
         },
-    }
+    }  # fmt: skip
 
 
 NAMES = list(fields(list(range(NEW)), []))
@@ -174,16 +170,10 @@ ANSWERS = {
     "beams": {"num_beams": 3, "length_penalty": 2.0, "early_stopping": True},
     "beams that favour short answers": {"num_beams": 3, "length_penalty": -0.7, "early_stopping": True},
     "beams with rules": {
-        "num_beams": 4,
-        "length_penalty": 1.0,
-        "early_stopping": True,
-        "repetition_penalty": 1.3,
-        "no_repeat_ngram_size": 2,
-        "min_length": 6,
-        "eos_token_id": [7, 11],
-        "bad_words_ids": [[PAD], [19, 23]],
+        "num_beams": 4, "length_penalty": 1.0, "early_stopping": True, "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 2, "min_length": 6, "eos_token_id": [7, 11], "bad_words_ids": [[PAD], [19, 23]],
     },
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -72,7 +72,6 @@ def read_config(folder: Path) -> tuple[Family, Any]:
     family = FAMILIES[kind]
     refuse_adapter(folder)
     try:
-        _refuse_quantised(given, family)
         _refuse_other_values(given, family)
         config = family.read_config(given)
         own = given.get("glassformer") or {}
@@ -85,9 +84,8 @@ def read_config(folder: Path) -> tuple[Family, Any]:
     except GlassformerError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {one_line(error)}") from None
     except WRONG_KIND as error:
-        raise ModelFolderError(
-            f"{folder / 'config.json'}: a field has a value of the wrong kind ({one_line(error)})"
-        ) from None
+        reason = one_line(error)
+        raise ModelFolderError(f"{folder / 'config.json'}: a field has a value of the wrong kind ({reason})") from None
 
 
 def read_labels(folder: Path) -> tuple[str, ...]:
@@ -184,30 +182,18 @@ def refuse_adapter(folder: Path) -> None:
     """Raise for a folder of PEFT: its weights are what is added to those of another model."""
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        raise ModelFolderError(
-            f"{adapter}: an adapter of PEFT, which is added to another model; merge the two first (peft: "
-            "PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(out))"
-        )
-
-
-def _refuse_quantised(given: dict[str, Any], family: Family) -> None:
-    """Raise for weights that are packed in a format that the family does not unpack."""
-    packed = given.get("quantization_config") or given.get("compression_config")
-    if not packed:
-        return
-    method = packed.get("quant_method") if isinstance(packed, dict) else None
-    if method not in family.unpacks:
-        raise ModelFolderError(
-            f"config.json sets quantization_config ({one_line(method or packed, most=40)}), whose packed weights are "
-            "not read; take the weights in bf16, or a GGUF file of this model"
-        )
+        how = "PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(out)"
+        raise ModelFolderError(f"{adapter}: an adapter without its model; merge the two first (peft: {how})")
 
 
 def _refuse_other_values(given: dict[str, Any], family: Family) -> None:
-    """Raise for a field whose value changes what the family computes, and has one known value here."""
+    """Raise for packed weights, and for another value of a field that has one known value here."""
+    packed = given.get("quantization_config") or given.get("compression_config")
+    if packed:
+        method = packed.get("quant_method", packed) if isinstance(packed, dict) else packed
+        shown = one_line(method, most=40)
+        raise ModelFolderError(f"packed weights ({shown}) are not read; take this model in bf16 or as a GGUF file")
     for name, only in family.fixed_keys.items():
-        if name in given and given[name] is not None and given[name] != only:
-            raise ModelFolderError(
-                f"config.json sets {name}={one_line(repr(given[name]), most=60)}, where our models compute with "
-                f"{only!r} alone"
-            )
+        if given.get(name) not in (None, only):
+            shown = one_line(repr(given[name]), most=60)
+            raise ModelFolderError(f"config.json sets {name}={shown}; only {only!r} is supported")

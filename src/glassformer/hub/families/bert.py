@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError, did_you_mean
-from glassformer.hub.families.family import Family, classes_of, matches, refuse
+from glassformer.hub.families.family import STACK_KEYS, Family, classes_of, matches, refuse
 from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name
 from glassformer.models import EncoderConfig
 
@@ -30,14 +30,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     }.items()
 }
 # What all encoders there call alike.
-ENCODER_KEYS = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "intermediate_size": "n_hidden",
-    "hidden_act": "activation",
-    "layer_norm_eps": "norm_eps",
-}
+ENCODER_KEYS = {**STACK_KEYS, "layer_norm_eps": "norm_eps"}
 ENCODER_DEFAULTS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12}
 
 
@@ -94,14 +87,14 @@ class BERT(Family):
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse(given, "is_decoder", "add_cross_attention")
         if given.get("position_embedding_type", "absolute") != "absolute":
-            raise ModelFolderError("config.json has relative positions (position_embedding_type), which ours has not")
+            raise ModelFolderError("config.json sets relative positions (position_embedding_type), which are not read")
         architecture = given["architectures"][0]
         if architecture not in QUESTIONS:
             known = did_you_mean(str(architecture), QUESTIONS)
             raise ModelFolderError(f"{architecture!r} is not a BERT that glassformer reads; {known}")
         question = QUESTIONS[architecture]
         if question["token_head"] == "vocabulary" and not given.get("tie_word_embeddings", True):
-            raise ModelFolderError("config.json has a head of its own over the vocabulary, which our encoders have not")
+            raise ModelFolderError("config.json sets tie_word_embeddings=false, which our encoders cannot express")
         return {
             **question,
             "n_classes": classes_of(given) if question["n_classes"] is None else question["n_classes"],

@@ -14,6 +14,20 @@ SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n
 # Their other names for some of `glassformer.layers.ACTIVATIONS`.
 OTHER_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "gelu_python": "gelu"}
 KNOWN_ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu")
+# Keys that most families share.
+STACK_KEYS = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_hidden",
+    "hidden_act": "activation",
+}
+DECODER_KEYS = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "block_size",
+    **STACK_KEYS,
+    "tie_word_embeddings": "tied_head",
+}
 
 
 class Family:
@@ -33,7 +47,6 @@ class Family:
     fixed: ClassVar[dict[str, Any]] = {}  # fields that all models of the family have, where not our default
     free: ClassVar[frozenset[str]] = frozenset()  # further fields that may vary
     fixed_keys: ClassVar[dict[str, Any]] = {}  # keys that change what is computed: the one value that is known here
-    unpacks: ClassVar[tuple[str, ...]] = ()  # formats of packed weights (`quant_method`) that it reads
     base_prefix: ClassVar[str] = "model."  # in front of all names but the head's; files of the base class lack it
     embedding: ClassVar[str] = ""  # their names of the token embedding and of the head, which may be tied
     head: ClassVar[str] = "lm_head.weight"
@@ -97,11 +110,9 @@ class Family:
 
 
 def matches(c: Any, *, free: Collection[str], **fixed: Any) -> bool:
-    """Whether the fields of a configuration, but for the `free` ones and `SIZES`, have the `fixed` values, or their
-    defaults where none is given; a field that the family does not know must therefore be at its default. Fields without
-    effect may be as they like, and the activation must be known to transformers.
-    """
-    if not is_known_activation(c.activation):
+    """Whether transformers knows the activation, and all fields but `SIZES`, the `free` ones and those without effect
+    have their `fixed` value or else their default. So a field that a family does not know must be at its default."""
+    if c.activation not in KNOWN_ACTIVATIONS:
         return False
     skipped = {*SIZES, *free} | fields_without_meaning(c)
     fields = {name: field for name, field in type(c).model_fields.items() if name not in skipped}
@@ -137,29 +148,18 @@ def heads_fill_the_width(c: Any) -> bool:
     return bool(c.n_kv_head == c.n_head and c.head_width * c.n_head == c.n_embd)
 
 
-def is_known_activation(ours: str) -> bool:
-    """Whether transformers has an activation of this name that computes the same."""
-    return ours in KNOWN_ACTIVATIONS
-
-
 def activation(given: str) -> str:
     """Our name for an activation; what is unknown is refused by `ModelConfig`."""
     return OTHER_ACTIVATIONS.get(given, given)
 
 
 def classes_of(given: dict[str, Any]) -> int:
-    """How many classes a classifier's config.json names; transformers takes 2 where there is none.
-
-    Raises:
-        ModelFolderError: its logits are no choice of one class: numbers to be predicted, or classes each by itself.
-    """
+    """How many classes a classifier's config.json names (2 where it names none, as in transformers). Raises
+    `ModelFolderError` for regression and for several classes at a time."""
     n = len(given["id2label"]) if given.get("id2label") else given.get("num_labels", 2)
     problem = given.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
     if problem != "single_label_classification":
-        raise ModelFolderError(
-            f"config.json has problem_type={problem} (with {n} labels), and our classifiers choose one of several "
-            "classes; take a model that does"
-        )
+        raise ModelFolderError(f"problem_type={problem} with {n} labels; only a choice of one class is read")
     return int(n)
 
 

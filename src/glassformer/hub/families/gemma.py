@@ -21,26 +21,18 @@ from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import refuse
-from glassformer.hub.families.layer_types import (
-    FULL,
-    LOCAL,
-    are_windows_of_one_width,
-    every,
-    patterns_of,
-    types_of,
-    window_of,
-)
-from glassformer.hub.families.llama import FIXED, LlamaLike
+from glassformer.hub.families.layer_types import FULL, LOCAL, every, types_of, window_of
+from glassformer.hub.families.llama import FIXED, PARTIAL, LlamaLike, Windowed
 from glassformer.hub.families.rope import scaling_keys, scaling_of
 from glassformer.models import ModelConfig
 
 NORMS = {**FIXED, "norm": "zero_centered_rmsnorm", "norm_place": "sandwich"}
 
 
-class Gemma(LlamaLike):
+class Gemma(Windowed):
     """What Gemma 2 and Gemma 3 share. They insist on n_embd being a multiple of n_head."""
 
-    free = frozenset({"patterns", "embedding_scale", "attention_scale", "logit_softcap"})
+    free = Windowed.free | {"embedding_scale", "attention_scale", "logit_softcap"}
     norms: ClassVar = {
         "attention_norm": "input_layernorm",
         "attention_norm_after": "post_attention_layernorm",
@@ -62,36 +54,34 @@ class Gemma(LlamaLike):
 
     def fits(self, c: ModelConfig) -> bool:
         return (
-            c.n_embd % c.n_head == 0
+            super().fits(c)
+            and c.n_embd % c.n_head == 0
             and math.isclose(c.embedding_scale, math.sqrt(c.n_embd))
             and (c.attention_scale is None or math.isclose(c.attention_scale, _query_scalar(c) ** -0.5))
-            and are_windows_of_one_width(c)
         )
 
     def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         return {
+            **super().extra_keys(c),
             "hidden_activation": {"gelu_new": "gelu_pytorch_tanh"}.get(c.activation, c.activation),
             "query_pre_attn_scalar": _query_scalar(c),
             "final_logit_softcapping": c.logit_softcap,
             "attn_logit_softcapping": c.attention_softcap,
             "sliding_window": window_of(c) or c.block_size,
-            "layer_types": types_of(c),
             "attention_bias": False,
         }
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse(given, "use_bidirectional_attention", "vision_config", "attention_bias")
-        n_layer, scalar = given["num_hidden_layers"], given["query_pre_attn_scalar"]
+        scalar = given["query_pre_attn_scalar"]
         return {
             **super().extra_fields(given),
             "embedding_scale": math.sqrt(given["hidden_size"]),
             "attention_scale": None if scalar == given["head_dim"] else scalar**-0.5,
             "logit_softcap": given.get("final_logit_softcapping"),
-            "patterns": patterns_of(self.layer_types(given), n_layer, given["sliding_window"]),
         }
 
     def layer_types(self, given: dict[str, Any]) -> list[str]:
-        """The type of each layer, named or counted."""
         period = given.get("sliding_window_pattern", self.period)
         return given.get("layer_types") or every(period, given["num_hidden_layers"])
 
@@ -150,10 +140,7 @@ class Gemma3(Gemma):
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("attn_logit_softcapping"):
-            raise ModelFolderError(
-                "config.json sets attn_logit_softcapping, which transformers does not apply in this family; "
-                "set it to null to read the model as it computes there"
-            )
+            raise ModelFolderError("transformers ignores attn_logit_softcapping in this family; set it to null")
         return super().extra_fields(given)
 
 
@@ -175,11 +162,8 @@ def _rope(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     full = {"rope_theta": given.get("rope_theta") or 1e6, **(rope.get(FULL) or {}), **(given.get("rope_scaling") or {})}
     local = {"rope_theta": given.get("rope_local_base_freq") or 1e4, **(rope.get(LOCAL) or {})}
     if any((words.get("partial_rotary_factor") or 1.0) != 1.0 for words in (given, full, local)):
-        raise ModelFolderError(
-            "config.json turns a part of each head only (partial_rotary_factor), which this family cannot express"
-        )
+        raise ModelFolderError(PARTIAL)
     if local.get("rope_type", "default") != "default":
-        raise ModelFolderError(
-            f"rotary scaling {local['rope_type']!r} of {LOCAL} is not supported; only {FULL} is scaled"
-        )
+        kind = local["rope_type"]
+        raise ModelFolderError(f"rotary scaling {kind!r} of {LOCAL} is not supported; only {FULL} is scaled")
     return full, local

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from glassformer.hub.families.family import Family, heads_fill_the_width
+from glassformer.hub.families.family import DECODER_KEYS, Family, heads_fill_the_width
 from glassformer.hub.families.rope import SCALINGS, rope_of, scaling_keys, scaling_of
 from glassformer.hub.families.weight_table import Layout, Row, Tensors, layer, one
 from glassformer.models import ModelConfig
@@ -25,16 +25,9 @@ class GPTNeoX(Family):
     model_type = "gpt_neox"
     architecture = "GPTNeoXForCausalLM"
     keys: ClassVar = {
-        "vocab_size": "vocab_size",
-        "max_position_embeddings": "block_size",
-        "hidden_size": "n_embd",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "intermediate_size": "n_hidden",
-        "hidden_act": "activation",
+        **DECODER_KEYS,
         "layer_norm_eps": "norm_eps",
         "use_parallel_residual": "parallel",
-        "tie_word_embeddings": "tied_head",
         # transformers 4 reads these, transformers 5 `rope_parameters`
         "rotary_emb_base": "rotary_base",
         "rotary_pct": "rotary_fraction",

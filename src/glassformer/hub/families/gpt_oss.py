@@ -11,26 +11,21 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from glassformer.hub.families.layer_types import (
-    are_windows_of_one_width,
-    every,
-    patterns_of,
-    types_of,
-    window_of,
-)
-from glassformer.hub.families.llama import ATTENTION_BIASES, FIXED, LlamaLike
+from glassformer.hub.families.layer_types import every, window_of
+from glassformer.hub.families.llama import ATTENTION_BIASES, FIXED
+from glassformer.hub.families.mistral import Mixture
 from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Layout, Row, Stack, layer, one
 from glassformer.models import ModelConfig
 
 ALPHA = 1.702  # of `quick_gelu`, x sigmoid(1.702 x)
 
 
-class GptOss(LlamaLike):
+class GptOss(Mixture):
     """`gpt_oss`."""
 
     model_type = "gpt_oss"
     architecture = "GptOssForCausalLM"
-    free = frozenset({"patterns", "n_expert", "n_expert_active", "balance_weight", "feedforward_limit"})
+    free = Mixture.free | {"feedforward_limit"}
     fixed: ClassVar = {
         **FIXED,
         "attention_sinks": True,
@@ -54,33 +49,24 @@ class GptOss(LlamaLike):
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES}
 
     def fits(self, c: ModelConfig) -> bool:
-        return are_windows_of_one_width(c) and c.n_expert > 0 and c.activation == "quick_gelu"
+        return super().fits(c) and c.activation == "quick_gelu"
 
     def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         return {
+            **super().extra_keys(c),
             "hidden_act": "silu",  # which nothing there looks at
-            "num_local_experts": c.n_expert,
-            "num_experts_per_tok": c.n_expert_active,
             "experts_per_token": c.n_expert_active,
-            "router_aux_loss_coef": c.balance_weight,
             "swiglu_alpha": ALPHA,
             "swiglu_limit": c.feedforward_limit,
             "sliding_window": window_of(c) or c.block_size,
-            "layer_types": types_of(c),
         }
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
-        n_layer = given["num_hidden_layers"]
-        types = given.get("layer_types") or every(2, n_layer)
-        return {
-            **super().extra_fields(given),
-            "activation": "quick_gelu",
-            "feedforward_limit": given["swiglu_limit"],
-            "n_expert": given["num_local_experts"],
-            "n_expert_active": given["num_experts_per_tok"],
-            "balance_weight": given.get("router_aux_loss_coef", 0.001),
-            "patterns": patterns_of(types, n_layer, given["sliding_window"]),
-        }
+        own = {"activation": "quick_gelu", "feedforward_limit": given["swiglu_limit"]}
+        return {**super().extra_fields(given), **own}
+
+    def layer_types(self, given: dict[str, Any]) -> list[str]:
+        return given.get("layer_types") or every(2, given["num_hidden_layers"])
 
     def rope_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         yarn = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}

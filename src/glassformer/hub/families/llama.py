@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.family import Family, matches
+from glassformer.hub.families.family import DECODER_KEYS, Family, matches
+from glassformer.hub.families.layer_types import are_windows_of_one_width, patterns_of, types_of, window_of
 from glassformer.hub.families.rope import SCALINGS, rope_keys, rope_of, scaling_of
 from glassformer.hub.families.weight_table import Row, Stack, layer, one
 from glassformer.models import ModelConfig
 
 ATTENTION_BIASES, MLP_BIASES = ("qkv_bias", "out_bias"), ("feedforward_bias",)
+PARTIAL = "config.json sets partial_rotary_factor (rotates a part of each head), which this family cannot express"
 FIXED = {"positions": "rotary", "norm": "rmsnorm", "feedforward": "gated", "bias": False, "qk_norm": False}
 
 
@@ -24,17 +26,10 @@ class LlamaLike(Family):
 
     preset = "modern"
     keys: ClassVar = {
-        "vocab_size": "vocab_size",
-        "max_position_embeddings": "block_size",
-        "hidden_size": "n_embd",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
+        **DECODER_KEYS,
         "num_key_value_heads": "n_kv_head",
         "head_dim": "head_width",
-        "intermediate_size": "n_hidden",
-        "hidden_act": "activation",
         "rms_norm_eps": "norm_eps",
-        "tie_word_embeddings": "tied_head",
     }
     constants: ClassVar = {"attention_dropout": 0.0}
     fixed: ClassVar = FIXED
@@ -81,9 +76,7 @@ class LlamaLike(Family):
         """Our fields of rotary positions."""
         rope = rope_of(given)
         if (rope.get("partial_rotary_factor") or given.get("partial_rotary_factor") or 1.0) != 1.0:
-            raise ModelFolderError(
-                "config.json turns a part of each head only (partial_rotary_factor), which this family cannot state"
-            )
+            raise ModelFolderError(PARTIAL)
         return {
             "rotary_base": float(rope.get("rope_theta") or given.get("rope_theta") or self.base),
             "rotary_scaling": scaling_of(rope, given["max_position_embeddings"], self.scalings),
@@ -114,6 +107,30 @@ class LlamaLike(Family):
         bias = c.biases()[2]
         yield from layer(f"{here}.gate_up", f"{there}.gate_proj", f"{there}.up_proj", bias=bias)
         yield from layer(f"{here}.down", f"{there}.down_proj", bias=bias)
+
+
+class Windowed(LlamaLike):
+    """Families in which some layers have a window of `sliding_window` tokens, the others see all."""
+
+    free = frozenset({"patterns"})
+
+    def fits(self, c: ModelConfig) -> bool:
+        return are_windows_of_one_width(c)
+
+    def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
+        return {"sliding_window": window_of(c), "layer_types": types_of(c)}
+
+    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+        patterns = patterns_of(self.layer_types(given), given["num_hidden_layers"], self.window(given))
+        return {**super().extra_fields(given), "patterns": patterns}
+
+    def window(self, given: dict[str, Any]) -> int | None:
+        """The width of the windows, if any."""
+        return given.get("sliding_window")
+
+    def layer_types(self, given: dict[str, Any]) -> list[str]:
+        """The type of each layer, as config.json names it or transformers counts it."""
+        raise NotImplementedError
 
 
 class Llama(LlamaLike):

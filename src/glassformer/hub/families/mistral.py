@@ -6,27 +6,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from glassformer.hub.families.layer_types import are_windows_of_one_width, behind, patterns_of, window_of
-from glassformer.hub.families.llama import LlamaLike
-from glassformer.hub.families.weight_table import Row, layer, one
+from glassformer.hub.families.layer_types import behind, window_of
+from glassformer.hub.families.llama import Windowed
+from glassformer.hub.families.weight_table import Row, Stack, layer, one
 from glassformer.models import ModelConfig
 
 
-class OneWindow(LlamaLike):
+class OneWindow(Windowed):
     """Families in which all layers have the window of `sliding_window` tokens, or none has."""
 
-    free = frozenset({"patterns"})
-
     def fits(self, c: ModelConfig) -> bool:
-        return are_windows_of_one_width(c) and len({*c.layer_masks()}) == 1
+        return super().fits(c) and len({*c.layer_masks()}) == 1
 
     def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
         return {"sliding_window": window_of(c)}
 
-    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
-        window, n_layer = given.get("sliding_window"), given["num_hidden_layers"]
-        types = behind(0 if window is not None else n_layer, n_layer)
-        return {**super().extra_fields(given), "patterns": patterns_of(types, n_layer, window)}
+    def layer_types(self, given: dict[str, Any]) -> list[str]:
+        n_layer = given["num_hidden_layers"]
+        return behind(n_layer if self.window(given) is None else 0, n_layer)
 
 
 class Mistral(OneWindow):
@@ -37,10 +34,10 @@ class Mistral(OneWindow):
     defaults: ClassVar = {"num_key_value_heads": 8, "sliding_window": 4096}
 
 
-class Mixture(OneWindow):
-    """What families with experts share. The weight of the balance loss is theirs too, and counts in training alone."""
+class Mixture(Windowed):
+    """What families with experts share. The weight of the balance loss counts in training alone."""
 
-    free = OneWindow.free | {"n_expert", "n_expert_active", "balance_weight"}
+    free = Windowed.free | {"n_expert", "n_expert_active", "balance_weight"}
     router: ClassVar[str]  # names behind the layer's
     experts: ClassVar[str]
     gate_up_down: ClassVar[tuple[str, str, str]]
@@ -64,7 +61,7 @@ class Mixture(OneWindow):
             "balance_weight": given.get("router_aux_loss_coef", 0.001),
         }
 
-    def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row]:
+    def feedforward_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row | Stack]:
         there = there.removesuffix("mlp")
         gate, up, down = self.gate_up_down
         yield one(f"{here}.router.weight", f"{there}{self.router}.weight")
@@ -74,7 +71,7 @@ class Mixture(OneWindow):
             yield one(f"{ours}.down.weight", f"{theirs}.{down}.weight")
 
 
-class Mixtral(Mixture):
+class Mixtral(Mixture, OneWindow):
     """`mixtral`."""
 
     model_type = "mixtral"

@@ -10,39 +10,35 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.layer_types import are_windows_of_one_width, behind, patterns_of, types_of, window_of
-from glassformer.hub.families.llama import ATTENTION_BIASES, FIXED, LlamaLike
-from glassformer.hub.families.mistral import Mixture
+from glassformer.hub.families.layer_types import behind
+from glassformer.hub.families.llama import ATTENTION_BIASES, FIXED, Windowed
+from glassformer.hub.families.mistral import Mixture, OneWindow
 from glassformer.models import ModelConfig
 
 
-class LastLayersWindowed(LlamaLike):
+class LastLayersWindowed(Windowed):
     """Families in which the first `max_window_layers` layers see all and the others a window, or `layer_types` names
     them; no windows at all where `use_sliding_window` is false."""
 
-    free = frozenset({"patterns"})
     defaults: ClassVar = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
 
-    def fits(self, c: ModelConfig) -> bool:
-        return are_windows_of_one_width(c)
-
     def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
-        types, window = types_of(c), window_of(c)
-        first = next((n for n in range(c.n_layer + 1) if behind(n, c.n_layer) == types), None)
+        keys = super().extra_keys(c)
+        first = next((n for n in range(c.n_layer + 1) if behind(n, c.n_layer) == keys["layer_types"]), None)
         return {
-            "use_sliding_window": window is not None,
-            "sliding_window": window,
+            **keys,
+            "use_sliding_window": keys["sliding_window"] is not None,
             # the only form of it before transformers 4.53
             **({} if first is None else {"max_window_layers": first}),
-            "layer_types": types,
         }
 
-    def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
+    def window(self, given: dict[str, Any]) -> int | None:
+        return given["sliding_window"] if given["use_sliding_window"] else None
+
+    def layer_types(self, given: dict[str, Any]) -> list[str]:
         n_layer = given["num_hidden_layers"]
-        window = given["sliding_window"] if given["use_sliding_window"] else None
-        first = given["max_window_layers"] if window is not None else n_layer
-        types = given.get("layer_types") or behind(first, n_layer)
-        return {**super().extra_fields(given), "patterns": patterns_of(types, n_layer, window)}
+        first = n_layer if self.window(given) is None else given["max_window_layers"]
+        return given.get("layer_types") or behind(first, n_layer)
 
 
 class Qwen2(LastLayersWindowed):
@@ -66,7 +62,7 @@ class Qwen3(LastLayersWindowed):
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES}
 
 
-class Qwen3Moe(Mixture):
+class Qwen3Moe(Mixture, OneWindow):
     """`qwen3_moe`. `norm_topk_prob`: whether the shares of the chosen experts sum to 1."""
 
     model_type = "qwen3_moe"
@@ -103,13 +99,14 @@ class Qwen3Moe(Mixture):
         n_layer, step, plain = given["num_hidden_layers"], given["decoder_sparse_step"], given["mlp_only_layers"] or ()
         if step != 1 or any(0 <= layer < n_layer for layer in plain):
             raise ModelFolderError(
-                f"decoder_sparse_step={step} and mlp_only_layers={plain}: some layers have experts and others none, "
-                "which our models cannot express; take a model whose layers are alike"
+                f"decoder_sparse_step={step}, mlp_only_layers={plain}: experts in some layers only are not supported"
             )
-        window = given["sliding_window"] if given["use_sliding_window"] else None
         n_expert = given["num_local_experts"] if "num_local_experts" in given else given.get("num_experts", 128)
         return {
-            **super().extra_fields({**given, "sliding_window": window, "num_local_experts": n_expert}),
+            **super().extra_fields({**given, "num_local_experts": n_expert}),
             "n_hidden": given["moe_intermediate_size"],
             "expert_shares": "active" if given["norm_topk_prob"] else "all",
         }
+
+    def window(self, given: dict[str, Any]) -> int | None:
+        return given["sliding_window"] if given["use_sliding_window"] else None

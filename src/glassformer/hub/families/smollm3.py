@@ -8,26 +8,17 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError, plural
-from glassformer.hub.families.layer_types import (
-    FULL,
-    LOCAL,
-    MOST_LAYERS,
-    are_windows_of_one_width,
-    patterns_of,
-    shortest,
-    types_of,
-    window_of,
-)
-from glassformer.hub.families.llama import ATTENTION_BIASES, MLP_BIASES, LlamaLike
+from glassformer.hub.families.layer_types import FULL, LOCAL, MOST_LAYERS, shortest
+from glassformer.hub.families.llama import ATTENTION_BIASES, MLP_BIASES, Windowed
 from glassformer.models import ModelConfig
 
 
-class SmolLM3(LlamaLike):
+class SmolLM3(Windowed):
     """`smollm3`. `no_rope_layers` has a 1 for each layer that turns by positions, for all its name."""
 
     model_type = "smollm3"
     architecture = "SmolLM3ForCausalLM"
-    free = frozenset({"patterns", "positioned_layers"})
+    free = Windowed.free | {"positioned_layers"}
     defaults: ClassVar = {
         "num_key_value_heads": 4,
         "tie_word_embeddings": True,
@@ -37,34 +28,32 @@ class SmolLM3(LlamaLike):
     base = 2_000_000.0
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES, "mlp_bias": MLP_BIASES}
 
-    def fits(self, c: ModelConfig) -> bool:
-        return are_windows_of_one_width(c)
-
     def extra_keys(self, c: ModelConfig) -> dict[str, Any]:
-        window = window_of(c)
+        keys = super().extra_keys(c)
         return {
+            **keys,
             "no_rope_layers": [int(c.is_positioned(layer)) for layer in range(c.n_layer)],
-            "use_sliding_window": window is not None,
-            "sliding_window": window,
-            "layer_types": types_of(c),
+            "use_sliding_window": keys["sliding_window"] is not None,
         }
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
-        n_layer, window = given["num_hidden_layers"], given.get("sliding_window")
-        layers = range(min(n_layer, MOST_LAYERS))
-        turned = given.get("no_rope_layers")
-        if turned is None:
-            turned = [(layer + 1) % given["no_rope_layer_interval"] != 0 for layer in layers]
-        if len(turned) != n_layer and n_layer <= MOST_LAYERS:
-            raise ModelFolderError(
-                f"no_rope_layers names {plural(len(turned), 'layer')} where num_hidden_layers={n_layer}; give each "
-                "layer a 0 or a 1"
-            )
-        turned = [bool(layer) for layer in turned]
-        windowed = given["use_sliding_window"] and window is not None
-        types = given.get("layer_types") or [LOCAL if windowed and not turned[layer] else FULL for layer in layers]
-        return {
-            **super().extra_fields(given),
-            "positioned_layers": None if all(turned) else shortest(turned),
-            "patterns": patterns_of(types, n_layer, window),
-        }
+        rotated = _rotated_layers(given)
+        return {**super().extra_fields(given), "positioned_layers": None if all(rotated) else shortest(rotated)}
+
+    def layer_types(self, given: dict[str, Any]) -> list[str]:
+        windowed = given["use_sliding_window"] and self.window(given) is not None
+        return given.get("layer_types") or [
+            LOCAL if windowed and not rotated else FULL for rotated in _rotated_layers(given)
+        ]
+
+
+def _rotated_layers(given: dict[str, Any]) -> list[bool]:
+    """Of each layer, whether it has rotary positions."""
+    n_layer, rotated = given["num_hidden_layers"], given.get("no_rope_layers")
+    if rotated is None:
+        interval = given["no_rope_layer_interval"]
+        rotated = [(layer + 1) % interval != 0 for layer in range(min(n_layer, MOST_LAYERS))]
+    if len(rotated) != n_layer and n_layer <= MOST_LAYERS:
+        n = plural(len(rotated), "layer")
+        raise ModelFolderError(f"no_rope_layers names {n} where num_hidden_layers={n_layer}; give each a 0 or a 1")
+    return [bool(layer) for layer in rotated]

@@ -46,9 +46,7 @@ class ViT(Family):
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         if not given.get("qkv_bias", True):
-            raise ModelFolderError(
-                "config.json leaves out some biases only (qkv_bias), which our models cannot express"
-            )
+            raise ModelFolderError("config.json sets qkv_bias=false, which our models cannot express")
         n_patches = (given["image_size"] // max(given["patch_size"], 1)) ** 2
         return {"vocab_size": 1, "block_size": n_patches + 1, "n_classes": classes_of(given)}
 
