@@ -32,6 +32,7 @@ from glassformer.recipes.machine import Machine
 from glassformer.recipes.probe import Stepper
 from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.schema import TrainingSection
+from glassformer.tasks import NextToken
 from glassformer.threads import WAITING, set_threads
 
 WAYS = {
@@ -61,7 +62,7 @@ def training(size: str) -> Callable[[], None]:
     machine = Machine(device="cpu", threads=1, precision="fp32", compile=False)
     config = ModelConfig.make(family="modern", vocab_size=65, **shape)
     set_threads(batch * config.block_size * config.n_embd)
-    stepper = Stepper(config, settings, machine, sequences=batch)
+    stepper = Stepper(NextToken(), config, settings, machine, batch)
 
     def step() -> None:
         stepper.train_step.optimizer_step(stepper.train_step.forward_backward(stepper.batch).read(), 1.0)

@@ -15,11 +15,11 @@ from resolving import CPU, TINY, resolved
 
 from glassformer.errors import DeviceError
 from glassformer.models import flops_per_token
-from glassformer.recipes import batch_size, loss_curve, read_recipe, train
-from glassformer.recipes.compile_choice import probe_compile
+from glassformer.recipes import loss_curve, read_recipe, train, trials
 from glassformer.recipes.plan import FINISH, LOOKING, Devices, against_actual, plan, predict
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.resolved import ResolvedRecipe
+from glassformer.tasks import NextToken
 
 
 def test_nanogpt_s_four_days_on_eight_a100():
@@ -64,36 +64,41 @@ def test_a_small_text_with_a_probe(play, tmp_path, monkeypatch):
 def test_a_probe_leaves_no_trace_and_scales_what_is_too_long(monkeypatch):
     config, t = resolved(None, *TINY)
     before = torch.get_rng_state()
-    timed = probe(config, t, CPU, seconds=0.3)
+    timed = probe(NextToken(), config, t, CPU, seconds=0.3)
     assert torch.equal(torch.get_rng_state(), before)
     assert timed.steps >= 1 and not timed.scaled and timed.took < 5
-    assert min(timed.step, timed.evaluation_token, timed.sample_token) > 0
+    assert min(timed.step, timed.evaluation_token) > 0 == timed.sample_token  # for want of a tokenizer
     from glassformer.recipes import probe as module
 
     monkeypatch.setattr(module, "peak_flops", lambda device, precision: 20.0 * flops_per_token(config).training * 11)
-    assert probe(config, t, CPU, seconds=0.3).scaled  # a machine on which only one sequence fits into the time
+    assert probe(
+        NextToken(), config, t, CPU, seconds=0.3
+    ).scaled  # a machine on which only one sequence fits into the time
 
 
-def test_a_short_run_is_not_compiled():
-    pays, why = probe_compile(*resolved(None, *TINY, "training.steps=3"), CPU)
-    assert not pays and "too short" in why
+def test_a_short_run_is_not_compiled(monkeypatch):
+    config, t = resolved(None, *TINY, "training.steps=3")
+    assert trials.compile_choice(NextToken(), config, t, CPU, 1) == (CPU, [])
+    monkeypatch.setattr(trials, "SLOWEST", 1e9)  # so it is tried
+    _, (choice,) = trials.compile_choice(NextToken(), config, t, CPU, 1)
+    assert choice.value == "off" and "too short" in choice.why
 
 
 def test_batch_size_auto_reports_its_choice(monkeypatch):
     rates = {1: 100.0, 2: 190.0, 4: 300.0, 8: 310.0, 16: 9e9}
-    monkeypatch.setattr(batch_size, "tokens_per_second", lambda config, t, machine, n: rates[n])
+    monkeypatch.setattr(trials, "tokens_per_second", lambda task, config, t, machine, n: rates[n])
     config, t = resolved(None, *TINY, "training.batch_size=auto")
-    choice = batch_size.batch_size_choice(config, t, CPU, 10**9)
+    choice = trials.batch_size_choice(NextToken(), config, t, CPU, 10**9)
     assert choice.value == 4 and "no faster" in choice.why  # 310 is not a twentieth more than 300
-    assert batch_size.batch_size_choice(config, t, CPU, 11 * 2 * 100).value == 2  # a hundredth of the text
-    monkeypatch.setattr(batch_size, "available_memory", lambda device: -batch_size.resident_bytes() + 1000)
+    assert trials.batch_size_choice(NextToken(), config, t, CPU, 11 * 2 * 100).value == 2  # a hundredth of the text
+    monkeypatch.setattr(trials, "available_memory", lambda device: -trials.resident_bytes() + 1000)
     with pytest.raises(DeviceError, match="not even one sequence fits"):
-        batch_size.batch_size_choice(config, t, CPU, 10**9)
+        trials.batch_size_choice(NextToken(), config, t, CPU, 10**9)
 
 
 def test_batch_size_auto_in_a_run(play, tmp_path, monkeypatch):
     """Tried once, kept as a number, with its reason."""
-    monkeypatch.setattr(batch_size, "tokens_per_second", lambda config, t, machine, n: 100.0 * min(n, 4))
+    monkeypatch.setattr(trials, "tokens_per_second", lambda task, config, t, machine, n: 100.0 * min(n, 4))
     words = [word for word in TINY if "batch_size=" not in word]
     lines: list[str] = []
     run = train(None, [*words, "training.batch_size=auto", "training.steps=2"], data=str(play), out=tmp_path / "run",

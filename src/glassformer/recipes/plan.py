@@ -12,7 +12,6 @@ from glassformer.data.readers import keep_source
 from glassformer.errors import DataError, UsageError
 from glassformer.files import write_json
 from glassformer.models import ModelConfig, flops_per_token, parameter_count, parameters_by_part
-from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.draft import Draft
 from glassformer.recipes.loss_curve import predict_loss
 from glassformer.recipes.machine import Machine, detect_machine
@@ -39,16 +38,20 @@ LOOKING = 2  # steps' time that an evaluation takes for its statistics of weight
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run is planned for."""
+    """What a run is planned for: flops and memory (None: unknown) are those of one device."""
 
     name: str
     devices: int
     flops: float
-    """operations a second of one device, measured here or given"""
     memory: int | None
-    """bytes of one device; None: unknown"""
     measured: bool
     """whether it is this machine"""
+
+    @classmethod
+    def here(cls, machine: Machine, devices: int = 1) -> Devices:
+        """Those of this machine."""
+        flops = peak_flops(machine.device, machine.precision)
+        return cls(machine.device, devices, flops, available_memory(machine.device), True)
 
 
 @dataclass(frozen=True)
@@ -116,47 +119,37 @@ def plan(
             f"a plan is made for decoders that learn task.kind={planned}, not for {r.model.kind or r.task.kind}; "
             "to see its speed: glassformer train ... training.steps=20"
         )
-    here = devices == 1 and device_flops is None and device_memory is None
-    machine = detect_machine(r)
-    flops = device_flops or peak_flops(machine.device, machine.precision if here else "fp32")
-    memory = available_memory(machine.device) if here else None if device_memory is None else int(device_memory)
-    draft, notes = Draft(r), list[str]()
-    config, tokenizer, sizes = _read_text(draft, overrides, machine, notes, fresh=recipe is None)
-    if here:
-        training, machine = fit_batch(draft, config, machine, sizes["train_tokens"])
-        planned_for = Devices(machine.device, 1, flops, memory, True)
+    draft, machine, assumed = Draft(r), detect_machine(r), list[str]()
+    config, task, sizes = _read_text(draft, overrides, machine, assumed, fresh=recipe is None)
+    before, timed = 0.0, None
+    if devices == 1 and device_flops is None and device_memory is None:
+        t, machine = fit_batch(draft, task, config, machine, sizes["train_tokens"])
+        planned_for, utilisation = Devices.here(machine), TYPICAL
+        before = time.perf_counter() - started  # `train` has as much to do before its first step
+        if probing:
+            timed = probe(task, as_trained(config, t), t, machine)
     else:
+        batch = None
+        if r.training.batch_size == "auto":
+            batch = 8 * devices
+            assumed.append(
+                "training.batch_size=auto is measured on the machine itself; 8 sequences a device are assumed"
+            )
+        t = ResolvedTraining.complete(draft.recipe.training, config.block_size, batch_size=batch)
+        flops = device_flops or peak_flops(machine.device, "fp32")
+        planned_for = Devices("given", devices, flops, None if device_memory is None else int(device_memory), False)
         precision = "bf16" if r.training.precision == "auto" else r.training.precision
         machine = machine.model_copy(update={"device": "cuda", "precision": precision})
-        auto = r.training.batch_size == "auto"
-        training = ResolvedTraining.complete(
-            draft.recipe.training, config.block_size, batch_size=8 * devices if auto else None
-        )
-        if auto:
-            notes.append("training.batch_size=auto is measured on the machine itself; 8 sequences a device are assumed")
-        planned_for = Devices("given", devices, flops, memory, False)
-    notes = [*map(str, draft.choices), *notes]
-    resolved = ResolvedRecipe.of(draft.recipe, training, config=config, machine=machine)
-    before = time.perf_counter() - started if here else 0.0  # `train` has as much to do before its first step
-    timed = None
-    if here and probing:
-        timed = probe(as_trained(config, training), training, machine, tokenizer=tokenizer)
-    return predict(
-        resolved,
-        planned_for,
-        **sizes,
-        timed=timed,
-        utilisation=TYPICAL if here else utilisation,
-        before=before,
-        notes=notes,
-    )
+    resolved = ResolvedRecipe.of(draft.recipe, t, config=config, machine=machine)
+    notes = [*map(str, draft.choices), *assumed]
+    return predict(resolved, planned_for, **sizes, timed=timed, utilisation=utilisation, before=before, notes=notes)
 
 
 def _read_text(
     draft: Draft, overrides: list[str], machine: Machine, notes: list[str], *, fresh: bool
-) -> tuple[ModelConfig, Tokenizer | None, dict[str, int]]:
-    """The configuration with its vocabulary, the tokenizer, and the tokens of both splits. A corpus that cannot be had
-    is estimated, without a tokenizer."""
+) -> tuple[ModelConfig, Task, dict[str, int]]:
+    """The configuration with its vocabulary, the task, and the tokens of both splits. A corpus that cannot be read is
+    estimated; the task then has no data."""
     r, source = draft.recipe, draft.recipe.data.source
     start = open_start(draft)
     try:
@@ -165,8 +158,7 @@ def _read_text(
         draft.recipe = draft.recipe.with_values({"data.source": keep_source(source)})
         task, choices = open_task(draft.recipe)
         draft.add(choices)
-        config = decide(draft, task, start, machine, overrides, fresh=fresh)
-        return config, task.tokenizer, task.text_sizes()
+        return decide(draft, task, start, machine, overrides, fresh=fresh), task, task.text_sizes()
     except DataError as error:
         if start is not None or source not in CORPORA:
             raise
@@ -176,7 +168,7 @@ def _read_text(
         held_out = round(total * r.data.validation_fraction)
         notes.append(f"{source} was not read ({error}): assumed are {V:,} entries, about {total:,} tokens of text")
         sizes = {"train_tokens": total - held_out, "val_tokens": held_out}
-        return model_config(r, vocab_size=V), None, sizes
+        return model_config(r, vocab_size=V), TASKS[r.task.kind](**r.task.settings), sizes
 
 
 def predict(
@@ -267,15 +259,13 @@ def write_plan(run: RunFolder, r: ResolvedRecipe, task: Task, world_size: int, s
     if not can_plan(task, r.config):
         return
     before = 0.0 if started is None else time.perf_counter() - started
-    machine = r.machine
     sizes: dict[str, Any] = task.text_sizes()
-    flops = peak_flops(machine.device, machine.precision)
-    devices = Devices(machine.device, world_size, flops, available_memory(machine.device), True)
+    devices = Devices.here(r.machine, world_size)
     made = predict(r, devices, **sizes, before=before)
     if world_size == 1:
         part, least, most = PROBING
         seconds = min(most, max(least, part * made.seconds))
-        timed = probe(as_trained(r.config, r.training), r.training, machine, seconds=seconds, tokenizer=task.tokenizer)
+        timed = probe(task, as_trained(r.config, r.training), r.training, r.machine, seconds)
         made = predict(r, devices, **sizes, before=before + seconds, timed=timed)
     write_json(run.plan, made.to_dict())
 

@@ -1,8 +1,8 @@
 """From a `Recipe`, in which most is open, to a `ResolvedRecipe`, in which everything is decided: once, in this order.
 
 decide     from the data, the machine's speed and the model to start from: shape, steps, optimizer   `defaults.py`
-fit_batch  threads, batch_size=auto                                                    `machine.py`, `batch_size.py`
-resolve    both, whether it fits into memory, and compile=auto                     `memory.py`, `compile_choice.py`
+fit_batch  threads, batch_size=auto                                                        `machine.py`, `trials.py`
+resolve    both, whether it fits into memory, and compile=auto                              `memory.py`, `trials.py`
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 from glassformer.errors import UsageError
 from glassformer.models import ModelConfig
 from glassformer.recipes import defaults
-from glassformer.recipes.batch_size import batch_size_choice
-from glassformer.recipes.compile_choice import compile_choice
 from glassformer.recipes.draft import Draft
 from glassformer.recipes.machine import Machine, thread_choice, typical_gflops
 from glassformer.recipes.memory import check_memory
@@ -22,6 +20,7 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_tr
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
 from glassformer.recipes.start_from import Start
+from glassformer.recipes.trials import batch_size_choice, compile_choice
 from glassformer.tasks import TASKS, Task
 from glassformer.training import World
 
@@ -86,7 +85,7 @@ def decide(
 
 
 def fit_batch(
-    draft: Draft, config: Any, machine: Machine, train_tokens: int, world_size: int = 1
+    draft: Draft, task: Task, config: Any, machine: Machine, train_tokens: int, world_size: int = 1
 ) -> tuple[ResolvedTraining, Machine]:
     """Threads, and `training.batch_size=auto`, which is tried here.
 
@@ -96,7 +95,7 @@ def fit_batch(
     t = complete(draft.recipe, config, world_size)
     if draft.recipe.training.batch_size == "auto":
         draft.log("trying how many sequences at once are fastest ...")
-        draft.add([batch_size_choice(as_trained(config, t), t, machine, train_tokens, world_size)])
+        draft.add([batch_size_choice(task, as_trained(config, t), t, machine, train_tokens, world_size)])
         return complete(draft.recipe, config, world_size), machine
     machine, found = thread_choice(machine, config, t.micro_batch_size)
     draft.note(found)
@@ -120,9 +119,9 @@ def resolve(
     elif draft.recipe.training.batch_size == "auto":
         raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
     draft.show()
-    t, machine = fit_batch(draft, config, machine, task.n_train, world.size)
+    t, machine = fit_batch(draft, task, config, machine, task.n_train, world.size)
     if tried:
-        machine, found = compile_choice(as_trained(config, t), t, machine, world.size, draft.log)
+        machine, found = compile_choice(task, as_trained(config, t), t, machine, world.size, draft.log)
         draft.note(found)
     return ResolvedRecipe.of(draft.recipe, t, config=config, machine=machine, choices=tuple(draft.choices))
 
