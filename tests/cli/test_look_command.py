@@ -15,7 +15,7 @@ from glassformer.hub import load, save
 from glassformer.models import Encoder, EncoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.processors.tokenizers.special_tokens import MASKED_SPECIALS
-from glassformer.recipes.own_text import texts_for
+from glassformer.recipes.opening import texts_for
 from glassformer.recipes.recipe_file import recipe_of
 
 TEXT = "Citizen:"

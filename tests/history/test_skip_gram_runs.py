@@ -20,7 +20,7 @@ from glassformer.hub import load, load_model
 from glassformer.inspection.geometry import neighbours
 from glassformer.inspection.vectors import vectors_of
 from glassformer.recipes import read_recipe
-from glassformer.recipes.evaluate import open_run
+from glassformer.recipes.opening import open_run
 
 SMALL = ["model.n_embd=7", "model.block_size=13", "task.noise=5", "task.subsample=0.1"]
 STEPS = ["training.steps=6", "training.batch_size=4", "training.eval_every=3", "training.sample_every=6"]

@@ -85,7 +85,7 @@ def test_components_by_hand():
         memory.parts["copies"] == memory.parts["weights"] + memory.parts["optimizer"]
         and memory.parts["libraries"] == 10**8
     )
-    assert memory.peak < sum(memory.parts.values()) and memory.to_dict()["peak"] == memory.peak
+    assert memory.peak < sum(memory.parts.values())
     muon = plan("training.optimizer=muon")
     assert muon.parts["optimizer"] == 4 * 804_096 + 4 * (
         804_096 - 4 * 12 * 128 * 128

@@ -17,7 +17,7 @@ from glassformer.data import images as image_data
 from glassformer.data.images import IMAGE_SETS, load_images
 from glassformer.errors import DataError, UsageError
 from glassformer.generation import classify
-from glassformer.recipes.own_text import texts_for
+from glassformer.recipes.opening import texts_for
 from glassformer.training import RunFolder
 
 Image = pytest.importorskip("PIL.Image", reason="needs the package pillow")

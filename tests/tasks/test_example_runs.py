@@ -24,7 +24,7 @@ from glassformer.hub import (
     save_weights,
 )
 from glassformer.recipes import read_recipe, shape
-from glassformer.recipes.evaluate import open_run
+from glassformer.recipes.opening import open_run
 from glassformer.tasks import TASKS
 from glassformer.training import RunFolder
 

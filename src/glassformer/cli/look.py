@@ -88,7 +88,7 @@ def command_for(name: str) -> Any:
         if "text" in values:
             values["text"] = given(values["text"])
         if any(option.name == "corpus" for option in options):
-            from glassformer.recipes.own_text import texts_for
+            from glassformer.recipes.opening import texts_for
 
             values["corpus"] = texts_for(model, values.pop("data"), values.pop("characters"))
         present(show(name, subject, values), as_json, html)

@@ -139,7 +139,7 @@ def evaluate(
     glassformer evaluate runs/translate-en-fr-1 --split test --answers --out translations.jsonl
     """
     from glassformer.errors import DataError, UsageError
-    from glassformer.recipes.evaluate import open_run
+    from glassformer.recipes.opening import open_run
 
     asked = {"--beam": beam, "--limit": limit, "--out": out}
     if not answers and (alone := [name for name, given in asked.items() if given is not None]):

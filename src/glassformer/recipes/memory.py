@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 
-from glassformer.errors import DeviceError, plural
+from glassformer.errors import DeviceError
 from glassformer.layers.attention import EAGER_MAX_KEYS
 from glassformer.models import Decoder, ModelConfig, parameter_count, parameters_by_part
 from glassformer.recipes.resolved import ResolvedTraining
@@ -46,10 +46,6 @@ class Memory(NamedTuple):
     parts: dict[str, int]
     peak: int
     moment: str
-
-    def to_dict(self) -> dict[str, int]:
-        """{component: bytes, "peak": bytes}."""
-        return {**self.parts, "peak": self.peak}
 
 
 def memory_plan(
@@ -130,11 +126,7 @@ def memory_plan(
 
 
 def check_memory(config: ModelConfig, t: ResolvedTraining, device: str, world_size: int = 1) -> None:
-    """Refuse, before anything is built, what cannot fit: the system would end the process without a word.
-
-    Counted is what is certainly needed (weight, gradient and optimizer state of every parameter, a step's windows,
-    one piece of a micro-batch's logits, the vectors between its blocks), so what is refused could not have worked; what
-    passes may still need more, which `memory_plan` estimates.
+    """Refuse, before anything is built, what certainly cannot fit; `memory_plan` estimates what is needed.
 
     Raises:
         DeviceError: with the bytes needed, the bytes free, and what to make smaller.
@@ -148,17 +140,17 @@ def check_memory(config: ModelConfig, t: ResolvedTraining, device: str, world_si
     logits = min(at_once, piece) * V * FP32
     if at_once > piece:  # then the vectors in the blocks are more: what both norms read, what the last matrix reads
         logits += config.n_layer * at_once * (2 * FP32 * config.n_embd + 2 * config.n_hidden)
-    needed, free = state + tokens + logits, available_memory(device)
-    if free is None or needed <= free:
-        return
-    smaller = "model.n_layer or model.n_embd" if state > tokens + logits else "training.micro_batch_size"
-    if tokens > state + logits:
-        smaller = "training.batch_size"
-    raise DeviceError(
-        f"training needs at least {gigabytes(needed)} of memory ({n:,} parameters, "
-        f"{plural(t.batch_size, 'sequence')} of {T:,} tokens a step) and {gigabytes(free)} are free; try a smaller "
-        f"{smaller}"
-    )
+    shares = {
+        "model.n_layer or model.n_embd": state,
+        "training.batch_size": tokens,
+        "training.micro_batch_size": logits,
+    }
+    needed, free = sum(shares.values()), available_memory(device)
+    if free is not None and needed > free:
+        raise DeviceError(
+            f"training needs at least {gigabytes(needed)} of memory ({n:,} parameters, {t.batch_size} sequences of "
+            f"{T:,} tokens a step) and {gigabytes(free)} are free; try a smaller {max(shares, key=shares.__getitem__)}"
+        )
 
 
 def gigabytes(n_bytes: int) -> str:

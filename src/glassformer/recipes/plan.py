@@ -16,12 +16,12 @@ from glassformer.recipes.draft import Draft
 from glassformer.recipes.loss_curve import predict_loss
 from glassformer.recipes.machine import Machine, detect_machine
 from glassformer.recipes.memory import memory_plan
+from glassformer.recipes.opening import open_task
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.reading import read_recipe
 from glassformer.recipes.resolve import can_plan, decide, fit_batch, open_start
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
-from glassformer.recipes.task import open_task
 from glassformer.tasks import TASKS, Task
 from glassformer.tasks.settings import train_eval_rows
 from glassformer.training import RunFolder, available_memory
@@ -231,7 +231,7 @@ def predict(
         steps=t.steps,
         tokens_per_step=step_tokens,
         tokens=tokens,
-        memory_bytes=memory.to_dict(),
+        memory_bytes={**memory.parts, "peak": memory.peak},
         fullest=memory.moment,
         seconds_per_step=step,
         seconds=sum(seconds.values()),

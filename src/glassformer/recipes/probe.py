@@ -19,10 +19,9 @@ from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.memory import libraries_bytes
 from glassformer.recipes.resolved import ResolvedTraining
+from glassformer.recipes.trainer import build_train_step
 from glassformer.tasks import Task
 from glassformer.tasks.held_out import EVAL_WINDOW, windows_at_once
-from glassformer.training import LossModule, TrainStep, build_optimizer
-from glassformer.training.compiling import compiled
 from glassformer.training.devices import peak_flops
 
 SECONDS = 5.0  # what a probe may take
@@ -94,21 +93,9 @@ class Stepper:
         self.device, self.sequences, self.scale = machine.device, sequences, t.batch_size / sequences
         self.done, self.first = 0, 0.0
         self.model = Decoder(config, **t.dropouts).to(self.device).train()
-        loss: torch.nn.Module = LossModule(self.model, task.loss)
-        self.train_step = TrainStep(
-            compiled(loss, self.device) if compiling else loss,
-            build_optimizer(
-                t.optimizer,
-                self.model,
-                learning_rate=1e-9,
-                matrix_learning_rate=1e-9,
-                betas=(t.beta1, t.beta2),
-                weight_decay=0.0,
-            ),
-            micro_batch_size=min(t.micro_batch_size, sequences),
-            grad_clip=t.grad_clip,
-            precision=machine.precision,
-        )
+        micro = min(t.micro_batch_size, sequences)
+        t = t.model_copy(update={"learning_rate": 1e-9, "matrix_learning_rate": 1e-9, "micro_batch_size": micro})
+        self.train_step = build_train_step(self.model, task, t, machine.model_copy(update={"compile": compiling}))
         self.batch = _random_batch(task, config, sequences, config.block_size, self.device)
 
     def time(self, seconds: float, least: int, average: Callable[[list[float]], float] = statistics.median) -> float:

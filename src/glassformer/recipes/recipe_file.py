@@ -22,10 +22,6 @@ from glassformer.training import SCHEDULES, RunFolder
 from glassformer.training.migrations import FORMAT, migrate_recipe
 
 
-class MissingPluginError(Exception):
-    """A module that the run was made with was not imported."""
-
-
 def recipe_text(r: ResolvedRecipe, *, derived: dict[str, Any], **rest: Any) -> str:
     """The text of recipe.toml.
 
@@ -54,7 +50,7 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
     """The recipe of a run as it was resolved, and the further tables: `machine`, `derived`, `asked`, `extended`.
 
     Raises:
-        RunError: the file is damaged, or was edited so that it can no longer be read.
+        RunError: the file is damaged, was edited so that it can no longer be read, or a plug-in is missing.
     """
     try:
         data = migrate_recipe(tomllib.loads(decode(run.recipe.read_bytes())), str(run.recipe))
@@ -62,14 +58,12 @@ def read_recipe_text(run: RunFolder) -> tuple[Recipe, dict[str, Any]]:
         rest = {key: data.pop(key) for key in list(data) if key not in (*SECTIONS, "name")}
         plugins.load_installed()
         if needed := plugins.needed(rest.get("plugins", []), str(run.path)):
-            raise MissingPluginError(needed)
+            raise RunError(needed)
         machine, derived = rest["machine"], rest["derived"]
         missing = [key for key in ("device", "threads", "precision", "compile") if key not in machine]
         if missing or "store" not in derived:
             raise KeyError((missing or ["store"])[0])
         return Recipe.model_validate(data), {"extended": [], **rest}
-    except MissingPluginError as error:
-        raise RunError(str(error)) from None
     except (ValueError, KeyError, TypeError) as error:
         line = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).splitlines()[:3])
         raise RunError(f"{run.recipe}: damaged or edited ({line}); put it back to resume") from None

@@ -12,6 +12,7 @@ from glassformer.errors import DataError, RunError, UsageError
 from glassformer.files import write_text
 from glassformer.models import make_config
 from glassformer.recipes.machine import Machine
+from glassformer.recipes.opening import open_task
 from glassformer.recipes.plan import write_plan
 from glassformer.recipes.reading import changed_recipe
 from glassformer.recipes.recipe_file import read_recipe_text, recipe_text
@@ -19,7 +20,6 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining
 from glassformer.recipes.run import Run, finish
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
 from glassformer.tasks import Task

@@ -17,13 +17,13 @@ from glassformer.files import write_json
 from glassformer.hub import load_model
 from glassformer.recipes.draft import Draft
 from glassformer.recipes.machine import detect_machine
+from glassformer.recipes.opening import open_task
 from glassformer.recipes.plan import write_plan
 from glassformer.recipes.reading import read_recipe
 from glassformer.recipes.recipe_file import recipe_text
 from glassformer.recipes.resolve import check_shape, open_start, resolve
 from glassformer.recipes.resolved import ResolvedRecipe
 from glassformer.recipes.shape import shape_in_words
-from glassformer.recipes.task import open_task
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
 from glassformer.tasks import Choice, Score, Task
@@ -215,10 +215,8 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
 def _warn_if_worse(trainer: Trainer, before: float, log: Callable[[str], None]) -> None:
     score = trainer.task.score
     if trainer.best and score.gain(trainer.best["metrics"][score.metric][0], before) < -ROUNDING:
-        worse = (
-            f"the {score.words} was {before:.4f} before the first step and was never that good again: try a tenth of "
-            "training.learning_rate, or fewer steps"
-        )
+        was = f"the {score.words} was {before:.4f} before the first step and was never that good again"
+        worse = f"{was}: try a tenth of training.learning_rate, or fewer steps"
         trainer.event("warning", worse)
         write_report(trainer.run)
         log(f"warning: {worse}")

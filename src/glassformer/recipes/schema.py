@@ -229,11 +229,6 @@ class Recipe(Section):
             self.model.model_extra.update(checked)
         return self
 
-    def has(self, key: str) -> bool:
-        """Whether `section.key` may stand in a recipe."""
-        section, _, name = key.partition(".")
-        return section in SECTIONS and (section == "model" or name in type(getattr(self, section)).model_fields)
-
     def value(self, key: str) -> Any:
         """The value of `section.key`; None where it is open."""
         section, _, name = key.partition(".")

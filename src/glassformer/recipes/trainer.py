@@ -10,7 +10,8 @@ import torch
 
 from glassformer.data import prefetched
 from glassformer.models import Decoder, build_model, flops_per_token
-from glassformer.recipes.resolved import ResolvedRecipe, as_trained
+from glassformer.recipes.machine import Machine
+from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
 from glassformer.recipes.start_from import Start
 from glassformer.tasks import Choice, Task
 from glassformer.training import (
@@ -43,6 +44,32 @@ def new_model(r: ResolvedRecipe, task: Task, start: Start | None) -> tuple[Any, 
     return model, [] if start is None else [start.begin(model, task.processor, task.source_processor, task.labels)]
 
 
+def build_train_step(
+    model: Any, task: Task, t: ResolvedTraining, machine: Machine, world: World | None = None
+) -> TrainStep:
+    """One step of a model that is on its device already, and its optimizer."""
+    optimizer = build_optimizer(
+        t.optimizer,
+        model,
+        learning_rate=t.learning_rate,
+        matrix_learning_rate=t.matrix_learning_rate,
+        momentum=t.momentum,
+        betas=(t.beta1, t.beta2),
+        weight_decay=t.weight_decay,
+        accumulator_start=t.accumulator_start,
+        nesterov=t.nesterov,
+    )
+    loss: torch.nn.Module = LossModule(model, task.loss)
+    return TrainStep(
+        compiled(loss, machine.device) if machine.compile else loss,
+        optimizer,
+        world=world,
+        micro_batch_size=t.micro_batch_size,
+        grad_clip=t.grad_clip,
+        precision=machine.precision,
+    )
+
+
 def build_trainer(
     r: ResolvedRecipe,
     model: Any,
@@ -64,32 +91,11 @@ def build_trainer(
     never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE
     if t.sharding == "full":
         shard(model, precision=machine.precision)
-    optimizer = build_optimizer(
-        t.optimizer,
-        model,
-        learning_rate=t.learning_rate,
-        matrix_learning_rate=t.matrix_learning_rate,
-        momentum=t.momentum,
-        betas=(t.beta1, t.beta2),
-        weight_decay=t.weight_decay,
-        accumulator_start=t.accumulator_start,
-        nesterov=t.nesterov,
-    )
-    loss: torch.nn.Module = LossModule(model, task.loss)
-    if machine.compile:
-        loss = compiled(loss, machine.device)
     decoder = isinstance(model, Decoder)
     trainer = Trainer(
         model=model,
         task=task,
-        train_step=TrainStep(
-            loss,
-            optimizer,
-            world=world,
-            micro_batch_size=t.micro_batch_size,
-            grad_clip=t.grad_clip,
-            precision=machine.precision,
-        ),
+        train_step=build_train_step(model, task, t, machine, world),
         batches=batches if task.on_policy else prefetched(batches, machine.device),
         schedule=schedule_for(r, extended),
         settings=TrainingSettings(

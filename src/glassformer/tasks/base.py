@@ -134,7 +134,7 @@ class Task:
         "end_token": 1,
         "pad_token": 2,
     }
-    # whether time and memory follow from `text_sizes` and the shape, so that there is a plan, and `collate` takes token ids
+    # whether time and memory follow from `text_sizes` and the shape (there is a plan) and `collate` takes rows of ids
     planned: ClassVar[bool] = False
     data_keys: ClassVar[tuple[str, ...]] = ()  # of [data], those that it reads beside `source`; others are refused
     on_policy: ClassVar[bool] = False  # whether batches depend on the present weights, so that none is made ahead
