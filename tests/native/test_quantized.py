@@ -116,7 +116,7 @@ def test_a_machine_without_a_compiler_does_without(fresh, tmp_path):
     fresh.setenv("PATH", "")
     fresh.delenv("CXX", raising=False)
     assert library() is None
-    with pytest.raises(DeviceError, match="need a C\\+\\+ compiler.*use --dtype"):
+    with pytest.raises(DeviceError, match=r"need a C\+\+ compiler.*use --dtype"):
         QuantizedLinear(torch.randn(8, 32), None, 4)
 
 

@@ -9,6 +9,7 @@ from tokenizer_texts import SPOKEN
 from tokenizers import AddedToken, normalizers, pre_tokenizers
 
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
+from glassformer.processors.tokenizers.sentencepiece import pieces_decoder
 
 CHATML = (  # SmolLM2
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
@@ -34,13 +35,6 @@ LLAMA_2 = (
     "'\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}"
     "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
-)
-MISTRAL = (  # version 3, where [INST] is a special token
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% else %}"
-    "{% set rest = messages %}{% endif %}{% for message in rest %}" + ALTERNATE + "{% if message['role'] == 'user' %}"
-    "{{ '[INST] ' + message['content'] + '[/INST]' }}{% elif message['role'] == 'assistant' %}"
-    "{{ ' ' + message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are "
-    "supported!') }}{% endif %}{% endfor %}"
 )
 GEMMA_3 = """{{ bos_token }}
 {%- if messages[0]['role'] == 'system' -%}
@@ -186,12 +180,6 @@ TEMPLATES = {
         ["<|end_of_text|>", "<|eot_id|>"],
     ),
     "llama 2": (LLAMA_2, ["<unk>", "<s>", "</s>"], {"bos_token": "<s>", "eos_token": "</s>"}, ["</s>"]),
-    "mistral": (
-        MISTRAL,
-        ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"],
-        {"bos_token": "<s>", "eos_token": "</s>"},
-        ["</s>"],
-    ),
     "gemma 3": (
         GEMMA_3,
         ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"],
@@ -204,12 +192,7 @@ TEMPLATES = {
         {"eos_token": "<|endoftext|>"},
         ["<|endoftext|>", "<|end|>"],
     ),
-    "qwen 3": (
-        QWEN_3,
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        {"eos_token": "<|im_end|>"},
-        ["<|im_end|>"],
-    ),
+    "qwen 3": (QWEN_3, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], {"eos_token": "<|im_end|>"}, ["<|im_end|>"]),
 }
 
 
@@ -248,10 +231,7 @@ def space_in_front(name: str, how: str) -> Tokenizer:
         library.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
         library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    replace, bytes_, fuse = (
-        tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse(),
-    )  # fmt: skip
-    library.decoder = tokenizers.decoders.Sequence([replace, bytes_, fuse, tokenizers.decoders.Strip(" ", 1, 0)])
+    library.decoder = pieces_decoder(prefix=True)
     return dressed(library, name)
 
 
@@ -268,16 +248,13 @@ def unigram(name: str) -> Tokenizer:
 
 
 def with_flags(name: str) -> Tokenizer:
-    """A byte-level BPE whose special tokens swallow the white space beside them (as Phi 3's do), or are looked for only
-    after the text was folded to lower case."""
+    """A byte-level BPE whose special tokens remove white space beside them, as Phi 3's do, or are looked for only after
+    the text was folded to lower case."""
     library = TOKENIZERS["bpe"]([SPOKEN * 3], vocab_size=400)._library
     library.normalizer = normalizers.Lowercase()
     flags = [{"rstrip": True}, {"lstrip": True}, {"normalized": True}]
-    tokens = [
-        AddedToken(text, special=True, **{"normalized": False, **flags[i % 3]})
-        for i, text in enumerate(TEMPLATES[name][1])
-    ]
-    library.add_special_tokens(tokens)
+    for i, text in enumerate(TEMPLATES[name][1]):
+        library.add_special_tokens([AddedToken(text, special=True, **{"normalized": False, **flags[i % 3]})])
     return dressed(library, name)
 
 
@@ -285,11 +262,9 @@ VOCABULARIES = {
     **{name: byte_level(name) for name in TEMPLATES},
     "llama 2, a space before every stretch": space_in_front("llama 2", "prepend"),
     "llama 2, a space before the first": space_in_front("llama 2", "first"),
-    "mistral, a space before every stretch": space_in_front("mistral", "prepend"),
     "gemma 3, a space before the first": space_in_front("gemma 3", "first"),
     "llama 2, unigram": unigram("llama 2"),
     "smollm2, flags": with_flags("smollm2"),
-    "llama 3, flags": with_flags("llama 3"),
     "phi 4, flags": with_flags("phi 4"),
 }
 

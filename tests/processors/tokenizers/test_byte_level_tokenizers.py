@@ -48,6 +48,7 @@ def test_bpe_ids_are_laid_out_as_gpt2s():
     assert [small_bpe.token_bytes(i)[0] for i in range(256)] == BYTE_ORDER
     assert small_bpe.encode("!") == [0] and small_bpe.encode("\x00") == [188]
     assert small_bpe.special_tokens == {"<|endoftext|>": small_bpe.end_of_text}
+    assert len(small_bpe.encode("<|endoftext|>")) > 1 and small_bpe.decode([small_bpe.end_of_text]) == "<|endoftext|>"
 
 
 def test_learning_shortens_text_and_is_the_same_every_time():
@@ -55,12 +56,6 @@ def test_learning_shortens_text_and_is_the_same_every_time():
     again = TOKENIZERS["bpe"]([SPOKEN * 3], vocab_size=400)
     assert again.hash == small_bpe.hash and again == small_bpe and hash(again) == hash(small_bpe)
     assert TOKENIZERS["bpe"]([SPOKEN * 3], vocab_size=399) != small_bpe
-
-
-def test_text_that_looks_special_is_text():
-    ids = small_bpe.encode("<|endoftext|>")
-    assert len(ids) > 1 and small_bpe.decode(ids) == "<|endoftext|>"
-    assert small_bpe.decode([small_bpe.end_of_text]) == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("pattern", ["ours", "gpt2's"])
@@ -123,27 +118,28 @@ def test_both_regex_engines_know_the_same_unicode(character_class):
 def test_equal_lengths_make_a_batch():
     batch = bytes_.encode_batch(["abc", "dé"])
     assert batch.tolist() == [[97, 98, 99], [100, 195, 169]] and str(batch.dtype) == "torch.int64"
-    for texts in (["a", "bc"], []):
-        with pytest.raises(UsageError, match="equal length"):
-            bytes_.encode_batch(texts)
 
 
-def test_wrong_ids_and_wrong_options_are_one_line():
-    with pytest.raises(UsageError, match=r"token id 257 is not in the vocabulary \(0 to 256\)"):
-        bytes_.decode([97, 257])
-    with pytest.raises(UsageError, match="-1"):
-        bytes_.token_text(-1)
-    with pytest.raises(UsageError, match="pick a row"):
-        bytes_.decode(bytes_.encode_batch(["ab"]))
-    with pytest.raises(UsageError, match="at least 257"):
-        TOKENIZERS["bpe"]([SPOKEN], vocab_size=256)
-    with pytest.raises(UsageError, match="has 257 entries, not 300"):
-        TOKENIZERS["bytes"](vocab_size=300)
-    with pytest.raises(TokenizerError, match="there is no text"):
-        TOKENIZERS["bpe"](iter([]))
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (lambda: bytes_.decode([97, 257]), r"token id 257 is not in the vocabulary \(0 to 256\)"),
+        (lambda: bytes_.token_text(-1), "-1"),
+        (lambda: bytes_.decode(bytes_.encode_batch(["ab"])), "pick a row"),
+        (lambda: bytes_.encode_batch(["a", "bc"]), "equal length"),
+        (lambda: bytes_.encode_batch([]), "equal length"),
+        (lambda: TOKENIZERS["bpe"]([SPOKEN], vocab_size=256), "at least 257"),
+        (lambda: TOKENIZERS["bytes"](vocab_size=300), "has 257 entries, not 300"),
+    ],
+)
+def test_wrong_ids_and_wrong_options_are_one_line(wrong, named: str):
+    with pytest.raises(UsageError, match=named):
+        wrong()
 
 
 def test_tokens_to_look_at():
+    with pytest.raises(TokenizerError, match="there is no text"):
+        TOKENIZERS["bpe"](iter([]))
     texts = [small_bpe.token_text(i) for i in small_bpe.encode("é\n")]
     assert "".join(texts) in ("é\\n", "\\xc3\\xa9\\n")
     assert bytes_.token_text(0xE2) == "\\xe2" and bytes_.token_text(9) == "\\t" and bytes_.token_text(32) == " "

@@ -33,9 +33,8 @@ words = st.sampled_from(
      "</tool_response>", "<think>", "</think>", "user", "<|", "|>", "{{ x }}", "{% if %}", "[", "/", "\t"]
 )  # fmt: skip
 ordinary = st.lists(words, max_size=8).map("".join) | st.text(max_size=20)
-sly = st.lists(words | st.sampled_from(SPECIALS) | st.sampled_from(SPECIALS).map(lambda s: s[:-2]), max_size=8).map(
-    "".join
-)
+markers = st.sampled_from(SPECIALS)
+sly = st.lists(words | markers | markers.map(lambda s: s[:-2]), max_size=8).map("".join)
 
 
 @st.composite
@@ -181,7 +180,6 @@ def test_what_ends_a_turn(name):
 def test_a_template_that_marks_no_end_leaves_end_of_text():
     tokenizer = byte_level("smollm2")
     for template in (
-        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
         "{% for m in messages %}{{ m.content }} and so on <|im_start|>{% endfor %}",
         "{{ raise_exception('never') }}",
     ):
@@ -210,9 +208,8 @@ def test_tools_thinking_and_calls_are_as_in_transformers():
         {"tools": [tool], "add_generation_prompt": False},
     ):
         options = {"add_generation_prompt": True, **options}
-        assert ours.chat.encode(messages, **options) == other.apply_chat_template(
-            messages, return_dict=False, **options
-        )
+        expected = other.apply_chat_template(messages, return_dict=False, **options)
+        assert ours.chat.encode(messages, **options) == expected
 
 
 def test_a_named_token_can_be_replaced_by_text():
@@ -226,18 +223,9 @@ def test_a_named_token_can_be_replaced_by_text():
 
 
 def test_end_of_text_has_a_name_also_where_no_settings_say_so():
-    tokenizer = Tokenizer(
-        VOCABULARIES["smollm2"]._library, end_of_text="<|endoftext|>", chat_template="{{ eos_token }}"
-    )
+    library = VOCABULARIES["smollm2"]._library
+    tokenizer = Tokenizer(library, end_of_text="<|endoftext|>", chat_template="{{ eos_token }}")
     assert tokenizer.chat.encode([{"role": "user", "content": "x"}]) == [tokenizer.end_of_text]
-
-
-def test_entries_that_are_none_are_not_there():
-    tokenizer = byte_level("smollm2")
-    tokenizer.chat_template = "{{ 'name' in messages[0] }}{{ messages[0].name is defined }}"
-    messages = [{"role": "user", "content": "x", "name": None}]
-    assert tokenizer.chat.render(messages) == "FalseFalse"
-    assert tokenizer.chat.render(messages) == theirs(tokenizer).apply_chat_template(messages, tokenize=False)
 
 
 def test_helpers_of_the_ecosystem():
@@ -246,12 +234,12 @@ def test_helpers_of_the_ecosystem():
         "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}\n"
         "  {% generation %}\n{{ m.content | tojson }}{% endgeneration %}\n{% endfor %}"
         "{{ {'b': 1, 'a': [none, 'é<']} | tojson(indent=2) }} {{ strftime_now('%Y') | length }} {{ nothing }}"
-        "{{ tools is none }}{{ {'x': 1} | items | list }}"
+        "{{ tools is none }}{{ {'x': 1} | items | list }}{{ 'name' in messages[0] }}"
     )
-    messages = [{"role": "user", "content": "<é'&>"}] * 4
+    messages = [{"role": "user", "content": "<é'&>", "name": None}] * 4  # entries that are None are left out
     expected = theirs(tokenizer).apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert tokenizer.chat.render(messages) == expected
-    assert '"<é\'&>"' in expected and "4" in expected
+    assert '"<é\'&>"' in expected and "4" in expected and expected.endswith("False")
 
 
 @pytest.mark.parametrize("name", ["smollm2", "llama 2, a space before every stretch", "phi 4"])
@@ -267,22 +255,19 @@ def test_saved_and_loaded_it_keeps_its_template_and_transformers_reads_its_marke
     assert loaded.chat.encode(messages) == tokenizer.chat.encode(messages)
     assert loaded.chat.turn_ends == tokenizer.chat.turn_ends
     other = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert other.apply_chat_template(messages, return_dict=False, add_generation_prompt=True) == loaded.chat.encode(
-        messages
-    )
+    expected = other.apply_chat_template(messages, return_dict=False, add_generation_prompt=True)
+    assert loaded.chat.encode(messages) == expected
 
 
-def test_a_new_template_takes_the_place_of_the_old():
-    tokenizer = byte_level("smollm2")
-    first = tokenizer.chat
-    assert tokenizer.chat is first
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    assert tokenizer.chat.render([{"role": "user", "content": "Hello"}]) == "Hello"
-
-
-def test_without_a_template_there_is_no_chat():
-    with pytest.raises(UsageError, match="has no chat template: its model continues texts"):
-        TOKENIZERS["bytes"]().chat.render([{"role": "user", "content": "Hello"}])
+def test_a_new_template_takes_the_place_of_the_old_and_none_is_an_error():
+    tokenizer = TOKENIZERS["bytes"]()
+    with pytest.raises(UsageError, match=r"has no chat template.*use generate"):
+        tokenizer.chat.render([{"role": "user", "content": "Hello"}])
+    for template in ("{{ messages[0].content }}", "{{ messages[0].content }}!"):
+        tokenizer.chat_template = template
+        first = tokenizer.chat
+        assert tokenizer.chat is first
+    assert tokenizer.chat.render([{"role": "user", "content": "Hello"}]) == "Hello!"
 
 
 @pytest.mark.parametrize(
@@ -307,27 +292,22 @@ def test_malformed_messages_are_one_line(messages, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_role_of_an_enumeration_is_its_text():
+def test_variables_are_plain_data():
     class Role(str, Enum):
         USER = "user"
 
-    expected = VOCABULARIES["smollm2"].chat.render([{"role": "user", "content": "x"}])
-    assert VOCABULARIES["smollm2"].chat.render([{"role": Role.USER, "content": "x"}]) == expected
-
-
-def test_data_that_is_nested_without_end_is_one_line():
-    nested: list = []
+    chat, nested = VOCABULARIES["smollm2"].chat, []
+    expected = chat.render([{"role": "user", "content": "x"}])
+    assert chat.render([{"role": Role.USER, "content": "x"}]) == expected
     nested.append(nested)
-    with pytest.raises(UsageError, match="tools is nested more than 32 deep; give flatter data"):
-        VOCABULARIES["smollm2"].chat.render([{"role": "user", "content": "x"}], tools=nested)
+    for tools, named in ((nested, "tools is nested more than 32 deep"), ([object()], "tools holds a object")):
+        with pytest.raises(UsageError, match=named):
+            chat.render([{"role": "user", "content": "x"}], tools=tools)
 
 
 def test_what_a_template_refuses_is_reported_in_its_own_words():
-    two = [{"role": "user", "content": "x"}] * 2
     with pytest.raises(UsageError, match=r"refuses this conversation: Conversation roles must alternate user/assist"):
-        VOCABULARIES["llama 2"].chat.encode(two)
-    with pytest.raises(UsageError, match="tools holds a object"):
-        VOCABULARIES["smollm2"].chat.encode(two, tools=[object()])
+        VOCABULARIES["llama 2"].chat.encode([{"role": "user", "content": "x"}] * 2)
 
 
 @pytest.mark.parametrize(

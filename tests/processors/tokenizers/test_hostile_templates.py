@@ -80,21 +80,23 @@ TOO_LARGE = [
 ]
 
 
+NAMES_ITS_BOUND = {
+    "{{ 'a' * 10**10 }}": f"{template_meter.MAX_TEXT:,} characters",
+    "{{ ([1] * 10**9) | length }}": f"{template_meter.MAX_ITEMS:,} entries",
+    "{{ 10**(10**10) }}": f"{template_meter.MAX_BITS:,} bits",
+    "x" * (1 << 17): f"{template_meter.MAX_SOURCE:,}",
+}
+
+
 @pytest.mark.parametrize("template", TOO_LARGE, ids=lambda template: template[:60])
 def test_nothing_large_is_made(template):
     tracemalloc.start()
     try:
-        stopped(template)
+        message = stopped(template)
         assert tracemalloc.get_traced_memory()[1] < 200 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_the_message_names_the_bound():
-    assert f"{template_meter.MAX_TEXT:,} characters" in stopped("{{ 'a' * 10**10 }}")
-    assert f"{template_meter.MAX_ITEMS:,} entries" in stopped("{{ ([1] * 10**9) | length }}")
-    assert f"{template_meter.MAX_BITS:,} bits" in stopped("{{ 10**(10**10) }}")
-    assert f"{template_meter.MAX_SOURCE:,}" in stopped("x" * (1 << 17))
+    assert NAMES_ITS_BOUND.get(template, "") in message
 
 
 LOOPS = {
@@ -134,14 +136,10 @@ def test_nothing_runs_for_long(name, monkeypatch):
 
 @pytest.mark.parametrize(("bound", "value"), [("MAX_STEPS", 100_000), ("MAX_SECONDS", 0.1)])
 def test_each_of_the_two_bounds_is_enough(bound, value, monkeypatch):
+    assert (template_meter.MAX_STEPS, template_meter.MAX_SECONDS, template_meter.MAX_TEXT) == (2_000_000, 2.0, 1 << 23)
     for name, given in {"MAX_STEPS": 10**12, "MAX_SECONDS": 1e6, bound: value}.items():
         monkeypatch.setattr(template_meter, name, given)
     assert f"takes more than {value:,} " in stopped(LOOPS["nested"])
-
-
-def test_the_true_bounds_are_about_two_seconds():
-    assert "2,000,000 steps" in stopped(LOOPS["nested"]) or template_meter.MAX_SECONDS == 2
-    assert (template_meter.MAX_STEPS, template_meter.MAX_SECONDS, template_meter.MAX_TEXT) == (2_000_000, 2.0, 1 << 23)
 
 
 DEEP = {
@@ -191,6 +189,7 @@ def test_nothing_goes_too_deep(template):
         "{{ messages.append(1) }}",
         "{{ messages[0].update({'role': 'system'}) }}",
         "{{ messages[0].pop('role') }}",
+        "{{ messages[0].more.list.append(3) }}",
         "{{ (1).to_bytes(10) }}",
         "{{ 'a'.center(10**10) }}",
         "{{ 'a'.encode() }}",
@@ -205,21 +204,13 @@ def test_nothing_goes_too_deep(template):
     ],
 )
 def test_nothing_is_reached(template):
-    """It fails, or it finds nothing there."""
-    tokenizer = TOKENIZERS["bytes"]()
+    """It fails, or it finds nothing there, and the conversation is as it was."""
+    tokenizer, messages = TOKENIZERS["bytes"](), [{"role": "user", "content": "Hello", "more": {"list": [1, 2]}}]
     tokenizer.chat_template = template
     try:
-        assert tokenizer.chat.render(HELLO) in ("", "[Undefined]", "<namespace>")
+        assert tokenizer.chat.render(messages) in ("", "[Undefined]", "<namespace>")
     except TokenizerError as error:
         assert str(error).startswith("the chat template ") and "\n" not in str(error)
-
-
-def test_the_conversation_is_as_it_was_afterwards():
-    messages = [{"role": "user", "content": "Hello", "more": {"list": [1, 2]}}]
-    tokenizer = TOKENIZERS["bytes"]()
-    tokenizer.chat_template = "{% set messages = [] %}{% set m = namespace(messages[0]) %}{{ messages }}"
-    with pytest.raises(TokenizerError):
-        tokenizer.chat.render(messages)
     assert messages == [{"role": "user", "content": "Hello", "more": {"list": [1, 2]}}]
 
 
@@ -239,10 +230,8 @@ def test_a_message_of_a_template_is_short_and_printable():
 @pytest.mark.parametrize("name", ["smollm2", "llama 3", "qwen 3", "gemma 3"])
 def test_what_people_write_is_far_from_the_bounds(name, monkeypatch):
     """A fifth of the bounds is enough for 1,000 messages, or for one of two million characters."""
-    for bound in ("MAX_STEPS", "MAX_SECONDS", "MAX_MADE"):
-        monkeypatch.setattr(
-            template_meter, bound, getattr(template_meter, bound) // (1 if bound == "MAX_SECONDS" else 5)
-        )
+    for bound in ("MAX_STEPS", "MAX_MADE"):
+        monkeypatch.setattr(template_meter, bound, getattr(template_meter, bound) // 5)
     tokenizer = VOCABULARIES[name]
     turns = [{"role": ("user", "assistant")[i % 2], "content": "To be, or not to be. " * 40} for i in range(1000)]
     assert len(tokenizer.chat.render(turns)) > 800_000

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES, llama
+from tokenizer_texts import AWKWARD, SPOKEN
 
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -16,6 +17,23 @@ from glassformer.processors.tokenizers import Tokenizer
 @pytest.fixture(scope="module", params=FAMILIES)
 def any_tokenizer(request):
     return FAMILIES[request.param]()
+
+
+def test_half_an_emoji_is_held_back_and_a_broken_one_comes_out_marked(bytes_tokenizer):
+    stream = bytes_tokenizer.stream_decoder()
+    assert [stream.push(i) for i in "a🎉é".encode()] == ["a", "", "", "", "🎉", "", "é"]
+    assert stream.push(0xF0) + stream.push(0x9F) == "" and stream.finish() == "\ufffd"
+    ids = [0xC3, 0x41, 0xFF, 0xE2, 0x82, 0x42]  # none of them swallows the next
+    stream = bytes_tokenizer.stream_decoder()
+    assert "".join(map(stream.push, ids)) + stream.finish() == bytes_tokenizer.decode(ids) == "\ufffdA\ufffd\ufffdB"
+
+
+@pytest.mark.filterwarnings("ignore::glassformer.processors.tokenizers.UnknownCharacterWarning")
+@pytest.mark.parametrize("text", [SPOKEN, *AWKWARD])
+def test_whole_characters_of_texts_too(tokenizer, text):
+    _, pieces = joined(tokenizer, [], tokenizer.encode(text))
+    assert "".join(pieces) == tokenizer.decode(tokenizer.encode(text))
+    assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
 
 
 def test_every_family_is_here():

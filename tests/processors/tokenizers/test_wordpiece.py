@@ -6,19 +6,8 @@ from glassformer.errors import TokenizerError, UsageError
 from glassformer.processors.tokenizers import TOKENIZERS, load_tokenizer
 
 VOCABULARY = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "the",
-    "cat",
-    "sat",
-    "un",
-    "##believ",
-    "##able",
-    *",.!'s",
-    "cafe",
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "un", "##believ", "##able"),
+    *(*",.!'s", "cafe"),
 ]
 TEXTS = ["The cat sat, unbelievable!", "café  cat's", "zebra the", "", "[CLS] the [SEP]", "\x00cat\u4e16"]
 
@@ -51,8 +40,6 @@ def test_pieces_and_text(vocab):
     assert ids == [8, 9, 10, 6] and tokenizer.decode(ids) == "unbelievable cat"
     assert tokenizer.token_bytes(9) == b"believ" and tokenizer.kind == "wordpiece"
     assert tokenizer.special_tokens["[MASK]"] == 4 and 3 not in tokenizer.encode("[SEP]")
-    stream = tokenizer.stream_decoder()
-    assert "".join([*map(stream.push, ids), stream.finish()]) == "unbelievable cat"
 
 
 def test_upper_case_in_the_list_means_no_folding(vocab):
@@ -65,9 +52,7 @@ def test_upper_case_in_the_list_means_no_folding(vocab):
 def test_damage_is_one_line(vocab):
     with pytest.raises(UsageError, match="only read"):
         TOKENIZERS["wordpiece"]()
-    (vocab / "vocab.txt").write_text("a\nb\n")
-    with pytest.raises(TokenizerError, match=r"has no \[UNK\]"):
-        load_tokenizer(vocab / "vocab.txt")
-    (vocab / "vocab.txt").write_text("[UNK]\na\na\n")
-    with pytest.raises(TokenizerError, match="holds a token twice"):
-        load_tokenizer(vocab)
+    for text, named in (("a\nb\n", r"has no \[UNK\]"), ("[UNK]\na\na\n", "holds a token twice")):
+        (vocab / "vocab.txt").write_text(text)
+        with pytest.raises(TokenizerError, match=named):
+            load_tokenizer(vocab)

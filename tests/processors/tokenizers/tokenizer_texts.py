@@ -9,22 +9,10 @@ SPOKEN = (
     "你好，世界。こんにちは 🎉👩‍🔬\n"
 )
 AWKWARD = [
-    "",
-    " ",
-    "\n",
-    " leading space",
-    "trailing space ",
-    "line\r\nline\n\n\n  indented\n",
-    "<|endoftext|>",
-    "a<|endoftext|>b </s> <s> [SEP] <unk> <0x0A>",
-    "it's IT'S we'll WE'LL ſ 'ſ",
-    "1234567890 ½ ² ٣",
-    "é vs e\u0301, ﬁ, Å",
-    "👩‍🔬🏳️‍🌈",
-    "\u00a0non\u2009breaking\u3000spaces\u200b",
-    "\x00\x01\x1c\x1f\x7f",
-    "\ufffd",
-    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    *("", " ", "\n", " leading space", "trailing space ", "line\r\nline\n\n\n  indented\n"),
+    *("<|endoftext|>", "a<|endoftext|>b </s> <s> [SEP] <unk> <0x0A>", "it's IT'S we'll WE'LL ſ 'ſ"),
+    *("1234567890 ½ ² ٣", "é vs e\u0301, ﬁ, Å", "👩‍🔬🏳️‍🌈", "\u00a0non\u2009breaking\u3000spaces\u200b"),
+    *("\x00\x01\x1c\x1f\x7f", "\ufffd", "a" * 77),
 ]
 
 
@@ -32,21 +20,8 @@ def random_strings(count: int, seed: int = 0, longest: int = 40) -> list[str]:
     """Strings that stress the cutting of text: white-space runs, digits, contractions, scripts, emoji, anything."""
     rng = random.Random(seed)
     runs = [
-        " ",
-        "  ",
-        "   ",
-        "\n",
-        "\n\n",
-        "\r\n",
-        "\t",
-        " \n",
-        "'s",
-        "'LL",
-        "'re",
-        "'",
-        "<|endoftext|>",
-        "don't",
-        "www.",
+        *(" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n"),
+        *("'s", "'LL", "'re", "'", "<|endoftext|>", "don't", "www."),
     ]
     scripts = (
         'abcdefgh ETAOIN 0123456789 .,;:!?-_()[]{}<>|/\\"@#$%^&*+=~` éßñçœÅø абвгдежз αβγδ '
