@@ -37,10 +37,10 @@ def test_sentinels_have_t5s_names():
 @pytest.mark.parametrize(
     ("kind", "specials"),
     [
-        ("bpe", MASKED_SPECIALS), ("bpe", span_specials(2)), ("words", SENTENCE_SPECIALS),
-        ("characters", span_specials(2)), ("bytes", MASKED_SPECIALS),
+        *(("bpe", MASKED_SPECIALS), ("bpe", span_specials(2)), ("words", SENTENCE_SPECIALS)),
+        *(("characters", span_specials(2)), ("bytes", MASKED_SPECIALS)),
     ],
-)  # fmt: skip
+)
 def test_a_saved_one_keeps_them_and_transformers_knows_their_parts(kind, specials, tmp_path):
     tokenizer = TOKENIZERS[kind]([TEXT], specials=specials)
     tokenizer.save(tmp_path)
@@ -82,8 +82,6 @@ def test_words_are_what_stands_between_spaces():
     assert words.special_tokens == {"<unk>": 4, "<pad>": 5, "<s>": 6, "</s>": 7}
     assert words.encode(" OW1 AH0\nHH ") == [3, 0, 1] and words.decode([3, 0, 1]) == "OW1 AH0 HH"
     assert words.decode([6, 3, 7]) == "<s> OW1 </s>"
-    stream = words.stream_decoder()
-    assert "".join([*(stream.push(i) for i in (3, 0, 1)), stream.finish()]) == "OW1 AH0 HH"
     assert [ids.tolist() for ids in words.encode_documents(["HH OW1", "", "L"])] == [[1, 3], [], [2]]
 
 
@@ -99,8 +97,6 @@ def test_a_word_that_is_not_there_or_looks_special_is_unknown(text):
 def test_the_most_frequent_words_are_kept():
     words = TOKENIZERS["words"](["b b b a a c"], vocab_size=6)
     assert words.decode(words.encode("a b c")) == "a b <unk>"
-    with pytest.raises(UsageError, match="vocab_size=4 is too small; it takes at least 5"):
-        TOKENIZERS["words"](["a"], vocab_size=4)
     with pytest.raises(TokenizerError, match="no text to take words from"):
         TOKENIZERS["words"]([" "])
     with pytest.raises(UsageError, match="specials="):
