@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError, did_you_mean
+from glassformer.history.cache import TokenCache
 from glassformer.models.counts import FlopsPerToken
 from glassformer.models.init import INITS
 from glassformer.models.transformer import Model
@@ -23,6 +24,7 @@ class HistoryModel(Model):
     """A model with the methods of `Decoder` and `EncoderDecoder` that have nothing to do with what it computes."""
 
     answers: ClassVar[frozenset[str]] = frozenset({"next_token"})
+    cache_type: ClassVar[type[TokenCache]] = TokenCache
 
     def __init__(self, config: Any):
         super().__init__()
@@ -49,12 +51,41 @@ class HistoryModel(Model):
         if kind != OWN:
             INITS[kind](self, getattr(self.config, "n_layer", 1))
 
+    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> Any:
+        """An empty cache on this model's device."""
+        return self.cache_type(batch_size, capacity or self.config.block_size, next(self.parameters()).device)
+
     def flops_per_token(self) -> FlopsPerToken:
         """Operations a token by the convention of `glassformer.models.flops_per_token`: 2 for each weight of a matrix
         that the token is multiplied with; looking up a row is none, and training takes three times as much."""
         tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
         forward = 2 * sum(p.numel() for p in self.parameters() if p.dim() == 2 and id(p) not in tables)
         return FlopsPerToken(forward, 3 * forward)
+
+
+class LanguageModel(HistoryModel):
+    """ids (B, T) -> logits (B, T, V). A subclass gives `hidden` and, where that is not the logits already, `logits`."""
+
+    def forward(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
+        """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended."""
+        return self.logits(self.hidden(ids_BT, cache=cache))
+
+    def hidden(self, ids_BT: Tensor, *, cache: Any = None) -> Tensor:
+        """What the logits are made of: (B, T) -> (B, T, H)."""
+        raise NotImplementedError
+
+    def logits(self, hidden_BTV: Tensor) -> Tensor:
+        """As they are: (B, T, V) -> (B, T, V)."""
+        return self.tap_logits(hidden_BTV)
+
+
+def with_past(ids_BT: Tensor, cache: TokenCache | None, reach: int) -> Tensor:
+    """New tokens after the up to `reach` that the cache holds before them; the cache is extended: (B, T) -> (B, S)."""
+    if cache is None:
+        return ids_BT
+    ids_BS = cache.remember(ids_BT, reach)
+    cache.advance(ids_BT.shape[1])
+    return ids_BS
 
 
 def own_init(model: nn.Module) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from glassformer.history.base import HistoryModel
+from glassformer.history.base import LanguageModel, with_past
 from glassformer.history.cache import TokenCache
 from glassformer.history.config import BigramConfig
 from glassformer.models.counts import FlopsPerToken
 
 
-class Bigram(HistoryModel):
+class Bigram(LanguageModel):
     """ids (B, T) -> logits (B, T, V), each from its own token and nothing else."""
 
     def __init__(self, config: BigramConfig):
@@ -21,24 +21,9 @@ class Bigram(HistoryModel):
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
         self.init_weights()
 
-    def forward(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
-        """(B, T) -> (B, T, V)."""
-        return self.logits(self.hidden(ids_BT, cache=cache))
-
     def hidden(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
         """The rows of the tokens: (B, T) -> (B, T, V). There is nothing between them and the logits."""
-        if cache is not None:
-            cache.remember(ids_BT, reach=0)
-            cache.advance(ids_BT.shape[1])
-        return self.table(ids_BT)
-
-    def logits(self, hidden_BTV: Tensor) -> Tensor:
-        """As they are: (B, T, V) -> (B, T, V)."""
-        return self.tap_logits(hidden_BTV)
-
-    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> TokenCache:
-        """An empty cache on this model's device."""
-        return TokenCache(batch_size, capacity or self.config.block_size, self.table.weight.device)
+        return self.table(with_past(ids_BT, cache, reach=0))
 
     def init_weights(self, kind: str = "own") -> None:
         """As `HistoryModel.init_weights`; by itself nearly zero, as this embedding is a head as well."""

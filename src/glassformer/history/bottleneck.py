@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import UsageError
 from glassformer.history import HISTORY, build_history
 from glassformer.history.loss_against_compute import Log
-from glassformer.history.small_loop import halvings, training
+from glassformer.history.small_loop import check_kinds, halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
 from glassformer.tasks import Translate
 from glassformer.threads import set_threads
@@ -85,9 +85,7 @@ def bottleneck(
     Raises:
         UsageError: a kind is unknown; a number makes no sense.
     """
-    for kind in shapes:
-        if kind not in SHAPES:
-            raise UsageError(f"{kind!r} takes no part in this comparison; {did_you_mean(kind, SHAPES)}")
+    check_kinds(shapes, SHAPES)
     if not 1 <= shortest <= longest or min(steps, letters, examples, every) < 1:
         raise UsageError(f"shortest={shortest} and longest={longest} are no lengths; try shortest=4 and longest=40")
     device = choose_device(device)

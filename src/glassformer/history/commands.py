@@ -42,37 +42,16 @@ def compare_history(
 
 
 def _print(result: dict[str, Any]) -> None:
+    """The table of each experiment."""
     from rich.console import Console
 
+    from glassformer.figures import Table, to_terminal
+    from glassformer.history.figures import history_figures
+
     console = Console(highlight=False)
-    rows = []
-    for curve in result["loss"]["curves"]:
-        counted = curve["kind"] == "n-gram"
-        for point in curve["points"] if counted else curve["points"][-1:]:
-            name, kept = (
-                (f"{point['n']}-grams", point["parameters"]) if counted else (curve["name"], curve["parameters"])
-            )
-            loss = f"{point['loss']:.3f}" + (f" ± {point['interval']:.3f}" if point["interval"] is not None else "")
-            rows.append([name, f"{kept:,}", f"{point['flops']:.1e}", f"{point['seconds']:.1f}", loss])
-    console.print(
-        _table("validation loss and its cost", ["model", "parameters", "FLOPs", "seconds", "validation loss"], rows)
-    )
-    curves = result["bottleneck"]["curves"]
-    lengths = [str(point["length"]) for point in curves[0]["points"]]
-    rows = [[curve["name"], *(f"{100 * point['exact']:.0f}" for point in curve["points"])] for curve in curves]
-    console.print(_table("strings copied without a mistake, in %, by length", ["model", *lengths], rows))
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    for figures in history_figures(result).values():
+        for table in (figure for figure in figures if isinstance(figure, Table)):
+            console.print("", *to_terminal([table], console, console.options), sep="\n")
 
 
 COMMANDS = {"compare-history": compare_history}

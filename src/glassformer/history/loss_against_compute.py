@@ -15,9 +15,9 @@ import torch
 from glassformer.data import TokenBatches, TokenStore, tokenizer_for, windows
 from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import UsageError
 from glassformer.history import HISTORY, build_history
-from glassformer.history.small_loop import halvings, stopwatch, training
+from glassformer.history.small_loop import check_kinds, halvings, stopwatch, training
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.tasks import NextToken, window_losses
 from glassformer.threads import set_threads
@@ -74,9 +74,7 @@ def loss_against_compute(
         UsageError: a kind is unknown; a number makes no sense.
         DataError: the text cannot be had or is too short.
     """
-    for kind in shapes:
-        if kind not in SHAPES:
-            raise UsageError(f"{kind!r} takes no part in this comparison; {did_you_mean(kind, SHAPES)}")
+    check_kinds(shapes, SHAPES)
     if steps < 1 or longest_n_gram < 1:
         raise UsageError(f"steps={steps} and longest_n_gram={longest_n_gram} must be 1 or more; try steps=50")
     device = choose_device(device)

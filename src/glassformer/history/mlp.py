@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassformer.history.base import HistoryModel
+from glassformer.history.base import LanguageModel, with_past
 from glassformer.history.cache import TokenCache
 from glassformer.history.config import MLPConfig
 from glassformer.taps import Tap
 
 
-class MLP(HistoryModel):
+class MLP(LanguageModel):
     """ids (B, T) -> logits (B, T, V), each from the last `context` tokens. What stands before the text counts as one
     more token, the last row of the table."""
 
@@ -36,17 +36,10 @@ class MLP(HistoryModel):
         self.tap_hidden = Tap("hidden")
         self.init_weights()
 
-    def forward(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
-        """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended."""
-        return self.logits(self.hidden(ids_BT, cache=cache))
-
     def hidden(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
         """What the head reads: (B, T) -> (B, T, H), and with `direct` the embeddings behind: (B, T, H + context C)."""
-        B, T = ids_BT.shape
-        n = self.config.context
-        ids_BS = ids_BT if cache is None else cache.remember(ids_BT, reach=n - 1)
-        if cache is not None:
-            cache.advance(T)
+        T, n = ids_BT.shape[1], self.config.context
+        ids_BS = with_past(ids_BT, cache, reach=n - 1)
         ids_BS = F.pad(ids_BS, (n - 1 + T - ids_BS.shape[1], 0), value=self.config.vocab_size)  # (B, n - 1 + T)
         x_BTX = self.embedding(ids_BS.unfold(1, n, 1)).flatten(2)  # (B, T, n) -> (B, T, n, C) -> (B, T, X = n C)
         x_BTX = F.dropout(x_BTX, self.dropout, self.training)
@@ -58,7 +51,3 @@ class MLP(HistoryModel):
         h_BTH, x_BTX = hidden_BTH.tensor_split([self.config.n_hidden], dim=-1)
         logits_BTV = self.head(h_BTH)
         return self.tap_logits(logits_BTV if self.direct is None else logits_BTV + self.direct(x_BTX))
-
-    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> TokenCache:
-        """An empty cache on this model's device."""
-        return TokenCache(batch_size, capacity or self.config.block_size, self.head.weight.device)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassformer.errors import DataError
-from glassformer.history.base import HistoryModel
+from glassformer.history.base import LanguageModel, with_past
 from glassformer.history.cache import TokenCache
 from glassformer.history.config import NGramConfig
 from glassformer.models.counts import FlopsPerToken
@@ -64,7 +64,7 @@ class Level(nn.Module):
         super()._load_from_state_dict(state, prefix, *rest)
 
 
-class NGram(HistoryModel):
+class NGram(LanguageModel):
     """ids (B, T) -> log-probabilities (B, T, V), in the place of logits (a softmax leaves them as they are).
 
     Before `fit` every token is equally likely. The tables are buffers, and so part of the state_dict.
@@ -107,17 +107,11 @@ class NGram(HistoryModel):
         self.discounts.copy_(torch.tensor([_discount(level.sums.diff()) for level in levels]))
         return self
 
-    def forward(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
-        """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended."""
-        return self.logits(self.hidden(ids_BT, cache=cache))
-
     @torch.no_grad()
     def hidden(self, ids_BT: Tensor, *, cache: TokenCache | None = None) -> Tensor:
         """ids (B, T) -> log-probabilities (B, T, V)."""
         T, V = ids_BT.shape[1], self.config.vocab_size
-        ids_BS = ids_BT if cache is None else cache.remember(ids_BT, reach=max(0, self.config.n_gram - 2))
-        if cache is not None:
-            cache.advance(T)
+        ids_BS = with_past(ids_BT, cache, reach=max(0, self.config.n_gram - 2))
         levels: list[Any] = list(self.levels)
         p_BSV = torch.full((*ids_BS.shape, V), 1 / V, dtype=self.discounts.dtype, device=ids_BS.device)
         ending_BS = torch.zeros_like(ids_BS)  # the number of the run of k - 1 tokens that ends at each place
@@ -128,14 +122,6 @@ class NGram(HistoryModel):
             before_BS = F.pad(ending_BS[:, :-1], (1, 0), value=0 if k == 1 else -1)
             ending_BS = torch.where(before_BS >= 0, level.find(before_BS * V + ids_BS), -1)
         return p_BSV[:, -T:].log()
-
-    def logits(self, hidden_BTV: Tensor) -> Tensor:
-        """As they are: (B, T, V) -> (B, T, V)."""
-        return self.tap_logits(hidden_BTV)
-
-    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> TokenCache:
-        """An empty cache on this model's device."""
-        return TokenCache(batch_size, capacity or self.config.block_size, self.discounts.device)
 
     def init_weights(self, kind: str = "own") -> None:
         """As before `fit`."""

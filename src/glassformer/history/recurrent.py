@@ -23,7 +23,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassformer.history.base import HistoryModel
+from glassformer.history.base import LanguageModel
 from glassformer.history.cache import RecurrentCache
 from glassformer.history.config import RecurrentConfig
 from glassformer.taps import Tap
@@ -31,8 +31,10 @@ from glassformer.taps import Tap
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
-class Recurrent(HistoryModel):
+class Recurrent(LanguageModel):
     """ids (B, T) -> logits (B, T, V) by `n_layer` RNN, GRU or LSTM layers; texts of any length can be read."""
+
+    cache_type = RecurrentCache
 
     def __init__(self, config: RecurrentConfig):
         super().__init__(config)
@@ -41,10 +43,6 @@ class Recurrent(HistoryModel):
         self.head = nn.Linear(config.n_hidden, config.vocab_size)
         self.tap_hidden = Tap("hidden")
         self.init_weights()
-
-    def forward(self, ids_BT: Tensor, *, cache: RecurrentCache | None = None) -> Tensor:
-        """(B, T) -> (B, T, V). With a cache, `ids` are the tokens after those it holds, and it is extended."""
-        return self.logits(self.hidden(ids_BT, cache=cache))
 
     def hidden(self, ids_BT: Tensor, *, cache: RecurrentCache | None = None) -> Tensor:
         """The states of the last layer after each token: (B, T) -> (B, T, H)."""
@@ -61,10 +59,6 @@ class Recurrent(HistoryModel):
     def logits(self, hidden_BTH: Tensor) -> Tensor:
         """Ask the states for the next token: (B, T, H) -> (B, T, V)."""
         return self.tap_logits(self.head(hidden_BTH))
-
-    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> RecurrentCache:
-        """An empty cache on this model's device."""
-        return RecurrentCache(batch_size, capacity or self.config.block_size, self.head.weight.device)
 
     def _embedded(self, ids_BT: Tensor) -> Tensor:
         return F.dropout(self.embedding(ids_BT), self.dropout, self.training)

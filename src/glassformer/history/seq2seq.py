@@ -42,6 +42,7 @@ class Seq2Seq(HistoryModel):
     """Source ids (B, S) and the target so far (B, T) -> logits (B, T, V), where logits[:, t] are about target t + 1."""
 
     answers = frozenset({"target"})
+    cache_type = RecurrentCache
 
     def __init__(self, config: Seq2SeqConfig):
         super().__init__(config)
@@ -102,10 +103,6 @@ class Seq2Seq(HistoryModel):
     def logits(self, hidden_BTH: Tensor) -> Tensor:
         """Ask for the next target token: (B, T, H) -> (B, T, V)."""
         return self.tap_logits(self.head(hidden_BTH))
-
-    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> RecurrentCache:
-        """An empty cache for the target, on this model's device."""
-        return RecurrentCache(batch_size, capacity or self.config.block_size, self.head.weight.device)
 
     def flops_per_token(self, S: int | None = None) -> FlopsPerToken:
         """As of the other models, for one target token and one source token together; with attention also S scores

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from glassformer.errors import UsageError, did_you_mean
 from glassformer.tasks import Task
 from glassformer.training import LossModule, Schedule, TrainStep, build_optimizer
 
@@ -74,6 +75,13 @@ def training(
             yield Stop(step + 1, targets, seconds, sum(loss for loss, _ in since) / sum(n for _, n in since))
             model.train()
             since, started = [], clock()
+
+
+def check_kinds(kinds: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a `UsageError` for a kind of model that is not in the experiment."""
+    for kind in kinds:
+        if kind not in known:
+            raise UsageError(f"{kind!r} takes no part in this comparison; {did_you_mean(kind, known)}")
 
 
 def halvings(steps: int, n: int) -> list[int]:
