@@ -10,7 +10,7 @@ import pytest
 from data_standins import ByteTokenizer, server
 
 from glassformer.data import read_documents
-from glassformer.data.hub import RangeFile, hub_documents
+from glassformer.data.hub import hub_documents
 from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, MissingExtraError
 
@@ -41,6 +41,8 @@ def hub(tmp_path, monkeypatch):
             tree = [{"type": "file", "oid": "0", "path": name, "size": len(data)} for name, data in files.items()]
             tree.append({"type": "file", "oid": "0", "path": "README.md", "size": 3})
             return 200, {"Content-Type": "application/json"}, json.dumps(tree).encode()
+        if path.startswith("/api/datasets/owner/pages/revision/main"):
+            return 200, {"Content-Type": "application/json"}, b'{"id": "owner/pages"}'
         name = path.removeprefix("/datasets/owner/pages/resolve/main/").split("?")[0]
         if name in files:
             start, stop = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", asked[-1][1]).groups())
@@ -78,7 +80,7 @@ def test_a_folder_inside_the_dataset_narrows_it(hub):
 
 def test_what_is_wrong_is_reported_in_one_line(hub, monkeypatch):
     for source, field, message in [
-        ("owner/pages", "body", r"no column 'body' in data/train.*known: id, text.*--text-field"),
+        ("owner/pages", "body", r"data/train.* has no column 'body'.*known: id, text.*--text-field"),
         ("owner/pages", "id", "column 'id' holds int, not text"),
         ("owner/absent", "text", "the hub has no dataset of this name"),
         ("owner/pages/sample", "text", "no parquet files in this dataset"),
@@ -99,20 +101,3 @@ def test_without_the_extra_the_pip_line_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'glassformer\[hub\]'"):
         list(hub_documents("owner/pages"))
-
-
-@pytest.mark.parametrize("honours_ranges", [True, False])
-def test_a_remote_file_reads_like_a_local_one(honours_ranges, monkeypatch):
-    monkeypatch.setattr("glassformer.data.hub.BLOCK_BYTES", 10)
-    content = bytes(range(100))
-
-    def answer(path, headers):
-        start, stop = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", headers["Range"]).groups())
-        return (206, {}, content[start : stop + 1]) if honours_ranges else (200, {}, content)
-
-    with server(answer) as address, RangeFile(f"{address}/f", 100, {}) as file:
-        for start, length in [(0, 4), (4, 3), (90, 20), (50, 30), (99, 1)]:
-            file.seek(start)
-            assert file.read(length) == content[start : start + length]
-        file.seek(-3, 2)
-        assert file.read() == content[-3:] and file.read(5) == b""
