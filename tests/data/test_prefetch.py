@@ -52,7 +52,7 @@ def take(batches, n: int) -> list[int]:
 
 
 def threads() -> int:
-    return sum(thread.name == "prefetch" and thread.is_alive() for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") and thread.is_alive() for thread in threading.enumerate())
 
 
 def wait_until(condition) -> None:
