@@ -23,6 +23,7 @@ LEVELS = (
         "files",
         "taps",
         "fetch",
+        "progress",
         "archives",
         "text_files",
         "threads",
@@ -51,7 +52,7 @@ FLOOR = {
     "taps": {"errors"},
     "plugins": {"errors"},
     "views": {"errors", "view_options"},
-    "fetch": {"errors", "files"},
+    "fetch": {"errors", "files", "progress"},
     "archives": {"errors"},
     "text_files": {"errors"},
 }

@@ -19,15 +19,6 @@ MEMBER_LIMIT = 2 << 30  # bytes: no single file inside an archive may claim more
 MEMBERS_LIMIT = 500_000  # names in one archive
 
 
-def archive_members(path: Path) -> list[str]:
-    """Names of the regular files in a wheel or zip, a tar (sdist, npm package), or a .deb, without a leading `./`.
-
-    Raises:
-        DataError: not an archive of these kinds, damaged, or with more than 500,000 names.
-    """
-    return [name for name, _ in _walk(path)]
-
-
 def read_member(path: Path, name: str, *, limit: int = MEMBER_LIMIT) -> bytes:
     """The bytes of one file in an archive.
 
@@ -42,7 +33,11 @@ def read_member(path: Path, name: str, *, limit: int = MEMBER_LIMIT) -> bytes:
 def read_members(
     path: Path, wanted: Callable[[str], bool], *, limit: int = MEMBER_LIMIT
 ) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of the files whose name is `wanted`, in one pass (a tar must be read from its start)."""
+    """(name, bytes) of the regular files whose name, without a leading `./`, is `wanted`; in one pass.
+
+    Raises:
+        DataError: not a wheel, zip, tar or .deb; damaged; more than 500,000 names, or a file larger than `limit` bytes.
+    """
     for name, open_it in _walk(path):
         if wanted(name):
             with _damage(path), open_it() as file:

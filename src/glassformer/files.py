@@ -40,35 +40,31 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+_REFUSALS = (
+    ({errno.ENOSPC, errno.EDQUOT}, "no space left on the disk; nothing was replaced: free some space and run again"),
+    ({errno.EFBIG}, "larger than the disk or a limit allows; nothing was replaced: choose another place"),
+    (
+        {errno.EACCES, errno.EPERM, errno.EROFS},
+        "the folder is not writable; choose another place (--out) or change its permissions",
+    ),
+    ({errno.ENOTDIR, errno.EEXIST}, "this is a file, and a folder is needed; choose another path"),
+    ({errno.EISDIR}, "this is a folder, and a file is needed; choose another path"),
+    ({errno.ENOTEMPTY}, "something is already there; choose another place or move it away"),
+    ({errno.ENAMETOOLONG}, "not a usable name (too long); choose another one"),
+    ({errno.ELOOP}, "not a usable name (a circle of links); choose another one"),
+)
+
+
 @contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn the operating system's refusals (disk full, read-only, no permission) into one clear line about `path`."""
     try:
         yield
     except OSError as error:
-        path = re.sub(r"\.([^/]+)\.\w{8}\.part(?=/|$)", r"\1", str(path))  # where it was going to be, not its detour
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise GlassformerError(
-                f"{path}: no space left on the disk; nothing was replaced: free some space and run again"
-            ) from error
-        if error.errno == errno.EFBIG:
-            raise GlassformerError(
-                f"{path}: larger than the disk or a limit allows; nothing was replaced: choose another place"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise GlassformerError(
-                f"{path}: the folder is not writable; choose another place (--out) or change its permissions"
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise GlassformerError(f"{path}: this is a file, and a folder is needed; choose another path") from error
-        if error.errno == errno.EISDIR:
-            raise GlassformerError(f"{path}: this is a folder, and a file is needed; choose another path") from error
-        if error.errno == errno.ENOTEMPTY:
-            raise GlassformerError(
-                f"{path}: something is already there; choose another place or move it away"
-            ) from error
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise GlassformerError(f"{path}: not a usable name ({error.strerror}); choose another one") from error
+        path = re.sub(r"\.([^/]+)\.\w{8}\.part(?=/|$)", r"\1", str(path))  # its final name, not the temporary one
+        for numbers, message in _REFUSALS:
+            if error.errno in numbers:
+                raise GlassformerError(f"{path}: {message}") from error
         raise
 
 

@@ -162,7 +162,7 @@ def test_describe_counts_without_encoding(tmp_path):
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
-    from glassformer.data import progress
+    from glassformer import progress
 
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)

@@ -114,9 +114,6 @@ def test_damage_is_reported_in_one_line(store, case):
     assert "\n" not in str(shown.value)
 
 
-def test_another_tokenizer_and_another_split_are_refused(store):
-    store.check_tokenizer(ByteTokenizer())
-    with pytest.raises(DataError, match="prepared with another tokenizer"):
-        store.check_tokenizer(ByteTokenizer(marks=False))
+def test_an_unknown_split_is_refused(store):
     with pytest.raises(DataError, match="no split 'valid'; did you mean validation"):
         store.split("valid")

@@ -22,35 +22,21 @@ from typing import Any
 
 from glassformer.renamed import keep_old_names
 
-_HOMES = {
-    "CORPORA": "corpora",
-    "Corpus": "corpora",
-    "EXAMPLE_SETS": "example_sets",
-    "Example": "examples",
-    "ExampleBatches": "example_batches",
-    "ExampleSet": "example_sets",
-    "Piece": "readers",
-    "Prefetched": "prefetch",
-    "SourceInfo": "prepare",
-    "TextSource": "readers",
-    "TokenBatches": "batches",
-    "TokenStore": "token_store",
-    "TokenStoreWriter": "token_writer",
-    "TokenView": "token_store",
-    "describe": "prepare",
-    "fixed_batches": "batches",
-    "in_order": "example_batches",
-    "label_names": "encoding",
-    "length_order": "example_batches",
-    "load_examples": "examples",
-    "open_source": "readers",
-    "prefetched": "prefetch",
-    "read_documents": "readers",
-    "references": "examples",
-    "tokenizer_for": "vocabulary",
-    "tokenizer_from": "encoding",
-    "windows": "batches",
+_MODULES = {
+    "batches": "TokenBatches fixed_batches windows",
+    "corpora": "CORPORA Corpus",
+    "encoding": "label_names tokenizer_from",
+    "example_batches": "ExampleBatches in_order length_order",
+    "example_sets": "EXAMPLE_SETS ExampleSet",
+    "examples": "Example load_examples references",
+    "prefetch": "Prefetched prefetched",
+    "prepare": "SourceInfo describe",
+    "readers": "Piece TextSource open_source read_documents",
+    "token_store": "TokenStore TokenView",
+    "token_writer": "TokenStoreWriter",
+    "vocabulary": "tokenizer_for",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [*_HOMES]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from glassformer.errors import DataError
-from glassformer.fetch import HttpsSource, IncludedSource, PackageSource, Source, fetch
+from glassformer.fetch import IncludedSource, PackageSource, Source, fetch
 from glassformer.files import sha256_file
 
 
@@ -51,12 +51,8 @@ class Corpus:
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
-        if isinstance(self.source, IncludedSource):
-            return "comes with glassformer"
-        if isinstance(self.source, HttpsSource):
-            return self.source.url
-        if isinstance(self.source, PackageSource):
-            return f"{self.source.client} package {self.source.package} {self.source.version or ''}".strip()
+        if self.source:
+            return self.source.origin
         if self.parts:
             return f"made of {' and '.join(self.parts)}"
         return "a plug-in" if self.read else f"dataset hub: {self.hub}"

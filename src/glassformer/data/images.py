@@ -59,7 +59,7 @@ class ImageSet:
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
-        return f"{self.source.client} package {self.source.package} {self.source.version}"
+        return self.source.origin
 
 
 def load_images(name_or_path: str, *, quiet: bool = False) -> tuple[LabelledImages, ImageSet | None]:

@@ -21,30 +21,24 @@ MOST_BYTES = 1 << 29
 """Largest .json array, and longest line of a text: both are read at once."""
 
 
+_CHAT = (
+    "a chat, and chats cannot be learned from yet",
+    'write each chat as one text, {"text": ...}, with apply_chat_template of its tokenizer in transformers',
+)
+_BOTH = (
+    'write both as one text, {"text": ...}; or name them source and target, and set task.kind=translate to train a '
+    "model that answers"
+)
 OTHER_FORMS = {  # fields of rows that other programs learn from -> what they are, and what can be done with them here
-    ("messages",): (
-        "a chat, and chats cannot be learned from yet",
-        'write each chat as one text, {"text": ...}, with apply_chat_template of its tokenizer in transformers',
-    ),
-    ("conversations",): (
-        "a chat, and chats cannot be learned from yet",
-        'write each chat as one text, {"text": ...}, with apply_chat_template of its tokenizer in transformers',
-    ),
+    ("messages",): _CHAT,
+    ("conversations",): _CHAT,
     ("chosen", "rejected"): (
         "a preference",
         "set task.kind=reward to train a reward model on pairs; to learn the chosen answers as texts, write "
         '{"text": ...} lines of them',
     ),
-    ("prompt", "completion"): (
-        "a prompt and its completion",
-        'write both as one text, {"text": ...}; or name them source and target, and set '
-        "task.kind=translate to train a model that answers",
-    ),
-    ("instruction", "output"): (
-        "an instruction and its answer",
-        'write both as one text, {"text": ...}; or name them source and target, and set '
-        "task.kind=translate to train a model that answers",
-    ),
+    ("prompt", "completion"): ("a prompt and its completion", _BOTH),
+    ("instruction", "output"): ("an instruction and its answer", _BOTH),
 }
 
 

@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glassformer.data.corpora import CORPORA
-from glassformer.data.progress import Progress
 from glassformer.data.readers import HASHED_BYTES, TextSource, open_source
 from glassformer.data.splits import Part, Plan, plan_split
 from glassformer.data.token_store import FORMAT_VERSION, TokenStore
 from glassformer.data.token_writer import TokenStoreWriter
 from glassformer.errors import DataError, UsageError
 from glassformer.files import cache_folder
+from glassformer.progress import Progress
 
 JOB_BYTES = 2 << 20  # text encoded at a time by one thread
 

@@ -155,19 +155,6 @@ class TokenStore:
             return np.empty(0, dtype)
         return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
-    def check_tokenizer(self, tokenizer: Any) -> None:
-        """Refuse a tokenizer that is not the one the text was prepared with.
-
-        Raises:
-            DataError: the hashes differ.
-        """
-        if tokenizer.hash != self.meta["tokenizer"]["hash"]:
-            known = self.meta["tokenizer"]
-            raise DataError(
-                f"{self.folder}: prepared with another tokenizer ({known['kind']}, {known['vocab_size']:,} tokens); "
-                "run prepare again with this one"
-            )
-
 
 def _files(folder: Path, meta: dict[str, Any]) -> Iterator[tuple[Path, int, str]]:
     """(path, bytes, SHA-256) of each file of a store, by its meta. Names are plain: a store cannot point outside."""

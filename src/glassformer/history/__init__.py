@@ -21,34 +21,23 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES = {
-    "Bigram": "bigram",
-    "BigramConfig": "config",
-    "HISTORY": "plugin",
-    "HistoryConfig": "config",
-    "HistoryModel": "base",
-    "MLP": "mlp",
-    "MLPConfig": "config",
-    "NGram": "n_gram",
-    "NGramConfig": "config",
-    "Recurrent": "recurrent",
-    "RecurrentCache": "cache",
-    "RecurrentConfig": "config",
-    "Seq2Seq": "seq2seq",
-    "Seq2SeqConfig": "config",
-    "SkipGram": "skip_gram",
-    "SkipGramConfig": "config",
-    "SkipGramTask": "skip_gram_task",
-    "TokenCache": "cache",
-    "WordBatches": "word_batches",
-    "WordTests": "word_tests",
-    "WordVectorScores": "word_vectors",
-    "build_history": "plugin",
-    "load_word_tests": "word_tests",
-    "score_word_vectors": "word_vectors",
-    "word_counts": "word_batches",
-    "word_rows": "word_batches",
+_MODULES = {
+    "base": "HistoryModel",
+    "bigram": "Bigram",
+    "cache": "RecurrentCache TokenCache",
+    "config": "BigramConfig HistoryConfig MLPConfig NGramConfig RecurrentConfig Seq2SeqConfig SkipGramConfig",
+    "mlp": "MLP",
+    "n_gram": "NGram",
+    "plugin": "HISTORY build_history",
+    "recurrent": "Recurrent",
+    "seq2seq": "Seq2Seq",
+    "skip_gram": "SkipGram",
+    "skip_gram_task": "SkipGramTask",
+    "word_batches": "WordBatches word_counts word_rows",
+    "word_tests": "WordTests load_word_tests",
+    "word_vectors": "WordVectorScores score_word_vectors",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
 
 
