@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -59,20 +59,23 @@ def named_taps(model: nn.Module) -> dict[str, Tap]:
 
 @contextlib.contextmanager
 def listening(
-    model: nn.Module, pattern: str, listener: Callable[[str, torch.Tensor], torch.Tensor | None]
+    model: nn.Module, patterns: str | Sequence[str], listener: Callable[[str, torch.Tensor], torch.Tensor | None]
 ) -> Iterator[list[str]]:
-    """Call `listener(name, tensor)` at every tap whose name matches the shell-style `pattern`, while the block lasts.
+    """Call `listener(name, tensor)` at every tap whose name matches a shell-style pattern, while the block lasts.
 
     Yields the names that matched. Listeners come off with the block, also when it fails. Blocks can be nested: the
     outer listener is called first, and the inner one receives what it left.
 
     Raises:
-        UsageError: no tap matches; the nearest name is shown.
+        UsageError: no tap matches a pattern; the nearest name is shown.
     """
-    taps = named_taps(model)
-    names = fnmatch.filter(taps, pattern)
-    if not names:
-        raise UsageError(f"no tap is called {pattern!r}; {did_you_mean(pattern, taps)}")
+    taps, found = named_taps(model), set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matching = fnmatch.filter(taps, pattern)
+        if not matching:
+            raise UsageError(f"no tap is called {pattern!r}; {did_you_mean(pattern, taps)}")
+        found.update(matching)
+    names = [name for name in taps if name in found]
     before = {name: taps[name].listener for name in names}
     try:
         for name in names:

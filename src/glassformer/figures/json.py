@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -87,11 +87,13 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it.
+    """A value as JSON has it: tensors and arrays are lists, dataclasses dictionaries; NaN and infinities are None.
 
-    >>> plain((np.array([1.0, np.nan]), frozenset({2})))
-    [[1.0, None], [2]]
+    >>> plain((np.array([1.0, np.nan]), frozenset({2}), {3: np.float32(0.5)}))
+    [[1.0, None], [2], {'3': 0.5}]
     """
+    if hasattr(value, "detach"):  # a tensor
+        value = (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         numbers = value.astype(object)
         numbers[~np.isfinite(value)] = None
@@ -100,8 +102,10 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, (list, tuple, set, frozenset)) else value
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, visible
+from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.head_computation import HeadComputation
 from glassformer.inspection.heads import attention_layers, check_place
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import read, reading
+from glassformer.inspection.reading import read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
@@ -237,7 +238,7 @@ def attention_walkthrough(
     computation = HeadComputation(at, layer, head, position)
     with trace(model, *computation.taps) as seen:
         at.reading.run()
-    with reading(model):
+    with evaluating(model):
         stages = computation.stages(seen)
     arrays: dict[str, Any] = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in stages.items()}
     return AttentionWalkthrough(

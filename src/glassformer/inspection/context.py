@@ -18,8 +18,9 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import read, reader_of, reading
+from glassformer.inspection.reading import read, reader_of
 from glassformer.inspection.stream import read_out
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -222,6 +223,6 @@ def _near_tokens(
 
 def _logits(stack: Any, x_NC: Tensor) -> Tensor:
     """The logits of vectors of the stream, as if no block came after them: (N, V)."""
-    with reading(stack):
+    with evaluating(stack):
         x_NC = x_NC.to(next(stack.parameters()))
         return read_out(stack, x_NC if stack.final_norm is None else stack.final_norm(x_NC)).float().cpu()

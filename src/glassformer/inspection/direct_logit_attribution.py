@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.inspection.reading import Reading
 from glassformer.inspection.stream import stack_of
-from glassformer.inspection.trace import edit, match
+from glassformer.inspection.trace import edit
 from glassformer.layers import ACTIVATIONS, LayerNorm, Positions, ZeroCenteredRMSNorm
 
 ATTENTIONS = ("attention", "cross_attention")
@@ -72,8 +72,8 @@ def watch_place(seen: Reading, place: int, *names: str) -> Place:
         taps[name.removeprefix(prefix)] = part[0].cpu().double()
 
     with contextlib.ExitStack() as watching:
-        for name in match(seen.model, *(prefix + name for name in names)) if names else ():
-            watching.enter_context(edit(seen.model, name, keep, T=place))
+        if names:
+            watching.enter_context(edit(seen.model, [prefix + name for name in names], keep, T=place))
         hook = stack.head.register_forward_hook(lambda _, __, out: head.append(out[0, place].cpu().double()))
         watching.callback(hook.remove)
         seen.logits()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from glassformer.generation.encoders import around
-from glassformer.inspection.reading import reading
+from glassformer.generation.eval_mode import evaluating
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.taps import listening
 
@@ -159,7 +159,7 @@ def _hidden(stack: Any, batch: list[Window], tap: str) -> list[Tensor]:
         seen.append(x.detach().float().cpu())
         raise _Enough  # later blocks are not needed
 
-    with reading(stack), listening(stack, tap, keep), contextlib.suppress(_Enough):
+    with evaluating(stack), listening(stack, tap, keep), contextlib.suppress(_Enough):
         if stack.writes:
             stack.hidden(ids_BT.to(device))
         else:

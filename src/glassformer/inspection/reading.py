@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.generation.encoders import around
+from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.fill_mask import mask_of, with_masks
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
@@ -50,7 +50,7 @@ class Reading:
         vectors (1, T, C) of an encoder. `trace` gives everything else."""
         device = next(self.model.parameters()).device
         ids_1T = torch.tensor([self.ids], device=device)
-        with reading(self.model):
+        with evaluating(self.model):
             if self.pixels is not None:
                 return self.model(self.pixels.to(device))
             if self.source_ids:
@@ -66,7 +66,7 @@ class Reading:
         """
         output = self.run()
         if not self.is_causal:
-            with reading(self.model):
+            with evaluating(self.model):
                 output = self.model.token_logits(output)
         known = output.shape[-1] if self.tokenizer is None else self.tokenizer.vocab_size
         return output[0, :, :known].float().cpu()
@@ -162,18 +162,6 @@ def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
             f"{tokenizer.vocab_size:,}; they do not belong together{own}"
         )
     return stack
-
-
-@contextmanager
-def reading(model: Any) -> Any:
-    """In eval mode and without gradients; the model's own mode is put back."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def check_writes(model: Any) -> None:

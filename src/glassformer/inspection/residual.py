@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
+from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import Reading, read, reading
+from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -136,7 +137,7 @@ def updates_of(seen: Reading) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]
 
     steps: dict[str, tuple[list[Tensor], list[Tensor]]] = {kind: ([], []) for kind in kinds}
     stream = [one(0, "residual.before")]
-    with reading(seen.model):
+    with evaluating(seen.model):
         for layer, block in enumerate(stack.blocks):
             x_TC = one(layer, "residual.before")
             for kind in kinds:

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
+from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.fill_mask import mask_of
-from glassformer.inspection.reading import Reading, reading
+from glassformer.inspection.reading import Reading
 from glassformer.inspection.trace import trace
 from glassformer.models import Encoder, EncoderDecoder, Transformer
 from glassformer.processors.tokenizers import Tokenizer
@@ -116,7 +117,7 @@ def layer_logits(seen: Reading) -> Iterator[Tensor]:
     with trace(seen.model, *names) as kept:
         seen.run()
     known = None if seen.tokenizer is None else seen.tokenizer.vocab_size
-    with reading(seen.model):
+    with evaluating(seen.model):
         for x_BTC in kept.values():
             x_BTC = x_BTC if stack.final_norm is None else stack.final_norm(x_BTC)
             yield read_out(stack, x_BTC)[0, :, :known].float().cpu()

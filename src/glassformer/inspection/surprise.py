@@ -12,9 +12,10 @@ from torch import Tensor
 
 from glassformer.errors import UsageError
 from glassformer.figures import FULL_SURPRISE_BITS, Column, Figure, Note, Table, Tokens
+from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.generate import prompt_ids
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import LN2, check_writes, labels_of, read, reading
+from glassformer.inspection.reading import LN2, check_writes, labels_of, read
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.view_options import Option, Target, Text
@@ -126,6 +127,6 @@ def _windows(model: Any, tokenizer: Tokenizer, ids: list[int], window: int) -> I
     device = next(model.parameters()).device
     for start in range(0, len(ids) - 1, window):
         part = torch.tensor([ids[start : min(start + window, len(ids) - 1)]], device=device)
-        with reading(model):
+        with evaluating(model):
             logits_TV = model(part)[0, :, : tokenizer.vocab_size]
         yield logits_TV.float().cpu()

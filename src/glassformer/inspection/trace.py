@@ -18,9 +18,8 @@ F hidden neurons, V vocabulary or classes, E experts.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -109,10 +108,8 @@ class Trace(Mapping[str, Tensor]):
         """
         self._bytes += x.numel() * x.element_size()
         if self._bytes > self.limit_bytes:
-            raise UsageError(
-                f"watching {name} would keep more than {self.limit_bytes:,} bytes; watch fewer names, a shorter text, "
-                "or give trace a larger limit_bytes"
-            )
+            most = f"{self.limit_bytes:,} bytes"
+            raise UsageError(f"watching {name} would keep more than {most}; watch fewer names, or raise limit_bytes")
         self._calls.setdefault(name, []).append(x.detach())
 
     def __repr__(self) -> str:
@@ -130,18 +127,17 @@ def trace(model: nn.Module, *patterns: str, limit_bytes: int = LIMIT_BYTES) -> I
     Raises:
         UsageError: no tap matches a pattern; the nearest name is given. Inside the block: more than `limit_bytes`.
     """
-    wanted = match(model, *(patterns or ("*",)))
-    seen = Trace(wanted, limit_bytes)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_uncompiled())
-        for name in wanted:
-            stack.enter_context(listening(model, _literal(name), seen.keep))
+    seen = Trace([], limit_bytes)
+    with _uncompiled(), listening(model, patterns or "*", seen.keep) as seen.names:
         yield seen
 
 
 @contextlib.contextmanager
 def edit(
-    model: nn.Module, pattern: str, change: Callable[[str, Tensor], Tensor | None], **index: int | slice
+    model: nn.Module,
+    pattern: str | Sequence[str],
+    change: Callable[[str, Tensor], Tensor | None],
+    **index: int | slice,
 ) -> Iterator[None]:
     """Put what `change(name, part)` returns in the place of a part of each matching tensor, while the block lasts.
 
@@ -161,10 +157,7 @@ def edit(
         copy[places] = new
         return copy
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_uncompiled())
-        for name in match(model, pattern):
-            stack.enter_context(listening(model, _literal(name), changed))
+    with _uncompiled(), listening(model, pattern, changed):
         yield
 
 
@@ -207,22 +200,6 @@ def tap_names(model: nn.Module) -> list[str]:
     return list(named_taps(model))
 
 
-def match(model: nn.Module, *patterns: str) -> list[str]:
-    """The names that match any of the patterns, in the order of the modules.
-
-    Raises:
-        UsageError: nothing matches one of them.
-    """
-    names = tap_names(model)
-    found: set[str] = set()
-    for pattern in patterns:
-        hits = fnmatch.filter(names, pattern)
-        if not hits:
-            raise UsageError(f"no tap is called {pattern!r}; {did_you_mean(pattern, names)}")
-        found.update(hits)
-    return [name for name in names if name in found]
-
-
 def axes_of(name: str, dim: int) -> str:
     """The letters of a tap's axes; `?` where they are not known.
 
@@ -250,11 +227,6 @@ def _places(name: str, x: Tensor, index: Mapping[str, int | slice]) -> tuple[Any
             raise UsageError(f"{name}: {letter}={place} is out of range; there are {size} (0 to {size - 1})")
         places[axes.index(letter)] = place
     return tuple(places)
-
-
-def _literal(name: str) -> str:
-    """A name as a pattern that matches itself alone."""
-    return name.replace("[", "[[]")
 
 
 @contextlib.contextmanager

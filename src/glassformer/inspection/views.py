@@ -10,18 +10,15 @@ view.plot()                a matplotlib figure
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import torch
 
 from glassformer.errors import MissingExtraError
 from glassformer.figures import Figure
+from glassformer.figures.json import plain
 
 
-@dataclasses.dataclass
+@dataclass
 class View:
     """A dataclass whose fields are the numbers; `figures` draws them. Subclasses define it."""
 
@@ -30,8 +27,8 @@ class View:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON knows them: tensors and arrays are lists, and what is no finite number is None."""
-        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """All fields as JSON has them: tensors and arrays are lists; NaN and infinities are None."""
+        return plain(self)  # type: ignore[no-any-return]
 
     def to_html(self) -> str:
         """A page of its own: no script, no request."""
@@ -67,24 +64,3 @@ class View:
         from glassformer.figures import to_text
 
         return to_text(self.figures())
-
-
-def plain(value: Any) -> Any:
-    """Something as JSON knows it.
-
-    >>> plain(torch.tensor([[1.0, float("inf")]])), plain((1, "a")), plain({2: np.float32(0.5)})
-    ([[1.0, None]], [1, 'a'], {'2': 0.5})
-    """
-    if isinstance(value, torch.Tensor):
-        return plain(value.detach().float().tolist() if value.is_floating_point() else value.tolist())
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
