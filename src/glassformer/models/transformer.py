@@ -137,11 +137,7 @@ class Transformer(Model):
             return self.tap_final_norm(self.native.run(x_BTC, cache))
         for layer, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
             seen = mask if padding is None else padding if isinstance(mask, Full) else mask & padding
-            positions = self.layer_positions(layer)
-            if memory is None:
-                x_BTC = block(x_BTC, pos, positions, seen, cache, layer)
-            else:
-                x_BTC = block(x_BTC, pos, positions, seen, cache, layer, memory)
+            x_BTC = block(x_BTC, pos, self.layer_positions(layer), seen, cache, layer, memory)
         return self.tap_final_norm(x_BTC if self.final_norm is None else self.final_norm(x_BTC))
 
     def layer_positions(self, layer: int) -> Positions:
