@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from play import PLAY
-from small_lesson import SMALL
+from small_lesson import PAIRS, SMALL
 
 from glassformer.lessons.runner import LESSONS, words_of
 
@@ -92,7 +92,7 @@ def test_it_writes_beyond_its_window(lesson):
     assert len(ids.unique()) > 3
 
 
-@pytest.mark.parametrize("number", MODELS)
+@pytest.mark.parametrize("number", [*MODELS, 10])
 def test_a_file_runs_by_itself(number, monkeypatch, capsys):
     """Loaded from its path, under another name, where glassformer cannot be imported."""
     for name in [name for name in sys.modules if name.split(".")[0] == "glassformer"]:
@@ -102,12 +102,15 @@ def test_a_file_runs_by_itself(number, monkeypatch, capsys):
     spec.loader.exec_module(module)
     if number == 8:
         vars(module).update(SMALL)
-    whole_sample = module.generate
-    monkeypatch.setattr(module, "generate", lambda model, ids, max_new_tokens: whole_sample(model, ids, 20))
-    module.main(PLAY, steps=2)
+    if number != 10:
+        whole_sample = module.generate
+        monkeypatch.setattr(module, "generate", lambda model, ids, max_new_tokens: whole_sample(model, ids, 20))
+    module.main(PAIRS if number == 10 else PLAY, steps=2)
     printed = capsys.readouterr().out
     assert printed.count("after 2 steps") == (2 if number == 6 else 1)
-    assert len(printed.split("after 2 steps")[-1].split("connections")[-1].strip("\n")) >= 15  # the sample
+    sample = printed.split("after 2 steps")[-1].split("connections")[-1].strip("\n")
+    assert len(sample) >= 15 and "<start>" not in sample and "<end>" not in sample
+    assert number != 10 or ("81 pairs" in printed and sample.count("manual: the ") == 5)
 
 
 def test_a_file_without_a_text_names_what_it_needs(monkeypatch):

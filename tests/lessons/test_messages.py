@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glassformer.layers import Attention, Causal, NoPositions
 from glassformer.lessons import attention_as_messages as twin
 
 N, D, E = 9, 5, 3  # nodes, width of queries and keys, width of values
@@ -29,16 +28,6 @@ def test_on_a_text_it_is_the_fused_kernel(dtype, within):
     q, k, v = spoken(dtype)
     fused = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
     assert torch.allclose(by_the_loop(q, k, v, twin.causal(N)), fused, rtol=0, atol=within)
-
-
-def test_on_a_text_it_equals_our_attention_layer():
-    torch.manual_seed(1)
-    layer = Attention(n_embd=D, n_head=1, n_kv_head=1, head_width=D, bias=True, qk_norm=False, norm_eps=1e-5).eval()
-    x_BTC = torch.randn(1, N, D)
-    with torch.no_grad():
-        q, k, v = layer.qkv(x_BTC[0]).split(D, dim=-1)
-        heard = layer.out(by_the_loop(q, k, v, twin.causal(N)))
-        assert torch.allclose(layer(x_BTC, torch.arange(N), NoPositions(), Causal())[0], heard, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", twin.GRAPHS)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 import pytest
 import torch
 from small_lesson import PAIRS
 
 from glassformer.lessons import lesson_10_translation as lesson
-from glassformer.lessons.runner import LESSONS
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +56,3 @@ def test_padding_changes_nothing(trained):
     source, target = (part.to(lesson.DEVICE) for part in training[:1].unbind(dim=1))
     n = int((source != lesson.PADDING).sum())
     torch.testing.assert_close(model(source[:, :n], target), model(source, target), rtol=1e-4, atol=1e-5)
-
-
-def test_it_runs_by_itself(monkeypatch, capsys):
-    """Loaded from its path, where the package cannot be imported."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "glassformer"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    spec = importlib.util.spec_from_file_location("alone", LESSONS[10])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(PAIRS, steps=2)
-    printed = capsys.readouterr().out
-    assert "81 pairs" in printed and "after 2 steps" in printed and printed.count("manual: the ") == 5
-    assert "<start>" not in printed and "<end>" not in printed

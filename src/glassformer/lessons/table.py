@@ -19,9 +19,7 @@ from glassformer.lessons.runner import LiveLoss, check_text, load
 if TYPE_CHECKING:
     from torch import Tensor
 
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom: seeds less one
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-MAX_SEEDS = len(STUDENT_T) + 1
+MAX_SEEDS = 10
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,11 @@ def paired_difference(losses: Sequence[float], before: Sequence[float]) -> tuple
     """
     differences = [a - b for a, b in zip(losses, before, strict=True)]
     mean, n = statistics.fmean(differences), len(differences)
-    return mean, STUDENT_T[n - 2] * statistics.stdev(differences) / math.sqrt(n) if n > 1 else math.inf
+    if n == 1:
+        return mean, math.inf
+    from scipy.stats import t
+
+    return mean, float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
 
 
 def climb(
