@@ -15,7 +15,7 @@ SETTINGS = [
     (["--min-p", "2"], "min_p=2.0 is out of range; use between 0 (off) and 1"),
     (["--repetition-penalty", "0"], "repetition_penalty=0.0 is out of range; use above 0; 1 is off, 1.1 is mild"),
     (["--seed", str(2**64)], f"seed={2**64} is out of range; use a 64-bit integer"),
-    (["-n", "-1"], "-n -1: a number of tokens is 0 or more; to write until Ctrl-C give --endless"),
+    (["-n", "-1"], "-n -1 must be 0 or more; to generate until Ctrl-C give --endless"),
     (["--samples", "0"], "samples=0 is too small; use 1 or more"),
     (["--samples", "-3", "--json"], "samples=-3 is too small; use 1 or more"),
     (["--alternatives", "-1"], "alternatives=-1 is too small; use 0 or more"),
@@ -56,7 +56,7 @@ def test_a_prompt_that_cannot_be_read(refused, finished, play, tmp_path, options
 
 
 def test_bytes_on_standard_input_are_no_prompt(refused, finished):
-    line = "standard input: the prompt cannot be read (it is not UTF-8 text); give a plain text file"
+    line = "standard input is not UTF-8 text; convert it with iconv -t UTF-8"
     refused("generate", finished, "--prompt", "-", code=2, line=line, stdin=b"d\xe9j\xe0 vu")
 
 

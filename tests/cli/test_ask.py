@@ -45,7 +45,7 @@ def pair(kind, tokenizer, **changes):
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory) -> Path:
     """Model folders by kind."""
-    home = tmp_path_factory.mktemp("asked")
+    home = tmp_path_factory.mktemp("models")
     sentences, masks, spans = learned(SENTENCE_SPECIALS), learned(MASKED_SPECIALS), learned(span_specials(3))
     save(home / "translator", pair("transformer", sentences), sentences)
     letters = build_tokenizer("characters", ENGLISH)
@@ -78,7 +78,7 @@ def test_each_line_of_a_file_is_answered_by_one_line(glassformer, saved):
     assert lines(glassformer("translate", saved / "translator", *ENGLISH)) == best
 
 
-def test_the_n_best_come_with_what_they_cost(glassformer, saved):
+def test_the_n_best_answers_have_log_probabilities_and_scores(glassformer, saved):
     got = lines(glassformer("translate", saved / "vector", ENGLISH[0], "--n-best", 3, "--beam", 5, "-n", 6))
     model, tokenizer = load(saved / "vector")
     (best,) = answer(model, tokenizer, ENGLISH[:1], n_best=3, beam=5, max_new_tokens=6)
@@ -89,7 +89,7 @@ def test_the_n_best_come_with_what_they_cost(glassformer, saved):
 
 
 def test_json_holds_tokens_and_probabilities(glassformer, saved):
-    """Read with one tokenizer, said with another."""
+    """The source and the answer have different tokenizers."""
     out = glassformer("translate", saved / "speller", "a dog", "--json", "--n-best", 2, "--length-penalty", 0).out
     (row,) = json.loads(out)
     model, tokenizer = load(saved / "speller")
@@ -101,7 +101,7 @@ def test_json_holds_tokens_and_probabilities(glassformer, saved):
 
 
 @pytest.mark.parametrize("kind", ["svg", "html"])
-def test_where_it_looked_is_drawn_with_the_tokens_as_labels(glassformer, saved, tmp_path, kind):
+def test_the_cross_attention_is_drawn_with_the_tokens_as_labels(glassformer, saved, tmp_path, kind):
     result = glassformer("translate", saved / "translator", ENGLISH[0], "--attention", f"seen.{kind}")
     assert result.code == 0 and result.err.endswith(f": seen.{kind}\n")
     text = (tmp_path / f"seen.{kind}").read_text(encoding="utf-8")
@@ -135,11 +135,11 @@ def test_a_mask_is_filled_with_its_most_likely_tokens(glassformer, saved):
     assert row["fillings"][0]["text"] == filled.text
 
 
-def test_gaps_are_filled_by_search_or_by_draw(glassformer, saved):
+def test_gaps_are_filled_by_beam_search_or_by_sampling(glassformer, saved):
     searched = lines(glassformer("fill", saved / "spans", "the <mask> sat", "--n-best", 2, "-n", 7))
     assert len(searched) == 2
-    drawn = ["fill", saved / "spans", "the <mask> sat", "--temperature", 1.5, "--n-best", 3, "--json", "-n", 7]
-    one, again, other = (json.loads(glassformer(*drawn, "--seed", seed).out) for seed in (1, 1, 2))
+    sampled = ["fill", saved / "spans", "the <mask> sat", "--temperature", 1.5, "--n-best", 3, "--json", "-n", 7]
+    one, again, other = (json.loads(glassformer(*sampled, "--seed", seed).out) for seed in (1, 1, 2))
     assert one == again != other and len(one[0]["fillings"]) == 3
     assert all(way["text"].startswith("the") and way["text"].endswith(" sat") for way in one[0]["fillings"])
 
@@ -160,53 +160,22 @@ def test_a_run_of_another_kind_names_the_command_that_fits(refused, saved, kind,
 
 
 @pytest.mark.parametrize(
-    ("command", "kind", "words", "line"),
+    ("command", "kind", "words", "names"),
     [
-        ("fill", "masks", "a", "'a' has no gap to fill; put <mask> where something is missing"),
-        ("fill", "spans", "<mask> --seed 1", "--seed needs sampling; add --temperature 0.8"),
-        (
-            "translate",
-            "translator",
-            "a b --attention a.svg",
-            "--attention draws one text, and 2 were given; give one text",
-        ),
-        (
-            "translate",
-            "translator",
-            "a --attention a.png",
-            "a.png: figures are written as .svg, .html or .json; name it a.svg",
-        ),
-        (
-            "translate",
-            "vector",
-            "a --attention a.svg",
-            "this model has no cross-attention to look at: its decoder reads one vector of the source",
-        ),
-        ("translate", "translator", "a --n-best 5", "n_best=5 is out of range; use 1 to beam=4: no more are kept"),
-        (
-            "translate",
-            "translator",
-            "",
-            "standard input holds no text; pipe a file of lines into it, or give a text in quotes",
-        ),
-        (
-            "classify",
-            "classes",
-            "",
-            "standard input holds no text; pipe a file of lines into it, or give a text in quotes",
-        ),
+        ("fill", "masks", ["a"], ("'a'", "<mask>")),
+        ("fill", "spans", ["<mask>", "--seed", 1], ("--seed", "--temperature 0.8")),
+        ("translate", "translator", ["a", "b", "--attention", "a.svg"], ("--attention", "2", "one text")),
+        ("translate", "translator", ["a", "--attention", "a.png"], ("a.png", "a.svg")),
+        ("translate", "vector", ["a", "--attention", "a.svg"], ("no cross-attention",)),
+        ("translate", "translator", ["a", "--n-best", 5], ("n_best=5", "1 to beam=4")),
+        ("translate", "translator", [], ("standard input has no text", "in quotes")),
+        ("classify", "classes", [], ("standard input has no text", "in quotes")),
+        ("classify", "classes", [" "], ("the text is empty",)),
     ],
 )
-def test_wrong_use_is_one_line_and_no_traceback(refused, saved, command, kind, words, line):
-    refused(command, saved / kind, *words.split(), code=2, line=line)
+def test_wrong_use_is_one_line_and_no_traceback(refused, saved, command, kind, words, names):
+    refused(command, saved / kind, *words, code=2, names=names)
 
 
-def test_no_text_at_all(refused, saved):
-    refused("classify", saved / "classes", " ", code=2, line="the text is empty; give it one word")
-    refused(
-        "translate",
-        saved / "translator",
-        code=2,
-        stdin=b"d\xe9j\xe0 vu",
-        line="standard input is not UTF-8 text; convert it with iconv -t UTF-8",
-    )
+def test_text_that_is_not_utf_8_is_refused(refused, saved):
+    refused("translate", saved / "translator", code=2, stdin=b"d\xe9j\xe0 vu", names=("not UTF-8", "iconv"))

@@ -23,8 +23,8 @@ TEXT = "Citizen:"
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
-    """A folder with an encoder that fills in masks."""
-    folder = tmp_path_factory.mktemp("looked") / "masks"
+    """A folder with an encoder that fills masks."""
+    folder = tmp_path_factory.mktemp("encoder") / "masks"
     tokenizer = build_tokenizer("bpe", [PLAY], vocab_size=290, specials=MASKED_SPECIALS)
     shape = {"n_layer": 2, "n_head": 2, "n_embd": 12, "n_hidden": 23, "block_size": 19, "token_head": "vocabulary"}
     save(folder, shaken(Encoder(EncoderConfig.make(vocab_size=tokenizer.vocab_size, **shape))).eval(), tokenizer)
@@ -50,10 +50,7 @@ ALL = {
         [TEXT, "--head", "1"],
         lambda m, t: inspection.attention_walkthrough(m, t, TEXT, layer=0, head=1),
     ),
-    "context": (
-        ["hear", "hear me", "me hear"],
-        lambda m, t: inspection.context(m, t, "hear", ["hear me", "me hear"]),
-    ),
+    "context": (["hear", "hear me", "me hear"], lambda m, t: inspection.context(m, t, "hear", ["hear me", "me hear"])),
     "residual": ([TEXT], lambda m, t: inspection.residual(m, t, TEXT)),
     "lens": ([TEXT, "--pin", "e"], lambda m, t: inspection.lens(m, t, TEXT, pin="e")),
     "attribution": ([TEXT], lambda m, t: inspection.attribution(m, t, TEXT)),
@@ -75,8 +72,6 @@ def test_temperatures_and_models_beside_each_other(glassformer, finished):
     assert shown["names"] == ["T=0.5", "T=1", "T=2"]
     both = json.loads(glassformer("look", "compare", finished, TEXT, "--with", finished, "--json").out)
     assert both["names"] == [finished.name, finished.name + "'"]
-    wrong = glassformer("look", "compare", finished, TEXT, "--with", finished, "--temperature", 1, "--temperature", 2)
-    assert wrong.code == 2 and "compare the ones or the others" in wrong.err
 
 
 def test_neurons_of_a_text_of_ones_own(glassformer, finished, tmp_path):
@@ -87,7 +82,7 @@ def test_neurons_of_a_text_of_ones_own(glassformer, finished, tmp_path):
 
 
 def test_neurons_read_the_run_s_own_text(glassformer, finished, tmp_path):
-    """Whether the run, its model folder or a checkpoint is named; a model of no run is shown Tiny Shakespeare."""
+    """For a run, its model folder or a checkpoint; without a run: Tiny Shakespeare."""
     own = recipe_of(finished).data.source
     wanted = glassformer("look", "neurons", finished, "--data", own, "--json").out
     for model in (finished, finished / "model", sorted((finished / "checkpoints").iterdir())[-1]):
@@ -123,38 +118,57 @@ def test_a_page_is_written_and_nothing_printed(glassformer, finished, tmp_path):
     assert "data-value" in (tmp_path / "next.html").read_text()
 
 
-def test_an_encoder_has_a_view_or_a_reason_why_not(glassformer, encoder):
-    for words in (
-        ("attention", "Speak, <mask>"),
-        ("step", "Speak, <mask>"),
-        ("residual", "Speak, <mask>"),
-        ("lens", "Speak, <mask>"),
-        ("attribution", "Speak, <mask>"),
-        ("tokens", "Speak"),
-        ("parameters",),
-        ("tensors",),
-    ):
-        shown = glassformer("look", words[0], encoder, *words[1:])
-        assert (shown.code, shown.err) == (0, ""), words
-    for command in ("next", "surprise", "compare"):
-        shown = glassformer("look", command, encoder, "Speak")
-        assert shown.code == 2 and "does not generate text" in shown.err and shown.err.count("\n") == 1
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([view, "MODEL", "Speak, <mask>"] for view in ("attention", "step", "residual", "lens", "attribution")),
+        ["tokens", "MODEL", "Speak"],
+        ["parameters", "MODEL"],
+        ["tensors", "MODEL"],
+    ],
+)
+def test_views_of_an_encoder(glassformer, encoder, words):
+    shown = glassformer("look", *(encoder if word == "MODEL" else word for word in words))
+    assert (shown.code, shown.err) == (0, "")
 
 
-def test_mistakes_are_reported_in_one_line(glassformer, finished):
-    for words, text in (
-        (("neighbours", finished, "Citizen"), "Citizen"),
-        (("direction", finished, "ed"), "not a pair"),
-        (("attention", finished, TEXT, "--layer", "9"), "layer=9"),
-        (("lens", finished, TEXT, "--pin", "ed"), "ed"),
-        (("tensors", finished, "blocs.0"), "blocs.0"),
-        (("next", finished, TEXT, "--top-p", "2"), "top_p=2"),
-        (("next", finished.parent / "nowhere", TEXT), "nowhere"),
-    ):
-        shown = glassformer("look", *words)
-        assert shown.code in (1, 2) and text in shown.err and shown.err.count("\n") == 1, shown
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        *(([view, "ENCODER", "Speak"], ["does not generate text"]) for view in ("next", "surprise", "compare")),
+        (["neighbours", "RUN", "Citizen"], ["Citizen"]),
+        (["direction", "RUN", "ed"], ["not a pair"]),
+        (["attention", "RUN", TEXT, "--layer", "9"], ["layer=9"]),
+        (["lens", "RUN", TEXT, "--pin", "ed"], ["ed"]),
+        (["tensors", "RUN", "blocs.0"], ["blocs.0"]),
+        (["next", "RUN", TEXT, "--top-p", "2"], ["top_p=2"]),
+        (["next", "nowhere", TEXT], ["nowhere"]),
+        (
+            ["compare", "RUN", TEXT, "--with", "RUN", "--temperature", "1", "--temperature", "2"],
+            ["compare the ones or the others"],
+        ),
+        (["tokens", TEXT], ["--tokenizer gpt2"]),
+        (["tokens", "some/run", TEXT, "--tokenizer", "bytes"], ["some/run", "one of the two"]),
+        (["tokens", TEXT, "--tokenizer", "characters"], ["characters", "made from a text", "gpt2"]),
+        (["tokens", TEXT, "--tokenizer", "gtp2"], ["gtp2", "did you mean gpt2?"]),
+    ],
+)
+def test_mistakes_are_one_line(glassformer, finished, encoder, words, names):
+    shown = glassformer("look", *({"RUN": finished, "ENCODER": encoder}.get(word, word) for word in words))
+    assert shown.code in (1, 2) and shown.err.count("\n") == 1
+    assert all(name in shown.err for name in names), shown.err
 
 
 def test_the_text_may_come_from_standard_input(glassformer, finished):
     typed = glassformer("look", "surprise", finished, TEXT)
     assert glassformer("look", "surprise", finished, "-", stdin=TEXT.encode()).out == typed.out
+
+
+@pytest.mark.parametrize("name", ["bytes", "folder", "folder/tokenizer.json", "runs/finished"])
+def test_tokens_with_a_tokenizer_alone(glassformer, finished, tmp_path, name):
+    """A kind that is the same for every text, a folder, a file, a run."""
+    bpe = build_tokenizer("bpe", [PLAY], vocab_size=300)
+    bpe.save(tmp_path / "folder")
+    expected = {"bytes": build_tokenizer("bytes", []), "runs/finished": load(finished)[1]}.get(name, bpe)
+    shown = json.loads(glassformer("look", "tokens", "to be, or not", "--tokenizer", name, "--json").out)
+    assert (shown["kind"], shown["ids"]) == (expected.kind, expected.encode("to be, or not"))

@@ -10,7 +10,7 @@ import torch
 from toys import shaken, toy_ids
 
 import glassformer as gf
-from glassformer.cli.opening import open_for
+from glassformer.cli.options import open_for
 from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError
 from glassformer.hub import load_labels, load_model, load_source_tokenizer, save
 from glassformer.models import (

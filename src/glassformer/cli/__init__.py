@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
@@ -19,7 +20,6 @@ import typer
 from glassformer.cli import (
     ask,
     chat,
-    clock,
     data,
     generate,
     lessons,
@@ -32,8 +32,7 @@ from glassformer.cli import (
     serve,
     train,
 )
-from glassformer.cli.console import fit_streams
-from glassformer.cli.plugins import take_plugins
+from glassformer.cli.startup import fit_streams, start_clock, take_plugins
 from glassformer.plugins import bundled_commands
 
 CTRL_C = 130  # what typer returns after Ctrl-C; its older versions raise Abort
@@ -50,30 +49,33 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-app.command("demo")(train.demo)
-app.command("train")(train.train)
-app.command("plan")(plan.plan)
-app.command("resume")(train.resume)
-app.command("generate")(generate.generate)
-app.command("translate")(ask.translate)
-app.command("classify")(ask.classify)
-app.command("tag")(ask.tag)
-app.command("fill")(ask.fill)
-app.command("evaluate")(train.evaluate)
-app.command("pull")(models.pull)
-app.command("import")(models.import_)
-app.command("export")(models.export)
-app.command("inspect")(models.inspect)
-app.command("diff")(models.diff)
-app.command("chat")(chat.chat)
-app.command("serve")(serve.serve)
-app.command("selftest")(selftest.selftest)
-app.command("lesson")(lessons.lesson)
-app.command("lessons")(lessons.lessons)
-for _name, _command in bundled_commands().items():
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": train.demo,
+    "train": train.train,
+    "plan": plan.plan,
+    "resume": train.resume,
+    "generate": generate.generate,
+    "translate": ask.translate,
+    "classify": ask.classify,
+    "tag": ask.tag,
+    "fill": ask.fill,
+    "evaluate": train.evaluate,
+    "pull": models.pull,
+    "import": models.import_,
+    "export": models.export,
+    "inspect": models.inspect,
+    "diff": models.diff,
+    "chat": chat.chat,
+    "serve": serve.serve,
+    "selftest": selftest.selftest,
+    "lesson": lessons.lesson,
+    "lessons": lessons.lessons,
+    **bundled_commands(),
+    "runs": runs.runs,
+    "report": runs.report,
+}
+for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
-app.command("runs")(runs.runs)
-app.command("report")(runs.report)
 app.add_typer(look.app, name="look")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
@@ -94,11 +96,11 @@ def _root(
 
 
 def main() -> None:
-    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use). A mistake of the user, a full disk or
-    a full memory prints one line and no traceback."""
+    """The `glassformer` command. Exit code 0, 1 (it failed) or 2 (wrong use). A user's mistake, a full disk or a full
+    memory prints one line and no traceback."""
     from glassformer.errors import GlassformerError, LostProcessError
 
-    clock.start()
+    start_clock()
     fit_streams()
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
@@ -112,7 +114,7 @@ def main() -> None:
                 load_plugin(module)
         if app(words, standalone_mode=False, prog_name="glassformer") == CTRL_C:
             _fail("stopped")
-        sys.stdout.flush()  # a reader that went away is noticed here, not while Python shuts down
+        sys.stdout.flush()  # raises BrokenPipeError here, not while Python shuts down
     except LostProcessError as error:
         _fail(f"error: {error}" if _rank() == 0 else None)
     except GlassformerError as error:
@@ -124,8 +126,8 @@ def main() -> None:
         _fail(f"error: {_what_is_wrong(error)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped")
-    except BrokenPipeError:  # the reader of our output went away (head, less)
-        with contextlib.suppress(OSError, ValueError):  # ValueError: standard output is no file here
+    except BrokenPipeError:  # the reader of our output has ended (head, less)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: standard output is not a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -144,17 +146,17 @@ def _fail(line: str | None, code: int = 1) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        os._exit(code)  # no farewell to the other processes: they may be gone, and it would wait for them
+        os._exit(code)  # a normal exit would wait for the other processes, which may have ended
     sys.exit(code)
 
 
 def _rank() -> int:
-    """Which of several processes this is, when `torchrun` started it."""
+    """This process's number, if `torchrun` started several."""
     return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 def _what_is_wrong(error: Any) -> str:
-    """typer's message as one line in our style: what is wrong, the nearest right word, which help to read."""
+    """typer's message as one line: what is wrong, the nearest known word, which help to read."""
     from glassformer.errors import did_you_mean
 
     message = error.format_message().rstrip(".")
@@ -169,7 +171,7 @@ def _what_is_wrong(error: Any) -> str:
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
-    """Print a warning of ours; those of libraries are for developers, and `PYTHONWARNINGS=default` shows them."""
+    """Print our warnings; those of libraries only with `PYTHONWARNINGS=default` or `python -W`."""
     from glassformer.errors import GlassformerWarning
 
     if issubclass(category, GlassformerWarning) or sys.warnoptions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import typer
@@ -16,9 +15,7 @@ def translate(
     texts: options.Texts = None,
     beam: options.Beam = None,
     length_penalty: float = typer.Option(
-        None,
-        metavar="ALPHA",
-        help="Higher values favour longer answers; default: the model's own, or 0.6.",
+        None, metavar="ALPHA", help="Higher values favor longer answers; default: the model's own, or 0.6."
     ),
     n_best: int = typer.Option(1, metavar="N", help="Show the N best answers with their log-probabilities."),
     max_new_tokens: options.NewTokens = None,
@@ -29,7 +26,7 @@ def translate(
 ) -> None:
     """Translate a text, or answer it with another text.
 
-    Beam search looks for the most probable answer.
+    Beam search finds the most probable answer.
 
     Examples:
 
@@ -39,7 +36,7 @@ def translate(
 
     glassformer translate runs/translate-en-fr-1 < english.txt > french.txt
     """
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.options import open_for
     from glassformer.errors import UsageError
     from glassformer.generation import answer
 
@@ -60,7 +57,7 @@ def translate(
             batch_size=batch_size,
         )
     )
-    found = [(text, next(answers) if text.strip() else None) for text in sources]  # an empty line stays an empty line
+    found = [(text, next(answers) if text.strip() else None) for text in sources]  # an empty line has no answer
     if attention is not None and found[0][1] is not None:
         _draw_attention(bundle, *found[0], attention)
     if as_json:
@@ -86,7 +83,7 @@ def classify(
 ) -> None:
     """Classify texts or images: each class's probability.
 
-    Give a text, or the path of an image to a model of images.
+    Give texts; for a model of images, paths of images.
 
     Examples:
 
@@ -97,9 +94,9 @@ def classify(
     glassformer classify runs/sentiment-1 --json < reviews.txt
     """
     from glassformer import generation
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.options import open_for
 
-    given = [text for text in _texts(texts) if text.strip()]
+    given = _nonempty(texts)
     bundle = open_for("classify", model, device)
     labels = bundle.labels
     p_NC = generation.classify(bundle.model, bundle.processor, given, batch_size=batch_size).tolist()
@@ -118,14 +115,14 @@ def classify(
 def tag(
     model: options.Run,
     texts: options.Texts = None,
-    words: bool = typer.Option(False, help="Words are what stands between spaces; else punctuation is taken off them."),
+    words: bool = typer.Option(False, help="Split at spaces only; otherwise punctuation is split from words too."),
     batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Tag each word of a text.
 
-    Prints a text in a line, each word as word/TAG; the tag is, for example, its part of speech.
+    Prints each text on one line, its words as word/TAG; a tag is, for example, the part of speech.
 
     Examples:
 
@@ -134,27 +131,21 @@ def tag(
     glassformer tag runs/pos-tags-1 --json < sentences.txt
     """
     from glassformer import generation
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.options import open_for
 
-    given = [text for text in _texts(texts) if text.strip()]
+    given = _nonempty(texts)
     bundle = open_for("tag", model, device)
     split = [text.split() if words else generation.words_of(text) for text in given]
     found = generation.tag(bundle.model, bundle.tokenizer, split, batch_size=batch_size)
     rows = []
     for its_words, p_TV in zip(split, found, strict=True):
-        shares, numbers = (part.tolist() for part in p_TV.max(dim=1))
-        rows.append([*zip(its_words, (bundle.labels[i] for i in numbers), shares, strict=True)])
+        best = zip(its_words, *(part.tolist() for part in p_TV.max(dim=1)), strict=True)
+        rows.append([{"word": word, "tag": bundle.labels[i], "probability": p} for word, p, i in best])
     if as_json:
-        keys = ("word", "tag", "probability")
-        print_json(
-            [
-                {"text": t, "words": [dict(zip(keys, w, strict=True)) for w in r]}
-                for t, r in zip(given, rows, strict=True)
-            ]
-        )
+        print_json([{"text": text, "words": row} for text, row in zip(given, rows, strict=True)])
         return
     for row in rows:
-        typer.echo(" ".join(f"{word}/{its_tag}" for word, its_tag, _ in row))
+        typer.echo(" ".join(f"{word['word']}/{word['tag']}" for word in row))
 
 
 def fill(
@@ -179,11 +170,11 @@ def fill(
 
     glassformer fill runs/spans-reviews-1 "The film <mask> and I <mask> it." --temperature 0.8 --n-best 3
     """
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.options import open_for
     from glassformer.errors import UsageError
     from glassformer.generation import Sampling, fill_masks, fill_spans
 
-    given = [text for text in _texts(texts) if text.strip()]
+    given = _nonempty(texts)
     loaded, tokenizer = open_for("fill", model, device)
     result: list[dict[str, Any]] = []
     if "target" in loaded.answers:
@@ -199,9 +190,8 @@ def fill(
     else:
         for text in given:
             masks, way = fill_masks(loaded, tokenizer, text, alternatives=alternatives)
-            result.append(
-                {"text": text, "masks": [[vars(a) for a in row] for row in masks], "fillings": [way.to_dict()]}
-            )
+            shown = [[vars(alternative) for alternative in row] for row in masks]
+            result.append({"text": text, "masks": shown, "fillings": [way.to_dict()]})
     if as_json:
         print_json(result)
         return
@@ -216,21 +206,19 @@ def fill(
 def _texts(given: list[str] | None) -> list[str]:
     """The texts of the arguments, or the lines of standard input."""
     from glassformer.errors import UsageError
-    from glassformer.text_files import decode
 
     if given:
         if not any(text.strip() for text in given):
             raise UsageError("the text is empty; give it one word")
         return list(given)
-    if sys.stdin.isatty():
-        raise UsageError("no text was given; put one in quotes, or pipe a file of lines into it")
-    try:
-        lines = [line.rstrip("\r") for line in decode(sys.stdin.buffer.read()).removesuffix("\n").split("\n")]
-    except UnicodeDecodeError:
-        raise UsageError("standard input is not UTF-8 text; convert it with iconv -t UTF-8") from None
-    if not any(line.strip() for line in lines):
-        raise UsageError("standard input holds no text; pipe a file of lines into it, or give a text in quotes")
-    return lines
+    text = options.read_stdin("no text was given; put one in quotes, or pipe a file of lines into it")
+    if not text.strip():
+        raise UsageError("standard input has no text; pipe a file of lines into it, or give a text in quotes")
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _nonempty(given: list[str] | None) -> list[str]:
+    return [text for text in _texts(given) if text.strip()]
 
 
 def _draw_attention(bundle: Any, text: str, best: Any, path: str) -> None:

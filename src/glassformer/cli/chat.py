@@ -14,35 +14,27 @@ if TYPE_CHECKING:
     from glassformer.generation import Chat, Piece
 
 HELP = """/reset              remove all turns       /system TEXT       set the system text, and remove all turns
-/temperature T      0: most likely token   /why [N]           the other likely choices for the last token
-/save FILE          keep the turns         /load FILE         continue with kept turns
-/colors             on or off: how surprising each token was       /help   /exit
+/temperature T      0: most likely token   /why [N]           the most likely tokens at the last token (N-th last)
+/save FILE          save the turns         /load FILE         continue with saved turns
+/colors             on or off: color each token by its surprise    /help   /exit
 A line that ends with \\ continues in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
 
 
 def chat(
-    model: str = typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model."),
+    model: options.Model,
     message: str = typer.Option(
         None, "--message", "-m", metavar="TEXT", help="Send this message, print the answer and exit."
     ),
     system: str = typer.Option(None, metavar="TEXT", help="The system prompt."),
     temperature: float = typer.Option(
-        None,
-        metavar="T",
-        help="0: always the most likely token; default: 0 with --message, else the model's own, or 0.7.",
+        None, metavar="T", help="0: the most likely token; default: 0 with --message, else the model's own, or 0.7."
     ),
     top_p: float = typer.Option(
-        None,
-        metavar="P",
-        help="Keep the fewest tokens whose probability reaches p; default: the model's own, or 0.95.",
+        None, metavar="P", help="Keep the fewest tokens that have P of the probability; default: its own, or 0.95."
     ),
     seed: options.Seed = None,
     max_new_tokens: int = typer.Option(
-        None,
-        "--max-new-tokens",
-        "-n",
-        metavar="N",
-        help="The most tokens of one answer; default: the model's own, or 512.",
+        None, "--max-new-tokens", "-n", metavar="N", help="The most tokens of one answer; default: its own, or 512."
     ),
     colors: options.Colors = False,
     user: str = typer.Option("Q", metavar="NAME", help="Without a chat template: the name of the user."),
@@ -58,12 +50,12 @@ def chat(
 
     glassformer chat smollm2-135m-instruct --message "What is the capital of France?"
     """
-    from glassformer.cli.opening import open_for, show_defaults
+    from glassformer.cli.options import open_for, show_defaults
     from glassformer.generation import Chat, sampling_of
     from glassformer.generation.chat import Speakers
 
     loaded, tokenizer = open_for("generate", model, device, dtype)
-    if temperature is None and message is not None:  # a script wants the same answer every time
+    if temperature is None and message is not None:  # a script should get the same answer every time
         temperature = 0.0
     given = {"temperature": temperature, "top_p": top_p}
     show_defaults(loaded, {**given, "max_new_tokens": max_new_tokens})
@@ -83,7 +75,7 @@ def chat(
 
 
 class _Session:
-    """Reads lines: a command calls its method `_NAME` and prints what that returns; any other line is a turn."""
+    """Reads lines: `/NAME` calls the method `_NAME` and prints its result; any other line is a turn."""
 
     COMMANDS = ("reset", "system", "temperature", "save", "load", "why", "colors", "help")
 
@@ -94,7 +86,7 @@ class _Session:
     def run(self) -> None:
         from glassformer.errors import GlassformerError
 
-        layout = "its own template" if self.chat.has_template else "no chat template: turns are laid out as plain text"
+        layout = "its own chat template" if self.chat.has_template else "no chat template: turns become plain text"
         context = self.chat.model.config.block_size
         typer.echo(f"{self.name}: {layout}, {context:,} tokens of context. /help lists commands.")
         _remember_lines()
@@ -179,9 +171,9 @@ class _Session:
             messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in kept["messages"]]
             system = kept.get("system")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}: no saved chat ({error}); /save FILE makes one") from None
+            raise UsageError(f"{path}: not a saved chat ({error}); /save FILE writes one") from None
         if any(message["role"] not in ("user", "assistant") for message in messages):
-            raise UsageError(f"{path}: a turn is neither a user's nor the assistant's")
+            raise UsageError(f"{path}: the role of every turn must be user or assistant; /save FILE writes such a file")
         self.chat.system, self.chat.messages = system if isinstance(system, str) else None, messages
         return f"{len(messages)} turns"
 
@@ -195,9 +187,8 @@ class _Session:
         if not self.last:
             return "there is no answer yet"
         pieces = [piece for piece in self.last if piece.finish_reason != "end_of_text"] or self.last
-        n = len(pieces)
-        if argument and not (argument.isdecimal() and 1 <= int(argument) <= n):
-            raise UsageError(f"/why {argument}: give a number from 1, the last token, to {n}, the first")
+        if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(pieces)):
+            raise UsageError(f"/why {argument}: give a number from 1, the last token, to {len(pieces)}, the first")
         piece, which = pieces[-int(argument or 1)], f"token {argument} from the end" if argument else "the last token"
         own, sampled = piece.probability, piece.sampling_probability
         lines = [f"{which}, {piece.token_text!r}: {own:.1%} by the model, {sampled:.1%} after temperature and filters"]
@@ -221,7 +212,7 @@ def _answer(chat: Chat, text: str, colors: bool) -> list[Piece]:
 
 
 def _remember_lines() -> None:
-    """Let arrow keys bring back the lines of this chat and of earlier ones."""
+    """Let arrow keys show the lines of this and of earlier chats."""
     if not sys.stdin.isatty():
         return
     try:

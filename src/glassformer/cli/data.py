@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import typer
 
-from glassformer.cli.output import print_json
+from glassformer.cli import options
+from glassformer.cli.output import print_json, size
+
+if TYPE_CHECKING:
+    from glassformer.data.token_store import TokenStore
 
 app = typer.Typer(
     help="List, fetch, prepare and show data to train on.\n\n"
@@ -20,11 +26,10 @@ _SOURCE = (
     "dataset of the hub as owner/name."
 )
 _FIELD = "The field of .jsonl lines, or the column of a hub dataset, that holds the text."
-_JSON = "Print JSON for machines."
 
 
 @app.command("list")
-def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
+def list_(as_json: options.Json = False) -> None:
     """List the named corpora and sets of examples or images.
 
     Example: glassformer data list
@@ -33,34 +38,28 @@ def list_(json: bool = typer.Option(False, "--json", help=_JSON)) -> None:
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
 
-    rows: list[dict] = [
-        {"name": c.name, "bytes": c.bytes, "license": c.license, "origin": c.origin, "about": c.about}
-        for c in CORPORA.values()
-    ]
-    rows += [
-        {"name": e.name, "examples": e.count, "license": e.license, "origin": e.origin, "about": e.about}
-        for e in EXAMPLE_SETS.values()
-    ]
-    rows += [
-        {"name": s.name, "images": s.count, "license": s.license, "origin": s.origin, "about": s.about}
-        for s in IMAGE_SETS.values()
-    ]
-    if json:
-        print_json(rows)
+    named: list[tuple[str, int, Any]] = [("bytes", c.bytes, c) for c in CORPORA.values()]
+    named += [("examples", e.count, e) for e in EXAMPLE_SETS.values()]
+    named += [("images", s.count, s) for s in IMAGE_SETS.values()]
+    if as_json:
+        print_json(
+            [
+                {"name": s.name, unit: count, "license": s.license, "origin": s.origin, "about": s.about}
+                for unit, count, s in named
+            ]
+        )
         return
-    for row in rows:
-        count = next((f"{row[noun]:,} {noun}" for noun in ("examples", "images") if noun in row), "")
-        size = count or _size(row["bytes"])
-        typer.echo(f"{row['name']:<18}{size:<18}license: {row['license']}")
-        typer.echo(f"{'':<18}{row['about']}\n{'':<18}{row['origin']}\n")
+    for unit, count, s in named:
+        amount = size(count) if unit == "bytes" else f"{count:,} {unit}"
+        typer.echo(f"{s.name:<18}{amount:<18}license: {s.license}")
+        typer.echo(f"{'':<18}{s.about}\n{'':<18}{s.origin}\n")
 
 
 @app.command()
 def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassformer data list.")) -> None:
     """Fetch a corpus or a set of examples or images into the cache.
 
-    Prints where the files are, and checks their SHA-256. (Debian's packages change with its releases; only apt checks
-    those.)
+    Checks the SHA-256 of the files (for Debian packages apt does that) and prints where they are.
 
     Example: glassformer data get tinyshakespeare
     """
@@ -85,20 +84,20 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
 def prepare(
     source: str = typer.Argument(metavar="TEXT", help=_SOURCE),
     tokenizer: str = typer.Option(
-        "characters", help="Its kind (characters, bytes, bpe, gpt2, ...), or the path of a saved one."
+        "characters", metavar="KIND", help="characters, bytes, bpe, gpt2, ..., or the path of a saved tokenizer."
     ),
     vocab_size: int | None = typer.Option(
-        None, help="Vocabulary size of a tokenizer that is learned here, such as bpe."
+        None, metavar="N", help="Vocabulary size of a tokenizer that is learned from this text, such as bpe."
     ),
-    out: str | None = typer.Option(None, help="The folder of the token store; default: one in the cache."),
-    validation_fraction: float = typer.Option(0.1, help="The fraction of the bytes that is kept for validation."),
-    text_field: str = typer.Option("text", help=_FIELD),
-    max_tokens: int | None = typer.Option(None, help="Stop after N tokens."),
-    json: bool = typer.Option(False, "--json", help=_JSON),
+    out: str | None = typer.Option(None, metavar="FOLDER", help="The token store; default: a folder in the cache."),
+    validation_fraction: float = typer.Option(0.1, metavar="X", help="The fraction of the bytes kept for validation."),
+    text_field: str = typer.Option("text", metavar="NAME", help=_FIELD),
+    max_tokens: int | None = typer.Option(None, metavar="N", help="Stop after N tokens."),
+    as_json: options.Json = False,
 ) -> None:
     """Tokenize a text into a token store on disk.
 
-    The store has a training and a validation split. `train` does this by itself; do it first for a large text.
+    The store has a training and a validation split. glassformer train does this too; do it before for a large text.
 
     Example: glassformer data prepare my.txt --tokenizer bpe --vocab-size 4096
     """
@@ -108,9 +107,9 @@ def prepare(
 
     shared: dict = {"text_field": text_field, "validation_fraction": validation_fraction}
     source = keep_source(source)
-    made = tokenizer_for(source, tokenizer, vocab_size=vocab_size, progress=not json, **shared)
-    store = prepare(source, made, out=out, max_tokens=max_tokens, progress=not json, **shared)
-    _show_store(store, json)
+    made = tokenizer_for(source, tokenizer, vocab_size=vocab_size, progress=not as_json, **shared)
+    store = prepare(source, made, out=out, max_tokens=max_tokens, progress=not as_json, **shared)
+    _show_store(store, as_json)
 
 
 @app.command()
@@ -118,14 +117,13 @@ def show(
     source: str = typer.Argument(
         metavar="TEXT", help=_SOURCE + " Also the folder of a token store, a set of examples, or a .tsv of pairs."
     ),
-    text_field: str = typer.Option("text", help=_FIELD),
+    text_field: str = typer.Option("text", metavar="NAME", help=_FIELD),
     verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
-    json: bool = typer.Option(False, "--json", help=_JSON),
+    as_json: options.Json = False,
 ) -> None:
     """Show what is in a text, a set of examples or a token store.
 
-    A text: counts, split, first lines. Examples: counts, the first ones. A token store: counts, shards, the first
-    tokens.
+    Prints counts, the split, and the first lines, examples or tokens.
 
     Example: glassformer data show tinyshakespeare
     """
@@ -136,72 +134,65 @@ def show(
     if (Path(source) / "meta.json").is_file():
         from glassformer.data.token_store import TokenStore
 
-        _show_store(TokenStore.open(source, verify=verify), json)
+        _show_store(TokenStore.open(source, verify=verify), as_json)
         return
     if source in EXAMPLE_SETS or (source.lower().endswith(".tsv") and Path(source).is_file()) or "," in source:
-        _show_examples(source, json)
+        _show_examples(source, as_json)
         return
     from glassformer.data.prepare import describe
 
     info = describe(source, text_field=text_field)
-    if json:
+    if as_json:
         print_json(info._asdict())
         return
-    for label, value in (
-        ("source", f"{info.name} ({info.kind}), from {info.origin}"),
-        ("license", info.license or "unknown"),
-        ("bytes", "known after reading" if info.bytes is None else f"{info.bytes:,}"),
-        ("characters", "known after reading" if info.characters is None else f"{info.characters:,}"),
-        ("documents", "known after reading" if info.documents is None else f"{info.documents:,}"),
-        ("split", info.split_rule),
-    ):
-        typer.echo(f"{label:<12}{value}")
+    _field("source", f"{info.name} ({info.kind}), from {info.origin}")
+    _field("license", info.license or "unknown")
+    for label, count in (("bytes", info.bytes), ("characters", info.characters), ("documents", info.documents)):
+        _field(label, "known after reading" if count is None else f"{count:,}")
+    _field("split", info.split_rule)
     if info.first:
         typer.echo("\n" + "\n".join(info.first.splitlines()[:10]))
 
 
-def _show_store(store, json: bool) -> None:
+def _field(label: str, value: object) -> None:
+    typer.echo(f"{label:<12}{value}")
+
+
+def _show_store(store: TokenStore, as_json: bool) -> None:
     meta, first = store.meta, store.split("train").read(0, min(16, len(store.split("train")))).tolist()
-    if json:
+    if as_json:
         print_json({"folder": str(store.folder), **meta, "first_tokens": first})
         return
     tokenizer = meta["tokenizer"]
-    typer.echo(f"{'store':<12}{store.folder}")
-    typer.echo(f"{'source':<12}{meta['source']}; {meta['split_rule']}")
-    typer.echo(f"{'tokenizer':<12}{tokenizer['kind']}, {tokenizer['vocab_size']:,} entries, {meta['dtype']}")
+    _field("store", store.folder)
+    _field("source", f"{meta['source']}; {meta['split_rule']}")
+    _field("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} entries, {meta['dtype']}")
     for name, split in meta["splits"].items():
         ratio = f", {split['bytes'] / split['tokens']:.2f} bytes a token" if split["tokens"] else ""
         counts = f"{split['tokens']:,} tokens of {split['documents']:,} documents in {len(split['shards'])} shards"
-        typer.echo(f"{name:<12}{counts}{ratio}")
-    typer.echo(f"{'begins':<12}{' '.join(map(str, first))}")
+        _field(name, f"{counts}{ratio}")
+    _field("begins", " ".join(map(str, first)))
     if (text := store.decode("train", 0, 16)) is not None:
-        typer.echo(f"{'':<12}{text!r}")
+        _field("", repr(text))
 
 
-def _show_examples(source: str, json: bool) -> None:
+def _show_examples(source: str, as_json: bool) -> None:
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.examples import load_examples
 
-    splits, known = load_examples(source, quiet=json), EXAMPLE_SETS.get(source)
+    splits, known = load_examples(source, quiet=as_json), EXAMPLE_SETS.get(source)
     first = [example._asdict() for example in splits["validation"][:5]]
-    if json:
+    if as_json:
         about = {"origin": known.origin, "license": known.license, "split": known.split} if known else {}
         counts = {split: len(rows) for split, rows in splits.items()}
         print_json({"name": source, **about, "examples": counts, "first_validation_examples": first})
         return
-    typer.echo(f"{'source':<12}{source}, from {known.origin if known else 'your files'}")
-    typer.echo(f"{'license':<12}{known.license if known else 'unknown'}")
+    _field("source", f"{source}, from {known.origin if known else 'your files'}")
+    _field("license", known.license if known else "unknown")
     if known:
-        typer.echo(f"{'split':<12}{known.split}")
+        _field("split", known.split)
     for split, rows in splits.items():
         sources = len({example.source for example in rows})
-        typer.echo(f"{split:<12}{len(rows):,} examples, {sources:,} different sources")
+        _field(split, f"{len(rows):,} examples, {sources:,} different sources")
     for example in first:
         typer.echo(f"\n{example['source'][:300]}\n    -> {example['target'][:300]}")
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

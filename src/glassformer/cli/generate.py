@@ -1,4 +1,4 @@
-"""`glassformer generate`: continue a prompt, and show the distribution behind every token on request."""
+"""`glassformer generate`: continue a prompt; on request show the distribution of every token."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def generate(
     ),
     prompt_file: str = typer.Option(None, metavar="FILE", help="A file that holds the prompt."),
     max_new_tokens: int = typer.Option(
-        None, "--max-new-tokens", "-n", metavar="N", help="The most tokens to write; default: the model's own, or 200."
+        None,
+        "--max-new-tokens",
+        "-n",
+        metavar="N",
+        help="The most new tokens; default: the model's own, or 200.",
     ),
     temperature: float = typer.Option(
-        None,
-        metavar="T",
-        help="0: always the most likely token; higher: more random; default: the model's own, or 0.8.",
+        None, metavar="T", help="0: the most likely token; higher: more random; default: the model's own, or 0.8."
     ),
     top_k: int = typer.Option(None, metavar="K", help="Keep the k most likely tokens; 0 keeps all."),
     top_p: options.TopP = None,
-    min_p: float = typer.Option(
-        None, metavar="P", help="Keep tokens with at least P times the probability of the best."
-    ),
+    min_p: float = typer.Option(None, metavar="P", help="Keep tokens with at least P times the highest probability."),
     repetition_penalty: float = typer.Option(
         None, metavar="R", help="Above 1: make tokens that occurred already less likely."
     ),
     seed: options.Seed = None,
     stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; repeat for more than one."),
-    samples: int = typer.Option(1, metavar="N", help="How many texts to write."),
+    samples: int = typer.Option(1, metavar="N", help="How many texts to generate."),
     alternatives: int = typer.Option(0, metavar="N", help="Show the N most likely tokens beside each token."),
     colors: options.Colors = False,
     window: str = typer.Option(
-        "half", metavar="HOW", help="Beyond block_size: half (fast) or exact (slides by one token)."
+        "half",
+        metavar="HOW",
+        help="When the context is full: half (keep half; fast) or exact (drop one token).",
     ),
-    stream: bool = typer.Option(True, help="Print each token at once."),
+    stream: bool = typer.Option(True, help="Print tokens as they come, or the whole text at the end."),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
-    endless: bool = typer.Option(False, "--endless", help="Write until Ctrl-C, in constant memory."),
-    as_json: bool = typer.Option(
-        False, "--json", help="Print a line of JSON for each text, with its tokens and their probabilities."
-    ),
-    json_tokens: bool = typer.Option(False, "--json-tokens", help="Print a line of JSON for each token at once."),
+    endless: bool = typer.Option(False, "--endless", help="Generate until Ctrl-C, in constant memory."),
+    as_json: bool = typer.Option(False, "--json", help="Print each text as a line of JSON with its tokens."),
+    json_tokens: bool = typer.Option(False, "--json-tokens", help="Print each token as a line of JSON as it comes."),
 ) -> None:
     """Continue a prompt with a trained model.
 
@@ -72,7 +72,7 @@ def generate(
     from dataclasses import asdict
 
     from glassformer import generation
-    from glassformer.cli.opening import open_for, show_defaults
+    from glassformer.cli.options import open_for, show_defaults
 
     _check(max_new_tokens, samples, endless, as_json)
     text = _prompt(prompt, prompt_file)
@@ -113,22 +113,19 @@ def generate(
 
 
 def _check(max_new_tokens: int | None, samples: int, endless: bool, as_json: bool) -> None:
-    """Raise `UsageError` for options about the length that contradict each other."""
+    """Raise `UsageError` for contradicting options about the length."""
     from glassformer.errors import UsageError
 
     if max_new_tokens is not None and max_new_tokens < 0:
-        raise UsageError(f"-n {max_new_tokens}: a number of tokens is 0 or more; to write until Ctrl-C give --endless")
+        raise UsageError(f"-n {max_new_tokens} must be 0 or more; to generate until Ctrl-C give --endless")
     if max_new_tokens == 0:
-        typer.echo("-n 0: nothing is written; to write until Ctrl-C give --endless", err=True)
-    if not endless:
-        return
-    for given, why in (
-        (max_new_tokens is not None, f"-n {max_new_tokens} ends the text; leave one of the two out"),
-        (samples != 1, f"--samples {samples} would never start the second text; leave it out"),
-        (as_json, "--json prints whole texts; use --json-tokens, a line a token"),
-    ):
-        if given:
-            raise UsageError(f"--endless has no end, and {why}")
+        typer.echo("-n 0: nothing is generated; to generate until Ctrl-C give --endless", err=True)
+    if endless and max_new_tokens is not None:
+        raise UsageError(f"--endless and -n {max_new_tokens} contradict each other; give one of them")
+    if endless and samples != 1:
+        raise UsageError(f"--endless never starts a second text, and --samples {samples} was given; leave it out")
+    if endless and as_json:
+        raise UsageError("--endless has no whole text for --json; use --json-tokens")
 
 
 def _prompt(prompt: str | None, prompt_file: str | None) -> str:
@@ -137,21 +134,15 @@ def _prompt(prompt: str | None, prompt_file: str | None) -> str:
     from glassformer.errors import UsageError
     from glassformer.text_files import decode
 
-    if prompt is not None and prompt_file is not None:
+    if prompt_file is None:
+        return options.text_or_stdin(prompt or "")
+    if prompt is not None:
         raise UsageError("--prompt and --prompt-file were both given; use one")
-    if prompt_file is None and prompt != "-":
-        return prompt or ""
-    if prompt_file is None and sys.stdin.isatty():
-        raise UsageError("--prompt - reads standard input, which is the keyboard here; pipe a text into it")
     try:
-        if prompt_file is None:
-            return decode(sys.stdin.buffer.read())
         return decode(Path(prompt_file).read_bytes()).replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"{prompt_file or 'standard input'}: the prompt cannot be read ({reason}); give a plain text file"
-        ) from None
+        raise UsageError(f"{prompt_file}: the prompt cannot be read ({reason}); give a plain text file") from None
 
 
 def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: bool, endless: bool = False) -> None:
@@ -165,7 +156,7 @@ def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: b
         for piece in pieces:
             print_piece(piece)
     except KeyboardInterrupt:
-        sys.stdout.write("\n")  # what follows starts on a new line
+        sys.stdout.write("\n")
         if not endless:  # endless text ends only this way
             raise
     else:
@@ -173,13 +164,13 @@ def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: b
 
 
 def _print_bars(pieces: Iterable[Piece], prompt: str) -> None:
-    """Print a line a token: the token, then the model's most likely tokens as bars."""
+    """Print a line for each token: the token, then the model's most likely tokens as bars."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console()
     console.print(Text(prompt, style="dim"))
-    console.print(Text("taken       prob. │ the most likely ones", style="dim"))
+    console.print(Text("taken       prob. │ the most likely tokens", style="dim"))
     for piece in pieces:
         console.print(_bar_line(piece, console.width), no_wrap=True, overflow="crop")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli import options
 from glassformer.cli.output import print_json
 
 _DATA = "A UTF-8 text file; without it Tiny Shakespeare (lesson 10: lines of French<TAB>English)."
@@ -20,7 +21,7 @@ def lesson(
 ) -> None:
     """Run one lesson: its idea, its loss, a sample.
 
-    A lesson is one small file; read it and run it by itself. The last line shows its path.
+    A lesson is one small file that runs alone; the last line of the output is its path.
 
     Examples:
 
@@ -49,7 +50,7 @@ def lessons(
     ),
     scaled_steps: int = typer.Option(0, metavar="N", min=0, help="With --table: also lesson 8 at full size, N steps."),
     data: str = typer.Option(None, metavar="FILE", help=_DATA),
-    json: bool = typer.Option(False, "--json", help="Print JSON for machines."),
+    as_json: options.Json = False,
     notebook: str = typer.Option(None, metavar="FILE", help="Write all lessons as a notebook (.ipynb)."),
 ) -> None:
     """List the lessons, train all, or make a notebook.
@@ -70,17 +71,17 @@ def lessons(
         write_notebook(notebook)
         typer.echo(f"written to {notebook}; open it with: jupyter lab {notebook}")
     elif table:
-        _table(seeds, steps, 5000 if scaled and not scaled_steps else scaled_steps, data, json)
+        _table(seeds, steps, 5000 if scaled and not scaled_steps else scaled_steps, data, as_json)
     elif seeds > 1 or steps is not None or scaled or scaled_steps:
         raise UsageError("--seeds, --steps, --scaled and --scaled-steps are for --table; add it")
     else:
-        _list(json)
+        _list(as_json)
 
 
-def _list(json: bool) -> None:
+def _list(as_json: bool) -> None:
     from glassformer.lessons.runner import LESSONS, words_of
 
-    if json:
+    if as_json:
         print_json([{"lesson": n, **vars(words_of(n)), "file": str(path)} for n, path in LESSONS.items()])
         return
     for number in LESSONS:
@@ -88,21 +89,21 @@ def _list(json: bool) -> None:
     typer.echo("\nrun one: glassformer lesson 3    train all, beside the lecture's losses: glassformer lessons --table")
 
 
-def _table(seeds: int, steps: int | None, scaled_steps: int, data: str | None, json: bool) -> None:
+def _table(seeds: int, steps: int | None, scaled_steps: int, data: str | None, as_json: bool) -> None:
     import time
 
     from glassformer.lessons.runner import read_text
     from glassformer.lessons.table import HEAD, climb, line, replayed
 
     started, text, rows = time.perf_counter(), read_text(data), []
-    if not json:
+    if not as_json:
         typer.echo(HEAD)
-    for row in climb(text, range(1337, 1337 + seeds), steps=steps, scaled_steps=scaled_steps, quiet=json):
+    for row in climb(text, range(1337, 1337 + seeds), steps=steps, scaled_steps=scaled_steps, quiet=as_json):
         rows.append(row)
-        if not json:
+        if not as_json:
             typer.echo(line(row))
     seconds = time.perf_counter() - started
-    if json:
+    if as_json:
         print_json({"rungs": [row.as_json() for row in rows], "replayed": replayed(text), "seconds": round(seconds, 1)})
         return
     lecture = " (the lecture: 4.87)" if data is None else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import types
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from glassformer.cli.options import text_or_stdin
 from glassformer.cli.output import print_json
 from glassformer.view_options import Parameter, inputs_of, parameters_of
 from glassformer.views import OLD_NAMES, VIEWS, find
@@ -86,7 +86,7 @@ def command_for(name: str) -> Any:
         else:
             subject = open_model(model, or_size="model_or_size" in needs)
         if "text" in values:
-            values["text"] = given(values["text"])
+            values["text"] = text_or_stdin(values["text"])
         if any(option.name == "corpus" for option in options):
             from glassformer.recipes.opening import texts_for
 
@@ -216,25 +216,6 @@ def _tokenizer(name: str) -> Any:
         else f"no such file or folder, and no such kind; {did_you_mean(name, READY_MADE)}"
     )
     raise UsageError(f"--tokenizer {name}: {rule}")
-
-
-def given(text: str) -> str:
-    """A text as it was typed, or all of standard input.
-
-    Raises:
-        UsageError: standard input is the keyboard, or no text.
-    """
-    from glassformer.errors import UsageError
-    from glassformer.text_files import decode
-
-    if text != "-":
-        return text
-    if sys.stdin.isatty():
-        raise UsageError("- reads standard input, which is the keyboard here; pipe a text into it")
-    try:
-        return decode(sys.stdin.buffer.read())
-    except UnicodeDecodeError:
-        raise UsageError("standard input is not UTF-8 text; pipe plain text into it") from None
 
 
 def present(view: Any, as_json: bool, html: str | None) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import typer
 
+from glassformer.cli import options
 from glassformer.cli.output import print_json
 
 
 def pull(
     name: str = typer.Argument(None, metavar="[NAME]", help="A name from the list, or owner/name on the hub."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Download a published model and keep it under its name.
 
@@ -38,14 +39,14 @@ def pull(
 
 def import_(
     path: str = typer.Argument(
-        metavar="PATH", help="A folder of Hugging Face or CTranslate2, a .gguf, or the ckpt.pt of nanoGPT."
+        metavar="PATH", help="A Hugging Face or CTranslate2 folder, a .gguf file, or nanoGPT's ckpt.pt."
     ),
     out: str = typer.Option(
         None, metavar="FOLDER", help="The new model folder; default: keep it under its name, as pull does."
     ),
-    tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer that replaces its own: a folder or a file."),
+    tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer to use instead of its own: folder or file."),
     characters: str = typer.Option(None, metavar="FILE", help="A text whose characters are the vocabulary (nanoGPT)."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Convert a model of another program to a model folder.
 
@@ -79,7 +80,7 @@ def import_(
 
 
 def export(
-    model: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint, a model folder or a pulled model."),
+    model: options.Model,
     to: str = typer.Option("gguf", metavar="FORM", help="gguf, or hf (a Hugging Face folder)."),
     type: str = typer.Option("f32", metavar="TYPE", help="For a GGUF file: f32, f16, bf16 or q8_0."),
     out: str = typer.Option(
@@ -99,7 +100,7 @@ def export(
     from pathlib import Path
 
     from glassformer import hub
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.options import open_for
     from glassformer.errors import UsageError
 
     if to not in ("gguf", "hf"):
@@ -107,9 +108,8 @@ def export(
     if to == "hf":
         folder = hub.model_folder_of(model)
         if out is None:
-            typer.echo(
-                f"{folder} is a Hugging Face folder already: AutoModelForCausalLM.from_pretrained({str(folder)!r})"
-            )
+            python = f"AutoModelForCausalLM.from_pretrained({str(folder)!r})"
+            typer.echo(f"{folder} is a Hugging Face folder already: {python}")
             return
         loaded, tokenizer = hub.load(folder)
         hub.save(out, loaded, tokenizer)
@@ -193,14 +193,9 @@ def _print_imported(imported: Any, name: str, as_json: bool) -> None:
 
     config = imported.config
     if as_json:
-        found = {
-            "folder": str(imported.folder),
-            "model_type": imported.model_type,
-            "parameters": imported.n_parameters,
-            "bytes": imported.n_bytes,
-            "config": config.model_dump(mode="json"),
-        }
-        print_json(found)
+        about = {"folder": str(imported.folder), "model_type": imported.model_type}
+        counts = {"parameters": imported.n_parameters, "bytes": imported.n_bytes}
+        print_json({**about, **counts, "config": config.model_dump(mode="json")})
         return
     inner = getattr(config, "decoder", config)
     counted = {"n_layer": "layer", "n_head": "head", "n_embd": "channel"}

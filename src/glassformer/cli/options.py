@@ -1,26 +1,38 @@
-"""Arguments and options that several commands share."""
+"""Arguments, options and inputs that several commands share, and opening a model for a command."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from glassformer.hub import Bundle
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
+RecipeAndSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path), and settings that replace its own."
+    ),
+]
 Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT", help="Texts, each in quotes; default: every line of standard input."),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]
+TrainingDevice = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress while training.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", help="How many texts to compute at once.")]
 Beam = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Beam width: 1 always takes the most likely token; default: the model's own, or 4.",
-    ),
+    typer.Option(metavar="N", help="Beam width: 1 always takes the most likely token; default: the model's own, or 4."),
 ]
 NewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", "-n", metavar="N", help="The most tokens of one answer.")
@@ -28,7 +40,7 @@ NewTokens = Annotated[
 Seed = Annotated[
     int | None, typer.Option(metavar="NUMBER", help="Same seed, same text; default: a new seed each time.")
 ]
-TopP = Annotated[float | None, typer.Option(metavar="P", help="Keep the fewest tokens whose probability reaches p.")]
+TopP = Annotated[float | None, typer.Option(metavar="P", help="Keep the fewest tokens that have P of the probability.")]
 Colors = Annotated[bool, typer.Option("--colors", help="Color each token by its surprise (-log2 of its probability).")]
 
 
@@ -37,3 +49,70 @@ def seed_or_random(seed: int | None) -> int:
     import random
 
     return random.SystemRandom().randrange(2**31) if seed is None else seed
+
+
+def split_recipe(words: list[str] | None) -> tuple[str | None, list[str]]:
+    """(the recipe, if the first word is one; the settings)."""
+    words = words or []
+    if words and "=" not in words[0]:
+        return words[0], words[1:]
+    return None, words
+
+
+def read_stdin(if_keyboard: str) -> str:
+    """All of standard input as text.
+
+    Raises:
+        UsageError: standard input is the keyboard (with the message `if_keyboard`), or not UTF-8.
+    """
+    from glassformer.errors import UsageError
+    from glassformer.text_files import decode
+
+    if sys.stdin.isatty():
+        raise UsageError(if_keyboard)
+    try:
+        return decode(sys.stdin.buffer.read())
+    except UnicodeDecodeError:
+        raise UsageError("standard input is not UTF-8 text; convert it with iconv -t UTF-8") from None
+
+
+def text_or_stdin(text: str) -> str:
+    """The text; all of standard input for `-`."""
+    return (
+        read_stdin("- reads standard input, which is the keyboard here; pipe a text into it") if text == "-" else text
+    )
+
+
+def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundle:
+    """The model with its tokenizers and labels; it unpacks as `model, tokenizer`.
+
+    Raises:
+        UsageError: the command does not fit this kind of model; the message names one that does.
+    """
+    from glassformer.errors import UsageError
+    from glassformer.generation import commands_for
+    from glassformer.hub import load
+    from glassformer.models import Transformer, parameter_count
+    from glassformer.threads import set_threads
+    from glassformer.training import choose_device
+
+    set_threads()
+    bundle = load(path, device=choose_device(device), dtype=dtype)
+    model, tokenizer = bundle
+    if command not in (fitting := commands_for(model, tokenizer)):
+        next_step = f"use: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"
+        raise UsageError(f"{path}: its {type(model).__name__} does not {command}; {next_step}")
+    if command == "generate":
+        # matrices of few bits are no parameters of the model, so they are counted from its configuration
+        is_transformer = isinstance(model, Transformer)
+        set_threads(parameters=parameter_count(model.config) if is_transformer else model.parameter_count())
+    return bundle
+
+
+def show_defaults(model: Any, given: Mapping[str, Any]) -> None:
+    """Print on standard error which settings come from the model's folder. given: flags by name; None: not given."""
+    from glassformer.generation import from_the_folder
+
+    if found := from_the_folder(model, given):
+        shown = ", ".join(f"{name} {value:g}" for name, value in found.items())
+        typer.echo(f"from the model's folder: {shown} (flags override)", err=True)

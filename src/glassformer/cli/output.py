@@ -1,4 +1,4 @@
-"""What commands print: results as JSON; pieces as they come, plain or colored by surprise."""
+"""What commands print: results as JSON; pieces as they come, plain or colored by surprise; sizes and short texts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from glassformer.cli.console import is_utf8
+from glassformer.cli.startup import is_utf8
 
 if TYPE_CHECKING:
     from glassformer.generation import Piece
 
 
 def print_json(data: Any, *, indent: int | None = 2) -> None:
-    """A result for machines on standard output: JSON that any reader takes (`files.json_text`); on one line if `indent`
-    is None, and escaped beyond ASCII where the console is not UTF-8."""
+    """JSON on standard output (`files.json_text`); on one line if `indent` is None, escaped beyond ASCII where the
+    console is not UTF-8."""
     from glassformer.files import json_text
 
     sys.stdout.write(json_text(data, indent=indent, ascii=not is_utf8(sys.stdout)) + "\n")
@@ -37,6 +37,16 @@ def piece_printer(colors: bool) -> Callable[[Piece], None]:
         sys.stdout.flush()
 
     return colored
+
+
+def size(n: float) -> str:
+    """
+    >>> size(2_500_000), size(8e10)
+    ('2.50 MB', '80.0 GB')
+    """
+    scale, unit = next(((s, u) for s, u in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if n >= s), (1e3, "kB"))
+    digits = 2 if n / scale < 10 else 1 if n / scale < 100 else 0
+    return f"{n / scale:,.{digits}f} {unit}"
 
 
 def one_line(text: str) -> str:

@@ -7,27 +7,26 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from glassformer.cli.clock import started
-from glassformer.cli.output import print_json
+from glassformer.cli import options
+from glassformer.cli.output import print_json, size
+from glassformer.cli.startup import started
 
 if TYPE_CHECKING:
     from glassformer.recipes.plan import Plan
 
 
 def plan(
-    recipe_and_overrides: list[str] = typer.Argument(
-        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings to change."
-    ),
+    recipe_and_settings: options.RecipeAndSettings = None,
     data: str = typer.Option(None, metavar="TEXT", help="A corpus, a file, a folder, or owner/name on the hub."),
-    device: str = typer.Option(None, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
-    probe: bool = typer.Option(True, help="Time steps here for five seconds, or estimate them."),
+    device: options.TrainingDevice = None,
+    probe: bool = typer.Option(True, help="Time some steps on this machine for five seconds, or only estimate."),
     devices: int = typer.Option(1, metavar="N", min=1, help="How many devices another machine has."),
     device_memory: str = typer.Option(None, metavar="SIZE", help="The memory of each device, for example 80GB."),
     device_flops: float = typer.Option(None, metavar="X", help="The peak FLOP/s of each device, for example 989e12."),
     utilisation: float = typer.Option(
         0.4, metavar="PART", min=0.001, max=1, help="The fraction of the peak that training reaches."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """Predict memory, time and loss of a run.
 
@@ -41,11 +40,8 @@ def plan(
     """
     from glassformer.recipes.plan import plan as make_plan
 
-    words = recipe_and_overrides or []
-    recipe = words[0] if words and "=" not in words[0] else None
     made = make_plan(
-        recipe,
-        words[1:] if recipe else words,
+        *options.split_recipe(recipe_and_settings),
         data=data,
         device=device,
         probing=probe,
@@ -127,16 +123,6 @@ def amount(n: float) -> str:
         if n >= scale:
             return f"{n / scale:.3g} {unit}"
     return f"{n:.3g} "
-
-
-def size(n: float) -> str:
-    """
-    >>> size(2_500_000), size(8e10)
-    ('2.50 MB', '80.0 GB')
-    """
-    scale, unit = next(((s, u) for s, u in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if n >= s), (1e3, "kB"))
-    digits = 2 if n / scale < 10 else 1 if n / scale < 100 else 0
-    return f"{n / scale:,.{digits}f} {unit}"
 
 
 def clock(seconds: float) -> str:

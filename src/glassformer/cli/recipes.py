@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli import options
 from glassformer.cli.output import print_json
 
 app = typer.Typer(
@@ -14,7 +15,7 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+def list_recipes(as_json: options.Json = False) -> None:
     """List the built-in recipes and what each one trains.
 
     Example: glassformer recipes list
@@ -24,9 +25,7 @@ def list_recipes(as_json: bool = typer.Option(False, "--json", help="Print JSON.
 
     from glassformer.recipes import builtin_recipes
 
-    first = {
-        name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in builtin_recipes().items()
-    }
+    first = {name: path.read_text("utf-8").splitlines()[0].lstrip("# ") for name, path in builtin_recipes().items()}
     if as_json:
         print_json([{"name": name, "what": what} for name, what in first.items()])
         return

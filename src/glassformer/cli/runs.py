@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from glassformer.cli import options
 from glassformer.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ def runs(
     paths: list[str] = typer.Argument(
         None,
         metavar="[FOLDER] | RUN RUN ...",
-        help="The folder that holds the runs (default: runs), or runs to compare.",
+        help="A folder of runs (default: runs), or several runs to compare.",
     ),
     sort: str = typer.Option("name", "--sort", metavar="ORDER", help="name, loss or time."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: options.Json = False,
 ) -> None:
     """List the runs in a folder, or compare runs.
 
@@ -52,11 +53,11 @@ def runs(
         _print_comparison(comparison)
 
 
-def report(run: str = typer.Argument(metavar="RUN", help="The run folder.")) -> None:
+def report(run: options.RunFolder) -> None:
     """Write report.html into a run's folder.
 
-    One self-contained page with curves, samples, settings, and the plan beside what happened. A run that is still
-    training can have one too.
+    A self-contained page with curves, samples, settings, and the predicted beside the actual costs. A run may still be
+    training.
 
     Example: glassformer report runs/shakespeare-fast-1
     """
@@ -122,9 +123,9 @@ def _print_comparison(c: RunComparison) -> None:
         together = " for all differences together" if known > 1 else ""
         typer.echo(f"± is the 95 % interval{together}. It holds for these weights: another seed gives others.")
     if any(d is not None and d.method == "unpaired" for d in c.differences):
-        typer.echo("Unpaired is cautious on one text: runs that kept the losses of the same windows are paired.")
+        typer.echo("Unpaired comparisons find fewer differences; runs with losses of the same windows are paired.")
     if not c.same_text:
-        typer.echo("The runs were not measured on the same text: a difference may come from the texts.")
+        typer.echo("The runs were not measured on the same text: a difference may be due to the texts.")
 
 
 def _with_interval(value: float | None, interval: float | None) -> str:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import typer
 
+from glassformer.cli import options
 from glassformer.cli.output import print_json
 
 
 def selftest(
     model: str = typer.Argument(None, metavar="[MODEL]", help="Your model; default: a small random one."),
-    device: str = typer.Option("auto", metavar="DEVICE", help="auto, cpu or cuda."),
-    as_json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
+    device: options.Device = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Compare fast code paths with exact ones, here.
+    """Check the fast code paths on this machine.
 
-    Cached, batched, packed, compiled and int8 computation must agree with the plain one within bounds. The exit code is
-    1 if a check fails.
+    Cached, batched, packed, compiled and int8 computation must give the results of plain computation within bounds. The
+    exit code is 1 if a check fails.
 
     Example: glassformer selftest smollm2-135m-instruct
     """
-    from glassformer.cli.opening import open_for
+    from glassformer.cli.options import open_for
     from glassformer.hub.published import PACKAGED
     from glassformer.recipes.selftest import selftest as run
     from glassformer.recipes.selftest import small_model

@@ -12,9 +12,9 @@ def serve(
         metavar="MODEL...", help="Runs, model folders, pulled models, or a folder of runs."
     ),
     host: str = typer.Option(
-        "127.0.0.1", metavar="ADDRESS", help="The address to listen on; default: only this machine."
+        "127.0.0.1", metavar="ADDRESS", help="The address to listen on; the default accepts only this machine."
     ),
-    port: int = typer.Option(8000, metavar="NUMBER", min=0, max=65535, help="The port; 0 takes a free one."),
+    port: int = typer.Option(8000, metavar="NUMBER", min=0, max=65535, help="The port; 0: any free one."),
     api_key: str = typer.Option(
         None, metavar="SECRET", envvar="GLASSFORMER_API_KEY", help="The key that clients must send."
     ),
@@ -45,12 +45,11 @@ def serve(
         raise MissingExtraError("the server", "serve") from None
     assert fastapi and prometheus_client and uvicorn
     from glassformer.server import app
-    from glassformer.server.app import open_models
 
     app.check_address(host, api_key, no_auth)
     sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
-    models_by_name = open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
+    models_by_name = app.open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
     for handle in models_by_name.values():
         what = "chat" if handle.has_chat else "completions" if handle.worker else "embeddings"
         typer.echo(f"{handle.name}: {what}")

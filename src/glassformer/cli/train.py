@@ -6,33 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from glassformer.cli.clock import started
+from glassformer.cli import options
 from glassformer.cli.output import print_json
+from glassformer.cli.startup import started
 
 if TYPE_CHECKING:
     from glassformer.recipes import Run
 
-AS_JSON = typer.Option(False, "--json", help="Print the result as JSON on standard output.")
-QUIET = typer.Option(False, "--quiet", "-q", help="Show no progress while training.")
-
 
 def train(
-    recipe_and_overrides: list[str] = typer.Argument(
-        None, metavar="RECIPE SECTION.KEY=VALUE", help="A recipe (name or path) and settings to change."
-    ),
+    recipe_and_settings: options.RecipeAndSettings = None,
     data: str = typer.Option(
         None, metavar="TEXT", help="A corpus, a file, a folder, - for standard input, or owner/name on the hub."
     ),
     out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/<recipe>-<n>."),
     seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same device, same result."),
-    device: str = typer.Option(None, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
-    as_json: bool = AS_JSON,
-    quiet: bool = QUIET,
+    device: options.TrainingDevice = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a Transformer with a recipe, or on your own text.
 
-    Without a recipe, sizes are chosen for the text and this machine, and printed with the reason. Ctrl-C saves the
-    run, and resume continues it.
+    Without a recipe, it chooses sizes for the text and this machine and prints them with the reasons. Ctrl-C saves the
+    run; glassformer resume continues it.
 
     Examples:
 
@@ -44,15 +40,14 @@ def train(
     """
     from glassformer import recipes
 
-    words = recipe_and_overrides or []
-    recipe = words[0] if words and "=" not in words[0] else None
-    if recipe is None and data is None and not any(word.startswith("data.source=") for word in words):
+    recipe, settings = options.split_recipe(recipe_and_settings)
+    if recipe is None and data is None and not any(word.startswith("data.source=") for word in settings):
         from glassformer.errors import UsageError
 
         raise UsageError("name a recipe (see: glassformer recipes list), or give your own text with --data FILE")
     run = recipes.train(
         recipe,
-        words[1:] if recipe else words,
+        settings,
         data=data,
         out=out,
         seed=seed,
@@ -64,16 +59,17 @@ def train(
 
 
 def resume(
-    run: str = typer.Argument(metavar="RUN", help="The run folder."),
+    run: options.RunFolder,
     overrides: list[str] = typer.Argument(
         None, metavar="SECTION.KEY=VALUE", help="Settings that may still change, such as training.steps."
     ),
-    as_json: bool = AS_JSON,
-    quiet: bool = QUIET,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Continue a stopped run, or train a finished one longer.
 
-    With more training.steps the schedule follows the new length; a learning rate that was already low warms up again.
+    With more training.steps the learning-rate schedule follows the new length; a rate that was already low warms up
+    again.
 
     Examples:
 
@@ -108,8 +104,8 @@ def demo(
     model, tokenizer = load(run.path)
     text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
     typer.echo(f"\n{text}\n")
-    guess = f"uniform guessing: {math.log(tokenizer.vocab_size):.4f}"
-    typer.echo(f"validation loss {run.loss.loss:.4f} ({guess}) after {run.seconds:.0f} s of training")
+    uniform = f"uniform guessing: {math.log(tokenizer.vocab_size):.4f}"
+    typer.echo(f"validation loss {run.loss.loss:.4f} ({uniform}) after {run.seconds:.0f} s of training")
     typer.echo(f"the run is in {run.path}; transformers can load its model/ folder\n")
     typer.echo("try next:")
     typer.echo(f'  glassformer generate {run.path} --prompt "ROMEO:"')
@@ -118,19 +114,19 @@ def demo(
 
 
 def evaluate(
-    run: str = typer.Argument(metavar="RUN", help="A run folder, a checkpoint or a model folder."),
+    run: options.Run,
     data: str = typer.Option(None, metavar="TEXT", help="Another text or other examples; default: the run's own."),
     split: str = typer.Option("validation", metavar="NAME", help="train or validation; for examples also test."),
     answers: bool = typer.Option(False, help="Also generate and score answers: BLEU and chrF, or the word error rate."),
     beam: int = typer.Option(None, metavar="N", help="With --answers: beam width; default 4."),
     limit: int = typer.Option(None, metavar="N", help="With --answers: use N examples, spread over the split."),
     out: str = typer.Option(None, metavar="FILE", help="With --answers: write the answers here, a JSON object a line."),
-    as_json: bool = AS_JSON,
+    as_json: options.Json = False,
 ) -> None:
     """Measure a model on a whole split of its data.
 
-    Prints loss (95 % interval, number of targets), perplexity and bits per byte; for classifiers and translators also
-    the accuracy; for word vectors, how well they agree with people's judgements of words.
+    Prints the loss (95 % interval, number of targets), perplexity and bits per byte; for classifiers and translators
+    also the accuracy; for word vectors the agreement with human ratings of word pairs.
 
     Examples:
 
@@ -141,9 +137,9 @@ def evaluate(
     from glassformer.errors import DataError, UsageError
     from glassformer.recipes.opening import open_run
 
-    asked = {"--beam": beam, "--limit": limit, "--out": out}
-    if not answers and (alone := [name for name, given in asked.items() if given is not None]):
-        raise UsageError(f"{alone[0]} needs --answers; add it")
+    for name, given in (("--beam", beam), ("--limit", limit), ("--out", out)):
+        if given is not None and not answers:
+            raise UsageError(f"{name} needs --answers; add it")
     model, task = open_run(run, data)
     metrics = task.evaluate(model, split)
     estimate = metrics.loss_estimate()
@@ -179,7 +175,7 @@ def evaluate(
 
 
 def _watch(quiet: bool) -> dict[str, Any]:
-    """The display, and a log on standard error, so that standard output has the result alone."""
+    """The display, and a log on standard error: standard output has only the result."""
     log = {"log": lambda line: typer.echo(line, err=True)}
     if quiet:
         return log

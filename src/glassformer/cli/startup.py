@@ -1,4 +1,4 @@
-"""Output on any console: characters that its encoding lacks are replaced, and JSON stays JSON.
+"""Before a command runs: the clock starts, `--plugin` is taken out of the words, the streams fit the console.
 
 A console (or a file that output goes to) may be cp1252, Latin-1 or ASCII. There a table is drawn with `|` and `-`, a
 bar with `#`; other missing characters become `?`. JSON escapes everything beyond ASCII and so loses nothing.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+import time
 import unicodedata
 from typing import Any
 
-_ASCII = "glassformer_ascii"  # ASCII under a name of its own: typer writes UTF-8 where it finds the other one
+_started = time.perf_counter()
+_ASCII = "glassformer_ascii"  # ASCII under another name: typer writes UTF-8 where it finds "ascii"
 _LOOKS_LIKE = str.maketrans(
     {
         **dict.fromkeys("─━┄┅┈┉╌╍═╴╶╸╺", "-"),
@@ -25,16 +27,47 @@ _LOOKS_LIKE = str.maketrans(
         **dict.fromkeys("–—−", "-"),
         **dict.fromkeys("‘’", "'"),
         **dict.fromkeys("“”", '"'),
-        "…": ".",
-        "→": ">",
-        "←": "<",
-        "↑": "^",
-        "↓": "v",
-        "×": "x",
-        "␣": "_",
-        "\N{NO-BREAK SPACE}": " ",
+        **dict(zip("…→←↑↓×␣\N{NO-BREAK SPACE}", ".><^vx_ ", strict=True)),
     }
 )
+
+
+def start_clock() -> None:
+    """A command starts now."""
+    global _started
+    _started = time.perf_counter()
+
+
+def started() -> float:
+    """`time.perf_counter()` when the command started, before torch was imported."""
+    return _started
+
+
+def take_plugins(words: list[str]) -> tuple[list[str], list[str]]:
+    """(the words without `--plugin MODULE` and `--plugin=MODULE`, the modules). Words after `--` stay as they are.
+
+    Raises:
+        UsageError: no module follows.
+
+    >>> take_plugins(["train", "--plugin", "mine", "own", "--plugin=more.mine", "--", "--plugin"])
+    (['train', 'own', '--', '--plugin'], ['mine', 'more.mine'])
+    """
+    from glassformer.errors import UsageError
+
+    rest: list[str] = []
+    modules: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            return [*rest, word, *left], modules
+        name, equals, module = word.partition("=")
+        if name != "--plugin":
+            rest.append(word)
+            continue
+        if not equals and not (module := next(left, "")):
+            raise UsageError("--plugin needs the name of a module, for example: --plugin my_losses")
+        modules.append(module)
+    return rest, modules
 
 
 def fit_streams() -> None:
@@ -48,7 +81,7 @@ def fit_streams() -> None:
 
 
 def is_utf8(stream: Any) -> bool:
-    """Whether a stream takes every character; one without an encoding is in memory and does."""
+    """Whether a stream accepts every character; one without an encoding is in memory and does."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return encoding.lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig", "utf16", "utf32", "cp65001")
 
@@ -57,8 +90,7 @@ def _look_alike(error: UnicodeError) -> tuple[str, int]:
     """The handler of encoding errors: one character for each missing one, so that columns stay aligned."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    missing = error.object[error.start : error.end]
-    return "".join(map(_replacement, missing)), error.end
+    return "".join(map(_replacement, error.object[error.start : error.end])), error.end
 
 
 def _replacement(character: str) -> str:
