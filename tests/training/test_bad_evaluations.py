@@ -61,7 +61,7 @@ def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
     assert losses == {4: None, 8: run.loss.loss, 12: None}
     (event,) = callback.events
     assert event["kind"] == "warning" and event["step"] == 4 and "not a finite number" in event["text"]
-    assert list_runs(tmp_path)[0].val_loss == run.loss.loss
+    assert list_runs(tmp_path)[0].value == run.loss.loss
     page = write_report(RunFolder(run.path)).read_text()
     assert "NaN" not in page and ">nan<" not in page
 
@@ -101,7 +101,7 @@ def test_the_displays_show_a_dash(play, tmp_path):
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(panel._panel())
     assert "–" in console.export_text()
-    assert [step for step, _ in panel.validation] == [4, 8]
+    assert [step for step, _ in panel.scores] == [4, 8]
 
 
 def test_an_interval_of_one_window_is_infinite_and_comes_back_from_json(play, tmp_path):

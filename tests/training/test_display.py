@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from glassformer import recipes
+from glassformer.tasks import Score
 from glassformer.training import Callback
-from glassformer.training.display import LivePanel, PlainLines, clock, display_for
+from glassformer.training.display import LivePanel, PlainLines, display_for
+from glassformer.training.formats import clock
 
 TINY = ["model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=5", "training.steps=6"]
 SETTINGS = [
@@ -54,7 +56,7 @@ def test_plain_lines_hold_loss_validation_speed_and_time_left(displays):
 def test_the_live_panel_shows_every_number_of_the_last_record(displays):
     panel = displays[1]
     text, record = drawn(panel), panel.record
-    for label in ("step", "loss", "smoothed", "validation", "best", "learning rate", "gradient", "tokens/s", "left"):
+    for label in ("step", "loss", "smoothed", "validation", "best", "lr", "gradient", "tokens/s", "left"):
         assert label in text
     for shown in ("6 / 6", f"{record['loss']:.4f}", f"{record['val_loss']:.4f}", f"{record['lr']:.2e}", "after step 6"):
         assert shown in text
@@ -64,7 +66,7 @@ def test_the_live_panel_shows_every_number_of_the_last_record(displays):
 def test_a_roll_back_is_shown_and_the_curve_goes_back_with_it(displays):
     for display in displays:
         assert [step for step, _ in display.losses] == [1, 2, 3, 4, 5, 6]
-        assert [step for step, _ in display.validation] == [3, 6]
+        assert [step for step, _ in display.scores] == [3, 6]
         assert "rolled back: training diverged at step 5: " in display.stream.getvalue()
 
 
@@ -74,7 +76,11 @@ def test_a_roll_back_is_shown_and_the_curve_goes_back_with_it(displays):
 )
 def test_utilisation_and_the_metrics_of_a_task_are_shown_where_there_are_some(more, shown):
     trainer = SimpleNamespace(
-        step=0, n_answers=65, settings=SimpleNamespace(steps=2), run=SimpleNamespace(path="runs/x")
+        step=0,
+        n_answers=65,
+        task=SimpleNamespace(score=Score()),
+        settings=SimpleNamespace(steps=2),
+        run=SimpleNamespace(path="runs/x"),
     )
     plain, panel = PlainLines(io.StringIO()), LivePanel(io.StringIO())
     for display in (plain, panel):

@@ -21,8 +21,9 @@ from glassformer.figures import Column, Table, to_json
 from glassformer.processors.tokenizers.alphabet import legible
 from glassformer.training import RunFolder
 from glassformer.training.report import ReportWriter, write_report
-from glassformer.training.report_figures import diagnostic_maps, loss_chart, metric_charts, smooth
+from glassformer.training.report_figures import diagnostic_maps, metric_charts, score_chart, smooth
 from glassformer.training.run_history import RunHistory
+from glassformer.training.run_table import Row, compare_runs, list_runs
 
 HOSTILE = '</pre></script><script>alert("x")</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} \u2028 \x85 ü'
 RECIPE = """
@@ -69,7 +70,10 @@ def run(tmp_path) -> RunFolder:
     run = RunFolder(tmp_path / "runs" / "mine")
     run.path.mkdir(parents=True)
     run.recipe.write_text(RECIPE)
-    evaluated = {n: {"val_loss": 1.8 + 30 / n, "val_bits_per_byte": 2.6, "val_interval": 0.02} for n in (100, 200, 300)}
+    losses = {n: 1.8 + 30 / n for n in (100, 200, 300)}
+    evaluated = {
+        n: {"val_loss": loss, "val_bits_per_byte": 1.3 * loss, "val_interval": 0.02} for n, loss in losses.items()
+    }
     run.metrics.write_text(lines(step(n, **evaluated.get(n, {})) for n in range(1, 301)))
     run.samples.write_text(lines([{"step": 100, "text": HOSTILE}, {"step": 300, "text": "ROMEO: so\nbe it"}]))
     parameters = {f"blocks.{i}.{HOSTILE if i == 1 else 'attention.qkv.weight'}": i + 1 for i in range(2)}
@@ -202,6 +206,27 @@ def test_metrics_that_only_the_task_knows_are_drawn_and_listed(run):
     reward, kl = metric_charts(RunHistory(run))
     assert (list(reward.lines[0].y), reward.lines[0].low[0]) == ([1.0, 2.0], 0.5)
     assert [line.name for line in kl.lines] == ["smoothed", "validation"]
+
+
+def test_a_score_that_is_no_loss_takes_its_place(run):
+    """The best is the highest, its chart comes first, and the loss is one of the further metrics."""
+    run.recipe.write_text(RECIPE + '[derived.score]\nname = "val_accuracy"\ndirection = "higher"\n')
+    values = {100: 0.5, 200: 0.9, 300: 0.7}
+    more = {n: {"val_accuracy": v, "train_accuracy_eval": v, "val_interval": 0.1} for n, v in values.items()}
+    run.metrics.write_text(lines(step(n, val_loss=9.0, **more.get(n, {})) for n in (100, 200, 300)))
+    page = report(run)
+    shown = headline(page)
+    assert (shown["val_accuracy"], shown["best_step"], shown["val_loss"]) == ("0.9000 ± 0.1000", "200", "9.0000")
+    assert {"Accuracy", "Loss"} <= pictures(page) and "<h2>Accuracy</h2>" in page and "ln V" not in page
+    row = Row.of(RunHistory(run, every_step=False))
+    assert (row.value, row.train, row.to_dict()["val_accuracy"]) == (0.9, 0.9, 0.9)
+    other = RunFolder(shutil.copytree(run.path, run.path.parent / "other"))
+    other.metrics.write_text(lines([step(1, val_accuracy=0.95)]))
+    assert [r.name for r in list_runs(run.path.parent, sort="loss")] == ["other", "mine"]
+    comparison = compare_runs([run.path, other.path])
+    assert comparison.best == 1 and comparison.differences[0].unit == "accuracy"
+    other.recipe.write_text(RECIPE)
+    assert compare_runs([run.path, other.path]).best is None  # an accuracy and a loss
 
 
 def test_samples_that_are_figures_are_drawn_and_damaged_ones_are_text(run):
@@ -350,7 +375,7 @@ def test_a_long_run_stays_small_and_complete(run):
     samples = Page(page).samples
     assert len(samples) == 16 and samples[0].startswith("sample 1 ") and samples[-1].startswith("sample 1000 ")
     assert all("more characters in samples.jsonl" in sample for sample in samples)
-    values = loss_chart(RunHistory(run)).lines[0].y
+    values = score_chart(RunHistory(run)).lines[0].y
     drawn = [v for v in json.loads(Page(page).scripts[0])["lines"][0]["y"] if v is not None]
     assert (min(drawn), max(drawn)) == pytest.approx((values.min(), values.max()), rel=1e-4)
 
@@ -371,7 +396,8 @@ def test_the_writer_writes_at_evaluations_and_takes_a_hundredth_of_the_time(run,
     writer.run, writer.last = run, 300
     for second in range(1000, 2000):
         now[0] = max(now[0], float(second))
-        writer.on_step(step(1, val_loss=2.0) if second % 10 == 0 else step(1))
+        if second % 10 == 0:
+            writer.on_diagnostics({"step": 1})
     assert len(written) == 5 and all(b - a >= 200 for a, b in pairwise(written))
 
 
@@ -389,7 +415,7 @@ def test_a_page_that_cannot_be_made_ends_no_run(run, monkeypatch):
     settings = SimpleNamespace(steps=300)
     writer.on_start(SimpleNamespace(run=run, settings=settings, event=lambda *shown: events.append(shown)))
     for n in range(1, 4):
-        writer.on_step(step(n, val_loss=2.0))
+        writer.on_diagnostics({"step": n})
     assert events == [("warning", "report.html is not kept up to date: 'val_loss' is undefined")]
 
 

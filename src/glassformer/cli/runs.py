@@ -67,10 +67,10 @@ def report(run: options.RunFolder) -> None:
 
 
 def _print_list(rows: list[Row]) -> None:
-    from glassformer.training.formats import count, decimal, duration
+    from glassformer.training.formats import count, decimal, duration, with_interval
 
     states = {"stopped": "stopped at step", "diverged": "diverged after step", "running": "running, step"}
-    header = ["run", "recipe", "parameters", "steps", "tokens", "time", "training loss", "validation loss"]
+    header = ["run", "recipe", "parameters", "steps", "tokens", "time", *_names_of_scores(rows)]
     _table(
         [*header, "bits a byte", "state"],
         [
@@ -81,8 +81,8 @@ def _print_list(rows: list[Row]) -> None:
                 f"{row.steps:,}" + (f" of {row.steps_asked:,}" if row.steps_asked else ""),
                 count(row.tokens),
                 duration(row.seconds),
-                decimal(row.train_loss_eval),
-                _with_interval(row.val_loss, row.interval),
+                decimal(row.train),
+                with_interval(row.value, row.interval),
                 decimal(row.val_bits_per_byte),
                 f"{states[row.state]} {row.steps:,}" if row.state in states else row.state,
             ]
@@ -96,20 +96,20 @@ def _print_list(rows: list[Row]) -> None:
 
 
 def _print_comparison(c: RunComparison) -> None:
-    from glassformer.training.formats import decimal
+    from glassformer.training.formats import decimal, with_interval
 
     lines = []
     for i, (row, difference) in enumerate(zip(c.rows, c.differences, strict=True)):
-        above, verdict = "–", "no loss yet" if row.val_loss is None else ""
+        above, verdict = "–", "no loss yet" if row.value is None else ""
         if i == c.best:
             above, verdict = "best", ""
         elif difference is not None:
-            above = f"{_with_interval(difference.difference, difference.interval)} {difference.unit}"
+            above = f"{with_interval(difference.difference, difference.interval)} {difference.unit}"
             how = f"{difference.method}, {difference.n:,} passages" if difference.n else difference.method
             verdict = f"{'significant' if difference.significant else 'not significant'} ({how})"
-        loss = _with_interval(row.val_loss, row.interval)
-        lines.append([row.name, decimal(row.train_loss_eval), loss, decimal(row.val_bits_per_byte), above, verdict])
-    header = ["run", "training loss", "validation loss", "bits a byte", "above the best", ""]
+        value = with_interval(row.value, row.interval)
+        lines.append([row.name, decimal(row.train), value, decimal(row.val_bits_per_byte), above, verdict])
+    header = ["run", *_names_of_scores(c.rows), "bits a byte", "above the best", ""]
     _table(header, lines, numbers=range(1, 5))
     typer.echo("")
     if c.settings:
@@ -128,12 +128,10 @@ def _print_comparison(c: RunComparison) -> None:
         typer.echo("The runs were not measured on the same text: a difference may be due to the texts.")
 
 
-def _with_interval(value: float | None, interval: float | None) -> str:
-    import math
-
-    if value is None:
-        return "–"
-    return f"{value:.4f}" + (f" ± {interval:.4f}" if interval is not None and math.isfinite(interval) else "")
+def _names_of_scores(rows: Sequence[Row]) -> list[str]:
+    """The heads of the columns: of the loss, or of whichever metric chooses the best weights."""
+    metrics = dict.fromkeys(row.score.metric.replace("_", " ") for row in rows)
+    return [f"{split} {' or '.join(metrics)}" for split in ("training", "validation")]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:

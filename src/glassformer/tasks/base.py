@@ -57,6 +57,11 @@ class Score(NamedTuple):
         return self.name.removeprefix("val_")
 
     @property
+    def train_name(self) -> str:
+        """The same metric on a part of the training split, as metrics.jsonl names it."""
+        return f"train_{self.metric}_eval"
+
+    @property
     def words(self) -> str:
         """The name to read: "validation loss"."""
         return f"validation {self.metric.replace('_', ' ')}"

@@ -9,17 +9,14 @@ from typing import Any, TextIO
 
 from glassformer.figures import Curves, Line
 from glassformer.training.callbacks import Callback
-from glassformer.training.formats import decimal
+from glassformer.training.formats import clock, decimal, metric_name
 from glassformer.training.loop import Trainer
-from glassformer.training.report_figures import metric_name
 
 REFRESH_SECONDS = 0.25  # drawing costs a few milliseconds; the model should have the rest
 SMOOTHING = 0.95
 CURVE_POINTS = 200  # of the panel's curve: more than it has columns
-STANDARD_NUMBERS = (  # of a record, shown in places of their own
-    *("step", "tokens", "seconds", "loss", "lr", "grad_norm", "tokens_per_second", "mfu"),
-    *("train_loss_eval", "train_interval", "val_loss", "val_interval", "val_bits_per_byte"),
-)
+# numbers of a record that are shown in places of their own, or not at all
+STANDARD_NUMBERS = ("step", "tokens", "seconds", "loss", "lr", "grad_norm", "tokens_per_second", "mfu")
 
 
 def display_for(stream: TextIO | None = None) -> Callback:
@@ -34,28 +31,28 @@ class _Display(Callback):
     def __init__(self, stream: TextIO):
         self.stream = stream
         self.losses: list[tuple[int, float]] = []  # (step, smoothed)
-        self.validation: list[tuple[int, float]] = []  # those that are finite numbers
+        self.scores: list[tuple[int, float]] = []  # of evaluations, those that are finite numbers
         self.evaluation: dict[str, Any] = {}  # the record of the last one
         self.record: dict[str, Any] = {}
         self.started = 0.0
         self._weighted = self._weight = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+        self.trainer, self.score = trainer, trainer.task.score
         self.first_step, self.started = trainer.step, time.perf_counter()
 
     def on_step(self, record: dict[str, Any]) -> None:
-        for curve in (self.losses, self.validation):
+        for curve in (self.losses, self.scores):
             while curve and curve[-1][0] >= record["step"]:  # rolled back
                 curve.pop()
         self.record = record
         self._weighted = SMOOTHING * self._weighted + (1 - SMOOTHING) * record["loss"]
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
         self.losses.append((record["step"], self.smoothed))
-        if "val_loss" in record:
+        if self.score.name in record:
             self.evaluation = record
-            if record["val_loss"] is not None:
-                self.validation.append((record["step"], record["val_loss"]))
+            if record[self.score.name] is not None:
+                self.scores.append((record["step"], record[self.score.name]))
 
     def event_line(self, record: dict[str, Any]) -> str | None:
         """An event as a line; None before the first step, where the command prints it itself."""
@@ -67,16 +64,20 @@ class _Display(Callback):
         return self._weighted / self._weight if self._weight else math.nan
 
     @property
-    def seconds_left(self) -> float:
-        done = self.record["step"] - self.first_step
-        return (time.perf_counter() - self.started) / max(1, done) * (self.trainer.settings.steps - self.record["step"])
-
-    @property
-    def metrics(self) -> str:
-        """What the task measures besides the loss, of the last step and the last evaluation."""
-        known = {**self.evaluation, **self.record}
-        values = {k: v for k, v in known.items() if k not in STANDARD_NUMBERS and not k.endswith("_interval")}
-        return "".join(f"{metric_name(k).lower()} {decimal(v)}   " for k, v in values.items())
+    def rates(self) -> list[str]:
+        """What the task measures besides the score, speed, utilisation and the time left."""
+        r, score = self.record, self.score
+        shown = (*STANDARD_NUMBERS, score.train_name, score.name)
+        more = {k: v for k, v in {**self.evaluation, **r}.items() if k not in shown and not k.endswith("_interval")}
+        seconds_a_step = (time.perf_counter() - self.started) / max(1, r["step"] - self.first_step)
+        return [
+            *(f"{metric_name(key).lower()} {decimal(value)}" for key, value in more.items()),
+            f"lr {r['lr']:.2e}",
+            f"gradient {r['grad_norm']:.2f}",
+            f"{r['tokens_per_second']:,} tokens/s",
+            *([f"utilisation {100 * r['mfu']:.0f} %"] if "mfu" in r else []),
+            f"{clock(seconds_a_step * (self.trainer.settings.steps - r['step']))} left",
+        ]
 
 
 class PlainLines(_Display):
@@ -85,17 +86,14 @@ class PlainLines(_Display):
     def on_step(self, record: dict[str, Any]) -> None:
         super().on_step(record)
         r, steps = record, self.trainer.settings.steps
-        if "val_loss" in r or r["step"] == self.first_step + 1 or r["step"] % max(1, steps // 20) == 0:
-            evaluated = (
-                f"  training {decimal(r.get('train_loss_eval'))}  validation {decimal(r['val_loss'])}"
-                if "val_loss" in r
-                else ""
-            )
-            self._print(
-                f"step {r['step']:>{len(str(steps))}}/{steps}  loss {r['loss']:.4f}  smoothed {self.smoothed:.4f}"
-                f"{evaluated}  {self.metrics}lr {r['lr']:.2e}  gradient {r['grad_norm']:.2f}  "
-                f"{r['tokens_per_second']:,} tokens/s  {utilisation(r, '  ')}{clock(self.seconds_left)} left"
-            )
+        evaluated = self.score.name in r
+        if evaluated or r["step"] == self.first_step + 1 or r["step"] % max(1, steps // 20) == 0:
+            parts = [f"step {r['step']:>{len(str(steps))}}/{steps}", f"loss {r['loss']:.4f}"]
+            parts.append(f"smoothed {self.smoothed:.4f}")
+            if evaluated:
+                parts.append(f"training {decimal(r.get(self.score.train_name))}")
+                parts.append(f"validation {decimal(r[self.score.name])}")
+            self._print("  ".join([*parts, *self.rates]))
 
     def on_event(self, record: dict[str, Any]) -> None:
         if line := self.event_line(record):
@@ -127,7 +125,7 @@ class LivePanel(_Display):
 
     def on_step(self, record: dict[str, Any]) -> None:
         super().on_step(record)
-        if time.perf_counter() - self.drawn > REFRESH_SECONDS or "val_loss" in record:
+        if time.perf_counter() - self.drawn > REFRESH_SECONDS or self.evaluation is record:
             self._draw()
 
     def on_sample(self, step: int, text: str) -> None:
@@ -154,25 +152,22 @@ class LivePanel(_Display):
         from rich.table import Table
         from rich.text import Text
 
-        r, steps = self.record, self.trainer.settings.steps
+        r, steps, score = self.record, self.trainer.settings.steps, self.score
         width = max(40, min(100, self.live.console.width))
+        best = max((value for _, value in self.scores), key=lambda value: score.gain(value, 0.0), default=None)
         shown = {
             "step": f"{r['step']:,} / {steps:,}",
             "loss": f"{r['loss']:.4f}",
             "smoothed": f"{self.smoothed:.4f}",
-            "training": decimal(self.evaluation.get("train_loss_eval")),
-            "validation": decimal(self.evaluation.get("val_loss")),
-            "best": decimal(min((v for _, v in self.validation), default=None)),
+            "training": decimal(self.evaluation.get(score.train_name)),
+            "validation": decimal(self.evaluation.get(score.name)),
+            "best": decimal(best),
         }
         numbers = Table.grid(padding=(0, 2), expand=True)
         numbers.add_row(*(Text(label, style="dim") for label in shown))
         numbers.add_row(*(Text(value, style="bold") for value in shown.values()))
-        more = Text(
-            f"{self.metrics}learning rate {r['lr']:.2e}   gradient {r['grad_norm']:.2f}\n"
-            f"{r['tokens_per_second']:,} tokens/s   {utilisation(r, '   ')}{clock(self.seconds_left)} left",
-            style="dim",
-        )
         bar = Padding(ProgressBar(total=steps, completed=r["step"], width=width - 4), 0)  # by itself it ends no line
+        more = Text("   ".join(self.rates), style="dim")
         parts: list[Any] = [bar, numbers, more, Text(), *self._curve(width - 4)]
         if self.event is not None:
             parts += [Text(), Text(self.event, style="yellow")]
@@ -191,15 +186,3 @@ class LivePanel(_Display):
         chart = Curves("", [Line("loss", steps, losses)], y_from_zero=False, y_max=math.log(self.trainer.n_answers))
         console = self.live.console
         return list(to_terminal([chart], console, console.options.update(width=width)))
-
-
-def utilisation(record: dict[str, Any], after: str = "") -> str:
-    """The share of the machine's speed that the model uses (`training.devices`); nothing if unknown."""
-    return f"utilisation {100 * record['mfu']:.0f} %{after}" if "mfu" in record else ""
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03`, `2:03`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from glassformer.training.run_history import finite_number
+
+def finite_number(value: Any) -> float | None:
+    """The value if it is a finite number, else None.
+
+    >>> finite_number(2), finite_number(float("nan")), finite_number("2"), finite_number(True)
+    (2, None, None, None)
+    """
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if real and math.isfinite(value) else None
+
+
+def metric_name(key: str) -> str:
+    """
+    >>> metric_name("val_accuracy"), metric_name("val_bits_per_byte")
+    ('Accuracy', 'Bits per byte')
+    """
+    return key.removeprefix("val_").replace("_", " ").capitalize()
 
 
 def count(value: Any) -> str:
-    """`1,003,854`; a dash for what is not known."""
-    return f"{value:,.0f}" if finite_number(value) is not None else "–"
+    """`1,003,854`"""
+    return decimal(value, 0, ",")
 
 
-def decimal(value: Any, digits: int = 4) -> str:
-    """`1.6470`; a dash for what is not known."""
-    return f"{value:.{digits}f}" if finite_number(value) is not None else "–"
+def decimal(value: Any, digits: int = 4, separator: str = "") -> str:
+    """`1.6470`"""
+    return f"{value:{separator}.{digits}f}" if finite_number(value) is not None else "–"
+
+
+def with_interval(value: Any, interval: Any) -> str:
+    """`1.6470 ± 0.0124`, without an interval where it is not known."""
+    return decimal(value) + (f" ± {decimal(interval)}" if finite_number(interval) is not None else "")
 
 
 def duration(seconds: Any) -> str:
@@ -27,6 +49,13 @@ def duration(seconds: Any) -> str:
         return f"{s:.1f} s"
     minutes, rest = divmod(round(s), 60)
     return f"{minutes // 60:,} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, `2:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def size(value: Any) -> str:

@@ -21,11 +21,11 @@ from glassformer.tasks import Batches, Task
 from glassformer.training.callbacks import Callback
 from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
 from glassformer.training.diagnostics import StepDiagnostics, activations_during
+from glassformer.training.formats import finite_number
 from glassformer.training.interrupts import polite_interrupts
 from glassformer.training.monitor import MAX_RECOVERIES, DivergenceMonitor
 from glassformer.training.non_finite import first_non_finite
 from glassformer.training.run_folder import RunFolder
-from glassformer.training.run_history import finite_number
 from glassformer.training.schedules import Extended, Schedule
 from glassformer.training.step import Batch, PendingResult, StepResult, TrainStep
 
@@ -268,7 +268,7 @@ class Trainer:
         best so far."""
         score = self.task.score
         train = self.task.evaluate(self.model, "train", whole=False)
-        record[f"train_{score.metric}_eval"] = finite_number(train[score.metric].value)
+        record[score.train_name] = finite_number(train[score.metric].value)
         record["train_interval"] = finite_number(train[score.metric].interval)
         measured = self.task.evaluate(self.model, whole=self.settings.whole_split)
         record |= {f"val_{name}": finite_number(metric.value) for name, metric in measured.values.items()}
@@ -321,7 +321,7 @@ class Trainer:
             callback.on_diagnostics(record)
         silent = {name: seen["silent"] for name, seen in activations.items() if "silent" in seen}
         score = self.task.score
-        values = evaluation[f"train_{score.metric}_eval"], evaluation[score.name]
+        values = evaluation[score.train_name], evaluation[score.name]
         for text in self.monitor.warnings(self.step, *values, parameters, silent):
             self.event("warning", text)
 

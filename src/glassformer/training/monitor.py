@@ -39,7 +39,7 @@ class DivergenceMonitor:
         self.steps = 0
         self.high = 0  # steps on end far above it
         self.norms: list[float] = []
-        # [step, validation loss, smoothed training loss, training loss in eval mode (None: older versions)]
+        # [step, validation score, smoothed training loss, training score in eval mode (None: older versions)]
         self.evaluations: list[list[Any]] = []
         self.given: list[str] = []  # warnings given already
         self.recoveries = 0
@@ -71,21 +71,21 @@ class DivergenceMonitor:
     def warnings(
         self,
         step: int,
-        train_loss: float | None,
-        val_loss: float | None,
+        training: float | None,
+        validation: float | None,
         parameters: dict[str, dict[str, float]],
         silent: dict[str, float],
     ) -> list[str]:
         """What an evaluation shows, each cause once a run.
 
         Args:
-            train_loss, val_loss: both in eval mode; None when it is no finite number.
+            training, validation: the score of both splits in eval mode; None when it is no finite number.
             parameters: what `StepDiagnostics.record` gave. silent: share of dead units by layer.
         """
-        if val_loss is not None:
-            self.evaluations = [*self.evaluations, [step, val_loss, self.mean, train_loss]][-64:]
+        if validation is not None:
+            self.evaluations = [*self.evaluations, [step, validation, self.mean, training]][-64:]
         found = [
-            ("not finite", _not_finite(step) if val_loss is None else None),
+            ("not finite", _not_finite(step) if validation is None else None),
             ("overfitting", self._overfitting()),
             ("rate", self._too_fast(parameters)),
             ("dead", _dead(silent)),
@@ -134,7 +134,7 @@ class DivergenceMonitor:
 
 def _not_finite(step: int) -> str:
     return (
-        f"the validation loss after step {step} is not a finite number, so these weights are not kept in model/; try "
+        f"the validation score after step {step} is not a finite number, so these weights are not kept in model/; try "
         "half of training.learning_rate, or training.precision=fp32"
     )
 

@@ -16,27 +16,20 @@ from typing import Any
 from glassformer.errors import UsageError
 from glassformer.figures import Figure, Note, from_json
 from glassformer.files import write_text
+from glassformer.training import report_figures as figures
 from glassformer.training.callbacks import Callback
-from glassformer.training.formats import count, decimal, duration
+from glassformer.training.formats import count, decimal, duration, metric_name, with_interval
 from glassformer.training.loop import Trainer
-from glassformer.training.report_figures import (
-    configuration_tables,
-    diagnostic_maps,
-    evaluation_table,
-    event_table,
-    loss_chart,
-    metric_charts,
-    metric_name,
-    plan_table,
-    references,
-    step_charts,
-)
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.run_history import RunHistory
 
 MOST_SAMPLES = 16  # shown, the first and the last among them
 MOST_LETTERS = 4000  # of a sample
 REPORT_TIME_SHARE = 0.01  # of a run's time that `ReportWriter` takes at most
+ABOUT_UPDATES = (
+    "Update / weight: root mean square of one step's change as a part of the weight's. Near 1e-3 is usual for "
+    "AdamW (a rule of thumb), Muon's matrices change more; well above 1e-1 the learning rate is too high."
+)
 
 
 def write_report(run: RunFolder) -> Path:
@@ -59,19 +52,20 @@ class ReportWriter(Callback):
     def on_start(self, trainer: Trainer) -> None:
         self.trainer, self.run, self.last = trainer, trainer.run, trainer.settings.steps
 
-    def on_step(self, record: dict[str, Any]) -> None:
+    def on_diagnostics(self, record: dict[str, Any]) -> None:
         started = time.perf_counter()
-        if "val_loss" in record and started >= self.next_at and record["step"] < self.last:
-            from jinja2 import TemplateError
+        if started < self.next_at or record["step"] == self.last:
+            return
+        from jinja2 import TemplateError
 
-            try:
-                write_report(self.run)
-            except TemplateError as error:  # the run is worth more than its page
-                self.trainer.event("warning", f"report.html is not kept up to date: {error}")
-                self.next_at = math.inf
-                return
-            now = time.perf_counter()
-            self.next_at = now + (now - started) / REPORT_TIME_SHARE
+        try:
+            write_report(self.run)
+        except TemplateError as error:  # the run is worth more than its page
+            self.trainer.event("warning", f"report.html is not kept up to date: {error}")
+            self.next_at = math.inf
+            return
+        now = time.perf_counter()
+        self.next_at = now + (now - started) / REPORT_TIME_SHARE
 
 
 def report_html(h: RunHistory) -> str:
@@ -87,29 +81,22 @@ def report_html(h: RunHistory) -> str:
         count=count,
         style=style(),
         script=script(),
-        draw=lambda figures: html_fragment(figures, with_style=False, readout=True),
+        draw=lambda drawn: html_fragment(drawn, with_style=False, readout=True),
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         headline=headline(h),
-        loss=loss_chart(h),
-        loss_log=loss_chart(h, x_log=True),
-        sections=[(title, note, figures) for title, note, figures in sections(h) if figures],
-        folded=[table for table in (evaluation_table(h), *configuration_tables(h)) if table.rows],
-        reference=references(h),
+        chart=figures.score_chart(h),
+        chart_log=figures.score_chart(h, x_log=True),
+        sections=[(title, note, drawn) for title, note, drawn in sections(h) if drawn],
+        folded=[t for t in (figures.evaluation_table(h), *figures.configuration_tables(h)) if t.rows],
     )
 
 
 def headline(h: RunHistory) -> list[tuple[str, str, str]]:
     """The key, the name and the text of the figures at the top; of the best weights."""
-    best = h.best
-
-    def with_interval(key: str, interval: str) -> str:
-        return decimal(best[key]) + (f" ± {decimal(best[interval])}" if best[interval] else "")
-
-    rows = [("val_loss", "Validation loss", with_interval("val_loss", "interval"))]
-    for key, value in h.best_metrics.items():
-        rows.append((key, metric_name(key), f"{100 * value:.2f} %" if key == "val_accuracy" else decimal(value)))
-    rows += [
-        ("train_loss_eval", "Training loss", with_interval("train_loss_eval", "train_interval")),
+    best, score = h.best, h.score
+    rows = [
+        *((key, metric_name(key), decimal(best[key])) for key in h.metric_names),
+        (score.train_name, f"Training {score.metric}", with_interval(best[score.train_name], best["train_interval"])),
         ("perplexity", "Perplexity", decimal(h.summary.get("perplexity"), 3)),
         ("best_step", "Best at step", count(best["step"])),
         ("parameters", "Parameters", count(h.parameters)),
@@ -117,24 +104,21 @@ def headline(h: RunHistory) -> list[tuple[str, str, str]]:
         ("tokens", "Tokens", count(h.last("tokens"))),
         ("seconds", "Time in the loop", duration(h.last("seconds"))),
     ]
-    return [row for row in rows if row[2] != "–" or row[0] == "val_loss"]
+    first = (score.name, score.words.capitalize(), with_interval(best[score.name], best["interval"]))
+    return [first, *(row for row in rows if row[2] != "–")]
 
 
 def sections(h: RunHistory) -> list[tuple[str, str, list[Figure]]]:
-    """The page below its head and its loss: titles, notes and figures."""
+    """The page below its head and its score: titles, notes and figures."""
     samples = spread(h.samples, MOST_SAMPLES)
     some = f"{len(samples)} of {len(h.samples):,}, evenly spread." if len(samples) < len(h.samples) else ""
-    about_updates = (
-        "Update / weight: root mean square of one step's change as a part of the weight's. Near 1e-3 is usual for "
-        "AdamW (a rule of thumb), Muon's matrices change more; well above 1e-1 the learning rate is too high."
-    )
     basis = h.plan.get("basis")
     reasons = [Note(f"{what}: {how}") for what, how in basis.items()] if isinstance(basis, dict) else []
-    plan = plan_table(h)
+    plan = figures.plan_table(h)
     return [
-        ("Curves", "", [*step_charts(h), *metric_charts(h)]),
-        ("By layer, over time", about_updates, diagnostic_maps(h)),
-        ("Events", "", [event_table(h)] if h.events else []),
+        ("Curves", "", [*figures.step_charts(h), *figures.metric_charts(h)]),
+        ("By layer, over time", ABOUT_UPDATES, figures.diagnostic_maps(h)),
+        ("Events", "", [figures.event_table(h)] if h.events else []),
         ("Plan against actual", "", [plan, *reasons] if plan.rows else []),
         ("Samples", some, [figure for sample in samples for figure in sample_figures(sample)]),
     ]
@@ -144,9 +128,12 @@ def sample_figures(sample: dict[str, Any]) -> list[Figure]:
     """What the task drew, or its text."""
     title = f"after step {count(sample['step'])}"
     with contextlib.suppress(UsageError):  # a damaged record
-        if figures := from_json(sample.get("figures") or []):
-            return [Note("", title), *figures]
-    return [Note(_cut(sample["text"]), title, verbatim=True)]
+        if drawn := from_json(sample.get("figures") or []):
+            return [Note("", title), *drawn]
+    text = sample["text"]
+    if len(text) > MOST_LETTERS:
+        text = f"{text[:MOST_LETTERS]}… ({len(text) - MOST_LETTERS:,} more characters in samples.jsonl)"
+    return [Note(text, title, verbatim=True)]
 
 
 def spread(items: list[Any], most: int) -> list[Any]:
@@ -154,8 +141,3 @@ def spread(items: list[Any], most: int) -> list[Any]:
     if len(items) <= most:
         return items
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
-
-
-def _cut(text: str) -> str:
-    left_out = len(text) - MOST_LETTERS
-    return text if left_out <= 0 else f"{text[:MOST_LETTERS]}… ({left_out:,} more characters in samples.jsonl)"

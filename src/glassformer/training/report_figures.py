@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from glassformer.figures import Column, Curves, Figure, HeatMap, Line, Table
-from glassformer.training.formats import count, decimal, duration, size
-from glassformer.training.run_history import RunHistory, finite_number
+from glassformer.tasks import Score
+from glassformer.training.formats import count, decimal, duration, finite_number, metric_name, size
+from glassformer.training.run_history import RunHistory
 
 MOST_TABLE_ROWS = 200  # of events and evaluations, the last ones
 MOST_MAP_ROWS, MOST_MAP_COLUMNS = 48, 60
@@ -29,47 +30,29 @@ MAPS = (
     ("Activations, root mean square", "activations", "rms", True),
     ("Share of activations that are exactly 0", "activations", "zero", False),
 )
-ANOTHER_UNIT = ("val_bits_per_byte",)  # metrics that are the loss once more: no chart of their own
 
 
-def metric_name(key: str) -> str:
-    """
-    >>> metric_name("val_accuracy"), metric_name("val_bits_per_byte")
-    ('Accuracy', 'Bits per byte')
-    """
-    return key.removeprefix("val_").replace("_", " ").capitalize()
-
-
-def references(h: RunHistory) -> list[tuple[str, float]]:
-    """Losses to compare with, by name."""
-    known = (("equal probabilities, ln V", h.uniform_loss), ("bigram model", h.bigram_loss))
-    return [(f"{name} = {level:.4f}", level) for name, level in known if level is not None]
-
-
-def loss_chart(h: RunHistory, *, x_log: bool = False) -> Curves | None:
-    """Training and validation loss over the steps; None before the first."""
-    step, loss, levels = h.curves["step"], h.curves["loss"], references(h)
-    span = _span(h)
-    lines = [
-        Line("training", step, loss, color=0, faint=True),
-        Line(f"training, smoothed over {span:,.0f} steps", *smooth(step, loss, span), color=0),
-    ]
-    for name, key, color in (("training, in eval mode", "train_loss_eval", 2), ("validation", "val_loss", 1)):
+def score_chart(h: RunHistory, *, x_log: bool = False) -> Curves | None:
+    """The score of training and validation over the steps; None before the first. A score that the steps have too (the
+    loss) has their curve."""
+    score, levels = h.score, h.references
+    lines = _of_steps(h, "training", score.metric)
+    for name, key, color in (("training, in eval mode", score.train_name, 2), ("validation", score.name, 1)):
         line = _evaluated(h, name, key, color)
         if len(line.x):
             lines.append(line)
+    if not lines:
+        return None
+    options: dict[str, Any] = {"y_axis": "nats a token" if score == Score() else "", "x_log": x_log}
     highest = max([1.2 * level for _, level in levels], default=None)
-    chart = _chart(
-        h, "Loss", lines, y_axis="nats a token", x_log=x_log, y_from_zero=False, y_max=highest, levels=levels
-    )
-    return chart if np.isfinite(loss).any() or len(lines) > 2 else None
+    return _chart(h, metric_name(score.name), lines, y_from_zero=False, y_max=highest, levels=levels, **options)
 
 
 def step_charts(h: RunHistory) -> list[Figure]:
     """Learning rate, gradient norm, speed, utilisation, and every other number that a step has."""
     charts: list[Figure] = []
     for key, values in h.curves.items():
-        if key in ("step", "loss") or not np.isfinite(values).any() or f"val_{key}" in h.metric_names:
+        if key in ("step", h.score.metric) or not np.isfinite(values).any() or f"val_{key}" in h.metric_names:
             continue
         title, factor, options = STEP_CHARTS.get(key, (key.replace("_", " "), 1.0, {"y_from_zero": False}))
         noisy = key != "lr"
@@ -81,17 +64,24 @@ def step_charts(h: RunHistory) -> list[Figure]:
 
 
 def metric_charts(h: RunHistory) -> list[Figure]:
-    """A chart for each further metric of the evaluations, with its training values where steps have them."""
+    """A chart for each further metric of the evaluations, with its training values where steps have them; none for the
+    score in another unit."""
     charts: list[Figure] = []
     for key in h.metric_names:
+        line = _evaluated(h, "validation", key, 1)
         name = key.removeprefix("val_")
-        if key in ANOTHER_UNIT or not any(finite_number(record.get(key)) is not None for record in h.evaluations):
+        if not len(line.x) or (name not in h.curves and _is_the_score_in_another_unit(h, key)):
             continue
-        lines = [_evaluated(h, "validation", key, 1)]
-        if name in h.curves:
-            lines.insert(0, Line("smoothed", *smooth(h.curves["step"], h.curves[name], _span(h)), color=0))
-        charts.append(_chart(h, metric_name(key), lines, y_from_zero=False, compact=True))
+        smoothed = _of_steps(h, "", name)[1:]
+        charts.append(_chart(h, metric_name(key), [*smoothed, line], y_from_zero=False, compact=True))
     return charts
+
+
+def _is_the_score_in_another_unit(h: RunHistory, key: str) -> bool:
+    """Whether a metric is a fixed multiple of the score in all of several evaluations."""
+    pairs = [(finite_number(record.get(key)), record[h.score.name]) for record in h.evaluations]
+    ratios = [value / score for value, score in pairs if value is not None and score]
+    return len(ratios) > 1 and np.allclose(ratios, ratios[0], rtol=1e-4)
 
 
 def diagnostic_maps(h: RunHistory) -> list[Figure]:
@@ -139,8 +129,9 @@ def event_table(h: RunHistory) -> Table:
 
 def evaluation_table(h: RunHistory) -> Table:
     """The last evaluations."""
-    keys = ["train_loss_eval", "val_loss", "val_interval", *h.metric_names]
-    names = ["training loss", "validation loss", "± (95 %)", *map(metric_name, h.metric_names)]
+    score = h.score
+    keys = [score.train_name, score.name, "val_interval", *h.metric_names]
+    names = [f"training {score.metric}", score.words, "± (95 %)", *map(metric_name, h.metric_names)]
     rows = [
         (record["step"], *(finite_number(record.get(key)) for key in keys))
         for record in h.evaluations[-MOST_TABLE_ROWS:]
@@ -153,7 +144,7 @@ def plan_table(h: RunHistory) -> Table:
     """What was predicted, what came, and actual / predicted."""
     memory = h.plan.get("memory_bytes")
     memory = memory if isinstance(memory, dict) else {}
-    done, speeds = h.summary, h.curves["tokens_per_second"]
+    done, speeds, score = h.summary, h.curves["tokens_per_second"], h.score
     tokens = finite_number(h.plan.get("tokens_per_step"))
     speed = finite_number(float(np.nanmedian(speeds))) if np.isfinite(speeds).any() else None
     per_step = tokens / speed if tokens and speed else None  # without evaluations and samples
@@ -162,7 +153,7 @@ def plan_table(h: RunHistory) -> Table:
         ("peak memory", memory.get("peak"), done.get("peak_memory_bytes"), size),
         ("time", h.plan.get("seconds"), done.get("whole_seconds") or done.get("seconds"), duration),
         ("time a step", h.plan.get("seconds_per_step"), per_step, duration),
-        ("validation loss", h.plan.get("val_loss"), done.get("val_loss"), decimal),
+        (score.words, h.plan.get(score.name), h.best[score.name], decimal),
         *((f"memory: {name}", value, None, size) for name, value in memory.items() if name != "peak"),
     ]
     cells = []
@@ -172,7 +163,7 @@ def plan_table(h: RunHistory) -> Table:
             continue
         ratio = f"{actual / planned:.2f}" if actual is not None and planned else ""
         shown = form(planned)
-        if name == "validation loss" and isinstance(interval := h.plan.get("val_loss_interval"), list):
+        if name == score.words and isinstance(interval := h.plan.get(f"{score.name}_interval"), list):
             low, high = (finite_number(end) for end in (*interval, None, None)[:2])
             shown += f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else ""
         cells.append((name, shown, "" if actual is None else form(actual), ratio))
@@ -203,11 +194,22 @@ def _chart(h: RunHistory, title: str, lines: list[Line], **options: Any) -> Curv
     return Curves(title, lines, "step", events=events, **options)
 
 
+def _of_steps(h: RunHistory, name: str, key: str) -> list[Line]:
+    """A number of the steps as it is, and smoothed; no lines where steps have none."""
+    step, values, span = h.curves["step"], h.curves.get(key, np.empty(0)), _span(h)
+    if not np.isfinite(values).any():
+        return []
+    smoothed = Line(
+        f"{name}, smoothed over {span:,.0f} steps" if name else "smoothed", *smooth(step, values, span), color=0
+    )
+    return [Line(name, step, values, color=0, faint=True), smoothed]
+
+
 def _evaluated(h: RunHistory, name: str, key: str, color: int) -> Line:
     """A number of the evaluations, with its 95 % interval where they have one."""
     records = [record for record in h.evaluations if finite_number(record.get(key)) is not None]
     y = np.array([record[key] for record in records], dtype=float)
-    prefix = "train" if key.startswith("train") else "val" if key == "val_loss" else key
+    prefix = "train" if key == h.score.train_name else "val" if key == h.score.name else key
     half = [finite_number(record.get(f"{prefix}_interval")) for record in records]
     band = np.array([math.nan if value is None else value for value in half], dtype=float)
     known = {"low": y - band, "high": y + band} if np.isfinite(band).any() else {}

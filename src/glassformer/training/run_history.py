@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from glassformer.tasks import Score
+from glassformer.training.formats import finite_number
 from glassformer.training.migrations import SECTION_NAMES
 from glassformer.training.run_folder import RunFolder
 
@@ -37,7 +38,8 @@ class RunHistory:
         every_step: False reads of metrics.jsonl only the evaluations and the last line, for a list of many long runs.
 
     Attributes:
-        recipe, plan, summary: the files' contents, {} without one.
+        name: the folder's. recipe, plan, summary: the files' contents, {} without one.
+        score: what the best weights are; unless recipe.toml names another one, the lowest validation loss.
         curves: `step`, the `STEP_NUMBERS` and every other number of the steps in metrics.jsonl, float64 of (N,) each,
             NaN where a step has none; each step once, in order (the last one written holds). 600,000 steps take 30 MB.
         evaluations: the records with a finite score. last_step: the last record of metrics.jsonl, {} without one.
@@ -46,59 +48,39 @@ class RunHistory:
     """
 
     def __init__(self, run: RunFolder, *, every_step: bool = True):
-        self.run = run
+        self.run, self.name = run, run.path.resolve().name
         self.damaged: dict[str, int] = {}
         self.recipe = {SECTION_NAMES.get(name, name): table for name, table in self._table(run.recipe).items()}
         self.plan = self._table(run.plan)
         self.summary = self._table(run.summary)
+        kept = self.setting("derived", "score")
+        self.score = Score(**kept) if isinstance(kept, dict) and kept.keys() == set(Score._fields) else Score()
         self.curves, self.evaluations, self.last_step = self._metrics(every_step)
         self.samples = [r for r in _each_step_once(self._records(run.samples)) if isinstance(r.get("text"), str)]
         self.diagnostics = _each_step_once(self._records(run.diagnostics))
         self.events = list(self._records(run.events))
 
     @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.run.path.resolve().name
-
-    @property
-    def score(self) -> Score:
-        """What the best weights are; unless recipe.toml names another one, the lowest validation loss."""
-        kept = self.setting("derived", "score")
-        return Score(**kept) if isinstance(kept, dict) and kept.keys() == Score()._asdict().keys() else Score()
-
-    @property
     def best(self) -> dict[str, Any]:
-        """`val_loss`, its `interval`, `train_loss_eval`, `train_interval`, `val_bits_per_byte` and `step` of the best
-        weights: the summary's, else those of the best evaluation so far; None what is not known."""
-        record, step, interval = self._best_record
-        keys = ("val_loss", "val_bits_per_byte", "train_loss_eval", "train_interval")
-        return {
-            **{key: finite_number(record.get(key)) for key in keys},
-            "interval": finite_number(interval),
-            "step": step,
-        }
-
-    @property
-    def best_metrics(self) -> dict[str, float]:
-        """What else was measured of the best weights on the validation split, by name (`val_...`)."""
-        record = self._best_record[0]
-        found = {key: finite_number(record.get(key)) for key in self.metric_names}
-        return {key: value for key, value in found.items() if value is not None}
+        """The score of the best weights (`val_loss`) and its `interval`, the same on the training split
+        (`train_loss_eval`, `train_interval`), their `step`, and what else was measured (`val_...`): the summary's, else
+        those of the best evaluation so far; None what is not known."""
+        score = self.score
+        if score == Score() and finite_number(self.summary.get(score.name)) is not None:
+            record, interval, step = self.summary, "interval", "best_step"
+        else:
+            record = max(self.evaluations, key=lambda record: score.gain(record[score.name], 0.0), default={})
+            interval, step = "val_interval", "step"
+        keys = (score.name, score.train_name, "train_interval", *self.metric_names)
+        known = {key: finite_number(record.get(key)) for key in keys}
+        return {**known, "interval": finite_number(record.get(interval)), "step": record.get(step)}
 
     @property
     def metric_names(self) -> list[str]:
-        """Names of the numbers that evaluations measure besides the loss and intervals (`val_...`)."""
+        """Names of the numbers that evaluations measure besides the score and intervals (`val_...`)."""
         names = dict.fromkeys(key for record in (*self.evaluations, self.summary) for key in record)
-        return [key for key in names if key.startswith("val_") and key != "val_loss" and not key.endswith("_interval")]
-
-    @property
-    def _best_record(self) -> tuple[dict[str, Any], int | None, Any]:
-        score = self.score
-        if finite_number(self.summary.get(score.name)) is not None:
-            return self.summary, self.summary.get("best_step"), self.summary.get("interval")
-        record = max(self.evaluations, key=lambda record: score.gain(record[score.name], 0.0), default={})
-        return record, record.get("step"), record.get("val_interval") if score == Score() else None
+        names.pop(self.score.name, None)
+        return [key for key in names if key.startswith("val_") and not key.endswith("_interval")]
 
     @property
     def steps_done(self) -> int:
@@ -121,17 +103,17 @@ class RunHistory:
         return self.summary.get("parameters") or (planned if isinstance(planned, int) else None)
 
     @property
-    def uniform_loss(self) -> float | None:
-        """ln V: the loss of a model that gives all V tokens, or classes, equal probability."""
-        V = finite_number(self.setting("derived", "n_answers")) or finite_number(
-            self.setting("derived", "model", "vocab_size")
-        )
-        return math.log(V) if V and V > 0 else None
-
-    @property
-    def bigram_loss(self) -> float | None:
-        """The loss of counted pairs on the same validation split (`evaluation.bigram_loss`), when it was measured."""
-        return finite_number(self.setting("derived", "bigram_loss"))
+    def references(self) -> list[tuple[str, float]]:
+        """Losses to compare with, by name: ln V, where all V tokens (or classes) are equally probable; and counted
+        pairs of tokens on the same validation split (`evaluation.bigram_loss`)."""
+        if self.score != Score():
+            return []
+        V = finite_number(self.setting("derived", "n_answers"))
+        V = V or finite_number(self.setting("derived", "model", "vocab_size"))
+        uniform = math.log(V) if V and V > 0 else None
+        bigram = finite_number(self.setting("derived", "bigram_loss"))
+        known = (("equal probabilities, ln V", uniform), ("bigram model", bigram))
+        return [(f"{name} = {level:.4f}", level) for name, level in known if level is not None]
 
     @property
     def state(self) -> str:
@@ -192,7 +174,8 @@ class RunHistory:
         return {}
 
     def _records(self, file: Path, containing: bytes | None = None) -> Iterator[dict[str, Any]]:
-        """The records line by line. Only newlines separate them: texts may hold other line separators of Python's."""
+        """The records line by line, or those lines that contain something and the last one. Only newlines separate
+        them: texts may hold other line separators of Python's."""
         if not file.is_file():
             return
         with open(file, "rb") as lines:
@@ -213,16 +196,6 @@ class RunHistory:
             yield record
         elif line.strip():
             self.damaged[file.name] = self.damaged.get(file.name, 0) + 1
-
-
-def finite_number(value: Any) -> float | None:
-    """The value if it is a finite number, else None.
-
-    >>> finite_number(2), finite_number(float("nan")), finite_number("2"), finite_number(True)
-    (2, None, None, None)
-    """
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if real and math.isfinite(value) else None
 
 
 def _each_step_once(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

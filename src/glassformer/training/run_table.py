@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from glassformer.errors import GlassformerError, RunError, UsageError, did_you_mean
 from glassformer.evaluation import Comparison, LossEstimate, WindowLosses, compare_losses
+from glassformer.tasks import Score
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.run_history import RunHistory
 
@@ -30,13 +31,14 @@ class Row:
     steps_asked: int | None
     tokens: int | None
     seconds: float | None
-    train_loss_eval: float | None  # measured as val_loss is, of the same weights, on a part of the training split
-    val_loss: float | None
-    interval: float | None  # half the 95 % interval of val_loss
+    train: float | None  # measured as `value` is, of the same weights, on a part of the training split
+    value: float | None  # the score of the best weights
+    interval: float | None  # half the 95 % interval of `value`
     val_bits_per_byte: float | None
     best_step: int | None
     state: str  # finished, running, stopped or diverged
     resume: str | None  # the command that continues it, if it can be continued
+    score: Score
 
     @classmethod
     def of(cls, h: RunHistory) -> Row:
@@ -51,17 +53,20 @@ class Row:
             steps_asked=h.steps_asked,
             tokens=h.last("tokens"),
             seconds=h.last("seconds"),
-            train_loss_eval=best["train_loss_eval"],
-            val_loss=best["val_loss"],
+            train=best[h.score.train_name],
+            value=best[h.score.name],
             interval=best["interval"],
-            val_bits_per_byte=best["val_bits_per_byte"],
+            val_bits_per_byte=best.get("val_bits_per_byte"),
             best_step=best["step"],
             state=h.state,
             resume=f"glassformer resume {path}" if resumable else None,
+            score=h.score,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON, where scores have their names: `train_loss_eval`, `val_loss`."""
+        names = {"train": self.score.train_name, "value": self.score.name}
+        return {names.get(key, key): value for key, value in asdict(self).items() if key != "score"}
 
 
 def find_runs(folder: str | os.PathLike[str]) -> list[RunFolder]:
@@ -79,8 +84,8 @@ def find_runs(folder: str | os.PathLike[str]) -> list[RunFolder]:
 
 
 def list_runs(folder: str | os.PathLike[str] = "runs", *, sort: str = "name") -> list[Row]:
-    """A row for each run in a folder, sorted by `name`, `loss` (lowest first) or `time` (shortest first); unknown
-    numbers come last.
+    """A row for each run in a folder, sorted by `name`, `loss` (the best score first) or `time` (shortest first);
+    unknown numbers come last.
 
     Raises:
         RunError: there is no run. UsageError: an unknown order.
@@ -90,8 +95,13 @@ def list_runs(folder: str | os.PathLike[str] = "runs", *, sort: str = "name") ->
     rows = [Row.of(RunHistory(run, every_step=False)) for run in find_runs(folder)]
     if sort == "name":
         return sorted(rows, key=lambda row: (row.name, row.path))
-    key = {"loss": "val_loss", "time": "seconds"}[sort]
-    return sorted(rows, key=lambda row: (getattr(row, key) is None, getattr(row, key) or 0.0, row.name))
+    value: Callable[[Row], float | None] = _rank if sort == "loss" else lambda row: row.seconds
+    return sorted(rows, key=lambda row: (value(row) is None, value(row) or 0.0, row.name))
+
+
+def _rank(row: Row) -> float | None:
+    """The score, or its negative where higher is better: the lowest is the best."""
+    return None if row.value is None else row.score.gain(0.0, row.value)
 
 
 @dataclass(frozen=True)
@@ -99,10 +109,10 @@ class RunComparison:
     """Several runs, compared with the best of them."""
 
     rows: list[Row]  # in the order given
-    best: int | None  # index of the lowest loss; None when no run has one yet
-    differences: list[Comparison | None]  # of each loss from the best; None for the best and without a loss
+    best: int | None  # index of the best score; None when no run has one yet, or their scores are different metrics
+    differences: list[Comparison | None]  # of each score from the best; None for the best and without a score
     settings: dict[str, list[Any]]  # the settings that differ, a value for each run
-    same_text: bool  # whether all losses are of the same text
+    same_text: bool  # whether all scores are of the same text
 
     def to_dict(self) -> dict[str, Any]:
         def as_dict(c: Comparison | None) -> dict[str, Any] | None:
@@ -125,29 +135,27 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
     """
     histories = [RunHistory(RunFolder.open(path), every_step=False) for path in paths]
     rows = [Row.of(h) for h in histories]
-    same_tokens = len({_tokens(h) for h in histories}) == 1
-    key = "val_loss" if same_tokens else "val_bits_per_byte"
-    known = [i for i, row in enumerate(rows) if getattr(row, key) is not None]
-    best = min(known, key=lambda i: getattr(rows[i], key), default=None)
+    scores = {row.score for row in rows}
+    same_tokens = scores != {Score()} or len({_tokens(h) for h in histories}) == 1
+    ranks = [_rank(row) if same_tokens else row.val_bits_per_byte for row in rows]
+    known = [i for i, rank in enumerate(ranks) if rank is not None and len(scores) == 1]
+    best = min(known, key=lambda i: ranks[i] or 0.0, default=None)
     differences: list[Comparison | None] = [None] * len(rows)
+    losses = [_losses(h, row) for h, row in zip(histories, rows, strict=True)]
     for i in known:
         if best is not None and i != best:
-            differences[i] = compare_losses(
-                _losses(histories[i], rows[i]),
-                _losses(histories[best], rows[best]),
-                same_tokens=same_tokens,
-                comparisons=len(known) * (len(known) - 1) // 2,
-            )
-    return RunComparison(rows, best, differences, _differing(histories), _same_text(histories, rows, same_tokens))
+            pairs = len(known) * (len(known) - 1) // 2
+            found = compare_losses(losses[i], losses[best], same_tokens=same_tokens, comparisons=pairs)
+            differences[i] = found if rows[i].score == Score() else replace(found, unit=rows[i].score.metric)
+    same_text = _same_text(histories, [windows for _, windows in losses], same_tokens)
+    return RunComparison(rows, best, differences, _differing(histories), same_text)
 
 
-def _same_text(histories: list[RunHistory], rows: list[Row], same_tokens: bool) -> bool:
+def _same_text(histories: list[RunHistory], kept: list[WindowLosses | None], same_tokens: bool) -> bool:
     """Whether all losses are of the same text: by the targets of their windows where those are kept and tokens are the
     same, otherwise by the names of the sources."""
-    kept = [_losses(h, row)[1] for h, row in zip(histories, rows, strict=True)]
-    targets = {windows.targets for windows in kept if windows is not None}
     if same_tokens and None not in kept:
-        return len(targets) == 1
+        return len({windows.targets for windows in kept if windows is not None}) == 1
     return len({(h.setting("data", "source"), h.setting("data", "validation_fraction")) for h in histories}) == 1
 
 
@@ -158,8 +166,8 @@ def _tokens(h: RunHistory) -> Any:
 
 
 def _losses(h: RunHistory, row: Row) -> tuple[LossEstimate, WindowLosses | None]:
-    """The loss of a row, and its windows where they are kept and have that loss."""
-    loss = row.val_loss or 0.0
+    """The score of a row as a loss, and its windows where they are kept and have that loss."""
+    loss = row.value or 0.0
     interval = math.inf if row.interval is None else row.interval
     estimate = LossEstimate(loss, int(h.summary.get("n") or 0), interval, row.val_bits_per_byte)
     try:

@@ -14,9 +14,10 @@ from typing import Any
 from glassformer.errors import MissingExtraError, UsageError, did_you_mean
 from glassformer.files import write_text
 from glassformer.training.callbacks import Callback
+from glassformer.training.formats import finite_number
 from glassformer.training.loop import Trainer
 from glassformer.training.run_folder import RunFolder
-from glassformer.training.run_history import RunHistory, finite_number
+from glassformer.training.run_history import RunHistory
 
 
 class TensorBoard(Callback):
@@ -52,8 +53,6 @@ class TensorBoard(Callback):
         self.step = record["step"]
         for name, value in scalars(record).items():
             self.writer.add_scalar(name, value, record["step"])
-        if "val_loss" in record:
-            self.writer.flush()
 
     def on_sample(self, step: int, text: str) -> None:
         self.writer.add_text("sample", _verbatim(text), step)
@@ -61,6 +60,7 @@ class TensorBoard(Callback):
     def on_diagnostics(self, record: dict[str, Any]) -> None:
         for name, value in diagnostic_scalars(record).items():
             self.writer.add_scalar(name, value, record["step"])
+        self.writer.flush()
 
     def on_event(self, record: dict[str, Any]) -> None:
         self.writer.add_text(f"event/{record['kind']}", _verbatim(record["text"]), record["step"])
@@ -146,7 +146,7 @@ def trackers(names: Iterable[str], run: RunFolder) -> tuple[Callback, ...]:
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """The numbers of a step by the names that trackers show: `train/loss`, `validation/loss` ...
 
-    >>> scalars({"step": 3, "loss": 2.5, "val_loss": 2.25, "val_bits_per_byte": None})
+    >>> scalars({"step": 3, "loss": 2.5, "val_loss": 2.25, "val_kl": None})
     {'train/loss': 2.5, 'validation/loss': 2.25}
     """
     named = {}
