@@ -72,7 +72,7 @@ def test_both_losses_are_shown_wherever_one_is(play, tmp_path):
     run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run")
     shown = run.train_loss.loss
     assert json.loads((run.path / "summary.json").read_text())["train_loss_eval"] == shown
-    assert list_runs(tmp_path)[0].train_loss_eval == shown
+    assert list_runs(tmp_path)[0].train == shown
     page = write_report(RunFolder(run.path)).read_text()
     assert f'data-key="train_loss_eval">{shown:.4f}' in page and "training, in eval mode" in page
 
@@ -85,7 +85,7 @@ def test_a_run_of_an_older_version_without_it_still_reads(play, tmp_path):
         lines = [json.loads(line) for line in ([text] if name == "summary.json" else text.splitlines())]
         old = [{k: v for k, v in line.items() if not k.startswith("train_")} for line in lines]
         path.write_text("\n".join(json.dumps(line) for line in old) + "\n")
-    assert list_runs(tmp_path)[0].train_loss_eval is None
+    assert list_runs(tmp_path)[0].train is None
     assert "training, in eval mode" not in write_report(RunFolder(run.path)).read_text()
 
 

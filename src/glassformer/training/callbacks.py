@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from glassformer.training.run_folder import RunFolder
 
 
 class Callback:
@@ -25,3 +28,34 @@ class Callback:
 
     def on_end(self) -> None:
         """When the loop ends, with or without an error."""
+
+
+class RunLog:
+    """Writes the lines of a run's logs, in the main process alone, and passes each to the callbacks."""
+
+    def __init__(self, run: RunFolder, callbacks: tuple[Callback, ...], *, is_main: bool):
+        self.run, self.callbacks, self.is_main = run, callbacks, is_main
+
+    def step(self, record: dict[str, Any]) -> None:
+        self._append(self.run.metrics, record)
+        for callback in self.callbacks:
+            callback.on_step(record)
+
+    def sample(self, record: dict[str, Any]) -> None:
+        self._append(self.run.samples, record)
+        for callback in self.callbacks:
+            callback.on_sample(record["step"], record["text"])
+
+    def diagnostics(self, record: dict[str, Any]) -> None:
+        self._append(self.run.diagnostics, record)
+        for callback in self.callbacks:
+            callback.on_diagnostics(record)
+
+    def event(self, record: dict[str, Any]) -> None:
+        self._append(self.run.events, record)
+        for callback in self.callbacks:
+            callback.on_event(record)
+
+    def _append(self, file: Path, record: dict[str, Any]) -> None:
+        if self.is_main:
+            self.run.append(file, record)

@@ -18,7 +18,7 @@ import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from glassformer.errors import ModelFolderError, RunError
 from glassformer.evaluation import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.hub import load_model, load_weights, save, save_weights
-from glassformer.processors import Processor
+from glassformer.tasks import Task
 from glassformer.training.distributed import World
 from glassformer.training.migrations import FORMAT, migrate_state
 from glassformer.training.optimizers import Optimizer
@@ -79,15 +79,15 @@ class CheckpointWriter:
         self,
         run: RunFolder,
         model: nn.Module,
-        processor: Processor,
+        task: Task,
         optimizer: Optimizer,
         world: World,
         *,
         keep: int,
-        kept_with_it: Mapping[str, Any],
     ):
-        self.kept_with_it = kept_with_it  # arguments of `hub.save`: another tokenizer for sources, names of classes
-        self.run, self.model, self.processor, self.optimizer = run, model, processor, optimizer
+        beside = {"source_tokenizer": task.source_processor, "labels": task.labels}
+        self.kept_with_it: dict[str, Any] = {name: thing for name, thing in beside.items() if thing}  # for `hub.save`
+        self.run, self.model, self.processor, self.optimizer = run, model, task.processor, optimizer
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())
         self._background = Background()

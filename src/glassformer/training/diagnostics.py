@@ -1,4 +1,5 @@
-"""One line of diagnostics.jsonl, at evaluations: the update of every parameter in one step, and the activations."""
+"""What is measured and shown of a model beside its loss: lines of diagnostics.jsonl (the update of every parameter in
+one step, and the activations) and of samples.jsonl."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from glassformer.figures import Note
 from glassformer.taps import listening
+from glassformer.tasks import Task
 from glassformer.training.distributed import World
 from glassformer.training.step import local
 
@@ -49,6 +52,15 @@ class StepDiagnostics:
         return (self.world.sum(squares) if self.sharded else squares).cpu()
 
 
+def watched_activations(model: nn.Module, task: Task, pattern: str) -> dict[str, dict[str, float]]:
+    """`activations_during` some held-out data; nothing for an empty pattern."""
+    if not pattern:
+        return {}
+    device = next(model.parameters()).device
+    batch = tuple(part.to(device) for part in task.example_batch(model))
+    return activations_during(model, lambda: task.rows(model, batch), pattern)
+
+
 @torch.no_grad()
 def activations_during(model: nn.Module, run: Callable[[], Any], pattern: str = "*") -> dict[str, dict[str, float]]:
     """Of each tap that matches `pattern`, while `run` calls the model in eval mode: root mean square (`rms`), share of
@@ -74,3 +86,17 @@ def activations_during(model: nn.Module, run: Callable[[], Any], pattern: str = 
     finally:
         model.train(was_training)
     return found
+
+
+def sample_record(model: nn.Module, task: Task, step: int) -> dict[str, Any]:
+    """A line of samples.jsonl: what the task draws, as text, and as figures where there are other ones than notes."""
+    model.eval()
+    with torch.inference_mode():
+        figures = task.sample(model, step)
+    model.train()
+    notes = [figure.text for figure in figures if isinstance(figure, Note)]
+    if len(notes) == len(figures):
+        return {"step": step, "text": "\n\n".join(notes)}
+    from glassformer.figures import to_json, to_text  # rich is loaded for them alone
+
+    return {"step": step, "text": to_text(figures), "figures": to_json(figures)}

@@ -9,6 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from glassformer.errors import GlassformerError
+
+
+class Interrupted(GlassformerError):
+    """Ctrl-C or SIGTERM, which is no mistake. The message states what is saved and how to continue."""
+
+    prefix = ""
+
 
 @contextlib.contextmanager
 def polite_interrupts(*, patient: bool) -> Iterator[threading.Event]:

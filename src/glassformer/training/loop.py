@@ -8,34 +8,25 @@ import math
 import threading
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-import torch
-
-from glassformer.errors import DivergenceError, GlassformerError, LostProcessError, RunError
-from glassformer.evaluation.estimate import Metrics, WindowLosses
-from glassformer.figures import Note
+from glassformer.errors import GlassformerError, LostProcessError, RunError
+from glassformer.evaluation import WindowLosses
 from glassformer.renamed import old_arguments
 from glassformer.tasks import Batches, Task
-from glassformer.training.callbacks import Callback
-from glassformer.training.checkpoints import CheckpointWriter, checkpoint_folders, latest_checkpoint, load_checkpoint
-from glassformer.training.diagnostics import StepDiagnostics, activations_during
+from glassformer.training.callbacks import Callback, RunLog
+from glassformer.training.checkpoints import CheckpointWriter
+from glassformer.training.diagnostics import StepDiagnostics, sample_record, watched_activations
 from glassformer.training.formats import finite_number
-from glassformer.training.interrupts import polite_interrupts
-from glassformer.training.monitor import MAX_RECOVERIES, DivergenceMonitor
-from glassformer.training.non_finite import first_non_finite
+from glassformer.training.interrupts import Interrupted, polite_interrupts
+from glassformer.training.monitor import DivergenceMonitor
+from glassformer.training.recovery import RolledBack, first_bad_number, how_to_continue, recover, resume_command
 from glassformer.training.run_folder import RunFolder
 from glassformer.training.schedules import Extended, Schedule
 from glassformer.training.step import Batch, PendingResult, StepResult, TrainStep
 
 LATE = "noticed one step late (training.lag_steps=1), so the weights at hand hold it"
-
-
-class Interrupted(GlassformerError):
-    """Ctrl-C or SIGTERM, which is no mistake. The message states what is saved and how to continue."""
-
-    prefix = ""
+KEPT = ("tokens", "seconds", "best", "rate", "skipped")  # attributes of a `Trainer` that a checkpoint keeps
 
 
 @dataclass(frozen=True)
@@ -67,10 +58,6 @@ class _Underway(NamedTuple):
     started: float
 
 
-class _RolledBack(Exception):
-    """The run stands at a checkpoint again."""
-
-
 class Trainer:
     """One run in memory.
 
@@ -100,18 +87,9 @@ class Trainer:
         self.model, self.task, self.train_step, self.batches = model, task, train_step, batches
         self.schedule, self.settings, self.run, self.world = schedule, settings, run, train_step.world
         self.operations, self.peak, self.callbacks = operations, peak, callbacks
-        self.n_answers = task.n_answers
-        self.optimizer = train_step.optimizer
-        beside = {"source_tokenizer": task.source_processor, "labels": task.labels}
-        self.writer = CheckpointWriter(
-            run,
-            model,
-            task.processor,
-            train_step.optimizer,
-            self.world,
-            keep=settings.keep_checkpoints,
-            kept_with_it={name: thing for name, thing in beside.items() if thing},
-        )
+        self.n_answers, self.optimizer = task.n_answers, train_step.optimizer
+        self.log = RunLog(run, callbacks, is_main=self.world.is_main)
+        self.writer = CheckpointWriter(run, model, task, self.optimizer, self.world, keep=settings.keep_checkpoints)
         self.monitor = DivergenceMonitor(task.alarm, higher_is_better=task.score.direction == "higher")
         self.step = 0  # updates done
         self.tokens = 0
@@ -139,26 +117,27 @@ class Trainer:
         try:
             with polite_interrupts(patient=self.world.size > 1) as interrupted, self.world.lost_process_errors():
                 while self.step < self.settings.steps:
-                    with contextlib.suppress(_RolledBack):
+                    with contextlib.suppress(RolledBack):
                         self._one_step(interrupted)
                 self.writer.wait()
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped at once in step {self.step + 1}; {self._next_step()}") from None
+            raise Interrupted(f"stopped at once in step {self.step + 1}; {self._what_is_kept()}") from None
+        except LostProcessError as error:
+            raise LostProcessError(f"{error}; {self._what_is_kept()}") from error
         except GlassformerError as error:
-            if type(error) not in (GlassformerError, LostProcessError):
+            if type(error) is not GlassformerError:
                 raise
-            kind = LostProcessError if isinstance(error, LostProcessError) else RunError  # else the disk is full
-            raise kind(f"{error}; {self._next_step()}") from error
+            raise RunError(f"{error}; {self._what_is_kept()}") from error  # the disk is full
         finally:
             self.writer.join()
             for callback in self.callbacks:
                 callback.on_end()
 
     def _one_step(self, interrupted: threading.Event) -> None:
-        s, step = self.settings, self.step + 1
-        last = step == s.steps
-        evaluating, sampling = last or _due(step, s.eval_every), _due(step, s.sample_every)
-        lagging = s.lag and not (evaluating or sampling or _due(step, s.checkpoint_every))
+        s, step, number = self.settings, self.train_step, self.step + 1
+        last = number == s.steps
+        evaluating, sampling = last or _due(number, s.eval_every), _due(number, s.sample_every)
+        lagging = s.lag and not (evaluating or sampling or _due(number, s.checkpoint_every))
         if not lagging:
             self._catch_up()
         begun = self._begin(interrupted)
@@ -168,23 +147,25 @@ class Trainer:
         measured = self._read(begun)
         watched = None
         if evaluating:
-            sharded, targets = self.train_step.sharded, measured.targets
-            watched = StepDiagnostics(self.model, self.world, sharded=sharded, targets=targets)
-        self.train_step.optimizer_step(measured, begun.factor)
-        self.train_step.clear()
+            watched = StepDiagnostics(self.model, self.world, sharded=step.sharded, targets=measured.targets)
+        step.optimizer_step(measured, begun.factor)
+        step.clear()
         self.step += 1
         record = self._record(begun, measured)
         better = False
         if watched is not None:
-            parameters = watched.record()
-            activations = self._activations()
+            diagnostics: dict[str, Any] = {"step": self.step, "parameters": watched.record()}
+            if activations := watched_activations(self.model, self.task, s.watch):
+                diagnostics["activations"] = activations
             better = self._evaluate(record)
-        sample = self._sample() if sampling else None
+        sample = sample_record(self.model, self.task, self.step) if sampling else None
         self.seconds += time.perf_counter() - begun.started
-        record["seconds"] = round(self.seconds, 3)
-        self._log(record, sample)
+        self.log.step({**record, "seconds": round(self.seconds, 3)})
+        if sample is not None:
+            self.log.sample(sample)
         if watched is not None:
-            self._diagnose(parameters, activations, record)
+            self.log.diagnostics(diagnostics)
+            self._warn(diagnostics, record)
         # several processes have to agree, so they stop one step later
         stop = measured.stop if self.world.size > 1 else interrupted.is_set()
         due = last or stop or _due(self.step, s.checkpoint_every)
@@ -208,11 +189,11 @@ class Trainer:
         """The numbers of a step. late: its update is done already.
 
         Raises:
-            DivergenceError, _RolledBack: they are bad.
+            DivergenceError, RolledBack: they are bad.
         """
         measured = begun.pending.read()
         if trouble := self.monitor.divergence(measured.loss, measured.grad_norm):
-            self._recover(trouble, begun.step, self._where(begun.batch) if not late else LATE)
+            recover(self, trouble, begun.step, LATE if late else first_bad_number(self, begun.batch))
         return measured
 
     def _go_ahead(self, begun: _Underway, interrupted: threading.Event) -> None:
@@ -234,14 +215,17 @@ class Trainer:
         if begun is None:
             return False
         measured = self._read(begun, late=True)
-        self._log({**self._record(begun, measured), "seconds": round(self.seconds, 3)}, None)
+        self.log.step({**self._record(begun, measured), "seconds": round(self.seconds, 3)})
         return measured.stop
 
     def _leave(self) -> NoReturn:
         self.writer.wait()
-        raise Interrupted(
-            f"stopped after step {self.step}, everything is saved; continue with: {self._resume_command()}"
-        )
+        command = resume_command(self.run, self.world)
+        raise Interrupted(f"stopped after step {self.step}, everything is saved; continue with: {command}")
+
+    def _what_is_kept(self) -> str:
+        self.writer.join()  # a checkpoint may be on its way
+        return how_to_continue(self.run, self.world)
 
     def _record(self, begun: _Underway, measured: StepResult) -> dict[str, Any]:
         """Count a step; its line of metrics.jsonl, without what an evaluation adds."""
@@ -274,150 +258,40 @@ class Trainer:
         record |= {f"val_{name}": finite_number(metric.value) for name, metric in measured.values.items()}
         record["val_interval"] = finite_number(measured[score.metric].interval)
         self.windows = measured.windows
-        best = None if self.best is None else Metrics.from_dict(self.best["metrics"])[score.metric].value
+        best = None if self.best is None else self.best["metrics"][score.metric][0]
         if not score.is_better(measured[score.metric].value, best):
             return False
         self.best = {"step": self.step, "metrics": measured.to_dict(), "train": train.to_dict()}
         return True
 
-    def _activations(self) -> dict[str, dict[str, float]]:
-        """Statistics of the taps that `settings.watch` names, on some held-out data."""
-        if not self.settings.watch:
-            return {}
-        device = self.train_step.device
-        batch = tuple(part.to(device) for part in self.task.example_batch(self.model))
-        return activations_during(self.model, lambda: self.task.rows(self.model, batch), self.settings.watch)
-
-    def _sample(self) -> dict[str, Any]:
-        """A line of samples.jsonl: what the task draws, as text and as figures."""
-        self.model.eval()
-        with torch.inference_mode():
-            figures = self.task.sample(self.model, self.step)
-        self.model.train()
-        notes = [figure.text for figure in figures if isinstance(figure, Note)]
-        if len(notes) == len(figures):
-            return {"step": self.step, "text": "\n\n".join(notes)}
-        from glassformer.figures import to_json, to_text  # rich is loaded for them alone
-
-        return {"step": self.step, "text": to_text(figures), "figures": to_json(figures)}
-
-    def _log(self, record: dict[str, Any], sample: dict[str, Any] | None) -> None:
-        self._append(self.run.metrics, record)
-        for callback in self.callbacks:
-            callback.on_step(record)
-        if sample is not None:
-            self._append(self.run.samples, sample)
-            for callback in self.callbacks:
-                callback.on_sample(self.step, sample["text"])
-
-    def _diagnose(
-        self, parameters: dict[str, Any], activations: dict[str, dict[str, float]], evaluation: dict[str, Any]
-    ) -> None:
-        record: dict[str, Any] = {"step": self.step, "parameters": parameters}
-        if activations:
-            record["activations"] = activations
-        self._append(self.run.diagnostics, record)
-        for callback in self.callbacks:
-            callback.on_diagnostics(record)
-        silent = {name: seen["silent"] for name, seen in activations.items() if "silent" in seen}
-        score = self.task.score
+    def _warn(self, diagnostics: dict[str, Any], evaluation: dict[str, Any]) -> None:
+        """Report what an evaluation shows: overfitting, a rate too high, dead units."""
+        taps, score = diagnostics.get("activations", {}), self.task.score
+        silent = {name: seen["silent"] for name, seen in taps.items() if "silent" in seen}
         values = evaluation[score.train_name], evaluation[score.name]
-        for text in self.monitor.warnings(self.step, *values, parameters, silent):
+        for text in self.monitor.warnings(self.step, *values, diagnostics["parameters"], silent):
             self.event("warning", text)
 
     def event(self, kind: str, text: str) -> None:
         """Report something that a person should know, and keep it in events.jsonl (which a resume does not cut)."""
-        record = {"step": self.step, "seconds": round(self.seconds, 3), "kind": kind, "text": text}
-        self._append(self.run.events, record)
-        for callback in self.callbacks:
-            callback.on_event(record)
-
-    def _append(self, file: Any, record: dict[str, Any]) -> None:
-        if self.world.is_main:
-            self.run.append(file, record)
-
-    def _recover(self, trouble: str, step: int, where: str) -> NoReturn:
-        """A divergence in a step: report and stop, or return to the last checkpoint and continue differently."""
-        report = f"training diverged at step {step}: {trouble}{self._history()}, {where}"
-        self.train_step.clear()
-        self.writer.wait()
-        checkpoints = checkpoint_folders(self.run)
-        if self.settings.on_divergence == "stop" or self.monitor.recoveries == MAX_RECOVERIES:
-            kept = f"{self.run.path} keeps {checkpoints[-1].name}" if checkpoints else "no checkpoint was due yet"
-            self.event("diverged", report)
-            tried = f" after {MAX_RECOVERIES} recoveries" if self.monitor.recoveries else ""
-            raise DivergenceError(
-                f"{report}; {kept}{tried}; try half the learning rate (training.learning_rate), more warm-up, "
-                "training.grad_clip=1, or training.on_divergence=skip to leave out such a batch"
-            )
-        self.monitor.recoveries += 1
-        if self.settings.on_divergence == "skip":
-            self.skipped.append(step - 1)
-            recovery = f"the batch of step {step} is left out"
-        else:
-            self.rate /= 2
-            recovery = f"the learning rate is {self.rate:g} times what it was"
-        self.world.barrier()
-        folder, _ = latest_checkpoint(self.run)
-        assert folder is not None  # one is written before the first step
-        rate, skipped, best, seconds = self.rate, self.skipped, self.best, self.seconds
-        self.restore(load_checkpoint(folder, self.model, self.optimizer, self.world))
-        self.rate, self.skipped, self.best, self.seconds = rate, skipped, best, seconds
-        self.event("rolled back", f"{report}; back to {folder.name}, {recovery}")
-        raise _RolledBack
-
-    def _history(self) -> str:
-        norms = " ".join(f"{norm:.3g}" for norm in self.monitor.norms)
-        return f" (gradient norms before it: {norms})" if norms else ""
-
-    def _where(self, batch: Batch) -> str:
-        if self.train_step.sharded:
-            return "first bad number not looked for in a sharded model"
-        rows = self.train_step.micro_batch_size or len(batch[0])
-        pieces = zip(*(part.to(self.train_step.device).split(rows) for part in batch), strict=True)
-        runs = (partial(self.task.loss, self.model, piece) for piece in pieces)
-        return f"first bad number in {first_non_finite(self.model, runs)}"
+        self.log.event({"step": self.step, "seconds": round(self.seconds, 3), "kind": kind, "text": text})
 
     def _state(self) -> dict[str, Any]:
         """Everything that `resume` needs, but weights, optimizer and generators, which the writer adds."""
-        return {
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "best": self.best,
-            "batches": self.batches.state_dict(),
-            "monitor": self.monitor.state_dict(),
-            "rate": self.rate,
-            "skipped": self.skipped,
-        }
-
-    def checkpoint(self) -> None:
-        """Write everything that `resume` needs; it is on its way to the disk when this returns."""
-        self._catch_up()
-        self.writer.write(self.step, best=False, state=self._state())
+        parts = {"batches": self.batches.state_dict(), "monitor": self.monitor.state_dict()}
+        return {**{name: getattr(self, name) for name in KEPT}, **parts}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint; weights, optimizer and generators are `load_checkpoint`'s."""
-        self._ahead = None
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        self.best = state["best"]
+        self._ahead, self.step = None, state["step"]
+        for name in KEPT:
+            setattr(self, name, state[name])
         if self.best and not math.isfinite(self.best["metrics"][self.task.score.metric][0]):
             self.best = None  # an older version kept a NaN as the best
-        self.rate, self.skipped = state["rate"], list(state["skipped"])
         self.monitor.load_state_dict(state["monitor"])
         self.batches.load_state_dict(state["batches"])
         if self.world.is_main:
             self.run.cut(state["logs"])
-
-    def _next_step(self) -> str:
-        checkpoints = checkpoint_folders(self.run)
-        if not checkpoints:
-            return f"no checkpoint yet, start again with: {self._resume_command()}"
-        return f"{checkpoints[-1].name} is kept, continue with: {self._resume_command()}"
-
-    def _resume_command(self) -> str:
-        local = self.world.local_size
-        start = f"torchrun --nproc-per-node {local} -m " if self.world.size > 1 else ""
-        return f"{start}glassformer resume {self.run.path}"
 
 
 def _due(step: int, every: int) -> bool:

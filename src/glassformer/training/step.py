@@ -123,7 +123,7 @@ class TrainStep:
         stop: whether this process was asked to stop; `StepResult.stop` passes it to all.
         """
         batch = tuple(part.to(self.device, non_blocking=True) for part in batch)
-        pieces = list(zip(*(part.split(self.micro_batch_size or len(part)) for part in batch), strict=True))
+        pieces = self.pieces(batch)
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         sums[2] = float(stop)
         metrics: dict[str, Tensor] = {}
@@ -144,6 +144,10 @@ class TrainStep:
         totals = torch.cat([sums, *(metrics[name] for name in names), square.view(1)])
         self.world.sum(totals if self.sharded else totals[:-1])  # whole gradients are the same in every process
         return PendingResult(totals, names)
+
+    def pieces(self, batch: Batch) -> list[Batch]:
+        """The micro-batches of a batch."""
+        return list(zip(*(part.split(self.micro_batch_size or len(part)) for part in batch), strict=True))
 
     def optimizer_step(self, result: StepResult, factor: float) -> None:
         """Divide, clip and update, at `factor` times the learning rate. The gradients stay until `clear`."""
