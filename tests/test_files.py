@@ -178,7 +178,7 @@ def test_refusals_of_the_system_are_one_line(number: int, text: str):
 
 
 def test_a_name_that_is_too_long(tmp_path: Path):
-    with pytest.raises(GlassformerError, match=r"not a usable name \(too long\); choose another one$"):
+    with pytest.raises(GlassformerError, match=r"not a usable name \(File name too long\); choose another one$"):
         write_text(tmp_path / ("a" * 300), "new")
 
 

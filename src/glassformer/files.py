@@ -50,8 +50,7 @@ _REFUSALS = (
     ({errno.ENOTDIR, errno.EEXIST}, "this is a file, and a folder is needed; choose another path"),
     ({errno.EISDIR}, "this is a folder, and a file is needed; choose another path"),
     ({errno.ENOTEMPTY}, "something is already there; choose another place or move it away"),
-    ({errno.ENAMETOOLONG}, "not a usable name (too long); choose another one"),
-    ({errno.ELOOP}, "not a usable name (a circle of links); choose another one"),
+    ({errno.ENAMETOOLONG, errno.ELOOP}, "not a usable name ({reason}); choose another one"),
 )
 
 
@@ -64,7 +63,7 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         path = re.sub(r"\.([^/]+)\.\w{8}\.part(?=/|$)", r"\1", str(path))  # its final name, not the temporary one
         for numbers, message in _REFUSALS:
             if error.errno in numbers:
-                raise GlassformerError(f"{path}: {message}") from error
+                raise GlassformerError(f"{path}: {message.format(reason=error.strerror)}") from error
         raise
 
 
