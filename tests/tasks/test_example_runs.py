@@ -208,8 +208,8 @@ PLAIN = [{"text": f"a b c d e f g h i {c}"} for c in "abcdefghi"]
     ("kind", "rows", "wrong", "message"),
     [
         ("classify", LABELLED, {"text": "x", "label": "goood"}, "the label 'goood' is not .* did you mean good"),
-        ("classify", LABELLED, {"text": "x"}, "'x' has no label; give each text one"),
-        ("tag", TAGGED, {"source": "a", "target": "z"}, "the tag 'z' is not one that was learned"),
+        ("classify", LABELLED, {"text": "x"}, "'x' has no label; give each source one"),
+        ("tag", TAGGED, {"source": "a", "target": "z"}, "the label 'z' is not one that was learned"),
         ("tag", TAGGED, {"source": "a b", "target": "x"}, "has 2 words and 1 tag"),
         ("translate", TAGGED, {"text": "alone"}, "'alone' has no target; give each source one"),
         ("masked_tokens", PLAIN, {"text": "a b"}, "no text has 8 tokens.*give longer texts"),

@@ -74,7 +74,9 @@ def test_a_word_of_several_tokens_is_tagged_at_its_first():
     tokenizer = build_tokenizer("bpe", [e.source for e in rows], vocab_size=262)
     labels = ("ADV", "DET", "NOUN", "PUNCT", "VERB")
     task = Tag(n_classes=len(labels))
-    task.source = ExampleSource("rows", {"train": rows, "validation": rows}, tokenizer, labels=labels)
+    task.source = ExampleSource(
+        name="rows", examples={"train": rows, "validation": rows}, tokenizer=tokenizer, labels=labels
+    )
     for (ids, numbers), example in zip(task.encoded("train", 32), rows, strict=True):
         assert list(ids) == tokenizer.encode(example.source) and len(ids) > len(example.source.split())
         starts = np.flatnonzero(numbers != -100)

@@ -14,8 +14,8 @@ from toys import toy_model
 import glassformer as gf
 from glassformer import recipes
 from glassformer.data import TokenView
+from glassformer.tasks import RunSettings
 from glassformer.tasks.held_out import spread_windows
-from glassformer.tasks.settings import train_eval_rows
 from glassformer.training import Callback, RunFolder, write_report
 from glassformer.training.run_table import list_runs
 
@@ -107,7 +107,7 @@ def test_the_whole_training_split_can_be_measured(play, tmp_path):
     ],
 )
 def test_it_costs_two_percent_of_the_training(batch_size, eval_interval, rows):
-    assert train_eval_rows(batch_size, eval_interval) == rows
+    assert RunSettings(batch_size=batch_size, eval_interval=eval_interval).train_eval_rows == rows
 
 
 @pytest.mark.parametrize("n", [1, 5, 10**6])

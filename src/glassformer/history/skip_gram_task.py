@@ -107,7 +107,8 @@ class SkipGramTask(TextTask):
                 raise DataError(f"{self.source.store.meta['source']}: no words in its {split} split; give more text")
 
     def facts(self) -> dict[str, Any]:
-        return {"words": int((self.counts > 0).sum()), "known_words_of_text": float(self.counts.sum() / self.n_train)}
+        known = float(self.counts.sum() / self.source.n_train)
+        return {"words": int((self.counts > 0).sum()), "known_words_of_text": known}
 
     def collate(self, examples: Sequence[Sequence[int]], random: np.random.Generator) -> Batch:
         """Rows of words -> a batch: their reach and their noise are drawn from `random`.

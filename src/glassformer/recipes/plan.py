@@ -23,7 +23,6 @@ from glassformer.recipes.resolve import can_plan, decide, fit_batch, open_start
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
 from glassformer.tasks import TASKS, Task
-from glassformer.tasks.settings import train_eval_rows
 from glassformer.training import RunFolder, available_memory
 from glassformer.training.devices import peak_flops
 
@@ -204,7 +203,7 @@ def predict(
     # the last step always evaluates, and a run ends with a whole split
     evaluations = max(1, -(-t.steps // t.eval_every)) if t.eval_every else 1
     each = t.eval_batches * step_tokens if t.eval_batches else val_tokens
-    each += min(train_tokens, each, train_eval_rows(t.batch_size, t.eval_interval) * config.block_size)
+    each += min(train_tokens, each, t.run_settings.train_eval_rows * config.block_size)
     samples = t.steps // t.sample_every if t.sample_every else 0
     saved = -(-t.steps // t.checkpoint_every) if t.checkpoint_every else 1
     seconds = {

@@ -70,12 +70,12 @@ def decide(
         if fresh and task.planned:
             defaults.fine_tuning_on_text(draft, config, **task.text_sizes(), gflops=gflops)
         elif fresh:
-            defaults.fine_tuning_on_examples(draft, task.n_train)
+            defaults.fine_tuning_on_examples(draft, task.source.n_train)
         defaults.fine_tuning_rates(draft, config)
     elif fresh and task.planned and is_transformer(kind_for(draft.recipe)):
-        defaults.sizes_for_text(draft, task.n_train, task.tokenizer.vocab_size, gflops)
+        defaults.sizes_for_text(draft, task.source.n_train, task.tokenizer.vocab_size, gflops)
     elif fresh and not task.planned:
-        defaults.sizes_for_examples(draft, task.n_train, task.longest)
+        defaults.sizes_for_examples(draft, task.source.n_train, task.longest)
     defaults.optimizer_of_kind(draft)
     defaults.check_optimizer_keys(draft.recipe, overrides)
     if start is None:
@@ -119,7 +119,7 @@ def resolve(
     elif draft.recipe.training.batch_size == "auto":
         raise UsageError("training.batch_size=auto is measured for decoders on texts; give a number here")
     draft.show()
-    t, machine = fit_batch(draft, task, config, machine, task.n_train, world.size)
+    t, machine = fit_batch(draft, task, config, machine, task.source.n_train, world.size)
     if tried:
         machine, found = compile_choice(task, as_trained(config, t), t, machine, world.size, draft.log)
         draft.note(found)

@@ -88,7 +88,7 @@ def _resume(
             task, _ = open_task(recipe, None if folder is None else tokenizer_folder(folder))
         except DataError as error:
             raise RunError(f"{run.path}: what it learns from cannot be read again: {error}") from None
-        if task.key != derived["store"]:
+        if task.source.key != derived["store"]:
             raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train a new run")
         config = make_config(derived.get("kind", "decoder"), **derived["model"])
         t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)

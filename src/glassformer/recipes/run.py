@@ -151,7 +151,7 @@ def _begin(
         log(f"{task.score.words} before the first step: {before:.4f}")
     derived = {
         "choices": [str(choice) for choice in choices],
-        "store": task.key,
+        "store": task.source.key,
         "n_answers": task.n_answers,
         "score": None if task.score == Score() else task.score._asdict(),
         **task.facts(),

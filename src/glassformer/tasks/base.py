@@ -63,7 +63,7 @@ class Score(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The name to read: "validation loss"."""
+        """ "validation loss"."""
         return f"validation {self.metric.replace('_', ' ')}"
 
     def gain(self, value: float, before: float) -> float:
@@ -216,16 +216,6 @@ class Task:
         """The names of the classes, if any."""
         labels: tuple[str, ...] = self.source.labels
         return labels
-
-    @property
-    def key(self) -> str:
-        """Changes when the data do."""
-        return str(self.source.key)
-
-    @property
-    def n_train(self) -> int:
-        """Tokens of a text, or examples, to learn from."""
-        return int(self.source.n_train)
 
     @property
     def longest(self) -> int:

@@ -13,9 +13,16 @@ import torch
 from torch import Tensor
 
 from glassformer.data.examples import Example
-from glassformer.errors import DataError, did_you_mean
 from glassformer.tasks.base import Batch
-from glassformer.tasks.examples import ExampleSource, ExampleTask, check_classes, classes_of, shortened
+from glassformer.tasks.examples import (
+    ExampleSource,
+    ExampleTask,
+    check_classes,
+    check_targets,
+    classes_of,
+    numbers_of,
+    shortened,
+)
 from glassformer.tasks.losses import check_not_empty, padded
 
 
@@ -48,13 +55,10 @@ class Classify(ExampleTask):
 
     def encode(self, split: str, T: int) -> list[Any]:
         """(ids, number of the label)."""
-        number, examples = {label: i for i, label in enumerate(self.labels)}, self.source.examples[split]
-        if bare := next((e.source for e in examples if not e.target), None):
-            raise DataError(f"{bare[:40]!r} has no label; give each text one")
-        if unknown := next((e.target for e in examples if e.target not in number), None):
-            raise DataError(f"the label {unknown!r} is not one that was learned; {did_you_mean(unknown, self.labels)}")
-        sources = self.encode_sources(split, T)
-        return [(ids, number[e.target]) for ids, e in zip(sources, examples, strict=True)]
+        examples = self.source.examples[split]
+        check_targets(examples, "label")
+        numbers = numbers_of([example.target for example in examples], self.labels)
+        return [*zip(self.encode_sources(split, T), numbers, strict=True)]
 
     def collate(
         self, examples: Sequence[tuple[Sequence[int], int]], random: np.random.Generator | None = None
@@ -77,10 +81,7 @@ class Classify(ExampleTask):
 
     def sample_text(self, model: Any, example: Any, number: int) -> str:
         """A text, the probability of each class, and the class it has."""
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            batch = tuple(part.to(device) for part in self.collate([example]))
-            probabilities = self.logits(model, batch).softmax(dim=-1)[0].tolist()
+        probabilities = self.answer(model, example).softmax(dim=-1).tolist()
         named = ", ".join(f"{label} {p:.2f}" for label, p in zip(self.labels, probabilities, strict=True))
         text = shortened(self.tokenizer.decode(example[0]))
         return f"text:   {text}\nmodel:  {named}\ntarget: {self.labels[example[1]]}"

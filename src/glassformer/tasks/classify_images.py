@@ -5,9 +5,8 @@ pixels ──patches, class token──► encoder ──► vector of the class
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,11 +18,11 @@ from torch import Tensor
 from glassformer.data.encoding import label_names
 from glassformer.data.example_splits import Example, spread
 from glassformer.data.images import LabelledImages, load_images
-from glassformer.errors import DataError, UsageError, did_you_mean
+from glassformer.errors import DataError, UsageError
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
 from glassformer.tasks.base import Batch, Opening
-from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.examples import ExampleTask, SplitSource, numbers_of
 from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
 
 MAX_BYTES = 4 << 30
@@ -41,33 +40,16 @@ class ClassifyImagesSettings(TaskSettings):
     """one channel in place of three; None: as the named set, else False"""
 
 
-@dataclass
-class ImageSource:
+@dataclass(kw_only=True)
+class ImageSource(SplitSource):
     """Images by split, and what makes arrays of them."""
 
-    name: str
-    images: LabelledImages
     processor: ImageProcessor
-    labels: tuple[str, ...]
-    encoded: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
         """Changes when a training or validation image, or how it is read, does."""
-        digest = hashlib.sha256(repr(self.processor).encode())
-        for split in ("train", "validation"):
-            for image in self.images.get(split, []):
-                digest.update("\0".join((split, image.key, image.label, "")).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()[:16]
-
-    @property
-    def n_train(self) -> int:
-        return len(self.images.get("train", []))
-
-    @property
-    def examples(self) -> LabelledImages:
-        return self.images
+        return self.digest(lambda image: (image.key, image.label), begin=repr(self.processor))
 
     def fields(self) -> dict[str, Any]:
         """The fields of a configuration that the images decide."""
@@ -110,7 +92,7 @@ class ClassifyImages(ExampleTask):
             mean = (0.5,) if grey else (0.5,) * 3
             processor = ImageProcessor(size=(size, size), mean=mean, std=mean)
         labels = opening.labels or tuple(label_names(Example("", image.label) for image in images["train"]))
-        return ImageSource(data.source, images, processor, labels)
+        return ImageSource(name=data.source, examples=images, processor=processor, labels=labels)
 
     @classmethod
     def arguments(cls, source: Any) -> dict[str, Any]:
@@ -134,15 +116,14 @@ class ClassifyImages(ExampleTask):
 
     def encode(self, split: str, T: int) -> list[Any]:
         """(pixels (channels, size, size), number of the label)."""
-        images, number = self.source.images[split], {label: i for i, label in enumerate(self.labels)}
+        images = self.source.examples[split]
         height, width = self.processor.size
         if (n_bytes := 4 * self.processor.n_channels * height * width * len(images)) > MAX_BYTES:
             raise DataError(
                 f"{len(images):,} images of {height} x {width} are {n_bytes >> 30} GiB; use a smaller task.image_size"
             )
-        if unknown := next((image.label for image in images if image.label not in number), None):
-            raise DataError(f"the class {unknown!r} is not one that was trained; {did_you_mean(unknown, self.labels)}")
-        return [(self.processor.encode(image.image), number[image.label]) for image in images]
+        numbers = numbers_of([image.label for image in images], self.labels)
+        return [(self.processor.encode(image.image), number) for image, number in zip(images, numbers, strict=True)]
 
     def collate(self, examples: Sequence[tuple[np.ndarray, int]], random: np.random.Generator | None = None) -> Batch:
         """(pixels, label) pairs -> a batch."""
@@ -158,10 +139,7 @@ class ClassifyImages(ExampleTask):
         """One held-out image, another one at each step, and the probability of each class."""
         examples = self.encoded("validation", model.config.block_size)
         pixels, label = examples[step % len(examples)]
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            batch = tuple(part.to(device) for part in self.collate([(pixels, label)]))
-            probabilities = self.logits(model, batch).softmax(dim=-1)[0].tolist()
+        probabilities = self.answer(model, (pixels, label)).softmax(dim=-1).tolist()
         grey = np.asarray(self.processor.decode(pixels).convert("L"), dtype=float) / 255
         rows, columns = ([str(place) for place in range(n)] for n in grey.shape)
         table = Table(

@@ -11,18 +11,19 @@ Ids are arrays of uint16, or of uint32 for a vocabulary of more than 65,536 entr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from glassformer.data.encoding import label_names, tokenizer_from
 from glassformer.data.example_batches import ExampleBatches, in_order
-from glassformer.data.examples import Example, Examples, load_examples, spread
+from glassformer.data.examples import Example, load_examples, spread
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.evaluation.estimate import Metrics
 from glassformer.evaluation.rows import RowLosses, evaluate_rows
@@ -40,22 +41,46 @@ SAMPLES = 3  # examples of a sample
 LONGEST_SAMPLE = 200  # characters of each that are shown
 
 
-@dataclass
-class ExampleSource:
-    """Examples by split, and their tokenizers.
+@dataclass(kw_only=True)
+class SplitSource:
+    """Examples of any kind by split, and what was too long in them (`notices`)."""
+
+    name: str
+    examples: Mapping[str, Sequence[Any]]
+    labels: tuple[str, ...] = ()
+    notices: list[str] = field(default_factory=list)
+    encoded: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+
+    @property
+    def n_train(self) -> int:
+        return len(self.examples.get("train", ()))
+
+    def digest(self, parts: Callable[[Any], Iterable[str]], end: str = "", begin: str = "") -> str:
+        """Changes when the parts of a training or validation example do."""
+        digest = hashlib.sha256(begin.encode())
+        for split in ("train", "validation"):
+            for example in self.examples.get(split, ()):
+                digest.update("\0".join((split, *parts(example), "")).encode("utf-8", "surrogatepass"))
+        digest.update(end.encode())
+        return digest.hexdigest()[:16]
+
+    def notice(self, count: int, noun: str, split: str, what: str) -> None:
+        """Note how many examples of a split were changed, for `Task.warnings`."""
+        if count:
+            self.notices.append(f"{plural(count, noun)} of {len(self.examples[split]):,} ({split}) {what}")
+
+
+@dataclass(kw_only=True)
+class ExampleSource(SplitSource):
+    """Texts, perhaps with targets, and their tokenizers.
 
     special: the ids of special tokens by their names in the configuration of an existing model; without one, they are
     looked up in the tokenizer.
     """
 
-    name: str
-    examples: Examples
     tokenizer: Tokenizer
     source_tokenizer: Tokenizer | None = None
-    labels: tuple[str, ...] = ()
     special: dict[str, int] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)  # what was too long, in words
-    encoded: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
 
     @property
     def reader(self) -> Tokenizer:
@@ -65,17 +90,8 @@ class ExampleSource:
     @cached_property
     def key(self) -> str:
         """Changes when an example or a vocabulary does."""
-        digest = hashlib.sha256()
-        for split in ("train", "validation"):
-            for example in self.examples[split]:
-                digest.update("\0".join((split, *example, "")).encode("utf-8", "surrogatepass"))
-        for tokenizer in (self.tokenizer, self.source_tokenizer):
-            digest.update(str(tokenizer and tokenizer.hash).encode())
-        return digest.hexdigest()[:16]
-
-    @property
-    def n_train(self) -> int:
-        return len(self.examples["train"])
+        hashes = (str(tokenizer and tokenizer.hash) for tokenizer in (self.tokenizer, self.source_tokenizer))
+        return self.digest(tuple, end="".join(hashes))
 
     def fields(self) -> dict[str, Any]:
         """Sizes and special tokens by their names in a configuration; those that the tokenizer lacks are left out."""
@@ -89,11 +105,6 @@ class ExampleSource:
         if self.labels:
             fields["n_classes"] = len(self.labels)
         return fields
-
-    def notice(self, count: int, noun: str, split: str, what: str) -> None:
-        """Note how many examples of a split were changed, for `Task.warnings`."""
-        if count:
-            self.notices.append(f"{plural(count, noun)} of {len(self.examples[split]):,} ({split}) {what}")
 
 
 class ExampleTask(Task):
@@ -123,11 +134,19 @@ class ExampleTask(Task):
         special: dict[str, int] = {}
         if folder is not None:
             writer, reader = load_tokenizer(folder), load_source_tokenizer(folder)
-            reader, special = None if reader == writer else reader, _special_of(folder)
+            reader = None if reader == writer else reader
+            special = _special_of(folder)
         else:
             writer, reader = cls._tokenizers(examples["train"], opening.tokenizer, choices)
         labels = cls.labels_of(examples["train"], opening.labels)
-        return ExampleSource(data.source, examples, writer, reader, labels, special)
+        return ExampleSource(
+            name=data.source,
+            examples=examples,
+            tokenizer=writer,
+            source_tokenizer=reader,
+            labels=labels,
+            special=special,
+        )
 
     @classmethod
     def arguments(cls, source: ExampleSource) -> dict[str, Any]:
@@ -165,19 +184,18 @@ class ExampleTask(Task):
     @property
     def longest(self) -> int:
         """Tokens of a text, which 19 of 20 of the first training examples do not exceed."""
-        texts = self.measured(self.source.examples["train"][:1000])
+        first = self.source.examples["train"][:1000]
+        texts = [*self.source.reader.encode_documents([example.source for example in first])]
+        if self.tokenizer_side == "both":
+            texts += self.tokenizer.encode_documents([example.target for example in first])
         return int(np.quantile([len(ids) for ids in texts], 0.95)) if texts else 0
-
-    def measured(self, examples: Sequence[Example]) -> list[np.ndarray]:
-        """The texts whose lengths decide how long a window is needed."""
-        return [*self.source.reader.encode_documents([example.source for example in examples])]
 
     def facts(self) -> dict[str, Any]:
         sizes = {split: len(rows) for split, rows in self.source.examples.items()}
         return {"examples": sizes, "labels": list(self.labels)}
 
     def warnings(self) -> list[str]:
-        n, batch_size = self.n_train, self.run.batch_size
+        n, batch_size = self.source.n_train, self.run.batch_size
         few = [f"a step reads {batch_size} examples and there are {n}"] if batch_size > n else []
         return [*self.source.notices, *few]
 
@@ -269,6 +287,13 @@ class ExampleTask(Task):
         """What the model makes of one encoded example; "": nothing to show."""
         return ""
 
+    @torch.inference_mode()
+    def answer(self, model: Any, example: Any) -> Tensor:
+        """The logits for one encoded example, without the dimension of the batch, on the CPU."""
+        device = next(model.parameters()).device
+        batch = self.collate([example], np.random.default_rng(0))
+        return self.logits(model, tuple(part.to(device) for part in batch))[0].cpu()
+
     def text_with_specials(self, ids: Iterable[int]) -> str:
         """Text with its special tokens, which `decode` leaves out."""
         special = {i: text for text, i in self.tokenizer.special_tokens.items()}
@@ -306,6 +331,25 @@ def text_pieces(task: ExampleTask, split: str, T: int, shortest: int = 8) -> lis
     if not pieces:
         raise DataError(f"no text has {shortest} tokens, which a gap needs around it; give longer texts")
     return pieces
+
+
+def check_targets(examples: Iterable[Example], what: str) -> None:
+    """Raise a `DataError` for an example without a target."""
+    bare = next((example.source for example in examples if not example.target), None)
+    if bare is not None:
+        raise DataError(f"{bare[:40]!r} has no {what}; give each source one")
+
+
+def numbers_of(labels: Sequence[str], known: Sequence[str]) -> list[int]:
+    """The places of labels among those that are learned.
+
+    Raises:
+        DataError: one is not among them.
+    """
+    number = {label: i for i, label in enumerate(known)}
+    if unknown := next((label for label in labels if label not in number), None):
+        raise DataError(f"the label {unknown!r} is not one that was learned; {did_you_mean(unknown, known)}")
+    return [number[label] for label in labels]
 
 
 def classes_of(targets: Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:

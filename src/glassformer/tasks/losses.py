@@ -61,16 +61,11 @@ def plain_linear_cross_entropy(
     weight_VC: Tensor,
     targets_N: Tensor,
     bias_V: Tensor | None = None,
-    ignore_index: int = IGNORED,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The same as `linear_cross_entropy`, with all logits at once: the readable twin."""
     logits_NV = F.linear(hidden_NC, weight_VC, bias_V)
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    loss = F.cross_entropy(
-        logits_NV, targets_N, reduction="sum", ignore_index=ignore_index, label_smoothing=label_smoothing
-    )
-    return loss, (targets_N != ignore_index).sum()
+    return summed_cross_entropy(logits_NV, targets_N, label_smoothing), (targets_N != IGNORED).sum()
 
 
 def rows_at_once(vocab_size: int, device: str) -> int:
@@ -151,11 +146,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Sum over the targets that count, logits (..., V) and targets (...); in fp32 at least, doubles stay doubles.
-
-    label_smoothing: this share of each target is spread over all V (Szegedy et al. 2015,
-    https://arxiv.org/abs/1512.00567, section 7).
-    """
+    """Sum over the targets that count, logits (..., V) and targets (...); in fp32 at least, doubles stay doubles."""
     full = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(
         logits.flatten(0, -2).to(full),

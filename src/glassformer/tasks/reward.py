@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.data.example_splits import Example
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import UsageError
 from glassformer.evaluation.rows import RowLosses
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.tasks.base import Batch, Loss
-from glassformer.tasks.examples import ExampleTask, encode_texts, shortened
+from glassformer.tasks.examples import ExampleTask, check_targets, encode_texts, shortened
 from glassformer.tasks.losses import check_not_empty, padded
 
 
@@ -46,14 +46,10 @@ class Reward(ExampleTask):
     def model_fields(self) -> dict[str, Any]:
         return {**super().model_fields(), "n_classes": 1}
 
-    def measured(self, examples: Sequence[Example]) -> list[np.ndarray]:
-        return [*super().measured(examples), *self.tokenizer.encode_documents([e.target for e in examples])]
-
     def encode(self, split: str, T: int) -> list[Any]:
         """(ids of the chosen text, ids of the rejected one)."""
         examples = self.source.examples[split]
-        if bare := next((e.source for e in examples if not e.target), None):
-            raise DataError(f"{bare[:40]!r} has no rejected text; a line holds chosen and rejected")
+        check_targets(examples, "rejected text")
         rejected = encode_texts([Example(e.target) for e in examples], self.source.reader)
         self.source.notice(sum(len(ids) > T for ids in rejected), "rejected text", split, f"cut to {T} tokens")
         return [*zip(self.encode_sources(split, T), (ids[:T] for ids in rejected), strict=True)]

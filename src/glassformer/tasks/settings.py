@@ -79,13 +79,9 @@ class RunSettings(BaseModel):
 
     @property
     def train_eval_rows(self) -> int:
-        """How many sequences of the training split an evaluation reads at most (`train_eval_rows`)."""
-        return train_eval_rows(self.batch_size, self.eval_interval)
-
-
-def train_eval_rows(batch_size: int, eval_interval: int) -> int:
-    """How many sequences cost `TRAIN_SHARE` of the steps between two evaluations; one batch at least."""
-    return batch_size * max(1, int(TRAIN_SHARE * STEP_COST * eval_interval))
+        """How many sequences of the training split an evaluation reads at most: those that cost `TRAIN_SHARE` of the
+        steps between two evaluations; one batch at least."""
+        return self.batch_size * max(1, int(TRAIN_SHARE * STEP_COST * self.eval_interval))
 
 
 @dataclass(frozen=True)

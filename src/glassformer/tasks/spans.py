@@ -21,7 +21,7 @@ from glassformer.generation.fill_mask import sentinels_of
 from glassformer.generation.seq2seq import answer_ids
 from glassformer.processors.tokenizers.special_tokens import span_specials
 from glassformer.tasks.base import Batch, Task
-from glassformer.tasks.examples import ExampleSource, ExampleTask, text_pieces
+from glassformer.tasks.examples import ExampleSource, text_pieces
 from glassformer.tasks.losses import IGNORED, check_not_empty
 from glassformer.tasks.settings import TaskSettings
 from glassformer.tasks.translate import Translate
@@ -62,7 +62,6 @@ class Spans(Translate):
     def arguments(cls, source: ExampleSource) -> dict[str, Any]:
         return {**super().arguments(source), "sentinels": sentinels_of(source.tokenizer)}
 
-    measured = ExampleTask.measured
     score_answers = Task.score_answers
 
     def encode(self, split: str, T: int) -> list[Any]:

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from glassformer.data.examples import Example
-from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.errors import DataError, UsageError, plural
 from glassformer.evaluation.estimate import Metric, share_interval
 from glassformer.generation.tagging import encode_words
 from glassformer.tasks.base import Batch
 from glassformer.tasks.classify import Classify
-from glassformer.tasks.examples import check_classes, classes_of, shortened
+from glassformer.tasks.examples import check_classes, classes_of, numbers_of, shortened
 from glassformer.tasks.losses import IGNORED, check_not_empty, padded
 
 
@@ -45,7 +44,7 @@ class Tag(Classify):
 
     def encode(self, split: str, T: int) -> list[Any]:
         """(ids, a number for the tag of each or -100): the target names the tags, with spaces between."""
-        number, examples = {tag: i for i, tag in enumerate(self.labels)}, self.source.examples[split]
+        examples = self.source.examples[split]
         try:
             encoded = encode_words(self.source.reader, [e.source.split() for e in examples])
         except UsageError as error:
@@ -60,12 +59,8 @@ class Tag(Classify):
                     f"{example.source[:40]!r} has {plural(len(firsts), 'word')} and {plural(len(tags), 'tag')}; "
                     "give one tag a word, with spaces between"
                 )
-            if unknown := set(tags) - number.keys():
-                raise DataError(
-                    f"the tag {min(unknown)!r} is not one that was learned; {did_you_mean(min(unknown), number)}"
-                )
             labels = np.full(len(ids), IGNORED)
-            labels[firsts] = [number[tag] for tag in tags]
+            labels[firsts] = numbers_of(tags, self.labels)
             rows.append((ids[:T], labels[:T]))
             cut += len(ids) > T
         self.source.notice(cut, "text", split, f"cut to {T} tokens")
@@ -100,10 +95,7 @@ class Tag(Classify):
     def sample_text(self, model: Any, example: Any, number: int) -> str:
         """A text, the tags that the model gives to its words, and those that they have."""
         ids, labels = example
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            batch = tuple(part.to(device) for part in self.collate([example]))
-            best_T = self.logits(model, batch)[0].argmax(dim=-1).cpu().numpy()
+        best_T = self.answer(model, example).argmax(dim=-1).numpy()
         lines = {"text:": self.source.reader.decode(ids)}
         for name, numbers in (("model:", best_T), ("target:", labels)):
             lines[name] = " ".join(self.labels[i] for i in numbers[np.asarray(labels) != IGNORED])

@@ -72,7 +72,7 @@ class TextTask(Task):
         return (piece.text for piece in read_documents(data.source, text_field=data.text_field))
 
     def text_sizes(self) -> dict[str, int]:
-        return {"train_tokens": self.n_train, "val_tokens": len(self.source.store.split("validation"))}
+        return {"train_tokens": self.source.n_train, "val_tokens": len(self.source.store.split("validation"))}
 
     def check(self, config: Any) -> None:
         store = self.source.store

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from glassformer.data.examples import Example, references, spread
+from glassformer.data.examples import references, spread
 from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
 from glassformer.evaluation.translation import TranslationScores, translation_scores
@@ -23,7 +23,7 @@ from glassformer.generation.seq2seq import Answer, answer, answer_ids, plain_tex
 from glassformer.models import EncoderDecoder
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS
 from glassformer.tasks.base import Batch, Loss
-from glassformer.tasks.examples import ExampleSource, ExampleTask, encode_texts, shortened
+from glassformer.tasks.examples import ExampleSource, ExampleTask, check_targets, encode_texts, shortened
 from glassformer.tasks.losses import (
     IGNORED,
     check_not_empty,
@@ -80,16 +80,12 @@ class Translate(ExampleTask):
             )
         return {**super().arguments(source), **{name: fields[name] for name in names}}
 
-    def measured(self, examples: Sequence[Example]) -> list[np.ndarray]:
-        return [*super().measured(examples), *self.tokenizer.encode_documents([e.target for e in examples])]
-
     def encode(self, split: str, T: int) -> list[Any]:
         """(source ids with their end, target ids). A training pair that is longer than the window is left out, since
         half a sentence is no translation of a whole one; a held-out one is cut."""
         examples, reader = self.source.examples[split], self.source.reader
         end = reader.special_tokens.get(END)
-        if (bare := next((e.source for e in examples if not e.target), None)) is not None:
-            raise DataError(f"{bare[:40]!r} has no target; give each source one, or set task.kind=next_token")
+        check_targets(examples, "target")
         limit = T - (end is not None)
         targets = self.tokenizer.encode_documents([example.target for example in examples])
         rows = [*zip(encode_texts(examples, reader), targets, strict=True)]
@@ -168,7 +164,7 @@ class Translate(ExampleTask):
         chosen = [example for example in examples[split] if example.source.strip()]
         known = references(chosen if limit is None else spread(chosen, limit))
         sources, forms = list(known), list(known.values())
-        measure = _pronunciations if self.tokenizer.kind == "words" else _translations
+        measure = pronunciation_errors if self.tokenizer.kind == "words" else _translations
         measure([forms[0][0]], forms[:1])  # a missing package is reported before the long work
         answers = answer(
             model,
@@ -215,10 +211,6 @@ class Scored:
                 "references": known,
                 "log_probability": found.log_probability,
             }
-
-
-def _pronunciations(answers: list[str], known: list[list[str]]) -> PronunciationErrors:
-    return pronunciation_errors(answers, known)
 
 
 def _translations(answers: list[str], known: list[list[str]]) -> TranslationScores:
