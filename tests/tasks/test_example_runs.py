@@ -90,7 +90,9 @@ def test_every_task_from_a_file_to_a_model(name: str, tmp_path: Path, pairs: str
     sample = json.loads((path / "samples.jsonl").read_text().splitlines()[-1])["text"]
     assert "model" in sample and "target" in sample
     if kind == "classify":
-        assert load_labels(path) == ("animal", "other")
+        assert load_labels(path) == ("animal", "other") and (path / "report.html").is_file()
+        recipe = RunFolder(path).recipe.read_text()
+        assert "labels = [" in recipe and "[derived.examples]" in recipe
     if kind == "translate":
         assert answers_of(path, split="test", beam=2).scores.n == len(json_lines_of(path, "test"))
 
@@ -118,21 +120,6 @@ def test_resumed_is_never_stopped(tmp_path: Path, pairs: str):
     recipes.resume(again)
     ours, theirs = (load_model(p / "checkpoints" / "step-000008" / "model").state_dict() for p in (whole, again))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_a_tag_for_each_word(tmp_path: Path):
-    colours = ("red", "blue", "green")
-    rows = [
-        {"source": " ".join(words := text.split()[:5]), "target": " ".join("c" if w in colours else "o" for w in words)}
-        for text in sentences()
-    ]
-    words = ["tokenizer.vocab_size=40", "training.steps=60", "training.optimizer=adamw", "training.learning_rate=0.01"]
-    path = run(tmp_path, "tag", write(tmp_path / "tags.jsonl", rows), *words)
-    shown = json.loads((path / "summary.json").read_text())
-    assert load_labels(path) == ("c", "o") and shown["val_accuracy"] > 0.9
-    rows[3]["target"] = "c"
-    with pytest.raises(DataError, match=r"has 5 words and 1 tag; give one tag a word"):
-        run(tmp_path, "tag", write(tmp_path / "wrong.jsonl", rows), *words, name="wrong")
 
 
 def test_a_bad_number_is_named_in_a_translator_too(tmp_path: Path, pairs: str):
@@ -253,12 +240,6 @@ def test_changed_examples_are_noticed(tmp_path: Path, pairs: str):
 def test_there_is_nothing_to_learn_from(tmp_path: Path):
     with pytest.raises(DataError):
         recipes.train(None, ["task.kind=spans", *SMALL], data=write(tmp_path / "no.jsonl", []))
-
-
-def test_a_run_folder_records_what_it_learned_from(tmp_path: Path, labelled: str):
-    path = run(tmp_path, "classify", labelled)
-    text = RunFolder(path).recipe.read_text()
-    assert "labels = [" in text and "[derived.examples]" in text and (path / "report.html").is_file()
 
 
 def test_pairs_that_do_not_fit_are_left_out_and_counted(tmp_path: Path):

@@ -21,7 +21,7 @@ from glassformer.generation.tagging import encode_words
 from glassformer.models import Encoder, EncoderConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.tasks import Tag
-from glassformer.tasks.examples import ExampleSource
+from glassformer.tasks.sources import ExampleSource
 from glassformer.tasks.tag import tag_baseline
 
 TINY = [

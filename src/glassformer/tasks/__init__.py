@@ -8,7 +8,7 @@ classify_images             a class for an image
 reward                      which of two texts people prefer
 
 base                        what every task has: Task, Loss, Score, Batches
-text, examples              the two kinds of data
+text, examples, sources     the two kinds of data
 losses, held_out            cross-entropies; how an evaluation reads a text
 settings                    what a task takes from a recipe
 """

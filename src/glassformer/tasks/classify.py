@@ -14,16 +14,9 @@ from torch import Tensor
 
 from glassformer.data.examples import Example
 from glassformer.tasks.base import Batch
-from glassformer.tasks.examples import (
-    ExampleSource,
-    ExampleTask,
-    check_classes,
-    check_targets,
-    classes_of,
-    numbers_of,
-    shortened,
-)
+from glassformer.tasks.examples import ExampleTask, shortened
 from glassformer.tasks.losses import check_not_empty, padded
+from glassformer.tasks.sources import ExampleSource, check_classes, check_targets, classes_of, numbers_of
 
 
 class Classify(ExampleTask):
@@ -58,7 +51,7 @@ class Classify(ExampleTask):
         examples = self.source.examples[split]
         check_targets(examples, "label")
         numbers = numbers_of([example.target for example in examples], self.labels)
-        return [*zip(self.encode_sources(split, T), numbers, strict=True)]
+        return [*zip(self.source.cut(self.source.encode(split), split, T), numbers, strict=True)]
 
     def collate(
         self, examples: Sequence[tuple[Sequence[int], int]], random: np.random.Generator | None = None

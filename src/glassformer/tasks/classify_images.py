@@ -15,15 +15,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from glassformer.data.encoding import label_names
-from glassformer.data.example_splits import Example, spread
+from glassformer.data.example_splits import spread
 from glassformer.data.images import LabelledImages, load_images
 from glassformer.errors import DataError, UsageError
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
 from glassformer.tasks.base import Batch, Opening
-from glassformer.tasks.examples import ExampleTask, SplitSource, numbers_of
+from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
+from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
 MAX_BYTES = 4 << 30
 """Of the pixels of one split in memory."""
@@ -91,7 +91,7 @@ class ClassifyImages(ExampleTask):
                 choices.append(Choice("task.image_size", size, f"of {known.name if known else 'the first image'}"))
             mean = (0.5,) if grey else (0.5,) * 3
             processor = ImageProcessor(size=(size, size), mean=mean, std=mean)
-        labels = opening.labels or tuple(label_names(Example("", image.label) for image in images["train"]))
+        labels = classes_of((image.label for image in images["train"]), opening.labels)
         return ImageSource(name=data.source, examples=images, processor=processor, labels=labels)
 
     @classmethod

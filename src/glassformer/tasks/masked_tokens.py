@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.evaluation.rows import RowLosses
 from glassformer.tasks.base import Batch, Loss
-from glassformer.tasks.examples import ExampleSource, ExampleTask, text_pieces
+from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.losses import (
     IGNORED,
     check_not_empty,
@@ -30,6 +30,7 @@ from glassformer.tasks.losses import (
     summed_cross_entropy,
 )
 from glassformer.tasks.settings import TaskSettings
+from glassformer.tasks.sources import ExampleSource
 
 
 class MaskingSettings(TaskSettings):
@@ -103,7 +104,7 @@ class MaskedTokens(ExampleTask):
 
     def encode(self, split: str, T: int) -> list[Any]:
         """The ids of all texts, in pieces of at most T tokens."""
-        return text_pieces(self, split, T)
+        return self.source.pieces(split, T)
 
     def collate(self, examples: Sequence[Sequence[int]], random: np.random.Generator) -> Batch:
         """Texts as ids -> a batch with its masks, all drawn from `random`.

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassformer.data.example_splits import Example
 from glassformer.errors import UsageError
 from glassformer.evaluation.rows import RowLosses
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.tasks.base import Batch, Loss
-from glassformer.tasks.examples import ExampleTask, check_targets, encode_texts, shortened
+from glassformer.tasks.examples import ExampleTask, shortened
 from glassformer.tasks.losses import check_not_empty, padded
+from glassformer.tasks.sources import check_targets, encode_texts
 
 
 class Reward(ExampleTask):
@@ -50,9 +50,9 @@ class Reward(ExampleTask):
         """(ids of the chosen text, ids of the rejected one)."""
         examples = self.source.examples[split]
         check_targets(examples, "rejected text")
-        rejected = encode_texts([Example(e.target) for e in examples], self.source.reader)
-        self.source.notice(sum(len(ids) > T for ids in rejected), "rejected text", split, f"cut to {T} tokens")
-        return [*zip(self.encode_sources(split, T), (ids[:T] for ids in rejected), strict=True)]
+        rejected = encode_texts([example.target for example in examples], self.source.reader)
+        rejected = self.source.cut(rejected, split, T, "rejected text")
+        return [*zip(self.source.cut(self.source.encode(split), split, T), rejected, strict=True)]
 
     def collate(
         self, examples: Sequence[tuple[Sequence[int], Sequence[int]]], random: np.random.Generator | None = None

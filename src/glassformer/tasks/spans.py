@@ -21,9 +21,9 @@ from glassformer.generation.fill_mask import sentinels_of
 from glassformer.generation.seq2seq import answer_ids
 from glassformer.processors.tokenizers.special_tokens import span_specials
 from glassformer.tasks.base import Batch, Task
-from glassformer.tasks.examples import ExampleSource, text_pieces
 from glassformer.tasks.losses import IGNORED, check_not_empty
 from glassformer.tasks.settings import TaskSettings
+from glassformer.tasks.sources import ExampleSource
 from glassformer.tasks.translate import Translate
 
 
@@ -66,7 +66,7 @@ class Spans(Translate):
 
     def encode(self, split: str, T: int) -> list[Any]:
         """The ids of all texts, in pieces of at most T tokens."""
-        return text_pieces(self, split, T)
+        return self.source.pieces(split, T)
 
     def collate(self, examples: Sequence[Any], random: np.random.Generator | None = None) -> Batch:
         """Texts as ids -> a batch with its gaps, all drawn from `random`.

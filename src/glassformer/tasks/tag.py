@@ -22,8 +22,9 @@ from glassformer.evaluation.estimate import Metric, share_interval
 from glassformer.generation.tagging import encode_words
 from glassformer.tasks.base import Batch
 from glassformer.tasks.classify import Classify
-from glassformer.tasks.examples import check_classes, classes_of, numbers_of, shortened
+from glassformer.tasks.examples import shortened
 from glassformer.tasks.losses import IGNORED, check_not_empty, padded
+from glassformer.tasks.sources import check_classes, classes_of, numbers_of
 
 
 class Tag(Classify):

@@ -23,7 +23,7 @@ from glassformer.generation.seq2seq import Answer, answer, answer_ids, plain_tex
 from glassformer.models import EncoderDecoder
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS
 from glassformer.tasks.base import Batch, Loss
-from glassformer.tasks.examples import ExampleSource, ExampleTask, check_targets, encode_texts, shortened
+from glassformer.tasks.examples import ExampleTask, shortened
 from glassformer.tasks.losses import (
     IGNORED,
     check_not_empty,
@@ -34,6 +34,7 @@ from glassformer.tasks.losses import (
 )
 from glassformer.tasks.next_token import many_logits
 from glassformer.tasks.settings import TaskSettings
+from glassformer.tasks.sources import ExampleSource, check_targets
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -88,7 +89,7 @@ class Translate(ExampleTask):
         check_targets(examples, "target")
         limit = T - (end is not None)
         targets = self.tokenizer.encode_documents([example.target for example in examples])
-        rows = [*zip(encode_texts(examples, reader), targets, strict=True)]
+        rows = [*zip(self.source.encode(split), targets, strict=True)]
         fitting = [(s, t) for s, t in rows if len(s) <= limit and len(t) < T]
         what = f"longer than {T} tokens " + ("left out" if split == "train" else "cut")
         self.source.notice(len(rows) - len(fitting), "pair", split, what)
