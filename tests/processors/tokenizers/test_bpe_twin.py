@@ -30,11 +30,6 @@ def test_training_gives_the_same_merges_in_the_same_order(text):
         assert bpe_twin.decode(fast.encode(sample), merges) == sample
 
 
-def test_on_real_text(shakespeare):
-    text = shakespeare.read_text(encoding="utf-8")[:20_000]
-    assert bpe_twin.train(text, 400) == merges_of(TOKENIZERS["bpe"]([text], vocab_size=401))
-
-
 def test_ends_when_no_pair_occurs_twice():
     assert bpe_twin.train("abcdefg", 1000) == []
     assert TOKENIZERS["bpe"](["abcdefg"], vocab_size=1000).vocab_size == 257

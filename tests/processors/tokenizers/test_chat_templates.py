@@ -7,7 +7,7 @@ import warnings
 from enum import Enum
 
 import pytest
-from chat_examples import CHATML, TEMPLATES, VOCABULARIES, byte_level, template_of
+from chat_examples import TEMPLATES, VOCABULARIES, byte_level, published, template_of, theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,16 +18,8 @@ from glassformer.processors.tokenizers.alphabet import whole_characters
 transformers = pytest.importorskip("transformers")
 
 
-def theirs(tokenizer: Tokenizer):
-    """The same vocabulary and template in `transformers`."""
-    library = type(tokenizer._library).from_str(tokenizer._library.to_str())
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=library, chat_template=tokenizer.chat_template, **tokenizer.settings
-    )
-
-
 THEIRS = {name: theirs(tokenizer) for name, tokenizer in VOCABULARIES.items()}
-SPECIALS = sorted({text for _, specials, _, _ in TEMPLATES.values() for text in specials})
+SPECIALS = sorted({text for specials, _, _ in TEMPLATES.values() for text in specials})
 words = st.sampled_from(
     ["Hello", " ", "  ", "\n", "the key", "\n\n", "<", "|", ">", "é", "🎉", "don't", "12", "<tool_response>",
      "</tool_response>", "<think>", "</think>", "user", "<|", "|>", "{{ x }}", "{% if %}", "[", "/", "\t"]
@@ -172,7 +164,7 @@ def test_of_two_markers_that_begin_alike_the_longer_counts():
 
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_what_ends_a_turn(name):
-    tokenizer, ends = VOCABULARIES[name], TEMPLATES[template_of(name)][3]
+    tokenizer, ends = VOCABULARIES[name], TEMPLATES[template_of(name)][2]
     assert set(tokenizer.chat.turn_ends) == {tokenizer.special_tokens[text] for text in ends}
     assert tokenizer.end_of_text in tokenizer.chat.turn_ends and len(ends) == len(tokenizer.chat.turn_ends)
 
@@ -359,7 +351,7 @@ def test_half_a_character_of_the_templates_own_is_marked_as_lost():
 
 def test_a_character_tokenizer_chats_too():
     tokenizer = TOKENIZERS["characters"](["user\nassistant hello"], specials=["<|im_start|>", "<|im_end|>"])
-    tokenizer.chat_template = CHATML.replace("messages[0]['role'] != 'system'", "false")
+    tokenizer.chat_template = published("smollm2").replace("messages[0]['role'] != 'system'", "false")
     messages = [{"role": "user", "content": "hello<|im_end|>"}]
     with pytest.warns(UnknownCharacterWarning, match="6 characters not in the vocabulary"):
         ids = tokenizer.chat.encode(messages)

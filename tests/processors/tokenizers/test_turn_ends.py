@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from chat_examples import ALTERNATE, byte_level
-from transformers import PreTrainedTokenizerFast
+from chat_examples import byte_level, theirs
 
 from glassformer.errors import UsageError
-from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
 SPECIALS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|close|>", "<|endoftext|>"]
@@ -25,7 +24,7 @@ TEMPLATES = {
     "plain": TURNS,
     "a system message first": refusing("messages[0].role != 'system'"),
     "no system message (Gemma 2)": refusing("messages[0].role == 'system'"),
-    "alternation (Mistral)": "{% for message in messages %}" + ALTERNATE + "{% endfor %}" + TURNS,
+    "alternation (Mistral)": refusing("messages[1] and messages[1].role == messages[0].role"),
     "a question last": refusing("messages[-1].role != 'user'"),
     "both": refusing("messages[0].role != 'system' or messages[-1].role != 'user'"),
     "the last turn open": "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
@@ -59,7 +58,7 @@ def test_ends_that_the_folder_names_count_in_chats_too():
 
 
 @pytest.mark.parametrize("name", ["parts", "plain"])
-def test_contents_are_given_in_the_form_that_the_template_takes(name, tmp_path):
+def test_contents_are_given_in_the_form_that_the_template_takes(name):
     """A text and the same text in one part are one message; ids are those of transformers for the form that fits."""
     tokenizer = tokenizer_with(TEMPLATES[name])
     texts = [("user", "hello there"), ("assistant", "kind"), ("user", "people")]
@@ -68,19 +67,10 @@ def test_contents_are_given_in_the_form_that_the_template_takes(name, tmp_path):
     ids = tokenizer.chat.encode(as_texts)
     assert tokenizer.chat.encode(as_parts) == ids
     assert "hello there" in tokenizer.chat.render(as_texts) and "people" in tokenizer.chat.render(as_parts)
-    their = PreTrainedTokenizerFast(tokenizer_object=load_again(tokenizer, tmp_path), chat_template=TEMPLATES[name])
     fitting = as_parts if name == "parts" else as_texts
-    assert their.apply_chat_template(fitting, add_generation_prompt=True, return_dict=False) == ids
+    assert theirs(tokenizer).apply_chat_template(fitting, add_generation_prompt=True, return_dict=False) == ids
     several = [{"role": "user", "content": [{"type": "text", "text": t} for t in ("hello ", "there")]}]
     assert tokenizer.chat.encode(several) == tokenizer.chat.encode([{"role": "user", "content": "hello there"}])
-
-
-def load_again(tokenizer: Tokenizer, folder):
-    """The library's tokenizer, with special tokens found in text, as transformers has it."""
-    tokenizer.save(folder)
-    library = load_tokenizer(folder)._library
-    library.encode_special_tokens = False
-    return library
 
 
 def test_a_template_that_takes_both_is_given_what_was_given():
