@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from glassformer import text_files
-from glassformer.errors import DataError
-from glassformer.text_files import JsonError, decode, open_utf8, parse_json, utf8_bytes
+from glassformer.errors import DataError, TokenizerError
+from glassformer.text_files import JsonError, decode, open_utf8, parse_json, utf8_bytes, read_json
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 LINE = "prüfen, ☃ 🎉\r\n"
@@ -73,3 +73,16 @@ def test_what_is_wrong_with_json(text, reason):
 
 def test_json_that_is_right():
     assert parse_json(' {"a": [1, -2.5e3, null, "ü"]} ') == {"a": [1, -2500.0, None, "ü"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(None, "missing"), (b"[1]", "not list"), (b"\xff", "not UTF-8"), (b"{", "not valid JSON"), (b" " * 99, "larger")],
+)
+def test_a_file_that_is_no_json_object_is_one_line_of_the_given_error(tmp_path, content, named):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TokenizerError, match=named) as error:
+        read_json(path, TokenizerError, most=50)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)

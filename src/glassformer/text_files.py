@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glassformer.errors import DataError
+from glassformer.errors import DataError, GlassformerError
 
 BLOCK_BYTES = 1 << 20
 _MARKS = (  # the mark of UTF-16-LE begins that of UTF-32-LE
@@ -58,6 +58,38 @@ def parse_json(text: str) -> Any:
         raise JsonError("nested too deeply") from None
     except ValueError:  # Python's own limit for the digits of an integer
         raise JsonError("a number of too many digits") from None
+
+
+def read_bounded(path: Path, error: type[GlassformerError], *, most: int) -> bytes:
+    """A whole file; `error`, in one line, if it is missing, cannot be read, or has more than `most` bytes."""
+    try:
+        if path.stat().st_size > most:
+            raise error(f"{path}: larger than {most >> 20} MiB, the most that is read; is it the right file?")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{path}: missing; this is not a model folder, or it is incomplete") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror or problem}); check the path") from problem
+
+
+def read_text(path: Path, error: type[GlassformerError], *, most: int) -> str:
+    """`read_bounded` as text, without a byte order mark."""
+    try:
+        return decode(read_bounded(path, error, most=most))
+    except UnicodeDecodeError as problem:
+        where = f"byte {problem.start} is not {problem.encoding.upper()}"
+        raise error(f"{path}: {where}; the file is damaged: fetch it again") from None
+
+
+def read_json(path: Path, error: type[GlassformerError], *, most: int) -> dict[str, Any]:
+    """`read_text` as a JSON object."""
+    try:
+        data = parse_json(read_text(path, error, most=most))
+    except JsonError as problem:
+        raise error(f"{path}: not valid JSON ({problem}); it is damaged or cut short: fetch it again") from None
+    if not isinstance(data, dict):
+        raise error(f"{path}: a JSON object is expected, not {type(data).__name__}; is it the right file?")
+    return data
 
 
 def open_utf8(path: Path) -> tuple[BinaryIO, int]:

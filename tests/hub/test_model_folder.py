@@ -170,7 +170,7 @@ DAMAGE = {
         "model.safetensors damaged truncated",
     ),
     "a pickle": (lambda f: torch.save({"a": torch.zeros(3)}, f / "model.safetensors"), "damaged truncated"),
-    "another encoding": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{\x00}"), "config.json valid JSON"),
+    "another encoding": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{\x00}"), "config.json byte damaged"),
     "too large, a hole": (lambda f: os.truncate(f / "config.json", MAX_JSON_BYTES + 1), "config.json 64 MiB"),
     "an unknown family": (lambda f: edit(f / "config.json", model_type="qwen4"), " ".join(["'qwen4'", *FAMILIES])),
     "no n_embd": (lambda f: edit(f / "config.json", n_embd=...), "config.json n_embd missing"),

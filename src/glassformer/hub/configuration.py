@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from glassformer import text_files
 from glassformer.errors import GlassformerError, ModelFolderError, known_names, one_line
-from glassformer.files import disk_errors
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.registry import FAMILIES
 from glassformer.models import NOTHING_SET, GenerationSettings, answers_of
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.text_files import JsonError, decode, parse_json
 
 WRONG_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, IndexError)  # a list where a number belongs
 MAX_JSON_BYTES = 64 * 2**20
@@ -101,18 +100,7 @@ def read_labels(folder: Path) -> tuple[str, ...]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or one line about what is wrong with the file."""
-    try:
-        with disk_errors(path):
-            if path.stat().st_size > MAX_JSON_BYTES:
-                raise ModelFolderError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, which no configuration is")
-            data = parse_json(decode(path.read_bytes()))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path}: missing; this is not a model folder") from None
-    except (UnicodeDecodeError, JsonError) as error:
-        raise ModelFolderError(f"{path}: not valid JSON ({error}); copy or train it again") from None
-    if not isinstance(data, dict):
-        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(data).__name__}")
-    return data
+    return text_files.read_json(path, ModelFolderError, most=MAX_JSON_BYTES)
 
 
 def _special_tokens(config: Any, tokenizer: Tokenizer | None, settings: GenerationSettings) -> dict[str, Any]:

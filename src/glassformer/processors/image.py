@@ -22,7 +22,7 @@ import numpy as np
 
 from glassformer.errors import DataError, MissingExtraError, ModelFolderError, UsageError, one_line
 from glassformer.files import disk_errors, write_json
-from glassformer.text_files import JsonError, decode, parse_json
+from glassformer.text_files import read_json
 
 FILE = "preprocessor_config.json"
 MAX_BYTES = 256 << 20
@@ -141,7 +141,7 @@ class ImageProcessor:
             ModelFolderError: it is missing or damaged, or asks for a step that is not done here.
         """
         file = Path(folder) / FILE
-        config = _read(file)
+        config = read_json(file, ModelFolderError, most=1 << 20)
         kind = config.get("image_processor_type", config.get("feature_extractor_type", "ViTImageProcessor"))
         if kind not in _TYPES:
             raise ModelFolderError(f"{file}: {one_line(repr(kind), most=60)} is not read here; {_TYPES[0]} is")
@@ -167,21 +167,6 @@ class ImageProcessor:
 def load_image_processor(folder: str | os.PathLike[str]) -> ImageProcessor:
     """`ImageProcessor.load(folder)`."""
     return ImageProcessor.load(folder)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        with disk_errors(file):
-            if file.stat().st_size > 1 << 20:
-                raise ModelFolderError(f"{file}: larger than 1 MiB, which no configuration is")
-            config = parse_json(decode(file.read_bytes()))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{file}: missing; this model folder has no image processor") from None
-    except (UnicodeDecodeError, JsonError) as error:
-        raise ModelFolderError(f"{file}: not valid JSON ({error}); fetch it again") from None
-    if not isinstance(config, dict):
-        raise ModelFolderError(f"{file}: a JSON object is expected, not {type(config).__name__}")
-    return config
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from glassformer import text_files
 from glassformer.errors import GlassformerError, TokenizerError, one_line
-from glassformer.text_files import JsonError, decode, parse_json
 
 MAX_BYTES = 64 << 20
 """Largest file that is read: the vocabularies of GPT-4 or Gemma take 20 to 35 MB as JSON."""
@@ -16,22 +16,12 @@ MAX_BYTES = 64 << 20
 
 def read_bounded(file: Path) -> bytes:
     """A whole file of at most `MAX_BYTES`."""
-    try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise TokenizerError(f"{file}: {size / 2**20:.0f} MiB is too large for a tokenizer (64 MiB at most)")
-        return file.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"{file}: cannot be read ({error.strerror or error}); check the path") from error
+    return text_files.read_bounded(file, TokenizerError, most=MAX_BYTES)
 
 
 def read_text(file: Path) -> str:
     """`read_bounded` as text, without a byte order mark."""
-    try:
-        return decode(read_bounded(file))
-    except UnicodeDecodeError as error:
-        where = f"byte {error.start} is not {error.encoding.upper()}"
-        raise TokenizerError(f"{file}: {where}; the file is damaged: fetch it again") from error
+    return text_files.read_text(file, TokenizerError, most=MAX_BYTES)
 
 
 def read_lines(file: Path) -> list[str]:
@@ -42,13 +32,7 @@ def read_lines(file: Path) -> list[str]:
 
 def read_json(file: Path) -> dict[str, Any]:
     """`read_text` as a JSON object."""
-    try:
-        data = parse_json(read_text(file))
-    except JsonError as error:
-        raise TokenizerError(f"{file}: not valid JSON ({error}); it is damaged or cut short: fetch it again") from None
-    if not isinstance(data, dict):
-        raise TokenizerError(f"{file}: holds a {type(data).__name__} where an object is needed; is it the right file?")
-    return data
+    return text_files.read_json(file, TokenizerError, most=MAX_BYTES)
 
 
 def not_read(path: Path, what: str) -> TokenizerError:
