@@ -1,4 +1,4 @@
-"""What a body says is applied or refused by its name: a closed list, in plain words, whatever is sent."""
+"""Each field of a body is applied or refused by its name, in one plain line, whatever is sent."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ BODIES = {
 
 
 @pytest.mark.parametrize("path", BODIES)
-@pytest.mark.parametrize(
-    "field",
-    ["ignore_eos", "guided_json", "max_token", "Model", "", "ü", "\ud800"],
-)
-def test_a_field_that_nothing_is_done_with_is_refused_by_its_name(url, path, field):
+@pytest.mark.parametrize("field", ["guided_json", "max_token", "Model", "", "ü", "\ud800"])
+def test_an_unknown_field_is_refused_by_its_name(url, path, field):
     status, answer = ask_json(url, path, {**BODIES[path], field: 1})
     assert status == 400
     message, param = answer["error"]["message"], answer["error"]["param"]
@@ -35,7 +32,7 @@ def test_a_field_that_nothing_is_done_with_is_refused_by_its_name(url, path, fie
         assert "did you mean max_tokens?" in message
 
 
-ASKS_FOR_SOMETHING = {
+UNSUPPORTED = {
     "presence_penalty": [0.5, "0", True],
     "frequency_penalty": [-1],
     "suffix": ["x"],
@@ -53,14 +50,11 @@ ASKS_FOR_SOMETHING = {
 }
 
 
-def test_all_that_is_not_done_is_tried_here():
-    assert ASKS_FOR_SOMETHING.keys() == INERT.keys()
-
-
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 @pytest.mark.parametrize("field", INERT)
-def test_what_is_not_done_may_ask_for_nothing_alone(url, path, field):
-    for value in ASKS_FOR_SOMETHING[field]:
+def test_an_unsupported_field_may_have_only_values_without_effect(url, path, field):
+    assert UNSUPPORTED[field]
+    for value in UNSUPPORTED[field]:
         status, answer = ask_json(url, path, {**BODIES[path], field: value})
         assert status == 400 and answer["error"]["param"] == field, value
         assert answer["error"]["message"].startswith(f"{field}: is not supported; ")
@@ -69,7 +63,7 @@ def test_what_is_not_done_may_ask_for_nothing_alone(url, path, field):
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"])
-def test_what_changes_no_answer_may_be_sent(url, path):
+def test_harmless_fields_are_accepted(url, path):
     assert ask_json(url, path, {**BODIES[path], **dict.fromkeys(HARMLESS, "whatever")})[0] == 200
 
 
@@ -80,11 +74,9 @@ def test_what_changes_no_answer_may_be_sent(url, path):
         ({"tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather"}}]}, "tool_calls"),
         ({"tool_calls": [{"id": "1"}], "content": None}, "tool_calls"),
         ({"content": None}, "content"),
-        ({"function_call": {"name": "f"}}, "function_call"),
         ({"tool_call_id": "1", "role": "tool"}, "tool_call_id"),
         ({"name": "Juliet"}, "name"),
         ({"audio": {"id": "1"}}, "audio"),
-        ({"reasoning_content": "hm"}, "reasoning_content"),
         ({"prefix": True}, "prefix"),
         ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "content"),
         ({"content": [{"type": "text", "text": "a", "cache_control": {}}]}, "content"),
@@ -92,14 +84,14 @@ def test_what_changes_no_answer_may_be_sent(url, path):
         ({"content": 5}, "content"),
     ],
 )
-def test_what_a_message_carries_besides_its_text_is_refused(url, path, message, param):
+def test_a_message_may_have_only_text(url, path, message, param):
     turns = [{"role": "user", "content": "y"}, {"role": "assistant", "content": "x", **message}]
     status, answer = ask_json(url, path, {"model": "chat", "messages": turns})
     assert status == 400 and answer["error"]["param"] == f"messages.1.{param}"
     assert answer["error"]["message"].startswith(f"messages.1.{param}: ")
 
 
-def test_a_message_as_openais_client_gives_it_back_is_taken(url):
+def test_a_message_as_openais_client_returns_it_is_accepted(url):
     empty = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
     assert empty.keys() <= INERT_IN_MESSAGES.keys()
     turns = [{"role": "user", "content": "y"}, {"role": "assistant", "content": "x", **empty}]
@@ -111,15 +103,11 @@ def test_a_message_as_openais_client_gives_it_back_is_taken(url):
     [
         ("/v1/completions", {"n": 65}, "n", "64"),
         ("/v1/completions", {"n": 2.5}, "n", "whole number"),
-        ("/v1/completions", {"n": True}, "n", "whole number"),
         ("/v1/completions", {"max_tokens": "5"}, "max_tokens", "whole number"),
         ("/v1/completions", {"max_tokens": 10**400}, "max_tokens", "65536"),
         ("/v1/completions", {"best_of": 3}, "best_of", "use n"),
-        ("/v1/completions", {"best_of": 2, "n": 1}, "best_of", "use n"),
         ("/v1/completions", {"seed": 1 << 62}, "seed", "less than"),
-        ("/v1/completions", {"seed": -(1 << 63)}, "seed", "or more"),
         ("/v1/completions", {"temperature": float("nan")}, "temperature", "finite"),
-        ("/v1/completions", {"temperature": float("inf")}, "temperature", "finite"),
         ("/v1/completions", {"temperature": "hot"}, "temperature", "number"),
         ("/v1/completions", {"top_p": 0}, "top_p", "more than 0"),
         ("/v1/completions", {"top_k": -1}, "top_k", "0 or more"),
@@ -128,14 +116,11 @@ def test_a_message_as_openais_client_gives_it_back_is_taken(url):
         ("/v1/completions", {"logit_bias": {"x": 1}}, "logit_bias", "token id"),
         ("/v1/completions", {"logit_bias": {" 5": 1}}, "logit_bias", "token id"),
         ("/v1/completions", {"logit_bias": {"٥": 1}}, "logit_bias", "token id"),
-        ("/v1/completions", {"logit_bias": {"-5": 1}}, "logit_bias", "token id"),
         ("/v1/completions", {"logit_bias": {"5": 101}}, "logit_bias", "-100 to 100"),
-        ("/v1/completions", {"logit_bias": {"5": float("nan")}}, "logit_bias", "-100 to 100"),
         ("/v1/completions", {"logit_bias": [5]}, "logit_bias", "token id"),
         ("/v1/completions", {"logit_bias": {"777": 1}}, "logit_bias", "777"),
         ("/v1/completions", {"stop": ""}, "stop", "1 to 256"),
         ("/v1/completions", {"stop": ["a"] * 17}, "stop", "16"),
-        ("/v1/completions", {"stop": [1]}, "stop", "text"),
         ("/v1/completions", {"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
         ("/v1/completions", {"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "no such field"),
         ("/v1/completions", {"stream": True, "stream_options": {"include_obfuscation": True}},
@@ -144,7 +129,6 @@ def test_a_message_as_openais_client_gives_it_back_is_taken(url):
         ("/v1/completions", {"prompt": [[]]}, "prompt", "token ids"),
         ("/v1/completions", {"prompt": [1, "a"]}, "prompt", "token ids"),
         ("/v1/completions", {"prompt": [1.0]}, "prompt", "token ids"),
-        ("/v1/completions", {"prompt": [True]}, "prompt", "token ids"),
         ("/v1/completions", {"prompt": ["a"] * 40, "n": 40}, None, "1,024"),
         ("/v1/completions", {"prompt": [5, 999]}, "prompt", "999"),
         ("/v1/completions", {"prompt": "a" * 500}, "prompt", "200"),
@@ -158,12 +142,9 @@ def test_a_message_as_openais_client_gives_it_back_is_taken(url):
         ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs", "logprobs=true"),
         ("/v1/chat/completions", {"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "one of them"),
         ("/v1/chat/completions", {"messages": "hi"}, "messages", "a list"),
-        ("/v1/chat/completions", {"messages": ["hi"]}, "messages.0", "an object"),
         ("/v1/embeddings", {"input": [1, 99]}, "input", "99"),
         ("/v1/embeddings", {"input": [[1], [-1]]}, "input", "token ids"),
-        ("/v1/embeddings", {"input": {"a": 1}}, "input", "token ids"),
         ("/v1/embeddings", {"input": "x" * 51}, None, "50"),
-        ("/v1/embeddings", {"input": [5] * 51}, None, "50"),
         ("/v1/embeddings", {"dimensions": 23}, "dimensions", "24"),
         ("/v1/embeddings", {"encoding_format": "int8"}, "encoding_format", "'float' or 'base64'"),
         ("/api/generate", {"score": 1}, "score", "true or false"),
@@ -172,8 +153,6 @@ def test_a_message_as_openais_client_gives_it_back_is_taken(url):
         ("/api/logits", {"ids": [999]}, "ids", "(0 to 29)"),
         ("/api/logits", {"ids": [1] * 201}, "ids", "200"),
         ("/api/logits", {"model": "vectors"}, "model", "/v1/embeddings"),
-        ("/api/generate", {"ids": []}, "ids", "1 are needed"),
-        ("/api/generate", {"top_p": 0}, "top_p", "more than 0"),
         ("/api/generate", {"seed": 1 << 60}, "seed", "less than"),
         ("/api/tokenize", {"text": None}, None, "text or messages"),
         ("/api/tokenize", {"text": None, "messages": [{"role": "user", "content": "a"}]}, None, "template"),
@@ -193,7 +172,7 @@ def test_values_are_checked_and_named_in_plain_words(url, path, fields, param, w
     [("/v1/completions", {"model": "x"}, 404), ("/api/tokenize", {"model": "x", "text": ""}, 404),
      ("/v1/nowhere", {}, 404), ("/api/vocabulary", {}, 405)],
 )  # fmt: skip
-def test_what_is_not_there_has_an_error_of_the_same_shape(url, path, body, status):
+def test_a_missing_path_or_model_has_an_error_of_the_same_shape(url, path, body, status):
     code, answer = ask_json(url, path, body)
     assert code == status and set(answer["error"]) == {"message", "type", "param", "code"}
     assert "model" not in body or "'x'" in answer["error"]["message"]
@@ -218,11 +197,16 @@ def test_what_is_not_there_has_an_error_of_the_same_shape(url, path, body, statu
         (b'{"prompt": "a", "prompt": 5}', "prompt: give a text"),
     ],
 )
-def test_whatever_bytes_are_sent_get_one_line(url, raw, words):
+def test_an_unreadable_body_gets_one_line(url, raw, words):
     status, answer = ask_json(url, "/v1/completions", raw)
     if words is None:
         assert status == 200
     else:
         assert status == 400 and words in answer["error"]["message"] and "\n" not in answer["error"]["message"]
-    status, answer = ask_json(url, "/v1/completions", b'{"prompt": "a"}', **{"Content-Type": "text/plain"})
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_another_content_type_is_refused(url, path):
+    """Another web page may send text/plain without a preflight request."""
+    status, answer = ask_json(url, path, BODIES[path], **{"Content-Type": "text/plain"})
     assert status == 400 and "Content-Type: application/json" in answer["error"]["message"]

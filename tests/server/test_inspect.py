@@ -1,10 +1,11 @@
-"""Looking inside over HTTP: `/api/...` against torch, and who may ask."""
+"""`/api/...` against torch and the engine."""
 
 from __future__ import annotations
 
 import json
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_logits_are_torchs(url, models):
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0]
-    for positions in ([11, 3, 3], [0], [len(ids) - 1], list(range(20, 40))):  # forth and back, and one twice
+    for positions in ([11, 3, 3], [0], [len(ids) - 1], list(range(20, 40))):  # forward and back, and one twice
         status, shown = ask(url, "/api/logits", {"ids": ids, "positions": positions})
         tensors = load(shown)
         assert status == 200 and tensors["positions"].tolist() == positions
@@ -65,7 +66,7 @@ def test_logits_are_torchs(url, models):
     torch.testing.assert_close(shown, wanted[[8, 11]], atol=1e-5, rtol=1e-5)
 
 
-def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
+def test_logits_do_not_depend_on_the_chunks(monkeypatch):
     model, tokenizer = small_decoder()
     ids = tokenizer.encode(TEXT * 4)
     monkeypatch.setattr("glassformer.server.inspect.CHUNK", 7)
@@ -89,17 +90,13 @@ def test_a_long_text_is_read_in_pieces_that_change_nothing(monkeypatch):
 def test_generating_sends_what_the_engine_does(url, models):
     model, tokenizer = models["base"]
     ids = tokenizer.encode("the quick")
-    engine = Engine(model, tokenizer)
-    sampling = Sampling(temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5)
-    engine.submit(Request(tuple(ids), max_new_tokens=12, sampling=sampling, score_prompt=True))
+    sampling = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 5}
+    request = Request(tuple(ids), max_new_tokens=12, sampling=Sampling(**sampling), score_prompt=True)
     pieces, scored = [], []
-    while engine.busy:
-        for event in engine.step():
-            scored += [piece.probability for piece in event.prompt]
-            pieces += [event.piece] if event.piece else []
-    shown = events(
-        url, GENERATE, ids=ids, max_tokens=12, temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, seed=5, score=True
-    )  # fmt: skip
+    for event in Engine(model, tokenizer).run(request):
+        scored += [piece.probability for piece in event.prompt]
+        pieces += [event.piece] if event.piece else []
+    shown = events(url, GENERATE, ids=ids, max_tokens=12, score=True, **sampling)
     assert shown[0] == {"type": "start", "model": "base", "seed": 5}
     assert shown[1]["probabilities"][0] is None and shown[1]["probabilities"][1:] == pytest.approx(scored, abs=1e-6)
     assert [event["id"] for event in shown[2:-1]] == [piece.token for piece in pieces]
@@ -109,20 +106,17 @@ def test_generating_sends_what_the_engine_does(url, models):
     assert shown[-1] == {"type": "end", "reason": "length"}
 
 
-def test_a_seed_that_was_not_given_is_sent_and_draws_the_same_again(url, models):
+def test_a_random_seed_is_sent_and_gives_the_same_again(url, models):
     ids = models["base"][1].encode("fox")
     first = events(url, GENERATE, ids=ids, max_tokens=9)
     again = events(url, GENERATE, ids=ids, max_tokens=9, seed=first[0]["seed"])
     assert first == again and 0 <= first[0]["seed"] < 1 << 53
 
 
-def test_reading_alone_and_an_end_and_a_full_context(url, models):
+def test_reasons_for_the_end(url, models):
     ids = models["base"][1].encode("jumps")
-    assert [event["type"] for event in events(url, GENERATE, ids=ids, max_tokens=0, score=True)] == [
-        "start",
-        "prompt",
-        "end",
-    ]
+    read = events(url, GENERATE, ids=ids, max_tokens=0, score=True)
+    assert [event["type"] for event in read] == ["start", "prompt", "end"]
     (x,) = models["base"][1].encode("x")
     shown = events(url, GENERATE, ids=ids, max_tokens=200, end_tokens=list(range(30)), seed=1)
     assert len(shown) == 3 and shown[-1]["reason"] == "end_of_text"
@@ -136,30 +130,27 @@ def test_numbers_in_one_answer_are_bounded(url, monkeypatch):
     assert code == 400 and "60" in shown["error"]["message"] and "59" in shown["error"]["message"]
 
 
-def test_looking_while_others_write(url, models, monkeypatch):
-    """Errands run between the engine's steps, a piece at a time: nobody's numbers or tokens change."""
+def test_logits_while_others_generate(url, models, monkeypatch):
+    """Jobs run between the engine's steps, a chunk at a time, and change no numbers or tokens of others."""
     monkeypatch.setattr("glassformer.server.inspect.CHUNK", 5)
     model, tokenizer = models["base"]
     ids = tokenizer.encode(TEXT)
     with torch.no_grad():
         wanted = model(torch.tensor([ids]))[0]
-    expected = events(url, GENERATE, ids=ids, max_tokens=100, seed=3)
-    got: list = []
-    writers = [
-        threading.Thread(target=lambda: got.append(events(url, GENERATE, ids=ids, max_tokens=100, seed=3)))
-        for _ in range(4)
-    ]
-    for writer in writers:
-        writer.start()
-    for position in (1, 44, *range(0, 40, 3)):
-        shown = load(ask(url, "/api/logits", {"ids": ids, "positions": [position]})[1])["logits"]
-        torch.testing.assert_close(shown, wanted[[position]], atol=1e-5, rtol=1e-5)
-    for writer in writers:
-        writer.join()
-    assert [[event.get("id") for event in one] for one in got] == [[event.get("id") for event in expected]] * 4
+
+    def generate(_: int = 0) -> list:
+        return [event.get("id") for event in events(url, GENERATE, ids=ids, max_tokens=100, seed=3)]
+
+    expected = generate()
+    with ThreadPoolExecutor(4) as pool:
+        generated = pool.map(generate, range(4))
+        for position in (1, 44, *range(0, 40, 3)):
+            shown = load(ask(url, "/api/logits", {"ids": ids, "positions": [position]})[1])["logits"]
+            torch.testing.assert_close(shown, wanted[[position]], atol=1e-5, rtol=1e-5)
+        assert list(generated) == [expected] * 4
 
 
-def test_a_job_without_a_waiting_client_is_ended(models):
+def test_a_cancelled_job_is_ended(models):
     begun, ended = threading.Event(), threading.Event()
 
     def endless():
@@ -179,17 +170,12 @@ def test_a_job_without_a_waiting_client_is_ended(models):
     worker.stop()
 
 
-def test_a_fault_of_a_view_is_reported_and_the_next_is_served(url, monkeypatch):
+def test_an_error_of_a_job_is_reported_and_the_next_is_served(url, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(LogitsReader, "logits", lambda self, ids, positions: (1 / 0 for _ in "x"))
         code, shown = ask_json(url, "/api/logits", {"ids": [1], "positions": [0]})
         assert code == 500 and shown["error"]["type"] == "server_error"
     assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 200
-
-
-def test_a_form_of_another_page_cannot_ask(url):
-    """Another page may send text/plain without asking first; it is not taken for JSON."""
-    assert ask(url, "/api/generate", {"ids": [1]}, **{"Content-Type": "text/plain"})[0] == 400
 
 
 def test_the_page_and_its_policy(url):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,17 +52,11 @@ def test_the_list_has_a_schema_for_every_option(url):
 
 
 def test_an_encoder_is_looked_into_while_it_embeds(url):
-    """Taps hear everything that passes them, so that embeddings of other texts must wait."""
+    """Taps record every forward pass, so embeddings of other texts must wait."""
     expected = figures(url, "attention", "vectors", text="the fox")
-    others = [
-        threading.Thread(target=ask, args=(url, "/v1/embeddings", {"model": "vectors", "input": [TEXT] * 40}))
-        for _ in range(3)
-    ]
-    for other in others:
-        other.start()
-    assert all(figures(url, "attention", "vectors", text="the fox") == expected for _ in range(5))
-    for other in others:
-        other.join()
+    with ThreadPoolExecutor(3) as pool:
+        pool.map(lambda _: ask(url, "/v1/embeddings", {"model": "vectors", "input": [TEXT] * 40}), range(3))
+        assert all(figures(url, "attention", "vectors", text="the fox") == expected for _ in range(5))
 
 
 def test_models_that_are_served_are_compared_and_no_others(url):
@@ -92,7 +86,7 @@ def test_a_mistake_is_reported_and_the_next_request_is_served(url, view, options
     assert ask(url, "/api/logits", {"ids": [1], "positions": [0]})[0] == 200
 
 
-def test_a_view_of_ones_own_has_its_route(url, monkeypatch):
+def test_an_own_view_has_a_route(url, monkeypatch):
     class Shout(View):
         def figures(self):
             return [Note("HEY")]

@@ -41,7 +41,7 @@ def start(*args) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_when_it_prints_listening_it_is(folder):
+def test_it_listens_when_it_prints_that(folder):
     server = start(folder, "--port", 0)
     try:
         lines = []
@@ -49,7 +49,7 @@ def test_when_it_prints_listening_it_is(folder):
             lines.append(server.stdout.readline())
             assert lines[-1], server.stderr.read()
         address = re.search(r"(http://127\.0\.0\.1:(\d+))/v1", lines[-1])
-        assert int(address[2]) > 0, "port 0 is no port that could be used"
+        assert int(address[2]) > 0
         with urllib.request.urlopen(f"{address[1]}/healthz", timeout=PATIENCE) as answer:  # at the first try
             assert json.load(answer) == {"status": "ok"}
     finally:
@@ -99,7 +99,7 @@ def test_two_that_bind_at_once_do_not_both_listen():
         ("127.0.0.1", 1, r"port 1\b.*--port"),
     ],
 )
-def test_other_addresses_that_cannot_be_had(host, port, words):
+def test_an_address_that_cannot_be_used(host, port, words):
     if port == 1 and os.geteuid() == 0:
         pytest.skip("the superuser may listen on any port")
     with pytest.raises(AddressError, match=words):

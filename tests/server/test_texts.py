@@ -1,5 +1,5 @@
-"""Texts of the API join up: prompt and answer are one text, whole, in a stream and in `echo`, with log-probabilities of
-as many tokens as were asked for, in every family of tokenizers."""
+"""Prompt and answer are one text: whole, in a stream and with `echo`; log-probabilities of as many tokens as requested.
+For every family of tokenizers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def byte_level() -> Tokenizer:
 
 
 def lower_case() -> Tokenizer:
-    """What comes back is not what went in: a text of words in small letters."""
+    """Decoding does not give the input: words in lower case."""
     made = library.Tokenizer(library.models.WordPiece({"[UNK]": 0, **{c: i for i, c in enumerate("abcdefx.", 1)},
                                                        **{f"##{c}": i for i, c in enumerate("abcdefox.", 9)}},
                                                       unk_token="[UNK]"))  # fmt: skip
@@ -142,7 +142,7 @@ def test_ids_come_back_as_their_text(url, models, family):
         assert "".join(part["text"] for part in parts(url, **body, echo=True, logprobs=logprobs)) == echoed["text"]
 
 
-def test_what_comes_before_the_first_token_of_a_prompt(url, models):
+def test_the_probability_of_the_first_token(url, models):
     """A model that reads a token before every text has a probability for the first one; otherwise there is none."""
     (llama,) = choices(url, model="llama", prompt="fox dog", max_tokens=0, echo=True, logprobs=2)
     (other,) = choices(url, model="byte-level", prompt="fox dog", max_tokens=0, echo=True, logprobs=2)
@@ -159,7 +159,7 @@ def test_what_comes_before_the_first_token_of_a_prompt(url, models):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_as_many_log_probabilities_as_were_asked_for(url, models, family):
+def test_as_many_log_probabilities_as_requested(url, models, family):
     """Parts of characters, or a byte and a letter, may read alike, and are other tokens."""
     wanted = min(20, models[family][1].vocab_size)
     (choice,) = choices(url, model=family, prompt="x", max_tokens=6, temperature=0, logprobs=20, echo=True)
@@ -176,8 +176,8 @@ def test_as_many_log_probabilities_as_were_asked_for(url, models, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_comes_first_in_an_answer_keeps_its_space(url, models, family):
-    """A token that begins a word, forced behind a prompt: what all ids say at once."""
+def test_the_first_word_of_an_answer_keeps_its_space(url, models, family):
+    """A token that begins a word, forced behind a prompt, compared with decoding all ids at once."""
     tokenizer = models[family][1]
     ids = prompt_ids(tokenizer, "fox")
     token = tokenizer.encode("fox fox")[-1 if family in ("wordpiece", "characters") else len(tokenizer.encode("fox"))]
