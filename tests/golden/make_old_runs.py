@@ -2,8 +2,8 @@
 
     OLD/.venv/bin/python tests/golden/make_old_runs.py
 
-Four runs that were stopped after 8 of 13 steps; and of each what it came to when it was not stopped, and what the
-stopped one answered. `test_old_runs.py` asks today's code for the same.
+Four runs that were stopped after 8 of 13 steps, the losses of each when it was not stopped, and the answers of the
+stopped one. `test_old_version.py` compares them with today's code.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ QUESTIONS = {
     "sequence-class": "classify RUN a.good.day the.bad.house --json",
     "masked-tokens": "fill RUN a.good.<mask> --alternatives 3 --json",
 }
+WORDS = "the a old good bad day house man sea king speaks goes sees of and to in"
 
 
 def main() -> None:
@@ -86,25 +87,7 @@ def main() -> None:
 
 def write_data() -> None:
     chance = random.Random(0)
-    words = [
-        "the",
-        "a",
-        "old",
-        "good",
-        "bad",
-        "day",
-        "house",
-        "man",
-        "sea",
-        "king",
-        "speaks",
-        "goes",
-        "sees",
-        "of",
-        "and",
-        "to",
-        "in",
-    ]
+    words = WORDS.split()
     lines = [" ".join(chance.choices(words, k=chance.randint(3, 7))) for _ in range(120)]
     splits = ["validation" if i % 10 == 7 else "test" if i % 10 == 8 else "train" for i in range(120)]
     Path("play.txt").write_text("\n".join(lines) + "\n")
