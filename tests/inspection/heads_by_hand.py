@@ -10,48 +10,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from stacks import FAMILIES, encoder, pair
 from torch import Tensor
 from toy_letters import letters
-from toys import GEMMA3, shaken, toy_config
+from toys import GEMMA3, toy_model
 
 from glassformer.generation import source_ids
-from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
-
-ENCODER = {"vocab_size": 61, "block_size": 13, "n_layer": 3, "n_head": 2, "n_embd": 14, "n_hidden": 23}
-PAIR = {**ENCODER, "n_layer": 2, "n_decoder_layer": 3, "start_token": 1, "end_token": 2}
-PATCHES = {**ENCODER, "block_size": 10, "stem": "patches", "image_size": 12, "patch_size": 4, "n_channels": 2}
 
 MODELS: dict[str, Any] = {
-    "classic": lambda: toy_config("classic"),
-    "modern": lambda: toy_config("modern"),
-    "gemma 3": lambda: toy_config("modern", **GEMMA3),
-    "capped, sinks": lambda: toy_config("modern", attention_softcap=1.7, attention_sinks=True, attention_scale=0.3),
-    "window": lambda: toy_config("classic", patterns=("window(3)", "causal")),
-    "alibi": lambda: toy_config("classic", positions="alibi"),
-    "post-norm": lambda: toy_config("classic", norm_place="post"),
-    "side by side": lambda: toy_config("classic", positions="rotary", head_width=6, parallel=True, qkv_bias=False),
-    "norms on what is written": lambda: toy_config("modern", norm_place="output", qk_norm_over="all"),
-    "first layer without positions": lambda: toy_config("modern", positioned_layers=(False, True)),
-    "encoder": lambda: EncoderConfig.make(**ENCODER, family="classic"),
-    "post-norm encoder": lambda: EncoderConfig.make(**ENCODER, family="original"),
-    "pair": lambda: EncoderDecoderConfig.make(**PAIR, family="original"),
-    "grouped pair": lambda: EncoderDecoderConfig.make(
-        **{**PAIR, "family": "modern", "n_head": 6, "n_kv_head": 2, "head_width": 10}
-    ),
-    "sandwich pair": lambda: EncoderDecoderConfig.make(
-        **PAIR, family="classic", norm="zero_centered_rmsnorm", norm_place="sandwich", qk_norm=True
-    ),
-    "output-norm pair": lambda: EncoderDecoderConfig.make(
-        **PAIR, family="classic", norm_place="output", qk_norm=True, qk_norm_over="all"
-    ),
-    "T5": lambda: EncoderDecoderConfig.make(
-        **PAIR, family="classic", norm="rmsnorm", positions="relative", bias=False, attention_scale=1.0
-    ),
+    "classic": toy_model,
+    "modern": lambda: toy_model("modern"),
+    "gemma 3": lambda: toy_model("modern", **GEMMA3),
+    "capped, sinks": lambda: toy_model("modern", attention_softcap=1.7, attention_sinks=True, attention_scale=0.3),
+    "window": lambda: toy_model(patterns=("window(3)", "causal")),
+    "alibi": lambda: toy_model(positions="alibi"),
+    "post-norm": lambda: toy_model(norm_place="post"),
+    "side by side": lambda: toy_model(positions="rotary", head_width=6, parallel=True, qkv_bias=False),
+    "norms on what is written": lambda: toy_model("modern", norm_place="output", qk_norm_over="all"),
+    "first layer without positions": lambda: toy_model("modern", positioned_layers=(False, True)),
+    "encoder": encoder,
+    "post-norm encoder": lambda: encoder(family="original"),
+    "pair": lambda: pair(family="original"),
+    "grouped pair": FAMILIES["modern pair"],
+    "sandwich pair": FAMILIES["sandwich pair"],
+    "output-norm pair": lambda: pair(norm_place="output", qk_norm=True, qk_norm_over="all"),
+    "T5": FAMILIES["T5"],
 }
 
 
 def made(name: str) -> Any:
-    model = shaken(build_model(MODELS[name]())).eval()
+    model = MODELS[name]()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter_name.endswith("sinks"):

@@ -27,6 +27,12 @@ def pair(**changes: Any) -> EncoderDecoder:
     return shaken(EncoderDecoder(EncoderDecoderConfig.make(**{**shape, **changes}))).eval()
 
 
+def patches() -> Encoder:
+    """It reads images (2, 6, 6) as a class token and four patches."""
+    shape = {**SMALL, "stem": "patches", "image_size": 6, "patch_size": 3, "n_channels": 2, "block_size": 5}
+    return shaken(Encoder(EncoderConfig.make(**{**shape, "vocab_size": 1}))).eval()
+
+
 SANDWICH: dict[str, Any] = {"norm": "zero_centered_rmsnorm", "norm_place": "sandwich"}
 FAMILIES: dict[str, Callable[[], Any]] = {
     "classic": toy_model,

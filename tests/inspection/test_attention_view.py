@@ -8,15 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from heads_by_hand import ANSWERS, CASES, PATCHES, TEXT, TOKENIZER, case
+from heads_by_hand import ANSWERS, CASES, TEXT, TOKENIZER, case
+from stacks import patches
 from toys import shaken, toy_model
 
 from glassformer.errors import UsageError
 from glassformer.history import Seq2Seq, Seq2SeqConfig
 from glassformer.inspection import HeatMap, Table, attention
-from glassformer.inspection import attention as function
 from glassformer.inspection.heads import after_earlier
-from glassformer.models import EncoderConfig, build_model
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -181,10 +180,8 @@ def test_a_long_text_is_drawn_from_its_end():
 
 
 def test_images_are_looked_at_by_patches():
-    model = shaken(build_model(EncoderConfig.make(**PATCHES, family="classic"))).eval()
-    image = torch.linspace(-1, 1, 288).view(2, 12, 12)
-    view = attention(model, None, image)
-    assert view.patterns.shape == (3, 2, 10, 10) and view.keys[:2] == ["<class>", "0,0"]
+    view = attention(patches(), None, torch.linspace(-1, 1, 72).view(2, 6, 6))
+    assert view.patterns.shape == (2, 3, 5, 5) and view.keys[:2] == ["<class>", "0,0"]
     assert "induction" not in view.summaries
 
 
@@ -203,18 +200,3 @@ def test_additive_attention_of_a_recurrent_model_is_cross_attention():
         np.testing.assert_allclose(view.patterns[0, 0, t], scores.softmax(0), **CLOSE)
     with pytest.raises(UsageError, match="kind=cross"):
         attention(model, TOKENIZER, TEXT, target=ANSWERS)
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"layer": 2}, r"layer=2 is out of range; there are 2 layers \(0 to 1\)"),
-        ({"layer": 0, "head": -4}, r"head=-4 is out of range; there are 3 heads \(0 to 2\)"),
-        ({"head": 1}, r"head=1 is one of each layer; give its layer too \(0 to 1\)"),
-        ({"kind": "encoder"}, "a Decoder has one stack of blocks and no encoder attention; leave kind out"),
-        ({"kind": "corss"}, "kind='corss' is unknown; use self, cross or encoder"),
-    ],
-)
-def test_a_place_that_is_not_there_is_refused(asked, message):
-    with pytest.raises(UsageError, match=message):
-        function(toy_model(), TOKENIZER, TEXT, **asked)

@@ -48,8 +48,6 @@ def test_neighbours_are_the_largest_cosines():
 
 def test_more_neighbours_than_there_are_words():
     assert len(neighbours(random_vectors(), "word3", top=1000).words) == N - 1
-    with pytest.raises(UsageError, match="top=0 is too small"):
-        neighbours(random_vectors(), "word3", top=0)
 
 
 # analogies
@@ -76,8 +74,6 @@ def test_a_flattering_analogy_is_marked():
     view = analogy(Vectors(list("abcdx"), table), "a", "b", "c", expected="d")
     assert (view.rank, view.rank_among_all, view.flattering) == (1, 2, True)
     assert "only because they are left out" in " ".join(str(view).split())
-    with pytest.raises(UsageError, match="'c' is one of the three words itself"):
-        analogy(Vectors(list("abcdx"), table), "a", "b", "c", expected="c")
 
 
 def test_an_analogy_that_comes_first_among_all_does_not_flatter():
@@ -135,10 +131,6 @@ def test_a_single_pair_has_a_direction_and_no_score():
     length = (vectors.table[2] - vectors.table[1]).norm().item()
     assert view.steps == [pytest.approx(length, rel=1e-5)]
     assert view.along[0] - view.along[1] == pytest.approx(length, rel=1e-5)
-    with pytest.raises(UsageError, match="a direction needs pairs"):
-        direction(vectors, [])
-    with pytest.raises(UsageError, match="cancel each other out"):
-        direction(vectors, [("word1", "word2"), ("word2", "word1")])
 
 
 # components
@@ -162,8 +154,6 @@ def test_components_of_few_words():
     view = pca(vectors, ["word1", "word2", "word3", "word1"])
     assert view.words == ["word1", "word2", "word3"]
     assert sum(view.shares[:2]) == pytest.approx(1) and abs(view.shares[2]) < 1e-9  # three points lie in a plane
-    with pytest.raises(UsageError, match="2 different words to spread"):
-        pca(vectors, ["word1", "word2", "word1"])
 
 
 # as views
@@ -192,8 +182,6 @@ def test_a_word_that_is_missing_is_refused_with_the_nearest():
     with pytest.raises(UsageError) as error:
         neighbours(random_vectors(), "wrd11")
     assert str(error.value).startswith("'wrd11' is not in this vocabulary of 53 words; near: word11")
-    with pytest.raises(UsageError, match="'zzz' is not in this vocabulary of 53 words; try another word"):
-        neighbours(random_vectors(), "zzz")
     assert "word11" in random_vectors() and "wrd11" not in random_vectors()
 
 

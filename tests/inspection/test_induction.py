@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from heads_by_hand import TOKENIZER, made
+from heads_by_hand import TOKENIZER
 from toy_letters import LETTERS
-from toys import GEMMA3, toy_model
+from toys import toy_model
 
-from glassformer.errors import UsageError
 from glassformer.inspection import edit, induction_scores
 from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.taps import listening
@@ -81,19 +79,3 @@ class StartsWith:
 
     def __getattr__(self, name: str):
         return getattr(self.tokenizer, name)
-
-
-def test_it_fits_a_terminal_and_json():
-    view = induction_scores(toy_model("modern", **GEMMA3), TOKENIZER)
-    assert max(map(len, str(view).splitlines())) <= 80
-    assert json.loads(json.dumps(view.to_dict(), allow_nan=False))["scores"] == view.scores.tolist()
-    assert view._repr_html_()
-
-
-def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(UsageError, match="length=7 is out of range; this model and vocabulary take 2 to 6"):
-        induction_scores(toy_model(), TOKENIZER, length=7)
-    with pytest.raises(UsageError, match="on models that continue a text, not on Encoder"):
-        induction_scores(made("encoder"), TOKENIZER)
-    with pytest.raises(UsageError, match="not on EncoderDecoder"):
-        induction_scores(made("T5"), TOKENIZER)

@@ -12,7 +12,6 @@ from stacks import FAMILIES, TEXT, TOKENIZER, asked, encoder, looked_at, stack
 from toys import toy_model
 
 from glassformer.errors import UsageError
-from glassformer.history import build_history
 from glassformer.inspection import lens
 from glassformer.layers import int8_copy
 
@@ -95,20 +94,6 @@ def test_matrices_in_few_bits_and_other_formats_can_be_read_so():
         assert view.entropy.dtype == np.float32 and view.top_probabilities[-1, 0] > 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"pin": "AB"}, r"pin='AB' is 2 tokens \(A\|B\) and must be one; give one of them, or an id"),
-        ({"pin": ""}, "pin='' is no token"),
-        ({"pin": 99}, "pin=99 is not in the vocabulary; use 0 to 54"),
-        ({"position": 9}, r"position=9 is out of range; there are 9 tokens \(-9 to 8\)"),
-    ],
-)
-def test_a_mistake_is_one_line(changes: dict[str, Any], message: str):
-    with pytest.raises(UsageError, match=message):
-        lens(toy_model(), TOKENIZER, TEXT, **changes)
-
-
 def test_a_word_that_is_one_token_behind_a_space_is_hinted_at():
     from glassformer.processors.tokenizers import build_tokenizer
 
@@ -117,14 +102,6 @@ def test_a_word_that_is_one_token_behind_a_space_is_hinted_at():
     with pytest.raises(UsageError, match="try ' Paris'"):
         lens(toy_model(vocab_size=264), tokenizer, "in", pin="Paris")
     assert lens(toy_model(vocab_size=264), tokenizer, "in", pin=" Paris").pinned == " Paris"
-
-
-def test_models_that_say_no_tokens_are_refused():
-    with pytest.raises(UsageError, match=r"no head over tokens \(token_head=none\).*decoders"):
-        lens(encoder(token_head="none"), TOKENIZER, TEXT)
-    gru = build_history("gru", vocab_size=61, block_size=13, n_embd=4)
-    with pytest.raises(UsageError, match="a Recurrent has no residual stream"):
-        lens(gru, TOKENIZER, TEXT)
 
 
 @pytest.mark.parametrize(("family", "without"), [("translator of 2017", True), ("classic", False)])

@@ -9,29 +9,21 @@ import numpy as np
 import pytest
 import torch
 from play import PLAY
-from toys import GEMMA3, shaken, toy_model
+from stacks import FAMILIES, encoder
+from toys import toy_model
 
-from glassformer.errors import UsageError
 from glassformer.inspection import neurons
 from glassformer.layers import int8_copy
-from glassformer.models import Encoder, EncoderConfig
+from glassformer.models import Encoder
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 from glassformer.taps import listening
 
 WINDOW = 11
 TEXTS = [PLAY[:300], "x", PLAY[300:523]]
 MODELS: dict[str, Any] = {
-    "classic": lambda: toy_model("classic", activation="relu"),
+    "relu": lambda: toy_model("classic", activation="relu"),
     "untied": lambda: toy_model("classic", tied_head=False),
-    "modern": lambda: toy_model("modern"),
-    "gemma3": lambda: toy_model("modern", **GEMMA3, logit_scale=0.5),
-    "encoder": lambda: shaken(
-        Encoder(
-            EncoderConfig.make(
-                vocab_size=61, block_size=13, n_layer=2, n_head=3, n_embd=18, n_hidden=23, token_head="vocabulary"
-            )
-        )
-    ).eval(),
+    **{name: FAMILIES[name] for name in ("modern", "Gemma", "OLMo 2", "encoder")},
 }
 
 
@@ -204,21 +196,9 @@ def test_tokens_that_stand_around_every_text_are_read_and_not_counted(tmp_path: 
 
 
 def test_what_is_left_out_has_a_reason(tokenizer: Tokenizer):
-    shape = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
-    silent = Encoder(EncoderConfig.make(**shape)).eval()
+    silent = encoder(token_head="none")
     view = neurons(silent, tokenizer, "the king", layer=0, neuron=1)
     assert not view.neurons[0].promotes and "no unembedding" in view.direction
-    model = toy_model("modern", n_expert=3)
-    with pytest.raises(UsageError, match="layer 1 is a mixture of 3 experts"):
-        neurons(model, tokenizer, "the king", layer=-1)
-    for message, settings in (
-        ("layer=2 is out of range; there are 2", {"layer": 2}),
-        ("neuron=29 is out of range; there are 29", {"layer": 0, "neuron": 29}),
-        ("top=0", {"layer": 0, "top": 0}),
-        ("no token to activate", {"layer": 0}),
-    ):
-        with pytest.raises(UsageError, match=message):
-            neurons(toy_model("modern"), tokenizer, "" if "token" in message else "the king", **settings)
 
 
 def test_a_compressed_model_and_the_mode_that_it_was_in(tokenizer: Tokenizer):

@@ -45,8 +45,6 @@ def test_any_position_of_a_text_is_what_the_text_up_to_there_gives(model):
         short = next_token(model, tokenizer, TEXT[:5])
         np.testing.assert_allclose(view.logits, short.logits, atol=1e-5)
         assert view.text == TEXT[:5]
-    with pytest.raises(UsageError, match=r"position=11 is out of range; the text has 11 tokens"):
-        next_token(model, tokenizer, TEXT, position=11)
 
 
 def test_filters_cut_for_the_reason_that_they_give():
@@ -122,17 +120,6 @@ def test_an_encoder_decoder_is_surprised_by_its_target():
     np.testing.assert_allclose(view.bits[1:], bits, atol=1e-5)
     first = next_token(model, tokenizer, "abZ")
     torch.testing.assert_close(torch.tensor(first.logits), model(source, torch.tensor([[0]]))[0, -1], atol=1e-5, rtol=0)
-
-
-def test_what_writes_nothing_is_refused_in_one_line():
-    encoder = build_model(EncoderConfig.make(**SHAPE))
-    for function in (next_token, surprise):
-        with pytest.raises(UsageError, match="this Encoder does not generate text"):
-            function(encoder, letters(), TEXT)
-    with pytest.raises(UsageError, match="14 tokens and the model reads 13"):
-        next_token(toy_model(), letters(), "a" * 14)
-    with pytest.raises(UsageError, match="needs two tokens"):
-        surprise(toy_model(), letters(), "a")
 
 
 def test_compare_lays_temperatures_and_models_side_by_side():

@@ -131,13 +131,6 @@ def test_an_older_model_has_its_own_names():
         parameters(torch.nn.Identity())
 
 
-def test_a_mistake_is_one_line():
-    with pytest.raises(UsageError, match="no size is called 'gtp3'; did you mean gpt3"):
-        parameters("gtp3")
-    with pytest.raises(UsageError, match="int: there are no parameters to count in it"):
-        parameters(3)
-
-
 def test_what_is_shared_is_shown_and_taken_off():
     text = str(parameters(EncoderDecoderConfig.make(**PAIR, family="original")))
     assert "shared, and so counted once" in text and f"-{2 * 61 * 18:,}" in text

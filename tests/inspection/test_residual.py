@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stacks import FAMILIES, SMALL, TEXT, TOKENIZER, asked, looked_at, stack
-from toys import shaken
+from stacks import FAMILIES, TEXT, TOKENIZER, asked, looked_at, patches, stack
 
-from glassformer.errors import UsageError
-from glassformer.history import build_history
 from glassformer.inspection import residual
-from glassformer.models import Encoder, EncoderConfig
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -57,14 +53,6 @@ def test_lengths_and_cosines_are_those_of_the_modules(family: str):
 
 
 def test_images_have_a_stream_and_no_tokenizer():
-    shape = {**SMALL, "stem": "patches", "image_size": 6, "patch_size": 3, "n_channels": 2, "block_size": 5}
-    model = shaken(Encoder(EncoderConfig.make(**{**shape, "vocab_size": 1}))).eval()
-    view = residual(model, None, torch.rand(2, 6, 6))
+    view = residual(patches(), None, torch.rand(2, 6, 6))
     assert view.tokens == ["<class>", "0,0", "0,1", "1,0", "1,1"] and view.stream.shape == (3, 5)
     assert max(map(len, str(view).splitlines())) <= 80
-
-
-def test_a_model_without_blocks_is_refused():
-    gru = build_history("gru", vocab_size=61, block_size=13, n_embd=4)
-    with pytest.raises(UsageError, match="a Recurrent has no residual stream"):
-        residual(gru, TOKENIZER, TEXT)

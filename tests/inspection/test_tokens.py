@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from play import PLAY
 
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import DataError
 from glassformer.inspection import tokens
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, bpe_twin, kinds, stepwise
 
@@ -115,5 +115,3 @@ def test_a_long_text_is_bounded(bpe: Tokenizer):
     assert view.n_tokens == len(whole) > 1000 == len(view.ids) == len(view.starts) and view.ids == whole[:1000]
     assert view.chunks is not None and len(view.chunks) == 3
     assert tokens(bpe, "x" * 5000).chunks is None
-    with pytest.raises(UsageError, match="no text"):
-        tokens(bpe, "")

@@ -84,25 +84,6 @@ def test_every_view_fits_80_columns_and_is_plain_data_and_a_page(family: str):
     assert drawn == DRAWN[family]
 
 
-@pytest.mark.parametrize(
-    ("view", "options", "value", "rule"),
-    [
-        ("attenton", {}, "attenton", "did you mean attention?"),
-        ("lens", {"top": 0}, "top=0", "use 1 or more"),
-        ("lens", {"tpo": 1}, "tpo", "did you mean top?"),
-        ("lens", {"top": "many"}, "top='many'", "not a whole number"),
-        ("attention", {"kind": "corss"}, "kind='corss'", "cross"),
-        ("direction", {"pairs": ["cat"]}, "'cat'", "cat:cats"),
-        ("context", {"word": "a"}, "texts", "missing"),
-    ],
-)
-def test_a_wrong_option_is_refused_with_the_rule(view, options, value, rule):
-    text = {"text": TEXT} if view in ("lens", "attention") else {}
-    with pytest.raises(UsageError) as error:
-        show(view, Subject("toy", toy_model(), letters()), text | options)
-    assert value in str(error.value) and rule in str(error.value)
-
-
 def test_a_view_checks_its_options_also_when_it_is_called_itself():
     with pytest.raises(UsageError, match="top=0"):
         inspection.lens(toy_model(), letters(), TEXT, top=0)
