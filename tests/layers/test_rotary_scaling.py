@@ -161,7 +161,7 @@ REFUSED = [
     ({**SCALINGS["llama3"], "high_freq_factor": 0.3}, "high_freq_factor=0.3 is no more than low_freq_factor=0.3"),
     ({"rope_theta": 500.0}, "rope_theta has a field of its own; write rotary_base=500.0"),
     ({**SCALINGS["linear"], "partial_rotary_factor": 0.5}, "write rotary_fraction=0.5"),
-    ({**LONGROPE, "short_factor": (1.0, 2.0)}, "short_factor has 2 factors for 5 pairs of channels"),
+    ({**LONGROPE, "short_factor": (1.0, 2.0)}, "short_factor has 2 factors for 5 pairs"),
 ]
 
 

@@ -55,8 +55,7 @@ def bucket_of_distances(n_buckets: int, max_distance: int, *, causal: bool) -> T
     exact = one_way // 2  # these hold one distance each
     if max_distance <= exact:
         raise UsageError(
-            f"relative_max_distance={max_distance} is too small for relative_buckets={n_buckets}: the first {exact} "
-            f"buckets hold one distance each; use {exact + 1} or more"
+            f"relative_max_distance={max_distance} is too small for {n_buckets} buckets; use {exact + 1} or more"
         )
     distance = torch.arange(-max_distance, max_distance + 1)
     steps = (-distance).clamp_min(0) if causal else distance.abs()

@@ -178,8 +178,7 @@ def longrope(
     for name, factors in (("short_factor", short_factor), ("long_factor", long_factor)):
         if len(factors) != len(frequency):
             raise UsageError(
-                f"rotary_scaling: {name} has {len(factors)} factors for {len(frequency)} pairs of channels; give each "
-                "pair one"
+                f"rotary_scaling: {name} has {len(factors)} factors for {len(frequency)} pairs; give as many"
             )
     if attention_factor is None:
         attention_factor = math.sqrt(1 + math.log(factor) / math.log(original_max_position_embeddings))

@@ -155,33 +155,27 @@ class ModelConfig(Checked):
                 raise UsageError(plugins.unknown(field, value, known))
         if self.n_head % self.n_kv_head:
             raise UsageError(
-                f"n_head={self.n_head} is not divisible by n_kv_head={self.n_kv_head}: each key-value head serves an "
-                f"equal group of heads; try n_kv_head={self.n_head} or another divisor of n_head"
+                f"n_head={self.n_head} is not divisible by n_kv_head={self.n_kv_head}; try n_kv_head={self.n_head}"
             )
         self.build_positions(causal=self._causal, block_size=1)
         scaling = self.rotary_scaling
         if scaling is not None and scaling.rope_type == "longrope" and self.positions == "rotary":
+            # its angles for longer texts change as a text grows, which no table can hold
             original = scaling.original_max_position_embeddings or self.block_size
             if self.block_size > original:
                 raise UsageError(
-                    f"block_size={self.block_size} with longrope of original_max_position_embeddings={original}: in "
-                    f"longer texts its positions change as the text grows; use block_size={original} or less"
+                    f"block_size={self.block_size} is too long for longrope; use block_size={original} or less"
                 )
         if not all(self.positioned_layers or ()) and self.positions not in ("rotary", "alibi", "relative", "none"):
             raise UsageError(
-                f"positioned_layers leaves layers without positions, but positions={self.positions} stand in the "
-                "stream that all layers read; use positions=rotary, alibi or relative, or leave positioned_layers out"
+                f"positioned_layers does not fit positions={self.positions}; use positions=rotary, alibi or relative"
             )
         if self.parallel and self.norm_place != "pre":
             raise UsageError(
-                f"parallel=true with norm_place={self.norm_place}: parallel layers read the normed stream; use "
-                "norm_place=pre, or parallel=false"
+                f"parallel=true does not fit norm_place={self.norm_place}; use norm_place=pre, or parallel=false"
             )
         if self.n_expert and self.n_expert_active > self.n_expert:
-            raise UsageError(
-                f"n_expert_active={self.n_expert_active} of n_expert={self.n_expert} is too many; "
-                f"use {self.n_expert} or less"
-            )
+            raise UsageError(f"n_expert_active={self.n_expert_active} is too many; use {self.n_expert} or less")
         for text in self.patterns or ():
             if parse_mask(text).looks_ahead and self._causal:
                 raise UsageError(f"pattern {text!r} sees the future, which a decoder must not; try '({text}) & causal'")

@@ -57,8 +57,7 @@ class EncoderConfig(ModelConfig):
         if self.stem == "patches":
             if not self.patch_size or self.image_size % self.patch_size or not self.image_size:
                 raise UsageError(
-                    f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}: an image is cut "
-                    "into whole patches; try image_size=28 and patch_size=7"
+                    f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}; try patch_size=7"
                 )
             tokens = (self.image_size // self.patch_size) ** 2 + 1
             if self.block_size != tokens:
@@ -99,14 +98,10 @@ class EncoderDecoderConfig(Checked):
         if e.n_embd != d.n_embd:
             raise UsageError(f"the encoder is {e.n_embd} wide and the decoder {d.n_embd}; give both the same n_embd")
         if d.parallel:
-            raise UsageError(
-                "parallel=true in a decoder that listens to an encoder: there is no third layer side by side; use "
-                "parallel=false"
-            )
+            raise UsageError("parallel=true does not fit a decoder with cross-attention; use parallel=false")
         if self.shared_embedding and (e.stem != "text" or e.vocab_size != d.vocab_size):
             raise UsageError(
-                f"shared_embedding needs one vocabulary for both, and they have {e.vocab_size} and {d.vocab_size} "
-                "tokens; use one tokenizer, or shared_embedding=false"
+                f"shared_embedding needs one vocabulary, not {e.vocab_size} and {d.vocab_size} tokens; use false"
             )
         for name in ("start_token", "end_token", "pad_token"):
             if (token := getattr(self, name)) >= d.vocab_size:
