@@ -1,4 +1,4 @@
-"""The rooms of the house stand on levels: a room may use rooms of lower levels and no others.
+"""Packages stand on levels: a package imports from lower levels and from no others.
 
 The imports are read from the source (`ast`), so lazy ones inside functions count as well. The planted examples below
 show that the reader would notice.
@@ -44,9 +44,9 @@ LEVELS = (
     ("cli",),
     ("history",),  # apart: it registers itself, and nothing names it
 )
-LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 EXEMPT = ("__init__", "__main__")  # the package's front: a lazy table of names, and `python -m`
-# The floor's own order: everybody may say what went wrong, and a download is a file.
+# The order within the lowest level: any of it may raise errors, and a download is a file.
 FLOOR = {
     "files": {"errors"},
     "taps": {"errors"},
@@ -56,7 +56,7 @@ FLOOR = {
     "archives": {"errors"},
     "text_files": {"errors"},
 }
-# The lessons can be read, and run, without the house and without each other; who may know what is named here.
+# Lessons can be read, and run, without the package and without each other; exceptions are listed here.
 APART = {
     "lesson_9_glassformer": {"models", "lessons"},
     "runner": {"errors", "data", "text_files", "lessons"},
@@ -65,56 +65,55 @@ APART = {
 }
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(source: str, path: Path) -> list[tuple[int, str]]:
-    """(line, room) of every import of this package in a source text, wherever it stands. `path` resolves dots."""
+def imports(source: str, path: Path) -> list[tuple[int, str]]:
+    """(line, dotted name) of every import of glassformer in a source text, wherever it stands. `path` resolves dots."""
     package = ["glassformer", *path.relative_to(SOURCE).parts[:-1]]
     found = []
     for node in ast.walk(ast.parse(source)):
-        modules: list[str] = []
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            modules = [f"{base}.{alias.name}" for alias in node.names]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base += [node.module] if node.module else []
+            names = [".".join([*base, alias.name]) for alias in node.names]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
-            modules = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        for module in modules:
-            parts = module.split(".")
-            if parts[0] == "glassformer" and len(parts) > 1 and not parts[1].startswith("__"):
-                home = glassformer._HOMES.get(parts[1])  # `from glassformer import load` is `hub`
-                found.append((node.lineno, home.split(".")[1] if home else parts[1]))
+            names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        found += [(node.lineno, name) for name in names if name.startswith("glassformer.")]
     return found
+
+
+def imported_packages(source: str, path: Path) -> list[tuple[int, str]]:
+    """(line, package) of every import; `from glassformer import load` is `hub`."""
+    firsts = [(line, name.split(".")[1]) for line, name in imports(source, path)]
+    homes = [(line, glassformer._HOMES.get(first, f".{first}").split(".")[1]) for line, first in firsts]
+    return [(line, home) for line, home in homes if not home.startswith("__")]
 
 
 def wrong_imports(source: str, path: Path) -> list[str]:
     """What breaks the rule, as lines to read."""
-    here = room_of(path)
+    here = package_of(path)
     wrong = []
-    for line, room in imported_rooms(source, path):
-        if room == here or room in FLOOR.get(here, ()):
+    for line, package in imported_packages(source, path):
+        if package == here or package in FLOOR.get(here, ()):
             continue
-        if room not in LEVEL:
-            wrong.append(f"{here}:{line} imports {room}, a room without a level: enter it in LEVELS")
-        elif LEVEL[room] >= LEVEL[here]:
-            wrong.append(f"{here} (level {LEVEL[here]}):{line} imports {room} (level {LEVEL[room]})")
+        if package not in LEVEL:
+            wrong.append(f"{here}:{line} imports {package}, a package without a level: enter it in LEVELS")
+        elif LEVEL[package] >= LEVEL[here]:
+            wrong.append(f"{here} (level {LEVEL[here]}):{line} imports {package} (level {LEVEL[package]})")
     return wrong
 
 
 def all_sources() -> list[Path]:
-    return [path for path in sorted(SOURCE.rglob("*.py")) if room_of(path) not in EXEMPT]
+    return [path for path in sorted(SOURCE.rglob("*.py")) if package_of(path) not in EXEMPT]
 
 
-def test_every_room_has_a_level():
-    assert {room_of(path) for path in all_sources()} <= LEVEL.keys()
-
-
-def test_rooms_use_lower_levels_only():
+def test_packages_use_lower_levels_only():
+    assert {package_of(path) for path in all_sources()} <= LEVEL.keys()
     wrong = [
         f"{path.relative_to(SOURCE)}: {w}" for path in all_sources() for w in wrong_imports(path.read_text(), path)
     ]
@@ -123,7 +122,7 @@ def test_rooms_use_lower_levels_only():
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "lessons").glob("*.py")), ids=lambda path: path.stem)
 def test_the_lessons_stand_apart(path: Path):
-    assert {room for _, room in imported_rooms(path.read_text(), path)} <= APART.get(path.stem, set())
+    assert {package for _, package in imported_packages(path.read_text(), path)} <= APART.get(path.stem, set())
 
 
 @pytest.mark.parametrize(
@@ -138,8 +137,8 @@ def test_the_lessons_stand_apart(path: Path):
         ("data/hub.py", "if TYPE_CHECKING:\n    from glassformer.hub import load"),
         ("data/hub.py", "from glassformer import generate"),  # by the front door
         ("models/config.py", "importlib.import_module('glassformer.cli')"),
-        ("errors.py", "from glassformer.files import write_text"),  # the floor has its order too
-        ("models/sizes.py", "from glassformer.attic import thing"),  # a room nobody has heard of
+        ("errors.py", "from glassformer.files import write_text"),  # the lowest level has its order too
+        ("models/sizes.py", "from glassformer.attic import thing"),  # a package without a level
     ],
 )
 def test_a_planted_import_is_noticed(where: str, planted: str):
@@ -163,45 +162,37 @@ def test_an_allowed_import_is_allowed(where: str, allowed: str):
     assert wrong_imports(allowed, SOURCE / where) == []
 
 
-def files_imported(source: str, known: set[str]) -> set[str]:
-    """The files of this package that a source text imports, lazily, for a type checker alone, or not."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (names & known) or {node.module}
-    return found & known
-
-
-def circle(imports: dict[str, set[str]]) -> list[str]:
-    """Files that import each other in a circle, or nothing."""
+def circle(files: dict[str, str]) -> list[str]:
+    """Files (dotted name -> source text) that import each other in a circle, lazily or not; or nothing."""
+    graph: dict[str, set[str]] = {}
+    for name, source in files.items():
+        named = [found for _, found in imports(source, SOURCE / f"{'/'.join(name.split('.')[1:])}.py")]
+        graph[name] = {file for found in named for file in (found, found.rpartition(".")[0]) if file in files}
     try:
-        graphlib.TopologicalSorter(imports).prepare()
+        graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         return list(error.args[1])
     return []
 
 
 def test_no_two_files_import_each_other():
-    files = {
-        "glassformer." + ".".join(path.relative_to(SOURCE).with_suffix("").parts): path
-        for path in SOURCE.rglob("*.py")
-        if path.stem != "__init__"  # a package's list of names, which its files do not import
-    }
-    assert circle({name: files_imported(path.read_text(), set(files)) for name, path in files.items()}) == []
+    paths = [path for path in SOURCE.rglob("*.py") if path.stem != "__init__"]  # a package's list of names
+    names = [".".join(["glassformer", *path.relative_to(SOURCE).with_suffix("").parts]) for path in paths]
+    assert circle({name: path.read_text() for name, path in zip(names, paths, strict=True)}) == []
 
 
 def test_a_planted_circle_is_noticed():
-    sources = {"a": "def f():\n    import b", "b": "from c import g", "c": "if TYPE_CHECKING:\n    import a"}
-    imports = {name: files_imported(source, set(sources)) for name, source in sources.items()}
-    assert set(circle(imports)) == {"a", "b", "c"}
-    assert circle({**imports, "c": set()}) == []
+    sources = {
+        "glassformer.a": "def f():\n    import glassformer.b",
+        "glassformer.b": "from glassformer.c import g",
+        "glassformer.c": "if TYPE_CHECKING:\n    from glassformer import a",
+    }
+    assert set(circle(sources)) == set(sources)
+    assert circle({**sources, "glassformer.c": ""}) == []
 
 
 def dangers(source: str) -> list[str]:
-    """Ways by which a file one opens, or a word one types, could become a program that runs."""
+    """Ways by which a file that is opened, or a word that is typed, could become a program that runs."""
     found = []
     tree = ast.parse(source)
     tensors_only = [  # torch.load(..., weights_only=True) reads tensors and plain values, and says so by itself
