@@ -19,10 +19,10 @@ def tiny(monkeypatch):
 
 
 def test_it_prints_tables_and_where_the_page_is(glassformer, play, tiny, tmp_path):
-    result = glassformer("compare-history", "--quick", "--data", play, "--out", "told", "--scale", "0.5")
+    result = glassformer("compare-history", "--quick", "--data", play, "--out", "results", "--scale", "0.5")
     assert result.code == 0
-    assert result.out.endswith("pictures and tables: told/index.html\n")
-    shown = json.loads((tmp_path / "told" / "results.json").read_text())
+    assert result.out.endswith("pictures and tables: results/index.html\n")
+    shown = json.loads((tmp_path / "results" / "results.json").read_text())
     for curve in shown["loss"]["curves"]:
         assert f"{curve['points'][-1]['loss']:.3f}" in result.out
     for name in ("2-grams", "LSTM (1997)", "Transformer (2017)", "LSTM through one vector"):

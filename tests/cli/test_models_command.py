@@ -1,4 +1,4 @@
-"""`glassformer pull | import | export | inspect | diff`: what is printed, what lies there afterwards, what does not."""
+"""`glassformer pull | import | export | inspect | diff`: what they print and write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import files
 
 from glassformer.errors import pip_line
 from glassformer.files import cache_folder
@@ -46,9 +45,6 @@ def gguf_file(glassformer, finished, tmp_path) -> Path:
     return tmp_path / "toy.gguf"
 
 
-# pull
-
-
 def test_without_a_name_it_lists_what_is_known(glassformer):
     code, out, err = glassformer("pull")
     assert (code, err) == (0, "")
@@ -78,22 +74,13 @@ def test_a_pulled_model_opens_by_its_name(glassformer, refused, finished, tmp_pa
     assert shown["config"]["n_embd"] == 16
 
 
-def test_names_that_are_none(refused):
-    refused("pull", "gtp2", code=1, line="gtp2: no model of this name is known (the hub's are owner/name); "
-            "did you mean gpt2?")  # fmt: skip
-
-
-# import
-
-
 def test_a_checkpoint_of_nanogpt_with_its_text(glassformer, checkpoint, play, finished):
     code, out, err = glassformer("import", checkpoint, "--characters", "play.txt")
     assert (code, err) == (0, "") and out.splitlines()[-1].startswith("open it with: ckpt ")
     code, out, err = glassformer("generate", "ckpt", "--prompt", "Speak", "-n", 7, "--seed", 1)
     assert (code, err) == (0, "") and len(out.rstrip("\n")) >= 5
-    shown = json.loads(
-        glassformer("import", "out/ckpt.pt", "--tokenizer", finished / "model", "--out", "a/b", "--json").out
-    )
+    words = ["--tokenizer", finished / "model", "--out", "a/b", "--json"]
+    shown = json.loads(glassformer("import", "out/ckpt.pt", *words).out)
     assert shown["folder"] == "a/b" and shown["config"]["vocab_size"] == 44
     assert load("a/b")[1] == load("ckpt")[1] == load(finished)[1]
 
@@ -105,28 +92,6 @@ def test_a_gguf_file_and_a_folder(glassformer, gguf_file, finished):
     (ours, _), (theirs, _) = load("copy"), load("mine")
     ids = torch.arange(11).unsqueeze(0)
     assert torch.equal(ours(ids), theirs(ids)[..., :44])
-
-
-def test_what_cannot_be_imported(glassformer, refused, checkpoint, finished, tmp_path):
-    refused("import", "nothing", code=2, line="nothing: there is no such file or folder")
-    refused("import", checkpoint, "--characters", "a", "--tokenizer", "b", code=2,
-            line="--tokenizer and --characters were both given; use one")  # fmt: skip
-    (tmp_path / "binary").write_bytes(b"\x80\x00")
-    refused("import", checkpoint, "--characters", "binary", code=2, line="binary: cannot be read as text ('utf-8' "
-            "codec can't decode byte 0x80 in position 0: invalid start byte)")  # fmt: skip
-    refused("import", checkpoint, "--characters", "gone.txt", code=2, line="gone.txt: cannot be read as text ([Errno 2]"
-            " No such file or directory: 'gone.txt')")  # fmt: skip
-    (tmp_path / "many.txt").write_text("".join(map(chr, range(33, 90))))
-    refused("import", checkpoint, "--characters", "many.txt", code=1, line=f"{checkpoint}: 57 tokens in the tokenizer, "
-            "44 logits in the model; they do not belong together: take the tokenizer of this model")  # fmt: skip
-    checkpoint.write_bytes(b"PK\3\4")
-    before = files(tmp_path)
-    code, out, err = glassformer("import", checkpoint, "--out", "mine")
-    assert (code, out, err.count("\n")) == (1, "", 1) and files(tmp_path) == before
-    assert err.startswith(f"error: {checkpoint}: not read, because it is damaged or holds more than tensors and plain")
-
-
-# export
 
 
 @pytest.mark.parametrize("type", ["f32", "f16", "bf16", "q8_0"])
@@ -150,17 +115,34 @@ def test_a_hugging_face_folder(glassformer, finished):
     assert load("theirs")[1] == load(finished)[1]
 
 
-def test_what_cannot_be_exported(refused, finished, tmp_path, monkeypatch):
-    refused("export", "runs/finished", "--to", "onnx", code=2, line="--to onnx: unknown; use gguf or hf")
-    refused("export", "runs/finished", "--type", "q4", code=2, line="type='q4' is unknown; use f32, f16, bf16, q8_0")
-    refused("export", "runs/finisht", code=1, line="runs/finisht: there is no such run or model folder; "
-            "did you mean runs/finished?")  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "code", "names"),
+    [
+        ("pull gtp2", 1, ["gtp2", "did you mean gpt2?"]),
+        ("import nothing", 2, ["nothing"]),
+        ("import out/ckpt.pt --characters a --tokenizer b", 2, ["--tokenizer", "--characters", "one"]),
+        ("import out/ckpt.pt --characters binary", 2, ["binary", "0x80"]),
+        ("import out/ckpt.pt --characters gone.txt", 2, ["gone.txt", "No such file"]),
+        ("import out/ckpt.pt --characters many.txt", 1, ["out/ckpt.pt", "57 tokens", "44 logits"]),
+        ("import out/damaged.pt --out mine", 1, ["out/damaged.pt", "damaged"]),
+        ("export runs/finished --to onnx", 2, ["--to onnx", "gguf or hf"]),
+        ("export runs/finished --type q4", 2, ["'q4'", "f32, f16, bf16, q8_0"]),
+        ("export runs/finisht", 1, ["runs/finisht", "did you mean runs/finished?"]),
+        ("inspect nothing", 1, ["nothing", "known: "]),
+        ("inspect notes.txt", 2, ["notes.txt", "config.json", ".gguf", "ckpt.pt"]),
+    ],
+)
+def test_mistakes_are_one_line_and_change_no_file(refused, checkpoint, finished, tmp_path, words, code, names):
+    (tmp_path / "binary").write_bytes(b"\x80\x00")
+    (tmp_path / "many.txt").write_text("".join(map(chr, range(33, 90))))
+    (tmp_path / "out" / "damaged.pt").write_bytes(b"PK\3\4")
+    (tmp_path / "notes.txt").write_text("hello")
+    refused(*words.split(), code=code, names=names)
+
+
+def test_a_missing_package_is_named(refused, finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
-    refused("export", "runs/finished", code=1, line="reading and writing GGUF files needs an optional package; "
-            f"run: {pip_line('glassformer[gguf]')}")  # fmt: skip
-
-
-# inspect
+    refused("export", "runs/finished", code=1, names=["GGUF", pip_line("glassformer[gguf]")])
 
 
 def test_inspect_shows_what_is_there(glassformer, gguf_file, finished, checkpoint):
@@ -188,16 +170,6 @@ def test_inspect_shows_what_is_there(glassformer, gguf_file, finished, checkpoin
                      "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}  # fmt: skip
     out = glassformer("inspect", "runs/finished").out
     assert f"  {weights.stat().st_size:>14,}  {entry['sha256'][:16]}  model.safetensors\n" in out
-
-
-def test_what_cannot_be_inspected(refused, finished, tmp_path):
-    refused("inspect", "nothing", code=1, line="nothing: there is no such run or model folder; known: runs")
-    (tmp_path / "notes.txt").write_text("hello")
-    refused("inspect", "notes.txt", code=2, line="notes.txt: a folder with config.json, a .gguf file or nanoGPT's "
-            "ckpt.pt is needed")  # fmt: skip
-
-
-# diff
 
 
 def test_diff_shows_what_differs(glassformer, finished, half, gguf_file):
@@ -228,7 +200,7 @@ def test_diff_as_json_has_every_tensor(glassformer, finished, half):
     assert next(e["relative"] for e in differing if e["name"] == name) == pytest.approx(expected.item())
 
 
-def test_models_of_other_kinds_can_be_compared(glassformer, finished, checkpoint, tmp_path):
+def test_other_formats_can_be_compared(glassformer, finished, checkpoint, tmp_path):
     code, out, _ = glassformer("diff", "runs/finished", checkpoint)
     assert code == 0 and "tokenizer      missing in one of them" in out and "activation" in out
 

@@ -1,4 +1,4 @@
-"""`glassformer train`, `resume` and `evaluate`: what they print and leave, and that standard output is for results."""
+"""`glassformer train`, `resume`, `evaluate`, `demo` and `plan`: what they print and write."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def test_what_training_prints(glassformer, play, tmp_path):
     assert lines[0] == "4,192 parameters: classic, 1 layer, 2 heads, 16 wide, 11 tokens of context, 44 logits"
     assert [line.split()[1] for line in lines if line.startswith("step ")][-1] == "13/13"
     assert [line for line in lines if "step 5" in line and not line.startswith("step ")], "a sample, with its step"
-    assert glassformer("train", *TINY, "--data", "play.txt", "-q").out.splitlines()[1].endswith("runs/play-2")
+    quiet = glassformer("train", *TINY, "--data", "play.txt", "-q")
+    assert quiet.out.splitlines()[1].endswith("runs/play-2") and quiet.err.splitlines() == lines[:1]
 
 
-def test_json_is_all_there_is_on_standard_output(glassformer, play):
+def test_standard_output_has_only_json(glassformer, play):
     result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "--json")
     shown = json.loads(result.out)
     losses = "val_loss n interval val_bits_per_byte perplexity train_loss_eval train_interval train_n"
@@ -46,29 +47,17 @@ def test_json_is_all_there_is_on_standard_output(glassformer, play):
     assert json.loads((play.parent / "run" / "summary.json").read_text()) == shown
 
 
-def test_quiet_leaves_the_facts_and_drops_the_display(glassformer, play):
-    result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run", "-q")
-    assert result.err == "4,192 parameters: classic, 1 layer, 2 heads, 16 wide, 11 tokens of context, 44 logits\n"
-
-
 def test_evaluation_equals_the_run_s_summary(glassformer, finished):
     """The summary's loss is that of model/ on the whole validation split, and so is this one."""
     summary = json.loads((finished / "summary.json").read_text())
     evaluated = json.loads(glassformer("evaluate", finished, "--json").out)
-    assert evaluated == {
-        "loss": summary["val_loss"],
-        "n": summary["n"],
-        "interval": summary["interval"],
-        "bits_per_byte": summary["val_bits_per_byte"],
-        "perplexity": summary["perplexity"],
-    }
-    shown = glassformer("evaluate", finished).out
-    assert shown.splitlines() == [
-        f"loss           {summary['val_loss']:.4f} +- {summary['interval']:.4f} nats a token "
-        f"(95 %, {summary['n']:,} targets)",
-        f"perplexity     {summary['perplexity']:.3f}",
-        f"bits per byte  {summary['val_bits_per_byte']:.4f}",
-    ]
+    names = {"loss": "val_loss", "bits_per_byte": "val_bits_per_byte"}
+    assert list(evaluated) == ["loss", "n", "interval", "bits_per_byte", "perplexity"]
+    assert evaluated == {key: summary[names.get(key, key)] for key in evaluated}
+    shown = [line.split() for line in glassformer("evaluate", finished).out.splitlines()]
+    assert shown[0][:4] == ["loss", f"{summary['val_loss']:.4f}", "+-", f"{summary['interval']:.4f}"]
+    assert shown[1:] == [["perplexity", f"{summary['perplexity']:.3f}"],
+                         ["bits", "per", "byte", f"{summary['val_bits_per_byte']:.4f}"]]  # fmt: skip
     other = json.loads(glassformer("evaluate", finished / "checkpoints" / "step-000008", "--json").out)
     assert other["n"] == evaluated["n"] and other["loss"] > evaluated["loss"]  # an older one has learned less
 
@@ -82,19 +71,19 @@ def test_evaluation_on_another_text(glassformer, finished, play, tmp_path):
     assert other["loss"] > own["loss"]
 
 
-def test_what_belongs_to_answers_is_not_swallowed(refused, finished):
-    for option in (("--out", "answers.jsonl"), ("--beam", "2"), ("--limit", "3")):
-        refused("evaluate", finished, *option, code=2, names=(option[0], "--answers"))
+@pytest.mark.parametrize("option", [("--out", "answers.jsonl"), ("--beam", "2"), ("--limit", "3")])
+def test_options_of_answers_need_answers(refused, finished, option):
+    refused("evaluate", finished, *option, code=2, names=(option[0], "--answers"))
 
 
 def test_a_model_folder_that_belongs_to_no_run_needs_a_text(glassformer, refused, finished, play, tmp_path):
     shutil.move(finished / "model", tmp_path / "model")
-    refused("evaluate", "model", code=2, line="model belongs to no run; name a text with --data")
+    refused("evaluate", "model", code=2, names=("model belongs to no run", "--data"))
     assert glassformer("evaluate", "model", "--data", "play.txt").code == 0
 
 
 @pytest.mark.parametrize("kind", ["translation", "masked-tokens"])
-def test_a_model_that_continues_no_text_is_evaluated_in_its_run_alone(kind, glassformer, play, tmp_path):
+def test_a_model_of_another_task_is_evaluated_only_in_its_run(kind, glassformer, play, tmp_path):
     golden = Path(__file__).parents[1] / "golden" / "run-format-2" / kind
     shutil.copytree(golden / "model", tmp_path / "model")
     result = glassformer("evaluate", "model", "--data", "play.txt")
@@ -125,12 +114,11 @@ def test_a_recipe_of_your_own(glassformer, play, tmp_path):
     settings = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "training.steps=2", "training.warmup_steps=0"]
     assert glassformer("train", "mine.toml", *settings, "--data", "play.txt", "-q").code == 0
     kept = tomllib.loads((tmp_path / "runs" / "mine-1" / "recipe.toml").read_text())
-    assert (
-        kept["training"]["beta2"] == 0.99 and kept["model"]["n_layer"] == 1 and kept["asked"]["recipe"] == "mine.toml"
-    )
+    assert (kept["training"]["beta2"], kept["model"]["n_layer"]) == (0.99, 1)
+    assert kept["asked"]["recipe"] == "mine.toml"
 
 
-def test_a_text_with_no_recipe_prints_what_it_derived_and_why(glassformer, play, tmp_path):
+def test_without_a_recipe_it_prints_the_derived_settings_with_reasons(glassformer, play, tmp_path):
     result = glassformer("train", "training.steps=2", "training.schedule=linear", "training.sample_every=0", "--data",
                          "play.txt", "-q")  # fmt: skip
     assert result.code == 0
@@ -149,7 +137,7 @@ def test_a_text_with_no_recipe_prints_what_it_derived_and_why(glassformer, play,
     assert (kept["training"]["schedule"], kept["training"]["optimizer"]) == ("linear", "muon")
 
 
-def test_standard_input_can_be_trained_on_and_gone_on_with(glassformer, play, tmp_path, small_runs, monkeypatch):
+def test_training_on_standard_input_can_be_resumed(glassformer, play, tmp_path, small_runs, monkeypatch):
     result = glassformer("train", *TINY, "training.steps=5", "--data", "-", "-q", stdin=play.read_bytes())
     run = tmp_path / "runs" / "stdin-1"
     assert result.code == 0 and run.is_dir()
@@ -177,9 +165,7 @@ def test_a_compiled_model_learns_the_same(glassformer, play, tmp_path, small_run
     import torch
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    settings = [
-        word for word in TINY if not word.startswith("training.dropout")
-    ]  # its masks are drawn in another order
+    settings = [word for word in TINY if not word.startswith("training.dropout")]  # it draws masks in another order
     for compiled in ("on", "off"):
         choice = f"training.compile={compiled}"
         assert glassformer("train", *settings, choice, "--data", "play.txt", "--out", compiled, "-q").code == 0
@@ -265,3 +251,35 @@ def test_the_summary_is_over_the_whole_split_when_evaluations_were_not(glassform
     assert (shown["val_loss"], shown["n"]) == (evaluated["loss"], evaluated["n"]) and shown["n"] == 767
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert shown["val_loss"] not in [line.get("val_loss") for line in lines]  # those are over 22 targets each
+
+
+def test_the_demo_prints_loss_sample_folder_and_three_things_to_try(glassformer):
+    done = glassformer("demo", "training.steps=5", "training.eval_every=0", "training.sample_every=0")
+    assert done.code == 0, done.err
+    sample, rest = done.out.split("validation loss", 1)
+    assert len(sample.strip("\n")) >= 450
+    assert re.match(r" \d\.\d{4} \(uniform guessing: 4\.1744\) after \d+ s of training", rest)
+    assert "runs/demo-1" in rest and rest.count("\n  glassformer ") == 3
+
+
+def test_the_table_and_the_json_of_a_plan_agree(glassformer, play):
+    words = ["plan", *TINY, "--data", play, "--no-probe"]
+    shown, result = glassformer(*words), json.loads(glassformer(*words, "--json").out)
+    assert (shown.code, shown.err) == (0, "") and max(map(len, shown.out.splitlines())) <= 80
+    assert f"{result['parameters']:,}" in shown.out and "no curve" in shown.out and "no probe" in shown.out
+    for part, count in result["parameters_by_part"].items():
+        assert part in shown.out and f"{count:,}" in shown.out
+    assert {"seconds", "seconds_per_step", "val_loss", "val_loss_interval", "basis"} <= result.keys()
+    assert result["memory_bytes"]["peak"] > result["memory_bytes"]["libraries"] > 0
+
+
+def test_a_plan_for_another_machine(glassformer):
+    words = ["plan", "gpt2-124m", "model.size=gpt3-175b", "training.sharding=full", "training.batch_size=64"]
+    machine = ["--devices", 64, "--device-memory", "80GB", "--device-flops", "989e12"]
+    result = glassformer(*words, *machine)
+    assert result.code == 0 and "57,982,058,496" in result.out and "of 80.0 GB" in result.out
+
+
+@pytest.mark.parametrize("shown", ["80 pounds", "GB", "1.2.3GB"])
+def test_an_amount_of_memory_that_is_none(refused, shown):
+    refused("plan", "gpt2-124m", "--device-memory", shown, code=2, names=(f"--device-memory={shown}", "80GB"))
