@@ -48,7 +48,8 @@ class RollOuts:
 class OwnSamples(NextToken):
     on_policy = True
 
-    def begin(self, model, start):
+    def begin(self, model):
+        start = self.run.start_from
         self.model = model
         self.reference = copy.deepcopy(model if start is None else load_model(model_folder_of(start))).requires_grad_(
             False

@@ -131,14 +131,18 @@ def length_order(examples: Sequence[Any]) -> np.ndarray:
 
 def lengths_of(examples: Sequence[Any]) -> np.ndarray:
     """(source tokens, target tokens) of each example; the second is 0 where there is one label, or none. (N, 2)."""
+    rows = [
+        (_size(example[0]), _size(example[1])) if isinstance(example, tuple) else (_size(example), 0)
+        for example in examples
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
-    def lengths(example: Any) -> tuple[int, int]:
-        if not isinstance(example, tuple):
-            return len(example), 0
-        ids, target = example
-        return len(ids), len(target) if isinstance(target, (Sequence, np.ndarray)) else 0
 
-    return np.array([lengths(example) for example in examples], dtype=np.int64).reshape(-1, 2)
+def _size(part: Any) -> int:
+    """Tokens of a part of an example; of inputs with their targets, of the inputs."""
+    if isinstance(part, tuple):
+        return _size(part[0])
+    return len(part) if isinstance(part, (Sequence, np.ndarray)) else 0
 
 
 def _collated(

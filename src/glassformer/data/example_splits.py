@@ -45,8 +45,8 @@ def references(examples: Iterable[Example]) -> dict[str, list[str]]:
 
 
 def split_by_group(
-    rows: Sequence[tuple[Example, str]], *, validation: float = HELD_OUT, test: float = HELD_OUT
-) -> Examples:
+    rows: Sequence[tuple[Item, str]], *, validation: float = HELD_OUT, test: float = HELD_OUT
+) -> dict[str, list[Item]]:
     """Examples with the name of their group (a file, a word), split so that no group is torn.
 
     Groups stand in the order of the SHA-256 of their names; the first ones test and the next ones validate, until each
@@ -72,7 +72,7 @@ def split_by_group(
                 break
             held += sizes[group := groups.pop(0)]
             home[group] = split
-    found: Examples = {split: [] for split in SPLITS}
+    found: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for example, group in rows:
         found[home.get(group, "train")].append(example)
     return found

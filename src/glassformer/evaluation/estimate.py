@@ -67,8 +67,8 @@ class Metrics:
         return self.values[name]
 
     def loss_estimate(self) -> LossEstimate:
-        """The loss with what belongs to it."""
-        loss = self.values["loss"]
+        """The loss with what belongs to it; without a loss, the first metric in its place."""
+        loss = self.values.get("loss") or next(iter(self.values.values()))
         others = {key: m.value for key, m in self.values.items() if key in ("bits_per_byte", "accuracy")}
         return LossEstimate(loss.value, loss.n, loss.interval, **{"bits_per_byte": None, **others})
 

@@ -98,7 +98,7 @@ def _resume(
     model, _ = new_model(r, task, start)
     trainer = build_trainer(r, model, task, run.path, callbacks, world, extended)
     if folder is not None:
-        state = load_checkpoint(folder, trainer.model, trainer.optimizer, world)
+        state = load_checkpoint(folder, trainer.model, trainer.optimizer, world, task.companion)
         if state["step"] >= t.steps and run.summary.exists():
             use = f"try it: glassformer {task.command} {run.path}, or " if task.command else ""
             longer = f"train on: glassformer resume {run.path} training.steps={2 * state['step']}"

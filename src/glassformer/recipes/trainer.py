@@ -58,8 +58,9 @@ def build_train_step(
         weight_decay=t.weight_decay,
         accumulator_start=t.accumulator_start,
         nesterov=t.nesterov,
+        companion=task.companion,
     )
-    loss: torch.nn.Module = LossModule(model, task.loss)
+    loss: torch.nn.Module = LossModule(model, task.loss, task.companion)
     return TrainStep(
         compiled(loss, machine.device) if machine.compile else loss,
         optimizer,
@@ -86,7 +87,7 @@ def build_trainer(
     t, machine, run = r.training, r.machine, RunFolder(path)
     model.to(machine.device)
     callbacks = (*callbacks, *trackers(t.track, run), ReportWriter()) if world.is_main else ()
-    task.begin(model, t.start_from)
+    task.begin(model)
     batches = task.batches("train", world.rank, world.size)
     never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE
     if t.sharding == "full":

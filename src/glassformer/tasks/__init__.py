@@ -19,12 +19,15 @@ from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
 from glassformer.tasks.classify import Classify
 from glassformer.tasks.classify_images import ClassifyImages
+from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.grpo import GRPO
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
 from glassformer.tasks.reward import Reward, rewards
 from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
+from glassformer.tasks.sft import SFT
 from glassformer.tasks.spans import Spans
 from glassformer.tasks.tag import Tag
 from glassformer.tasks.text import TextTask
@@ -33,9 +36,12 @@ from glassformer.tasks.translate import Translate
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "classify_images": ClassifyImages,
+    "dpo": DPO,
+    "grpo": GRPO,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "reward": Reward,
+    "sft": SFT,
     "spans": Spans,
     "tag": Tag,
     "translate": Translate,
@@ -59,6 +65,9 @@ def task_kind(name: str) -> str:
 
 
 __all__ = [
+    "DPO",
+    "GRPO",
+    "SFT",
     "TASKS",
     "Batch",
     "Batches",

@@ -150,6 +150,8 @@ class Task:
     alarm: ClassVar[float | None] = 1.0
     source: Any = None
     run: RunSettings = RunSettings()
+    # a module that is trained beside the model and kept in checkpoints alone, such as PPO's critic; `begin` makes it
+    companion: Any = None
 
     def __init__(self, **settings: Any):
         self.settings: Any = self.Settings.make(**settings)
@@ -260,10 +262,9 @@ class Task:
 
     # ---- what a run does ----
 
-    def begin(self, model: Any, start: str | None) -> None:
+    def begin(self, model: Any) -> None:
         """Called in each process before `batches`, in new and resumed runs alike, with the model to be trained: a task
-        that rolls out keeps it, one with a frozen reference loads that from `start`, the model that the run started
-        from (`training.start_from`)."""
+        that rolls out keeps it. A frozen reference is loaded from `run.start_from`."""
 
     def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
         """This process's part of every step."""

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from glassformer.data.batches import IGNORED
 from glassformer.errors import DataError
@@ -155,6 +156,33 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
         ignore_index=IGNORED,
         label_smoothing=label_smoothing,
     )
+
+
+def token_log_probs(model: Any, inputs_BT: Tensor, targets_BT: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p of every target under a decoder, (B, T) in fp32 at least; 0 where a target is -100.
+
+    Logits are made for the targets that count alone, in pieces (`rows_at_once`), and made again in the backward pass,
+    so that they never exist all at once. temperature: divides the logits, as in sampling.
+    """
+    hidden_BTC = model.hidden(inputs_BT)
+    counts_BT = targets_BT != IGNORED
+    n = rows_at_once(model.config.vocab_size, targets_BT.device.type)
+
+    def piece(hidden_nC: Tensor, targets_n: Tensor) -> Tensor:
+        logits_nV = model.logits(hidden_nC)
+        logits_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32)) / temperature
+        return -F.cross_entropy(logits_nV, targets_n, reduction="none")
+
+    pairs = zip(hidden_BTC[counts_BT].split(n), targets_BT[counts_BT].split(n), strict=True)
+    pieces = [
+        checkpoint(piece, *pair, use_reentrant=False, preserve_rng_state=False)
+        if torch.is_grad_enabled()
+        else piece(*pair)
+        for pair in pairs
+    ]
+    log_probs_N = torch.cat(pieces)
+    zeros_BT = torch.zeros(targets_BT.shape, dtype=log_probs_N.dtype, device=log_probs_N.device)
+    return zeros_BT.masked_scatter(counts_BT, log_probs_N)
 
 
 def number_of(targets: Tensor) -> int | Tensor:

@@ -76,6 +76,8 @@ class RunSettings(BaseModel):
     """steps between two evaluations"""
     sample_tokens: int = 200
     sample_prompt: str = ""
+    start_from: str | None = None
+    """the model that the run begins with, which a task may compare with"""
 
     @property
     def train_eval_rows(self) -> int:

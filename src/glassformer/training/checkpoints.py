@@ -3,6 +3,7 @@
 checkpoints/step-000500/
   model/                  the weights, as a model folder like any other
   optimizer.safetensors   state by parameter name
+  companion.safetensors   of a task with one (PPO's critic)
   state.json              step, data position, random generators, best so far, sizes of the logs, SHA-256 of the rest
 
 With `training.sharding=full` there are `sharded/*.safetensors` in place of the first two, written by all processes at
@@ -88,6 +89,7 @@ class CheckpointWriter:
         beside = {"source_tokenizer": task.source_processor, "labels": task.labels}
         self.kept_with_it: dict[str, Any] = {name: thing for name, thing in beside.items() if thing}  # for `hub.save`
         self.run, self.model, self.processor, self.optimizer = run, model, task.processor, optimizer
+        self.companion: nn.Module | None = task.companion
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())
         self._background = Background()
@@ -113,6 +115,9 @@ class CheckpointWriter:
             state = None
         weights = self._snapshot("model", self.model.state_dict()) if best or state is not None else {}
         optimizer = self._snapshot("optimizer", self.optimizer.state_dict()) if state is not None else {}
+        companion = {}
+        if state is not None and self.companion is not None:
+            companion = self._snapshot("companion", self.companion.state_dict())
         if not self.world.is_main:
             return
 
@@ -125,6 +130,8 @@ class CheckpointWriter:
                 with atomic_folder(self._folder(step), replace=True) as temporary:
                     save(temporary / "model", self.model, self.processor, weights=weights, **self.kept_with_it)
                     save_weights(temporary / "optimizer.safetensors", optimizer)
+                    if companion:
+                        save_weights(temporary / "companion.safetensors", companion)
                     self._write_state(temporary, state)
                 self._drop_old()
 
@@ -202,7 +209,13 @@ def latest_checkpoint(run: RunFolder) -> tuple[Path | None, list[str]]:
     return None, []
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
+def load_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    world: World | None = None,
+    companion: nn.Module | None = None,
+) -> dict[str, Any]:
     """Restore weights, optimizer state and random generators; return the rest of the state.
 
     Raises:
@@ -217,6 +230,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, world:
         load_sharded(folder / "sharded", _parts(model, optimizer))
     else:
         _load_whole(folder, model, optimizer)
+        if companion is not None:
+            companion.load_state_dict(load_weights(folder / "companion.safetensors"))
     own = state["random"][world.rank] if len(state["random"]) == world.size else None
     if own is not None:
         set_random_state(own)

@@ -66,7 +66,7 @@ def recover(trainer: Any, trouble: str, step: int, where: str) -> NoReturn:
     folder, _ = latest_checkpoint(trainer.run)
     assert folder is not None  # one is written before the first step
     rate, skipped, best, seconds = trainer.rate, trainer.skipped, trainer.best, trainer.seconds
-    trainer.restore(load_checkpoint(folder, trainer.model, trainer.optimizer, trainer.world))
+    trainer.restore(load_checkpoint(folder, trainer.model, trainer.optimizer, trainer.world, trainer.task.companion))
     trainer.rate, trainer.skipped, trainer.best, trainer.seconds = rate, skipped, best, seconds
     trainer.event("rolled back", f"{report}; back to {folder.name}, {recovery}")
     raise RolledBack

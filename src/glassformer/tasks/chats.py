@@ -1,0 +1,277 @@
+"""Chats as ids: which tokens of a chat are read, and which are trained.
+
+    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n  Hello!<|im_end|>  \\n<|im_start|>user ...
+    -------------------- read ------------------------------- ---- trained ----  ---- read ----
+
+Training ids are serving ids: what stands before an answer is the very list of ids that `chat` gives the model. A
+template that changes earlier turns once a new one comes (some drop their reasoning) makes one sequence of each answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from glassformer.data.batches import IGNORED
+from glassformer.data.chat_sets import load_chats
+from glassformer.data.chats import ChatRow, ChatRows, Turns, texts_of
+from glassformer.data.encoding import tokenizer_from
+from glassformer.data.example_splits import Example, spread
+from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+from glassformer.tasks.base import Opening
+from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.losses import padded
+from glassformer.tasks.settings import Choice, DataSettings, TaskSettings
+
+if TYPE_CHECKING:
+    pass
+
+TEMPLATES = {
+    "chatml": (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "plain": (
+        "{% for message in messages %}### {{ message['role'] | capitalize }}\n{{ message['content'] }}"
+        "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+        "{% endfor %}{% if add_generation_prompt %}### Assistant\n{% endif %}"
+    ),
+}
+"""Chat templates for tokenizers without one. `plain` needs no tokens but the end of a text."""
+CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+
+class ChatSettings(TaskSettings):
+    """[task] of every task on chats."""
+
+    template: str | None = None
+    """chatml, plain, or a file with a Jinja template; None: the tokenizer's own"""
+
+
+@dataclass
+class ChatSource:
+    """Rows by split, and the tokenizer with its chat template."""
+
+    name: str
+    examples: ChatRows
+    tokenizer: Tokenizer
+    notices: list[str] = field(default_factory=list)
+    encoded: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+    source_tokenizer: Tokenizer | None = None
+    labels: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """Changes when a row, the vocabulary or the template does."""
+        digest = hashlib.sha256(f"{self.tokenizer.hash}\0{self.tokenizer.chat_template}".encode())
+        for split in ("train", "validation"):
+            for row in self.examples[split]:
+                digest.update(f"{split}\0{row.to_json()}\0".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+    @property
+    def n_train(self) -> int:
+        return len(self.examples["train"])
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a configuration that the tokenizer decides."""
+        return {"vocab_size": self.tokenizer.vocab_size}
+
+    def notice(self, count: int, noun: str, split: str, what: str) -> None:
+        """Note how many rows of a split were changed, for `Task.warnings`."""
+        if count:
+            self.notices.append(f"{plural(count, noun)} of {len(self.examples[split]):,} ({split}) {what}")
+
+
+class TokenSequence(NamedTuple):
+    """ids of a chat, and which of them are trained, both (T,)."""
+
+    ids: np.ndarray
+    trained: np.ndarray
+
+
+class ChatTask(ExampleTask):
+    """A task on chats, prompts with answers, or preferences; see `ExampleTask`. A subclass states in `form` what a row
+    must have."""
+
+    Settings: ClassVar[type[TaskSettings]] = ChatSettings
+    asks: ClassVar[str] = "next_token"
+    command: ClassVar[str] = "chat"
+    form: ClassVar[str] = "one answer"
+    n_row_answers: ClassVar[int | None] = 1
+    source: ChatSource  # type: ignore[assignment]
+
+    @classmethod
+    def read(cls, opening: Opening, choices: list[Choice]) -> ChatSource:
+        data, tokenizer = opening.data, opening.tokenizer
+        asked: Any = cls.Settings.make(**opening.settings)
+        rows = load_chats(data.source)
+        if data.max_examples:
+            rows = {**rows, "train": spread(rows["train"], data.max_examples)}
+        cls.check_rows(rows)
+        folder = opening.folder or (None if tokenizer.path is None else Path(tokenizer.path))
+        if folder is not None:
+            writer = load_tokenizer(folder)
+        else:
+            texts = [Example(*texts) for texts in texts_of(rows["train"])]
+            kind = tokenizer.kind or "bpe"
+            writer = tokenizer_from(texts, kind, side="both", vocab_size=tokenizer.vocab_size, specials=CHAT_TOKENS)
+        if any(row.is_chat for row in rows["train"]):
+            use_template(writer, asked.template, choices)
+        return ChatSource(data.source, rows, writer)
+
+    @classmethod
+    def arguments(cls, source: Any) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def texts(cls, data: DataSettings) -> Iterable[str]:
+        return (f"{prompt}\n{answers}" for prompt, answers in texts_of(load_chats(data.source, quiet=True)["train"]))
+
+    @classmethod
+    def check_rows(cls, rows: ChatRows) -> None:
+        """Raise `DataError` for a row of another form than this task learns from."""
+        for row in (row for split in rows.values() for row in split):
+            if cls.n_row_answers is not None and len(row.answers) != cls.n_row_answers:
+                found = ("a prompt alone", "one answer", "chosen and rejected")[len(row.answers)]
+                raise DataError(f"{row.place}: a row has {found}, and this task needs {cls.form}")
+
+    @property
+    def longest(self) -> int:
+        rows = self.source.examples["train"][:200]
+        lengths = [max((len(s.ids) for s in sequences), default=0) for sequences in map(self.row_sequences, rows)]
+        return int(np.quantile(lengths, 0.95)) if lengths else 0
+
+    def row_sequences(self, row: ChatRow) -> list[TokenSequence]:
+        """All answers of a row after its prompt."""
+        return [sequence for answer in row.answers for sequence in chat_sequences(self.tokenizer, row, answer)]
+
+
+def use_template(tokenizer: Tokenizer, asked: str | None, choices: list[Choice]) -> None:
+    """Give a tokenizer its chat template: the one that was asked for, its own, or one that its tokens allow.
+
+    Raises:
+        UsageError: there is no such template, or the tokenizer lacks a token of it.
+    """
+    if asked is None and tokenizer.chat_template is not None:
+        return
+    name = asked
+    if name is None:
+        name = "chatml" if all(token in tokenizer.special_tokens for token in CHAT_TOKENS) else "plain"
+        choices.append(Choice("task.template", name, "the tokenizer has no chat template"))
+    if name in TEMPLATES:
+        needed = CHAT_TOKENS if name == "chatml" else ()
+        if missing := [token for token in needed if token not in tokenizer.special_tokens]:
+            raise UsageError(f"task.template={name} needs the token {missing[0]}; use task.template=plain")
+        if name == "plain" and tokenizer.end_of_text is None:
+            raise UsageError("task.template=plain ends answers with the end of a text, and this tokenizer has none")
+        tokenizer.chat_template = TEMPLATES[name]
+        return
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(f"task.template={name!r} is no template and no file; {did_you_mean(name, TEMPLATES)}")
+    tokenizer.chat_template = path.read_text(encoding="utf-8")
+
+
+def prompt_ids(tokenizer: Tokenizer, row: ChatRow) -> list[int]:
+    """The ids that the model reads before it answers: what serving gives it.
+
+    Raises:
+        DataError: the prompt is empty.
+    """
+    if isinstance(row.prompt, str):
+        ids = [*_first(tokenizer), *tokenizer.encode(row.prompt)]
+    else:
+        ids = tokenizer.chat.encode(row.prompt, tools=row.tools)
+    if not ids:
+        raise DataError(f"{row.place}: the prompt is empty in this vocabulary; leave the row out")
+    return ids
+
+
+def chat_sequences(tokenizer: Tokenizer, row: ChatRow, answer: Turns) -> list[TokenSequence]:
+    """The ids of a row with one of its answers, and which of them are trained: every turn of the assistant in the
+    answer up to the token that ends it. One sequence, unless the template rewrites earlier turns.
+
+    Raises:
+        DataError: an answer does not follow its prompt in the template, or is never ended.
+    """
+    if isinstance(answer, str):
+        return [_continued(tokenizer, row, answer)]
+    assert not isinstance(row.prompt, str)
+    messages = [*row.prompt, *answer]
+    places = [i for i in range(len(row.prompt), len(messages)) if messages[i].get("role") == "assistant"]
+    sequences: list[tuple[list[int], list[bool]]] = []
+    for place in places:
+        before = tokenizer.chat.encode(messages[:place], tools=row.tools) if place else []
+        after = tokenizer.chat.encode(messages[: place + 1], add_generation_prompt=False, tools=row.tools)
+        if after[: len(before)] != before:
+            raise DataError(
+                f"{row.place}: the chat template does not put the answer behind what the model reads when it is "
+                "served; give another one with task.template=FILE"
+            )
+        end = _end_of_turn(after, len(before), tokenizer, row.place)
+        trained = [len(before) <= i < end for i in range(len(after))]
+        if sequences and before[: len(sequences[-1][0])] == sequences[-1][0]:
+            known = sequences.pop()[1]
+            trained[: len(known)] = known
+        sequences.append((after, trained))
+    return [_trimmed(ids, trained) for ids, trained in sequences]
+
+
+def _continued(tokenizer: Tokenizer, row: ChatRow, answer: str) -> TokenSequence:
+    """A text and its continuation, up to the end of the text."""
+    assert isinstance(row.prompt, str)
+    before = [*_first(tokenizer), *(tokenizer.encode(row.prompt) if row.prompt else [])]
+    ids = tokenizer.encode(answer)
+    if tokenizer.end_of_text is not None:
+        ids.append(tokenizer.end_of_text)
+    return _trimmed([*before, *ids], [False] * len(before) + [True] * len(ids))
+
+
+def _first(tokenizer: Tokenizer) -> list[int]:
+    return [] if tokenizer.starts_with is None else [tokenizer.starts_with]
+
+
+def _end_of_turn(ids: list[int], start: int, tokenizer: Tokenizer, place: str) -> int:
+    """The place behind the last token that ends a turn.
+
+    Raises:
+        DataError: there is none, so a model would never learn to stop.
+    """
+    ends = tokenizer.chat.turn_ends
+    found = next((i for i in range(len(ids) - 1, start - 1, -1) if ids[i] in ends), None)
+    if found is None:
+        raise DataError(
+            f"{place}: no token ends the assistant's turn in the chat template, so the model would never learn to "
+            "stop; end it with the tokenizer's eos_token in task.template=FILE"
+        )
+    return found + 1
+
+
+def _trimmed(ids: list[int], trained: list[bool]) -> TokenSequence:
+    """Without what follows the last trained token, which changes nothing."""
+    end = len(trained) - trained[::-1].index(True)
+    return TokenSequence(np.asarray(ids[:end], dtype=np.int64), np.asarray(trained[:end]))
+
+
+def inputs_and_targets(sequence: TokenSequence, T: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """At most T predictions of a sequence: inputs (T,) and targets (T,), -100 where nothing is trained; None where the
+    cut leaves nothing to train."""
+    ids, trained = sequence.ids[: T + 1], sequence.trained[: T + 1]
+    targets = np.where(trained[1:], ids[1:], IGNORED)
+    return (ids[:-1], targets) if (targets != IGNORED).any() else None
+
+
+def collate_tokens(examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """(inputs, targets) pairs -> (inputs_BT, targets_BT), padded on the right."""
+    inputs_BT, _ = padded([example[0] for example in examples], 0)
+    targets_BT, _ = padded([example[1] for example in examples], IGNORED)
+    return inputs_BT, targets_BT
