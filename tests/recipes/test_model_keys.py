@@ -56,12 +56,6 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
             assert got == (tuple(wanted) if isinstance(got, tuple) else wanted), name
 
 
-def test_a_width_that_only_one_kind_has():
-    r = read_recipe(None, ["model.kind=mlp", "model.context=5", "model.block_size=13", "model.n_embd=7",
-                           "model.n_hidden=11"])  # fmt: skip
-    assert model_config(r, vocab_size=61).context == 5
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

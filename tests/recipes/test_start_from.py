@@ -18,7 +18,6 @@ from glassformer.hub import load, load_model, save
 from glassformer.models import NOTHING_SET, Decoder, GenerationSettings, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.recipes import probe, trainer, trials
-from glassformer.recipes.defaults import fine_tuning_rate
 from glassformer.recipes.plan import plan
 from glassformer.recipes.start_from import Start
 from glassformer.tasks import NextToken
@@ -200,11 +199,6 @@ def test_the_loss_before_is_logged_and_a_run_that_only_makes_it_worse_warns(tmp_
     assert any("never that good again" in line and "training.learning_rate" in line for line in heard)
     events = (tmp_path / "b" / "events.jsonl").read_text()
     assert "never that good again" in events and json.loads(events.splitlines()[-1])["kind"] == "warning"
-
-
-def test_rates_are_lower_for_wider_models():
-    rates = [fine_tuning_rate(width) for width in (64, 384, 768, 4096)]
-    assert rates == sorted(rates, reverse=True) and 1e-5 <= rates[-1] <= 2e-5 <= rates[2] <= 1e-4
 
 
 def test_a_model_is_not_kept_in_memory_beside_the_run(published):

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from standins import CLASSES, V, toy_encoder, toy_translator
-from torch import nn
-from toys import shaken, toy_model
+from small_models import CLASSES, TOKENS, V, encoder, recurrent, translator
+from toys import toy_model
 
 from glassformer.errors import DataError, UsageError
-from glassformer.models import build_model, make_config
 from glassformer.plugins import load_installed
 from glassformer.tasks import TASKS, TaskSettings
 
@@ -20,29 +18,37 @@ load_installed()  # the tasks of glassformer.history too
 
 FACTS: dict[str, dict[str, Any]] = {
     "next_token": {},
-    "translate": {"start_token": 1, "end_token": 2, "label_smoothing": 0.0},
+    "translate": {**TOKENS, "label_smoothing": 0.0},
     "masked_tokens": {"mask_token": 3, "vocab_size": V, "special_tokens": (0, 1, 2), "share": 0.3},
-    "spans": {"sentinels": [9, 8, 6, 5, 4], "start_token": 1, "end_token": 2, "noise_density": 0.4},
+    "spans": {"sentinels": [9, 8, 6, 5, 4], **TOKENS, "noise_density": 0.4},
     "classify": {"n_classes": CLASSES},
     "reward": {},
     "skip_gram": {"counts": range(V), "window": 3, "noise": 7, "negatives": 2.5},
-    "tag": {"n_classes": V},  # the stand-in has one head for tokens
+    "tag": {"n_classes": V},
 }
 KINDS = sorted(FACTS)
+CASES = {
+    "next token": ("next_token", lambda: toy_model().double()),
+    "skip-gram": ("skip_gram", lambda: recurrent("skip-gram", n_embd=5)),
+    "masked, post-norm": (
+        "masked_tokens",
+        lambda: encoder("original", token_head="vocabulary", token_transform=True),
+    ),
+    "masked, rotary": ("masked_tokens", lambda: encoder("modern", token_head="vocabulary")),
+    "class of the mean": ("classify", lambda: encoder("classic", n_classes=CLASSES, pooling="mean")),
+    "class of the first": ("classify", lambda: encoder("modern", n_classes=CLASSES, pooler=True)),
+    "reward": ("reward", lambda: encoder("modern", n_classes=1, pooling="mean")),
+    "classes of tokens": ("tag", lambda: encoder("classic", n_classes=V, token_head="classes")),
+    "translation of 2017": ("translate", lambda: translator("original")),
+    "translation, modern": ("translate", lambda: translator("modern", n_decoder_layer=1)),
+    "translation by an LSTM": ("translate", lambda: recurrent("seq2seq-attention", n_embd=13, n_hidden=17, **TOKENS)),
+    "spans": ("spans", lambda: translator("classic")),
+}
+every_case = pytest.mark.parametrize(("kind", "make"), CASES.values(), ids=CASES)
 
 
 def task(kind: str, **changes: Any):
     return TASKS[kind](**{**FACTS[kind], **changes})
-
-
-def model_for(kind: str) -> nn.Module:
-    if kind == "next_token":
-        return toy_model().double()
-    if kind == "skip_gram":
-        return shaken(build_model(make_config("skip-gram", vocab_size=V, block_size=13, n_embd=5))).double()
-    if kind == "reward":
-        return toy_encoder(classes=1)
-    return toy_translator() if kind in ("translate", "spans") else toy_encoder()
 
 
 def examples(kind: str, n: int = 6) -> list[Any]:
@@ -90,45 +96,43 @@ def test_all_of_them_are_known_by_their_names():
     assert all(issubclass(kind.Settings, TaskSettings) for kind in TASKS.values())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pads_change_nothing(kind: str):
-    """Each example by itself costs what it costs in a batch of longer ones, in float64 to 1e-12."""
-    model, batch = model_for(kind), batch_of(kind)
-    asked = task(kind)
-    together, count, _ = asked.loss(model, batch)
-    pieces = [asked.loss(model, alone(batch, row)) for row in range(6)]
-    torch.testing.assert_close(together, sum(loss for loss, _, _ in pieces), rtol=1e-12, atol=0)
-    assert (
-        count
-        == asked.rows(model, batch).counts_B.sum()
-        == sum(n for _, n, _ in pieces)
-        > 6 - (kind in ("classify", "reward"))
-    )
-    rows = asked.rows(model, batch)
-    singly = [asked.rows(model, alone(batch, row)) for row in range(6)]
+@every_case
+def test_pads_change_nothing(kind: str, make):
+    """Each example by itself costs what it costs in a batch of longer ones, in float64 to 1e-9; and the report adds up
+    to what is trained."""
+    model, batch, asked = make(), batch_of(kind), task(kind)
+    with torch.no_grad():
+        together, count, _ = asked.loss(model, batch)
+        pieces = [asked.loss(model, alone(batch, row)) for row in range(6)]
+        rows, singly = asked.rows(model, batch), [asked.rows(model, alone(batch, row)) for row in range(6)]
+    torch.testing.assert_close(together, sum(loss for loss, _, _ in pieces), rtol=1e-9, atol=0)
+    assert count == rows.counts_B.sum() == sum(n for _, n, _ in pieces) >= 6
     for shown, each in zip(rows, zip(*singly, strict=True), strict=True):
-        torch.testing.assert_close(shown, torch.cat(each), rtol=1e-12, atol=0)
+        torch.testing.assert_close(shown, torch.cat(each), rtol=1e-9, atol=0)
+    assert [part.dtype for part in rows] == [torch.float64, torch.int64, torch.int64]
+    assert all(part.shape == (6,) for part in rows) and (rows.correct_B <= rows.counts_B).all()
+    assert rows.sums_B.sum().item() == pytest.approx(together.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("next_token", "skip_gram")])
-def test_what_fills_up_is_never_looked_at(kind: str):
-    model, filled = model_for(kind), []
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("next token", "skip-gram")])
+def test_what_fills_up_is_never_looked_at(name: str):
+    (kind, make), filled = CASES[name], []
     for pad in (0, 7):
         asked = task(kind, pad_token=pad)
         batch = asked.collate(examples(kind), np.random.default_rng(0))
         assert any((part == pad).any() for part in batch if part.dim() == 2)
-        filled.append(asked.loss(model, batch)[0])
+        filled.append(asked.loss(make(), batch)[0])
     torch.testing.assert_close(*filled, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@every_case
 @pytest.mark.parametrize("cut", [(8, 8, 8, 8), (1, 20, 11)], ids=str)
-def test_32_examples_at_once_are_32_in_pieces(kind: str, cut: tuple[int, ...]):
+def test_32_examples_at_once_are_32_in_pieces(kind: str, make, cut: tuple[int, ...]):
     """Loss, count and gradients; in pieces of which each has another number of targets."""
     asked, batch = task(kind), batch_of(kind, 32)
     results = []
     for pieces in ((32,), cut):
-        model, total, n = model_for(kind), 0.0, 0
+        model, total, n = make(), 0.0, 0
         for piece in zip(*(part.split(pieces) for part in batch), strict=True):
             loss, count, _ = asked.loss(model, piece)
             loss.backward()
@@ -137,32 +141,19 @@ def test_32_examples_at_once_are_32_in_pieces(kind: str, cut: tuple[int, ...]):
         assert n == asked.rows(model, batch).counts_B.sum() and any(g.abs().max() > 1e-3 for g in gradients)
         results.append([torch.tensor(total, dtype=torch.float64), *gradients])
     for whole, added in zip(*results, strict=True):
-        torch.testing.assert_close(added, whole, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(added, whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_report_adds_up_to_what_is_trained(kind: str):
-    model, asked, batch = model_for(kind), task(kind), batch_of(kind)
-    rows = asked.rows(model, batch)
-    assert [part.dtype for part in rows] == [torch.float64, torch.int64, torch.int64]
-    assert all(part.shape == (6,) for part in rows)
-    assert rows.sums_B.sum().item() == pytest.approx(asked.loss(model, batch)[0].item(), rel=1e-12)
-    assert rows.counts_B.sum() == asked.rows(model, batch).counts_B.sum()
-    assert (rows.correct_B <= rows.counts_B).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_halves_are_added_up_in_full(kind: str):
+@every_case
+def test_halves_are_added_up_in_full(kind: str, make):
     """In bf16 a sum of losses of 4 each would stop growing at about 1,000."""
     asked, batch = task(kind), batch_of(kind, 256)
-    exact = asked.loss(model_for(kind).to(torch.bfloat16).double(), batch)[0].item()
-    half = model_for(kind).to(torch.bfloat16)
+    exact = asked.loss(make().to(torch.bfloat16).double(), batch)[0].item()
+    half = make().to(torch.bfloat16)
     loss, rows = asked.loss(half, batch)[0], asked.rows(half, batch)
     assert loss.dtype == torch.float32 and exact > 150
-    assert (loss.item(), rows.sums_B.sum().item()) == (
-        pytest.approx(exact, rel=5e-3),
-        pytest.approx(loss.item(), rel=1e-5),
-    )
+    assert loss.item() == pytest.approx(exact, rel=2e-2)
+    assert rows.sums_B.sum().item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

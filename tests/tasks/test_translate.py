@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from standins import V, toy_translator
+from small_models import V, translator
 
+from glassformer.taps import listening
 from glassformer.tasks import Translate
+from glassformer.tasks import losses as cross_entropy
 
 START, END, PAD = 1, 2, 0
+LONGER = [(text, text[::-1][: 3 + i]) for i, text in enumerate(np.random.default_rng(2).integers(10, V, (5, 12)))]
 PAIRS = [([11, 12, 13], [21, 22]), ([14], [23, 24, 25, 26]), ([15, 16], [])]
 
 
@@ -55,9 +59,35 @@ def test_label_smoothing_by_hand():
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 def test_label_smoothing_is_that_of_torch(share: float):
-    model, batch = toy_translator(), smoothed(share).collate(PAIRS)
+    model, batch = translator("classic"), smoothed(share).collate(PAIRS)
     logits = model(batch[0], batch[2], batch[1]).reshape(-1, V)
     mean = F.cross_entropy(logits, batch[3].flatten(), label_smoothing=share)
     loss, count, further = smoothed(share).loss(model, batch)
     torch.testing.assert_close(loss / count, mean, rtol=1e-12, atol=0)
     assert count == 9 and not further
+
+
+@pytest.mark.parametrize("family", ["classic", "modern"])  # both with tied heads
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_translators_head_and_loss_go_in_pieces(monkeypatch, family: str, smoothing: float):
+    """Loss and gradients are those of all logits at once, and somebody who listens to the logits gets them whole."""
+    asked = smoothed(smoothing)
+    batch = asked.collate(LONGER)
+    results = []
+    for form in ("whole", "pieces"):
+        model = translator(family)
+        if form == "pieces":
+            monkeypatch.setitem(cross_entropy.PIECE_BYTES, "cpu", 5 * 4 * 61)
+            with mock.patch.object(type(model.decoder), "logits", side_effect=AssertionError("all logits were made")):
+                loss, count, _ = asked.loss(model, batch)
+            heard = []
+            with listening(model, "decoder.logits", lambda _, x, heard=heard: heard.append(x.shape)):
+                asked.loss(model, batch)
+            assert heard == [(5, 8, 61)]
+        else:
+            loss, count, _ = asked.loss(model, batch)
+        loss.backward()
+        assert count == sum(len(target) + 1 for _, target in LONGER)
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    for whole, pieces in zip(*results, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-10)
