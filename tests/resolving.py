@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from glassformer.recipes import read_recipe
@@ -19,3 +21,13 @@ def resolved(recipe: str | None, *overrides: str, vocab_size: int = 65) -> tuple
     config = model_config(r, vocab_size=vocab_size)
     auto = 1 if r.training.batch_size == "auto" else None
     return config, ResolvedTraining.complete(r.training, config.block_size, batch_size=auto)
+
+
+def stopped_at(run: Path, step: int, name: str = "stopped") -> Path:
+    """A copy of a run that was killed right after the checkpoint of this step."""
+    copy = shutil.copytree(run, run.parent / name)
+    (copy / "summary.json").unlink()
+    for folder in copy.glob("checkpoints/step-*"):
+        if int(folder.name[5:]) > step:
+            shutil.rmtree(folder)
+    return copy

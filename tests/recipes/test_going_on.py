@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from command_line import files
+from resolving import stopped_at
 
 from glassformer import recipes
 from glassformer.errors import RunError, UsageError
@@ -24,16 +24,6 @@ def train(play: Path, name: str, *words: str) -> Path:
     done = recipes.train(None, [*WORDS, *words], data=str(play), out=play.parent / name)
     assert done is not None
     return done.path
-
-
-def stopped_at(run: Path, step: int, name: str) -> Path:
-    """A copy that was killed right after the checkpoint of this step."""
-    copy = shutil.copytree(run, run.parent / name)
-    (copy / "summary.json").unlink()
-    for folder in copy.glob("checkpoints/step-*"):
-        if int(folder.name[5:]) > step:
-            shutil.rmtree(folder)
-    return copy
 
 
 def end(run: Path, step: int) -> list[bytes]:
