@@ -8,7 +8,7 @@ import pytest
 
 from glassformer import text_files
 from glassformer.errors import DataError, TokenizerError
-from glassformer.text_files import JsonError, decode, open_utf8, parse_json, utf8_bytes, read_json
+from glassformer.text_files import JsonError, decode, open_utf8, parse_json, read_json, utf8_bytes
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 LINE = "prüfen, ☃ 🎉\r\n"

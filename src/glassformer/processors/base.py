@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 
 class Processor(Protocol):
@@ -29,21 +28,11 @@ class Processor(Protocol):
         """Write the files that `load_processor` reads."""
 
 
-class Entry(NamedTuple):
-    """How a kind of processor is loaded from a model folder: `load(folder)`, as "module:name".
-
-    file: without it a folder has no such processor. None: a model that reads this must have one, and `load` raises.
-    """
-
-    load: str
-    file: str | None = None
-
-
-PROCESSORS: dict[str, Entry] = {
-    "text": Entry("glassformer.processors.tokenizers:load_tokenizer"),
-    "patches": Entry("glassformer.processors.image:load_image_processor", "preprocessor_config.json"),
+PROCESSORS: dict[str, str] = {
+    "text": "glassformer.processors.tokenizers:load_tokenizer",
+    "patches": "glassformer.processors.image:load_image_processor",
 }
-"""By what a model reads (`model.reads`)."""
+"""What loads the processor from a model folder, as "module:function", by what a model reads (`model.reads`)."""
 
 
 def load_processor(reads: str, folder: str | os.PathLike[str]) -> Any:
@@ -52,8 +41,7 @@ def load_processor(reads: str, folder: str | os.PathLike[str]) -> Any:
     Raises:
         GlassformerError: it is damaged, or missing where it must be there.
     """
-    entry = PROCESSORS.get(reads)
-    if entry is None or (entry.file is not None and not (Path(folder) / entry.file).is_file()):
+    if reads not in PROCESSORS:
         return None
-    module, _, name = entry.load.partition(":")
+    module, _, name = PROCESSORS[reads].partition(":")
     return getattr(importlib.import_module(module), name)(folder)

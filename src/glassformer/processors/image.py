@@ -25,12 +25,9 @@ from glassformer.files import disk_errors, write_json
 from glassformer.text_files import read_json
 
 FILE = "preprocessor_config.json"
-MAX_BYTES = 256 << 20
-"""Of an image file."""
-MAX_PIXELS = 1 << 26
-"""Of an image before it is resized: 8192 x 8192. A small file can hold an enormous image."""
-MAX_SIDE = 8192
-"""Of what it is resized to."""
+MAX_BYTES = 256 << 20  # of an image file
+MAX_PIXELS = 1 << 26  # of an image before it is resized: a small file can hold an enormous image
+MAX_SIDE = 8192  # of what it is resized to
 BILINEAR = 2  # of PIL.Image.Resampling; also transformers' default for ViT
 _TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
 # Steps of other image processors, which would change what a model sees.
@@ -164,9 +161,9 @@ class ImageProcessor:
             raise ModelFolderError(f"{file}: {one_line(error)}; correct the file or fetch it again") from None
 
 
-def load_image_processor(folder: str | os.PathLike[str]) -> ImageProcessor:
-    """`ImageProcessor.load(folder)`."""
-    return ImageProcessor.load(folder)
+def load_image_processor(folder: str | os.PathLike[str]) -> ImageProcessor | None:
+    """`ImageProcessor.load(folder)`, or None where the folder has none."""
+    return ImageProcessor.load(folder) if (Path(folder) / FILE).is_file() else None
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

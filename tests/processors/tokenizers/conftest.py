@@ -12,7 +12,7 @@ def gpt2():
     try:
         return TOKENIZERS["gpt2"]()
     except DataError as error:
-        pytest.skip(f"GPT-2's vocabulary cannot be had: {error}")
+        pytest.skip(f"GPT-2's vocabulary cannot be fetched: {error}")
 
 
 @pytest.fixture(scope="session")

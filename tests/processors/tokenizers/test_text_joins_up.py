@@ -23,7 +23,7 @@ def test_half_an_emoji_is_held_back_and_a_broken_one_comes_out_marked(bytes_toke
     stream = bytes_tokenizer.stream_decoder()
     assert [stream.push(i) for i in "a🎉é".encode()] == ["a", "", "", "", "🎉", "", "é"]
     assert stream.push(0xF0) + stream.push(0x9F) == "" and stream.finish() == "\ufffd"
-    ids = [0xC3, 0x41, 0xFF, 0xE2, 0x82, 0x42]  # none of them swallows the next
+    ids = [0xC3, 0x41, 0xFF, 0xE2, 0x82, 0x42]  # a broken one does not take the next with it
     stream = bytes_tokenizer.stream_decoder()
     assert "".join(map(stream.push, ids)) + stream.finish() == bytes_tokenizer.decode(ids) == "\ufffdA\ufffd\ufffdB"
 
@@ -74,7 +74,7 @@ LLAMA, GEMMA = llama(), llama(strip=False)
 
 @pytest.mark.parametrize("family", ["llama", "gemma", "metaspace", "bpe"])
 def test_the_space_before_a_generated_word_is_there(family):
-    """The fault that people see: `First CitizenCitizen`."""
+    """Else a prompt would continue as `First CitizenCitizen`."""
     tokenizer = FAMILIES[family]()
     ids = tokenizer.encode("First Citizen speak")
     for cut in range(1, len(ids)):

@@ -115,7 +115,7 @@ class MergesEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of every text, in order. Long texts are cut where that changes nothing, so that one text keeps all
-        threads busy; short texts travel together, so that a million of them does not mean a million jobs."""
+        threads busy; short texts share a job."""
         jobs: list[list[tuple[int, str]]] = [[]]
         size = 0
         for number, text in enumerate(texts):

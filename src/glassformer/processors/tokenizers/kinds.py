@@ -60,7 +60,8 @@ def recognise(spec: dict[str, Any]) -> str:
     if kind == "BPE" and byte_level_pattern(spec) is not None:
         if not model["merges"]:
             return "bytes" if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else "bpe"
-        return "gpt2" if merges_sha256(merge_pairs(model)) == _GPT2_MERGES_SHA256 else "bpe"
+        lines = "\n".join(map(" ".join, merge_pairs(model)))
+        return "gpt2" if hashlib.sha256(lines.encode("utf-8")).hexdigest() == _GPT2_MERGES_SHA256 else "bpe"
     if kind == "BPE":
         parts = json.dumps([spec.get("pre_tokenizer"), spec.get("normalizer")])
         if "ByteLevel" in parts:
@@ -95,11 +96,6 @@ def merge_pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
     """The merges of a BPE model in order; older files write a pair as one string with a space between."""
     pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
     return [(left, right) for left, right in pairs]
-
-
-def merges_sha256(merges: list[tuple[str, str]]) -> str:
-    """SHA-256 of the merges, one `left right` a line."""
-    return hashlib.sha256("\n".join(map(" ".join, merges)).encode("utf-8")).hexdigest()
 
 
 def canonical_hash(spec: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Reading tokenizers that are already there: a folder, a tokenizer.json, a SentencePiece model, a WordPiece list.
 
-A tokenizer file may come from anywhere, so it is data and nothing else: JSON and plain lists, bounded in size, and
-whatever is wrong with one is a single line.
+A tokenizer file may come from anywhere: it is read as data (JSON and plain lists) and bounded in size, and whatever is
+wrong with one is a single line.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from glassformer.processors.tokenizers.files import library_errors, not_read, re
 from glassformer.processors.tokenizers.marian import is_marian, read_marian
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
-MAX_ID = 1 << 22
-"""Largest id that is read: the `tokenizers` library makes tables as long, and ends the process where it cannot."""
-MAX_TEXT = 10_000
-"""Characters in an expression or a replacement."""
+MAX_ID = 1 << 22  # the library makes tables as long as the largest id, and ends the process where it cannot
+MAX_TEXT = 10_000  # characters in an expression or a replacement
 _PROBE = "\U0010fffd a\n"  # no vocabulary has all of it
 
 
@@ -136,8 +134,7 @@ def _check_texts(data: dict[str, Any], file: Path) -> None:
 
 
 def _is_charsmap(value: Any) -> bool:
-    """SentencePiece's table of characters: the length of a trie, the trie, and texts. The library takes the length at
-    its word."""
+    """SentencePiece's table of characters: the length of a trie, which the library does not check, the trie, texts."""
     try:
         table = base64.b64decode(value, validate=True)
     except (ValueError, TypeError):

@@ -11,22 +11,15 @@ import time
 from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
 
-MAX_SOURCE = 1 << 16
-"""Characters of a template: the longest that are known have 30,000."""
+MAX_SOURCE = 1 << 16  # characters of a template: the longest that are known have 30,000
 MAX_STEPS = 2_000_000
-MAX_SECONDS = 2.0
-"""Of this thread's own processor time, so that a busy machine changes nothing."""
-MAX_TEXT = 1 << 23
-"""Characters of one text, the whole rendering too: about two million tokens. Also of a list with all it holds."""
-MAX_MADE = 1 << 27
-"""Characters of all texts that are made on the way, put together."""
-MAX_ITEMS = 100_000
-"""Entries of one list."""
-MAX_DEPTH = 64
-MAX_BITS = 1 << 15
-"""Of a whole number."""
-MAX_WIDTH = 1000
-"""To which a number or a text is filled up."""
+MAX_SECONDS = 2.0  # of this thread's own processor time, so that a busy machine changes nothing
+MAX_TEXT = 1 << 23  # characters of one text, or of a list with all that it holds: about two million tokens
+MAX_MADE = 1 << 27  # characters of all texts together, intermediate ones too
+MAX_ITEMS = 100_000  # entries of one list
+MAX_DEPTH = 64  # of lists in lists
+MAX_BITS = 1 << 15  # of a whole number
+MAX_WIDTH = 1000  # to which a number or a text is filled up
 
 _CONTAINERS = (list, tuple, dict, ItemsView, KeysView, ValuesView)
 _PERCENT_FIELD = re.compile(r"%(?:\([^)]*\))?[^%a-zA-Z]*")  # `%-10.3` of `%-10.3f`
