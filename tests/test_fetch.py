@@ -20,6 +20,7 @@ from glassformer.fetch import HttpsSource, IncludedSource, PackageSource, fetch
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from data_standins import server
+from package_standins import write_deb
 
 CONTENT = b"all the world's a stage\n" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -55,55 +56,38 @@ def no_litter(tmp_path) -> bool:
     return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_a_file_is_fetched_once_and_its_license_is_printed(site, capsys):
+def test_a_file_is_fetched_once_and_again_if_damaged_and_its_license_is_printed(site, capsys):
     address, asked = site
     source = HttpsSource(f"{address}/file.txt", SHA, "public domain")
     path = fetch(source)
     assert path.read_bytes() == CONTENT and path.name == "file.txt"
     assert "license: public domain" in capsys.readouterr().err
-    assert fetch(source) == path and asked == ["/file.txt"]
-    assert capsys.readouterr().err == ""
-
-
-def test_a_damaged_cached_file_is_fetched_again(site, capsys):
-    address, asked = site
-    source = HttpsSource(f"{address}/file.txt", SHA, "public domain")
-    fetch(source).write_bytes(b"damaged")
+    assert fetch(source) == path and asked == ["/file.txt"] and capsys.readouterr().err == ""
+    path.write_bytes(b"damaged")
     assert fetch(source).read_bytes() == CONTENT and len(asked) == 2
     assert "damaged since it was fetched" in capsys.readouterr().err
-
-
-def test_another_file_than_expected_is_not_kept(site, tmp_path):
-    with pytest.raises(DataError, match=f"the SHA-256 is {SHA} where {'0' * 64} was expected"):
-        fetch(HttpsSource(f"{site[0]}/file.txt", "0" * 64, "x"), quiet=True)
-    assert no_litter(tmp_path)
-
-
-def test_redirects_are_followed_but_never_to_plain_http(site, tmp_path):
-    address, _ = site
     assert fetch(HttpsSource(f"{address}/moved", SHA, "x"), quiet=True).read_bytes() == CONTENT
-    with pytest.raises(DataError, match=r"http://example\.com/file\.txt: only https"):
-        fetch(HttpsSource(f"{address}/moved-to-plain-http", SHA, "x"), quiet=True)
 
 
-@pytest.mark.parametrize("url", ["http://example.com/a", "ftp://example.com/a", "file:///etc/passwd"])
-def test_only_https_is_fetched(url):
-    with pytest.raises(DataError, match="only https"):
-        fetch(HttpsSource(url, SHA, "x"), quiet=True)
+REFUSED = [
+    ("/file.txt", {"sha256": "0" * 64}, f"the SHA-256 is {SHA} where {'0' * 64} was expected"),
+    ("/file.txt", {"max_bytes": 100}, "larger than the 100 bytes"),
+    ("/gone", {}, "the server answered 404"),
+    ("/short", {}, "the connection broke off after"),
+    ("/moved-to-plain-http", {}, r"http://example\.com/file\.txt: only https"),
+    ("http://127.0.0.1:9/file.txt", {}, "no connection .*check the network"),
+    ("http://example.com/a", {}, "only https"),
+    ("ftp://example.com/a", {}, "only https"),
+    ("file:///etc/passwd", {}, "only https"),
+]
 
 
-def test_what_can_go_wrong_is_one_line(site, tmp_path):
-    address, _ = site
-    for source, message in [
-        (HttpsSource(f"{address}/gone", SHA, "x"), "the server answered 404"),
-        (HttpsSource(f"{address}/short", SHA, "x"), "the connection broke off after"),
-        (HttpsSource(f"{address}/file.txt", SHA, "x", max_bytes=100), "larger than the 100 bytes"),
-        (HttpsSource("http://127.0.0.1:9/file.txt", SHA, "x"), "no connection .*check the network"),
-    ]:
-        with pytest.raises(DataError, match=message) as shown:
-            fetch(source, quiet=True)
-        assert "\n" not in str(shown.value)
-    assert no_litter(tmp_path)
+@pytest.mark.parametrize(("url", "changes", "message"), REFUSED)
+def test_what_is_not_fetched_is_one_line_and_leaves_nothing(site, tmp_path, url, changes, message):
+    url = site[0] + url if url.startswith("/") else url
+    with pytest.raises(DataError, match=message) as shown:
+        fetch(HttpsSource(url, **{"sha256": SHA, "license": "x", **changes}), quiet=True)
+    assert "\n" not in str(shown.value) and no_litter(tmp_path)
 
 
 def test_a_file_of_the_package_is_unpacked_once_and_checked(tmp_path):
@@ -210,15 +194,7 @@ def make_tar(path_or_file, mode: str) -> None:
 def make_deb(path: Path) -> None:
     data = io.BytesIO()
     make_tar(data, "w:xz")
-    body = b"!<arch>\n"
-    for name, content in (
-        (b"debian-binary", b"2.0\n\n"),
-        (b"control.tar.xz", b"xyz"),
-        (b"data.tar.xz", data.getvalue()),
-    ):
-        body += name.ljust(16) + b"0".ljust(12) + b"0".ljust(6) * 2 + b"100644".ljust(8)
-        body += str(len(content)).encode().ljust(10) + b"`\n" + content + b"\n" * (len(content) % 2)
-    path.write_bytes(body)
+    write_deb(path, data.getvalue())
 
 
 @pytest.fixture(params=["zip", "tar.gz", "deb"])

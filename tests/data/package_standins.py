@@ -19,12 +19,17 @@ def deb(path: Path, files: dict[str, str | bytes]) -> Path:
             info = tarfile.TarInfo(f"./{name}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+    return write_deb(path, content.getvalue())
+
+
+def write_deb(path: Path, content: bytes) -> Path:
+    """A Debian package around a data.tar.xz."""
+    members = {"debian-binary": b"2.0\n\n", "control.tar.xz": b"xyz", "data.tar.xz": content}
     with open(path, "wb") as file:
         file.write(b"!<arch>\n")
-        for name, data in (("debian-binary", b"2.0\n"), ("data.tar.xz", content.getvalue())):
-            file.write(
-                f"{name:<16}{0:<12}{0:<6}{0:<6}{0o644:<8o}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
-            )
+        for name, data in members.items():
+            file.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{0o644:<8o}{len(data):<10}`\n".encode())
+            file.write(data + b"\n" * (len(data) % 2))
     return path
 
 
