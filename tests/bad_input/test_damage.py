@@ -34,12 +34,9 @@ def remove(path):
 
 MODEL = [
     ("config.json", truncate, "config.json: not valid JSON ("),
-    ("config.json", empty, "config.json: not valid JSON ("),
     ("model.safetensors", truncate, "model.safetensors: damaged or truncated ("),
-    ("model.safetensors", empty, "model.safetensors: damaged or truncated ("),
     ("model.safetensors", remove, "model.safetensors: the weights are missing; the folder is incomplete: copy or "),
     ("tokenizer.json", truncate, "tokenizer.json: not valid JSON ("),
-    ("tokenizer.json", empty, "tokenizer.json: not valid JSON ("),
     ("tokenizer.json", remove, ": holds no tokenizer.json, *.model, vocab.json or vocab.txt; is it a model folder?"),
     ("tokenizer_config.json", truncate, "tokenizer_config.json: not valid JSON ("),
 ]
@@ -78,7 +75,6 @@ def test_a_tokenizer_of_another_model(refused, finished, tmp_path):
 
 
 CHECKPOINT = [
-    ("model/model.safetensors", truncate, "model/model.safetensors is damaged (its SHA-256 differs)"),
     ("model/model.safetensors", flip, "model/model.safetensors is damaged (its SHA-256 differs)"),
     ("optimizer.safetensors", flip, "optimizer.safetensors is damaged (its SHA-256 differs)"),
     ("optimizer.safetensors", remove, "optimizer.safetensors is missing"),
@@ -171,8 +167,7 @@ def test_a_text_that_is_gone_or_changed(refused, glassformer, play):
     assert glassformer("resume", "run", "-q").code == 0
 
 
-STORE = [("train-00000.bin", truncate), ("train-00000.bin", flip), ("meta.json", truncate), ("meta.json", empty),
-         ("meta.json", remove), ("validation-documents.bin", remove)]  # fmt: skip
+STORE = [("train-00000.bin", flip), ("meta.json", truncate), ("validation-documents.bin", remove)]
 
 
 @pytest.mark.parametrize(("name", "damage"), STORE, ids=[f"{d.__name__} {n}" for n, d in STORE])

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from glassformer.cli.data import app
+from glassformer.data import CORPORA, EXAMPLE_SETS
 from glassformer.errors import UsageError
 
 
@@ -21,15 +22,7 @@ def run(*arguments: str, **options) -> str:
 
 def test_list_names_size_license_and_origin():
     rows = {row["name"]: row for row in json.loads(run("list", "--json"))}
-    assert {
-        "tinyshakespeare",
-        "shakespeare",
-        "openwebtext",
-        "fineweb-edu",
-        "en-fr",
-        "cmudict",
-        "reviews",
-    } <= rows.keys()
+    assert {*CORPORA, *EXAMPLE_SETS} <= rows.keys()
     shown = run("list")
     for row in rows.values():
         assert row["name"] in shown and row["license"] in shown and row["origin"] in shown
@@ -37,26 +30,12 @@ def test_list_names_size_license_and_origin():
 
 def test_prepare_then_show_the_text_and_the_store(tmp_path):
     (tmp_path / "my.txt").write_text("to be or not to be\n" * 40)
-    made = json.loads(
-        run(
-            "prepare",
-            str(tmp_path / "my.txt"),
-            "--tokenizer",
-            "bpe",
-            "--vocab-size",
-            "280",
-            "--out",
-            str(tmp_path / "s"),
-            "--json",
-        )
-    )
+    options = ["--tokenizer", "bpe", "--vocab-size", "280", "--out", str(tmp_path / "s"), "--json"]
+    made = json.loads(run("prepare", str(tmp_path / "my.txt"), *options))
     assert made["tokenizer"]["kind"] == "bpe" and made["tokenizer"]["vocab_size"] <= 280
     shown = run("show", str(tmp_path / "s"), "--verify")
-    assert (
-        "validation" in shown
-        and "to be or not to be" in shown
-        and f"{made['splits']['train']['tokens']:,} tokens" in shown
-    )
+    for part in ("validation", "to be or not to be", f"{made['splits']['train']['tokens']:,} tokens"):
+        assert part in shown
     text = run("show", str(tmp_path / "my.txt"))
     assert "760" in text and "lines: 0.1" in text and text.rstrip().endswith("to be or not to be")
     assert json.loads(run("show", str(tmp_path / "my.txt"), "--json"))["bytes"] == 760

@@ -36,6 +36,9 @@ def test_tiny_shakespeare_comes_with_the_package(monkeypatch, tmp_path):
 def test_the_lectures_numbers():
     tokenizer = tokenizer_for("tinyshakespeare")
     store = prepare("tinyshakespeare", tokenizer)
+    info = describe("tinyshakespeare")
+    assert (info.characters, info.documents, info.license) == (1_115_394, 1, "public domain")
+    assert info.first.startswith("First Citizen:\nBefore we proceed")
     train, validation = store.split("train"), store.split("validation")
     assert (tokenizer.vocab_size, len(train), len(validation)) == (65, 1_003_854, 111_540)
     assert train.read(0, 9).tolist() == [18, 47, 56, 57, 58, 1, 15, 47, 58]
@@ -44,12 +47,6 @@ def test_the_lectures_numbers():
     inputs, targets = window_batch(train, starts, 8)
     assert inputs[0, :4].tolist() == [24, 43, 58, 5]
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
-
-
-def test_describe_agrees_with_the_lecture():
-    info = describe("tinyshakespeare")
-    assert (info.characters, info.documents, info.license) == (1_115_394, 1, "public domain")
-    assert info.first.startswith("First Citizen:\nBefore we proceed")
 
 
 def test_a_wrong_file_in_the_data_folder_is_refused(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ import pytest
 from data_standins import ByteTokenizer
 
 import glassformer.data.prepare as room
-from glassformer.data import describe, tokenizer_for, vocabulary
 from glassformer.data import text_pieces as pieces
+from glassformer.data import tokenizer_for, vocabulary
 from glassformer.data.prepare import prepare
 from glassformer.errors import DataError, UsageError
 from glassformer.processors.tokenizers import TOKENIZERS
@@ -73,14 +73,6 @@ def test_it_is_prepared_once_and_again_when_something_changed(tmp_path):
     path.write_text("other text\n" * 50)
     folders.add(prepare(str(path), ByteTokenizer()).folder)
     assert len(folders) == 5
-
-
-def test_a_damaged_store_in_the_cache_is_made_again(tmp_path):
-    (tmp_path / "a.txt").write_text("some text\n" * 50)
-    store = prepare(str(tmp_path / "a.txt"), ByteTokenizer())
-    (store.folder / "train-00000.bin").write_bytes(b"")
-    again = prepare(str(tmp_path / "a.txt"), ByteTokenizer())
-    assert again.folder == store.folder and len(again.split("train")) == 450
 
 
 def test_a_folder_of_your_own_is_never_overwritten(tmp_path):
@@ -152,13 +144,6 @@ def test_learning_reads_slices_that_end_with_a_line(tmp_path, monkeypatch):
     slices = list(vocabulary.learning_texts(str(tmp_path / "a.txt"), everything=True))
     assert "".join(slices) == LINES
     assert all(100 < len(part) < 150 and part.endswith("\n") for part in slices[:-1])
-
-
-def test_describe_counts_without_encoding(tmp_path):
-    (tmp_path / "a.txt").write_text("für\nalle\n", encoding="utf-8")
-    info = describe(str(tmp_path / "a.txt"))
-    assert (info.kind, info.bytes, info.characters, info.documents) == ("file", 10, 9, 1)
-    assert info.first == "für\nalle\n" and info.split_rule.startswith("lines: 0.1")
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):

@@ -27,11 +27,6 @@ def texts(source) -> list[str]:
     return out
 
 
-def test_a_text_file_is_one_document(tmp_path):
-    (tmp_path / "a.txt").write_text("To be,\nor not\n")
-    assert list(read_documents(tmp_path / "a.txt")) == [Piece("To be,\nor not\n", True)]
-
-
 def test_jsonl_holds_one_document_a_line_and_a_folder_is_read_in_order(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "two.jsonl").write_text('{"text": "zwei"}\n\n{"text": ""}\n{"text": "zw\\u00f6lf"}\n')
@@ -40,6 +35,7 @@ def test_jsonl_holds_one_document_a_line_and_a_folder_is_read_in_order(tmp_path)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / ".hidden.txt").write_text("no")
     assert texts(tmp_path) == ["# one\n", "zwei", "zwölf", "drei"]
+    assert list(read_documents(tmp_path / "a.md")) == [Piece("# one\n", True)]
 
 
 def test_what_a_folder_holds_besides_is_named(tmp_path):
@@ -58,10 +54,6 @@ def test_what_a_folder_holds_besides_is_named(tmp_path):
     assert message.startswith(f"{tmp_path}: 7 files left out (.csv: 2, ")
     for part in ("linked folder: 1", "without an ending: 1", ".png: 1", ".gz: 1", ".txt: 1", "only .txt, .md, .jsonl"):
         assert part in message
-
-
-def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(DataError, match=r"pipe\.txt: no file but a pipe .*give - and pipe it in"):
         open_source(tmp_path / "pipe.txt")
 
@@ -131,18 +123,9 @@ def test_a_large_file_comes_in_pieces_that_end_where_no_token_is_cut(tmp_path, m
     assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
     for before, after in itertools.pairwise(found):
         assert before.text[-1] == "\n" and not before.text[-2].isspace() and not after.text[0].isspace()
-
-
-def test_a_file_without_lines_is_cut_between_characters(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 50)
-    (tmp_path / "a.txt").write_text("€" * 1000, encoding="utf-8")  # three bytes each
+    (tmp_path / "a.txt").write_text("€" * 1000, encoding="utf-8")  # no lines: cut between characters of three bytes
     found = list(read_documents(tmp_path / "a.txt"))
     assert len(found) > 10 and "".join(piece.text for piece in found) == "€" * 1000
-
-
-def test_windows_line_ends_and_byte_order_mark_are_dropped(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
-    assert texts(tmp_path / "a.txt") == ["one\ntwo\n"]
 
 
 def test_standard_input_can_be_read_twice(monkeypatch):

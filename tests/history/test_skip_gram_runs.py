@@ -19,7 +19,6 @@ from glassformer.history.word_tests import Likeness, Question, WordTests
 from glassformer.hub import load, load_model
 from glassformer.inspection.geometry import neighbours
 from glassformer.inspection.vectors import vectors_of
-from glassformer.recipes import read_recipe
 from glassformer.recipes.opening import open_run
 
 SMALL = ["model.n_embd=7", "model.block_size=13", "task.noise=5", "task.subsample=0.1"]
@@ -115,8 +114,3 @@ def test_what_does_not_fit_is_one_line(text, tmp_path):
     for command in (["generate", str(run.path), "--prompt", "the"], ["evaluate", str(run.path), "--split", "test"]):
         shown = CliRunner().invoke(app, command)
         assert isinstance(shown.exception, UsageError) and len(str(shown.exception).splitlines()) == 1
-
-
-def test_the_recipe_is_for_word_vectors():
-    r = read_recipe("word-vectors")
-    assert (r.task.kind, r.training.optimizer, r.data.source) == ("skip_gram", "adagrad", "reviews-and-plays")
