@@ -85,7 +85,7 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen[str], seconds
     until = time.monotonic() + seconds
     while not what():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, "the time is over"
         time.sleep(0.005)
 
 

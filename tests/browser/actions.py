@@ -14,13 +14,13 @@ OFF = {"temperature": 1, "topK": 0, "topP": 1, "minP": 0}
 def opened(tab: Any, url: str, **sampling: float) -> Any:
     """The page, ready, with these sliders; the others change nothing."""
     tab.goto(url)
-    stands(tab, "idle")
+    wait_for_state(tab, "idle")
     for name, value in (OFF | sampling).items():
         tab.fill(f"#{name}-number", str(value))
     return tab
 
 
-def stands(tab: Any, state: str) -> None:
+def wait_for_state(tab: Any, state: str) -> None:
     expect(tab.locator("#status")).to_have_attribute("data-state", state)
 
 
@@ -34,7 +34,7 @@ def write(tab: Any, prompt: str, tokens: int = 12, seed: int = 1) -> None:
 def written(tab: Any, prompt: str, tokens: int = 12, seed: int = 1) -> list[int]:
     """Write and wait; the ids on the screen, the prompt's among them."""
     write(tab, prompt, tokens, seed)
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     return ids_of(tab)
 
 
@@ -43,14 +43,14 @@ def ids_of(tab: Any) -> list[int]:
 
 
 def look(tab: Any, index: int) -> dict[str, float]:
-    """Click the token at `index`; the numbers that are then told of it."""
+    """Click the token at `index`; the numbers on the screen."""
     tab.click(f'#tokens [data-index="{index}"]')
     expect(tab.locator(f'#distribution [data-source="entropy/{index - 1}"]')).to_be_visible()
     return shown(tab)
 
 
 def shown(tab: Any, within: str = "#distribution") -> dict[str, float]:
-    """Every number on the screen, by what it says it is."""
+    """Every number on the screen by its data-source."""
     pairs = tab.eval_on_selector_all(
         f"{within} [data-source]", "all => all.map(one => [one.dataset.source, Number(one.dataset.value)])"
     )

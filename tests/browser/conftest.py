@@ -31,13 +31,13 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def tab(browser) -> Iterator[Any]:
-    """A tab that nobody used before. `tab.asked`: the addresses it asked; `tab.errors`: what its console complained of,
-    which includes whatever the Content-Security-Policy forbade. There must be none in the end."""
+    """A new tab. `tab.requests`: the addresses of its requests; `tab.errors`: errors and warnings of its console, those of
+    the Content-Security-Policy included. There must be none in the end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(20_000)
     page = context.new_page()
-    page.asked, page.errors = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
     page.on("console", lambda line: page.errors.append(line.text) if line.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     yield page

@@ -1,4 +1,4 @@
-"""The server is killed in the middle of a text: the page says so, keeps what it has, and continues when it is back."""
+"""The server is killed in the middle of a text: the page shows that, keeps its text, and continues after a restart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("playwright", reason="needs the package playwright")
 
-from actions import ids_of, logits_of, look, opened, stands, write
+from actions import ids_of, logits_of, look, opened, wait_for_state, write
 from playwright.sync_api import expect
 from served import small_decoder
 
@@ -46,20 +46,20 @@ def test_a_killed_server_is_shown_and_work_continues_after_it(tab):
         write(tab, "the quick", tokens=150)
         expect(tab.locator('[data-index="15"][data-id]')).to_be_visible()
         running.kill()
-        stands(tab, "gone")
+        wait_for_state(tab, "gone")
     seen = ids_of(tab)
     assert len(seen) > 15 and tab.inner_text("#status-text") == "The server stopped in the middle of the text."
     tab.click("#retry")  # it is still away
     expect(tab.locator("#status-text")).to_have_text("The server does not answer.")
     tab.click('[data-index="3"]')
     expect(tab.locator("#distribution")).to_contain_text("reading …")
-    stands(tab, "gone")
+    wait_for_state(tab, "gone")
     with process(port):
         tab.fill("#max-tokens", "5")
         tab.click("#retry")
-        expect(tab.locator('[data-source="entropy/2"]')).to_be_visible()  # what was asked last
+        expect(tab.locator('[data-source="entropy/2"]')).to_be_visible()  # of the last click
         tab.click("#continue")
-        stands(tab, "done")
+        wait_for_state(tab, "done")
         assert ids_of(tab)[: len(seen)] == seen and len(ids_of(tab)) == len(seen) + 5
         numbers = look(tab, 8)
         logits_V = logits_of(small_decoder()[0], seen)[7]

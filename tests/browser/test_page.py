@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("playwright", reason="needs the package playwright")
 
-from actions import bits, ids_of, logits_of, look, opened, shown, stands, write, written
+from actions import bits, ids_of, logits_of, look, opened, shown, wait_for_state, write, written
 from playwright.sync_api import expect
 from served import pieces_of, running, small_decoder
 
@@ -39,7 +39,7 @@ def generated(model, tokenizer, ids: list[int], n: int, **sampling) -> list[int]
 
 
 def check(numbers: dict[str, float], logits_V: torch.Tensor, p: int, came: int | None, **sampling) -> None:
-    """Everything that is told of a place, against torch."""
+    """Every number of a position, against torch."""
     own, sampled = logits_V.softmax(-1), filtered_probabilities(logits_V[None], Sampling(**sampling))[0]
     rank = {int(i): r for r, i in enumerate(logits_V.sort(descending=True, stable=True).indices, 1)}
     rows = [int(source.split("/")[2]) for source in numbers if source.startswith("logits/")]
@@ -87,7 +87,7 @@ def test_sliders_need_no_server_and_show_what_is_cut(tab, url, models):
     ids = written(tab, PROMPT)
     look(tab, 9)
     logits_V = logits_of(models["base"][0], ids)[8]
-    asked = len(tab.asked)
+    before = len(tab.requests)
     settings: dict[str, float] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     for name, field, value, seen in (
         ("temperature", "temperature", 0.37, None), ("topK", "top_k", 11, "top-k"), ("topP", "top_p", 0.8, "top-p"),
@@ -106,7 +106,7 @@ def test_sliders_need_no_server_and_show_what_is_cut(tab, url, models):
     check(shown(tab), logits_V, 8, ids[9], **settings | {"temperature": 0.95})
     tab.click("#neutral")
     check(shown(tab), logits_V, 8, ids[9])
-    assert len(tab.asked) == asked
+    assert len(tab.requests) == before
 
 
 def test_another_token_is_chosen_and_the_text_continues_from_there(tab, url, models):
@@ -117,19 +117,19 @@ def test_another_token_is_chosen_and_the_text_continues_from_there(tab, url, mod
     look(tab, 18)
     order = logits_of(model, ids)[17].argsort(descending=True).tolist()
     tab.locator("#distribution tbody button").nth(3).click()
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     begun = [*ids[:18], order[3]]
     branched = begun + generated(model, tokenizer, begun, 10, temperature=0)
     assert ids_of(tab) == branched and branched[18] != ids[18]
     assert tab.evaluate("document.activeElement.dataset.index") == "18"
     check(shown(tab), logits_of(model, branched)[17], 17, order[3], temperature=0)
-    numbers = look(tab, 20)  # what was known of the old text is forgotten
+    numbers = look(tab, 20)  # nothing of the old text is kept
     check(numbers, logits_of(model, branched)[19], 19, branched[20], temperature=0)
     look(tab, 4)  # in the prompt as well, by a token that is looked for
     tab.fill("#find", "z")
     expect(tab.locator("#distribution tbody button")).to_have_count(2)  # and the one that came
     tab.locator("#distribution tbody button").first.click()
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     begun = [*ids[:4], *tokenizer.encode("z")]
     assert ids_of(tab) == begun + generated(model, tokenizer, begun, 10, temperature=0)
 
@@ -147,7 +147,7 @@ def test_a_text_continues_when_the_context_is_full(tab, url, models):
         check(look(tab, index), logits_of(model, ids[start:index])[-1], index - 1, ids[index], temperature=0)
     tab.fill("#max-tokens", "90")
     tab.locator("#distribution tbody button").nth(1).click()
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     second = logits_of(model, ids[200:320])[-1].argsort(descending=True).tolist()[1]
     begun = [*ids[200:320], second]
     assert ids_of(tab)[200:400] == begun + generated(model, tokenizer, begun, 79, temperature=0)
@@ -157,25 +157,25 @@ def test_tokens_stream_and_stop(tab, models, slow):
     with running(models) as url:
         opened(tab, url)
         write(tab, PROMPT, tokens=150)
-        stands(tab, "streaming")
+        wait_for_state(tab, "streaming")
         expect(tab.locator('[data-index="25"][data-id]')).to_be_visible()
-        stands(tab, "streaming")
+        wait_for_state(tab, "streaming")
         numbers = look(tab, 20)  # while it writes
         check(numbers, logits_of(models["base"][0], ids_of(tab)[:20])[19], 19, ids_of(tab)[20])
-        stands(tab, "streaming")
+        wait_for_state(tab, "streaming")
         tab.click("#stop")
-        stands(tab, "stopped")
+        wait_for_state(tab, "stopped")
         seen = ids_of(tab)
         assert 20 < len(seen) < 160 and tab.inner_text("#status-text").startswith("Stopped: 15 tokens read")
         assert freed(tab, url) and ids_of(tab) == seen
         tab.fill("#max-tokens", "3")
         tab.click("#continue")
-        stands(tab, "done")
+        wait_for_state(tab, "done")
         assert ids_of(tab)[: len(seen)] == seen and len(ids_of(tab)) == len(seen) + 3
 
 
 def freed(tab, url: str) -> bool:
-    """Whether nobody writes any more, long before the text would have come to its end by itself."""
+    """Whether no row is active, long before the end of the text."""
     until = time.monotonic() + 6
     while time.monotonic() < until:
         with urllib.request.urlopen(f"{url}/metrics") as answer:
@@ -189,7 +189,7 @@ def test_a_reload_loses_nothing(tab, url, models):
     opened(tab, url, temperature=0.6, topK=4)
     ids = written(tab, PROMPT, tokens=8)
     tab.reload()
-    stands(tab, "idle")
+    wait_for_state(tab, "idle")
     assert ids_of(tab) == ids and tab.input_value("#prompt") == PROMPT and tab.input_value("#topK-number") == "4"
     numbers = look(tab, 17)
     check(numbers, logits_of(models["base"][0], ids)[16], 16, ids[17], temperature=0.6, top_k=4)
@@ -201,7 +201,7 @@ def test_a_reload_in_the_middle_frees_the_row(tab, models, slow):
         write(tab, PROMPT, tokens=180)
         expect(tab.locator('[data-index="20"][data-id]')).to_be_visible()
         tab.reload()
-        stands(tab, "idle")
+        wait_for_state(tab, "idle")
         assert freed(tab, url) and len(ids_of(tab)) >= 20
 
 
@@ -211,10 +211,10 @@ def test_reading_alone_and_another_model_and_a_chat(tab, url, models):
     expect(tab.locator("#modes")).to_be_hidden()
     tab.fill("#prompt", "lazy dog")
     tab.click("#read")
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     assert ids_of(tab) == models["base"][1].encode("lazy dog") and len(shown(tab, "#tokens")) == 7
     tab.select_option("#model", "chat")
-    stands(tab, "idle")
+    wait_for_state(tab, "idle")
     assert ids_of(tab) == []
     tab.click("#modes label:has([value=chat])")
     ids = written(tab, "lazy dog", tokens=5)
@@ -222,29 +222,29 @@ def test_reading_alone_and_another_model_and_a_chat(tab, url, models):
     assert ids[:-5] == start
 
 
-def test_what_the_server_refuses_is_shown_in_its_words(tab, url):
+def test_an_error_of_the_server_is_shown(tab, url):
     opened(tab, url)
     write(tab, "the fox " * 60)
-    stands(tab, "error")
+    wait_for_state(tab, "error")
     assert tab.inner_text("#status-text") == "the prompt has 480 tokens and base reads 200 at most; shorten it"
     tab.errors[:] = [line for line in tab.errors if "400 (Bad Request)" not in line]  # Chromium's own note
     assert written(tab, PROMPT)
 
 
-def test_the_key_is_asked_for(tab, models):
+def test_the_key_form(tab, models):
     with running(models, api_key="secret") as url:
         tab.goto(url)
         for key in ("wrong", "secret"):
-            stands(tab, "key")
+            wait_for_state(tab, "key")
             expect(tab.locator("#write")).to_be_disabled()
             tab.fill("#key", key)
             tab.keyboard.press("Enter")
             if key == "wrong":
                 expect(tab.locator("#key")).to_have_value("")
-        stands(tab, "idle")
+        wait_for_state(tab, "idle")
         assert len(written(tab, PROMPT, tokens=4)) == 19
         tab.reload()
-        stands(tab, "idle")
+        wait_for_state(tab, "idle")
         tab.errors[:] = [line for line in tab.errors if "401 (Unauthorized)" not in line]
 
 
@@ -252,11 +252,11 @@ def test_with_the_keyboard_alone(tab, url, models):
     opened(tab, url, temperature=0)
     tab.fill("#max-tokens", "6")
     tab.reload()
-    stands(tab, "idle")
+    wait_for_state(tab, "idle")
     tab_to(tab, "#prompt")
     tab.keyboard.type(PROMPT)
     tab.keyboard.press("Control+Enter")
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     ids = ids_of(tab)
     tab_to(tab, ".token")
     for key in ("End", "ArrowLeft", "ArrowLeft"):
@@ -267,7 +267,7 @@ def test_with_the_keyboard_alone(tab, url, models):
         tab.keyboard.press(key)
     second = logits_of(models["base"][0], ids)[place - 1].argsort(descending=True).tolist()[1]
     tab.keyboard.press("Enter")
-    stands(tab, "done")
+    wait_for_state(tab, "done")
     assert ids_of(tab)[: place + 1] == [*ids[:place], second]
     tab.keyboard.press("ArrowDown")
     tab.keyboard.press("Escape")
@@ -275,7 +275,7 @@ def test_with_the_keyboard_alone(tab, url, models):
 
 
 def tab_to(tab, selector: str) -> None:
-    """Press Tab until what stands there has the focus."""
+    """Press Tab until that element has the focus."""
     for _ in range(30):
         tab.keyboard.press("Tab")
         if tab.evaluate(f"document.activeElement.matches('{selector}')"):
@@ -303,7 +303,7 @@ def test_on_a_phone_the_list_of_a_token_comes_into_view(tab, url, size):
         expect(row).to_be_in_viewport()
         expect(tab.locator("#distribution .position")).to_be_in_viewport()
         sliders, table = tab.locator("#temperature").bounding_box(), row.bounding_box()
-        assert table["y"] < sliders["y"], "the list stands between the text and the sliders"
+        assert table["y"] < sliders["y"], "the list is between the text and the sliders"
         assert tab.evaluate("document.documentElement.scrollWidth") <= size[0]
         tab.click(".back")
         token = tab.locator(f'#tokens [data-index="{place}"]')
@@ -311,23 +311,23 @@ def test_on_a_phone_the_list_of_a_token_comes_into_view(tab, url, size):
         expect(token).to_be_focused()
 
 
-def test_sliders_begin_where_the_models_folder_wants_them(tab, models):
+def test_sliders_start_at_the_defaults_of_the_folder(tab, models):
     model, tokenizer = small_decoder()
     model.generation_settings = GenerationSettings(temperature=0.35, top_k=7, repetition_penalty=5)
     with running({"set": (model, tokenizer), "base": models["base"]}) as url:
         tab.goto(url)
-        stands(tab, "idle")
+        wait_for_state(tab, "idle")
         expect(tab.locator("#temperature-number")).to_have_value("0.35")
         expect(tab.locator("#topK-number")).to_have_value("7")
         tab.select_option("#model", "base")
         expect(tab.locator("#temperature-number")).to_have_value("0.8")
         tab.fill("#temperature-number", "0.5")
         tab.select_option("#model", "set")
-        stands(tab, "idle")
-        expect(tab.locator("#temperature-number")).to_have_value("0.5")  # moved by hand, it stays
+        wait_for_state(tab, "idle")
+        expect(tab.locator("#temperature-number")).to_have_value("0.5")  # a slider moved by hand stays
         tab.click("#defaults")
         expect(tab.locator("#temperature-number")).to_have_value("0.35")
-        tab.fill("#topK-number", "0")  # what is told of a place is what was drawn from: no penalty of the folder
+        tab.fill("#topK-number", "0")  # the page samples without the penalty of the folder
         ids = written(tab, PROMPT)
         given = tokenizer.encode(PROMPT)
         assert ids == given + generated(model, tokenizer, given, 12, temperature=0.35, top_p=0.9, seed=1)
@@ -342,8 +342,8 @@ def test_on_a_wide_screen_a_click_scrolls_nothing(tab, url):
     assert tab.evaluate("scrollY") == 0 and not tab.locator(".back").is_visible()
 
 
-def test_only_the_server_is_asked(tab, url):
+def test_requests_go_only_to_the_server(tab, url):
     opened(tab, url)
     written(tab, PROMPT)
     look(tab, 5)
-    assert len(tab.asked) > 10 and all(address.startswith(url) for address in tab.asked)
+    assert len(tab.requests) > 10 and all(address.startswith(url) for address in tab.requests)

@@ -145,7 +145,7 @@ def test_gaps_are_filled_by_beam_search_or_by_sampling(glassformer, saved):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "asked", "fitting"),
+    ("kind", "name", "command", "fitting"),
     [
         ("decoder", "Decoder", "translate", "generate"),
         ("masks", "Encoder", "translate", "fill"),
@@ -154,9 +154,9 @@ def test_gaps_are_filled_by_beam_search_or_by_sampling(glassformer, saved):
         ("vector", "Seq2Seq", "fill", "translate"),
     ],
 )
-def test_a_run_of_another_kind_names_the_command_that_fits(refused, saved, kind, name, asked, fitting):
+def test_a_run_of_another_kind_names_the_command_that_fits(refused, saved, kind, name, command, fitting):
     run = saved / kind
-    refused(asked, run, "a", code=2, names=(f"{run}: its {name} does not {asked}", f"glassformer {fitting} {run}"))
+    refused(command, run, "a", code=2, names=(f"{run}: its {name} does not {command}", f"glassformer {fitting} {run}"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is asked of a checkout: tables of runs, of texts to go on from, of questions, of views.
+"""The cases: tables of runs, prompts, requests and views.
 
 The words are those of version 0.1. Where a command has another name today, `COMMANDS` says so; where a key of an
 answer has, `RENAMED` does.

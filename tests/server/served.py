@@ -1,4 +1,4 @@
-"""Small models behind a real server on a free port of this machine, and how tests ask it."""
+"""Small models behind a real server on a free port of this machine, and requests to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each field of a body is applied or refused by its name, in one plain line, whatever is sent."""
+"""Each field of a body is applied or refused by its name, in one plain line."""
 
 from __future__ import annotations
 

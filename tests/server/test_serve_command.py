@@ -110,7 +110,7 @@ def test_a_name_of_two_addresses_gets_one_port():
     try:
         sockets = bind("localhost", 0)
     except AddressError:
-        pytest.skip("localhost stands for nothing here")
+        pytest.skip("localhost has no address here")
     try:
         assert len({one.getsockname()[1] for one in sockets}) == 1 and sockets[0].getsockname()[1] > 0
         assert listen(sockets, "::1").startswith("http://[::1]:")

@@ -160,7 +160,7 @@ def test_the_probability_of_the_first_token(url, models):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_as_many_log_probabilities_as_requested(url, models, family):
-    """Parts of characters, or a byte and a letter, may read alike, and are other tokens."""
+    """Several tokens may have one text (parts of characters, a byte and a letter)."""
     wanted = min(20, models[family][1].vocab_size)
     (choice,) = choices(url, model=family, prompt="x", max_tokens=6, temperature=0, logprobs=20, echo=True)
     logprobs = choice["logprobs"]
@@ -188,7 +188,7 @@ def test_the_first_word_of_an_answer_keeps_its_space(url, models, family):
         assert "fox" + whole["text"] == wanted
         assert "".join(part["text"] for part in parts(url, **body, prompt=prompt)) == whole["text"]
     if family == "llama":
-        assert whole["text"][0] == " ", "the case at hand"
+        assert whole["text"][0] == " "
 
 
 def test_tokens_of_one_text_have_names_of_their_own(url, models):

@@ -153,29 +153,15 @@ class _Session:
 
     def _save(self, path: str) -> str:
         from glassformer.errors import UsageError
-        from glassformer.files import write_json
 
         if not path:
             raise UsageError("/save needs the name of a file")
-        write_json(path, {"system": self.chat.system, "messages": self.chat.messages})
+        self.chat.save(path)
         return f"{len(self.chat.messages)} turns saved in {path}"
 
     def _load(self, path: str) -> str:
-        from pathlib import Path
-
-        from glassformer.errors import UsageError
-        from glassformer.text_files import decode, parse_json
-
-        try:
-            kept = parse_json(decode(Path(path).read_bytes()))
-            messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in kept["messages"]]
-            system = kept.get("system")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}: not a saved chat ({error}); /save FILE writes one") from None
-        if any(message["role"] not in ("user", "assistant") for message in messages):
-            raise UsageError(f"{path}: the role of every turn must be user or assistant; /save FILE writes such a file")
-        self.chat.system, self.chat.messages = system if isinstance(system, str) else None, messages
-        return f"{len(messages)} turns"
+        self.chat.load(path)
+        return f"{len(self.chat.messages)} turns"
 
     def _colors(self, _: str) -> str:
         self.colors = not self.colors

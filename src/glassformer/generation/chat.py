@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from glassformer.errors import UsageError
+from glassformer.files import write_json
 from glassformer.generation.engine import Engine
 from glassformer.generation.requests import Piece, Request
 from glassformer.generation.settings import Sampling, new_tokens_of, sampling_of
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.text_files import decode, parse_json
 
 NEW_TOKENS = 512  # of one answer
 MIN_ANSWER = 16  # tokens that must be free for an answer
@@ -86,6 +89,26 @@ class Chat:
     def reset(self) -> None:
         """Remove all turns; the system text stays."""
         self.messages, self.dropped = [], 0
+
+    def save(self, path: str | Path) -> None:
+        """Write the system text and the turns as JSON."""
+        write_json(path, {"system": self.system, "messages": self.messages})
+
+    def load(self, path: str | Path) -> None:
+        """Continue with the system text and the turns of a file of `save`.
+
+        Raises:
+            UsageError: it is not such a file.
+        """
+        try:
+            saved = parse_json(decode(Path(path).read_bytes()))
+            messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in saved["messages"]]
+            system = saved.get("system")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path}: not a saved chat ({error}); give a file that was saved from a chat") from None
+        if any(message["role"] not in ("user", "assistant") for message in messages):
+            raise UsageError(f"{path}: the role of a turn is neither user nor assistant; change it to one of them")
+        self.system, self.messages = system if isinstance(system, str) else None, messages
 
     def _fitting(self, turns: list[dict[str, str]]) -> tuple[list[int], int]:
         """The ids of as many of the last turns as leave tokens for an answer, and how many were left out."""
