@@ -35,8 +35,8 @@ def classify(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: i
     if model.config.n_classes == 1:
         raise UsageError("this encoder gives a text one number and no classes; see glassformer.tasks.rewards")
     rows = [around(processor, text_ids(processor, text, number), model) for number, text in enumerate(inputs, 1)]
-    p_NC = _in_batches(model, rows, batch_size, model.config.n_classes, model.sequence_logits)
-    return p_NC.softmax(dim=-1)
+    found = read_in_batches(model, rows, batch_size, model.sequence_logits)
+    return torch.stack(found).softmax(dim=-1) if found else torch.zeros(0, model.config.n_classes)
 
 
 @torch.inference_mode()
@@ -75,7 +75,8 @@ def embed(
             f"this {type(model).__name__} gives no vectors for texts: an encoder is needed; for example minilm-l6"
         )
     rows = [_ids(model, tokenizer, text, number, cut) for number, text in enumerate(texts, 1)]
-    vectors_NC = _in_batches(model, rows, batch_size, model.config.n_embd, model.pool)
+    found = read_in_batches(model, rows, batch_size, model.pool)
+    vectors_NC = torch.stack(found) if found else torch.zeros(0, model.config.n_embd)
     if not vectors_NC.isfinite().all():
         raise DivergenceError("the model's vectors are no numbers (NaN or infinite); take an earlier checkpoint")
     return torch.nn.functional.normalize(vectors_NC, dim=-1) if normalise else vectors_NC
@@ -128,18 +129,18 @@ def check_encoder(model: Any, what: str) -> None:
         raise UsageError(f"this {type(model).__name__} does not {what}: an encoder of text is needed")
 
 
-def _in_batches(
-    model: Any, rows: list[list[int]], batch_size: int, width: int, head: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """`head(vectors_BTC, lengths_B)` of all rows: (N, width) in fp32. Rows of like length are read together."""
+def read_in_batches(
+    model: Any, rows: list[list[int]], batch_size: int, head: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """`head(vectors_BTC, lengths_B)` of each row, in fp32. Rows of like length are read together."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    found_NW = torch.zeros(len(rows), width)
+    found: dict[int, Tensor] = {}
     for start in range(0, len(rows), batch_size):
         batch = order[start : start + batch_size]
         vectors_BTC, lengths_B = read_rows(model, [rows[i] for i in batch])
         with torch.inference_mode():
-            found_NW[batch] = head(vectors_BTC, lengths_B).float().cpu()
-    return found_NW
+            found.update(zip(batch, head(vectors_BTC, lengths_B).float().cpu(), strict=True))
+    return [found[i] for i in range(len(rows))]
 
 
 def _ids(model: Any, tokenizer: Tokenizer, text: str | Sequence[int], number: int, cut: bool) -> list[int]:

@@ -16,7 +16,7 @@ from glassformer.errors import UsageError
 from glassformer.generation.beam import LONGER_THAN_SOURCE
 from glassformer.generation.encoders import around, check_encoder, read_rows
 from glassformer.generation.filters import token_logits
-from glassformer.generation.requests import Alternative
+from glassformer.generation.requests import Alternative, most_likely
 from glassformer.generation.seq2seq import answer_ids, ended, plain_text
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.special_tokens import MASK
@@ -60,15 +60,12 @@ def fill_masks(
         logits_MV = model.token_logits(vectors_BTC[0, places])
         logits_MV = token_logits(logits_MV, tokenizer.vocab_size, tokenizer.missing_ids).cpu()
     logp_MV = logits_MV.log_softmax(dim=-1)
-    best = logp_MV.topk(min(alternatives, logp_MV.shape[1]))
-    found = [
-        [Alternative(i, tokenizer.token_text(i), p) for i, p in zip(ids_N, p_N, strict=True)]
-        for ids_N, p_N in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
-    ]
-    taken = iter(best.indices[:, 0].tolist())
+    found = most_likely(logp_MV.exp(), alternatives, tokenizer)
+    best = [row[0].token for row in found]
+    taken = iter(best)
     filled = [next(taken) if token == mask else token for token in ids]
-    spans = tuple(tokenizer.decode([row[0].token]).strip() for row in found)
-    return found, Filling(tokenizer.decode(filled), spans, float(best.values[:, 0].sum()))
+    spans = tuple(tokenizer.decode([token]).strip() for token in best)
+    return found, Filling(tokenizer.decode(filled), spans, float(logp_MV.amax(dim=-1).sum()))
 
 
 def fill_spans(model: Any, tokenizer: Tokenizer, text: str, *, n_best: int = 1, **settings: Any) -> list[Filling]:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.generation.encoders import around, check_encoder, read_rows
+from glassformer.generation.encoders import around, check_encoder, read_in_batches
 from glassformer.processors.tokenizers import Tokenizer
 
 _OPENING, _CLOSING = "(\\[{\"'“‘«¿¡", ".,;:!?…)\\]}\"'”’»"
@@ -64,13 +63,6 @@ def tag(
     encoded = encode_words(tokenizer, split)
     rows = [around(tokenizer, ids, model, cut=False) for ids, _ in encoded]
     before = len(around(tokenizer, [], model)) // 2  # BERT's tokenizers put a token at each end
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of like length are read together
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
-    for start in range(0, len(rows), batch_size):
-        batch = order[start : start + batch_size]
-        vectors_BTC, _ = read_rows(model, [rows[i] for i in batch])
-        with torch.inference_mode():
-            p_BTV = model.token_logits(vectors_BTC).float().softmax(dim=-1).cpu()
-        for i, p_TV in zip(batch, p_BTV, strict=True):
-            found[i] = p_TV[[before + first for first in encoded[i][1]]]
-    return found
+    read = read_in_batches(model, rows, batch_size, lambda vectors_BTC, _: model.token_logits(vectors_BTC))
+    places = ([before + first for first in firsts] for _, firsts in encoded)
+    return [logits_TV[at].softmax(dim=-1) for logits_TV, at in zip(read, places, strict=True)]

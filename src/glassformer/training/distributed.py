@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from glassformer.errors import DeviceError, LostProcessError
 
@@ -44,8 +45,6 @@ class World:
         if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         world = cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-        import torch.distributed as dist
-
         if not dist.is_initialized():
             if torch.cuda.is_available():
                 if world.local_size > torch.cuda.device_count():
@@ -66,8 +65,6 @@ class World:
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add up a tensor over all processes, in place; each gets the same result."""
         if self.size > 1:
-            import torch.distributed as dist
-
             dist.all_reduce(tensor)
         return tensor
 
@@ -75,8 +72,6 @@ class World:
         """The main process's value, in every process."""
         if self.size == 1:
             return value
-        import torch.distributed as dist
-
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
@@ -85,8 +80,6 @@ class World:
         """The values of all processes by rank, in every process."""
         if self.size == 1:
             return [value]
-        import torch.distributed as dist
-
         box: list[Any] = [None] * self.size
         dist.all_gather_object(box, value)
         return box
@@ -94,8 +87,6 @@ class World:
     def barrier(self) -> None:
         """Wait until every process has come here."""
         if self.size > 1:
-            import torch.distributed as dist
-
             dist.barrier()
 
     @contextlib.contextmanager
@@ -123,8 +114,5 @@ class World:
 
     def leave(self) -> None:
         """End what `join` began."""
-        if self.size > 1:
-            import torch.distributed as dist
-
-            if dist.is_initialized():
-                dist.destroy_process_group()
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()

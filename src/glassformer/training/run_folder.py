@@ -140,21 +140,9 @@ class RunFolder:
             clear_litter(folder)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl."""
-        return self.read(self.metrics)
-
-    def read_plan(self) -> dict[str, Any] | None:
-        """plan.json, or None where there is none that can be read."""
-        try:
-            return json.loads(self.plan.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-
-    @staticmethod
-    def read(file: Path) -> list[dict[str, Any]]:
-        """All lines of a JSONL file, none without one; a last line that a crash left half-written is skipped."""
+        """All lines of metrics.jsonl; a last line that a crash left half-written is skipped."""
         records = []
-        for line in file.read_bytes().split(b"\n") if file.exists() else []:  # a text may hold other line ends
+        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []:
             if not line:
                 continue
             try:
@@ -162,3 +150,10 @@ class RunFolder:
             except ValueError:
                 break
         return records
+
+    def read_plan(self) -> dict[str, Any] | None:
+        """plan.json, or None where there is none that can be read."""
+        try:
+            return json.loads(self.plan.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None

@@ -13,11 +13,9 @@ from typing import Any
 from torch import nn
 
 from glassformer.errors import UsageError, did_you_mean
-from glassformer.training.optimizers.adagrad import Adagrad
-from glassformer.training.optimizers.adamw import AdamW
 from glassformer.training.optimizers.base import Optimizer, Together
+from glassformer.training.optimizers.elementwise import SGD, Adagrad, AdamW
 from glassformer.training.optimizers.muon import Muon, joined_rows
-from glassformer.training.optimizers.sgd import SGD
 
 # what each reads of a recipe's [training]
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
@@ -62,18 +60,16 @@ def build_optimizer(
         raise UsageError("every parameter is frozen (requires_grad=False), so there is nothing to train; thaw one")
     if kind == "adagrad":
         return Adagrad(parameters, learning_rate=learning_rate, start=accumulator_start)
+    options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay}
     if kind == "sgd":
-        decay: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        return SGD(parameters, learning_rate=learning_rate, **decay)
-    inside = (
-        {n: p for n, p in parameters.items() if "blocks" in n.split(".") and p.dim() == 2} if kind == "muon" else {}
-    )
-    outside = {n: p for n, p in parameters.items() if n not in inside}
+        return SGD(parameters, learning_rate=learning_rate, nesterov=nesterov, **options)
+    is_inside = lambda name, p: kind == "muon" and "blocks" in name.split(".") and p.dim() == 2  # noqa: E731
+    inside = {name: p for name, p in parameters.items() if is_inside(name, p)}
+    outside = {name: p for name, p in parameters.items() if name not in inside}
     adamw = AdamW(outside, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay)
     if not inside:
         return adamw
-    options = {"learning_rate": matrix_learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-    return Together(Muon(inside, joined_rows(model), **options), adamw)
+    return Together(Muon(inside, joined_rows(model), learning_rate=matrix_learning_rate, **options), adamw)
 
 
 __all__ = ["OPTIMIZERS", "SGD", "Adagrad", "AdamW", "Muon", "Optimizer", "Together", "build_optimizer"]
