@@ -10,6 +10,7 @@ import torch
 from toys import shaken, toy_ids
 
 import glassformer as gf
+from glassformer import plugins
 from glassformer.cli.options import open_for
 from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError
 from glassformer.hub import load_labels, load_model, load_source_tokenizer, save
@@ -25,6 +26,7 @@ from glassformer.models import (
 from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.server.app import open_models
 
+plugins.load_installed()  # the models of glassformer.history
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 3, "n_embd": 18, "n_hidden": 23}
 OURS_ALONE = {"positions": "alibi", "attention_softcap": 7.0}  # what no family elsewhere has
 
@@ -79,14 +81,6 @@ def assert_same_model(a: torch.nn.Module, b: torch.nn.Module) -> None:
                for p, q in zip(b.parameters(), a.parameters(), strict=True))  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CONFIGS)
-def test_there_and_back(case: str, tmp_path: Path):
-    model = shaken(build_model(CONFIGS[case])).eval()
-    save(tmp_path, model)
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"
-    assert_same_model(model, load_model(tmp_path))
-
-
 @pytest.mark.parametrize("kind", sorted(MODELS.keys() - {"decoder", "encoder", "encoder_decoder"}))
 def test_there_and_back_for_the_models_that_came_before(kind: str, tmp_path: Path):
     config = make_config(kind, **LANGUAGE_MODELS, **HISTORY_FIELDS[kind])
@@ -110,6 +104,7 @@ def test_what_save_writes_load_reads(case: str, tmp_path: Path):
     no_text = case in ("encoder of patches", "encoder of frames")
     tokenizer = None if no_text else TOKENIZERS["characters"](["hello"])
     gf.save(tmp_path, model, tokenizer)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"
     again, its_tokenizer = gf.load(tmp_path)
     assert_same_model(model, again)
     assert its_tokenizer == tokenizer and load_source_tokenizer(tmp_path) == tokenizer
@@ -185,10 +180,9 @@ def test_a_source_tokenizer_with_more_tokens_than_the_encoder_has_rows(tmp_path:
 
 def test_special_tokens_of_a_translator_stand_where_transformers_looks(tmp_path: Path):
     save(tmp_path, build_model(translator(start_token=5, end_token=3, pad_token=4)))
+    wanted = {"decoder_start_token_id": 5, "eos_token_id": 3, "pad_token_id": 4, "forced_eos_token_id": None}
     for name in ("config.json", "generation_config.json"):
-        given = json.loads((tmp_path / name).read_text())
-        assert [given[f"{token}_token_id"] for token in ("decoder_start", "eos", "pad")] == [5, 3, 4], name
-        assert given["forced_eos_token_id"] is None
+        assert json.loads((tmp_path / name).read_text()).items() >= wanted.items(), name
 
 
 def test_an_encoder_generates_nothing(tmp_path: Path):
@@ -206,7 +200,7 @@ def test_the_names_of_classes_are_kept(tmp_path: Path):
     assert load_labels(tmp_path / "unnamed") == tuple(f"LABEL_{n}" for n in range(5))
     save(tmp_path / "decoder", build_model(CONFIGS["decoder"]))
     assert load_labels(tmp_path / "decoder") == ()
-    with pytest.raises(ModelFolderError, match="2 names of classes for a model with 5; give one for each"):
+    with pytest.raises(ModelFolderError, match=r"2 names .* 5"):
         save(tmp_path / "wrong", classifier, labels=("bad", "good"))
 
 

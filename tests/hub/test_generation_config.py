@@ -151,18 +151,10 @@ def test_an_empty_prompt_is_the_folders_first_token(folder):
 # There and back
 
 PUBLISHED = {
-    "bos_token_id": 5,
-    "eos_token_id": [276, 4, 9],
-    "pad_token_id": 6,
-    "do_sample": True,
-    "temperature": 0.6,
-    "top_p": 0.9,
-    "suppress_tokens": [17, 19],
-    "max_length": 29,
-    "cache_implementation": "hybrid",
-    "lang_to_id": {"<|en|>": 3},
-    "transformers_version": "5.1.0",
-}
+    "bos_token_id": 5, "eos_token_id": [276, 4, 9], "pad_token_id": 6, "do_sample": True, "temperature": 0.6,
+    "top_p": 0.9, "suppress_tokens": [17, 19], "max_length": 29, "cache_implementation": "hybrid",
+    "lang_to_id": {"<|en|>": 3}, "transformers_version": "5.1.0",
+}  # fmt: skip
 
 
 def kept(folder: Path) -> dict[str, Any]:
@@ -213,28 +205,20 @@ def test_what_is_not_declared_is_no_default_of_ours(tmp_path):
     assert kept(tmp_path / "migrated") == old
 
 
-def test_gguf_keeps_what_it_has_a_place_for(folder, tmp_path):
+SAMPLING = {"temperature": 0.6, "top_k": 7, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.1}
+SEVERAL_ENDS = {"eos_token_id": [276, 4, 9], "bos_token_id": 5}
+
+
+@pytest.mark.parametrize("declared", [{"do_sample": True, **SEVERAL_ENDS, **SAMPLING}, {}], ids=["all", "nothing"])
+def test_gguf_keeps_what_it_has_a_place_for(declared: dict[str, Any], folder, tmp_path):
     """Three ends, the first token, the defaults of sampling; there and back, and out as a folder."""
     pytest.importorskip("gguf")
-    ends = {"eos_token_id": [276, 4, 9], "bos_token_id": 5}
-    sampling = {"temperature": 0.6, "top_k": 7, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.1}
-    publish(folder, do_sample=True, **ends, **sampling)
+    publish(folder, **declared)
     model, tokenizer = gf.load(folder)
     save_gguf(tmp_path / "m.gguf", model, tokenizer)
     import_model(tmp_path / "m.gguf", tmp_path / "back")
     again, its = gf.load(tmp_path / "back")
-    assert its.ends == tokenizer.ends == {276, 4, 9}
-    assert again.generation_settings.sampling_defaults() == sampling
-    assert kept(tmp_path / "back").items() >= {**sampling, **ends}.items()
-
-
-def test_a_gguf_file_with_one_end_leaves_special_ids_to_its_tokenizer(folder, tmp_path):
-    pytest.importorskip("gguf")
-    publish(folder)
-    model, tokenizer = gf.load(folder)
-    save_gguf(tmp_path / "m.gguf", model, tokenizer)
-    import_model(tmp_path / "m.gguf", tmp_path / "back")
-    again, its = gf.load(tmp_path / "back")
-    assert its.ends == {tokenizer.end_of_text} and again.generation_settings.sampling_defaults() == {}
-    config = json.loads((tmp_path / "back" / "config.json").read_text())
-    assert config["eos_token_id"] == tokenizer.end_of_text
+    assert its.ends == tokenizer.ends == ({276, 4, 9} if declared else {tokenizer.end_of_text})
+    assert again.generation_settings.sampling_defaults() == (SAMPLING if declared else {})
+    wanted = {**SAMPLING, **SEVERAL_ENDS} if declared else {"eos_token_id": tokenizer.end_of_text}
+    assert kept(tmp_path / "back").items() >= wanted.items()

@@ -102,9 +102,12 @@ def test_a_model_with_spare_rows_takes_one_of_them_as_its_end(tokenizers, tmp_pa
 # A verification that fails
 
 
-def wrong_numbers(monkeypatch):
-    quantize = gguf.quants.quantize
-    monkeypatch.setattr(gguf.quants, "quantize", lambda data, kind: quantize(data * 1.01, kind))
+def multiplied(factor: float):
+    def plant(monkeypatch):
+        quantize = gguf.quants.quantize
+        monkeypatch.setattr(gguf.quants, "quantize", lambda data, kind: quantize(data * factor, kind))
+
+    return plant
 
 
 def wrong_order(monkeypatch):
@@ -116,19 +119,15 @@ def wrong_order(monkeypatch):
     monkeypatch.setattr(gguf_writing, "_tensors", rolled)
 
 
-def wrong_numbers_that_are_none(monkeypatch):
-    quantize = gguf.quants.quantize
-    monkeypatch.setattr(gguf.quants, "quantize", lambda data, kind: quantize(data * float("nan"), kind))
-
-
 def wrong_logits(monkeypatch):
-    """As if a field of the header said another thing: the numbers are right, what is done with them is not."""
-    monkeypatch.setattr(gguf_writing, "load_gguf", lambda path: (scaled(load_gguf(path)[0]), load_gguf(path)[1]))
+    """As if a field of the header was another: the numbers are right, what is done with them is not."""
 
+    def scaled(path: Any) -> tuple[Any, Any]:
+        model, tokenizer = load_gguf(path)
+        model.register_forward_hook(lambda module, inputs, output: output * 1.0001)
+        return model, tokenizer
 
-def scaled(model: Any) -> Any:
-    model.register_forward_hook(lambda module, inputs, output: output * 1.0001)
-    return model
+    monkeypatch.setattr(gguf_writing, "load_gguf", scaled)
 
 
 def wrong_tokens(monkeypatch):
@@ -146,11 +145,11 @@ def wrong_tokens(monkeypatch):
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
-        (wrong_numbers, "read again, embedding.token.weight is off by up to 0.0"),
+        (multiplied(1.01), "read again, embedding.token.weight is off by 0.0"),
         (wrong_order, "read again, blocks.0.attention.qkv."),
-        (wrong_numbers_that_are_none, "read again, embedding.token.weight is off by up to nan, more than f32 explains"),
+        (multiplied(float("nan")), "read again, embedding.token.weight is off by nan"),
         (wrong_logits, "read again, its logits are off by "),
-        (wrong_tokens, "its tokenizer gives other ids; please report this with the model's config.json"),
+        (wrong_tokens, "its tokenizer gives other ids; please report this"),
     ],
 )
 @pytest.mark.parametrize("case", ["gpt2", "llama"])
@@ -183,33 +182,29 @@ def test_one_number_off_by_one_step_is_noticed(number_format: str, tokenizers, t
         return found
 
     monkeypatch.setattr(gguf_writing, "_tensors", nudged)
-    with pytest.raises(ModelFolderError, match=r"read again, blocks\.1\.feedforward\.gate_up\.weight is off by up to"):
+    with pytest.raises(ModelFolderError, match=r"blocks\.1\.feedforward\.gate_up\.weight is off by"):
         save_gguf(tmp_path / "toy.gguf", model, tokenizer, type=number_format)
 
 
 # What is refused
 
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7}
 REFUSED = [
-    ({"activation": "relu"}, "classic", "GGUF's gpt2 has gelu_new alone, and this model relu"),
-    ({"activation": "gelu"}, "modern", "GGUF's qwen3 has silu alone, and this model gelu"),
-    ({"rotary_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7}}, "modern",
-     "rotary scaling 'yarn' is not written to GGUF; linear is"),
-    ({"positions": "alibi"}, "classic",
-     "a glassformer model cannot be written as GGUF; llama, qwen2, qwen3, gemma3_text, gpt2 can"),
-    ({"patterns": ("window(5)",)}, "modern", "GGUF's qwen3 has no word for use_sliding_window, which this model sets; "
-     "export --to hf"),
-    ({"qk_norm": False, "qkv_bias": True, "out_bias": True}, "modern", "GGUF's llama has no word for attention_bias, "
-     "which this model sets; export --to hf"),
-    ({"vocab_size": 17}, "classic", "257 tokens in the tokenizer, 17 logits in the model; they do not match"),
-]  # fmt: skip
+    ("classic", {"activation": "relu"}, "gpt2 gelu_new relu"),
+    ("modern", {"activation": "gelu"}, "qwen3 silu gelu"),
+    ("modern", {"rotary_scaling": YARN}, "'yarn' linear"),
+    ("classic", {"positions": "alibi"}, "glassformer llama qwen2 qwen3 gemma3_text gpt2 can"),
+    ("modern", {"patterns": ("window(5)",)}, "qwen3 use_sliding_window --to hf"),
+    ("modern", {"qk_norm": False, "qkv_bias": True, "out_bias": True}, "llama attention_bias --to hf"),
+    ("classic", {"vocab_size": 17}, "257 tokens 17 logits"),
+]
 
 
-@pytest.mark.parametrize(("changes", "family", "line"), REFUSED)
-def test_what_gguf_has_no_word_for(changes, family: str, line: str, tokenizers, tmp_path: Path):
-    tokenizer = tokenizers["bytes"]
+@pytest.mark.parametrize(("family", "changes", "words"), REFUSED)
+def test_what_gguf_cannot_express(family: str, changes, words: str, tokenizers, tmp_path: Path):
     with pytest.raises(ModelFolderError) as error:
-        save_gguf(tmp_path / "toy.gguf", toy_model(family, **{"vocab_size": 257, **changes}), tokenizer)
-    assert str(error.value) == line and not [*tmp_path.iterdir()]
+        save_gguf(tmp_path / "toy.gguf", toy_model(family, **{"vocab_size": 257, **changes}), tokenizers["bytes"])
+    assert all(word in str(error.value) for word in words.split()) and not [*tmp_path.iterdir()]
 
 
 def test_other_models_tokenizers_and_types(tokenizers, tmp_path: Path, monkeypatch):
@@ -218,9 +213,9 @@ def test_other_models_tokenizers_and_types(tokenizers, tmp_path: Path, monkeypat
     with pytest.raises(ModelFolderError, match="cannot be written as GGUF"):
         save_gguf(path, encoder, tokenizers["characters"])
     words = TOKENIZERS["words"](["to be or not to be"], specials=("<|endoftext|>",))
-    with pytest.raises(ModelFolderError, match="a words tokenizer is not written to GGUF; byte-level BPE, bytes and"):
+    with pytest.raises(ModelFolderError, match="a words tokenizer is not written to GGUF"):
         save_gguf(path, toy("gpt2", words), words)
-    with pytest.raises(UsageError, match=r"type='q4_0' is unknown; use f32, f16, bf16, q8_0$"):
+    with pytest.raises(UsageError, match=r"type='q4_0' is unknown; use f32, f16"):
         save_gguf(path, toy("gpt2", tokenizers["bpe"]), tokenizers["bpe"], type="q4_0")
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'glassformer\[gguf\]'"):

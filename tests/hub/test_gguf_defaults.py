@@ -93,10 +93,8 @@ def test_a_pre_tokenizer_that_is_not_stated_is_the_default_one():
     """Marks are cut off first, and digits in threes."""
     fields = {name: value for name, value in vocabulary().items() if name != "tokenizer.ggml.pre"}
     spec = tokenizer_from_gguf(fields)._spec()["pre_tokenizer"]["pretokenizers"]
-    assert (
-        tokenizer_from_gguf({**fields, "tokenizer.ggml.pre": "default"})._spec()["pre_tokenizer"]["pretokenizers"]
-        == spec
-    )
+    stated = tokenizer_from_gguf({**fields, "tokenizer.ggml.pre": "default"})
+    assert stated._spec()["pre_tokenizer"]["pretokenizers"] == spec
     cut = [
         pre_tokenizers.Split(Regex(part["pattern"]["Regex"]), "isolated") if part["type"] == "Split" else
         pre_tokenizers.Digits(individual_digits=True) for part in spec[:-1]
@@ -106,13 +104,9 @@ def test_a_pre_tokenizer_that_is_not_stated_is_the_default_one():
 
 
 HEADER = {
-    "block_count": 2,
-    "context_length": 13,
-    "embedding_length": 24,
-    "feed_forward_length": 29,
-    "attention.head_count": 4,
-    "attention.layer_norm_rms_epsilon": 1e-5,
-}
+    "block_count": 2, "context_length": 13, "embedding_length": 24, "feed_forward_length": 29,
+    "attention.head_count": 4, "attention.layer_norm_rms_epsilon": 1e-5,
+}  # fmt: skip
 SHAPES = {"token_embd.weight": (61, 24)}
 
 
@@ -144,15 +138,10 @@ def test_what_gemma3_encodes_in_its_number_of_layers():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("rope.dimension_count", 4),
-        ("attention.value_length", 5),
-        ("expert_count", 8),
-        ("attention.clamp_kqv", 8.0),
-        ("attention.causal", False),
-        ("logit_scale", 0.5),
+        ("rope.dimension_count", 4), ("attention.value_length", 5), ("expert_count", 8), ("attention.clamp_kqv", 8.0),
+        ("attention.causal", False), ("logit_scale", 0.5),
     ],
-)
+)  # fmt: skip
 def test_a_field_that_changes_the_numbers_is_refused(field: str, value: Any):
-    with pytest.raises(ModelFolderError) as error:
+    with pytest.raises(ModelFolderError, match=rf"llama\.{field}.*another file"):
         config_of("llama", **{field: value})
-    assert f"llama.{field}" in str(error.value) and "another file" in str(error.value)

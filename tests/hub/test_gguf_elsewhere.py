@@ -123,39 +123,35 @@ def test_fields_of_all_kinds_and_the_version_before(tmp_path: Path):
     assert read_gguf(path).fields == fields
 
 
-def damaged(path: Path, **changes: Any) -> Path:
-    tensors = llama_tensors()
-    for name in changes.pop("without", []):
-        del tensors[name]
-    return write_llama(path, {**tensors, **changes.pop("beside", {})}, **changes)
+DAMAGED: list[tuple[dict[str, Any], str]] = [
+    ({"without": "blk.1.ffn_up.weight"}, "tensor blk.1.ffn_up.weight is missing"),
+    ({"without": "token_embd.weight"}, "tensor token_embd.weight is missing"),
+    ({"beside": {"blk.1.attn_q.bias": np.zeros(256, np.float32)}}, "the first is blk.1.attn_q.bias"),
+    ({"beside": {"rope_freqs.weight": np.ones(32, np.float32)}}, "rotary positions"),
+    ({"llama__rope__scaling__type": "yarn"}, "rotary positions"),
+    ({"general__architecture": "lama"}, "architecture 'lama' known: gemma3"),
+    ({"llama__block_count": "two"}, "llama.block_count is 'two' another file"),
+    ({"llama__attention__head_count": 3}, "n_head=3 n_kv_head=2"),
+    ({"llama__attention__layer_norm_rms_epsilon": [1]}, "llama.attention.layer_norm_rms_epsilon is"),
+    ({"tokenizer__ggml__model": "t5"}, "'t5' known: gpt2, llama"),
+    ({"tokenizer__ggml__pre": "qwen9"}, "cuts text 'qwen9' did you mean qwen2?"),
+    ({"tokenizer__ggml__tokens": ["a", "a"]}, "a token twice another file"),
+    ({"tokenizer__ggml__tokens": [1, 2]}, "no list of tokens another file"),
+    ({"tokenizer__ggml__token_type": [1]}, "not one kind for every token another file"),
+    ({"tokenizer__ggml__merges": ["th"]}, "no pair: 'th'"),
+]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"without": ["blk.1.ffn_up.weight"]}, "the tensor blk.1.ffn_up.weight is missing; take another file of this"),
-        ({"without": ["token_embd.weight"]}, "the tensor token_embd.weight is missing; take another file of this"),
-        ({"beside": {"blk.1.attn_q.bias": np.zeros(256, np.float32)}},
-         "1 tensors have no place in a llama, the first is blk.1.attn_q.bias"),
-        ({"beside": {"rope_freqs.weight": np.ones(32, np.float32)}}, "its rotary positions are scaled in a way that a"),
-        ({"llama__rope__scaling__type": "yarn"}, "its rotary positions are scaled in a way that a GGUF file does not"),
-        ({"general__architecture": "lama"}, "its architecture 'lama' is not one that glassformer reads; known: "),
-        ({"llama__block_count": "two"}, "the field llama.block_count is 'two', where a number is needed; take another"),
-        ({"llama__attention__head_count": 3}, "n_head=3 is not divisible by n_kv_head=2"),
-        ({"llama__attention__layer_norm_rms_epsilon": [1]}, "the field llama.attention.layer_norm_rms_epsilon is"),
-        ({"tokenizer__ggml__model": "t5"}, "its tokenizer is of the kind 't5'; known: gpt2, llama"),
-        ({"tokenizer__ggml__pre": "qwen9"}, "its tokenizer cuts text in a way called 'qwen9', which is not known here"),
-        ({"tokenizer__ggml__tokens": ["a", "a"]}, "its tokenizer has a token twice; take another file of this model"),
-        ({"tokenizer__ggml__tokens": [1, 2]}, "its tokenizer has no list of tokens; take another file of this model"),
-        ({"tokenizer__ggml__token_type": [1]}, "its tokenizer has not one kind for every token; take another file of"),
-        ({"tokenizer__ggml__merges": ["th"]}, "its tokenizer has a merge that is no pair: 'th'"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_one_line(changes: dict[str, Any], message: str, tmp_path: Path):
-    path = damaged(tmp_path / "toy.gguf", **changes)
+@pytest.mark.parametrize(("changes", "words"), DAMAGED)
+def test_what_is_wrong_is_one_line(changes: dict[str, Any], words: str, tmp_path: Path):
+    changes = dict(changes)
+    lost, beside = changes.pop("without", None), changes.pop("beside", {})
+    tensors = {name: tensor for name, tensor in llama_tensors().items() if name != lost}
+    path = write_llama(tmp_path / "toy.gguf", {**tensors, **beside}, **changes)
     with pytest.raises(ModelFolderError) as error:
         load_gguf(path)
-    assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
+    line = str(error.value)
+    assert line.startswith(f"{path}: ") and "\n" not in line and all(word in line for word in words.split())
 
 
 def test_what_is_no_such_file(tmp_path: Path, monkeypatch):
@@ -164,10 +160,7 @@ def test_what_is_no_such_file(tmp_path: Path, monkeypatch):
     for data, message in [
         (b"", "empty; fetch it again"),
         (b"PK\3\4" + whole[4:], "not a GGUF file: it does not begin with GGUF"),
-        (
-            whole[:4] + (1).to_bytes(4, "little") + whole[8:],
-            "a GGUF file of version 1 cannot be read; versions 2 and 3,",
-        ),
+        (whole[:4] + (1).to_bytes(4, "little") + whole[8:], "a GGUF file of version 1"),
         (whole[:4] + (3).to_bytes(4, "big") + whole[8:], "a GGUF file big-endian cannot be read"),
         (whole[:1000], "cut short"),
         (whole[:-1], "cut short: the tensor 'blk.1.ffn_down.weight' ends at byte "),

@@ -114,14 +114,10 @@ def test_llama_cpp_is_asked_where_it_is_installed(tokenizers, tmp_path: Path, mo
     assert save_gguf(path, toy("llama", tokenizer, block_size=1), tokenizer).tokens is None  # no room to go on
     kept = path.read_bytes()
     monkeypatch.setattr(LikeLlama, "off", 14)
-    with pytest.raises(ModelFolderError) as error:
+    with pytest.raises(ModelFolderError, match=r"llama\.cpp gives other tokens from token 4 of 12 on; please report"):
         save_gguf(path, model, tokenizer)
-    assert str(error.value) == (
-        f"{path}: llama.cpp and glassformer continue with different tokens from token 4 of 12 on; "
-        "please report this with the model's config.json"
-    )
     assert path.read_bytes() == kept and [*tmp_path.iterdir()] == [path]
-    assert save_gguf(path, model, tokenizer, type="f16").tokens == (3, 12)  # rounded: told, and no error
+    assert save_gguf(path, model, tokenizer, type="f16").tokens == (3, 12)  # rounded: reported, and no error
     monkeypatch.setattr(gguf_writing, "TIE", 10.0)
     assert save_gguf(path, model, tokenizer).tokens == (3, 12)  # as good as equal: the same
 

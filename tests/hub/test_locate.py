@@ -76,12 +76,9 @@ def test_a_damaged_file_leaves_nothing_behind(file: Path, cache: Path):
     assert not [*cache.rglob("config.json")] and not [*cache.rglob("*.safetensors")]
 
 
-def test_a_folder_of_gguf_files(file: Path, tmp_path: Path):
-    folder = tmp_path / "published"
-    folder.mkdir()
-    shutil.copy(file, folder / "toy.Q8_0.gguf")
-    with pytest.raises(ModelFolderError, match=r"toy\.Q8_0\.gguf"):
-        gf.load(folder)
+def test_a_folder_of_gguf_files(file: Path):
+    with pytest.raises(ModelFolderError, match=r"toy\.gguf"):
+        gf.load(file.parent)
 
 
 def test_a_whisper_of_ctranslate2(tmp_path: Path):

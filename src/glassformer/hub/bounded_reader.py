@@ -60,7 +60,7 @@ class BoundedReader:
         """How many things follow; no more than there are bytes left for them."""
         n: int = self.number(self.counts)
         if n * least_bytes > len(self.data) - self.at:
-            raise Damage(f"cut short or damaged: at byte {self.at:,} it promises {n:,} things that do not fit")
+            raise Damage(f"cut short or damaged: {n:,} items at byte {self.at:,} do not fit; fetch it again")
         return n
 
     def take(self, n: int) -> bytes:
@@ -70,6 +70,6 @@ class BoundedReader:
     def skip(self, n: int) -> int:
         """Skip n bytes; where they begin."""
         if self.at + n > len(self.data):
-            raise Damage(f"cut short: it ends at byte {len(self.data):,}, where more should follow; fetch it again")
+            raise Damage(f"cut short at byte {len(self.data):,}; fetch it again")
         self.at += n
         return self.at - n

@@ -74,12 +74,7 @@ def save(
 
 
 def open_folder(folder: Path, *, device: str = "cpu", with_processor: bool = True) -> Bundle:
-    """The model of a model folder in eval mode, with its processors and labels.
-
-    Raises:
-        ModelFolderError: it is not there, damaged, or of a family that is not read here.
-        TokenizerError: its tokenizer is missing or damaged.
-    """
+    """The model of a model folder in eval mode, with its processors and labels. Raises as `load`."""
     model = load_model(folder, device=device)
     if not with_processor:
         return Bundle(model)
@@ -91,11 +86,7 @@ def open_folder(folder: Path, *, device: str = "cpu", with_processor: bool = Tru
 
 def load_processors(folder: Path, config: Any) -> tuple[Any, Any]:
     """The processors of what a model writes and of what it reads (of an encoder: twice the one of what it reads).
-
-    Raises:
-        ModelFolderError: a tokenizer belongs to another model.
-        TokenizerError: a tokenizer is missing or damaged.
-    """
+    Raises as `load`."""
     reads, has_target = config.reads, "target" in answers_of(config)
     if has_target:
         processor: Any = load_processor("text", folder)
@@ -126,11 +117,7 @@ def set_generation_settings(model: Any, tokenizer: Tokenizer, settings: Generati
 
 
 def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
-    """The model of a model folder alone, in eval mode.
-
-    Raises:
-        ModelFolderError: it is not there, damaged, or of a family that is not read here.
-    """
+    """The model of a model folder alone, in eval mode. Raises `ModelFolderError` as `load`."""
     folder = Path(folder)
     family, config = read_config(folder)
     model = model_of(family, config, load_sharded(folder), folder).to(device)
@@ -141,14 +128,8 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
 
 
 def check_vocabulary(where: str | os.PathLike[str], tokenizer: Tokenizer, rows: int, what: str) -> None:
-    """Every token that text can become has a row in the model. Added tokens need none: published tokenizers have a few
-    that no text model was given (Gemma 3's marks for images); they are refused in prompts and never sampled.
-
-    Raises:
-        ModelFolderError: the tokenizer belongs to another model.
-    """
+    """Raise `ModelFolderError` if a token that text can become has no row in the model. Added tokens need none:
+    published tokenizers have some (Gemma 3's marks for images); they are refused in prompts and never sampled."""
     if tokenizer.n_text_ids > rows:
-        raise ModelFolderError(
-            f"{where}: {tokenizer.vocab_size:,} tokens in the tokenizer, {rows:,} {what} in the model; they do not "
-            "belong together: take the tokenizer of this model"
-        )
+        counts = f"{tokenizer.vocab_size:,} tokens in the tokenizer, {rows:,} {what} in the model"
+        raise ModelFolderError(f"{where}: {counts}; they do not belong together: take the tokenizer of this model")

@@ -29,8 +29,7 @@ Files = dict[str, dict[str, Any]]
 
 
 class Imported(NamedTuple):
-    """What was imported: its new folder, its family's `model_type`, configuration, number of parameters, and
-    the bytes of its weights."""
+    """What was imported. model_type: of its family. n_bytes: of its weights."""
 
     folder: Path
     model_type: str
@@ -42,7 +41,7 @@ class Imported(NamedTuple):
 def import_model(
     path: str | os.PathLike[str], into: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None
 ) -> Imported:
-    """Read a model, see that every tensor has its place and that a forward pass is finite, and write it to `into`.
+    """Read a model, check that every tensor has its place and that a forward pass is finite, and write it to `into`.
 
     Args:
         tokenizer: in place of the one that comes with it; nanoGPT's checkpoints have none.
@@ -71,10 +70,7 @@ def import_model(
 
 
 def open_foreign(path: Path, *, with_processor: bool = True) -> tuple[Bundle, Files]:
-    """The model at a path, whatever form it has, and the files that go with it.
-
-    Raises: as `import_model`.
-    """
+    """The model at a path, whatever form it has, and the files that go with it. Raises as `import_model`."""
     if is_gguf(path):
         return Bundle(*load_gguf(path)), {}
     if path.is_file() and path.suffix in (".pt", ".pth", ".ckpt"):
@@ -91,16 +87,11 @@ def open_foreign(path: Path, *, with_processor: bool = True) -> tuple[Bundle, Fi
 
 @torch.inference_mode()
 def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
-    """Every parameter, and one forward pass over a few tokens or frames of sound.
-
-    Raises:
-        ModelFolderError: one of them is or gives a number that is not finite.
-    """
+    """Raise `ModelFolderError` if a parameter, or an output for a few tokens, frames or pixels, is not finite."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelFolderError(f"{where}: {name} holds numbers that are not finite; the weights are damaged")
-    inputs = _small_input(model)
-    if not torch.isfinite(model(*inputs)).all():
+    if not torch.isfinite(model(*_small_input(model))).all():
         raise ModelFolderError(f"{where}: a forward pass gives numbers that are not finite; the weights are damaged")
 
 
@@ -124,7 +115,7 @@ def _small_input(model: Any) -> tuple[Tensor, ...]:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether it is a file of llama.cpp, by its name or its first bytes."""
+    """Whether it is a GGUF file, by its name or its first bytes."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:

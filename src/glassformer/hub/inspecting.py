@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from glassformer.hub.gguf.tokenizer import tokenizer_from_gguf
 from glassformer.hub.importing import is_gguf, open_foreign
 from glassformer.hub.locate import model_folder_of
 from glassformer.hub.state_dict import untied_state
+from glassformer.models import EncoderDecoderConfig
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 
 _SIZES = ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "vocab_size", "block_size")
@@ -49,12 +51,14 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, Any]:
-    """What differs between two models, of whatever form each is: `config` (field: the two values), `tokenizer` (whether
-    it is the same), and `tensors`: how many are equal, and for each other one why it is not, the largest first.
+    """What differs between two models of any form: `config` (field: the two values), `tokenizer` (whether it is the
+    same), and `tensors`: how many are equal, and how each other one differs, the largest difference first.
 
     Raises: as `inspect`.
     """
-    (one, its), (other, theirs) = (_open(path) for path in (a, b))
+    (one, its), (other, theirs) = (
+        open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))[0] for path in (a, b)
+    )
     c, d = one.config.model_dump(mode="json"), other.config.model_dump(mode="json")
     config = {name: [c.get(name), d.get(name)] for name in [*c, *(n for n in d if n not in c)]}
     left, right = untied_state(one), untied_state(other)
@@ -75,25 +79,18 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> dict[str, A
     }
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer | None]:
-    bundle, _ = open_foreign(Path(path) if Path(path).is_file() else model_folder_of(path))
-    return bundle.model, bundle.tokenizer
-
-
 def _folder(folder: Path) -> dict[str, Any]:
     family, config = read_config(folder)
-    formats: Counter[str] = Counter()
-    parameters = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        for entry in _safetensors_header(file).values():
-            formats[str(entry.get("dtype"))] += 1
-            parameters += math.prod(entry.get("shape", ()))
-    given = read_json(folder / "config.json")
-    names = given.get("architectures")
+    names = read_json(folder / "config.json").get("architectures")
     name = f" ({names[0]})" if isinstance(names, list) and names else ""
-    found = {"form": "model folder", "family": f"{family.model_type}{name}", **_configured(config)}
-    found |= {"parameters": parameters, "formats": dict(formats)}
-    return {**found, **_tokenizer(load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None)}
+    tensors = [entry for file in sorted(folder.glob("*.safetensors")) for entry in _safetensors_header(file)]
+    return {
+        "form": "model folder",
+        "family": f"{family.model_type}{name}",
+        **_configured(config),
+        **_counted(tensors),
+        **_tokenizer(lambda: load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None),
+    }
 
 
 def _gguf(path: Path) -> dict[str, Any]:
@@ -110,42 +107,54 @@ def _gguf(path: Path) -> dict[str, Any]:
             found |= _configured(ARCHITECTURES[name].family.read_config(words))
         except GlassformerError as error:
             raise ModelFolderError(f"{path}: {one_line(error)}") from None
-    found["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
-    found["formats"] = dict(Counter(tensor.kind.name for tensor in file.tensors.values()))
-    try:
-        return {**found, **_tokenizer(tokenizer_from_gguf(file.fields))}
-    except (ModelFolderError, TokenizerError) as error:
-        return {**found, "tokenizer": f"not readable: {error}"}
+    found |= _counted((tensor.kind.name, tensor.shape) for tensor in file.tensors.values())
+    return {**found, **_tokenizer(lambda: tokenizer_from_gguf(file.fields), damaged_is_shown=True)}
 
 
 def _ctranslate2(folder: Path) -> dict[str, Any]:
     file, config, tokens = open_ctranslate2(folder)
-    found: dict[str, Any] = {"form": "CTranslate2 folder", "family": f"whisper ({file.kind})", **_configured(config)}
-    found["parameters"] = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
-    found["formats"] = dict(Counter(tensor.kind_name for tensor in file.tensors.values()))
-    try:
-        return {**found, **_tokenizer(whisper_tokenizer(folder, tokens))}
-    except TokenizerError as error:
-        return {**found, "tokenizer": f"not readable: {error}"}
+    return {
+        "form": "CTranslate2 folder",
+        "family": f"whisper ({file.kind})",
+        **_configured(config),
+        **_counted((tensor.kind_name, tensor.shape) for tensor in file.tensors.values()),
+        **_tokenizer(lambda: whisper_tokenizer(folder, tokens), damaged_is_shown=True),
+    }
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     model, tokenizer = open_foreign(path)[0]
-    formats = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
-    found = {"form": "nanoGPT checkpoint", "family": "gpt2", **_configured(model.config)}
-    return {**found, "parameters": model.parameter_count(), "formats": dict(formats), **_tokenizer(tokenizer)}
-
-
-def _configured(config: Any) -> dict[str, Any]:
-    inner = getattr(config, "decoder", config)
-    fields = {name: getattr(inner, name) for name in (*_SIZES, *_TELLING) if hasattr(inner, name)}
     return {
-        "sizes": {name: value for name, value in fields.items() if name in _SIZES},
-        "layers": {name: value for name, value in fields.items() if name in _TELLING},
+        "form": "nanoGPT checkpoint",
+        "family": "gpt2",
+        **_configured(model.config),
+        **_counted((str(p.dtype).removeprefix("torch."), p.shape) for p in model.parameters()),
+        **_tokenizer(lambda: tokenizer),
     }
 
 
-def _tokenizer(tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _configured(config: Any) -> dict[str, Any]:
+    fields = (config.decoder if isinstance(config, EncoderDecoderConfig) else config).model_dump()
+    return {
+        "sizes": {name: fields[name] for name in _SIZES if name in fields},
+        "layers": {name: fields[name] for name in _TELLING if name in fields},
+    }
+
+
+def _counted(tensors: Iterable[tuple[str, Sequence[int]]]) -> dict[str, Any]:
+    """Parameters, and how many tensors there are of each number format."""
+    tensors = list(tensors)
+    formats = Counter(form for form, _ in tensors)
+    return {"parameters": sum(math.prod(shape) for _, shape in tensors), "formats": dict(formats)}
+
+
+def _tokenizer(read: Callable[[], Tokenizer | None], *, damaged_is_shown: bool = False) -> dict[str, Any]:
+    try:
+        tokenizer = read()
+    except (ModelFolderError, TokenizerError) as error:
+        if not damaged_is_shown:
+            raise
+        return {"tokenizer": f"not readable: {error}"}
     if tokenizer is None:
         return {"tokenizer": None}
     end = tokenizer.end_of_text
@@ -174,13 +183,13 @@ def _files(path: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _safetensors_header(file: Path) -> dict[str, dict[str, Any]]:
-    """The shapes and number formats in a safetensors file, without its numbers."""
+def _safetensors_header(file: Path) -> list[tuple[str, list[int]]]:
+    """The number formats and shapes in a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            return {name: {"dtype": s.get_dtype(), "shape": s.get_shape()} for name, s in slices.items()}
+            slices = [opened.get_slice(name) for name in opened.keys()]  # noqa: SIM118
+            return [(part.get_dtype(), part.get_shape()) for part in slices]
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFolderError(f"{file}: damaged or truncated ({str(error).splitlines()[0]}); copy it again") from None

@@ -41,19 +41,13 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
 
 
 def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
-    """The processor of what a model reads, without the model itself; None for one that reads sound.
-
-    Raises: as `load`.
-    """
+    """The processor of what a model reads, without the model; None for one that reads sound. Raises as `load`."""
     folder = model_folder_of(path)
     return load_processors(folder, read_config(folder)[1])[1]
 
 
 def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names of the classes that a classifier chooses from, in the order of its logits; () for other models.
-
-    Raises: as `load`.
-    """
+    """The names of a classifier's classes, in the order of its logits; () for other models. Raises as `load`."""
     return read_labels(model_folder_of(path))
 
 

@@ -25,12 +25,8 @@ from glassformer.hub.published import is_published, pulled_folder
 
 
 def model_folder_of(path: str | os.PathLike[str]) -> Path:
-    """Where the model is: the folder itself, `model/` in it (a run folder, a checkpoint), or, for the name of a model
-    that was pulled, its place in the cache. A GGUF file or a folder of CTranslate2 becomes one there.
-
-    Raises:
-        ModelFolderError: nothing of the kind is there; the message names what is nearest.
-    """
+    """Where the model is: the folder itself, `model/` in it (a run folder, a checkpoint), or in the cache, for the name
+    of a pulled model, a GGUF file and a folder of CTranslate2. Raises `ModelFolderError` where there is none."""
     folder = Path(path)
     if (kept := converted(folder)) is not None:
         return kept
@@ -52,26 +48,19 @@ def _not_found(path: str | os.PathLike[str], folder: Path) -> ModelFolderError:
         hint = did_you_mean(str(folder), names) if names else "train one first: glassformer train shakespeare-fast"
         return ModelFolderError(f"{folder}: there is no such run or model folder; {hint}")
     if not folder.is_dir():
-        return ModelFolderError(
-            f"{folder}: a file, where the folder of a run or a model or a .gguf file is needed; of other files make a "
-            f"folder first: glassformer import {folder}"
-        )
+        hint = f"run: glassformer import {folder}"
+        return ModelFolderError(f"{folder}: this file is no run, model folder or .gguf file; {hint}")
     refuse_adapter(folder)
     if inside := sorted(str(entry.parent.parent) for entry in folder.glob("*/model/config.json")):
         return ModelFolderError(f"{folder}: holds several runs, name one of them: {', '.join(inside[:20])}")
     if files := sorted(map(str, folder.glob("*.gguf"))):
         return ModelFolderError(f"{folder}: holds GGUF files, name one of them: {', '.join(files[:20])}")
-    return ModelFolderError(
-        f"{folder}: no config.json here nor in its model/ folder; a run gets one at its first evaluation"
-    )
+    return ModelFolderError(f"{folder}: no config.json here or in model/; a run gets one at its first evaluation")
 
 
 def converted(path: Path) -> Path | None:
-    """The model folder that a GGUF file or a folder of CTranslate2 was turned into, now or earlier; None for other
-    paths. One line on standard error announces it.
-
-    Raises: as `import_model`.
-    """
+    """The model folder that a GGUF file or a folder of CTranslate2 was turned into, now (announced on standard error)
+    or earlier; None for other paths. Raises as `import_model`."""
     weights = path if is_gguf(path) else path / "model.bin" if path.is_dir() and is_ctranslate2(path) else None
     if weights is None:
         return None

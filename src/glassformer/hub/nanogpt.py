@@ -54,9 +54,8 @@ def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
         activation="gelu",
     )
     check_count(path, config, len(tensors))
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise ModelFolderError(f"{path}: {name} is a {type(tensor).__name__} and no tensor")
+    if others := [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]:
+        raise ModelFolderError(f"{path}: {others[0]} is no tensor")
     model = model_of(NanoGPT(), config, {str(name): tensor.float() for name, tensor in tensors.items()}, path)
     return model, gpt2_tokenizer() if config.vocab_size in GPT2_SIZES else None
 
@@ -69,9 +68,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # of a damaged archive or a pickle that asks for more, a dozen kinds
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise ModelFolderError(
-            f"{path}: not read, because it is damaged or holds more than tensors and plain values ({reason})"
-        ) from None
-    if not isinstance(found, dict):
-        raise ModelFolderError(f"{path}: not a checkpoint of nanoGPT, which is a dictionary")
-    return found
+        problem = "damaged or holds more than tensors and plain values"
+        raise ModelFolderError(f"{path}: not read, because it is {problem} ({reason})") from None
+    return found if isinstance(found, dict) else {}

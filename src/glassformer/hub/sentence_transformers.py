@@ -21,11 +21,8 @@ _WITHOUT_EFFECT = ("Transformer", "Dropout", "Normalize")  # `embed` divides eve
 
 
 def apply_pooling(model: Any, folder: Path) -> None:
-    """Let an encoder pool as in the folder, and drop what it then does not use; other models stay unchanged.
-
-    Raises:
-        ModelFolderError: ours cannot pool in its way, or apply its layers after pooling.
-    """
+    """Let an encoder pool as in the folder, and drop what it then does not use; other models stay unchanged. Raises
+    `ModelFolderError` for another way of pooling and for layers after it."""
     if not isinstance(model.config, EncoderConfig) or (path := _pooling_file(folder)) is None:
         return
     given = read_json(path)
@@ -42,11 +39,8 @@ def apply_pooling(model: Any, folder: Path) -> None:
 
 
 def apply_text_limits(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
-    """Cut texts as long as a sentence encoder was trained for; config: that of its model.
-
-    Raises:
-        ModelFolderError: texts are prepared in a way that ours are not.
-    """
+    """Cut texts to the length that a sentence encoder was trained for; config: that of its model. Raises
+    `ModelFolderError` for texts that are prepared in another way."""
     if not isinstance(config, EncoderConfig) or _pooling_file(folder) is None:
         return
     if (beside := folder / "sentence_bert_config.json").is_file():
@@ -54,27 +48,20 @@ def apply_text_limits(tokenizer: Tokenizer, config: Any, folder: Path) -> None:
         if isinstance(longest := given.get("max_seq_length"), int):
             tokenizer.settings["model_max_length"] = longest
         if given.get("do_lower_case") and tokenizer.encode("A") != tokenizer.encode("a"):
-            raise ModelFolderError(
-                f"{beside}: do_lower_case=true, and its tokenizer keeps upper case; set it to false and give texts in "
-                "lower case"
-            )
+            hint = "set it to false and give texts in lower case"
+            raise ModelFolderError(f"{beside}: do_lower_case=true, and its tokenizer keeps upper case; {hint}")
     if (beside := folder / "config_sentence_transformers.json").is_file():
         given = read_json(beside)
         name, prompts = given.get("default_prompt_name"), given.get("prompts")
         prompt = prompts.get(name) if isinstance(prompts, dict) else None
         if prompt:
-            raise ModelFolderError(
-                f"{beside}: default_prompt_name={name!r} puts {one_line(repr(prompt), most=60)} before every text, "
-                "which is not done here; set it to null and put the prompt into your texts"
-            )
+            shown = one_line(repr(prompt), most=60)
+            hint = "set it to null and put the prompt into your texts"
+            raise ModelFolderError(f"{beside}: default_prompt_name={name!r} ({shown}) is not applied; {hint}")
 
 
 def _pooling_file(folder: Path) -> Path | None:
-    """The file that states the way of pooling; None for a folder that is no sentence encoder's.
-
-    Raises:
-        ModelFolderError: modules.json names a step that is not known here.
-    """
+    """The file that states the way of pooling; None for a folder that is no sentence encoder's."""
     steps = folder / "modules.json"
     if not steps.is_file():
         path = folder / "1_Pooling" / "config.json"
@@ -84,10 +71,8 @@ def _pooling_file(folder: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ModelFolderError(f"{steps}: not a list of modules; copy it again") from None
     if unknown := [kind for kind, _ in modules if kind not in (*_WITHOUT_EFFECT, "Pooling")]:
-        raise ModelFolderError(
-            f"{steps}: the vectors go through a {one_line(unknown[0], most=60)}, which ours do not have; take a "
-            "model without one"
-        )
+        shown = one_line(unknown[0], most=60)
+        raise ModelFolderError(f"{steps}: the step {shown} is not supported; take a model without it")
     places = [path for kind, path in modules if kind == "Pooling"]
     if any(Path(path).name != path for path in places):
         raise ModelFolderError(f"{steps}: names the folder {places[0]!r}, which is outside of this one")

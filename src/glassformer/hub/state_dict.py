@@ -59,17 +59,11 @@ def untied_state(model: nn.Module, state: Tensors | None = None) -> Tensors:
 
 
 def check_count(where: str | os.PathLike[str], config: Any, n_tensors: int) -> None:
-    """Refuse more layers and experts than there are tensors, before a million of them is built.
-
-    Raises:
-        ModelFolderError: there are.
-    """
+    """Raise `ModelFolderError` for more layers and experts than tensors, before a million of them is built."""
     parts = (config.encoder, config.decoder) if isinstance(config, EncoderDecoderConfig) else (config,)
     asked = sum(getattr(part, "n_layer", 0) * max(1, getattr(part, "n_expert", 0)) for part in parts)
     if asked > n_tensors:
-        raise ModelFolderError(
-            f"{where}: config.json asks for {asked:,} layers or experts, the weights hold {n_tensors} tensors"
-        )
+        raise ModelFolderError(f"{where}: config.json asks for {asked:,} layers or experts, of {n_tensors} tensors")
 
 
 def _check(where: str | os.PathLike[str], model: nn.Module, expected: set[str], ours: dict[str, Tensor]) -> None:

@@ -26,11 +26,7 @@ def save_weights(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> No
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        ModelFolderError: it is missing, truncated or damaged.
-    """
+    """Read a safetensors file. Raises `ModelFolderError` for one that is missing, truncated or damaged."""
     path = Path(path)
     if not path.is_file():
         raise ModelFolderError(f"{path}: the weights are missing; the folder is incomplete: copy or train it again")
@@ -38,8 +34,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         with disk_errors(path):
             return load_file(path)
     except (SafetensorError, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise ModelFolderError(
-            f"{path}: damaged or truncated ({str(error).splitlines()[0]}); take an earlier checkpoint or copy it again"
+            f"{path}: damaged or truncated ({reason}); take an earlier checkpoint or copy it again"
         ) from None
 
 
@@ -69,7 +66,7 @@ def load_sharded(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-# Weights as others keep them, and what to do about each.
+# Weights as others keep them.
 _PICKLE = "a pickle, which could run anything"
 _OTHERS = {
     "pytorch_model*.bin": _PICKLE,
@@ -86,10 +83,7 @@ def _refuse_other_weights(folder: Path) -> None:
     """Raise for a folder whose weights are there in another form."""
     for pattern, what in _OTHERS.items():
         if found := sorted(folder.glob(pattern)):
-            raise ModelFolderError(
-                f"{found[0]}: {what}; take the model as model.safetensors (transformers: AutoModel ... save_pretrained "
-                "writes it)"
-            )
+            raise ModelFolderError(f"{found[0]}: {what}; take model.safetensors (save_pretrained of transformers)")
 
 
 def _os_error(error: SafetensorError) -> OSError:

@@ -9,6 +9,7 @@ are bytes, all else has 32 bits. A stated length is checked against the size of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from typing import NamedTuple
@@ -34,15 +35,9 @@ class CTranslate2Tensor(NamedTuple):
     raw: np.ndarray
 
     def numbers(self) -> Tensor:
-        """Its numbers as fp32.
-
-        Raises:
-            ModelFolderError: they are whole numbers, which mean something only together with a scale.
-        """
+        """Its numbers as fp32. Raises `ModelFolderError` for whole numbers, which need a scale."""
         if not self.kind.is_floating_point:
-            raise ModelFolderError(
-                f"numbers in {self.kind_name} cannot be read; convert the model again with --quantization float16"
-            )
+            raise ModelFolderError(f"{self.kind_name} is not read; convert the model again with --quantization float16")
         return self._as_it_is().float()
 
     @property
@@ -114,9 +109,7 @@ class _Reader(BoundedReader):
 
     def _name(self) -> str:
         raw = self.take(self.number("H"))
-        try:
-            if not raw.endswith(b"\0"):
-                raise ValueError
-            return raw[:-1].decode("utf-8")
-        except ValueError:
-            raise Damage(f"damaged: no name stands before byte {self.at:,}, where one should; fetch it again") from None
+        with contextlib.suppress(ValueError):
+            if raw.endswith(b"\0"):
+                return raw[:-1].decode("utf-8")
+        raise Damage(f"damaged: a name should end at byte {self.at:,}; fetch it again")

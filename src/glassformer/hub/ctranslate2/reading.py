@@ -11,7 +11,6 @@ Whisper: Radford et al. 2022, https://arxiv.org/abs/2212.04356.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from glassformer.hub.ctranslate2.whisper_files import END, START, whisper_files
 from glassformer.hub.families.weight_table import Row, Tensors, one
 from glassformer.hub.families.whisper import WAVES, Whisper
 from glassformer.hub.state_dict import model_of
-from glassformer.models import EncoderDecoderConfig, ModelConfig
+from glassformer.models import EncoderDecoderConfig
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.files import read_text
 from glassformer.processors.tokenizers.reading import library_from_json
@@ -34,11 +33,8 @@ from glassformer.text_files import JsonError, parse_json
 
 KIND, REVISION = "WhisperSpec", 3
 GELU = 3  # of ctranslate2.specs.common_spec.Activation
-EMBEDDING, HEAD, HEARD = (
-    "decoder/embeddings/weight",
-    "decoder/projection/weight",
-    "encoder/position_encodings/encodings",
-)
+EMBEDDING, HEAD = "decoder/embeddings/weight", "decoder/projection/weight"
+HEARD = "encoder/position_encodings/encodings"
 # What must be so; heads are counted from the file, alignment has nothing to do with logits, all else must be 0.
 _SETTINGS = {"decoder/activation": GELU, "decoder/pre_norm": 1}
 _FREE = {"encoder/num_heads", "decoder/num_heads", "decoder/alignment_heads", "decoder/alignment_layer"}
@@ -65,8 +61,7 @@ def is_ctranslate2(folder: Path) -> bool:
 def load_ctranslate2(
     folder: Path, *, with_tokenizer: bool = True
 ) -> tuple[Any, Tokenizer | None, dict[str, dict[str, Any]]]:
-    """The model, its numbers turned into fp32, its tokenizer, and the JSON files that `transformers` looks for beside
-    them: name and content.
+    """The model in fp32, its tokenizer, and the JSON files that `transformers` reads beside them (name and content).
 
     Raises:
         ModelFolderError: it is damaged, no Whisper, or in numbers that are not read.
@@ -81,15 +76,9 @@ def load_ctranslate2(
         raise ModelFolderError(f"{path}: {HEAD} is not the table of the embedding, unlike in a Whisper")
     if other := sorted(file.second_names.keys() - {HEAD}):
         raise ModelFolderError(f"{path}: {one_line(other[0], most=100)} has no place in a Whisper")
-    theirs: Tensors = {}
-    for name, tensor in tensors.items():
-        try:
-            theirs[name] = tensor.numbers()
-        except ModelFolderError as error:
-            raise ModelFolderError(f"{path}: {one_line(name, most=100)}: {error}") from None
     try:
-        model = model_of(_Layout(), config, theirs, path)
-    except ModelFolderError as error:
+        model = model_of(_Layout(), config, {name: tensor.numbers() for name, tensor in tensors.items()}, path)
+    except ModelFolderError as error:  # it may show a name of the file
         reason = str(error).removeprefix(f"{path}: ")
         raise ModelFolderError(f"{path}: {one_line(reason)}") from None
     given = read_json(folder / "config.json")
@@ -101,10 +90,7 @@ def load_ctranslate2(
 
 
 def open_ctranslate2(folder: Path) -> CTranslate2Whisper:
-    """The file and the configuration that follows from its tensors, which are not turned into numbers yet.
-
-    Raises: as `load_ctranslate2`.
-    """
+    """The file and the configuration that follows from the shapes of its tensors. Raises as `load_ctranslate2`."""
     path = folder / "model.bin"
     file = read_ctranslate2(path)
     if (file.kind, file.revision) != (KIND, REVISION):
@@ -188,46 +174,43 @@ def _words(file: CTranslate2File) -> dict[str, Any]:
     return words
 
 
+# The parts of a layer, in ours and there; the encoder has those without `cross`.
+_PARTS = {
+    "attention_norm": "self_attention/layer_norm",
+    "attention.qkv": "self_attention/linear_0",
+    "attention.out": "self_attention/linear_1",
+    "cross_norm": "attention/layer_norm",
+    "cross_attention.query": "attention/linear_0",
+    "cross_attention.key_value": "attention/linear_1",
+    "cross_attention.out": "attention/linear_2",
+    "feedforward_norm": "ffn/layer_norm",
+    "feedforward.up": "ffn/linear_0",
+    "feedforward.down": "ffn/linear_1",
+}
+
+
 class _Layout(Whisper):
     """A Whisper's tensors by CTranslate2's names."""
 
     def table(self, c: EncoderDecoderConfig) -> list[Row]:
-        return [
-            *_linear("encoder.embedding.first", "encoder/conv1"),
-            *_linear("encoder.embedding.second", "encoder/conv2"),
+        rows = [
+            *_layer("encoder.embedding.first", "encoder/conv1"),
+            *_layer("encoder.embedding.second", "encoder/conv2"),
             one("decoder.embedding.token.weight", EMBEDDING),
             one("decoder.positions.weight", "decoder/position_encodings/encodings"),
-            *_stack("encoder", c.encoder),
-            *_stack("decoder", c.decoder),
         ]
+        for side, n_layer in (("encoder", c.encoder.n_layer), ("decoder", c.decoder.n_layer)):
+            parts = {ours: theirs for ours, theirs in _PARTS.items() if side == "decoder" or "cross" not in ours}
+            for number in range(n_layer):
+                for ours, theirs in parts.items():
+                    rows += _layer(f"{side}.blocks.{number}.{ours}", f"{side}/layer_{number}/{theirs}")
+            rows += _layer(f"{side}.final_norm", f"{side}/layer_norm")
+        return rows
 
     def normalize_keys(self, theirs: Tensors, c: EncoderDecoderConfig) -> Tensors:
-        waves = {WAVES: theirs[HEARD]}
-        return super().normalize_keys(
-            {name: tensor for name, tensor in {**theirs, **waves}.items() if name != HEARD}, c
-        )
+        return super().normalize_keys({WAVES if name == HEARD else name: t for name, t in theirs.items()}, c)
 
 
-def _stack(side: str, c: ModelConfig) -> Iterator[Row]:
-    for number in range(c.n_layer):
-        here, there = f"{side}.blocks.{number}", f"{side}/layer_{number}"
-        yield from _norm(f"{here}.attention_norm", f"{there}/self_attention/layer_norm")
-        yield from _linear(f"{here}.attention.qkv", f"{there}/self_attention/linear_0")
-        yield from _linear(f"{here}.attention.out", f"{there}/self_attention/linear_1")
-        if side == "decoder":
-            yield from _norm(f"{here}.cross_norm", f"{there}/attention/layer_norm")
-            yield from _linear(f"{here}.cross_attention.query", f"{there}/attention/linear_0")
-            yield from _linear(f"{here}.cross_attention.key_value", f"{there}/attention/linear_1")
-            yield from _linear(f"{here}.cross_attention.out", f"{there}/attention/linear_2")
-        yield from _norm(f"{here}.feedforward_norm", f"{there}/ffn/layer_norm")
-        yield from _linear(f"{here}.feedforward.up", f"{there}/ffn/linear_0")
-        yield from _linear(f"{here}.feedforward.down", f"{there}/ffn/linear_1")
-    yield from _norm(f"{side}.final_norm", f"{side}/layer_norm")
-
-
-def _linear(ours: str, theirs: str) -> tuple[Row, ...]:
-    return one(f"{ours}.weight", f"{theirs}/weight"), one(f"{ours}.bias", f"{theirs}/bias")
-
-
-def _norm(ours: str, theirs: str) -> tuple[Row, ...]:
-    return one(f"{ours}.weight", f"{theirs}/gamma"), one(f"{ours}.bias", f"{theirs}/beta")
+def _layer(ours: str, theirs: str) -> tuple[Row, Row]:
+    weight, bias = ("gamma", "beta") if theirs.endswith("layer_norm") else ("weight", "bias")
+    return one(f"{ours}.weight", f"{theirs}/{weight}"), one(f"{ours}.bias", f"{theirs}/{bias}")

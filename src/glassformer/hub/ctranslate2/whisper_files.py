@@ -48,10 +48,11 @@ def whisper_files(config: EncoderDecoderConfig, tokens: list[str], given: dict[s
         if (found := given.get(theirs)) is not None:
             generation[name] = _numbers(found, theirs, config.decoder.vocab_size)
     if (heads := given.get("alignment_heads")) is not None:
-        bounds = (config.decoder.n_layer, config.decoder.n_head)
-        if not isinstance(heads, list):
+        if not isinstance(heads, list) or not all(isinstance(head, list) and len(head) == 2 for head in heads):
             raise _wrong("alignment_heads", heads)
-        generation["alignment_heads"] = [_pair(head, bounds) for head in heads]
+        _numbers([layer for layer, _ in heads], "alignment_heads", config.decoder.n_layer)
+        _numbers([head for _, head in heads], "alignment_heads", config.decoder.n_head)
+        generation["alignment_heads"] = heads
     frames = config.encoder.block_size * FRAMES_A_VECTOR
     extractor = {
         "feature_extractor_type": "WhisperFeatureExtractor",
@@ -76,15 +77,5 @@ def _numbers(found: Any, field: str, bound: int) -> list[int]:
     return found
 
 
-def _pair(head: Any, bounds: tuple[int, int]) -> list[int]:
-    if not isinstance(head, list) or len(head) != 2:
-        raise _wrong("alignment_heads", head)
-    for number, bound in zip(head, bounds, strict=True):
-        _numbers([number], "alignment_heads", bound)
-    return head
-
-
 def _wrong(field: str, value: Any) -> ModelFolderError:
-    return ModelFolderError(
-        f"{field} names what the model has not, or is no list of numbers ({one_line(value, most=60)})"
-    )
+    return ModelFolderError(f"{field} is no list of numbers that this model has: {one_line(value, most=60)}")

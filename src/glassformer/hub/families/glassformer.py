@@ -16,7 +16,7 @@ def functions_of(c: Any) -> list[Any]:
     """What a configuration names out of the registries of layers."""
     halves = (c.encoder, c.decoder) if isinstance(c, EncoderDecoderConfig) else (c,)
     named = (("activation", ACTIVATIONS), ("norm", NORMS), ("positions", POSITIONS))
-    return [table[getattr(half, field)] for half in halves for field, table in named if hasattr(half, field)]
+    return [table[getattr(h, field)] for h in halves for field, table in named if field in type(h).model_fields]
 
 
 class Glassformer(Family):

@@ -148,10 +148,8 @@ def under_one_name(theirs: Tensors, first: str, *others: str) -> Tensors:
     found = [theirs[name] for name in names]
     for name, tensor in zip(names[1:], found[1:], strict=True):
         if tensor.shape != found[0].shape or not torch.equal(tensor, found[0]):
-            raise ModelFolderError(
-                f"{names[0]} and {name} differ, and by config.json they are one; set tie_word_embeddings to "
-                "false to keep both, or take one of them out of the weights"
-            )
+            hint = "set tie_word_embeddings to false, or take one of them out of the weights"
+            raise ModelFolderError(f"{names[0]} and {name} differ, and config.json ties them; {hint}")
     rest = {name: tensor for name, tensor in theirs.items() if name not in others}
     return {**rest, first: found[0]} if found else rest
 
@@ -165,7 +163,5 @@ def with_head(theirs: Tensors, embedding: str, head: str, *, tied: bool) -> Tens
 
 def _all_used(left: Tensors) -> None:
     if left:
-        raise ModelFolderError(
-            f"{len(left)} tensors have no place in this family, the first is {next(iter(left))}; take the weights of "
-            "this model alone"
-        )
+        first = next(iter(left))
+        raise ModelFolderError(f"{len(left)} tensors have no place here, the first is {first}; take this model's alone")

@@ -17,6 +17,7 @@ from glassformer.hub.families.registry import FAMILIES
 from glassformer.hub.families.weight_table import IDENTITY, TRANSPOSE, Layout
 from glassformer.hub.gguf.file import gguf_package
 
+ANOTHER = "take another file of this model"
 # Fields that repeat the tensors, or that nothing computes with.
 _WITHOUT_EFFECT = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "rope.scaling.original_context_length")
 
@@ -44,11 +45,8 @@ class Architecture:
         return {f"{self.name}.{field}": words[word] for field, word in keys.items() if words.get(word) is not None}
 
     def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        """config.json's words from the header's fields and the shapes of the tensors.
-
-        Raises:
-            ModelFolderError: a field is missing or of the wrong kind.
-        """
+        """config.json's words from the header's fields and the shapes of the tensors. Raises `ModelFolderError` for a
+        field that is missing or of the wrong kind."""
         words: dict[str, Any] = {"model_type": self.model_type, "tie_word_embeddings": "output.weight" not in tensors}
         for kind, table in ((int, self.sizes), (float, self.floats)):
             for field, word in table.items():
@@ -57,35 +55,28 @@ class Architecture:
                     continue
                 if isinstance(value, bool) or not isinstance(value, (int, kind)):
                     problem = "is missing" if value is None else f"is {str(value)[:40]!r}, where a number is needed"
-                    raise ModelFolderError(f"the field {self.name}.{field} {problem}; take another file of this model")
+                    raise ModelFolderError(f"the field {self.name}.{field} {problem}; {ANOTHER}")
                 words[word] = value if kind is int else float(f"{value:.7g}")  # 1e-5, and not its nearest fp32
         self._refuse_others(fields)
         if "token_embd.weight" not in tensors:
-            raise ModelFolderError("the tensor token_embd.weight is missing; take another file of this model")
+            raise ModelFolderError(f"the tensor token_embd.weight is missing; {ANOTHER}")
         return {**words, "vocab_size": tensors["token_embd.weight"][0]}
 
     def _refuse_others(self, fields: dict[str, Any]) -> None:
-        """Raise `ModelFolderError` for a field of this architecture that nothing here applies."""
+        """Raise for a field of this architecture that nothing here applies."""
         known = {*self.sizes, *self.floats, *self.read, *_WITHOUT_EFFECT}
         for name, value in fields.items():
             field = name.removeprefix(f"{self.name}.")
             off = value is not False and value in (0, "", "none")  # False is a word: not causal
             if field != name and field not in known and not off:
-                raise ModelFolderError(
-                    f"the field {name} is {str(value)[:40]!r}, which is not applied here; take another file of this "
-                    "model"
-                )
+                raise ModelFolderError(f"the field {name}={str(value)[:40]!r} is not supported; {ANOTHER}")
 
     def layout(self, name: str, words: dict[str, Any]) -> Layout:
         """The layout of the tensor of this name there, seen from Hugging Face's layout."""
         return IDENTITY
 
     def names(self, theirs: list[str], n_layer: int) -> dict[str, str]:
-        """Hugging Face's names of these tensors: GGUF's.
-
-        Raises:
-            ModelFolderError: the package has no name for one of them.
-        """
+        """Hugging Face's names of these tensors: GGUF's. Raises `ModelFolderError` for a tensor without one."""
         gguf = gguf_package()
         kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == self.name)
         table = gguf.get_tensor_name_map(kind, n_layer)
@@ -121,17 +112,13 @@ class Qwen3GGUF(Architecture):
         fields = super().fields(words)
         for word in ("use_sliding_window", "attention_bias", "mlp_bias"):
             if words.get(word):
-                raise ModelFolderError(
-                    f"GGUF's {self.name} has no word for {word}, which this model sets; export --to hf"
-                )
+                raise ModelFolderError(f"GGUF's {self.name} has no field for {word}; export --to hf")
         scaling = words.get("rope_parameters") or {"rope_type": "default"}
         if words["hidden_act"] != "silu":
             raise ModelFolderError(f"GGUF's {self.name} has silu alone, and this model {words['hidden_act']}")
         if scaling["rope_type"] == "linear":
-            fields |= {
-                f"{self.name}.rope.scaling.type": "linear",
-                f"{self.name}.rope.scaling.factor": scaling["factor"],
-            }
+            fields[f"{self.name}.rope.scaling.type"] = "linear"
+            fields[f"{self.name}.rope.scaling.factor"] = scaling["factor"]
         elif scaling["rope_type"] != "default":
             raise ModelFolderError(f"rotary scaling {scaling['rope_type']!r} is not written to GGUF; linear is")
         return {
@@ -146,10 +133,7 @@ class Qwen3GGUF(Architecture):
         width = words.setdefault("head_dim", words["hidden_size"] // max(n_head, 1))
         for field in ("rope.dimension_count", "attention.value_length"):
             if (value := fields.get(f"{self.name}.{field}", width)) != width:
-                raise ModelFolderError(
-                    f"the field {self.name}.{field} is {value}, and heads are {width} wide; take another file of this "
-                    "model"
-                )
+                raise ModelFolderError(f"{self.name}.{field} is {value}, and heads are {width} wide; {ANOTHER}")
         kind, *factors = (fields.get(f"{self.name}.{field}") for field in _SCALING)
         factor = next((factor for factor in factors if factor), 1.0)
         if kind not in (None, "linear", "none") or "rope_freqs.weight" in tensors:
@@ -228,9 +212,7 @@ class Gemma3GGUF(Qwen3GGUF):
             or words["hidden_activation"] != "gelu_pytorch_tanh"
             or words["final_logit_softcapping"]
         ):
-            raise ModelFolderError(
-                "this model orders its layers or scales its scores in a way that gemma3 in GGUF cannot express"
-            )
+            raise ModelFolderError("GGUF's gemma3 cannot express this order of layers or scale of scores")
         return super().fields({**words, "hidden_act": "silu", "rope_parameters": words.get("rope_scaling")})
 
     def words(self, fields: dict[str, Any], tensors: dict[str, tuple[int, ...]]) -> dict[str, Any]:

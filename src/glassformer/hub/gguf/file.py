@@ -38,20 +38,14 @@ class GGUFTensor(NamedTuple):
     raw: np.ndarray
 
     def dequantised(self) -> Tensor:
-        """Its numbers as fp32.
-
-        Raises:
-            ModelFolderError: the `gguf` package cannot turn this format into numbers.
-        """
+        """Its numbers as fp32. Raises `ModelFolderError` for a format that the `gguf` package does not read."""
         import torch
 
         quants = gguf_package().quants
         try:
             numbers = quants.dequantize(self.raw, self.kind)
         except NotImplementedError:
-            raise ModelFolderError(
-                f"the number format {self.kind.name} cannot be read; take a file in Q8_0, Q4_K, F16 or the like"
-            ) from None
+            raise ModelFolderError(f"{self.kind.name} is not read; take a file in Q8_0, Q4_K or F16") from None
         return torch.from_numpy(np.array(numbers, dtype=np.float32)).view(self.shape)
 
 

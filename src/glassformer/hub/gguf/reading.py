@@ -7,12 +7,24 @@ from typing import Any
 
 from glassformer.errors import GlassformerError, MissingExtraError, ModelFolderError, known_names, one_line
 from glassformer.hub.folder import set_generation_settings
+from glassformer.hub.generation_config import parsed
 from glassformer.hub.gguf.architectures import ARCHITECTURES
 from glassformer.hub.gguf.file import read_gguf
-from glassformer.hub.gguf.settings import settings_from_gguf
 from glassformer.hub.gguf.tokenizer import tokenizer_from_gguf
 from glassformer.hub.state_dict import model_of
+from glassformer.models import GenerationSettings
 from glassformer.processors.tokenizers import Tokenizer
+
+# Ends of a text, of a turn (eot) and of a message (eom): llama.cpp stops at each of them.
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+# Settings of generation and their names under `general.sampling`; rules about tokens have no place in a header.
+SAMPLING = {
+    "temperature": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}
 
 
 def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
@@ -29,16 +41,13 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
             known = known_names(ARCHITECTURES)
             raise ModelFolderError(f"its architecture {name!r} is not one that glassformer reads; {known}")
         if (parts := file.fields.get("split.count", 1)) != 1:
-            raise ModelFolderError(
-                f"one of {parts} parts of a file; put them together first (llama.cpp: llama-gguf-split --merge)"
-            )
+            raise ModelFolderError(f"one of {parts} parts; merge them first (llama.cpp: llama-gguf-split --merge)")
         architecture = ARCHITECTURES[name]
         tokenizer = tokenizer_from_gguf(file.fields)
-        settings = settings_from_gguf(file.fields, tokenizer)
+        settings = _settings_from_gguf(file.fields, tokenizer)
         words = architecture.words(file.fields, {name: tensor.shape for name, tensor in file.tensors.items()})
         config = architecture.family.read_config(words)
-        needed = [there for row in architecture.family.table(config) for there in row.theirs if there is not None]
-        names = architecture.names(needed, config.n_layer)
+        names = architecture.names(sorted(architecture.family.names(config)), config.n_layer)
         theirs, left = {}, dict(file.tensors)
         for there, here in names.items():
             if here not in left:
@@ -57,3 +66,17 @@ def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
     model = model_of(architecture.family, config, theirs, path)
     set_generation_settings(model, tokenizer, settings)
     return model, tokenizer
+
+
+def _settings_from_gguf(fields: dict[str, Any], tokenizer: Tokenizer) -> GenerationSettings:
+    """The settings of generation in a header. Raises `ModelFolderError` for a value of the wrong kind."""
+    ends = [fields.get(f"tokenizer.ggml.{name}") for name in ENDS]
+    known = [end for end in ends if isinstance(end, int) and end < tokenizer.vocab_size]
+    given: dict[str, Any] = {"eos_token_id": list(dict.fromkeys(known))} if len(set(known)) > 1 else {}
+    if given:  # otherwise the tokenizer's own tokens suffice
+        begins = fields.get("tokenizer.ggml.bos_token_id")
+        given["bos_token_id"] = begins if isinstance(begins, int) and begins < tokenizer.vocab_size else None
+    for ours, theirs in SAMPLING.items():
+        value = fields.get(f"general.sampling.{theirs}")
+        given[ours] = round(value, 6) if isinstance(value, float) else value  # they are kept in 32 bits
+    return parsed(given, where="its header")

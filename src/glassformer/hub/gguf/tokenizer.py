@@ -26,6 +26,7 @@ from glassformer.processors.tokenizers.gpt2 import byte_level_bpe
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, GPT2_PATTERN
 from glassformer.processors.tokenizers.sentencepiece import SPACE, Pieces, library_from_pieces
 
+ANOTHER = "take another file of this model"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 _LLAMA3_PATTERN = BPE_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
@@ -62,11 +63,8 @@ _SPM_IDS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 
 
 def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that the header of a file describes.
-
-    Raises:
-        ModelFolderError: it is incomplete, contradicts itself, or is of a kind that is not read.
-    """
+    """The tokenizer that the header of a file describes. Raises `ModelFolderError` for one that is incomplete,
+    contradicts itself or is of a kind that is not read."""
     tokens, kinds = _tokens(fields)
     model = fields.get("tokenizer.ggml.model")
     readers = {"gpt2": _byte_level, "llama": _sentencepiece}
@@ -123,10 +121,10 @@ def _tokens(fields: dict[str, Any]) -> tuple[list[str], list[int]]:
     kinds = list(kinds) if isinstance(kinds, list) else kinds
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
         what = "a token twice" if len(set(tokens)) != len(tokens) else "not one kind for every token"
-        raise ModelFolderError(f"its tokenizer has {what}; take another file of this model")
+        raise ModelFolderError(f"its tokenizer has {what}; {ANOTHER}")
     n = max((i for i, kind in enumerate(kinds) if kind != UNUSED), default=-1) + 1
     if not n:
-        raise ModelFolderError("its tokenizer has no tokens; take another file of this model")
+        raise ModelFolderError(f"its tokenizer has no tokens; {ANOTHER}")
     return tokens[:n], kinds[:n]
 
 
@@ -156,7 +154,7 @@ def _byte_level(fields: dict[str, Any], tokens: list[str], kinds: list[int]) -> 
     name = _OTHER_NAMES.get(pre, pre) if isinstance(pre, str) else pre
     if name not in CUTS:
         known = did_you_mean(str(pre), [*CUTS, *_OTHER_NAMES])
-        raise ModelFolderError(f"its tokenizer cuts text in a way called {pre!r}, which is not known here; {known}")
+        raise ModelFolderError(f"its tokenizer cuts text in an unknown way, {pre!r}; {known}")
     merges = [tuple(merge.split(" ", 1)) for merge in _texts(fields, "merges")]
     if bad := next((merge for merge in merges if len(merge) != 2), None):
         raise ModelFolderError(f"its tokenizer has a merge that is no pair: {bad[0][:40]!r}")
@@ -199,11 +197,9 @@ def pre_tokenizer_of(cuts: tuple[str, ...]) -> Any:
 
 def _sentencepiece(fields: dict[str, Any], tokens: list[str], kinds: list[int]) -> Library:
     scores = fields.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) < len(tokens):
-        raise ModelFolderError("its tokenizer has not one score for every token; take another file of this model")
-    scores = scores[: len(tokens)]
-    if not all(isinstance(score, (int, float)) and math.isfinite(score) for score in scores):
-        raise ModelFolderError("its tokenizer has a score that is no number; take another file of this model")
+    scores = scores[: len(tokens)] if isinstance(scores, list) else []
+    if len(scores) < len(tokens) or not all(isinstance(s, (int, float)) and math.isfinite(s) for s in scores):
+        raise ModelFolderError(f"its tokenizer has not one number as a score for every token; {ANOTHER}")
     pieces = Pieces(
         texts=tokens,
         scores=scores,
@@ -221,5 +217,5 @@ def _sentencepiece(fields: dict[str, Any], tokens: list[str], kinds: list[int]) 
 def _texts(fields: dict[str, Any], name: str) -> list[str]:
     texts = fields.get(f"tokenizer.ggml.{name}")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ModelFolderError(f"its tokenizer has no list of {name}; take another file of this model")
+        raise ModelFolderError(f"its tokenizer has no list of {name}; {ANOTHER}")
     return texts

@@ -29,25 +29,20 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, n_rows: int) -> dict[str, Any]:
             texts where the tokenizer has no token for that (see `needs_end`).
 
     Raises:
-        ModelFolderError: it is of another kind, cuts text in a way that llama.cpp has no name for, or has more tokens
-            than there are rows.
+        ModelFolderError: it is of another kind, cuts text in an unknown way, or has more tokens than rows.
     """
     if tokenizer.vocab_size > n_rows:
-        raise ModelFolderError(
-            f"{tokenizer.vocab_size:,} tokens in the tokenizer, {n_rows:,} logits in the model; they do not match"
-        )
+        raise ModelFolderError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {n_rows:,} logits")
     spec = json.loads(tokenizer.to_json())
     if tokenizer.kind == "characters":
         texts, merges, pre = *_characters(tokenizer), "gpt-2"
     elif tokenizer.kind in ("bpe", "gpt2", "bytes"):
         pre = _name_of_cut(spec)
-        texts = dict(spec["model"]["vocab"].items())
+        texts = {**spec["model"]["vocab"]}
         texts |= {token["content"]: token["id"] for token in spec["added_tokens"]}
         merges = [" ".join(pair) for pair in merge_pairs(spec["model"])]
     else:
-        raise ModelFolderError(
-            f"a {tokenizer.kind} tokenizer is not written to GGUF; byte-level BPE, bytes and characters are"
-        )
+        raise ModelFolderError(f"a {tokenizer.kind} tokenizer is not written to GGUF; bpe, bytes and characters are")
     special = {token["id"]: CONTROL if token["special"] else USER_DEFINED for token in spec["added_tokens"]}
     tokens, kinds = [f"[PAD{number}]" for number in range(n_rows)], [UNUSED] * n_rows
     for text, number in texts.items():
@@ -97,9 +92,7 @@ def _characters(tokenizer: Tokenizer) -> tuple[dict[str, int], list[str]]:
 def _name_of_cut(spec: dict[str, Any]) -> str:
     changes = (spec.get("normalizer") or {}).get("type")
     if changes not in (None, "NFC"):  # Qwen's; llama.cpp does not join a letter and its accent
-        raise ModelFolderError(
-            f"this tokenizer changes text before it cuts it ({changes}), which llama.cpp does not do"
-        )
+        raise ModelFolderError(f"llama.cpp does not change text before it is cut, as this tokenizer does ({changes})")
     if not spec["model"]["merges"]:
         return "gpt-2"  # nothing is merged, however it is cut
     cut = _essence(spec.get("pre_tokenizer"))
@@ -108,7 +101,7 @@ def _name_of_cut(spec: dict[str, Any]) -> str:
         library.pre_tokenizer = pre_tokenizer_of(cuts)
         if cut == _essence(json.loads(library.to_str())["pre_tokenizer"]):
             return name
-    raise ModelFolderError("this tokenizer cuts text in a way that llama.cpp has no name for; it cannot be written")
+    raise ModelFolderError("llama.cpp has no name for the way in which this tokenizer cuts text; export --to hf")
 
 
 def _essence(pre_tokenizer: Any) -> Any:

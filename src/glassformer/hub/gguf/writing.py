@@ -22,11 +22,10 @@ from glassformer.hub.families.registry import family_for
 from glassformer.hub.families.weight_table import Tensors
 from glassformer.hub.gguf.architectures import ARCHITECTURES, Architecture
 from glassformer.hub.gguf.file import gguf_package
-from glassformer.hub.gguf.reading import load_gguf
-from glassformer.hub.gguf.settings import settings_to_gguf
+from glassformer.hub.gguf.reading import ENDS, SAMPLING, load_gguf
 from glassformer.hub.gguf.tokenizer_writing import needs_end, tokenizer_to_gguf
 from glassformer.hub.state_dict import untied_state
-from glassformer.models import settings_of
+from glassformer.models import GenerationSettings, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 
 
@@ -49,6 +48,7 @@ TYPES = {
 }
 PROBE = 32  # tokens that are compared
 TIE = 0.01  # of the largest logit: two tokens as near may change places, because llama.cpp looks GELU up in a table
+REPORT = "please report this with the model's config.json"
 PROBE_TEXT = 256  # tokens in a text that both tokenizers read
 
 
@@ -86,7 +86,7 @@ def save_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *,
     if needs_end(tokenizer) and tokenizer.vocab_size == rows:
         tensors, rows = _with_one_more(model, tensors), rows + 1
     fields = {**architecture.fields(words), **tokenizer_to_gguf(tokenizer, rows)}
-    fields |= settings_to_gguf(settings_of(model), tokenizer)
+    fields |= _settings_to_gguf(settings_of(model), tokenizer)
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture.name)
         for name, value in {**fields, "general.file_type": TYPES[type].file_type}.items():
@@ -105,19 +105,15 @@ def save_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *,
 
 @torch.inference_mode()
 def verify_gguf(path: str | os.PathLike[str], model: Any, tokenizer: Tokenizer, *, type: str) -> Verified:
-    """Read a file again and compare it with the model that it was made from.
-
-    Raises:
-        ModelFolderError: a number differs by more than the number format explains, or a logit where nothing is rounded.
-    """
+    """Read a file again and compare it with the model that it was made from. Raises `ModelFolderError` where a number
+    differs by more than its format explains, or, in f32, a logit."""
     again, its_tokenizer = load_gguf(path)
     _check_numbers(path, model.state_dict(), again.state_dict(), type)
     text = _probe_text(tokenizer)
     if its_tokenizer.encode(text) != tokenizer.encode(text):
-        raise ModelFolderError(
-            f"{path}: its tokenizer gives other ids; please report this with the model's config.json"
-        )
-    ids_BT = _probe(model.config)
+        raise ModelFolderError(f"{path}: its tokenizer gives other ids; {REPORT}")
+    shape = (1, min(PROBE, model.config.block_size))
+    ids_BT = torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     ours_BTV = model(ids_BT.to(next(model.parameters()).device)).float().cpu()
     theirs_BTV = again(ids_BT)[..., : ours_BTV.shape[-1]]
     difference = float((ours_BTV - theirs_BTV).abs().max() / ours_BTV.abs().max().clamp_min(1e-6))
@@ -135,9 +131,7 @@ def _check_numbers(where: str | os.PathLike[str], ours: Tensors, theirs: Tensors
         off = (read[: len(was)] - was).abs()  # a vocabulary may have got a row more
         bound = form.of_itself * was.abs() + form.of_row * was.abs().amax(dim=-1, keepdim=True) + form.at_least
         if not (off <= bound).all():
-            raise ModelFolderError(
-                f"{where}: read again, {name} is off by up to {float(off.max()):.2g}, more than {type} explains"
-            )
+            raise ModelFolderError(f"{where}: read again, {name} is off by {float(off.max()):.2g}, too much for {type}")
 
 
 def _probe_text(tokenizer: Tokenizer) -> str:
@@ -148,11 +142,6 @@ def _probe_text(tokenizer: Tokenizer) -> str:
         with contextlib.suppress(UsageError):  # a number that is no token's
             texts.append(tokenizer.decode([number]))
     return "".join(texts)
-
-
-def _probe(config: Any) -> Tensor:
-    T = min(PROBE, config.block_size)
-    return torch.randint(config.vocab_size, (1, T), generator=torch.Generator().manual_seed(0))
 
 
 def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) -> tuple[int, int] | None:
@@ -168,8 +157,7 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
     try:
         llama = Llama(str(path), n_ctx=len(prompt) + n + 1, type_k=fp32, type_v=fp32, verbose=False, logits_all=False)
     except ValueError as error:
-        reason = f"llama.cpp does not load it ({one_line(error)}); please report this with the model's config.json"
-        raise ModelFolderError(f"{path}: {reason}") from None
+        raise ModelFolderError(f"{path}: llama.cpp does not load it ({one_line(error)}); {REPORT}") from None
     theirs = list(itertools.islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), n))
     V = model.config.vocab_size
     ids_T = torch.tensor([*prompt, *theirs[:-1]], device=next(model.parameters()).device).clamp_max(V - 1)
@@ -179,10 +167,7 @@ def _ask_llama_cpp(path: Path, model: Any, prompt: list[int], *, exact: bool) ->
     if same < n and exact:
         behind = logits_nV[same, ours[same]] - logits_nV[same, theirs[same]] if theirs[same] < V else math.inf
         if behind > TIE * logits_nV.abs().max():
-            raise ModelFolderError(
-                f"{path}: llama.cpp and glassformer continue with different tokens from token {same + 1} of {n} on; "
-                "please report this with the model's config.json"
-            )
+            raise ModelFolderError(f"{path}: llama.cpp gives other tokens from token {same + 1} of {n} on; {REPORT}")
     return same, n
 
 
@@ -205,16 +190,8 @@ def _with_one_more(model: Any, tensors: Tensors) -> Tensors:
 
 
 def _add(writer: Any, name: str, value: Any) -> None:
-    if isinstance(value, bool):
-        writer.add_bool(name, value)
-    elif isinstance(value, int):
-        writer.add_uint32(name, value)
-    elif isinstance(value, float):
-        writer.add_float32(name, value)
-    elif isinstance(value, str):
-        writer.add_string(name, value)
-    else:
-        writer.add_array(name, value)
+    adders = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    adders.get(type(value), writer.add_array)(name, value)
 
 
 def _add_tensor(gguf: Any, writer: Any, name: str, tensor: Tensor, kind: str) -> None:
@@ -226,3 +203,17 @@ def _add_tensor(gguf: Any, writer: Any, name: str, tensor: Tensor, kind: str) ->
         wanted = gguf.GGMLQuantizationType.F16
     numbers = gguf.quants.quantize(tensor.numpy(), wanted)
     writer.add_tensor(name, numbers, raw_dtype=wanted)
+
+
+def _settings_to_gguf(settings: GenerationSettings, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The fields of a header."""
+    ours = settings.sampling_defaults()
+    fields = {f"general.sampling.{theirs}": ours[name] for name, theirs in SAMPLING.items() if name in ours}
+    further = sorted(tokenizer.ends - {tokenizer.end_of_text})
+    roles = ENDS[1:] if tokenizer.end_of_text is not None else ()
+    fields |= {f"tokenizer.ggml.{role}": end for role, end in zip(roles, further, strict=False)}
+    if settings.bos_token_id is not None:
+        fields["tokenizer.ggml.bos_token_id"] = settings.bos_token_id
+    if settings.pad_token_id is not None:
+        fields["tokenizer.ggml.padding_token_id"] = settings.pad_token_id
+    return fields
