@@ -26,7 +26,7 @@ from glassformer.inspection.views import View
 from glassformer.renamed import old_arguments
 from glassformer.view_options import Option, Pair, Seed, Top
 
-RANDOM_DRAWS = 200  # sets of random pairs that a direction is held against
+RANDOM_DRAWS = 200  # sets of random pairs that a direction is compared with
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Analogy(View):
     cosines: list[float]
     words_among_all: list[str]
     cosines_among_all: list[float]
-    expected: str | None = None  # the word that one hopes for
+    expected: str | None = None  # the word that should come out
     cosine: float | None = None
     rank: int | None = None  # its place without a, b and c; 1 is the nearest
     rank_among_all: int | None = None  # its place with them
@@ -129,11 +129,11 @@ def analogy(
     made = Analogy(named[0], named[1], named[2], *without, *among_all)
     if expected is None:
         return made
-    hoped = vectors.row(expected)
-    if hoped in rows:
-        raise UsageError(f"{expected!r} is one of the three words itself; hope for another one")
-    nearer_N = cosines_N > cosines_N[hoped]
-    made.expected, made.cosine = vectors.words[hoped], float(cosines_N[hoped])
+    wanted = vectors.row(expected)
+    if wanted in rows:
+        raise UsageError(f"{expected!r} is one of the three words itself; give another one")
+    nearer_N = cosines_N > cosines_N[wanted]
+    made.expected, made.cosine = vectors.words[wanted], float(cosines_N[wanted])
     made.rank_among_all = 1 + int(nearer_N.sum())
     made.rank = made.rank_among_all - int(nearer_N[sorted(set(rows))].sum())
     made.flattering = made.rank == 1 < made.rank_among_all

@@ -202,8 +202,7 @@ def bias_of(layer: Any) -> Tensor | None:
 
 def device_of(positions: nn.Module) -> torch.device:
     """The device of its tensors, if it has any."""
-    held = [*positions.buffers(), *positions.parameters()]
-    return held[0].device if held else torch.device("cpu")
+    return next((x.device for x in (*positions.buffers(), *positions.parameters())), torch.device("cpu"))
 
 
 def cpu(tensor: Tensor) -> Tensor:

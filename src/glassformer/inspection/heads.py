@@ -134,7 +134,7 @@ def summaries(
 
 
 def evenly(at: AttentionLayers) -> dict[str, float]:
-    """The summaries of a head that attends evenly to all it may see, as the mean over layers: what is no skill."""
+    """The summaries of a head that attends evenly to all it may see, the mean over layers: a baseline."""
     even_LTS = at.visible / np.maximum(at.visible.sum(axis=-1, keepdims=True), 1)
     found = summaries(even_LTS[:, None].astype(np.float32), at)
     known = {name: values[np.isfinite(values)] for name, values in found.items()}

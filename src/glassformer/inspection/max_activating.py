@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from glassformer.generation.encoders import around
 from glassformer.generation.eval_mode import evaluating
@@ -149,9 +150,7 @@ class _Enough(Exception):
 def _hidden(stack: Any, batch: list[Window], tap: str) -> list[Tensor]:
     """(T, F) of each window. Padding stands behind, where a causal model does not see it; others are given lengths."""
     lengths_B = torch.tensor([len(window.ids) for window in batch])
-    ids_BT = torch.zeros(len(batch), int(lengths_B.max()), dtype=torch.int64)
-    for row, window in enumerate(batch):
-        ids_BT[row, : len(window.ids)] = torch.tensor(window.ids)
+    ids_BT = pad_sequence([torch.tensor(window.ids) for window in batch], batch_first=True)
     device = next(stack.parameters()).device
     seen: list[Tensor] = []
 

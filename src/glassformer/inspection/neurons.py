@@ -59,7 +59,7 @@ class Neuron:
     std: float
     least: float
     most: float
-    kurtosis: float  # large for a neuron that is silent nearly always and loud now and then
+    kurtosis: float  # large for a neuron that is near 0 on most tokens and large on a few
     contexts: list[Activation]  # where it is highest, best first
     lowest: list[Activation]  # of a gated one, where it is lowest
     promotes: list[tuple[str, float]]  # by a positive activation
@@ -218,12 +218,12 @@ def neurons(
 
 
 def _neuron(found: ActivationStatistics, n: int, gated: bool, logits_V: Tensor | None, tokenizer: Tokenizer) -> Neuron:
-    sides: list[list[tuple[str, float]]] = [[], []]
-    for side, largest in zip(sides, (True, False), strict=True):
-        if logits_V is not None:
-            best = logits_V.topk(min(PROMOTED, len(logits_V)), largest=largest)
-            tokens = map(tokenizer.token_text, best.indices.tolist())
-            side += zip(tokens, best.values.tolist(), strict=True)
+    def promoted(largest: bool) -> list[tuple[str, float]]:
+        if logits_V is None:
+            return []
+        best = logits_V.topk(min(PROMOTED, len(logits_V)), largest=largest)
+        return list(zip(map(tokenizer.token_text, best.indices.tolist()), best.values.tolist(), strict=True))
+
     return Neuron(
         n,
         int(found.active[n]) / found.n,
@@ -234,7 +234,8 @@ def _neuron(found: ActivationStatistics, n: int, gated: bool, logits_V: Tensor |
         float(found.kurtosis[n]),
         _activations(found.highest, n, 1, tokenizer),
         _activations(found.lowest, n, -1, tokenizer) if gated else [],
-        *sides,
+        promoted(largest=True),
+        promoted(largest=False),
     )
 
 

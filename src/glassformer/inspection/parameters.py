@@ -181,8 +181,8 @@ def _count(part: str, stack: str, group: list[Piece], config: Any) -> PartCount:
     return PartCount(
         part=part,
         stack=stack,
-        formula=" + ".join(" * ".join(_said(f, words) for f in term) for term in factors),
-        numbers=" + ".join(" * ".join(f"{_worth(f, sizes):,}" for f in term) for term in factors),
+        formula=" + ".join(" * ".join(_in_words(f, words) for f in term) for term in factors),
+        numbers=" + ".join(" * ".join(f"{_number_for(f, sizes):,}" for f in term) for term in factors),
         matrices=sum(_matrices(piece, sizes) for piece in group),
         parameters=sum(piece.size for piece in group),
         counted=sum(piece.size for piece in group if not piece.is_same_as),
@@ -218,13 +218,13 @@ def _factors(piece: Piece, many: int, sizes: dict[str, int]) -> list[str]:
     return [*before, *flat, *after]
 
 
-def _said(factor: str, words: dict[str, str]) -> str:
+def _in_words(factor: str, words: dict[str, str]) -> str:
     if "+" in factor:
         return "(" + " + ".join(words.get(term, term) for term in factor.split(" + ")) + ")"
     return words.get(factor, f"{int(factor):,}" if factor.isdigit() else factor)
 
 
-def _worth(factor: str, sizes: dict[str, int]) -> int:
+def _number_for(factor: str, sizes: dict[str, int]) -> int:
     return sum(sizes[term] if term in sizes else int(term) for term in factor.split(" + "))
 
 

@@ -101,7 +101,7 @@ class Trace(Mapping[str, Tensor]):
         return self[name][_places(name, self[name], index)]
 
     def keep(self, name: str, x: Tensor) -> None:
-        """Take a tensor in.
+        """Add a tensor.
 
         Raises:
             UsageError: that would be more than `limit_bytes`.
@@ -162,12 +162,12 @@ def edit(
 
 
 def scale(model: nn.Module, pattern: str, factor: float, **index: int | slice) -> Any:
-    """`edit`: multiply. `scale(model, "blocks.*.attention.heads", 2.0, H=1)` lets heads 1 speak twice as loud."""
+    """`edit`: multiply. `scale(model, "blocks.*.attention.heads", 2.0, H=1)` doubles what heads 1 write."""
     return edit(model, pattern, lambda name, part: part * factor, **index)
 
 
 def ablate(model: nn.Module, pattern: str, **index: int | slice) -> Any:
-    """`edit`: nothing in its place. A head: `"blocks.3.attention.heads", H=2`; a neuron:
+    """`edit`: zeros in its place. A head: `"blocks.3.attention.heads", H=2`; a neuron:
     `"blocks.3.feedforward.hidden", F=17`; a whole feed-forward: `"blocks.3.feedforward.output"`."""
     return edit(model, pattern, lambda name, part: torch.zeros_like(part), **index)
 
