@@ -14,9 +14,10 @@ from glassformer.data.chats import chat_row
 from glassformer.errors import DataError, GlassformerError
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.tasks import DPO, GRPO, SFT
+from glassformer.tasks import DPO, GRPO, PPO, SFT
 from glassformer.tasks.chats import CHAT_TOKENS, chat_sequences, use_template
 from glassformer.tasks.losses import token_log_probs
+from glassformer.tasks.ppo import generalized_advantages
 from glassformer.tasks.rollouts import RollOut, rewards_of_rollouts, roll_out
 from glassformer.training import RunFolder
 
@@ -175,6 +176,33 @@ def test_the_first_ratio_of_grpo_is_one_and_its_gradient_is_that_of_the_policy(m
     torch.testing.assert_close(
         ours, torch.autograd.grad(surrogate, model.embedding.token.weight)[0], atol=1e-5, rtol=1e-4
     )
+
+
+def test_generalized_advantages_equal_their_sum_of_errors():
+    rewards, values = torch.randn(2, 7), torch.randn(2, 7)
+    counts = torch.tensor([[0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    found = generalized_advantages(rewards, values * counts, counts, 0.9, 0.7)
+    for b in range(2):
+        steps = counts[b].nonzero().flatten().tolist()
+        after = {t: float(values[b, t + 1]) if t + 1 in steps else 0.0 for t in steps}
+        errors = {t: float(rewards[b, t]) + 0.9 * after[t] - float(values[b, t]) for t in steps}
+        expected = [sum(0.63 ** (u - t) * errors[u] for u in steps if u >= t) for t in steps]
+        torch.testing.assert_close(found[b][counts[b]], torch.tensor(expected), atol=1e-5, rtol=0)
+        assert not found[b][~counts[b]].any()
+
+
+def test_the_first_ratio_of_ppo_is_one_and_the_score_stands_on_the_last_token(model, tokenizer):
+    task = PPO(reward="math:fsum", beta=0.5, max_new_tokens=6)
+    task.reference = model
+    task.begin(model)
+    prompts = [(chat_row({"prompt": HELLO[:1]}, ""), tokenizer.chat.encode(HELLO[:1]))] * 3
+    rollouts = roll_out(model, tokenizer, prompts, samples=1, max_new_tokens=6, seed=5)
+    batch = task.batch_of(rollouts, torch.tensor([1.0, -2.0, 4.0]))
+    loss = task.loss(model, batch)
+    assert loss.metrics["clip_fraction"][0] == 0 and loss.metrics["kl"][0] == pytest.approx(0, abs=1e-5)
+    returns_BT, counts_BT = batch[4], batch[1] != IGNORED  # the critic is 0, so a return is the discounted score
+    lasts = [row[counts][-1].item() for row, counts in zip(returns_BT, counts_BT, strict=True)]
+    assert lasts == pytest.approx([1.0, -2.0, 4.0], abs=1e-5)
 
 
 def test_the_sampler_and_the_trainer_agree_on_log_probabilities(model, tokenizer):

@@ -25,6 +25,7 @@ from glassformer.tasks.grpo import GRPO
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
+from glassformer.tasks.ppo import PPO
 from glassformer.tasks.reward import Reward, rewards
 from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
 from glassformer.tasks.sft import SFT
@@ -40,6 +41,7 @@ TASKS: dict[str, type[Task]] = {
     "grpo": GRPO,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
+    "ppo": PPO,
     "reward": Reward,
     "sft": SFT,
     "spans": Spans,
@@ -67,6 +69,7 @@ def task_kind(name: str) -> str:
 __all__ = [
     "DPO",
     "GRPO",
+    "PPO",
     "SFT",
     "TASKS",
     "Batch",

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -170,29 +171,31 @@ class RollOutBatches:
     """The stream of training batches of a task that rolls out.
 
     Args:
-        make: the batches of an iteration, in order, given its number: tensors with one row a sequence.
+        task: its `iteration` gives the batches of an iteration, in order: tensors with one row a sequence; its `state`
+            is kept with them.
     """
 
-    def __init__(self, make: Callable[[int], list[Batch]]):
-        self.make, self.iteration, self.left = make, 0, list[Batch]()
+    def __init__(self, task: RollOutTask):
+        self.task, self.iteration, self.left = task, 0, list[Batch]()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
         if not self.left:
-            self.left = self.make(self.iteration)
+            self.left = self.task.iteration(self.iteration)
             self.iteration += 1
         return self.left.pop(0)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of the next iteration, and the batches that are left of this one, as plain numbers."""
         left = [[{"dtype": str(t.dtype).removeprefix("torch."), "rows": t.tolist()} for t in b] for b in self.left]
-        return {"iteration": self.iteration, "left": left}
+        return {"iteration": self.iteration, "left": left, "task": dict(self.task.state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.iteration = int(state["iteration"])
+        self.task.state = dict(state["task"])
         self.left = [
             tuple(torch.tensor(part["rows"], dtype=getattr(torch, part["dtype"])) for part in batch)
             for batch in state["left"]
@@ -220,6 +223,8 @@ class RollOutTask(ChatTask):
     n_row_answers: ClassVar[int | None] = 0
     on_policy: ClassVar[bool] = True
     alarm: ClassVar[float | None] = math.inf  # a loss whose mean is near zero at every step shows no divergence
+    state: Mapping[str, Any] = MappingProxyType({})
+    """what changes from one iteration to the next beside the weights, as plain numbers: `begin` sets it"""
     model: Any = None
     """the model that is trained: `begin` sets it"""
     reference: Any = None
@@ -256,7 +261,7 @@ class RollOutTask(ChatTask):
 
     def batches(self, split: str, rank: int = 0, world_size: int = 1) -> RollOutBatches:  # type: ignore[override]
         self.share, self.place = self.run.batch_size // world_size, (rank, world_size)
-        return RollOutBatches(self.iteration)
+        return RollOutBatches(self)
 
     def iteration(self, number: int) -> list[Batch]:
         """The training batches of an iteration, in order."""
