@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError
+from glassformer.evaluation.phonemes import wilson_interval
 from glassformer.history import HISTORY, build_history
 from glassformer.history.loss_against_compute import Log
 from glassformer.history.small_loop import check_kinds, halvings, training
@@ -137,14 +138,5 @@ def _asked(
     rows = objective.rows(model, tuple(part.to(device) for part in next(asked)))
     exact = float((rows.correct_B == rows.counts_B).double().mean())
     tokens = float(rows.correct_B.sum()) / float(rows.counts_B.sum())
-    return {"length": length, "n": n, "exact": exact, "interval": wilson(exact, n), "tokens": tokens}
-
-
-def wilson(share: float, n: int) -> float:
-    """Half the width of the 95 % interval of a share of n (Wilson 1927): unlike the usual one not 0 at 0 and 1.
-
-    >>> round(wilson(0.5, 100), 3), round(wilson(1.0, 100), 3)
-    (0.096, 0.018)
-    """
-    z = 1.96
-    return z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = wilson_interval(round(exact * n), n)
+    return {"length": length, "n": n, "exact": exact, "interval": (high - low) / 2, "tokens": tokens}

@@ -22,6 +22,7 @@ from glassformer.processors.tokenizers.special_tokens import without_specials
 
 _FIRST_PRIVATE = 0xF0000  # the fifteenth plane of Unicode: characters that mean nothing
 _MAX_GAP = 10_000
+_FILLER = 10**11  # above every id
 
 
 class SpecialTokenEncoder:
@@ -46,8 +47,8 @@ class SpecialTokenEncoder:
             n = f"{len(vocabulary):,} tokens and ids up to {size - 1:,}"
             raise TokenizerError(f"the vocabulary has {n}; is it damaged?")
         # New names get the numbers that follow the *count* of tokens: where ids have gaps, the first ones fill these.
-        while self._library.get_vocab_size(with_added_tokens=True) < size:
-            self._library.add_tokens([AddedToken(self._name(), normalized=False)])
+        while (used := self._library.get_vocab_size(with_added_tokens=True)) < size:
+            self._library.add_tokens([AddedToken(self._name(_FILLER + used), normalized=False)])
         special = [token for token in spec["added_tokens"] if token["special"]]
         self._names = {token["id"]: self._name(token["id"]) for token in special}
         self._library.add_tokens([self._second(token) for token in special])
@@ -73,7 +74,5 @@ class SpecialTokenEncoder:
         flags = {"lstrip": token["lstrip"], "rstrip": token["rstrip"], "normalized": token["normalized"] and kept}
         return AddedToken(name, special=False, **flags)
 
-    def _name(self, number: int | None = None) -> str:
-        if number is None:
-            return self._secret + "".join(chr(_FIRST_PRIVATE + byte) for byte in secrets.token_bytes(8))
+    def _name(self, number: int) -> str:
         return self._secret + "".join(chr(_FIRST_PRIVATE + int(digit)) for digit in f"{number:012d}")
