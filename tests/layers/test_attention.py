@@ -138,18 +138,6 @@ def test_the_pattern_that_one_hears_is_a_distribution_over_what_may_be_seen(patt
         torch.testing.assert_close(heard[0][:, :, i].sum(-1), torch.full((B, 6), float(bool(seen))))
 
 
-@pytest.mark.parametrize("path", ["eager", "fused"])
-@torch.no_grad()
-def test_equal_scores_give_the_mean_of_what_was_seen(path, monkeypatch):
-    """By hand: with queries of zero everybody is equally interesting, so token t hears the mean of values 0..t."""
-    layer = Attention(n_embd=1, n_head=1, n_kv_head=1, head_width=1, bias=False, qk_norm=False, norm_eps=1e-5)
-    layer.qkv.weight.copy_(torch.tensor([[0.0], [1.0], [1.0]]))
-    layer.out.weight.fill_(1.0)
-    x = torch.tensor([[[2.0], [4.0], [9.0]]])
-    y = run(layer, x, Causal(), path=path, monkeypatch=monkeypatch)
-    torch.testing.assert_close(y.flatten(), torch.tensor([2.0, 3.0, 5.0]))
-
-
 @torch.no_grad()
 def test_a_mask_that_is_off_by_one_is_noticed(monkeypatch):
     """The comparison above has teeth: the two nearest wrong masks are far outside its tolerance."""

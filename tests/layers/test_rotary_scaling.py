@@ -87,15 +87,6 @@ def test_a_part_of_the_channels_turns_as_in_gpt_neox(width: int, fraction: float
     assert (got[0][..., :turned] != q[..., :turned]).all()
 
 
-def test_linear_is_a_ruler_with_longer_marks():
-    """Position 12 stretched by 3 is position 4, bit for bit but for the rounding of the frequency."""
-    x = torch.randn(1, 1, 1, 10, generator=torch.Generator().manual_seed(0))
-    stretched = RotaryPositions(head_width=10, block_size=13, rotary_scaling=SCALINGS["linear"])
-    plain = RotaryPositions(head_width=10, block_size=13)
-    there, here = stretched.rotate(x, x, torch.tensor([12])), plain.rotate(x, x, torch.tensor([4]))
-    torch.testing.assert_close(there, here, rtol=1e-6, atol=1e-6)
-
-
 def test_ntk_slows_the_slowest_by_the_factor_and_the_fastest_not_at_all():
     """By hand: 4 pairs, base 10^4, factor 8: frequencies 1, 1/10, 1/100, 1/1000 divided by 1, 2, 4, 8. It is a change
     of base by factor^(D / (D - 2)), and what transformers' "dynamic" does to a text long enough for this factor."""
@@ -106,19 +97,6 @@ def test_ntk_slows_the_slowest_by_the_factor_and_the_fastest_not_at_all():
     dynamic = llama(8, 10_000.0, {"rope_type": "dynamic", "factor": 2.0}, length=100)
     theirs, _ = ROPE_INIT_FUNCTIONS["dynamic"](dynamic, torch.device("cpu"), seq_len=450)  # 2 * 450/100 - 1 = 8
     torch.testing.assert_close(ours.float(), theirs, rtol=1e-6, atol=0)
-
-
-def test_yarn_by_hand():
-    """Base e^4 and 4 pairs: frequencies e^-i. With 2 pi e^2 positions of training pair i comes round e^(2 - i) times.
-    The ramp goes from e^1.5 times (between pairs 0 and 1, at 0.5) to e^-0.5 times (at 2.5): pair 1 is a quarter of the
-    way, pair 2 three quarters. Cosines and sines are multiplied with 0.1 ln 5 + 1."""
-    ends = {"beta_fast": math.exp(1.5), "beta_slow": math.exp(-0.5), "truncate": False}
-    trained = 2 * math.pi * math.e**2
-    scaling = {"rope_type": "yarn", "factor": 5.0, "original_max_position_embeddings": trained, **ends}
-    ours = rotary_frequencies(8, math.e**4, scaling)
-    shares = [1, 0.75 + 0.25 / 5, 0.25 + 0.75 / 5, 1 / 5]
-    assert ours.frequency.tolist() == pytest.approx([share * math.exp(-i) for i, share in enumerate(shares)])
-    assert ours.amplitude == pytest.approx(0.1 * math.log(5) + 1)
 
 
 def test_where_the_pairs_lie_beyond_an_end_of_yarns_ramp():

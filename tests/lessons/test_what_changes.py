@@ -25,13 +25,6 @@ def _seed():
     torch.manual_seed(5)
 
 
-def test_three_ways_to_average_are_one():
-    loop = lesson_2.average_by_loop(x_BTC)
-    assert torch.allclose(loop, lesson_2.average_by_matrix(x_BTC), atol=1e-6)
-    assert torch.allclose(loop, lesson_2.average_by_softmax(x_BTC), atol=1e-6)
-    assert torch.allclose(loop[:, -1], x_BTC.mean(dim=1), atol=1e-6)
-
-
 def test_a_head_whose_scores_are_nought_averages_the_past():
     head = lesson_3.Head(C)
     nn.init.zeros_(head.query.weight)

@@ -115,13 +115,6 @@ def test_gpt_sizes_have_the_published_counts(size: str):
     assert count == COUNTS[size] if size in COUNTS else count == pytest.approx(MILLIONS[size] * 1e6, rel=0.02)
 
 
-def test_shakespeare_char_cpu_has_the_parameters_of_the_peer():
-    """4 layers, 4 heads, 128 channels, 64 positions, 65 characters, no biases, tied:
-    65*128 + 64*128 + 4*(2*128 + 128*384 + 128*128 + 2*128*512) + 128."""
-    config = ModelConfig.make(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
-    assert parameter_count(config) == 804_096
-
-
 def test_one_dial_gives_the_lectures_model_and_gpt2():
     assert dial(6) == {"n_layer": 6, "n_head": 6, "n_embd": 384}
     gpt2 = SIZES["gpt2"]

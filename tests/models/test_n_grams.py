@@ -80,12 +80,6 @@ def test_generation_with_a_cache_equals_generation_without(window: str):
     assert with_cache == without
 
 
-def test_without_n_grams_a_model_has_none_of_their_parameters():
-    assert not [n for n, _ in toy_model("modern").named_parameters() if "n_grams" in n]
-    shapes = {n: tuple(p.shape) for n, p in toy_model("modern", n_gram=3).named_parameters() if "n_grams" in n}
-    assert shapes == {f"embedding.n_grams.back.{i}.weight": (62, 42) for i in range(2)}
-
-
 def test_unit_init_starts_the_joint_ones_at_zero():
     model = toy_model("modern", n_gram=2, n_gram_rows=7, tied_head=False)
     model.init_weights("unit")
