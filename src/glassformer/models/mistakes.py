@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+LIMITS = {
+    "ge": "is too small; use {} or more",
+    "gt": "is too small; use more than {}",
+    "le": "is too large; use {} or less",
+    "lt": "is too large; use less than {}",
+}
+
+
 class Checked(BaseModel):
     """A frozen model that refuses unknown keys; `make` raises the first mistake as one `UsageError` of one line."""
 
@@ -51,17 +59,10 @@ def first_mistake(error: ValidationError, model: type[BaseModel], prefix: str = 
 def _rule(mistake: Any, where: str) -> str:
     """What the rule is and what to do, for one of pydantic's complaints."""
     kind, facts = mistake["type"], mistake.get("ctx", {})
-    for name in {"ge", "gt", "le", "lt"} & facts.keys():
-        limit = facts[name]
-        limit = int(limit) if float(limit).is_integer() else limit  # 1, not 1.0
-        size = "small" if name[0] == "g" else "large"
-        rule = {
-            "ge": f"{limit} or more",
-            "gt": f"more than {limit}",
-            "le": f"{limit} or less",
-            "lt": f"less than {limit}",
-        }
-        return f"is too {size}; use {rule[name]}"
+    for name, rule in LIMITS.items():
+        if name in facts:
+            limit = facts[name]
+            return rule.format(int(limit) if float(limit).is_integer() else limit)  # 1, not 1.0
     if kind == "literal_error":
         return f"is unknown; use {facts['expected']}".replace("'", "")
     if kind == "finite_number":

@@ -114,7 +114,9 @@ class Transformer(Model):
         self.masks: list[Mask] = config.layer_masks()
         self.embedding = stem
         self.positions = positions_of(config, causal=causal)
-        self.local_positions = local_positions_of(config)
+        local = config.rotary_base_local if config.positions == "rotary" else None
+        used = local is not None and any(mask.is_local for mask in self.masks)
+        self.local_positions = config.build_positions(base=local) if used else None  # of layers whose mask is local
         self.no_positions = None if all(config.positioned_layers or ()) else NoPositions()
         self.blocks = nn.ModuleList(_block(config, cross) for _ in range(config.n_layer))
         self.final_norm = norm_of(config) if config.final_norm else None
@@ -157,14 +159,6 @@ class Transformer(Model):
 def positions_of(config: ModelConfig, *, causal: bool = True) -> Positions:
     """The positions that a configuration names, with their tables computed."""
     return config.build_positions(causal=causal)
-
-
-def local_positions_of(config: ModelConfig) -> Positions | None:
-    """Those of the layers whose mask is local; None where they are those of all layers."""
-    base = config.rotary_base_local
-    if base is None or config.positions != "rotary" or not any(mask.is_local for mask in config.layer_masks()):
-        return None
-    return config.build_positions(base=base)
 
 
 def norm_of(config: ModelConfig) -> nn.Module:
