@@ -123,6 +123,15 @@ def needed(modules: Iterable[str], what: str) -> str | None:
     return f"{what} was made with the plug-in {' and '.join(absent)}; add {' '.join(f'--plugin {m}' for m in absent)}"
 
 
+def no_such(name: str, what: str, known: Iterable[str]) -> str:
+    """The message about a name that is neither known nor a path: the nearest name, known or beside that path."""
+    known, folder = list(known), Path(name).expanduser().parent
+    beside = [str(folder / other.name) for other in folder.iterdir()] if folder.is_dir() else []
+    near = did_you_mean(name, [*known, *beside])
+    hint = near if near.startswith("did") else f"{did_you_mean(name, known)} {HINT}"
+    return f"{name}: no such {what}; {hint}"
+
+
 def unknown(given: str, value: str, known: Iterable[str]) -> str:
     """The message about a name that is in no registry: the nearest one, and where others would come from."""
     return f"{given}={value!r} is unknown; {did_you_mean(value, known)} {HINT}"

@@ -35,7 +35,7 @@ from glassformer.data.example_splits import (
 )
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
 from glassformer.errors import DataError, did_you_mean, plural
-from glassformer.plugins import HINT, load_named
+from glassformer.plugins import load_named, no_such
 
 LINE_BYTES = 1 << 20
 """Longest line of a user's file."""
@@ -79,10 +79,7 @@ class _Row(NamedTuple):
 def _existing(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
-        beside = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = did_you_mean(name, [*EXAMPLE_SETS, *beside])
-        hint = near if near.startswith("did") else f"{did_you_mean(name, EXAMPLE_SETS)} {HINT}"
-        raise DataError(f"{name}: no such file or set of examples; {hint}")
+        raise DataError(no_such(name, "file or set of examples", EXAMPLE_SETS))
     return path
 
 
@@ -113,13 +110,11 @@ def _tsv(path: Path) -> Iterator[_Row]:
         if not line.strip():
             continue
         width = width or len(fields)
-        if len(fields) != width or width not in (2, 3):
-            rule = (
-                f"the lines before it have {width}"
-                if width in (2, 3)
-                else "source, target and perhaps split are needed"
+        if width not in (2, 3) or len(fields) != width:
+            found = plural(len(fields), "column")
+            raise DataError(
+                f"{path}:{number}: {found} between tabs; every line has source, target and, in all or in none, split"
             )
-            raise DataError(f"{path}:{number}: {plural(len(fields), 'column')} between tabs, and {rule}; mend the line")
         split = fields[2] if width == 3 else None
         yield _row(f"{path}:{number}", number, fields[0], fields[1], split, ("source", "target"))
 
@@ -129,7 +124,7 @@ def _line_pairs(source: Path, target: Path) -> Iterator[_Row]:
     if len(sources) != len(targets):
         raise DataError(
             f"{source} has {plural(len(sources), 'line')} and {target} {len(targets):,}: line n of one must translate "
-            "line n of the other; find where they part, or put both in one .tsv"
+            "line n of the other; put both in one .tsv"
         )
     for (number, one), (_, other) in zip(sources, targets, strict=True):
         if one.strip() or other.strip():

@@ -33,6 +33,7 @@ from glassformer.files import cache_folder
 from glassformer.progress import Progress
 
 JOB_BYTES = 2 << 20  # text encoded at a time by one thread
+Encoded = tuple[list[Part], list[np.ndarray]]
 
 
 def prepare(
@@ -109,14 +110,7 @@ def _find(folder: Path, key: str, *, own: bool) -> TokenStore | None:
     raise DataError(f"{folder}: {problem}; delete it or choose another folder")
 
 
-class _Job(NamedTuple):
-    """Stretches of documents that are encoded together."""
-
-    parts: list[Part]
-    bytes: int
-
-
-def _jobs(parts: Iterator[Part]) -> Iterator[_Job]:
+def _jobs(parts: Iterator[Part]) -> Iterator[list[Part]]:
     """Parts in bundles of about JOB_BYTES, so that a million small documents do not mean a million jobs."""
     bundle: list[Part] = []
     size = 0
@@ -124,23 +118,23 @@ def _jobs(parts: Iterator[Part]) -> Iterator[_Job]:
         bundle.append(part)
         size += part.bytes + 64
         if size >= JOB_BYTES:
-            yield _Job(bundle, size)
+            yield bundle
             bundle, size = [], 0
     if bundle:
-        yield _Job(bundle, size)
+        yield bundle
 
 
 def _write(
     writer: TokenStoreWriter, plan: Plan, text: TextSource, tokenizer: Any, mark: int | None, limit: int | None, bar
 ) -> None:
-    def encode(job: _Job) -> list[np.ndarray]:
-        return tokenizer.encode_documents([part.text for part in job.parts])
+    def encode(parts: list[Part]) -> list[np.ndarray]:
+        return tokenizer.encode_documents([part.text for part in parts])
 
-    encode(_Job([], 0))  # lets the tokenizer build its tables before several threads ask for them
+    encode([])  # lets the tokenizer build its tables before several threads ask for them
     jobs = _jobs(plan.split(text.pieces()))
     with contextlib.closing(_in_order(encode, jobs, plan.bytes)) as results:
-        for job, encoded in results:
-            for part, ids in zip(job.parts, encoded, strict=True):
+        for parts, encoded in results:
+            for part, ids in zip(parts, encoded, strict=True):
                 if part.last and mark is not None:
                     ids = np.append(ids, np.asarray([mark], dtype=ids.dtype))
                 size = part.bytes
@@ -154,9 +148,10 @@ def _write(
                     return
 
 
-def _in_order(encode, jobs: Iterator[_Job], size: int | None) -> Generator[tuple[_Job, list[np.ndarray]], None, None]:
-    """(job, encode(job)) in the order of the jobs, encoded by a few threads ahead of the reader. Small texts are
-    encoded right here: starting threads takes longer than encoding a megabyte of characters."""
+def _in_order(
+    encode, jobs: Iterator[list[Part]], size: int | None
+) -> Generator[tuple[list[Part], list[np.ndarray]], None, None]:
+    """(job, encode(job)) in the order of the jobs, encoded by threads ahead of the reader; small texts by this one."""
     workers = max(1, min(os.cpu_count() or 1, 8))
     if workers == 1 or (size is not None and size < 2 * JOB_BYTES):
         yield from ((job, encode(job)) for job in jobs)

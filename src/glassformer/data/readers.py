@@ -29,9 +29,9 @@ from typing import NamedTuple
 from glassformer.data.corpora import CORPORA, Corpus
 from glassformer.data.json_lines import JSON_SUFFIXES, holds_json, open_bytes
 from glassformer.data.text_pieces import Piece, read_json, read_text, utf8_length
-from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.errors import DataError, UsageError, plural
 from glassformer.files import atomic_file, cache_folder, sha256_file
-from glassformer.plugins import HINT, load_named
+from glassformer.plugins import load_named, no_such
 from glassformer.text_files import JsonError, parse_json, utf8_bytes
 
 SUFFIXES = (".txt", ".md", *JSON_SUFFIXES)
@@ -137,10 +137,7 @@ def open_source(source: str, *, text_field: str = "text") -> TextSource:
         and not Path(source.split("/")[0]).exists()
     ):
         return TextSource(source, "hub", hub=source, text_field=text_field)
-    beside = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = did_you_mean(source, [*CORPORA, *beside])
-    hint = near if near.startswith("did") else f"{did_you_mean(source, CORPORA)} {HINT}"
-    raise DataError(f"{source}: no such file, folder or corpus; {hint}")
+    raise DataError(no_such(source, "file, folder or corpus", CORPORA))
 
 
 def keep_source(source: str) -> str:
