@@ -31,8 +31,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def tab(browser) -> Iterator[Any]:
-    """A new tab. `tab.requests`: the addresses of its requests; `tab.errors`: errors and warnings of its console, also those
-    of the Content-Security-Policy; there must be none in the end."""
+    """A new tab. `tab.requests`: addresses of its requests; `tab.errors`: errors and warnings of its console, also of
+    the Content-Security-Policy; there must be none in the end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(20_000)
     page = context.new_page()

@@ -30,11 +30,17 @@ def chat(
         None, metavar="T", help="0: the most likely token; default: 0 with --message, else the model's own, or 0.7."
     ),
     top_p: float = typer.Option(
-        None, metavar="P", help="Keep the fewest tokens that have P of the probability; default: its own, or 0.95."
+        None,
+        metavar="P",
+        help="Keep the most likely tokens that together have probability P; default: the model's own, or 0.95.",
     ),
     seed: options.Seed = None,
     max_new_tokens: int = typer.Option(
-        None, "--max-new-tokens", "-n", metavar="N", help="The most tokens of one answer; default: its own, or 512."
+        None,
+        "--max-new-tokens",
+        "-n",
+        metavar="N",
+        help="The most tokens of one answer; default: the model's own, or 512.",
     ),
     colors: options.Colors = False,
     user: str = typer.Option("Q", metavar="NAME", help="Without a chat template: the name of the user."),

@@ -40,7 +40,9 @@ NewTokens = Annotated[
 Seed = Annotated[
     int | None, typer.Option(metavar="NUMBER", help="Same seed, same text; default: a new seed each time.")
 ]
-TopP = Annotated[float | None, typer.Option(metavar="P", help="Keep the fewest tokens that have P of the probability.")]
+TopP = Annotated[
+    float | None, typer.Option(metavar="P", help="Keep the most likely tokens that together have probability P.")
+]
 Colors = Annotated[bool, typer.Option("--colors", help="Color each token by its surprise (-log2 of its probability).")]
 
 
