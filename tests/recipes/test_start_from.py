@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -201,10 +202,16 @@ def test_the_loss_before_is_logged_and_a_run_that_only_makes_it_worse_warns(tmp_
     assert "never that good again" in events and json.loads(events.splitlines()[-1])["kind"] == "warning"
 
 
+def with_tokenizer(tokenizer) -> NextToken:
+    task = NextToken()
+    task.source = SimpleNamespace(tokenizer=tokenizer, source_tokenizer=None, labels=())
+    return task
+
+
 def test_a_model_is_not_kept_in_memory_beside_the_run(published):
     start = Start.open(str(published))
     model, tokenizer = load(published)
-    start.begin(Decoder(model.config), tokenizer, None, ())
+    start.begin(Decoder(model.config), with_tokenizer(tokenizer))
     assert "model" not in vars(start)
 
 
@@ -234,9 +241,9 @@ def test_generation_settings_of_a_folder_go_with_its_tokenizer(published):
     (model, tokenizer), start = load(published), Start.open(str(published))
     start.model.generation_settings = GenerationSettings(eos_token_id=(3, 5))
     ours = Decoder(model.config)
-    start.begin(ours, tokenizer, None, ())
+    start.begin(ours, with_tokenizer(tokenizer))
     assert ours.generation_settings.eos_token_id == (3, 5)
     start.model.generation_settings = GenerationSettings(eos_token_id=(3, 5))
     other = Decoder(model.config)
-    start.begin(other, build_tokenizer("bytes", [PLAY]), None, ())
+    start.begin(other, with_tokenizer(build_tokenizer("bytes", [PLAY])))
     assert other.generation_settings == NOTHING_SET

@@ -63,9 +63,8 @@ def decide(
     """
     gflops = typical_gflops(machine.device) if fresh and task.planned else 0.0
     if start is not None:
-        draft.note(start.tokenizer_choices(draft.recipe, task.processor, task.source_processor))
-        facts = start.facts(task.model_fields(), task.processor, task.source_processor)
-        config, changes = start.configuration(draft.recipe, facts)
+        draft.note(start.tokenizer_choices(draft.recipe, task))
+        config, changes = start.configuration(draft.recipe, start.facts(task))
         draft.note(changes)
         if fresh and task.planned:
             defaults.fine_tuning_on_text(draft, config, **task.text_sizes(), gflops=gflops)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 
@@ -22,7 +21,6 @@ from glassformer.recipes.schema import Recipe
 from glassformer.recipes.start_from import Start
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
-from glassformer.tasks import Task
 from glassformer.training import Callback, RunFolder, World, choose_device, latest_checkpoint, load_checkpoint
 from glassformer.training.checkpoints import step_of, tokenizer_folder
 
@@ -114,11 +112,16 @@ def _resume(
     if world.is_main:
         place = f"going on after step {trainer.step} of {t.steps}" if folder else "no checkpoint yet: from the start"
         notices.append(place)
-        notices += [f"training.{key} = {value} ({old} before)" for key, value, old in _changes(before, recipe)]
+        old = dict(before.training)
+        changes = ((key, value) for key, value in recipe.training if value != old[key])
+        notices += [f"training.{key} = {value} ({old[key]} before)" for key, value in changes]
         if t.steps != before.training.steps:
             notices.append(str(trainer.schedule) if extended else f"the schedule is that of {t.steps:,} steps")
-        if overrides:
-            _keep(run, r, {**rest, "extended": extended}, task, world)
+        if overrides:  # the next resume has to know them, and a finished run no longer is
+            write_text(run.recipe, recipe_text(r, **{**rest, "extended": extended}))
+            run.summary.unlink(missing_ok=True)
+            if run.plan.exists():
+                write_plan(run, r, task, world.size)
         for notice in notices:
             log(notice)
             trainer.event("resumed", notice)
@@ -138,18 +141,3 @@ def _extended(known: list[dict[str, int]], before: Recipe, r: Recipe, done: int)
     if steps <= done:
         raise UsageError(f"training.steps={steps}, and {done:,} steps are done; give more than that")
     return [*known, {"step": done, "steps": planned}]
-
-
-def _changes(before: Recipe, r: Recipe) -> list[tuple[str, Any, Any]]:
-    """(key, value, value before) of [training]."""
-    pairs = ((key, getattr(r.training, key), getattr(before.training, key)) for key in type(r.training).model_fields)
-    return [(key, value, old) for key, value, old in pairs if value != old]
-
-
-def _keep(run: RunFolder, r: ResolvedRecipe, rest: dict[str, Any], task: Task, world: World) -> None:
-    """Keep what was asked for in recipe.toml, so that the next resume knows it; a finished run no longer is."""
-    write_text(run.recipe, recipe_text(r, **rest))
-    if run.summary.exists():
-        run.summary.unlink()
-    if run.plan.exists():
-        write_plan(run, r, task, world.size)

@@ -26,7 +26,7 @@ from glassformer.models.counts import model_on_meta
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import facts_for, named_size
-from glassformer.tasks import TASKS, Choice
+from glassformer.tasks import TASKS, Choice, Task
 
 NAMED = 6  # fresh tensors that are named
 
@@ -145,16 +145,16 @@ class Start:
         """Changes with both values."""
         return ", ".join(f"model.{key}={v} ({current(self.model.config, key)} there)" for key, v in changes.items())
 
-    def tokenizer_choices(self, r: Recipe, processor: Any, source_processor: Any) -> list[Choice]:
+    def tokenizer_choices(self, r: Recipe, task: Task) -> list[Choice]:
         """A line about the tokenizer of the run, if it has one.
 
         Raises:
             UsageError: another tokenizer than the model's, or a size of its vocabulary, that was not asked for.
         """
-        if not isinstance(processor, Tokenizer):
+        if not isinstance(task.processor, Tokenizer):
             return []
         own, size = self.processors[0], r.tokenizer.vocab_size
-        if self.shares_processors(processor, source_processor):
+        if self.shares_processors(task):
             if size not in (None, own.vocab_size) and "tokenizer.vocab_size" in r.asked:
                 raise UsageError(
                     f"tokenizer.vocab_size={size}, and the tokenizer of {self.name} has {own.vocab_size}; leave it "
@@ -169,29 +169,30 @@ class Start:
             )
         return [Choice("tokenizer", kind, f"another than that of {self.name}: its vectors are learned from nothing")]
 
-    def shares_processors(self, processor: Any, source_processor: Any) -> bool:
-        """Whether these are the model's own processors, so that ids mean the same."""
-        return self.processors == (processor, source_processor or processor)
+    def shares_processors(self, task: Task) -> bool:
+        """Whether the task has the model's own processors, so that ids mean the same."""
+        return self.processors == (task.processor, task.source_tokenizer or task.processor)
 
-    def facts(self, facts: dict[str, Any], processor: Any, source_processor: Any) -> dict[str, Any]:
+    def facts(self, task: Task) -> dict[str, Any]:
         """Of what the data decide, what the model does not: an inherited tokenizer belongs to the model, whose tables
         may have more rows than it has tokens."""
-        if not self.shares_processors(processor, source_processor):
+        facts = task.model_fields()
+        if not self.shares_processors(task):
             return facts
         return {key: value for key, value in facts.items() if key == "n_classes"}
 
-    def begin(self, model: nn.Module, processor: Any, source_processor: Any, labels: tuple[str, ...]) -> Choice:
+    def begin(self, model: nn.Module, task: Task) -> Choice:
         """Give a fresh model this one's weights, as far as names and shapes agree and tokens and labels mean the same.
 
         Raises:
             UsageError: nothing agrees.
         """
         theirs, ours = self.model.state_dict(), model.state_dict()
-        shared = self.shares_processors(processor, source_processor)
+        shared = self.shares_processors(task)
         if shared:  # which name tokens
             model.generation_settings = self.model.generation_settings
         other = set() if shared else tensors_of(self.model.config, "vocab_size")
-        if getattr(self.model.config, "n_classes", 0) and load_labels(self.folder) != labels:
+        if getattr(self.model.config, "n_classes", 0) and load_labels(self.folder) != task.labels:
             other |= tensors_of(self.model.config, "n_classes")
         tables = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, LearnedPositions)}
         taken: dict[str, Tensor] = {}

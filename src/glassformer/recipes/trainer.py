@@ -41,7 +41,7 @@ def new_model(r: ResolvedRecipe, task: Task, start: Start | None) -> tuple[Any, 
     model: Any = build_model(r.config, **r.training.dropouts)
     if r.training.init != "gpt2":  # what a model has already
         model.init_weights(r.training.init)
-    return model, [] if start is None else [start.begin(model, task.processor, task.source_processor, task.labels)]
+    return model, [] if start is None else [start.begin(model, task)]
 
 
 def build_train_step(

@@ -194,14 +194,12 @@ class Task:
     @property
     def tokenizer(self) -> Tokenizer:
         """Of what the model writes."""
-        tokenizer: Tokenizer = self.source.tokenizer
-        return tokenizer
+        return self.source.tokenizer  # type: ignore[no-any-return]
 
     @property
     def source_tokenizer(self) -> Tokenizer | None:
         """Of what the model reads, where that is another one."""
-        tokenizer: Tokenizer | None = self.source.source_tokenizer
-        return tokenizer
+        return self.source.source_tokenizer  # type: ignore[no-any-return]
 
     @property
     def processor(self) -> Any:
@@ -209,15 +207,9 @@ class Task:
         return self.tokenizer
 
     @property
-    def source_processor(self) -> Any:
-        """The processor of what the model reads, where that is another one."""
-        return self.source_tokenizer
-
-    @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, if any."""
-        labels: tuple[str, ...] = self.source.labels
-        return labels
+        return self.source.labels  # type: ignore[no-any-return]
 
     @property
     def longest(self) -> int:

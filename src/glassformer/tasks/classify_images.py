@@ -107,7 +107,7 @@ class ClassifyImages(ExampleTask):
         return self.source.processor
 
     @property
-    def source_processor(self) -> None:
+    def source_tokenizer(self) -> None:
         return None
 
     @property

@@ -86,7 +86,7 @@ class CheckpointWriter:
         *,
         keep: int,
     ):
-        beside = {"source_tokenizer": task.source_processor, "labels": task.labels}
+        beside = {"source_tokenizer": task.source_tokenizer, "labels": task.labels}
         self.kept_with_it: dict[str, Any] = {name: thing for name, thing in beside.items() if thing}  # for `hub.save`
         self.run, self.model, self.processor, self.optimizer = run, model, task.processor, optimizer
         self.companion: nn.Module | None = task.companion
