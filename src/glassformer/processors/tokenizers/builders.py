@@ -24,6 +24,7 @@ from glassformer.processors.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARA
 from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, check_gpt2, gpt2_tokenizer
 from glassformer.processors.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN, PLAIN_WORD_PATTERN
 from glassformer.processors.tokenizers.reading import load_tokenizer
+from glassformer.processors.tokenizers.sentencepiece import train_sentencepiece
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
 
@@ -214,8 +215,6 @@ def sentencepiece(texts: Iterable[str], options: Options) -> Tokenizer:
     Raises:
         MissingExtraError: the extra `sentencepiece` is not installed.
     """
-    from glassformer.processors.tokenizers.sentencepiece import train_sentencepiece
-
     if options.path is not None:
         return load_tokenizer(options.path)
     present = _some(texts, "learn SentencePiece from")

@@ -64,11 +64,7 @@ class Draft(NamedTuple):
 
 
 def read_declared(folder: Path) -> Declared:
-    """What the files of a folder declare.
-
-    Raises:
-        TokenizerError: a file is damaged, or a token in it is no token.
-    """
+    """What the files of a folder declare."""
     config = _json(folder / "tokenizer_config.json")
     named_in = dict(config)
     if "added_tokens_decoder" not in config:
@@ -89,11 +85,7 @@ def read_declared(folder: Path) -> Declared:
 
 
 def with_declared(draft: Draft, declared: Declared, source: Path) -> Tokenizer:
-    """The tokenizer of a vocabulary and what was declared about it.
-
-    Raises:
-        TokenizerError: a token is declared with another id than it can have.
-    """
+    """The tokenizer of a vocabulary and what was declared about it."""
     library, config = draft.library, declared.config
     present = {part: text for part, text in draft.specials.items() if library.token_to_id(text) is not None}
     defaults = {part: AddedToken(text, special=True, normalized=False) for part, text in present.items()}

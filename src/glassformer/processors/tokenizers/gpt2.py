@@ -84,11 +84,7 @@ def check_gpt2(tokenizer: Tokenizer, source: str | Path) -> Tokenizer:
 
 
 def read_vocabulary_and_merges(folder: Path, declared: Declared) -> Draft:
-    """A byte-level BPE from its two files under either pair of names; it cuts text as the declared class does.
-
-    Raises:
-        TokenizerError: one of the two is missing, or they do not fit together, or the class is another one.
-    """
+    """A byte-level BPE from its two files under either pair of names; it cuts text as the declared class does."""
     kind = declared.kind
     if kind not in CLASSES:
         raise not_read(folder, f"a {kind}")

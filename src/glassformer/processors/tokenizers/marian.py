@@ -17,6 +17,7 @@ from tokenizers import AddedToken
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft, frame
 from glassformer.processors.tokenizers.files import library_errors, read_bounded, read_json
+from glassformer.processors.tokenizers.sentencepiece import Pieces, library_from_pieces, read_model
 
 _NOT_READ = "\U000f0000"  # in front of the pieces of the other side, so that no text that is read becomes one
 _SPECIALS = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -32,13 +33,7 @@ def read_marian(model: Path, declared: Declared) -> Draft:
 
     Args:
         model: its `source.spm` or `target.spm`, beside the other files.
-
-    Raises:
-        TokenizerError: a file is missing or damaged, or they do not fit together.
-        MissingExtraError: without the extra `sentencepiece`.
     """
-    from glassformer.processors.tokenizers.sentencepiece import Pieces, library_from_pieces, read_model
-
     separate = declared.config.get("separate_vocabs") is True and model.name == "target.spm"
     listed = model.with_name("target_vocab.json" if separate else "vocab.json")
     texts = _texts(read_json(listed), listed)

@@ -17,8 +17,11 @@ import tokenizers
 from glassformer.errors import TokenizerError
 from glassformer.processors.tokenizers.declared import Declared, Draft, read_declared, with_declared
 from glassformer.processors.tokenizers.files import library_errors, not_read, read_json
+from glassformer.processors.tokenizers.gpt2 import read_vocabulary_and_merges
 from glassformer.processors.tokenizers.marian import is_marian, read_marian
+from glassformer.processors.tokenizers.sentencepiece_files import read_sentencepiece
 from glassformer.processors.tokenizers.tokenizer import Tokenizer
+from glassformer.processors.tokenizers.wordpiece import read_wordpiece
 
 MAX_ID = 1 << 22  # the library makes tables as long as the largest id, and ends the process where it cannot
 MAX_TEXT = 10_000  # characters in an expression or a replacement
@@ -58,17 +61,11 @@ def _read(file: Path, declared: Declared) -> Draft:
     if file.suffix == ".spm":
         return read_marian(file, declared)
     if file.suffix == ".model":
-        from glassformer.processors.tokenizers.sentencepiece_files import read_sentencepiece
-
         return read_sentencepiece(file, declared)
     if file.suffix == ".txt" and file.name != "merges.txt":
-        from glassformer.processors.tokenizers.wordpiece import read_wordpiece
-
         return read_wordpiece(file, declared)
     if file.suffix == ".json" and file.name not in ("vocab.json", "encoder.json"):
         return _read_tokenizer_json(file)
-    from glassformer.processors.tokenizers.gpt2 import read_vocabulary_and_merges
-
     return read_vocabulary_and_merges(file.parent, declared)
 
 

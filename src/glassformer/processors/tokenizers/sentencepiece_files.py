@@ -29,10 +29,6 @@ _GEMMA = {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad
 def read_sentencepiece(path: Path, declared: Declared) -> Draft:
     """A tokenizer from a SentencePiece `.model` file: with the ids that SentencePiece itself gives, or those of the
     declared class, which prepares text in its own way.
-
-    Raises:
-        TokenizerError: the file is missing, damaged, of a type other than Unigram or BPE, or of an unknown class.
-        MissingExtraError: `sentencepiece` is not installed.
     """
     if declared.kind not in CLASSES:
         raise not_read(path, f"a {declared.kind}")

@@ -31,9 +31,6 @@ class SpecialTokenEncoder:
     Args:
         spec: the parsed tokenizer.json.
         vocabulary: ids of all tokens.
-
-    Raises:
-        TokenizerError: the ids of the vocabulary have a gap too large to step over.
     """
 
     def __init__(self, spec: dict[str, Any], vocabulary: Mapping[str, int]):
@@ -55,11 +52,7 @@ class SpecialTokenEncoder:
         self._meant = {self._library.token_to_id(name): i for i, name in self._names.items()}
 
     def encode(self, parts: Iterable[str | int], spelled: dict[int, list[int]]) -> list[int]:
-        """The ids of the parts, encoded as one text; special tokens that come out of text are `spelled`.
-
-        Raises:
-            UsageError: a number is not the id of a special token.
-        """
+        """The ids of the parts, encoded as one text; special tokens that come out of text are `spelled`."""
         try:
             text = "".join(whole_characters(part) if isinstance(part, str) else self._names[part] for part in parts)
         except KeyError as error:

@@ -26,9 +26,6 @@ def read_wordpiece(path: Path, declared: Declared) -> Draft:
 
     Text is lower-cased and stripped of accents first by tokenizer_config.json (`do_lower_case`, `strip_accents`,
     `tokenize_chinese_chars`); without these keys, it is if the list has no upper-case letter.
-
-    Raises:
-        TokenizerError: the list is missing, damaged, or lacks the unknown token; or it was made for another class.
     """
     config = declared.config
     if declared.kind not in CLASSES or config.get("do_basic_tokenize") is False:
