@@ -118,15 +118,6 @@ def test_text_is_shown_as_soon_as_no_stop_string_can_begin_in_it():
     assert stop.found and stop.finish() == ""
 
 
-def test_what_was_held_back_comes_out_at_the_end():
-    stop = StopStrings(["END"])
-    assert stop.push("the EN") == "the " and stop.finish() == "EN" and not stop.found
-
-
-def test_an_empty_stop_string_stops_nothing():
-    assert pushed(["a", "b"], [""]) == ("ab", False)
-
-
 # ---- endless texts
 
 

@@ -38,16 +38,7 @@ def test_each_text_has_the_class_that_it_has_alone(pooling, tokenizer):
     for text, p_C in zip(TEXTS, p_NC, strict=True):
         ids = torch.tensor([tokenizer.encode(text)])[:, :13]  # as in training: what is too long loses its end
         torch.testing.assert_close(p_C, model.sequence_logits(model(ids)).softmax(dim=-1)[0])
-    assert len(tokenizer.encode(TEXTS[1])) > 0 and p_NC.argmax(dim=1).unique().numel() > 1
-
-
-def test_what_is_too_long_loses_its_end(tokenizer):
-    model = encoder(tokenizer, n_classes=3)
-    long = "a film of " * 9
-    ids = torch.tensor([tokenizer.encode(long)[:13]])
-    torch.testing.assert_close(
-        classify(model, tokenizer, [long])[0], model.sequence_logits(model(ids)).softmax(dim=-1)[0]
-    )
+    assert len(tokenizer.encode(TEXTS[1])) > 13 and p_NC.argmax(dim=1).unique().numel() > 1
 
 
 def test_dropout_is_off_and_put_back(tokenizer):

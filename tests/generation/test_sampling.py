@@ -32,50 +32,30 @@ def near(expected: list[float]):
     return pytest.approx(expected, abs=1e-6)
 
 
-def test_no_filter_changes_nothing():
-    assert filtered() == near(P)
-    assert filtered(top_k=5) == filtered(top_k=99) == filtered(top_p=1.0) == filtered(min_p=0.0) == filtered()
-
-
-def test_top_k_keeps_the_k_best():
-    assert filtered(top_k=1) == near([1, 0, 0, 0, 0])
-    assert filtered(top_k=2) == near([2 / 3, 1 / 3, 0, 0, 0])
-    assert filtered(top_k=4) == near(P)  # the fourth and the fifth are equal: neither is worse
-
-
-def test_top_p_keeps_the_fewest_that_reach_p():
-    assert filtered(top_p=0.5) == near([1, 0, 0, 0, 0])
-    assert filtered(top_p=0.51) == near([2 / 3, 1 / 3, 0, 0, 0])
-    assert filtered(top_p=0.75) == near([2 / 3, 1 / 3, 0, 0, 0])
-    assert filtered(top_p=0.76) == near([4 / 7, 2 / 7, 1 / 7, 0, 0])
-    assert filtered(top_p=1e-9) == near([1, 0, 0, 0, 0])  # the best always stays
-
-
-def test_top_p_finds_the_best_wherever_they_stand():
-    assert filtered([0.0625, 0.5, 0.0625, 0.125, 0.25], top_p=0.7) == near([0, 2 / 3, 0, 0, 1 / 3])
-
-
-def test_min_p_keeps_what_is_likely_enough_beside_the_best():
-    assert filtered(min_p=0.5) == near([2 / 3, 1 / 3, 0, 0, 0])
-    assert filtered(min_p=0.51) == near([1, 0, 0, 0, 0])
-    assert filtered(min_p=0.1) == near(P)
-
-
-def test_temperature_raises_probabilities_to_a_power():
-    """p ** (1 / temperature), brought back to a sum of 1."""
-    squared = [p * p for p in P]
-    assert filtered(temperature=0.5) == near([p / sum(squared) for p in squared])
-    roots = [math.sqrt(p) for p in P]
-    assert filtered(temperature=2.0) == near([p / sum(roots) for p in roots])
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1e-3, 1e-40, 5e-324])
-def test_the_limit_of_no_temperature_is_the_best_token(temperature: float):
-    assert filtered(temperature=temperature) == near([1, 0, 0, 0, 0])
-
-
-def test_temperature_0_is_argmax_and_takes_the_first_of_equals():
-    assert filtered([0.1, 0.4, 0.1, 0.4], temperature=0) == [0, 1, 0, 0]
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        *((off, P) for off in ({}, {"top_k": 5}, {"top_k": 99}, {"top_p": 1.0}, {"min_p": 0.0})),
+        ({"top_k": 1}, [1, 0, 0, 0, 0]),
+        ({"top_k": 2}, [2 / 3, 1 / 3, 0, 0, 0]),
+        ({"top_k": 4}, P),  # the fourth and the fifth are equal: neither is worse
+        ({"top_p": 0.5}, [1, 0, 0, 0, 0]),  # the fewest that reach p
+        ({"top_p": 0.51}, [2 / 3, 1 / 3, 0, 0, 0]),
+        ({"top_p": 0.75}, [2 / 3, 1 / 3, 0, 0, 0]),
+        ({"top_p": 0.76}, [4 / 7, 2 / 7, 1 / 7, 0, 0]),
+        ({"top_p": 1e-9}, [1, 0, 0, 0, 0]),  # the best always stays
+        ({"top_p": 0.7, "p": [0.0625, 0.5, 0.0625, 0.125, 0.25]}, [0, 2 / 3, 0, 0, 1 / 3]),  # wherever they stand
+        ({"min_p": 0.5}, [2 / 3, 1 / 3, 0, 0, 0]),  # likely enough beside the best
+        ({"min_p": 0.51}, [1, 0, 0, 0, 0]),
+        ({"min_p": 0.1}, P),
+        ({"temperature": 0.5}, [p * p / sum(p * p for p in P) for p in P]),  # a power of 1 / temperature
+        ({"temperature": 2.0}, [math.sqrt(p) / sum(math.sqrt(p) for p in P) for p in P]),
+        ({"temperature": 0, "p": [0.1, 0.4, 0.1, 0.4]}, [0, 1, 0, 0]),  # the first of equals
+        *(({"temperature": almost_0}, [1, 0, 0, 0, 0]) for almost_0 in (0.0, 1e-3, 1e-40, 5e-324)),
+    ],
+)
+def test_filters_of_hand_made_distributions(settings: dict, expected: list[float]):
+    assert filtered(**settings) == near(expected)
 
 
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():

@@ -10,25 +10,26 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from tiny_runs import SMALL, Die, Heard
 
 from glassformer import recipes
 from glassformer.errors import DivergenceError
-from glassformer.training import Callback, RunFolder, write_report
+from glassformer.training import RunFolder, write_report
 from glassformer.training.display import LivePanel, PlainLines
 from glassformer.training.run_table import list_runs
 
 TINY = [
-    "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
-    "training.steps=12", "training.batch_size=6", "training.eval_every=4", "training.checkpoint_every=4",
-    "training.sample_every=0", "training.precision=fp32", "training.optimizer=adamw",
+    *SMALL, "model.n_layer=1", "training.steps=12", "training.eval_every=4", "training.checkpoint_every=4",
+    "training.optimizer=adamw",
 ]  # fmt: skip
 
 
-class NotANumber(Callback):
+class NotANumber(Heard):
     """Evaluations after the given steps find a NaN, as where a rare token of the held-out text overflows."""
 
     def __init__(self, *steps: int):
-        self.steps, self.events = steps, []
+        super().__init__()
+        self.steps = steps
 
     def on_start(self, trainer):
         evaluate = trainer.task.evaluate
@@ -42,18 +43,15 @@ class NotANumber(Callback):
 
         trainer.task.evaluate = broken
 
-    def on_event(self, record):
-        self.events.append(record)
-
 
 def strict(path):
     """Every line of a JSONL file, read as JSON and not as Python's larger language."""
     return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
 
 
-def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
-    callback = NotANumber(4, 12)
-    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[callback])
+def test_a_nan_is_never_the_best_the_log_stays_json_and_the_displays_show_a_dash(play, tmp_path):
+    callback, plain, panel = NotANumber(4, 12), PlainLines(io.StringIO()), LivePanel(io.StringIO())
+    run = recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[callback, plain, panel])
     assert run.best_step == 8 and math.isfinite(run.loss.loss)
     kept, of_step_8 = (run.path / part / "model.safetensors" for part in ("model", "checkpoints/step-000008/model"))
     assert kept.read_bytes() == of_step_8.read_bytes()
@@ -64,6 +62,11 @@ def test_a_nan_is_never_the_best_and_the_log_stays_json(play, tmp_path):
     assert list_runs(tmp_path)[0].value == run.loss.loss
     page = write_report(RunFolder(run.path)).read_text()
     assert "NaN" not in page and ">nan<" not in page
+    lines = plain.stream.getvalue().splitlines()
+    assert "validation – " in next(line for line in lines if line.startswith("step 12/"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(panel._panel())
+    assert "–" in console.export_text() and [step for step, _ in panel.scores] == [8]
 
 
 def test_a_run_without_one_good_evaluation_ends_with_an_error_and_no_model(play, tmp_path):
@@ -75,14 +78,8 @@ def test_a_run_without_one_good_evaluation_ends_with_an_error_and_no_model(play,
 
 def test_a_checkpoint_of_an_older_version_that_called_a_nan_the_best(play, tmp_path):
     """It has no best weights; resumed, the run finds some, or says that there are none."""
-
-    class Stop(Callback):
-        def on_step(self, record):
-            if record["step"] == 9:
-                raise MemoryError("as if the process had been killed")
-
     with pytest.raises(MemoryError):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Stop()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Die(9)])
     path = tmp_path / "run" / "checkpoints" / "step-000008" / "state.json"
     state = json.loads(path.read_text())
     state["best"]["metrics"]["loss"][0] = math.nan
@@ -93,30 +90,14 @@ def test_a_checkpoint_of_an_older_version_that_called_a_nan_the_best(play, tmp_p
     assert recipes.resume(tmp_path / "other").best_step == 12
 
 
-def test_the_displays_show_a_dash(play, tmp_path):
-    stream, panel = io.StringIO(), LivePanel(io.StringIO())
-    displays = [NotANumber(12), PlainLines(stream), panel]
-    recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=displays)
-    assert "validation – " in next(line for line in stream.getvalue().splitlines() if line.startswith("step 12/"))
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(panel._panel())
-    assert "–" in console.export_text()
-    assert [step for step, _ in panel.scores] == [4, 8]
-
-
 def test_an_interval_of_one_window_is_infinite_and_comes_back_from_json(play, tmp_path):
     """A held-out text of one window shows no spread: null in the files, infinite in the program, also resumed."""
     text = tmp_path / "short.txt"
     text.write_text(play.read_text()[:300])
 
-    class Stop(Callback):
-        def on_step(self, record):
-            if record["step"] == 9:
-                raise MemoryError("as if the process had been killed")
-
     settings = [*TINY, "data.validation_fraction=0.01", "model.block_size=53"]
     with pytest.raises(MemoryError):
-        recipes.train(None, settings, data=str(text), out=tmp_path / "run", callbacks=[Stop()])
+        recipes.train(None, settings, data=str(text), out=tmp_path / "run", callbacks=[Die(9)])
     strict(tmp_path / "run" / "metrics.jsonl")
     state = (tmp_path / "run" / "checkpoints" / "step-000008" / "state.json").read_text()
     assert json.loads(state, parse_constant=pytest.fail)["best"]["metrics"]["loss"][2] is None

@@ -10,19 +10,16 @@ import threading
 import numpy as np
 import pytest
 import torch
+from tiny_runs import SMALL, Die
 
 from glassformer import recipes
 from glassformer.errors import GlassformerError
 from glassformer.files import atomic_folder, clear_litter
-from glassformer.training import Callback, RunFolder, checkpoints
+from glassformer.training import RunFolder, checkpoints
 from glassformer.training.checkpoints import Background
 from glassformer.training.random_state import random_state, set_random_state
 
-TINY = [
-    "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
-    "training.steps=12", "training.batch_size=6", "training.eval_every=0", "training.checkpoint_every=4",
-    "training.sample_every=0", "training.precision=fp32",
-]  # fmt: skip
+TINY = [*SMALL, "model.n_layer=1", "training.steps=12", "training.eval_every=0", "training.checkpoint_every=4"]
 
 
 def test_the_loop_continues_while_a_checkpoint_is_written(play, tmp_path, monkeypatch):
@@ -76,14 +73,9 @@ def test_nothing_is_written_any_more_when_a_run_has_ended_however_it_did(play, t
         write_state(self, temporary, state)
         running.append("done")
 
-    class Die(Callback):
-        def on_step(self, record):
-            if record["step"] == 5:
-                raise MemoryError
-
     monkeypatch.setattr(checkpoints.CheckpointWriter, "_write_state", slow)
     with pytest.raises(MemoryError):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Die()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Die(5)])
     assert running == ["begun", "done"]
 
 
@@ -164,15 +156,8 @@ def test_litter_is_known_by_its_name(tmp_path):
 
 
 def test_another_processor_or_version_is_reported(play, tmp_path):
-    from glassformer.training import Interrupted
-
-    class Stop(Callback):
-        def on_step(self, record):
-            if record["step"] == 5:
-                raise Interrupted("stop")
-
-    with pytest.raises(Interrupted):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Stop()])
+    with pytest.raises(MemoryError):
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Die(5)])
     recipe = tmp_path / "run" / "recipe.toml"
     lines = recipe.read_text().splitlines()
     processor = next(i for i, line in enumerate(lines) if line.startswith("processor = "))

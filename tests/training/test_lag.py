@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 
 import pytest
 import torch
+from tiny_runs import SMALL, PoisonAt, StopAfter
 from toys import toy_config
 
 from glassformer import recipes
@@ -19,10 +17,8 @@ from glassformer.training import Callback, Interrupted, LossModule, RunFolder, T
 from glassformer.training.step import PendingResult
 
 TINY = [
-    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
-    "training.steps=23", "training.batch_size=6", "training.micro_batch_size=4", "training.dropout=0.1",
-    "training.eval_every=10", "training.checkpoint_every=7", "training.sample_every=0", "training.precision=fp32",
-    "training.warmup_steps=2",
+    *SMALL, "training.steps=23", "training.micro_batch_size=4", "training.dropout=0.1", "training.eval_every=10",
+    "training.checkpoint_every=7", "training.warmup_steps=2",
 ]  # fmt: skip
 LAG = [*TINY, "training.lag_steps=1"]
 
@@ -103,15 +99,9 @@ def test_nothing_between_gradient_and_update_asks_for_a_number():
 
 @pytest.mark.parametrize("stop", [3, 8])
 def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(play, tmp_path, stop):
-    class Stop(Callback):
-        def on_step(self, record):
-            if record["step"] == stop:
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.01)  # the handler runs between two instructions of this thread
-
     recipes.train(None, LAG, data=str(play), out=tmp_path / "whole")
     with pytest.raises(Interrupted, match=rf"stopped after step {stop + 1},"):  # the next one was under way
-        recipes.train(None, LAG, data=str(play), out=tmp_path / "halves", callbacks=[Stop()])
+        recipes.train(None, LAG, data=str(play), out=tmp_path / "halves", callbacks=[StopAfter(stop)])
     assert lines(tmp_path / "halves")[-1]["step"] == stop + 1
     recipes.resume(tmp_path / "halves")
     a, b = (tmp_path / name / "checkpoints" / "step-000023" for name in ("whole", "halves"))
@@ -123,17 +113,9 @@ def test_stopped_and_resumed_it_is_the_same_run_bit_for_bit(play, tmp_path, stop
     ]
 
 
-class Poison(Callback):
-    """The gradient of one parameter is NaN whenever the batch of step 17 comes."""
-
-    def on_start(self, trainer):
-        batches, parameter = trainer.batches, trainer.model.blocks[1].feedforward.down.weight
-        parameter.register_hook(lambda g: g * float("nan") if batches.step == 17 else g)
-
-
 def test_a_divergence_is_noticed_one_step_late_and_no_bad_weight_is_kept(play, tmp_path):
     with pytest.raises(DivergenceError, match=r"at step 17: .*one step late.*keeps step-000014"):
-        recipes.train(None, LAG, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
+        recipes.train(None, LAG, data=str(play), out=tmp_path / "run", callbacks=[PoisonAt(17)])
     run = RunFolder(tmp_path / "run")
     assert run.read_metrics()[-1]["step"] == 16
     state = json.loads((run.checkpoints / "step-000014" / "state.json").read_text())
@@ -143,14 +125,18 @@ def test_a_divergence_is_noticed_one_step_late_and_no_bad_weight_is_kept(play, t
 def test_a_divergence_just_before_a_checkpoint_is_noticed_before_it_is_written(play, tmp_path):
     settings = [*LAG, "training.checkpoint_every=9"]  # step 18 would save what step 17 spoiled
     with pytest.raises(DivergenceError, match=r"at step 17: .*keeps step-000009"):
-        recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
+        recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[PoisonAt(17)])
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000009"]
 
 
 def test_a_batch_is_skipped_as_without_a_lag(play, tmp_path):
     plain, late = (
         recipes.train(
-            None, [*settings, "training.on_divergence=skip"], data=str(play), out=tmp_path / name, callbacks=[Poison()]
+            None,
+            [*settings, "training.on_divergence=skip"],
+            data=str(play),
+            out=tmp_path / name,
+            callbacks=[PoisonAt(17)],
         ).path
         for name, settings in (("plain", TINY), ("late", LAG))
     )

@@ -8,9 +8,9 @@ import random
 
 import pytest
 import torch
+from tiny_runs import SMALL, Die, Heard, PoisonAt
 
 from glassformer import recipes
-from glassformer.data import TokenBatches
 from glassformer.errors import DivergenceError
 from glassformer.tasks import TASKS, NextToken
 from glassformer.training import Callback, RunFolder, latest_checkpoint
@@ -18,32 +18,15 @@ from glassformer.training.diagnostics import activations_during
 from glassformer.training.monitor import DivergenceMonitor
 
 TINY = [
-    "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "model.block_size=11", "tokenizer.kind=characters",
-    "training.steps=60", "training.batch_size=6", "training.micro_batch_size=4", "training.dropout=0.1",
-    "training.eval_every=20", "training.checkpoint_every=10", "training.precision=fp32", "training.optimizer=adamw",
+    *SMALL, "training.steps=60", "training.micro_batch_size=4", "training.dropout=0.1", "training.eval_every=20",
+    "training.checkpoint_every=10", "training.sample_every=20", "training.optimizer=adamw",
 ]  # fmt: skip
 BAD_STEP = 37
 
 
-class Poison(Callback):
-    """The gradient of one parameter is NaN whenever the batch of step 37 comes, as from a kernel that overflows."""
-
-    def on_start(self, trainer):
-        batches, parameter = trainer.batches, trainer.model.blocks[1].feedforward.down.weight
-        parameter.register_hook(lambda g: g * float("nan") if batches.step == BAD_STEP else g)
-
-
-class Heard(Callback):
-    def __init__(self):
-        self.events = []
-
-    def on_event(self, record):
-        self.events.append(record)
-
-
 def test_a_nan_at_step_37_stops_with_a_report_and_keeps_what_was_good(play, tmp_path):
     with pytest.raises(DivergenceError) as caught:
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[PoisonAt(BAD_STEP)])
     norms = [f"{line['grad_norm']:.3g}" for line in RunFolder(tmp_path / "run").read_metrics()]
     assert len(norms) == 36
     loss = str(caught.value).split("loss ")[1].split(",")[0]
@@ -74,7 +57,7 @@ def test_skip_goes_back_and_leaves_out_the_batch(play, tmp_path):
     """The batch of step 37 poisons; skipped, every later step reads the batch after the one it would have read."""
     heard = Heard()
     settings = [*TINY, "training.on_divergence=skip"]
-    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[Poison(), heard])
+    run = recipes.train(None, settings, data=str(play), out=tmp_path / "run", callbacks=[PoisonAt(BAD_STEP), heard])
     assert run.steps == 60
     (event,) = heard.events
     assert event["kind"] == "rolled back" and event["step"] == 30
@@ -87,7 +70,7 @@ def test_skip_goes_back_and_leaves_out_the_batch(play, tmp_path):
 
 
 def test_lower_goes_back_and_halves_the_rate(play, tmp_path):
-    class PoisonOnce(Poison):
+    class PoisonOnce(Callback):
         def on_start(self, trainer):
             trainer.model.head.weight.register_hook(
                 lambda g: g * float("nan") if trainer.step == BAD_STEP - 1 and trainer.rate == 1 else g
@@ -102,16 +85,11 @@ def test_lower_goes_back_and_halves_the_rate(play, tmp_path):
 def test_a_skip_survives_a_resume(play, tmp_path, monkeypatch):
     """Killed after the roll-back and before the next checkpoint: the resumed run meets the NaN and treats it again."""
 
-    class Die(Poison):
-        def on_step(self, record):
-            if record["step"] == 38:
-                raise MemoryError("as if the process had been killed")
-
     settings = [*TINY, "training.on_divergence=skip"]
-    recipes.train(None, settings, data=str(play), out=tmp_path / "whole", callbacks=[Poison()])
+    recipes.train(None, settings, data=str(play), out=tmp_path / "whole", callbacks=[PoisonAt(BAD_STEP)])
     with pytest.raises(MemoryError):
-        recipes.train(None, settings, data=str(play), out=tmp_path / "died", callbacks=[Die()])
-    recipes.resume(tmp_path / "died", callbacks=[Poison()])
+        recipes.train(None, settings, data=str(play), out=tmp_path / "died", callbacks=[PoisonAt(BAD_STEP), Die(38)])
+    recipes.resume(tmp_path / "died", callbacks=[PoisonAt(BAD_STEP)])
     a, b = (tmp_path / name / "checkpoints" / "step-000060" for name in ("whole", "died"))
     for file in ("model/model.safetensors", "optimizer.safetensors"):
         assert (a / file).read_bytes() == (b / file).read_bytes()
@@ -214,24 +192,23 @@ def test_overfitting_names_the_step_and_what_is_kept():
         "overfitting since step 300: validation rises (2.3 to 2.7) while training falls (2 to 1); the "
         "weights of step 300 are kept in model/; try training.dropout=0.2, fewer steps or a smaller model"
     ]
-    healthy = DivergenceMonitor()
-    for i, validation in enumerate([3.0, 2.6, 2.3, 2.31, 2.29, 2.3, 2.28]):
-        assert healthy.warnings(i, 3 - i / 5, validation, {}, {}) == []
 
 
-def test_rising_validation_is_no_overfitting_while_the_training_loss_rises_too():
-    """A rate too high does that; the loss of noisy batches on the way may well fall from one evaluation to another."""
+@pytest.mark.parametrize(
+    ("losses", "before"),
+    [
+        ([(3 - i / 5, v) for i, v in enumerate([3.0, 2.6, 2.3, 2.31, 2.29, 2.3, 2.28])], []),  # noise
+        # a rate too high; the loss of noisy batches on the way may well fall from one evaluation to another
+        ([(2.0, 2.3), (2.1, 2.4), (2.2, 2.5), (2.3, 2.7), (2.4, 2.8)], []),
+        ([(1.0 - i / 9, v) for i, v in enumerate([2.4, 2.5, 2.6, 2.7])], [[100, 2.3, 2.5]]),  # of an older version
+    ],
+)
+def test_other_rises_of_the_validation_loss_are_no_overfitting(losses, before):
     monitor = DivergenceMonitor()
-    for i, (train, validation) in enumerate([(2.0, 2.3), (2.1, 2.4), (2.2, 2.5), (2.3, 2.7), (2.4, 2.8)]):
+    monitor.load_state_dict({**DivergenceMonitor().state_dict(), "evaluations": before})
+    for i, (train, validation) in enumerate(losses):
         monitor.mean = 3.0 - i
-        assert monitor.warnings(100 * (i + 1), train, validation, {}, {}) == []
-
-
-def test_notes_of_an_older_version_know_no_training_loss_and_raise_no_alarm():
-    monitor = DivergenceMonitor()
-    monitor.load_state_dict({**DivergenceMonitor().state_dict(), "evaluations": [[100, 2.3, 2.5]]})
-    for i, validation in enumerate([2.4, 2.5, 2.6, 2.7]):
-        assert monitor.warnings(200 + 100 * i, 1.0 - i / 9, validation, {}, {}) == []
+        assert monitor.warnings(200 + 100 * i, train, validation, {}, {}) == []
 
 
 def test_a_rate_too_high_is_reported_only_while_the_loss_does_not_fall():
@@ -330,15 +307,3 @@ def test_activations_are_those_of_the_taps(play):
     pattern = kept["blocks.1.attention.pattern"]
     entropy = -(pattern * pattern.clamp_min(1e-30).log()).sum(-1).mean()
     assert found["blocks.1.attention.pattern"]["entropy"] == pytest.approx(float(entropy), rel=1e-5)
-
-
-def test_batches_of_a_checkpoint_are_those_of_the_skip(play, tmp_path):
-    """What `skip` relies on: drawing once more moves the stream by one batch."""
-    from glassformer.data.prepare import prepare
-    from glassformer.processors.tokenizers import build_tokenizer
-
-    view = prepare(str(play), build_tokenizer("characters", [play.read_text()])).split("train")
-    a, b = (TokenBatches(view, block_size=5, batch_size=2, seed=1) for _ in range(2))
-    next(a)
-    b.load_state_dict({**b.state_dict(), "step": 1})
-    assert torch.equal(next(a)[0], next(b)[0])

@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import SMALL, Die, StopAfter
 
 import glassformer as gf
 from glassformer import recipes
-from glassformer.errors import DivergenceError, RunError
-from glassformer.training import Callback, Interrupted, RunFolder, latest_checkpoint
+from glassformer.errors import RunError
+from glassformer.training import Interrupted, RunFolder, latest_checkpoint
 
 TINY = [
-    "model.n_layer=2",
-    "model.n_head=2",
-    "model.n_embd=16",
-    "model.block_size=11",
-    "tokenizer.kind=characters",
-    "training.steps=13",
-    "training.batch_size=6",
-    "training.micro_batch_size=3",
-    "training.dropout=0.2",
-    "training.eval_every=5",
-    "training.checkpoint_every=4",
-    "training.sample_every=5",
-    "training.sample_tokens=7",
-    "training.precision=fp32",
-]
-
-
-class StopAfter(Callback):
-    """Presses Ctrl-C when a step is done."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step(self, record):
-        if record["step"] == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)  # the handler runs between two instructions of this thread
+    *SMALL, "training.steps=13", "training.micro_batch_size=3", "training.dropout=0.2", "training.eval_every=5",
+    "training.checkpoint_every=4", "training.sample_every=5", "training.sample_tokens=7",
+]  # fmt: skip
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -81,14 +55,9 @@ def test_interrupted_and_resumed_is_the_same_run_bit_for_bit(play, tmp_path, opt
 
 
 def test_a_run_that_died_continues_from_its_checkpoint_and_logs_each_step_once(play, tmp_path):
-    class Die(Callback):
-        def on_step(self, record):
-            if record["step"] == 11:
-                raise MemoryError("as if the process had been killed")
-
     recipes.train(None, TINY, data=str(play), out=tmp_path / "whole")
     with pytest.raises(MemoryError):
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "died", callbacks=[Die()])
+        recipes.train(None, TINY, data=str(play), out=tmp_path / "died", callbacks=[Die(11)])
     assert latest_checkpoint(RunFolder(tmp_path / "died"))[0].name == "step-000008"
     recipes.resume(tmp_path / "died")
     assert_equal_runs(tmp_path / "whole", tmp_path / "died")
@@ -186,24 +155,6 @@ def test_resume_refuses_what_cannot_go_on(play, tmp_path):
     play.write_text(play.read_text() + "Speak.\n")
     with pytest.raises(RunError, match=r"has changed since"):
         recipes.resume(tmp_path / "half")
-
-
-def test_a_nan_names_the_step_and_the_first_bad_module(play, tmp_path):
-    class Poison(Callback):
-        def on_start(self, trainer):
-            self.trainer = trainer
-
-        def on_step(self, record):
-            if record["step"] == 7:
-                with torch.no_grad():
-                    self.trainer.model.blocks[1].feedforward.down.weight[0, 0] = float("nan")
-
-    with pytest.raises(DivergenceError) as caught:
-        recipes.train(None, TINY, data=str(play), out=tmp_path / "run", callbacks=[Poison()])
-    message = str(caught.value)
-    assert "diverged at step 8" in message and "blocks.1.feedforward.down.weight (a weight)" in message
-    assert "step-000004" in message and "training.learning_rate" in message
-    assert latest_checkpoint(RunFolder(tmp_path / "run"))[0].name == "step-000004"  # and it is whole
 
 
 def test_training_works_outside_the_main_thread(play, tmp_path):
