@@ -54,12 +54,9 @@ def test_a_name_that_changed_is_the_new_one():
 
 
 @pytest.mark.parametrize("module", ["glassformer.interchanges", "glassformer.nothing", "glassformer.hub.nothing"])
-def test_what_never_was_is_missing_as_ever(module: str):
+def test_what_never_was_is_missing_as_ever(module: str, forgotten):
     with pytest.raises(ModuleNotFoundError, match=f"No module named '{module}'"):
         importlib.import_module(module)
-
-
-def test_a_module_that_is_gone_from_a_package_that_moved_is_missing(forgotten):
     with pytest.raises(ModuleNotFoundError, match=r"glassformer\.interchange\.nothing .*glassformer\.hub\.nothing"):
         importlib.import_module("glassformer.interchange.nothing")
 

@@ -80,10 +80,8 @@ def test_what_the_user_has_set_wins(name, monkeypatch):
     monkeypatch.setenv(name, "7")
     threads.watch()
     assert threads._watcher.idle_threads is None and f"{name}=7" in threads.how_threads_wait()
-
-
-def test_one_thread_needs_no_watcher():
-    torch.set_num_threads(1)
+    monkeypatch.setattr(threads, "_watcher", None)
+    torch.set_num_threads(1)  # one thread needs no watcher
     threads.watch()
     assert threads._watcher is None and threads.kernel_threads() == 1
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tempfile
 
 import pytest
 from command_line import TINY, files
+
+from glassformer.recipes import builtin_recipes
 
 FILES = [
     ("bad.toml", b"[model\nn_layer = 2\n", "bad.toml is no recipe (not TOML: expected ']' at the end of a table "
@@ -36,6 +39,7 @@ def test_a_file_that_is_no_recipe(refused, play, tmp_path, name, content, line):
     [
         ("shakespear-char", "there is no recipe 'shakespear-char'; did you mean shakespeare-char?"),
         ("mien.toml", "there is no recipe 'mien.toml'; did you mean mine.toml?"),
+        ("zzz", f"there is no recipe 'zzz'; known: {', '.join(builtin_recipes())}"),
         ("recipes", "recipes is a folder, not a recipe; to train on the texts in it: glassformer train --data recipes"),
     ],
 )
@@ -46,60 +50,26 @@ def test_a_recipe_that_is_not_there(refused, tmp_path, name, line):
     refused("recipes", "show", name, code=2, line=line)
 
 
-def test_a_recipe_that_is_like_nothing_lists_what_there_is(refused):
-    from glassformer.recipes import builtin_recipes
-
-    known = ", ".join(builtin_recipes())
-    refused("train", "zzz", code=2, line=f"there is no recipe 'zzz'; known: {known}")
-
-
 def test_two_recipes(refused, play):
     refused("train", "shakespeare-char", "other.toml", "--data", "play.txt", code=2,
             line="'other.toml' is not of the form section.key=value; for example training.steps=500")  # fmt: skip
 
 
-def test_a_folder_that_holds_a_run(refused, play, finished):
-    line = (
-        "runs/finished already holds a run; continue it: glassformer resume runs/finished, "
-        "or choose another folder with --out"
-    )
-    refused("train", *TINY, "--data", "play.txt", "--out", "runs/finished", code=1, line=line)
-
-
-def test_a_folder_that_holds_other_things(refused, play, tmp_path):
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("keep me")
-    line = "notes is not empty and holds no run; choose another folder with --out"
-    refused("train", *TINY, "--data", "play.txt", "--out", "notes", code=1, line=line)
-
-
 @pytest.mark.parametrize(
     ("out", "line"),
     [
+        ("runs/finished", "runs/finished already holds a run; continue it: glassformer resume runs/finished, or choose "
+         "another folder with --out"),
+        ("runs", "runs is not empty and holds no run; choose another folder with --out"),
         ("play.txt", "play.txt: this is a file, and a folder is needed; choose another path"),
         ("play.txt/run", "play.txt/run: this is a file, and a folder is needed; choose another path"),
         ("/proc/run", "/proc/run: no folder can be made there; choose another place with --out"),
         ("x" * 300, "x" * 300 + ": not a usable name (File name too long); choose another one"),
     ],
-    ids=["a file", "below a file", "proc", "a long name"],
-)
-def test_a_place_where_nothing_can_be_written(refused, play, out, line):
+    ids=["a run", "other things", "a file", "below a file", "proc", "a long name"],
+)  # fmt: skip
+def test_a_place_where_nothing_can_be_written(refused, play, finished, out, line):
     refused("train", *TINY, "--data", "play.txt", "--out", out, code=1, line=line)
-
-
-def test_a_read_only_folder(glassformer, play, tmp_path, monkeypatch):
-    """As root every folder is writable, so the refusal comes from a stand-in for the call that asks the system."""
-    import tempfile
-
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied", str(tmp_path))
-
-    before = files(tmp_path)
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    result = glassformer("train", *TINY, "--data", "play.txt", "--out", "run")
-    line = "run: the folder is not writable; choose another place (--out) or change its permissions"
-    assert (result.code, result.out, result.err) == (1, "", f"error: {line}\n")
-    assert files(tmp_path) == before
 
 
 def test_a_cache_that_cannot_be_written(glassformer, play, tmp_path, monkeypatch):
@@ -130,3 +100,14 @@ def test_a_cache_that_cannot_be_written(glassformer, play, tmp_path, monkeypatch
 )  # fmt: skip
 def test_a_run_that_is_not_there(refused, play, finished, command, path, line):
     refused(command, path, code=1, line=line)
+
+
+def test_a_read_only_folder(refused, play, tmp_path, monkeypatch):
+    """As root every folder is writable, so the refusal comes from a stand-in for the call that asks the system."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    line = "run: the folder is not writable; choose another place (--out) or change its permissions"
+    refused("train", *TINY, "--data", "play.txt", "--out", "run", code=1, line=line)

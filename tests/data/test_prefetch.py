@@ -70,11 +70,6 @@ def no_thread_is_left():
     wait_until(lambda: threads() == 0)
 
 
-def test_the_same_batches_in_the_same_order():
-    batches = Prefetched(Counting(), "cpu")
-    assert [tuple(int(x) for x in next(batches)) for _ in range(50)] == [(n, n + 1) for n in range(1, 51)]
-
-
 def test_it_works_ahead_but_no_further_than_its_depth():
     source = Counting()
     batches = Prefetched(source, "cpu")
@@ -109,32 +104,6 @@ def test_a_state_loaded_in_the_middle_drops_what_was_made_ahead(back_to):
     assert take(batches, 2) == [back_to + 1, back_to + 2]
 
 
-def test_closing_ends_the_thread_and_loses_nothing():
-    source = Counting()
-    batches = Prefetched(source, "cpu")
-    take(batches, 3)
-    batches.close()
-    assert threads() == 0 and source.step == 3
-    batches.close()  # twice is no harm
-    assert take(batches, 2) == [4, 5]
-
-
-def test_the_thread_ends_with_the_object():
-    batches = Prefetched(Counting(), "cpu")
-    take(batches, 1)
-    assert threads() == 1
-    del batches
-    gc.collect()
-    wait_until(lambda: threads() == 0)
-
-
-def test_closing_while_a_batch_is_being_made_waits_for_it():
-    batches = Prefetched(Counting(seconds=0.05), "cpu")
-    take(batches, 1)
-    batches.close()
-    assert threads() == 0 and batches.state_dict() == {"step": 1}
-
-
 def test_an_error_in_the_thread_is_raised_where_its_batch_would_have_come():
     batches = Prefetched(Counting(fails_at=3), "cpu")
     assert take(batches, 3) == [1, 2, 3]
@@ -144,16 +113,6 @@ def test_an_error_in_the_thread_is_raised_where_its_batch_would_have_come():
     assert batches.state_dict() == {"step": 3}
     batches.load_state_dict({"step": 1})
     assert take(batches, 2) == [2, 3]
-
-
-def test_the_end_of_the_batches_is_an_end():
-    class Short(Counting):
-        def __next__(self):
-            if self.step == 2:
-                raise StopIteration
-            return super().__next__()
-
-    assert [int(x) for x, _ in Prefetched(Short(), "cpu")] == [1, 2]
 
 
 @pytest.mark.parametrize("source", ["Counting()", "Sorting()"])
@@ -168,12 +127,6 @@ def test_a_process_that_does_not_close_still_ends(source):
     assert done.stdout.strip() == "[1, 2]" and done.returncode == 0, done.stderr
 
 
-def test_only_a_gpu_gets_a_thread():
-    source = Counting()
-    assert prefetched(source, "cpu") is source
-    assert isinstance(prefetched(source, "cuda:0"), Prefetched)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_batches_arrive_through_pinned_memory():
     batches = Prefetched(Counting(), "cuda")
@@ -182,7 +135,30 @@ def test_on_a_gpu_batches_arrive_through_pinned_memory():
         assert inputs.is_cuda and (int(inputs), int(targets)) == (n, n + 1)
 
 
-def test_batches_arrive_on_the_device():
-    """`meta` is a device that every machine has."""
-    inputs, targets = next(Prefetched(Counting(), "meta"))
-    assert inputs.is_meta and targets.is_meta
+def test_the_same_batches_in_the_same_order_on_the_device_up_to_their_end():
+    """`meta` is a device that every machine has. Only a GPU gets a thread by itself."""
+
+    class Short(Counting):
+        def __next__(self):
+            if self.step == 50:
+                raise StopIteration
+            return super().__next__()
+
+    assert [tuple(map(int, batch)) for batch in Prefetched(Short(), "cpu")] == [(n, n + 1) for n in range(1, 51)]
+    assert all(ids.is_meta for ids in next(Prefetched(Counting(), "meta")))
+    source = Counting()
+    assert prefetched(source, "cpu") is source and isinstance(prefetched(source, "cuda:0"), Prefetched)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_closing_waits_for_the_batch_that_is_made_ends_the_thread_and_loses_nothing(seconds):
+    source = Counting(seconds=seconds)
+    batches = Prefetched(source, "cpu")
+    assert take(batches, 3) == [1, 2, 3] and threads() == 1
+    for _ in range(2):  # twice is no harm
+        batches.close()
+        assert threads() == 0 and source.step == 3 and batches.state_dict() == {"step": 3}
+    assert take(batches, 2) == [4, 5]
+    del batches  # the thread ends with the object
+    gc.collect()
+    wait_until(lambda: threads() == 0)
