@@ -91,8 +91,8 @@ def test_a_cache_that_cannot_be_written(glassformer, play, tmp_path, monkeypatch
          "runs/finished?"),
         ("generate", "nowhere/run", "nowhere/run: there is no such run or model folder; train one first: glassformer "
          "train shakespeare-fast"),
-        ("generate", "play.txt", "play.txt: a file, where the folder of a run or a model or a .gguf file is needed; of "
-         "other files make a folder first: glassformer import play.txt"),
+        ("generate", "play.txt", "play.txt: this file is no run, model folder or .gguf file; run: glassformer import "
+         "play.txt"),
         ("generate", "runs", "runs: holds several runs, name one of them: runs/finished"),
         ("evaluate", "runs/finnished", "runs/finnished: there is no such run or model folder; did you mean "
          "runs/finished?"),

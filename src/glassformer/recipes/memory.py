@@ -148,7 +148,7 @@ def check_memory(config: ModelConfig, t: ResolvedTraining, device: str, world_si
     needed, free = sum(shares.values()), available_memory(device)
     if free is not None and needed > free:
         raise DeviceError(
-            f"training needs at least {gigabytes(needed)} of memory ({n:,} parameters, {t.batch_size} sequences of "
+            f"training needs at least {gigabytes(needed)} of memory ({n:,} parameters, {t.batch_size:,} sequences of "
             f"{T:,} tokens a step) and {gigabytes(free)} are free; try a smaller {max(shares, key=shares.__getitem__)}"
         )
 
