@@ -11,6 +11,7 @@ from glassformer.cli.output import print_json
 from glassformer.cli.startup import started
 
 if TYPE_CHECKING:
+    from glassformer.evaluation import Metric
     from glassformer.recipes import Run
 
 
@@ -99,7 +100,7 @@ def demo(
 
     path = out or str(RunFolder.next_free("runs", "demo"))
     run = recipes.train("shakespeare-fast", overrides or [], out=path, started=started(), **_watch(False))
-    if run is None:
+    if run is None or run.loss is None:
         return
     model, tokenizer = load(run.path)
     text = generate(model, tokenizer, "\n", max_new_tokens=500, temperature=0.8, seed=1)[0].text
@@ -143,7 +144,7 @@ def evaluate(
     model, task = open_run(run, data)
     metrics = task.evaluate(model, split)
     estimate = metrics.loss_estimate()
-    results = estimate.to_dict()
+    results = metrics.to_dict() if estimate is None else estimate.to_dict()
     lines = []
     try:
         if scores := task.extra_scores(model, split):
@@ -162,12 +163,16 @@ def evaluate(
     if as_json:
         print_json(results)
         return
-    typer.echo(
-        f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
-    )
-    typer.echo(f"perplexity     {estimate.perplexity:.3f}")
-    if estimate.bits_per_byte is not None:
-        typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
+    if estimate is None:
+        for name, metric in metrics.values.items():
+            typer.echo(f"{name.replace('_', ' '):<14} {metric.value:.4f}{_interval(metric)} ({metric.n:,} cases)")
+    else:
+        typer.echo(
+            f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
+        )
+        typer.echo(f"perplexity     {estimate.perplexity:.3f}")
+        if estimate.bits_per_byte is not None:
+            typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
     if accuracy := metrics.values.get("accuracy"):
         typer.echo(f"accuracy       {100 * accuracy.value:.2f} % +- {100 * accuracy.interval:.2f} (95 %)")
     for line in lines:
@@ -193,14 +198,7 @@ def _print_result(run: Run | None, as_json: bool) -> None:
     from glassformer.recipes.plan import against_actual
     from glassformer.training import RunFolder
 
-    loss = run.loss
-    bits = "" if loss.bits_per_byte is None else f", {loss.bits_per_byte:.4f} bits per byte"
-    hits = "" if loss.accuracy is None else f", accuracy {100 * loss.accuracy:.2f} %"
-    training = "" if run.train_loss is None else f", training loss {run.train_loss.loss:.4f}"
-    typer.echo(
-        f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{training}{bits}, perplexity "
-        f"{loss.perplexity:.3f}{hits} ({loss.n:,} targets; best at step {run.best_step})"
-    )
+    typer.echo(_score_line(run))
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run is in {run.path}")
     if plan := RunFolder(run.path).read_plan():
         rows = against_actual(plan, run.to_dict())
@@ -210,3 +208,21 @@ def _print_result(run: Run | None, as_json: bool) -> None:
         typer.echo(f'try it: glassformer generate {run.path} --prompt "..."')
     elif run.command:
         typer.echo(f'try it: glassformer {run.command} {run.path} "..."')
+
+
+def _score_line(run: Run) -> str:
+    """What the best weights measure on the validation split."""
+    if (loss := run.loss) is None:
+        score = run.metrics[run.score.metric]
+        return f"{run.score.words} {score.value:.4f}{_interval(score)} ({score.n:,} cases, step {run.best_step})"
+    bits = "" if loss.bits_per_byte is None else f", {loss.bits_per_byte:.4f} bits per byte"
+    hits = "" if loss.accuracy is None else f", accuracy {100 * loss.accuracy:.2f} %"
+    training = "" if run.train_loss is None else f", training loss {run.train_loss.loss:.4f}"
+    return (
+        f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{training}{bits}, perplexity "
+        f"{loss.perplexity:.3f}{hits} ({loss.n:,} targets; best at step {run.best_step})"
+    )
+
+
+def _interval(metric: Metric) -> str:
+    return f" +- {metric.interval:.4f} (95 %)" if metric.interval < float("inf") else ""

@@ -66,9 +66,10 @@ class Metrics:
     def __getitem__(self, name: str) -> Metric:
         return self.values[name]
 
-    def loss_estimate(self) -> LossEstimate:
-        """The loss with what belongs to it; without a loss, the first metric in its place."""
-        loss = self.values.get("loss") or next(iter(self.values.values()))
+    def loss_estimate(self) -> LossEstimate | None:
+        """The loss with what belongs to it; None where no loss was measured, but a reward."""
+        if (loss := self.values.get("loss")) is None:
+            return None
         others = {key: m.value for key, m in self.values.items() if key in ("bits_per_byte", "accuracy")}
         return LossEstimate(loss.value, loss.n, loss.interval, **{"bits_per_byte": None, **others})
 
@@ -96,7 +97,9 @@ class WindowLosses:
 
     def estimate(self, bytes_per_token: float | None = None) -> LossEstimate:
         """Mean and 95 % interval; see `metrics`."""
-        return self.metrics(bytes_per_token).loss_estimate()
+        estimate = self.metrics(bytes_per_token).loss_estimate()
+        assert estimate is not None
+        return estimate
 
     def metrics(self, bytes_per_token: float | None = None, accuracy: float | None = None) -> Metrics:
         """The loss, with bits per byte and accuracy where they are known.

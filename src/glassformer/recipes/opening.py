@@ -66,10 +66,12 @@ def evaluate(path: str | os.PathLike[str], *, data: str | None = None, split: st
     """Loss of a run, a checkpoint or a model folder on a whole split (default: validation, of the run's own data).
 
     Raises:
-        ModelFolderError, UsageError: as `open_run`.
+        ModelFolderError, UsageError: as `open_run`; or the task measures no loss.
     """
     model, task = open_run(path, data)
-    return task.evaluate(model, split).loss_estimate()
+    if (estimate := task.evaluate(model, split).loss_estimate()) is None:
+        raise UsageError(f"this run is judged by its {task.score.words}; use open_run and task.evaluate")
+    return estimate
 
 
 def texts_for(model: str | os.PathLike[str], source: str | None, characters: int) -> list[str]:

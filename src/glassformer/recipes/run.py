@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from glassformer.data import CORPORA
 from glassformer.data.readers import keep_source
 from glassformer.errors import DivergenceError, RunError, plural
 from glassformer.evaluation import LossEstimate, Metrics
+from glassformer.evaluation.estimate import finite
 from glassformer.files import write_json
 from glassformer.hub import load_model
 from glassformer.recipes.draft import Draft
@@ -39,8 +40,8 @@ class Run:
     """What a finished run came to."""
 
     path: Path
-    loss: LossEstimate
-    """of `model/` (the best weights) on the whole validation split"""
+    loss: LossEstimate | None
+    """of `model/` (the best weights) on the whole validation split; None where the task measures no loss"""
     best_step: int
     steps: int
     tokens: int
@@ -54,14 +55,26 @@ class Run:
     """on a part of the training split; None in runs of older versions"""
     whole_seconds: float | None = None
     """from the command on, of a run in one sitting"""
+    metrics: Metrics = field(default_factory=lambda: Metrics({}))
+    """all that was measured on the validation split"""
+    score: Score = field(default_factory=Score)
+    """by which the best weights were chosen"""
 
     def to_dict(self) -> dict[str, Any]:
+        skipped = ("loss", "train_loss", "path", "command", "metrics", "score")
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
+        return {"run": str(self.path), **self._measured(), **rest}
+
+    def _measured(self) -> dict[str, Any]:
+        if self.loss is None:
+            values = {f"val_{name}": metric.value for name, metric in self.metrics.values.items()}
+            score = self.metrics[self.score.metric]
+            return {**values, "n": score.n, "interval": finite(score.interval)}
         loss = {f"val_{key}" if key in OF_VALIDATION else key: v for key, v in self.loss.to_dict().items()}
         if self.train_loss is not None:
             train = self.train_loss.to_dict()
             loss |= {"train_loss_eval": train["loss"], "train_interval": train["interval"], "train_n": train["n"]}
-        rest = {key: v for key, v in asdict(self).items() if key not in ("loss", "train_loss", "path", "command")}
-        return {"run": str(self.path), **loss, **rest}
+        return loss
 
 
 @old_arguments(listeners="callbacks", tell="log")
@@ -206,6 +219,8 @@ def finish(trainer: Trainer, task: Task, started: float | None = None) -> Run | 
         command=task.command,
         train_loss=Metrics.from_dict(best["train"]).loss_estimate() if best.get("train") else None,
         whole_seconds=None if started is None else round(time.perf_counter() - started, 3),
+        metrics=metrics,
+        score=task.score,
     )
     write_json(run.summary, result.to_dict())
     write_report(run)
