@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 
 import pytest
@@ -89,7 +88,7 @@ def test_without_vector_instructions_the_numbers_are_the_same(tmp_path, monkeypa
     made = tmp_path / "portable.so"
     flags = [flag for flag in building.FLAGS if flag != "-march=native"]
     subprocess.run(["g++", *flags, "-DGLASSFORMER_PORTABLE", str(building.SOURCE), "-o", str(made)], check=True)
-    portable = ctypes.CDLL(str(made))
+    portable = building.opened(made)
     torch.manual_seed(1)
     for bits in (8, 4):
         weight, x = torch.randn(21, 64), torch.randn(6, 64)

@@ -23,6 +23,24 @@ FLAGS = (
 a token would not be the same alone and in a batch."""
 
 
+_P, _I, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+SIGNATURES = {
+    "glassformer_multiply": (_P, _P, _I, _P, _I),
+    "glassformer_pack": (_P, _P, _P, _P, _P, _I, _I, _I, _P, _I),
+    "glassformer_draw": (_P, _P, _I, _I, _F, _I, _P, _P, _P, _P, _I),
+    "glassformer_run": (_P, _P, _P, _I),
+}
+"""The functions of `decode.cpp`; the last number is that of threads."""
+
+
+def opened(path: Path) -> ctypes.CDLL:
+    """A compiled library with the types of its functions."""
+    compiled = ctypes.CDLL(str(path))
+    for name, types in SIGNATURES.items():
+        getattr(compiled, name).argtypes = types
+    return compiled
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions, or None where there is no compiler or what it makes does not work.
@@ -37,7 +55,7 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     try:
-        return ctypes.CDLL(str(_compiled(compiler)))
+        return opened(_compiled(compiler))
     except (OSError, subprocess.SubprocessError):
         return None
 

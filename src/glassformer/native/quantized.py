@@ -56,13 +56,8 @@ class QuantizedLinear(nn.Module):
             return F.linear(x, self.dequantized().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         rows = x.detach().reshape(-1, self.columns).float().contiguous()
         y = rows.new_empty(len(rows), self.rows)
-        compiled.glassformer_multiply(
-            ctypes.byref(self.struct()),
-            ctypes.c_void_p(rows.data_ptr()),
-            ctypes.c_int32(len(rows)),
-            ctypes.c_void_p(y.data_ptr()),
-            ctypes.c_int32(kernel_threads()),
-        )
+        matrix = ctypes.byref(self.struct())
+        compiled.glassformer_multiply(matrix, rows.data_ptr(), len(rows), y.data_ptr(), kernel_threads())
         return y.view(*x.shape[:-1], self.rows).to(x.dtype)
 
     def dequantized(self) -> Tensor:
@@ -95,12 +90,8 @@ def pack(weight_RC: Tensor, bits: int) -> Tensor:
         scale, minimum = ((groups.amax(dim=-1) - least) / 15).half(), least.half()
     blocks = torch.empty(-(-rows // TILE), columns // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
     held = (weight_RC, scale.float(), minimum.float(), scale, minimum)
-    compiled.glassformer_pack(
-        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in held),
-        *(ctypes.c_int32(n) for n in (rows, columns, bits)),
-        ctypes.c_void_p(blocks.data_ptr()),
-        ctypes.c_int32(kernel_threads()),
-    )
+    pointers = [tensor.data_ptr() for tensor in held]
+    compiled.glassformer_pack(*pointers, rows, columns, bits, blocks.data_ptr(), kernel_threads())
     return blocks
 
 

@@ -26,13 +26,7 @@ def sample(
     plain_BV, logits_BV = plain_BV.contiguous(), logits_BV.contiguous()
     tokens, sampling_probabilities, own = (ctypes.c_int32 * B)(), (ctypes.c_float * B)(), (ctypes.c_float * B)()
     library().glassformer_draw(  # type: ignore[union-attr]
-        ctypes.c_void_p(plain_BV.data_ptr()),
-        ctypes.c_void_p(logits_BV.data_ptr()),
-        *(ctypes.c_int32(n) for n in (B, V)),
-        ctypes.c_float(temperature),
-        ctypes.c_int32(min(top_k, V)),
-        (ctypes.c_double * B)(*u_B),
-        *(tokens, sampling_probabilities, own),
-        ctypes.c_int32(kernel_threads()),
+        *(plain_BV.data_ptr(), logits_BV.data_ptr(), B, V, temperature, min(top_k, V)),
+        *((ctypes.c_double * B)(*u_B), tokens, sampling_probabilities, own, kernel_threads()),
     )
     return list(tokens), list(sampling_probabilities), list(own)

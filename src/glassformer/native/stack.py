@@ -229,12 +229,7 @@ class NativeStack:
             tokens.cos[i], tokens.sin[i] = cos.data_ptr(), sin.data_ptr()
         pointers = (held.keys.data_ptr(), held.values.data_ptr(), held.tokens.data_ptr())
         cache = CacheStruct(*pointers, *held.keys.stride()[:3], held.tokens.stride(0))
-        self._call(
-            ctypes.byref(self.stack),
-            ctypes.byref(cache),
-            ctypes.byref(tokens),
-            ctypes.c_int32(kernel_threads()),
-        )
+        self._call(*map(ctypes.byref, (self.stack, cache, tokens)), kernel_threads())
 
     def __deepcopy__(self, memo: Any) -> NativeStack:
         """Of a copied model: the same numbers, which never change, and the taps of the copy."""
