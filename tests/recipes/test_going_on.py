@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import files
+from play import PLAY
 from resolving import stopped_at
 
 from glassformer import recipes
@@ -33,6 +34,13 @@ def end(run: Path, step: int) -> list[bytes]:
 
 def rates(run: Path) -> list[float]:
     return [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    play = tmp_path_factory.mktemp("finished") / "play.txt"
+    play.write_text(PLAY, encoding="utf-8")
+    return train(play, "run", "training.steps=12")
 
 
 @pytest.mark.parametrize("schedule", ["constant", "noam"])
@@ -94,8 +102,8 @@ def test_twice(play):
         ("steps=20", ["did you mean training.steps"]),
     ],
 )
-def test_what_may_not_change_is_refused_and_nothing_is_touched(play, override, parts):
-    run = train(play, "run", "training.steps=12")
+def test_what_may_not_change_is_refused_and_nothing_is_touched(finished, override, parts):
+    run = finished
     before = files(run)
     with pytest.raises(UsageError) as refused:
         recipes.resume(run, [override])
@@ -103,14 +111,10 @@ def test_what_may_not_change_is_refused_and_nothing_is_touched(play, override, p
     assert files(run) == before
 
 
-def test_a_finished_run_names_the_next_step(play):
+def test_a_finished_run_names_the_next_step_also_at_the_command_line(play, glassformer):
     run = train(play, "run", "training.steps=4")
     with pytest.raises(RunError, match=r"is finished \(4 steps\); .*glassformer resume \S+ training.steps=8"):
         recipes.resume(run)
-
-
-def test_at_the_command_line(play, glassformer):
-    run = train(play, "run", "training.steps=4")
     shown = glassformer("resume", run, "training.steps=6", "--quiet", "--json")
     assert shown.code == 0 and json.loads(shown.out)["steps"] == 6
 

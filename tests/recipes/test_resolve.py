@@ -184,11 +184,6 @@ def test_what_is_set_is_never_decided_over():
     assert [draft.recipe.value(key) for key in keys] == ["classic", 17, "linear", "muon"]
 
 
-def test_batch_size_auto_without_a_recipe():
-    """The number of steps is that of a typical batch; the batch itself is measured later."""
-    assert sized(100_000, 50, "training.batch_size=auto").recipe.training.batch_size == "auto"
-
-
 def test_a_text_too_short_for_any_rule():
     with pytest.raises(DataError, match=r"199 tokens.*at least 200"):
         sized(199, 50)

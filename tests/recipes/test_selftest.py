@@ -20,8 +20,17 @@ def failed() -> list[str]:
     return [check.what.split(" =")[0] for check in selftest(*small_model()) if not check.held]
 
 
-def test_everything_holds_here():
-    checks = list(selftest(*small_model()))
+WHAT = "logits = those of transformers"
+
+
+def test_everything_holds_here_and_the_model_is_left_as_it_was():
+    model, tokenizer = small_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    checks = list(selftest(model, tokenizer))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters()) and not model.training
+    theirs = next(check.difference for check in checks if check.what == WHAT)
+    assert 0 < theirs < 1e-4  # computed by another program: equal, and not to the last bit
     assert len(checks) == 9 and all(check.held for check in checks)
     unasked = {check.what: check.why for check in checks if check.difference is None}
     assert unasked.keys() == (set() if library() else {"blocks compiled, in int8 = layer by layer"})
@@ -29,12 +38,8 @@ def test_everything_holds_here():
     assert 0 < checks[-1].difference < 0.1, "int8 rounds, and not much"
 
 
-WHAT = "logits = those of transformers"
-
-
 def test_transformers_reads_the_model_where_nothing_is_kept_of_it(monkeypatch):
-    theirs = {check.what: check for check in selftest(*small_model())}[WHAT]
-    assert 0 < theirs.difference < 1e-4  # computed by another program: equal, and not to the last bit
+    assert not Check("x", float("nan"), 0.1, 0.1).held
     model, tokenizer = small_model()
     true = type(model).logits
     monkeypatch.setattr(type(model), "logits", lambda self, hidden: 1.01 * true(self, hidden))
@@ -51,11 +56,6 @@ def test_what_is_left_out_has_a_reason(case: str, monkeypatch):
     left = {check.what: check for check in selftest(model, tokenizer)}[WHAT]
     named = f"{sys.executable} -m pip install transformers" if case == "without transformers" else "of this kind"
     assert left.difference is None and left.held and left.why.endswith(named.removeprefix(sys.executable))
-
-
-def test_what_does_not_concern_a_model_holds():
-    assert Check("x", None, 0.0, 0.1).held and not Check("x", 0.2, 0.1, 0.1).held
-    assert not Check("x", float("nan"), 0.1, 0.1).held
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,4 @@ def test_logits_of_other_software_are_compared():
     right = Reference(ids, {token: logits[token] for token in (0, 7, 100)})
     wrong = Reference(ids, {**right.logits, 7: logits[7] + 0.01 * max(map(abs, right.logits.values()))})
     held = [{check.what: check for check in selftest(model, tokenizer, known)} for known in (right, wrong)]
-    what = "logits = those of transformers"
-    assert held[0][what].difference < 1e-6 and held[0][what].held and not held[1][what].held
-
-
-def test_the_model_is_left_as_it_was():
-    model, tokenizer = small_model()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    list(selftest(model, tokenizer))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters()) and not model.training
+    assert held[0][WHAT].difference < 1e-6 and held[0][WHAT].held and not held[1][WHAT].held
