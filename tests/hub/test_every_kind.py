@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from toys import shaken, toy_ids
 
 import glassformer as gf
@@ -233,6 +234,5 @@ def test_what_is_wrong_with_our_own_form_is_one_line(changes: dict, text: str, t
     save(tmp_path, build_model(CONFIGS["encoder of tokens"]))
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    with pytest.raises(GlassformerError) as error:
-        load_model(tmp_path)
-    assert str(error.value).startswith(f"{path}: ") and text in str(error.value) and "\n" not in str(error.value)
+    line = refused(lambda: load_model(tmp_path))
+    assert line.startswith(f"{path}: ") and text in line

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from gguf_standins import MODELS, TEXT, logits, toy, toy_tokenizers
+from gguf_standins import MODELS, TEXT, logits, toy
 from toys import toy_ids, toy_model
 
 from glassformer.errors import MissingExtraError, ModelFolderError, UsageError
@@ -19,12 +19,6 @@ from glassformer.hub.gguf.file import read_gguf
 from glassformer.hub.gguf.reading import load_gguf
 from glassformer.models import EncoderConfig, build_model
 from glassformer.processors.tokenizers import TOKENIZERS
-
-
-@pytest.fixture(scope="module")
-def tokenizers() -> dict[str, Any]:
-    return toy_tokenizers()
-
 
 # Read again
 

@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_standins import MODELS, logits, toy, toy_tokenizers
+from gguf_standins import MODELS, logits, toy
 from tokenizer_texts import AWKWARD, SPOKEN, random_strings
 from toys import toy_ids, toy_model
 
@@ -27,11 +27,6 @@ from glassformer.processors.tokenizers import TOKENIZERS
 needs_llama_cpp = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None, reason="needs the package llama-cpp-python"
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizers() -> dict[str, Any]:
-    return toy_tokenizers()
 
 
 def opened(path: Path, **options: Any) -> Any:

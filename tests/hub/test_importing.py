@@ -11,17 +11,16 @@ import pytest
 import torch
 import transformers
 from nano_gpt import NanoGPT, save_checkpoint
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from test_what_families_represent import BASES
 from toys import shaken, toy_ids, toy_model
 
 import glassformer as gf
-from glassformer.errors import GlassformerError, ModelFolderError, TokenizerError, UsageError
+from glassformer.errors import GlassformerError, TokenizerError, UsageError
 from glassformer.hub import import_model, load_model, save, save_gguf
 from glassformer.models import build_model
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
-
-transformers.logging.set_verbosity_error()
 
 SIZES = {"vocab_size": 257, "num_hidden_layers": 2, "max_position_embeddings": 13, "intermediate_size": 29}
 MODERN = {**SIZES, "hidden_size": 42, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10}
@@ -43,21 +42,6 @@ def published(folder: Path, family: str, tokenizer: Tokenizer, dtype: Any = torc
     model.save_pretrained(folder, **how)
     tokenizer.save(folder)
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def everything(folder: Path) -> dict[str, bytes | None]:
-    found = folder.rglob("*")
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in found}
-
-
-def refused(act: Any, folder: Path, kind: type[GlassformerError] = ModelFolderError) -> str:
-    """The one line of the error; what is in the folder stays as it was."""
-    before = everything(folder)
-    with pytest.raises(kind) as error:
-        act()
-    assert everything(folder) == before
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # Folders of Hugging Face

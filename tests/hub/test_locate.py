@@ -18,11 +18,7 @@ from glassformer.hub import import_model, inspect, load_source_tokenizer, locate
 from glassformer.recipes import evaluate
 from glassformer.server.app import open_models
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("GLASSFORMER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture
@@ -69,11 +65,11 @@ def test_another_file_of_the_same_name_is_another_model(file: Path):
     assert gf.load(file)[0].config.n_embd == 24 != before.config.n_embd
 
 
-def test_a_damaged_file_leaves_nothing_behind(file: Path, cache: Path):
+def test_a_damaged_file_leaves_nothing_behind(file: Path, empty_cache: Path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelFolderError, match="cut short"):
         gf.load(file)
-    assert not [*cache.rglob("config.json")] and not [*cache.rglob("*.safetensors")]
+    assert not [*empty_cache.rglob("config.json")] and not [*empty_cache.rglob("*.safetensors")]
 
 
 def test_a_folder_of_gguf_files(file: Path):

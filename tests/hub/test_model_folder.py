@@ -15,6 +15,7 @@ import tokenizers
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import everything, refused
 from safetensors.torch import load_file, save_file
 from test_what_families_represent import BASES, POST_NORM, SHAPE
 from toys import GEMMA3, toy_config, toy_ids, toy_model
@@ -42,22 +43,10 @@ from glassformer.models import EncoderConfig, EncoderDecoderConfig, build_model
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 
-def written(act) -> str:
-    """The one line of the error."""
-    with pytest.raises(GlassformerError) as error:
-        act()
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 def edit(path: Path, **changes: object) -> None:
     """Set keys of a JSON file; `...` takes one out."""
     changed = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in changed.items() if value is not ...}))
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture
@@ -123,13 +112,13 @@ def test_there_and_back_is_the_same_to_the_last_bit(family: str, tied_head: bool
     assert torch.equal(again(toy_ids(2, 7)), model(toy_ids(2, 7)))
     assert tokenizer_again == tokenizer
     gf.save(tmp_path / "b", again, tokenizer_again)
-    assert content(tmp_path / "b") == content(tmp_path / "a")
+    assert everything(tmp_path / "b") == everything(tmp_path / "a")
 
 
 def test_a_folder_holds_these_files_and_tied_weights_once(tmp_path: Path):
     gf.save(tmp_path, toy_model(), TOKENIZERS["characters"](["hello"]))
     names = "config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json"
-    assert sorted(content(tmp_path)) == names.split()
+    assert sorted(everything(tmp_path)) == names.split()
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
 
 
@@ -139,9 +128,9 @@ def test_run_folders_and_checkpoints_open_by_their_name(tmp_path: Path):
     (tmp_path / "runs" / "young").mkdir()
     runs = tmp_path / "runs"
     assert model_folder_of(runs / "first") == model_folder_of(runs / "first" / "model") == runs / "first" / "model"
-    assert f"did you mean {runs}/first?" in written(lambda: model_folder_of(runs / "frist"))
-    assert written(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
-    assert "config.json" in written(lambda: model_folder_of(runs / "young"))
+    assert f"did you mean {runs}/first?" in refused(lambda: model_folder_of(runs / "frist"))
+    assert refused(lambda: model_folder_of(tmp_path / "nowhere" / "x")).endswith("glassformer train shakespeare-fast")
+    assert "config.json" in refused(lambda: model_folder_of(runs / "young"))
 
 
 # Damage: the error names the file or field, says what is wrong with it, and where it helps what to do
@@ -188,7 +177,7 @@ DAMAGE = {
 def test_a_damaged_folder_is_refused(folder: Path, what: str):
     damage, words = DAMAGE[what]
     damage(folder)
-    line = written(lambda: load_model(folder))
+    line = refused(lambda: load_model(folder))
     assert line.startswith(str(folder)) and "did you mean" not in line
     assert all(word in line for word in words.split())
 
@@ -197,7 +186,7 @@ def test_a_damaged_folder_is_refused(folder: Path, what: str):
 def test_truncated_weights(folder: Path, share: float):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: int(len(data) * share)])
-    line = written(lambda: load_model(folder))
+    line = refused(lambda: load_model(folder))
     assert line.startswith(f"{folder}/model.safetensors: ") and "copy it again" in line
 
 
@@ -210,7 +199,7 @@ def test_truncated_weights(folder: Path, share: float):
 )
 def test_a_config_that_is_no_json_object(folder: Path, text: str):
     (folder / "config.json").write_text(text, encoding="utf-8")
-    assert written(lambda: load_model(folder)).startswith(f"{folder}/config.json: ")
+    assert refused(lambda: load_model(folder)).startswith(f"{folder}/config.json: ")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -230,7 +219,7 @@ def test_a_config_with_a_byte_order_mark(folder: Path, encoding: str):
 def test_a_tensor_is_missing_or_left_over_in_our_own_form(damage, words, tmp_path: Path):
     save(tmp_path, toy_model(qk_norm=True))
     damage(tmp_path)
-    line = written(lambda: load_model(tmp_path))
+    line = refused(lambda: load_model(tmp_path))
     assert all(word in line for word in words)
 
 
@@ -240,7 +229,7 @@ def test_biases_that_a_bias_free_model_should_not_have(tmp_path: Path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.mlp.c_fc.bias"][7] = 0.5
     save_file(weights, tmp_path / "model.safetensors")
-    assert "blocks.1.feedforward.up.bias" in written(lambda: load_model(tmp_path))
+    assert "blocks.1.feedforward.up.bias" in refused(lambda: load_model(tmp_path))
 
 
 QWEN3 = toy_config("modern", rotary_scaling=LINEAR)
@@ -288,15 +277,15 @@ def test_whatever_stands_in_a_config_is_one_line_or_a_model(families: dict[str, 
 
 def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch):
     """The disk is full when the new weights are flushed; the old model still loads and nothing lies about."""
-    before, beside = content(folder), sorted(folder.parent.iterdir())
+    before, beside = everything(folder), sorted(folder.parent.iterdir())
 
     def fsync(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    line = written(lambda: save(folder, toy_model(seed=1)))
+    line = refused(lambda: save(folder, toy_model(seed=1)))
     assert "no space left" in line and "nothing was replaced" in line
-    assert content(folder) == before and sorted(folder.parent.iterdir()) == beside
+    assert everything(folder) == before and sorted(folder.parent.iterdir()) == beside
 
 
 def test_weights_larger_than_the_disk_allows(tmp_path: Path):
@@ -313,19 +302,19 @@ def test_weights_larger_than_the_disk_allows(tmp_path: Path):
         [sys.executable, "-c", program, tmp_path / "a.safetensors"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(f"{tmp_path}/a.safetensors: ") and "nothing was replaced" in done.stdout
-    assert list(content(tmp_path)) == ["a.safetensors"]
+    assert list(everything(tmp_path)) == ["a.safetensors"]
     assert load_weights(tmp_path / "a.safetensors")["a"].tolist() == [1, 1, 1]
 
 
 def test_a_folder_with_other_things_in_it_is_not_replaced(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("three years of work")
-    assert "choose an empty or a new folder" in written(lambda: save(tmp_path, toy_model()))
-    assert content(tmp_path) == {"thesis.txt": b"three years of work"}
+    assert "choose an empty or a new folder" in refused(lambda: save(tmp_path, toy_model()))
+    assert everything(tmp_path) == {"thesis.txt": b"three years of work"}
 
 
 def test_a_file_where_the_folder_should_go_stays(tmp_path: Path):
     (tmp_path / "model").write_text("notes")
-    assert "this is a file" in written(lambda: save(tmp_path / "model", toy_model()))
+    assert "this is a file" in refused(lambda: save(tmp_path / "model", toy_model()))
     assert (tmp_path / "model").read_text() == "notes"
 
 
@@ -381,5 +370,5 @@ def test_no_reader_takes_an_added_token_beyond_the_table(what: str):
 
 def test_a_text_token_beyond_the_table_belongs_to_another_model(tmp_path: Path):
     gf.save(tmp_path, toy_model(vocab_size=255), TOKENIZERS["bytes"]())
-    line = written(lambda: gf.load(tmp_path))
+    line = refused(lambda: gf.load(tmp_path))
     assert line.startswith(f"{tmp_path}: ") and all(word in line for word in ("257", "255", "take the tokenizer"))

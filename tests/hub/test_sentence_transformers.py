@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from refusals import refused
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from toys import shaken, toy_model
@@ -23,8 +24,6 @@ from glassformer.generation.encoders import embed
 from glassformer.hub import import_model, pull, save
 from glassformer.hub.published import PACKAGED
 from glassformer.processors.tokenizers import TOKENIZERS
-
-transformers.logging.set_verbosity_error()
 
 WORDS = "to be or not that is the question whether it no ##bler ##s in mind suffer sling arrow of a , . ? ' [ ]"
 VOCABULARY = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(" ")])}
@@ -132,9 +131,8 @@ def test_what_would_change_the_vectors_is_refused(case: str, published: Path, tm
     path = published / name
     path.write_text(json.dumps(change(json.loads(path.read_text()) if path.exists() else {})))
     for act in (lambda: gf.load(published), lambda: import_model(published, tmp_path / "ours")):
-        with pytest.raises(ModelFolderError) as error:
-            act()
-        assert str(path) in str(error.value) and named in str(error.value) and "\n" not in str(error.value)
+        line = refused(act, kind=ModelFolderError)
+        assert str(path) in line and named in line
     assert not (tmp_path / "ours").exists()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from families import CASES, GEMMA3
 from toys import GEMMA3 as OURS
 from toys import shaken, toy_ids, toy_model
@@ -17,8 +16,6 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from glassformer.hub import load_model, save
 from glassformer.hub.configuration import read_config
 from glassformer.models import parameter_count
-
-transformers.logging.set_verbosity_error()
 
 LINEAR = {"rope_type": "linear", "factor": 2.5}
 

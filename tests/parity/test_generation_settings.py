@@ -24,8 +24,6 @@ from glassformer.generation.generate import prompt_ids
 from glassformer.hub import load_model
 from glassformer.processors.tokenizers import TOKENIZERS
 
-transformers.logging.set_verbosity_error()
-
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n"
 PROMPT, NEW = "All:\nSpeak to me, ", 23
 

@@ -16,8 +16,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from glassformer.hub import load_model, save
 from glassformer.models import Decoder
 
-transformers.logging.set_verbosity_error()
-
 
 @torch.no_grad()
 def assert_same_logits(ours: Decoder, theirs: transformers.PreTrainedModel, n: int = 13) -> None:

@@ -55,11 +55,8 @@ def write_config(
 
 
 def read_config(folder: Path) -> tuple[Family, Any]:
-    """Which family a model folder is of, and the configuration of its model in our words.
-
-    Raises:
-        ModelFolderError: config.json is missing or damaged, or asks for what our models cannot do.
-    """
+    """Which family a model folder is of, and the configuration of its model in our words. Raises `ModelFolderError` if
+    config.json is missing or damaged, or asks for what our models cannot do."""
     given = read_json(folder / "config.json")
     kind = given.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:

@@ -24,28 +24,18 @@ from glassformer.models import GenerationSettings
 
 NAME = "generation_config.json"
 APPLIED = tuple(name for name in GenerationSettings.model_fields if name not in ("declared", "filled", "refused"))
+# Fields that are refused, by the values at which they change nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "constraints": (None, []),
-    "diversity_penalty": (None, 0),
-    "dola_layers": (None,),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "encoder_repetition_penalty": (None, 1),
-    "epsilon_cutoff": (None, 0),
-    "eta_cutoff": (None, 0),
-    "exponential_decay_length_penalty": (None,),
-    "force_words_ids": (None, []),
-    "guidance_scale": (None, 1),
-    "max_time": (None,),
-    "num_beam_groups": (None, 1),
-    "num_return_sequences": (None, 1),
-    "penalty_alpha": (None, 0),
+    **dict.fromkeys(("diversity_penalty", "encoder_no_repeat_ngram_size", "penalty_alpha"), (None, 0)),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), (None, 0)),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale", "typical_p"), (None, 1)),
+    **dict.fromkeys(("num_beam_groups", "num_return_sequences"), (None, 1)),
+    **dict.fromkeys(("constraints", "force_words_ids"), (None, [])),
+    **dict.fromkeys(("dola_layers", "exponential_decay_length_penalty", "max_time", "top_h"), (None,)),
     "sequence_bias": (None, {}, []),
     "token_healing": (None, False),
-    "top_h": (None,),
-    "typical_p": (None, 1),
     "watermarking_config": (None,),
 }
-"""Values at which a field changes nothing."""
 ONLY_WHEN_SAMPLING = ("epsilon_cutoff", "eta_cutoff", "top_h", "typical_p")
 ONLY_OF_ANSWERS = ("encoder_no_repeat_ngram_size", "encoder_repetition_penalty")  # others ignore them there too
 FILLED_IN_AT_FIRST = ("do_sample", "temperature", "max_length")  # by folders without them

@@ -35,12 +35,9 @@ class NanoGPT(GPT2):
 
 
 def load_nanogpt(path: Path) -> tuple[Any, Tokenizer | None]:
-    """The model of a checkpoint, and GPT-2's tokenizer if its vocabulary has that size.
-
-    Raises:
-        ModelFolderError: it is damaged, holds more than tensors and plain values, or is not nanoGPT's.
-        DataError: GPT-2's vocabulary cannot be fetched.
-    """
+    """The model of a checkpoint, and GPT-2's tokenizer if its vocabulary has that size. Raises `ModelFolderError` if it
+    is damaged, holds more than tensors and plain values, or is not nanoGPT's. Raises `DataError` if GPT-2's vocabulary
+    cannot be fetched."""
     checkpoint = _read(path)
     arguments, tensors = checkpoint.get("model_args"), checkpoint.get("model")
     if not isinstance(arguments, dict) or not isinstance(tensors, dict):

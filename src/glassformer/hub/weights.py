@@ -42,11 +42,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def load_sharded(folder: Path) -> dict[str, Tensor]:
     """The weights of a model folder: `model.safetensors`, or the files that `model.safetensors.index.json` names.
-
-    Raises:
-        ModelFolderError: as `load_weights`; the index names files elsewhere or tensors that are not there; or there are
-            only pickles.
-    """
+    Raises `ModelFolderError` as `load_weights`, and for pickles and an index with files elsewhere or lost tensors."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or not index.is_file():
         if not whole.is_file():

@@ -59,11 +59,8 @@ class CTranslate2File(NamedTuple):
 
 
 def read_ctranslate2(path: str | os.PathLike[str]) -> CTranslate2File:
-    """Read a model.bin of version 6; tensors stay on disk until they are asked for.
-
-    Raises:
-        ModelFolderError: not such a file, damaged, cut short, or with claims about itself that cannot be true.
-    """
+    """Read a model.bin of version 6; tensors stay on disk until they are asked for. Raises `ModelFolderError` for
+    another file and for one that is damaged, cut short or states sizes that cannot be true."""
     return read_mapped(path, lambda data: _Reader(data).read(), missing="the folder is incomplete: fetch it again")
 
 

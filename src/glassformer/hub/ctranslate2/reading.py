@@ -62,11 +62,8 @@ def load_ctranslate2(
     folder: Path, *, with_tokenizer: bool = True
 ) -> tuple[Any, Tokenizer | None, dict[str, dict[str, Any]]]:
     """The model in fp32, its tokenizer, and the JSON files that `transformers` reads beside them (name and content).
-
-    Raises:
-        ModelFolderError: it is damaged, no Whisper, or in numbers that are not read.
-        TokenizerError: its tokenizer is missing, damaged, or another model's.
-    """
+    Raises `ModelFolderError` if it is damaged, no Whisper, or in numbers that are not read. Raises `TokenizerError` if
+    its tokenizer is missing, damaged, or another model's."""
     file, config, tokens = open_ctranslate2(folder)
     path = folder / "model.bin"
     tensors = dict(file.tensors)
@@ -115,11 +112,8 @@ def open_ctranslate2(folder: Path) -> CTranslate2Whisper:
 
 
 def whisper_tokenizer(folder: Path, tokens: list[str]) -> Tokenizer:
-    """The tokenizer of a folder with this vocabulary. Timestamps are no special tokens, as everywhere.
-
-    Raises:
-        TokenizerError: it is missing, damaged, or does not give these tokens these ids.
-    """
+    """The tokenizer of a folder with this vocabulary. Timestamps are no special tokens, as everywhere. Raises
+    `TokenizerError` if it is missing, damaged, or does not give these tokens these ids."""
     file = folder / "tokenizer.json"
     data = read_tokenizer_json(file)
     if not isinstance(data.get("model"), dict):

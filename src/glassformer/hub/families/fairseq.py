@@ -13,6 +13,8 @@ from glassformer.hub.families.family import Family, activation, heads_fill_the_w
 from glassformer.hub.families.weight_table import UNSQUEEZE, Row, Tensors, layer
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 
+SIDE_KEYS = {"layers": "n_layer", "attention_heads": "n_head", "ffn_dim": "n_hidden"}  # behind `encoder_`, `decoder_`
+
 
 class Fairseq(Family):
     """An encoder-decoder; `sides` are the fields that its encoder and its decoder have beside `FIXED`."""
@@ -57,9 +59,7 @@ class Fairseq(Family):
             "activation_dropout": 0.0,
         }
         for side, stack in (("encoder", c.encoder), ("decoder", c.decoder)):
-            keys[f"{side}_layers"] = stack.n_layer
-            keys[f"{side}_attention_heads"] = stack.n_head
-            keys[f"{side}_ffn_dim"] = stack.n_hidden
+            keys |= {f"{side}_{key}": getattr(stack, field) for key, field in SIDE_KEYS.items()}
             keys[f"{side}_layerdrop"] = 0.0
         return {**keys, **self.extra_keys(c)}
 
@@ -71,9 +71,7 @@ class Fairseq(Family):
                 **self.FIXED,
                 **fields,
                 "n_embd": given["d_model"],
-                "n_layer": given[f"{side}_layers"],
-                "n_head": given[f"{side}_attention_heads"],
-                "n_hidden": given[f"{side}_ffn_dim"],
+                **{field: given[f"{side}_{key}"] for key, field in SIDE_KEYS.items()},
                 "activation": activation(given.get("activation_function", "gelu")),
                 "embedding_scale": math.sqrt(given["d_model"]) if given.get("scale_embedding") else 1.0,
                 "bias": True,

@@ -71,12 +71,8 @@ class Family:
         return {}
 
     def read_config(self, given: dict[str, Any]) -> Any:
-        """Our configuration from a config.json.
-
-        Raises:
-            ModelFolderError: it asks for what our models cannot do.
-            KeyError: a key is missing, by its name.
-        """
+        """Our configuration from a config.json. Raises `ModelFolderError` if it asks for what our models cannot do.
+        Raises `KeyError` if a key is missing, by its name."""
         given = given | {key: value for key, value in self.defaults.items() if key not in given}
         fields = {**self.fixed, **{field: given[key] for key, field in self.keys.items()}}
         if "activation" in fields:

@@ -40,11 +40,8 @@ def behind(n: int, n_layer: int) -> list[str]:
 
 
 def patterns_of(types: list[str], n_layer: int, window: Any) -> list[str] | None:
-    """Our masks for these layers, as few as possible; None where all see all.
-
-    Raises:
-        ModelFolderError: there are more or fewer types than layers, one is unknown, or a window has no width.
-    """
+    """Our masks for these layers, as few as possible; None where all see all. Raises `ModelFolderError` if there are
+    more or fewer types than layers, one is unknown, or a window has no width."""
     if len(types) != n_layer and n_layer <= MOST_LAYERS:
         raise ModelFolderError(f"layer_types names {plural(len(types), 'layer')} where num_hidden_layers={n_layer}")
     if unknown := [kind for kind in types if kind not in (LOCAL, FULL)]:

@@ -35,11 +35,8 @@ def rope_of(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def scaling_of(rope: dict[str, Any], block_size: int, known: tuple[str, ...] = SCALINGS) -> dict[str, Any] | None:
-    """What `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4) hold beside the base.
-
-    Raises:
-        ModelFolderError: a kind of scaling that is not among the `known` ones.
-    """
+    """What `rope_parameters` (transformers 5) or `rope_scaling` (transformers 4) hold beside the base. Raises
+    `ModelFolderError` for a kind of scaling that is not among the `known` ones."""
     aside = ("type", "rope_theta", "partial_rotary_factor")
     keys = {name: value for name, value in rope.items() if name not in aside and value is not None}
     kind = keys.setdefault("rope_type", rope.get("type", "default"))  # "type": before 2024

@@ -7,43 +7,51 @@ the embedding, scaled by 1 / sqrt(C); 1.1 has a gated layer and a head of its ow
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from glassformer.hub.families.family import Family, activation, matches, special_tokens
 from glassformer.hub.families.weight_table import Row, Tensors, layer, one, under_one_name, with_head
 from glassformer.models import EncoderDecoderConfig, ModelConfig
 
-# What encoder and decoder have in common there, beside what both fix.
-SHARED = (
-    *("n_head", "head_width", "n_hidden", "feedforward", "activation", "norm_eps"),
-    *("relative_buckets", "relative_max_distance"),
-)
-
 
 class T5(Family):
-    """`t5`."""
+    """`t5`. Its keys are of both sides."""
 
     model_type = "t5"
+    architecture = "T5ForConditionalGeneration"
     configuration = EncoderDecoderConfig
+    preset = "modern"
+    keys: ClassVar = {
+        "vocab_size": "vocab_size",
+        "d_model": "n_embd",
+        "d_kv": "head_width",
+        "d_ff": "n_hidden",
+        "num_heads": "n_head",
+        "relative_attention_num_buckets": "relative_buckets",
+        "relative_attention_max_distance": "relative_max_distance",
+        "layer_norm_epsilon": "norm_eps",
+    }
+    defaults: ClassVar = {
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+    }
+    fixed: ClassVar = {
+        "positions": "relative",
+        "norm": "rmsnorm",
+        "bias": False,
+        "qk_norm": False,
+        "attention_scale": 1.0,
+    }
     base_prefix = ""
 
     def can_represent(self, c: EncoderDecoderConfig) -> bool:
         e, d = c.encoder, c.decoder
+        shared = {*self.keys.values(), "feedforward", "activation"}
+        free = {*shared, "n_kv_head", "tied_head", "logit_scale"}
         return (
-            all(
-                matches(
-                    side,
-                    free={*SHARED, "n_kv_head", "tied_head", "logit_scale"},
-                    positions="relative",
-                    norm="rmsnorm",
-                    bias=False,
-                    qk_norm=False,
-                    attention_scale=1.0,
-                )
-                and side.n_kv_head == side.n_head
-                for side in (e, d)
-            )
-            and all(getattr(e, field) == getattr(d, field) for field in SHARED)
+            all(matches(side, free=free, **self.fixed) and side.n_kv_head == side.n_head for side in (e, d))
+            and all(getattr(e, field) == getattr(d, field) for field in shared)
             and math.isclose(d.logit_scale, _logit_scale(d.n_embd, tied=d.tied_head))
             and d.feedforward != "clamped"
             and (d.feedforward, d.activation) != ("gated", "gelu")  # their gated GELU is the other one
@@ -54,19 +62,12 @@ class T5(Family):
         d = c.decoder
         kind = {"gelu_new": "gelu"}.get(d.activation, d.activation) if d.feedforward == "gated" else d.activation
         return {
-            "architectures": ["T5ForConditionalGeneration"],
-            "vocab_size": d.vocab_size,
+            "architectures": [self.architecture],
+            **{key: getattr(d, field) for key, field in self.keys.items()},
             "n_positions": max(c.encoder.block_size, d.block_size),
-            "d_model": d.n_embd,
-            "d_kv": d.head_width,
-            "d_ff": d.n_hidden,
             "num_layers": c.encoder.n_layer,
             "num_decoder_layers": d.n_layer,
-            "num_heads": d.n_head,
-            "relative_attention_num_buckets": d.relative_buckets,
-            "relative_attention_max_distance": d.relative_max_distance,
             "feed_forward_proj": f"gated-{kind}" if d.feedforward == "gated" else kind,
-            "layer_norm_epsilon": d.norm_eps,
             # transformers 4 takes the first for both questions, transformers 5 asks the second as well
             "tie_word_embeddings": d.tied_head,
             "scale_decoder_outputs": d.tied_head,
@@ -74,24 +75,16 @@ class T5(Family):
         }
 
     def read_config(self, given: dict[str, Any]) -> EncoderDecoderConfig:
+        given = {**self.defaults, **given}
         proj = given.get("feed_forward_proj", "relu")
         tied = given.get("scale_decoder_outputs", given.get("tie_word_embeddings", True))
         shape = {
-            "family": "modern",
-            "vocab_size": given["vocab_size"],
+            "family": self.preset,
+            **self.fixed,
+            **{field: given[key] for key, field in self.keys.items()},
             "block_size": given.get("n_positions", 512),
-            "n_embd": given["d_model"],
-            "n_head": given["num_heads"],
-            "head_width": given["d_kv"],
-            "n_hidden": given["d_ff"],
-            "positions": "relative",
-            "relative_buckets": given.get("relative_attention_num_buckets", 32),
-            "relative_max_distance": given.get("relative_attention_max_distance", 128),
             "feedforward": "gated" if proj.startswith("gated-") else "plain",
             "activation": "gelu_new" if proj == "gated-gelu" else activation(proj.removeprefix("gated-")),
-            "norm_eps": given.get("layer_norm_epsilon", 1e-6),
-            "qk_norm": False,
-            "attention_scale": 1.0,
             "tied_head": tied,
         }
         layers = given["num_layers"], given.get("num_decoder_layers") or given["num_layers"]

@@ -79,11 +79,7 @@ def layer(
 
 
 def write(table: Iterable[Row | Stack], ours: Tensors) -> Tensors:
-    """Our tensors as theirs.
-
-    Raises:
-        ModelFolderError: one of ours has no place in the table.
-    """
+    """Our tensors as theirs. Raises `ModelFolderError` if one of ours has no place in the table."""
     theirs, left = {}, dict(ours)
     for row in table:
         if isinstance(row, Stack):
@@ -102,12 +98,8 @@ def write(table: Iterable[Row | Stack], ours: Tensors) -> Tensors:
 
 
 def read(table: Iterable[Row | Stack], theirs: Tensors) -> Tensors:
-    """Their tensors as ours.
-
-    Raises:
-        KeyError: a tensor is missing, by its name.
-        ModelFolderError: one of theirs has no place in the table, or has another shape than its place.
-    """
+    """Their tensors as ours. Raises `KeyError` if a tensor is missing, by its name. Raises `ModelFolderError` if one of
+    theirs has no place in the table, or has another shape than its place."""
     ours: Tensors = {}
     left = dict(theirs)
     for row in table:
@@ -139,11 +131,8 @@ def _misshapen(name: str, tensor: Tensor) -> ModelFolderError:
 
 
 def under_one_name(theirs: Tensors, first: str, *others: str) -> Tensors:
-    """A tied tensor under its first name alone, whichever of its names a file has.
-
-    Raises:
-        ModelFolderError: the file has it under two names with other numbers, so that it is not tied.
-    """
+    """A tied tensor under its first name alone, whichever of its names a file has. Raises `ModelFolderError` if the
+    file has it under two names with other numbers, so that it is not tied."""
     names = [name for name in (first, *others) if name in theirs]
     found = [theirs[name] for name in names]
     for name, tensor in zip(names[1:], found[1:], strict=True):

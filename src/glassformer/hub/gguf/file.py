@@ -67,12 +67,9 @@ def gguf_package() -> Any:
 
 
 def read_gguf(path: str | os.PathLike[str]) -> GGUFFile:
-    """Read a GGUF file (version 2 or 3, little-endian); tensors stay on disk until they are asked for.
-
-    Raises:
-        ModelFolderError: not such a file, damaged, cut short, or with claims about itself that cannot be true.
-        MissingExtraError: without the `gguf` package.
-    """
+    """Read a GGUF file (version 2 or 3, little-endian); tensors stay on disk until they are asked for. Raises
+    `ModelFolderError` for another file and for one that is damaged, cut short or states sizes that cannot be true, and
+    `MissingExtraError` without the `gguf` package."""
     gguf = gguf_package()
     return read_mapped(path, lambda data: _Reader(data, gguf).read(), missing="give the path of a .gguf file")
 

@@ -28,12 +28,9 @@ SAMPLING = {
 
 
 def load_gguf(path: str | os.PathLike[str]) -> tuple[Any, Tokenizer]:
-    """The model of a GGUF file, its numbers turned into fp32, and its tokenizer.
-
-    Raises:
-        ModelFolderError: it is damaged, or of an architecture, a number format or with a tokenizer that is not read.
-        MissingExtraError: without the `gguf` package.
-    """
+    """The model of a GGUF file, its numbers turned into fp32, and its tokenizer. Raises `ModelFolderError` if it is
+    damaged, or of an architecture, a number format or with a tokenizer that is not read. Raises `MissingExtraError`
+    without the `gguf` package."""
     file = read_gguf(path)
     try:
         name = file.fields.get("general.architecture")
