@@ -18,9 +18,9 @@ from torch import Tensor
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table
-from glassformer.inspection.heads import MEANINGS, attention_layers, check_place, evenly, n_repeats, summaries
+from glassformer.inspection.heads import MEANINGS, attention_layers, evenly, n_repeats, summaries
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import read
+from glassformer.inspection.reading import check_place, read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer

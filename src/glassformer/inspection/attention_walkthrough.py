@@ -17,9 +17,9 @@ from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, visible
 from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.head_computation import HeadComputation
-from glassformer.inspection.heads import attention_layers, check_place
+from glassformer.inspection.heads import attention_layers
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import read
+from glassformer.inspection.reading import check_place, read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer

@@ -16,8 +16,8 @@ from glassformer.errors import UsageError
 from glassformer.figures import Column, Figure, Note, Table, number, percent, visible
 from glassformer.inspection.direct_logit_attribution import WATCHED, Part, Place, kinds_of, logit_parts, watch_place
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import Reading, read
-from glassformer.inspection.stream import check_token_head, place_name, place_of, stack_of, token_of
+from glassformer.inspection.reading import Reading, read, stack_of
+from glassformer.inspection.stream import check_token_head, place_name, place_of, token_of
 from glassformer.inspection.trace import ablate
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer

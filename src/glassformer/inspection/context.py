@@ -20,7 +20,7 @@ from glassformer.errors import UsageError
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
 from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import read, reader_of
+from glassformer.inspection.reading import check_place, read, reader_of
 from glassformer.inspection.stream import read_out
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
@@ -138,10 +138,7 @@ def context(
         raise UsageError(f"context compares 2 to {MAX_TEXTS} sentences and was given {len(texts)}")
     stack, t = reader_of(model, input_tokenizer), input_tokenizer
     L = len(stack.blocks)
-    for layer in layers:
-        if not -L - 1 <= layer <= L:
-            raise UsageError(f"layer {layer} is out of range: 0 is the embedding, {L} what the last block leaves")
-    shown = sorted({layer % (L + 1) for layer in layers or (0, L // 3, 2 * L // 3, L)})
+    shown = sorted({check_place("layer", layer, L + 1) for layer in layers or (0, L // 3, 2 * L // 3, L)})
     found = [_follow(stack, t, word, text) for text in texts]
     vectors_LNC = torch.stack([vectors_LC for _, _, vectors_LC, _ in found]).transpose(0, 1)
     return ContextView(

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
-from glassformer.inspection.reading import Reading
-from glassformer.inspection.stream import stack_of
+from glassformer.inspection.reading import Reading, stack_of
 from glassformer.inspection.trace import edit
 from glassformer.layers import ACTIVATIONS, LayerNorm, Positions, ZeroCenteredRMSNorm
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glassformer.errors import UsageError, did_you_mean, plural
+from glassformer.errors import UsageError, did_you_mean
 from glassformer.inspection.reading import Reading
 from glassformer.models import Transformer
 from glassformer.taps import named_taps
@@ -83,17 +83,6 @@ def attention_layers(reading: Reading, kind: str = "self") -> AttentionLayers:
         pos = torch.arange(T)
         visible = np.stack([mask.mask(pos, pos).numpy() for mask in stack.masks])
     return AttentionLayers(reading, kind, stack, names, queries, keys, key_ids, visible)
-
-
-def check_place(what: str, place: int, n: int) -> int:
-    """A layer, head or position counted as Python does, from 0 or back from the end.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if not -n <= place < n:
-        raise UsageError(f"{what}={place} is out of range; there are {plural(n, what)} (0 to {n - 1})")
-    return place % n
 
 
 def summaries(

@@ -19,16 +19,8 @@ import torch
 
 from glassformer.figures import Column, Curves, Figure, Note, Table, visible
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import LN2, read
-from glassformer.inspection.stream import (
-    check_token_head,
-    evenly,
-    layer_logits,
-    place_name,
-    place_of,
-    stack_of,
-    token_of,
-)
+from glassformer.inspection.reading import LN2, read, stack_of
+from glassformer.inspection.stream import check_token_head, evenly, layer_logits, place_name, place_of, token_of
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.view_options import Option, OptionalPosition, Target, Text, Token

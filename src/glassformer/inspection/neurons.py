@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError, plural
 from glassformer.figures import Column, Figure, Note, Table, visible
-from glassformer.inspection.heads import check_place
 from glassformer.inspection.max_activating import (
     BEFORE,
     PADDING,
@@ -26,7 +25,7 @@ from glassformer.inspection.max_activating import (
     windows,
 )
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import reader_of
+from glassformer.inspection.reading import check_place, reader_of
 from glassformer.inspection.views import View
 from glassformer.inspection.weights import matrix_of
 from glassformer.layers import Experts, GatedFeedForward, LayerNorm, ZeroCenteredRMSNorm

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glassformer.errors import UsageError, plural
+from glassformer.errors import plural
 from glassformer.figures import Column, Figure, Note, Table, visible
 from glassformer.generation import Sampling, filtered_probabilities, sample
 from glassformer.generation.filters import token_logits
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import LN2, check_writes, read
+from glassformer.inspection.reading import LN2, check_place, check_writes, read
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.view_options import MinP, Option, Penalty, Position, Seed, Target, Temperature, Text, TopK, TopP
@@ -120,12 +120,10 @@ def next_token(
     target = "" if target is None and "target" in model.answers else target
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
     logits_TV = seen.logits()
-    T = len(logits_TV)
-    if not -T <= position < T:
-        raise UsageError(f"position={position} is out of range; the text has {plural(T, 'token')}")
-    before = seen.ids[: position % T + 1]
-    found = explain(logits_TV[position], before, tokenizer, sampling)
-    return replace(found, text=text if position in (-1, T - 1) else tokenizer.decode(before), top=top)
+    place = check_place("position", position, len(logits_TV))
+    before = seen.ids[: place + 1]
+    found = explain(logits_TV[place], before, tokenizer, sampling)
+    return replace(found, text=text if place == len(logits_TV) - 1 else tokenizer.decode(before), top=top)
 
 
 def explain(logits_V: Tensor, before: list[int], tokenizer: Tokenizer, sampling: Sampling) -> NextView:

@@ -144,15 +144,25 @@ def labels_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return [tokenizer.token_text(i) for i in ids]
 
 
+def stack_of(model: Any, side: str = "decoder") -> tuple[Any, str]:
+    """A Transformer, of an encoder-decoder one side of it, and what the names of its taps begin with.
+
+    Raises:
+        UsageError: the model is made of other parts.
+    """
+    stack, prefix = (getattr(model, side), f"{side}.") if isinstance(model, EncoderDecoder) else (model, "")
+    if not isinstance(stack, Transformer):
+        raise UsageError(f"a {type(model).__name__} has no blocks with a residual stream; take a Transformer")
+    return stack, prefix
+
+
 def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
     """The stack of blocks that reads a text: the encoder of an encoder-decoder, else the model itself.
 
     Raises:
         UsageError: it is no Transformer, or knows fewer tokens than the tokenizer, which then belongs to another.
     """
-    stack = model.encoder if isinstance(model, EncoderDecoder) else model
-    if not isinstance(stack, Transformer):
-        raise UsageError(f"a {type(model).__name__} has no blocks to look into; take a Transformer")
+    stack, _ = stack_of(model, "encoder")
     if stack.reads != "text":
         raise UsageError(f"this {type(model).__name__} reads no text; take a model that does")
     if tokenizer.n_text_ids > stack.config.vocab_size:
@@ -162,6 +172,17 @@ def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
             f"{tokenizer.vocab_size:,}; they do not belong together{own}"
         )
     return stack
+
+
+def check_place(what: str, place: int, n: int) -> int:
+    """A layer, head or position counted as Python does, from 0 or back from the end.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not -n <= place < n:
+        raise UsageError(f"{what}={place} is out of range; there are {plural(n, what)} (0 to {n - 1})")
+    return place % n
 
 
 def check_writes(model: Any) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 from glassformer.figures import Column, Curves, Figure, HeatMap, Note, Table, visible
 from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.options import view
-from glassformer.inspection.reading import Reading, read
-from glassformer.inspection.stream import evenly, place_name, place_of, stack_of
+from glassformer.inspection.reading import Reading, read, stack_of
+from glassformer.inspection.stream import evenly, place_name, place_of
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer

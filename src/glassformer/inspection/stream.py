@@ -17,25 +17,10 @@ from torch import Tensor
 from glassformer.errors import UsageError, plural
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.fill_mask import mask_of
-from glassformer.inspection.reading import Reading
+from glassformer.inspection.reading import Reading, check_place, stack_of
 from glassformer.inspection.trace import trace
-from glassformer.models import Encoder, EncoderDecoder, Transformer
+from glassformer.models import Encoder
 from glassformer.processors.tokenizers import Tokenizer
-
-
-def stack_of(model: Any) -> tuple[Any, str]:
-    """The Transformer whose stream is looked at, and what the names of its taps begin with.
-
-    Raises:
-        UsageError: the model is made of other parts.
-    """
-    stack, prefix = (model.decoder, "decoder.") if isinstance(model, EncoderDecoder) else (model, "")
-    if not isinstance(stack, Transformer):
-        raise UsageError(
-            f"a {type(model).__name__} has no residual stream that blocks add to; take a Transformer "
-            "(a decoder, an encoder or an encoder-decoder)"
-        )
-    return stack, prefix
 
 
 def check_token_head(model: Any) -> None:
@@ -62,13 +47,10 @@ def place_of(seen: Reading, position: int | None) -> int:
     Raises:
         UsageError: there is none such.
     """
-    T = len(seen.labels)
-    if position is None:
-        mask = None if seen.is_causal or seen.tokenizer is None else mask_of(seen.model, seen.tokenizer)
-        return seen.ids.index(mask) if mask in seen.ids else T - 1
-    if not -T <= position < T:
-        raise UsageError(f"position={position} is out of range; there are {plural(T, 'token')} ({-T} to {T - 1})")
-    return position % T
+    if position is not None:
+        return check_place("position", position, len(seen.labels))
+    mask = None if seen.is_causal or seen.tokenizer is None else mask_of(seen.model, seen.tokenizer)
+    return seen.ids.index(mask) if mask in seen.ids else len(seen.labels) - 1
 
 
 def token_of(tokenizer: Tokenizer, token: str | int, name: str) -> int:
