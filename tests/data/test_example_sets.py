@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from package_standins import wheel
+from published import published
 
 from glassformer.data import example_sets
 from glassformer.data.example_sets import EXAMPLE_SETS
@@ -146,12 +147,8 @@ def test_every_set_describes_itself():
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     def load(name: str):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("GLASSFORMER_CACHE", str(tmp_path_factory.getbasetemp() / "packages"))
-            try:
-                return EXAMPLE_SETS[name].load(quiet=True)
-            except DataError as error:
-                pytest.skip(f"the package cannot be had: {error}")
+        with published(tmp_path_factory):
+            return EXAMPLE_SETS[name].load(quiet=True)
 
     return load
 

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from published import published
 
 from glassformer.errors import DataError
 from glassformer.history.word_tests import Likeness, Question, load_word_tests, read_word_tests
@@ -51,12 +52,8 @@ def test_what_is_missing_or_damaged_is_one_line(tmp_path):
 
 
 def test_the_real_lists(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLASSFORMER_CACHE", str(tmp_path_factory.getbasetemp() / "packages"))
-        try:
-            tests = load_word_tests(quiet=True)
-        except DataError as error:
-            pytest.skip(f"the package cannot be had: {error}")
+    with published(tmp_path_factory):
+        tests = load_word_tests(quiet=True)
     assert {name: len(pairs) for name, pairs in tests.likeness.items()} == {"wordsim-353": 353, "simlex-999": 999}
     assert len(tests.analogies) == 14 and sum(map(len, tests.analogies.values())) == 19_544
     assert sum(len(q) for name, q in tests.analogies.items() if name.startswith("gram")) == 10_675
