@@ -5,13 +5,15 @@ Sizes are all different: B=2 T=7 C=11 D=5, and H, K as in the table.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from graph_loop import messages, rms_norm
 from toys import shaken
 
-from glassformer.layers import Attention, Causal, Full, NoPositions, Window, attention
+from glassformer.layers import Attention, Causal, Full, NoPositions, RMSNorm, Window, attention
 from glassformer.layers.masks import Mask
+from glassformer.lessons.attention_as_messages import messages
 
 B, T, C, D = 2, 7, 11, 5
 HEADS = {"multi-head": (3, 3), "grouped": (6, 2), "multi-query": (3, 1)}
@@ -54,8 +56,13 @@ def run(layer, x, pattern, *, path, monkeypatch):
         layer.tap_pattern.listener = None
 
 
+def rms_norm(vector: list[float], norm: RMSNorm) -> list[float]:
+    root = math.sqrt(sum(x * x for x in vector) / len(vector) + norm.eps)
+    return [x / root * s for x, s in zip(vector, norm.weight.tolist(), strict=True)]
+
+
 def by_the_graph(layer: Attention, x_BTC: torch.Tensor, sees) -> torch.Tensor:
-    """The same in plain Python: project, split into heads, norm, let the nodes talk, project back."""
+    """The same in plain Python: project, split into heads, norm, the lessons' loop over the nodes, project back."""
     H, K = layer.n_head, layer.n_kv_head
     answer = torch.zeros_like(x_BTC)
     for b, x_TC in enumerate(x_BTC):
@@ -69,10 +76,8 @@ def by_the_graph(layer: Attention, x_BTC: torch.Tensor, sees) -> torch.Tensor:
             at = (H + K + k) * D
             values.append([row[at : at + D] for row in rows])
         if layer.query_norm is not None:
-            scale, eps = layer.query_norm.weight.tolist(), layer.query_norm.eps
-            queries = [[rms_norm(q, scale, eps) for q in head] for head in queries]
-            scale = layer.key_norm.weight.tolist()
-            keys = [[rms_norm(k, scale, eps) for k in head] for head in keys]
+            queries = [[rms_norm(q, layer.query_norm) for q in head] for head in queries]
+            keys = [[rms_norm(k, layer.key_norm) for k in head] for head in keys]
         heard = [messages(queries[h], keys[h * K // H], values[h * K // H], sees) for h in range(H)]
         joined = [[number for h in range(H) for number in heard[h][t]] for t in range(len(rows))]
         answer[b] = layer.out(torch.tensor(joined))

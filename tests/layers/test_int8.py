@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from glassformer.generation import generate
 from glassformer.layers import Int8Linear, int8_copy
 from glassformer.models import Decoder, ModelConfig
-from glassformer.processors.tokenizers import TOKENIZERS
 
 
 @pytest.mark.parametrize("rows", [1, 3, 50])  # few rows and many: two paths
@@ -48,11 +46,3 @@ def test_a_model_in_int8_computes_nearly_the_same_and_the_original_is_untouched(
     assert (exact - pieces).abs().max() < 0.02
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(isinstance(module, Int8Linear) for module in model.modules())
-
-
-def test_text_can_be_generated_from_it():
-    tokenizer = TOKENIZERS["characters"](["abcdefghijkl\n"])
-    torch.manual_seed(7)
-    model = int8_copy(Decoder(ModelConfig.make(vocab_size=13, block_size=8, n_layer=1, n_head=1, n_embd=8)).eval())
-    done = generate(model, tokenizer, "abc", max_new_tokens=20, seed=1)[0]
-    assert len(done.text) == 20
