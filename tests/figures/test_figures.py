@@ -321,13 +321,10 @@ def points_of(figure: Curves) -> list[tuple[float, float]]:
     return [tuple(map(float, point.split(","))) for point in points.split()]
 
 
-def test_a_curve_is_where_its_values_are():
-    """Steps 1, 2, 3 from the left margin 64 to 746; 0 at the foot, 2 twice as high as 1."""
+def test_a_curve_is_where_its_values_are_on_linear_and_on_logarithmic_axes():
+    """Steps 1, 2, 3 from the left margin 64 to 746; 0 at the foot, 2 twice as high as 1. Then equal factors."""
     (x0, y0), (x1, y1), (x2, y2) = points_of(Curves("", [Line("", [1, 2, 3], [0, 2, 1])]))
     assert (x0, x1, x2) == (64, 405, 746) and y0 > y2 > y1 and y2 == pytest.approx((y0 + y1) / 2, abs=0.1)
-
-
-def test_on_a_logarithmic_axis_equal_factors_are_equal_ways():
     line = Line("", [1, 10, 100], [1, 10, 100])
     (x0, y0), (x1, y1), (x2, y2) = points_of(Curves("", [line], x_log=True, y_log=True))
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and y1 - y0 == pytest.approx(y2 - y1, abs=0.11)

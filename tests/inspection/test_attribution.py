@@ -96,23 +96,14 @@ class Frozen:
 
 
 @FAMILY
-def test_the_parts_add_up_to_the_logit(family: str):
+def test_the_parts_add_up_and_each_is_what_the_frozen_model_lacks_without_it(family: str):
     model, seen = looked_at(family)
     view = attribution(model, TOKENIZER, TEXT, token=TOKEN, position=PLACE, check=0, **asked(model))
-    own, cap = float(seen.logits()[PLACE, TOKEN]), stack(model).config.logit_softcap
-    assert own == pytest.approx(view.logit if cap is None else cap * np.tanh(view.logit / cap), abs=1e-5)
-    assert (
-        view.total == pytest.approx(view.logit, abs=1e-4) == pytest.approx(sum(p.value for p in view.parts), abs=1e-4)
-    )
-    assert abs(view.logit) > 1e-2
-    assert view.probability == pytest.approx(float(seen.logits()[PLACE].softmax(dim=-1)[TOKEN]), abs=1e-6)
-
-
-@FAMILY
-def test_each_part_is_what_the_frozen_model_lacks_without_it(family: str):
-    model, seen = looked_at(family)
-    view = attribution(model, TOKENIZER, TEXT, token=TOKEN, position=PLACE, check=0, **asked(model))
+    own, cap = seen.logits()[PLACE], stack(model).config.logit_softcap
+    assert float(own[TOKEN]) == pytest.approx(view.logit if cap is None else cap * np.tanh(view.logit / cap), abs=1e-5)
+    assert view.probability == pytest.approx(float(own.softmax(dim=-1)[TOKEN]), abs=1e-6)
     values = {(p.kind, p.layer, p.head): p.value for p in view.parts}
+    assert view.total == pytest.approx(sum(values.values()), abs=1e-6) == pytest.approx(view.logit, abs=1e-4)
     frozen = Frozen(model, seen)
     whole = frozen.logit()
     assert whole == pytest.approx(view.logit, abs=1e-4)
