@@ -131,7 +131,7 @@ def test_sentences_that_are_done_leave_the_batch(monkeypatch):
 
 @pytest.mark.parametrize("planted", ["not reordered", "wrong order", "memory left behind"])
 def test_a_planted_bug_is_noticed(planted, monkeypatch):
-    """What the tests above would say to a cache that stays behind when hypotheses change places."""
+    """The tests above notice a cache that stays behind when hypotheses change places."""
     from glassformer.generation import beam
 
     if planted == "memory left behind":  # when sentences leave the batch

@@ -1,6 +1,6 @@
 """Generate: the fast way gives what the slow readable way gives, alone or in a batch, beyond block_size too.
 
-A draw at the same seed differs between two ways of computing the same logits only when the dart falls within a rounding
+A sample at the same seed differs between two ways of computing the same logits only when u falls within a rounding
 (1e-6) of a border: less than once in 5,000 of these tests, and the seeds are set.
 """
 
@@ -38,7 +38,7 @@ def byte_tokenizer():
 
 
 class Scripted(nn.Module):
-    """Writes a given list of tokens, one after the other, and is quite sure of each. A model with no weights of use."""
+    """Writes a given list of tokens, one after the other, with a probability near 1. Its weights are not used."""
 
     def __init__(self, ids: list[int], *, vocab_size: int, block_size: int = 1000, prompt: int = 1):
         super().__init__()
@@ -242,7 +242,7 @@ def test_no_tokens_are_no_text(letters):
 
 
 def test_repetition_penalty_sees_the_whole_context(letters):
-    """A penalty beyond measure never says a token twice as long as there are others: 40 different ones of 61."""
+    """A very large penalty repeats no token as long as there are others: 40 different ones of 61."""
     text = tokens(toy_model(), letters, "h", max_new_tokens=40, temperature=0, repetition_penalty=1e6)
     assert len(set(text)) == 40
     uncached = tokens(

@@ -32,7 +32,7 @@ def letters() -> Tokenizer:
 
 
 def padded(**changes) -> torch.nn.Module:
-    """A model that would say nothing but ids that are no tokens."""
+    """A model whose most likely ids are all no tokens."""
     model = toy_model("modern", vocab_size=19, block_size=31, tied_head=False, head_bias=True, **changes)
     with torch.no_grad():
         model.head.bias[[*MISSING, *BEYOND]] += 20

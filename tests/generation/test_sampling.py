@@ -1,4 +1,4 @@
-"""Filter and sample: hand-made distributions, transformers' own filters, and whether sampling is fair."""
+"""Filter and sample: hand-made distributions, transformers' own filters, and sampled frequencies."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_rows_are_filtered_each_by_itself():
     ]
 
 
-def test_sampling_is_fair():
+def test_tokens_are_sampled_as_often_as_they_are_probable():
     """10,000 samples of 5 tokens. Pearson's sum has 4 degrees of freedom: above 41.4 once in 5e7 (the seed is set)."""
     n, p = 10_000, torch.tensor(P)
     generator = torch.Generator().manual_seed(0)
@@ -126,7 +126,7 @@ def test_sampling_is_fair():
 
 
 def test_what_was_cut_is_never_drawn():
-    """Noughts at the beginning, in the middle and at the end; 2,000 samples."""
+    """Zeros at the beginning, in the middle and at the end; 2,000 samples."""
     p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0, 0.0]])
     generator = torch.Generator().manual_seed(0)
     assert {sample(p, [generator]).item() for _ in range(2000)} == {1, 3}

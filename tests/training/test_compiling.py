@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from glassformer.training.compiling import compiled
 
@@ -24,25 +25,14 @@ def settings_are_put_back(monkeypatch, tmp_path):
     torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
-def test_what_is_made_is_kept_in_our_cache(tmp_path):
+@pytest.mark.parametrize("chosen", [None, "mine", default_cache_dir()])
+def test_what_is_made_is_kept_in_our_cache_or_the_users(monkeypatch, tmp_path, chosen):
+    """Importing the compiler sets the variable to its default, which is no choice of the user's."""
+    if chosen:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / chosen))  # an absolute path stays as it is
     compiled(torch.nn.Linear(3, 5), "cpu")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "inductor")
-    assert (tmp_path / "cache" / "inductor").is_dir()
-
-
-def test_a_folder_of_the_users_own_stays(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
-    compiled(torch.nn.Linear(3, 5), "cpu")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "mine")
-
-
-def test_the_compilers_own_choice_is_not_the_users(monkeypatch, tmp_path):
-    """Importing the compiler sets the variable; that is not a wish."""
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
-    compiled(torch.nn.Linear(3, 5), "cpu")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "inductor")
+    kept = tmp_path / ("mine" if chosen == "mine" else "cache/inductor")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(kept) and (chosen == "mine" or kept.is_dir())
 
 
 def test_without_a_place_to_keep_it_compiling_still_works(tmp_path):

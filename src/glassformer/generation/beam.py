@@ -165,36 +165,31 @@ class _Candidates(NamedTuple):
     token_BN: Tensor
 
 
+@dataclass
 class _Search:
-    """A batch under way.
+    """A batch under way; each of its B rows is one of `sentences`, and those that are done are dropped now and then."""
 
-    sentences       which sentence each of the B rows is: those that are done are dropped now and then
-    logp_BW         log-probability of each open hypothesis, best first; -inf: the place is empty
-    tokens_BWT      the tokens of each
-    """
+    model: SequenceToSequence
+    source: Tensor
+    lengths_B: Tensor | None
+    limits_B: Tensor
+    beam: int
+    penalty: Callable[[int], float]
+    n_best: int
+    patience: float
+    n_tokens: int | None
+    missing: Sequence[int]
 
-    def __init__(
-        self,
-        model: SequenceToSequence,
-        source: Tensor,
-        lengths_B: Tensor | None,
-        limits_B: Tensor,
-        beam: int,
-        penalty: Callable[[int], float],
-        n_best: int,
-        patience: float,
-        n_tokens: int | None,
-        missing: Sequence[int],
-    ):
-        self.model, self.beam, self.penalty, self.n_best = model, beam, penalty, n_best
-        self.enough, self.rules = patience * beam, AnswerRules(model, n_tokens)
-        self.ends = torch.tensor(self.rules.ends, device=source.device)
-        self.n_tokens, self.missing = n_tokens, missing
-        B, device = source.shape[0], source.device
-        self.sentences, self.limits_B = list(range(B)), limits_B.to(device)
-        self.memory = model.encode(source, lengths_B)
-        self.cache = model.new_cache(B, int(limits_B.max()))
-        self.logp_BW = torch.zeros(B, 1, dtype=torch.float64, device=device)  # W is 1 before the first step
+    def __post_init__(self) -> None:
+        B, device = self.source.shape[0], self.source.device
+        self.rules = AnswerRules(self.model, self.n_tokens)
+        self.ends = torch.tensor(self.rules.ends, device=device)
+        self.sentences = list(range(B))
+        self.memory = self.model.encode(self.source, self.lengths_B)
+        self.cache = self.model.new_cache(B, int(self.limits_B.max()))
+        self.limits_B = self.limits_B.to(device)
+        # log-probability of each open hypothesis, best first, -inf: the place is empty; W is 1 before the first step
+        self.logp_BW = torch.zeros(B, 1, dtype=torch.float64, device=device)
         self.tokens_BWT = torch.zeros(B, 1, 0, dtype=torch.int64, device=device)
         self.last_R1 = torch.full((B, 1), self.rules.start, device=device)
         self.ended: list[list[Hypothesis]] = [[] for _ in range(B)]
@@ -251,7 +246,7 @@ class _Search:
         log-probability now over the largest penalty there is more than it can ever score.
         """
         ended = self.ended[self.sentences[b]]
-        if not math.isfinite(best_open) or len(ended) >= self.enough:
+        if not math.isfinite(best_open) or len(ended) >= self.patience * self.beam:
             return True
         if len(ended) < self.n_best:
             return False

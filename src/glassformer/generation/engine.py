@@ -196,8 +196,7 @@ class Engine:
         return True
 
     def _free_row(self, n: int, needed: int, take_over: bool) -> int:
-        """A row for one more sample beside the n active ones, of `needed` positions like all of them: the first idle
-        row, to take it over; an empty one; a new one; else the one that is idle longest, which is the last."""
+        """A row beside the n active ones: the first idle one to take over, an empty, a new, else the last idle one."""
         cache = self.cache
         capacity = max(needed, cache.capacity)
         if not cache.fits(n + 1, capacity):
@@ -258,10 +257,7 @@ class Engine:
         )
 
     def _next_logits(self, rows: list[TextRow]) -> tuple[Tensor, dict[int, Exception]]:
-        """(B, V) logits for the next token of each row; and the errors of rows that fail, by their places.
-
-        If all of them together fail, each is tried by itself, so that the others continue.
-        """
+        """(B, V) logits for the next token, and errors by place: if all rows together fail, each is tried by itself."""
         known = self.cache.lengths[: len(rows)]
         try:
             return self._logits(rows, 0), {}

@@ -136,16 +136,13 @@ def with_masks(tokenizer: Tokenizer, text: str, mask: int | None) -> list[int]:
 
 
 def _with_gaps(tokenizer: Tokenizer, text: str, sentinels: Sequence[int] | None, mask: int = 0) -> list[int]:
-    """Ids of a text whose gaps are the mask, or one sentinel after the other.
-
-    The space before a gap belongs to what is missing: tokens bring it along.
-    """
+    """Ids of a text whose gaps are the mask, or one sentinel after the other."""
     parts = text.split(GAP)
     if len(parts) == 1:
         raise UsageError(f"{text[:40]!r} has no gap to fill; put {GAP} where something is missing")
     if sentinels is not None and len(parts) - 1 > len(sentinels):
         raise UsageError(f"the text has {len(parts) - 1} gaps and the model knows {len(sentinels)}; ask for fewer")
-    parts = [*(part.rstrip() for part in parts[:-1]), parts[-1]]
+    parts = [*(part.rstrip() for part in parts[:-1]), parts[-1]]  # tokens bring the space before them along
     ids = tokenizer.encode(parts[0]) if parts[0] else []
     for number, part in enumerate(parts[1:]):
         ids.append(mask if sentinels is None else sentinels[number])

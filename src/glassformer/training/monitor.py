@@ -84,8 +84,12 @@ class DivergenceMonitor:
         """
         if validation is not None:
             self.evaluations = [*self.evaluations, [step, validation, self.mean, training]][-64:]
+        not_finite = (
+            f"the validation score after step {step} is not a finite number, so these weights are not kept in model/; "
+            "try half of training.learning_rate, or training.precision=fp32"
+        )
         found = [
-            ("not finite", _not_finite(step) if validation is None else None),
+            ("not finite", not_finite if validation is None else None),
             ("overfitting", self._overfitting()),
             ("rate", self._too_fast(parameters)),
             ("dead", _dead(silent)),
@@ -130,13 +134,6 @@ class DivergenceMonitor:
         vars(self).update(state)
         self.evaluations = [[*row, None][:4] for row in self.evaluations]
         self.recoveries = recoveries
-
-
-def _not_finite(step: int) -> str:
-    return (
-        f"the validation score after step {step} is not a finite number, so these weights are not kept in model/; try "
-        "half of training.learning_rate, or training.precision=fp32"
-    )
 
 
 def _dead(silent: dict[str, float]) -> str | None:

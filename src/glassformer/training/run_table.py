@@ -152,8 +152,7 @@ def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> RunComparison:
 
 
 def _same_text(histories: list[RunHistory], kept: list[WindowLosses | None], same_tokens: bool) -> bool:
-    """Whether all losses are of the same text: by the targets of their windows where those are kept and tokens are the
-    same, otherwise by the names of the sources."""
+    """Whether all losses are of the same text: by the targets of their windows if known, else by the sources' names."""
     if same_tokens and None not in kept:
         return len({windows.targets for windows in kept if windows is not None}) == 1
     return len({(h.setting("data", "source"), h.setting("data", "validation_fraction")) for h in histories}) == 1

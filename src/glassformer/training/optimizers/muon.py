@@ -3,7 +3,7 @@
     x = U S V^T  ──►  U V^T          by a few matrix products, for many matrices at once
 
 A quintic a x + b (x x^T) x + c (x x^T)^2 x acts on the singular values alone; the right ones in turn push all of them
-towards 1 (a Newton-Schulz iteration). `orthogonalise_by_svd` is the readable twin.
+towards 1 (a Newton-Schulz iteration). The tests hold both this and the update equal to readable twins.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Muon(Optimizer):
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. The orthogonalisation runs at once for all matrices
     of one shape. The query, key and value of each head (and gate and up) lie in one parameter for speed but are
-    matrices of their own, and are treated as such. `plain_muon_update` is the readable twin.
+    matrices of their own, and are treated as such.
 
     A matrix is orthogonalised whole: of a sharded parameter (a `DTensor`) every rank gathers the momentum, computes,
     and keeps its own shard of the update.
@@ -137,23 +137,6 @@ def _by_squares(x: Tensor, quintics: tuple[tuple[float, float, float], ...]) -> 
         if step + 1 < len(quintics):
             square = factor @ (factor @ square)
     return x if product is None else product @ x
-
-
-def orthogonalise_by_svd(x_RC: Tensor) -> Tensor:
-    """What `orthogonalise` approximates: x = U S V^T with every singular value set to 1. (R, C) -> (R, C)."""
-    u, _, vt = torch.linalg.svd(x_RC, full_matrices=False)
-    return u @ vt
-
-
-def plain_muon_update(
-    p_RC: Tensor, grad_RC: Tensor, mean_RC: Tensor, *, learning_rate: float, momentum: float, weight_decay: float
-) -> tuple[Tensor, Tensor]:
-    """Muon's update of one matrix, written out: (parameter, momentum) afterwards; nothing is changed in place."""
-    R, C = p_RC.shape
-    mean_RC = momentum * mean_RC + (1 - momentum) * grad_RC
-    ahead_RC = momentum * mean_RC + (1 - momentum) * grad_RC
-    update_RC = math.sqrt(max(1.0, R / C)) * orthogonalise(ahead_RC.unsqueeze(0)).squeeze(0)
-    return (1 - learning_rate * weight_decay) * p_RC - learning_rate * update_RC, mean_RC
 
 
 def _whole(x: Tensor) -> Tensor:
