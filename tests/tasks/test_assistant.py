@@ -12,6 +12,8 @@ from glassformer.data.batches import IGNORED
 from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import chat_row
 from glassformer.errors import DataError, GlassformerError
+from glassformer.hub import load_model
+from glassformer.hub.adapters import load_adapter
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.tasks import DPO, GRPO, PPO, SFT
@@ -288,6 +290,32 @@ def test_sft_then_dpo_then_grpo_and_a_resume_in_the_middle_of_an_iteration(tmp_p
         (path / "checkpoints/step-000006/model/model.safetensors").read_bytes() for path in (whole.path, cut.path)
     ]
     assert weights[0] == weights[1]
+
+
+def test_lora_trains_the_adapter_alone_and_resumes(tmp_path):
+    rows = [
+        {"prompt": f"{i}=", "completion": "0123", "split": "validation" if i % 5 == 0 else "train"} for i in range(40)
+    ]
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data, out = str(tmp_path / "sft.jsonl"), tmp_path
+    words = ["task.kind=sft", "training.batch_size=8", "training.checkpoint_every=2", "training.precision=fp32"]
+    shape = ["model.kind=decoder", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16"]
+    start = recipes.train(
+        None, [*words, *shape, "tokenizer.kind=bytes", "training.steps=2"], data=data, out=out / "start"
+    )
+    words += [f"training.start_from={start.path}", "training.lora_rank=2", "training.steps=4", "training.eval_every=4"]
+    whole, cut = (recipes.train(None, words, data=data, out=out / name) for name in ("whole", "cut"))
+    (cut.path / "checkpoints" / "step-000004").rename(out / "later")
+    (cut.path / "summary.json").unlink()
+    recipes.resume(cut.path)
+    for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (whole.path / file).read_bytes() == (cut.path / file).read_bytes()
+    model = load_model(start.path / "model")
+    kept = load_model(whole.path / "checkpoints" / "step-000004" / "model")
+    assert all(torch.equal(tensor, kept.state_dict()[name]) for name, tensor in model.state_dict().items())
+    load_adapter(whole.path / "adapter", model)
+    ids = torch.randint(0, 256, (1, 7))
+    torch.testing.assert_close(model(ids), load_model(whole.path / "model")(ids), atol=1e-5, rtol=1e-5)
 
 
 def test_dpo_without_a_model_to_start_from_is_refused(tmp_path):

@@ -162,6 +162,13 @@ class TrainingSection(Section):
     """on the embedding, on what each layer adds, and on attention weights unless attention_dropout is set"""
     attention_dropout: float | None = Field(default=None, ge=0, lt=1)
     token_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_rank: int | None = Field(default=None, ge=1)
+    """train low-rank adapters of the model that the run starts from, and keep its weights (`layers/lora.py`)"""
+    lora_alpha: float | None = Field(default=None, gt=0)
+    """an adapter counts lora_alpha / lora_rank; None: twice the rank"""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_targets: Literal["all", "attention", "feedforward"] = "all"
+    """the linear layers of the blocks that get one"""
     """share of the tokens that are read as another one from the batch"""
     optimizer: Annotated[str, _one_of("training.optimizer", OPTIMIZERS)] = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)
@@ -195,6 +202,17 @@ class TrainingSection(Section):
     noticed one step late, and only checkpoints hold weights from before it"""
     watch_activations: bool = False
     """statistics of every tap at evaluations, in diagnostics.jsonl"""
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        given = [key for key in ("lora_alpha", "lora_dropout", "lora_targets") if key in self.model_fields_set]
+        if self.lora_rank is None and any(getattr(self, key) not in (None, 0.0, "all") for key in given):
+            raise UsageError(f"training.{given[0]} belongs to LoRA; add training.lora_rank=16, or leave it out")
+        if self.lora_rank is not None and self.start_from is None:
+            raise UsageError("training.lora_rank adapts an existing model; add training.start_from=MODEL")
+        if self.lora_rank is not None and self.sharding != "none":
+            raise UsageError("training.lora_rank and training.sharding=full do not go together; leave one out")
+        return self
 
     @property
     def dropouts(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from glassformer.data import prefetched
+from glassformer.hub.adapters import new_adapter
 from glassformer.models import Decoder, build_model, flops_per_token
 from glassformer.recipes.machine import Machine
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
@@ -87,6 +88,10 @@ def build_trainer(
     t, machine, run = r.training, r.machine, RunFolder(path)
     model.to(machine.device)
     callbacks = (*callbacks, *trackers(t.track, run), ReportWriter()) if world.is_main else ()
+    if t.lora_rank is not None:
+        new_adapter(
+            model, t.lora_targets, rank=t.lora_rank, alpha=t.lora_alpha or 2.0 * t.lora_rank, dropout=t.lora_dropout
+        )
     task.begin(model)
     batches = task.batches("train", world.rank, world.size)
     never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE

@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Generator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -72,7 +72,23 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     @routes.post("/tokenize")
     def tokenize(body: TokenizeBody) -> Any:
         """The ids that a model reads for a text or a chat, and the tokens that end its answer."""
-        return _tokenized(find_model(models, body.model), body)
+        handle = find_model(models, body.model)
+        tokenizer = handle.tokenizer
+        if body.messages is None:
+            ids, ends = handle.prompt_ids(body.text or ""), sorted(tokenizer.ends)
+        else:
+            ids = handle.chat_ids(body.messages, instead="give text")
+            ends = list(tokenizer.chat.turn_ends)
+        if len(ids) > MAX_TOKENS:
+            raise APIError(400, f"the text has {len(ids):,} tokens, more than {MAX_TOKENS:,}; shorten it")
+        raw = [tokenizer.token_bytes(i) for i in ids]
+        return {
+            "model": handle.name,
+            "ids": ids,
+            "texts": [_text(token, tokenizer, i)[0] for token, i in zip(raw, ids, strict=True)],
+            "bytes": [list(token) for token in raw],
+            "end_tokens": ends,
+        }
 
     @routes.post("/logits", response_class=Response)
     async def logits(body: LogitsBody, http: HTTPRequest) -> Response:
@@ -111,47 +127,39 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         def figures() -> list[dict[str, Any]]:
             return to_json(show(name, _subject(models, handle), body.options).figures())
 
-        return {"model": handle.name, "view": name, "figures": await unless_disconnected(handle.run(figures), http)}
+        def job() -> Generator[None, None, list[dict[str, Any]]]:
+            return figures()
+            yield  # a generator: the worker runs it between two steps of its engine
+
+        work: Awaitable[list[dict[str, Any]]]
+        if handle.worker is None:
+            work = run_in_threadpool(handle.run_alone, figures)
+        else:
+            work = asyncio.wrap_future(handle.worker.run_in_engine_thread(job()))
+        return {"model": handle.name, "view": name, "figures": await unless_disconnected(work, http)}
 
     @routes.post("/generate", response_class=StreamingResponse)
     async def generate(body: GenerateBody) -> StreamingResponse:
         """Continue ids, up to the model's context at most: events `start` (with the seed), `prompt` (if `score`: the
         probability of every given id), `token`, and `end` or `error`."""
         handle = find_model(models, body.model, generates=True)
-        request = _request(handle, body)
+        handle.check_tokens(body.ids, "ids")
+        handle.check_length(len(body.ids), param="ids")
+        handle.check_tokens(body.end_tokens or [], "end_tokens")
+        seed = random.SystemRandom().randrange(1 << 32) if body.seed is None else body.seed
+        request = Request(
+            ids=tuple(body.ids),
+            max_new_tokens=min(body.max_tokens, handle.block_size - len(body.ids)),
+            sampling=sampling_of(handle.model, body.sampling_fields() | {"seed": seed}),
+            end_tokens=None if body.end_tokens is None else frozenset(body.end_tokens),
+            score_prompt=body.score,
+        )
         assert handle.worker is not None
         submission = Submission(handle.worker, [request])
         await submission.submit()
         return event_stream(_events(submission, handle, full=request.max_new_tokens < body.max_tokens))
 
     return routes
-
-
-def _tokenized(handle: ModelHandle, body: TokenizeBody) -> dict[str, Any]:
-    tokenizer = handle.tokenizer
-    if body.messages is None:
-        ids, ends = handle.prompt_ids(body.text or ""), sorted(tokenizer.ends)
-    else:
-        ids, ends = handle.chat_ids(body.messages, instead="give text"), list(tokenizer.chat.turn_ends)
-    if len(ids) > MAX_TOKENS:
-        raise APIError(400, f"the text has {len(ids):,} tokens, more than {MAX_TOKENS:,}; shorten it")
-    raw = [tokenizer.token_bytes(i) for i in ids]
-    texts = [_text(token, tokenizer, i)[0] for token, i in zip(raw, ids, strict=True)]
-    return {"model": handle.name, "ids": ids, "texts": texts, "bytes": list(map(list, raw)), "end_tokens": ends}
-
-
-def _request(handle: ModelHandle, body: GenerateBody) -> Request:
-    handle.check_tokens(body.ids, "ids")
-    handle.check_length(len(body.ids), param="ids")
-    handle.check_tokens(body.end_tokens or [], "end_tokens")
-    seed = random.SystemRandom().randrange(1 << 32) if body.seed is None else body.seed
-    return Request(
-        ids=tuple(body.ids),
-        max_new_tokens=min(body.max_tokens, handle.block_size - len(body.ids)),
-        sampling=sampling_of(handle.model, body.sampling_fields() | {"seed": seed}),
-        end_tokens=None if body.end_tokens is None else frozenset(body.end_tokens),
-        score_prompt=body.score,
-    )
 
 
 def _subject(models: Mapping[str, ModelHandle], handle: ModelHandle) -> Subject:

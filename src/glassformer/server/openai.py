@@ -19,6 +19,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi import Request as HTTPRequest
+from starlette.concurrency import run_in_threadpool
 
 from glassformer.generation import Alternative, Piece, Request, embed, new_tokens_of, sampling_of
 from glassformer.processors.tokenizers import Tokenizer
@@ -77,7 +78,7 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         texts = as_list(body.input)
         for text in texts:
             handle.check_tokens(text if isinstance(text, list) else (), "input")
-        vectors = await handle.run(embed, handle.model, handle.tokenizer, texts, cut=False)
+        vectors = await run_in_threadpool(handle.run_alone, embed, handle.model, handle.tokenizer, texts, cut=False)
         n = sum(len(handle.tokenizer.encode(text) if isinstance(text, str) else text) for text in texts)
         encode = _base64 if body.encoding_format == "base64" else list
         data = [

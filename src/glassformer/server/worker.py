@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mappin
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
-
 from glassformer.errors import UsageError
 from glassformer.generation import Engine, Event, Piece, Request, commands_for, from_the_folder
 from glassformer.generation.generate import prompt_ids
@@ -300,20 +298,10 @@ class ModelHandle:
         names = {"max_new_tokens": "max_tokens"}
         return {names.get(name, name): value for name, value in from_the_folder(self.model, {}).items()}
 
-    async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a function that uses the model: between two steps of its engine, or, without one, one call at a time."""
-
-        def call() -> T:
-            with self._lock:
-                return function(*args, **kwargs)
-
-        def job() -> Generator[None, None, T]:
-            return call()
-            yield  # makes it a generator, as `run_in_engine_thread` takes it
-
-        if self.worker is None:
-            return await run_in_threadpool(call)
-        return await asyncio.wrap_future(self.worker.run_in_engine_thread(job()))
+    def run_alone(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function that uses the model, of a model without a worker: one call at a time."""
+        with self._lock:
+            return function(*args, **kwargs)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The ids that the model reads for a text, at least one: for an empty text the token that begins texts."""

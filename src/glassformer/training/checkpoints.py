@@ -3,6 +3,7 @@
 checkpoints/step-000500/
   model/                  the weights, as a model folder like any other
   optimizer.safetensors   state by parameter name
+  lora.safetensors        of a run with training.lora_rank; model/ then holds the weights that it adapts
   companion.safetensors   of a task with one (PPO's critic)
   state.json              step, data position, random generators, best so far, sizes of the logs, SHA-256 of the rest
 
@@ -30,6 +31,8 @@ from glassformer.errors import ModelFolderError, RunError
 from glassformer.evaluation import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.hub import load_model, load_weights, save, save_weights
+from glassformer.hub.adapters import save_adapter
+from glassformer.layers.lora import base_state, lora_state, merged_state
 from glassformer.tasks import Task
 from glassformer.training.distributed import World
 from glassformer.training.migrations import FORMAT, migrate_state
@@ -92,6 +95,7 @@ class CheckpointWriter:
         self.companion: nn.Module | None = task.companion
         self.world, self.keep = world, keep
         self.sharded = any(is_sharded(p) for p in model.parameters())
+        self.base = task.run.start_from or ""
         self._background = Background()
         self._copies: dict[str, Tensor] = {}  # memory of snapshots, used again
 
@@ -113,7 +117,9 @@ class CheckpointWriter:
         if self.sharded and state is not None:
             self._write_sharded(step, state)
             state = None
-        weights = self._snapshot("model", self.model.state_dict()) if best or state is not None else {}
+        weights = self._snapshot("model", base_state(self.model)) if best or state is not None else {}
+        lora = self._snapshot("lora", lora_state(self.model))
+        best_weights = self._snapshot("best", merged_state(self.model)) if best and lora else weights
         optimizer = self._snapshot("optimizer", self.optimizer.state_dict()) if state is not None else {}
         companion = {}
         if state is not None and self.companion is not None:
@@ -123,13 +129,17 @@ class CheckpointWriter:
 
         def task() -> None:
             if best:
-                save(self.run.model, self.model, self.processor, weights=weights, **self.kept_with_it)
+                save(self.run.model, self.model, self.processor, weights=best_weights, **self.kept_with_it)
+                if lora:
+                    save_adapter(self.run.adapter, self.model, base=self.base, tensors=lora)
             if windows is not None:
                 windows.save(self.run.windows)
             if state is not None:
                 with atomic_folder(self._folder(step), replace=True) as temporary:
                     save(temporary / "model", self.model, self.processor, weights=weights, **self.kept_with_it)
                     save_weights(temporary / "optimizer.safetensors", optimizer)
+                    if lora:
+                        save_weights(temporary / "lora.safetensors", lora)
                     if companion:
                         save_weights(temporary / "companion.safetensors", companion)
                     self._write_state(temporary, state)
@@ -262,7 +272,8 @@ def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
             raise RunError(
                 f"{folder}: its model has another shape than the one in recipe.toml; was recipe.toml edited?"
             )
-        model.load_state_dict(saved.state_dict())
+        adapters = load_weights(folder / "lora.safetensors") if lora_state(model) else {}
+        model.load_state_dict({**saved.state_dict(), **adapters})
         model.generation_settings = saved.generation_settings
         optimizer.load_state_dict({n: t.to(device) for n, t in load_weights(folder / "optimizer.safetensors").items()})
     except ModelFolderError as error:

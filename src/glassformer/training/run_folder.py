@@ -8,6 +8,7 @@ runs/NAME/
   events.jsonl         warnings with their cause, resumes, damage that was skipped
   plan.json            the prediction before the first step
   summary.json         the result
+  adapter/             of a run with training.lora_rank: its adapter as `peft` has it; model/ has it merged
   windows.safetensors  the best model's loss on every window of the validation split, for comparisons
   report.html          all of that on one page
   model/               the best model so far, as a Hugging Face folder
@@ -42,6 +43,7 @@ class RunFolder:
         self.windows = self.path / "windows.safetensors"
         self.report = self.path / "report.html"
         self.model = self.path / "model"
+        self.adapter = self.path / "adapter"
         self.checkpoints = self.path / "checkpoints"
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from glassformer.errors import UsageError, did_you_mean
+from glassformer.layers.lora import is_lora
 from glassformer.training.optimizers.base import Optimizer, Together
 from glassformer.training.optimizers.elementwise import SGD, Adagrad, AdamW
 from glassformer.training.optimizers.muon import Muon, joined_rows
@@ -63,13 +64,16 @@ def build_optimizer(
     options: dict[str, Any] = {"momentum": momentum, "weight_decay": weight_decay}
     if kind == "sgd":
         return SGD(parameters, learning_rate=learning_rate, nesterov=nesterov, **options)
-    is_inside = lambda name, p: kind == "muon" and "blocks" in name.split(".") and p.dim() == 2  # noqa: E731
-    inside = {name: p for name, p in parameters.items() if is_inside(name, p)}
+    inside = {name: p for name, p in parameters.items() if kind == "muon" and _is_matrix_of_a_block(name, p)}
     outside = {name: p for name, p in parameters.items() if name not in inside}
     adamw = AdamW(outside, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay)
     if not inside:
         return adamw
     return Together(Muon(inside, joined_rows(model), learning_rate=matrix_learning_rate, **options), adamw)
+
+
+def _is_matrix_of_a_block(name: str, parameter: nn.Parameter) -> bool:
+    return "blocks" in name.split(".") and parameter.dim() == 2 and not is_lora(name)
 
 
 __all__ = ["OPTIMIZERS", "SGD", "Adagrad", "AdamW", "Muon", "Optimizer", "Together", "build_optimizer"]

@@ -1,0 +1,102 @@
+"""Low-rank adaptation: a frozen matrix plus a product of two thin ones, which are trained.
+
+    y = W x + (alpha / r) B A x         W (out, in) frozen, A (r, in) drawn at random, B (out, r) zero at the start
+
+Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1. A matrix of ours may be several of a Hugging Face family,
+one above the other (query, key and value); each of these parts has its own A and B, so that an adapter means the same
+in `peft`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LORA = ("lora_a", "lora_b")
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer with an adapter; its own weight and bias are those of `linear`, frozen.
+
+    Args:
+        parts: rows of the output that have an A and a B of their own. rank: r. alpha: the product counts alpha / r.
+        dropout: on the input of the adapter.
+    """
+
+    def __init__(self, linear: nn.Linear, parts: Sequence[int], *, rank: int, alpha: float, dropout: float = 0.0):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.parts, self.rank, self.scale, self.dropout = tuple(parts), rank, alpha / rank, dropout
+        new_zeros = self.weight.detach().new_zeros
+        self.lora_a = nn.ParameterList(new_zeros(rank, self.in_features) for _ in parts)
+        self.lora_b = nn.ParameterList(new_zeros(n, rank) for n in parts)
+        for a in self.lora_a:
+            nn.init.kaiming_uniform_(a, a=math.sqrt(5))  # as peft
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        low = F.linear(F.dropout(x, self.dropout, self.training), torch.cat([*self.lora_a]))
+        up = [F.linear(part, b) for part, b in zip(low.split(self.rank, dim=-1), self.lora_b, strict=True)]
+        return F.linear(x, self.weight, self.bias) + self.scale * torch.cat(up, dim=-1)
+
+    def merged_weight(self) -> Tensor:
+        """W + (alpha / r) B A, (out, in)."""
+        products = [b @ a for a, b in zip(self.lora_a, self.lora_b, strict=True)]
+        return self.weight.detach() + self.scale * torch.cat(products).detach()
+
+
+def add_lora(
+    model: nn.Module, parts: Mapping[str, Sequence[int]], *, rank: int, alpha: float, dropout: float = 0.0
+) -> None:
+    """Freeze a model and give some of its linear layers an adapter.
+
+    parts: rows of the parts of each layer's output, by the name of the layer.
+    """
+    model.requires_grad_(False)
+    for name, sizes in parts.items():
+        owner, _, attribute = name.rpartition(".")
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        adapted = LoRALinear(linear, sizes, rank=rank, alpha=alpha, dropout=dropout)
+        setattr(model.get_submodule(owner), attribute, adapted)
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+    """The adapted layers of a model, by name."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
+
+
+def lora_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of all adapters, by name."""
+    return {name: tensor for name, tensor in model.state_dict().items() if is_lora(name)}
+
+
+def is_lora(name: str) -> bool:
+    """Whether a tensor of a state dict belongs to an adapter."""
+    return any(part in LORA for part in name.split("."))
+
+
+def base_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a model without its adapters."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not is_lora(name)}
+
+
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a model without adapters that computes the same."""
+    merged = {f"{name}.weight": layer.merged_weight() for name, layer in lora_layers(model)}
+    return {**base_state(model), **merged}
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Add the adapters of a model to its weights, in place; the layers are plain ones again, and trainable."""
+    for name, layer in list(lora_layers(model)):
+        owner, _, attribute = name.rpartition(".")
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        plain.weight, plain.bias = nn.Parameter(layer.merged_weight()), layer.bias
+        setattr(model.get_submodule(owner), attribute, plain)
+    model.requires_grad_(True)
