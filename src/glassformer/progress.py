@@ -23,7 +23,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Progress:
-        self._began = self._told = time.monotonic()
+        self._began = self._printed = time.monotonic()
         return self
 
     def advance(self, count: int) -> None:
@@ -32,8 +32,8 @@ class Progress:
         if not self.enabled or (now := time.monotonic()) - self._began < QUIET_SECONDS:
             return
         if not sys.stderr.isatty():
-            if now - self._told >= LINE_SECONDS:
-                self._told = now
+            if now - self._printed >= LINE_SECONDS:
+                self._printed = now
                 print(self._line(now), file=sys.stderr, flush=True)
         elif self._bar is None:
             self._start_bar()

@@ -74,7 +74,7 @@ def test_the_first_held_out_examples_are_a_fair_sample_of_all():
     """Rows in order of their class, as packages have them. Of the first 200 held-out ones the half of each class, give
     or take 5 standard deviations of a binomial (7.1): once in two million."""
     rows = [(Example(f"text {i}", str(i // 2000)), f"text {i}") for i in range(4000)]
-    splits = module.fair(split_by_group(rows, validation=0.25, test=0.25))
+    splits = module.in_hash_order(split_by_group(rows, validation=0.25, test=0.25))
     assert {split: len(found) for split, found in splits.items()} == {"train": 2000, "validation": 1000, "test": 1000}
     for split in ("validation", "test"):
         assert abs(sum(e.target == "1" for e in splits[split][:200]) - 100) < 36

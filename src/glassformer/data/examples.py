@@ -28,7 +28,7 @@ from glassformer.data.example_splits import (
     SPLITS,
     Example,
     Examples,
-    fair,
+    in_hash_order,
     references,
     split_by_group,
     spread,
@@ -46,7 +46,7 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
 
     Raises:
         DataError: no such set or file; a line is damaged, too long, or without its other half (file and line are
-            named); fewer than three different sources; a set's packages cannot be had.
+            named); fewer than three different sources; a set's packages cannot be fetched.
     """
     load_named()
     name = str(name_or_path)
@@ -160,14 +160,14 @@ def _by_split(rows: Iterable[_Row], name: str) -> Examples:
         found[split or "train"].append(example)
     parts = {split: 0.0 if found[split] else HELD_OUT for split in ("validation", "test")}
     if not any(parts.values()) or (has_split and not found["train"]):  # the file is to be measured on, all of it
-        return fair(found)
+        return in_hash_order(found)
     try:
         held = split_by_group([(example, example.source) for example in found["train"]], **parts)
     except DataError as error:
         raise DataError(
             f"{name}: too few examples to train on, validate and test; give three different ones"
         ) from error
-    return fair({split: found[split] if parts.get(split) == 0.0 else held[split] for split in SPLITS})
+    return in_hash_order({split: found[split] if parts.get(split) == 0.0 else held[split] for split in SPLITS})
 
 
-__all__ = ["SPLITS", "Example", "Examples", "fair", "load_examples", "references", "split_by_group", "spread"]
+__all__ = ["SPLITS", "Example", "Examples", "in_hash_order", "load_examples", "references", "split_by_group", "spread"]

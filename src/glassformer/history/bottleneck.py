@@ -8,6 +8,7 @@ length by itself, as in Bahdanau et al. 2014, https://arxiv.org/abs/1409.0473, f
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from glassformer.errors import UsageError
 from glassformer.evaluation.phonemes import wilson_interval
 from glassformer.history import HISTORY, build_history
 from glassformer.history.loss_against_compute import Log
-from glassformer.history.small_loop import check_kinds, halvings, training
+from glassformer.history.small_loop import check_kinds, fresh_models, halvings, training
 from glassformer.models import EncoderDecoder, EncoderDecoderConfig
 from glassformer.tasks import Translate
 from glassformer.threads import set_threads
@@ -93,15 +94,12 @@ def bottleneck(
     threads = set_threads()
     objective = Translate(start_token=letters, end_token=letters + 1, label_smoothing=0.0)
     curves = []
-    for kind, shape in shapes.items():
-        torch.manual_seed(seed)
-        fields = {name: value for name, value in shape.items() if name != "learning_rate"}
-        model = _built(kind, fields, letters, longest + 1).to(device)
+    build = functools.partial(_built, letters=letters, block_size=longest + 1)
+    for kind, model, rate in fresh_models(shapes, build, seed=seed, device=device):
         draw: dict[str, Any] = {"letters": letters, "batch_size": batch_size, "seed": seed}
         batches = CopyBatches(objective, lengths=(shortest, longest), **draw)
         curve: dict[str, Any] = {"kind": kind, "name": NAMES[kind], "parameters": model.parameter_count()}
-        stops, rate = halvings(steps, 4), shape["learning_rate"]
-        for at in training(model, objective, batches, steps=steps, learning_rate=rate, stops=stops):
+        for at in training(model, objective, batches, steps=steps, learning_rate=rate, stops=halvings(steps, 4)):
             curve.update(seconds=round(at.seconds, 3), train_loss=at.loss)
             log(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {at.loss:.3f}")
         lengths = range(shortest, longest + 1, every)
@@ -114,7 +112,7 @@ def bottleneck(
     return {"settings": {**settings, "shapes": shown}, "machine": machine, "curves": curves}
 
 
-def _built(kind: str, fields: dict[str, Any], letters: int, block_size: int) -> Any:
+def _built(kind: str, *, letters: int, block_size: int, **fields: Any) -> Any:
     """A fresh model; the last two tokens of its vocabulary begin and end a target."""
     ends = {"start_token": letters, "end_token": letters + 1}
     if kind in HISTORY:

@@ -1,12 +1,13 @@
 """Experiment: what does a loss cost? The models of seventy years on the same text, at the same size.
 
 Each neural one has about a third of a million parameters and sees the same batches in the same order; n-grams count the
-training text once, for n = 1 to 6. All are asked for every target of the held-out text, in windows of block_size, so
-what stands before a window is not read.
+training text once, for n = 1 to 6. All predict every target of the held-out text, in windows of block_size, so
+the text before a window is not read.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
 from glassformer.errors import UsageError
 from glassformer.history import HISTORY, build_history
-from glassformer.history.small_loop import check_kinds, halvings, stopwatch, training
+from glassformer.history.small_loop import check_kinds, fresh_models, halvings, stopwatch, training
 from glassformer.models import Decoder, ModelConfig, flops_per_token
 from glassformer.tasks import NextToken, window_losses
 from glassformer.threads import set_threads
@@ -72,7 +73,7 @@ def loss_against_compute(
 
     Raises:
         UsageError: a kind is unknown; a number makes no sense.
-        DataError: the text cannot be had or is too short.
+        DataError: the text cannot be read or is too short.
     """
     check_kinds(shapes, SHAPES)
     if steps < 1 or longest_n_gram < 1:
@@ -83,15 +84,12 @@ def loss_against_compute(
     train, held_out, V = store.split("train"), store.split("validation"), store.vocab_size
     check_length(train, block_size)
     curves = [_counted(store, V, block_size, longest_n_gram, device, log)]
-    for kind, shape in shapes.items():
-        torch.manual_seed(seed)
-        fields = {name: value for name, value in shape.items() if name != "learning_rate"}
-        model, flops = _built(kind, fields, V, block_size)
-        model.to(device)
+    build = functools.partial(_built, vocab_size=V, block_size=block_size)
+    for kind, model, rate in fresh_models(shapes, build, seed=seed, device=device):
+        flops = model.flops_per_token().training if kind in HISTORY else flops_per_token(model.config).training
         batches = TokenBatches(train, block_size=block_size, batch_size=batch_size, seed=seed)
         curve = _curve(kind, model.parameter_count(), flops)
-        stops, rate = halvings(steps, 5), shape["learning_rate"]
-        for at in training(model, NextToken(), batches, steps=steps, learning_rate=rate, stops=stops):
+        for at in training(model, NextToken(), batches, steps=steps, learning_rate=rate, stops=halvings(steps, 5)):
             point = {"step": at.step, **_point(at.targets, flops, at.seconds, model, held_out, block_size)}
             curve["points"].append(point)
             log(f"{NAMES[kind]}: step {at.step:,} of {steps:,}, {at.seconds:.1f} s, loss {point['loss']:.3f}")
@@ -120,13 +118,8 @@ def _counted(store: TokenStore, V: int, block_size: int, longest: int, device: s
     return curve
 
 
-def _built(kind: str, fields: dict[str, Any], V: int, block_size: int) -> tuple[Any, int]:
-    """A fresh model and its operations a token in training."""
-    if kind in HISTORY:
-        model = build_history(kind, vocab_size=V, block_size=block_size, **fields)
-        return model, model.flops_per_token().training
-    config = ModelConfig.make(family="modern", vocab_size=V, block_size=block_size, **fields)
-    return Decoder(config), flops_per_token(config).training
+def _built(kind: str, **fields: Any) -> Any:
+    return build_history(kind, **fields) if kind in HISTORY else Decoder(ModelConfig.make(family="modern", **fields))
 
 
 def _curve(kind: str, parameters: int, flops: int) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class SkipGramTask(TextTask):
     anything is learned (1 + negatives) ln 2. As in word2vec's code, a noise word may happen to be a neighbour.
 
     Args:
-        counts: how often each word of the vocabulary stands in the text, (V,); a word with 0 is never drawn.
+        counts: how often each word of the vocabulary occurs in the text, (V,); a word with 0 is never drawn.
 
     Raises:
         UsageError: a setting is out of range, or no word occurs.
@@ -80,7 +80,7 @@ class SkipGramTask(TextTask):
         self.counts = np.asarray(counts, dtype=np.float64)
         drawn = np.where(self.counts > 0, self.counts**self.settings.power, 0.0)
         if not drawn.sum():
-            raise UsageError("no word of this vocabulary stands in the text; noise needs words to draw from")
+            raise UsageError("no word of this vocabulary occurs in the text; noise needs words to draw from")
         self._up_to = np.cumsum(drawn) / drawn.sum()  # (V,)
         self._last = int(np.flatnonzero(drawn)[-1])
 
@@ -190,7 +190,7 @@ class SkipGramTask(TextTask):
         """Scores against people's judgements of words; no split is read.
 
         Raises:
-            DataError: the lists of words cannot be had.
+            DataError: the lists of words cannot be fetched.
         """
         words, table = self._vectors(model)
         return score_word_vectors(words, table, load_word_tests())
@@ -225,7 +225,7 @@ def _nearest(table_NC: Tensor, words: list[str], vector_C: Tensor, without: set[
 
 
 def neighbouring(reach_BT: Tensor, words_BT: Tensor) -> Tensor:
-    """(B, T, T) bool: whether word j stands within the reach of word i, is another place, and both are words."""
+    """(B, T, T) bool: whether word j is within the reach of word i, is another place, and both are words."""
     places_T = torch.arange(words_BT.shape[1], device=words_BT.device)
     distance_TT = (places_T[:, None] - places_T[None, :]).abs()
     real_BT = words_BT != IGNORED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +75,16 @@ def training(
             yield Stop(step + 1, targets, seconds, sum(loss for loss, _ in since) / sum(n for _, n in since))
             model.train()
             since, started = [], clock()
+
+
+def fresh_models(
+    shapes: Mapping[str, Mapping[str, Any]], build: Callable[..., Any], *, seed: int, device: str
+) -> Iterator[tuple[str, Any, float]]:
+    """(kind, model, learning rate) of each shape; the weights of every model are drawn from the same seed."""
+    for kind, shape in shapes.items():
+        torch.manual_seed(seed)
+        fields = {name: value for name, value in shape.items() if name != "learning_rate"}
+        yield kind, build(kind, **fields).to(device), shape["learning_rate"]
 
 
 def check_kinds(kinds: Iterable[str], known: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ class WordBatches(SeededBatches):
     """Training batches of rows of words. Each rank collates all rows of a step and keeps its own.
 
     Args:
-        view: the split to draw from. counts: how often each word stands in it, (V,); 0 leaves a word out.
+        view: the split to draw from. counts: how often each word occurs in it, (V,); 0 leaves a word out.
         collate: a task's: rows of ids (B, T) and random numbers -> tensors with one row each.
         block_size: T, words of a row. subsample: t of the formula. others: as in `SeededBatches`.
 
@@ -56,7 +56,9 @@ class WordBatches(SeededBatches):
         self.kept = keep_probabilities(counts, subsample)  # (V,)
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None
         rows = float((counts * self.kept).sum()) / block_size
-        self.steps_an_epoch = int(0.98 * rows) // self.together  # a little less than an epoch's luck may leave
+        self.steps_an_epoch = (
+            int(0.98 * rows) // self.together
+        )  # an epoch keeps a random number of words: a little less than the mean
         if self.steps_an_epoch < 1:
             raise DataError(
                 f"{plural(round(rows), 'row')} of {block_size} words, and a step reads {self.together}; give more text "
@@ -111,7 +113,7 @@ def word_rows(
 
 
 def word_counts(view: TokenView, vocab_size: int, without: list[int]) -> np.ndarray:
-    """How often each word stands in a split, (V,) float64; those of `without` (special tokens) count nothing."""
+    """How often each word occurs in a split, (V,) float64; those of `without` (special tokens) count nothing."""
     counts = np.zeros(vocab_size)
     for start in range(0, len(view), 1 << 22):
         counts += np.bincount(view.read(start, min(1 << 22, len(view) - start)), minlength=vocab_size)
