@@ -15,7 +15,7 @@ from glassformer.errors import UsageError, did_you_mean
 from glassformer.files import disk_errors
 from glassformer.models import MODELS, config_fields
 from glassformer.models.mistakes import first_mistake
-from glassformer.recipes.schema import SECTIONS, Recipe, keys_of, section_type
+from glassformer.recipes.schema import SECTIONS, Recipe, homes_of, section_type
 from glassformer.tasks import TASKS
 from glassformer.text_files import decode
 from glassformer.training.migrations import SECTION_NAMES, rename_sections
@@ -101,9 +101,8 @@ def changed_recipe(r: Recipe, overrides: Iterable[str], allowed: Collection[str]
     for section, key, _ in given:
         if f"{section}.{key}" not in allowed:
             raise UsageError(
-                f"{section}.{key} cannot change when a run is resumed, because its steps so far used the old value; "
-                f"{', '.join(sorted(allowed))} can; to change it, start another run: glassformer train --data TEXT "
-                "training.start_from=RUN"
+                f"{section}.{key} cannot change when a run is resumed ({', '.join(sorted(allowed))} can); "
+                "start another run: glassformer train --data TEXT training.start_from=RUN"
             )
     return changed
 
@@ -130,7 +129,7 @@ def _validated(data: dict[str, Any]) -> Recipe:
         where = [str(part) for part in first["loc"]]
         if not where:  # about more than one section: already one line in our words
             raise UsageError(first_mistake(error, Recipe)) from None
-        elsewhere = [name for name in SECTIONS if name != where[0] and where[-1] in keys_of(name)]
+        elsewhere = [name for name in homes_of(where[-1]) if name != where[0]]
         if first["type"] == "extra_forbidden" and elsewhere:
             raise UsageError(f"unknown key {'.'.join(where)}; did you mean {elsewhere[0]}.{where[-1]}?") from None
         known = section_type(where[0]) if len(where) > 1 and where[0] in SECTIONS else Recipe
@@ -149,9 +148,7 @@ def find_recipe(name_or_path: str) -> Path:
     if (path := Path(name_or_path)).is_file():
         return path
     if path.is_dir():
-        raise UsageError(
-            f"{path} is a folder, not a recipe; to train on the texts in it: glassformer train --data {path}"
-        )
+        raise UsageError(f"{path} is a folder; to train on the texts in it: glassformer train --data {path}")
     beside = [str(path.parent / other.name) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
     near = did_you_mean(name_or_path, [*known, *beside])
     raise UsageError(
@@ -165,7 +162,7 @@ def _parse(override: str) -> tuple[str, str, Any]:
     section, dot, key = name.strip().partition(".")
     section = SECTION_NAMES.get(section, section)
     if not equals or not dot or not key:
-        homes = [home for home in SECTIONS if name.strip() in keys_of(home)]
+        homes = homes_of(name.strip())
         example = f"did you mean {homes[0]}.{name.strip()}?" if homes else "for example training.steps=500"
         raise UsageError(f"{override!r} is not of the form section.key=value; {example}")
     if section not in SECTIONS:

@@ -3,7 +3,7 @@ leaves open. Recipes are frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -108,7 +108,10 @@ class ModelSection(Section):
             if name in DECIDED:
                 raise UsageError(f"model.{name} is decided by {DECIDED[name]}; leave it out")
             if name not in known:
-                raise UsageError(unknown_model_key(name, [key for key in known if key not in DECIDED]))
+                keys = ["kind", "size", *(key for key in known if key not in DECIDED)]
+                homes = [home for home in homes_of(name) if home != "model"]
+                hint = f"did you mean {homes[0]}.{name}?" if homes else did_you_mean(name, keys)
+                raise UsageError(f"unknown key model.{name}; {hint}")
         fields: Any = {name: (known[name].annotation, known[name]) for name in self.fields}
         given = create_model("Given", __config__=Section.model_config, **fields)
         try:
@@ -277,14 +280,9 @@ def section_type(name: str) -> type[Section]:
     return section
 
 
-def keys_of(section: str) -> set[str]:
-    """What may be set in a section; of [model] in any kind of model."""
-    fields = {field for kind in MODELS for field in config_fields(kind)} - DECIDED.keys() if section == "model" else ()
-    return {*section_type(section).model_fields, *fields}
-
-
-def unknown_model_key(name: str, known: Iterable[str]) -> str:
-    """The line about a key of [model] that no configuration has."""
-    homes = [home for home in SECTIONS if home != "model" and name in keys_of(home)]
-    hint = f"did you mean {homes[0]}.{name}?" if homes else did_you_mean(name, ["kind", "size", *known])
-    return f"unknown key model.{name}; {hint}"
+def homes_of(key: str) -> list[str]:
+    """The sections in which a key may be set; in [model] for any kind of model."""
+    homes = [section for section in SECTIONS if key in section_type(section).model_fields]
+    if key not in DECIDED and any(key in config_fields(kind) for kind in MODELS):
+        homes.insert(0, "model")
+    return homes

@@ -137,8 +137,8 @@ class Start:
         for name, shape in shapes(config).items():
             if "blocks" in name.split(".") and name in theirs and theirs[name] != shape:
                 raise UsageError(
-                    f"{self._both(changes)}: {name} would be {shape} and is {theirs[name]} in {self.name}, "
-                    "so its weights cannot be kept; leave that out, or train a fresh model without training.start_from"
+                    f"{self._both(changes)}: {name} would be {shape} and is {theirs[name]} in {self.name}, so its "
+                    "weights cannot be kept; leave that out, or leave out training.start_from"
                 )
 
     def _both(self, changes: dict[str, Any]) -> str:
@@ -158,14 +158,14 @@ class Start:
             if size not in (None, own.vocab_size) and "tokenizer.vocab_size" in r.asked:
                 raise UsageError(
                     f"tokenizer.vocab_size={size}, and the tokenizer of {self.name} has {own.vocab_size}; leave it "
-                    "out, or name tokenizer.kind for another tokenizer, whose vectors are learned from nothing"
+                    "out, or set tokenizer.kind for a tokenizer of its own"
                 )
             return [Choice("tokenizer", f"that of {self.name}", f"{own.vocab_size:,} tokens")]
         kind = r.tokenizer.kind or r.tokenizer.path
         if not {"tokenizer.kind", "tokenizer.path", "tokenizer.source_kind"} & r.asked:
             raise UsageError(
-                f"the recipe sets the tokenizer {kind}, whose tokens are not those of {self.name}, so nothing would be "
-                f"known of them; train without the recipe, or ask for tokenizer.kind={kind} on the command line"
+                f"the recipe sets the tokenizer {kind}, whose tokens {self.name} does not know; train without the "
+                f"recipe, or set tokenizer.kind={kind} on the command line"
             )
         return [Choice("tokenizer", kind, f"another than that of {self.name}: its vectors are learned from nothing")]
 
