@@ -35,7 +35,7 @@ def test_nanogpt_s_four_days_on_eight_a100(flops, share, hours):
 
 
 def test_a_character_recipe_is_planned_in_characters(monkeypatch):
-    """With its text, which comes with the package; and with one that cannot be had, whose vocabulary is assumed."""
+    """With its text, which comes with the package; and with one that cannot be read, whose vocabulary is assumed."""
     monkeypatch.setattr(socket, "socket", None)  # no network
     lecture = plan("shakespeare-char", probing=False)
     assert lecture.parameters == 10_745_088 and lecture.notes == []

@@ -70,7 +70,7 @@ def test_label_smoothing_is_that_of_torch(share: float):
 @pytest.mark.parametrize("family", ["classic", "modern"])  # both with tied heads
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_translators_head_and_loss_go_in_pieces(monkeypatch, family: str, smoothing: float):
-    """Loss and gradients are those of all logits at once, and somebody who listens to the logits gets them whole."""
+    """Loss and gradients are those of all logits at once, and a listener to the logits gets them whole."""
     asked = smoothed(smoothing)
     batch = asked.collate(LONGER)
     results = []

@@ -298,7 +298,7 @@ class Task:
         or None.
 
         Raises:
-            DataError: what they are measured on cannot be had.
+            DataError: what they are measured on cannot be read.
         """
         return None
 
