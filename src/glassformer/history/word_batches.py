@@ -56,9 +56,7 @@ class WordBatches(SeededBatches):
         self.kept = keep_probabilities(counts, subsample)  # (V,)
         self._epoch: tuple[tuple[int, int], np.ndarray] | None = None
         rows = float((counts * self.kept).sum()) / block_size
-        self.steps_an_epoch = (
-            int(0.98 * rows) // self.together
-        )  # an epoch keeps a random number of words: a little less than the mean
+        self.steps_an_epoch = int(0.98 * rows) // self.together  # an epoch may keep a few words less than the mean
         if self.steps_an_epoch < 1:
             raise DataError(
                 f"{plural(round(rows), 'row')} of {block_size} words, and a step reads {self.together}; give more text "
