@@ -14,9 +14,13 @@ from published import published
 from glassformer.data import example_sets
 from glassformer.data.example_sets import EXAMPLE_SETS
 from glassformer.data.examples import Example, references
-from glassformer.data.pronunciations import PHONEMES, read_pronunciations
-from glassformer.data.reviews import read_reviews
-from glassformer.data.treebank import FILES, read_treebank
+from glassformer.data.packaged_examples import (
+    PHONEMES,
+    TREEBANK_FILES,
+    read_pronunciations,
+    read_reviews,
+    read_treebank,
+)
 from glassformer.errors import DataError
 
 DICTIONARY = """'bout B AW1 T
@@ -94,7 +98,7 @@ def conllu(*sentences: tuple[str, str]) -> str:
 
 def treebank(path: Path, web: str) -> Path:
     wiki = conllu(("http://a/b:c", "Eğri/ADJ/ig lik/NOUN/root ./PUNCT/p"), ("tr-forum:1", "Ev/NOUN/root"))
-    return wheel(path / "treebank.whl", dict(zip(FILES, (web, wiki), strict=True)))
+    return wheel(path / "treebank.whl", dict(zip(TREEBANK_FILES, (web, wiki), strict=True)))
 
 
 def test_words_are_whole_have_the_tag_of_their_last_part_and_pages_stay_together(tmp_path):

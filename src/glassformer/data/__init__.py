@@ -8,7 +8,7 @@
     prefetch                  the same, made ahead for a GPU
 
     examples, example_sets    where pairs and labelled texts come from
-    english_french, pronunciations, reviews    how the named ones are read out of their packages
+    english_french, packaged_examples    how the named ones are read out of their packages
     encoding                  labels, and tokenizers learned from examples
     example_batches           examples as ids -> batches, sorted by length
 

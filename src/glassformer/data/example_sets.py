@@ -22,9 +22,7 @@ from pathlib import Path
 
 from glassformer.data.english_french import PACKAGES, english_french, without_near_copies
 from glassformer.data.example_splits import SPLITS, Example, Examples, in_hash_order, split_by_group
-from glassformer.data.pronunciations import read_pronunciations
-from glassformer.data.reviews import read_reviews
-from glassformer.data.treebank import read_treebank
+from glassformer.data.packaged_examples import read_pronunciations, read_reviews, read_treebank
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import atomic_file, cache_folder, sha256_file
 
