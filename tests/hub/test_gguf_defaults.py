@@ -51,10 +51,10 @@ def test_a_sentencepiece_vocabulary_begins_with_its_beginning(fields: dict[str, 
 
 def test_kinds_that_are_not_stated():
     """Bytes and special tokens of a SentencePiece vocabulary are known by their names and places."""
-    shown, untold = tokenizer_from_gguf(SPM), tokenizer_from_gguf(without(SPM, "token_type"))
+    shown, unstated = tokenizer_from_gguf(SPM), tokenizer_from_gguf(without(SPM, "token_type"))
     for text in ("the", "the é", "</s>"):
-        assert untold.encode(text) == shown.encode(text)
-    assert untold.special_tokens == shown.special_tokens
+        assert unstated.encode(text) == shown.encode(text)
+    assert unstated.special_tokens == shown.special_tokens
 
 
 @pytest.mark.parametrize("kind", [NORMAL, USER_DEFINED])

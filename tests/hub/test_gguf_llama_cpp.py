@@ -117,23 +117,25 @@ def test_llama_cpp_is_asked_where_it_is_installed(tokenizers, tmp_path: Path, mo
     assert save_gguf(path, model, tokenizer).tokens == (3, 12)  # as good as equal: the same
 
 
-def test_a_token_that_only_llama_cpp_knows_is_another_one(tokenizers, tmp_path: Path, monkeypatch):
-    """The made-up end of text."""
+class Ends(LikeLlama):
+    """It gives the end of text that was made up for a model without one."""
 
-    class Ends(LikeLlama):
-        def generate(self, tokens: list[int], **options: Any):
-            yield from [tokenizers["characters"].vocab_size] * 7
-
-    monkeypatch.setitem(sys.modules, "llama_cpp", types.SimpleNamespace(Llama=Ends))
-    with pytest.raises(ModelFolderError, match="from token 1 of 7 on"):
-        save_gguf(tmp_path / "toy.gguf", toy("llama", tokenizers["characters"]), tokenizers["characters"])
+    def generate(self, tokens: list[int], **options: Any):
+        yield from [self.model.config.vocab_size - 1] * 7
 
 
-def test_a_file_that_llama_cpp_does_not_load_is_not_kept(tokenizers, tmp_path: Path, monkeypatch):
-    def refuses(*args: Any, **options: Any) -> None:
+class Refuses:
+    def __init__(self, *args: Any, **options: Any):
         raise ValueError("Failed to load model from file: somewhere")
 
-    monkeypatch.setitem(sys.modules, "llama_cpp", types.SimpleNamespace(Llama=refuses))
-    with pytest.raises(ModelFolderError, match=r"llama\.cpp does not load it \(Failed to load"):
-        save_gguf(tmp_path / "toy.gguf", toy("llama", tokenizers["bpe"]), tokenizers["bpe"])
+
+@pytest.mark.parametrize(
+    ("llama", "message"), [(Ends, "from token 1 of 7 on"), (Refuses, r"does not load it \(Failed to load")]
+)
+def test_a_file_that_llama_cpp_reads_otherwise_is_not_kept(
+    llama, message: str, tokenizers, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "llama_cpp", types.SimpleNamespace(Llama=llama))
+    with pytest.raises(ModelFolderError, match=rf"llama\.cpp .*{message}"):
+        save_gguf(tmp_path / "toy.gguf", toy("llama", tokenizers["characters"]), tokenizers["characters"])
     assert not [*tmp_path.iterdir()]

@@ -1,4 +1,4 @@
-"""Somebody else's models, imported: the same logits, in one file or many, or one clear line and nothing written."""
+"""Models of other programs, imported: the same logits, in one file or many, or one clear line and nothing written."""
 
 from __future__ import annotations
 

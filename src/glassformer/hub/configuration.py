@@ -41,8 +41,11 @@ def write_config(
     """
     words = {"model_type": family.model_type, **family.write_config(config)}
     special = _special_tokens(config, tokenizer, settings)
-    untold = _differences(config.model_dump(), family.read_config({**words, **special}).model_dump())
-    own = {**({"config": untold} if untold else {}), "tokenizer": None if tokenizer is None else tokenizer.kind}
+    beyond = _differences(config.model_dump(), family.read_config({**words, **special}).model_dump())
+    own = {
+        **({"config": beyond} if beyond else {}),
+        "tokenizer": None if tokenizer is None else tokenizer.kind,
+    }
     words = {**words, **special, **_label_words(config, labels), "glassformer": own}
     if not generates(config):
         return words, None
@@ -71,9 +74,12 @@ def read_config(folder: Path) -> tuple[Family, Any]:
         _refuse_other_values(given, family)
         config = family.read_config(given)
         own = given.get("glassformer") or {}
-        untold = {**({"bias": own["bias"]} if "bias" in own else {}), **own.get("config", {})}  # bias: older folders
-        if untold:
-            config = type(config).make(**_merged(config.model_dump(), untold))
+        beyond = {
+            **({"bias": own["bias"]} if "bias" in own else {}),
+            **own.get("config", {}),
+        }  # bias: older folders
+        if beyond:
+            config = type(config).make(**_merged(config.model_dump(), beyond))
         return family, config
     except KeyError as error:
         raise ModelFolderError(f"{folder / 'config.json'}: {one_line(error.args[0])} is missing") from None

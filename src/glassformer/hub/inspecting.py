@@ -23,7 +23,7 @@ from glassformer.models import EncoderDecoderConfig
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 
 _SIZES = ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "vocab_size", "block_size")
-_TELLING = ("positions", "norm", "norm_place", "feedforward", "activation", "bias", "qk_norm", "tied_head")
+_LAYER_FIELDS = ("positions", "norm", "norm_place", "feedforward", "activation", "bias", "qk_norm", "tied_head")
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _configured(config: Any) -> dict[str, Any]:
     fields = (config.decoder if isinstance(config, EncoderDecoderConfig) else config).model_dump()
     return {
         "sizes": {name: fields[name] for name in _SIZES if name in fields},
-        "layers": {name: fields[name] for name in _TELLING if name in fields},
+        "layers": {name: fields[name] for name in _LAYER_FIELDS if name in fields},
     }
 
 

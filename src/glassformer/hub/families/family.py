@@ -73,11 +73,15 @@ class Family:
     def read_config(self, given: dict[str, Any]) -> Any:
         """Our configuration from a config.json. Raises `ModelFolderError` if it asks for what our models cannot do.
         Raises `KeyError` if a key is missing, by its name."""
-        given = given | {key: value for key, value in self.defaults.items() if key not in given}
+        given = self.with_defaults(given)
         fields = {**self.fixed, **{field: given[key] for key, field in self.keys.items()}}
         if "activation" in fields:
             fields["activation"] = activation(fields["activation"])
         return self.configuration.make(**{"family": self.preset, **fields, **self.extra_fields(given)})
+
+    def with_defaults(self, given: dict[str, Any]) -> dict[str, Any]:
+        """With what transformers takes for the keys that a config.json lacks."""
+        return given | {key: value for key, value in self.defaults.items() if key not in given}
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         """Our fields beside `keys`, or other values for them. Raises `ModelFolderError` for what we cannot do."""

@@ -75,7 +75,7 @@ class T5(Family):
         }
 
     def read_config(self, given: dict[str, Any]) -> EncoderDecoderConfig:
-        given = {**self.defaults, **given}
+        given = self.with_defaults(given)
         proj = given.get("feed_forward_proj", "relu")
         tied = given.get("scale_decoder_outputs", given.get("tie_word_embeddings", True))
         shape = {
