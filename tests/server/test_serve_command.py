@@ -7,11 +7,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 
 import pytest
+from command_line import own_process
 from patience import PATIENCE
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -25,8 +24,6 @@ from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.server import ModelHandle
 from glassformer.server.app import AddressError, bind, listen
 
-RUN = "import sys; from glassformer.cli import main; sys.argv[0] = 'glassformer'; main()"  # as the console script does
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -36,13 +33,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def start(*args) -> subprocess.Popen:
-    command = [sys.executable, "-c", RUN, "serve", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def test_it_listens_when_it_prints_that(folder):
-    server = start(folder, "--port", 0)
+    server = own_process("serve", folder, "--port", 0, cwd=folder)
     try:
         lines = []
         while not (lines and lines[-1].startswith("listening")):
@@ -63,7 +55,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(folder):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        server = start(folder, "--port", port)
+        server = own_process("serve", folder, "--port", port, cwd=folder)
         out, err = server.communicate(timeout=PATIENCE)
     assert server.returncode == 1 and "listening" not in out
     (line,) = err.splitlines()
