@@ -148,7 +148,9 @@ def find_recipe(name_or_path: str) -> Path:
     if (path := Path(name_or_path)).is_file():
         return path
     if path.is_dir():
-        raise UsageError(f"{path} is a folder; to train on the texts in it: glassformer train --data {path}")
+        raise UsageError(
+            f"{path} is a folder, not a recipe; to train on the texts in it: glassformer train --data {path}"
+        )
     beside = [str(path.parent / other.name) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
     near = did_you_mean(name_or_path, [*known, *beside])
     raise UsageError(
