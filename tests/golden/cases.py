@@ -330,6 +330,15 @@ BOUNDS: list[tuple[str, float, str]] = [
     (r"look/.*\bneurons .*/std", 2e-16, "a square root where a power of 0.5 was"),
     (r"losses/.*/recipe/training/sequence_length", float("inf"), "decided for every run now, and kept"),
     (r"losses/.*/recipe/data/document_mask", float("inf"), "an option that did not exist, and its default"),
+    (
+        r"losses/.*/recipe/training/lora_(dropout|targets)",
+        float("inf"),
+        "options that did not exist, and their defaults",
+    ),
+    (r"tokens/toy run, bars", float("inf"), "a heading in other words"),
+    (r"evaluate/.*interval(/\d+)?", 4e-9, "scipy's quantile of the normal distribution in place of 1.96"),
+    (r"evaluate/.*/rho", 2e-16, "scipy's rank correlation"),
+    (r"history/compare-history/bottleneck/.*/interval", 4e-5, "Wilson's interval with 1.95996 in place of 1.96"),
     (r"plan/.*/machine/name", float("inf"), "a machine that is not this one was called told, and is called given"),
     (
         r"plan/.*/basis/val_loss|plan/own text elsewhere/notes/3",
