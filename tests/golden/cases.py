@@ -335,7 +335,7 @@ BOUNDS: list[tuple[str, float, str]] = [
         float("inf"),
         "options that did not exist, and their defaults",
     ),
-    (r"tokens/toy run, bars", float("inf"), "a heading in other words"),
+    (r"tokens/toy run, bars/\d+", float("inf"), "a heading in other words"),
     (r"evaluate/.*interval(/\d+)?", 4e-9, "scipy's quantile of the normal distribution in place of 1.96"),
     (r"evaluate/.*/rho", 2e-16, "scipy's rank correlation"),
     (r"history/compare-history/bottleneck/.*/interval", 4e-5, "Wilson's interval with 1.95996 in place of 1.96"),
