@@ -1,8 +1,8 @@
 """From a `Recipe`, in which most is open, to a `ResolvedRecipe`, in which everything is decided: once, in this order.
 
-decide     from the data, the machine's speed and the model to start from: shape, steps, optimizer   `defaults.py`
-fit_batch  threads, batch_size=auto                                                        `machine.py`, `trials.py`
-resolve    both, whether it fits into memory, and compile=auto                              `memory.py`, `trials.py`
+decide     from data, machine and the model to start from: shape, steps, optimizer    `defaults.py`
+fit_batch  threads, batch_size=auto                                                   `machine.py`, `batch_size.py`
+resolve    both, whether it fits into memory, compile=auto                            `memory.py`, `compile_choice.py`
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 from glassformer.errors import UsageError
 from glassformer.models import ModelConfig
 from glassformer.recipes import defaults
+from glassformer.recipes.batch_size import batch_size_choice
+from glassformer.recipes.compile_choice import compile_choice
 from glassformer.recipes.draft import Draft
 from glassformer.recipes.machine import Machine, thread_choice, typical_gflops
 from glassformer.recipes.memory import check_memory
@@ -20,7 +22,6 @@ from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_tr
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
 from glassformer.recipes.start_from import Start
-from glassformer.recipes.trials import batch_size_choice, compile_choice
 from glassformer.tasks import TASKS, Task
 from glassformer.training import World
 

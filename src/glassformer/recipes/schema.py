@@ -146,7 +146,7 @@ class TrainingSection(Section):
     sequence_length: int | None = Field(default=None, ge=1)
     """tokens of a training sequence; None: as many as the model reads (model.block_size)"""
     batch_size: CountOrAuto = None
-    """sequences of a step, of all processes together; auto: `trials.py` tries what is fastest here"""
+    """sequences of a step, of all processes together; auto: `batch_size.py` tries what is fastest here"""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """sequences that go through at once; gradients of the others are added up"""
     seed: int = Field(default=1337, ge=0, lt=2**63)
