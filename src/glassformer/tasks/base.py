@@ -291,6 +291,15 @@ class Task:
         """A held-out batch, on the CPU, to look at the activations of."""
         raise NotImplementedError
 
+    def causes(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
+        """What the metrics of a run show to be wrong, in words with the next step, by a short name; the monitor gives
+        each once.
+
+        history: the time between two evaluations, oldest first (the first one and the last ones): `steps`, the mean of
+        each metric of `loss`, and what the evaluation found, as val_NAME.
+        """
+        return {}
+
     # ---- what `glassformer evaluate` adds ----
 
     def extra_scores(self, model: Any, split: str = "validation") -> Any:

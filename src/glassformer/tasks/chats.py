@@ -81,6 +81,11 @@ class ChatSource:
     def n_train(self) -> int:
         return len(self.examples["train"])
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether rows consist of messages, and so need a template."""
+        return any(row.is_chat for row in self.examples["train"])
+
     def fields(self) -> dict[str, Any]:
         """The fields of a configuration that the tokenizer decides."""
         return {"vocab_size": self.tokenizer.vocab_size}

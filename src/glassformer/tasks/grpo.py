@@ -6,12 +6,13 @@ prompt. No critic.
 
 Shao et al. 2024, https://arxiv.org/abs/2402.03300, equations 3 and 4. The corrections of Dr. GRPO (Liu et al. 2025,
 https://arxiv.org/abs/2503.20783: no division by the length, none by the standard deviation) and of DAPO (Yu et al.
-2025, https://arxiv.org/abs/2503.14476: clip higher, one mean over all tokens) are settings.
+2025, https://arxiv.org/abs/2503.14476: clip higher, one mean over all tokens) are settings, and so is the baseline of
+RLOO (Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, equation 8: the mean of the *other* answers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -37,18 +38,35 @@ class GRPOSettings(RollOutSettings):
     """0.28 in DAPO: rare tokens may rise more"""
     beta: float = Field(default=0.0, ge=0)
     """weight of the KL to the model that the run starts from"""
-    scale: Literal["group", "none"] = "group"
-    """group: divide by the group's standard deviation. none: Dr. GRPO"""
+    measure_kl: bool = True
+    """measure the KL even where beta is 0, in a run that starts from a model: a second model and one more forward pass
+    of each answer"""
+    scale: Literal["group", "none", "rloo"] = "group"
+    """group: divide by the group's standard deviation. none: Dr. GRPO. rloo: the reward minus the mean of the other
+    answers"""
     mean: Literal["tokens", "answers", "constant"] = "tokens"
     """tokens: over all tokens of the step (DAPO). answers: over the tokens of an answer, then over answers (the
     paper's; long answers count less a token). constant: divide by max_new_tokens (Dr. GRPO)"""
 
 
+FEW_GROUPS = 0.2  # have spread
+
+
 class GRPO(RollOutTask):
     """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, reference log-probabilities_BT, advantages_B,
-    rewards_B, has spread_B, ended_B)."""
+    facts_BF)."""
 
     Settings: ClassVar[type[TaskSettings]] = GRPOSettings
+    FACTS: ClassVar[tuple[str, ...]] = (*RollOutTask.FACTS, "groups_with_spread", "reward_std", "kl")
+
+    @property
+    def uses(self) -> int:
+        return int(self.settings.updates)
+
+    @property
+    def measures_kl(self) -> bool:
+        """Whether there is a reference to compare with."""
+        return bool(self.settings.beta) or (self.settings.measure_kl and self.run.start_from is not None)
 
     def iteration(self, number: int) -> list[Batch]:
         """Answers to the prompts of an iteration as one batch, `updates` times."""
@@ -70,50 +88,59 @@ class GRPO(RollOutTask):
         spread_GS = groups_GS.std(dim=1, keepdim=True).expand_as(groups_GS)
         if s.scale == "group":
             advantages_GS = advantages_GS / (spread_GS + 1e-4)
+        elif s.scale == "rloo":
+            advantages_GS = advantages_GS * (s.samples / (s.samples - 1))
         old_BT = self.log_probs(self.model, inputs_BT, targets_BT)
-        reference_BT = self.log_probs(self.reference_model(), inputs_BT, targets_BT) if s.beta else old_BT
-        ended_B = torch.tensor([r.ended for r in rollouts], dtype=torch.float32)
-        has_spread_B = (spread_GS > 1e-6).flatten().float()
-        return (
-            inputs_BT,
-            targets_BT,
-            old_BT,
-            reference_BT,
-            advantages_GS.flatten(),
-            rewards_B,
-            has_spread_B,
-            ended_B,
-        )
+        facts_BF = self.answer_facts(rollouts, rewards_B, old_BT, targets_BT != IGNORED)
+        more = [(spread_GS > 1e-6).flatten().float(), spread_GS.flatten()]
+        reference_BT = old_BT
+        if self.measures_kl:
+            reference_BT = self.log_probs(self.reference_model(), inputs_BT, targets_BT)
+            more.append((old_BT - reference_BT).sum(dim=1))
+        facts_BF = torch.cat([facts_BF, torch.stack(more, dim=1)], dim=1)
+        return inputs_BT, targets_BT, old_BT, reference_BT, advantages_GS.flatten(), facts_BF
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        """The loss of every token. Metrics: reward, length, share of answers that ended, of groups with spread, of
-        clipped tokens; KL to the reference and entropy, both estimated from the tokens."""
+        """The loss of every token. Metrics: `FACTS`, the share of tokens that clipping leaves without a gradient, and
+        the entropy a token, estimated from the tokens."""
         s = self.settings
-        inputs_BT, targets_BT, old_BT, reference_BT, advantages_B, rewards_B, has_spread_B, ended_B = batch
+        inputs_BT, targets_BT, old_BT, reference_BT, advantages_B, facts_BF = batch
         log_probs_BT = token_log_probs(model, inputs_BT, targets_BT, s.temperature)
         counts_BT = targets_BT != IGNORED
-        ratio_BT = (log_probs_BT - old_BT).exp()
-        clipped_BT = ratio_BT.clamp(1 - s.clip_low, 1 + s.clip_high)
         advantages_B1 = advantages_B[:, None]
-        losses_BT = -torch.minimum(ratio_BT * advantages_B1, clipped_BT * advantages_B1)
-        away_BT = reference_BT - log_probs_BT
-        kl_BT = away_BT.exp() - away_BT - 1  # Schulman's k3, never negative
+        losses_BT, clipped_BT = clipped_losses(log_probs_BT - old_BT, advantages_B1, s.clip_low, s.clip_high)
         if s.beta:
-            losses_BT = losses_BT + s.beta * kl_BT
+            away_BT = reference_BT - log_probs_BT
+            losses_BT = losses_BT + s.beta * (away_BT.exp() - away_BT - 1)  # Schulman's k3, never negative
         losses_BT = losses_BT.where(counts_BT, 0)
-        B, lengths_B = len(inputs_BT), counts_BT.sum(dim=1)
-        total, count = losses_BT.sum(), int(lengths_B.sum())
+        lengths_B = counts_BT.sum(dim=1)
+        n = int(lengths_B.sum())
+        total, count = losses_BT.sum(), n
         if s.mean != "tokens":
             each = lengths_B if s.mean == "answers" else s.max_new_tokens
-            total, count = (losses_BT.sum(dim=1) / each).sum(), B
-        n = int(lengths_B.sum())
+            total, count = (losses_BT.sum(dim=1) / each).sum(), len(inputs_BT)
         metrics = {
-            "reward": (rewards_B.sum(), B),
-            "length": (lengths_B.sum(), B),
-            "ended": (ended_B.sum(), B),
-            "groups_with_spread": (has_spread_B.sum(), B),
-            "clip_fraction": (((ratio_BT != clipped_BT) & counts_BT).sum(), n),
-            "kl": (kl_BT.where(counts_BT, 0).detach().sum(), n),
+            **self.fact_metrics(facts_BF),
+            "clip_fraction": ((clipped_BT & counts_BT).sum(), n),
             "entropy": (-log_probs_BT.detach().sum(), n),
         }
         return Loss(total, count, metrics)
+
+    def causes(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
+        now, found = history[-1], dict(super().causes(history))
+        if now["groups_with_spread"] < FEW_GROUPS:
+            found["spread"] = (
+                f"all rewards equal in {1 - now['groups_with_spread']:.0%} of groups: no gradient from them (mean "
+                f"reward {now['reward']:.3g}); where nothing is solved yet, start from a model that is right more "
+                "often when it samples (task.kind=sft first), give rewards for parts, or raise task.samples; where "
+                "all is solved, stop"
+            )
+        return found
+
+
+def clipped_losses(log_ratio_BT: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """(- min(ratio A, clip(ratio, 1 - low, 1 + high) A), which of them clipping leaves without a gradient), both
+    (B, T); Schulman et al. 2017, https://arxiv.org/abs/1707.06347, equation 7."""
+    ratio_BT = log_ratio_BT.exp()
+    plain_BT, clipped_BT = ratio_BT * advantages, ratio_BT.clamp(1 - low, 1 + high) * advantages
+    return -torch.minimum(plain_BT, clipped_BT), clipped_BT < plain_BT

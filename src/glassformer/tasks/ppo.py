@@ -15,7 +15,7 @@ https://arxiv.org/abs/2203.02155, section 3.5.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,10 +23,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.data.batches import philox
+from glassformer.errors import UsageError
 from glassformer.generation.eval_mode import evaluating
 from glassformer.tasks.base import Batch, Loss
+from glassformer.tasks.grpo import clipped_losses
 from glassformer.tasks.losses import IGNORED, token_log_probs
-from glassformer.tasks.rollouts import RollOut, RollOutSettings, RollOutTask, sequences
+from glassformer.tasks.rollouts import ENGINE_ROWS, RollOut, RollOutSettings, RollOutTask, sequences
 from glassformer.tasks.settings import TaskSettings
 
 _SHUFFLE = 74  # stream of random numbers
@@ -41,7 +43,8 @@ class PPOSettings(RollOutSettings):
     epochs: int = Field(default=2, ge=1)
     """passes over the answers of an iteration"""
     clip: float = Field(default=0.2, gt=0, lt=1)
-    value_clip: float = Field(default=0.2, gt=0)
+    value_clip: float | None = Field(default=0.2, gt=0)
+    """how far an update may move a value from what it was at the roll-out; None: as far as it likes"""
     value_weight: float = Field(default=0.1, ge=0)
     gamma: float = Field(default=1.0, gt=0, le=1)
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
@@ -53,17 +56,19 @@ class PPOSettings(RollOutSettings):
     """answers after which beta has followed"""
     whiten_rewards: bool = False
     """divide the scores of an iteration by their standard deviation"""
+    whiten_advantages: bool = True
+    """give the advantages of an iteration mean 0 and standard deviation 1"""
     missing_end: float = 0.0
     """subtracted from the score of an answer that does not end within max_new_tokens"""
 
 
 class Critic(nn.Module):
     """The value of a state: what the rest of an answer is expected to bring. A copy of the model with a head of one
-    number, zero at the start."""
+    number, zero at the start. What is frozen in the model stays frozen: with LoRA it has adapters of its own."""
 
     def __init__(self, model: Any):
         super().__init__()
-        self.trunk = copy.deepcopy(model).requires_grad_(True)
+        self.trunk = copy.deepcopy(model)
         head = getattr(self.trunk, "head", None)
         if head is not None:  # it answers nothing; a tied table still reads
             self.trunk.head = nn.Identity()
@@ -78,15 +83,28 @@ class Critic(nn.Module):
 
 
 class PPO(RollOutTask):
-    """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, advantages_BT, returns_BT, old values_BT, facts_B6):
-    score, KL, ended, beta, explained variance and length of each answer."""
+    """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, advantages_BT, returns_BT, old values_BT,
+    facts_BF)."""
 
     Settings: ClassVar[type[TaskSettings]] = PPOSettings
+    FACTS: ClassVar[tuple[str, ...]] = (*RollOutTask.FACTS, "kl", "beta", "explained_variance")
+
+    @property
+    def uses(self) -> int:
+        return int(self.settings.epochs)
 
     def begin(self, model: Any) -> None:
         super().begin(model)
         self.companion = Critic(model).to(next(model.parameters()).device)
         self.state = {"beta": self.settings.beta}
+
+    def check(self, config: Any) -> None:
+        super().check(config)
+        if self.settings.missing_end and not self.ends:
+            raise UsageError(
+                f"task.missing_end={self.settings.missing_end} lowers the score of answers that do not end, and this "
+                "tokenizer has no token that ends one; leave it out"
+            )
 
     def iteration(self, number: int) -> list[Batch]:
         """Answers to the prompts of an iteration, cut into minibatches, `epochs` times in another order."""
@@ -109,61 +127,67 @@ class PPO(RollOutTask):
         counts_BT = targets_BT != IGNORED
         old_BT = self.log_probs(self.model, inputs_BT, targets_BT)
         away_BT = old_BT - self.log_probs(self.reference_model(), inputs_BT, targets_BT)
-        ended_B = torch.tensor([float(r.ended) for r in rollouts])
-        used_B = scores_B - s.missing_end * (1 - ended_B)
-        if s.whiten_rewards and len(used_B) > 1:
-            used_B = used_B / (used_B.std() + 1e-8)
+        used_B = scores_B - s.missing_end * torch.tensor([float(not r.ended) for r in rollouts])
+        if s.whiten_rewards:
+            used_B = (used_B / (self.moments(used_B)[1] + 1e-8)).float()
         rewards_BT = -beta * away_BT
         last_B = counts_BT.shape[1] - 1 - counts_BT.flip(1).float().argmax(dim=1)
         rewards_BT[torch.arange(len(rollouts)), last_B] += used_B
-        with evaluating(self.companion):
-            device = next(self.companion.parameters()).device
-            values_BT = self.companion(inputs_BT.to(device)).cpu().where(counts_BT, 0)
+        values_BT = self.values(inputs_BT).where(counts_BT, 0)
         advantages_BT = generalized_advantages(rewards_BT, values_BT, counts_BT, s.gamma, s.gae_lambda)
         returns_BT = advantages_BT + values_BT
-        taken_N, left_N = returns_BT[counts_BT], (returns_BT - values_BT)[counts_BT]
-        explained = 1 - float(left_N.var() / (taken_N.var() + 1e-8)) if len(taken_N) > 1 else 0.0
+        taken, left = (self.moments(x_BT[counts_BT])[1] ** 2 for x_BT in (returns_BT, advantages_BT))
         kl_B = away_BT.sum(dim=1)
-        facts = [
-            scores_B,
-            kl_B,
-            ended_B,
-            torch.full_like(kl_B, beta),
-            torch.full_like(kl_B, explained),
-            counts_BT.sum(1),
-        ]
+        own = [kl_B, torch.full_like(kl_B, beta), torch.full_like(kl_B, float(1 - left / (taken + 1e-8)))]
+        facts_BF = torch.cat([self.answer_facts(rollouts, scores_B, old_BT, counts_BT), torch.stack(own, dim=1)], dim=1)
         if s.kl_target is not None:
-            error = float(kl_B.mean()) / s.kl_target - 1
-            step = max(-KL_CLIP, min(KL_CLIP, error)) * len(rollouts) / s.kl_horizon
-            self.state = {"beta": beta * (1 + step)}
-        facts_BF = torch.stack([fact.float() for fact in facts], dim=1)
-        return inputs_BT, targets_BT, old_BT, whitened(advantages_BT, counts_BT), returns_BT, values_BT, facts_BF
+            error = float(self.moments(kl_B)[0]) / s.kl_target - 1
+            n = len(rollouts) * self.place[1]
+            self.state = {"beta": beta * (1 + max(-KL_CLIP, min(KL_CLIP, error)) * n / s.kl_horizon)}
+        if s.whiten_advantages:
+            mean, spread = self.moments(advantages_BT[counts_BT])
+            advantages_BT = ((advantages_BT - mean) / (spread + 1e-8)).float().where(counts_BT, 0)
+        return inputs_BT, targets_BT, old_BT, advantages_BT, returns_BT, values_BT, facts_BF
+
+    def values(self, inputs_BT: Tensor) -> Tensor:
+        """The critic's values in eval mode and in the precision of the training, (B, T), on the CPU."""
+        device = next(self.companion.parameters()).device
+        half = torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
+        with evaluating(self.companion), half:
+            return torch.cat([self.companion(rows.to(device)) for rows in inputs_BT.split(ENGINE_ROWS)]).cpu()
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        """The loss of every token: policy and critic. Metrics: reward, KL to the reference, length, share of answers
-        that ended, beta, explained variance, clipped tokens, value loss, entropy."""
+        """The loss of every token: policy and critic. Metrics: `FACTS`, the share of tokens that clipping leaves
+        without a gradient, value loss, and the entropy a token, estimated from the tokens."""
         s = self.settings
         inputs_BT, targets_BT, old_BT, advantages_BT, returns_BT, old_values_BT, facts_BF = batch
         counts_BT = targets_BT != IGNORED
-        n, B = int(counts_BT.sum()), len(inputs_BT)
+        n = int(counts_BT.sum())
         log_probs_BT = token_log_probs(model, inputs_BT, targets_BT, s.temperature)
-        ratio_BT = (log_probs_BT - old_BT).exp()
-        clipped_BT = ratio_BT.clamp(1 - s.clip, 1 + s.clip)
-        policy = -torch.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)[counts_BT].sum()
+        policy_BT, clipped_BT = clipped_losses(log_probs_BT - old_BT, advantages_BT, s.clip, s.clip)
         values_BT = self.companion(inputs_BT)
-        near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-s.value_clip, s.value_clip)
-        squares_BT = torch.maximum((values_BT - returns_BT) ** 2, (near_BT - returns_BT) ** 2)
+        squares_BT = (values_BT - returns_BT) ** 2
+        if s.value_clip is not None:
+            near_BT = old_values_BT + (values_BT - old_values_BT).clamp(-s.value_clip, s.value_clip)
+            squares_BT = torch.maximum(squares_BT, (near_BT - returns_BT) ** 2)
         value = squares_BT[counts_BT].sum() / 2
-        names = ("reward", "kl", "ended", "beta", "explained_variance", "length")
-        metrics: dict[str, tuple[Tensor, int | Tensor]] = {
-            name: (total, B) for name, total in zip(names, facts_BF.sum(dim=0), strict=True)
-        }
-        metrics |= {
-            "clip_fraction": (((ratio_BT != clipped_BT) & counts_BT).sum(), n),
+        metrics = {
+            **self.fact_metrics(facts_BF),
+            "clip_fraction": ((clipped_BT & counts_BT).sum(), n),
             "value_loss": (value.detach(), n),
             "entropy": (-log_probs_BT.detach().sum(), n),
         }
-        return Loss(policy + s.value_weight * value, n, metrics)
+        return Loss(policy_BT[counts_BT].sum() + s.value_weight * value, n, metrics)
+
+    def causes(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
+        found = dict(super().causes(history))
+        if len(history) > 3 and all(row["explained_variance"] < 0 for row in history[-3:]):
+            found["critic"] = (
+                f"the critic is worse than a constant (explained variance {history[-1]['explained_variance']:.2f}): "
+                "advantages are mostly noise; raise task.value_weight or task.epochs, or whiten the rewards "
+                "(task.whiten_rewards=true)"
+            )
+        return found
 
 
 def generalized_advantages(
@@ -179,10 +203,3 @@ def generalized_advantages(
         next_value_B = values_BT[:, t].where(counts_BT[:, t], 0)
         advantages_BT[:, t] = following_B
     return advantages_BT
-
-
-def whitened(x_BT: Tensor, counts_BT: Tensor) -> Tensor:
-    """With mean 0 and standard deviation 1 over the places that count; 0 elsewhere."""
-    x_N = x_BT[counts_BT]
-    spread = x_N.std() if len(x_N) > 1 else torch.ones(())
-    return ((x_BT - x_N.mean()) / (spread + 1e-8)).where(counts_BT, 0)

@@ -8,15 +8,15 @@ weights that made them have changed by the second update; so a run resumes to th
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
@@ -24,17 +24,19 @@ from glassformer.data.batches import IGNORED, philox
 from glassformer.data.chats import ChatRow
 from glassformer.data.example_splits import spread
 from glassformer.errors import DataError, UsageError, did_you_mean
-from glassformer.evaluation.estimate import Metric, Metrics
+from glassformer.evaluation.estimate import Metric, Metrics, share_interval
 from glassformer.figures.primitives import Figure, Note
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.generation.eval_mode import evaluating
 from glassformer.hub import load_model, model_folder_of
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.tasks.base import Batch, Score
+from glassformer.tasks.base import Batch, Opening, Score
 from glassformer.tasks.chats import ChatSettings, ChatTask, prompt_ids
 from glassformer.tasks.examples import SAMPLES, shortened
 from glassformer.tasks.losses import padded, token_log_probs
-from glassformer.tasks.settings import TaskSettings
+from glassformer.tasks.reward_functions import RewardFunction, reward_function, rewards_of_rollouts
+from glassformer.tasks.rollout_causes import causes
+from glassformer.tasks.settings import Choice, TaskSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,16 +45,13 @@ _PROMPT, _EPOCH, _ITERATION = 71, 72, 73  # streams of random numbers
 ENGINE_ROWS = 64
 """Samples that are generated together."""
 
-RewardFunction = Callable[..., Sequence[float]]
-"""reward(prompts, completions, **columns) -> one number for each completion, as in TRL."""
-
 
 @dataclass(frozen=True)
 class RollOut:
     """One answer of the model.
 
     prompt, ids: tokens of the prompt and of the answer, its end included. text: of the answer, without the end.
-    ended: whether it ended by itself, and not at max_new_tokens.
+    ended: whether it ended by itself, and not at max_new_tokens. log_probs: of `ids`, as they were sampled.
     """
 
     row: ChatRow
@@ -60,6 +59,7 @@ class RollOut:
     ids: list[int]
     text: str
     ended: bool
+    log_probs: tuple[float, ...] = ()
 
 
 def roll_out(
@@ -71,15 +71,19 @@ def roll_out(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> list[RollOut]:
     """`samples` answers to every prompt, those of one prompt side by side; the same for the same seed and weights.
+
+    temperature: 0 takes the most likely tokens. numbers: of the prompts, each of which has its own random numbers; by
+    default 0, 1, 2, ...
 
     Raises:
         UsageError: a prompt leaves no token for an answer.
     """
     engine = Engine(model, tokenizer, max_rows=ENGINE_ROWS)
     ends = None if tokenizer.chat_template is None else frozenset(tokenizer.chat.turn_ends)
-    numbers: dict[int, int] = {}
+    places: dict[int, int] = {}
     for place, (row, ids) in enumerate(prompts):
         free = model.config.block_size - len(ids)
         if free < 1:
@@ -88,21 +92,22 @@ def roll_out(
             ids=tuple(ids),
             max_new_tokens=min(max_new_tokens, free),
             samples=samples,
-            sampling=Sampling(temperature=temperature, seed=_seed(seed, place)),
+            sampling=Sampling(temperature=temperature, seed=_seed(seed, place if numbers is None else numbers[place])),
             end_tokens=ends if row.is_chat else None,
         )
-        numbers[engine.submit(request)] = place
+        places[engine.submit(request)] = place
     pieces: dict[tuple[int, int], list[Any]] = {}
     for event in engine.run():
         if event.piece is not None:
-            pieces.setdefault((numbers[event.request], event.piece.sample), []).append(event.piece)
+            pieces.setdefault((places[event.request], event.piece.sample), []).append(event.piece)
     found = []
     for place, (row, ids) in enumerate(prompts):
         for sample in range(samples):
             parts = pieces[place, sample]
             text = "".join(part.text for part in parts)
             ended = parts[-1].finish_reason != "length"
-            found.append(RollOut(row, list(ids), [part.token for part in parts], text, ended))
+            log_probs = tuple(math.log(part.sampling_probability) for part in parts)
+            found.append(RollOut(row, list(ids), [part.token for part in parts], text, ended, log_probs))
     return found
 
 
@@ -116,55 +121,6 @@ def sequences(rollouts: Sequence[RollOut]) -> tuple[Tensor, Tensor]:
     inputs_BT, _ = padded([[*r.prompt, *r.ids[:-1]] for r in rollouts], 0)
     targets_BT, _ = padded([[IGNORED] * (len(r.prompt) - 1) + r.ids for r in rollouts], IGNORED)
     return inputs_BT, targets_BT
-
-
-def reward_function(name: str) -> RewardFunction:
-    """The function that `module:function` names.
-
-    Raises:
-        UsageError: it cannot be imported.
-    """
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise UsageError(f"task.reward={name!r}: name a function as module:function, or a reward model's folder")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"task.reward={name}: {error}; is its folder on PYTHONPATH?") from None
-    if not callable(found):
-        raise UsageError(f"task.reward={name} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
-
-
-def rewards_of_rollouts(function: RewardFunction, rollouts: Sequence[RollOut], name: str = "reward") -> Tensor:
-    """One reward for each roll-out, (B,) fp32.
-
-    Raises:
-        DataError: the function raises, or gives the wrong number of rewards, or something that is no finite number;
-            the row is named.
-    """
-    columns: dict[str, list[Any]] = {}
-    for key in {key for r in rollouts for key in r.row.columns}:
-        columns[key] = [r.row.columns.get(key) for r in rollouts]
-    try:
-        values = function([r.row.prompt for r in rollouts], [_completion(r) for r in rollouts], **columns)
-    except Exception as error:
-        raise DataError(f"{name} raised {type(error).__name__}: {error}; mend the reward function") from error
-    try:
-        values = list(values)
-    except TypeError:
-        raise DataError(f"{name} gave a {type(values).__name__}; it must give a list of numbers") from None
-    if len(values) != len(rollouts):
-        raise DataError(f"{name} gave {len(values)} rewards for {len(rollouts)} completions; give one for each")
-    for value, r in zip(values, rollouts, strict=True):
-        number = value.item() if hasattr(value, "item") else value
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise DataError(f"{r.row.place}: {name} gave {number!r} for {r.text[:40]!r}; give a finite number")
-    return torch.tensor([float(value) for value in values], dtype=torch.float32)
-
-
-def _completion(r: RollOut) -> Any:
-    return [{"role": "assistant", "content": r.text}] if r.row.is_chat else r.text
 
 
 class RollOutBatches:
@@ -206,21 +162,24 @@ class RollOutSettings(ChatSettings):
     """[task] of every task that rolls out."""
 
     reward: str = Field(min_length=1)
-    """what scores an answer: module:function, as reward(prompts, completions, **columns), or the folder of a reward
-    model"""
+    """what scores an answer: exact, contains or last_number (all compare with the row's field `answer`), or
+    module:function, as reward(prompts, completions, **columns)"""
     max_new_tokens: int = Field(default=64, ge=1)
-    """of an answer"""
+    """of an answer; one that is cut there has not ended"""
     temperature: float = Field(default=1.0, gt=0)
     """of the sampling; log-probabilities are those at this temperature"""
 
 
 class RollOutTask(ChatTask):
-    """A task that learns from its own answers to prompts; see `ChatTask`. A subclass gives `iteration` and `loss`."""
+    """A task that learns from its own answers to prompts; see `ChatTask`. A subclass gives `iteration` and `loss`, and
+    adds to `FACTS` and `causes`."""
 
     Settings: ClassVar[type[TaskSettings]] = RollOutSettings
+    FACTS: ClassVar[tuple[str, ...]] = ("reward", "length", "ended", "sampler_gap")
+    """metrics that are known of an answer before the update"""
     score: ClassVar[Score] = Score("val_reward", "higher")
-    form: ClassVar[str] = "a prompt alone; other fields go to the reward function"
-    n_row_answers: ClassVar[int | None] = 0
+    form: ClassVar[str] = "a prompt, alone or with one answer; other fields go to the reward function"
+    n_row_answers: ClassVar[int | None] = None
     on_policy: ClassVar[bool] = True
     alarm: ClassVar[float | None] = math.inf  # a loss whose mean is near zero at every step shows no divergence
     state: Mapping[str, Any] = MappingProxyType({})
@@ -234,20 +193,43 @@ class RollOutTask(ChatTask):
     place: tuple[int, int] = (0, 1)
     """(rank, number of processes)"""
 
+    @classmethod
+    def read(cls, opening: Opening, choices: list[Choice]) -> Any:
+        source = super().read(opening, choices)
+        source.examples = {split: [*map(_prompt_row, rows)] for split, rows in source.examples.items()}
+        return source
+
     @cached_property
     def reward(self) -> RewardFunction:
         """The reward function."""
         return reward_function(self.settings.reward)
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer; none: every answer has max_new_tokens."""
+        return frozenset(self.tokenizer.chat.turn_ends if self.source.is_chat else self.tokenizer.ends)
+
+    @property
+    def uses(self) -> int:
+        """Updates with the same answer."""
+        return 1
+
     def begin(self, model: Any) -> None:
+        names = ("dropout", "weight_dropout", "token_dropout")
+        if any(getattr(module, name, 0.0) for module in model.modules() for name in names):
+            raise UsageError(
+                "an update compares log-probabilities from before and after it, and dropout changes them by chance; "
+                "leave out training.dropout, attention_dropout, token_dropout and lora_dropout"
+            )
         self.model = model
 
     def reference_model(self) -> Any:
-        """The model that the run starts from, frozen."""
+        """The model that the run starts from, frozen, beside the one that is trained."""
         if self.reference is None:
             if self.run.start_from is None:
                 raise UsageError("the KL is measured to the model that the run starts from; set training.start_from")
-            self.reference = load_model(model_folder_of(self.run.start_from)).eval().requires_grad_(False)
+            found = load_model(model_folder_of(self.run.start_from)).eval().requires_grad_(False)
+            self.reference = found.to(next(self.model.parameters()).device)
         return self.reference
 
     def encode(self, split: str, T: int) -> list[Any]:
@@ -268,14 +250,27 @@ class RollOutTask(ChatTask):
         raise NotImplementedError
 
     def roll_out(self, number: int, prompts: int, samples: int) -> tuple[list[RollOut], Tensor]:
-        """Answers to this process's prompts of an iteration, and their rewards (B,)."""
+        """Answers to this process's prompts of an iteration, and their rewards (B,). All processes together have the
+        answers that one would have."""
         rank, world_size = self.place
+        if hasattr(next(self.model.parameters()), "to_local"):
+            raise UsageError("training.sharding=full spreads the weights, and roll-outs need whole ones; leave it out")
         rows = self.encoded("train", self.run.sequence_length)
         chosen = prompts_of(rows, prompts * world_size, self.run.seed, number)[rank::world_size]
-        seed = int(philox(self.run.seed, _ITERATION, number * world_size + rank).integers(2**62))
-        return self.answered(self.model, chosen, samples, seed)
+        seed = int(philox(self.run.seed, _ITERATION, number).integers(2**62))
+        numbers = range(rank, prompts * world_size, world_size)
+        return self.answered(self.model, chosen, samples, seed, numbers=numbers)
 
-    def answered(self, model: Any, prompts: Sequence[Any], samples: int, seed: int) -> tuple[list[RollOut], Tensor]:
+    def answered(
+        self,
+        model: Any,
+        prompts: Sequence[Any],
+        samples: int,
+        seed: int,
+        *,
+        numbers: Sequence[int] | None = None,
+        greedy: bool = False,
+    ) -> tuple[list[RollOut], Tensor]:
         """Answers to prompts, and their rewards."""
         s = self.settings
         rollouts = roll_out(
@@ -284,21 +279,55 @@ class RollOutTask(ChatTask):
             prompts,
             samples=samples,
             max_new_tokens=s.max_new_tokens,
-            temperature=s.temperature,
+            temperature=0.0 if greedy else s.temperature,
             seed=seed,
+            numbers=numbers,
         )
         return rollouts, rewards_of_rollouts(self.reward, rollouts, s.reward)
 
     @torch.no_grad()
     def log_probs(self, model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """log p of the answers' tokens in eval mode, (B, T), on the CPU."""
+        """log p of the answers' tokens in eval mode and in the precision of the training, (B, T), on the CPU."""
         device = next(model.parameters()).device
-        with evaluating(model):
-            found = token_log_probs(model, inputs_BT.to(device), targets_BT.to(device), self.settings.temperature)
-        return found.cpu()
+        half = torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
+        rows = zip(inputs_BT.split(ENGINE_ROWS), targets_BT.split(ENGINE_ROWS), strict=True)
+        with evaluating(model), half:
+            found = [token_log_probs(model, x.to(device), y.to(device), self.settings.temperature) for x, y in rows]
+        return torch.cat(found).cpu()
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        if self.place[1] > 1:
+            x = x.clone()
+            dist.all_reduce(x)
+        return x
+
+    def moments(self, x_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of numbers, those of all processes together; fp64. Of a single one: 0."""
+        x_N = x_N.double()
+        n, total = self.total(torch.stack([torch.tensor(float(len(x_N)), dtype=x_N.dtype), x_N.sum()]))
+        mean = total / n
+        return mean, (self.total(((x_N - mean) ** 2).sum()) / (n - 1).clamp(min=1)).sqrt()
+
+    def answer_facts(
+        self, rollouts: Sequence[RollOut], rewards_B: Tensor, log_probs_BT: Tensor, counts_BT: Tensor
+    ) -> Tensor:
+        """What is known of each answer, (B, F): see `FACTS`. The gap is the largest of all answers."""
+        ended_B = torch.tensor([float(r.ended) for r in rollouts])
+        sampled_N = torch.tensor([p for r in rollouts for p in r.log_probs], dtype=log_probs_BT.dtype)
+        gap = (sampled_N - log_probs_BT[counts_BT]).abs().max() if len(sampled_N) else torch.zeros(())
+        return torch.stack([rewards_B, counts_BT.sum(1).float(), ended_B, gap.float().expand_as(ended_B)], dim=1)
+
+    def fact_metrics(self, facts_BF: Tensor) -> dict[str, tuple[Tensor, int | Tensor]]:
+        """Their means over answers, as metrics."""
+        return {name: (total, len(facts_BF)) for name, total in zip(self.FACTS, facts_BF.sum(0), strict=False)}
+
+    def causes(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
+        return causes(self, history)
 
     def evaluate(self, model: Any, split: str = "validation", *, whole: bool = True) -> Metrics:
-        """The mean reward of one sampled answer to each prompt, the same prompts and random numbers at every call."""
+        """The mean reward of one sampled answer to each prompt, the same prompts and random numbers at every call; of
+        held-out prompts also that of the most likely answer."""
         if not self.source.examples.get(split):
             raise UsageError(f"{self.source.name} has no {split} split; {did_you_mean(split, self.source.examples)}")
         prompts = self.encoded(split, model.config.block_size)
@@ -306,16 +335,15 @@ class RollOutTask(ChatTask):
         if not whole and (most or split == "train"):
             prompts = spread(prompts, most or len(self.source.examples["validation"]))
         rollouts, rewards_B = self.answered(model, prompts, 1, self.run.seed)
-        n = len(rollouts)
-        spread_of_one = float(rewards_B.std()) if n > 1 else math.inf
-        lengths_B = torch.tensor([float(len(r.ids)) for r in rollouts])
-        return Metrics(
-            {
-                "reward": Metric(float(rewards_B.mean()), n, 1.96 * spread_of_one / math.sqrt(n)),
-                "length": Metric(float(lengths_B.mean()), n),
-                "ended": Metric(sum(r.ended for r in rollouts) / n, n),
-            }
-        )
+        n, ended = len(rollouts), sum(r.ended for r in rollouts) / len(rollouts)
+        found = {
+            "reward": _mean(rewards_B),
+            "length": _mean(torch.tensor([float(len(r.ids)) for r in rollouts])),
+            "ended": Metric(ended, n, share_interval(ended, n)),
+        }
+        if split != "train":
+            found["reward_greedy"] = _mean(self.answered(model, prompts, 1, self.run.seed, greedy=True)[1])
+        return Metrics(found)
 
     def example_batch(self, model: Any) -> Batch:
         ids = [ids for _, ids in self.encoded("validation", model.config.block_size)[:8]]
@@ -330,6 +358,28 @@ class RollOutTask(ChatTask):
             for r, reward in zip(rollouts, rewards_B.tolist(), strict=True)
         ]
         return [Note("\n\n".join(lines))]
+
+
+def _mean(x_N: Tensor) -> Metric:
+    spread_of_one = float(x_N.std()) if len(x_N) > 1 else math.inf
+    return Metric(float(x_N.mean()), len(x_N), 1.96 * spread_of_one / math.sqrt(len(x_N)))
+
+
+def _prompt_row(row: ChatRow) -> ChatRow:
+    """A prompt alone: the answer of a row becomes its field `answer`, unless it has one.
+
+    Raises:
+        DataError: there are two answers.
+    """
+    if not row.answers:
+        return row
+    if len(row.answers) > 1:
+        raise DataError(f"{row.place}: a row has chosen and rejected, and this task needs {RollOutTask.form}")
+    prompt, answer = row.prompt, row.answers[0]
+    if not isinstance(answer, str):
+        assert not isinstance(prompt, str)
+        prompt, answer = [*prompt, *answer[:-1]], str(answer[-1].get("content") or "")
+    return replace(row, prompt=prompt, answers=(), columns={"answer": answer, **row.columns})
 
 
 def prompts_of(rows: Sequence[Any], n: int, seed: int, iteration: int) -> list[Any]:

@@ -78,6 +78,8 @@ class RunSettings(BaseModel):
     sample_prompt: str = ""
     start_from: str | None = None
     """the model that the run begins with, which a task may compare with"""
+    precision: str = "fp32"
+    """of the training: fp32 or bf16"""
 
     @property
     def train_eval_rows(self) -> int:

@@ -233,6 +233,7 @@ class Trainer:
         speed = measured.targets / (now - max(begun.started, self._read_at))
         self._read_at = now
         self.tokens += measured.targets
+        self.monitor.measured(measured.metrics)
         record: dict[str, Any] = {
             "step": begun.step,
             "tokens": self.tokens,
@@ -265,11 +266,13 @@ class Trainer:
         return True
 
     def _warn(self, diagnostics: dict[str, Any], evaluation: dict[str, Any]) -> None:
-        """Report what an evaluation shows: overfitting, a rate too high, dead units."""
+        """Report what an evaluation shows: overfitting, a rate too high, dead units, what the task names."""
         taps, score = diagnostics.get("activations", {}), self.task.score
         silent = {name: seen["silent"] for name, seen in taps.items() if "silent" in seen}
         values = evaluation[score.train_name], evaluation[score.name]
-        for text in self.monitor.warnings(self.step, *values, diagnostics["parameters"], silent):
+        history = self.monitor.history(evaluation)
+        causes = self.task.causes(history) if history else {}
+        for text in self.monitor.warnings(self.step, *values, diagnostics["parameters"], silent, causes):
             self.event("warning", text)
 
     def event(self, kind: str, text: str) -> None:

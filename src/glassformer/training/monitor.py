@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 NORMS_KEPT = 5  # gradient norms before a divergence that the report shows
@@ -21,6 +22,7 @@ TOO_FAST = 0.1  # update as a part of the weight, in the median over matrices; h
 SILENT = 0.2  # share of a layer's units that never answer
 ON_DIVERGENCE = ("stop", "skip", "lower")  # training.on_divergence
 MAX_RECOVERIES = 5
+INTERVALS = 9  # between evaluations, whose metrics a task may judge: the first one and the last ones
 
 
 class DivergenceMonitor:
@@ -43,6 +45,25 @@ class DivergenceMonitor:
         self.evaluations: list[list[Any]] = []
         self.given: list[str] = []  # warnings given already
         self.recoveries = 0
+        self.sums: dict[str, list[float]] = {}  # of the metrics since the last evaluation, and how many steps
+        self.intervals: list[dict[str, float]] = []  # their means, and what the evaluation found
+
+    def measured(self, metrics: Mapping[str, float]) -> None:
+        """Take note of a step's metrics."""
+        for name, value in metrics.items():
+            total, steps = self.sums.get(name, (0.0, 0))
+            self.sums[name] = [total + value, steps + 1]
+
+    def history(self, evaluation: Mapping[str, float | None]) -> list[dict[str, float]]:
+        """What `Task.causes` judges, with this evaluation; empty where steps have no metrics."""
+        if self.sums:
+            steps = max(steps for _, steps in self.sums.values())
+            means = {name: total / n for name, (total, n) in self.sums.items()}
+            found = {name: value for name, value in evaluation.items() if name.startswith("val_") and value is not None}
+            rows = [*self.intervals, {"steps": steps, **means, **found}]
+            self.intervals = rows[:1] + rows[1:][1 - INTERVALS :]
+            self.sums = {}
+        return self.intervals
 
     def divergence(self, loss: float, norm: float) -> str | None:
         """What is wrong with this step, before its update is done; None when all is well."""
@@ -75,12 +96,14 @@ class DivergenceMonitor:
         validation: float | None,
         parameters: dict[str, dict[str, float]],
         silent: dict[str, float],
+        causes: Mapping[str, str] | None = None,
     ) -> list[str]:
         """What an evaluation shows, each cause once a run.
 
         Args:
             training, validation: the score of both splits in eval mode; None when it is no finite number.
             parameters: what `StepDiagnostics.record` gave. silent: share of dead units by layer.
+            causes: those that the task names (`Task.causes`).
         """
         if validation is not None:
             self.evaluations = [*self.evaluations, [step, validation, self.mean, training]][-64:]
@@ -93,6 +116,7 @@ class DivergenceMonitor:
             ("overfitting", self._overfitting()),
             ("rate", self._too_fast(parameters)),
             ("dead", _dead(silent)),
+            *((f"task.{name}", text) for name, text in (causes or {}).items()),
         ]
         new = [(kind, text) for kind, text in found if text is not None and kind not in self.given]
         self.given += [kind for kind, _ in new]
