@@ -15,7 +15,7 @@ from resolving import CPU, TINY, resolved
 
 from glassformer.errors import DeviceError
 from glassformer.models import flops_per_token
-from glassformer.recipes import loss_curve, read_recipe, train, trials
+from glassformer.recipes import batch_size, compile_choice, loss_curve, read_recipe, train
 from glassformer.recipes.plan import FINISH, LOOKING, Devices, against_actual, plan, predict
 from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.resolved import ResolvedRecipe
@@ -73,27 +73,27 @@ def test_a_probe_leaves_no_trace_and_scales_what_is_too_long(monkeypatch):
 
 def test_a_short_run_is_not_compiled(monkeypatch):
     config, t = resolved(None, *TINY, "training.steps=3")
-    assert trials.compile_choice(NextToken(), config, t, CPU, 1) == (CPU, [])
-    monkeypatch.setattr(trials, "SLOWEST", 1e9)  # so it is tried
-    _, (choice,) = trials.compile_choice(NextToken(), config, t, CPU, 1)
+    assert compile_choice.compile_choice(NextToken(), config, t, CPU, 1) == (CPU, [])
+    monkeypatch.setattr(compile_choice, "SLOWEST", 1e9)  # so it is tried
+    _, (choice,) = compile_choice.compile_choice(NextToken(), config, t, CPU, 1)
     assert choice.value == "off" and "too short" in choice.why
 
 
 def test_batch_size_auto_reports_its_choice(monkeypatch):
     rates = {1: 100.0, 2: 190.0, 4: 300.0, 8: 310.0, 16: 9e9}
-    monkeypatch.setattr(trials, "tokens_per_second", lambda task, config, t, machine, n: rates[n])
+    monkeypatch.setattr(batch_size, "tokens_per_second", lambda task, config, t, machine, n: rates[n])
     config, t = resolved(None, *TINY, "training.batch_size=auto")
-    choice = trials.batch_size_choice(NextToken(), config, t, CPU, 10**9)
+    choice = batch_size.batch_size_choice(NextToken(), config, t, CPU, 10**9)
     assert choice.value == 4 and "no faster" in choice.why  # 310 is not a twentieth more than 300
-    assert trials.batch_size_choice(NextToken(), config, t, CPU, 11 * 2 * 100).value == 2  # a hundredth of the text
-    monkeypatch.setattr(trials, "available_memory", lambda device: -trials.resident_bytes() + 1000)
+    assert batch_size.batch_size_choice(NextToken(), config, t, CPU, 11 * 2 * 100).value == 2  # a hundredth of the text
+    monkeypatch.setattr(batch_size, "available_memory", lambda device: -batch_size.resident_bytes() + 1000)
     with pytest.raises(DeviceError, match="not even one sequence fits"):
-        trials.batch_size_choice(NextToken(), config, t, CPU, 10**9)
+        batch_size.batch_size_choice(NextToken(), config, t, CPU, 10**9)
 
 
 def test_batch_size_auto_in_a_run(play, tmp_path, monkeypatch):
     """Tried once, kept as a number, with its reason."""
-    monkeypatch.setattr(trials, "tokens_per_second", lambda task, config, t, machine, n: 100.0 * min(n, 4))
+    monkeypatch.setattr(batch_size, "tokens_per_second", lambda task, config, t, machine, n: 100.0 * min(n, 4))
     words = [word for word in TINY if "batch_size=" not in word]
     lines: list[str] = []
     run = train(None, [*words, "training.batch_size=auto", "training.steps=2"], data=str(play), out=tmp_path / "run",

@@ -18,7 +18,7 @@ from glassformer.errors import UsageError
 from glassformer.hub import load, load_model, save
 from glassformer.models import NOTHING_SET, Decoder, GenerationSettings, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.recipes import probe, trainer, trials
+from glassformer.recipes import compile_choice, probe, trainer
 from glassformer.recipes.plan import plan
 from glassformer.recipes.start_from import Start
 from glassformer.tasks import NextToken
@@ -229,11 +229,11 @@ def test_a_plan_is_made_for_the_model_to_start_from(tmp_path, published, text):
 def test_what_is_tried_on_the_machine_is_logged_before_it_is_tried(monkeypatch):
     """A minute of silence looks like a program that hangs."""
     lines: list[str] = []
-    monkeypatch.setattr(trials, "WORTH_COMPILING", 0.0)
+    monkeypatch.setattr(compile_choice, "WORTH_COMPILING", 0.0)
     monkeypatch.setattr(trainer, "compiled", lambda loss, device: (lines.append("compiling now"), loss)[1])
     monkeypatch.setattr(probe.Stepper, "time", lambda *how: (lines.append("timing now"), 0.2)[1])
     _, t = resolved(None, *TINY, "training.steps=7")
-    trials.compile_choice(NextToken(), ModelConfig.make(**{**OWN, "vocab_size": 61}), t, CPU, 1, lines.append)
+    compile_choice.compile_choice(NextToken(), ModelConfig.make(**{**OWN, "vocab_size": 61}), t, CPU, 1, lines.append)
     assert [line.split()[0] for line in lines] == ["timing", "timing", "compiling", "compiling", "compiled", "timing"]
 
 
