@@ -98,11 +98,12 @@ def test_a_store_of_the_same_bytes_read_otherwise_is_not_taken(tmp_path):
 
 
 OTHER_FORMS = [
-    ({"messages": [{"role": "user", "content": "x"}]}, "chats cannot be learned from yet.*apply_chat_template"),
-    ({"conversations": []}, "chats cannot be learned from yet"),
-    ({"prompt": "x", "chosen": "y", "rejected": "z"}, "a preference; set task.kind=reward.*chosen answers"),
-    ({"prompt": "x", "completion": "y"}, "as one text.*source and target.*task.kind=translate"),
-    ({"instruction": "x", "input": "", "output": "y"}, "as one text.*source and target"),
+    ({"messages": [{"role": "user", "content": "x"}]}, "a chat.*task.kind=sft"),
+    ({"conversations": []}, "a chat.*task.kind=sft"),
+    ({"prompt": "x", "chosen": "y", "rejected": "z"}, "a preference.*task.kind=dpo or task.kind=reward"),
+    ({"prompt": "x", "completion": "y"}, "task.kind=sft"),
+    ({"instruction": "x", "input": "", "output": "y"}, "task.kind=sft"),
+    ({"prompt": "x", "answer": 7}, "task.kind=grpo"),
 ]
 
 

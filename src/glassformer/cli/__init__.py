@@ -52,6 +52,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": train.demo,
     "train": train.train,
+    "tune": train.tune,
     "plan": plan.plan,
     "resume": train.resume,
     "generate": generate.generate,

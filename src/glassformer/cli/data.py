@@ -25,21 +25,25 @@ _SOURCE = (
     "A corpus name (glassformer data list), a .txt, .md, .jsonl or .json file, a folder, - for standard input, or a "
     "dataset of the hub as owner/name."
 )
+_TEMPLATE = typer.Option(None, metavar="NAME", help="Of chats: chatml, plain, or a file; default: the tokenizer's own.")
+_MODEL = typer.Option(None, metavar="MODEL", help="Of chats: take the tokenizer of this model.")
 _FIELD = "The field of .jsonl lines, or the column of a hub dataset, that holds the text."
 
 
 @app.command("list")
 def list_(as_json: options.Json = False) -> None:
-    """List the named corpora and sets of examples or images.
+    """List the named corpora and sets of examples, chats or images.
 
     Example: glassformer data list
     """
+    from glassformer.data.chat_sets import CHAT_SETS
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
 
     named: list[tuple[str, int, Any]] = [("bytes", c.bytes, c) for c in CORPORA.values()]
     named += [("examples", e.count, e) for e in EXAMPLE_SETS.values()]
+    named += [("chats", c.count, c) for c in CHAT_SETS.values()]
     named += [("images", s.count, s) for s in IMAGE_SETS.values()]
     if as_json:
         print_json(
@@ -57,12 +61,13 @@ def list_(as_json: options.Json = False) -> None:
 
 @app.command()
 def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassformer data list.")) -> None:
-    """Fetch a corpus or a set of examples or images into the cache.
+    """Fetch a corpus or a set of examples, chats or images into the cache.
 
     Checks the SHA-256 of the files (for Debian packages apt does that) and prints where they are.
 
     Example: glassformer data get tinyshakespeare
     """
+    from glassformer.data.chat_sets import CHAT_SETS
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
@@ -72,11 +77,12 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
     if name in EXAMPLE_SETS:
         typer.echo("\n".join(str(fetch(package)) for package in EXAMPLE_SETS[name].packages))
         return
-    if name in IMAGE_SETS:
-        typer.echo(fetch(IMAGE_SETS[name].source))
+    if name in IMAGE_SETS or name in CHAT_SETS:
+        typer.echo(fetch(IMAGE_SETS[name].source if name in IMAGE_SETS else CHAT_SETS[name].package))
         return
     if name not in CORPORA:
-        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, [*CORPORA, *EXAMPLE_SETS, *IMAGE_SETS])}")
+        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *IMAGE_SETS]
+        raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, known)}")
     typer.echo(CORPORA[name].file())
 
 
@@ -115,22 +121,42 @@ def prepare(
 @app.command()
 def show(
     source: str = typer.Argument(
-        metavar="TEXT", help=_SOURCE + " Also the folder of a token store, a set of examples, or a .tsv of pairs."
+        metavar="TEXT",
+        help=_SOURCE + " Also the folder of a token store, a set of examples or chats, or a .tsv of pairs.",
     ),
     text_field: str = typer.Option("text", metavar="NAME", help=_FIELD),
     verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
+    template: str | None = _TEMPLATE,
+    model: str | None = _MODEL,
+    rows: int | None = typer.Option(None, min=0, metavar="N", help="Of chats: show N rows; default 3."),
     as_json: options.Json = False,
 ) -> None:
-    """Show what is in a text, a set of examples or a token store.
+    """Show what is in a text, a set of examples or chats, or a token store.
 
-    Prints counts, the split, and the first lines, examples or tokens.
+    Prints counts, the split, and the first lines, examples or tokens. Of chats,
+    preferences and prompts it shows, token by token, what is trained and what is
+    only read.
 
-    Example: glassformer data show tinyshakespeare
+    Examples:
+
+    glassformer data show tinyshakespeare
+
+    glassformer data show my.jsonl --model smollm2-135m-instruct --rows 5
     """
     from pathlib import Path
 
+    from glassformer.data.chat_sets import holds_chats
     from glassformer.data.example_sets import EXAMPLE_SETS
 
+    if holds_chats(source):
+        from glassformer.cli.chat_data import show_chats
+
+        show_chats(source, template, model, rows, as_json)
+        return
+    if given := [name for name, v in (("template", template), ("model", model), ("rows", rows)) if v is not None]:
+        from glassformer.errors import UsageError
+
+        raise UsageError(f"--{given[0]} is for chats, and {source} holds none; leave it out")
     if (Path(source) / "meta.json").is_file():
         from glassformer.data.token_store import TokenStore
 
@@ -152,6 +178,27 @@ def show(
     _field("split", info.split_rule)
     if info.first:
         typer.echo("\n" + "\n".join(info.first.splitlines()[:10]))
+
+
+@app.command()
+def check(
+    source: str = typer.Argument(metavar="FILE", help="A .jsonl or .json file, or a set of chats by name."),
+    template: str | None = _TEMPLATE,
+    model: str | None = _MODEL,
+    sequence_length: int | None = typer.Option(None, min=1, metavar="N", help="Tokens of a training sequence."),
+    as_json: options.Json = False,
+) -> None:
+    """Check chats, preferences or prompts before training on them.
+
+    Finds rows with nothing to train, one-sided preferences, an end of turn that is
+    never trained, a double start, ids that differ from those of serving, rows that
+    are too long, and special tokens written as text. Exit code 1: there are errors.
+
+    Example: glassformer data check my.jsonl --model smollm2-135m-instruct
+    """
+    from glassformer.cli.chat_data import check_chats
+
+    check_chats(source, template, model, sequence_length, as_json)
 
 
 def _field(label: str, value: object) -> None:

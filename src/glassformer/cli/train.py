@@ -59,6 +59,47 @@ def train(
     _print_result(run, as_json)
 
 
+def tune(
+    method: str = typer.Argument(metavar="METHOD", help="sft, reward, dpo, ppo, grpo: a kind of task (task.kind)."),
+    recipe_and_settings: options.RecipeAndSettings = None,
+    data: str = typer.Option(None, metavar="FILE", help="Chats, preferences or prompts (glassformer data show FILE)."),
+    model: str = typer.Option(None, metavar="MODEL", help="The model to start from: training.start_from."),
+    out: str = typer.Option(None, metavar="FOLDER", help="The run folder; default runs/<data>-<n>."),
+    seed: int = typer.Option(None, metavar="NUMBER", help="Same seed, same device, same result."),
+    device: options.TrainingDevice = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn a model into an assistant: fine-tune it on answers, preferences or
+    rewards.
+
+    It is glassformer train with task.kind=METHOD. What you leave open is chosen and
+    printed with the reasons. Then: glassformer chat RUN, glassformer serve RUN.
+
+    Examples:
+
+    glassformer tune sft --data my.jsonl --model smollm2-135m-instruct
+
+    glassformer tune dpo --data pairs.jsonl --model runs/my-1 training.lora_rank=16
+    """
+    from glassformer import recipes
+
+    recipe, settings = options.split_recipe(recipe_and_settings)
+    run = recipes.tune(
+        method,
+        recipe,
+        settings,
+        data=data,
+        model=model,
+        out=out,
+        seed=seed,
+        device=device,
+        started=started(),
+        **_watch(quiet),
+    )
+    _print_result(run, as_json)
+
+
 def resume(
     run: options.RunFolder,
     overrides: list[str] = typer.Argument(
@@ -206,6 +247,8 @@ def _print_result(run: Run | None, as_json: bool) -> None:
         typer.echo(f"predicted (and actual): {', '.join(pairs)}")
     if run.command == "generate":
         typer.echo(f'try it: glassformer generate {run.path} --prompt "..."')
+    elif run.command == "chat":
+        typer.echo(f"try it: glassformer chat {run.path}, or glassformer serve {run.path}")
     elif run.command:
         typer.echo(f'try it: glassformer {run.command} {run.path} "..."')
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glassformer.archives import read_member, read_members
-from glassformer.data.chats import ChatRow, ChatRows, chat_row, split_rows
+from glassformer.data.chats import FORMS, ChatRow, ChatRows, chat_row, split_rows
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
 from glassformer.errors import DataError, did_you_mean
 from glassformer.fetch import PackageSource, fetch
@@ -35,13 +35,13 @@ class ChatSet:
     package: PackageSource
     read: Callable[[Path], list[ChatRow]]
 
-    def load(self, *, quiet: bool = False) -> ChatRows:
-        """The rows by split.
+    @property
+    def license(self) -> str:
+        return self.package.license
 
-        Raises:
-            DataError: the package cannot be fetched, or holds something else than expected.
-        """
-        return split_rows(self.read(fetch(self.package, quiet=quiet)), self.name)
+    @property
+    def origin(self) -> str:
+        return self.package.origin
 
 
 _LLAMAFACTORY = PackageSource(
@@ -102,21 +102,52 @@ CHAT_SETS: dict[str, ChatSet] = {
 }
 
 
-def load_chats(source: str | os.PathLike[str], *, quiet: bool = False) -> ChatRows:
-    """The rows of a named set or of a `.jsonl`, `.ndjson` or `.json` file, by split.
+def chat_rows(
+    source: str | os.PathLike[str], *, quiet: bool = False, on_error: Callable[[str], None] | None = None
+) -> list[ChatRow]:
+    """The rows of a named set or of a `.jsonl`, `.ndjson` or `.json` file, in order.
 
-    A field `split` (train, validation, test) is the split of a row. Without one, a twentieth of the rows validates and
-    a twentieth tests, chosen by the hash of their prompt, so that equal prompts stay together.
+    on_error: is given the line about a row of none of the forms, which is then left out; None: it is raised.
 
     Raises:
-        DataError: no such file or set; a row is of none of the forms, or damaged (file and line are named).
+        DataError: no such file or set, or it cannot be fetched; a row is of none of the forms, or damaged (file and
+            line are named).
     """
     name = str(source)
     if name in CHAT_SETS:
-        return CHAT_SETS[name].load(quiet=quiet)
+        return CHAT_SETS[name].read(fetch(CHAT_SETS[name].package, quiet=quiet))
     path = Path(name).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such file or set of chats; {did_you_mean(name, CHAT_SETS)}")
     if path.suffix.lower() not in JSON_SUFFIXES:
         raise DataError(f"{path}: chats come from {', '.join(JSON_SUFFIXES)} files, one object a line")
-    return split_rows([chat_row(row, where) for where, _, row in json_rows(path, ROW_BYTES)], name)
+    found = []
+    for where, _, row in json_rows(path, ROW_BYTES):
+        try:
+            found.append(chat_row(row, where))
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(str(error))
+    return found
+
+
+def holds_chats(source: str) -> bool:
+    """Whether a source is a set of chats, or a JSON file whose first row is in one of their forms."""
+    path = Path(source).expanduser()
+    if source in CHAT_SETS or path.suffix.lower() not in JSON_SUFFIXES or not path.is_file():
+        return source in CHAT_SETS
+    first = next(json_rows(path, ROW_BYTES), None)
+    return first is not None and "text" not in first[2] and any(all(f in first[2] for f in form) for form in FORMS)
+
+
+def load_chats(source: str | os.PathLike[str], *, quiet: bool = False) -> ChatRows:
+    """The rows by split; see `chat_rows`.
+
+    A field `split` (train, validation, test) is the split of a row. Without one, a twentieth of the rows validates and
+    a twentieth tests, chosen by the hash of their prompt, so that equal prompts stay together.
+
+    Raises:
+        DataError: as `chat_rows`; or there are too few rows.
+    """
+    return split_rows(chat_rows(source, quiet=quiet), str(source))

@@ -5,7 +5,8 @@
     {"instruction": ..., "input": ..., "output": ...}                                 Alpaca
     {"prompt": ..., "completion": ...}                                                TRL; a text or messages
     {"prompt": ..., "chosen": ..., "rejected": ...}                                   preferences; the prompt may be
-                                                                                      the common beginning of both
+                                                                                      the common beginning of both, an
+                                                                                      instruction, or conversations
     {"prompt": ..., "completion": ..., "label": true}                                 thumbs up or down (KTO)
     {"prompt": ..., "answer": 7}                                                      a prompt for a reward function,
                                                                                       which gets the other fields
@@ -105,6 +106,12 @@ def chat_row(row: dict[str, Any], where: str) -> ChatRow:
     split = rest.pop("split", None)
     if split is not None and split not in SPLITS:
         raise DataError(f"{where}: split={split!r} is unknown; {did_you_mean(str(split), SPLITS)}")
+    sides = [name for name in ("chosen", "rejected") if row.get(name) is not None]
+    if len(sides) == 1:
+        missing = "rejected" if sides == ["chosen"] else "chosen"
+        raise DataError(
+            f"{where}: it has {sides[0]} and no {missing}; a preference needs both: add it, or leave it out"
+        )
     for fields, read in FORMS.items():
         if all(name in row for name in fields):
             try:
@@ -122,10 +129,14 @@ def chat_row(row: dict[str, Any], where: str) -> ChatRow:
 
 def _preference(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
     chosen, rejected = (_turns(row.pop(name), name) for name in ("chosen", "rejected"))
+    if isinstance(row.get("prompt"), str) and not isinstance(chosen, str) and chosen[:1] == rejected[:1]:
+        row.pop("prompt")  # UltraFeedback's: the text of the first message, which both sides repeat
     if "prompt" in row:
         prompt = _turns(row.pop("prompt"), "prompt")
-    elif "conversations" in row:
-        prompt = _turns(row.pop("conversations"), "conversations")
+    elif "conversations" in row or "messages" in row:
+        prompt = _conversation(row)
+    elif "instruction" in row:
+        prompt = _instruction(row)
     else:
         if isinstance(chosen, str) != isinstance(rejected, str):
             raise UsageError("chosen and rejected must both be texts, or both messages")
@@ -151,7 +162,7 @@ def _completion(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
 
 def _messages(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
     name = "messages" if "messages" in row else "conversations"
-    turns = check_messages(_turns(row.pop(name), name))
+    turns = _conversation(row)
     if "label" in row:  # a judgement is about the last turn
         _check_answer(turns[-1:], name)
         return turns[:-1], (turns[-1:],)
@@ -159,14 +170,27 @@ def _messages(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
     return [], (turns,)
 
 
-def _alpaca(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
-    instruction, extra = str(row.pop("instruction")), str(row.pop("input", "") or "")
-    output, system = row.pop("output"), row.pop("system", None)
-    turns = [{"role": "system", "content": str(system)}] if system else []
+def _conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Messages or ShareGPT's conversations, after the text of a field `system`."""
+    name = "messages" if "messages" in row else "conversations"
+    return [*_system(row), *check_messages(_turns(row.pop(name), name))]
+
+
+def _system(row: dict[str, Any]) -> list[dict[str, Any]]:
+    system = row.pop("system", None)
+    return [{"role": "system", "content": str(system)}] if system else []
+
+
+def _instruction(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Alpaca's system, history, instruction and input as messages."""
+    instruction, extra, turns = str(row.pop("instruction")), str(row.pop("input", "") or ""), _system(row)
     for question, answer in row.pop("history", None) or []:
-        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    turns.append({"role": "user", "content": f"{instruction}\n\n{extra}" if extra.strip() else instruction})
-    answer = [{"role": "assistant", "content": output}]
+        turns += [{"role": "user", "content": question}, _assistant(answer)]
+    return [*turns, {"role": "user", "content": f"{instruction}\n\n{extra}" if extra.strip() else instruction}]
+
+
+def _alpaca(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
+    turns, answer = _instruction(row), [_assistant(row.pop("output"))]
     _check_answer(answer, "output")
     return turns, (answer,)
 

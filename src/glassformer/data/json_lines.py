@@ -21,24 +21,14 @@ MOST_BYTES = 1 << 29
 """Largest .json array, and longest line of a text: both are read at once."""
 
 
-_CHAT = (
-    "a chat, and chats cannot be learned from yet",
-    'write each chat as one text, {"text": ...}, with apply_chat_template of its tokenizer in transformers',
-)
-_BOTH = (
-    'write both as one text, {"text": ...}; or name them source and target, and set task.kind=translate to train a '
-    "model that answers"
-)
-OTHER_FORMS = {  # fields of rows that other programs learn from -> what they are, and what can be done with them here
-    ("messages",): _CHAT,
-    ("conversations",): _CHAT,
-    ("chosen", "rejected"): (
-        "a preference",
-        "set task.kind=reward to train a reward model on pairs; to learn the chosen answers as texts, write "
-        '{"text": ...} lines of them',
-    ),
-    ("prompt", "completion"): ("a prompt and its completion", _BOTH),
-    ("instruction", "output"): ("an instruction and its answer", _BOTH),
+_SFT = "learn the answers with task.kind=sft (glassformer tune sft); glassformer data show FILE shows what is trained"
+OTHER_FORMS = {  # fields of rows that other tasks learn from -> what they are, and what can be done with them
+    ("messages",): ("a chat", _SFT),
+    ("conversations",): ("a chat", _SFT),
+    ("chosen", "rejected"): ("a preference", "learn from it with task.kind=dpo or task.kind=reward"),
+    ("prompt", "completion"): ("a prompt and its completion", _SFT),
+    ("instruction", "output"): ("an instruction and its answer", _SFT),
+    ("prompt",): ("a prompt alone", "learn from a reward function with task.kind=grpo or ppo and task.reward=..."),
 }
 
 

@@ -12,7 +12,7 @@ from glassformer.models import parameter_count
 from glassformer.recipes.draft import Draft
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
-from glassformer.tasks import Choice
+from glassformer.tasks import Choice, Task
 from glassformer.training import OPTIMIZERS
 
 MINUTES = 5.0  # what a run without a recipe may take
@@ -22,6 +22,11 @@ TOKENS_A_STEP = 2048
 PASSES = 20  # how often a text may be read before more reading only learns it by heart
 FINE_TUNING_PASSES = 3
 FINE_TUNING_LENGTH = 256  # tokens of a training sequence at most
+TUNING_MINUTES = 10.0
+CHAT_TOKENS_A_STEP = 4096
+ANSWERS_A_STEP, ROLL_OUT_STEPS = 64, 100
+LORA_RATE = 10
+"""Adapters take about ten times the rate of whole weights (Schulman et al. 2025, "LoRA Without Regret")."""
 MUON_FINE_TUNING_RATE = 0.002  # a tenth of what fresh matrices get
 MUON = "needs about half the steps of AdamW"
 
@@ -108,27 +113,63 @@ def fine_tuning_on_text(draft: Draft, config: Any, train_tokens: int, val_tokens
     _gentle(draft, steps)
 
 
-def fine_tuning_on_examples(draft: Draft, n_examples: int) -> None:
-    """The same for examples."""
-    most = FINE_TUNING_PASSES * n_examples // _examples_a_step(draft, n_examples)
-    _gentle(draft, draft.choose("training.steps", max(20, most), f"{FINE_TUNING_PASSES} passes"))
+def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float) -> None:
+    """The same for examples; for chats in steps of about as many tokens, and within `TUNING_MINUTES`."""
+    choose = draft.choose
+    if task.on_policy:
+        group = getattr(task.settings, "samples", 1)
+        choose("training.batch_size", max(1, ANSWERS_A_STEP // group) * group, "answers of a step")
+        _gentle(draft, choose("training.steps", ROLL_OUT_STEPS, "updates; the reward shows whether more pay"))
+        return
+    if not task.tuned:
+        n = task.source.n_train
+        steps = max(20, FINE_TUNING_PASSES * n // _examples_a_step(draft, n))
+        _gentle(draft, choose("training.steps", steps, f"{FINE_TUNING_PASSES} passes"))
+        return
+    longest = max(1, task.longest)
+    fitting = min(config.block_size, 2 ** math.ceil(math.log2(max(16, longest))))
+    length = choose("training.sequence_length", fitting, f"19 of 20 rows have at most {longest:,} tokens")
+    n = task.training_rows(length)
+    usual = min(length, longest) if n == task.source.n_train else length
+    fit = min(32, CHAT_TOKENS_A_STEP // usual, max(4, n // 20))
+    batch = choose("training.batch_size", max(1, fit), f"{n:,} sequences; about {CHAT_TOKENS_A_STEP:,} tokens at most")
+    batch = batch if isinstance(batch, int) else 1
+    steps, why = max(20, FINE_TUNING_PASSES * n // batch), f"{FINE_TUNING_PASSES} passes"
+    affordable = int(_budget(gflops, TUNING_MINUTES) / (6 * parameter_count(config) * batch * usual))
+    if steps > max(20, affordable):
+        steps, why = max(20, affordable), f"{TUNING_MINUTES:g} minutes at about {gflops:.0f} GFLOP/s"
+    steps = choose("training.steps", steps, why)
+    choose("training.eval_every", max(1, steps // 5), "five evaluations")
+    _gentle(draft, steps)
 
 
-def fine_tuning_rates(draft: Draft, config: Any) -> None:
+def fine_tuning_rates(draft: Draft, config: Any, *, leashed: bool = False) -> None:
     """The rate of a run that starts from a model, where its recipe has none."""
     width = getattr(getattr(config, "decoder", config), "n_embd", 64)
-    draft.choose("training.learning_rate", fine_tuning_rate(width), "gentle: the weights are good already")
+    rate = fine_tuning_rate(width, leashed=leashed)
+    why = (
+        "small: it must stay near the model that it starts from" if leashed else "gentle: the weights are good already"
+    )
+    if draft.recipe.training.lora_rank is not None:
+        rate, why = float(f"{min(1e-3, LORA_RATE * rate):.1e}"), f"{LORA_RATE} times that of whole weights, for LoRA"
+    draft.choose("training.learning_rate", rate, why)
     if draft.recipe.training.optimizer == "muon":
         draft.choose("training.matrix_learning_rate", MUON_FINE_TUNING_RATE, "a tenth of what fresh weights get")
 
 
-def fine_tuning_rate(width: int) -> float:
+def fine_tuning_rate(width: int, *, leashed: bool = False) -> float:
     """AdamW's rate for weights that are good already: 0.03 / width, to two digits, between 1e-5 and 3e-4.
+
+    leashed: for preferences and rewards: 3.3 / width^2 instead, between 5e-7 and 3e-4; what people use for DPO falls so
+    (1e-6 at 2,048, Zephyr's 5e-7 at 4,096).
 
     >>> fine_tuning_rate(64), fine_tuning_rate(576), fine_tuning_rate(4096)
     (0.0003, 5.2e-05, 1e-05)
+    >>> fine_tuning_rate(64, leashed=True), fine_tuning_rate(576, leashed=True), fine_tuning_rate(4096, leashed=True)
+    (0.0003, 9.9e-06, 5e-07)
     """
-    return float(f"{min(3e-4, max(1e-5, 0.03 / width)):.1e}")
+    rate = max(5e-7, 3.3 / width**2) if leashed else max(1e-5, 0.03 / width)
+    return float(f"{min(3e-4, rate):.1e}")
 
 
 def optimizer_of_kind(draft: Draft) -> None:
@@ -183,9 +224,9 @@ def _check_length(draft: Draft, train_tokens: int) -> None:
         )
 
 
-def _budget(gflops: float) -> float:
-    """Operations of a run that takes `MINUTES`."""
-    return MINUTES * 60 * gflops * 1e9 * UTILISATION
+def _budget(gflops: float, minutes: float = MINUTES) -> float:
+    """Operations of a run that takes so many minutes."""
+    return minutes * 60 * gflops * 1e9 * UTILISATION
 
 
 def _power_of_two(n: int) -> int:

@@ -62,7 +62,8 @@ def decide(
     Returns:
         The configuration of the model.
     """
-    gflops = typical_gflops(machine.device) if fresh and task.planned else 0.0
+    timed = fresh and (task.planned or (task.tuned and start is not None))
+    gflops = typical_gflops(machine.device) if timed else 0.0
     if start is not None:
         draft.note(start.tokenizer_choices(draft.recipe, task))
         config, changes = start.configuration(draft.recipe, start.facts(task))
@@ -70,8 +71,8 @@ def decide(
         if fresh and task.planned:
             defaults.fine_tuning_on_text(draft, config, **task.text_sizes(), gflops=gflops)
         elif fresh:
-            defaults.fine_tuning_on_examples(draft, task.source.n_train)
-        defaults.fine_tuning_rates(draft, config)
+            defaults.fine_tuning_on_examples(draft, task, config, gflops)
+        defaults.fine_tuning_rates(draft, config, leashed=task.leashed)
     elif fresh and task.planned and is_transformer(kind_for(draft.recipe)):
         defaults.sizes_for_text(draft, task.source.n_train, task.tokenizer.vocab_size, gflops)
     elif fresh and not task.planned:

@@ -145,6 +145,8 @@ class Task:
     on_policy: ClassVar[bool] = False  # whether batches depend on the present weights, so that none is made ahead
     fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays
     command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
+    tuned: ClassVar[bool] = False  # whether `glassformer tune` names it
+    leashed: ClassVar[bool] = False  # whether it must stay near the model that it starts from: a smaller rate
     # a rise of the loss smaller than this is no divergence, in the unit of the loss; None: a quarter of what the run
     # has gained so far
     alarm: ClassVar[float | None] = 1.0
@@ -215,6 +217,10 @@ class Task:
     def longest(self) -> int:
         """Tokens of an example, which 19 of 20 do not exceed; 0: there are no examples."""
         return 0
+
+    def training_rows(self, T: int) -> int:
+        """Sequences of a pass over the training split, in windows of T tokens."""
+        return self.source.n_train  # type: ignore[no-any-return]
 
     @property
     def n_answers(self) -> int:

@@ -14,25 +14,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from glassformer.data.batches import IGNORED
 from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import ChatRow, ChatRows, Turns, texts_of
 from glassformer.data.encoding import tokenizer_from
 from glassformer.data.example_splits import Example, spread
+from glassformer.data.packing import PADDING
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
-from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
-from glassformer.tasks.base import Opening
+from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
+from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT
+from glassformer.tasks.base import Batch, Opening
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.losses import padded
-from glassformer.tasks.settings import Choice, DataSettings, TaskSettings
-
-if TYPE_CHECKING:
-    pass
+from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
+from glassformer.text_files import read_text
 
 TEMPLATES = {
     "chatml": (
@@ -47,6 +46,8 @@ TEMPLATES = {
 }
 """Chat templates for tokenizers without one. `plain` needs no tokens but the end of a text."""
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+CHAT_SPECIALS = (END_OF_TEXT, *CHAT_TOKENS)
+"""Tokens of a tokenizer that is learned from chats: answers end with one, whatever the template."""
 
 
 class ChatSettings(TaskSettings):
@@ -109,7 +110,7 @@ class ChatTask(ExampleTask):
 
     Settings: ClassVar[type[TaskSettings]] = ChatSettings
     asks: ClassVar[str] = "next_token"
-    command: ClassVar[str] = "chat"
+    tuned: ClassVar[bool] = True
     form: ClassVar[str] = "one answer"
     n_row_answers: ClassVar[int | None] = 1
     source: ChatSource  # type: ignore[assignment]
@@ -123,15 +124,14 @@ class ChatTask(ExampleTask):
             rows = {**rows, "train": spread(rows["train"], data.max_examples)}
         cls.check_rows(rows)
         folder = opening.folder or (None if tokenizer.path is None else Path(tokenizer.path))
-        if folder is not None:
-            writer = load_tokenizer(folder)
-        else:
-            texts = [Example(*texts) for texts in texts_of(rows["train"])]
-            kind = tokenizer.kind or "bpe"
-            writer = tokenizer_from(texts, kind, side="both", vocab_size=tokenizer.vocab_size, specials=CHAT_TOKENS)
-        if any(row.is_chat for row in rows["train"]):
-            use_template(writer, asked.template, choices)
-        return ChatSource(data.source, rows, writer)
+        writer = tokenizer_of(rows["train"], asked.template, choices, tokenizer, folder)
+        source = ChatSource(data.source, rows, writer)
+        if not source.is_chat and writer.end_of_text is None:
+            source.notices.append(
+                "the tokenizer has no token that ends a text, so the model never learns to end an answer; start from "
+                "another model, or use a new tokenizer (tokenizer.kind=bpe)"
+            )
+        return source
 
     @classmethod
     def arguments(cls, source: Any) -> dict[str, Any]:
@@ -150,6 +150,11 @@ class ChatTask(ExampleTask):
                 raise DataError(f"{row.place}: a row has {found}, and this task needs {cls.form}")
 
     @property
+    def command(self) -> str:  # type: ignore[override]
+        """Plain texts are continued as they are; a chat goes through the template."""
+        return "chat" if self.source is None or self.source.is_chat else "generate"
+
+    @property
     def longest(self) -> int:
         rows = self.source.examples["train"][:200]
         lengths = [max((len(s.ids) for s in sequences), default=0) for sequences in map(self.row_sequences, rows)]
@@ -160,16 +165,43 @@ class ChatTask(ExampleTask):
         return [sequence for answer in row.answers for sequence in chat_sequences(self.tokenizer, row, answer)]
 
 
+def tokenizer_of(
+    rows: Sequence[ChatRow],
+    template: str | None,
+    choices: list[Choice],
+    settings: TokenizerSettings | None = None,
+    folder: Path | None = None,
+) -> Tokenizer:
+    """The tokenizer for rows, with its chat template where they are messages: that of a folder, or one that is learned
+    from them.
+
+    Raises:
+        UsageError, TokenizerError: as `use_template`; or there is no such tokenizer.
+    """
+    settings = settings or TokenizerSettings()
+    if folder is not None:
+        found = load_tokenizer(folder)
+    else:
+        kind = settings.kind or "bpe"
+        takes_specials = kind not in TOKENIZERS or getattr(TOKENIZERS[kind], "specials", ()) is not None
+        options: dict[str, Any] = {"specials": CHAT_SPECIALS} if takes_specials else {}
+        texts = [Example(*texts) for texts in texts_of(rows)]
+        found = tokenizer_from(texts, kind, side="both", vocab_size=settings.vocab_size, **options)
+    if any(row.is_chat for row in rows):
+        use_template(found, template, choices)
+    elif template is not None:
+        raise UsageError(f"task.template={template}: the rows are plain texts, which go through none; write messages")
+    return found
+
+
 def use_template(tokenizer: Tokenizer, asked: str | None, choices: list[Choice]) -> None:
     """Give a tokenizer its chat template: the one that was asked for, its own, or one that its tokens allow.
 
     Raises:
-        UsageError: there is no such template, or the tokenizer lacks a token of it.
+        UsageError: there is no such template, the tokenizer lacks a token of it, or it never shows an answer.
     """
-    if asked is None and tokenizer.chat_template is not None:
-        return
     name = asked
-    if name is None:
+    if name is None and tokenizer.chat_template is None:
         name = "chatml" if all(token in tokenizer.special_tokens for token in CHAT_TOKENS) else "plain"
         choices.append(Choice("task.template", name, "the tokenizer has no chat template"))
     if name in TEMPLATES:
@@ -177,13 +209,21 @@ def use_template(tokenizer: Tokenizer, asked: str | None, choices: list[Choice])
         if missing := [token for token in needed if token not in tokenizer.special_tokens]:
             raise UsageError(f"task.template={name} needs the token {missing[0]}; use task.template=plain")
         if name == "plain" and tokenizer.end_of_text is None:
-            raise UsageError("task.template=plain ends answers with the end of a text, and this tokenizer has none")
+            raise UsageError(
+                "task.template=plain ends answers with the token that ends a text, and this tokenizer has none; start "
+                "from another model, or use a new tokenizer (tokenizer.kind=bpe)"
+            )
         tokenizer.chat_template = TEMPLATES[name]
-        return
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UsageError(f"task.template={name!r} is no template and no file; {did_you_mean(name, TEMPLATES)}")
-    tokenizer.chat_template = path.read_text(encoding="utf-8")
+    elif name is not None:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UsageError(f"task.template={name!r} is no template and no file; {did_you_mean(name, TEMPLATES)}")
+        tokenizer.chat_template = read_text(path, UsageError, most=1 << 20)
+    if not (tokenizer.chat.takes_text or tokenizer.chat.takes_parts):
+        raise UsageError(
+            f"the chat template {name or 'of the tokenizer'} never shows what the assistant answers, so there is "
+            "nothing to train; use task.template=chatml or plain, or mend it"
+        )
 
 
 def prompt_ids(tokenizer: Tokenizer, row: ChatRow) -> list[int]:
@@ -275,8 +315,8 @@ def inputs_and_targets(sequence: TokenSequence, T: int) -> tuple[np.ndarray, np.
     return (ids[:-1], targets) if (targets != IGNORED).any() else None
 
 
-def collate_tokens(examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """(inputs, targets) pairs -> (inputs_BT, targets_BT), padded on the right."""
-    inputs_BT, _ = padded([example[0] for example in examples], 0)
-    targets_BT, _ = padded([example[1] for example in examples], IGNORED)
-    return inputs_BT, targets_BT
+def collate_tokens(examples: Sequence[Any]) -> Batch:
+    """(inputs, targets) -> (inputs_BT, targets_BT), padded on the right; (inputs, documents, targets) likewise, where
+    the padding is a document of its own."""
+    fills = (0, IGNORED) if len(examples[0]) == 2 else (0, PADDING, IGNORED)
+    return tuple(padded([example[i] for example in examples], fill)[0] for i, fill in enumerate(fills))

@@ -53,6 +53,7 @@ class DPO(ChatTask):
     """A batch is (chosen inputs_BT, targets_BT, rejected inputs_BT, targets_BT, reference_B2, zeros_B)."""
 
     Settings: ClassVar[type[TaskSettings]] = DPOSettings
+    leashed: ClassVar[bool] = True
     form: ClassVar[str] = "chosen and rejected, after a prompt"
     n_row_answers: ClassVar[int | None] = 2
     reference: Any = None
@@ -97,8 +98,8 @@ class DPO(ChatTask):
         order = np.argsort([len(inputs) for inputs, _ in sides], kind="stable")
         for start in range(0, len(order), REFERENCE_ROWS):
             chosen = order[start : start + REFERENCE_ROWS]
-            batch = collate_tokens([sides[i] for i in chosen])
-            found[chosen] = token_log_probs(model, *batch).sum(dim=1).numpy()
+            inputs_BT, targets_BT = collate_tokens([sides[i] for i in chosen])
+            found[chosen] = token_log_probs(model, inputs_BT, targets_BT).sum(dim=1).numpy()
         return [float(value) for value in found]
 
     def collate(self, examples: Sequence[Pair], random: Any = None) -> Batch:

@@ -35,6 +35,7 @@ class Reward(ExampleTask):
     """
 
     asks: ClassVar[str] = "class"
+    tuned: ClassVar[bool] = True
     placeholders: ClassVar[Mapping[str, Any] | None] = {**(ExampleTask.placeholders or {}), "n_classes": 1}
     tokenizer_side: ClassVar[str] = "both"
 

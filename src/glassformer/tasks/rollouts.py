@@ -177,6 +177,7 @@ class RollOutTask(ChatTask):
     Settings: ClassVar[type[TaskSettings]] = RollOutSettings
     FACTS: ClassVar[tuple[str, ...]] = ("reward", "length", "ended", "sampler_gap")
     """metrics that are known of an answer before the update"""
+    leashed: ClassVar[bool] = True
     score: ClassVar[Score] = Score("val_reward", "higher")
     form: ClassVar[str] = "a prompt, alone or with one answer; other fields go to the reward function"
     n_row_answers: ClassVar[int | None] = None

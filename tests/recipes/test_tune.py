@@ -1,0 +1,83 @@
+"""`tune` is `train` with a task: what it refuses, and what it chooses."""
+
+import json
+
+import pytest
+
+from glassformer import recipes
+from glassformer.errors import UsageError
+from glassformer.recipes.recipe_file import recipe_of
+
+SHAPE = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=64"]
+WORDS = ("red", "blue", "green", "black")
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    def turn(role, text):
+        return {"role": role, "content": text}
+
+    pairs = [(a, b) for a in WORDS for b in WORDS for _ in range(3)]
+    rows = [{"messages": [turn("user", f"say {a} {b}"), turn("assistant", f"{a} {b}!")]} for a, b in pairs]
+    path = tmp_path_factory.mktemp("chats") / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def start(chats, tmp_path_factory):
+    words = ["task.kind=sft", *SHAPE, "training.steps=2", "training.precision=fp32"]
+    return recipes.train(None, words, data=chats, out=tmp_path_factory.mktemp("start") / "run").path
+
+
+def tuned(chats, start, out, *words, method="sft"):
+    lines = []
+    run = recipes.tune(
+        method, None, ["training.steps=2", *words], data=chats, model=str(start), out=out, log=lines.append
+    )
+    return recipe_of(run.path), lines, run
+
+
+def test_what_is_left_open_is_chosen_with_reasons(chats, start, tmp_path):
+    recipe, lines, run = tuned(chats, start, tmp_path / "whole")
+    assert (recipe.task.kind, recipe.training.start_from, run.command) == ("sft", str(start), "chat")
+    assert (recipe.training.optimizer, recipe.training.learning_rate) == ("adamw", 3e-4)
+    assert recipe.training.sequence_length == 32 and recipe.training.batch_size >= 4
+    for key in ("batch_size", "sequence_length", "learning_rate", "schedule", "warmup_steps"):
+        assert any(line.startswith(f"training.{key} = ") and "(" in line for line in lines), key
+
+
+def test_lora_takes_ten_times_the_rate(chats, start, tmp_path):
+    recipe, lines, run = tuned(chats, start, tmp_path / "lora", "training.lora_rank=2")
+    assert recipe.training.learning_rate == 1e-3
+    assert any("for LoRA" in line for line in lines) and (run.path / "adapter").is_dir()
+
+
+def test_a_roll_out_takes_whole_groups(chats, start, tmp_path):
+    prompts = tmp_path / "p.jsonl"
+    lines = [json.dumps({"prompt": [{"role": "user", "content": f"say {a} {b}"}]}) for a in WORDS for b in WORDS]
+    prompts.write_text("\n".join(lines))
+    words = ["task.reward=math:fsum", "task.samples=5"]
+    with pytest.raises(Exception, match=r"math:fsum raised"):  # after all was chosen
+        tuned(str(prompts), start, tmp_path / "grpo", *words, method="grpo")
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "options", "message"),
+    [
+        ("sfd", [], {}, "did you mean sft"),
+        ("translate", [], {}, "no such method"),
+        ("sft", [], {}, "needs data"),
+        ("sft", [], {"data": "a.jsonl"}, "--model MODEL"),
+        ("sft", ["task.kind=dpo"], {"data": "a.jsonl", "model": "m"}, "named twice"),
+        ("sft", ["training.start_from=n"], {"data": "a.jsonl", "model": "m"}, "given twice"),
+    ],
+)
+def test_what_it_refuses(method, words, options, message):
+    with pytest.raises(UsageError, match=message):
+        recipes.tune(method, None, words, **options)
+
+
+def test_a_recipe_for_another_task_is_refused():
+    with pytest.raises(UsageError, match="is for task"):
+        recipes.tune("sft", "sentiment")
