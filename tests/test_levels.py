@@ -31,6 +31,7 @@ LEVELS = (
         "renamed",
         "views",
         "view_options",
+        "scratchpad",
     ),
     ("layers",),
     ("processors", "native"),

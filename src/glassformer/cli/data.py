@@ -78,7 +78,8 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
         typer.echo("\n".join(str(fetch(package)) for package in EXAMPLE_SETS[name].packages))
         return
     if name in IMAGE_SETS or name in CHAT_SETS:
-        typer.echo(fetch(IMAGE_SETS[name].source if name in IMAGE_SETS else CHAT_SETS[name].package))
+        source = IMAGE_SETS[name].source if name in IMAGE_SETS else CHAT_SETS[name].package
+        typer.echo(fetch(source) if source else f"{name} is made by code; there is nothing to fetch")
         return
     if name not in CORPORA:
         known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *IMAGE_SETS]

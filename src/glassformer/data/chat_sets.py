@@ -5,6 +5,8 @@ dialogues     short English dialogues
 tool-calls    chats in which the assistant calls tools
 preferences   two answers to a prompt, one of them preferred
 thumbs        one answer to a prompt, good or bad (KTO)
+
+addition-plain, addition-scratchpad: sums, answered at once or with each carry in writing; made by code
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from glassformer.archives import read_member, read_members
+from glassformer.data.addition import COUNT, addition
 from glassformer.data.chats import FORMS, ChatRow, ChatRows, chat_row, split_rows
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
 from glassformer.errors import DataError, did_you_mean
@@ -27,21 +31,30 @@ ROW_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class ChatSet:
-    """A named set. count: rows. read: the rows, given the package's archive."""
+    """A named set. count: rows. read: the rows, given the package's archive. package: None, and no archive, where code
+    makes them."""
 
     name: str
     about: str
     count: int
-    package: PackageSource
-    read: Callable[[Path], list[ChatRow]]
+    package: PackageSource | None
+    read: Callable[..., list[ChatRow]]
 
     @property
     def license(self) -> str:
-        return self.package.license
+        return self.package.license if self.package else "none needed: made by code"
 
     @property
     def origin(self) -> str:
-        return self.package.origin
+        return self.package.origin if self.package else "glassformer"
+
+    def rows(self, *, quiet: bool = False) -> list[ChatRow]:
+        """All rows, in order.
+
+        Raises:
+            DataError: the package cannot be fetched, or holds something else than expected.
+        """
+        return self.read(*([fetch(self.package, quiet=quiet)] if self.package else []))
 
 
 _LLAMAFACTORY = PackageSource(
@@ -98,6 +111,8 @@ CHAT_SETS: dict[str, ChatSet] = {
         ChatSet("tool-calls", "chats with tools", 300, _LLAMAFACTORY, _llamafactory("glaive_toolcall_en_demo")),
         ChatSet("preferences", "two answers to a prompt", 300, _LLAMAFACTORY, _llamafactory("dpo_en_demo")),
         ChatSet("thumbs", "one answer, good or bad", 300, _LLAMAFACTORY, _llamafactory("kto_en_demo")),
+        ChatSet("addition-plain", "sums of 1 to 12 digits", COUNT, None, partial(addition, scratchpad=False)),
+        ChatSet("addition-scratchpad", "sums, carries in writing", COUNT, None, partial(addition, scratchpad=True)),
     )
 }
 
@@ -115,7 +130,7 @@ def chat_rows(
     """
     name = str(source)
     if name in CHAT_SETS:
-        return CHAT_SETS[name].read(fetch(CHAT_SETS[name].package, quiet=quiet))
+        return CHAT_SETS[name].rows(quiet=quiet)
     path = Path(name).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such file or set of chats; {did_you_mean(name, CHAT_SETS)}")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import model_validator
 from torch import nn
 
 from glassformer.data.example_batches import ExampleBatches
@@ -21,6 +22,7 @@ from glassformer.evaluation.rows import RowLosses
 from glassformer.models import ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
+from glassformer.tasks.exact_match import ExactMatches, exact_matches
 from glassformer.tasks.next_token import NextToken
 from glassformer.tasks.settings import TaskSettings
 
@@ -32,6 +34,16 @@ class SFTSettings(ChatSettings):
 
     packing: bool = False
     """several chats in one training sequence, each seeing itself alone"""
+    answer: str | None = None
+    """column of the rows with the right answer: `glassformer evaluate` then counts the answers that equal it"""
+    group_by: str | None = None
+    """column by whose values they are counted"""
+
+    @model_validator(mode="after")
+    def _complete(self) -> SFTSettings:
+        if self.group_by is not None and self.answer is None:
+            raise UsageError(f"task.group_by={self.group_by} counts right answers; name their column in task.answer")
+        return self
 
 
 class SFT(ChatTask):
@@ -110,3 +122,11 @@ class SFT(ChatTask):
 
     def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
         return NextToken.rows(self, model, batch)  # type: ignore[arg-type]
+
+    def extra_scores(self, model: nn.Module, split: str = "validation") -> ExactMatches | None:
+        """Exact matches of greedy answers, where `task.answer` names the column of the right ones."""
+        s = self.settings
+        if s.answer is None:
+            return None
+        rows = self.source.examples[split]
+        return exact_matches(model, self.tokenizer, rows, answer=s.answer, group_by=s.group_by)

@@ -1,0 +1,75 @@
+"""How many answers of a model are exactly right, group by group.
+
+A row's own column has the right answer; scratchpads of the model do not count. Answers are greedy: the most likely
+token at each place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import binomtest
+
+from glassformer.data.chats import ChatRow
+from glassformer.errors import DataError, did_you_mean
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.scratchpad import answer_of
+from glassformer.tasks.chats import prompt_ids
+from glassformer.tasks.rollouts import roll_out
+
+
+@dataclass(frozen=True)
+class ExactMatches:
+    """(right, n) by group; the group "all" comes last."""
+
+    groups: dict[str, tuple[int, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Share, n and the ends of the 95 % interval (Wilson) of each group."""
+        return {"exact_match": {name: _share(*counts) for name, counts in self.groups.items()}}
+
+    def lines(self) -> list[str]:
+        """For `glassformer evaluate`."""
+        rows = self.to_dict()["exact_match"].items()
+        return [
+            f"exact match, {name}: {100 * r['share']:.1f} % ({100 * r['low']:.1f} to {100 * r['high']:.1f}, 95 %, "
+            f"{r['n']:,} cases)"
+            for name, r in rows
+        ]
+
+
+def _share(right: int, n: int) -> dict[str, float]:
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    return {"share": right / n, "n": n, "low": float(interval.low), "high": float(interval.high)}
+
+
+def exact_matches(
+    model: Any, tokenizer: Tokenizer, rows: Sequence[ChatRow], *, answer: str, group_by: str | None = None
+) -> ExactMatches:
+    """Let a model answer the prompts of rows, and compare with the column `answer`.
+
+    Raises:
+        DataError: a row lacks one of the columns.
+    """
+    for row in rows:
+        for name in filter(None, (answer, group_by)):
+            if name not in row.columns:
+                raise DataError(f"{row.place}: there is no column {name!r}; {did_you_mean(name, row.columns)}")
+    room, prompts = model.config.block_size, []
+    for row in rows:
+        prompts.append((row, prompt_ids(tokenizer, row)))
+    fitting = [(row, ids) for row, ids in prompts if len(ids) < room]
+    rollouts = roll_out(model, tokenizer, fitting, samples=1, max_new_tokens=room, temperature=0.0)
+    given = {id(r.row): answer_of(r.text) for r in rollouts}
+    counts: dict[str, list[int]] = {}
+    for row in rows:
+        right = given.get(id(row)) == str(row.columns[answer]).strip()
+        names = [] if group_by is None else [f"{group_by} {row.columns[group_by]}"]
+        for name in (*names, "all"):
+            tally = counts.setdefault(name, [0, 0])
+            tally[0] += right
+            tally[1] += 1
+    counts["all"] = counts.pop("all")
+    return ExactMatches({name: (right, n) for name, (right, n) in counts.items()})

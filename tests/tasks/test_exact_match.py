@@ -1,0 +1,103 @@
+"""Generated sums, scratchpads, and exact matches by group."""
+
+import random
+from functools import partial
+
+import pytest
+import torch
+
+from glassformer import recipes
+from glassformer.data.addition import addition, steps_of_sum
+from glassformer.data.chat_sets import CHAT_SETS, ChatSet
+from glassformer.data.chats import chat_row
+from glassformer.errors import DataError, UsageError
+from glassformer.models import Decoder, ModelConfig
+from glassformer.processors.tokenizers import build_tokenizer
+from glassformer.recipes.opening import open_run
+from glassformer.scratchpad import answer_of, scratchpads_of
+from glassformer.tasks import exact_match
+from glassformer.tasks.rollouts import RollOut
+from glassformer.tasks.sft import SFTSettings
+
+
+def test_written_out_sums_are_right():
+    rng = random.Random(2)
+    for _ in range(300):
+        a, b = rng.randrange(10**7), rng.randrange(10**7)
+        steps = [step.split("=") for step in steps_of_sum(a, b).split(",")]
+        assert all(sum(map(int, left.split("+"))) == int(right) for left, right in steps)
+        carries = [0, *(int(right[0]) for _, right in steps)]
+        assert [int(left.split("+")[2]) for left, _ in steps] == carries[:-1]
+        assert int("".join([str(carries[-1]), *(right[1] for _, right in reversed(steps))])) == a + b
+
+
+def test_the_two_sets_hold_the_same_sums_and_no_sum_twice():
+    plain, written = (addition(scratchpad=pad, train=400, held_out=20) for pad in (False, True))
+    assert [row.prompt for row in plain] == [row.prompt for row in written]
+    assert len({row.prompt for row in plain}) == len(plain)
+    assert plain == addition(scratchpad=False, train=400, held_out=20)
+    for one, other in zip(plain, written, strict=True):
+        a, b = map(int, one.prompt.rstrip("=").split("+"))
+        assert one.answers[0] == one.columns["answer"] == str(a + b) == answer_of(other.answers[0])
+        assert scratchpads_of(other.answers[0]) == [steps_of_sum(a, b)]
+        assert len(str(a)) == len(str(b)) == one.columns["digits"]
+    test = [row.columns["digits"] for row in plain if row.split == "test"]
+    assert [test.count(n) for n in range(1, 13)] == [2, *[20] * 11]
+
+
+def test_counts_of_the_named_sets():
+    rows = CHAT_SETS["addition-plain"].read()
+    assert len(rows) == CHAT_SETS["addition-plain"].count
+    assert sum(row.columns["digits"] == 1 for row in rows) <= 100
+
+
+ROWS = [
+    chat_row({"prompt": "1+1=", "answer": 2, "digits": 1}, "row 1"),
+    chat_row({"prompt": "2+2=", "answer": 4, "digits": 1}, "row 2"),
+    chat_row({"prompt": "10+10=", "answer": 20, "digits": 2}, "row 3"),
+    chat_row({"prompt": "1" * 40, "answer": 2, "digits": 40}, "row 4"),
+]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(3)
+    return Decoder(ModelConfig(vocab_size=257, block_size=16, n_layer=1, n_head=2, n_embd=6)).eval()
+
+
+def test_matches_are_counted_by_group(model, monkeypatch):
+    """Answers that are given: right, right after a scratchpad, wrong; a prompt that does not fit is wrong."""
+    texts = ["2", "<scratchpad>2+2=4</scratchpad>4\n", "<scratchpad>20"]
+
+    def answered(model, tokenizer, prompts, **settings):
+        assert settings["temperature"] == 0.0
+        return [RollOut(row, ids, [], text, True) for (row, ids), text in zip(prompts, texts, strict=True)]
+
+    monkeypatch.setattr(exact_match, "roll_out", answered)
+    tokenizer = build_tokenizer("bytes", [])
+    found = exact_match.exact_matches(model, tokenizer, ROWS, answer="answer", group_by="digits")
+    assert found.groups == {"digits 1": (2, 2), "digits 2": (0, 1), "digits 40": (0, 1), "all": (2, 4)}
+    share = found.to_dict()["exact_match"]["all"]
+    assert (share["share"], share["n"]) == (0.5, 4) and share["low"] == pytest.approx(0.15, abs=0.01)  # Wilson
+    assert len(found.lines()) == 4
+
+
+def test_a_missing_column_is_named(model):
+    with pytest.raises(DataError, match=r"row 1.*'answr'.*answer"):
+        exact_match.exact_matches(model, build_tokenizer("bytes", []), ROWS, answer="answr")
+
+
+def test_the_recipe_at_toy_size_counts_by_digits(tmp_path, monkeypatch):
+    few = partial(addition, scratchpad=True, train=64, held_out=2)
+    monkeypatch.setitem(CHAT_SETS, "addition-scratchpad", ChatSet("addition-scratchpad", "", 64, None, few))
+    small = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "training.steps=2", "training.batch_size=8"]
+    small += ["training.eval_batches=1", "training.warmup_steps=1", "training.sample_every=2"]
+    run = recipes.train("addition-scratchpad", small, out=tmp_path / "run", log=lambda line: None)
+    model, task = open_run(run.path)
+    found = task.extra_scores(model, "test")
+    assert found.groups == {**{f"digits {n}": (0, 2) for n in range(2, 13)}, "all": (0, 22)}
+
+
+def test_groups_without_right_answers_are_refused():
+    with pytest.raises(UsageError, match=r"task\.group_by=digits.*task\.answer"):
+        SFTSettings.make(group_by="digits")
