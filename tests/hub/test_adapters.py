@@ -6,7 +6,7 @@ import torch
 from glassformer.errors import ModelFolderError
 from glassformer.hub import load_model, save
 from glassformer.hub.adapters import adaptable, load_adapter, new_adapter, save_adapter
-from glassformer.layers.lora import lora_layers, merge_lora
+from glassformer.layers.lora import lora_layers, merge_lora, shared_copy, without_lora
 from glassformer.models import Decoder, ModelConfig
 
 SHAPE = {"vocab_size": 53, "block_size": 32, "n_layer": 2, "n_head": 4, "n_embd": 24}
@@ -89,3 +89,32 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
             load_adapter(tmp_path / "adapter", other)
     with pytest.raises(ModelFolderError, match=r"adapter_config\.json"):
         load_adapter(tmp_path, model)
+
+
+def test_a_model_without_its_adapters_shares_the_weights():
+    model = base("modern")
+    with torch.no_grad():
+        before = model(IDS)
+    new_adapter(model, "all", rank=3, alpha=5.0, dropout=0.5)
+    randomised(model).train()
+    view = without_lora(model)
+    assert torch.equal(view(IDS), before) and not torch.allclose(model(IDS), before)
+    own = {id(p) for p in model.parameters()}
+    assert all(id(p) in own for p in view.parameters())
+    assert list(lora_layers(model)) and model.training  # unchanged
+    with torch.no_grad():
+        model.blocks[0].attention.qkv.lora_b[0].add_(1)
+        torch.testing.assert_close(view(IDS), before, atol=0, rtol=0)
+
+
+def test_adapters_of_shared_copies_do_not_meet():
+    model = base("modern")
+    with torch.no_grad():
+        before = model(IDS)
+    one, other = shared_copy(model), shared_copy(model)
+    new_adapter(one, "all", rank=3, alpha=5.0)
+    new_adapter(other, "attention", rank=2, alpha=5.0)
+    randomised(one)
+    assert torch.equal(model.requires_grad_(False)(IDS), before) and torch.allclose(other(IDS), before, atol=1e-6)
+    assert not torch.allclose(one(IDS), before)
+    assert one.embedding.token.weight is other.embedding.token.weight is model.embedding.token.weight

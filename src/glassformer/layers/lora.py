@@ -9,14 +9,17 @@ in `peft`.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 LORA = ("lora_a", "lora_b")
+M = TypeVar("M", bound=nn.Module)
 
 
 class LoRALinear(nn.Linear):
@@ -40,9 +43,10 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        low = F.linear(F.dropout(x, self.dropout, self.training), torch.cat([*self.lora_a]))
-        up = [F.linear(part, b) for part, b in zip(low.split(self.rank, dim=-1), self.lora_b, strict=True)]
-        return F.linear(x, self.weight, self.bias) + self.scale * torch.cat(up, dim=-1)
+        low = F.linear(F.dropout(x, self.dropout, self.training), torch.cat([*self.lora_a])) * self.scale
+        up = torch.block_diag(*self.lora_b) if len(self.parts) > 1 else self.lora_b[0]  # (out, parts r)
+        y = F.linear(x, self.weight, self.bias)
+        return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), up.mT).view(y.shape)
 
     def merged_weight(self) -> Tensor:
         """W + (alpha / r) B A, (out, in)."""
@@ -64,6 +68,20 @@ def add_lora(
         assert isinstance(linear, nn.Linear)
         adapted = LoRALinear(linear, sizes, rank=rank, alpha=alpha, dropout=dropout)
         setattr(model.get_submodule(owner), attribute, adapted)
+
+
+def shared_copy(model: M) -> M:
+    """A copy of a model that shares its weights; to be given another adapter, which changes no other copy."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def without_lora(model: M) -> M:
+    """The model without its adapters, in eval mode: a view that shares the frozen weights and costs no memory."""
+    view = shared_copy(model)
+    for name, layer in list(lora_layers(view)):
+        _put_plain(view, name, layer, layer.weight)
+    return view.eval()
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
@@ -95,8 +113,13 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
 def merge_lora(model: nn.Module) -> None:
     """Add the adapters of a model to its weights, in place; the layers are plain ones again, and trainable."""
     for name, layer in list(lora_layers(model)):
-        owner, _, attribute = name.rpartition(".")
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        plain.weight, plain.bias = nn.Parameter(layer.merged_weight()), layer.bias
-        setattr(model.get_submodule(owner), attribute, plain)
+        _put_plain(model, name, layer, nn.Parameter(layer.merged_weight()))
     model.requires_grad_(True)
+
+
+def _put_plain(model: nn.Module, name: str, layer: LoRALinear, weight: Tensor) -> None:
+    """A linear layer with this weight in place of an adapted one."""
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    plain.weight, plain.bias = weight, layer.bias  # type: ignore[assignment]
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, plain)

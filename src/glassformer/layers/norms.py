@@ -101,12 +101,12 @@ class HandWrittenRMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None]:
         n, r, weight = ctx.saved_tensors
         gn = g * n
         along_n = (gn @ weight).div_(-n.shape[-1]).unsqueeze(-1)  # (..., 1)
         g_x = torch.addcmul(g * weight, n, along_n).mul_(r)
-        return g_x, gn.reshape(-1, gn.shape[-1]).sum(dim=0), None
+        return g_x, gn.reshape(-1, gn.shape[-1]).sum(dim=0) if ctx.needs_input_grad[1] else None, None
 
 
 NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {

@@ -191,6 +191,43 @@ def logits_of(model: Any, batch: Batch) -> Tensor:
     return model.logits(model.hidden(batch[0], documents_BT=documents_BT))  # type: ignore[no-any-return]
 
 
+def trained_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Vectors (N, C) and targets (N,) of the places that have a target."""
+    documents_BT, targets_BT = documents_of(batch), batch[-1]
+    hidden_BTC = model.hidden(batch[0], **({} if documents_BT is None else {"documents_BT": documents_BT}))
+    counts_BT = targets_BT != IGNORED
+    return hidden_BTC[counts_BT], targets_BT[counts_BT]
+
+
+def trained_loss(model: Any, batch: Batch) -> Loss:
+    """As `NextToken.loss`, where many places have no target: logits are made for the others alone."""
+    hidden_NC, targets_N = trained_hidden(model, batch)
+    if isinstance(model, Decoder) and many_logits(model, targets_N):
+        total, _ = linear_cross_entropy(hidden_NC, model.head.weight, targets_N, model.head.bias)
+    else:
+        total = summed_cross_entropy(model.logits(hidden_NC), targets_N)
+    return Loss(total, number_of(batch[-1]))
+
+
+@torch.no_grad()
+def trained_rows(model: Any, batch: Batch) -> RowLosses:
+    """As `NextToken.rows`, where many places have no target."""
+    hidden_NC, targets_N = trained_hidden(model, batch)
+    n = rows_at_once(model.config.vocab_size, targets_N.device.type)
+    pairs = zip(hidden_NC.split(n), targets_N.split(n), strict=True)
+    losses, hits = zip(
+        *(place_losses(model.logits(hidden_nC), targets_n) for hidden_nC, targets_n in pairs), strict=True
+    )
+    counts_BT = batch[-1] != IGNORED
+    losses_BT = torch.zeros(counts_BT.shape, dtype=losses[0].dtype, device=counts_BT.device)
+    hits_BT = torch.zeros_like(counts_BT)
+    return rows_of(
+        losses_BT.masked_scatter(counts_BT, torch.cat(losses)),
+        hits_BT.masked_scatter(counts_BT, torch.cat(hits)),
+        batch[-1],
+    )
+
+
 def many_logits(model: Decoder, targets_BT: Tensor) -> bool:
     """Whether head and loss go piece by piece: several pieces, an ordinary head, and no tap that reads the logits."""
     if model.tap_logits.listener is not None or not model.head_is_plain:

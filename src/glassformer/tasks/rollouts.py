@@ -29,6 +29,7 @@ from glassformer.figures.primitives import Figure, Note
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.generation.eval_mode import evaluating
 from glassformer.hub import load_model, model_folder_of
+from glassformer.layers.lora import lora_state, without_lora
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.tasks.base import Batch, Opening, Score
 from glassformer.tasks.chats import ChatSettings, ChatTask, prompt_ids
@@ -225,7 +226,9 @@ class RollOutTask(ChatTask):
         self.model = model
 
     def reference_model(self) -> Any:
-        """The model that the run starts from, frozen, beside the one that is trained."""
+        """The model that the run starts from, frozen; with LoRA it shares the weights of the one that is trained."""
+        if self.reference is None and lora_state(self.model):
+            self.reference = without_lora(self.model)
         if self.reference is None:
             if self.run.start_from is None:
                 raise UsageError("the KL is measured to the model that the run starts from; set training.start_from")

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import model_validator
-from torch import nn
 
 from glassformer.data.example_batches import ExampleBatches
 from glassformer.data.packing import pack, padding
@@ -23,7 +22,7 @@ from glassformer.models import ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
 from glassformer.tasks.exact_match import ExactMatches, exact_matches
-from glassformer.tasks.next_token import NextToken
+from glassformer.tasks.next_token import trained_loss, trained_rows
 from glassformer.tasks.settings import TaskSettings
 
 RELATIVE = ("rotary", "alibi", "relative", "none")  # positions that see distances alone, wherever a chat begins
@@ -116,14 +115,15 @@ class SFT(ChatTask):
             )
         return found
 
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+    def loss(self, model: Any, batch: Batch) -> Loss:
         """The loss of every trained token."""
-        return NextToken.loss(self, model, batch)  # type: ignore[arg-type]
+        return trained_loss(model, batch)
 
-    def rows(self, model: nn.Module, batch: Batch) -> RowLosses:
-        return NextToken.rows(self, model, batch)  # type: ignore[arg-type]
+    def rows(self, model: Any, batch: Batch) -> RowLosses:
+        """The loss of every sequence over its trained tokens."""
+        return trained_rows(model, batch)
 
-    def extra_scores(self, model: nn.Module, split: str = "validation") -> ExactMatches | None:
+    def extra_scores(self, model: Any, split: str = "validation") -> ExactMatches | None:
         """Exact matches of greedy answers, where `task.answer` names the column of the right ones."""
         s = self.settings
         if s.answer is None:
