@@ -80,6 +80,12 @@ def padded() -> Tensor:
     return torch.where(THERE, toy_ids(3, 11), PAD)
 
 
+def unpadded_inside() -> Tensor:
+    """The same, with no token of padding in the text: transformers takes the last that is none."""
+    ids = padded()
+    return torch.where(THERE & (ids == PAD), START, ids)
+
+
 def segments() -> Tensor:
     return toy_ids(3, 11, vocab_size=2, seed=1)
 
@@ -181,6 +187,16 @@ def _lm(name: str, *written_as: str, **fields: Any) -> Case:
     return Case(model, config(**fields), continues, their_continues, written_as=written_as)
 
 
+def _classes(name: str, **fields: Any) -> Case:
+    """A decoder with a head over classes; one class is a reward."""
+    return Case(
+        getattr(transformers, f"{name}ForSequenceClassification"),
+        getattr(transformers, f"{name}Config")(**{**fields, "pad_token_id": PAD}),
+        lambda model: model.sequence_logits(model(unpadded_inside(), LENGTHS), LENGTHS).flatten()[None],
+        lambda model: model(unpadded_inside(), attention_mask=THERE.long()).logits.flatten()[None],
+    )
+
+
 def _gemma(name: str, layers: str, **fields: Any) -> Case:
     """layers: L for a window, G for one that sees all."""
     types = [{"L": "sliding_attention", "G": "full_attention"}[kind] for kind in layers]
@@ -246,14 +262,17 @@ CASES = {
     "gpt2": _lm("GPT2", **GPT2),
     "gpt2, own head": _lm("GPT2", **GPT2, **OWN_HEAD),
     "llama": _lm("Llama", **LLAMA),
+    "llama, a reward": _classes("Llama", **LLAMA, num_labels=1),
     "llama, biases": _lm("Llama", **LLAMA, **BIASED, mlp_bias=True),
     "llama, biases of attention": _lm("Llama", **LLAMA, **BIASED),
     "qwen3, biases and windows": _lm("Qwen3", **LLAMA, **WINDOWS, **BIASED, max_window_layers=1),
     "qwen2": _lm("Qwen2", **FULL_HEADS, rms_norm_eps=0.1),
+    "qwen2, classes": _classes("Qwen2", **FULL_HEADS, **TIED, num_labels=5),
     "qwen2, last layers windowed": _lm(
         "Qwen2", **{**FULL_HEADS, **WINDOWS, "num_hidden_layers": 3}, **TIED, max_window_layers=1
     ),
     "mistral": _lm("Mistral", **LLAMA, sliding_window=4),
+    "mistral, a reward": _classes("Mistral", **LLAMA, sliding_window=4, num_labels=1),
     "mistral, no windows": _lm("Mistral", "llama", **LLAMA, sliding_window=None, hidden_act="gelu"),
     "gpt_neox": _lm("GPTNeoX", **NEOX, rope_parameters=QUARTER),
     "gpt_neox, one after the other": _lm(
@@ -287,6 +306,7 @@ CASES = {
     "qwen3_moe, shares of the active, windows, biases": _lm(
         "Qwen3Moe", **QWEN3_MOE, **WINDOWS, **BIASED, **TIED, norm_topk_prob=True
     ),
+    "qwen3, a reward": _classes("Qwen3", **LLAMA, num_labels=1),
     "gpt_oss": _lm(
         "GptOss",
         **{**LLAMA, **EXPERTS, "sliding_window": 4, "swiglu_limit": 0.7},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from glassformer.generation.fill_mask import mask_of, sentinels_of
+from glassformer.models import DecoderClassifier
 from glassformer.processors.tokenizers import Tokenizer
 
 
@@ -17,6 +18,8 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["generate"]
     if "class" not in model.answers or model.reads not in ("text", "patches"):
         return []  # word vectors answer nothing; sound has no command yet
+    if isinstance(model, DecoderClassifier):  # one number for a text serves roll-outs, and no command
+        return ["classify"] if model.config.n_classes > 1 else []
     uses = {
         "classify": model.classifier is not None,
         "tag": of_text and model.config.token_head == "classes",

@@ -11,6 +11,7 @@ from torch import Tensor
 from glassformer.errors import DivergenceError, UsageError, plural
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.requests import check_ids
+from glassformer.models import DecoderClassifier
 from glassformer.processors.tokenizers import Tokenizer
 
 FIRST, LAST = "[CLS]", "[SEP]"
@@ -29,11 +30,12 @@ def classify(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: i
     """
     if model.reads == "patches" and model.classifier is not None:
         return _classify_images(model, processor, inputs, batch_size)
-    check_encoder(model, "classify texts")
+    if not isinstance(model, DecoderClassifier):
+        check_encoder(model, "classify texts")
     if model.classifier is None:
         raise UsageError("this encoder knows no classes of texts; train one with task.kind=classify")
     if model.config.n_classes == 1:
-        raise UsageError("this encoder gives a text one number and no classes; see glassformer.tasks.rewards")
+        raise UsageError("this model gives a text one number and no classes; see glassformer.tasks.rewards")
     rows = [around(processor, text_ids(processor, text, number), model) for number, text in enumerate(inputs, 1)]
     found = read_in_batches(model, rows, batch_size, model.sequence_logits)
     return torch.stack(found).softmax(dim=-1) if found else torch.zeros(0, model.config.n_classes)

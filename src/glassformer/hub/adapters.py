@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from glassformer.errors import ModelFolderError, UsageError
 from glassformer.files import atomic_folder, write_json
 from glassformer.hub.configuration import read_json
+from glassformer.hub.families.family import is_classifier
 from glassformer.hub.families.registry import family_for
 from glassformer.hub.families.weight_table import TRANSPOSE, Row
 from glassformer.hub.weights import load_weights, save_weights
@@ -69,6 +70,16 @@ def new_adapter(model: Any, targets: str, *, rank: int, alpha: float, dropout: f
     if not wanted:
         raise UsageError(f"this model has no linear layers for LoRA in its {targets} blocks; train all of its weights")
     add_lora(model, wanted, rank=rank, alpha=alpha, dropout=dropout)
+    for head in heads(model):  # a fresh one, which an adapter of the blocks cannot teach
+        model.get_parameter(head).requires_grad_(True)
+
+
+def heads(model: Any) -> dict[str, str]:
+    """The tensors that are trained whole beside an adapter, and their names there: the head over classes."""
+    if not is_classifier(model.config):
+        return {}
+    rows = family_for(model.config).table(model.config)
+    return {row.ours: str(row.theirs[0]) for row in rows if isinstance(row, Row) and row.ours == "classifier.weight"}
 
 
 def save_adapter(
@@ -88,9 +99,12 @@ def save_adapter(
         for i, part in enumerate(parts[name])
         for kind in "ab"
     }
+    whole = heads(model)
+    theirs |= {PREFIX + name: ours[head].detach().cpu() for head, name in whole.items()}
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if whole else "CAUSAL_LM",
+        "modules_to_save": [name.removesuffix(".weight") for name in whole.values()] or None,
         "base_model_name_or_path": base,
         "r": first.rank,
         "lora_alpha": first.scale * first.rank,
@@ -122,10 +136,15 @@ def load_adapter(folder: str | os.PathLike[str], model: Any) -> None:
     config = read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         raise ModelFolderError(f"{folder}: a {config.get('peft_type')} adapter, and only LORA is known")
+    whole = heads(model)
     for key, value in KNOWN.items():
-        if config.get(key) not in (value, None, [], {}):
+        known = sorted(name.removesuffix(".weight") for name in whole.values()) if key == "modules_to_save" else value
+        if config.get(key) not in (value, known, None, [], {}):
             raise ModelFolderError(f"{folder}: {key}={config[key]!r} is not known here; merge it with peft first")
     theirs = dict(load_weights(folder / WEIGHTS))
+    for head, name in whole.items():
+        if (tensor := theirs.pop(PREFIX + name, None)) is not None:
+            model.get_parameter(head).data.copy_(tensor)
     parts = adaptable(model)
     wanted = {name: all_of for name, all_of in parts.items() if any(_key(part, "A") in theirs for part in all_of)}
     add_lora(

@@ -13,6 +13,7 @@ from glassformer.errors import ModelFolderError
 from glassformer.files import atomic_folder, write_json
 from glassformer.hub.bundle import Bundle
 from glassformer.hub.configuration import generates, read_config, read_json, read_labels, write_config
+from glassformer.hub.families.family import is_classifier
 from glassformer.hub.families.registry import family_for
 from glassformer.hub.generation_config import read_generation_settings
 from glassformer.hub.sentence_transformers import apply_pooling, apply_text_limits
@@ -122,7 +123,7 @@ def load_model(folder: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     family, config = read_config(folder)
     model = model_of(family, config, load_sharded(folder), folder).to(device)
     apply_pooling(model, folder)
-    if generates(config):
+    if generates(config) or is_classifier(config):  # whose padding transformers needs
         model.generation_settings = read_generation_settings(folder, read_json(folder / "config.json"))
     return model
 

@@ -90,8 +90,11 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of all adapters, by name."""
-    return {name: tensor for name, tensor in model.state_dict().items() if is_lora(name)}
+    """The tensors of all adapters, and of a head that is trained beside them, by name; {} without adapters."""
+    if not any(lora_layers(model)):
+        return {}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in trained}
 
 
 def is_lora(name: str) -> bool:

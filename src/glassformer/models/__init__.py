@@ -13,6 +13,7 @@ from glassformer.models.building import (
 from glassformer.models.config import ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameter_count, parameters_by_part
 from glassformer.models.decoder import Decoder
+from glassformer.models.decoder_classifier import DecoderClassifier, DecoderClassifierConfig
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
@@ -29,6 +30,8 @@ __all__ = [
     "NOTHING_SET",
     "SIZES",
     "Decoder",
+    "DecoderClassifier",
+    "DecoderClassifierConfig",
     "Encoder",
     "EncoderConfig",
     "EncoderDecoder",

@@ -11,6 +11,7 @@ from glassformer import plugins
 from glassformer.errors import UsageError
 from glassformer.models.config import ModelConfig
 from glassformer.models.decoder import Decoder
+from glassformer.models.decoder_classifier import DecoderClassifier, DecoderClassifierConfig
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
@@ -20,7 +21,10 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "decoder": (ModelConfig, Decoder),
     "encoder": (EncoderConfig, Encoder),
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
+    "decoder_classifier": (DecoderClassifierConfig, DecoderClassifier),
 }
+CLASSIFIERS = {"decoder": "decoder_classifier"}
+"""Kinds that become another with a head over classes in place of their own."""
 
 
 def kinds_that_answer(asked: str) -> list[str]:

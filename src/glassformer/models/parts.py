@@ -31,6 +31,7 @@ from glassformer.layers import (
     RMSNorm,
 )
 from glassformer.models.decoder import Decoder
+from glassformer.models.decoder_classifier import DecoderClassifier
 from glassformer.models.encoder import Encoder
 from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem
 
@@ -115,6 +116,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (Encoder, "transform"): [("transform", ("C", "C"))],
     (Encoder, "classifier"): [("classifier", ("N", "C"))],
     (Encoder, "head"): [("unembedding", ("V", "C"))],
+    (DecoderClassifier, "classifier"): [("classifier", ("N", "C"))],
     (Decoder, "head"): [("unembedding", ("V", "C"))],
 }
 """The matrices of each layer, by the module that owns it and its name there; several where they are fused, in order."""

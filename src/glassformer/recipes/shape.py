@@ -9,6 +9,7 @@ from glassformer.errors import UsageError, did_you_mean, plural
 from glassformer.models import (
     MODELS,
     SIZES,
+    DecoderClassifierConfig,
     EncoderConfig,
     EncoderDecoderConfig,
     ModelConfig,
@@ -101,7 +102,11 @@ def shape_in_words(config: Any) -> str:
     if isinstance(config, ModelConfig):
         shape = f"{plural(config.n_layer, 'layer')}, {plural(config.n_head, 'head')}, {config.n_embd} wide"
         context = f"{plural(config.block_size, 'token')} of context"
-        logits = "" if isinstance(config, EncoderConfig) else f", {plural(config.vocab_size, 'logit')}"
+        logits = (
+            ""
+            if isinstance(config, (EncoderConfig, DecoderClassifierConfig))
+            else f", {plural(config.vocab_size, 'logit')}"
+        )
         return f"{config.family}, {shape}, {context}{logits}"
     if isinstance(config, EncoderDecoderConfig):
         e, d = config.encoder, config.decoder

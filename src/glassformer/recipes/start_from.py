@@ -21,7 +21,16 @@ from glassformer.hub.families.family import fields_without_meaning
 from glassformer.hub.folder import load_processors
 from glassformer.hub.state_dict import tied_names
 from glassformer.layers import LearnedPositions
-from glassformer.models import FAMILIES, EncoderConfig, EncoderDecoderConfig, ModelConfig, kind_of, kinds_that_answer
+from glassformer.models import (
+    FAMILIES,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    kind_of,
+    kinds_that_answer,
+    registered,
+)
+from glassformer.models.building import CLASSIFIERS
 from glassformer.models.counts import model_on_meta
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.schema import Recipe
@@ -85,6 +94,9 @@ class Start:
         decided = facts_for(r, kind, facts)
         if isinstance(theirs, EncoderConfig):
             decided.setdefault("n_classes", 0)
+        if kind != kind_of(theirs):  # another head
+            fields, known = theirs.model_dump(), registered(kind)[0].model_fields
+            theirs = registered(kind)[0].make(**{**{k: v for k, v in fields.items() if k in known}, **decided})
         config = changed(theirs, {**changes, **decided})
         self._check_blocks(config, changes)
         return config, [
@@ -93,9 +105,12 @@ class Start:
 
     def _kind_for(self, r: Recipe) -> str:
         kind, asked = kind_of(self.model.config), r.model.kind
+        able = kinds_that_answer(TASKS[r.task.kind].asks)
+        if kind not in able and CLASSIFIERS.get(kind) in able:
+            kind = CLASSIFIERS[kind]
         if asked not in (None, kind):
             raise UsageError(f"model.kind={asked}, and {self.name} is a model of kind {kind}; leave it out")
-        if kind not in kinds_that_answer(TASKS[r.task.kind].asks):
+        if kind not in able:
             fitting = [name for name, task in TASKS.items() if kind in kinds_that_answer(task.asks)]
             way = f"use task.kind={' or '.join(fitting)}" if fitting else "it is counted and not trained"
             raise UsageError(f"{self.name} is a model of kind {kind} and cannot do task.kind={r.task.kind}; {way}")
@@ -189,7 +204,7 @@ class Start:
         """
         theirs, ours = self.model.state_dict(), model.state_dict()
         shared = self.shares_processors(task)
-        if shared:  # which name tokens
+        if shared and type(model) is type(self.model):  # which name tokens; another head has no use for them
             model.generation_settings = self.model.generation_settings
         other = set() if shared else tensors_of(self.model.config, "vocab_size")
         if getattr(self.model.config, "n_classes", 0) and load_labels(self.folder) != task.labels:

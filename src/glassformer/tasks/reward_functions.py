@@ -3,6 +3,8 @@
     def short(completions, **columns):                    # in a module that can be imported: task.reward=module:short
         return [-len(text) for text in completions]
 
+The folder of a reward model (task.kind=reward) is a reward function too.
+
 A function is called as in TRL: reward(prompts=..., completions=..., completion_ids=..., **columns), with those of them
 that its signature takes, and gives one number for each completion. A prompt and a completion are texts, or lists of
 messages where the row is a chat. The columns are the other fields of the rows, as lists.
@@ -15,12 +17,14 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from glassformer.errors import DataError, UsageError, did_you_mean
+from glassformer.tasks.reward_model import reward_model
 
 RewardFunction = Callable[..., Sequence[float]]
 """reward(prompts=, completions=, **columns) -> one number for each completion, as in TRL."""
@@ -64,18 +68,20 @@ def _number(text: str) -> float | str:
         return text.strip()
 
 
-def reward_function(name: str) -> RewardFunction:
-    """A function of `REWARDS`, or the one that `module:function` names.
+def reward_function(name: str, device: str = "cpu") -> RewardFunction:
+    """A function of `REWARDS`, the one that `module:function` names, or that a reward model's folder is.
 
     Raises:
-        UsageError: there is none, or it cannot be imported.
+        UsageError: there is none, it cannot be imported, or the folder holds no reward model.
     """
     if name in REWARDS:
         return REWARDS[name]
     module, colon, function = name.partition(":")
+    if Path(name).exists():
+        return reward_model(name, device)
     if not colon:
         hint = did_you_mean(name, REWARDS)
-        raise UsageError(f"task.reward={name!r}: {hint}; or name a function as module:function")
+        raise UsageError(f"task.reward={name!r}: {hint}; or name a function as module:function, or a reward model's run")
     try:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # the module is the user's own

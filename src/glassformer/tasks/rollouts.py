@@ -164,7 +164,7 @@ class RollOutSettings(ChatSettings):
 
     reward: str = Field(min_length=1)
     """what scores an answer: exact, contains or last_number (all compare with the row's field `answer`), or
-    module:function, as reward(prompts, completions, **columns)"""
+    module:function, as reward(prompts, completions, **columns), or the run of a reward model"""
     max_new_tokens: int = Field(default=64, ge=1)
     """of an answer; one that is cut there has not ended"""
     temperature: float = Field(default=1.0, gt=0)
@@ -204,7 +204,8 @@ class RollOutTask(ChatTask):
     @cached_property
     def reward(self) -> RewardFunction:
         """The reward function."""
-        return reward_function(self.settings.reward)
+        device = "cpu" if self.model is None else str(next(self.model.parameters()).device)
+        return reward_function(self.settings.reward, device)
 
     @property
     def ends(self) -> frozenset[int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.weight_table import Row, Stack, Tensors, read, with_head, write
-from glassformer.models import EncoderConfig, ModelConfig
+from glassformer.models import DecoderClassifierConfig, EncoderConfig, ModelConfig
 
 # Sizes that every family has a key for, and the preset, which has no effect on a model.
 SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
@@ -40,6 +40,7 @@ class Family:
     model_type: ClassVar[str]
     architecture: ClassVar[str]  # the class in transformers
     configuration: ClassVar[Any] = ModelConfig  # the class of our configurations that it may hold; None: any
+    classifier: ClassVar[str | None] = None  # the class with a head over classes (`DecoderClassifierConfig`), if any
     preset: ClassVar[str] = "classic"  # fills in the fields that config.json does not decide
     keys: ClassVar[dict[str, str]] = {}  # key of config.json: our field
     defaults: ClassVar[dict[str, Any]] = {}  # what transformers takes where config.json lacks a key
@@ -51,6 +52,10 @@ class Family:
     embedding: ClassVar[str] = ""  # their names of the token embedding and of the head, which may be tied
     head: ClassVar[str] = "lm_head.weight"
     unused: ClassVar[tuple[str, ...]] = ()  # ends of the names of redundant tensors
+
+    def is_asked(self, c: Any) -> bool:
+        """Whether it may hold configurations of this class."""
+        return self.configuration in (None, type(c)) or (self.classifier is not None and is_classifier(c))
 
     def can_represent(self, c: Any) -> bool:
         """Whether a model of this configuration, of the class `configuration`, computes the same there."""
@@ -141,6 +146,11 @@ def fields_without_meaning(c: Any) -> set[str]:
             ("tied_head", "head_bias", "logit_scale", "logit_softcap"): c.token_head != "vocabulary",
         }
     return {name for names, dead in without_effect.items() if dead for name in names}
+
+
+def is_classifier(c: Any) -> TypeGuard[DecoderClassifierConfig]:
+    """Whether it is that of a decoder with a head over classes."""
+    return isinstance(c, DecoderClassifierConfig)
 
 
 def heads_fill_the_width(c: Any) -> bool:

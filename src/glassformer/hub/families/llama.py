@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from glassformer.errors import ModelFolderError
-from glassformer.hub.families.family import DECODER_KEYS, Family, matches
+from glassformer.hub.families.family import DECODER_KEYS, Family, is_classifier, matches
 from glassformer.hub.families.layer_types import are_windows_of_one_width, patterns_of, types_of, window_of
 from glassformer.hub.families.rope import SCALINGS, rope_keys, rope_of, scaling_of
-from glassformer.hub.families.weight_table import Row, Stack, layer, one
-from glassformer.models import ModelConfig
+from glassformer.hub.families.weight_table import Row, Stack, Tensors, layer, one
+from glassformer.models import DecoderClassifierConfig, ModelConfig
 
 ATTENTION_BIASES, MLP_BIASES = ("qkv_bias", "out_bias"), ("feedforward_bias",)
 PARTIAL = "config.json sets partial_rotary_factor (rotates a part of each head), which this family cannot express"
@@ -45,7 +45,7 @@ class LlamaLike(Family):
 
     def can_represent(self, c: ModelConfig) -> bool:
         biases = {field for fields in self.biases.values() for field in fields}
-        free = {*self.keys.values(), *self.free, *biases, "rotary_base", "rotary_scaling"}
+        free = {*self.keys.values(), *self.free, *biases, "rotary_base", "rotary_scaling", "n_classes"}
         return (
             matches(c, free=free, **self.fixed)
             and all(len({getattr(c, field) for field in fields}) == 1 for fields in self.biases.values())
@@ -58,7 +58,8 @@ class LlamaLike(Family):
 
     def write_config(self, c: ModelConfig) -> dict[str, Any]:
         biases = {key: bool(getattr(c, fields[0])) for key, fields in self.biases.items()}
-        return {**rope_keys(c), **biases, **super().write_config(c)}
+        keys = {**rope_keys(c), **biases, **super().write_config(c)}
+        return keys | {"architectures": [self.classifier], "num_labels": c.n_classes} if is_classifier(c) else keys
 
     def read_config(self, given: dict[str, Any]) -> ModelConfig:
         common = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu"}
@@ -66,7 +67,11 @@ class LlamaLike(Family):
         n_head = given["num_attention_heads"]
         given["num_key_value_heads"] = given.get("num_key_value_heads") or n_head
         given["head_dim"] = given.get("head_dim") or given["hidden_size"] // n_head
-        return super().read_config(given)  # type: ignore[no-any-return]
+        config = super().read_config(given)
+        if self.classifier is None or self.classifier not in (given.get("architectures") or ()):
+            return config  # type: ignore[no-any-return]
+        n = len(given.get("id2label") or ()) or given.get("num_labels", 2)
+        return DecoderClassifierConfig.make(**config.model_dump(), n_classes=n)
 
     def extra_fields(self, given: dict[str, Any]) -> dict[str, Any]:
         biases = {field: True for key, fields in self.biases.items() if given.get(key) for field in fields}
@@ -92,7 +97,15 @@ class LlamaLike(Family):
             rows += [one(f"{here}.{ours}.weight", f"{there}.{theirs}.weight") for ours, theirs in self.norms.items()]
             rows += self.attention_rows(c, f"{here}.attention", f"{there}.self_attn")
             rows += self.feedforward_rows(c, f"{here}.feedforward", f"{there}.mlp")
+        if is_classifier(c):
+            return [*rows, one("classifier.weight", "score.weight")]
         return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
+
+    def normalize_keys(self, theirs: Tensors, c: ModelConfig) -> Tensors:
+        if not is_classifier(c):
+            return super().normalize_keys(theirs, c)
+        unused = (*self.unused, self.head)
+        return {name: tensor for name, tensor in theirs.items() if not name.endswith(unused)}
 
     def attention_rows(self, c: ModelConfig, here: str, there: str) -> Iterable[Row]:
         qkv = (c.n_head * c.head_width, c.n_kv_head * c.head_width, c.n_kv_head * c.head_width)
@@ -138,6 +151,7 @@ class Llama(LlamaLike):
 
     model_type = "llama"
     architecture = "LlamaForCausalLM"
+    classifier = "LlamaForSequenceClassification"
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES, "mlp_bias": MLP_BIASES}
 
     def fits(self, c: ModelConfig) -> bool:

@@ -31,6 +31,7 @@ class Mistral(OneWindow):
 
     model_type = "mistral"
     architecture = "MistralForCausalLM"
+    classifier = "MistralForSequenceClassification"
     defaults: ClassVar = {"num_key_value_heads": 8, "sliding_window": 4096}
 
 

@@ -46,6 +46,7 @@ class Qwen2(LastLayersWindowed):
 
     model_type = "qwen2"
     architecture = "Qwen2ForCausalLM"
+    classifier = "Qwen2ForSequenceClassification"
     fixed: ClassVar = {**FIXED, "qkv_bias": True}
 
     def fits(self, c: ModelConfig) -> bool:
@@ -57,6 +58,7 @@ class Qwen3(LastLayersWindowed):
 
     model_type = "qwen3"
     architecture = "Qwen3ForCausalLM"
+    classifier = "Qwen3ForSequenceClassification"
     fixed: ClassVar = {**FIXED, "qk_norm": True}
     defaults: ClassVar = {**LastLayersWindowed.defaults, "head_dim": 128}
     biases: ClassVar = {"attention_bias": ATTENTION_BIASES}

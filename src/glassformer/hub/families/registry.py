@@ -37,8 +37,4 @@ FAMILIES: dict[str, Family] = {
 
 def family_for(config: Any) -> Family:
     """The first family that can hold this configuration; ours can hold any."""
-    return next(
-        family
-        for family in FAMILIES.values()
-        if family.configuration in (None, type(config)) and family.can_represent(config)
-    )
+    return next(family for family in FAMILIES.values() if family.is_asked(config) and family.can_represent(config))
