@@ -27,7 +27,7 @@ from glassformer.recipes.resolved import ResolvedRecipe
 from glassformer.recipes.shape import shape_in_words
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
-from glassformer.tasks import Choice, Score, Task
+from glassformer.tasks import TASKS, Choice, Score, Task
 from glassformer.training import Callback, Interrupted, RunFolder, Trainer, World, write_report
 from glassformer.training.devices import peak_memory
 
@@ -248,4 +248,6 @@ def _portable(r: ResolvedRecipe) -> ResolvedRecipe:
             values["data.source"] = ",".join(str(file.resolve()) for file in files)
     if path is not None and Path(path).exists():
         values["tokenizer.path"] = str(Path(path).resolve())
+    named = {key: str(r.task.settings.get(key)) for key in TASKS[r.task.kind].paths}
+    values |= {f"task.{key}": str(Path(name).resolve()) for key, name in named.items() if Path(name).exists()}
     return r.with_values(values)

@@ -111,6 +111,7 @@ class ChatTask(ExampleTask):
     Settings: ClassVar[type[TaskSettings]] = ChatSettings
     asks: ClassVar[str] = "next_token"
     tuned: ClassVar[bool] = True
+    paths: ClassVar[tuple[str, ...]] = ("template",)
     form: ClassVar[str] = "one answer"
     n_row_answers: ClassVar[int | None] = 1
     source: ChatSource  # type: ignore[assignment]

@@ -81,7 +81,9 @@ def reward_function(name: str, device: str = "cpu") -> RewardFunction:
         return reward_model(name, device)
     if not colon:
         hint = did_you_mean(name, REWARDS)
-        raise UsageError(f"task.reward={name!r}: {hint}; or name a function as module:function, or a reward model's run")
+        raise UsageError(
+            f"task.reward={name!r}: {hint}; or name a function as module:function, or a reward model's run"
+        )
     try:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # the module is the user's own

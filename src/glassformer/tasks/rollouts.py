@@ -182,6 +182,7 @@ class RollOutTask(ChatTask):
     score: ClassVar[Score] = Score("val_reward", "higher")
     form: ClassVar[str] = "a prompt, alone or with one answer; other fields go to the reward function"
     n_row_answers: ClassVar[int | None] = None
+    paths: ClassVar[tuple[str, ...]] = ("template", "reward")
     on_policy: ClassVar[bool] = True
     alarm: ClassVar[float | None] = math.inf  # a loss whose mean is near zero at every step shows no divergence
     state: Mapping[str, Any] = MappingProxyType({})
