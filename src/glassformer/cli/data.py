@@ -61,7 +61,7 @@ def list_(as_json: options.Json = False) -> None:
 
 @app.command()
 def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassformer data list.")) -> None:
-    """Fetch a corpus or a set of examples, chats or images into the cache.
+    """Fetch a named corpus or set into the cache.
 
     Checks the SHA-256 of the files (for Debian packages apt does that) and prints where they are.
 
@@ -132,7 +132,7 @@ def show(
     rows: int | None = typer.Option(None, min=0, metavar="N", help="Of chats: show N rows; default 3."),
     as_json: options.Json = False,
 ) -> None:
-    """Show what is in a text, a set of examples or chats, or a token store.
+    """Show what is in a text, examples, chats or a token store.
 
     Prints counts, the split, and the first lines, examples or tokens. Of chats,
     preferences and prompts it shows, token by token, what is trained and what is

@@ -70,8 +70,7 @@ def tune(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn a model into an assistant: fine-tune it on answers, preferences or
-    rewards.
+    """Fine-tune on answers, preferences or rewards.
 
     It is glassformer train with task.kind=METHOD. What you leave open is chosen and
     printed with the reasons. Then: glassformer chat RUN, glassformer serve RUN.

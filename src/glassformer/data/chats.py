@@ -24,7 +24,6 @@ from typing import Any
 
 from glassformer.data.example_splits import HELD_OUT, SPLITS, split_by_group
 from glassformer.errors import DataError, UsageError, did_you_mean
-from glassformer.processors.tokenizers.chat import check_messages
 
 Turns = str | list[dict[str, Any]]
 """A text, or messages with a role and a content."""
@@ -119,7 +118,7 @@ def chat_row(row: dict[str, Any], where: str) -> ChatRow:
                 label, tools = _label(rest), _tools(rest)
                 for turns in (prompt, *answers):
                     if not isinstance(turns, str) and turns:
-                        check_messages(turns)
+                        _checked(turns)
             except UsageError as error:
                 raise DataError(f"{where}: {error}") from None
             return ChatRow(prompt, answers, label, tools, rest, where, split)
@@ -173,7 +172,7 @@ def _messages(row: dict[str, Any]) -> tuple[Turns, tuple[Turns, ...]]:
 def _conversation(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Messages or ShareGPT's conversations, after the text of a field `system`."""
     name = "messages" if "messages" in row else "conversations"
-    return [*_system(row), *check_messages(_turns(row.pop(name), name))]
+    return [*_system(row), *_checked(_turns(row.pop(name), name))]
 
 
 def _system(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -259,6 +258,14 @@ def _check_answer(turns: Turns, name: str) -> None:
         raise UsageError(f"{name} has no turn of the assistant, so there is nothing to train; leave the row out")
     if any(not turn.get("tool_calls") and not str(turn.get("content") or "").strip() for turn in spoken):
         raise UsageError(f"{name} has an empty turn of the assistant; fill it or leave the row out")
+
+
+def _checked(turns: Turns) -> list[dict[str, Any]]:
+    from glassformer.processors.tokenizers.chat import (
+        check_messages,
+    )  # tokenizers load late, so that help does not wait
+
+    return check_messages(turns)
 
 
 def _label(row: dict[str, Any]) -> bool | None:
