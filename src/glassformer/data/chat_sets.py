@@ -1,4 +1,4 @@
-"""Sets of chats and preferences that are known by name, out of packages of a registry.
+"""Sets of chats, prompts and preferences that are known by name, out of packages of a registry or made by code.
 
 alpaca        instructions and answers
 dialogues     short English dialogues
@@ -7,6 +7,7 @@ preferences   two answers to a prompt, one of them preferred
 thumbs        one answer to a prompt, good or bad (KTO)
 
 addition-plain, addition-scratchpad: sums, answered at once or with each carry in writing; made by code
+sort-digits: eight digits, and the same ones in order; made by code
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from glassformer.archives import read_member, read_members
 from glassformer.data.addition import COUNT, addition
 from glassformer.data.chats import FORMS, ChatRow, ChatRows, chat_row, split_rows
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
+from glassformer.data.made_chats import SIZES, sort_digits
 from glassformer.errors import DataError, did_you_mean
 from glassformer.fetch import PackageSource, fetch
 
@@ -113,6 +115,7 @@ CHAT_SETS: dict[str, ChatSet] = {
         ChatSet("thumbs", "one answer, good or bad", 300, _LLAMAFACTORY, _llamafactory("kto_en_demo")),
         ChatSet("addition-plain", "sums of 1 to 12 digits", COUNT, None, partial(addition, scratchpad=False)),
         ChatSet("addition-scratchpad", "sums, carries in writing", COUNT, None, partial(addition, scratchpad=True)),
+        ChatSet("sort-digits", "eight digits to sort", sum(SIZES.values()), None, sort_digits),
     )
 }
 

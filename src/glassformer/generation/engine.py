@@ -214,17 +214,18 @@ class Engine:
 
     def _longest_beginning(self, ids: list[int]) -> tuple[int, int]:
         """The row that has read most of the beginning of these tokens, and how many of them."""
-        best = (len(self.active), 0)
-        wanted = self._tensor(ids)
-        for i, length in enumerate(self.cache.lengths):
-            n = min(length, len(ids))
-            if n <= best[1] or (i < len(self.active) and (self.active[i].start or self.active[i].dropped)):
-                continue
-            differs = (self.cache.tokens[i, :n] != wanted[:n]).nonzero()
-            shared = int(differs[0]) if len(differs) else n
-            if shared > best[1]:
-                best = (i, shared)
-        return best
+        cache, n = self.cache, len(self.active)
+        if not cache.n_rows or not ids:
+            return n, 0
+        seen_RT = cache.tokens[: cache.n_rows, : len(ids)]
+        known_RT = torch.arange(seen_RT.shape[1]) < torch.tensor(cache.lengths)[:, None]
+        same_RT = (seen_RT == self._tensor(ids)[: seen_RT.shape[1]]).cpu() & known_RT
+        shared = same_RT.long().cumprod(dim=1).sum(dim=1).tolist()
+        for i, row in enumerate(self.active):
+            if row.start or row.dropped:
+                shared[i] = 0
+        best = max(range(len(shared)), key=shared.__getitem__)
+        return (best, shared[best]) if shared[best] else (n, 0)
 
     # Writing
 

@@ -28,7 +28,7 @@ from glassformer.generation.eval_mode import evaluating
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.grpo import clipped_losses
 from glassformer.tasks.losses import IGNORED, token_log_probs
-from glassformer.tasks.rollouts import ENGINE_ROWS, RollOut, RollOutSettings, RollOutTask, sequences
+from glassformer.tasks.rollouts import READ_ROWS, RollOut, RollOutSettings, RollOutTask, sequences
 from glassformer.tasks.settings import TaskSettings
 
 _SHUFFLE = 74  # stream of random numbers
@@ -154,7 +154,7 @@ class PPO(RollOutTask):
         device = next(self.companion.parameters()).device
         half = torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
         with evaluating(self.companion), half:
-            return torch.cat([self.companion(rows.to(device)) for rows in inputs_BT.split(ENGINE_ROWS)]).cpu()
+            return torch.cat([self.companion(rows.to(device)) for rows in inputs_BT.split(READ_ROWS)]).cpu()
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The loss of every token: policy and critic. Metrics: `FACTS`, the share of tokens that clipping leaves

@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _PROMPT, _EPOCH, _ITERATION = 71, 72, 73  # streams of random numbers
-ENGINE_ROWS = 64
-"""Samples that are generated together."""
+ENGINE_ROWS = 256
+"""Samples that are generated together, where the cache holds as many."""
+READ_ROWS = 64
+"""Answers that are read together."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +298,7 @@ class RollOutTask(ChatTask):
         """log p of the answers' tokens in eval mode and in the precision of the training, (B, T), on the CPU."""
         device = next(model.parameters()).device
         half = torch.autocast(device.type, torch.bfloat16, enabled=self.run.precision == "bf16")
-        rows = zip(inputs_BT.split(ENGINE_ROWS), targets_BT.split(ENGINE_ROWS), strict=True)
+        rows = zip(inputs_BT.split(READ_ROWS), targets_BT.split(READ_ROWS), strict=True)
         with evaluating(model), half:
             found = [token_log_probs(model, x.to(device), y.to(device), self.settings.temperature) for x, y in rows]
         return torch.cat(found).cpu()
