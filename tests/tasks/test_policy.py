@@ -9,6 +9,7 @@ import torch
 
 from glassformer import recipes
 from glassformer.data.batches import IGNORED
+from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import chat_row
 from glassformer.errors import DataError, UsageError
 from glassformer.models import Decoder, ModelConfig
@@ -18,7 +19,7 @@ from glassformer.tasks import GRPO, PPO
 from glassformer.tasks.chats import ChatSource
 from glassformer.tasks.losses import token_log_probs
 from glassformer.tasks.reward_functions import REWARDS, reward_function, rewards_of_rollouts
-from glassformer.tasks.rollouts import RollOut, roll_out
+from glassformer.tasks.rollouts import RollOut, _prompt_row, roll_out
 from glassformer.tasks.settings import RunSettings
 from glassformer.training import RunFolder
 
@@ -356,6 +357,26 @@ def test_a_model_folder_that_forbids_tokens_is_noticed(tokenizer):
 
 
 # ---- runs ----
+
+
+def test_digits_to_sort_are_made_the_same_at_each_call():
+    rows = load_chats("sort-digits")
+    assert {split: len(found) for split, found in rows.items()} == {"train": 12_800, "validation": 512, "test": 512}
+    every = [row for found in rows.values() for row in found]
+    assert len({row.prompt for row in every}) == len(every)
+    assert all(row.answers == ("".join(sorted(row.prompt[:-1])),) and len(row.prompt) == 9 for row in every)
+    assert every == [row for found in load_chats("sort-digits").values() for row in found]
+
+
+def test_rows_with_an_answer_are_prompts_whose_answer_the_reward_sees():
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    rows = [{"prompt": "a", "completion": "b"}, {"messages": said}, {"prompt": "a", "completion": "b", "answer": 3}]
+    found = [_prompt_row(chat_row(row, "")) for row in rows]
+    assert [(row.prompt, row.columns, row.answers) for row in found] == [
+        ("a", {"answer": "b"}, ()), (said[:1], {"answer": "yes"}, ()), ("a", {"answer": 3}, ()),
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="p:1"):
+        _prompt_row(chat_row({"prompt": "a", "chosen": "b", "rejected": "c"}, "p:1"))
 
 
 @pytest.fixture(scope="module")

@@ -77,9 +77,6 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
     if name in EXAMPLE_SETS:
         typer.echo("\n".join(str(fetch(package)) for package in EXAMPLE_SETS[name].packages))
         return
-    if name in CHAT_SETS and CHAT_SETS[name].package is None:
-        typer.echo(f"{name} is made by code; there is nothing to fetch")
-        return
     if name in IMAGE_SETS or name in CHAT_SETS:
         source = IMAGE_SETS[name].source if name in IMAGE_SETS else CHAT_SETS[name].package
         typer.echo(fetch(source) if source else f"{name} is made by code; there is nothing to fetch")
