@@ -23,7 +23,7 @@ from glassformer.archives import read_member, read_members
 from glassformer.data.addition import COUNT, addition
 from glassformer.data.chats import FORMS, ChatRow, ChatRows, chat_row, split_rows
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
-from glassformer.data.made_chats import SIZES, sort_digits
+from glassformer.data.sorting import SIZES, sort_digits
 from glassformer.errors import DataError, did_you_mean
 from glassformer.fetch import PackageSource, fetch
 

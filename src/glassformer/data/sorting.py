@@ -1,4 +1,4 @@
-"""Sets of prompts and answers that are made by code, the same at each call: tasks whose answers can be checked."""
+"""Digits to sort: rows made by code, the same on every machine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from glassformer.data.batches import philox
 from glassformer.data.chats import ChatRow, chat_row
 
 SIZES = {"train": 12_800, "validation": 512, "test": 512}
-"""Rows of each split; all prompts of a set differ."""
+"""Rows of each split."""
 _DIGITS = 61  # stream of random numbers
 
 
 def sort_digits(n: int = 8) -> list[ChatRow]:
-    """`31415926=` and the same digits in order, `11234569`; n digits a row."""
+    """`31415926=` and the same digits in order, `11234569`: n digits a row. No row comes twice."""
     rows: dict[str, ChatRow] = {}
     random = philox(0, _DIGITS, n)
     for split, count in SIZES.items():
