@@ -13,11 +13,12 @@ LINE_SECONDS = 10.0  # between plain lines
 class Progress:
     """`with Progress("preparing my.txt", total_bytes) as bar: bar.advance(n)`; writes to standard error.
 
-    rich is imported only once the work has lasted a second and a terminal watches.
+    unit: what is counted, where it is not bytes. rich is imported only once the work has lasted a second and a terminal
+    watches.
     """
 
-    def __init__(self, what: str, total: int | None, *, enabled: bool = True):
-        self.what, self.total, self.enabled = what, total, enabled
+    def __init__(self, what: str, total: int | None, *, enabled: bool = True, unit: str = ""):
+        self.what, self.total, self.enabled, self.unit = what, total, enabled, unit
         self.done = 0
         self._bar: Any = None
         self._task: Any = None
@@ -27,7 +28,7 @@ class Progress:
         return self
 
     def advance(self, count: int) -> None:
-        """Count `count` more bytes as done."""
+        """Count `count` more as done."""
         self.done += count
         if not self.enabled or (now := time.monotonic()) - self._began < QUIET_SECONDS:
             return
@@ -47,6 +48,8 @@ class Progress:
     def _line(self, now: float) -> str:
         speed = self.done / (now - self._began)
         left = f", {(self.total - self.done) / speed:.0f} s left" if self.total and speed else ""
+        if self.unit:
+            return f"{self.what}: {self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}{left}"
         share = f" of {self.total / 1e6:,.0f} ({100 * self.done / self.total:.0f} %)" if self.total else ""
         return f"{self.what}: {self.done / 1e6:,.0f}{share} MB at {speed / 1e6:.1f} MB/s{left}"
 
@@ -54,11 +57,11 @@ class Progress:
         from rich import progress
         from rich.console import Console
 
+        counts: list[Any] = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
         columns = [
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
+            *([progress.MofNCompleteColumn()] if self.unit else counts),
             progress.TimeRemainingColumn(),
         ]
         self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,3 +1,3 @@
-from command_line import glassformer
+from command_line import glassformer, refused
 
-__all__ = ["glassformer"]
+__all__ = ["glassformer", "refused"]

@@ -1,4 +1,4 @@
-"""`glassformer demo`, `train`, `resume`, `evaluate`."""
+"""`glassformer demo`, `train`, `resume`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from glassformer.cli import options
+from glassformer.cli.evaluate import interval_text
 from glassformer.cli.output import print_json
 from glassformer.cli.startup import started
 
 if TYPE_CHECKING:
-    from glassformer.evaluation import Metric
     from glassformer.recipes import Run
 
 
@@ -154,71 +154,6 @@ def demo(
     typer.echo("  glassformer train --data my.txt")
 
 
-def evaluate(
-    run: options.Run,
-    data: str = typer.Option(None, metavar="TEXT", help="Another text or other examples; default: the run's own."),
-    split: str = typer.Option("validation", metavar="NAME", help="train or validation; for examples also test."),
-    answers: bool = typer.Option(False, help="Also generate and score answers: BLEU and chrF, or the word error rate."),
-    beam: int = typer.Option(None, metavar="N", help="With --answers: beam width; default 4."),
-    limit: int = typer.Option(None, metavar="N", help="With --answers: use N examples, spread over the split."),
-    out: str = typer.Option(None, metavar="FILE", help="With --answers: write the answers here, a JSON object a line."),
-    as_json: options.Json = False,
-) -> None:
-    """Measure a model on a whole split of its data.
-
-    Prints the loss (95 % interval, number of targets), perplexity and bits per byte; for classifiers and translators
-    also the accuracy; for word vectors the agreement with human ratings of word pairs.
-
-    Examples:
-
-    glassformer evaluate runs/shakespeare-fast-1
-
-    glassformer evaluate runs/translate-en-fr-1 --split test --answers --out translations.jsonl
-    """
-    from glassformer.errors import DataError, UsageError
-    from glassformer.recipes.opening import open_run
-
-    for name, given in (("--beam", beam), ("--limit", limit), ("--out", out)):
-        if given is not None and not answers:
-            raise UsageError(f"{name} needs --answers; add it")
-    model, task = open_run(run, data)
-    metrics = task.evaluate(model, split)
-    estimate = metrics.loss_estimate()
-    results = metrics.to_dict() if estimate is None else estimate.to_dict()
-    lines = []
-    try:
-        if scores := task.extra_scores(model, split):
-            results |= scores.to_dict()
-            lines = scores.lines()
-    except DataError as error:  # the loss is known without them
-        typer.echo(f"note: {error}", err=True)
-    if answers:
-        from glassformer.files import json_text, write_text
-
-        scored = task.score_answers(model, split=split, beam=4 if beam is None else beam, limit=limit)
-        results |= scored.scores.to_dict()
-        lines = scored.lines()
-        if out is not None:
-            write_text(out, "".join(json_text(line) + "\n" for line in scored.rows()))
-    if as_json:
-        print_json(results)
-        return
-    if estimate is None:
-        for name, metric in metrics.values.items():
-            typer.echo(f"{name.replace('_', ' '):<14} {metric.value:.4f}{_interval(metric)} ({metric.n:,} cases)")
-    else:
-        typer.echo(
-            f"loss           {estimate.loss:.4f} +- {estimate.interval:.4f} nats a token (95 %, {estimate.n:,} targets)"
-        )
-        typer.echo(f"perplexity     {estimate.perplexity:.3f}")
-        if estimate.bits_per_byte is not None:
-            typer.echo(f"bits per byte  {estimate.bits_per_byte:.4f}")
-    if accuracy := metrics.values.get("accuracy"):
-        typer.echo(f"accuracy       {100 * accuracy.value:.2f} % +- {100 * accuracy.interval:.2f} (95 %)")
-    for line in lines:
-        typer.echo(line)
-
-
 def _watch(quiet: bool) -> dict[str, Any]:
     """The display, and a log on standard error: standard output has only the result."""
     log = {"log": lambda line: typer.echo(line, err=True)}
@@ -256,7 +191,7 @@ def _score_line(run: Run) -> str:
     """What the best weights measure on the validation split."""
     if (loss := run.loss) is None:
         score = run.metrics[run.score.metric]
-        return f"{run.score.words} {score.value:.4f}{_interval(score)} ({score.n:,} cases, step {run.best_step})"
+        return f"{run.score.words} {score.value:.4f}{interval_text(score)} ({score.n:,} cases, step {run.best_step})"
     bits = "" if loss.bits_per_byte is None else f", {loss.bits_per_byte:.4f} bits per byte"
     hits = "" if loss.accuracy is None else f", accuracy {100 * loss.accuracy:.2f} %"
     training = "" if run.train_loss is None else f", training loss {run.train_loss.loss:.4f}"
@@ -264,7 +199,3 @@ def _score_line(run: Run) -> str:
         f"validation loss {loss.loss:.4f} +- {loss.interval:.4f}{training}{bits}, perplexity "
         f"{loss.perplexity:.3f}{hits} ({loss.n:,} targets; best at step {run.best_step})"
     )
-
-
-def _interval(metric: Metric) -> str:
-    return f" +- {metric.interval:.4f} (95 %)" if metric.interval < float("inf") else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -148,3 +148,32 @@ def standard_error(sums: Tensor, counts: Tensor) -> float:
 def share_interval(share: float, n: int) -> float:
     """Half the width of the 95 % interval of a share of n independent cases, by the normal approximation."""
     return 1.96 * math.sqrt(max(0.0, share * (1 - share)) / n) if n else math.inf
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share, hits of n independent cases (Wilson 1927); informative even for 0 hits.
+
+    >>> [round(end, 3) for end in wilson_interval(0, 100)]
+    [0.0, 0.037]
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+class Share(NamedTuple):
+    """A share of n cases with both ends of its 95 % interval (Wilson)."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, hits: Sequence[bool]) -> Share:
+        """The share of True among one case or more."""
+        return cls(sum(hits) / len(hits), len(hits), *wilson_interval(sum(hits), len(hits)))
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f}, n {self.n:,})"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from glassformer.errors import DataError, MissingExtraError
-from glassformer.evaluation.estimate import finite, standard_error
+from glassformer.evaluation.estimate import finite, standard_error, wilson_interval
 from glassformer.renamed import old_arguments
 
 
@@ -69,15 +69,3 @@ def pronunciation_errors(answers: Sequence[str], references: Sequence[Sequence[s
     wrong, n = sum(distance > 0 for distance in edits), len(answers)
     spread = standard_error(torch.tensor(edits, dtype=torch.float64), torch.tensor(sounds))
     return PronunciationErrors(wrong / n, wilson_interval(wrong, n), sum(edits) / sum(sounds), 1.96 * spread, n)
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, hits of n independent cases (Wilson 1927); informative even for 0 hits.
-
-    >>> [round(end, 3) for end in wilson_interval(0, 100)]
-    [0.0, 0.037]
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError
-from glassformer.evaluation.phonemes import wilson_interval
+from glassformer.evaluation.estimate import wilson_interval
 from glassformer.history import HISTORY, build_history
 from glassformer.history.loss_against_compute import Log
 from glassformer.history.small_loop import check_kinds, fresh_models, halvings, training

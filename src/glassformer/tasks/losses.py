@@ -158,13 +158,18 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
     )
 
 
-def token_log_probs(model: Any, inputs_BT: Tensor, targets_BT: Tensor, temperature: float = 1.0) -> Tensor:
+def token_log_probs(
+    model: Any, inputs_BT: Tensor, targets_BT: Tensor, temperature: float = 1.0, rows_N: Tensor | None = None
+) -> Tensor:
     """log p of every target under a decoder, (B, T) in fp32 at least; 0 where a target is -100.
 
     Logits are made for the targets that count alone, in pieces (`rows_at_once`), and made again in the backward pass,
-    so that they never exist all at once. temperature: divides the logits, as in sampling.
+    so that they never exist all at once. temperature: divides the logits, as in sampling. rows_N: of each row of
+    targets (N, T) the row of inputs that it belongs to, where several ask of the same; then (N, T) comes out.
     """
     hidden_BTC = model.hidden(inputs_BT)
+    if rows_N is not None:
+        hidden_BTC = hidden_BTC[rows_N]
     counts_BT = targets_BT != IGNORED
     n = rows_at_once(model.config.vocab_size, targets_BT.device.type)
 

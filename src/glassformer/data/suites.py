@@ -1,0 +1,180 @@
+"""Suites: questions with known answers, one JSON object a line, by which language models are judged.
+
+    {"question": "Which planet is red?", "choices": ["Mars", "Venus"], "answer": 0}     Question: ...\\nAnswer: Mars
+    {"context": "The cat sat on the", "choices": ["mat", "moon"], "answer": 0}          The cat sat on the mat
+    {"context": "It rained.", "question": "Was it wet?", "choices": [...], "answer": 0} It rained.\\nQuestion: ...
+    {"prompt": "2 + 2 =", "answer": "4"}                                                generated, and compared
+
+Rows with `"split": "train"` are examples to show; the others are asked. `prompt` and `context` stand as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glassformer.data.example_sets import EXAMPLE_SETS
+from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
+from glassformer.errors import DataError, UsageError, did_you_mean
+
+FIELDS = ("id", "prompt", "context", "question", "choices", "answer", "split")
+TRAIN = "train"
+LONGEST_REVIEW = 200
+"""Characters of a review in the suite `sentiment`."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with known answers.
+
+    prompt: the text before the answer. answers: right answers, any of which will do; of multiple choice the one.
+    choices: of multiple choice; () where the answer is generated. right: the place of the right choice. place: its
+    `id`, else file and line.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    right: int = 0
+    split: str | None = None
+    place: str = ""
+
+    @property
+    def kind(self) -> str:
+        """ "multiple choice" or "exact match"."""
+        return "multiple choice" if self.choices else "exact match"
+
+    @property
+    def delimiter(self) -> str:
+        """What stands between prompt and answer: a space, unless one is there."""
+        ends = self.prompt[-1:].isspace() or not self.prompt
+        return "" if ends or (self.choices or self.answers)[0][:1].isspace() else " "
+
+
+def load_suite(name: str | os.PathLike[str], *, quiet: bool = False) -> list[Question]:
+    """The questions of a file, or of a named suite (`SUITES`).
+
+    Raises:
+        UsageError: there is no such file or suite.
+        DataError: a row is no question; its place and what is wrong are named.
+    """
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix.lower() in JSON_SUFFIXES:
+        questions = [question(row, place) for place, _, row in json_rows(path)]
+        if not questions:
+            raise DataError(f"{path}: no questions; give one JSON object a line")
+        return questions
+    if str(name) in SUITES:
+        return SUITES[str(name)](quiet)
+    if path.exists():
+        raise UsageError(f"{path} is no suite: give a .jsonl file, one question a line")
+    raise UsageError(f"there is no suite {str(name)!r}, and no such file; {did_you_mean(str(name), SUITES)}")
+
+
+def question(row: dict[str, Any], place: str = "") -> Question:
+    """One row of a suite.
+
+    Raises:
+        DataError: a field is missing, unknown or out of range.
+    """
+    if unknown := next((key for key in row if key not in FIELDS), None):
+        raise DataError(f"{place}: the field {unknown!r} is unknown; {did_you_mean(unknown, FIELDS)}")
+    if "answer" not in row:
+        raise DataError(f"{place}: the field 'answer' is missing; it has: {', '.join(row) or 'none'}")
+    prompt, split, name = _prompt(row, place), row.get("split"), str(row.get("id", place))
+    if split is not None and not isinstance(split, str):
+        raise DataError(f"{place}: split is {split!r}; give a text, such as train or test")
+    if "choices" not in row:
+        return Question(prompt, _answers(row["answer"], place), split=split, place=name)
+    choices, right = row["choices"], row["answer"]
+    if not isinstance(choices, list) or len(choices) < 2:
+        raise DataError(f"{place}: choices must be a list of two texts or more; it is {choices!r}")
+    if bad := next((i for i, text in enumerate(choices) if not isinstance(text, str) or not text.strip()), None):
+        raise DataError(f"{place}: choice {bad} is {choices[bad]!r}; give a text that is not empty")
+    if len(set(choices)) < len(choices):
+        raise DataError(f"{place}: two choices are equal; leave one out")
+    if isinstance(right, bool) or not isinstance(right, int):
+        raise DataError(f"{place}: answer is {right!r}; give the place of the right choice, from 0 on")
+    if not 0 <= right < len(choices):
+        raise DataError(
+            f"{place}: answer {right} is out of range for {len(choices)} choices; use 0 to {len(choices) - 1}"
+        )
+    return Question(prompt, (choices[right],), tuple(choices), right, split, name)
+
+
+def _prompt(row: dict[str, Any], place: str) -> str:
+    """The text before the answer, from whichever fields state it."""
+    parts = {key: row[key] for key in ("prompt", "context", "question") if row.get(key) is not None}
+    for key, text in parts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{place}: {key} is {text!r}; give a text that is not empty")
+    if "prompt" in parts and len(parts) > 1:
+        raise DataError(f"{place}: a prompt stands alone; leave out {' and '.join(k for k in parts if k != 'prompt')}")
+    if not parts:
+        raise DataError(f"{place}: no prompt, context or question; give one")
+    if "question" not in parts:
+        return parts.get("prompt") or parts["context"]
+    context = f"{parts['context']}\n" if "context" in parts else ""
+    return f"{context}Question: {parts['question']}\nAnswer:"
+
+
+def _answers(given: Any, place: str) -> tuple[str, ...]:
+    """Texts that count as right; a number is its digits."""
+    found = given if isinstance(given, list) else [given]
+    texts = [str(a) if isinstance(a, (int, float)) and not isinstance(a, bool) else a for a in found]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise DataError(f"{place}: answer is {given!r}; give a text, a number, or a list of them")
+    return tuple(texts)
+
+
+def sentiment(quiet: bool = False) -> list[Question]:
+    """Short film reviews (most from Rotten Tomatoes): negative or positive? As many of each in every split."""
+    found: list[Question] = []
+    for split, rows in EXAMPLE_SETS["reviews"].load(quiet=quiet).items():
+        short = [row for row in rows if len(row.source) <= LONGEST_REVIEW and "\n" not in row.source.strip()]
+        by_label = [[row.source.strip() for row in short if row.target == label] for label in SENTIMENTS]
+        for texts in zip(*by_label, strict=False):
+            for right, text in enumerate(texts):
+                prompt = f"Review: {text}\nSentiment:"
+                found.append(Question(prompt, (SENTIMENTS[right],), SENTIMENTS, right, split, f"review {len(found)}"))
+    return found
+
+
+SENTIMENTS = ("negative", "positive")
+SUITES: dict[str, Callable[[bool], list[Question]]] = {"sentiment": sentiment}
+"""Suites that are known by name."""
+
+
+def examples_and_questions(
+    rows: Sequence[Question], shots: int, split: str | None = None
+) -> tuple[list[Question], list[Question]]:
+    """(examples to show, questions to ask): the rows of the split `train` and the others; without such rows the first
+    `shots` and the rest.
+
+    split: of the questions; None: all that are not `train`.
+
+    Raises:
+        UsageError: there are fewer examples than `shots`, or no questions.
+    """
+    if shots < 0:
+        raise UsageError(f"--shots {shots} is too small; use 0 or more")
+    if split == TRAIN and shots:
+        raise UsageError("--split train are the examples of --shots; ask another split, or leave out --shots")
+    examples = [row for row in rows if row.split == TRAIN]
+    asked = [row for row in rows if row.split != TRAIN]
+    if split == TRAIN:
+        examples, asked = [], examples
+    elif not examples:
+        examples, asked = asked[:shots], asked[shots:]
+    if split is not None and not (asked := [row for row in asked if row.split == split]):
+        known = {row.split for row in rows if row.split}
+        hint = did_you_mean(split, known) if known else "its rows name no split: leave out --split"
+        raise UsageError(f"no questions of the split {split!r} are left to ask; {hint}")
+    if len(examples) < shots:
+        raise UsageError(f"--shots {shots} is more than the {len(examples)} examples that there are; use fewer")
+    if not asked:
+        raise UsageError(f"{len(rows)} rows leave no question to ask; use fewer --shots, or add rows")
+    return examples, asked
