@@ -2,10 +2,13 @@
 
 import json
 import math
+import multiprocessing
 
 import numpy as np
+import ppo_ranks
 import pytest
 import torch
+from patience import PATIENCE
 
 from glassformer import recipes
 from glassformer.data.batches import IGNORED
@@ -225,6 +228,22 @@ def test_two_processes_give_the_answers_and_the_loss_of_one(tokenizer, monkeypat
     assert sorted(halves[0][1] + halves[1][1]) == ids
     assert sum(loss.count for loss, _ in halves) == one.count
     torch.testing.assert_close(sum(loss.sum for loss, _ in halves), one.sum, atol=1e-5, rtol=0)
+
+
+def test_ppo_in_two_processes_whitens_and_follows_the_kl_of_both(tmp_path):
+    processes = multiprocessing.get_context("spawn")
+    running = [processes.Process(target=ppo_ranks.run, args=(rank, 2, str(tmp_path)), daemon=True) for rank in (0, 1)]
+    for process in running:
+        process.start()
+    one = ppo_ranks.iteration(0, 1)
+    for process in running:
+        process.join(PATIENCE)
+    two = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert sum(found["count"] for found in two) == one["count"]
+    assert sum(found["sum"] for found in two) == pytest.approx(one["sum"], abs=1e-4)
+    for name in ("beta", "explained"):
+        assert [found[name] for found in two] == pytest.approx([one[name]] * 2, rel=1e-5)
+    assert one["beta"] != pytest.approx(0.05)
 
 
 def test_the_end_is_trained_and_an_answer_that_is_cut_has_not_ended(tokenizer):
