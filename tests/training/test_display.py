@@ -92,6 +92,16 @@ def test_utilisation_and_the_metrics_of_a_task_are_shown_where_there_are_some(mo
         assert "1,000 tokens/s" in text and (shown in text if shown else "utilisation" not in text)
 
 
+def test_what_steps_and_evaluations_both_measure_is_told_apart():
+    settings = SimpleNamespace(steps=2)
+    trainer = SimpleNamespace(step=0, settings=settings, task=SimpleNamespace(score=Score("val_reward", "higher")))
+    display = PlainLines(io.StringIO())
+    display.on_start(trainer)
+    display.on_step(RECORD | {"length": 7.0, "val_length": 8.0, "val_reward": 0.5, "train_reward_eval": 0.6})
+    line = display.stream.getvalue()
+    assert "  length 7" in line and "  validation length 8" in line
+
+
 def test_clock():
     assert (clock(0), clock(61.2), clock(3723)) == ("0:00", "1:01", "1:02:03")
 

@@ -70,8 +70,9 @@ class _Display(Callback):
         shown = (*STANDARD_NUMBERS, score.train_name, score.name)
         more = {k: v for k, v in {**self.evaluation, **r}.items() if k not in shown and not k.endswith("_interval")}
         seconds_a_step = (time.perf_counter() - self.started) / max(1, r["step"] - self.first_step)
+        twice = {key for key in more if key.startswith("val_") and key.removeprefix("val_") in more}
         return [
-            *(f"{metric_name(key).lower()} {decimal(value)}" for key, value in more.items()),
+            *(f"{'validation ' * (k in twice)}{metric_name(k).lower()} {decimal(value)}" for k, value in more.items()),
             f"lr {r['lr']:.2e}",
             f"gradient {r['grad_norm']:.2f}",
             f"{r['tokens_per_second']:,} tokens/s",
