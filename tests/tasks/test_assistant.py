@@ -156,7 +156,7 @@ def test_dpo_equals_its_formula(model, tokenizer):
 
 
 def grpo(model, tokenizer, **settings):
-    task = GRPO(reward="math:fsum", samples=2, max_new_tokens=6, **settings)
+    task = GRPO(reward="exact", samples=2, max_new_tokens=6, **settings)
     task.begin(model)
     from glassformer.tasks.chats import ChatSource
 
@@ -194,7 +194,7 @@ def test_generalized_advantages_equal_their_sum_of_errors():
 
 
 def test_the_first_ratio_of_ppo_is_one_and_the_score_stands_on_the_last_token(model, tokenizer):
-    task = PPO(reward="math:fsum", beta=0.5, max_new_tokens=6)
+    task = PPO(reward="exact", beta=0.5, max_new_tokens=6)
     task.reference = model
     task.begin(model)
     prompts = [(chat_row({"prompt": HELLO[:1]}, ""), tokenizer.chat.encode(HELLO[:1]))] * 3

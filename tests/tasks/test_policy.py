@@ -3,6 +3,7 @@
 import json
 import math
 import multiprocessing
+import sys
 
 import numpy as np
 import ppo_ranks
@@ -10,7 +11,7 @@ import pytest
 import torch
 from patience import PATIENCE
 
-from glassformer import recipes
+from glassformer import plugins, recipes
 from glassformer.data.batches import IGNORED
 from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import chat_row
@@ -325,10 +326,19 @@ def test_what_a_reward_function_does_wrong_names_the_row(function, place):
     assert str(caught.value).startswith(f"{place}: it ") and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["exakt", "no_such_module:f", "math:no_such", "math:pi"])
-def test_a_reward_that_does_not_exist_is_one_line(name):
-    with pytest.raises(UsageError, match=f"task.reward='?{name}"):
+@pytest.mark.parametrize(
+    "name", ["exakt", "no_such_module:f", "subprocess:getoutput", "own:no_such", "own:three", "bad:f"]
+)
+def test_a_reward_that_does_not_exist_is_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(plugins, "_asked", [])
+    (tmp_path / "own.py").write_text("three = 3\ndef score(completions):\n    return [1.0] * len(completions)\n")
+    (tmp_path / "bad.py").write_text("1 / 0\n")
+    assert reward_function("own:score")(completions="ab") == [1.0, 1.0]  # out of the current folder
+    with pytest.raises(UsageError, match=r"task\.reward") as caught:
         reward_function(name)
+    assert "\n" not in str(caught.value)
 
 
 # ---- causes ----

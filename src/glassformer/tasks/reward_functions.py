@@ -1,6 +1,6 @@
 """Reward functions: what scores an answer.
 
-    def short(completions, **columns):                    # in a module that can be imported: task.reward=module:short
+    def short(completions, **columns):                    # in my_rewards.py: task.reward=my_rewards:short
         return [-len(text) for text in completions]
 
 The folder of a reward model (task.kind=reward) is a reward function too.
@@ -12,10 +12,10 @@ messages where the row is a chat. The columns are the other fields of the rows, 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from glassformer import plugins
 from glassformer.errors import DataError, UsageError, did_you_mean
 from glassformer.tasks.reward_model import reward_model
 
@@ -84,10 +85,14 @@ def reward_function(name: str, device: str = "cpu") -> RewardFunction:
         raise UsageError(
             f"task.reward={name!r}: {hint}; or name a function as module:function, or a reward model's run"
         )
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the module is the user's own
-        raise UsageError(f"task.reward={name}: {type(error).__name__}: {error}; is its folder on PYTHONPATH?") from None
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise UsageError(f"task.reward={name}: {module} belongs to Python; name a function in a module of your own")
+    plugins.load_plugin(module, "task.reward:")  # from the current folder too; runs record it
+    found = getattr(sys.modules[module], function, None)
+    if found is None:
+        raise UsageError(
+            f"task.reward={name}: {module} has no {function}; {did_you_mean(function, dir(sys.modules[module]))}"
+        )
     if not callable(found):
         raise UsageError(f"task.reward={name} is a {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]

@@ -240,6 +240,10 @@ class RollOutTask(ChatTask):
             self.reference = found.to(next(self.model.parameters()).device)
         return self.reference
 
+    def check(self, config: Any) -> None:
+        _ = self.reward  # what cannot be imported is found before the first step
+        super().check(config)
+
     def encode(self, split: str, T: int) -> list[Any]:
         """(row, ids) of every prompt that leaves a token for an answer."""
         pairs = [(row, prompt_ids(self.tokenizer, row)) for row in self.source.examples[split]]
