@@ -10,6 +10,7 @@ from toys import toy_model
 
 from glassformer.hub import save
 from glassformer.processors.tokenizers import TOKENIZERS
+from glassformer.tasks.chats import CHAT_SPECIALS, TEMPLATES
 
 
 @pytest.fixture
@@ -62,3 +63,35 @@ def test_a_conversation(chat, tmp_path):
 def test_mistakes_do_not_end_the_conversation(chat, line, message):
     result = chat(lines=[line, "/reset"], end="")  # the end of the input ends it
     assert result.code == 0 and message in result.err and "started over" in result.out
+
+
+@pytest.fixture
+def assistant(glassformer, tmp_path):
+    """`assistant(*options, lines=[...])` with a chat model whose template has a form for tools."""
+    tokenizer = TOKENIZERS["bytes"]([], specials=CHAT_SPECIALS)
+    tokenizer.chat_template = TEMPLATES["chatml"]
+    save(tmp_path / "assistant", toy_model("modern", vocab_size=tokenizer.vocab_size, block_size=2000), tokenizer)
+
+    def call(*options, lines=()):
+        stdin = "".join(f"{line}\n" for line in (*lines, "/exit"))
+        return glassformer("chat", tmp_path / "assistant", "-n", "6", *options, stdin=stdin.encode())
+
+    return call
+
+
+def test_memories_are_listed_searched_and_deleted(assistant, tmp_path):
+    options = ("--tool", "calculator", "--tool", "clock", "--memory", tmp_path / "memories")
+    first = assistant(*options, lines=["My cat is called Minka.", "Good night.", "/tools"])
+    assert (first.code, first.err) == (0, "")
+    assert all(f"{name}: " in first.out for name in ("calculator", "clock", "recall"))
+    second = assistant(*options, lines=["/memory", "/memory cats", "/forget 1", "/memory", "/forget x", "/forget all"])
+    assert second.out.count("My cat is called Minka.") == 2 and second.out.count("Good night.") == 2
+    assert "memory 1 deleted" in second.out and "1 memories deleted" in second.out
+    assert second.err == "error: /forget needs the number of a memory (/memory lists them), or all\n"
+
+
+def test_tools_need_a_template_that_shows_them(chat, assistant):
+    for result in (chat("--tool", "clock", "-m", "Hi"), assistant("--tool", "clok", "-m", "Hi")):
+        assert result.code == 1 and result.out == "" and len(result.err.splitlines()) == 1
+    assert "did you mean clock" in result.err
+    assert "start it with --memory FOLDER" in chat(lines=["/memory"]).err

@@ -3,6 +3,7 @@
 import random
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.recipes.opening import open_run
 from glassformer.scratchpad import answer_of, scratchpads_of
 from glassformer.tasks import exact_match
+from glassformer.tasks.chats import CHAT_SPECIALS, chat_sequences, use_template
 from glassformer.tasks.rollouts import RollOut
 from glassformer.tasks.sft import SFTSettings
 
@@ -101,3 +103,28 @@ def test_the_recipe_at_toy_size_counts_by_digits(tmp_path, monkeypatch):
 def test_groups_without_right_answers_are_refused():
     with pytest.raises(UsageError, match=r"task\.group_by=digits.*task\.answer"):
         SFTSettings.make(group_by="digits")
+
+
+@pytest.mark.parametrize("template", ["chatml", "plain"])
+def test_calls_are_trained_and_results_are_only_read(template):
+    """A row with a call: the call and the answer are trained, tools and result are not; what stands before each is what
+    the chat gives the model."""
+    tokenizer = build_tokenizer("bytes", [], specials=CHAT_SPECIALS)
+    use_template(tokenizer, template, [])
+    function = {"name": "calculator", "arguments": {"expression": "12*34"}}
+    turns = [
+        {"role": "user", "content": "What is 12*34?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]},
+        {"role": "tool", "content": "408"},
+        {"role": "assistant", "content": "It is 408."},
+    ]
+    row = chat_row({"messages": turns, "tools": [{"type": "function", "function": {"name": "calculator"}}]}, "row")
+    (sequence,) = chat_sequences(tokenizer, row, row.answers[0])
+    spans = np.split(np.arange(len(sequence.ids)), np.flatnonzero(np.diff(sequence.trained)) + 1)
+    trained = [tokenizer.decode(sequence.ids[span]) for span in spans if sequence.trained[span[0]]]
+    end = {"chatml": "<|im_end|>", "plain": "<|endoftext|>"}[template]
+    written = '<tool_call>{"name": "calculator", "arguments": {"expression": "12*34"}}</tool_call>'
+    assert trained == [written + end, "It is 408." + end]
+    last = int(np.flatnonzero(np.diff(sequence.trained.astype(int)) == 1)[-1]) + 1
+    assert sequence.ids[:last].tolist() == tokenizer.chat.encode(turns[:3], tools=row.tools)
+    assert "408" in tokenizer.decode(sequence.ids[spans[2]]), "the result is read"

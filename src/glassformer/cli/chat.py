@@ -12,11 +12,13 @@ from glassformer.cli.output import piece_printer
 
 if TYPE_CHECKING:
     from glassformer.generation import Chat, Piece
+    from glassformer.generation.tools import ChatMemory
 
 HELP = """/reset              remove all turns       /system TEXT       set the system text, and remove all turns
 /temperature T      0: most likely token   /why [N]           the most likely tokens at the last token (N-th last)
 /save FILE          save the turns         /load FILE         continue with saved turns
-/colors             on or off: color each token by its surprise    /help   /exit
+/tools              list the tools         /colors             on or off: color each token by its surprise
+/memory [WORDS]     list memories, or search them      /forget N|all   delete memories      /help   /exit
 A line that ends with \\ continues in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
 
 
@@ -45,6 +47,12 @@ def chat(
     colors: options.Colors = False,
     user: str = typer.Option("Q", metavar="NAME", help="Without a chat template: the name of the user."),
     assistant: str = typer.Option("A", metavar="NAME", help="Without a chat template: the name of the model."),
+    tool: list[str] = typer.Option(
+        None, metavar="NAME", help="Let it call a tool: calculator, clock, notebook, or module:function; repeatable."
+    ),
+    memory: str = typer.Option(
+        None, metavar="FOLDER", help="Remember the chat in this folder, and let it search earlier ones."
+    ),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
 ) -> None:
@@ -55,11 +63,16 @@ def chat(
     glassformer chat smollm2-135m-instruct
 
     glassformer chat smollm2-135m-instruct --message "What is the capital of France?"
+
+    glassformer chat runs/my-assistant --tool calculator --tool clock --memory memories
     """
     from glassformer.cli.options import open_for, show_defaults
     from glassformer.generation import Chat, sampling_of
     from glassformer.generation.chat import Speakers
+    from glassformer.generation.tools import ChatMemory, toolbox
 
+    memories = None if memory is None else ChatMemory(memory)
+    box = toolbox(tool or [], memories)
     loaded, tokenizer = open_for("generate", model, device, dtype)
     if temperature is None and message is not None:  # a script should get the same answer every time
         temperature = 0.0
@@ -73,20 +86,21 @@ def chat(
         sampling=sampling_of(loaded, given, {"temperature": 0.7, "top_p": 0.95}),
         max_new_tokens=max_new_tokens,
         speakers=Speakers(user, assistant),
+        tools=box,
     )
     if message is not None:
         _answer(chat, message, colors)
     else:
-        _Session(chat, model, colors).run()
+        _Session(chat, model, colors, memories).run()
 
 
 class _Session:
     """Reads lines: `/NAME` calls the method `_NAME` and prints its result; any other line is a turn."""
 
-    COMMANDS = ("reset", "system", "temperature", "save", "load", "why", "colors", "help")
+    COMMANDS = ("reset", "system", "temperature", "save", "load", "why", "colors", "tools", "memory", "forget", "help")
 
-    def __init__(self, chat: Chat, name: str, colors: bool):
-        self.chat, self.name, self.colors = chat, name, colors
+    def __init__(self, chat: Chat, name: str, colors: bool, memories: ChatMemory | None = None):
+        self.chat, self.name, self.colors, self.memories = chat, name, colors, memories
         self.last: list[Piece] = []
 
     def run(self) -> None:
@@ -173,6 +187,33 @@ class _Session:
         self.colors = not self.colors
         return f"colors {'on: the redder, the more surprising (-log2 of the probability)' if self.colors else 'off'}"
 
+    def _tools(self, _: str) -> str:
+        found = (f"{tool.name}: {tool.description.splitlines()[0]}" for tool in self.chat.toolbox.tools.values())
+        return "\n".join(found) or "no tools; start the chat with --tool NAME"
+
+    def _memory(self, words: str) -> str:
+        memories = self._known()
+        found = memories.search(words, 20) if words else memories.all()
+        return "\n".join(map(str, found)) or "nothing was found"
+
+    def _forget(self, which: str) -> str:
+        from glassformer.errors import UsageError
+
+        memories = self._known()
+        if which == "all":
+            return f"{memories.clear()} memories deleted"
+        if not which.isdecimal():
+            raise UsageError("/forget needs the number of a memory (/memory lists them), or all")
+        memories.delete(int(which))
+        return f"memory {which} deleted"
+
+    def _known(self) -> ChatMemory:
+        from glassformer.errors import UsageError
+
+        if self.memories is None:
+            raise UsageError("this chat has no memory; start it with --memory FOLDER")
+        return self.memories
+
     def _why(self, argument: str) -> str:
         from glassformer.errors import UsageError
 
@@ -190,11 +231,16 @@ class _Session:
 
 
 def _answer(chat: Chat, text: str, colors: bool) -> list[Piece]:
-    """Print the answer while it is written; Ctrl-C stops it."""
+    """Print the answer while it is written, with the tools that it calls; Ctrl-C stops it."""
+    from glassformer.generation.tools import ToolUse
+
     pieces: list[Piece] = []
     answer, print_piece = chat.ask(text), piece_printer(colors)
     try:
         for piece in answer:
+            if isinstance(piece, ToolUse):
+                typer.echo(f"\n[{piece.name} {piece.arguments}]\n[= {piece.result}]")
+                continue
             pieces.append(piece)
             print_piece(piece)
     except KeyboardInterrupt:

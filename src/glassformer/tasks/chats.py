@@ -33,18 +33,40 @@ from glassformer.tasks.losses import padded
 from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
 from glassformer.text_files import read_text
 
+_TOOLS = (
+    "You may call these functions:\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    'To call one, write <tool_call>{"name": ..., "arguments": {...}}</tool_call>'
+)
+_CALLS = (
+    "{% for call in message['tool_calls'] %}{% set f = call['function'] or call %}<tool_call>"
+    "{{ {'name': f['name'], 'arguments': f['arguments']} | tojson }}</tool_call>{% endfor %}"
+)
+_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}\n\n{% endif %}" + _TOOLS
+_TURNS = "{% for message in messages %}{% if not (tools and loop.first and message['role'] == 'system') %}"
 TEMPLATES = {
     "chatml": (
-        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% if tools %}<|im_start|>system\n"
+        + _SYSTEM
+        + "<|im_end|>\n{% endif %}"
+        + _TURNS
+        + "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+        + _CALLS
+        + "<|im_end|>\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     "plain": (
-        "{% for message in messages %}### {{ message['role'] | capitalize }}\n{{ message['content'] }}"
-        "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
-        "{% endfor %}{% if add_generation_prompt %}### Assistant\n{% endif %}"
+        "{% if tools %}### System\n"
+        + _SYSTEM
+        + "\n\n{% endif %}"
+        + _TURNS
+        + "### {{ message['role'] | capitalize }}\n{{ message['content'] }}"
+        + _CALLS
+        + "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}### Assistant\n{% endif %}"
     ),
 }
-"""Chat templates for tokenizers without one. `plain` needs no tokens but the end of a text."""
+"""Chat templates for tokenizers without one. `plain` needs no tokens but the end of a text. Calls of tools are written
+as Hermes writes them; their results are turns of their own, which are read and never trained."""
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHAT_SPECIALS = (END_OF_TEXT, *CHAT_TOKENS)
 """Tokens of a tokenizer that is learned from chats: answers end with one, whatever the template."""

@@ -11,6 +11,8 @@ a message with `<|im_end|>` in it does not end a turn.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -197,7 +199,20 @@ def _checked(message: Any, name: str) -> dict[str, Any]:
             raise UsageError(f"{name}: its {key} is a {type(value).__name__}, and must be text")
     if not message["role"].strip():
         raise UsageError(f"{name}: its role is empty; give system, user, assistant or tool")
-    return _plain({key: value for key, value in message.items() if value is not None}, name)
+    return _with_objects(_plain({key: value for key, value in message.items() if value is not None}, name))
+
+
+def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose calls have objects as arguments, as templates take them: OpenAI's API has JSON texts."""
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(function["arguments"])
+                if isinstance(arguments, dict):
+                    function["arguments"] = _plain(arguments, "arguments")
+    return message
 
 
 def _check_parts(parts: Any, name: str) -> None:
