@@ -121,19 +121,16 @@ def _print_tokens(tokenizer: Tokenizer, sequence: TokenSequence) -> None:
 
     console = _console()
     coloured = console.color_system is not None
-    special, line, before = set(tokenizer.special_tokens.values()), Text(), False
+    special, line, before, parted = set(tokenizer.special_tokens.values()), Text(), False, True
     for number, (i, trained) in enumerate(zip(sequence.ids.tolist(), sequence.trained.tolist(), strict=True)):
         text = tokenizer.token_text(i)
-        if not coloured:
-            if trained != before:
-                line.append("[[" if trained else "]]")
-            elif number:
-                line.append("·")
+        if not coloured and trained != before:
+            line.append("[[" if trained else "]]")
+        elif not parted and not (coloured and trained):
+            line.append("·", "dim")
         style = (TRAINED if trained else MASKED)[number % 2]
         line.append(text, f"{SPECIAL} on #7fc97f" if i in special and trained else SPECIAL if i in special else style)
-        if coloured and not trained:
-            line.append("·", "dim")
-        if "\\n" in text:
+        if parted := "\\n" in text:
             line.append("\n")
         before = trained
     console.print(line + Text("]]" if before and not coloured else ""))

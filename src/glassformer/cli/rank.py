@@ -56,7 +56,7 @@ def rank(
     _sit(rankings, answers_of)
     pairs = rankings.pairs
     typer.echo(f"\n{rankings.place:,} of {len(rankings.rows):,} prompts seen, {len(pairs):,} pairs in {out}")
-    if pairs:
+    if len({str(pair["prompt"]) for pair in pairs}) >= 3:  # to train, to validate and to test on
         typer.echo(f"learn from them: glassformer tune dpo --data {out} --model {model}")
 
 

@@ -23,7 +23,8 @@ def tune(
     """Fine-tune a model: `train` with task.kind=method and training.start_from=model.
 
     Args:
-        method: a task that is `tuned`: sft, reward, dpo, kto, ppo, grpo, distill. recipe, overrides, data, others: as in `train`.
+        method: a task that is `tuned`: sft, reward, dpo, kto, ppo, grpo, distill. recipe, overrides, data, others: as
+            in `train`.
 
     Raises:
         UsageError: there is no such method, the recipe is for another one, or no model or data are named.
