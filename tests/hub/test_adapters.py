@@ -88,7 +88,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
         with pytest.raises(ModelFolderError, match="small"):
             load_adapter(tmp_path / "adapter", other)
     with pytest.raises(ModelFolderError, match=r"adapter_config\.json"):
-        load_adapter(tmp_path, model)
+        load_adapter(tmp_path / "nothing", model)
 
 
 def test_a_model_without_its_adapters_shares_the_weights():

@@ -55,6 +55,7 @@ def chat(
     ),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
+    adapter: options.Adapter = None,
 ) -> None:
     """Chat with a model.
 
@@ -65,6 +66,8 @@ def chat(
     glassformer chat smollm2-135m-instruct --message "What is the capital of France?"
 
     glassformer chat runs/my-assistant --tool calculator --tool clock --memory memories
+
+    glassformer chat smollm2-135m-instruct --adapter runs/mine
     """
     from glassformer.cli.options import open_for, show_defaults
     from glassformer.generation import Chat, sampling_of
@@ -73,7 +76,7 @@ def chat(
 
     memories = None if memory is None else ChatMemory(memory)
     box = toolbox(tool or [], memories)
-    loaded, tokenizer = open_for("generate", model, device, dtype)
+    loaded, tokenizer = open_for("generate", model, device, dtype, adapter)
     if temperature is None and message is not None:  # a script should get the same answer every time
         temperature = 0.0
     given = {"temperature": temperature, "top_p": top_p}

@@ -53,6 +53,7 @@ def generate(
     stream: bool = typer.Option(True, help="Print tokens as they come, or the whole text at the end."),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
+    adapter: options.Adapter = None,
     endless: bool = typer.Option(False, "--endless", help="Generate until Ctrl-C, in constant memory."),
     as_json: bool = typer.Option(False, "--json", help="Print each text as a line of JSON with its tokens."),
     json_tokens: bool = typer.Option(False, "--json-tokens", help="Print each token as a line of JSON as it comes."),
@@ -76,7 +77,7 @@ def generate(
 
     _check(max_new_tokens, samples, endless, as_json)
     text = _prompt(prompt, prompt_file)
-    loaded, tokenizer = open_for("generate", model, device, dtype)
+    loaded, tokenizer = open_for("generate", model, device, dtype, adapter)
     given: dict[str, Any] = {
         "temperature": temperature,
         "top_k": top_k,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from glassformer.cli.options import text_or_stdin
+from glassformer.cli.options import Adapter, text_or_stdin
 from glassformer.cli.output import print_json
 from glassformer.view_options import Parameter, inputs_of, parameters_of
 from glassformer.views import OLD_NAMES, VIEWS, find
@@ -76,7 +76,7 @@ def command_for(name: str) -> Any:
     parameters = [_parameter("model", str, MODEL)]
     for option in options:
         parameters += CORPUS if option.name == "corpus" else [_of_option(option, optional=takes_tokenizer)]
-    parameters += TOKENIZER * takes_tokenizer + OUTPUT
+    parameters += (TOKENIZER if takes_tokenizer else ADAPTER) + OUTPUT
 
     def run(model: str, as_json: bool, html: str | None, **values: Any) -> None:
         from glassformer.inspection.look import show
@@ -84,7 +84,7 @@ def command_for(name: str) -> Any:
         if takes_tokenizer:
             model, values["text"], subject = _tokenizer_of(model, values["text"], values.pop("tokenizer"))
         else:
-            subject = open_model(model, or_size="model_or_size" in needs)
+            subject = open_model(model, or_size="model_or_size" in needs, adapter=values.pop("adapter"))
         if "text" in values:
             values["text"] = text_or_stdin(values["text"])
         if any(option.name == "corpus" for option in options):
@@ -121,6 +121,7 @@ TOKENIZER = [
         typer.Option(None, metavar="NAME", help="Needs no MODEL: gpt2, bytes, or the file or folder of a tokenizer."),
     )
 ]
+ADAPTER = [_parameter("adapter", Adapter, None)]
 OUTPUT = [
     _parameter("as_json", bool, typer.Option(False, "--json", help="Print all numbers as JSON.")),
     _parameter("html", str, typer.Option(None, "--html", metavar="FILE", help="Write a self-contained page.")),
@@ -165,18 +166,21 @@ def _help(summary: str, function: Any) -> str:
     return "\n\n".join(part.strip() for part in (summary, *more, *title, *shown) if part.strip())
 
 
-def open_model(path: str, *, or_size: bool = False) -> Subject:
+def open_model(path: str, *, or_size: bool = False, adapter: str | None = None) -> Subject:
     """A model of any kind in fp32, and the tokenizers that belong to it; with `or_size`, also the name of a size."""
     from pathlib import Path
 
+    from glassformer.errors import UsageError
     from glassformer.inspection.look import Subject, open_subject
     from glassformer.models import SIZES
     from glassformer.threads import set_threads
 
     if or_size and path in SIZES and not Path(path).exists():
+        if adapter is not None:
+            raise UsageError(f"{path} is the name of a size, without weights to adapt; leave --adapter out")
         return Subject(path)
     set_threads()
-    return open_subject(path)
+    return open_subject(path, adapter)
 
 
 def _tokenizer_of(model: str, text: str | None, tokenizer: str | None) -> tuple[str, str, Subject]:

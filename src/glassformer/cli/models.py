@@ -46,6 +46,7 @@ def import_(
     ),
     tokenizer: str = typer.Option(None, metavar="PATH", help="A tokenizer to use instead of its own: folder or file."),
     characters: str = typer.Option(None, metavar="FILE", help="A text whose characters are the vocabulary (nanoGPT)."),
+    adapter: options.Adapter = None,
     as_json: options.Json = False,
 ) -> None:
     """Convert a model of another program to a model folder.
@@ -75,7 +76,7 @@ def import_(
     elif tokenizer:
         chosen = load_tokenizer(tokenizer)
     name = Path(path).resolve().stem if Path(path).is_file() else Path(path).resolve().name
-    imported = hub.import_model(path, out or pulled_folder(name), tokenizer=chosen)
+    imported = hub.import_model(path, out or pulled_folder(name), tokenizer=chosen, adapter=adapter)
     _print_imported(imported, out or name, as_json)
 
 
@@ -86,16 +87,20 @@ def export(
     out: str = typer.Option(
         None, metavar="PATH", help="The file or folder to write; default: named after the model, in this folder."
     ),
+    adapter: options.Adapter = None,
 ) -> None:
     """Write a model for other software, and verify it.
 
-    A GGUF file is read again and its logits are compared with the model's, where possible in llama.cpp too.
+    A GGUF file is read again and its logits are compared with the model's, where possible in llama.cpp too. An
+    adapter is merged into the weights.
 
     Examples:
 
     glassformer export runs/demo-1 --to gguf --out demo.gguf
 
     glassformer export runs/demo-1 --to gguf --type q8_0
+
+    glassformer export smollm2-135m-instruct --adapter runs/mine --to hf --out merged
     """
     from pathlib import Path
 
@@ -107,15 +112,16 @@ def export(
         raise UsageError(f"--to {to}: unknown; use gguf or hf")
     if to == "hf":
         folder = hub.model_folder_of(model)
+        if out is None and adapter is not None:
+            raise UsageError("an adapter is merged into a new folder; name it with --out FOLDER")
         if out is None:
             python = f"AutoModelForCausalLM.from_pretrained({str(folder)!r})"
             typer.echo(f"{folder} is a Hugging Face folder already: {python}")
             return
-        loaded, tokenizer = hub.load(folder)
-        hub.save(out, loaded, tokenizer)
+        hub.save(out, hub.load(folder, adapter=adapter))
         typer.echo(f"wrote {out}")
         return
-    loaded, tokenizer = open_for("generate", model, "cpu")
+    loaded, tokenizer = open_for("generate", model, "cpu", adapter=adapter)
     target = Path(out or f"{Path(model).resolve().name}.{type}.gguf")
     found = hub.save_gguf(target, loaded, tokenizer, type=type)
     typer.echo(f"wrote {target} ({target.stat().st_size / 2**20:,.1f} MiB, {type})")

@@ -27,6 +27,10 @@ Texts = Annotated[
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]
 TrainingDevice = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU).")]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="A LoRA adapter of this model (peft's format), or a run that made one."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress while training.")]
 BatchSize = Annotated[int, typer.Option(metavar="N", help="How many texts to compute at once.")]
@@ -85,7 +89,7 @@ def text_or_stdin(text: str) -> str:
     )
 
 
-def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundle:
+def open_for(command: str, path: str, device: str, dtype: str = "fp32", adapter: str | None = None) -> Bundle:
     """The model with its tokenizers and labels; it unpacks as `model, tokenizer`.
 
     Raises:
@@ -99,7 +103,7 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32") -> Bundl
     from glassformer.training import choose_device
 
     set_threads()
-    bundle = load(path, device=choose_device(device), dtype=dtype)
+    bundle = load(path, device=choose_device(device), dtype=dtype, adapter=adapter)
     model, tokenizer = bundle
     if command not in (fitting := commands_for(model, tokenizer)):
         next_step = f"use: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"

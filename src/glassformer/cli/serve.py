@@ -20,6 +20,9 @@ def serve(
     ),
     no_auth: bool = typer.Option(False, "--no-auth", help="Accept requests without a key from other machines."),
     rows: int = typer.Option(32, metavar="N", min=1, max=1024, help="How many texts to generate at once."),
+    adapter: list[str] = typer.Option(
+        [], metavar="[NAME=]FOLDER", help="A LoRA adapter of the model, served under its own name; repeat for more."
+    ),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
 ) -> None:
@@ -30,6 +33,8 @@ def serve(
     glassformer serve smollm2-135m-instruct
 
     glassformer serve runs/ --port 8080
+
+    glassformer serve smollm2-135m-instruct --adapter formal=runs/formal --adapter short=runs/short
 
     curl http://127.0.0.1:8000/v1/models
     """
@@ -49,7 +54,7 @@ def serve(
     app.check_address(host, api_key, no_auth)
     sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
-    models_by_name = app.open_models(models, device=choose_device(device), dtype=dtype, max_rows=rows)
+    models_by_name = app.open_models(models, device=choose_device(device), dtype=dtype, adapters=adapter, max_rows=rows)
     for handle in models_by_name.values():
         what = "chat" if handle.has_chat else "completions" if handle.worker else "embeddings"
         typer.echo(f"{handle.name}: {what}")

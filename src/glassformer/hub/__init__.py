@@ -5,6 +5,7 @@ A model folder is `config.json`, `model.safetensors`, the files of its processor
 another tokenizer than it writes has that one in `source/`.
 
 loading.py, bundle.py    `load(path)` gives a `Bundle`: model, processors, labels
+adapters.py              LoRA adapters in `peft`'s format
 locate.py                the folder that a path, a run or a pulled name stands for
 folder.py                a model folder written and read; configuration.py, generation_config.py, weights.py: its files
 families/                one file for each Hugging Face family: configuration and weights, both ways

@@ -6,11 +6,14 @@ ours     blocks.0.attention.qkv, part 0          theirs   base_model.model.model
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from glassformer.errors import ModelFolderError, UsageError
@@ -116,7 +119,31 @@ def save_adapter(
     }
     with atomic_folder(folder, replace=True) as temporary:
         write_json(temporary / CONFIG, config)
-        save_weights(temporary / WEIGHTS, theirs)
+        save_weights(temporary / WEIGHTS, theirs, base=fingerprint(model))
+
+
+def fingerprint(model: Any) -> str:
+    """A digest of the first row of every layer that may have an adapter: another one means another base model. `peft`
+    ignores it, and its own adapters have none."""
+    digest = hashlib.sha256()
+    for name in adaptable(model):
+        digest.update(model.get_submodule(name).weight[0].detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def adapter_folder_of(path: str | os.PathLike[str]) -> Path:
+    """The adapter's folder: the path itself, or `adapter/` of a run.
+
+    Raises:
+        ModelFolderError: there is none.
+    """
+    for folder in (Path(path), Path(path) / "adapter"):
+        if (folder / CONFIG).is_file():
+            return folder
+    raise ModelFolderError(
+        f"{path}: holds no {CONFIG}, so it is no adapter; give the folder that peft wrote, or a run with "
+        "training.lora_rank"
+    )
 
 
 KNOWN = {"bias": "none", "use_dora": False, "use_rslora": False, "modules_to_save": None, "rank_pattern": {},
@@ -130,9 +157,7 @@ def load_adapter(folder: str | os.PathLike[str], model: Any) -> None:
     Raises:
         ModelFolderError: there is none, it is of another kind, or it does not fit this model.
     """
-    folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise ModelFolderError(f"{folder}: holds no {CONFIG}, so it is no adapter; give the folder that peft wrote")
+    folder = adapter_folder_of(folder)
     config = read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         raise ModelFolderError(f"{folder}: a {config.get('peft_type')} adapter, and only LORA is known")
@@ -141,34 +166,46 @@ def load_adapter(folder: str | os.PathLike[str], model: Any) -> None:
         known = sorted(name.removesuffix(".weight") for name in whole.values()) if key == "modules_to_save" else value
         if config.get(key) not in (value, known, None, [], {}):
             raise ModelFolderError(f"{folder}: {key}={config[key]!r} is not known here; merge it with peft first")
-    theirs = dict(load_weights(folder / WEIGHTS))
-    for head, name in whole.items():
-        if (tensor := theirs.pop(PREFIX + name, None)) is not None:
-            model.get_parameter(head).data.copy_(tensor)
-    parts = adaptable(model)
+    try:
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    except (KeyError, TypeError, ValueError):
+        raise ModelFolderError(f"{folder / CONFIG}: r and lora_alpha must be numbers; copy the adapter again") from None
+    theirs, parts = load_weights(folder / WEIGHTS), adaptable(model)
+    trained = {head: theirs.pop(PREFIX + name) for head, name in whole.items() if PREFIX + name in theirs}
+    _check_fits(folder, theirs, parts, model, rank, str(config.get("base_model_name_or_path") or "another model"))
+    for head, tensor in trained.items():
+        model.get_parameter(head).data.copy_(tensor)
     wanted = {name: all_of for name, all_of in parts.items() if any(_key(part, "A") in theirs for part in all_of)}
-    add_lora(
-        model,
-        {name: [part.rows for part in all_of] for name, all_of in wanted.items()},
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        dropout=config.get("lora_dropout", 0.0),
-    )
+    rows = {name: [part.rows for part in all_of] for name, all_of in wanted.items()}
+    add_lora(model, rows, rank=rank, alpha=alpha, dropout=config.get("lora_dropout") or 0.0)
     for name, layer in lora_layers(model):
         for part, a, b in zip(wanted[name], layer.lora_a, layer.lora_b, strict=True):
             for mine, kind in ((a, "A"), (b, "B")):
-                tensor = theirs.pop(_key(part, kind), None)
-                if tensor is None:  # a part without an adapter of its own
-                    tensor = mine.detach() * 0
-                if tensor.shape != mine.shape:
-                    raise ModelFolderError(
-                        f"{folder}: {_key(part, kind)} has shape {tuple(tensor.shape)} and this model needs "
-                        f"{tuple(mine.shape)}; it was made for another model ({_base(config)})"
-                    )
-                mine.data.copy_(tensor)
-    if theirs:
+                mine.data.copy_(theirs.get(_key(part, kind), torch.zeros(())))  # a part without an adapter of its own
+
+
+def _check_fits(
+    folder: Path, theirs: dict[str, Tensor], parts: dict[str, list[Part]], model: Any, rank: int, base: str
+) -> None:
+    """Raise unless every tensor of an adapter has a place of its shape in this model, and was made for its weights."""
+    shapes = {}
+    for name, all_of in parts.items():
+        for part in all_of:
+            shapes[_key(part, "A")] = (rank, model.get_submodule(name).in_features)
+            shapes[_key(part, "B")] = (part.rows, rank)
+    for name, tensor in theirs.items():
+        if name not in shapes:
+            raise ModelFolderError(f"{folder}: {name} has no place in this model; the adapter was made for {base}")
+        if tensor.shape != shapes[name]:
+            raise ModelFolderError(
+                f"{folder}: {name} has shape {tuple(tensor.shape)} and this model needs {shapes[name]}; the "
+                f"adapter was made for {base}"
+            )
+    with safe_open(folder / WEIGHTS, "pt") as file:  # type: ignore[no-untyped-call]
+        made_for = (file.metadata() or {}).get("base")
+    if made_for not in (None, fingerprint(model)):
         raise ModelFolderError(
-            f"{folder}: {next(iter(theirs))} has no place in this model; it was made for {_base(config)}"
+            f"{folder}: the adapter was made for other weights of this shape ({base}); give that model"
         )
 
 
@@ -176,8 +213,4 @@ def _key(part: Part, kind: str) -> str:
     return f"{PREFIX}{part.theirs}.lora_{kind}.weight"
 
 
-def _base(config: dict[str, Any]) -> str:
-    return str(config.get("base_model_name_or_path") or "another one")
-
-
-__all__ = ["TARGETS", "adaptable", "load_adapter", "new_adapter", "save_adapter"]
+__all__ = ["TARGETS", "adaptable", "adapter_folder_of", "load_adapter", "new_adapter", "save_adapter"]

@@ -173,8 +173,10 @@ def refuse_adapter(folder: Path) -> None:
     """Raise for a folder of PEFT: its weights are what is added to those of another model."""
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        how = "PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(out)"
-        raise ModelFolderError(f"{adapter}: an adapter without its model; merge the two first (peft: {how})")
+        base = read_json(adapter).get("base_model_name_or_path") or "MODEL"
+        raise ModelFolderError(
+            f"{folder}: an adapter without its model; give its model and --adapter: {base} --adapter {folder}"
+        )
 
 
 def _refuse_other_values(given: dict[str, Any], family: Family) -> None:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import ModelFolderError, UsageError
+from glassformer.hub.adapters import load_adapter
 from glassformer.hub.bundle import Bundle
 from glassformer.hub.ctranslate2.reading import is_ctranslate2, load_ctranslate2
 from glassformer.hub.families.registry import family_for
 from glassformer.hub.folder import check_vocabulary, open_folder, save
 from glassformer.hub.gguf.reading import load_gguf
 from glassformer.hub.nanogpt import load_nanogpt
+from glassformer.layers.lora import merge_lora
 from glassformer.processors.tokenizers import Tokenizer
 
 Files = dict[str, dict[str, Any]]
@@ -39,12 +41,17 @@ class Imported(NamedTuple):
 
 
 def import_model(
-    path: str | os.PathLike[str], into: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None
+    path: str | os.PathLike[str],
+    into: str | os.PathLike[str],
+    *,
+    tokenizer: Tokenizer | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Imported:
     """Read a model, check that every tensor has its place and that a forward pass is finite, and write it to `into`.
 
     Args:
-        tokenizer: in place of the one that comes with it; nanoGPT's checkpoints have none.
+        tokenizer: in place of the one that comes with it; nanoGPT's checkpoints have none. adapter: a LoRA adapter
+            that is merged into the weights.
 
     Raises:
         ModelFolderError: it cannot be read, or gives numbers that are not finite; nothing is written then.
@@ -55,6 +62,9 @@ def import_model(
     bundle, files = open_foreign(path, with_processor=tokenizer is None)
     bundle.processor = tokenizer or bundle.processor
     model = bundle.model
+    if adapter is not None:
+        load_adapter(adapter, model)
+        merge_lora(model)
     if bundle.tokenizer is not None:
         check_vocabulary(path, bundle.tokenizer, model.config.vocab_size, "logits")
     check_finite(model, path)

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from glassformer.errors import DeviceError, UsageError
+from glassformer.hub.adapters import load_adapter
 from glassformer.hub.bundle import Bundle
 from glassformer.hub.configuration import read_config, read_labels
 from glassformer.hub.folder import load_processors, open_folder
 from glassformer.hub.locate import model_folder_of
 from glassformer.layers import int8_copy
+from glassformer.layers.lora import merge_lora, shared_copy
 from glassformer.models import Decoder
 from glassformer.native import library, quantized_copy
 
 DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp32") -> Bundle:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    adapter: str | os.PathLike[str] | None = None,
+) -> Bundle:
     """Open a model, in eval mode, with its processors and the names of its classes.
 
         model, tokenizer = load("runs/shakespeare-char-1")
         bundle = load("runs/digits-1")      # bundle.model, bundle.processor, bundle.labels
 
     Args:
-        dtype: see `as_dtype`.
+        dtype: see `as_dtype`. adapter: a LoRA adapter in `peft`'s format, or a run with `training.lora_rank`; it is
+            merged into the weights, before they are rounded.
 
     Raises:
         UsageError: there is no such dtype.
@@ -36,8 +47,38 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "fp3
     """
     check_dtype(dtype)
     bundle = open_folder(model_folder_of(path), device=device)
+    if adapter is not None:
+        load_adapter(adapter, bundle.model)
+        merge_lora(bundle.model)
     bundle.model = as_dtype(bundle.model, dtype)
     return bundle
+
+
+def load_with_adapters(
+    path: str | os.PathLike[str],
+    adapters: Mapping[str, str | os.PathLike[str]],
+    *,
+    device: str = "cpu",
+    dtype: str = "fp32",
+) -> tuple[Bundle, dict[str, Bundle]]:
+    """A model, and the same with each of some adapters, by name. The weights are read once; in fp32 and bf16 they are
+    in memory once, and an adapter adds its own tensors alone. int8 and int4 merge before they round, so each adapter
+    has its own rounded weights. Raises as `load`."""
+    check_dtype(dtype)
+    bundle = open_folder(model_folder_of(path), device=device)
+    dtype = chosen_dtype(bundle.model, dtype)
+    found = {}
+    for name, adapter in adapters.items():
+        model = shared_copy(bundle.model)
+        load_adapter(adapter, model)
+        if dtype in ("int8", "int4"):
+            merge_lora(model)
+            model = as_dtype(model, dtype)
+        found[name] = replace(bundle, model=model)
+    bundle.model = as_dtype(bundle.model, dtype)
+    for other in found.values() if dtype not in ("int8", "int4") else ():
+        other.model = as_dtype(other.model, dtype)  # the shared weights are changed already
+    return bundle, found
 
 
 def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
@@ -57,6 +98,16 @@ def check_dtype(dtype: str) -> None:
         raise UsageError(f"dtype={dtype!r} is unknown; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
+def chosen_dtype(model: Any, dtype: str) -> str:
+    """What `auto` means for a model; others stay. Raises UsageError if there is no such dtype."""
+    check_dtype(dtype)
+    if dtype != "auto":
+        return dtype
+    if next(model.parameters()).device.type != "cpu":
+        return "bf16"
+    return "int8" if isinstance(model, Decoder) and library() is not None else "fp32"
+
+
 def as_dtype(model: Any, dtype: str) -> Any:
     """The model with its weights in another number format.
 
@@ -69,10 +120,7 @@ def as_dtype(model: Any, dtype: str) -> Any:
         UsageError: there is no such dtype.
         DeviceError: int4 without a C++ compiler, or on a GPU.
     """
-    check_dtype(dtype)
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    if dtype == "auto":
-        dtype = "bf16" if not on_cpu else "int8" if isinstance(model, Decoder) and library() is not None else "fp32"
+    dtype, on_cpu = chosen_dtype(model, dtype), next(model.parameters()).device.type == "cpu"
     if dtype == "int4" and not on_cpu:
         raise DeviceError("int4 is for the CPU; on a GPU use --dtype bf16")
     if dtype == "int4" or (dtype == "int8" and on_cpu and library() is not None):

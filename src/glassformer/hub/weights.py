@@ -15,12 +15,12 @@ from glassformer.files import atomic_file, disk_errors
 from glassformer.text_files import decode, parse_json
 
 
-def save_weights(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> None:
+def save_weights(path: str | os.PathLike[str], tensors: dict[str, Tensor], **metadata: str) -> None:
     """Write a safetensors file atomically; tensors are copied to the CPU and made contiguous."""
     with atomic_file(path) as temporary:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            save_file(plain, temporary, metadata={"format": "pt"})
+            save_file(plain, temporary, metadata={"format": "pt", **metadata})
         except SafetensorError as error:  # it wraps the operating system's refusal, whose number stands in the text
             raise _os_error(error) from error
 

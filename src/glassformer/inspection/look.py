@@ -46,13 +46,13 @@ class Subject:
         return vectors_of(self.model, self.tokenizer)
 
 
-def open_subject(path: str) -> Subject:
-    """A run, a model folder or a pulled model, in fp32.
+def open_subject(path: str, adapter: str | None = None) -> Subject:
+    """A run, a model folder or a pulled model, in fp32; adapter: a LoRA adapter of it.
 
     Raises:
         ModelFolderError, TokenizerError: as `load`.
     """
-    bundle = load(path)
+    bundle = load(path, adapter=adapter)
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
     return Subject(path, bundle.model, bundle.tokenizer, source, open_subject)
 

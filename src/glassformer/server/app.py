@@ -29,7 +29,7 @@ from starlette.staticfiles import StaticFiles
 
 from glassformer import __version__
 from glassformer.errors import GlassformerError, UsageError
-from glassformer.hub import load
+from glassformer.hub.loading import load_with_adapters
 from glassformer.server.inspect import inspect_routes
 from glassformer.server.middleware import Guard, add_error_handlers, is_local
 from glassformer.server.openai import openai_routes
@@ -40,13 +40,20 @@ WAITING_CONNECTIONS = 2048  # made and not yet accepted
 DRAIN_SECONDS = 30  # for running answers when the server is stopped
 
 
-def open_models(paths: Sequence[str], *, device: str, dtype: str, **engine: Any) -> dict[str, ModelHandle]:
+def open_models(
+    paths: Sequence[str], *, device: str, dtype: str, adapters: Sequence[str] = (), **engine: Any
+) -> dict[str, ModelHandle]:
     """The models at these paths by their names; a folder of runs gives all of its runs.
 
+    adapters: NAME=FOLDER or FOLDER, LoRA adapters of the one model at `paths`; each is a model of its own, which shares
+    the weights.
+
     Raises:
-        UsageError: none, or two of the same name. ModelFolderError, TokenizerError: as `load`.
+        UsageError: none, or two of the same name; adapters of several models. ModelFolderError, TokenizerError: as
+            `load`.
     """
     found: dict[str, ModelHandle] = {}
+    named = adapter_names(adapters)
     for path in paths:
         folder = Path(path)
         runs = sorted(entry.parent.parent for entry in folder.glob("*/model/config.json"))
@@ -55,10 +62,33 @@ def open_models(paths: Sequence[str], *, device: str, dtype: str, **engine: Any)
             name = Path(each).name if Path(each).exists() else each
             if name in found:
                 raise UsageError(f"{each}: another model is called {name} already; serve one of the two")
-            model, tokenizer = load(each, device=device, dtype=dtype)
-            found[name] = ModelHandle(name, model, tokenizer, **engine)
+            if found and named:
+                raise UsageError("--adapter belongs to one model, and several were given; name the one that it adapts")
+            if name in named:
+                raise UsageError(f"--adapter {name}={named[name]}: the model has this name; choose another one")
+            base, adapted = load_with_adapters(each, named, device=device, dtype=dtype)
+            for served, bundle in {name: base, **adapted}.items():
+                found[served] = ModelHandle(served, bundle.model, bundle.tokenizer, **engine)
     if not found:
         raise UsageError("no model to serve; name one, for example: glassformer serve smollm2-135m-instruct")
+    return found
+
+
+def adapter_names(adapters: Sequence[str]) -> dict[str, str]:
+    """Folders by the names under which they are served: NAME=FOLDER, or FOLDER, named after itself or its run.
+
+    Raises:
+        UsageError: two have the same name.
+    """
+    found: dict[str, str] = {}
+    for entry in adapters:
+        name, given, folder = entry.partition("=")
+        if not given or Path(entry).exists():
+            folder, path = entry, Path(entry).resolve()
+            name = path.parent.name if path.name == "adapter" else path.name
+        if not name or name in found:
+            raise UsageError(f"--adapter {entry}: two adapters would be called {name!r}; write --adapter NAME=FOLDER")
+        found[name] = folder
     return found
 
 
