@@ -450,6 +450,36 @@ def digits(completions, answer):
     return [sum(a == b for a, b in zip(c, w, strict=False)) / 4 for c, w in zip(completions, answer, strict=True)]
 
 
+CALLS = []
+
+
+def fails_once(completions, answer):
+    """As `digits`; the first call for which `CALLS` has a number counts down, and at 0 it fails."""
+    if CALLS:
+        CALLS[0] -= 1
+        if CALLS[0] == 0:
+            raise ConnectionError("the judge is away")
+    return digits(completions, answer)
+
+
+def test_a_failure_inside_a_roll_out_costs_the_iteration_alone(start, tmp_path):
+    folder, model = start
+    words = [
+        "task.kind=grpo", f"task.reward={__name__}:fails_once", "task.samples=4", "training.steps=4",
+        "training.checkpoint_every=1", "training.eval_every=4", f"training.start_from={model}", *COMMON,
+    ]  # fmt: skip
+    data, runs = str(folder / "digits.jsonl"), [tmp_path / "whole", tmp_path / "cut"]
+    recipes.train(None, words, data=data, out=runs[0])
+    CALLS[:] = [5]  # two evaluations before the first step, two iterations
+    with pytest.raises(DataError, match="the judge is away"):
+        recipes.train(None, words, data=data, out=runs[1])
+    assert max(path.name for path in (runs[1] / "checkpoints").iterdir()) == "step-000002"
+    CALLS.clear()
+    recipes.resume(runs[1])
+    files = [run / "checkpoints/step-000004/model/model.safetensors" for run in runs]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_a_run_that_cannot_work_names_the_cause(start, tmp_path):
     """No sample is right, so no group has spread."""
     folder, model = start

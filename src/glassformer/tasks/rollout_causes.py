@@ -11,6 +11,8 @@ LEFT = 0.2  # of the entropy that the first steps had
 MUCH = 0.5  # of the tokens are clipped
 GAP = 0.3  # between engine and trainer, in nats a token; rounding to bf16 stays below
 LAST = 4  # intervals that show a direction
+NOTHING_WRONG = {"ended": 1.0, "sampler_gap": 0.0, "kl": 0.0, "clip_fraction": 0.0, "entropy": 1.0, "length": 0.0}
+"""For metrics that a task does not have."""
 KL_MARGIN = 12.0
 """A mean of N samples of log p / p_ref is below -4.5 / N in one case of a thousand at most, where p and p_ref are near
 each other (its variance is then twice its mean). This stands in place of 4.5."""
@@ -18,6 +20,7 @@ each other (its variance is then twice its mean). This stands in place of 4.5.""
 
 def causes(task: Any, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """What is wrong in every task that rolls out, by a short name (`RollOutTask.causes`)."""
+    history = [NOTHING_WRONG | dict(row) for row in history]
     now, first, last, found = history[-1], history[0], history[-LAST:], dict[str, str]()
     if task.ends and now["ended"] < LITTLE:
         what = "end of turn" if task.source.is_chat else "end of text"
@@ -33,7 +36,7 @@ def causes(task: Any, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
             "training.precision=fp32)"
         )
     n = now["steps"] * task.run.batch_size / task.uses
-    if now.get("kl", 0.0) < -KL_MARGIN / n - 0.01:
+    if now["kl"] < -KL_MARGIN / n - 0.01:
         found["kl"] = (
             f"KL below zero ({now['kl']:.3g} nats an answer, over {n:,.0f} answers): they were not sampled from the "
             f"distribution that scores them (sampler_gap {now['sampler_gap']:.2g})"
