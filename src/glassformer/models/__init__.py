@@ -22,6 +22,7 @@ from glassformer.models.init import INITS
 from glassformer.models.presets import FAMILIES
 from glassformer.models.sizes import SIZES, dial
 from glassformer.models.transformer import Transformer, positions_of
+from glassformer.models.vector_decoder import VectorDecoder, VectorDecoderConfig
 
 __all__ = [
     "FAMILIES",
@@ -40,6 +41,8 @@ __all__ = [
     "GenerationSettings",
     "ModelConfig",
     "Transformer",
+    "VectorDecoder",
+    "VectorDecoderConfig",
     "answers_of",
     "build_model",
     "config_fields",

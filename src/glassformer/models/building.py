@@ -15,12 +15,14 @@ from glassformer.models.decoder_classifier import DecoderClassifier, DecoderClas
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.vector_decoder import VectorDecoder, VectorDecoderConfig
 
 # kind -> its configuration (`Checked`), and the model, which is made of one
 MODELS: dict[str, tuple[Any, Any]] = {
     "decoder": (ModelConfig, Decoder),
     "encoder": (EncoderConfig, Encoder),
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
+    "vector_decoder": (VectorDecoderConfig, VectorDecoder),
     "decoder_classifier": (DecoderClassifierConfig, DecoderClassifier),
 }
 CLASSIFIERS = {"decoder": "decoder_classifier"}

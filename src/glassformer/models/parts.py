@@ -33,7 +33,8 @@ from glassformer.layers import (
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier
 from glassformer.models.encoder import Encoder
-from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem
+from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem, VectorStem
+from glassformer.models.vector_decoder import VectorDecoder
 
 Axes = tuple[str, ...]
 
@@ -42,6 +43,7 @@ PARTS = (
     "n-grams",
     "patches",
     "frames",
+    "read-in",
     "class token",
     "segments",
     "positions",
@@ -62,6 +64,7 @@ PARTS = (
     "classifier",
     "transform",
     "unembedding",
+    "read-out",
     "norms",
     "biases",
     "other",
@@ -102,6 +105,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (PatchStem, "patch"): [("patches", ("C", "channels", "P", "P"))],
     (FrameStem, "first"): [("frames", ("C", "mels", "3"))],
     (FrameStem, "second"): [("frames", ("C", "C", "3"))],
+    (VectorStem, "read_in"): [("read-in", ("C", "inputs"))],
     (Attention, "qkv"): [("query", ("H D", "C")), ("key", ("K D", "C")), ("value", ("K D", "C"))],
     (Attention, "out"): [("output", ("C", "H D"))],
     (CrossAttention, "query"): [("cross query", ("H D", "C"))],
@@ -118,6 +122,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (Encoder, "head"): [("unembedding", ("V", "C"))],
     (DecoderClassifier, "classifier"): [("classifier", ("N", "C"))],
     (Decoder, "head"): [("unembedding", ("V", "C"))],
+    (VectorDecoder, "head"): [("read-out", ("outputs", "C"))],
 }
 """The matrices of each layer, by the module that owns it and its name there; several where they are fused, in order."""
 
@@ -127,7 +132,8 @@ def letters(config: Any) -> dict[str, int]:
     fields = {
         "C": "n_embd", "V": "vocab_size", "T": "block_size", "L": "n_layer", "H": "n_head", "K": "n_kv_head",
         "D": "head_width", "F": "n_hidden", "E": "n_expert", "G": "n_segments", "N": "n_classes",
-        "R": "relative_buckets", "P": "patch_size", "channels": "n_channels", "mels": "n_mels",
+        "R": "relative_buckets", "P": "patch_size", "channels": "n_channels", "mels": "n_mels", "inputs": "n_inputs",
+        "outputs": "n_outputs",
     }  # fmt: skip
     found = {letter: getattr(config, field, 0) for letter, field in fields.items()}
     return {letter: n for letter, n in found.items() if n}

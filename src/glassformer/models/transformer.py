@@ -36,10 +36,10 @@ from glassformer.layers import (
 from glassformer.models.config import ModelConfig
 from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
-from glassformer.models.stems import FrameStem, PatchStem, TextStem
+from glassformer.models.stems import FrameStem, PatchStem, TextStem, VectorStem
 from glassformer.taps import Tap
 
-DROPPING = (TextStem, PatchStem, FrameStem, Attention, CrossAttention, FeedForward, GatedFeedForward)
+DROPPING = (TextStem, PatchStem, FrameStem, VectorStem, Attention, CrossAttention, FeedForward, GatedFeedForward)
 """The layers that have a rate of dropout."""
 
 
@@ -49,7 +49,7 @@ class Model(nn.Module):
     Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
 
     answers: what an objective may ask of it (`Objective.asks`): "next_token" or "target" (it writes tokens),
-        "masked_token", "class", "token_class", "neighbour".
+        "masked_token", "class", "token_class", "neighbour", "numbers".
     """
 
     answers: ClassVar[frozenset[str]] = frozenset()
@@ -85,7 +85,7 @@ class Model(nn.Module):
 
     @property
     def reads(self) -> str:
-        """What comes in: "text" (token ids), "patches" of an image, "frames" of sound."""
+        """What comes in: "text" (token ids), "patches" of an image, "frames" of sound, "vectors"."""
         return self.config.reads  # type: ignore[no-any-return]
 
     @property

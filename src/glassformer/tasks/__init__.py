@@ -6,6 +6,7 @@ translate                   the target sentence
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 reward                      which of two texts people prefer
+linear_functions            y of a new linear function, from examples in the prompt
 
 base                        what every task has: Task, Loss, Score, Batches
 text, examples, sources     the two kinds of data
@@ -22,6 +23,7 @@ from glassformer.tasks.classify_images import ClassifyImages
 from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.grpo import GRPO
+from glassformer.tasks.linear_functions import LinearFunctions
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
@@ -39,6 +41,7 @@ TASKS: dict[str, type[Task]] = {
     "classify_images": ClassifyImages,
     "dpo": DPO,
     "grpo": GRPO,
+    "linear_functions": LinearFunctions,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "ppo": PPO,
@@ -79,6 +82,7 @@ __all__ = [
     "ClassifyImages",
     "DataSettings",
     "ExampleTask",
+    "LinearFunctions",
     "Loss",
     "MaskedTokens",
     "NextToken",

@@ -1,7 +1,8 @@
-"""Level 2: stems, from features to (B, T, C), the only thing that the blocks understand: text, images, sound."""
+"""Level 2: stems, from features to (B, T, C), which the blocks understand: of text, images, sound, vectors."""
 
 from glassformer.models.stems.frames import FrameStem
 from glassformer.models.stems.patches import PatchStem
 from glassformer.models.stems.text import NGrams, TextStem
+from glassformer.models.stems.vectors import VectorStem
 
-__all__ = ["FrameStem", "NGrams", "PatchStem", "TextStem"]
+__all__ = ["FrameStem", "NGrams", "PatchStem", "TextStem", "VectorStem"]

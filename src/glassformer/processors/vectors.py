@@ -1,0 +1,65 @@
+"""Vectors of numbers to arrays and back: a check of shape and values.
+
+processor = VectorProcessor(5)
+processor.encode([[0.1, 2.0, -1.0, 0.0, 3.5]])    # (1, 5), fp32
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glassformer.errors import ModelFolderError, UsageError
+from glassformer.files import write_json
+from glassformer.text_files import read_json
+
+FILE = "preprocessor_config.json"
+TYPE = "VectorProcessor"
+MAX_JSON_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class VectorProcessor:
+    """Sequences of vectors of `size` numbers."""
+
+    size: int
+
+    def encode(self, vectors: Any) -> np.ndarray:
+        """The array of a sequence of vectors: (T, size), fp32.
+
+        Raises:
+            UsageError: it has another shape, or a value that is no finite number.
+        """
+        try:
+            array = np.asarray(vectors, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise UsageError(f"vectors must be rows of {self.size} numbers each") from None
+        if array.ndim != 2 or array.shape[1] != self.size or not np.isfinite(array).all():
+            raise UsageError(f"vectors of shape {array.shape}: give finite numbers, (rows, {self.size})")
+        return array
+
+    def decode(self, array: Any) -> list[list[float]]:
+        """The numbers of an array."""
+        return np.asarray(array, dtype=np.float64).tolist()  # type: ignore[no-any-return]
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write preprocessor_config.json."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_json(Path(folder) / FILE, {"processor_type": TYPE, "size": self.size})
+
+
+def load_vector_processor(folder: str | os.PathLike[str]) -> VectorProcessor:
+    """The processor of a model folder.
+
+    Raises:
+        ModelFolderError: it is missing or damaged.
+    """
+    given = read_json(Path(folder) / FILE, ModelFolderError, most=MAX_JSON_BYTES)
+    size = given.get("size")
+    if given.get("processor_type") != TYPE or type(size) is not int or size < 1:
+        raise ModelFolderError(f"{Path(folder) / FILE}: no {TYPE} with a size; copy the folder again, whole")
+    return VectorProcessor(size)
