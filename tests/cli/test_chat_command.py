@@ -92,6 +92,6 @@ def test_memories_are_listed_searched_and_deleted(assistant, tmp_path):
 
 def test_tools_need_a_template_that_shows_them(chat, assistant):
     for result in (chat("--tool", "clock", "-m", "Hi"), assistant("--tool", "clok", "-m", "Hi")):
-        assert result.code == 1 and result.out == "" and len(result.err.splitlines()) == 1
+        assert result.code == 2 and result.out == "" and len(result.err.splitlines()) == 1
     assert "did you mean clock" in result.err
     assert "start it with --memory FOLDER" in chat(lines=["/memory"]).err

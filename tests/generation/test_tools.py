@@ -137,9 +137,17 @@ def test_tools_that_cannot_be_called_are_refused():
             Tool.of(wrong)
     with pytest.raises(UsageError, match="two tools are called weather"):
         Toolbox.of([weather, weather])
-    for name, what in (("calculater", "did you mean calculator"), ("no_such:thing", "PYTHONPATH")):
+    for name, what in (("calculater", "did you mean calculator"), ("no_such:thing", "no_such: no module")):
         with pytest.raises(UsageError, match=what):
             toolbox([name])
+
+
+def test_a_function_of_the_current_folder_is_a_tool(tmp_path, monkeypatch):
+    (tmp_path / "my_own_tools.py").write_text('def double(n: int) -> int:\n    """Twice n."""\n    return 2 * n\n')
+    monkeypatch.chdir(tmp_path)
+    assert toolbox(["my_own_tools:double"]).use("double", {"n": 21}).result == "42"
+    with pytest.raises(UsageError, match="no function 'triple'"):
+        toolbox(["my_own_tools:triple"])
 
 
 def test_the_clock_shows_today():

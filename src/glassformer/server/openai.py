@@ -12,8 +12,9 @@ import random
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -25,6 +26,7 @@ from glassformer.generation import Alternative, Piece, Request, embed, new_token
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody, WritingBody, as_list
+from glassformer.server.tool_text import ToolText
 from glassformer.server.worker import MAX_WAITING, ModelHandle, Submission, find_model
 
 DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it
@@ -63,6 +65,9 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         request = _chat_request(handle, body)
         alternatives = (body.top_logprobs or 0) if body.logprobs else None
         form = ResponseFormat(handle.name, handle.tokenizer, chat=True, alternatives=alternatives, echo=None)
+        if body.schemas:
+            opening = "" if body.forced is None else handle.tool_form.opening(body.forced or None)
+            form.tools = partial(ToolText, handle.tool_form, opening, 1 if body.parallel_tool_calls is False else None)
         return await _respond(handle, [request], form, body, http)
 
     @routes.post("/embeddings")
@@ -128,7 +133,9 @@ def _completion_request(handle: ModelHandle, body: CompletionBody, prompt: Promp
 
 
 def _chat_request(handle: ModelHandle, body: ChatBody) -> Request:
-    ids = handle.chat_ids(body.messages, instead="use /v1/completions")
+    ids = handle.chat_ids(body.messages, instead="use /v1/completions", tools=body.schemas)
+    if body.forced is not None:
+        ids += handle.tool_form.opening_ids(handle.tokenizer, body.forced or None)
     handle.check_tokens(ids, "messages")
     handle.check_length(len(ids), free=1, param="messages")
     free = handle.block_size - len(ids)  # a chat does not slide: it would lose its beginning
@@ -183,7 +190,11 @@ class ResponseFormat:
         chat: whether it answers a chat; else a completion.
         alternatives: how many of the most likely tokens are listed for each one; None: no log-probabilities at all.
         echo: the prompts, one a request, that the answers begin with; None: they do not.
+
+    tools: makes what reads calls of tools out of a sample; None: all is text.
     """
+
+    tools: Callable[[], ToolText] | None = None
 
     def __init__(
         self, model: str, tokenizer: Tokenizer, *, chat: bool, alternatives: int | None, echo: list[Prompt] | None
@@ -199,9 +210,18 @@ class ResponseFormat:
             pieces = self._echoed(submission, request) + row
             text = "".join(piece.text for piece in pieces)
             reason = FINISH_REASONS[row[-1].finish_reason or "length"] if row else "length"
+            message: dict[str, Any] = {"role": "assistant", "content": text}
+            if self.tools is not None and row:
+                reader = self.tools()
+                text = reader.push(text)
+                rest, calls = reader.finish()
+                message["content"] = text + rest
+                if calls:
+                    message |= {"content": message["content"].rstrip() or None, "tool_calls": calls}
+                    reason = _reason_of(reason)
             choices.append(
                 {"index": index, "finish_reason": reason, "logprobs": self._logprobs(pieces, 0)}
-                | ({"message": {"role": "assistant", "content": text}} if self.chat else {"text": text})
+                | ({"message": message} if self.chat else {"text": text})
             )
         head = self._head | {"object": "chat.completion" if self.chat else "text_completion"}
         return head | {"choices": choices, "usage": _usage_of(submission, sum(map(len, rows)))}
@@ -213,6 +233,7 @@ class ResponseFormat:
         lengths = dict.fromkeys(submission.samples, -1)  # characters so far; -1: not begun
         head = self._head | {"object": "chat.completion.chunk" if self.chat else "text_completion"}
         no_usage: dict[str, None] = {"usage": None} if with_usage else {}
+        readers = {} if self.tools is None else {sample: self.tools() for sample in submission.samples}
 
         def part(sample: tuple[int, int], pieces: list[Piece], reason: str | None, **fields: Any) -> str:
             text = "".join(piece.text for piece in pieces)
@@ -236,7 +257,20 @@ class ResponseFormat:
                 n_pieces += 1
                 for line in beginning(sample):
                     yield line
-                yield part(sample, [piece], FINISH_REASONS[piece.finish_reason] if piece.finish_reason else None)
+                reason = FINISH_REASONS[piece.finish_reason] if piece.finish_reason else None
+                if reader := readers.get(sample):
+                    text, calls = reader.push(piece.text), list[dict[str, Any]]()
+                    if reason is not None:
+                        rest, calls = reader.finish()
+                        text += rest
+                    piece = replace(piece, text=text)
+                    if calls:
+                        yield part(sample, [piece], None)
+                        numbered = [{"index": i, **call} for i, call in enumerate(calls)]
+                        yield part(sample, [], None, delta={"tool_calls": numbered})
+                        yield part(sample, [], _reason_of(reason), delta={})
+                        continue
+                yield part(sample, [piece], reason)
             for sample in [sample for sample, length in lengths.items() if length < 0]:  # no tokens were requested
                 for line in beginning(sample):
                     yield line
@@ -297,6 +331,11 @@ class ResponseFormat:
     def _token(self, piece: Piece | Alternative) -> dict[str, Any]:
         raw = list(self.tokenizer.token_bytes(piece.token))
         return {"token": spelled(self.tokenizer, piece.token), "logprob": log(piece.probability), "bytes": raw}
+
+
+def _reason_of(reason: str | None) -> str:
+    """Why an answer with calls ended."""
+    return "length" if reason == "length" else "tool_calls"
 
 
 def _is_text(piece: Piece) -> bool:

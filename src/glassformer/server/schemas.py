@@ -26,6 +26,7 @@ MAX_STOPS, MAX_STOP_LENGTH = 16, 256
 MAX_BIASES = 1024
 MAX_VIEW_INPUT = 1 << 16  # characters of all options of a view together
 MAX_POSITIONS = 64  # of one request for logits
+MAX_TOOLS = 128
 MAX_SEED = 1 << 53  # whole numbers are exact in a browser up to here
 
 HARMLESS = frozenset(
@@ -37,7 +38,7 @@ HARMLESS = frozenset(
         "prompt_cache_key",
         "prompt_cache_retention",
         "prediction",  # a guess at the answer, to be faster
-        "parallel_tool_calls",  # there are no tools
+        "parallel_tool_calls",  # of a completion, which has no tools
     }
 )
 _PENALTY = "use repetition_penalty (1 is off)"
@@ -60,8 +61,6 @@ INERT: dict[str, tuple[tuple[Any, ...], str]] = {  # the values that request not
 }
 INERT_IN_MESSAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "name": ((), "write into content who speaks"),
-    "tool_calls": (([],), "write into content what was called"),
-    "tool_call_id": ((), "write into content whose result it is"),
     "function_call": ((), "write into content what was called"),
     "refusal": (("",), "write it into content"),
     "annotations": (([],), "write them into content"),
@@ -210,6 +209,21 @@ class Part(Strict):
     text: Text
 
 
+class FunctionCall(Strict):
+    """What a call in an earlier answer called. arguments: a JSON object as a text."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    arguments: Text
+
+
+class ToolCall(Strict):
+    """A call in an earlier answer."""
+
+    id: Annotated[str, Field(max_length=100)]
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class Message(Strict):
     """One turn of a chat. Contents in parts are joined; parts other than text are errors."""
 
@@ -217,29 +231,112 @@ class Message(Strict):
 
     role: Annotated[str, Field(min_length=1, max_length=64)]
     content: Annotated[
-        Text | Annotated[list[Part], Field(max_length=MAX_TEXTS)],
+        Text | Annotated[list[Part], Field(max_length=MAX_TEXTS)] | None,
         shape(
             f"a text, or a list of at most {MAX_TEXTS} parts such as "
             '{"type": "text", "text": "Hello"}; other parts (pictures, sound, files) are not supported'
         ),
-    ]
+    ] = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=100)] | None = None
 
-    def turn(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _complete(self) -> Message:
+        if self.content is None and not self.tool_calls:
+            raise field_error("content", "is missing; give a text (only an answer with tool_calls may come without)")
+        if self.tool_calls and self.role != "assistant":
+            raise field_error("tool_calls", "are the assistant's; leave them out of other turns")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise field_error("tool_call_id", "belongs to a result; give it with the role tool")
+        return self
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether it needs a chat template with a form for tools."""
+        return bool(self.tool_calls) or self.tool_call_id is not None
+
+    def turn(self) -> dict[str, Any]:
         """As chat templates take it, the content as one text."""
-        parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content]
-        return {"role": self.role, "content": "".join(parts)}
+        parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content or ()]
+        turn: dict[str, Any] = {"role": self.role, "content": "".join(parts)}
+        if self.tool_calls:
+            turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        return turn if self.tool_call_id is None else turn | {"tool_call_id": self.tool_call_id}
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
 
 
+class Function(Strict):
+    """A function that the model may call. parameters: the JSON schema of its arguments."""
+
+    inert: ClassVar = {"strict": ((False,), "arguments are checked by the caller; leave it out")}
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolBody(Strict):
+    """One of `tools`."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(Strict):
+    """The function of a `tool_choice`."""
+
+    name: str
+
+
+class ToolChoice(Strict):
+    """A function that must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
 class ChatBody(WritingBody):
     """`POST /v1/chat/completions`."""
+
+    inert: ClassVar = {name: value for name, value in INERT.items() if name not in ("tools", "tool_choice")}
+    harmless: ClassVar = HARMLESS - {"parallel_tool_calls"}
 
     messages: Messages
     max_completion_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | ToolChoice | None,
+        shape('none, auto, required, or {"type": "function", "function": {"name": ...}}'),
+    ] = None
+    parallel_tool_calls: bool | None = None
+
+    @property
+    def schemas(self) -> list[dict[str, Any]]:
+        """The tools as the chat template takes them; none if the choice is none."""
+        return [] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
+
+    @property
+    def forced(self) -> str | None:
+        """The function that must be called; "": any of them; None: the model decides."""
+        names = [tool.function.name for tool in self.tools or ()]
+        if self.tool_choice == "required":
+            return names[0] if len(names) == 1 else ""
+        return self.tool_choice.function.name if isinstance(self.tool_choice, ToolChoice) else None
+
+    @model_validator(mode="after")
+    def _known_tools(self) -> ChatBody:
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise field_error("tools", "two functions have one name; rename one")
+        if self.tool_choice == "required" and not names:
+            raise field_error("tool_choice", "required needs tools; give some")
+        if isinstance(self.tool_choice, ToolChoice) and self.forced not in names:
+            raise field_error("tool_choice", f"there is no such function; {did_you_mean(str(self.forced), names)}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatBody:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from glassformer.errors import UsageError
 from glassformer.generation import Engine, Event, Piece, Request, commands_for, from_the_folder
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
+from glassformer.generation.tools import ToolForm
 from glassformer.models import Decoder, Encoder, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
@@ -307,15 +308,32 @@ class ModelHandle:
         """The ids that the model reads for a text, at least one: for an empty text the token that begins texts."""
         return prompt_ids(self.tokenizer, prompt, settings_of(self.model).bos_token_id)
 
-    def chat_ids(self, messages: Iterable[Any], *, instead: str) -> list[int]:
+    @functools.cached_property
+    def tool_form(self) -> ToolForm:
+        """How its chat template writes calls of tools.
+
+        Raises:
+            APIError: it has no form for them.
+        """
+        try:
+            return ToolForm.of(self.tokenizer)
+        except UsageError as error:
+            raise APIError(400, f"{self.name}: {error}", code="no_tools", param="tools") from None
+
+    def chat_ids(
+        self, messages: Sequence[Any], *, instead: str, tools: list[dict[str, Any]] | None = None
+    ) -> list[int]:
         """The ids of a chat (`schemas.Message`s), up to where the answer begins.
 
         Raises:
-            APIError: there is no chat template. UsageError: the template refuses the messages.
+            APIError: there is no chat template, or it has no form for tools. UsageError: it refuses the messages.
         """
         if not self.has_chat:
             raise APIError(400, f"{self.name} has no chat template; {instead}", code="no_chat_template")
-        return self.tokenizer.chat.encode([message.turn() for message in messages], add_generation_prompt=True)
+        if tools or any(message.uses_tools for message in messages):
+            _ = self.tool_form
+        turns = [message.turn() for message in messages]
+        return self.tokenizer.chat.encode(turns, add_generation_prompt=True, tools=tools or None)
 
     def check_tokens(self, ids: Iterable[int], param: str) -> None:
         """Raise `APIError` for an id that the tokenizer or the model's table does not have."""

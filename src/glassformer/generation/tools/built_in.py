@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from glassformer import plugins
 from glassformer.errors import UsageError, did_you_mean
 from glassformer.generation.tools.calculator import calculate
 from glassformer.generation.tools.memory import ChatMemory
@@ -59,11 +60,10 @@ def toolbox(names: Iterable[str] = (), memory: ChatMemory | None = None) -> Tool
 
 
 def _imported(name: str) -> Callable[..., Any]:
+    """The function `module:function`; modules of the current folder are found too."""
     module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--tool {name}: {error}; is its folder on PYTHONPATH?") from None
+    plugins.load_plugin(module, "--tool")
+    found = getattr(sys.modules[module], function, None)
     if not callable(found):
-        raise UsageError(f"--tool {name} is a {type(found).__name__}, not a function")
+        raise UsageError(f"--tool {name}: {module} has no function {function!r}")
     return found  # type: ignore[no-any-return]

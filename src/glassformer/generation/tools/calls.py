@@ -76,6 +76,17 @@ class ToolForm:
         words = written[:start].rstrip("[ \n").split()
         return cls(words[-1] if words else "", written[:start], key)
 
+    def opening(self, name: str | None = None) -> str:
+        """How a call begins, up to the name of the function, or up to the arguments of this one."""
+        return self.before + ('{"name": "' if name is None else f'{{"name": {json.dumps(name)}, "{self.key}": ')
+
+    def opening_ids(self, tokenizer: Tokenizer, name: str | None = None) -> list[int]:
+        """The ids of `opening`; special tokens that the template itself writes are ids."""
+        known = tokenizer.special_tokens
+        special = "|".join(map(re.escape, sorted(known, key=len, reverse=True))) or "(?!)"
+        parts = re.split(f"({special})", self.opening(name))
+        return tokenizer.encode_parts([known.get(part, part) for part in parts if part])
+
     def starts(self, text: str) -> int:
         """Where calls begin in a text; -1: there are none."""
         if self.mark:
