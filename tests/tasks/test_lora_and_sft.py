@@ -1,7 +1,11 @@
 """Fine-tuning: logits of trained tokens alone, a reference without a copy, samples, and one story from end to end."""
 
+import json
+import shlex
+
 import pytest
 import torch
+from command_line import glassformer
 
 from glassformer.data.batches import IGNORED
 from glassformer.hub.adapters import new_adapter
@@ -9,6 +13,9 @@ from glassformer.layers.lora import lora_layers
 from glassformer.models import Decoder, ModelConfig
 from glassformer.tasks import GRPO, SFT, NextToken, losses
 from glassformer.tasks.losses import token_log_probs
+from glassformer.training import RunFolder
+
+__all__ = ["glassformer"]
 
 SHAPE = {"vocab_size": 61, "block_size": 32, "n_layer": 2, "n_head": 3, "n_embd": 18}
 
@@ -58,3 +65,52 @@ def test_with_lora_the_reference_is_the_model_without_its_adapters():
     assert not torch.allclose(task.log_probs(model, inputs, targets), before)
     weights = {tensor.data_ptr() for tensor in model.parameters()}
     assert {tensor.data_ptr() for tensor in task.reference_model().parameters()} <= weights
+
+
+SMALL = (
+    "model.n_layer=1 model.n_head=2 model.n_embd=32 model.block_size=96 tokenizer.kind=bytes task.template=plain "
+    "training.steps=4 training.batch_size=4 training.sample_tokens=5"
+)
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """A folder with chats and preferences of one's own, and a small chat model."""
+    place = tmp_path_factory.mktemp("story")
+    rows = [
+        {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"it is {i}"}]}
+        for i in range(40)
+    ]
+    pairs = [{"prompt": row["messages"][:1], "chosen": f"it is {i}", "rejected": "no"} for i, row in enumerate(rows)]
+    for name, lines in (("my", rows), ("pairs", pairs)):
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return place
+
+
+def test_tuning_shows_ten_answers_before_and_after(newcomer, glassformer, monkeypatch):
+    monkeypatch.chdir(newcomer)
+    made = glassformer("train", "--data", "my.jsonl", "task.kind=sft", "--out", "small", *shlex.split(SMALL))
+    assert made.code == 0, made.err
+    assert RunFolder(newcomer / "small").read_samples()[0]["step"] == 1  # it began from nothing
+    tuned = glassformer(
+        *shlex.split("tune sft --data my.jsonl --model small --out tuned training.lora_rank=2 training.steps=6"),
+        *shlex.split("training.batch_size=4 training.sample_tokens=5 training.learning_rate=0.01"),
+    )
+    assert tuned.code == 0, tuned.err
+    first, last = RunFolder(newcomer / "tuned").read_samples()
+    assert (first["step"], last["step"]) == (0, 6) and first["text"] != last["text"]
+    assert first["text"].splitlines()[::2] == last["text"].splitlines()[::2]  # the same prompts
+    assert first["text"] in tuned.out and last["text"] in tuned.out
+    assert "+-" in tuned.out
+    aligned = glassformer(
+        *shlex.split("tune dpo --data pairs.jsonl --model tuned --out aligned training.lora_rank=2 training.steps=3"),
+        *shlex.split("training.batch_size=2 training.sample_tokens=5"),
+    )
+    assert aligned.code == 0, aligned.err
+    answers = [
+        glassformer("chat", *words, "-m", "say 7", "-n", "6").out
+        for words in (["small", "--adapter", "tuned"], ["tuned"], ["tuned", "--adapter", "aligned"], ["aligned"])
+    ]
+    assert answers[0] == answers[1] and answers[2] == answers[3] and all(answers)
+    wrong = glassformer("chat", "small", "--adapter", "aligned", "-m", "say 7")  # of `tuned`, and of its shape
+    assert wrong.code == 1 and wrong.err.count("\n") == 1 and "tuned" in wrong.err

@@ -173,6 +173,10 @@ def _print_result(run: Run | None, as_json: bool) -> None:
     from glassformer.recipes.plan import against_actual
     from glassformer.training import RunFolder
 
+    samples = RunFolder(run.path).read_samples()
+    if samples and samples[0]["step"] == 0:  # of a model that was tuned
+        typer.echo(f"before the first step:\n{samples[0]['text']}\n")
+        typer.echo(f"after step {samples[-1]['step']}:\n{samples[-1]['text']}\n")
     typer.echo(_score_line(run))
     typer.echo(f"{run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:.1f} s; the run is in {run.path}")
     if plan := RunFolder(run.path).read_plan():

@@ -140,6 +140,7 @@ def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float
         steps, why = max(20, affordable), f"{TUNING_MINUTES:g} minutes at about {gflops:.0f} GFLOP/s"
     steps = choose("training.steps", steps, why)
     choose("training.eval_every", max(1, steps // 5), "five evaluations")
+    choose("training.sample_every", steps, "answers before the first step and after the last")
     _gentle(draft, steps)
 
 

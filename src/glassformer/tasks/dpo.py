@@ -20,10 +20,12 @@ from torch import Tensor
 from glassformer.data.chats import ChatRow
 from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.rows import RowLosses
+from glassformer.figures.primitives import Figure
 from glassformer.hub import load_model, model_folder_of
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
 from glassformer.tasks.losses import token_log_probs
+from glassformer.tasks.rollouts import answers_to_look_at
 from glassformer.tasks.settings import TaskSettings
 
 REFERENCE_ROWS = 8
@@ -145,3 +147,7 @@ class DPO(ChatTask):
         rewards_B2 = self.rewards(model, batch)
         right_B = (rewards_B2[:, 0] > rewards_B2[:, 1]).long()
         return RowLosses(self.losses(rewards_B2).double(), torch.ones_like(right_B), right_B)
+
+    def sample(self, model: Any, step: int) -> list[Figure]:
+        """Answers to held-out prompts."""
+        return answers_to_look_at(self, model)

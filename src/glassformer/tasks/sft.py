@@ -18,11 +18,13 @@ from glassformer.data.example_batches import ExampleBatches
 from glassformer.data.packing import pack, padding
 from glassformer.errors import DataError, UsageError, plural
 from glassformer.evaluation.rows import RowLosses
+from glassformer.figures.primitives import Figure
 from glassformer.models import ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
 from glassformer.tasks.exact_match import ExactMatches, exact_matches
 from glassformer.tasks.next_token import trained_loss, trained_rows
+from glassformer.tasks.rollouts import answers_to_look_at
 from glassformer.tasks.settings import TaskSettings
 
 RELATIVE = ("rotary", "alibi", "relative", "none")  # positions that see distances alone, wherever a chat begins
@@ -130,3 +132,7 @@ class SFT(ChatTask):
             return None
         rows = self.source.examples[split]
         return exact_matches(model, self.tokenizer, rows, answer=s.answer, group_by=s.group_by)
+
+    def sample(self, model: Any, step: int) -> list[Figure]:
+        """Answers to held-out prompts."""
+        return answers_to_look_at(self, model)

@@ -112,6 +112,8 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_start(self)
         self.model.train()
+        if self.step == 0 and self.shows_both_ends:
+            self.log.sample(sample_record(self.model, self.task, 0))
         if self.step == 0 and self.settings.on_divergence != "stop":
             self.writer.write(0, best=False, state=self._state())  # something to go back to
         try:
@@ -133,10 +135,16 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_end()
 
+    @property
+    def shows_both_ends(self) -> bool:
+        """Whether samples are drawn before the first step and after the last: what tuning has changed."""
+        return bool(self.settings.sample_every and self.task.tuned and self.task.run.start_from)
+
     def _one_step(self, interrupted: threading.Event) -> None:
         s, step, number = self.settings, self.train_step, self.step + 1
         last = number == s.steps
-        evaluating, sampling = last or _due(number, s.eval_every), _due(number, s.sample_every)
+        evaluating = last or _due(number, s.eval_every)
+        sampling = _due(number, s.sample_every) or (last and self.shows_both_ends)
         lagging = s.lag and not (evaluating or sampling or _due(number, s.checkpoint_every))
         if not lagging:
             self._catch_up()

@@ -143,8 +143,15 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; a last line that a crash left half-written is skipped."""
+        return self._read_lines(self.metrics)
+
+    def read_samples(self) -> list[dict[str, Any]]:
+        """All lines of samples.jsonl; the same."""
+        return self._read_lines(self.samples)
+
+    def _read_lines(self, file: Path) -> list[dict[str, Any]]:
         records = []
-        for line in self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []:
+        for line in file.read_bytes().split(b"\n") if file.exists() else []:
             if not line:
                 continue
             try:
