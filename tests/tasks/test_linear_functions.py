@@ -13,6 +13,7 @@ import glassformer as gf
 from glassformer import recipes
 from glassformer.errors import ModelFolderError, UsageError
 from glassformer.models import build_model, make_config
+from glassformer.models.parts import letters, pieces
 from glassformer.processors.vectors import VectorProcessor, load_vector_processor
 from glassformer.tasks import LinearFunctions
 from glassformer.tasks.linear_functions import errors_in_context, ridge_predictions
@@ -52,14 +53,24 @@ def test_answers_read_the_past_alone(task, model):
     assert torch.equal(a[:4], b[:4]) and not torch.isclose(a[4:], b[4:]).any()
 
 
+def test_every_matrix_has_a_part(model):
+    parts = {piece.name: (piece.part, piece.axes) for piece in pieces(model)}
+    assert parts["embedding.read_in.weight"] == ("read-in", ("C", "inputs"))
+    assert parts["head.weight"] == ("read-out", ("outputs", "C"))
+    assert not [name for name, (part, _) in parts.items() if part == "other"]
+    assert letters(model.config)["inputs"] == D
+
+
 def test_the_loss_is_the_squared_error_at_every_y(task, model):
     batch = task.draw("train", 1, 4)
     loss = task.loss(model, batch)
-    answers = [[float(model(batch[0])[b, 2 * k, 0]) for k in range(N)] for b in range(4)]
+    with torch.no_grad():
+        found_BTI = model(batch[0])
+    answers = [[float(found_BTI[b, 2 * k, 0]) for k in range(N)] for b in range(4)]
     expected = sum((answers[b][k] - float(batch[1][b, k])) ** 2 for b in range(4) for k in range(N))
-    assert float(loss.sum) == pytest.approx(expected, rel=1e-5) and loss.count == 4 * N
+    assert float(loss.sum.detach()) == pytest.approx(expected, rel=1e-5) and loss.count == 4 * N
     rows = task.rows(model, batch)
-    assert float(rows.sums_B.sum()) == pytest.approx(expected, rel=1e-5) and rows.counts_B.tolist() == [N] * 4
+    assert float(rows.sums_B.sum().detach()) == pytest.approx(expected, rel=1e-5) and rows.counts_B.tolist() == [N] * 4
 
 
 def test_ridge_and_least_squares_are_those_of_scikit_learn(task):
