@@ -41,7 +41,7 @@ LEVELS = (
     ("tasks", "inspection"),
     ("training",),
     ("recipes", "lessons"),
-    ("server",),
+    ("server", "alignment"),
     ("cli",),
     ("history",),  # apart: it registers itself, and nothing names it
 )

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import typer
 
 from glassformer.cli import (
+    align,
     ask,
     chat,
     data,
@@ -74,6 +75,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "selftest": selftest.selftest,
     "lesson": lessons.lesson,
     "lessons": lessons.lessons,
+    "align-demo": align.align_demo,
     **bundled_commands(),
     "runs": runs.runs,
     "report": runs.report,

@@ -54,7 +54,7 @@ def train(
         seed=seed,
         device=device,
         started=started(),
-        **_watch(quiet),
+        **watch(quiet),
     )
     _print_result(run, as_json)
 
@@ -94,7 +94,7 @@ def tune(
         seed=seed,
         device=device,
         started=started(),
-        **_watch(quiet),
+        **watch(quiet),
     )
     _print_result(run, as_json)
 
@@ -120,7 +120,7 @@ def resume(
     """
     from glassformer import recipes
 
-    _print_result(recipes.resume(run, overrides or [], **_watch(quiet)), as_json)
+    _print_result(recipes.resume(run, overrides or [], **watch(quiet)), as_json)
 
 
 def demo(
@@ -139,7 +139,7 @@ def demo(
     from glassformer.training import RunFolder
 
     path = out or str(RunFolder.next_free("runs", "demo"))
-    run = recipes.train("shakespeare-fast", overrides or [], out=path, started=started(), **_watch(False))
+    run = recipes.train("shakespeare-fast", overrides or [], out=path, started=started(), **watch(False))
     if run is None or run.loss is None:
         return
     model, tokenizer = load(run.path)
@@ -154,7 +154,7 @@ def demo(
     typer.echo("  glassformer train --data my.txt")
 
 
-def _watch(quiet: bool) -> dict[str, Any]:
+def watch(quiet: bool) -> dict[str, Any]:
     """The display, and a log on standard error: standard output has only the result."""
     log = {"log": lambda line: typer.echo(line, err=True)}
     if quiet:
