@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassformer.errors import TokenizerError, UsageError
+from glassformer.generation.tools import ToolForm
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, UnknownCharacterWarning, load_tokenizer
 from glassformer.processors.tokenizers.alphabet import whole_characters
 
@@ -202,6 +203,13 @@ def test_tools_thinking_and_calls_are_as_in_transformers():
         options = {"add_generation_prompt": True, **options}
         expected = other.apply_chat_template(messages, return_dict=False, **options)
         assert ours.chat.encode(messages, **options) == expected
+
+
+def test_which_templates_have_a_form_for_tools():
+    assert ToolForm.of(VOCABULARIES["qwen 3"]) == ToolForm("<tool_call>", "<tool_call>\n", "arguments")
+    for name in ("smollm2", "llama 3", "llama 2", "gemma 3"):
+        with pytest.raises(UsageError, match="no form for tools"):
+            ToolForm.of(VOCABULARIES[name])
 
 
 def test_a_named_token_can_be_replaced_by_text():
