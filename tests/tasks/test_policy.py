@@ -425,6 +425,24 @@ def start(tmp_path_factory):
 COMMON = ["training.batch_size=8", "training.precision=fp32", "training.learning_rate=0.003", "task.max_new_tokens=5"]
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["training.start_from={}", "training.batch_size=10"], r"batch_size=10 .*samples=4"),
+        (["training.start_from={}", "task.reward=exakt"], "exakt.*exact"),
+        (["training.start_from={}", "training.dropout=0.1"], "dropout"),
+        ([], "start_from"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(start, tmp_path, words, line):
+    folder, model = start
+    words = [word.format(model) for word in words]
+    words = ["task.kind=grpo", "task.reward=exact", "task.samples=4", *COMMON, *words]
+    with pytest.raises(UsageError, match=line):
+        recipes.train(None, words, data=str(folder / "digits.jsonl"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_ppo_resumes_to_the_bit_in_the_middle_of_an_iteration(start, tmp_path):
     folder, model = start
     words = [
@@ -448,6 +466,32 @@ def test_ppo_resumes_to_the_bit_in_the_middle_of_an_iteration(start, tmp_path):
 
 def digits(completions, answer):
     return [sum(a == b for a, b in zip(c, w, strict=False)) / 4 for c, w in zip(completions, answer, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["task.kind=grpo", "task.samples=8", "task.updates=2"],
+        ["task.kind=grpo", "task.samples=8", "task.scale=rloo", "task.mean=answers", "task.beta=0.01"],
+        ["task.kind=ppo", "task.minibatches=1", "task.epochs=2", "task.value_weight=1.0"],
+    ],
+    ids=["grpo", "rloo", "ppo"],
+)
+def test_the_reward_rises(start, tmp_path, method):
+    folder, model = start
+    words = [
+        *method, f"task.reward={__name__}:small", "task.max_new_tokens=4", "training.batch_size=32",
+        "training.steps=40", "training.learning_rate=0.02", "training.schedule=constant",
+        "training.warmup_steps=1", "training.eval_every=0", "training.precision=fp32", f"training.start_from={model}",
+    ]  # fmt: skip
+    run = recipes.train(None, words, data=str(folder / "digits.jsonl"), out=tmp_path / "run")
+    rewards = [row["reward"] for row in RunFolder(run.path).read_metrics()]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
+
+
+def small(completion_ids):
+    """The share of bytes below 128."""
+    return [sum(i < 128 for i in ids) / len(ids) for ids in completion_ids]
 
 
 CALLS = []

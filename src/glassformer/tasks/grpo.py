@@ -68,14 +68,22 @@ class GRPO(RollOutTask):
         """Whether there is a reference to compare with."""
         return bool(self.settings.beta) or (self.settings.measure_kl and self.run.start_from is not None)
 
+    def check(self, config: Any) -> None:
+        super().check(config)
+        if config is not None:
+            self._check_groups(self.run.batch_size)
+
+    def _check_groups(self, answers: int) -> None:
+        if answers % self.settings.samples:
+            raise UsageError(
+                f"training.batch_size={self.run.batch_size} holds no whole groups of task.samples="
+                f"{self.settings.samples} answers for each process; use a multiple of {self.settings.samples}"
+            )
+
     def iteration(self, number: int) -> list[Batch]:
         """Answers to the prompts of an iteration as one batch, `updates` times."""
         s = self.settings
-        if self.share % s.samples:
-            raise UsageError(
-                f"training.batch_size={self.share} holds no whole groups of task.samples={s.samples} answers; "
-                f"use a multiple of {s.samples}"
-            )
+        self._check_groups(self.share)
         rollouts, rewards_B = self.roll_out(number, self.share // s.samples, s.samples)
         return [self.batch_of(rollouts, rewards_B)] * s.updates
 

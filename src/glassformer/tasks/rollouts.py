@@ -242,6 +242,11 @@ class RollOutTask(ChatTask):
 
     def check(self, config: Any) -> None:
         _ = self.reward  # what cannot be imported is found before the first step
+        if config is not None and self.run.start_from is None:
+            raise UsageError(
+                "roll-outs improve answers that a model gives already; set training.start_from=MODEL, such as a run of "
+                "task.kind=sft"
+            )
         super().check(config)
 
     def encode(self, split: str, T: int) -> list[Any]:
