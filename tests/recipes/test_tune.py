@@ -57,9 +57,15 @@ def test_a_roll_out_takes_whole_groups(chats, start, tmp_path):
     prompts = tmp_path / "p.jsonl"
     lines = [json.dumps({"prompt": [{"role": "user", "content": f"say {a} {b}"}]}) for a in WORDS for b in WORDS]
     prompts.write_text("\n".join(lines))
-    words = ["task.reward=math:fsum", "task.samples=5"]
-    with pytest.raises(Exception, match=r"math:fsum raised"):  # after all was chosen
-        tuned(str(prompts), start, tmp_path / "grpo", *words, method="grpo")
+    words = [f"task.reward={__name__}:lengths", "task.samples=5", "task.max_new_tokens=4"]
+    recipe, lines, run = tuned(str(prompts), start, tmp_path / "grpo", *words, method="grpo")
+    assert recipe.training.batch_size == 60 and run.command == "chat"
+    assert any("must stay near" in line for line in lines)
+    assert not any("a step reads" in line for line in lines)  # 60 answers, not 60 prompts
+
+
+def lengths(prompts, completions, **columns):
+    return [float(len(completion[0]["content"])) for completion in completions]
 
 
 @pytest.mark.parametrize(

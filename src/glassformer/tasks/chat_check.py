@@ -65,9 +65,6 @@ def _row_mistakes(row: ChatRow, tokenizer: Tokenizer, T: int | None) -> Iterator
         yield True, str(error).removeprefix(f"{row.place}: ")
         return
     for ids, trained in sequences:
-        if len(ids) > 1 and ids[0] == ids[1] and int(ids[0]) in tokenizer.special_tokens.values():
-            text = tokenizer.token_text(int(ids[0]))
-            yield True, f"begins with {text} twice: the template and the text both write it; take it out of one"
         if T is not None and row.answers and len(ids) > T + 1:
             left = trained[: T + 1].any()
             yield (

@@ -261,7 +261,17 @@ def prompt_ids(tokenizer: Tokenizer, row: ChatRow) -> list[int]:
         ids = tokenizer.chat.encode(row.prompt, tools=row.tools)
     if not ids:
         raise DataError(f"{row.place}: the prompt is empty in this vocabulary; leave the row out")
+    _check_start(tokenizer, ids, row.place)
     return ids
+
+
+def _check_start(tokenizer: Tokenizer, ids: Sequence[int], place: str) -> None:
+    """Raise for a sequence that starts twice (a double BOS)."""
+    if ids[0] in ids[1:2] and ids[0] in tokenizer.special_tokens.values():
+        raise DataError(
+            f"{place}: begins with {tokenizer.token_text(ids[0])} twice; take one out of the chat template, or give "
+            "another one with task.template=FILE"
+        )
 
 
 def chat_sequences(tokenizer: Tokenizer, row: ChatRow, answer: Turns) -> list[TokenSequence]:
@@ -285,6 +295,7 @@ def chat_sequences(tokenizer: Tokenizer, row: ChatRow, answer: Turns) -> list[To
                 f"{row.place}: the chat template does not put the answer behind what the model reads when it is "
                 "served; give another one with task.template=FILE"
             )
+        _check_start(tokenizer, after, row.place)
         end = _end_of_turn(after, len(before), tokenizer, row.place)
         trained = [len(before) <= i < end for i in range(len(after))]
         if sequences and before[: len(sequences[-1][0])] == sequences[-1][0]:

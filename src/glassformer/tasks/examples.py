@@ -128,7 +128,7 @@ class ExampleTask(Task):
 
     def warnings(self) -> list[str]:
         n, batch_size = self.source.n_train, self.run.batch_size
-        few = [f"a step reads {batch_size} examples and there are {n}"] if batch_size > n else []
+        few = [f"a step reads {batch_size} examples and there are {n}"] if batch_size > n and not self.on_policy else []
         return [*self.source.notices, *few]
 
     def check(self, config: Any) -> None:
