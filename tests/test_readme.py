@@ -42,6 +42,9 @@ def folder(tmp_path_factory, own_cache):
     (place / "my.txt").write_text("".join(lines), encoding="utf-8")
     pairs = (json.dumps({"source": f"act {i} scene {j}", "target": f"{j} of {i}"}) for i in range(9) for j in range(9))
     (place / "pairs.jsonl").write_text("\n".join(pairs), encoding="utf-8")
+    for name, row in zip(("my", "preferences"), (json.loads(block) for block in blocks("json")), strict=True):
+        numbered = (json.dumps(row).replace("you sell", f"you sell at {i}") for i in range(40))
+        (place / f"{name}.jsonl").write_text("\n".join(numbered), encoding="utf-8")
     return place
 
 
@@ -64,6 +67,8 @@ def at_a_console(glassformer, line: str, folder: Path, monkeypatch) -> tuple[int
 
 def shortened(line: str) -> str:
     """The same command with a small model and few steps, where it would train for long."""
+    if line.startswith("glassformer tune"):
+        return f"{line} training.steps=2 training.sample_tokens=4"
     return f"{line} {SHORT}" if re.search(r"glassformer train", line) else line
 
 
