@@ -47,9 +47,10 @@ PUBLIC = {
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
-    "glassformer.tasks": "DPO GRPO PPO SFT TASKS Batch Batches Choice Classify ClassifyImages DataSettings ExampleTask "
-    "LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans Tag Task TaskSettings TextTask "
-    "TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind window_losses",
+    "glassformer.tasks": "DPO Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify ClassifyImages "
+    "DataSettings ExampleTask LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans Tag Task "
+    "TaskSettings TextTask TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind "
+    "window_losses",
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",

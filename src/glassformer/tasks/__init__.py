@@ -5,8 +5,11 @@ masked_tokens, spans        hidden tokens, removed spans
 translate                   the target sentence
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
-reward                      which of two texts people prefer
+reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
+sft, distill                answers of the assistant; what a larger model expects in them
+dpo, kto                    preferred answers, answers with a thumb up or down
+ppo, grpo                   answers that a reward function scores higher
 
 base                        what every task has: Task, Loss, Score, Batches
 text, examples, sources     the two kinds of data
@@ -20,9 +23,11 @@ from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
 from glassformer.tasks.classify import Classify
 from glassformer.tasks.classify_images import ClassifyImages
+from glassformer.tasks.distill import Distill
 from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.grpo import GRPO
+from glassformer.tasks.kto import KTO
 from glassformer.tasks.linear_functions import LinearFunctions
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
@@ -39,8 +44,10 @@ from glassformer.tasks.translate import Translate
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "classify_images": ClassifyImages,
+    "distill": Distill,
     "dpo": DPO,
     "grpo": GRPO,
+    "kto": KTO,
     "linear_functions": LinearFunctions,
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
@@ -72,6 +79,7 @@ def task_kind(name: str) -> str:
 __all__ = [
     "DPO",
     "GRPO",
+    "KTO",
     "PPO",
     "SFT",
     "TASKS",
@@ -81,6 +89,7 @@ __all__ = [
     "Classify",
     "ClassifyImages",
     "DataSettings",
+    "Distill",
     "ExampleTask",
     "LinearFunctions",
     "Loss",
