@@ -191,7 +191,9 @@ def holds_chats(source: str) -> bool:
     if not path.is_file() or not holds_json(path):
         return False
     _, _, row = next(iter(json_rows(path, ROW_BYTES)), ("", 0, {}))
-    return any(isinstance(row.get(name), (list, dict)) for name in ("prompt", "chosen", "rejected", "conversations"))
+    return any(isinstance(row.get(name), list | dict) for name in ("prompt", "chosen", "rejected")) or any(
+        name in row for name in ("conversations", "messages", "instruction")
+    )
 
 
 __all__ = ["Reward", "holds_chats", "rewards", "rewards_of", "rewards_of_ids"]
