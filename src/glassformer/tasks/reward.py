@@ -30,7 +30,7 @@ from glassformer.figures.primitives import Figure
 from glassformer.tasks.base import Batch, Loss, Opening
 from glassformer.tasks.calibration import Calibration
 from glassformer.tasks.chats import ChatSource, ChatTask, chat_sequences
-from glassformer.tasks.examples import ExampleTask, shortened
+from glassformer.tasks.examples import LONGEST_SAMPLE, ExampleTask, shortened
 from glassformer.tasks.losses import check_not_empty, padded
 from glassformer.tasks.reward_model import rewards, rewards_of, rewards_of_ids, set_padding
 from glassformer.tasks.settings import Choice, DataSettings
@@ -173,7 +173,8 @@ class Reward(ChatTask):
     def sample_text(self, model: Any, example: Any, number: int) -> str:
         """Both answers with their rewards."""
         rewards = rewards_of_ids(model, example)
-        texts = [shortened(self.tokenizer.decode(ids)) for ids in example]
+        whole = [self.tokenizer.decode(ids) for ids in example]
+        texts = [shortened(text[-LONGEST_SAMPLE:] if self.reads_chats else text) for text in whole]  # the answer
         return f"chosen:   {rewards[0]:+.2f}  {texts[0]}\nrejected: {rewards[1]:+.2f}  {texts[1]}"
 
 
