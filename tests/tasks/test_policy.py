@@ -99,7 +99,7 @@ GRPO_VARIANTS = {
     "dapo": {"clip_high": 0.28},
     "tight": {"clip_low": 0.01, "clip_high": 0.02, "beta": 0.5},
     "rloo": {"scale": "rloo", "mean": "answers"},
-    "warm": {"temperature": 0.7, "beta": 0.1},
+    "warm": {"temperature": 0.7, "beta": 0.1, "missing_end": 0.8},
 }
 
 
@@ -110,7 +110,7 @@ def test_the_loss_of_grpo_equals_numpy(tokenizer, settings):
     batch = task.batch_of(rollouts, REWARDS_B)
     old, reference = (log_probs(m, rollouts, s.temperature) for m in (task.model, task.reference))
     new = log_probs(moved(task.model, 0.02), rollouts, s.temperature)
-    rewards = REWARDS_B.double().numpy()
+    rewards = REWARDS_B.double().numpy() - [s.missing_end * (not r.ended) for r in rollouts]
     total, n, cut = 0.0, sum(map(len, new)), 0
     for i, (p, o, f) in enumerate(zip(new, old, reference, strict=True)):
         group = rewards[i // 4 * 4 : i // 4 * 4 + 4]

@@ -91,7 +91,7 @@ class GRPO(RollOutTask):
         """Groups of answers and their rewards -> a batch."""
         s = self.settings
         inputs_BT, targets_BT = sequences(rollouts)
-        groups_GS = rewards_B.view(-1, s.samples)
+        groups_GS = self.lowered(rollouts, rewards_B).view(-1, s.samples)
         advantages_GS = groups_GS - groups_GS.mean(dim=1, keepdim=True)
         spread_GS = groups_GS.std(dim=1, keepdim=True).expand_as(groups_GS)
         if s.scale == "group":

@@ -23,7 +23,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from glassformer.data.batches import philox
-from glassformer.errors import UsageError
 from glassformer.generation.eval_mode import evaluating
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.grpo import clipped_losses
@@ -58,8 +57,6 @@ class PPOSettings(RollOutSettings):
     """divide the scores of an iteration by their standard deviation"""
     whiten_advantages: bool = True
     """give the advantages of an iteration mean 0 and standard deviation 1"""
-    missing_end: float = 0.0
-    """subtracted from the score of an answer that does not end within max_new_tokens"""
 
 
 class Critic(nn.Module):
@@ -98,14 +95,6 @@ class PPO(RollOutTask):
         self.companion = Critic(model).to(next(model.parameters()).device)
         self.state = {"beta": self.settings.beta}
 
-    def check(self, config: Any) -> None:
-        super().check(config)
-        if self.settings.missing_end and not self.ends:
-            raise UsageError(
-                f"task.missing_end={self.settings.missing_end} lowers the score of answers that do not end, and this "
-                "tokenizer has no token that ends one; leave it out"
-            )
-
     def iteration(self, number: int) -> list[Batch]:
         """Answers to the prompts of an iteration, cut into minibatches, `epochs` times in another order."""
         s = self.settings
@@ -127,7 +116,7 @@ class PPO(RollOutTask):
         counts_BT = targets_BT != IGNORED
         old_BT = self.log_probs(self.model, inputs_BT, targets_BT)
         away_BT = old_BT - self.log_probs(self.reference_model(), inputs_BT, targets_BT)
-        used_B = scores_B - s.missing_end * torch.tensor([float(not r.ended) for r in rollouts])
+        used_B = self.lowered(rollouts, scores_B)
         if s.whiten_rewards:
             used_B = (used_B / (self.moments(used_B)[1] + 1e-8)).float()
         rewards_BT = -beta * away_BT

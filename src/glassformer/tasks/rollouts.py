@@ -169,6 +169,8 @@ class RollOutSettings(ChatSettings):
     module:function, as reward(prompts, completions, **columns), or the run of a reward model"""
     max_new_tokens: int = Field(default=64, ge=1)
     """of an answer; one that is cut there has not ended"""
+    missing_end: float = 0.0
+    """subtracted from the score of an answer that has not ended"""
     temperature: float = Field(default=1.0, gt=0)
     """of the sampling; log-probabilities are those at this temperature"""
 
@@ -247,6 +249,11 @@ class RollOutTask(ChatTask):
                 "roll-outs improve answers that a model gives already; set training.start_from=MODEL, such as a run of "
                 "task.kind=sft"
             )
+        if self.settings.missing_end and not self.ends:
+            raise UsageError(
+                f"task.missing_end={self.settings.missing_end} lowers the score of answers that do not end, and this "
+                "tokenizer has no token that ends one; leave it out"
+            )
         super().check(config)
 
     def encode(self, split: str, T: int) -> list[Any]:
@@ -311,6 +318,10 @@ class RollOutTask(ChatTask):
         with evaluating(model), half:
             found = [token_log_probs(model, x.to(device), y.to(device), self.settings.temperature) for x, y in rows]
         return torch.cat(found).cpu()
+
+    def lowered(self, rollouts: Sequence[RollOut], rewards_B: Tensor) -> Tensor:
+        """Rewards, those of answers that have not ended lowered by `missing_end`, (B,)."""
+        return rewards_B - self.settings.missing_end * torch.tensor([float(not r.ended) for r in rollouts])
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
