@@ -1,5 +1,6 @@
 """Generated sums, scratchpads, and exact matches by group."""
 
+import json
 import random
 from functools import partial
 
@@ -12,12 +13,15 @@ from glassformer.data.addition import addition, steps_of_sum
 from glassformer.data.chat_sets import CHAT_SETS, ChatSet
 from glassformer.data.chats import chat_row
 from glassformer.errors import DataError, UsageError
+from glassformer.generation import Chat, Sampling
+from glassformer.generation.tools import Tool, ToolUse
+from glassformer.hub import load
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.recipes.opening import open_run
 from glassformer.scratchpad import answer_of, scratchpads_of
 from glassformer.tasks import exact_match
-from glassformer.tasks.chats import CHAT_SPECIALS, chat_sequences, use_template
+from glassformer.tasks.chats import CHAT_SPECIALS, chat_sequences, tokenizer_of, use_template
 from glassformer.tasks.rollouts import RollOut
 from glassformer.tasks.sft import SFTSettings
 
@@ -128,3 +132,54 @@ def test_calls_are_trained_and_results_are_only_read(template):
     last = int(np.flatnonzero(np.diff(sequence.trained.astype(int)) == 1)[-1]) + 1
     assert sequence.ids[:last].tolist() == tokenizer.chat.encode(turns[:3], tools=row.tools)
     assert "408" in tokenizer.decode(sequence.ids[spans[2]]), "the result is read"
+
+
+SHORT = (
+    "{% if tools %}{{ tools | length }}{{ tools[0]['function']['name'] }}{% endif %}{% for m in messages %}"
+    "[{{ m['role'] }}]{{ m['content'] }}{% for c in m['tool_calls'] %}@{{ c['function'] | tojson }}{% endfor %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+
+
+def test_a_model_that_learned_calls_calls_the_tool(tmp_path):
+    """From rows to an answer: two questions are learned by heart, with their calls; the results come from the tool,
+    which gives another one than the rows have."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{a}+{b}?"},
+                {"role": "assistant", "content": "", "tool_calls": [
+                    {"type": "function", "function": {"name": "add", "arguments": {"a": a, "b": b}}}]},
+                {"role": "tool", "content": "?"},
+                {"role": "assistant", "content": "done"},
+            ],
+            "tools": [Tool.of(add).schema["function"]],
+            "split": split,
+        }
+        for split in ("train", "validation", "test") for a, b in ((2, 3), (5, 1))
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "short.jinja").write_text(SHORT)
+    settings = [f"data.source={tmp_path}/rows.jsonl", "task.kind=sft", f"task.template={tmp_path}/short.jinja"]
+    settings += ["tokenizer.kind=bytes", "model.n_layer=1", "model.n_embd=48", "model.n_head=2", "model.block_size=250"]
+    settings += ["training.steps=150", "training.batch_size=2", "training.learning_rate=5e-3", "training.dropout=0"]
+    run = recipes.train(None, settings, out=tmp_path / "run", log=lambda line: None)
+    chat = Chat(*load(run.path), tools=[add], sampling=Sampling(temperature=0), max_new_tokens=60)
+    items = list(chat.ask("2+3?"))
+    assert [item for item in items if isinstance(item, ToolUse)] == [ToolUse("add", {"a": 2, "b": 3}, "5")]
+    assert "".join(item.text for item in items if not isinstance(item, ToolUse)) == "done"
+
+
+def test_rows_with_tools_need_a_template_that_shows_them(tmp_path):
+    bare = tmp_path / "bare.jinja"
+    bare.write_text("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|im_end|>{% endfor %}")
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    row = chat_row({"messages": turns, "tools": [{"name": "add"}]}, "rows.jsonl:1")
+    assert row.tools == [{"type": "function", "function": {"name": "add"}}]
+    with pytest.raises(UsageError, match=r"rows\.jsonl:1 has tools.*no form for tools"):
+        tokenizer_of([row], str(bare), [])

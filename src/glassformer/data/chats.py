@@ -51,6 +51,12 @@ class ChatRow:
         """Whether it consists of messages."""
         return not isinstance(self.prompt, str)
 
+    @property
+    def uses_tools(self) -> bool:
+        """Whether its template must show tools or calls."""
+        turns = (turn for turns in (self.prompt, *self.answers) if not isinstance(turns, str) for turn in turns)
+        return bool(self.tools) or any(turn.get("tool_calls") for turn in turns)
+
     def to_json(self) -> str:
         """Everything that training depends on, as one text."""
         content = [self.prompt, self.answers, self.label, self.tools, self.columns]
@@ -284,7 +290,9 @@ def _tools(row: dict[str, Any]) -> list[Any] | None:
             raise UsageError("tools is no JSON list of schemas") from None
     if tools is not None and not isinstance(tools, list):
         raise UsageError(f"tools is a {type(tools).__name__}; give a list of JSON schemas")
-    return tools or None
+    bare = (isinstance(tool, dict) and "function" not in tool for tool in tools or ())  # as OpenAI had them at first
+    shown = zip(tools or (), bare, strict=True)
+    return [{"type": "function", "function": tool} if is_bare else tool for tool, is_bare in shown] or None
 
 
 def texts_of(rows: Iterable[ChatRow]) -> Iterator[tuple[str, str]]:
@@ -294,4 +302,7 @@ def texts_of(rows: Iterable[ChatRow]) -> Iterator[tuple[str, str]]:
 
 
 def _plain(turns: Turns) -> str:
-    return turns if isinstance(turns, str) else "\n".join(str(turn.get("content") or "") for turn in turns)
+    if isinstance(turns, str):
+        return turns
+    calls = [json.dumps(turn["tool_calls"], ensure_ascii=False) for turn in turns if turn.get("tool_calls")]
+    return "\n".join([*(str(turn.get("content") or "") for turn in turns), *calls])

@@ -25,6 +25,7 @@ from glassformer.data.encoding import tokenizer_from
 from glassformer.data.example_splits import Example, spread
 from glassformer.data.packing import PADDING
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
+from glassformer.generation.tools import ToolForm
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT
 from glassformer.tasks.base import Batch, Opening
@@ -212,6 +213,11 @@ def tokenizer_of(
         found = tokenizer_from(texts, kind, side="both", vocab_size=settings.vocab_size, **options)
     if any(row.is_chat for row in rows):
         use_template(found, template, choices)
+        if (first := next((row for row in rows if row.uses_tools), None)) is not None:
+            try:
+                ToolForm.of(found)
+            except UsageError as error:  # its calls would be trained as empty turns
+                raise UsageError(f"{first.place} has tools: {error}") from None
     elif template is not None:
         raise UsageError(f"task.template={template}: the rows are plain texts, which go through none; write messages")
     return found

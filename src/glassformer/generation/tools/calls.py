@@ -55,7 +55,7 @@ class ToolForm:
         Raises:
             UsageError: it has no template, or one that shows no tools or writes calls in another form than JSON.
         """
-        refused = "its chat template has no form for tools; fine-tune it on rows with tools and task.template=chatml"
+        refused = "the chat template has no form for tools; fine-tune on rows with tools and task.template=chatml"
         if tokenizer.chat_template is None:
             raise UsageError("the model has no chat template, so it cannot be shown tools; use a chat model")
         user = {"role": "user", "content": "Hello"}
