@@ -95,6 +95,8 @@ def test_a_second_call_keeps_what_is_finished_and_one_in_the_middle_goes_on(toy)
 def test_the_page_has_the_plot_and_the_table(toy):
     out, result = toy
     page = (out / "demo/index.html").read_text()
+    prompt, answer = result["methods"]["dpo"][-1]["answers"][0]
+    assert " ".join(f"DPO: {prompt}{answer}".split()) in page
     assert "Gold reward against KL to SFT" in page and "DPO" in page
     assert json.loads((out / "demo/results.json").read_text())["summary"] == result["summary"]
 

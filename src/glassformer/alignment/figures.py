@@ -44,29 +44,39 @@ def figures_of(result: dict[str, Any]) -> list[Figure]:
             lines = [Line(label, x, y, dots=True) for label, y in both]
             title = f"{NAMES[name]}: what the reward model sees, and what is true"
             figures.append(Curves(title, lines, "KL of an answer, nats", "deviations of SFT's answers", compact=True))
-    return [*figures, table(result), *peaks(result), distinct_table(result), seconds(result)]
+    return [*figures, table(result), *peaks(result), distinct_table(result), *answers(result), seconds(result)]
 
 
 PROXY = (("proxy reward", "proxy"), ("gold reward", "gold"))
 
 
-def line(name: str, points: list[dict[str, float]], key: str) -> Line:
+def line(name: str, points: list[dict[str, Any]], key: str) -> Line:
     y, width = [p[key] for p in points], [p.get(f"{key}_interval", 0.0) for p in points]
     low, high = ([a + sign * b for a, b in zip(y, width, strict=True)] for sign in (-1, 1))
     return Line(name, [p["kl"] for p in points], y, low, high, dots=True)
 
 
-def standard(point: dict[str, float], sft: dict[str, float], key: str) -> float:
+def standard(point: dict[str, Any], sft: dict[str, Any], key: str) -> float:
     """A reward in standard deviations of SFT's answers, from their mean."""
     return (point[key] - sft[key]) / sft[f"{key}_spread"]
 
 
-def last_points(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+def last_points(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """SFT, and the last point of each method, by the name that is shown."""
     found = {"SFT": result["sft"]}
     for name, points in result["methods"].items():
         n = f", n = {points[-1]['n']:.0f}" if "n" in points[-1] else ""
         found[NAMES[name] + n] = points[-1]
+    return found
+
+
+def answers(result: dict[str, Any]) -> list[Figure]:
+    """What each method writes after the same prompts."""
+    last = last_points(result)
+    found: list[Figure] = []
+    for number, (prompt, _) in enumerate(result["sft"]["answers"]):
+        lines = [f"{name}: {prompt}{point['answers'][number][1]}" for name, point in last.items()]
+        found.append(Note("\n".join(" ".join(line.split()) for line in lines), "After the same prompt", verbatim=True))
     return found
 
 

@@ -27,7 +27,9 @@ from glassformer.tasks.rollouts import RollOut, roll_out, sequences
 ROWS = 64
 """Answers whose log-probabilities are computed together."""
 Prompts = Sequence[tuple[ChatRow, list[int]]]
-Measured = dict[str, float]
+SHOWN = 3
+"""Answers that are kept as text."""
+Measured = dict[str, Any]
 
 
 @torch.inference_mode()
@@ -58,7 +60,7 @@ def measure(
     seed: int,
 ) -> Measured:
     """One answer to each prompt. Means by name, with half the width of the 95 % interval over prompts as NAME_interval:
-    each of `rewards`, kl and length; and the shares of distinct tokens."""
+    each of `rewards`, kl and length; the shares of distinct tokens; `answers`: the first texts with their prompts."""
     rollouts = roll_out(model, tokenizer, prompts, samples=1, max_new_tokens=max_new_tokens, seed=seed)
     found: Measured = {}
     columns = {name: scores(function, rollouts) for name, function in rewards.items()}
@@ -66,7 +68,12 @@ def measure(
     columns["length"] = np.array([float(len(r.ids)) for r in rollouts])
     for name, values_B in columns.items():
         found |= mean(name, values_B)
-    return found | distinct([r.ids for r in rollouts])
+    return found | distinct([r.ids for r in rollouts]) | shown(rollouts)
+
+
+def shown(rollouts: Sequence[RollOut]) -> Measured:
+    """The first answers, each with its prompt."""
+    return {"answers": [[r.row.prompt, r.text] for r in rollouts[:SHOWN]]}
 
 
 def mean(name: str, values_B: np.ndarray) -> Measured:
@@ -117,7 +124,8 @@ def best_of_n(
         point |= mean("kl", kl_of_best(np.take_along_axis(chances, order, axis=1), n) @ picked)
         point["kl_bound"] = math.log(n) - (n - 1) / n
         firsts = columns["proxy"].reshape(-1, samples)[:, :n].argmax(axis=1)
-        points.append(point | distinct([rollouts[i * samples + int(k)].ids for i, k in enumerate(firsts)]))
+        best = [rollouts[i * samples + int(k)] for i, k in enumerate(firsts)]
+        points.append(point | distinct([r.ids for r in best]) | shown(best))
         n *= 2
     return points
 

@@ -51,7 +51,7 @@ def results(stages: Stages, seeds: int, gold: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def over_seeds(points: tuple[dict[str, float], ...]) -> dict[str, float]:
+def over_seeds(points: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """One point of several seeds: means, and intervals by Student's t."""
     from scipy.special import stdtrit
 
@@ -59,7 +59,7 @@ def over_seeds(points: tuple[dict[str, float], ...]) -> dict[str, float]:
     if n == 1:
         return found
     for name in points[0]:
-        if name.endswith("_interval"):
+        if name.endswith("_interval") or name == "answers":  # those of the first seed stay
             continue
         values = np.array([point[name] for point in points])
         found[name] = float(values.mean())
@@ -67,7 +67,7 @@ def over_seeds(points: tuple[dict[str, float], ...]) -> dict[str, float]:
     return found
 
 
-def summary(points: list[dict[str, float]], sft: dict[str, float]) -> dict[str, Any]:
+def summary(points: list[dict[str, Any]], sft: dict[str, Any]) -> dict[str, Any]:
     """Of a method, at its last point: whether gold rose above SFT with intervals apart, whether distinct tokens stay
     within 10 %; and where gold was highest, with what gold lost and the proxy gained since (over-optimization, Gao et
     al. 2022, https://arxiv.org/abs/2210.10760)."""
