@@ -6,6 +6,7 @@ import torch
 from glassformer.errors import ModelFolderError
 from glassformer.hub import load_model, save
 from glassformer.hub.adapters import adaptable, load_adapter, new_adapter, save_adapter
+from glassformer.hub.weights import load_weights, save_weights
 from glassformer.layers.lora import lora_layers, merge_lora, shared_copy, without_lora
 from glassformer.models import Decoder, ModelConfig
 
@@ -118,3 +119,11 @@ def test_adapters_of_shared_copies_do_not_meet():
     assert torch.equal(model.requires_grad_(False)(IDS), before) and torch.allclose(other(IDS), before, atol=1e-6)
     assert not torch.allclose(one(IDS), before)
     assert one.embedding.token.weight is other.embedding.token.weight is model.embedding.token.weight
+
+
+def test_files_with_metadata_are_the_same_bytes_at_each_call(tmp_path):
+    tensors = {f"ü{i}": torch.arange(i) for i in range(5)}
+    for n in range(9):
+        save_weights(tmp_path / f"{n}.safetensors", tensors, base="abc", more="é")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in load_weights(tmp_path / "8.safetensors").items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -23,6 +24,18 @@ def save_weights(path: str | os.PathLike[str], tensors: dict[str, Tensor], **met
             save_file(plain, temporary, metadata={"format": "pt", **metadata})
         except SafetensorError as error:  # it wraps the operating system's refusal, whose number stands in the text
             raise _os_error(error) from error
+        if metadata:
+            _sort_metadata(Path(temporary))
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a file in order; the library writes them in one that differs from call to call."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
