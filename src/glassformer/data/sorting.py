@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from glassformer.data.batches import philox
 from glassformer.data.chats import ChatRow, chat_row
 
 SIZES = {"train": 12_800, "validation": 512, "test": 512}
@@ -12,6 +11,8 @@ _DIGITS = 61  # stream of random numbers
 
 def sort_digits(n: int = 8) -> list[ChatRow]:
     """`31415926=` and the same digits in order, `11234569`: n digits a row. No row comes twice."""
+    from glassformer.data.batches import philox  # which imports torch: `data list` needs the names alone
+
     rows: dict[str, ChatRow] = {}
     random = philox(0, _DIGITS, n)
     for split, count in SIZES.items():
