@@ -133,9 +133,16 @@ def theirs(work: dict[str, Any], folder: Path, lora: bool) -> dict[str, Any]:
         completion_only_loss=True, max_length=None, optim="adamw_torch", seed=0, disable_tqdm=True,
         dataset_kwargs={"skip_prepare_dataset": True},
     )  # fmt: skip
+    rows = [
+        {
+            "input_ids": row["input_ids"],
+            "labels": [i if t else -100 for i, t in zip(row["input_ids"], row["completion_mask"], strict=True)],
+        }
+        for row in work["rows"]
+    ]
     clock = Clock()
     trainer = InOrder(
-        model=model, args=config, train_dataset=Dataset.from_list(work["rows"]), callbacks=[clock],
+        model=model, args=config, train_dataset=Dataset.from_list(rows), callbacks=[clock],
         processing_class=AutoTokenizer.from_pretrained(work["model"]),
     )  # fmt: skip
     trainer.train()
