@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -85,6 +86,26 @@ def test_log_likelihoods_are_those_of_transformers(toy, folder, suite, shots):
         text, space = prompts_of(row), "" if prompts_of(row).endswith("\n") else " "
         expected = [[reference(folder, f"{b}{text}", f"{space}{c}") for c in row["choices"]] for b in befores]
         assert any(answer.log_probs == pytest.approx(sums, abs=2e-4) for sums in expected)
+
+
+def test_choices_of_one_token_share_a_pass_and_keep_their_log_likelihoods(toy, folder):
+    model, tokenizer = toy
+    row = {"context": "She poured the", "choices": ["honey", "coffee", "mug", "coffee into"], "answer": 0}
+    assert [len(tokenizer.encode(f" {choice}")) for choice in row["choices"]] == [1, 1, 1, 2]
+    rows = []
+    with watched(model.embedding, rows):
+        (answer,) = answer_suite(model, tokenizer, [question(row)]).answers
+    assert rows == [2]
+    expected = [reference(folder, row["context"], f" {choice}") for choice in row["choices"]]
+    assert answer.log_probs == pytest.approx(expected, abs=2e-4)
+
+
+@contextlib.contextmanager
+def watched(module, rows):
+    """Add the rows of every call of a module to `rows`."""
+    handle = module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    yield
+    handle.remove()
 
 
 @pytest.mark.parametrize("shots", [0, 1])
