@@ -498,8 +498,8 @@ CALLS = []
 
 
 def fails_once(completions, answer):
-    """As `digits`; the first call for which `CALLS` has a number counts down, and at 0 it fails."""
-    if CALLS:
+    """As `digits`; the roll-out (8 answers) at which the number in `CALLS` has counted down to 0 fails."""
+    if CALLS and len(completions) == 8:
         CALLS[0] -= 1
         if CALLS[0] == 0:
             raise ConnectionError("the judge is away")
@@ -514,7 +514,7 @@ def test_a_failure_inside_a_roll_out_costs_the_iteration_alone(start, tmp_path):
     ]  # fmt: skip
     data, runs = str(folder / "digits.jsonl"), [tmp_path / "whole", tmp_path / "cut"]
     recipes.train(None, words, data=data, out=runs[0])
-    CALLS[:] = [5]  # two evaluations before the first step, two iterations
+    CALLS[:] = [3]
     with pytest.raises(DataError, match="the judge is away"):
         recipes.train(None, words, data=data, out=runs[1])
     assert max(path.name for path in (runs[1] / "checkpoints").iterdir()) == "step-000002"
