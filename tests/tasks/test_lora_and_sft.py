@@ -114,3 +114,12 @@ def test_tuning_shows_ten_answers_before_and_after(newcomer, glassformer, monkey
     assert answers[0] == answers[1] and answers[2] == answers[3] and all(answers)
     wrong = glassformer("chat", "small", "--adapter", "aligned", "-m", "say 7")  # of `tuned`, and of its shape
     assert wrong.code == 1 and wrong.err.count("\n") == 1 and "tuned" in wrong.err
+
+
+def test_lora_with_a_vocabulary_of_its_own_is_refused(newcomer, glassformer, monkeypatch):
+    """Its table would stay random."""
+    monkeypatch.chdir(newcomer)
+    words = "tune sft --data my.jsonl --model small --out other training.lora_rank=2 tokenizer.kind=characters"
+    refused = glassformer(*shlex.split(words), "task.template=plain", "training.batch_size=4", "training.steps=2")
+    assert refused.code == 2 and "training.lora_rank" in refused.err and "embedding" in refused.err, refused.err
+    assert not (newcomer / "other").exists()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from glassformer.errors import UsageError
 from glassformer.hub import load_labels, load_model, model_folder_of
+from glassformer.hub.adapters import heads
 from glassformer.hub.families.family import fields_without_meaning
 from glassformer.hub.folder import load_processors
 from glassformer.hub.state_dict import tied_names
@@ -196,11 +197,11 @@ class Start:
             return facts
         return {key: value for key, value in facts.items() if key == "n_classes"}
 
-    def begin(self, model: nn.Module, task: Task) -> Choice:
+    def begin(self, model: nn.Module, task: Task, *, lora: bool = False) -> Choice:
         """Give a fresh model this one's weights, as far as names and shapes agree and tokens and labels mean the same.
 
         Raises:
-            UsageError: nothing agrees.
+            UsageError: nothing agrees, or a fresh tensor that an adapter cannot teach.
         """
         theirs, ours = self.model.state_dict(), model.state_dict()
         shared = self.shares_processors(task)
@@ -221,10 +222,16 @@ class Start:
             raise UsageError(f"training.start_from={self.name}: none of its tensors has a place in this model")
         model.load_state_dict(taken, strict=False)
         fresh = sorted(ours.keys() - taken.keys() - tied_names(model).keys())
+        if lora and (blank := [name for name in fresh if name not in heads(model)]):
+            raise UsageError(
+                f"training.lora_rank keeps the weights of {self.name}, and {blank[0]} is not among them, so it would "
+                "stay random; leave training.lora_rank out"
+            )
         left = sorted(theirs.keys() - taken.keys() - tied_names(self.model).keys() - set(fresh))
         self.__dict__.pop("model")  # its weights would otherwise stay in memory for the whole run
         rest = f", left out: {_some(left)}" if left else ""
-        why = f"{len(taken)} tensors taken over, fresh: {_some(fresh)}{rest}; all of them are trained"
+        trained = "adapters" if lora else "all of them"
+        why = f"{len(taken)} tensors taken over, fresh: {_some(fresh)}{rest}; {trained} are trained"
         return Choice("training.start_from", self.name, why)
 
 

@@ -42,7 +42,7 @@ def new_model(r: ResolvedRecipe, task: Task, start: Start | None) -> tuple[Any, 
     model: Any = build_model(r.config, **r.training.dropouts)
     if r.training.init != "gpt2":  # what a model has already
         model.init_weights(r.training.init)
-    return model, [] if start is None else [start.begin(model, task)]
+    return model, [] if start is None else [start.begin(model, task, lora=r.training.lora_rank is not None)]
 
 
 def build_train_step(
