@@ -31,6 +31,7 @@ POSITIVE = "positive"
 OPENING_CHARACTERS = 400  # of a review, more than a prompt and its answer need
 OPENINGS = 8_000
 HELD_OUT = 64  # prompts and openings that validate
+KNOWS = 0.6  # of held-out pairs, which a useful reward model gets right
 GROUP = 8  # answers of which rejection sampling keeps one
 _REVIEWS, _PROMPTS, _ANSWERS, _MEASURED, _BEST, _GROUPS = 80, 81, 82, 83, 84, 85  # streams of random numbers
 
@@ -142,7 +143,12 @@ class _Chain:
         words, start = [f"training.seed={number}"], {"start_from": self.sft}
         if set(s.methods) - {"dpo"}:
             every = write_pairs(folder / "rankings-pairs.jsonl", rankings, all_pairs)
-            rewards["proxy"] = reward_function(str(stages.run(folder / "reward", every, words, **start)))
+            reward = stages.run(folder / "reward", every, words, **start)
+            right = stages.read(reward / "summary.json")["val_accuracy"]
+            stages.log(f"{stages.name(reward)}: right on {right:.1%} of held-out pairs")
+            if right < KNOWS:
+                stages.log("warning: the reward model hardly knows the judge, so what is trained on it may not gain")
+            rewards["proxy"] = reward_function(str(reward))
         self._measure(folder, "sft", number, rewards, [(0, self.sft)])
         length = f"training.sequence_length={s.sequence_length}"
         for method in s.methods:

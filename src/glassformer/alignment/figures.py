@@ -20,13 +20,18 @@ def figures_of(result: dict[str, Any]) -> list[Figure]:
     sft, methods = result["sft"], result["methods"]
     gold, seeds, settings = result["gold"], result["seeds"], result["settings"]
     over = f"{seeds} seeds" if seeds > 1 else "prompts, of one seed"
+    right = result["reward_accuracy"]
+    proxy = (
+        f"The reward model orders {sum(right) / len(right):.1%} of held-out pairs as the judge does. " if right else ""
+    )
     figures: list[Figure] = [
         Note(
             f"A model writes {settings['answer_tokens']} tokens after {settings['prompt_tokens']} of a film review. "
             "Gold reward: log-odds that a hidden classifier finds the review positive; it is right on "
             f"{gold['accuracy']:.1%} of {gold['n']:,} held-out reviews, and on {gold['accuracy_of_pieces']:.1%} of "
             f"their first 40 words. Every method generated {settings['budget']:,} answers for its training (best-of-n: "
-            f"none, and n for each answer). Intervals: 95 %, over {over}; {settings['measured']} held-out prompts."
+            f"none, and n for each answer). {proxy}Intervals: 95 %, over {over}; "
+            f"{settings['measured']} held-out prompts."
         ),
         Curves(
             "Gold reward against KL to SFT",

@@ -40,9 +40,10 @@ def align_demo(
         return
     from rich.console import Console
 
-    from glassformer.figures import Table, to_terminal
+    from glassformer.figures import Note, Table, to_terminal
 
     console = Console(highlight=False)
-    for table in (figure for figure in figures_of(result) if isinstance(figure, Table)):
-        console.print("", *to_terminal([table], console, console.options), sep="\n")
+    for figure in figures_of(result):
+        if isinstance(figure, Note | Table):
+            console.print("", *to_terminal([figure], console, console.options), sep="\n")
     typer.echo(f"the plot: {Path(out) / 'index.html'}")
