@@ -73,7 +73,7 @@ def test_list_names_the_sets_of_chats():
 
 def test_show_marks_what_is_trained(file):
     code, shown = run("show", file({"messages": [USER, GOOD]}), "--template", "chatml")
-    assert code == 0 and "1 prompts with an answer (messages)" in shown
+    assert code == 0 and "1 row with an answer (messages)" in shown
     trained = shown.partition("trained\n")[2].partition("[[")[2].partition("]]")[0]
     assert trained.replace("·", "") == "good day<|im_end|>"
     code, shown = run("show", file({"messages": [USER, GOOD]}), "--json")
@@ -86,7 +86,7 @@ def test_show_of_preferences_and_prompts(file):
     shown = run("show", file(row, {"prompt": [USER], "answer": 7}), "--rows", 2)[1]
     for part in (":1, chosen:", ":1, rejected:", "(the model answers here)", "columns: {'answer': 7}", "0 trained"):
         assert part in shown
-    assert "rejected" not in run("show", file({"prompt": [USER], "answer": 7}, row), "--rows", 1)[1]
+    assert ", rejected:" not in run("show", file({"prompt": [USER], "answer": 7}, row), "--rows", 1)[1]
 
 
 def test_options_of_chats_are_refused_elsewhere(tmp_path):
@@ -105,7 +105,7 @@ def test_check_names_every_mistake_with_its_row(file):
     )
     code, shown = run("check", path)
     lines = shown.splitlines()
-    assert code == 1 and lines[-1] == "2 errors, 1 warnings"
+    assert code == 1 and lines[-1] == "2 errors, 1 warning"
     assert any(":2: messages has no turn of the assistant" in line for line in lines)
     assert any(line.startswith("warning") and "'<|im_end|>'" in line and ":4" in line for line in lines)
     code, shown = run("check", file({"messages": [USER, GOOD]}))
@@ -138,6 +138,18 @@ def test_a_template_without_an_answer_is_refused(tmp_path, tokenizer):
     with pytest.raises(UsageError, match="never shows what the assistant answers"):
         use_template(tokenizer, str(tmp_path / "t"), [])
     use_template(tokenizer, "chatml", [])
+
+
+def test_calls_that_a_template_does_not_write(tokenizer):
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "clock", "arguments": {}}}]}
+    assert mistakes({"messages": [USER, call]}, tokenizer) == []  # chatml writes them
+    made = build_tokenizer("bpe", ["hello there good day"] * 9, vocab_size=300, specials=CHAT_SPECIALS)
+    made.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
+    )
+    ((error, rule),) = mistakes({"messages": [USER, {**call, "content": ""}]}, made)
+    assert error and "it writes no tool calls" in rule
 
 
 def test_long_rows_are_counted(tokenizer):

@@ -59,7 +59,7 @@ def show_chats(source: str, template: str | None, model: str | None, rows: int |
 def check_chats(source: str, template: str | None, model: str | None, length: int | None, as_json: bool) -> None:
     """Everything that is wrong with a file of chats; exit code 1 if training would refuse it."""
     from glassformer.data.chat_sets import chat_rows
-    from glassformer.errors import DataError
+    from glassformer.errors import DataError, plural
     from glassformer.tasks import chat_check
 
     refused: list[str] = []
@@ -76,7 +76,8 @@ def check_chats(source: str, template: str | None, model: str | None, length: in
         _heading(source, rows)
         for line in (*lines, *map(str, found)):
             typer.echo(line)
-        typer.echo("nothing is wrong" if not found else f"{errors} errors, {len(found) - errors} warnings")
+        counts = f"{plural(errors, 'error')}, {plural(len(found) - errors, 'warning')}"
+        typer.echo(counts if found else "nothing is wrong")
     if errors:
         raise typer.Exit(1)
 
@@ -84,9 +85,12 @@ def check_chats(source: str, template: str | None, model: str | None, length: in
 def _heading(source: str, rows: list[ChatRow]) -> None:
     from collections import Counter
 
-    names = ("prompts alone", "prompts with an answer", "preferences")
+    from glassformer.errors import plural
+
+    names = ("a prompt alone", "an answer", "chosen and rejected")
     counts = Counter(f"{names[len(row.answers)]} ({'messages' if row.is_chat else 'texts'})" for row in rows)
-    typer.echo(f"{source}: {', '.join(f'{n:,} {what}' for what, n in counts.items())}")
+    parts = [f"{plural(n, 'row')} with {what}" for what, n in counts.items()]
+    typer.echo(f"{source}: {', '.join(parts)}")
 
 
 def _tokenizer(rows: list[ChatRow], template: str | None, model: str | None) -> tuple[Tokenizer, list[str]]:

@@ -85,7 +85,7 @@ def _row_mistakes(row: ChatRow, tokenizer: Tokenizer, T: int | None) -> Iterator
 def _repeated(row: ChatRow, seen: dict[str, ChatRow]) -> Iterator[tuple[bool, str]]:
     key = row.to_json()
     if key in seen:
-        yield False, "the row stands in the file twice"
+        yield False, "the same row stands earlier in the file"
     seen.setdefault(key, row)
 
 
