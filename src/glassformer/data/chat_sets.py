@@ -109,7 +109,7 @@ CHAT_SETS: dict[str, ChatSet] = {
     chosen.name: chosen
     for chosen in (
         ChatSet("alpaca", "instructions and answers", 999, _LLAMAFACTORY, _llamafactory("alpaca_en_demo")),
-        ChatSet("dialogues", "short English dialogues", 2_025, _CHATTERBOT, _dialogues),
+        ChatSet("dialogues", "short English dialogues, many of them repeated", 2_026, _CHATTERBOT, _dialogues),
         ChatSet("tool-calls", "chats with tools", 300, _LLAMAFACTORY, _llamafactory("glaive_toolcall_en_demo")),
         ChatSet("preferences", "two answers to a prompt", 300, _LLAMAFACTORY, _llamafactory("dpo_en_demo")),
         ChatSet("thumbs", "one answer, good or bad", 300, _LLAMAFACTORY, _llamafactory("kto_en_demo")),
