@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import _one_line  # noqa: F401  (first: it reports what is missing)
+import torch
 
 NAME = "smollm2-135m-instruct"
 RATE, RANK, ALPHA = 1e-4, 16, 32.0
@@ -38,8 +39,6 @@ def peak_gib() -> float:
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> None:
     """What both sides read: the model folder, ids with their labels, and the adapter to begin with."""
-    import torch
-
     import glassformer as gf
     from glassformer.data.chat_sets import load_chats
     from glassformer.hub import load_model, model_folder_of
@@ -66,7 +65,6 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
 def ours(work: dict[str, Any], folder: Path, lora: bool) -> dict[str, Any]:
     """Steps of `training.step.TrainStep`, as `glassformer tune sft` takes them."""
     import numpy as np
-    import torch
 
     from glassformer.hub import load_model
     from glassformer.hub.adapters import load_adapter
@@ -100,7 +98,6 @@ def ours(work: dict[str, Any], folder: Path, lora: bool) -> dict[str, Any]:
 
 def theirs(work: dict[str, Any], folder: Path, lora: bool) -> dict[str, Any]:
     """TRL's SFTTrainer on the same ids, in the same order."""
-    import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
