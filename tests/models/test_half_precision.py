@@ -33,6 +33,8 @@ CONFIGS = {
     "frames": EncoderConfig.make(**{**SHAPE, "vocab_size": 1}, **SANDWICH, stem="frames", n_mels=7, n_classes=5),
     "pair": EncoderDecoderConfig.make(**PAIR, family="original"),
     "modern pair": EncoderDecoderConfig.make(**PAIR, **SANDWICH),
+    "classifier": make_config("decoder_classifier", **SHAPE, family="modern", n_classes=5),
+    "vectors": make_config("vector_decoder", **{**SHAPE, "vocab_size": 1}, family="modern", n_inputs=7),
     "n-gram": make_config("n-gram", **TEXT),
     "bigram": make_config("bigram", **TEXT),
     **{kind: make_config(kind, **TEXT, **SIZES) for kind in ("mlp", "rnn", "gru", "lstm")},
@@ -47,6 +49,8 @@ def forward(name: str, model: torch.nn.Module) -> torch.Tensor:
         return model.sequence_logits(model(toy_ids(3, 3, 8, 8).to(model.dtype) / 61))
     if name == "frames":
         return model.sequence_logits(model(toy_ids(3, 7, 26).to(model.dtype) / 61))
+    if name == "vectors":
+        return model(toy_ids(3, 13, 7).to(model.dtype) / 61)
     ids = toy_ids(3, 13)
     if kind_of(CONFIGS[name]) in ("encoder_decoder", "seq2seq", "seq2seq-attention"):
         return model(ids, toy_ids(3, 11, seed=1))

@@ -20,13 +20,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "decoder": {**BLOCKS, "patterns": ["window(3)", "causal"], "rotary_base_local": 7.0, "logit_softcap": 5.0,
                 "attention_scale": 0.3, "attention_softcap": 9.0, "positions": "rotary", "head_width": 6,
                 "rotary_scaling": {"rope_type": "linear", "factor": 2.0}},
+    "decoder_classifier": {**BLOCKS, "n_classes": 2},
+    "vector_decoder": {**BLOCKS, "vocab_size": 1, "n_inputs": 3},
     "encoder": BLOCKS,
     "encoder_decoder": {**BLOCKS, **SENTENCES},
     "mlp": {"vocab_size": 61, "block_size": 13, "context": 5, "n_embd": 7, "n_hidden": 11},
     "seq2seq": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
     "seq2seq-attention": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
 }  # fmt: skip
-OBJECTIVE = {asks: name for name in reversed(TASKS) for asks in [TASKS[name].asks]}
+OBJECTIVE = {TASKS[name].asks: name for name in (*reversed(TASKS), "next_token")}  # the last of each kind counts
 
 
 def values_of(kind: str) -> dict[str, Any]:
@@ -47,7 +49,8 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
     path = tmp_path / "all.toml"
     objective = OBJECTIVE[next(asked for asked in OBJECTIVE if asked in MODELS[kind][1].answers)]
     path.write_text(tomli_w.dumps({"model": {"kind": kind, **values}, "task": {"kind": objective}}))
-    config = model_config(read_recipe(str(path)), **(TASKS[objective].placeholders or {}))
+    decided = {"n_classes": 2} if kind == "decoder_classifier" else {}
+    config = model_config(read_recipe(str(path)), **{**(TASKS[objective].placeholders or {}), **decided})
     for part in (config.encoder, config.decoder) if kind == "encoder_decoder" else (config,):
         for name in values.keys() & type(part).model_fields.keys():
             got = getattr(part, name)

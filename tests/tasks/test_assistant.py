@@ -92,6 +92,12 @@ def test_what_stands_before_an_answer_is_what_serving_reads(tokenizer):
     assert sequence.ids[:first].tolist() == tokenizer.chat.encode(HELLO[:1])
 
 
+def test_an_empty_answer_of_a_model_can_be_scored(tokenizer):
+    row = chat_row({"prompt": HELLO[:1], "answer": ""}, "")
+    (sequence,) = chat_sequences(tokenizer, row, [{"role": "assistant", "content": "  "}])
+    assert sequence.ids[-1] in tokenizer.chat.turn_ends and sequence.trained[-1]
+
+
 def test_a_template_that_rewrites_earlier_turns_gives_one_sequence_an_answer(tokenizer):
     other = build_tokenizer("bpe", ["hello there good day and again"] * 9, vocab_size=300, specials=CHAT_TOKENS)
     other.chat_template = (

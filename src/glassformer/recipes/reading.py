@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from glassformer import plugins
-from glassformer.errors import UsageError, did_you_mean
+from glassformer.errors import UsageError, did_you_mean, known_names
 from glassformer.files import disk_errors
 from glassformer.models import MODELS, config_fields
 from glassformer.models.mistakes import first_mistake
@@ -153,9 +153,8 @@ def find_recipe(name_or_path: str) -> Path:
         )
     beside = [str(path.parent / other.name) for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
     near = did_you_mean(name_or_path, [*known, *beside])
-    raise UsageError(
-        f"there is no recipe {name_or_path!r}; {near if near.startswith('did') else did_you_mean(name_or_path, known)}"
-    )
+    hint = near if near.startswith("did") else known_names(known)
+    raise UsageError(f"there is no recipe {name_or_path!r}; {hint}")
 
 
 def _parse(override: str) -> tuple[str, str, Any]:

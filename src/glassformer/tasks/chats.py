@@ -303,7 +303,8 @@ def chat_sequences(tokenizer: Tokenizer, row: ChatRow, answer: Turns) -> list[To
             )
         _check_start(tokenizer, after, row.place)
         end = _end_of_turn(after, len(before), tokenizer, row.place)
-        if not tokenizer.decode(tokenizer.text_ids(after[len(before) : end])).strip():
+        says_something = messages[place].get("tool_calls") or str(messages[place].get("content") or "").strip()
+        if says_something and not tokenizer.decode(tokenizer.text_ids(after[len(before) : end])).strip():
             calls = ": it writes no tool calls" if messages[place].get("tool_calls") else ""
             raise DataError(
                 f"{row.place}: the chat template shows nothing of a turn of the assistant{calls}; leave the row out, "
