@@ -98,3 +98,10 @@ def test_the_pages_about_views_show_every_view_of_three_models():
         assert f"[`{name}`](views/" in guide
         assert printed.strip() and "Traceback" not in printed, (name, words)
         assert printed.startswith("error: ") or max(map(len, printed.splitlines())) <= 80, (name, words)
+
+
+def test_the_test_files_that_pages_and_ci_name_exist():
+    root = DOCS.parent
+    pages = [root / name for name in ("README.md", "CONTRIBUTING.md", "Makefile", ".ci/run")] + [*DOCS.rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"tests/[\w/]+\.py", page.read_text("utf-8"))}
+    assert named and not [name for name in sorted(named) if not (root / name).is_file()]
