@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import binomtest
-
 from glassformer.data.chats import ChatRow
 from glassformer.errors import DataError, did_you_mean
+from glassformer.evaluation.estimate import wilson_interval
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.scratchpad import answer_of
 from glassformer.tasks.chats import prompt_ids
@@ -41,8 +40,8 @@ class ExactMatches:
 
 
 def _share(right: int, n: int) -> dict[str, float]:
-    interval = binomtest(right, n).proportion_ci(method="wilson")
-    return {"share": right / n, "n": n, "low": float(interval.low), "high": float(interval.high)}
+    low, high = wilson_interval(right, n)
+    return {"share": right / n, "n": n, "low": low, "high": high}
 
 
 def exact_matches(
