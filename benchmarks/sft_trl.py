@@ -8,8 +8,8 @@ Prints JSON. Both sides train the same chats of Alpaca in the same order, with t
 constant rate, fp32, no dropout and no clipping, so the loss of every step is equal to rounding. A chat is padded or cut
 to `--length` tokens at most, and only the assistant's turn is trained; TRL's collator pads, as ours does. `lora` adapts
 all linear layers of the blocks with rank 16, and both sides begin with the same A (B is zero). Each round runs each
-side in a process of its own; sides take turns; the first step of a process is left out; medians are told. Seconds hold
-forward, backward and update. Peak memory is that of the process, start and model included.
+side in a process of its own; sides take turns; the first step of a process is left out; medians are printed. Seconds
+hold forward, backward and update. Peak memory is that of the process, start and model included.
 """
 
 from __future__ import annotations
@@ -185,19 +185,19 @@ def main() -> None:
             for how in ("full", "lora"):
                 for side, python in (("glassformer", sys.executable), ("trl", arguments.trl_python)):
                     runs.setdefault(f"{side} {how}", []).append(run_side(python, side, how, folder))
-    told: dict[str, Any] = {"batch": arguments.batch, "length": arguments.length, "threads": arguments.threads}
+    result: dict[str, Any] = {"batch": arguments.batch, "length": arguments.length, "threads": arguments.threads}
     for name, each in runs.items():
-        told[name] = {
+        result[name] = {
             "seconds_a_step": round(statistics.median(s for run in each for s in run["seconds"][1:]), 3),
             "peak_gib": round(statistics.median(run["peak_gib"] for run in each), 2),
             "losses": [round(loss, 4) for loss in each[0]["losses"]],
         }
     for how in ("full", "lora"):
-        a, b = told[f"glassformer {how}"], told[f"trl {how}"]
+        a, b = result[f"glassformer {how}"], result[f"trl {how}"]
         pairs = zip(a["losses"], b["losses"], strict=True)
-        told[f"{how}: times as fast"] = round(b["seconds_a_step"] / a["seconds_a_step"], 2)
-        told[f"{how}: largest difference of a loss"] = round(max(abs(x - y) for x, y in pairs), 4)
-    print(json.dumps(told, indent=1))
+        result[f"{how}: times as fast"] = round(b["seconds_a_step"] / a["seconds_a_step"], 2)
+        result[f"{how}: largest difference of a loss"] = round(max(abs(x - y) for x, y in pairs), 4)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

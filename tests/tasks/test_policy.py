@@ -1,8 +1,10 @@
 """GRPO and PPO: losses against NumPy, written out; the first update; accumulation; ranks; rewards; causes in words."""
 
+import inspect
 import json
 import math
 import multiprocessing
+import re
 import sys
 
 import numpy as np
@@ -23,7 +25,8 @@ from glassformer.tasks import GRPO, PPO
 from glassformer.tasks.chats import ChatSource
 from glassformer.tasks.losses import token_log_probs
 from glassformer.tasks.reward_functions import REWARDS, reward_function, rewards_of_rollouts
-from glassformer.tasks.rollouts import RollOut, _prompt_row, roll_out
+from glassformer.tasks.rollout_task import _prompt_row
+from glassformer.tasks.rollouts import RollOut, roll_out
 from glassformer.tasks.settings import RunSettings
 from glassformer.training import RunFolder
 
@@ -538,3 +541,17 @@ def test_a_run_that_cannot_work_names_the_cause(start, tmp_path):
     first = RunFolder(run.path).read_metrics()[0]
     assert {"reward", "kl", "entropy", "sampler_gap", "clip_fraction"} <= first.keys()
     assert first["sampler_gap"] < 1e-4 and first["clip_fraction"] == 0
+
+
+def test_roll_outs_of_spread_weights_are_refused_before_anything_is_read():
+    words = ["task.kind=ppo", "task.reward=exact", "training.sharding=full", "data.source=nowhere.jsonl"]
+    with pytest.raises(UsageError, match=r"training\.sharding=full.*task\.kind=ppo"):
+        recipes.read_recipe(None, words)
+
+
+def test_the_help_of_tune_names_every_method():
+    from glassformer.cli.train import tune
+    from glassformer.tasks import TASKS
+
+    shown = inspect.signature(tune).parameters["method"].default.help
+    assert set(re.findall(r"[a-z]+", shown)) - {"or"} == {name for name, task in TASKS.items() if task.tuned}

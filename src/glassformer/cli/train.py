@@ -60,7 +60,7 @@ def train(
 
 
 def tune(
-    method: str = typer.Argument(metavar="METHOD", help="sft, reward, dpo, ppo, grpo: a kind of task (task.kind)."),
+    method: str = typer.Argument(metavar="METHOD", help="sft, reward, dpo, kto, ppo, grpo or distill."),
     recipe_and_settings: options.RecipeAndSettings = None,
     data: str = typer.Option(None, metavar="FILE", help="Chats, preferences or prompts (glassformer data show FILE)."),
     model: str = typer.Option(None, metavar="MODEL", help="The model to start from: training.start_from."),

@@ -144,12 +144,14 @@ def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float
     _gentle(draft, steps)
 
 
-def fine_tuning_rates(draft: Draft, config: Any, *, leashed: bool = False) -> None:
+def fine_tuning_rates(draft: Draft, config: Any, *, stays_near_start: bool = False) -> None:
     """The rate of a run that starts from a model, where its recipe has none."""
     width = getattr(getattr(config, "decoder", config), "n_embd", 64)
-    rate = fine_tuning_rate(width, leashed=leashed)
+    rate = fine_tuning_rate(width, stays_near_start=stays_near_start)
     why = (
-        "small: it must stay near the model that it starts from" if leashed else "gentle: the weights are good already"
+        "small: it must stay near the model that it starts from"
+        if stays_near_start
+        else "gentle: the weights are good already"
     )
     if draft.recipe.training.lora_rank is not None:
         rate, why = float(f"{min(1e-3, LORA_RATE * rate):.1e}"), f"{LORA_RATE} times that of whole weights, for LoRA"
@@ -158,18 +160,18 @@ def fine_tuning_rates(draft: Draft, config: Any, *, leashed: bool = False) -> No
         draft.choose("training.matrix_learning_rate", MUON_FINE_TUNING_RATE, "a tenth of what fresh weights get")
 
 
-def fine_tuning_rate(width: int, *, leashed: bool = False) -> float:
+def fine_tuning_rate(width: int, *, stays_near_start: bool = False) -> float:
     """AdamW's rate for weights that are good already: 0.03 / width, to two digits, between 1e-5 and 3e-4.
 
-    leashed: for preferences and rewards: 3.3 / width^2 instead, between 5e-7 and 3e-4; what people use for DPO falls so
-    (1e-6 at 2,048, Zephyr's 5e-7 at 4,096).
+    stays_near_start: for preferences and rewards: 3.3 / width^2 instead, between 5e-7 and 3e-4; what people use for DPO
+    falls so (1e-6 at 2,048, Zephyr's 5e-7 at 4,096).
 
     >>> fine_tuning_rate(64), fine_tuning_rate(576), fine_tuning_rate(4096)
     (0.0003, 5.2e-05, 1e-05)
-    >>> fine_tuning_rate(64, leashed=True), fine_tuning_rate(576, leashed=True), fine_tuning_rate(4096, leashed=True)
-    (0.0003, 9.9e-06, 5e-07)
+    >>> [fine_tuning_rate(width, stays_near_start=True) for width in (64, 576, 4096)]
+    [0.0003, 9.9e-06, 5e-07]
     """
-    rate = max(5e-7, 3.3 / width**2) if leashed else max(1e-5, 0.03 / width)
+    rate = max(5e-7, 3.3 / width**2) if stays_near_start else max(1e-5, 0.03 / width)
     return float(f"{min(3e-4, rate):.1e}")
 
 

@@ -72,7 +72,7 @@ def decide(
             defaults.fine_tuning_on_text(draft, config, **task.text_sizes(), gflops=gflops)
         elif fresh:
             defaults.fine_tuning_on_examples(draft, task, config, gflops)
-        defaults.fine_tuning_rates(draft, config, leashed=task.leashed)
+        defaults.fine_tuning_rates(draft, config, stays_near_start=task.stays_near_start)
     elif fresh and task.planned and is_transformer(kind_for(draft.recipe)):
         defaults.sizes_for_text(draft, task.source.n_train, task.tokenizer.vocab_size, gflops)
     elif fresh and not task.planned:

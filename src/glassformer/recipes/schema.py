@@ -235,6 +235,15 @@ class Recipe(Section):
     task: TaskSection = TaskSection()
     _asked: frozenset[str] = PrivateAttr(default=frozenset())
 
+    @model_validator(mode="after")
+    def _check_sharding(self) -> Self:
+        if TASKS[self.task.kind].on_policy and self.training.sharding != "none":
+            raise UsageError(
+                f"training.sharding={self.training.sharding} spreads the weights, and task.kind={self.task.kind} "
+                "generates with whole ones; leave it out"
+            )
+        return self
+
     @property
     def asked(self) -> frozenset[str]:
         """`section.key` of what was given beside the recipe (overrides, flags), and in the recipe itself where it names

@@ -147,7 +147,7 @@ class Task:
     fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays
     command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
     tuned: ClassVar[bool] = False  # whether `glassformer tune` names it
-    leashed: ClassVar[bool] = False  # whether it must stay near the model that it starts from: a smaller rate
+    stays_near_start: ClassVar[bool] = False  # near the model that it starts from: a smaller learning rate
     # a rise of the loss smaller than this is no divergence, in the unit of the loss; None: a quarter of what the run
     # has gained so far
     alarm: ClassVar[float | None] = 1.0

@@ -22,9 +22,9 @@ from glassformer.evaluation.rows import RowLosses
 from glassformer.figures.primitives import Figure
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask
+from glassformer.tasks.held_out_answers import answers_to_look_at
 from glassformer.tasks.losses import rows_at_once
 from glassformer.tasks.reference import frozen_model, vocabulary_of
-from glassformer.tasks.rollouts import answers_to_look_at
 from glassformer.tasks.settings import TaskSettings
 from glassformer.tasks.sft import SFT
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from glassformer.errors import UsageError
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.losses import IGNORED, token_log_probs
-from glassformer.tasks.rollouts import RollOut, RollOutSettings, RollOutTask, sequences
+from glassformer.tasks.rollout_task import RollOutSettings, RollOutTask
+from glassformer.tasks.rollouts import RollOut, sequences
 from glassformer.tasks.settings import TaskSettings
 
 

@@ -27,7 +27,8 @@ from glassformer.generation.eval_mode import evaluating
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.grpo import clipped_losses
 from glassformer.tasks.losses import IGNORED, token_log_probs
-from glassformer.tasks.rollouts import READ_ROWS, RollOut, RollOutSettings, RollOutTask, sequences
+from glassformer.tasks.rollout_task import READ_ROWS, RollOutSettings, RollOutTask
+from glassformer.tasks.rollouts import RollOut, sequences
 from glassformer.tasks.settings import TaskSettings
 
 _SHUFFLE = 74  # stream of random numbers

@@ -21,8 +21,8 @@ from glassformer.hub import load_model, model_folder_of
 from glassformer.models import Decoder, kind_of
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
+from glassformer.tasks.held_out_answers import answers_to_look_at
 from glassformer.tasks.losses import token_log_probs
-from glassformer.tasks.rollouts import answers_to_look_at
 
 REFERENCE_ROWS = 8
 """Answers that the reference reads together."""

@@ -23,8 +23,8 @@ from glassformer.models import ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
 from glassformer.tasks.exact_match import ExactMatches, exact_matches
+from glassformer.tasks.held_out_answers import answers_to_look_at
 from glassformer.tasks.next_token import trained_loss, trained_rows
-from glassformer.tasks.rollouts import answers_to_look_at
 from glassformer.tasks.settings import TaskSettings
 
 RELATIVE = ("rotary", "alibi", "relative", "none")  # positions that see distances alone, wherever a chat begins
