@@ -102,6 +102,17 @@ def test_what_steps_and_evaluations_both_measure_is_told_apart():
     assert "  length 7" in line and "  validation length 8" in line
 
 
+def test_a_display_that_shows_several_runs_forgets_the_one_before():
+    settings = SimpleNamespace(steps=1)
+    trainer = SimpleNamespace(step=0, settings=settings, task=SimpleNamespace(score=Score()))
+    display = PlainLines(io.StringIO())
+    for more in ({"val_loss": 9.0, "margin": 2.0}, {}):
+        display.on_start(trainer)
+        display.on_step(RECORD | more)
+    first, second = display.stream.getvalue().splitlines()
+    assert "margin 2" in first and "margin" not in second and "smoothed 4.0000" in second
+
+
 def test_clock():
     assert (clock(0), clock(61.2), clock(3723)) == ("0:00", "1:01", "1:02:03")
 

@@ -30,14 +30,14 @@ class _Display(Callback):
 
     def __init__(self, stream: TextIO):
         self.stream = stream
+        self.started = 0.0
+
+    def on_start(self, trainer: Trainer) -> None:
         self.losses: list[tuple[int, float]] = []  # (step, smoothed)
         self.scores: list[tuple[int, float]] = []  # of evaluations, those that are finite numbers
         self.evaluation: dict[str, Any] = {}  # the record of the last one
         self.record: dict[str, Any] = {}
-        self.started = 0.0
         self._weighted = self._weight = 0.0
-
-    def on_start(self, trainer: Trainer) -> None:
         self.trainer, self.score = trainer, trainer.task.score
         self.first_step, self.started = trainer.step, time.perf_counter()
 
@@ -112,15 +112,15 @@ class LivePanel(_Display):
 
     def __init__(self, stream: TextIO):
         super().__init__(stream)
-        self.sample: tuple[int, str] | None = None
         self.event: str | None = None
-        self.drawn = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
         from rich.console import Console
         from rich.live import Live
 
         super().on_start(trainer)
+        self.sample: tuple[int, str] | None = None
+        self.drawn = 0.0
         self.live = Live(console=Console(file=self.stream), auto_refresh=False, vertical_overflow="crop")
         self.live.start()
 
