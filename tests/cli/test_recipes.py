@@ -8,6 +8,7 @@ import re
 import pytest
 
 from glassformer.recipes import builtin_recipes, read_recipe
+from glassformer.recipes.stages import has_stages, read_stages
 
 
 def test_list(glassformer):
@@ -34,5 +35,7 @@ def test_show_prints_the_file_and_the_file_states_its_purpose(glassformer, name)
 
 @pytest.mark.parametrize("name", builtin_recipes())
 def test_every_recipe_is_one(name):
-    recipe = read_recipe(name)
-    assert recipe.name == name and recipe.training.steps and recipe.data.source
+    stages = read_stages(name) if has_stages(name) else None
+    found = [read_recipe(name)] if stages is None else [stages.recipe(stage) for stage in stages.tables]
+    assert name == (found[0] if stages is None else stages).name
+    assert all(recipe.training.steps and recipe.data.source for recipe in found)

@@ -169,3 +169,14 @@ def test_a_new_tokenizer_ends_answers_whatever_its_kind(file):
         assert made.token_text(made.end_of_text) == "<|endoftext|>"
     with pytest.raises(UsageError, match="plain texts"):
         tokenizer_of(rows, "chatml", [])
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path):
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for number, path in enumerate(paths):
+        path.write_text(json.dumps({"prompt": f"p{number}", "completion": "c"}) + "\n")
+    both = ", ".join(map(str, paths))
+    assert [row.prompt for row in chat_rows(both)] == ["p0", "p1"]
+    assert holds_chats(both) and not holds_chats(f"{both},tinyshakespeare")
+    with pytest.raises(DataError, match=r"c\.jsonl: no such file or set of chats"):
+        chat_rows(f"{paths[0]},{tmp_path}/c.jsonl")

@@ -121,6 +121,18 @@ def test_the_plays_hold_the_lines_of_tiny_shakespeare(plays):
     assert len(missing) <= 26, sorted(missing)
 
 
+@pytest.mark.parametrize(
+    ("name", "documents", "first"),
+    [("wikipedia-sample", 30, "Anarchism is a political philosophy"), ("web-sample", 300, "Don")],
+)
+def test_samples_out_of_a_package(name, documents, first, tmp_path_factory):
+    with published(tmp_path_factory):
+        texts = CORPORA[name].texts(quiet=True)
+    assert len(texts) == documents and texts[0].startswith(first)
+    assert sum(len(text.encode()) for text in texts) == CORPORA[name].bytes
+    assert name in CORPORA["english-mix"].parts
+
+
 def test_a_corpus_of_parts_is_their_texts_one_after_the_other(monkeypatch):
     plays = dataclasses.replace(CORPORA["shakespeare"], name="plays", documents=lambda path: ["one play", "another"])
     monkeypatch.setattr(corpora, "fetch", lambda source, quiet: Path("unused"))

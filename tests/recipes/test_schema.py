@@ -6,6 +6,7 @@ import pytest
 
 from glassformer.errors import UsageError
 from glassformer.recipes import read_recipe
+from glassformer.recipes.opening import open_task
 from glassformer.recipes.schema import SECTIONS, Recipe
 
 
@@ -83,3 +84,19 @@ def test_a_data_key_that_the_task_does_not_read_is_refused_unless_it_is_the_defa
         read_recipe(recipe, [f"data.{setting}"])
     if (default := getattr(Recipe().data, key)) is not None:
         read_recipe(recipe, [f"data.{key}={default}"])
+
+
+def test_special_tokens_are_read_by_a_tokenizer_that_is_learned_from_a_text(tmp_path):
+    (tmp_path / "my.txt").write_text("to be or not to be\n" * 40)
+    specials = ["<|endoftext|>", "<a>"]
+    words = [f"data.source={tmp_path / 'my.txt'}", f"tokenizer.specials={specials}", "tokenizer.kind=bytes"]
+    task, _ = open_task(read_recipe(None, words))
+    assert task.tokenizer.special_tokens == {"<|endoftext|>": 256, "<a>": 257}
+    for changed, message in (
+        ([*words, "task.kind=sft"], "tokenizer.specials is not read by task.kind=sft"),
+        (words[:2], r"tokenizer.specials belongs to a tokenizer that is learned; add tokenizer\.kind=bpe"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read_recipe(None, changed)
+    with pytest.raises(UsageError, match="takes no special tokens"):
+        open_task(read_recipe(None, [*words[:2], "tokenizer.kind=gpt2"]))

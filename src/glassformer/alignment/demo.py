@@ -79,13 +79,13 @@ class _Chain:
         reviews = self.out / "reviews.jsonl"
         if not reviews.is_file():
             write_rows(reviews, ({"text": example.source} for example in self.train))
-        self.start = stages.run(self.out / "start", reviews)
+        self.start = stages.stage(self.out / "start", reviews)
         _, self.tokenizer = model_of(self.start)
         openings = self.out / "openings.jsonl"
         if not openings.is_file():
             write_rows(openings, self._openings())
         length = f"training.sequence_length={self.settings.sequence_length}"
-        self.sft = stages.run(self.out / "sft", openings, [length], start_from=self.start)
+        self.sft = stages.stage(self.out / "sft", openings, [length], start_from=self.start)
         self.model, _ = model_of(self.sft)
         self.pool = self._prompts("train")
         self.measured = self._prompts("test")[: self.settings.measured]
@@ -143,7 +143,7 @@ class _Chain:
         words, start = [f"training.seed={number}"], {"start_from": self.sft}
         if set(s.methods) - {"dpo"}:
             every = write_pairs(folder / "rankings-pairs.jsonl", rankings, all_pairs)
-            reward = stages.run(folder / "reward", every, words, **start)
+            reward = stages.stage(folder / "reward", every, words, **start)
             right = stages.read(reward / "summary.json")["val_accuracy"]
             stages.log(f"{stages.name(reward)}: right on {right:.1%} of held-out pairs")
             if right < KNOWS:
@@ -164,7 +164,7 @@ class _Chain:
                 if not data.is_file():
                     with stages.timed(f"{folder.name}/kept"):
                         write_rows(data, self._kept(prompts, number, rewards["proxy"]))
-            run = stages.run(folder / method, data, more, **start)
+            run = stages.stage(folder / method, data, more, **start)
             self._measure(folder, method, number, rewards, checkpoints(run))
 
     def _prompt_file(self, path: Path, prompts: Sequence[ChatRow]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from glassformer.cli.startup import started
 
 if TYPE_CHECKING:
     from glassformer.recipes.plan import Plan
+    from glassformer.recipes.stages import StageEstimate
 
 
 def plan(
@@ -38,20 +39,38 @@ def plan(
 
     glassformer plan gpt2-124m --devices 8 --device-memory 80GB --device-flops 312e12
     """
-    from glassformer.recipes.plan import plan as make_plan
+    from dataclasses import asdict
 
-    made = make_plan(
-        *options.split_recipe(recipe_and_settings),
-        data=data,
-        device=device,
-        probing=probe,
-        devices=devices,
-        device_memory=None if device_memory is None else _bytes(device_memory),
-        device_flops=device_flops,
-        utilisation=utilisation,
-        started=started(),
-    )
+    from glassformer.recipes.plan import plan as make_plan
+    from glassformer.recipes.stages import has_stages, plan_stages
+
+    recipe, settings = options.split_recipe(recipe_and_settings)
+    words: dict[str, Any] = {
+        "data": data,
+        "device": device,
+        "probing": probe,
+        "devices": devices,
+        "device_memory": None if device_memory is None else _bytes(device_memory),
+        "device_flops": device_flops,
+        "utilisation": utilisation,
+        "started": started(),
+    }
+    if has_stages(recipe):
+        first, later = plan_stages(str(recipe), settings, **words)
+        if as_json:
+            print_json({"first": first.to_dict(), "later": [asdict(stage) for stage in later]})
+            return
+        _print(first)
+        _print_later(later)
+        return
+    made = make_plan(recipe, settings, **words)
     print_json(made.to_dict()) if as_json else _print(made)
+
+
+def _print_later(later: list[StageEstimate]) -> None:
+    for stage in later:
+        most = "not known: its answers are sampled" if stage.seconds is None else f"at most {clock(stage.seconds)}"
+        typer.echo(f"stage {stage.name}: {most} ({stage.steps:,} steps, {amount(stage.tokens)} tokens, all rows full)")
 
 
 def _bytes(text: str) -> float:

@@ -38,10 +38,17 @@ def train(
     glassformer train shakespeare-char model.n_layer=4 training.steps=500
 
     glassformer train shakespeare-bpe --data book.txt --out runs/book
+
+    glassformer train chatgpt-from-scratch sft.training.steps=200
     """
     from glassformer import recipes
+    from glassformer.recipes.stages import has_stages
 
     recipe, settings = options.split_recipe(recipe_and_settings)
+    if has_stages(recipe):
+        made = recipes.train_stages(str(recipe), settings, data=data, out=out, seed=seed, device=device, **watch(quiet))
+        _print_stages(made, as_json)
+        return
     if recipe is None and data is None and not any(word.startswith("data.source=") for word in settings):
         from glassformer.errors import UsageError
 
@@ -119,7 +126,11 @@ def resume(
     glassformer resume runs/shakespeare-fast-1 training.steps=2000
     """
     from glassformer import recipes
+    from glassformer.recipes.stages import is_stage_folder
 
+    if is_stage_folder(run):
+        _print_stages(recipes.resume_stages(run, overrides or [], **watch(quiet)), as_json)
+        return
     _print_result(recipes.resume(run, overrides or [], **watch(quiet)), as_json)
 
 
@@ -162,6 +173,23 @@ def watch(quiet: bool) -> dict[str, Any]:
     from glassformer.training.display import display_for
 
     return {"callbacks": [display_for()], **log}
+
+
+def _print_stages(result: dict[str, Any], as_json: bool) -> None:
+    """What the stages of a recipe changed, and where the model is."""
+    if as_json:
+        print_json(result)
+        return
+    from rich.console import Console
+
+    from glassformer.figures import to_terminal
+    from glassformer.recipes.stage_results import figures_of
+
+    console = Console(highlight=False)
+    console.print(*to_terminal(figures_of(result), console, console.options), sep="\n")
+    folder = result["folder"]
+    typer.echo(f"\nthe model is in {folder}/model, all of this in {folder}/report.html")
+    typer.echo(f"try it: glassformer chat {folder}, or glassformer serve {folder}")
 
 
 def _print_result(run: Run | None, as_json: bool) -> None:

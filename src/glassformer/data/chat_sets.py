@@ -59,7 +59,7 @@ class ChatSet:
         return self.read(*([fetch(self.package, quiet=quiet)] if self.package else []))
 
 
-_LLAMAFACTORY = PackageSource(
+LLAMAFACTORY = PackageSource(
     "llamafactory",
     "0.9.5",
     "1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
@@ -108,11 +108,11 @@ def _conversations(text: str, name: str) -> Iterator[list[str]]:
 CHAT_SETS: dict[str, ChatSet] = {
     chosen.name: chosen
     for chosen in (
-        ChatSet("alpaca", "instructions and answers", 999, _LLAMAFACTORY, _llamafactory("alpaca_en_demo")),
+        ChatSet("alpaca", "instructions and answers", 999, LLAMAFACTORY, _llamafactory("alpaca_en_demo")),
         ChatSet("dialogues", "short English dialogues, many of them repeated", 2_026, _CHATTERBOT, _dialogues),
-        ChatSet("tool-calls", "chats with tools", 300, _LLAMAFACTORY, _llamafactory("glaive_toolcall_en_demo")),
-        ChatSet("preferences", "two answers to a prompt", 300, _LLAMAFACTORY, _llamafactory("dpo_en_demo")),
-        ChatSet("thumbs", "one answer, good or bad", 300, _LLAMAFACTORY, _llamafactory("kto_en_demo")),
+        ChatSet("tool-calls", "chats with tools", 300, LLAMAFACTORY, _llamafactory("glaive_toolcall_en_demo")),
+        ChatSet("preferences", "two answers to a prompt", 300, LLAMAFACTORY, _llamafactory("dpo_en_demo")),
+        ChatSet("thumbs", "one answer, good or bad", 300, LLAMAFACTORY, _llamafactory("kto_en_demo")),
         ChatSet("addition-plain", "sums of 1 to 12 digits", COUNT, None, partial(addition, scratchpad=False)),
         ChatSet("addition-scratchpad", "sums, carries in writing", COUNT, None, partial(addition, scratchpad=True)),
         ChatSet("sort-digits", "eight digits to sort", sum(SIZES.values()), None, sort_digits),
@@ -123,7 +123,7 @@ CHAT_SETS: dict[str, ChatSet] = {
 def chat_rows(
     source: str | os.PathLike[str], *, quiet: bool = False, on_error: Callable[[str], None] | None = None
 ) -> list[ChatRow]:
-    """The rows of a named set or of a `.jsonl`, `.ndjson` or `.json` file, in order.
+    """The rows of a named set or of a `.jsonl`, `.ndjson` or `.json` file, in order; commas stand between several.
 
     on_error: is given the line about a row of none of the forms, which is then left out; None: it is raised.
 
@@ -135,6 +135,8 @@ def chat_rows(
     if name in CHAT_SETS:
         return CHAT_SETS[name].rows(quiet=quiet)
     path = Path(name).expanduser()
+    if "," in name and not path.is_file():
+        return [row for part in name.split(",") for row in chat_rows(part.strip(), quiet=quiet, on_error=on_error)]
     if not path.is_file():
         raise DataError(f"{path}: no such file or set of chats; {did_you_mean(name, CHAT_SETS)}")
     if path.suffix.lower() not in JSON_SUFFIXES:
@@ -153,6 +155,8 @@ def chat_rows(
 def holds_chats(source: str) -> bool:
     """Whether a source is a set of chats, or a JSON file whose first row is in one of their forms."""
     path = Path(source).expanduser()
+    if "," in source and not path.is_file():
+        return all(holds_chats(part.strip()) for part in source.split(","))
     if source in CHAT_SETS or path.suffix.lower() not in JSON_SUFFIXES or not path.is_file():
         return source in CHAT_SETS
     first = next(json_rows(path, ROW_BYTES), None)

@@ -3,6 +3,9 @@
     tinyshakespeare   the lecture's text, split as the lecture splits it; it comes with this package
     shakespeare       all the plays, one document each, opened from a package
     reviews-and-plays film reviews and all the plays, for vectors of words
+    wikipedia-sample  30 long articles
+    web-sample        300 pages of C4, a cleaned crawl of the web
+    english-mix       reviews, plays and both samples: what a small language model of one's own begins with
     openwebtext       GPT-2's diet, re-collected; streamed from a dataset hub
     fineweb-edu       educational web pages; streamed from a dataset hub
 
@@ -13,10 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from glassformer.archives import read_member
+from glassformer.data.chat_sets import LLAMAFACTORY
 from glassformer.errors import DataError
 from glassformer.fetch import IncludedSource, PackageSource, Source, fetch
 from glassformer.files import sha256_file
@@ -128,6 +134,17 @@ def _plays(path: Path) -> list[str]:
     return [text for _, text in read_plays(path)]
 
 
+def _wikipedia(archive: Path) -> list[str]:
+    """An article a line."""
+    text = read_member(archive, "llamafactory-0.9.5/data/wiki_demo.txt").decode("utf-8")
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _web(archive: Path) -> list[str]:
+    lines = read_member(archive, "llamafactory-0.9.5/data/c4_demo.jsonl").decode("utf-8").split("\n")
+    return [json.loads(line)["text"] for line in lines if line.strip()]
+
+
 CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
@@ -165,6 +182,32 @@ CORPORA: dict[str, Corpus] = {
             bytes=38_300_000,
             split="documents",
             parts=("shakespeare", "reviews"),
+        ),
+        Corpus(
+            name="wikipedia-sample",
+            about="30 long articles of Wikipedia, one document each",
+            license="CC-BY-SA (the articles), Apache-2.0 (the package)",
+            bytes=1_028_296,
+            split="documents",
+            source=LLAMAFACTORY,
+            documents=_wikipedia,
+        ),
+        Corpus(
+            name="web-sample",
+            about="300 pages of C4, a cleaned crawl of the web",
+            license="ODC-By 1.0 for the collection; the pages belong to their authors",
+            bytes=740_630,
+            split="documents",
+            source=LLAMAFACTORY,
+            documents=_web,
+        ),
+        Corpus(
+            name="english-mix",
+            about="film reviews, plays, samples of Wikipedia and of the web: for a small model of one's own",
+            license="of its parts: glassformer data show NAME for each",
+            bytes=39_995_564,
+            split="documents",
+            parts=("reviews", "shakespeare", "wikipedia-sample", "web-sample"),
         ),
         Corpus(
             name="openwebtext",

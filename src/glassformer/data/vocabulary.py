@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ def tokenizer_for(
     *,
     vocab_size: int | None = None,
     path: str | None = None,
+    specials: Sequence[str] | None = None,
     text_field: str = "text",
     validation_fraction: float = 0.1,
     progress: bool = False,
@@ -27,7 +28,8 @@ def tokenizer_for(
     """Build the kind of tokenizer that is named (`TOKENIZERS`), or load the one in a file or folder.
 
     Characters are taken from the whole text, as in the lecture (a character that only validation has would otherwise be
-    unknown). Subwords are learned from the first 100 MB of the training split alone.
+    unknown). Subwords are learned from the first 100 MB of the training split alone. specials: its special
+    tokens; None: those of its kind.
 
     Raises:
         UsageError: neither a kind nor a path; a vocab_size for a tokenizer that is loaded.
@@ -43,7 +45,7 @@ def tokenizer_for(
             text_field=text_field,
             validation_fraction=validation_fraction,
         )
-        return TOKENIZERS[tokenizer](texts, vocab_size=vocab_size, path=path, progress=progress)
+        return TOKENIZERS[tokenizer](texts, vocab_size=vocab_size, path=path, progress=progress, specials=specials)
     if not Path(tokenizer).exists():
         raise UsageError(
             f"{tokenizer!r} is neither a kind of tokenizer nor a file; {did_you_mean(tokenizer, TOKENIZERS)}"

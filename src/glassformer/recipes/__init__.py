@@ -6,6 +6,18 @@ from glassformer.recipes.reading import builtin_recipes, read_recipe
 from glassformer.recipes.resume import resume
 from glassformer.recipes.run import Run, train
 from glassformer.recipes.schema import Recipe
+from glassformer.recipes.stages import resume_stages, train_stages
 from glassformer.recipes.tune import tune
 
-__all__ = ["Recipe", "Run", "builtin_recipes", "evaluate", "read_recipe", "resume", "train", "tune"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "builtin_recipes",
+    "evaluate",
+    "read_recipe",
+    "resume",
+    "resume_stages",
+    "train",
+    "train_stages",
+    "tune",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ class Plan:
 
 
 def plan(
-    recipe: str | None = None,
+    recipe: str | Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
     *,
     data: str | None = None,

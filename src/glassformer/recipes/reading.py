@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
@@ -35,9 +36,12 @@ def builtin_recipes() -> dict[str, Path]:
 
 
 def read_recipe(
-    name_or_path: str | None, overrides: Iterable[str] = (), flags: Mapping[str, Mapping[str, Any]] | None = None
+    name_or_path: str | Mapping[str, Any] | None,
+    overrides: Iterable[str] = (),
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Recipe:
-    """A built-in recipe by name or a `.toml` file by path (None: an empty one), with settings laid over it.
+    """A built-in recipe by name, a `.toml` file by path, or tables as a file has them (None: an empty recipe), with
+    settings laid over it.
 
     Args:
         overrides: `section.key=value`. flags: the same as `{section: {key: value}}`; a None is left out.
@@ -50,41 +54,58 @@ def read_recipe(
     asked: set[str] = set()
     overrides = list(overrides)
     if name_or_path is not None:
-        path = find_recipe(name_or_path)
-        data = _read_toml(path)
-        data.setdefault("name", path.stem)
+        if isinstance(name_or_path, str):
+            data, before = read_tables(name_or_path), f"{find_recipe(name_or_path)}: "
+        else:
+            data, before = copy.deepcopy(dict(name_or_path)), ""
+        if "stage" in data:
+            raise UsageError(f"{before}a recipe of several stages, which glassformer train, resume and plan take")
         try:
             _validated(data)
         except UsageError as error:
-            raise UsageError(f"{path}: {error}") from None
+            raise UsageError(f"{before}{error}") from None
         if data.get("training", {}).get("start_from"):
             asked = {f"{home}.{key}" for home in SECTIONS for key in data.get(home, {})}
     for override in overrides:
-        section, key, value = _parse(override)
+        section, key, value = parse_setting(override)
         if (flags or {}).get(section, {}).get(key) is not None:
             raise UsageError(f"{section}.{key} is given twice, as --{FLAGS.get(key, key)} and as {override}; use one")
         data.setdefault(section, {})[key] = value
         if (section, key) == ("model", "kind") and value in MODELS:  # then a shape made for another kind is none
             known = {"kind", *config_fields(value)}
-            own = [_parse(other)[1] for other in overrides if other.startswith("model.")]
+            own = [parse_setting(other)[1] for other in overrides if other.startswith("model.")]
             data["model"] = {k: v for k, v in data["model"].items() if k in known or k in own}
     for section, fields in (flags or {}).items():
         data.setdefault(section, {}).update({key: value for key, value in fields.items() if value is not None})
     recipe = _validated(data)
-    _check_data_keys(recipe)
-    asked |= {".".join(_parse(override)[:2]) for override in overrides}
+    _check_read_keys(recipe)
+    asked |= {".".join(parse_setting(override)[:2]) for override in overrides}
     asked |= {f"{home}.{key}" for home, fields in (flags or {}).items() for key in fields if fields[key] is not None}
     recipe._asked = frozenset(asked)
     return recipe
 
 
-def _check_data_keys(r: Recipe) -> None:
-    """Refuse a key of [data] that the task does not read: it would change nothing."""
+def read_tables(name_or_path: str) -> dict[str, Any]:
+    """The tables of a recipe's file, unchecked, with its name.
+
+    Raises:
+        UsageError: no such recipe, or not TOML.
+    """
+    path = find_recipe(name_or_path)
+    return {"name": path.stem, **_read_toml(path)}
+
+
+def _check_read_keys(r: Recipe) -> None:
+    """Refuse a key of [data] or [tokenizer] that the task does not read: it would change nothing."""
     known = ("source", *TASKS[r.task.kind].data_keys)
     for name, field in type(r.data).model_fields.items():
         if name not in known and getattr(r.data, name) != field.default:
             kind = r.task.kind
             raise UsageError(f"data.{name} is not read by task.kind={kind} ({', '.join(known)} are); leave it out")
+    if r.tokenizer.specials is not None and not TASKS[r.task.kind].learns_specials:
+        raise UsageError(f"tokenizer.specials is not read by task.kind={r.task.kind}, which has its own; leave it out")
+    if r.tokenizer.specials is not None and r.tokenizer.kind is None:
+        raise UsageError("tokenizer.specials belongs to a tokenizer that is learned; add tokenizer.kind=bpe")
 
 
 def changed_recipe(r: Recipe, overrides: Iterable[str], allowed: Collection[str]) -> Recipe:
@@ -94,7 +115,7 @@ def changed_recipe(r: Recipe, overrides: Iterable[str], allowed: Collection[str]
         UsageError: an unknown key, a value that does not fit, or a key that may not change.
     """
     data = r.model_dump(exclude_none=True)
-    given = [_parse(override) for override in overrides]
+    given = [parse_setting(override) for override in overrides]
     for section, key, value in given:
         data[section][key] = value
     changed = _validated(data)
@@ -157,7 +178,7 @@ def find_recipe(name_or_path: str) -> Path:
     raise UsageError(f"there is no recipe {name_or_path!r}; {hint}")
 
 
-def _parse(override: str) -> tuple[str, str, Any]:
+def parse_setting(override: str) -> tuple[str, str, Any]:
     """(section, key, value) of one `section.key=value`; the value is TOML, or plain text when it is none."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")

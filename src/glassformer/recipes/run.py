@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from glassformer.data import CORPORA
+from glassformer.data import CORPORA, EXAMPLE_SETS
+from glassformer.data.chat_sets import CHAT_SETS
 from glassformer.data.readers import keep_source
 from glassformer.errors import DivergenceError, RunError, plural
 from glassformer.evaluation import LossEstimate, Metrics
@@ -24,6 +25,7 @@ from glassformer.recipes.reading import read_recipe
 from glassformer.recipes.recipe_file import recipe_text
 from glassformer.recipes.resolve import check_shape, open_start, resolve
 from glassformer.recipes.resolved import ResolvedRecipe
+from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import shape_in_words
 from glassformer.recipes.trainer import build_trainer, new_model
 from glassformer.renamed import old_arguments
@@ -79,7 +81,7 @@ class Run:
 
 @old_arguments(listeners="callbacks", tell="log")
 def train(
-    recipe: str | None = None,
+    recipe: str | Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
     *,
     data: str | None = None,
@@ -90,7 +92,8 @@ def train(
     log: Callable[[str], None] = lambda line: None,
     started: float | None = None,
 ) -> Run | None:
-    """Train by a recipe (built in, or a path; None: sizes follow from the text and the machine).
+    """Train by a recipe (built in, a path, or tables as a file has them; None: sizes follow from the text and the
+    machine).
 
     Args:
         overrides: `section.key=value`, laid over the recipe. data, seed, device: short for three of them.
@@ -107,7 +110,8 @@ def train(
     started = time.perf_counter() if started is None else started
     overrides, world = list(overrides), World.join()
     log = log if world.is_main else lambda line: None
-    asked = {"recipe": recipe or "", "overrides": overrides, "data": data or ""}
+    named = recipe if isinstance(recipe, str) else (recipe or {}).get("name", "")
+    asked = {"recipe": named, "overrides": overrides, "data": data or ""}
     flags: dict[str, dict[str, Any]] = {"data": {"source": data}, "training": {"seed": seed, "device": device}}
     with world.lost_process_errors():
         with world.main_first():  # the main process finds mistakes and decides; the others find the text prepared
@@ -238,16 +242,20 @@ def _warn_if_worse(trainer: Trainer, before: float, log: Callable[[str], None]) 
 
 
 def _portable(r: ResolvedRecipe) -> ResolvedRecipe:
-    """With absolute paths in place of relative ones: `resume` may be typed in another folder."""
-    values, source, path = dict[str, Any](), r.data.source, r.tokenizer.path
-    if source not in CORPORA and Path(source).exists():
-        values["data.source"] = str(Path(source).resolve())
-    elif source not in CORPORA and "," in source:
-        files = [Path(name) for name in source.split(",")]
-        if all(file.exists() for file in files):  # sources and targets, line by line
-            values["data.source"] = ",".join(str(file.resolve()) for file in files)
+    return r.with_values(absolute_paths(r))
+
+
+def absolute_paths(r: Recipe) -> dict[str, str]:
+    """Keys that name files or folders, with absolute paths: `resume` may be typed in another folder."""
+    source, path = r.data.source, r.tokenizer.path
+    parts = [source] if Path(source).exists() else source.split(",")  # several sets, or sources and targets
+    values = {"data.source": ",".join(map(_absolute, parts))}
     if path is not None and Path(path).exists():
         values["tokenizer.path"] = str(Path(path).resolve())
     named = {key: str(r.task.settings.get(key)) for key in TASKS[r.task.kind].paths}
-    values |= {f"task.{key}": str(Path(name).resolve()) for key, name in named.items() if Path(name).exists()}
-    return r.with_values(values)
+    return values | {f"task.{key}": str(Path(name).resolve()) for key, name in named.items() if Path(name).exists()}
+
+
+def _absolute(source: str) -> str:
+    known = source in CORPORA or source in EXAMPLE_SETS or source.strip() in CHAT_SETS
+    return source if known or not Path(source).exists() else str(Path(source).resolve())

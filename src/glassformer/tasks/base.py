@@ -142,6 +142,7 @@ class Task:
     # whether time and memory follow from `text_sizes` and the shape (there is a plan) and `collate` takes rows of ids
     planned: ClassVar[bool] = False
     paths: ClassVar[tuple[str, ...]] = ()  # of [task], those that may name a file or a folder
+    learns_specials: ClassVar[bool] = False  # whether it reads tokenizer.specials
     data_keys: ClassVar[tuple[str, ...]] = ()  # of [data], those that it reads beside `source`; others are refused
     on_policy: ClassVar[bool] = False  # whether batches depend on the present weights, so that none is made ahead
     fixed_shape: ClassVar[bool] = False  # whether all training batches have one shape, so that compiling pays

@@ -25,7 +25,7 @@ def answers_to_look_at(task: ChatTask, model: Any) -> list[Figure]:
     n = task.run.sample_tokens
     rollouts = roll_out(model, task.tokenizer, fitting, samples=1, max_new_tokens=n, temperature=0.0)
     lines = [
-        f"{place}. {shortened(_last_text(r.row.prompt))}\n   {shortened(r.text) or '(nothing)'}"
+        f"{place}. {shortened(last_text(r.row.prompt))}\n   {shortened(r.text) or '(nothing)'}"
         for place, r in enumerate(rollouts, 1)
     ]
     return [Note("\n".join(lines))]
@@ -45,5 +45,6 @@ def question_of(row: ChatRow) -> ChatRow:
     return replace(row, prompt=turns[: places[-1]] if places else turns, answers=())
 
 
-def _last_text(prompt: Turns) -> str:
+def last_text(prompt: Turns) -> str:
+    """A prompt as a text: the last turn."""
     return prompt if isinstance(prompt, str) else str(prompt[-1].get("content") or "")

@@ -56,6 +56,8 @@ class TokenizerSettings(Section):
     vocab_size: int | None = Field(default=None, ge=1)
     path: str | None = None
     """one that exists: a folder with tokenizer.json, a run, a .model file"""
+    specials: list[str] | None = None
+    """special tokens of a tokenizer that is learned from a text, such as those of a chat template; None: its kind's"""
     source_kind: str | None = None
     """of the sources' own tokenizer, where sources and targets are written in different symbols"""
 

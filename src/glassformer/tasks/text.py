@@ -43,6 +43,7 @@ class TextSource:
 class TextTask(Task):
     """A task that learns from a stream of tokens; see `Task`."""
 
+    learns_specials: ClassVar[bool] = True
     data_keys: ClassVar[tuple[str, ...]] = ("validation_fraction", "text_field", "max_tokens")
     source: TextSource
 
@@ -123,6 +124,7 @@ def tokenizer_of(data: DataSettings, settings: TokenizerSettings, choices: list[
         kind,
         vocab_size=vocab_size,
         path=settings.path,
+        specials=settings.specials,
         text_field=data.text_field,
         validation_fraction=data.validation_fraction,
     )
