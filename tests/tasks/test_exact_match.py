@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from glassformer.tasks import exact_match
 from glassformer.tasks.chats import CHAT_SPECIALS, chat_sequences, tokenizer_of, use_template
 from glassformer.tasks.rollouts import RollOut
 from glassformer.tasks.sft import SFTSettings
+from glassformer.training import RunFolder, write_report
 
 
 def test_written_out_sums_are_right():
@@ -86,6 +88,9 @@ def test_matches_are_counted_by_group(model, monkeypatch):
     share = found.to_dict()["exact_match"]["all"]
     assert (share["share"], share["n"]) == (0.5, 4) and share["low"] == pytest.approx(0.15, abs=0.01)  # Wilson
     assert len(found.lines()) == 4
+    (chart,) = found.figures()
+    assert chart.x_labels == ["1", "2", "40"] and chart.x_axis == "digits" and list(chart.lines[0].y) == [1, 0, 0]
+    assert chart.lines[0].low[0] == pytest.approx(0.34, abs=0.01) and chart.lines[0].high[0] == 1.0  # Wilson, 2 of 2
 
 
 def test_a_missing_column_is_named(model):
@@ -93,7 +98,7 @@ def test_a_missing_column_is_named(model):
         exact_match.exact_matches(model, build_tokenizer("bytes", []), ROWS, answer="answr")
 
 
-def test_the_recipe_at_toy_size_counts_by_digits(tmp_path, monkeypatch):
+def test_the_recipe_at_toy_size_counts_by_digits(glassformer, refused, tmp_path, monkeypatch):
     few = partial(addition, scratchpad=True, train=64, held_out=2)
     monkeypatch.setitem(CHAT_SETS, "addition-scratchpad", ChatSet("addition-scratchpad", "", 64, None, few))
     small = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "training.steps=2", "training.batch_size=8"]
@@ -102,6 +107,13 @@ def test_the_recipe_at_toy_size_counts_by_digits(tmp_path, monkeypatch):
     model, task = open_run(run.path)
     found = task.extra_scores(model, "test")
     assert found.groups == {**{f"digits {n}": (0, 2) for n in range(2, 13)}, "all": (0, 22)}
+    assert "Exact matches by digits" in write_report(RunFolder.open(run.path)).read_text()
+    words = ["evaluate", run.path, "--split", "test", "--beside", tmp_path / "other"]
+    shutil.copytree(run.path, tmp_path / "other")
+    glassformer(*words, "--plot", tmp_path / "both.svg")
+    drawn = (tmp_path / "both.svg").read_text()
+    assert all(name in drawn for name in ("digits", ">run<", ">other<"))
+    refused(*words, code=2, names=["--beside", "--plot"])
 
 
 def test_groups_without_right_answers_are_refused():

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import types
 
 import pytest
 import torch
 from toys import toy_model
 
-from glassformer.data.suites import examples_and_questions, load_suite, question
+from glassformer.data import suites
+from glassformer.data.addition import steps_of_sum
+from glassformer.data.questions import examples_and_questions, question
+from glassformer.data.suites import load_suite
 from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.estimate import Share
-from glassformer.evaluation.suites import chosen, matched
+from glassformer.evaluation.suites import SuiteScores, chosen, chrf_of, matched
 from glassformer.hub import save
 from glassformer.processors.tokenizers import build_tokenizer
+from glassformer.scratchpad import answer_of, scratchpads_of
 from glassformer.tasks.chats import CHAT_TOKENS, use_template
-from glassformer.tasks.suites import answer_suite
+from glassformer.tasks.share_figures import suite_figures
+from glassformer.tasks.suites import answer_by_shots, answer_suite
 
 ROWS = [
     {"question": "Which planet is red?", "choices": ["Venus", "Mars", "the moon of Jupiter"], "answer": 1},
@@ -101,9 +107,9 @@ def test_choices_of_one_token_share_a_pass_and_keep_their_log_likelihoods(toy, f
 
 
 @contextlib.contextmanager
-def watched(module, rows):
-    """Add the rows of every call of a module to `rows`."""
-    handle = module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+def watched(module, rows, what=len):
+    """Add `what` of the inputs of every call of a module to `rows`."""
+    handle = module.register_forward_pre_hook(lambda _, inputs: rows.append(what(inputs[0])))
     yield
     handle.remove()
 
@@ -204,6 +210,9 @@ def test_intervals_are_wilsons():
         ({"prompt": "a", "question": "b", "answer": "x"}, "question"),
         ({"answer": "x"}, "prompt"),
         ({"prompt": "a"}, "answer"),
+        ({"prompt": "a", "answer": "x", "worked": ""}, "worked"),
+        ({"prompt": "a", "answer": "x", "group": 3}, "group"),
+        ({"prompt": "a", "choices": ["x", "y"], "answer": 0, "worked": "so y"}, "worked"),
         ({"prompt": "a", "choises": ["x", "y"], "answer": 0}, "did you mean choices"),
     ],
 )
@@ -248,3 +257,113 @@ def test_the_command_prints_accuracies_and_writes_answers(glassformer, folder, s
 @pytest.mark.parametrize("words", [["--shots", "2"], ["--suite", "x.jsonl", "--data", "y"], ["--limit", "3"]])
 def test_flags_that_do_nothing_are_refused(refused, folder, words):
     refused("evaluate", folder, *words, code=2, names=[words[-2], ";"])
+
+
+def test_an_example_shows_its_worked_solution_and_an_answer_counts_without_scratchpads(toy):
+    model, tokenizer = toy
+    steps = "<scratchpad>honey and mug</scratchpad>coffee"
+    rows = [
+        question({"prompt": "She poured", "answer": "coffee", "worked": steps, "split": "train"}),
+        question({"prompt": "Bees make", "answer": "coffee"}),
+    ]
+    assert rows[0].shown == f"She poured {steps}"
+    assert matched(rows[1], f" {steps}\n").right == {"exact_match": True}
+    assert matched(rows[1], " <scratchpad>coffee").right == {"exact_match": False}
+    read = []
+    with watched(model.embedding, read, lambda ids: tokenizer.decode(ids[0].tolist())):
+        answer_suite(model, tokenizer, rows, shots=1, max_new_tokens=1)
+    assert "".join(read[:2]) == f"She poured {steps}\n\nBees make"
+
+
+def test_several_numbers_of_examples_ask_the_same_questions(toy):
+    rows = [question({"prompt": f"She poured {n}", "answer": "mug"}) for n in range(5)]
+    found = answer_by_shots(*toy, rows, [0, 2, 1], max_new_tokens=1)
+    assert [scores.shots for scores in found] == [0, 2, 1]
+    for scores in found:
+        assert [answer.question.prompt for answer in scores.answers] == ["She poured 2", "She poured 3", "She poured 4"]
+
+
+def test_right_answers_are_counted_by_group():
+    rows = [question({"prompt": "a", "answer": "x", "group": group}) for group in ("hard", "easy", "easy")]
+    scores = SuiteScores("s", 2, 0, False, [matched(row, text) for row, text in zip(rows, "yxy", strict=True)])
+    by_group = {name: (shares["exact_match"].value, shares["exact_match"].n) for name, shares in scores.groups.items()}
+    assert by_group == {"hard": (0.0, 1), "easy": (0.5, 2)}
+    assert scores.to_dict()["groups"]["easy"]["exact_match"]["n"] == 2
+    (chart,) = suite_figures([scores])
+    assert chart.x_labels == ["hard", "easy"] and list(chart.lines[0].y) == [0.0, 0.5]
+    assert chart.lines[0].low[1] < 0.5 < chart.lines[0].high[1]
+
+
+def test_a_curve_over_examples_has_a_line_for_each_suite():
+    def scores(suite, shots, texts):
+        row = question({"prompt": "a", "answer": "x"})
+        return SuiteScores(suite, shots, 0, False, [matched(row, text) for text in texts])
+
+    (chart,) = suite_figures([scores("a", 0, "yy"), scores("a", 4, "xy"), scores("b", 4, "xx")])
+    assert chart.x_labels == ["0", "4"]
+    assert [(list(line.x), list(line.y)) for line in chart.lines] == [([0, 1], [0.0, 0.5]), ([1], [1.0])]
+    with pytest.raises(UsageError, match=r"0,1,2,4"):
+        suite_figures([scores("a", 0, "xy")])
+
+
+def test_named_suites_of_words_and_sums(monkeypatch):
+    """Each answer follows from its prompt by the rule that the suite is about; no word is both shown and asked."""
+    texts = ["a film with many good words in it and more good words", "words that are many"]
+    reviews = types.SimpleNamespace(load=lambda quiet: {"train": [(text, "positive") for text in texts]})
+    monkeypatch.setitem(suites.EXAMPLE_SETS, "reviews", reviews)
+    kept = {word for text in texts for word in text.split() if len(word) >= 4}
+    rules = {
+        "spelling": lambda given, answer: answer == " ".join(given),
+        "reversed-words": lambda given, answer: given == answer[::-1],
+        "cycled-letters": lambda given, answer: given != answer and given in answer + answer,
+    }
+    for name, rule in rules.items():
+        rows = load_suite(name)
+        assert {row.place for row in rows} == kept and len(rows) == len(kept)
+        assert {row.split for row in rows} == {"train", "test"}
+        for row in rows:
+            assert rule(row.prompt.split("\n")[0].split(": ")[1], row.answers[0]), row
+    plain, written = load_suite("sums"), load_suite("sums-scratchpad")
+    assert len({row.prompt for row in plain}) == len(plain) == len(written)
+    for row, worked in zip(plain, written, strict=True):
+        a, b = map(int, row.prompt.rstrip("=").split("+"))
+        assert row.answers == worked.answers == (str(a + b),) and row.worked is None
+        assert answer_of(worked.worked) == str(a + b) and scratchpads_of(worked.worked) == [steps_of_sum(a, b)]
+        assert row.group == worked.group == f"{len(str(a))} digit" + "s" * (a > 9)
+
+
+def test_translations_are_short_phrases_with_all_their_translations(monkeypatch):
+    rows = [("Font", "Police"), ("Font", "Fonte"), ("Press F1.", "Appuyez"), ("one two three four five", "un")]
+    both = types.SimpleNamespace(load=lambda quiet: {"train": [("Line", "Ligne")], "test": rows})
+    monkeypatch.setitem(suites.EXAMPLE_SETS, "en-fr", both)
+    shown, asked = load_suite("translation")
+    assert (shown.shown, shown.split) == ("English: Line\nFrench: Ligne", "train")
+    assert (asked.prompt, asked.answers, asked.split) == ("English: Font\nFrench:", ("Police", "Fonte"), "test")
+
+
+def test_chrf_is_sacrebleus():
+    pytest.importorskip("sacrebleu")
+    rows = [question({"prompt": "a", "answer": text}) for text in ("Couleur de police", "Ligne")]
+    answers = [matched(row, text) for row, text in zip(rows, (" Couleur du texte", "Ligne"), strict=True)]
+    found = chrf_of(answers)
+    from sacrebleu import corpus_chrf
+
+    expected = corpus_chrf(["Couleur du texte", "Ligne"], [["Couleur de police", "Ligne"]]).score
+    assert found.score == pytest.approx(expected) and 0 < found.interval < 100
+
+
+def test_the_command_asks_with_several_numbers_of_examples_and_draws(glassformer, folder, tmp_path):
+    path, plot, out = tmp_path / "q.jsonl", tmp_path / "q.svg", tmp_path / "out.jsonl"
+    rows = [{"prompt": f"Bees {n}", "answer": "honey", "group": "ab"[n % 2]} for n in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["evaluate", folder, "--suite", path, "-n", 2, "--chrf"]
+    found = json.loads(glassformer(*words, "--shots", "0,1", "--plot", plot, "--out", out, "--json").out)
+    assert [(row["shots"], row["exact_match"]["n"]) for row in found] == [(0, 3), (1, 3)]
+    assert "examples in the prompt" in plot.read_text() and len(out.read_text().splitlines()) == 6
+    assert glassformer(*words).out.count("exact_match") == 3  # all, and each group
+    assert "chrF" in glassformer(*words, "--shots", "0,1").out
+
+
+@pytest.mark.parametrize("shots", ["x", "1,1", "-1", "1,"])
+def test_shots_are_numbers(refused, folder, suite, shots):
+    refused("evaluate", folder, "--suite", suite, "--shots", shots, code=2, names=[shots, "0,1,2,4"])

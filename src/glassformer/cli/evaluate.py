@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,12 +27,19 @@ def evaluate(
         None, metavar="N", min=1, help="With --answers or --suite: use N examples, spread over the split."
     ),
     out: str = typer.Option(None, metavar="FILE", help="With --answers or --suite: write the answers here."),
-    suite: str = typer.Option(
-        None,
+    suite: list[str] = typer.Option(
+        [],
         metavar="FILE",
-        help="Ask the questions of a JSONL file, or of a named suite (sentiment), in place of data.",
+        help="Ask the questions of a JSONL file or of a named suite (docs/judging.md); repeat for more.",
     ),
-    shots: int = typer.Option(None, metavar="N", min=0, help="With --suite: examples before each question; default 0."),
+    shots: str = typer.Option(
+        None, metavar="N,N", help="With --suite: examples before each question, such as 4 or 0,1,2,4; default 0."
+    ),
+    chrf: bool = typer.Option(False, "--chrf", help="With --suite: also the chrF of generated answers (translations)."),
+    plot: str = typer.Option(
+        None, metavar="FILE", help="Draw shares with their intervals as .svg, .html or .json: of --suite, or by group."
+    ),
+    beside: list[str] = typer.Option([], metavar="RUN", help="With --plot: another run in the same picture."),
     chat: bool = typer.Option(False, "--chat", help="With --suite: ask through the model's chat template."),
     seed: int = typer.Option(None, metavar="NUMBER", help="With --suite: draws the examples; default 0."),
     stop: list[str] = typer.Option(
@@ -64,6 +72,10 @@ def evaluate(
     glassformer evaluate runs/translate-en-fr-1 --split test --answers --out translations.jsonl
 
     glassformer evaluate smollm2-135m-instruct --suite questions.jsonl --shots 4
+
+    glassformer evaluate smollm2-135m-instruct --suite spelling --shots 0,1,2,4,8 --plot spelling.svg
+
+    glassformer evaluate runs/scratchpad --split test --beside runs/plain --plot addition.svg
     """
     from glassformer.errors import DataError
     from glassformer.recipes.opening import open_run
@@ -74,13 +86,17 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "stop": stop or None,
         "chat": chat or None,
+        "chrf": chrf or None,
     }
     asking = {name: value for name, value in asking.items() if value is not None}
     opening = {"pattern": pattern, "device": device, "dtype": dtype}
-    if suite is not None:
-        _refuse({"data": data, "beam": beam, "answers": answers or None}, "does not go with --suite; leave it out")
+    if beside:
+        _refuse({"beside": plot is None or None}, "needs --plot; add it")
+    if suite:
+        others = {"data": data, "beam": beam, "answers": answers or None, "beside": beside or None}
+        _refuse(others, "does not go with --suite; leave it out")
         opening = {name: value for name, value in opening.items() if value is not None}
-        _ask(run, suite, out, as_json, {**asking, "split": split, "limit": limit}, **opening)
+        _ask(run, suite, out, plot, as_json, {**asking, "split": split, "limit": limit}, **opening)
         return
     _refuse({**asking, **opening}, "needs --suite; add it")
     if not answers:
@@ -95,6 +111,8 @@ def evaluate(
         if scores := task.extra_scores(model, split):
             results |= scores.to_dict()
             lines = scores.lines()
+        if plot is not None:
+            _plot_run(plot, run, scores, beside, split)
     except DataError as error:  # the loss is known without them
         typer.echo(f"note: {error}", err=True)
     if answers:
@@ -132,33 +150,83 @@ def _refuse(flags: Mapping[str, Any], why: str) -> None:
         raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
+def _plot_run(file: str, run: str, scores: Any, beside: Sequence[str], split: str) -> None:
+    """Draw what `glassformer evaluate` adds to the loss of a run, that of other runs in the same chart."""
+    from glassformer.errors import UsageError
+    from glassformer.figures import save
+    from glassformer.recipes.opening import open_run
+    from glassformer.tasks.exact_match import ExactMatches, exact_match_figures
+
+    drawn = []
+    if isinstance(scores, ExactMatches):
+        found = {run: scores}
+        for path in beside:
+            model, task = open_run(path)
+            found[path] = task.extra_scores(model, split)
+            if not isinstance(found[path], ExactMatches):
+                raise UsageError(
+                    f"--beside {path}: its answers are not counted by group; give a run with task.group_by"
+                )
+        drawn = exact_match_figures({Path(path).name: scores for path, scores in found.items()})
+    elif hasattr(scores, "figures") and not beside:
+        drawn = scores.figures()
+    if not drawn:
+        raise UsageError(
+            f"--plot {file}: {run} has no shares by group to draw; give a run with task.group_by, or --suite"
+        )
+    save(drawn, file)
+
+
 def _ask(
     path: str,
-    suite: str,
+    suites: Sequence[str],
     out: str | None,
+    plot: str | None,
     as_json: bool,
-    asking: Mapping[str, Any],
+    asking: dict[str, Any],
     *,
     pattern: str | None = None,
     device: str = "auto",
     dtype: str = "fp32",
 ) -> None:
-    """Ask a model the questions of a suite, and print its accuracies."""
+    """Ask a model the questions of suites, and print its accuracies."""
     from glassformer.data.suites import load_suite
-    from glassformer.evaluation.suites import compiled_pattern
+    from glassformer.evaluation.suites import compiled_pattern, suite_lines
+    from glassformer.figures import save
     from glassformer.files import json_text, write_text
-    from glassformer.tasks.suites import answer_suite
+    from glassformer.tasks.share_figures import suite_figures
+    from glassformer.tasks.suites import answer_by_shots
 
-    rows, compiled = load_suite(suite, quiet=as_json), compiled_pattern(pattern)
+    shots, chrf = _numbers(asking.pop("shots", "0")), asking.pop("chrf", False)
+    rows, compiled = [load_suite(name, quiet=as_json) for name in suites], compiled_pattern(pattern)
     model, tokenizer = options.open_for("generate", path, device, dtype)
-    scores = answer_suite(model, tokenizer, rows, name=suite, pattern=compiled, quiet=as_json, **asking)
+    found = []
+    for name, questions in zip(suites, rows, strict=True):
+        shared = {"name": name, "pattern": compiled, "quiet": as_json, "chrf": chrf, **asking}
+        found += answer_by_shots(model, tokenizer, questions, shots, **shared)
     if out is not None:
-        write_text(out, "".join(json_text(answer.to_dict()) + "\n" for answer in scores.answers))
+        write_text(out, "".join(json_text(row) + "\n" for scores in found for row in scores.rows()))
+    if plot is not None:
+        save(suite_figures(found), plot)
     if as_json:
-        print_json(scores.to_dict())
+        print_json(found[0].to_dict() if len(found) == 1 else [scores.to_dict() for scores in found])
         return
-    for line in scores.lines():
+    for line in suite_lines(found):
         typer.echo(line)
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers of "0,1,4".
+
+    Raises:
+        UsageError: they are none, or one comes twice.
+    """
+    from glassformer.errors import UsageError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise UsageError(f"--shots {text} is no list of numbers; give one, such as 4, or several, such as 0,1,2,4")
+    return list(map(int, words))
 
 
 def interval_text(metric: Metric) -> str:

@@ -1,57 +1,44 @@
-"""Suites: questions with known answers, one JSON object a line, by which language models are judged.
+"""Suites of questions: your own files, and those that are known by name.
 
-    {"question": "Which planet is red?", "choices": ["Mars", "Venus"], "answer": 0}     Question: ...\\nAnswer: Mars
-    {"context": "The cat sat on the", "choices": ["mat", "moon"], "answer": 0}          The cat sat on the mat
-    {"context": "It rained.", "question": "Was it wet?", "choices": [...], "answer": 0} It rained.\\nQuestion: ...
-    {"prompt": "2 + 2 =", "answer": "4"}                                                generated, and compared
+    sentiment               Review: ...\\nSentiment:              negative, or positive
+    translation             English: Font color\\nFrench:         Couleur de police
+    spelling                Word: cat\\nLetters:                  c a t
+    reversed-words          Letters: tac\\nWord:                  cat
+    cycled-letters          Letters: tca\\nWord:                  cat
+    sums                    583+274=                             857
+    sums-scratchpad         583+274=                             857, after every carry in writing
 
-Rows with `"split": "train"` are examples to show; the others are asked. `prompt` and `context` stand as they are.
+Translation and words are as in Brown et al. 2020 (https://arxiv.org/abs/2005.14165, figure 2.1, section 3.9.2), sums as
+in its section 3.9.1 and, with a scratchpad, as in Nye et al. 2021 (https://arxiv.org/abs/2112.00114).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from glassformer.data.addition import steps_of_sum
 from glassformer.data.example_sets import EXAMPLE_SETS
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
+from glassformer.data.questions import TRAIN, Question, question
 from glassformer.errors import DataError, UsageError, did_you_mean
+from glassformer.scratchpad import CLOSE, OPEN
 
-FIELDS = ("id", "prompt", "context", "question", "choices", "answer", "split")
-TRAIN = "train"
 LONGEST_REVIEW = 200
 """Characters of a review in the suite `sentiment`."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question with known answers.
-
-    prompt: the text before the answer. answers: right answers, any of which will do; of multiple choice the one.
-    choices: of multiple choice; () where the answer is generated. right: the place of the right choice. place: its
-    `id`, else file and line.
-    """
-
-    prompt: str
-    answers: tuple[str, ...]
-    choices: tuple[str, ...] = ()
-    right: int = 0
-    split: str | None = None
-    place: str = ""
-
-    @property
-    def kind(self) -> str:
-        """ "multiple choice" or "exact match"."""
-        return "multiple choice" if self.choices else "exact match"
-
-    @property
-    def delimiter(self) -> str:
-        """What stands between prompt and answer: a space, unless one is there."""
-        ends = self.prompt[-1:].isspace() or not self.prompt
-        return "" if ends or (self.choices or self.answers)[0][:1].isspace() else " "
+MOST_WORDS = 4
+"""Of an English phrase in the suite `translation`."""
+FREQUENT, WORD_LENGTHS = 10_000, (4, 14)
+"""Words are the most frequent ones of so many letters, as in Brown et al. 2020."""
+QUESTIONS = 200
+"""Words and phrases of a split `test`, and sums of each number of digits; as many are examples."""
+SUM_DIGITS = (1, 2, 3, 4)
+_SEED = 17
 
 
 def load_suite(name: str | os.PathLike[str], *, quiet: bool = False) -> list[Question]:
@@ -74,62 +61,6 @@ def load_suite(name: str | os.PathLike[str], *, quiet: bool = False) -> list[Que
     raise UsageError(f"there is no suite {str(name)!r}, and no such file; {did_you_mean(str(name), SUITES)}")
 
 
-def question(row: dict[str, Any], place: str = "") -> Question:
-    """One row of a suite.
-
-    Raises:
-        DataError: a field is missing, unknown or out of range.
-    """
-    if unknown := next((key for key in row if key not in FIELDS), None):
-        raise DataError(f"{place}: the field {unknown!r} is unknown; {did_you_mean(unknown, FIELDS)}")
-    if "answer" not in row:
-        raise DataError(f"{place}: the field 'answer' is missing; it has: {', '.join(row) or 'none'}")
-    prompt, split, name = _prompt(row, place), row.get("split"), str(row.get("id", place))
-    if split is not None and not isinstance(split, str):
-        raise DataError(f"{place}: split is {split!r}; give a text, such as train or test")
-    if "choices" not in row:
-        return Question(prompt, _answers(row["answer"], place), split=split, place=name)
-    choices, right = row["choices"], row["answer"]
-    if not isinstance(choices, list) or len(choices) < 2:
-        raise DataError(f"{place}: choices must be a list of two texts or more; it is {choices!r}")
-    if bad := next((i for i, text in enumerate(choices) if not isinstance(text, str) or not text.strip()), None):
-        raise DataError(f"{place}: choice {bad} is {choices[bad]!r}; give a text that is not empty")
-    if len(set(choices)) < len(choices):
-        raise DataError(f"{place}: two choices are equal; leave one out")
-    if isinstance(right, bool) or not isinstance(right, int):
-        raise DataError(f"{place}: answer is {right!r}; give the place of the right choice, from 0 on")
-    if not 0 <= right < len(choices):
-        raise DataError(
-            f"{place}: answer {right} is out of range for {len(choices)} choices; use 0 to {len(choices) - 1}"
-        )
-    return Question(prompt, (choices[right],), tuple(choices), right, split, name)
-
-
-def _prompt(row: dict[str, Any], place: str) -> str:
-    """The text before the answer, from whichever fields state it."""
-    parts = {key: row[key] for key in ("prompt", "context", "question") if row.get(key) is not None}
-    for key, text in parts.items():
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{place}: {key} is {text!r}; give a text that is not empty")
-    if "prompt" in parts and len(parts) > 1:
-        raise DataError(f"{place}: a prompt stands alone; leave out {' and '.join(k for k in parts if k != 'prompt')}")
-    if not parts:
-        raise DataError(f"{place}: no prompt, context or question; give one")
-    if "question" not in parts:
-        return parts.get("prompt") or parts["context"]
-    context = f"{parts['context']}\n" if "context" in parts else ""
-    return f"{context}Question: {parts['question']}\nAnswer:"
-
-
-def _answers(given: Any, place: str) -> tuple[str, ...]:
-    """Texts that count as right; a number is its digits."""
-    found = given if isinstance(given, list) else [given]
-    texts = [str(a) if isinstance(a, (int, float)) and not isinstance(a, bool) else a for a in found]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise DataError(f"{place}: answer is {given!r}; give a text, a number, or a list of them")
-    return tuple(texts)
-
-
 def sentiment(quiet: bool = False) -> list[Question]:
     """Short film reviews (most from Rotten Tomatoes): negative or positive? As many of each in every split."""
     found: list[Question] = []
@@ -143,38 +74,95 @@ def sentiment(quiet: bool = False) -> list[Question]:
     return found
 
 
-SENTIMENTS = ("negative", "positive")
-SUITES: dict[str, Callable[[bool], list[Question]]] = {"sentiment": sentiment}
-"""Suites that are known by name."""
+def translation(quiet: bool = False) -> list[Question]:
+    """Short English phrases of software manuals, and their French."""
+    found: list[Question] = []
+    for split in (TRAIN, "test"):
+        translations: dict[str, list[str]] = {}
+        for english, french in EXAMPLE_SETS["en-fr"].load(quiet=quiet)[split]:
+            if _PHRASE.fullmatch(english) and _PHRASE.fullmatch(french) and len(english.split()) <= MOST_WORDS:
+                translations.setdefault(english, []).append(french)
+        for english, answers in translations.items():
+            place = f"phrase {len(found)}"
+            found.append(Question(f"English: {english}\nFrench:", tuple(answers), split=split, place=place))
+    return found
 
 
-def examples_and_questions(
-    rows: Sequence[Question], shots: int, split: str | None = None
-) -> tuple[list[Question], list[Question]]:
-    """(examples to show, questions to ask): the rows of the split `train` and the others; without such rows the first
-    `shots` and the rest.
+_PHRASE = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")  # words, and no signs
 
-    split: of the questions; None: all that are not `train`.
 
-    Raises:
-        UsageError: there are fewer examples than `shots`, or no questions.
+def words(ask: Callable[[str, random.Random], tuple[str, str]], quiet: bool = False) -> list[Question]:
+    """Frequent words of film reviews, each asked about by `ask(word, random)`, which gives the prompt and the answer;
+    each is an example or a question, never both."""
+    counts = Counter[str]()
+    for text, _ in EXAMPLE_SETS["reviews"].load(quiet=quiet)[TRAIN]:
+        counts.update(word for word in _WORD.findall(text) if WORD_LENGTHS[0] <= len(word) <= WORD_LENGTHS[1])
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:FREQUENT]
+    draw, found = random.Random(_SEED), []
+    for n, word in enumerate(draw.sample(frequent, min(2 * QUESTIONS, len(frequent)))):
+        prompt, answer = ask(word, draw)
+        found.append(Question(prompt, (answer,), split=("test", TRAIN)[n % 2], place=word))
+    return found
+
+
+_WORD = re.compile(r"\b[a-z]+\b")
+
+
+def spelled(word: str, draw: random.Random) -> tuple[str, str]:
     """
-    if shots < 0:
-        raise UsageError(f"--shots {shots} is too small; use 0 or more")
-    if split == TRAIN and shots:
-        raise UsageError("--split train are the examples of --shots; ask another split, or leave out --shots")
-    examples = [row for row in rows if row.split == TRAIN]
-    asked = [row for row in rows if row.split != TRAIN]
-    if split == TRAIN:
-        examples, asked = [], examples
-    elif not examples:
-        examples, asked = asked[:shots], asked[shots:]
-    if split is not None and not (asked := [row for row in asked if row.split == split]):
-        known = {row.split for row in rows if row.split}
-        hint = did_you_mean(split, known) if known else "its rows name no split: leave out --split"
-        raise UsageError(f"no questions of the split {split!r} are left to ask; {hint}")
-    if len(examples) < shots:
-        raise UsageError(f"--shots {shots} is more than the {len(examples)} examples that there are; use fewer")
-    if not asked:
-        raise UsageError(f"{len(rows)} rows leave no question to ask; use fewer --shots, or add rows")
-    return examples, asked
+    >>> spelled("cat", random.Random(0))
+    ('Word: cat\\nLetters:', 'c a t')
+    """
+    return f"Word: {word}\nLetters:", " ".join(word)
+
+
+def reversed_word(word: str, draw: random.Random) -> tuple[str, str]:
+    """
+    >>> reversed_word("cat", random.Random(0))
+    ('Letters: tac\\nWord:', 'cat')
+    """
+    return f"Letters: {word[::-1]}\nWord:", word
+
+
+def cycled(word: str, draw: random.Random) -> tuple[str, str]:
+    """Letters from some place on, then those before it."""
+    place = draw.randrange(1, len(word))
+    return f"Letters: {word[place:] + word[:place]}\nWord:", word
+
+
+def sums(quiet: bool = False, *, scratchpad: bool) -> list[Question]:
+    """Sums of two numbers of 1 to 4 digits, grouped by that; no sum comes twice.
+
+    scratchpad: examples show every carry in writing before the answer.
+    """
+    draw, known, found = random.Random(_SEED), set[tuple[int, int]](), list[Question]()
+    for digits, split in _places():
+        low = 10 ** (digits - 1) if digits > 1 else 0
+        while (pair := (draw.randrange(low, 10**digits), draw.randrange(low, 10**digits))) in known:
+            pass
+        known.add(pair)
+        answer = str(sum(pair))
+        written = f"{OPEN}{steps_of_sum(*pair)}{CLOSE}{answer}" if scratchpad else None
+        prompt, group = "{}+{}=".format(*pair), f"{digits} digit{'s' if digits > 1 else ''}"
+        found.append(Question(prompt, (answer,), split=split, place=prompt, group=group, worked=written))
+    return found
+
+
+def _places() -> Iterator[tuple[int, str]]:
+    """(digits, split) of every sum; of one digit there are 100."""
+    for digits in SUM_DIGITS:
+        for split in ("test", TRAIN):
+            yield from [(digits, split)] * (QUESTIONS if digits > 1 else 50)
+
+
+SENTIMENTS = ("negative", "positive")
+SUITES: dict[str, Callable[[bool], list[Question]]] = {
+    "sentiment": sentiment,
+    "translation": translation,
+    "spelling": partial(words, spelled),
+    "reversed-words": partial(words, reversed_word),
+    "cycled-letters": partial(words, cycled),
+    "sums": partial(sums, scratchpad=False),
+    "sums-scratchpad": partial(sums, scratchpad=True),
+}
+"""Suites that are known by name."""

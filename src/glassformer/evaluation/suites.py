@@ -10,15 +10,17 @@ The first two are those of lm-evaluation-harness (Gao et al., https://github.com
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from glassformer.data.suites import Question
+from glassformer.data.questions import Question
 from glassformer.errors import UsageError
 from glassformer.evaluation.estimate import Share
+from glassformer.evaluation.translation import CorpusScore, translation_scores
+from glassformer.scratchpad import answer_of
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ def chosen(question: Question, log_probs: Sequence[float]) -> Answer:
 
 
 def matched(question: Question, text: str, pattern: re.Pattern[str] | None = None) -> Answer:
-    """The answer that was generated, without white space around it.
+    """The answer that was generated, without white space around it and without scratchpads.
 
     pattern: what is compared is its first group (without groups: all it matches) where it first matches.
     """
-    found = text.strip()
+    found = answer_of(text)
     if pattern is not None:
-        match = pattern.search(text)
+        match = pattern.search(found)
         found = "" if match is None else (match.group(1 if pattern.groups else 0) or "").strip()
     return Answer(question, text, {"exact_match": found in [answer.strip() for answer in question.answers]})
 
@@ -77,19 +79,26 @@ def compiled_pattern(pattern: str | None) -> re.Pattern[str] | None:
 
 @dataclass(frozen=True)
 class SuiteScores:
-    """The answers to a suite, in its order, and how they were asked for."""
+    """The answers to a suite, in its order, and how they were asked for. chrf: how near generated answers come to the
+    first right one, letter by letter, where that was asked for."""
 
     suite: str
     shots: int
     seed: int
     chat: bool
     answers: list[Answer]
+    chrf: CorpusScore | None = None
 
     @property
     def shares(self) -> dict[str, Share]:
         """Each accuracy, over the questions that have it."""
-        names = dict.fromkeys(name for answer in self.answers for name in answer.right)
-        return {name: Share.of([a.right[name] for a in self.answers if name in a.right]) for name in names}
+        return _shares(self.answers)
+
+    @property
+    def groups(self) -> dict[str, dict[str, Share]]:
+        """The same of each group of questions, in the order of the suite; {} where none has one."""
+        names = dict.fromkeys(a.question.group for a in self.answers if a.question.group is not None)
+        return {name: _shares([a for a in self.answers if a.question.group == name]) for name in names}
 
     @property
     def by_chance(self) -> float | None:
@@ -98,10 +107,48 @@ class SuiteScores:
         return sum(guesses) / len(guesses) if guesses else None
 
     def to_dict(self) -> dict[str, Any]:
-        asked = {key: value for key, value in vars(self).items() if key != "answers"}
-        return {**asked, **{name: share._asdict() for name, share in self.shares.items()}, "by_chance": self.by_chance}
+        asked = {key: getattr(self, key) for key in ("suite", "shots", "seed", "chat")}
+        found = {**asked, **_plain(self.shares), "by_chance": self.by_chance}
+        if self.chrf is not None:
+            found["chrf"] = self.chrf.to_dict()
+        return {**found, "groups": {g: _plain(shares) for g, shares in self.groups.items()}} if self.groups else found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every answer, for JSON."""
+        return [{"suite": self.suite, "shots": self.shots, **answer.to_dict()} for answer in self.answers]
 
     def lines(self) -> list[str]:
         """For a person: one line an accuracy."""
         found = [f"{name:<12} {share}" for name, share in self.shares.items()]
+        for group, shares in self.groups.items():
+            found += [f"{name:<12} {share}, {group}" for name, share in shares.items()]
+        if self.chrf is not None:
+            found.append(f"{'chrF':<12} {self.chrf}")
         return found if self.by_chance is None else [*found, f"{'by chance':<12} {100 * self.by_chance:.1f} %"]
+
+
+def _shares(answers: Sequence[Answer]) -> dict[str, Share]:
+    names = dict.fromkeys(name for answer in answers for name in answer.right)
+    return {name: Share.of([a.right[name] for a in answers if name in a.right]) for name in names}
+
+
+def _plain(shares: Mapping[str, Share]) -> dict[str, Any]:
+    return {name: share._asdict() for name, share in shares.items()}
+
+
+def suite_lines(results: Sequence[SuiteScores]) -> list[str]:
+    """Several suites, or one with several numbers of examples, for a person: the lines of each behind its name."""
+    if len(results) == 1:
+        return results[0].lines()
+    width = max(len(r.suite) for r in results)
+    return [f"{r.suite:<{width}} {r.shots:>3} examples  {line}" for r in results for line in r.lines()]
+
+
+def chrf_of(answers: Sequence[Answer]) -> CorpusScore | None:
+    """See `evaluation.translation`; None where no answer was generated.
+
+    Raises:
+        MissingExtraError: sacrebleu is not installed.
+    """
+    pairs = [(a.text.strip(), a.question.answers[0]) for a in answers if not a.log_probs]
+    return translation_scores([text for text, _ in pairs], [right for _, right in pairs]).chrf if pairs else None

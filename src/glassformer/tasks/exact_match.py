@@ -6,28 +6,39 @@ token at each place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from glassformer.data.chats import ChatRow
 from glassformer.errors import DataError, did_you_mean
-from glassformer.evaluation.estimate import wilson_interval
+from glassformer.evaluation.estimate import Share, wilson_interval
+from glassformer.figures.primitives import Figure
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.scratchpad import answer_of
 from glassformer.tasks.chats import prompt_ids
 from glassformer.tasks.rollouts import roll_out
+from glassformer.tasks.share_figures import share_curves
+
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class ExactMatches:
-    """(right, n) by group; the group "all" comes last."""
+    """(right, n) by group; the group `ALL` comes last."""
 
     groups: dict[str, tuple[int, int]]
+    group_by: str = ""
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """Of each group."""
+        return {name: Share(right / n, n, *wilson_interval(right, n)) for name, (right, n) in self.groups.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Share, n and the ends of the 95 % interval (Wilson) of each group."""
-        return {"exact_match": {name: _share(*counts) for name, counts in self.groups.items()}}
+        found = {name: share._asdict() for name, share in self.shares.items()}
+        return {"exact_match": {name: {"share": s.pop("value"), **s} for name, s in found.items()}}
 
     def lines(self) -> list[str]:
         """For `glassformer evaluate`."""
@@ -38,10 +49,19 @@ class ExactMatches:
             for name, r in rows
         ]
 
+    def figures(self) -> list[Figure]:
+        """The share of each group; none where there are no groups."""
+        return exact_match_figures({"": self})
 
-def _share(right: int, n: int) -> dict[str, float]:
-    low, high = wilson_interval(right, n)
-    return {"share": right / n, "n": n, "low": low, "high": high}
+
+def exact_match_figures(models: Mapping[str, ExactMatches]) -> list[Figure]:
+    """Shares by group, a line for each model by its name; none where no model has groups."""
+    lines = {
+        name: {g.removeprefix(f"{found.group_by} "): s for g, s in found.shares.items() if g != ALL}
+        for name, found in models.items()
+    }
+    axis = next(iter(models.values())).group_by
+    return [share_curves(f"Exact matches by {axis}", lines, axis)] if any(lines.values()) else []
 
 
 def exact_matches(
@@ -66,9 +86,9 @@ def exact_matches(
     for row in rows:
         right = given.get(id(row)) == str(row.columns[answer]).strip()
         names = [] if group_by is None else [f"{group_by} {row.columns[group_by]}"]
-        for name in (*names, "all"):
+        for name in (*names, ALL):
             tally = counts.setdefault(name, [0, 0])
             tally[0] += right
             tally[1] += 1
-    counts["all"] = counts.pop("all")
-    return ExactMatches({name: (right, n) for name, (right, n) in counts.items()})
+    counts[ALL] = counts.pop(ALL)
+    return ExactMatches({name: (right, n) for name, (right, n) in counts.items()}, group_by or "")

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import model_validator
 
+from glassformer.data.chats import ChatRow
 from glassformer.data.example_batches import ExampleBatches
+from glassformer.data.example_splits import spread
 from glassformer.data.packing import pack, padding
 from glassformer.errors import DataError, UsageError, plural
 from glassformer.evaluation.rows import RowLosses
@@ -27,6 +29,7 @@ from glassformer.tasks.held_out_answers import answers_to_look_at
 from glassformer.tasks.next_token import trained_loss, trained_rows
 from glassformer.tasks.settings import TaskSettings
 
+COUNTED = 120  # answers of a sample that are counted by group
 RELATIVE = ("rotary", "alibi", "relative", "none")  # positions that see distances alone, wherever a chat begins
 
 
@@ -127,12 +130,18 @@ class SFT(ChatTask):
 
     def extra_scores(self, model: Any, split: str = "validation") -> ExactMatches | None:
         """Exact matches of greedy answers, where `task.answer` names the column of the right ones."""
-        s = self.settings
-        if s.answer is None:
+        if self.settings.answer is None:
             return None
-        rows = self.source.examples[split]
+        return self.matches(model, self.source.examples[split])
+
+    def matches(self, model: Any, rows: Sequence[ChatRow]) -> ExactMatches:
+        """Exact matches of greedy answers to rows."""
+        s = self.settings
         return exact_matches(model, self.tokenizer, rows, answer=s.answer, group_by=s.group_by)
 
     def sample(self, model: Any, step: int) -> list[Figure]:
-        """Answers to held-out prompts."""
-        return answers_to_look_at(self, model)
+        """Answers to held-out prompts; of rows that are counted by a column, also the right ones by its values."""
+        found = answers_to_look_at(self, model)
+        if self.settings.group_by is None:
+            return found
+        return [*found, *self.matches(model, spread(self.source.examples["validation"], COUNTED)).figures()]

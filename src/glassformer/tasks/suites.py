@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ import torch
 from glassformer.data.batches import IGNORED, philox
 from glassformer.data.chats import ChatRow
 from glassformer.data.example_splits import spread
-from glassformer.data.suites import Question, examples_and_questions
+from glassformer.data.questions import TRAIN, Question, examples_and_questions
 from glassformer.errors import DataError, UsageError
-from glassformer.evaluation.suites import Answer, SuiteScores, chosen, matched
+from glassformer.evaluation.suites import Answer, SuiteScores, chosen, chrf_of, matched
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.generation.eval_mode import evaluating
 from glassformer.processors.tokenizers import Tokenizer
@@ -48,6 +49,7 @@ def answer_suite(
     stop: Sequence[str] = (BETWEEN,),
     max_new_tokens: int = 64,
     pattern: re.Pattern[str] | None = None,
+    chrf: bool = False,
     quiet: bool = True,
 ) -> SuiteScores:
     """Ask a model that continues texts the questions of a suite.
@@ -57,7 +59,8 @@ def answer_suite(
             rows they are the first ones, in an order drawn by the seed. chat: through the chat template.
         split: of the questions; None: all but `train`. limit: so many questions, spread over the suite.
         stop, max_new_tokens: where a generated answer ends; in a chat also at the end of its turn.
-        pattern: what is compared of a generated answer; see `evaluation.suites.matched`.
+        pattern: what is compared of a generated answer; see `evaluation.suites.matched`. chrf: also how near generated
+            answers come to the right ones.
 
     Raises:
         UsageError: the model does not continue texts; there are too few examples, or no chat template; questions do not
@@ -84,7 +87,19 @@ def answer_suite(
         texts = _generated(model, tokenizer, prompts, bar, chat, tuple(stop), max_new_tokens)
         for i, text in zip(places["exact match"], texts, strict=True):
             answers[i] = matched(asked[i], text, pattern)
-    return SuiteScores(name, shots, seed, chat, [answers[i] for i in range(len(asked))])
+    in_order = [answers[i] for i in range(len(asked))]
+    return SuiteScores(name, shots, seed, chat, in_order, chrf_of(in_order) if chrf else None)
+
+
+def answer_by_shots(
+    model: Any, tokenizer: Tokenizer, rows: Sequence[Question], shots: Sequence[int], **asking: Any
+) -> list[SuiteScores]:
+    """`answer_suite` for each of several numbers of examples: the same questions each time, and of a question's
+    examples the first ones."""
+    if len(shots) > 1 and not any(row.split == TRAIN for row in rows):
+        most = max(shots)
+        rows = [replace(row, split=TRAIN) if i < most else row for i, row in enumerate(rows)]
+    return [answer_suite(model, tokenizer, rows, shots=n, **asking) for n in shots]
 
 
 def _examples(examples: Sequence[Question], shots: int, seed: int, number: int) -> list[Question]:
@@ -105,11 +120,11 @@ def _check_fit(lengths: Sequence[int], block_size: int, shots: int) -> None:
 
 def _text(shown: Sequence[Question], asked: Question) -> str:
     """Examples with their answers and the question, up to where its answer begins."""
-    return BETWEEN.join([*(f"{q.prompt}{q.delimiter}{q.answers[0]}" for q in shown), asked.prompt])
+    return BETWEEN.join([*(q.shown for q in shown), asked.prompt])
 
 
 def _turns(shown: Sequence[Question], asked: Question) -> list[dict[str, Any]]:
-    pairs = [(q.prompt, q.answers[0]) for q in shown]
+    pairs = [(q.prompt, q.answer_shown) for q in shown]
     turns = [turn for user, answer in pairs for turn in (("user", user), ("assistant", answer))]
     return [{"role": role, "content": content} for role, content in [*turns, ("user", asked.prompt)]]
 
