@@ -1,4 +1,4 @@
-"""What `test_policy.py` runs in one process, and as each of two: an iteration of PPO on a toy model."""
+"""What `test_policy_losses.py` runs in one process, and as each of two: an iteration of PPO on a toy model."""
 
 from __future__ import annotations
 

@@ -178,10 +178,10 @@ def test_the_first_ratio_of_grpo_is_one_and_its_gradient_is_that_of_the_policy(m
     batch = task.batch_of(rollouts, torch.tensor([1.0, 0.0, 3.0, 1.0]))
     loss = task.loss(model, batch)
     assert loss.metrics["clip_fraction"][0] == 0
-    advantages_B, counts_BT = batch[4], batch[1] != IGNORED
-    assert loss.sum.item() == pytest.approx(-float((advantages_B[:, None] * counts_BT).sum()), abs=1e-4)
+    advantages_BT, counts_BT = batch[4], batch[1] != IGNORED
+    assert loss.sum.item() == pytest.approx(-float((advantages_BT * counts_BT).sum()), abs=1e-4)
     ours = torch.autograd.grad(loss.sum, model.embedding.token.weight)[0]
-    surrogate = -(token_log_probs(model, *batch[:2]) * advantages_B[:, None]).sum()
+    surrogate = -(token_log_probs(model, *batch[:2]) * advantages_BT).sum()
     torch.testing.assert_close(
         ours, torch.autograd.grad(surrogate, model.embedding.token.weight)[0], atol=1e-5, rtol=1e-4
     )

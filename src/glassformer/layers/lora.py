@@ -84,6 +84,14 @@ def without_lora(model: M) -> M:
     return view.eval()
 
 
+def merged_copy(model: M) -> M:
+    """A copy of a model with its adapters merged; it shares the weights that no adapter changes."""
+    twin = shared_copy(model)
+    for name, layer in list(lora_layers(twin)):
+        _put_plain(twin, name, layer, nn.Parameter(layer.merged_weight(), requires_grad=False))
+    return twin
+
+
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     """The adapted layers of a model, by name."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))

@@ -54,8 +54,8 @@ FEW_GROUPS = 0.2  # have spread
 
 
 class GRPO(RollOutTask):
-    """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, reference log-probabilities_BT, advantages_B,
-    facts_BF)."""
+    """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, reference log-probabilities_BT, advantages_BT
+    times importance weights, facts_BF)."""
 
     Settings: ClassVar[type[TaskSettings]] = GRPOSettings
     FACTS: ClassVar[tuple[str, ...]] = (*RollOutTask.FACTS, "groups_with_spread", "reward_std", "kl")
@@ -100,24 +100,25 @@ class GRPO(RollOutTask):
         elif s.scale == "rloo":
             advantages_GS = advantages_GS * (s.samples / (s.samples - 1))
         old_BT = self.log_probs(self.model, inputs_BT, targets_BT)
-        facts_BF = self.answer_facts(rollouts, rewards_B, old_BT, targets_BT != IGNORED)
+        counts_BT = targets_BT != IGNORED
+        advantages_BT = advantages_GS.reshape(-1, 1) * self.importance_weights(rollouts, old_BT, counts_BT)
+        facts_BF = self.answer_facts(rollouts, rewards_B, old_BT, counts_BT)
         more = [(spread_GS > 1e-6).flatten().float(), spread_GS.flatten()]
         reference_BT = old_BT
         if self.measures_kl:
             reference_BT = self.log_probs(self.reference_model(), inputs_BT, targets_BT)
             more.append((old_BT - reference_BT).sum(dim=1))
         facts_BF = torch.cat([facts_BF, torch.stack(more, dim=1)], dim=1)
-        return inputs_BT, targets_BT, old_BT, reference_BT, advantages_GS.flatten(), facts_BF
+        return inputs_BT, targets_BT, old_BT, reference_BT, advantages_BT, facts_BF
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The loss of every token. Metrics: `FACTS`, the share of tokens that clipping leaves without a gradient, and
         the entropy a token, estimated from the tokens."""
         s = self.settings
-        inputs_BT, targets_BT, old_BT, reference_BT, advantages_B, facts_BF = batch
+        inputs_BT, targets_BT, old_BT, reference_BT, advantages_BT, facts_BF = batch
         log_probs_BT = token_log_probs(model, inputs_BT, targets_BT, s.temperature)
         counts_BT = targets_BT != IGNORED
-        advantages_B1 = advantages_B[:, None]
-        losses_BT, clipped_BT = clipped_losses(log_probs_BT - old_BT, advantages_B1, s.clip_low, s.clip_high)
+        losses_BT, clipped_BT = clipped_losses(log_probs_BT - old_BT, advantages_BT, s.clip_low, s.clip_high)
         if s.beta:
             away_BT = reference_BT - log_probs_BT
             losses_BT = losses_BT + s.beta * (away_BT.exp() - away_BT - 1)  # Schulman's k3, never negative

@@ -81,8 +81,8 @@ class Critic(nn.Module):
 
 
 class PPO(RollOutTask):
-    """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, advantages_BT, returns_BT, old values_BT,
-    facts_BF)."""
+    """A batch is (inputs_BT, targets_BT, old log-probabilities_BT, advantages_BT times importance weights, returns_BT,
+    old values_BT, facts_BF)."""
 
     Settings: ClassVar[type[TaskSettings]] = PPOSettings
     FACTS: ClassVar[tuple[str, ...]] = (*RollOutTask.FACTS, "kl", "beta", "explained_variance")
@@ -137,6 +137,7 @@ class PPO(RollOutTask):
         if s.whiten_advantages:
             mean, spread = self.moments(advantages_BT[counts_BT])
             advantages_BT = ((advantages_BT - mean) / (spread + 1e-8)).float().where(counts_BT, 0)
+        advantages_BT = advantages_BT * self.importance_weights(rollouts, old_BT, counts_BT)
         return inputs_BT, targets_BT, old_BT, advantages_BT, returns_BT, values_BT, facts_BF
 
     def values(self, inputs_BT: Tensor) -> Tensor:

@@ -11,7 +11,10 @@ LEFT = 0.2  # of the entropy that the first steps had
 MUCH = 0.5  # of the tokens are clipped
 GAP = 0.3  # between engine and trainer, in nats a token; rounding to bf16 stays below
 LAST = 4  # intervals that show a direction
-NOTHING_WRONG = {"ended": 1.0, "sampler_gap": 0.0, "kl": 0.0, "clip_fraction": 0.0, "entropy": 1.0, "length": 0.0}
+FAR = 0.01  # KL of a token from sampler to trainer, in nats, where importance weights are to make up for it
+CUT = 0.05  # of the importance weights are truncated
+NOTHING_WRONG = {"ended": 1.0, "sampler_gap": 0.0, "kl": 0.0, "clip_fraction": 0.0, "entropy": 1.0, "length": 0.0,
+                 "sampler_kl": 0.0, "truncated_weights": 0.0}  # fmt: skip
 """For metrics that a task does not have."""
 KL_MARGIN = 12.0
 """A mean of N samples of log p / p_ref is below -4.5 / N in one case of a thousand at most, where p and p_ref are near
@@ -29,12 +32,8 @@ def causes(task: Any, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
             f"({task.settings.max_new_tokens} now), or start from a model that was trained to end its answers "
             "(task.kind=sft)"
         )
-    if now["sampler_gap"] > GAP:
-        found["sampler"] = (
-            f"sampler and trainer disagree by up to {now['sampler_gap']:.2g} nats on a token, so answers are not those "
-            "of the model that is trained: a generation_config.json that forbids or forces tokens, or rounding (try "
-            "training.precision=fp32)"
-        )
+    if sampler := _sampler(task, now):
+        found["sampler"] = sampler
     n = now["steps"] * task.run.batch_size / task.uses
     if now["kl"] < -KL_MARGIN / n - 0.01:
         found["kl"] = (
@@ -62,3 +61,23 @@ def causes(task: Any, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
             f"({rewards[-LAST]:.3g} to {rewards[-1]:.3g}); lower the reward of long answers"
         )
     return found
+
+
+def _sampler(task: Any, now: Mapping[str, float]) -> str | None:
+    """How far the sampler is from the trainer, if it is too far."""
+    dtype, cap = task.settings.rollout_dtype, task.importance_cap
+    better = "training.precision=fp32" if dtype == "fp32" else "task.rollout_dtype=fp32"
+    forced = "a generation_config.json that forbids or forces tokens"
+    if cap is None and now["sampler_gap"] > GAP:
+        return (
+            f"sampler and trainer disagree by up to {now['sampler_gap']:.2g} nats on a token, so answers are not those "
+            f"of the model that is trained: {forced}, or rounding (try {better})"
+        )
+    if now["sampler_kl"] > FAR or now["truncated_weights"] > CUT:
+        return (
+            f"answers come from a model too far from the one that is trained for weights to make up for it (KL "
+            f"{now['sampler_kl']:.2g} nats a token, {now['truncated_weights']:.1%} of weights truncated at {cap:g}): "
+            f"{forced}, or rounding of weights by task.rollout_dtype={dtype} (try "
+            f"{'int8 or fp32' if dtype == 'int4' else better})"
+        )
+    return None

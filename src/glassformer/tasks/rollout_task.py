@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -36,12 +36,14 @@ from glassformer.tasks.losses import padded, token_log_probs
 from glassformer.tasks.reward_functions import RewardFunction, reward_function, rewards_of_rollouts
 from glassformer.tasks.rollout_causes import causes
 from glassformer.tasks.rollouts import RollOut, prompts_of, roll_out
+from glassformer.tasks.sampler import CAP, distance, log_ratios, sampler_of
 from glassformer.tasks.settings import Choice, TaskSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _ITERATION = 73  # a stream of random numbers
+OF_WEIGHTS = ("sampler_kl", "truncated_weights")
 READ_ROWS = 64
 """Answers that are read together."""
 
@@ -93,6 +95,11 @@ class RollOutSettings(ChatSettings):
     """subtracted from the score of an answer that has not ended"""
     temperature: float = Field(default=1.0, gt=0)
     """of the sampling; log-probabilities are those at this temperature"""
+    rollout_dtype: Literal["fp32", "bf16", "int8", "int4"] = "fp32"
+    """number format of the weights that answer, as `generate --dtype`. fp32: those that are trained. Others: a copy of
+    the present weights, made for each iteration, and importance weights (`tasks/sampler.py`)"""
+    importance_cap: float | None = Field(default=None, ge=1)
+    """most that an importance weight may be; None: 2, and no weights where rollout_dtype is fp32"""
 
 
 class RollOutTask(ChatTask):
@@ -100,8 +107,8 @@ class RollOutTask(ChatTask):
     adds to `FACTS` and `causes`."""
 
     Settings: ClassVar[type[TaskSettings]] = RollOutSettings
-    FACTS: ClassVar[tuple[str, ...]] = ("reward", "length", "ended", "sampler_gap")
-    """metrics that are known of an answer before the update"""
+    FACTS: ClassVar[tuple[str, ...]] = ("reward", "length", "ended", "sampler_gap", *OF_WEIGHTS)
+    """metrics that are known of an answer before the update; the last two where there are importance weights"""
     stays_near_start: ClassVar[bool] = True
     score: ClassVar[Score] = Score("val_reward", "higher")
     form: ClassVar[str] = "a prompt, alone or with one answer; other fields go to the reward function"
@@ -150,6 +157,13 @@ class RollOutTask(ChatTask):
                 "leave out training.dropout, attention_dropout, token_dropout and lora_dropout"
             )
         self.model = model
+        sampler_of(model, self.settings.rollout_dtype)  # what cannot be made is found before the first step
+
+    @property
+    def importance_cap(self) -> float | None:
+        """Most that an importance weight may be; None: there are none."""
+        s = self.settings
+        return s.importance_cap or (None if s.rollout_dtype == "fp32" else CAP)
 
     def reference_model(self) -> Any:
         """The model that the run starts from, frozen; with LoRA it shares the weights of the one that is trained."""
@@ -201,7 +215,8 @@ class RollOutTask(ChatTask):
         chosen = prompts_of(rows, prompts * world_size, self.run.seed, number)[rank::world_size]
         seed = int(philox(self.run.seed, _ITERATION, number).integers(2**62))
         numbers = range(rank, prompts * world_size, world_size)
-        return self.answered(self.model, chosen, samples, seed, numbers=numbers)
+        sampler = sampler_of(self.model, self.settings.rollout_dtype)
+        return self.answered(sampler, chosen, samples, seed, numbers=numbers)
 
     def answered(
         self,
@@ -255,18 +270,27 @@ class RollOutTask(ChatTask):
         mean = total / n
         return mean, (self.total(((x_N - mean) ** 2).sum()) / (n - 1).clamp(min=1)).sqrt()
 
+    def importance_weights(self, rollouts: Sequence[RollOut], log_probs_BT: Tensor, counts_BT: Tensor) -> Tensor:
+        """Of each token, (B, T): `tasks/sampler.py`. 1 where there are none."""
+        if self.importance_cap is None:
+            return torch.ones_like(log_probs_BT)
+        return log_ratios(rollouts, log_probs_BT, counts_BT).exp().clamp(max=self.importance_cap)
+
     def answer_facts(
         self, rollouts: Sequence[RollOut], rewards_B: Tensor, log_probs_BT: Tensor, counts_BT: Tensor
     ) -> Tensor:
-        """What is known of each answer, (B, F): see `FACTS`. The gap is the largest of all answers."""
+        """What is known of each answer, (B, F): see `FACTS`. What is known of the sampler is that of all answers."""
         ended_B = torch.tensor([float(r.ended) for r in rollouts])
-        sampled_N = torch.tensor([p for r in rollouts for p in r.log_probs], dtype=log_probs_BT.dtype)
-        gap = (sampled_N - log_probs_BT[counts_BT]).abs().max() if len(sampled_N) else torch.zeros(())
-        return torch.stack([rewards_B, counts_BT.sum(1).float(), ended_B, gap.float().expand_as(ended_B)], dim=1)
+        away_N = log_ratios(rollouts, log_probs_BT, counts_BT)[counts_BT]
+        sampler_BF = torch.tensor(distance(away_N, self.importance_cap)).expand(len(rollouts), -1)
+        own_BF = torch.stack([rewards_B, counts_BT.sum(1).float(), ended_B], dim=1)
+        return torch.cat([own_BF, sampler_BF], dim=1)
 
     def fact_metrics(self, facts_BF: Tensor) -> dict[str, tuple[Tensor, int | Tensor]]:
         """Their means over answers, as metrics."""
-        return {name: (total, len(facts_BF)) for name, total in zip(self.FACTS, facts_BF.sum(0), strict=False)}
+        found = {name: (total, len(facts_BF)) for name, total in zip(self.FACTS, facts_BF.sum(0), strict=False)}
+        unused = OF_WEIGHTS if self.importance_cap is None else ()
+        return {name: metric for name, metric in found.items() if name not in unused}
 
     def causes(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, str]:
         return causes(self, history)

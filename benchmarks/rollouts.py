@@ -1,0 +1,116 @@
+"""Roll-outs in fp32, bf16, int8 and int4: tokens per second, the share of a training step, the gap to the trainer.
+
+    glassformer pull smollm2-135m-instruct
+    python benchmarks/rollouts.py [--rounds 3] [--sort RUN]
+
+Prints JSON. Two models: that of `sort-digits-grpo` (0.8 M parameters, 512 answers of about 9 tokens; RUN of
+`sort-digits-sft`, trained here in half a minute if not given) and SmolLM2-135M-Instruct (16 answers of 32 tokens).
+Number formats take turns, medians are told. A roll-out is what an iteration of GRPO does: the copy of the weights, the
+prompts, the answers and their text. `update` is what follows it: log-probabilities of the answers once without and once
+with a gradient. `step` is both, beside fp32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import _one_line  # noqa: F401  (first: it reports what is missing)
+import torch
+
+import glassformer as gf
+from glassformer import recipes
+from glassformer.data.chat_sets import load_chats
+from glassformer.data.chats import chat_row
+from glassformer.tasks.losses import IGNORED, token_log_probs
+from glassformer.tasks.rollouts import RollOut, roll_out, sequences
+from glassformer.tasks.sampler import CAP, distance, log_ratios, sampler_of
+from glassformer.threads import set_threads
+
+DTYPES = ("fp32", "bf16", "int8", "int4")
+QUESTIONS = [
+    "What is the capital of Norway?",
+    "Write a short poem about a river.",
+    "How do I boil an egg?",
+    "Explain in two sentences why the sky is blue.",
+]
+
+
+def update(model: Any, rollouts: list[RollOut]) -> float:
+    """Seconds of the log-probabilities of answers, once without and once with a gradient."""
+    started = time.perf_counter()
+    gap(model, rollouts)
+    token_log_probs(model, *sequences(rollouts)).sum().backward()
+    model.zero_grad()
+    return time.perf_counter() - started
+
+
+def gap(model: Any, rollouts: list[RollOut]) -> tuple[float, ...]:
+    """How far the sampler was from the model: `distance`."""
+    inputs_BT, targets_BT = sequences(rollouts)
+    counts_BT = targets_BT != IGNORED
+    with torch.no_grad():
+        log_probs_BT = token_log_probs(model, inputs_BT, targets_BT)
+    return distance(log_ratios(rollouts, log_probs_BT, counts_BT)[counts_BT], CAP)
+
+
+def measure(model: Any, tokenizer: Any, prompts: list[Any], samples: int, length: int, rounds: int) -> dict[str, Any]:
+    seen: dict[str, list[tuple[float, ...]]] = {dtype: [] for dtype in DTYPES}
+    updates = []
+    for number in range(rounds + 1):  # the first round warms up
+        for dtype, found in seen.items():
+            started = time.perf_counter()
+            sampler = sampler_of(model, dtype)
+            copied = time.perf_counter()
+            rollouts = roll_out(sampler, tokenizer, prompts, samples=samples, max_new_tokens=length, seed=number)
+            seconds = time.perf_counter() - started
+            tokens = sum(len(r.ids) for r in rollouts)
+            found.append((copied - started, tokens / seconds, seconds / tokens, *gap(model, rollouts)))
+        updates.append(update(model, rollouts))
+    took = statistics.median(updates[1:])
+    medians = {d: [statistics.median(column) for column in zip(*f[1:], strict=True)] for d, f in seen.items()}
+    tokens = samples * len(prompts) * length
+    whole = {dtype: m[2] * tokens + took for dtype, m in medians.items()}
+    return {
+        "answers": samples * len(prompts),
+        "update_seconds": round(took, 2),
+        **{
+            dtype: {
+                "tokens_per_second": round(m[1]),
+                "beside_fp32": round(m[1] / medians["fp32"][1], 2),
+                "step_beside_fp32": round(whole["fp32"] / whole[dtype], 2),
+                "copy_seconds": round(m[0], 3),
+                "sampler_gap": float(f"{m[3]:.2g}"),
+                "sampler_kl": float(f"{m[4]:.2g}"),
+                "truncated_weights": round(m[5], 4),
+            }
+            for dtype, m in medians.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sort", metavar="RUN")
+    args = parser.parse_args()
+    result: dict[str, Any] = {"threads": set_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        sort = args.sort or recipes.train("sort-digits-sft", [], out=Path(folder) / "run").path
+        model, tokenizer = gf.load(sort)
+    prompts = [(row, tokenizer.encode(row.prompt)) for row in load_chats("sort-digits")["train"][:32]]
+    result["sort-digits, 0.8 M"] = measure(model, tokenizer, prompts, 16, 10, args.rounds)
+    model, tokenizer = gf.load("smollm2-135m-instruct")
+    rows = [chat_row({"prompt": [{"role": "user", "content": text}]}, "") for text in QUESTIONS]
+    prompts = [(row, tokenizer.chat.encode(row.prompt)) for row in rows]
+    result["SmolLM2-135M"] = measure(model, tokenizer, prompts, 4, 32, args.rounds)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
