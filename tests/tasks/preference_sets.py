@@ -32,9 +32,9 @@ def split(i):
     return "validation" if i % 5 == 0 else "train"
 
 
-def random_model(tokenizer, seed):
+def random_model(tokenizer, seed, block_size=32):
     torch.manual_seed(seed)
-    fields = {"vocab_size": tokenizer.vocab_size, "block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    fields = {"vocab_size": tokenizer.vocab_size, "block_size": block_size, "n_layer": 1, "n_head": 2, "n_embd": 16}
     model = Decoder(ModelConfig.make(family="modern", **fields)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -1,17 +1,17 @@
-"""Losses of DPO, KTO and distillation beside their formulas, written out in NumPy."""
+"""Losses of SFT, reward models, DPO, KTO and distillation beside their formulas, written out in NumPy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from preference_sets import (
-    chat_tokenizer,
-    random_model,
-)
+from preference_sets import answer, chat_tokenizer, random_model, user
 
+from glassformer.data.chats import chat_row
 from glassformer.errors import UsageError
-from glassformer.tasks import DPO, KTO, Distill
+from glassformer.models import DecoderClassifier, DecoderClassifierConfig
+from glassformer.tasks import DPO, KTO, SFT, Distill, Reward
+from glassformer.tasks.chats import ChatSource
 from glassformer.tasks.distill import kl_divergences
 from glassformer.tasks.losses import IGNORED
 
@@ -37,6 +37,49 @@ def side(ids, n):
 
 def log_sigmoid(x):
     return -np.log1p(np.exp(-x))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_loss_of_sft_equals_numpy(tokenizer, packing):
+    """Of the assistant's turns alone, each with the token that ends it, from messages to the sum."""
+    said = [["good two"], ["bad", "good night two"], ["day"]]
+    rows = [
+        chat_row({"messages": [turn for text in texts for turn in user("one") + answer(text)]}, "") for texts in said
+    ]
+    task, model = SFT(packing=packing), random_model(tokenizer, 1, block_size=64)
+    task.source = ChatSource("toy", {"train": rows}, tokenizer)
+    batch = task.collate(task.packed(64) if packing else task.encoded("train", 64))
+    assert len(batch[0]) == (2 if packing else 3)
+    expected, n = 0.0, 0
+    for row, texts in zip(rows, said, strict=True):
+        ids = tokenizer.chat.encode(list(row.prompt) + list(row.answers[0]), add_generation_prompt=False)
+        start = 0
+        for text in texts:
+            turn = [*tokenizer.encode(text), *tokenizer.chat.turn_ends]
+            start = next(i for i in range(start, len(ids)) if ids[i : i + len(turn)] == turn)
+            expected -= log_prob(model, ids[: start + len(turn)], len(turn))
+            n += len(turn)
+    found = task.loss(model, batch)
+    assert int(found.count) == n and found.sum.item() / n == pytest.approx(expected / n, abs=1e-5)
+
+
+def test_the_loss_of_a_reward_model_equals_numpy(tokenizer):
+    """The score of a chat is read at its last real token, whatever fills up its row."""
+    torch.manual_seed(2)
+    fields = {"vocab_size": tokenizer.vocab_size, "block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    model = DecoderClassifier(DecoderClassifierConfig.make(family="modern", n_classes=1, **fields)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    task, scores = Reward(), []
+    task.pad_token = 7
+    for ids, _ in SIDES:
+        with torch.no_grad():
+            scores.append(float(model(torch.tensor([ids]))[0, -1].double() @ model.classifier.weight[0].double()))
+    batch = task.collate([(SIDES[i][0], SIDES[i + 1][0]) for i in (0, 2)])
+    found, count, metrics = task.loss(model, batch)
+    margins = np.array([scores[0] - scores[1], scores[2] - scores[3]])
+    assert count == 2 and found.item() == pytest.approx(-log_sigmoid(margins).sum(), abs=1e-5)
+    assert metrics["margin"][0].item() == pytest.approx(margins.sum(), abs=1e-5)
 
 
 SIDES = [([5, 9, 70, 81, 12], 3), ([5, 9, 33], 1), ([40, 3, 8, 8], 2), ([40, 3, 77, 21, 6, 90], 4)]
