@@ -38,7 +38,7 @@ PUBLIC = {
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
     "SkipGram SkipGramConfig SkipGramTask TokenCache WordBatches WordTests WordVectorScores build_history "
     "load_word_tests score_word_vectors word_counts word_rows",
-    "glassformer.generation": "Alternative Answer Chat Completion Engine Event Request "
+    "glassformer.generation": "Alternative Answer Chat Completion Engine Event Grammar Request "
     "Filling Hypothesis Piece Sampling StopStrings answer "
     "from_the_folder new_tokens_of sampling_of "
     "answer_ids beam_search classify commands_for cross_attention sample_answers embed fill_masks fill_spans "

@@ -99,7 +99,7 @@ def in_alternatives(engine: Engine, patch: pytest.MonkeyPatch) -> None:
     called = requests.most_likely
     for module in ("engine", "rows"):  # of the prompt and of the answer
         name = f"glassformer.generation.{module}.most_likely"
-        patch.setattr(name, lambda p, n, t: fail() if n == 3 else called(p, n, t))
+        patch.setattr(name, lambda p, n, *rest: fail() if n == 3 else called(p, n, *rest))
 
 
 def in_memory(engine: Engine, patch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ import torch
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 openai = pytest.importorskip("openai", reason="needs the package openai")
+pytest.importorskip("llguidance", reason="needs the extra grammar")
 
-from served import ask_json, running  # noqa: E402
+import jsonschema  # noqa: E402
+from served import ask_json, running, shaken  # noqa: E402
 
 from glassformer.models import Decoder, ModelConfig  # noqa: E402
 from glassformer.processors.tokenizers import build_tokenizer  # noqa: E402
@@ -62,7 +64,8 @@ def plain():
 
 @pytest.fixture(scope="module")
 def url(model, plain):
-    with running({"scripted": model, "plain": plain}) as address:
+    random = shaken(Decoder(model[0].config)), model[1]
+    with running({"scripted": model, "plain": plain, "random": random}) as address:
         yield address
 
 
@@ -137,25 +140,51 @@ def test_the_template_shows_tools_calls_and_results(write, model):
     ("choice", "rest", "name"),
     [
         ({"type": "function", "function": {"name": "weather"}}, '{"city": "Ulm"}}</tool_call>', "weather"),
-        ({"type": "function", "function": {"name": "weather"}}, '{"city": Ulm', "weather"),
         ("required", 'clock", "arguments": {}}</tool_call>', "clock"),
+        ("required", 'weather", "arguments": {"city": "Ulm"}}</tool_call>', "weather"),
     ],
 )
 def test_a_call_can_be_required(write, choice, rest, name):
-    """The beginning of the call is forced, and the model writes the rest; what is no JSON is passed on as a text."""
+    """The beginning of the call is forced, and the model writes the rest of this one call."""
     for stream in (False, True):
         answer = write(rest, tools=[WEATHER, CLOCK], tool_choice=choice, stream=stream)
-        if stream:
-            (call,) = [call for piece in answer for call in piece.choices[0].delta.tool_calls or ()]
-        else:
-            (call,) = answer.choices[0].message.tool_calls
-        assert call.function.name == name
-        assert rest.startswith(call.function.arguments) or call.function.arguments == "{}"
+        call, reason = _call_of(answer, stream)
+        assert reason == "tool_calls" and call.function.name == name
+        assert f"{call.function.arguments}}}</tool_call>" == rest[rest.index("{") :]
 
 
-def test_a_required_call_that_is_none_is_an_error(write):
-    with pytest.raises(openai.InternalServerError, match="required"):
-        write("\n\n", tools=[WEATHER, CLOCK], tool_choice="required")
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_the_arguments_of_a_required_call_follow_its_schema_whatever_the_model_writes(client, url, choice, strict):
+    """The random model's most likely tokens are no JSON at all."""
+    days = {"type": "integer", "minimum": 1, "maximum": 9}
+    where = {"enum": ["Ulm", 'a "b"', "Köln 😀"]}
+    schema = {"type": "object", "properties": {"city": where, "days": days}, "required": ["city", "days"]}
+    schema["additionalProperties"] = False
+    tool = {"type": "function", "function": {"name": "weather", "parameters": schema, "strict": strict}}
+    for seed in range(20):
+        fields = {"tools": [tool, CLOCK], "tool_choice": choice, "seed": seed, "stream": seed % 2 == 1}
+        answer = client.chat.completions.create(model="random", messages=[USER], **fields)
+        call, reason = _call_of(answer, seed % 2 == 1)
+        arguments = json.loads(call.function.arguments)
+        assert reason == "tool_calls" and call.function.name in ("weather", "clock")
+        jsonschema.validate(arguments, schema if call.function.name == "weather" else {"const": {}})
+
+
+def test_a_call_that_is_cut_off_says_so(client):
+    answer = client.chat.completions.create(
+        model="random", messages=[USER], tools=[WEATHER], tool_choice="required", max_tokens=2
+    )
+    assert answer.choices[0].finish_reason == "length"
+
+
+def _call_of(answer, stream):
+    if not stream:
+        (call,) = answer.choices[0].message.tool_calls
+        return call, answer.choices[0].finish_reason
+    pieces = [piece.choices[0] for piece in answer]
+    (call,) = [call for piece in pieces for call in piece.delta.tool_calls or ()]
+    return call, pieces[-1].finish_reason
 
 
 @pytest.mark.parametrize(
@@ -164,7 +193,15 @@ def test_a_required_call_that_is_none_is_an_error(write):
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type"),
         ({"tools": [CLOCK, CLOCK]}, "tools"),
-        ({"tools": [{**CLOCK, "function": {"name": "f", "strict": True}}]}, "tools.0.function.strict"),
+        ({"tools": [{**CLOCK, "function": {"name": "f", "strict": True}}]}, "tools"),
+        ({"tools": [CLOCK], "response_format": {"type": "json_object"}}, "response_format"),
+        (
+            {
+                "tools": [{**CLOCK, "function": {"name": "f", "parameters": {"type": "text"}}}],
+                "tool_choice": "required",
+            },
+            "tools",
+        ),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [CLOCK], "tool_choice": "some"}, "tool_choice"),
         ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "clok"}}}, "tool_choice"),

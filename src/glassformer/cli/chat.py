@@ -53,6 +53,8 @@ def chat(
     memory: str = typer.Option(
         None, metavar="FOLDER", help="Remember the chat in this folder, and let it search earlier ones."
     ),
+    json_schema: options.JsonSchema = None,
+    grammar: options.LarkGrammar = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     adapter: options.Adapter = None,
@@ -66,6 +68,8 @@ def chat(
     glassformer chat smollm2-135m-instruct --message "What is the capital of France?"
 
     glassformer chat runs/my-assistant --tool calculator --tool clock --memory memories
+
+    glassformer chat smollm2-135m-instruct --json-schema person.json --message "Ann is 31 years old. Who is it?"
 
     glassformer chat smollm2-135m-instruct --adapter runs/mine
     """
@@ -90,6 +94,7 @@ def chat(
         max_new_tokens=max_new_tokens,
         speakers=Speakers(user, assistant),
         tools=box,
+        grammar=options.read_grammar(tokenizer, json_schema, grammar),
     )
     if message is not None:
         _answer(chat, message, colors)
@@ -228,7 +233,10 @@ class _Session:
         piece, which = pieces[-int(argument or 1)], f"token {argument} from the end" if argument else "the last token"
         own, sampled = piece.probability, piece.sampling_probability
         lines = [f"{which}, {piece.token_text!r}: {own:.1%} by the model, {sampled:.1%} after temperature and filters"]
-        lines += [f"  {other.probability:>6.1%}  {other.text!r}" for other in piece.alternatives]
+        if self.chat.grammar is not None:
+            lines += [f"the model gives {piece.allowed_probability:.1%} to what the grammar allows; ✗: not allowed"]
+        for other in piece.alternatives:
+            lines += [f"  {other.probability:>6.1%}  {other.text!r}{'' if other.allowed else ' ✗'}"]
         rest = 1 - sum(other.probability for other in piece.alternatives)
         return "\n".join([*lines, f"  {max(rest, 0.0):>6.1%}  all other tokens"])
 

@@ -42,6 +42,8 @@ def generate(
     ),
     seed: options.Seed = None,
     stop: list[str] = typer.Option([], metavar="TEXT", help="Stop before this text; repeat for more than one."),
+    json_schema: options.JsonSchema = None,
+    grammar: options.LarkGrammar = None,
     samples: int = typer.Option(1, metavar="N", help="How many texts to generate."),
     alternatives: int = typer.Option(0, metavar="N", help="Show the N most likely tokens beside each token."),
     colors: options.Colors = False,
@@ -67,6 +69,8 @@ def generate(
     glassformer generate runs/demo-1 --prompt "To be" -n 20 --alternatives 5
 
     cat scene.txt | glassformer generate runs/demo-1 --prompt - --samples 3
+
+    glassformer generate smollm2-135m-instruct --prompt "Ann is 31 years old. As JSON:" --json-schema person.json
 
     glassformer generate runs/demo-1 --endless
     """
@@ -95,15 +99,20 @@ def generate(
         "alternatives": alternatives,
         "window": window,
     }
+    follows = options.read_grammar(tokenizer, json_schema, grammar)
     if json_tokens or endless or (not as_json and stream and samples == 1):
-        pieces = generation.stream(loaded, tokenizer, text, samples=samples, endless=endless, **settings)
+        pieces = generation.stream(
+            loaded, tokenizer, text, samples=samples, endless=endless, grammar=follows, **settings
+        )
         if json_tokens:
             for piece in pieces:
                 print_json(piece.to_dict(), indent=None)
         else:
             _print(pieces, text, alternatives=alternatives, colors=colors, endless=endless)
         return
-    for i, done in enumerate(generation.generate(loaded, tokenizer, text, samples=samples, **settings)):
+    completions = generation.generate(loaded, tokenizer, text, samples=samples, grammar=follows, **settings)
+    settings |= {"json_schema": json_schema, "grammar": grammar}
+    for i, done in enumerate(completions):
         if as_json:
             own = {"prompt": text, "sample": i, "settings": {**settings, "seed": sampling.seed + i}}
             print_json({**own, **done.to_dict()}, indent=None)
@@ -130,20 +139,13 @@ def _check(max_new_tokens: int | None, samples: int, endless: bool, as_json: boo
 
 
 def _prompt(prompt: str | None, prompt_file: str | None) -> str:
-    from pathlib import Path
-
     from glassformer.errors import UsageError
-    from glassformer.text_files import decode
 
     if prompt_file is None:
         return options.text_or_stdin(prompt or "")
     if prompt is not None:
         raise UsageError("--prompt and --prompt-file were both given; use one")
-    try:
-        return decode(Path(prompt_file).read_bytes()).replace("\r\n", "\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{prompt_file}: the prompt cannot be read ({reason}); give a plain text file") from None
+    return options.read_file(prompt_file, "the prompt").replace("\r\n", "\n")
 
 
 def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: bool, endless: bool = False) -> None:
@@ -165,7 +167,8 @@ def _print(pieces: Iterable[Piece], prompt: str, *, alternatives: int, colors: b
 
 
 def _print_bars(pieces: Iterable[Piece], prompt: str) -> None:
-    """Print a line for each token: the token, then the model's most likely tokens as bars."""
+    """Print a line for each token: the token, then the model's most likely tokens as bars, with a cross before those
+    that a grammar does not allow."""
     from rich.console import Console
     from rich.text import Text
 
@@ -186,7 +189,8 @@ def _bar_line(piece: Piece, width: int) -> Any:
     line.append(f"{piece.probability:>6.1%} │", style="dim")
     cell = max(12, (width - 19) // max(1, len(piece.alternatives)))
     for other in piece.alternatives:
-        label = f" {visible(other.text, max(3, cell - 8))} {other.probability:.0%} "
+        mark = "" if other.allowed else "✗"
+        label = f" {mark}{visible(other.text, max(3, cell - 8 - len(mark)))} {other.probability:.0%} "
         filled = bar(other.probability, max(1, cell - len(label)))
         taken = other.token == piece.token
         line.append(label, style="bold yellow" if taken else "")

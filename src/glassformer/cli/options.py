@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from glassformer.generation import Grammar
     from glassformer.hub import Bundle
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run, a model folder or a pulled model.")]
@@ -30,6 +31,13 @@ Dtype = Annotated[str, typer.Option(metavar="TYPE", help="fp32 (exact), auto, bf
 Adapter = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="A LoRA adapter of this model (peft's format), or a run that made one."),
+]
+JsonSchema = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write JSON of the schema in this file (needs the extra grammar).")
+]
+LarkGrammar = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write what follows this grammar in Lark's form (needs the extra grammar)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress while training.")]
@@ -80,6 +88,46 @@ def read_stdin(if_keyboard: str) -> str:
         return decode(sys.stdin.buffer.read())
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8 text; convert it with iconv -t UTF-8") from None
+
+
+def read_file(path: str, what: str) -> str:
+    """The text of a file.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    from pathlib import Path
+
+    from glassformer.errors import UsageError
+    from glassformer.text_files import decode
+
+    try:
+        return decode(Path(path).read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path}: {what} cannot be read ({reason}); give a plain text file") from None
+
+
+def read_grammar(tokenizer: Any, json_schema: str | None, grammar: str | None) -> Grammar | None:
+    """The grammar of --json-schema FILE or --grammar FILE; None: neither is given.
+
+    Raises:
+        UsageError: both are given; it cannot be read or is refused. MissingExtraError: there is no llguidance.
+    """
+    from glassformer.errors import UsageError
+    from glassformer.generation import Grammar
+
+    if json_schema is not None and grammar is not None:
+        raise UsageError("--json-schema and --grammar both say what the text may be; give one of them")
+    path = grammar if json_schema is None else json_schema
+    if path is None:
+        return None
+    make, what = (Grammar.lark, "the grammar") if json_schema is None else (Grammar.json_schema, "the JSON schema")
+    text = read_file(path, what)
+    try:
+        return make(tokenizer, text)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def text_or_stdin(text: str) -> str:

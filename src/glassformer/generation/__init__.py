@@ -13,6 +13,7 @@ from glassformer.generation.engine import Engine
 from glassformer.generation.fill_mask import Filling, fill_masks, fill_spans
 from glassformer.generation.filters import filtered_probabilities
 from glassformer.generation.generate import Completion, generate, stream
+from glassformer.generation.grammar import Grammar
 from glassformer.generation.lockstep import next_logits
 from glassformer.generation.requests import Alternative, Event, Piece, Request
 from glassformer.generation.sampling import sample
@@ -31,6 +32,7 @@ __all__ = [
     "Engine",
     "Event",
     "Filling",
+    "Grammar",
     "Hypothesis",
     "Piece",
     "Request",

@@ -19,6 +19,7 @@ from typing import Any
 from glassformer.errors import UsageError
 from glassformer.files import write_json
 from glassformer.generation.engine import Engine
+from glassformer.generation.grammar import Grammar
 from glassformer.generation.requests import Piece, Request
 from glassformer.generation.settings import Sampling, new_tokens_of, sampling_of
 from glassformer.generation.stopping import StopStrings
@@ -54,12 +55,15 @@ class Chat:
     speakers: Speakers = field(default_factory=Speakers)
     dropped: int = 0  # how many of the oldest turns no longer fit into what the model reads
     tools: Toolbox | Iterable[Tool | Callable[..., Any]] = ()  # what the model may call
+    grammar: Grammar | None = None  # what each answer must follow
 
     def __post_init__(self) -> None:
         self.sampling = self.sampling or sampling_of(self.model, {})
         self.engine = Engine(self.model, self.tokenizer, max_rows=1)
         self.tools = self.toolbox = Toolbox.of(self.tools)
         self.form = ToolForm.of(self.tokenizer) if self.toolbox.tools else None
+        if self.form and self.grammar:
+            raise UsageError("an answer that follows a grammar or a JSON schema calls no tools; give one of them")
 
     @property
     def has_template(self) -> bool:
@@ -99,6 +103,7 @@ class Chat:
             stop=() if self.has_template else (f"\n{self.speakers.user}:", f"\n{self.speakers.assistant}:"),
             end_tokens=frozenset(self.tokenizer.chat.turn_ends) if self.has_template else None,
             alternatives=self.alternatives,
+            grammar=self.grammar,
         )
         number, answer = self.engine.submit(request), ""
         shown = StopStrings([self.form.mark] if self.form else [])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.generation.engine import Engine
+from glassformer.generation.grammar import Grammar, grammar_of
 from glassformer.generation.lockstep import SlidingContext, lockstep
 from glassformer.generation.requests import ENDLESS, Piece, Request
 from glassformer.generation.rows import TextRow
@@ -19,7 +20,7 @@ from glassformer.processors.tokenizers import Tokenizer
 @dataclass
 class Completion:
     """One finished sample: its text (the prompt is not in it), its pieces, and why it ended:
-    `length` (max_new_tokens), `stop` (a stop string) or `end_of_text`."""
+    `length` (max_new_tokens), `stop` (a stop string, or a grammar that allows nothing more) or `end_of_text`."""
 
     text: str
     finish_reason: str
@@ -60,6 +61,8 @@ def stream(
     alternatives: int = 0,
     window: str = "half",
     use_cache: bool = True,
+    json_schema: Mapping[str, Any] | str | None = None,
+    grammar: str | Grammar | None = None,
     sampling: Sampling | None = None,
     **draw: Any,
 ) -> Iterator[Piece]:
@@ -72,12 +75,14 @@ def stream(
         endless: continue until the reader stops, in constant memory. The end of a text becomes a blank line.
         samples: how many completions; `piece.sample` is the number of a piece's completion.
         stop, alternatives, window: as of `Request`.
+        json_schema: the text is JSON that this schema describes (an object, or its text).
+        grammar: the text follows this grammar in Lark's form. Both need the extra `grammar`.
         use_cache: False reads the whole context for every token: slow, and the same tokens.
         sampling, or its fields: temperature, top_k, top_p, min_p, repetition_penalty, seed. A field that is not given
             is that of the model's folder (`model.generation_settings`), else the default of `Sampling`.
 
     Raises:
-        UsageError: a setting is out of range.
+        UsageError: a setting is out of range; a schema or a grammar is refused.
 
     The model is read in eval mode and left in its own mode; torch's global generator is not used.
     """
@@ -85,6 +90,9 @@ def stream(
         raise UsageError(f"max_new_tokens={max_new_tokens} and endless both set the length of a text; give one of them")
     if sampling is not None and draw:
         raise UsageError(f"{', '.join(draw)} and sampling= set the same thing; give one of them")
+    grammar = grammar_of(tokenizer, json_schema, grammar)
+    if endless and grammar is not None:
+        raise UsageError("an endless text never completes what a grammar describes; leave out one of them")
     ids = prompt_ids(tokenizer, prompt, settings_of(model).bos_token_id)
     request = Request(
         ids=tuple(ids),
@@ -95,6 +103,7 @@ def stream(
         stop=tuple(stop),
         alternatives=alternatives,
         window=window,
+        grammar=grammar,
     )
     pieces = _pieces(model, tokenizer, request, use_cache)
     return _with_blank_lines(pieces, tokenizer) if endless else pieces

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
+from glassformer.generation.grammar import Grammar
 from glassformer.generation.settings import Sampling
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -25,6 +26,7 @@ class Alternative:
     token: int
     text: str
     probability: float
+    allowed: bool = True  # False: the request's grammar does not allow it here
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Piece:
     token: int
     token_text: str  # the token in a printable form
     probability: float  # the model's own (temperature 1, no filters)
-    sampling_probability: float  # after temperature and filters
+    sampling_probability: float  # after grammar, temperature and filters
     alternatives: list[Alternative] = field(default_factory=list)  # the model's most likely tokens, best first
     sample: int = 0  # which of several samples it belongs to
     finish_reason: str | None = None
+    allowed_probability: float = 1.0  # of all tokens that the grammar allows here, together, by the model
 
     @property
     def chance(self) -> float:
@@ -71,6 +74,7 @@ class Request:
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added before sampling, not in `Piece.probability`
     score_prompt: bool = False  # also give the probability of every token of the prompt
     window: str = "half"  # beyond block_size: half or exact
+    grammar: Grammar | None = None  # what each sample must follow; its last token may be missing if it is cut off
 
     def __post_init__(self) -> None:
         if self.window not in WINDOWS:
@@ -90,6 +94,8 @@ class Request:
     def check_tokens(self, tokenizer: Tokenizer, n_rows: int) -> None:
         """Raise `UsageError` for a token that the tokenizer, or the model's table of so many rows, does not have."""
         check_ids((*self.ids, *self.logit_bias), tokenizer, n_rows)
+        if self.grammar is not None and self.grammar.tokenizer != tokenizer:
+            raise UsageError("the grammar was compiled for another tokenizer; make it with this model's")
 
 
 class Event(NamedTuple):
@@ -118,12 +124,15 @@ def check_ids(ids: Iterable[int], tokenizer: Tokenizer, n_rows: int) -> None:
             raise UsageError(f"token {token} is not in the vocabulary (0 to {most - 1}{holes})")
 
 
-def most_likely(p_NV: Tensor, n: int, tokenizer: Tokenizer) -> list[list[Alternative]]:
-    """The n most likely tokens of each row, best first; all that there are if n is more."""
+def most_likely(p_NV: Tensor, n: int, tokenizer: Tokenizer, allowed_V: Tensor | None = None) -> list[list[Alternative]]:
+    """The n most likely tokens of each row, best first; all that there are if n is more. allowed: by a grammar."""
     if not n:
         return [[] for _ in p_NV]
     best = p_NV.topk(min(n, p_NV.shape[1] - sum(i < p_NV.shape[1] for i in tokenizer.missing_ids)))
     return [
-        [Alternative(i, tokenizer.token_text(i), p) for i, p in zip(ids, probabilities, strict=True)]
+        [
+            Alternative(i, tokenizer.token_text(i), p, allowed_V is None or bool(allowed_V[i]))
+            for i, p in zip(ids, probabilities, strict=True)
+        ]
         for ids, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]

@@ -95,13 +95,38 @@ class TextRow(Row):
         rules = TokenRules(settings, ends, n_logits, n_prompt=len(request.ids))
         super().__init__(request, sample, rules, block_size=model.config.block_size)
         self.number, self.tokenizer = number, tokenizer
+        self.grammar = None if request.grammar is None else request.grammar.start(ends, n_logits)
         self.decoder = tokenizer.stream_decoder(after=tokenizer.text_ids(request.ids))
         self.stop = StopStrings((*request.stop, *settings.stop_strings))
 
+    @property
+    def adjusts(self) -> bool:
+        return self.grammar is not None or super().adjusts
+
+    def adjust(self, logits_V: Tensor) -> None:
+        if self.grammar is None:
+            super().adjust(logits_V)
+            return
+        plain_V = logits_V.clone()
+        super().adjust(logits_V)
+        self.grammar.mask(logits_V)
+        if not (logits_V > -torch.inf).any():  # the folder's rules leave nothing of what the grammar allows
+            logits_V.copy_(plain_V)
+            self.grammar.mask(logits_V)
+
+    def append(self, token: int) -> None:
+        super().append(token)
+        if self.grammar is not None:
+            self.grammar.accept(token)
+            if self.grammar.finished:
+                self.finish_reason = "stop"
+
     def take(self, sampled: Sampled, logits_V: Tensor) -> Piece:
         """One more token, as a piece of text. logits: the model's own, for the alternatives."""
-        n = self.request.alternatives
-        best = most_likely(logits_V[None].softmax(dim=-1), n, self.tokenizer)[0] if n else []
+        n, allowed_V = self.request.alternatives, None if self.grammar is None else self.grammar.allowed_V
+        p_V = logits_V.softmax(dim=-1) if n or allowed_V is not None else logits_V
+        best = most_likely(p_V[None], n, self.tokenizer, allowed_V)[0] if n else []
+        allowed_probability = 1.0 if allowed_V is None else float(p_V[allowed_V].sum())
         self.append(sampled.token)
         ended = self.finish_reason == "end_of_text"
         text = self.stop.push("" if ended else self.decoder.push(sampled.token))
@@ -118,4 +143,5 @@ class TextRow(Row):
             best,
             self.sample,
             self.finish_reason,
+            allowed_probability,
         )

@@ -22,7 +22,8 @@ from fastapi import APIRouter
 from fastapi import Request as HTTPRequest
 from starlette.concurrency import run_in_threadpool
 
-from glassformer.generation import Alternative, Piece, Request, embed, new_tokens_of, sampling_of
+from glassformer.errors import MissingExtraError, UsageError
+from glassformer.generation import Alternative, Grammar, Piece, Request, embed, new_tokens_of, sampling_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody, WritingBody, as_list
@@ -53,7 +54,8 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         prompts = [read_prompt(handle, prompt) for prompt in as_list(body.prompt)]
         if len(prompts) * (body.n or 1) > MAX_WAITING:
             raise APIError(400, f"{len(prompts)} prompts x n={body.n} are too many; {MAX_WAITING:,} are the most")
-        requests = [_completion_request(handle, body, prompt) for prompt in prompts]
+        grammar = await _grammar(handle, body)
+        requests = [_completion_request(handle, body, prompt, grammar) for prompt in prompts]
         echo = prompts if body.echo else None
         form = ResponseFormat(handle.name, handle.tokenizer, chat=False, alternatives=body.logprobs, echo=echo)
         return await _respond(handle, requests, form, body, http)
@@ -62,7 +64,7 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     async def chat_completions(body: ChatBody, http: HTTPRequest) -> Any:
         """Answer the last message of a chat."""
         handle = find_model(models, body.model, generates=True)
-        request = _chat_request(handle, body)
+        request = _chat_request(handle, body, await _grammar(handle, body))
         alternatives = (body.top_logprobs or 0) if body.logprobs else None
         form = ResponseFormat(handle.name, handle.tokenizer, chat=True, alternatives=alternatives, echo=None)
         if body.schemas:
@@ -119,7 +121,31 @@ def read_prompt(handle: ModelHandle, given: str | list[int]) -> Prompt:
     return Prompt(ids, len(ids) - len(handle.tokenizer.encode(given)), given)
 
 
-def _completion_request(handle: ModelHandle, body: CompletionBody, prompt: Prompt) -> Request:
+async def _grammar(handle: ModelHandle, body: WritingBody) -> Grammar | None:
+    """What the answer must follow: JSON of a schema, or the call of a tool that is required; None: any text.
+
+    Raises:
+        APIError: the schema is refused; an optional package is missing.
+    """
+    if isinstance(body, ChatBody) and body.forced is not None:
+        functions = {tool.function.name: tool.function.parameters for tool in body.tools or ()}
+        if body.forced:
+            functions = {body.forced: functions[body.forced]}
+        key, param = handle.tool_form.key, "tools"
+        make = partial(Grammar.call, handle.tokenizer, functions, key, named=bool(body.forced))
+    elif body.response_format is not None and (schema := body.response_format.schema_of_answer) is not None:
+        make, param = partial(Grammar.json_schema, handle.tokenizer, schema), "response_format"
+    else:
+        return None
+    try:
+        return await run_in_threadpool(handle.run_alone, make)
+    except UsageError as error:
+        raise APIError(400, str(error), param=param) from None
+    except MissingExtraError as error:
+        raise APIError(501, str(error), code="missing_extra", param=param) from None
+
+
+def _completion_request(handle: ModelHandle, body: CompletionBody, prompt: Prompt, grammar: Grammar | None) -> Request:
     handle.check_tokens(prompt.ids, "prompt")
     handle.check_length(len(prompt.ids))
     return _request(
@@ -129,10 +155,11 @@ def _completion_request(handle: ModelHandle, body: CompletionBody, prompt: Promp
         max_new_tokens=new_tokens_of(handle.model, len(prompt.ids), body.max_tokens, DEFAULT_TOKENS),
         alternatives=body.logprobs or 0,
         score_prompt=bool(body.echo and body.logprobs is not None),
+        grammar=grammar,
     )
 
 
-def _chat_request(handle: ModelHandle, body: ChatBody) -> Request:
+def _chat_request(handle: ModelHandle, body: ChatBody, grammar: Grammar | None) -> Request:
     ids = handle.chat_ids(body.messages, instead="use /v1/completions", tools=body.schemas)
     if body.forced is not None:
         ids += handle.tool_form.opening_ids(handle.tokenizer, body.forced or None)
@@ -147,6 +174,7 @@ def _chat_request(handle: ModelHandle, body: ChatBody) -> Request:
         max_new_tokens=min(new_tokens_of(handle.model, len(ids), given, free), free),
         alternatives=body.top_logprobs or 0,
         end_tokens=frozenset(handle.tokenizer.chat.turn_ends),
+        grammar=grammar,
     )
 
 

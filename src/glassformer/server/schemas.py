@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from glassformer.errors import did_you_mean, one_line
@@ -27,6 +27,7 @@ MAX_BIASES = 1024
 MAX_VIEW_INPUT = 1 << 16  # characters of all options of a view together
 MAX_POSITIONS = 64  # of one request for logits
 MAX_TOOLS = 128
+MAX_SCHEMA = 1 << 16  # characters of a JSON schema
 MAX_SEED = 1 << 53  # whole numbers are exact in a browser up to here
 
 HARMLESS = frozenset(
@@ -98,7 +99,8 @@ class Strict(BaseModel):
     def _applied_fields(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given  # pydantic reports it
-        known = {*cls.model_fields, *cls.inert, *cls.harmless}
+        fields = {field.alias or name for name, field in cls.model_fields.items()}
+        known = {*fields, *cls.inert, *cls.harmless}
         for name, value in given.items():
             if name not in known:
                 raise field_error(name, f"there is no such field here; {did_you_mean(name, known)}")
@@ -106,7 +108,7 @@ class Strict(BaseModel):
                 values, instead = cls.inert[name]
                 if value not in values:
                     raise field_error(name, f"is not supported; {instead}")
-        return {name: value for name, value in given.items() if name in cls.model_fields}
+        return {name: value for name, value in given.items() if name in fields}
 
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
@@ -166,10 +168,53 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] | None = None  # OpenAI pads its pieces to hide their lengths
 
 
+def _bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(schema, ensure_ascii=False))
+    except RecursionError:
+        raise PydanticCustomError("nested", "is nested too deeply; make it flatter") from None
+    if size > MAX_SCHEMA:
+        message = f"has {size:,} characters, and {MAX_SCHEMA:,} are the most; shorten it"
+        raise PydanticCustomError("size", "{message}", {"message": message})
+    return schema
+
+
+JsonSchema = Annotated[dict[str, Any], AfterValidator(_bounded_schema)]
+
+
+class NamedSchema(Strict):
+    """The schema of an answer. It is always enforced as it stands, so that `strict` changes nothing."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Text | None = None
+    json_schema: JsonSchema = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """What an answer must be: text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise field_error("json_schema", "goes with type=json_schema, and with no other; give both or neither")
+        return self
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The JSON schema; None: any text."""
+        if self.json_schema is not None:
+            return self.json_schema.json_schema
+        return {"type": "object"} if self.type == "json_object" else None
+
+
 class WritingBody(SamplingFields):
     """The fields that completions and chats share."""
 
-    inert = INERT
+    inert = {name: value for name, value in INERT.items() if name != "response_format"}
     harmless = HARMLESS
 
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
@@ -179,6 +224,7 @@ class WritingBody(SamplingFields):
     stop: Stops | None = None
     seed: Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)] | None = None
     logit_bias: Biases | None = None
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> WritingBody:
@@ -268,13 +314,13 @@ Messages = Annotated[list[Message], Field(min_length=1, max_length=4096)]
 
 
 class Function(Strict):
-    """A function that the model may call. parameters: the JSON schema of its arguments."""
-
-    inert: ClassVar = {"strict": ((False,), "arguments are checked by the caller; leave it out")}
+    """A function that the model may call. parameters: the JSON schema of its arguments. strict: whether calls must
+    follow it, which needs a `tool_choice` that requires one: then they always do."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: Text | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
 
 
 class ToolBody(Strict):
@@ -300,7 +346,7 @@ class ToolChoice(Strict):
 class ChatBody(WritingBody):
     """`POST /v1/chat/completions`."""
 
-    inert: ClassVar = {name: value for name, value in INERT.items() if name not in ("tools", "tool_choice")}
+    inert: ClassVar = {n: value for n, value in WritingBody.inert.items() if n not in ("tools", "tool_choice")}
     harmless: ClassVar = HARMLESS - {"parallel_tool_calls"}
 
     messages: Messages
@@ -317,7 +363,9 @@ class ChatBody(WritingBody):
     @property
     def schemas(self) -> list[dict[str, Any]]:
         """The tools as the chat template takes them; none if the choice is none."""
-        return [] if self.tool_choice == "none" else [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
+        fields: Any = {"type": True, "function": {"name", "description", "parameters"}}
+        tools = () if self.tool_choice == "none" else self.tools or ()
+        return [tool.model_dump(include=fields, exclude_none=True) for tool in tools]
 
     @property
     def forced(self) -> str | None:
@@ -336,6 +384,12 @@ class ChatBody(WritingBody):
             raise field_error("tool_choice", "required needs tools; give some")
         if isinstance(self.tool_choice, ToolChoice) and self.forced not in names:
             raise field_error("tool_choice", f"there is no such function; {did_you_mean(str(self.forced), names)}")
+        if self.forced is None and any(tool.function.strict for tool in self.tools or ()):
+            raise field_error(
+                "tools", "strict arguments need tool_choice=required or a function; give it, or no strict"
+            )
+        if self.schemas and self.response_format is not None and self.response_format.type != "text":
+            raise field_error("response_format", "cannot be combined with tools; leave one out, or tool_choice=none")
         return self
 
     @model_validator(mode="after")

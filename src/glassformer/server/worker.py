@@ -300,7 +300,7 @@ class ModelHandle:
         return {names.get(name, name): value for name, value in from_the_folder(self.model, {}).items()}
 
     def run_alone(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a function that uses the model, of a model without a worker: one call at a time."""
+        """Call a function that takes long, outside the worker's thread: one call at a time."""
         with self._lock:
             return function(*args, **kwargs)
 
