@@ -156,10 +156,12 @@ class _Heads(nn.Module):
         unbiased = positions is None or type(positions).bias is Positions.bias
         if groups > 1 and T == 1 and unbiased and self.sinks is None and not listened_to:
             return self._one_token(q_BHTD, k_BKSD, v_BKSD, pos, mask)
-        if groups > 1:  # each key-value head serves a group of query heads
+        eager = listened_to or self._prefers_eager(q_BHTD, S)
+        local = not listened_to and pos.dim() == 1 and worth_chunking(mask, T, S)
+        if groups > 1 and (local or eager or q_BHTD.device.type != "cpu"):  # PyTorch's kernel for CPUs needs no copies
             k_BKSD, v_BKSD = k_BKSD.repeat_interleave(groups, dim=1), v_BKSD.repeat_interleave(groups, dim=1)
         pos_k = torch.arange(S, device=pos.device) if S != T else pos
-        if not listened_to and pos.dim() == 1 and worth_chunking(mask, T, S):
+        if local:
             dropout = self.weight_dropout if self.training else 0.0
             if self.softcap is None and self.sinks is None and flex_supports(q_BHTD, pos, dropout=dropout):
                 return attend_by_flex(q_BHTD, k_BKSD, v_BKSD, mask, bias=bias_of, scale=self.scale)
@@ -168,8 +170,7 @@ class _Heads(nn.Module):
         bias = None if bias_of is None else bias_of(pos, pos_k)  # (H, T, S) or (B, H, T, S)
         causal = isinstance(mask, Causal) and T == S and pos.shape != (1,)
         allowed: Tensor | str | None = "causal" if causal else self._matrix(mask, pos, pos_k)
-        attend = self._eager if listened_to or self._prefers_eager(q_BHTD, S) else self._fused
-        return attend(q_BHTD, k_BKSD, v_BKSD, allowed, bias)
+        return (self._eager if eager else self._fused)(q_BHTD, k_BKSD, v_BKSD, allowed, bias)
 
     def _one_token(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, pos: Tensor, mask: Mask) -> Tensor:
         """The newest token of grouped heads: the queries of a group go to their key-value head as if they were so many
@@ -228,7 +229,13 @@ class _Heads(nn.Module):
         dropout = self.weight_dropout if self.training else 0.0
         if bias is None and self.sinks is None and not isinstance(allowed, Tensor):
             return F.scaled_dot_product_attention(
-                q_BHTD, k_BHSD, v_BHSD, dropout_p=dropout, is_causal=allowed is not None, scale=self.scale
+                q_BHTD,
+                k_BHSD,
+                v_BHSD,
+                dropout_p=dropout,
+                is_causal=allowed is not None,
+                scale=self.scale,
+                enable_gqa=q_BHTD.shape[1] != k_BHSD.shape[1],
             )
         if isinstance(allowed, str):
             T = q_BHTD.shape[2]

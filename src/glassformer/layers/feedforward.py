@@ -16,7 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from glassformer.layers.by_hand import pays_by_hand
 from glassformer.taps import Tap
 
 
@@ -74,10 +76,13 @@ class GatedFeedForward(nn.Module):
         self.tap_hidden, self.tap_output = Tap("hidden"), Tap("output")
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        hidden_BTF = self.tap_hidden(self._gated(*self.gate_up(x_BTC).chunk(2, dim=-1)))
+        hidden_BTF = self.tap_hidden(self._gated(self.gate_up(x_BTC)))
         return self.tap_output(F.dropout(self.down(hidden_BTF), self.dropout, self.training))
 
-    def _gated(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+    def _gated(self, gate_up_BT2F: Tensor) -> Tensor:
+        if self.activation is F.silu and pays_by_hand(gate_up_BT2F):
+            return HandWrittenSwiGLU.apply(gate_up_BT2F)  # type: ignore[no-any-return, no-untyped-call]
+        gate_BTF, up_BTF = gate_up_BT2F.chunk(2, dim=-1)
         return self.activation(gate_BTF) * up_BTF
 
 
@@ -91,6 +96,28 @@ class ClampedFeedForward(GatedFeedForward):
         super().__init__(**arguments)
         self.limit = limit
 
-    def _gated(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+    def _gated(self, gate_up_BT2F: Tensor) -> Tensor:
+        gate_BTF, up_BTF = gate_up_BT2F.chunk(2, dim=-1)
         gate_BTF, up_BTF = gate_BTF.clamp(max=self.limit), up_BTF.clamp(-self.limit, self.limit)
         return self.activation(gate_BTF) * (up_BTF + 1)
+
+
+class HandWrittenSwiGLU(torch.autograd.Function):
+    """silu(gate) up with its gradient written out: it goes into one tensor, as gate and up came out of one, and silu is
+    computed again and not kept. Differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        ctx.save_for_backward(gate_up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        (gate_up,) = ctx.saved_tensors
+        (gate, up), g_both = gate_up.chunk(2, dim=-1), torch.empty_like(gate_up)
+        g_gate, g_up = g_both.chunk(2, dim=-1)
+        torch.mul(F.silu(gate), g, out=g_up)
+        torch.ops.aten.silu_backward.grad_input(up * g, gate, grad_input=g_gate)
+        return g_both

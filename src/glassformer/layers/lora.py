@@ -12,11 +12,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from glassformer.layers.by_hand import pays_by_hand
 
 LORA = ("lora_a", "lora_b")
 M = TypeVar("M", bound=nn.Module)
@@ -43,15 +46,60 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        if self._by_hand(x):
+            return HandWrittenLoRA.apply(x, self.weight, self.bias, self.scale, *self.lora_a, *self.lora_b)  # type: ignore[no-any-return, no-untyped-call]
         low = F.linear(F.dropout(x, self.dropout, self.training), torch.cat([*self.lora_a])) * self.scale
         up = torch.block_diag(*self.lora_b) if len(self.parts) > 1 else self.lora_b[0]  # (out, parts r)
         y = F.linear(x, self.weight, self.bias)
         return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), up.mT).view(y.shape)
 
+    def _by_hand(self, x: Tensor) -> bool:
+        frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
+        drops, casts = self.training and self.dropout > 0, torch.is_autocast_enabled("cpu")
+        return frozen and not drops and not casts and pays_by_hand(x, self.weight, *self.lora_a, *self.lora_b)
+
     def merged_weight(self) -> Tensor:
         """W + (alpha / r) B A, (out, in)."""
         products = [b @ a for a, b in zip(self.lora_a, self.lora_b, strict=True)]
         return self.weight.detach() + self.scale * torch.cat(products).detach()
+
+
+class HandWrittenLoRA(torch.autograd.Function):
+    """`LoRALinear` with its gradients written out: each part of an output is added to in place, with its own A and B,
+    and no product is made for the zeros between them. Differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, scale: float, *ab: Tensor) -> Tensor:
+        a, b = ab[: len(ab) // 2], ab[len(ab) // 2 :]
+        x_NI = x.reshape(-1, x.shape[-1])
+        low_NR = x_NI @ torch.cat(a).mT
+        y_NO = F.linear(x_NI, weight, bias)
+        for y, low, b_i in _parts(y_NO, low_NR, b):
+            y.addmm_(low, b_i.mT, alpha=scale)
+        ctx.save_for_backward(x_NI, low_NR, weight, *ab)
+        ctx.scale = scale
+        return y_NO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x_NI, low_NR, weight, *ab = ctx.saved_tensors
+        a, b = ab[: len(ab) // 2], ab[len(ab) // 2 :]
+        g_NO, g_low_NR, g_x = g.reshape(-1, g.shape[-1]), torch.empty_like(low_NR), None
+        for part, g_low, b_i in _parts(g_NO, g_low_NR, b):
+            torch.mm(part, b_i, out=g_low)
+        g_low_NR *= ctx.scale
+        if ctx.needs_input_grad[0]:
+            g_x = (g_NO @ weight).addmm_(g_low_NR, torch.cat(a)).view(*g.shape[:-1], -1)
+        g_a = (g_low_NR.mT @ x_NI).split([len(a_i) for a_i in a])
+        g_b = [((low.mT @ part) * ctx.scale).mT for part, low, _ in _parts(g_NO, low_NR, b)]
+        return g_x, None, None, None, *g_a, *g_b
+
+
+def _parts(y_NO: Tensor, low_NR: Tensor, b: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(its columns of the output, its r columns of the low-rank vectors, its B) of each part."""
+    columns, ranks = zip(*(b_i.shape for b_i in b), strict=True)
+    return zip(y_NO.split(columns, dim=1), low_NR.split(ranks, dim=1), b, strict=True)
 
 
 def add_lora(

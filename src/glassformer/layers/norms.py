@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from glassformer.layers.by_hand import pays_by_hand
+
 
 def wider(x: Tensor, scale: Tensor) -> torch.dtype:
     """The format in which a norm is computed; its result is rounded once, to that of `x`.
@@ -61,8 +63,7 @@ class RMSNorm(nn.Module):
         if x.dtype != scale.dtype:
             wide = wider(x, scale)
             return self._normed(x.to(wide), scale.to(wide)).to(x.dtype)
-        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad)
-        if needs_gradient and x.device.type == "cpu" and x.element_size() >= 4 and not torch.compiler.is_compiling():
+        if pays_by_hand(x, scale):
             return HandWrittenRMSNorm.apply(x, scale, self.eps)  # type: ignore[no-any-return, no-untyped-call]
         return F.rms_norm(x, scale.shape, scale, self.eps)
 

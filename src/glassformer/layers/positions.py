@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from glassformer.errors import UsageError, did_you_mean
+from glassformer.layers.by_hand import pays_by_hand
 from glassformer.layers.relative import alibi_slopes, bucket_of_distances, distances
 from glassformer.layers.rotary_scaling import rotary_frequencies, rotated_channels
 
@@ -167,9 +169,37 @@ class RotaryPositions(_Waves):
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The 2 x 2 rotation (a, b) -> (a cos - b sin, b cos + a sin), for all pairs at once."""
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+        if pays_by_hand(x):
+            return HandWrittenRotation.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
         a, b = x[..., : self.width].chunk(2, dim=-1)
         turned = (a * cos - b * sin, b * cos + a * sin)
         return torch.cat(turned if self.width == x.shape[-1] else (*turned, x[..., self.width :]), dim=-1)
+
+
+class HandWrittenRotation(torch.autograd.Function):
+    """The rotation of `RotaryPositions` with its gradient, which is turned back by the same angles. The channels behind
+    those of cos and sin, twice as many, stay. Differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        return _rotated(g, cos, sin, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    """(a, b) -> (a cos - sign b sin, b cos + sign a sin), each written once."""
+    n, y = cos.shape[-1], torch.empty_like(x)
+    (a, b, rest), (y_a, y_b, y_rest) = (z.split((n, n, z.shape[-1] - 2 * n), dim=-1) for z in (x, y))
+    torch.mul(a, cos, out=y_a).addcmul_(b, sin, value=-sign)
+    torch.mul(b, cos, out=y_b).addcmul_(a, sin, value=sign)
+    y_rest.copy_(rest)
+    return y
 
 
 class AlibiPositions(Positions):

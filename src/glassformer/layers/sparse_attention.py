@@ -80,7 +80,10 @@ def masked_attention(
             sinks = sinks.to(added.dtype).view(H, 1, 1).expand(*added.shape[:-1], 1)
             added = torch.cat((added, sinks), dim=-1)
             k_BHSD, v_BHSD = F.pad(k_BHSD, (0, 0, 0, 1)), F.pad(v_BHSD, (0, 0, 0, 1))
-    y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=scale)
+    grouped = q_BHTD.shape[1] != k_BHSD.shape[1]
+    y_BHTD = F.scaled_dot_product_attention(
+        q_BHTD, k_BHSD, v_BHSD, attn_mask=added, dropout_p=dropout, scale=scale, enable_gqa=grouped
+    )
     if allowed is None:
         return y_BHTD
     return torch.where(allowed.any(dim=-1, keepdim=True), y_BHTD, 0.0)  # the kernel leaves empty rows undefined

@@ -107,31 +107,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 counts_n1 = (targets_N[rows] != ignore_index).unsqueeze(1)
                 target_n1 = targets_N[rows].unsqueeze(1).where(counts_n1, 0)
                 logits_nV = F.linear(hidden_nC, weight, bias).to(full)
-                normaliser_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
                 target_logit_n1 = logits_nV.gather(1, target_n1)
-                loss += (normaliser_n1 - target_logit_n1).where(counts_n1, 0).sum()
-                if label_smoothing:
-                    rest_n1 = target_logit_n1 - logits_nV.mean(dim=1, keepdim=True)
-                    loss += label_smoothing * rest_n1.where(counts_n1, 0).sum()
+                mean_n1 = logits_nV.mean(dim=1, keepdim=True) if label_smoothing else target_logit_n1
+                top_n1 = logits_nV.amax(dim=1, keepdim=True)
+                d_nV = logits_nV.sub_(top_n1).exp_()
+                total_n1 = d_nV.sum(dim=1, keepdim=True)
+                asked_n1 = (1 - label_smoothing) * target_logit_n1 + label_smoothing * mean_n1
+                loss += (top_n1 + total_n1.log() - asked_n1).where(counts_n1, 0).sum()
                 if not any(wanted):
                     continue
                 # d loss / d logits = softmax - one at the target (or what is asked there and elsewhere, with label
-                # smoothing), and 0 in rows that do not count
-                d_nV = logits_nV.sub_(normaliser_n1).exp_()
-                d_nV.scatter_(1, target_n1, d_nV.gather(1, target_n1) - (1 - label_smoothing))
+                # smoothing), and 0 in rows that do not count. Here it is times `total`; what it gives is divided
+                d_nV.scatter_(1, target_n1, d_nV.gather(1, target_n1) - (1 - label_smoothing) * total_n1)
                 if label_smoothing:
-                    d_nV.sub_(label_smoothing / V)
-                d_nV.mul_(counts_n1)
+                    d_nV.sub_(total_n1 * (label_smoothing / V))
+                share_n1 = counts_n1 / total_n1
                 d_half_nV = d_nV.to(dtype)
                 if d_hidden is not None:
-                    d_hidden[rows] = d_half_nV @ weight
+                    d_hidden[rows] = (d_half_nV @ weight).mul_(share_n1)
                 if d_weight is not None:  # in one pass where the products are as wide as the sum
+                    shared_nC = (hidden_nC * share_n1).to(dtype)
                     if dtype == full:
-                        d_weight.addmm_(d_half_nV.mT, hidden_nC)
+                        d_weight.addmm_(d_half_nV.mT, shared_nC)
                     else:
-                        d_weight += d_half_nV.mT @ hidden_nC
+                        d_weight += d_half_nV.mT @ shared_nC
                 if d_bias is not None:
-                    d_bias += d_nV.sum(dim=0)
+                    d_bias += (share_n1.mT @ d_nV).squeeze(0)
         ctx.save_for_backward(
             d_hidden,
             None if d_weight is None else d_weight.to(weight_VC.dtype),
