@@ -13,7 +13,7 @@ from glassformer.alignment import FULL, METHODS, SHORT, Settings, align_demo
 from glassformer.alignment.demo import all_pairs, best_and_worst
 from glassformer.alignment.gold import Gold
 from glassformer.alignment.measure import distinct, kl_of_best, picking
-from glassformer.alignment.results import over_seeds
+from glassformer.alignment.results import over_seeds, summary
 from glassformer.alignment.stages import RECIPES
 from glassformer.data.examples import Example
 from glassformer.errors import DataError, RunError, UsageError
@@ -167,6 +167,19 @@ def test_intervals_over_seeds_are_those_of_student():
     low, high = stats.t.interval(0.95, 2, loc=7 / 3, scale=stats.sem([1.0, 2.0, 4.0]))
     found = over_seeds(points)
     assert found["gold"] == pytest.approx(7 / 3) and found["gold_interval"] == pytest.approx((high - low) / 2)
+
+
+def test_the_summary_names_the_best_point_that_is_still_varied():
+    def point(gold: float, tokens: float, within: float) -> dict[str, float]:
+        return {"gold": gold, "gold_interval": 0.2, "kl": gold, "distinct_1": tokens, "distinct_1_within": within}
+
+    sft = point(0.0, 0.5, 0.9)
+    points = [point(0.3, 0.5, 0.9), point(1.0, 0.46, 0.85), point(2.0, 0.44, 0.9), point(3.0, 0.5, 0.7)]
+    found = summary(points, sft)
+    assert found["varied"] == {**points[1], "gold_rose": True} and found["gold_rose"]
+    assert summary(points[:1], sft)["varied"]["gold_rose"] is False  # intervals of 0.2 each meet
+    assert summary(points[2:], sft)["varied"] is None
+    assert found["distinct_kept"]["distinct_1_within"] == pytest.approx(0.7 / 0.9)
 
 
 ALL = dataclasses.replace(

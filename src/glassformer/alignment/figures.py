@@ -49,7 +49,15 @@ def figures_of(result: dict[str, Any]) -> list[Figure]:
             lines = [Line(label, x, y, dots=True) for label, y in both]
             title = f"{NAMES[name]}: what the reward model sees, and what is true"
             figures.append(Curves(title, lines, "KL of an answer, nats", "deviations of SFT's answers", compact=True))
-    return [*figures, table(result), *peaks(result), distinct_table(result), *answers(result), seconds(result)]
+    return [
+        *figures,
+        table(result),
+        varied(result),
+        *peaks(result),
+        distinct_table(result),
+        *answers(result),
+        seconds(result),
+    ]
 
 
 PROXY = (("proxy reward", "proxy"), ("gold reward", "gold"))
@@ -97,6 +105,21 @@ def table(result: dict[str, Any]) -> Table:
     ]
     title = "Each method at the end of its training; above SFT: with intervals apart"
     return Table(title, [Column("method"), *columns, Column("above SFT")], rows)
+
+
+def varied(result: dict[str, Any]) -> Table:
+    """Where gold was highest while answers stayed varied."""
+    keys = {"gold": 2, "gold_interval": 2, "kl": 1, "distinct_1": 3, "distinct_1_within": 3}
+    names = ("gold", "±", "KL", "distinct tokens", "within an answer")
+    sft = ["SFT", *(0.0 if key == "kl" else result["sft"].get(key) for key in keys), ""]
+    rows = [sft]
+    for name, found in result["summary"].items():
+        point = found["varied"] or {}
+        above = "yes" if point.get("gold_rose") else "no"
+        rows.append([NAMES[name], *(point.get(key) for key in keys), above if point else "always less varied"])
+    columns = [Column("method"), *(Column(n, "number", d) for n, d in zip(names, keys.values(), strict=True))]
+    title = "Highest gold while distinct tokens stay within 10 % of SFT; above SFT: with intervals apart"
+    return Table(title, [*columns, Column("above SFT")], rows)
 
 
 def peaks(result: dict[str, Any]) -> list[Figure]:

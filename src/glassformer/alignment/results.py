@@ -68,17 +68,27 @@ def over_seeds(points: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 
 
 def summary(points: list[dict[str, Any]], sft: dict[str, Any]) -> dict[str, Any]:
-    """Of a method, at its last point: whether gold rose above SFT with intervals apart, whether distinct tokens stay
-    within 10 %; and where gold was highest, with what gold lost and the proxy gained since (over-optimization, Gao et
-    al. 2022, https://arxiv.org/abs/2210.10760)."""
+    """Of a method, at its last point: whether gold rose above SFT with intervals apart, and what is left of SFT's
+    distinct tokens; where gold was highest, with what gold lost and the proxy gained since (over-optimization, Gao et
+    al. 2022, https://arxiv.org/abs/2210.10760); and `varied`, the point of the highest gold among those whose distinct
+    tokens, of all answers and within one, stay within 10 % of SFT's (None: there is none)."""
     last, peak = points[-1], max(points, key=lambda point: point["gold"])
-    apart = last["gold"] - last["gold_interval"] > sft["gold"] + sft["gold_interval"]
-    kept = {
-        name: last[name] / sft[name] for name in sft if name.startswith("distinct") and not name.endswith("interval")
-    }
+
+    def rose(point: dict[str, Any]) -> bool:
+        return bool(point["gold"] - point["gold_interval"] > sft["gold"] + sft["gold_interval"])
+
+    def kept(point: dict[str, Any]) -> dict[str, float]:
+        names = [name for name in sft if name.startswith("distinct") and not name.endswith("interval")]
+        return {name: point[name] / sft[name] for name in names}
+
+    tokens = ("distinct_1", "distinct_1_within")
+    varied = [point for point in points if min(kept(point)[name] for name in tokens) >= 1 - WITHIN]
+    best = max(varied, key=lambda point: point["gold"], default=None)
+    shown = ("gold", "gold_interval", "kl", *tokens)
     return {
-        "gold_rose": bool(apart),
-        "distinct_kept": kept,
+        "gold_rose": rose(last),
+        "distinct_kept": kept(last),
+        "varied": None if best is None else {**{name: best[name] for name in shown}, "gold_rose": rose(best)},
         "peak_kl": peak["kl"],
         "gold_since_peak": last["gold"] - peak["gold"],
         "proxy_since_peak": last["proxy"] - peak["proxy"] if "proxy" in last else None,
