@@ -131,12 +131,13 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
 _LITTER = re.compile(r"\.(?P<name>.+)\.\w{8}\.(?P<kind>part|old)")
 
 
-def clear_litter(folder: str | os.PathLike[str]) -> None:
-    """Undo what a process that was killed in `atomic_file` or `atomic_folder` left in `folder`: half-written things go;
-    an old folder whose replacement did not get its name comes back. No other process may be writing there."""
+def clear_litter(folder: str | os.PathLike[str], name: str | None = None) -> None:
+    """Undo what a process that was killed in `atomic_file` or `atomic_folder` left in `folder` (of the thing `name`
+    alone, if given): half-written things go; an old folder whose replacement did not get its name comes back. No other
+    process may be writing there."""
     folder = Path(folder)
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if (match := _LITTER.fullmatch(entry.name)) is None:
+        if (match := _LITTER.fullmatch(entry.name)) is None or name not in (None, match["name"]):
             continue
         if match["kind"] == "old" and (entry / "old").exists() and not (folder / match["name"]).exists():
             os.rename(entry / "old", folder / match["name"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
+from killed_runs import ARMED, DyingEngine, Kill, die, ending, killed, last_step
 
 from glassformer.alignment import FULL, METHODS, SHORT, Settings, align_demo
 from glassformer.alignment.demo import all_pairs, best_and_worst
@@ -18,6 +20,7 @@ from glassformer.alignment.stages import RECIPES
 from glassformer.data.examples import Example
 from glassformer.errors import DataError, RunError, UsageError
 from glassformer.recipes.reading import tomllib
+from glassformer.tasks import rollouts
 
 pytest.importorskip("sklearn")
 GOOD, BAD = ["fine", "warm", "bright", "clever"], ["dull", "cold", "stale", "silly"]
@@ -90,6 +93,38 @@ def test_a_second_call_keeps_what_is_finished_and_one_in_the_middle_goes_on(toy)
     assert again["methods"] == result["methods"] and again["sft"] == result["sft"]
     assert not any(line.startswith(("start", "sft", "gold", "seed-1/rankings")) for line in lines)
     assert any("after step 30" in line for line in lines)
+
+
+def until_killed(demo, line, how):
+    """The demo, killed when it reports a stage, while it samples in that stage, or in a step of its training."""
+    rollouts.Engine = DyingEngine
+
+    def log(text):
+        if text.startswith(line) and how != "step":
+            die() if how == "before" else ARMED.append("sampling")
+
+    callbacks = [Kill("backward", 45)] if how == "step" else []
+    align_demo(demo, seeds=1, settings=TOY, examples=toy_reviews(), log=log, callbacks=callbacks)
+
+
+def test_killed_between_and_inside_stages_it_comes_to_the_same(toy, tmp_path):
+    out, result = toy
+    demo = tmp_path / "demo"
+    shutil.copytree(out / "demo", demo)
+    shutil.rmtree(demo / "seed-1")
+    (demo / "results.json").unlink()
+    for line, how in (
+        ("seed-1/rankings", "sampling"),
+        ("seed-1/dpo", "before"),
+        ("seed-1/dpo", "step"),
+        ("seed-1/measured/dpo", "sampling"),
+    ):
+        killed(until_killed, demo, line, how)
+    assert last_step(demo / "seed-1/dpo") == 60 and not (demo / "seed-1/measured/dpo.json").exists()
+    (demo / "seed-1/.pairs.jsonl.abcdefgh.part").touch()
+    again = align_demo(demo, seeds=1, settings=TOY, examples=toy_reviews())
+    assert {**again, "seconds": 0} == {**result, "seconds": 0} and not [*demo.rglob("*.part")]
+    assert ending(demo / "seed-1/dpo") == ending(out / "demo/seed-1/dpo")
 
 
 def test_the_page_has_the_plot_and_the_table(toy):

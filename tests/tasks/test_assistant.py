@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from glassformer import recipes
 from glassformer.data.batches import IGNORED
 from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import chat_row
-from glassformer.errors import DataError, GlassformerError
-from glassformer.hub import load_model
+from glassformer.errors import DataError, GlassformerError, ModelFolderError
+from glassformer.hub import load_model, model_folder_of, save
 from glassformer.hub.adapters import load_adapter
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
@@ -308,12 +309,35 @@ def test_lora_trains_the_adapter_alone_and_resumes(tmp_path):
     for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):  # the order of metadata is random
         one, other = (load_file(run.path / file) for run in (whole, cut))
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    model = load_model(start.path / "model")
-    kept = load_model(whole.path / "checkpoints" / "step-000004" / "model")
-    assert all(torch.equal(tensor, kept.state_dict()[name]) for name, tensor in model.state_dict().items())
-    load_adapter(whole.path / "adapter", model)
+    model, checkpoint = load_model(start.path / "model"), whole.path / "checkpoints" / "step-000004"
+    load_adapter(checkpoint, model)
+    assert not (checkpoint / "model").exists()
     ids = torch.randint(0, 256, (1, 7))
     torch.testing.assert_close(model(ids), load_model(whole.path / "model")(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_a_run_with_lora_whose_base_has_changed_or_is_gone_does_not_go_on(tmp_path):
+    rows = [{"prompt": f"{i}=", "completion": "01", "split": "validation" if i % 5 == 0 else "train"} for i in range(9)]
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer, start = build_tokenizer("bpe", ["0=12"] * 9, vocab_size=260), tmp_path / "start"
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, block_size=16, n_layer=1, n_head=2, n_embd=16)
+    save(start, Decoder(config), tokenizer)
+    words = ["task.kind=sft", "training.batch_size=4", "training.precision=fp32", "training.steps=4"]
+    words += ["training.checkpoint_every=2", "training.lora_rank=2", f"training.start_from={start}"]
+    run = recipes.train(None, words, data=str(tmp_path / "sft.jsonl"), out=tmp_path / "run").path
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    (run / "summary.json").unlink()
+    with pytest.raises(ModelFolderError, match=r"step-000002/adapter: an adapter without its model; .*--adapter"):
+        model_folder_of(run / "checkpoints" / "step-000002")
+    model = load_model(start)
+    with torch.no_grad():
+        model.embedding.token.weight[-1, -1] += 1e-3
+    save(start, model, tokenizer)
+    for match in (r"start_from=.*start: its weights have changed .* train a new run", "start: there is no such"):
+        with pytest.raises(GlassformerError, match=match) as caught:
+            recipes.resume(run)
+        assert "\n" not in str(caught.value)
+        start.rename(tmp_path / "elsewhere") if start.exists() else None
 
 
 def test_dpo_without_a_model_to_start_from_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from glassformer.layers.lora import lora_layers
 from glassformer.models import Decoder, ModelConfig
 from glassformer.tasks import GRPO, SFT, NextToken, losses
 from glassformer.tasks.losses import token_log_probs
+from glassformer.tasks.ppo import Critic
 from glassformer.training import RunFolder
 
 __all__ = ["glassformer"]
@@ -65,6 +66,18 @@ def test_with_lora_the_reference_is_the_model_without_its_adapters():
     assert not torch.allclose(task.log_probs(model, inputs, targets), before)
     weights = {tensor.data_ptr() for tensor in model.parameters()}
     assert {tensor.data_ptr() for tensor in task.reference_model().parameters()} <= weights
+
+
+def test_with_lora_the_critic_shares_what_is_frozen_and_has_an_adapter_of_its_own():
+    model = decoder()
+    new_adapter(model, "all", rank=2, alpha=4.0)
+    critic = Critic(model)
+    shared = {tensor.data_ptr() for tensor in model.parameters() if not tensor.requires_grad}
+    trained = {tensor.data_ptr() for tensor in model.parameters() if tensor.requires_grad}
+    for tensor in critic.trunk.parameters():
+        assert (tensor.data_ptr() in shared) != tensor.requires_grad and tensor.data_ptr() not in trained
+    own = {tensor.data_ptr() for tensor in Critic(decoder()).parameters()}
+    assert len(own) == len([*decoder().parameters()]) + 2 and not own & shared
 
 
 SMALL = (

@@ -22,8 +22,10 @@ from glassformer import recipes
 from glassformer.errors import DataError, UsageError
 from glassformer.hub import save
 from glassformer.processors.tokenizers import build_tokenizer
+from glassformer.tasks import reference
 from glassformer.tasks.chats import CHAT_TOKENS
-from glassformer.training import RunFolder
+from glassformer.tasks.reference import frozen_model
+from glassformer.training import Callback, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,32 @@ def test_a_reference_or_a_teacher_of_another_vocabulary_is_one_line(start, prefe
             data = written(tmp_path / "d.jsonl", [{"messages": user(str(i)) + answer("a")} for i in range(9)])
         with pytest.raises(UsageError, match=f"task.{key}=.*another vocabulary .*same tokenizer"):
             recipes.train(None, asked, data=data, out=tmp_path / "run")
+
+
+def test_the_reference_reads_all_answers_before_the_first_step_and_goes(start, preferences, tmp_path, monkeypatch):
+    asked, lines, tasks = [], [], []
+
+    class Seen(Callback):
+        def on_start(self, trainer):
+            tasks.append(trainer.task)
+
+    def frozen(*words):
+        asked.append(words)
+        return frozen_model(*words)
+
+    monkeypatch.setattr(reference, "LINE_SECONDS", -1.0)
+    monkeypatch.setattr(reference, "frozen_model", frozen)
+    words = [*COMMON, "task.kind=dpo", f"training.start_from={start}", "training.steps=1"]
+    recipes.train(None, words, data=preferences, out=tmp_path / "run", log=lines.append, callbacks=[Seen()])
+    found = [line for line in lines if "the reference has read" in line]
+    assert found[:2] == [f"the reference has read {n} of 60 answers (train)" for n in (8, 16)]
+    assert found[-1] == "the reference has read 16 of 16 answers (validation)" and len(found) == 10
+    (task,), ((key, name, _, device),) = tasks, asked  # loaded once
+    assert (key, name, device) == ("training.start_from", str(start), "cpu") and task.reference is None
+    there = task.with_run(task.run.model_copy(update={"device": "cuda:7"}))
+    monkeypatch.setattr(reference, "frozen_model", lambda *words: pytest.fail(words[-1]))
+    with pytest.raises(pytest.fail.Exception, match="cuda:7"):
+        there.reference_log_probs([], "train")
 
 
 def test_dpo_with_a_reference_of_its_own_and_lora(start, preferences, tokenizer, tmp_path):

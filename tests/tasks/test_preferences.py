@@ -134,9 +134,7 @@ def test_lora_trains_the_head_too_and_peft_reads_it(start, preferences, tmp_path
     model, tokenizer = gf.load(whole.path)
     base = load_model(start)
     assert torch.equal(base.embedding.token.weight, model.embedding.token.weight)
-    theirs = AutoModelForSequenceClassification.from_pretrained(
-        whole.path / "checkpoints" / "step-000012" / "model", num_labels=1
-    )
+    theirs = AutoModelForSequenceClassification.from_pretrained(start, num_labels=1)
     torch.nn.init.zeros_(theirs.score.weight)  # so that the adapter's own counts
     adapted = PeftModel.from_pretrained(theirs, whole.path / "adapter").eval()
     ids = torch.tensor([tokenizer.chat.encode(user("one") + answer("good"), add_generation_prompt=False)])

@@ -1,12 +1,21 @@
 """Rankings: what a choice writes, what is taken back, and how another sitting continues."""
 
+import io
 import json
+import os
+import sys
 
 import pytest
+import torch
+from killed_runs import die, killed
 
+from glassformer.cli import main
 from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import chat_row
 from glassformer.errors import DataError, UsageError
+from glassformer.hub import save
+from glassformer.models import Decoder, ModelConfig
+from glassformer.processors.tokenizers import build_tokenizer
 from glassformer.tasks import DPO
 from glassformer.tasks.rankings import Rankings
 
@@ -45,6 +54,35 @@ def test_skip_undo_and_another_sitting(rows, tmp_path):
     second.pick(["c", "d"], 1)
     assert second.undo() and second.undo() and not out.read_text() and second.place == 0
     assert not second.undo()
+
+
+def keys_until_killed(words, keys):
+    """`glassformer rank` in a process that is killed while it writes the choice of the last key."""
+
+    class Keyboard(io.StringIO):
+        def readline(self):
+            line = super().readline()
+            if self.tell() == len(self.getvalue()):
+                os.replace = die
+            return line
+
+    sys.stdin, sys.argv = Keyboard(keys), ["glassformer", *words]
+    main()
+
+
+def test_a_kill_keeps_every_choice_before_it(tmp_path, glassformer):
+    tokenizer = build_tokenizer("bpe", ["what is it"] * 9, vocab_size=270)
+    torch.manual_seed(1)
+    fields = {"vocab_size": tokenizer.vocab_size, "block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    save(tmp_path / "model", Decoder(ModelConfig.make(**fields)), tokenizer)
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": f"what {i}"}) + "\n" for i in range(5)))
+    words = ["rank", "model", "p.jsonl", "-n", "4", "--answers", "3", "--device", "cpu", "--out"]
+    assert glassformer(*words, "whole.jsonl", stdin=b"1\n2\n3\n1\n2\n").code == 0
+    killed(keys_until_killed, [*words, "cut.jsonl"], "1\n2\n3\n")
+    whole, cut = (tmp_path / f"{name}.jsonl" for name in ("whole", "cut"))
+    assert cut.read_text().splitlines() == whole.read_text().splitlines()[:4]
+    assert glassformer(*words, "cut.jsonl", stdin=b"3\n1\n2\n").code == 0
+    assert cut.read_bytes() == whole.read_bytes() and not [*tmp_path.glob(".cut*")]
 
 
 def test_equal_prompts_are_asked_one_after_the_other(tmp_path):

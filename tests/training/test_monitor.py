@@ -290,6 +290,14 @@ def sizes(run):
     return [p.numel() for p in load_model(run.path / "model").parameters()]
 
 
+def test_a_saved_state_does_not_change_while_it_is_written():
+    monitor = DivergenceMonitor()
+    monitor.measured({"reward": 1.0})
+    state = monitor.state_dict()
+    monitor.measured({"reward": 2.0, "kl": 3.0})
+    assert state["sums"] == {"reward": [1.0, 1]}
+
+
 def test_activations_are_those_of_the_taps(play):
     from toys import toy_ids, toy_model
 

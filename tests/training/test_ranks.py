@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import processes
 from patience import PATIENCE
 from safetensors.torch import load_file
 
@@ -42,10 +42,8 @@ def free_port() -> int:
 
 def run_ranks(n: int, out: Path) -> None:
     """In n processes, forked from one that has imported torch once; `test_torchrun.py` starts them as a user does."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch.distributed.fsdp", "glassformer.tasks"])  # what takes seconds
     port = free_port()
-    running = [processes.Process(target=run_rank, args=(rank, n, port, out), daemon=True) for rank in range(n)]
+    running = [processes().Process(target=run_rank, args=(rank, n, port, out), daemon=True) for rank in range(n)]
     for process in running:
         process.start()
     try:

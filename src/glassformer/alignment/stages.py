@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glassformer.alignment.settings import Settings
-from glassformer.files import json_text, write_text
+from glassformer.files import clear_litter, json_text, write_text
 from glassformer.hub import load
 from glassformer.recipes.stage_folder import Log, StageFolder
 from glassformer.training import Callback
@@ -28,6 +28,8 @@ class Stages(StageFolder):
     def __init__(self, out: Path, settings: Settings, log: Log, callbacks: Sequence[Callback] = ()):
         super().__init__(out, settings.to_dict(), log, callbacks, what="align-demo")
         self.settings = settings
+        for folder in (*out.glob("seed-*"), *out.glob("seed-*/measured")):
+            clear_litter(folder)
 
     def stage(self, path: Path, data: Path, words: Sequence[str] = (), *, start_from: Path | None = None) -> Path:
         """The run in `path` by the recipe of the same name, with the changes of the settings."""

@@ -131,6 +131,15 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def base_digest(model: Any) -> str:
+    """SHA-256 of all weights that stay as they are while an adapter is trained."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def adapter_folder_of(path: str | os.PathLike[str]) -> Path:
     """The adapter's folder: the path itself, or `adapter/` of a run.
 
@@ -152,7 +161,8 @@ KNOWN = {"bias": "none", "use_dora": False, "use_rslora": False, "modules_to_sav
 
 
 def load_adapter(folder: str | os.PathLike[str], model: Any) -> None:
-    """Give a model the adapter of a folder that `save_adapter` or `peft` wrote; its weights are frozen.
+    """Give a model the adapter of a folder that `save_adapter` or `peft` wrote; its weights are frozen. A model with an
+    adapter of this shape takes over the numbers.
 
     Raises:
         ModelFolderError: there is none, it is of another kind, or it does not fit this model.
@@ -176,8 +186,9 @@ def load_adapter(folder: str | os.PathLike[str], model: Any) -> None:
     for head, tensor in trained.items():
         model.get_parameter(head).data.copy_(tensor)
     wanted = {name: all_of for name, all_of in parts.items() if any(_key(part, "A") in theirs for part in all_of)}
-    rows = {name: [part.rows for part in all_of] for name, all_of in wanted.items()}
-    add_lora(model, rows, rank=rank, alpha=alpha, dropout=config.get("lora_dropout") or 0.0)
+    if not lora_state(model):
+        rows = {name: [part.rows for part in all_of] for name, all_of in wanted.items()}
+        add_lora(model, rows, rank=rank, alpha=alpha, dropout=config.get("lora_dropout") or 0.0)
     for name, layer in lora_layers(model):
         for part, a, b in zip(wanted[name], layer.lora_a, layer.lora_b, strict=True):
             for mine, kind in ((a, "A"), (b, "B")):
@@ -213,4 +224,4 @@ def _key(part: Part, kind: str) -> str:
     return f"{PREFIX}{part.theirs}.lora_{kind}.weight"
 
 
-__all__ = ["TARGETS", "adaptable", "adapter_folder_of", "load_adapter", "new_adapter", "save_adapter"]
+__all__ = ["TARGETS", "adaptable", "adapter_folder_of", "base_digest", "load_adapter", "new_adapter", "save_adapter"]

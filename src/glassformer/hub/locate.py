@@ -50,7 +50,8 @@ def _not_found(path: str | os.PathLike[str], folder: Path) -> ModelFolderError:
     if not folder.is_dir():
         hint = f"run: glassformer import {folder}"
         return ModelFolderError(f"{folder}: this file is no run, model folder or .gguf file; {hint}")
-    refuse_adapter(folder)
+    for place in (folder, folder / "adapter"):  # of a checkpoint of LoRA
+        refuse_adapter(place)
     if inside := sorted(str(entry.parent.parent) for entry in folder.glob("*/model/config.json")):
         return ModelFolderError(f"{folder}: holds several runs, name one of them: {', '.join(inside[:20])}")
     if files := sorted(map(str, folder.glob("*.gguf"))):

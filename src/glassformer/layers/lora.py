@@ -118,10 +118,13 @@ def add_lora(
         setattr(model.get_submodule(owner), attribute, adapted)
 
 
-def shared_copy(model: M) -> M:
-    """A copy of a model that shares its weights; to be given another adapter, which changes no other copy."""
+def shared_copy(model: M, *, trained: bool = True) -> M:
+    """A copy of a model that shares its weights; to be given another adapter, which changes no other copy.
+
+    trained: whether weights that are trained are shared too; else the copy has its own.
+    """
     tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors if trained or not tensor.requires_grad})
 
 
 def without_lora(model: M) -> M:
@@ -147,10 +150,12 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of all adapters, and of a head that is trained beside them, by name; {} without adapters."""
-    if not any(lora_layers(model)):
-        return {}
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {name: tensor for name, tensor in model.state_dict().items() if name in trained}
+    return trained_state(model) if any(lora_layers(model)) else {}
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module that are trained, by name."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def is_lora(name: str) -> bool:

@@ -48,14 +48,13 @@ class Machine(BaseModel):
             torch.backends.cuda.matmul.allow_tf32 = True
 
     def differences(self) -> list[str]:
-        """In what the machine of now differs, so that results may too, by rounding; its threads are set if it has
-        them."""
+        """In what the machine of now differs, so that results may too, by rounding; it is used as that of then, with
+        the threads that it has."""
         now = {"processor": processor(), "torch": torch.__version__}
         threads = set_threads()
         if threads < self.threads:
             now["threads"] = str(threads)
-        else:
-            use_threads(self.threads)
+        self.model_copy(update={"threads": min(threads, self.threads)}).use()
         before = self.model_dump()
         return [
             f"{name}: {before[name] or 'unknown'} before, {value} now: equal to rounding, not to the bit"

@@ -80,8 +80,13 @@ class ResolvedTraining(TrainingSection):
 
     @property
     def run_settings(self) -> RunSettings:
-        """The numbers that decide what batches, evaluations and samples hold."""
-        return RunSettings(**{name: getattr(self, name) for name in RunSettings.model_fields})
+        """The numbers that decide what batches, evaluations and samples hold; not what the machine decides."""
+        ours = RunSettings.model_fields.keys() - {"precision", "device"}
+        return RunSettings(**{name: getattr(self, name) for name in ours})
+
+    def run_settings_on(self, machine: Machine) -> RunSettings:
+        """The same on a machine."""
+        return self.run_settings.model_copy(update={"precision": machine.precision, "device": machine.device})
 
     @property
     def eval_interval(self) -> int:

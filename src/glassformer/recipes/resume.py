@@ -90,9 +90,11 @@ def _resume(
             raise RunError(f"{run.path}: {recipe.data.source} has changed since; put it back, or train a new run")
         config = make_config(derived.get("kind", "decoder"), **derived["model"])
         t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)
-        task = task.with_run(t.run_settings)
+        task = task.with_run(t.run_settings_on(machine))
+        task.log = log
         r = ResolvedRecipe.of(recipe, t, config=config, machine=machine)
-    start = None if folder is not None or t.start_from is None else Start.open(t.start_from)
+    from_start = t.start_from is not None and (folder is None or t.lora_rank is not None)  # an adapter stands on it
+    start = Start.open(str(t.start_from)) if from_start else None
     model, _ = new_model(r, task, start)
     trainer = build_trainer(r, model, task, run.path, callbacks, world, extended)
     if folder is not None:

@@ -132,7 +132,8 @@ def train(
             resolved = resolve(draft, task, start, machine, world, overrides, fresh=fresh) if world.is_main else None
         path, resolved = world.broadcast((path, resolved))
         assert resolved is not None
-        task = task.with_run(resolved.training.run_settings)
+        task = task.with_run(resolved.training.run_settings_on(resolved.machine))
+        task.log = log
         resolved.machine.use()
         model, taken = new_model(resolved, task, start)
         trainer = build_trainer(resolved, model, task, path, callbacks, world)

@@ -92,7 +92,6 @@ def build_trainer(
         new_adapter(
             model, t.lora_targets, rank=t.lora_rank, alpha=t.lora_alpha or 2.0 * t.lora_rank, dropout=t.lora_dropout
         )
-    task.run = task.run.model_copy(update={"precision": machine.precision})
     task.begin(model)
     batches = task.batches("train", world.rank, world.size)
     never_negative = getattr(r.config, "activation", None) in NEVER_NEGATIVE

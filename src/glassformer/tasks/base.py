@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
@@ -156,6 +156,8 @@ class Task:
     run: RunSettings = RunSettings()
     # a module that is trained beside the model and kept in checkpoints alone, such as PPO's critic; `begin` makes it
     companion: Any = None
+    # takes a line about long work before the first step
+    log: Callable[[str], None] = staticmethod(lambda line: None)
 
     def __init__(self, **settings: Any):
         self.settings: Any = self.Settings.make(**settings)

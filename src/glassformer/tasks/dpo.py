@@ -78,7 +78,7 @@ class Pair(NamedTuple):
 
     chosen: Side
     rejected: Side
-    reference: tuple[float, float]
+    reference: tuple[float, float] | None = None
 
 
 class DPO(ReferenceTask):
@@ -88,6 +88,10 @@ class DPO(ReferenceTask):
     form: ClassVar[str] = "chosen and rejected, after a prompt"
     n_row_answers: ClassVar[int | None] = 2
 
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.asks_reference = self.settings.loss != "simpo"
+
     @property
     def n_answers(self) -> int:
         """Two: a model that is still its reference has loss ln 2."""
@@ -96,16 +100,12 @@ class DPO(ReferenceTask):
     def encode(self, split: str, T: int) -> list[Any]:
         """A `Pair` of every row."""
         rows = [([self.side(row, answer, T) for answer in row.answers], None) for row in self.source.examples[split]]
-        pairs = [sides for sides, _ in self.kept(rows, split, T)]
-        known = [0.0] * (2 * len(pairs))
-        if self.settings.loss != "simpo":
-            known = self.reference_log_probs([side for pair in pairs for side in pair], split)
-        return [Pair(pair[0], pair[1], (known[2 * i], known[2 * i + 1])) for i, pair in enumerate(pairs)]
+        return [Pair(*sides) for sides, _ in self.kept(rows, split, T)]
 
     def collate(self, examples: Sequence[Pair], random: Any = None) -> Batch:
         chosen = collate_tokens([pair.chosen for pair in examples])
         rejected = collate_tokens([pair.rejected for pair in examples])
-        reference_B2 = torch.tensor([pair.reference for pair in examples], dtype=torch.float32)
+        reference_B2 = torch.tensor([pair.reference or (0, 0) for pair in examples], dtype=torch.float32)
         return *chosen, *rejected, reference_B2, torch.zeros(len(examples), dtype=torch.int64)
 
     def log_ratios(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

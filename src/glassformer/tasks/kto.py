@@ -51,7 +51,7 @@ class Thumb(NamedTuple):
     answer: Side
     other: Side
     liked: bool
-    reference: tuple[float, float]
+    reference: tuple[float, float] | None = None
 
 
 class KTO(ReferenceTask):
@@ -93,11 +93,9 @@ class KTO(ReferenceTask):
                 raise DataError(f"{row.place}: no row has another prompt, and KTO needs answers to other prompts")
             rows.append(([self.side(row, answer, T), self.side(row, other, T)], good))
         kept = self.kept(rows, split, T)
-        known = self.reference_log_probs([side for sides, _ in kept for side in sides], split)
-        pairs = [(known[2 * i], known[2 * i + 1]) for i in range(len(kept))]
         if split == "train":
             self._check_weights(liked, len(thumbs) - liked)
-        return [Thumb(s[0], s[1], good, pair) for (s, good), pair in zip(kept, pairs, strict=True)]
+        return [Thumb(one, other, good) for (one, other), good in kept]
 
     def _check_weights(self, liked: int, disliked: int) -> None:
         s = self.settings

@@ -14,7 +14,6 @@ https://arxiv.org/abs/2203.02155, section 3.5.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from glassformer.data.batches import philox
 from glassformer.generation.eval_mode import evaluating
+from glassformer.layers.lora import shared_copy
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.grpo import clipped_losses
 from glassformer.tasks.losses import IGNORED, token_log_probs
@@ -62,11 +62,11 @@ class PPOSettings(RollOutSettings):
 
 class Critic(nn.Module):
     """The value of a state: what the rest of an answer is expected to bring. A copy of the model with a head of one
-    number, zero at the start. What is frozen in the model stays frozen: with LoRA it has adapters of its own."""
+    number, zero at the start. What is frozen is shared with the model: with LoRA all but adapters and head."""
 
     def __init__(self, model: Any):
         super().__init__()
-        self.trunk = copy.deepcopy(model)
+        self.trunk = shared_copy(model, trained=False)
         head = getattr(self.trunk, "head", None)
         if head is not None:  # it answers nothing; a tied table still reads
             self.trunk.head = nn.Identity()

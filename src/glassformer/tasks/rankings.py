@@ -16,7 +16,7 @@ from typing import Any
 from glassformer.data.chats import ChatRow
 from glassformer.data.json_lines import json_rows
 from glassformer.errors import DataError, UsageError
-from glassformer.files import json_text, write_text
+from glassformer.files import clear_litter, json_text, write_text
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.tasks.chats import prompt_ids
 from glassformer.tasks.rollouts import roll_out
@@ -40,6 +40,7 @@ class Rankings:
     def __init__(self, rows: Sequence[ChatRow], out: Path):
         if out.suffix.lower() != ".jsonl":
             raise UsageError(f"{out}: pairs are lines of JSON; give a name that ends with .jsonl")
+        clear_litter(out.parent, out.name)  # of a process that was killed while it wrote
         self.out, self.rows = out, [_asked(row) for row in rows]
         self.pairs: list[dict[str, Any]] = []
         for where, _, pair in json_rows(out) if out.exists() else ():

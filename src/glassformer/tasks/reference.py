@@ -1,11 +1,12 @@
 """A frozen model beside the one that is trained: the reference of DPO and KTO, the teacher of distillation.
 
-The reference's log-probabilities of all answers are computed once, before the first step, so that only one model is in
-memory while the other is trained.
+The reference's log-probabilities of all answers are computed once, before the first step, on the device of the
+training; then it goes, so that only one model is in memory while the other is trained.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from glassformer.figures.primitives import Figure
 from glassformer.hub import load_model, model_folder_of
 from glassformer.models import Decoder, kind_of
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+from glassformer.progress import LINE_SECONDS
 from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
 from glassformer.tasks.held_out_answers import answers_to_look_at
 from glassformer.tasks.losses import token_log_probs
@@ -73,13 +75,33 @@ class ReferenceTask(ChatTask):
     """A task that compares log-probabilities with those of a reference; see `ChatTask`."""
 
     paths: ClassVar[tuple[str, ...]] = ("template", "reference")
+    asks_reference: bool = True
+    """whether `encoded` gives the log-probabilities of the reference too"""
     reference: Any = None
-    """the reference itself, once it is loaded"""
+    """the reference itself, while it is needed"""
 
     def check(self, config: Any) -> None:
         if config is not None and kind_of(config) != "decoder":
             raise UsageError(f"{type(self).__name__} trains decoders; start from one with training.start_from=MODEL")
-        super().check(config)
+        if self.asks_reference and config is not None:
+            vocabulary_of(*self._named(), self.tokenizer)
+        alone = copy.copy(self)
+        alone.asks_reference = False
+        super(ReferenceTask, alone).check(config)
+
+    def begin(self, model: Any) -> None:
+        for split, T in (("train", self.run.sequence_length), ("validation", model.config.block_size)):
+            self.encoded(split, T)
+        self.reference = None
+
+    def encoded(self, split: str, T: int) -> list[Any]:
+        """The rows of `encode`, tuples that begin with two sides and have a field `reference`: both log-probabilities,
+        which `encode` leaves None. Training answers are measured as they are trained, so that they are read once."""
+        rows = super().encoded(split, self.run.sequence_length if split == "train" else T)
+        if self.asks_reference and rows[0].reference is None:
+            known = self.reference_log_probs([side for row in rows for side in row[:2]], split)
+            rows[:] = [row._replace(reference=(known[2 * i], known[2 * i + 1])) for i, row in enumerate(rows)]
+        return rows
 
     def side(self, row: ChatRow, answer: Turns, T: int) -> tuple[Side | None, bool]:
         """Inputs and targets of an answer (None: T tokens leave nothing of it), and whether it was cut."""
@@ -103,14 +125,19 @@ class ReferenceTask(ChatTask):
     @torch.no_grad()
     def reference_log_probs(self, sides: Sequence[Side], split: str) -> list[float]:
         """The reference's log-probability of each answer, in order; their time is among `warnings`."""
-        model, began = self._reference(), time.monotonic()
-        device = next(model.parameters()).device
+        if self.reference is None:
+            self.reference = frozen_model(*self._named(), self.tokenizer, self.run.device)
+        model, began = self.reference, time.monotonic()
+        device, shown = next(model.parameters()).device, began
         found = np.zeros(len(sides))
         order = np.argsort([len(inputs) for inputs, _ in sides], kind="stable")
         for start in range(0, len(order), REFERENCE_ROWS):
             chosen = order[start : start + REFERENCE_ROWS]
             inputs_BT, targets_BT = (part.to(device) for part in collate_tokens([sides[i] for i in chosen]))
             found[chosen] = token_log_probs(model, inputs_BT, targets_BT).sum(dim=1).cpu().numpy()
+            if time.monotonic() - shown > LINE_SECONDS:
+                shown = time.monotonic()
+                self.log(f"the reference has read {start + len(chosen):,} of {plural(len(order), 'answer')} ({split})")
         seconds = time.monotonic() - began
         self.source.notices.append(
             f"the reference's log-probabilities of {plural(len(sides), 'answer')} ({split}) took {seconds:.1f} s, once"
@@ -121,14 +148,12 @@ class ReferenceTask(ChatTask):
         """Answers to held-out prompts, and some rows with their rewards."""
         return [*answers_to_look_at(self, model), *super().sample(model, step)]
 
-    def _reference(self) -> Any:
-        if self.reference is None:
-            key, name = "task.reference", self.settings.reference
-            if name is None:
-                key, name = "training.start_from", self.run.start_from
-            if name is None:
-                raise UsageError(
-                    f"{type(self).__name__} starts from a model, which is its reference; set training.start_from=MODEL"
-                )
-            self.reference = frozen_model(key, name, self.tokenizer)
-        return self.reference
+    def _named(self) -> tuple[str, str]:
+        """The key of the recipe that names the reference, and the name."""
+        if self.settings.reference is not None:
+            return "task.reference", self.settings.reference
+        if self.run.start_from is None:
+            raise UsageError(
+                f"{type(self).__name__} starts from a model, which is its reference; set training.start_from=MODEL"
+            )
+        return "training.start_from", self.run.start_from

@@ -52,7 +52,7 @@ class Reward(ChatTask):
     placeholders: ClassVar[Mapping[str, Any] | None] = {**(ExampleTask.placeholders or {}), "n_classes": 1}
     tokenizer_side: ClassVar[str] = "both"
     measured: tuple[str, Calibration] | None = None
-    """the split of the last evaluation, and what it found"""
+    """the split of the last evaluation of the present weights, and what it found"""
 
     @classmethod
     def read(cls, opening: Opening, choices: list[Choice]) -> Any:
@@ -135,6 +135,7 @@ class Reward(ChatTask):
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The loss of every pair; metrics: `margin`, and `accuracy` on the training batch."""
+        self.measured = None  # the weights are about to change
         margins_B = self.margins(model, batch)
         metrics = {"margin": (margins_B.sum(), len(margins_B)), "accuracy": ((margins_B > 0).sum(), len(margins_B))}
         return Loss(F.softplus(-margins_B).sum(), len(margins_B), metrics)
@@ -164,11 +165,11 @@ class Reward(ChatTask):
         return self.measured[1]
 
     def sample(self, model: Any, step: int) -> list[Figure]:
-        """Some pairs with their rewards; calibration and margins of the validation split, as it was last evaluated."""
-        figures = super().sample(model, step)
+        """Some pairs with their rewards; calibration and margins of the validation split."""
         if self.measured is None or self.measured[0] != "validation":
-            return figures
-        return [*figures, *self.measured[1].figures()]
+            self.evaluate(model, whole=not self.run.eval_batches)
+        assert self.measured is not None
+        return [*super().sample(model, step), *self.measured[1].figures()]
 
     def sample_text(self, model: Any, example: Any, number: int) -> str:
         """Both answers with their rewards."""

@@ -82,6 +82,8 @@ class RunSettings(BaseModel):
     """the model that the run begins with, which a task may compare with"""
     precision: str = "fp32"
     """of the training: fp32 or bf16"""
+    device: str = "cpu"
+    """of the training"""
 
     @property
     def train_eval_rows(self) -> int:

@@ -2,8 +2,9 @@
 
 checkpoints/step-000500/
   model/                  the weights, as a model folder like any other
+  adapter/                of a run with training.lora_rank, in place of model/: the adapter as `peft` has it; what it
+                          adapts are the weights of training.start_from, whose digest is in state.json
   optimizer.safetensors   state by parameter name
-  lora.safetensors        of a run with training.lora_rank; model/ then holds the weights that it adapts
   companion.safetensors   of a task with one (PPO's critic)
   state.json              step, data position, random generators, best so far, sizes of the logs, SHA-256 of the rest
 
@@ -21,6 +22,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,8 @@ from glassformer.errors import ModelFolderError, RunError
 from glassformer.evaluation import WindowLosses
 from glassformer.files import atomic_folder, sha256_file, write_json
 from glassformer.hub import load_model, load_weights, save, save_weights
-from glassformer.hub.adapters import save_adapter
-from glassformer.layers.lora import base_state, lora_state, merged_state
+from glassformer.hub.adapters import base_digest, load_adapter, save_adapter
+from glassformer.layers.lora import lora_state, merged_state, trained_state
 from glassformer.tasks import Task
 from glassformer.training.distributed import World
 from glassformer.training.migrations import FORMAT, migrate_state
@@ -117,29 +119,31 @@ class CheckpointWriter:
         if self.sharded and state is not None:
             self._write_sharded(step, state)
             state = None
-        weights = self._snapshot("model", base_state(self.model)) if best or state is not None else {}
         lora = self._snapshot("lora", lora_state(self.model))
-        best_weights = self._snapshot("best", merged_state(self.model)) if best and lora else weights
+        whole = best or (state is not None and not lora)
+        weights = self._snapshot("model", merged_state(self.model)) if whole else {}
         optimizer = self._snapshot("optimizer", self.optimizer.state_dict()) if state is not None else {}
         companion = {}
         if state is not None and self.companion is not None:
-            companion = self._snapshot("companion", self.companion.state_dict())
+            companion = self._snapshot("companion", trained_state(self.companion))
         if not self.world.is_main:
             return
 
         def task() -> None:
             if best:
-                save(self.run.model, self.model, self.processor, weights=best_weights, **self.kept_with_it)
+                save(self.run.model, self.model, self.processor, weights=weights, **self.kept_with_it)
                 if lora:
                     save_adapter(self.run.adapter, self.model, base=self.base, tensors=lora)
             if windows is not None:
                 windows.save(self.run.windows)
             if state is not None:
                 with atomic_folder(self._folder(step), replace=True) as temporary:
-                    save(temporary / "model", self.model, self.processor, weights=weights, **self.kept_with_it)
-                    save_weights(temporary / "optimizer.safetensors", optimizer)
                     if lora:
-                        save_weights(temporary / "lora.safetensors", lora)
+                        save_adapter(temporary / "adapter", self.model, base=self.base, tensors=lora)
+                        state["base"] = [self.base, self._base_digest]
+                    else:
+                        save(temporary / "model", self.model, self.processor, weights=weights, **self.kept_with_it)
+                    save_weights(temporary / "optimizer.safetensors", optimizer)
                     if companion:
                         save_weights(temporary / "companion.safetensors", companion)
                     self._write_state(temporary, state)
@@ -159,6 +163,10 @@ class CheckpointWriter:
         """Wait until nothing is being written, and ignore errors."""
         with contextlib.suppress(BaseException):
             self._background.wait()
+
+    @cached_property
+    def _base_digest(self) -> str:
+        return base_digest(self.model)
 
     def _snapshot(self, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copies in main memory; of sharded tensors the whole, in the main process."""
@@ -239,9 +247,9 @@ def load_checkpoint(
     if sharded:
         load_sharded(folder / "sharded", _parts(model, optimizer))
     else:
-        _load_whole(folder, model, optimizer)
-        if companion is not None:
-            companion.load_state_dict(load_weights(folder / "companion.safetensors"))
+        _load_whole(folder, model, optimizer, state.get("base"))
+        if companion is not None:  # what is not in there is frozen, and the model's
+            companion.load_state_dict(load_weights(folder / "companion.safetensors"), strict=False)
     own = state["random"][world.rank] if len(state["random"]) == world.size else None
     if own is not None:
         set_random_state(own)
@@ -259,22 +267,30 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def tokenizer_folder(checkpoint: Path) -> Path:
-    """The folder of the tokenizer in a checkpoint."""
-    return next(checkpoint / name for name in ("model", "tokenizer") if (checkpoint / name).is_dir())
+def tokenizer_folder(checkpoint: Path) -> Path | None:
+    """The folder of the tokenizer in a checkpoint; None: it is that of the model which the run starts from."""
+    return next((checkpoint / name for name in ("model", "tokenizer") if (checkpoint / name).is_dir()), None)
 
 
-def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
+def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer, base: tuple[str, str] | None) -> None:
+    """base: name and digest of the weights that the model's adapter was trained with; the model has them already."""
     device = next(model.parameters()).device
     try:
-        saved = load_model(folder / "model")
-        if saved.config != model.config:
-            raise RunError(
-                f"{folder}: its model has another shape than the one in recipe.toml; was recipe.toml edited?"
-            )
-        adapters = load_weights(folder / "lora.safetensors") if lora_state(model) else {}
-        model.load_state_dict({**saved.state_dict(), **adapters})
-        model.generation_settings = saved.generation_settings
+        if base is not None:
+            if base_digest(model) != base[1]:
+                raise RunError(
+                    f"training.start_from={base[0]}: its weights have changed since this run began to adapt them "
+                    "(replaced, trained on or damaged); put them back, or train a new run"
+                )
+            load_adapter(folder / "adapter", model)
+        else:
+            saved = load_model(folder / "model")
+            if saved.config != model.config:
+                raise RunError(
+                    f"{folder}: its model has another shape than the one in recipe.toml; was recipe.toml edited?"
+                )
+            model.load_state_dict(saved.state_dict())
+            model.generation_settings = saved.generation_settings
         optimizer.load_state_dict({n: t.to(device) for n, t in load_weights(folder / "optimizer.safetensors").items()})
     except ModelFolderError as error:
         raise RunError(str(error)) from None

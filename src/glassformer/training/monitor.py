@@ -7,6 +7,7 @@ seen, too little text.
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Mapping
@@ -149,8 +150,8 @@ class DivergenceMonitor:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, JSON-able."""
-        return {key: value for key, value in vars(self).items() if key not in ("alarm", "higher_is_better")}
+        """Plain numbers, JSON-able; a copy, since a thread writes it while the loop goes on."""
+        return copy.deepcopy({k: v for k, v in vars(self).items() if k not in ("alarm", "higher_is_better")})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`; recoveries are counted over the whole run, also over a roll-back."""
