@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -35,52 +35,14 @@ from glassformer.tasks.examples import SAMPLES, shortened
 from glassformer.tasks.losses import padded, token_log_probs
 from glassformer.tasks.reward_functions import RewardFunction, reward_function, rewards_of_rollouts
 from glassformer.tasks.rollout_causes import causes
-from glassformer.tasks.rollouts import RollOut, prompts_of, roll_out
+from glassformer.tasks.rollouts import RollOut, RollOutBatches, prompts_of, roll_out
 from glassformer.tasks.sampler import CAP, distance, log_ratios, sampler_of
 from glassformer.tasks.settings import Choice, TaskSettings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _ITERATION = 73  # a stream of random numbers
 OF_WEIGHTS = ("sampler_kl", "truncated_weights")
 READ_ROWS = 64
 """Answers that are read together."""
-
-
-class RollOutBatches:
-    """The stream of training batches of a task that rolls out.
-
-    Args:
-        task: its `iteration` gives the batches of an iteration, in order: tensors with one row a sequence; its `state`
-            is kept with them.
-    """
-
-    def __init__(self, task: RollOutTask):
-        self.task, self.iteration, self.left = task, 0, list[Batch]()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Batch:
-        if not self.left:
-            self.left = self.task.iteration(self.iteration)
-            self.iteration += 1
-        return self.left.pop(0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of the next iteration, and the batches that are left of this one, as plain numbers."""
-        left = [[{"dtype": str(t.dtype).removeprefix("torch."), "rows": t.tolist()} for t in b] for b in self.left]
-        return {"iteration": self.iteration, "left": left, "task": dict(self.task.state)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.iteration = int(state["iteration"])
-        self.task.state = dict(state["task"])
-        self.left = [
-            tuple(torch.tensor(part["rows"], dtype=getattr(torch, part["dtype"])) for part in batch)
-            for batch in state["left"]
-        ]
 
 
 class RollOutSettings(ChatSettings):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from glassformer.data.batches import IGNORED, philox
@@ -14,7 +15,11 @@ from glassformer.data.chats import ChatRow
 from glassformer.errors import UsageError
 from glassformer.generation import Engine, Request, Sampling
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.tasks.base import Batch
 from glassformer.tasks.losses import padded
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _PROMPT, _EPOCH = 71, 72  # streams of random numbers
 ENGINE_ROWS = 256
@@ -107,3 +112,38 @@ def prompts_of(rows: Sequence[Any], n: int, seed: int, iteration: int) -> list[A
         permutation = philox(seed, _EPOCH, epoch).permutation(len(rows))
         order += permutation[place : place + n - len(order)].tolist()
     return [rows[i] for i in order]
+
+
+class RollOutBatches:
+    """The stream of training batches of a task that rolls out (`RollOutTask`).
+
+    Args:
+        task: its `iteration` gives the batches of an iteration, in order: tensors with one row a sequence; its `state`
+            is kept with them.
+    """
+
+    def __init__(self, task: Any):
+        self.task, self.iteration, self.left = task, 0, list[Batch]()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self.left:
+            self.left = self.task.iteration(self.iteration)
+            self.iteration += 1
+        return self.left.pop(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of the next iteration, and the batches that are left of this one, as plain numbers."""
+        left = [[{"dtype": str(t.dtype).removeprefix("torch."), "rows": t.tolist()} for t in b] for b in self.left]
+        return {"iteration": self.iteration, "left": left, "task": dict(self.task.state)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.iteration = int(state["iteration"])
+        self.task.state = dict(state["task"])
+        self.left = [
+            tuple(torch.tensor(part["rows"], dtype=getattr(torch, part["dtype"])) for part in batch)
+            for batch in state["left"]
+        ]
