@@ -64,6 +64,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def url(model, plain):
+    torch.manual_seed(3)
     random = shaken(Decoder(model[0].config)), model[1]
     with running({"scripted": model, "plain": plain, "random": random}) as address:
         yield address

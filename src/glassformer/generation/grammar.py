@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,27 +24,27 @@ from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.kinds import BYTE_KINDS
 
 MAX_CHARACTERS = 1 << 16  # of a schema or a grammar: what takes longest to compile takes 2 seconds
-ANY_OBJECT: dict[str, Any] = {"type": "object"}
+JSON, LARK = "json_schema", "lark_grammar"  # llguidance's names of the two forms
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 # One space, or one line end and an indentation, between two parts: with more, a weak model writes nothing but spaces.
 JSON_FORM = {"whitespace_pattern": r" |\n {0,32}"}
 
 
 class Grammar:
-    """What a text may be, in Lark's form, compiled for one tokenizer: `json_schema` and `lark` make one.
+    """What a text may be, compiled for one tokenizer: `json_schema` and `lark` make one.
 
     Raises:
         UsageError: llguidance refuses it, or the tokenizer's tokens do not spell texts. MissingExtraError: there is no
             llguidance.
     """
 
-    def __init__(self, tokenizer: Tokenizer, source: str, *, what: str = "the grammar"):
+    def __init__(self, tokenizer: Tokenizer, form: str, text: str, *, what: str = "the grammar"):
         self.tokenizer = tokenizer
-        if len(source) > MAX_CHARACTERS:
-            raise UsageError(f"{what} has {len(source):,} characters, and {MAX_CHARACTERS:,} are the most; shorten it")
+        if len(text) > MAX_CHARACTERS:
+            raise UsageError(f"{what} has {len(text):,} characters, and {MAX_CHARACTERS:,} are the most; shorten it")
         library, vocabulary = _library(), Vocabulary.of(tokenizer)
         limits = library.LLParserLimits(verbose_errors=False)
-        source = json.dumps({"grammars": [{"lark_grammar": source}]})
+        source = f'{{"grammars": [{{"{form}": {text if form == JSON else json.dumps(text)}}}]}}'
         self._matcher = library.LLMatcher(vocabulary.compiled, source, log_level=0, limits=limits)
         if self._matcher.is_error():
             reason = self._matcher.get_error().partition("\n")[0]
@@ -64,7 +63,7 @@ class Grammar:
                 schema = json.loads(schema)
             except (ValueError, RecursionError) as error:
                 raise UsageError(f"the JSON schema is no JSON ({one_line(error)}); give an object") from None
-        return cls(tokenizer, f"start: json\njson: %json {_schema_text(schema)}", what="the JSON schema")
+        return cls(tokenizer, JSON, _schema_text(schema), what="the JSON schema")
 
     @classmethod
     def lark(cls, tokenizer: Tokenizer, text: str) -> Grammar:
@@ -72,7 +71,7 @@ class Grammar:
 
         Raises: as `Grammar`.
         """
-        return cls(tokenizer, text)
+        return cls(tokenizer, LARK, text)
 
     @classmethod
     def call(cls, tokenizer: Tokenizer, functions: Mapping[str, Any], key: str, *, named: bool) -> Grammar:
@@ -90,7 +89,7 @@ class Grammar:
             choices.append(f'{head} arguments{i} "}}"')
             rules.append(f"arguments{i}: %json {_schema_text(NO_ARGUMENTS if schema is None else schema)}")
         source = "\n".join([f"start: {' | '.join(choices)}", *rules])
-        return cls(tokenizer, source, what="the schema of a function's parameters")
+        return cls(tokenizer, LARK, source, what="the schema of a function's parameters")
 
     def start(self, ends: Collection[int], n_logits: int) -> GrammarState:
         """The state before the first token.
@@ -129,8 +128,8 @@ class GrammarState:
             self._look()
 
     def mask(self, logits_V: Tensor) -> None:
-        """Put -inf in place of the logits of tokens that may not come."""
-        logits_V.masked_fill_(~self.allowed_V, -torch.inf)
+        """Put -inf in place of the logits (on the CPU) of tokens that may not come."""
+        np.copyto(logits_V.numpy(), -np.inf, where=~self.allowed_V.numpy())  # torch would wait for a second thread
 
     def _look(self) -> None:
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
@@ -163,12 +162,11 @@ class Vocabulary:
         self._check()
         self.compiled = _library().LLTokenizer(_library().TokenizerWrapper(self))
 
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """That of a tokenizer; it is kept as long as the tokenizer."""
-        if tokenizer not in _VOCABULARIES:
-            _VOCABULARIES[tokenizer] = cls(tokenizer)
-        return _VOCABULARIES[tokenizer]
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def of(tokenizer: Tokenizer) -> Vocabulary:
+        """That of a tokenizer; the last few are kept, since a large one takes most of a second."""
+        return Vocabulary(tokenizer)
 
     def __call__(self, text: bytes | str) -> list[int]:
         """How the tokenizer itself spells a text in the middle of another: where a grammar leaves one text only,
@@ -213,9 +211,6 @@ class Vocabulary:
                 f"a grammar needs a tokenizer whose tokens spell the text, and this one ({self._tokenizer.kind}) adds "
                 "spaces between them; use a model with byte-level BPE, SentencePiece, bytes or characters"
             )
-
-
-_VOCABULARIES: WeakKeyDictionary[Tokenizer, Vocabulary] = WeakKeyDictionary()
 
 
 def grammar_of(

@@ -104,11 +104,10 @@ class TextRow(Row):
         return self.grammar is not None or super().adjusts
 
     def adjust(self, logits_V: Tensor) -> None:
-        if self.grammar is None:
-            super().adjust(logits_V)
-            return
-        plain_V = logits_V.clone()
+        plain_V = logits_V.clone() if super().adjusts else logits_V
         super().adjust(logits_V)
+        if self.grammar is None:
+            return
         self.grammar.mask(logits_V)
         if not (logits_V > -torch.inf).any():  # the folder's rules leave nothing of what the grammar allows
             logits_V.copy_(plain_V)
