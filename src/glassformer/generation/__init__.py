@@ -2,7 +2,7 @@
 
 generate.py     prompt in, text out       seq2seq.py    source in, target out     encoders.py    classes, vectors
 chat.py         turns of a chat           beam.py       the most likely target    fill_mask.py   gaps of a text
-                                                                                  tagging.py     a class for each word
+grammar.py      JSON schemas, by a mask                                           tagging.py     a class for each word
 """
 
 from glassformer.generation.beam import Hypothesis, beam_search

@@ -1,6 +1,7 @@
 """Filters: what happens to the model's logits before a token is sampled or searched.
 
     logits --token_logits--> of real tokens --TokenRules--> what the model's folder forbids or demands
+           --GrammarState.mask--> what a request's grammar allows (grammar.py)
            --filtered_probabilities--> after repetition penalty, temperature, top-k, top-p, min-p
 
 Probabilities that are shown beside tokens stay the model's own.
