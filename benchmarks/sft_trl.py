@@ -6,7 +6,8 @@
 
 Prints JSON. Both sides train the same chats of Alpaca in the same order, with the same weights, AdamW without decay, a
 constant rate, fp32, no dropout and no clipping, so the loss of every step is equal to rounding. A chat is padded or cut
-to `--length` tokens at most, and only the assistant's turn is trained; TRL's collator pads, as ours does. `lora` adapts
+to `--length` tokens at most, and only the assistant's turn is trained. Both collators pad; TRL's form without padding
+needs FlashAttention, which a CPU has not, and ours leaves padding out of the computation. `lora` adapts
 all linear layers of the blocks with rank 16, and both sides begin with the same A (B is zero). Each round runs each
 side in a process of its own; sides take turns; the first step of a process is left out; medians are printed. Seconds
 hold forward, backward and update. Peak memory is that of the process, start and model included.

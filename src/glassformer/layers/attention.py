@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassformer.layers.batch_masks import PaddingMask
+from glassformer.layers.batch_masks import Documents, PaddingMask
 from glassformer.layers.cache import KVCache
-from glassformer.layers.masks import Causal, Full, Mask
+from glassformer.layers.masks import And, Causal, Full, Mask
 from glassformer.layers.norms import RMSNorm
 from glassformer.layers.positions import Positions
 from glassformer.layers.row_cache import Rows
@@ -45,6 +45,10 @@ from glassformer.taps import Tap
 # Up to this many keys the eager path is no slower than the fused kernel on a CPU in fp32, and several times faster in
 # bf16 (benchmarks/attention_paths.py).
 EAGER_MAX_KEYS = 64
+
+
+# Documents in one row are attended to one by one on a CPU where they have so many tokens on the average.
+LEAST_DOCUMENT = 32
 
 
 class Memory(NamedTuple):
@@ -120,6 +124,11 @@ class _Heads(nn.Module):
         """The matrices for query, key and value."""
         raise NotImplementedError
 
+    @property
+    def listened_to(self) -> bool:
+        """Whether a tap reads the scores or the pattern, so that both must be there as matrices."""
+        return self.tap_scores.listener is not None or self.tap_pattern.listener is not None
+
     def _by_head(self, x_BTC: Tensor, n_head: int) -> Tensor:
         """(B, T, n D) -> (B, n, T, D)."""
         B, T, _ = x_BTC.shape
@@ -151,11 +160,15 @@ class _Heads(nn.Module):
         """Choose the path, and the cheapest true form of the mask. Without `positions` there is no bias."""
         T, S = q_BHTD.shape[2], k_BKSD.shape[2]
         groups = self.n_head // self.n_kv_head
-        listened_to = self.tap_scores.listener is not None or self.tap_pattern.listener is not None
+        listened_to = self.listened_to
         bias_of = None if positions is None else positions.bias
         unbiased = positions is None or type(positions).bias is Positions.bias
         if groups > 1 and T == 1 and unbiased and self.sinks is None and not listened_to:
             return self._one_token(q_BHTD, k_BKSD, v_BKSD, pos, mask)
+        if T == S and not listened_to and isinstance(mask, And) and isinstance(mask.right, Documents):
+            lengths = mask.right.lengths
+            if lengths and LEAST_DOCUMENT * len(lengths) <= T:
+                return self._by_document(q_BHTD, k_BKSD, v_BKSD, pos, mask.left, positions, lengths)
         eager = listened_to or self._prefers_eager(q_BHTD, S)
         local = not listened_to and pos.dim() == 1 and worth_chunking(mask, T, S)
         if groups > 1 and (local or eager or q_BHTD.device.type != "cpu"):  # PyTorch's kernel for CPUs needs no copies
@@ -172,12 +185,28 @@ class _Heads(nn.Module):
         allowed: Tensor | str | None = "causal" if causal else self._matrix(mask, pos, pos_k)
         return (self._eager if eager else self._fused)(q_BHTD, k_BKSD, v_BKSD, allowed, bias)
 
+    def _by_document(
+        self,
+        q_BHTD: Tensor,
+        k_BKTD: Tensor,
+        v_BKTD: Tensor,
+        pos: Tensor,
+        mask: Mask,
+        positions: Positions | None,
+        lengths: list[int],
+    ) -> Tensor:
+        """Documents that stand one behind the other, each by itself: nothing is computed to be masked."""
+        parts = (x.split(lengths, dim=2) for x in (q_BHTD, k_BKTD, v_BKTD))
+        documents = zip(*parts, pos.split(lengths, dim=-1), strict=True)
+        return torch.cat([self._attend(q, k, v, own, mask, positions) for q, k, v, own in documents], dim=2)
+
     def _one_token(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, pos: Tensor, mask: Mask) -> Tensor:
         """The newest token of grouped heads: the queries of a group go to their key-value head as if they were so many
         tokens, so that the keys and values of a long past need not be repeated for each head."""
         B, H, T, D = q_BHTD.shape
         S = k_BKSD.shape[2]
-        allowed = self._matrix(mask, pos, torch.arange(S, device=pos.device))  # (1, S) or (B, 1, 1, S)
+        pos_k = pos if S == T else torch.arange(S, device=pos.device)
+        allowed = self._matrix(mask, pos, pos_k)  # (1, S) or (B, 1, 1, S)
         q_BKGD = q_BHTD.reshape(B, self.n_kv_head, H // self.n_kv_head, D)
         attend = self._eager if self._prefers_eager(q_BHTD, S) else self._fused
         return attend(q_BKGD, k_BKSD, v_BKSD, allowed, None).reshape(B, H, T, D)

@@ -54,6 +54,14 @@ class Documents(Mask):
         return ids_BT[q] == ids_BT[k] if ids_BT.dim() == 1 else ids_BT[b, q] == ids_BT[b, k]
 
     @cached_property
+    def lengths(self) -> list[int] | None:
+        """How many tokens each document has, in order; None where there are several rows, or one is in pieces."""
+        if self.ids_BT.dim() == 2:
+            return None
+        ids, counts = self.ids_BT.unique_consecutive(return_counts=True)
+        return counts.tolist() if len(ids) == len(ids.unique()) else None  # type: ignore[no-any-return]
+
+    @cached_property
     def longest(self) -> int:
         """From the first position of a document to its last, at the most."""
         ids_BT = self.ids_BT.reshape(-1, self.ids_BT.shape[-1])

@@ -5,14 +5,46 @@ ids ──► embedding (+ position) ──► block ──► block ──► .
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from glassformer.errors import UsageError
 from glassformer.layers import Documents, KVCache, Memory, RowCache, Rows
+from glassformer.layers.attention import LEAST_DOCUMENT
 from glassformer.models.config import ModelConfig
 from glassformer.models.stems import TextStem
 from glassformer.models.transformer import Transformer, text_stem
+
+
+class OneRow(NamedTuple):
+    """The tokens of a batch (B, T) that are of use, all in one row of N without padding.
+
+    places_N: where they stand in B T. pos_N: their positions. documents_N: what they may see.
+    """
+
+    places_N: Tensor
+    pos_N: Tensor
+    documents_N: Tensor
+
+
+def one_row(ids_BT: Tensor, documents_BT: Tensor | None, lengths_B: Tensor | None) -> OneRow | None:
+    """The batch in one row, where that saves work: on a CPU, which takes products of any size and attends to documents
+    one by one, if they are not short, and if there are several in a row or 1 in 20 tokens is of no use. None: as it is.
+    """
+    (B, T), device = ids_BT.shape, ids_BT.device
+    if device.type != "cpu" or torch.compiler.is_compiling() or (documents_BT is None and lengths_B is None):
+        return None
+    used_BT = torch.ones(B, T, dtype=torch.bool) if lengths_B is None else torch.arange(T) < lengths_B[:, None]
+    documents_BT, apart = (ids_BT * 0, False) if documents_BT is None else (documents_BT, True)
+    documents_BT = documents_BT + torch.arange(B)[:, None] * (documents_BT.max() - documents_BT.min() + 1)
+    places_N = used_BT.flatten().nonzero().squeeze(1)
+    documents_N, N = documents_BT.flatten()[places_N], len(places_N)
+    lengths = Documents(documents_N).lengths if N else None
+    if lengths is None or LEAST_DOCUMENT * len(lengths) > N or not (apart or 20 * N <= 19 * B * T):
+        return None
+    return OneRow(places_N, places_N % T, documents_N)
 
 
 class Decoder(Transformer):
@@ -60,14 +92,24 @@ class Decoder(Transformer):
         cache: KVCache | Rows | None = None,
         memory: Memory | None = None,
         documents_BT: Tensor | None = None,
+        lengths_B: Tensor | None = None,
     ) -> Tensor:
         """Everything but the head: ids (B, T) -> normed vectors (B, T, C).
 
         documents_BT: the document of each token, where several are packed into a row: attention stays inside each.
-        Positions do not restart.
+        Positions do not restart. lengths_B: how many vectors of each row are of use. The others need not be computed,
+        since none is read by those before it, and may be anything.
         """
         B, T = ids_BT.shape
         self._check_room(T, cache)
+        plain = cache is None and memory is None and self.native is None and self.config.n_gram == 1
+        if plain and not any(block.attention.listened_to for block in self.blocks):  # type: ignore[union-attr]
+            row = one_row(ids_BT, documents_BT, lengths_B)
+            if row is not None:
+                x_1NC = self.embedding(ids_BT.flatten()[None, row.places_N], row.pos_N, self.positions)
+                x_1NC = self.run(x_1NC, row.pos_N, padding=Documents(row.documents_N))
+                zeros_PC = x_1NC.new_zeros(B * T, x_1NC.shape[-1])
+                return zeros_PC.index_copy(0, row.places_N, x_1NC[0]).view(B, T, -1)
         pos = torch.arange(T, device=ids_BT.device) if cache is None else cache.next_positions(T)
         before_BP = None if cache is None else cache.remember(ids_BT, reach=self.config.n_gram - 1)
         x_BTC = self.embedding(ids_BT, pos, self.positions, before_BP)

@@ -23,7 +23,7 @@ from glassformer.figures.primitives import Figure
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.chats import ChatSettings, ChatTask
 from glassformer.tasks.held_out_answers import answers_to_look_at
-from glassformer.tasks.losses import rows_at_once
+from glassformer.tasks.losses import hidden_for, rows_at_once
 from glassformer.tasks.reference import frozen_model, vocabulary_of
 from glassformer.tasks.settings import TaskSettings
 from glassformer.tasks.sft import SFT
@@ -77,8 +77,8 @@ class Distill(ChatTask):
         inputs_BT, targets_BT = batch
         counts_BT = targets_BT != IGNORED
         with torch.no_grad():
-            theirs_NC = self.teacher_for(model).hidden(inputs_BT)[counts_BT]
-        ours_NC, targets_N = model.hidden(inputs_BT)[counts_BT], targets_BT[counts_BT]
+            theirs_NC = hidden_for(self.teacher_for(model), inputs_BT, targets_BT)[counts_BT]
+        ours_NC, targets_N = hidden_for(model, inputs_BT, targets_BT)[counts_BT], targets_BT[counts_BT]
         n = rows_at_once(model.config.vocab_size, targets_BT.device.type)
         pieces = []
         for parts in zip(ours_NC.split(n), theirs_NC.split(n), targets_N.split(n), strict=True):

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from glassformer.data.batches import IGNORED
 from glassformer.errors import DataError
 from glassformer.evaluation.rows import RowLosses
+from glassformer.models import Decoder
 
 PIECE_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # of fp32 logits at once: an L3 cache; enough rows to fill a GPU
 
@@ -159,6 +160,15 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
     )
 
 
+def hidden_for(model: Any, inputs_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+    """What logits are made of, (B, T, C). In each row of a decoder it is computed as far as there is a target."""
+    if not isinstance(model, Decoder):
+        return model.hidden(inputs_BT)  # type: ignore[no-any-return]
+    places_T = torch.arange(1, targets_BT.shape[1] + 1, device=targets_BT.device)
+    lengths_B = ((targets_BT != IGNORED) * places_T).amax(dim=1)
+    return model.hidden(inputs_BT, documents_BT=documents_BT, lengths_B=lengths_B)
+
+
 def token_log_probs(
     model: Any, inputs_BT: Tensor, targets_BT: Tensor, temperature: float = 1.0, rows_N: Tensor | None = None
 ) -> Tensor:
@@ -168,7 +178,7 @@ def token_log_probs(
     so that they never exist all at once. temperature: divides the logits, as in sampling. rows_N: of each row of
     targets (N, T) the row of inputs that it belongs to, where several ask of the same; then (N, T) comes out.
     """
-    hidden_BTC = model.hidden(inputs_BT)
+    hidden_BTC = model.hidden(inputs_BT) if rows_N is not None else hidden_for(model, inputs_BT, targets_BT)
     if rows_N is not None:
         hidden_BTC = hidden_BTC[rows_N]
     counts_BT = targets_BT != IGNORED

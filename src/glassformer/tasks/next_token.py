@@ -26,6 +26,7 @@ from glassformer.tasks.base import Batch, Batches, Loss
 from glassformer.tasks.held_out import EVAL_WINDOW, few_at_once, spread_windows, whole_split
 from glassformer.tasks.losses import (
     IGNORED,
+    hidden_for,
     linear_cross_entropy,
     number_of,
     padded,
@@ -193,8 +194,8 @@ def logits_of(model: Any, batch: Batch) -> Tensor:
 
 def trained_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Vectors (N, C) and targets (N,) of the places that have a target."""
-    documents_BT, targets_BT = documents_of(batch), batch[-1]
-    hidden_BTC = model.hidden(batch[0], **({} if documents_BT is None else {"documents_BT": documents_BT}))
+    targets_BT = batch[-1]
+    hidden_BTC = hidden_for(model, batch[0], targets_BT, documents_of(batch))
     counts_BT = targets_BT != IGNORED
     return hidden_BTC[counts_BT], targets_BT[counts_BT]
 
