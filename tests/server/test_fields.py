@@ -8,7 +8,8 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from served import ask_json
 
-from glassformer.server.schemas import HARMLESS, INERT, INERT_IN_MESSAGES
+from glassformer.server.message_schemas import INERT_IN_MESSAGES
+from glassformer.server.openai_schemas import HARMLESS, INERT
 
 BODIES = {
     "/v1/completions": {"model": "base", "prompt": "fox", "max_tokens": 1},

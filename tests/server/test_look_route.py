@@ -13,7 +13,7 @@ from served import TEXT, ask
 
 from glassformer.figures import Note, to_json
 from glassformer.inspection import View, look
-from glassformer.server.schemas import MAX_VIEW_INPUT
+from glassformer.server.inspect_schemas import MAX_VIEW_INPUT
 from glassformer.views import VIEWS, ViewEntry
 
 OPTIONS = {

@@ -37,8 +37,9 @@ from glassformer.inspection.look import Subject, show
 from glassformer.inspection.options import options_of
 from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.server.inspect_schemas import GenerateBody, LogitsBody, TokenizeBody, ViewBody
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
-from glassformer.server.schemas import MAX_TOKENS, GenerateBody, LogitsBody, TokenizeBody, ViewBody
+from glassformer.server.schemas import MAX_TOKENS
 from glassformer.server.worker import ModelHandle, Submission, find_model
 from glassformer.views import OLD_NAMES, VIEWS
 

@@ -185,7 +185,7 @@ _MESSAGES = {
     "string_unicode": "contains half a character (a lone surrogate); give text that UTF-8 can encode",
     "finite_number": "is not a finite number; give one",
 }
-"""Messages by pydantic's kind of error; for other kinds its message is one of ours (schemas.py)."""
+"""Messages by pydantic's kind of error; for other kinds its message is one of ours (the files of schemas)."""
 
 
 def validation_message(error: Any) -> tuple[str, str | None]:

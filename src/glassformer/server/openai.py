@@ -26,7 +26,7 @@ from glassformer.errors import MissingExtraError, UsageError
 from glassformer.generation import Alternative, Grammar, Piece, Request, embed, new_tokens_of, sampling_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
-from glassformer.server.schemas import ChatBody, CompletionBody, EmbeddingBody, WritingBody, as_list
+from glassformer.server.openai_schemas import ChatBody, CompletionBody, EmbeddingBody, WritingBody, as_list
 from glassformer.server.tool_text import ToolText
 from glassformer.server.worker import MAX_WAITING, ModelHandle, Submission, find_model
 

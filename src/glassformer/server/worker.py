@@ -323,7 +323,7 @@ class ModelHandle:
     def chat_ids(
         self, messages: Sequence[Any], *, instead: str, tools: list[dict[str, Any]] | None = None
     ) -> list[int]:
-        """The ids of a chat (`schemas.Message`s), up to where the answer begins.
+        """The ids of a chat (`message_schemas.Message`s), up to where the answer begins.
 
         Raises:
             APIError: there is no chat template, or it has no form for tools. UsageError: it refuses the messages.
