@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import files
 from play import PLAY
 from resolving import stopped_at
 
 from glassformer import recipes
 from glassformer.errors import RunError, UsageError
+from glassformer.recipes.machine import Machine, processor
 from glassformer.recipes.reading import tomllib
 from glassformer.training import Extended, Schedule
 
@@ -125,3 +127,15 @@ def test_a_schedule_that_was_changed_twice_is_one_function():
     assert [second(step) for step in range(30)] == [first(step) for step in range(30)]
     assert first.rewarm_steps == 2 and second.rewarm_steps == 7
     assert second(29) < second(30) < second(36) < second(37) == pytest.approx(0.63)
+
+
+def test_the_machine_is_used_as_that_of_the_run_was():
+    tf32, threads = torch.backends.cuda.matmul.allow_tf32, torch.get_num_threads()
+    machine = Machine(device="cuda", threads=1, precision="fp32", compile=False, torch="1.0", processor=processor())
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        assert [line.split(":")[0] for line in machine.differences()] == ["torch"]
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.get_num_threads() == 1
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.set_num_threads(threads)

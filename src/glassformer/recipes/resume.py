@@ -91,7 +91,7 @@ def _resume(
         config = make_config(derived.get("kind", "decoder"), **derived["model"])
         t = ResolvedTraining.complete(recipe.training, config.block_size).shared(world.size)
         task = task.with_run(t.run_settings_on(machine))
-        task.log = log
+        task.log = log if world.is_main else task.log
         r = ResolvedRecipe.of(recipe, t, config=config, machine=machine)
     from_start = t.start_from is not None and (folder is None or t.lora_rank is not None)  # an adapter stands on it
     start = Start.open(str(t.start_from)) if from_start else None
