@@ -49,7 +49,7 @@ class Grammar:
         if self._matcher.is_error():
             reason = self._matcher.get_error().partition("\n")[0]
             raise UsageError(f"{what} is refused: {one_line(reason, most=300).rstrip('.')}; change it")
-        self._special = vocabulary.special_token_ids
+        self._special = np.array(vocabulary.special_token_ids)
 
     @classmethod
     def json_schema(cls, tokenizer: Tokenizer, schema: Mapping[str, Any] | str) -> Grammar:
@@ -100,8 +100,8 @@ class Grammar:
         Raises:
             UsageError: no token of the vocabulary can be the first.
         """
-        special, ends = ([i for i in ids if i < n_logits] for ids in (self._special, ends))
-        return GrammarState(self._matcher.deep_copy(), special, ends, n_logits, self.tokenizer.vocab_size)
+        matcher, end_bit = self._matcher.deep_copy(), self.tokenizer.vocab_size
+        return GrammarState(matcher, self._special, [i for i in ends if i < n_logits], n_logits, end_bit)
 
 
 class GrammarState:
@@ -110,8 +110,8 @@ class GrammarState:
     allowed_V: which tokens may come next. finished: the text is complete, and nothing may follow.
     """
 
-    def __init__(self, matcher: Any, special: Sequence[int], ends: Sequence[int], n_logits: int, end_bit: int):
-        self._matcher, self._special, self._ends = matcher, special, ends
+    def __init__(self, matcher: Any, special: np.ndarray, ends: Sequence[int], n_logits: int, end_bit: int):
+        self._matcher, self._special, self._ends = matcher, special[special < n_logits], ends
         self._n_logits, self._end_bit = n_logits, end_bit
         self._look()
         if self.finished:
@@ -135,14 +135,15 @@ class GrammarState:
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         if self._matcher.is_error():
             raise _stuck(self._matcher.get_error())
-        self.allowed_V = torch.from_numpy(bits[: self._n_logits].astype(bool))
-        self.allowed_V[self._special] = False
-        self.allowed_V[self._ends] = False
-        complete = bool(bits[self._end_bit])
-        self.finished = not self.allowed_V.any()
+        allowed_V = bits[: self._n_logits].astype(bool)
+        allowed_V[self._special] = False
+        allowed_V[self._ends] = False
+        complete = bool(bits[self._end_bit]) and self._matcher.is_accepting()
+        self.finished = not allowed_V.any()
         if self.finished and not complete:
             raise _stuck("no token fits")
-        self.allowed_V[self._ends] = complete
+        allowed_V[self._ends] = complete
+        self.allowed_V = torch.from_numpy(allowed_V)
 
 
 class Vocabulary:
