@@ -53,6 +53,16 @@ def test_the_two_sets_hold_the_same_sums_and_no_sum_twice():
     assert [test.count(n) for n in range(1, 13)] == [2, *[20] * 11]
 
 
+def test_sums_by_columns_are_all_sums_of_two_digits():
+    rows = CHAT_SETS["addition-columns"].read()
+    assert len({row.prompt for row in rows}) == len(rows) == 8100 == CHAT_SETS["addition-columns"].count
+    for row in rows:
+        a, b = map(int, row.prompt.rstrip("=").split("+"))
+        ones = a % 10 + b % 10
+        assert row.answers == (f"{ones:02},{a // 10 + b // 10 + ones // 10:02}>{a + b}",)
+        assert row.columns["answer"] == str(a + b)
+
+
 def test_counts_of_the_named_sets():
     rows = CHAT_SETS["addition-plain"].read()
     assert len(rows) == CHAT_SETS["addition-plain"].count

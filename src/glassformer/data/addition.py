@@ -3,6 +3,7 @@ machine.
 
 addition-plain         583+274=  857
 addition-scratchpad    583+274=  <scratchpad>3+4+0=07,8+7+0=15,5+2+1=08</scratchpad>857
+addition-columns       58+27=    15,08>85    two digits each: the sums of the columns, then the answer
 """
 
 from __future__ import annotations
@@ -43,6 +44,25 @@ def addition(*, scratchpad: bool, train: int = TRAIN, held_out: int = HELD_OUT, 
     name = f"addition-{'scratchpad' if scratchpad else 'plain'}"
     places = _places(rng, train, held_out)
     return [chat_row(_row(rng, known, *place, scratchpad), f"{name}, row {n}") for n, place in enumerate(places, 1)]
+
+
+COLUMN_SIZES = {"validation": 512, "test": 512, "train": 90 * 90 - 2 * 512}
+"""Rows of the splits of `addition-columns`: all sums of two digits."""
+
+
+def addition_columns(seed: int = 7) -> list[ChatRow]:
+    """All sums of two numbers of two digits, each once, with the sum of every column (and its carry) first. Columns:
+    `answer`."""
+    rng, known, found = random.Random(seed), set[tuple[int, int]](), list[ChatRow]()
+    for split in (split for split, n in COLUMN_SIZES.items() for _ in range(n)):
+        while (pair := (rng.randrange(10, 100), rng.randrange(10, 100))) in known:
+            pass
+        known.add(pair)
+        columns = ",".join(step.split("=")[1] for step in steps_of_sum(*pair).split(","))
+        answer = str(sum(pair))
+        row = {"prompt": "{}+{}=".format(*pair), "completion": f"{columns}>{answer}", "answer": answer, "split": split}
+        found.append(chat_row(row, f"addition-columns, row {len(found) + 1}"))
+    return found
 
 
 def _places(rng: random.Random, train: int, held_out: int) -> Iterator[tuple[int, str]]:

@@ -7,6 +7,7 @@ preferences   two answers to a prompt, one of them preferred
 thumbs        one answer to a prompt, good or bad (KTO)
 
 addition-plain, addition-scratchpad: sums, answered at once or with each carry in writing; made by code
+addition-columns: sums of two digits, column by column; made by code
 sort-digits: eight digits, and the same ones in order; made by code
 """
 
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from glassformer.archives import read_member, read_members
-from glassformer.data.addition import COUNT, addition
+from glassformer.data.addition import COLUMN_SIZES, COUNT, addition, addition_columns
 from glassformer.data.chats import FORMS, ChatRow, ChatRows, chat_row, split_rows
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
 from glassformer.data.sorting import SIZES, sort_digits
@@ -115,6 +116,7 @@ CHAT_SETS: dict[str, ChatSet] = {
         ChatSet("thumbs", "one answer, good or bad", 300, LLAMAFACTORY, _llamafactory("kto_en_demo")),
         ChatSet("addition-plain", "sums of 1 to 12 digits", COUNT, None, partial(addition, scratchpad=False)),
         ChatSet("addition-scratchpad", "sums, carries in writing", COUNT, None, partial(addition, scratchpad=True)),
+        ChatSet("addition-columns", "sums by columns", sum(COLUMN_SIZES.values()), None, addition_columns),
         ChatSet("sort-digits", "eight digits to sort", sum(SIZES.values()), None, sort_digits),
     )
 }

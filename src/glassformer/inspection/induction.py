@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from glassformer.errors import UsageError
+from glassformer.evaluation.induction import prefix_matching
 from glassformer.figures import Column, Curves, Figure, Note, Table
 from glassformer.inspection.heads import attention_layers
 from glassformer.inspection.options import view
@@ -110,7 +111,7 @@ def induction_scores(
         patterns_LHTS = torch.stack([seen[name][0].float().cpu() for name in watched])
     queries = torch.arange(len(start) + length, len(ids))
     keys = queries - length + 1
-    scores_LH = patterns_LHTS[:, :, queries, keys].mean(dim=-1)
+    scores_LH = prefix_matching(patterns_LHTS, len(start), length)
     visible = torch.from_numpy(at.visible).float()
     even = (visible / visible.sum(dim=-1, keepdim=True))[:, queries, keys].mean()
     nats = -logits_TV.log_softmax(dim=-1)[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]

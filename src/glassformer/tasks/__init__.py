@@ -1,6 +1,6 @@
 """Level 5: one use of a Transformer is one file. `TASKS` names them; a recipe's `task.kind` chooses one.
 
-next_token                  the next token of a text
+next_token, induction       the next token of a text; the same, with induction measured
 masked_tokens, spans        hidden tokens, removed spans
 translate                   the target sentence
 classify, tag               a class for the sequence, for each token
@@ -27,6 +27,7 @@ from glassformer.tasks.distill import Distill
 from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.grpo import GRPO
+from glassformer.tasks.induction import InductionTask
 from glassformer.tasks.kto import KTO
 from glassformer.tasks.linear_functions import LinearFunctions
 from glassformer.tasks.losses import linear_cross_entropy
@@ -47,6 +48,7 @@ TASKS: dict[str, type[Task]] = {
     "distill": Distill,
     "dpo": DPO,
     "grpo": GRPO,
+    "induction": InductionTask,
     "kto": KTO,
     "linear_functions": LinearFunctions,
     "masked_tokens": MaskedTokens,
@@ -91,6 +93,7 @@ __all__ = [
     "DataSettings",
     "Distill",
     "ExampleTask",
+    "InductionTask",
     "LinearFunctions",
     "Loss",
     "MaskedTokens",
