@@ -93,7 +93,6 @@ __all__ = [
     "DataSettings",
     "Distill",
     "ExampleTask",
-    "InductionTask",
     "LinearFunctions",
     "Loss",
     "MaskedTokens",
