@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from skips import NEEDS_COMPILER
 from toys import toy_model
 
 pytest.importorskip("llguidance", reason="needs the extra grammar")
@@ -17,6 +18,7 @@ pytest.importorskip("llguidance", reason="needs the extra grammar")
 from glassformer.errors import UsageError
 from glassformer.generation import Chat, Engine, Grammar, Piece, Request, Sampling, generate, stream
 from glassformer.models import GenerationSettings
+from glassformer.native import library, quantized_copy
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer
 
 TEXT = 'The quick brown fox jumps over my lazy dog. {"a": [1, -2.5e+30, true]} éß😀 0123456789 \\/ null VGKSWXZ\n'
@@ -130,6 +132,17 @@ def test_neighbours_without_a_grammar_are_the_same_to_the_last_bit(sampling: Sam
     free = run(model, tokenizer, first, request_of(tokenizer, "fox", sampling=sampling, max_new_tokens=n), last)
     assert constrained[0] == free[0] and constrained[2] == free[2] and constrained[1] != free[1]
     assert n > 2 and json.loads(text_of(constrained[1]))
+
+
+@pytest.mark.skipif(library() is None, reason=NEEDS_COMPILER)
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 2.0, "top_k": 40, "seed": 1}])
+def test_the_compiled_sampler_keeps_to_it(sampling: dict[str, Any]) -> None:
+    tokenizer = toy("bytes")[1]
+    plain = toy_model("modern", vocab_size=tokenizer.vocab_size, block_size=64, n_embd=64, n_hidden=64, head_width=32)
+    model = quantized_copy(plain, 8)
+    assert model.native is not None
+    for done in generate(model, tokenizer, "The", samples=5, max_new_tokens=600, json_schema=PERSON, **sampling):
+        jsonschema.validate(json.loads(done.text), PERSON)
 
 
 def test_alone_and_without_a_cache_the_same_text_comes() -> None:
