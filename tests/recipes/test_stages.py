@@ -206,7 +206,7 @@ def test_a_wrong_setting_is_one_line_and_nothing_is_trained(words, message, tmp_
 def test_data_of_a_later_stage_that_are_not_there_are_missed_before_the_first_step(tmp_path):
     with pytest.raises(DataError, match=r"pears\.jsonl: no such file"):
         recipes.train_stages("three.toml", ["dpo.data.source=pears.jsonl"], out=tmp_path / "new")
-    assert not (tmp_path / "new/base").exists()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -236,6 +236,13 @@ def test_a_plan_has_every_stage(whole):
     assert first.steps == 20 and [(stage.name, stage.steps) for stage in later] == [("sft", 150), ("dpo", 4)]
     speed = first.tokens_per_step / first.seconds_per_step
     assert later[1].tokens == 4 * 4 * 40 * 2 and later[1].seconds == pytest.approx(later[1].tokens / speed)
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes.stage_folder.World, "join", lambda: recipes.stage_folder.World(size=2))
+    with pytest.raises(UsageError, match="stages are trained in one process"):
+        recipes.train_stages("three.toml", out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_folder_says_so(place, tmp_path):

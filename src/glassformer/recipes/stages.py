@@ -189,15 +189,18 @@ def _read(recipe: str, overrides: Iterable[str], data: str | None, seed: int | N
     return read_stages(recipe, [*overrides, *([] if data is None else [f"{first}.data.source={data}"])], flags)
 
 
+def _check_data(r: Recipe) -> None:
+    """Raise `DataError` for data that are not there now, and not in the night when their stage begins."""
+    if TASKS[r.task.kind].reads == "text":
+        next(iter(TASKS[r.task.kind].texts(r.data)), None)
+
+
 def _train(stages: Stages, out: Path, callbacks: Sequence[Callback], log: Log) -> dict[str, Any]:
-    settings = {"recipe": stages.name, "stages": stages.tables}
-    again = f"glassformer resume {out}"
-    folder = StageFolder(out, settings, log, callbacks, what=f"stages of {stages.name}", again=again)
-    begun = [stage for stage in stages.tables if (out / stage / "recipe.toml").is_file()]
     for stage in stages.tables:
-        if stage not in begun:  # so that a text that is not there is missed now, and not in the night
-            r = stages.recipe(stage)
-            next(iter(TASKS[r.task.kind].texts(r.data)), None)
+        if not (out / stage / "recipe.toml").is_file():
+            _check_data(stages.recipe(stage))
+    settings, again = {"recipe": stages.name, "stages": stages.tables}, f"glassformer resume {out}"
+    folder = StageFolder(out, settings, log, callbacks, what=f"stages of {stages.name}", again=again)
     before: Path | None = None
     for stage, tables in stages.tables.items():
         if before is not None:
