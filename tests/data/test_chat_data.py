@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from published import published
 from typer.testing import CliRunner
 
 from glassformer.cli.data import app
@@ -180,3 +181,10 @@ def test_several_sources_are_read_one_after_the_other(tmp_path):
     assert holds_chats(both) and not holds_chats(f"{both},tinyshakespeare")
     with pytest.raises(DataError, match=r"c\.jsonl: no such file or set of chats"):
         chat_rows(f"{paths[0]},{tmp_path}/c.jsonl")
+
+
+def test_each_dialogue_is_there_once(tmp_path_factory):
+    """One of them stands in the package 121 times."""
+    with published(tmp_path_factory):
+        rows = chat_rows("dialogues", quiet=True)
+    assert len(rows) == len({row.to_json() for row in rows}) == CHAT_SETS["dialogues"].count

@@ -84,8 +84,9 @@ def _llamafactory(name: str) -> Callable[[Path], list[ChatRow]]:
 
 
 def _dialogues(archive: Path) -> list[ChatRow]:
-    """Every conversation of the English files: what one side says, then the other, in turns."""
-    rows: list[ChatRow] = []
+    """Every conversation of the English files, once: what one side says, then the other, in turns. One of them stands
+    there 121 times, and would be most of the split that it falls into."""
+    rows: dict[str, ChatRow] = {}
     for name, content in read_members(archive, lambda name: "/data/english/" in name and name.endswith(".yml")):
         for n, lines in enumerate(_conversations(content.decode("utf-8", "replace"), name), 1):
             turns = [
@@ -93,8 +94,9 @@ def _dialogues(archive: Path) -> list[ChatRow]:
             ]
             if len(turns) >= 2:
                 turns = turns[: len(turns) // 2 * 2]
-                rows.append(chat_row({"messages": turns}, f"{name}, conversation {n}"))
-    return rows
+                row = chat_row({"messages": turns}, f"{name}, conversation {n}")
+                rows.setdefault(row.to_json(), row)
+    return [*rows.values()]
 
 
 def _conversations(text: str, name: str) -> Iterator[list[str]]:
@@ -110,7 +112,7 @@ CHAT_SETS: dict[str, ChatSet] = {
     chosen.name: chosen
     for chosen in (
         ChatSet("alpaca", "instructions and answers", 999, LLAMAFACTORY, _llamafactory("alpaca_en_demo")),
-        ChatSet("dialogues", "short English dialogues, many of them repeated", 2_026, _CHATTERBOT, _dialogues),
+        ChatSet("dialogues", "short English dialogues, each once", 899, _CHATTERBOT, _dialogues),
         ChatSet("tool-calls", "chats with tools", 300, LLAMAFACTORY, _llamafactory("glaive_toolcall_en_demo")),
         ChatSet("preferences", "two answers to a prompt", 300, LLAMAFACTORY, _llamafactory("dpo_en_demo")),
         ChatSet("thumbs", "one answer, good or bad", 300, LLAMAFACTORY, _llamafactory("kto_en_demo")),

@@ -65,8 +65,9 @@ def _measured(folder: StageFolder, runs: dict[str, Path]) -> dict[str, Any]:
 
 
 def _prompts(task: Task) -> list[Any]:
-    """Prompts of rows that no stage learned from; the same for the same data."""
-    return list(map(question_of, spread(task.source.examples["test"], LOOKED_AT)))
+    """Different prompts of rows that this stage did not learn from; the same for the same data."""
+    rows = map(question_of, task.source.examples["test"])
+    return spread([*{last_text(row.prompt): row for row in rows}.values()], LOOKED_AT)
 
 
 def _answers(model: Any, tokenizer: Any, task: Task) -> list[str]:
