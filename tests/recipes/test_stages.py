@@ -14,6 +14,7 @@ from glassformer.errors import DataError, RunError, UsageError
 from glassformer.hub import load
 from glassformer.recipes.stage_results import figures_of
 from glassformer.recipes.stages import has_stages, plan_stages, read_stages
+from glassformer.training import Callback, Interrupted
 
 NAMES, THINGS = ("Anna", "Ben", "Cleo", "Dan"), ("a red ball", "a small cat", "an old book")
 RECIPE = """
@@ -165,6 +166,15 @@ def test_killed_in_the_second_stage_it_goes_on_to_the_same_bits(place, whole):
         weights(f"whole/{stage}") for stage in ("base", "sft", "dpo", ".")
     ]
     assert (again["answers"], again["held_out"]) == (whole["answers"], whole["held_out"])
+
+
+def test_ctrl_c_says_how_all_stages_go_on(tmp_path):
+    class Stop(Callback):
+        def on_step(self, record):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"after step 1, .*continue with: glassformer resume {tmp_path / 'new'}$"):
+        recipes.train_stages("three.toml", out=tmp_path / "new", callbacks=[Stop()])
 
 
 def test_the_same_command_keeps_what_is_finished_and_other_settings_are_refused(whole, tmp_path):
