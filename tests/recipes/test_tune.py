@@ -1,12 +1,16 @@
 """`tune` is `train` with a task: what it refuses, and what it chooses."""
 
 import json
+import types
 
 import pytest
 
 from glassformer import recipes
 from glassformer.errors import UsageError
+from glassformer.recipes import defaults
+from glassformer.recipes.draft import Draft
 from glassformer.recipes.recipe_file import recipe_of
+from glassformer.recipes.schema import Recipe
 
 SHAPE = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=64"]
 WORDS = ("red", "blue", "green", "black")
@@ -87,3 +91,22 @@ def test_what_it_refuses(method, words, options, message):
 def test_a_recipe_for_another_task_is_refused():
     with pytest.raises(UsageError, match="is for task"):
         recipes.tune("sft", "sentiment")
+
+
+def test_a_budget_of_minutes_buys_half_as_many_steps_again_with_lora(chats, start, tmp_path, monkeypatch):
+    """Frozen weights get no gradient: 4 operations a token and weight instead of 6. A step costs what its rows hold on
+    the average, and not what the longest hold."""
+    monkeypatch.setattr(defaults, "FINE_TUNING_PASSES", 10**4)
+    task, n_params = types.SimpleNamespace(longest=30, usual=11.5, on_policy=False, tuned=True), 1000
+    task.source, task.training_rows = types.SimpleNamespace(n_train=400), lambda length: 400
+    monkeypatch.setattr(defaults, "parameter_count", lambda config: n_params)
+    steps = {}
+    for rank in (None, 16):
+        lora = {} if rank is None else {"lora_rank": rank}
+        draft, gflops = Draft(Recipe.model_validate({"training": {"start_from": "x", **lora}})), 1e-2
+        defaults.fine_tuning_on_examples(draft, task, types.SimpleNamespace(block_size=64), gflops)
+        t = draft.recipe.training
+        steps[rank] = t.steps
+        seconds = t.steps * t.batch_size * 11.5 * n_params * (6 if rank is None else 4) / (gflops * 1e9) / 0.7
+        assert 0.97 * 480 < seconds <= 480
+    assert steps[16] == pytest.approx(1.5 * steps[None], abs=1.5)

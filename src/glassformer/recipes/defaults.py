@@ -22,8 +22,10 @@ TOKENS_A_STEP = 2048
 PASSES = 20  # how often a text may be read before more reading only learns it by heart
 FINE_TUNING_PASSES = 3
 FINE_TUNING_LENGTH = 256  # tokens of a training sequence at most
-TUNING_MINUTES = 10.0
+TUNING_MINUTES, TUNING_UTILISATION = 10.0, 0.7  # a published model is large enough to spend nearly all in products
+TUNING_SHARE = 0.8  # of the minutes; the rest is for evaluations and answers
 CHAT_TOKENS_A_STEP = 4096
+MANY_TOKENS = 5_000  # in a vocabulary: a token is several characters
 ANSWERS_A_STEP, ROLL_OUT_STEPS = 64, 100
 LORA_RATE = 10
 """Adapters take about ten times the rate of whole weights (Schulman et al. 2025, "LoRA Without Regret")."""
@@ -135,12 +137,16 @@ def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float
     batch = choose("training.batch_size", max(1, fit), f"{n:,} sequences; about {CHAT_TOKENS_A_STEP:,} tokens at most")
     batch = batch if isinstance(batch, int) else 1
     steps, why = max(20, FINE_TUNING_PASSES * n // batch), f"{FINE_TUNING_PASSES} passes"
-    affordable = int(_budget(gflops, TUNING_MINUTES) / (6 * parameter_count(config) * batch * usual))
+    tokens = batch * (max(1.0, task.usual) if n == task.source.n_train else length)
+    a_token = (6 if draft.recipe.training.lora_rank is None else 4) * parameter_count(config)  # frozen: no gradient
+    affordable = int(_budget(gflops, TUNING_MINUTES * TUNING_SHARE, TUNING_UTILISATION) / (a_token * tokens))
     if steps > max(20, affordable):
         steps, why = max(20, affordable), f"{TUNING_MINUTES:g} minutes at about {gflops:.0f} GFLOP/s"
     steps = choose("training.steps", steps, why)
     choose("training.eval_every", max(1, steps // 5), "five evaluations")
     choose("training.sample_every", steps, "answers before the first step and after the last")
+    if getattr(config, "vocab_size", 0) > MANY_TOKENS:
+        choose("training.sample_tokens", 60, "about what is shown of an answer")
     _gentle(draft, steps)
 
 
@@ -227,9 +233,9 @@ def _check_length(draft: Draft, train_tokens: int) -> None:
         )
 
 
-def _budget(gflops: float, minutes: float = MINUTES) -> float:
+def _budget(gflops: float, minutes: float = MINUTES, utilisation: float = UTILISATION) -> float:
     """Operations of a run that takes so many minutes."""
-    return minutes * 60 * gflops * 1e9 * UTILISATION
+    return minutes * 60 * gflops * 1e9 * utilisation
 
 
 def _power_of_two(n: int) -> int:

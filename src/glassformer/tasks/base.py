@@ -222,6 +222,11 @@ class Task:
         """Tokens of an example, which 19 of 20 do not exceed; 0: there are no examples."""
         return 0
 
+    @property
+    def usual(self) -> float:
+        """Tokens that an example has on the average, those of all its sequences."""
+        return self.longest
+
     def training_rows(self, T: int) -> int:
         """Sequences of a pass over the training split, in windows of T tokens."""
         return self.source.n_train  # type: ignore[no-any-return]

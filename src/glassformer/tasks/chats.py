@@ -180,9 +180,17 @@ class ChatTask(ExampleTask):
 
     @property
     def longest(self) -> int:
-        rows = self.source.examples["train"][:200]
-        lengths = [max((len(s.ids) for s in sequences), default=0) for sequences in map(self.row_sequences, rows)]
+        lengths = [max(row, default=0) for row in self._first_lengths()]
         return int(np.quantile(lengths, 0.95)) if lengths else 0
+
+    @property
+    def usual(self) -> float:
+        sums = [sum(row) for row in self._first_lengths()]
+        return sum(sums) / max(1, len(sums))
+
+    def _first_lengths(self) -> list[list[int]]:
+        """The lengths of the sequences of each of the first 200 rows."""
+        return [[len(s.ids) for s in self.row_sequences(row)] for row in self.source.examples["train"][:200]]
 
     def row_sequences(self, row: ChatRow) -> list[TokenSequence]:
         """All answers of a row after its prompt."""

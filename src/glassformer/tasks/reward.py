@@ -84,6 +84,10 @@ class Reward(ChatTask):
         return super().longest if self.reads_chats else super(ChatTask, self).longest
 
     @property
+    def usual(self) -> float:
+        return super().usual if self.reads_chats else super(ChatTask, self).usual
+
+    @property
     def n_answers(self) -> int:
         """Two: a blind guess costs ln 2."""
         return 2
