@@ -1,6 +1,7 @@
 """Make the pictures of the documentation: `python docs/pictures.py`, about a minute and a half.
 
-live-display.svg   the panel at the end of `glassformer demo`
+live-display.svg                  the panel at the end of `glassformer demo`
+alignment/induction.svg           induction and loss over the steps of a run: `python docs/pictures.py runs/induction-1`
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
+from glassformer.figures import Curves, Line, save
 from glassformer.recipes import train
+from glassformer.training import RunFolder
 from glassformer.training.display import LivePanel
+from glassformer.training.run_history import RunHistory
 
 HERE = Path(__file__).resolve().parent
 
@@ -35,6 +40,26 @@ class Recorder(LivePanel):
         (HERE / "live-display.svg").write_text(svg, encoding="utf-8")
 
 
+def induction(run: str) -> None:
+    """Induction and loss over the steps of a run of `task.kind=induction`."""
+    found = RunHistory(RunFolder.open(run)).evaluations
+    steps = [record["step"] for record in found]
+
+    def line(name: str, key: str) -> Line:
+        return Line(name, steps, [record[key] for record in found])
+
+    losses = [
+        line("Shakespeare", "val_loss"),
+        line("random tokens, first time", "val_loss_first_time"),
+        line("random tokens, second time", "val_loss_second_time"),
+    ]
+    figures = [
+        Curves("Induction score of the best head", [line("score", "val_induction")], "step", y_max=1.0),
+        Curves("Loss", losses, "step", "nats a token", y_max=5.0),
+    ]
+    save(figures, HERE / "alignment" / "induction.svg")
+
+
 def main(overrides: tuple[str, ...] = ()) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # so that the panel shows a path as a reader would have it
@@ -42,4 +67,7 @@ def main(overrides: tuple[str, ...] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        induction(sys.argv[1])
+    else:
+        main()
