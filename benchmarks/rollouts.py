@@ -7,7 +7,8 @@ Prints JSON. Two models: that of `sort-digits-grpo` (0.8 M parameters, 512 answe
 `sort-digits-sft`, trained here in half a minute if not given) and SmolLM2-135M-Instruct (16 answers of 32 tokens).
 Number formats take turns, medians are told. A roll-out is what an iteration of GRPO does: the copy of the weights, the
 prompts, the answers and their text. `update` is what follows it: log-probabilities of the answers once without and once
-with a gradient. `step` is both, beside fp32.
+with a gradient. `step` is both, beside fp32. `gradient_cosine`: of GRPO's first gradient for sorting digits from 512
+answers, between fp32 and each format with equal random numbers, and between two draws in fp32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,12 @@ import glassformer as gf
 from glassformer import recipes
 from glassformer.data.chat_sets import load_chats
 from glassformer.data.chats import chat_row
+from glassformer.tasks import GRPO
+from glassformer.tasks.chats import ChatSource
 from glassformer.tasks.losses import IGNORED, token_log_probs
 from glassformer.tasks.rollouts import RollOut, roll_out, sequences
 from glassformer.tasks.sampler import CAP, distance, log_ratios, sampler_of
+from glassformer.tasks.settings import RunSettings
 from glassformer.threads import set_threads
 
 DTYPES = ("fp32", "bf16", "int8", "int4")
@@ -94,6 +99,27 @@ def measure(model: Any, tokenizer: Any, prompts: list[Any], samples: int, length
     }
 
 
+def gradient(model: Any, source: ChatSource, dtype: str, seed: int) -> torch.Tensor:
+    """GRPO's first gradient of all weights, as one vector."""
+    task = GRPO(reward="exact", samples=16, max_new_tokens=10, rollout_dtype=dtype)
+    task.source, task.run = source, RunSettings(batch_size=512, sequence_length=32, seed=seed)
+    task.begin(model.requires_grad_(True))
+    (batch,) = task.batches("train").task.iteration(0)
+    task.loss(model, batch).sum.backward()
+    found = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    return found
+
+
+def gradient_cosines(model: Any, tokenizer: Any) -> dict[str, float]:
+    rows = [replace(row, answers=(), columns={"answer": row.answers[0]}) for row in load_chats("sort-digits")["train"]]
+    source = ChatSource("sort-digits", {"train": rows}, tokenizer)
+    exact = gradient(model, source, "fp32", 1)
+    sides = {dtype: gradient(model, source, dtype, 1) for dtype in DTYPES[1:]}
+    sides["another draw"] = gradient(model, source, "fp32", 2)
+    return {name: round(float(torch.cosine_similarity(exact, side, dim=0)), 4) for name, side in sides.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -104,6 +130,7 @@ def main() -> None:
         sort = args.sort or recipes.train("sort-digits-sft", [], out=Path(folder) / "run").path
         model, tokenizer = gf.load(sort)
     prompts = [(row, tokenizer.encode(row.prompt)) for row in load_chats("sort-digits")["train"][:32]]
+    result["gradient_cosine"] = gradient_cosines(model, tokenizer)
     result["sort-digits, 0.8 M"] = measure(model, tokenizer, prompts, 16, 10, args.rounds)
     model, tokenizer = gf.load("smollm2-135m-instruct")
     rows = [chat_row({"prompt": [{"role": "user", "content": text}]}, "") for text in QUESTIONS]
