@@ -2,7 +2,7 @@
 
     python benchmarks/generate.py [--rounds 5] [--tokens 500]
 
-Prints JSON; both sides run in turn in one process, medians are told. Three models with random weights (speed does not
+Prints JSON; both sides run in turn in one process; it prints medians. Three models with random weights (speed does not
 depend on them): characters of 10.7 M parameters, one sample; the same, 64 samples at once; GPT-2's 124 M after a prompt
 of 200 tokens. `int8`, `int4` and `fp32` are whole generation by the engine: drawing from the 200 likeliest tokens as
 nanoGPT's sample.py does, text included. `uncached` crops to the last block_size tokens and runs the whole model for a

@@ -5,7 +5,7 @@
 
 Prints JSON. Two models: that of `sort-digits-grpo` (0.8 M parameters, 512 answers of about 9 tokens; RUN of
 `sort-digits-sft`, trained here in half a minute if not given) and SmolLM2-135M-Instruct (16 answers of 32 tokens).
-Number formats take turns, medians are told. A roll-out is what an iteration of GRPO does: the copy of the weights, the
+Number formats take turns; it prints medians. A roll-out is what an iteration of GRPO does: the copy of the weights, the
 prompts, the answers and their text. `update` is what follows it: log-probabilities of the answers once without and once
 with a gradient. `step` is both, beside fp32. `gradient_cosine`: of GRPO's first gradient for sorting digits from 512
 answers, between fp32 and each format with equal random numbers, and between two draws in fp32.

@@ -4,7 +4,7 @@
     python benchmarks/smollm2.py [--rounds 5] [--llama-python PYTHON --gguf FILE.gguf]
 
 Prints JSON. All sides have the same weights, those of a Q4_1 file: exactly so in fp32 and int4 (its head has 8 bits),
-rounded in bf16; `int8` rounds them once more. Sides take turns, medians are told. Decoding is whole generation (engine,
+rounded in bf16; `int8` rounds them once more. Sides take turns; it prints medians. Decoding is all of it (engine,
 choice of the likeliest token, text) after a prompt of 32 tokens, batch 1; prefill is 512 tokens. llama.cpp runs in a
 process of its own (`llama_worker.py`), given the Python that has llama-cpp-python and the GGUF file that was pulled.
 Perplexity: every token but the first of windows of 256, of Tiny Shakespeare and of film reviews.

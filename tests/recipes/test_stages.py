@@ -159,9 +159,9 @@ def test_killed_in_the_second_stage_it_goes_on_to_the_same_bits(place, whole):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not Path("killed/sft/summary.json").exists() and Path("killed/base/summary.json").exists()
-    told: list[str] = []
-    again = recipes.resume_stages("killed", log=told.append)
-    assert not any(line.startswith("base ...") for line in told) and any("going on after" in line for line in told)
+    logged: list[str] = []
+    again = recipes.resume_stages("killed", log=logged.append)
+    assert not any(line.startswith("base ...") for line in logged) and any("going on after" in line for line in logged)
     assert [weights(f"killed/{stage}") for stage in ("base", "sft", "dpo", ".")] == [
         weights(f"whole/{stage}") for stage in ("base", "sft", "dpo", ".")
     ]
@@ -178,8 +178,8 @@ def test_ctrl_c_says_how_all_stages_go_on(tmp_path):
 
 
 def test_the_same_command_keeps_what_is_finished_and_other_settings_are_refused(whole, tmp_path):
-    told: list[str] = []
-    assert recipes.train_stages("three.toml", out="whole", log=told.append) == whole and told == []
+    logged: list[str] = []
+    assert recipes.train_stages("three.toml", out="whole", log=logged.append) == whole and logged == []
     with pytest.raises(UsageError, match=r"whole was begun with other settings \(dpo.training.steps=4, and now 5\)"):
         recipes.train_stages("three.toml", ["dpo.training.steps=5"], out="whole")
     with pytest.raises(UsageError, match="seed=not set, and now 3"):

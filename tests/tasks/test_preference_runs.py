@@ -9,9 +9,6 @@ from preference_sets import (
     COMMON,
     WORDS,
     answer,
-    chat_model,
-    chat_tokenizer,
-    preference_file,
     random_model,
     split,
     user,
@@ -22,25 +19,10 @@ from glassformer import recipes
 from glassformer.errors import DataError, UsageError
 from glassformer.hub import save
 from glassformer.processors.tokenizers import build_tokenizer
-from glassformer.tasks import reference
+from glassformer.tasks import TASKS, reference
 from glassformer.tasks.chats import CHAT_TOKENS
 from glassformer.tasks.reference import frozen_model
 from glassformer.training import Callback, RunFolder
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return chat_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory, tokenizer):
-    return chat_model(tmp_path_factory.mktemp("start") / "model", tokenizer)
-
-
-@pytest.fixture(scope="module")
-def preferences(tmp_path_factory):
-    return preference_file(tmp_path_factory.mktemp("data") / "preferences.jsonl")
 
 
 def thumbs_file(path):
@@ -152,3 +134,7 @@ def test_dpo_with_a_reference_of_its_own_and_lora(start, preferences, tokenizer,
     sequence = ["training.sequence_length=7"]
     with pytest.raises(DataError, match=r"larger training\.sequence_length"):
         recipes.train(None, [*words, *sequence], data=preferences, out=tmp_path / "short")
+
+
+def test_methods_that_must_stay_near_their_start_say_so_and_get_a_smaller_rate():
+    assert {kind for kind, task in TASKS.items() if task.stays_near_start} == {"dpo", "kto", "ppo", "grpo"}

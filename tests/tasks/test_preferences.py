@@ -12,9 +12,6 @@ from preference_sets import (
     COMMON,
     WORDS,
     answer,
-    chat_model,
-    chat_tokenizer,
-    preference_file,
     split,
     user,
     written,
@@ -22,29 +19,15 @@ from preference_sets import (
 
 import glassformer as gf
 from glassformer import recipes
+from glassformer.data.examples import load_examples
 from glassformer.errors import DataError, UsageError
 from glassformer.hub import load_model
 from glassformer.models import DecoderClassifier
 from glassformer.tasks import rewards
 from glassformer.tasks.calibration import Calibration
-from glassformer.tasks.reward import margins_from
+from glassformer.tasks.reward import holds_chats, margins_from
 from glassformer.tasks.reward_functions import reward_function
 from glassformer.training import RunFolder
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return chat_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory, tokenizer):
-    return chat_model(tmp_path_factory.mktemp("start") / "model", tokenizer)
-
-
-@pytest.fixture(scope="module")
-def preferences(tmp_path_factory):
-    return preference_file(tmp_path_factory.mktemp("data") / "preferences.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +161,11 @@ def test_calibration_by_hand():
     losses = torch.nn.functional.softplus(-torch.tensor(margins))
     torch.testing.assert_close(margins_from(losses), torch.tensor(margins))
     assert margins_from(torch.zeros(1).double()).item() == pytest.approx(87, abs=1)
+
+
+def test_pairs_of_several_files_are_read_together_and_files_of_texts_are_not(preferences, tmp_path):
+    assert holds_chats(f"{preferences},{preferences}")
+    texts = written(tmp_path / "texts.jsonl", [{"chosen": "good", "rejected": "bad"}] * 9)
+    assert not holds_chats(f"{texts},{texts}")
+    with pytest.raises(DataError, match="holds JSON; put all rows into one file"):
+        load_examples(f"{texts},{texts}")

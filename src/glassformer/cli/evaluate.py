@@ -90,8 +90,8 @@ def evaluate(
     }
     asking = {name: value for name, value in asking.items() if value is not None}
     opening = {"pattern": pattern, "device": device, "dtype": dtype}
-    if beside:
-        _refuse({"beside": plot is None or None}, "needs --plot; add it")
+    if plot is None:
+        _refuse({"beside": beside or None}, "needs --plot; add it")
     if suite:
         others = {"data": data, "beam": beam, "answers": answers or None, "beside": beside or None}
         _refuse(others, "does not go with --suite; leave it out")
@@ -114,6 +114,8 @@ def evaluate(
         if plot is not None:
             _plot_run(plot, run, scores, beside, split)
     except DataError as error:  # the loss is known without them
+        if plot is not None:
+            raise
         typer.echo(f"note: {error}", err=True)
     if answers:
         from glassformer.files import json_text, write_text

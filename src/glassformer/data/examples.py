@@ -54,6 +54,11 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
         return EXAMPLE_SETS[name].load(quiet=quiet)
     first, comma, second = name.partition(",")
     if comma and not Path(name).exists():
+        if Path(first).suffix.lower() in JSON_SUFFIXES:
+            raise DataError(
+                f"{name}: two files together hold a sentence a line (one.en,two.fr), and {first} holds JSON; put all "
+                "rows into one file"
+            )
         rows: Iterable[_Row] = _line_pairs(_existing(first), _existing(second))
     else:
         path = _existing(name)

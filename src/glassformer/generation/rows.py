@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glassformer.generation.filters import TokenRules
-from glassformer.generation.requests import ENDLESS, Piece, Request, most_likely
+from glassformer.generation.requests import ENDLESS, Alternative, Piece, Request, most_likely
 from glassformer.generation.stopping import StopStrings
 from glassformer.models import settings_of
 from glassformer.processors.tokenizers import Tokenizer
@@ -123,9 +123,11 @@ class TextRow(Row):
     def take(self, sampled: Sampled, logits_V: Tensor) -> Piece:
         """One more token, as a piece of text. logits: the model's own, for the alternatives."""
         n, allowed_V = self.request.alternatives, None if self.grammar is None else self.grammar.allowed_V
-        p_V = logits_V.softmax(dim=-1) if n or allowed_V is not None else logits_V
-        best = most_likely(p_V[None], n, self.tokenizer, allowed_V)[0] if n else []
-        allowed_probability = 1.0 if allowed_V is None else float(p_V[allowed_V].sum())
+        best, allowed_probability = list[Alternative](), 1.0
+        if n or allowed_V is not None:
+            p_V = logits_V.softmax(dim=-1)
+            best = most_likely(p_V[None], n, self.tokenizer, allowed_V)[0]
+            allowed_probability = 1.0 if allowed_V is None else float(p_V[allowed_V].sum())
         self.append(sampled.token)
         ended = self.finish_reason == "end_of_text"
         text = self.stop.push("" if ended else self.decoder.push(sampled.token))

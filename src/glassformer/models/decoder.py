@@ -37,12 +37,15 @@ def one_row(ids_BT: Tensor, documents_BT: Tensor | None, lengths_B: Tensor | Non
     if device.type != "cpu" or torch.compiler.is_compiling() or (documents_BT is None and lengths_B is None):
         return None
     used_BT = torch.ones(B, T, dtype=torch.bool) if lengths_B is None else torch.arange(T) < lengths_B[:, None]
-    documents_BT, apart = (ids_BT * 0, False) if documents_BT is None else (documents_BT, True)
-    documents_BT = documents_BT + torch.arange(B)[:, None] * (documents_BT.max() - documents_BT.min() + 1)
     places_N = used_BT.flatten().nonzero().squeeze(1)
-    documents_N, N = documents_BT.flatten()[places_N], len(places_N)
-    lengths = Documents(documents_N).lengths if N else None
-    if lengths is None or LEAST_DOCUMENT * len(lengths) > N or not (apart or 20 * N <= 19 * B * T):
+    N = len(places_N)
+    if N == 0 or (documents_BT is None and 20 * N > 19 * B * T):
+        return None
+    documents_BT = torch.zeros_like(ids_BT) if documents_BT is None else documents_BT
+    documents_BT = documents_BT + torch.arange(B)[:, None] * (documents_BT.max() - documents_BT.min() + 1)
+    documents_N = documents_BT.flatten()[places_N]
+    lengths = Documents(documents_N).lengths
+    if lengths is None or LEAST_DOCUMENT * len(lengths) > N:
         return None
     return OneRow(places_N, places_N % T, documents_N)
 

@@ -15,7 +15,7 @@ from glassformer.recipes.opening import open_task
 from glassformer.recipes.recipe_file import read_recipe_text
 from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.stage_folder import StageFolder
-from glassformer.tasks import Task
+from glassformer.tasks import SFT, TASKS, NextToken, Task
 from glassformer.tasks.chats import ChatTask, prompt_ids
 from glassformer.tasks.examples import shortened
 from glassformer.tasks.held_out_answers import LOOKED_AT, last_text, question_of
@@ -23,9 +23,15 @@ from glassformer.tasks.rollouts import roll_out
 from glassformer.training import RunFolder
 from glassformer.training.formats import duration, with_interval
 
-OF_TOKENS = ("next_token", "sft")
-"""Tasks whose loss is that of tokens: the models of all stages are measured by it."""
-OF_PAIRS = ("dpo", "reward")
+
+def compares(task: type[Task]) -> bool:
+    """Whether a task learns which of two answers is better."""
+    return issubclass(task, ChatTask) and task.n_row_answers == 2
+
+
+def of_tokens(task: type[Task]) -> bool:
+    """Whether the loss of a task is that of given tokens, so that the models of all stages can be measured by it."""
+    return issubclass(task, NextToken | SFT)
 
 
 def results(folder: StageFolder, name: str, stages: Sequence[str]) -> dict[str, Any]:
@@ -51,13 +57,13 @@ def _measured(folder: StageFolder, runs: dict[str, Path]) -> dict[str, Any]:
         tables.append({"name": stage, "task": r.task.kind, "source": r.data.source, **counts})
         tables[-1]["seconds"] = folder.seconds.get(stage)
         held_out[stage] = {}
-        for other in runs if r.task.kind in OF_TOKENS else [stage]:
+        for other in runs if of_tokens(TASKS[r.task.kind]) else [stage]:
             model, processor = load(runs[other], device=rest["machine"]["device"])
             task, _ = open_task(r, model_folder_of(runs[other]))
             task = task.with_run(ResolvedTraining.complete(r.training, model.config.block_size).run_settings)
             split = "test" if isinstance(task, ChatTask) else "validation"
             held_out[stage][other] = task.evaluate(model, split).to_dict()
-            if r.task.kind == "sft":
+            if isinstance(task, SFT):
                 answers = answers or [{"prompt": last_text(row.prompt)} for row in _prompts(task)]
                 for answer, text in zip(answers, _answers(model, processor, task), strict=True):
                     answer[other] = text
@@ -102,18 +108,20 @@ def figures_of(result: dict[str, Any]) -> list[Figure]:
 
 
 def _unit(stage: dict[str, Any]) -> str:
-    return "tokens" if stage["task"] in OF_TOKENS else "pairs" if stage["task"] in OF_PAIRS else "rows"
+    task = TASKS[stage["task"]]
+    return "tokens" if of_tokens(task) else "pairs" if compares(task) else "rows"
 
 
 def _metric(stage: dict[str, Any]) -> str:
-    return "loss" if stage["task"] in OF_TOKENS else "pairs" if stage["task"] in OF_PAIRS else "score"
+    task = TASKS[stage["task"]]
+    return "loss" if of_tokens(task) else "pairs" if compares(task) else "score"
 
 
 def _cell(values: dict[str, Any] | None, stage: dict[str, Any]) -> str | None:
     if values is None:
         return None
     metrics = Metrics.from_dict(values)
-    if stage["task"] in OF_PAIRS:
+    if compares(TASKS[stage["task"]]):
         value, n, _ = metrics["accuracy"]
         return str(Share.of([i < round(value * n) for i in range(n)]))
     value, _, interval = next(iter(metrics.values.values()))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from glassformer.recipes.resolved import ResolvedTraining
 from glassformer.recipes.run import absolute_paths
 from glassformer.recipes.schema import SECTIONS, Recipe
 from glassformer.recipes.stage_folder import Log, StageFolder
-from glassformer.recipes.stage_results import OF_PAIRS, results
+from glassformer.recipes.stage_results import compares, results
 from glassformer.tasks import TASKS
 from glassformer.training import Callback, RunFolder
 
@@ -60,12 +60,17 @@ def has_stages(name_or_path: str | None) -> bool:
 
 
 def read_stages(
-    name_or_path: str, overrides: Iterable[str] = (), flags: Mapping[str, Mapping[str, Any]] | None = None
+    name_or_path: str,
+    overrides: Iterable[str] = (),
+    *,
+    data: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
 ) -> Stages:
     """A recipe of stages, with settings laid over it; everything that can be checked before training is checked.
 
     Args:
-        overrides: `stage.section.key=value`. flags: `{section: {key: value}}`, of every stage; a None is left out.
+        overrides: `stage.section.key=value`. data: of the first stage. seed, device: of all stages.
 
     Raises:
         UsageError: what is wrong with the recipe or a setting.
@@ -82,10 +87,15 @@ def read_stages(
             raise UsageError(f"{word!r} begins with no stage of {name} ({', '.join(tables)}); {hint}")
         section, key, value = parse_setting(setting)
         tables[stage].setdefault(section, {})[key] = value
-    for section, fields in (flags or {}).items():
-        for table in tables.values():
-            given = {key: value for key, value in fields.items() if value is not None}
-            table[section] = {**table.get(section, {}), **given}
+    for number, table in enumerate(tables.values()):
+        given = {
+            ("data", "source"): None if number else data,
+            ("training", "seed"): seed,
+            ("training", "device"): device,
+        }
+        for (section, key), value in given.items():
+            if value is not None:
+                table[section] = {**table.get(section, {}), key: value}
     stages = Stages(name, tables)
     _check(stages)
     for stage, table in tables.items():
@@ -149,7 +159,7 @@ def train_stages(
         UsageError: the recipe or a setting is wrong, or `out` holds something else. Interrupted, DivergenceError: as
             `train`; the same call, or `resume_stages`, goes on.
     """
-    stages = _read(recipe, overrides, data, seed, device)
+    stages = read_stages(recipe, overrides, data=data, seed=seed, device=device)
     path = Path(out) if out is not None else RunFolder.next_free("runs", stages.name)
     return _train(stages, path, callbacks, log)
 
@@ -181,12 +191,6 @@ def is_stage_folder(path: str | os.PathLike[str]) -> bool:
     file = Path(path) / "settings.json"
     kept = StageFolder.read(file) if file.is_file() else {}
     return isinstance(kept, dict) and {"recipe", "stages"} <= kept.keys()
-
-
-def _read(recipe: str, overrides: Iterable[str], data: str | None, seed: int | None, device: str | None) -> Stages:
-    flags = {"training": {"seed": seed, "device": device}}
-    first = next(iter(read_stages(recipe).tables))
-    return read_stages(recipe, [*overrides, *([] if data is None else [f"{first}.data.source={data}"])], flags)
 
 
 def _check_data(r: Recipe) -> None:
@@ -237,7 +241,7 @@ def plan_stages(
     Raises:
         UsageError, DataError: as `train_stages` and `plan`.
     """
-    stages = _read(recipe, overrides, data, None, device)
+    stages = read_stages(recipe, overrides, data=data, device=device)
     first, *later = stages.tables
     made = plan(stages.tables[first], **others)
     return made, [_estimate(stage, stages.recipe(stage), made, stages.recipe(first)) for stage in later]
@@ -245,7 +249,7 @@ def plan_stages(
 
 def _estimate(name: str, r: Recipe, first: Plan, base: Recipe) -> StageEstimate:
     t = ResolvedTraining.complete(r.training, r.training.sequence_length or base.model.get("block_size") or 256)
-    answers = 2 if r.task.kind in OF_PAIRS else 1
+    answers = 2 if compares(TASKS[r.task.kind]) else 1
     tokens = t.steps * t.batch_size * t.sequence_length * answers
     speed = first.tokens_per_step / first.seconds_per_step
     return StageEstimate(name, t.steps, tokens, None if TASKS[r.task.kind].on_policy else tokens / speed)

@@ -75,6 +75,7 @@ class ReferenceTask(ChatTask):
     """A task that compares log-probabilities with those of a reference; see `ChatTask`."""
 
     paths: ClassVar[tuple[str, ...]] = ("template", "reference")
+    stays_near_start: ClassVar[bool] = True
     asks_reference: bool = True
     """whether `encoded` gives the log-probabilities of the reference too"""
     reference: Any = None

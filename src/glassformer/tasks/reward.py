@@ -194,6 +194,8 @@ def holds_chats(source: str) -> bool:
     if source in CHAT_SETS:
         return True
     path = Path(source).expanduser()
+    if "," in source and not path.is_file():
+        return any(holds_chats(part.strip()) for part in source.split(","))
     if not path.is_file() or not holds_json(path):
         return False
     _, _, row = next(iter(json_rows(path, ROW_BYTES)), ("", 0, {}))

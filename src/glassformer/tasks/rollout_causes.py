@@ -13,8 +13,9 @@ GAP = 0.3  # between engine and trainer, in nats a token; rounding to bf16 stays
 LAST = 4  # intervals that show a direction
 FAR = 0.01  # KL of a token from sampler to trainer, in nats, where importance weights are to make up for it
 CUT = 0.05  # of the importance weights are truncated
-NOTHING_WRONG = {"ended": 1.0, "sampler_gap": 0.0, "kl": 0.0, "clip_fraction": 0.0, "entropy": 1.0, "length": 0.0,
-                 "sampler_kl": 0.0, "truncated_weights": 0.0}  # fmt: skip
+NOTHING_WRONG = {"ended": 1.0, "entropy": 1.0} | dict.fromkeys(
+    ("sampler_gap", "sampler_kl", "truncated_weights", "kl", "clip_fraction", "length"), 0.0
+)
 """For metrics that a task does not have."""
 KL_MARGIN = 12.0
 """A mean of N samples of log p / p_ref is below -4.5 / N in one case of a thousand at most, where p and p_ref are near

@@ -248,8 +248,10 @@ def load_checkpoint(
         load_sharded(folder / "sharded", _parts(model, optimizer))
     else:
         _load_whole(folder, model, optimizer, state.get("base"))
-        if companion is not None:  # what is not in there is frozen, and the model's
-            companion.load_state_dict(load_weights(folder / "companion.safetensors"), strict=False)
+        if companion is not None:  # its other tensors are frozen, and the model's
+            saved = load_weights(folder / "companion.safetensors")
+            for name, tensor in trained_state(companion).items():
+                tensor.copy_(saved[name])
     own = state["random"][world.rank] if len(state["random"]) == world.size else None
     if own is not None:
         set_random_state(own)
