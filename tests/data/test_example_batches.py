@@ -71,6 +71,12 @@ def test_epochs_have_other_orders_and_seeds_too():
     assert not first & second and not second & third  # not the same companions in another order
 
 
+@pytest.mark.parametrize("steps", [0, 1, 7, 10, 11, 30])
+def test_what_some_steps_read_is_known_before(steps):
+    ranks = [make(rank=rank, world_size=2, batch_size=3) for rank in range(2)]
+    assert ranks[0].read_within(steps) == sorted({number for rank in ranks for number in read(rank, steps)})
+
+
 def test_rows_hold_their_example_and_are_filled_up_on_the_right():
     examples = pairs(53)
     for batch in (next(make()) for _ in range(3)):

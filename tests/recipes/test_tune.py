@@ -97,8 +97,9 @@ def test_a_budget_of_minutes_buys_half_as_many_steps_again_with_lora(chats, star
     """Frozen weights get no gradient: 4 operations a token and weight instead of 6. A step costs what its rows hold on
     the average, and not what the longest hold."""
     monkeypatch.setattr(defaults, "FINE_TUNING_PASSES", 10**4)
-    task, n_params = types.SimpleNamespace(longest=30, usual=11.5, on_policy=False, tuned=True), 1000
-    task.source, task.training_rows = types.SimpleNamespace(n_train=400), lambda length: 400
+    task, n_params = types.SimpleNamespace(longest=30, usual=11.5, on_policy=False, tuned=True, extra_passes=0), 1000
+    task.source = types.SimpleNamespace(n_train=400, examples={"validation": range(40)})
+    task.training_rows = lambda length: 400
     monkeypatch.setattr(defaults, "parameter_count", lambda config: n_params)
     steps = {}
     for rank in (None, 16):
@@ -109,4 +110,10 @@ def test_a_budget_of_minutes_buys_half_as_many_steps_again_with_lora(chats, star
         steps[rank] = t.steps
         seconds = t.steps * t.batch_size * 11.5 * n_params * (6 if rank is None else 4) / (gflops * 1e9) / 0.7
         assert 0.97 * 480 < seconds <= 480
+        assert t.eval_every == t.steps // 5
     assert steps[16] == pytest.approx(1.5 * steps[None], abs=1.5)
+    task.extra_passes, task.source.examples["validation"] = 2, range(16_000)  # DPO, and much to measure on
+    draft = Draft(Recipe.model_validate({"training": {"start_from": "x", "lora_rank": 16}}))
+    defaults.fine_tuning_on_examples(draft, task, types.SimpleNamespace(block_size=64), gflops)
+    assert draft.recipe.training.steps == pytest.approx(steps[16] / 2, abs=1.5)
+    assert draft.recipe.training.eval_every == draft.recipe.training.steps // 2

@@ -90,7 +90,7 @@ def test_a_reference_or_a_teacher_of_another_vocabulary_is_one_line(start, prefe
             recipes.train(None, asked, data=data, out=tmp_path / "run")
 
 
-def test_the_reference_reads_all_answers_before_the_first_step_and_goes(start, preferences, tmp_path, monkeypatch):
+def test_the_reference_reads_what_a_run_needs_before_its_first_step_and_goes(start, preferences, tmp_path, monkeypatch):
     asked, lines, tasks = [], [], []
 
     class Seen(Callback):
@@ -106,9 +106,13 @@ def test_the_reference_reads_all_answers_before_the_first_step_and_goes(start, p
     words = [*COMMON, "task.kind=dpo", f"training.start_from={start}", "training.steps=1"]
     recipes.train(None, words, data=preferences, out=tmp_path / "run", log=lines.append, callbacks=[Seen()])
     found = [line for line in lines if "the reference has read" in line]
-    assert found[:2] == [f"the reference has read {n} of 60 answers (train)" for n in (8, 16)]
-    assert found[-1] == "the reference has read 16 of 16 answers (validation)" and len(found) == 10
-    (task,), ((key, name, _, device),) = tasks, asked  # loaded once
+    assert found[:2] == [f"the reference has read {n} of 16 answers (validation)" for n in (8, 16)]
+    (task,) = tasks
+    known = sum(row.reference is not None for row in task.encoded("train", task.run.sequence_length))
+    of_a_step_and_of_evaluations = {*task.batches("train").read_within(1), *task.train_eval_examples(range(30), 48)}
+    assert known == len(of_a_step_and_of_evaluations) < 30
+    assert found[-1] == f"the reference has read {2 * known} of {2 * known} answers (train)"
+    ((key, name, _, device),) = asked  # loaded once
     assert (key, name, device) == ("training.start_from", str(start), "cpu") and task.reference is None
     there = task.with_run(task.run.model_copy(update={"device": "cuda:7"}))
     monkeypatch.setattr(reference, "frozen_model", lambda *words: pytest.fail(words[-1]))

@@ -77,6 +77,13 @@ class ExampleBatches(SeededBatches):
         seed = self.seed if self.by_chance else None
         return _collated(self.examples, chosen, numbers.tolist(), self.collate, seed, self.pad_token)
 
+    def read_within(self, steps: int) -> list[int]:
+        """Places of the examples that the first `steps` steps read, of all ranks, in order."""
+        n = len(self.examples)
+        if steps * self.together >= n:
+            return list(range(n))
+        return sorted(self._order(0)[: steps * self.together].tolist())
+
     def _numbers(self, step: int) -> np.ndarray:
         """Our rows of a step, as numbers counted from the start of the run: every `world_size`-th, so that ranks get
         rows of like length and none waits for the others."""

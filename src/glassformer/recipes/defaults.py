@@ -24,6 +24,7 @@ FINE_TUNING_PASSES = 3
 FINE_TUNING_LENGTH = 256  # tokens of a training sequence at most
 TUNING_MINUTES, TUNING_UTILISATION = 10.0, 0.7  # a published model is large enough to spend nearly all in products
 TUNING_SHARE = 0.8  # of the minutes; the rest is for evaluations and answers
+TUNING_LENGTH = 1024  # tokens of a training sequence at most; TRL's default too
 CHAT_TOKENS_A_STEP = 4096
 MANY_TOKENS = 5_000  # in a vocabulary: a token is several characters
 ANSWERS_A_STEP, ROLL_OUT_STEPS = 64, 100
@@ -129,7 +130,7 @@ def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float
         _gentle(draft, choose("training.steps", steps, f"{FINE_TUNING_PASSES} passes"))
         return
     longest = max(1, task.longest)
-    fitting = min(config.block_size, 2 ** math.ceil(math.log2(max(16, longest))))
+    fitting = min(config.block_size, TUNING_LENGTH, 2 ** math.ceil(math.log2(max(16, longest))))
     length = choose("training.sequence_length", fitting, f"19 of 20 rows have at most {longest:,} tokens")
     n = task.training_rows(length)
     usual = min(length, longest) if n == task.source.n_train else length
@@ -138,12 +139,16 @@ def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float
     batch = batch if isinstance(batch, int) else 1
     steps, why = max(20, FINE_TUNING_PASSES * n // batch), f"{FINE_TUNING_PASSES} passes"
     tokens = batch * (max(1.0, task.usual) if n == task.source.n_train else length)
-    a_token = (6 if draft.recipe.training.lora_rank is None else 4) * parameter_count(config)  # frozen: no gradient
-    affordable = int(_budget(gflops, TUNING_MINUTES * TUNING_SHARE, TUNING_UTILISATION) / (a_token * tokens))
+    one_pass = 2 * parameter_count(config)
+    passes = (3 if draft.recipe.training.lora_rank is None else 2) + task.extra_passes  # frozen: no gradient
+    budget = _budget(gflops, TUNING_MINUTES, TUNING_UTILISATION)
+    affordable = int(TUNING_SHARE * budget / (passes * one_pass * tokens))
     if steps > max(20, affordable):
         steps, why = max(20, affordable), f"{TUNING_MINUTES:g} minutes at about {gflops:.0f} GFLOP/s"
     steps = choose("training.steps", steps, why)
-    choose("training.eval_every", max(1, steps // 5), "five evaluations")
+    an_evaluation = one_pass * max(1.0, task.usual) * len(task.source.examples["validation"])
+    evaluations = max(1, min(5, int((1 - TUNING_SHARE) * budget / an_evaluation)))
+    choose("training.eval_every", max(1, steps // evaluations), plural(evaluations, "evaluation"))
     choose("training.sample_every", steps, "answers before the first step and after the last")
     if getattr(config, "vocab_size", 0) > MANY_TOKENS:
         choose("training.sample_tokens", 60, "about what is shown of an answer")

@@ -149,6 +149,7 @@ class Task:
     command: ClassVar[str] = ""  # of `glassformer`, which uses such a model
     tuned: ClassVar[bool] = False  # whether `glassformer tune` names it
     stays_near_start: ClassVar[bool] = False  # near the model that it starts from: a smaller learning rate
+    extra_passes: int = 0  # forward passes beside the model's own that a training row costs, such as a reference's
     # a rise of the loss smaller than this is no divergence, in the unit of the loss; None: a quarter of what the run
     # has gained so far
     alarm: ClassVar[float | None] = 1.0

@@ -45,6 +45,7 @@ class Distill(ChatTask):
     Settings: ClassVar[type[TaskSettings]] = DistillSettings
     form: ClassVar[str] = SFT.form
     paths: ClassVar[tuple[str, ...]] = ("template", "teacher")
+    extra_passes = 1
     teacher: Any = None
     """the teacher itself, once it is loaded"""
 

@@ -105,7 +105,8 @@ class DPO(ReferenceTask):
     def collate(self, examples: Sequence[Pair], random: Any = None) -> Batch:
         chosen = collate_tokens([pair.chosen for pair in examples])
         rejected = collate_tokens([pair.rejected for pair in examples])
-        reference_B2 = torch.tensor([pair.reference or (0, 0) for pair in examples], dtype=torch.float32)
+        known = [pair.reference if self.asks_reference else (0, 0) for pair in examples]
+        reference_B2 = torch.tensor(known, dtype=torch.float32)
         return *chosen, *rejected, reference_B2, torch.zeros(len(examples), dtype=torch.int64)
 
     def log_ratios(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -178,8 +178,7 @@ class ExampleTask(Task):
             raise UsageError(f"{self.source.name} has no {split} split; {did_you_mean(split, all_examples)}")
         examples, few = self.encoded(split, T), self.run.eval_batches * self.run.batch_size
         if not whole and split == "train":
-            held_out = few or len(self.encoded("validation", T))
-            examples = spread(examples, min(held_out, self.run.train_eval_rows))
+            examples = self.train_eval_examples(examples, T)
         elif not whole and few:
             examples = examples[:few]
         batches = in_order(
@@ -187,6 +186,12 @@ class ExampleTask(Task):
         )
         windows, accuracy = evaluate_rows(model, self.rows, batches)
         return windows.metrics(accuracy=accuracy)
+
+    def train_eval_examples(self, rows: Sequence[Any], T: int) -> list[Any]:
+        """Those of the training rows that an evaluation on the way reads: at most as many as of the validation split,
+        which has windows of T tokens."""
+        held_out = self.run.eval_batches * self.run.batch_size or len(self.encoded("validation", T))
+        return spread(rows, min(held_out, self.run.train_eval_rows))
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
         """The model's answers at every target."""

@@ -60,6 +60,7 @@ class KTO(ReferenceTask):
     Settings: ClassVar[type[TaskSettings]] = KTOSettings
     form: ClassVar[str] = "one answer with label true or false, or chosen and rejected"
     n_row_answers: ClassVar[int | None] = None
+    extra_passes = 3  # the other answer, and the reference's of both
 
     @classmethod
     def check_rows(cls, rows: ChatRows) -> None:

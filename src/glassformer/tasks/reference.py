@@ -1,14 +1,14 @@
 """A frozen model beside the one that is trained: the reference of DPO and KTO, the teacher of distillation.
 
-The reference's log-probabilities of all answers are computed once, before the first step, on the device of the
-training; then it goes, so that only one model is in memory while the other is trained.
+The reference's log-probabilities of all answers that a run reads are computed once, before the first step, on the
+device of the training; then it goes, so that only one model is in memory while the other is trained.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from glassformer.data.chats import ChatRow, Turns
+from glassformer.data.example_batches import ExampleBatches
 from glassformer.errors import DataError, GlassformerError, UsageError, plural
 from glassformer.figures.primitives import Figure
 from glassformer.hub import load_model, model_folder_of
@@ -76,10 +77,12 @@ class ReferenceTask(ChatTask):
 
     paths: ClassVar[tuple[str, ...]] = ("template", "reference")
     stays_near_start: ClassVar[bool] = True
+    extra_passes = 1
     asks_reference: bool = True
     """whether `encoded` gives the log-probabilities of the reference too"""
     reference: Any = None
     """the reference itself, while it is needed"""
+    begun: bool = False
 
     def check(self, config: Any) -> None:
         if config is not None and kind_of(config) != "decoder":
@@ -91,18 +94,29 @@ class ReferenceTask(ChatTask):
         super(ReferenceTask, alone).check(config)
 
     def begin(self, model: Any) -> None:
-        for split, T in (("train", self.run.sequence_length), ("validation", model.config.block_size)):
-            self.encoded(split, T)
-        self.reference = None
+        rows, run, T = super().encoded("train", self.run.sequence_length), self.run, model.config.block_size
+        self.encoded("validation", T)
+        if self.asks_reference:
+            batches = ExampleBatches(rows, self.collate, batch_size=run.batch_size, seed=run.seed)
+            self._ask(rows, "train", {*batches.read_within(run.steps), *self.train_eval_examples(range(len(rows)), T)})
+        self.reference, self.begun = None, True
 
     def encoded(self, split: str, T: int) -> list[Any]:
         """The rows of `encode`, tuples that begin with two sides and have a field `reference`: both log-probabilities,
-        which `encode` leaves None. Training answers are measured as they are trained, so that they are read once."""
+        which `encode` leaves None. Training answers are measured as they are trained, so that they are read once; a run
+        that has begun has measured those that it reads."""
         rows = super().encoded(split, self.run.sequence_length if split == "train" else T)
-        if self.asks_reference and rows[0].reference is None:
-            known = self.reference_log_probs([side for row in rows for side in row[:2]], split)
-            rows[:] = [row._replace(reference=(known[2 * i], known[2 * i + 1])) for i, row in enumerate(rows)]
+        if self.asks_reference and not (split == "train" and self.begun):
+            self._ask(rows, split, range(len(rows)))
         return rows
+
+    def _ask(self, rows: list[Any], split: str, places: Iterable[int]) -> None:
+        """Fill in the reference's log-probabilities of the rows at some places."""
+        unknown = [i for i in sorted(places) if rows[i].reference is None]
+        if unknown:
+            known = self.reference_log_probs([side for i in unknown for side in rows[i][:2]], split)
+            for n, i in enumerate(unknown):
+                rows[i] = rows[i]._replace(reference=(known[2 * n], known[2 * n + 1]))
 
     def side(self, row: ChatRow, answer: Turns, T: int) -> tuple[Side | None, bool]:
         """Inputs and targets of an answer (None: T tokens leave nothing of it), and whether it was cut."""

@@ -68,6 +68,7 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     seed: int = 1337
+    steps: int = 1000
     batch_size: int = 32
     """sequences of a step, of all processes together"""
     sequence_length: int = 256
