@@ -117,3 +117,7 @@ def test_a_budget_of_minutes_buys_half_as_many_steps_again_with_lora(chats, star
     defaults.fine_tuning_on_examples(draft, task, types.SimpleNamespace(block_size=64), gflops)
     assert draft.recipe.training.steps == pytest.approx(steps[16] / 2, abs=1.5)
     assert draft.recipe.training.eval_every == draft.recipe.training.steps // 2
+    task.usual = 1.7 * 4096 / 20  # two long answers a row: 20 rows fit into no step's memory at once
+    draft = Draft(Recipe.model_validate({"training": {"start_from": "x"}}))
+    defaults.fine_tuning_on_examples(draft, task, types.SimpleNamespace(block_size=64), gflops)
+    assert (draft.recipe.training.batch_size, draft.recipe.training.micro_batch_size) == (20, 10)

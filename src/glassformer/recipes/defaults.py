@@ -139,6 +139,9 @@ def fine_tuning_on_examples(draft: Draft, task: Task, config: Any, gflops: float
     batch = batch if isinstance(batch, int) else 1
     steps, why = max(20, FINE_TUNING_PASSES * n // batch), f"{FINE_TUNING_PASSES} passes"
     tokens = batch * (max(1.0, task.usual) if n == task.source.n_train else length)
+    if (parts := math.ceil(tokens / CHAT_TOKENS_A_STEP)) > 1:  # several answers a row
+        micro = math.ceil(batch / parts)
+        choose("training.micro_batch_size", micro, f"rows in memory together: {CHAT_TOKENS_A_STEP:,} tokens or so")
     one_pass = 2 * parameter_count(config)
     passes = (3 if draft.recipe.training.lora_rank is None else 2) + task.extra_passes  # frozen: no gradient
     budget = _budget(gflops, TUNING_MINUTES, TUNING_UTILISATION)
