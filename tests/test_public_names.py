@@ -39,7 +39,7 @@ PUBLIC = {
     "SkipGram SkipGramConfig SkipGramTask TokenCache WordBatches WordTests WordVectorScores build_history "
     "load_word_tests score_word_vectors word_counts word_rows",
     "glassformer.generation": "Alternative Answer Chat Completion Engine Event Grammar Request "
-    "Filling Hypothesis Piece Sampling StopStrings answer "
+    "Draft diffuse Filling Hypothesis Piece Sampling StopStrings answer "
     "from_the_folder new_tokens_of sampling_of "
     "answer_ids beam_search classify commands_for cross_attention sample_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text sample source_ids tag words_of "
@@ -47,7 +47,7 @@ PUBLIC = {
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
-    "glassformer.tasks": "DPO Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify ClassifyImages "
+    "glassformer.tasks": "DPO Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify ClassifyImages "
     "DataSettings ExampleTask LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans Tag Task "
     "TaskSettings TextTask TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind "
     "window_losses",
@@ -55,7 +55,7 @@ PUBLIC = {
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",
     "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Column CompareView ContextView "
-    "Curves Direction Activation HeatMap InductionView LensView Neighbours Neuron "
+    "Curves DiffusionView diffusion Direction Activation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
     "ResidualView AttentionWalkthrough SurpriseView Table TensorRow TensorsView Tokens "
     "TokensView Trace Vectors View ablate add analogy attention attribution compare "

@@ -55,6 +55,7 @@ VIEWS: dict[str, ViewEntry] = {
     "next": _own("next_token:next_token", "The distribution over the next token."),
     "surprise": _own("surprise:surprise", "The surprise of each token of a text, in bits."),
     "compare": _own("compare:compare_models", "The next token at other temperatures or models."),
+    "diffusion": _own("diffusion:diffusion", "A text written by diffusion, draft by draft."),
     "attention": _own("attention:attention", "Which tokens each head attends to."),
     "induction": _own("induction:induction_scores", "Which heads continue repeated text."),
     "attention-walkthrough": _own(

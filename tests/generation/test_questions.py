@@ -145,8 +145,8 @@ def test_every_model_knows_its_command(tokenizer, span_tokenizer):
         "translate": (translator("seq2seq"), tokenizer),
         "fill translate": (span_model(span_tokenizer), span_tokenizer),
         "classify": (encoder(tokenizer, n_classes=2), tokenizer),
-        "fill": (encoder(tokenizer, token_head="vocabulary"), tokenizer),
-        "classify fill": (encoder(tokenizer, token_head="vocabulary", n_classes=2), tokenizer),
+        "fill diffuse": (encoder(tokenizer, token_head="vocabulary"), tokenizer),
+        "classify fill diffuse": (encoder(tokenizer, token_head="vocabulary", n_classes=2), tokenizer),
         "tag": (encoder(tokenizer, token_head="classes", n_classes=2), tokenizer),
     }
     for commands, (model, its) in asked.items():

@@ -63,7 +63,7 @@ OPTIONS = {
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
     "neurons": {"corpus": LONG},
 }
-DRAWN = {"classic": 18, "Gemma": 18, "gpt-oss": 17, "encoder": 14, "2017": 18, "modern pair": 17, "T5": 17}
+DRAWN = {"classic": 18, "Gemma": 18, "gpt-oss": 17, "encoder": 15, "2017": 18, "modern pair": 17, "T5": 17}
 
 
 @pytest.mark.parametrize("family", DRAWN)

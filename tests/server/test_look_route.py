@@ -35,7 +35,7 @@ def figures(url: str, view: str, model: str = "base", **options) -> list[dict]:
     return json.loads(body)["figures"]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", [view for view in VIEWS if view != "diffusion"])  # of encoders with a mask alone
 def test_every_view_gives_the_figures_of_the_function(url, models, view):
     options = OPTIONS.get(view, {"text": "the fox"})
     expected = to_json(look(view, *models["base"], **options).figures())

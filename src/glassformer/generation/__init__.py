@@ -2,12 +2,13 @@
 
 generate.py     prompt in, text out       seq2seq.py    source in, target out     encoders.py    classes, vectors
 chat.py         turns of a chat           beam.py       the most likely target    fill_mask.py   gaps of a text
-grammar.py      JSON schemas, by a mask                                           tagging.py     a class for each word
+grammar.py      JSON schemas, by a mask   diffusion.py  hidden tokens, in steps   tagging.py     a class for each word
 """
 
 from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.chat import Chat
 from glassformer.generation.commands import commands_for
+from glassformer.generation.diffusion import Draft, diffuse
 from glassformer.generation.encoders import classify, embed
 from glassformer.generation.engine import Engine
 from glassformer.generation.fill_mask import Filling, fill_masks, fill_spans
@@ -29,6 +30,7 @@ __all__ = [
     "Answer",
     "Chat",
     "Completion",
+    "Draft",
     "Engine",
     "Event",
     "Filling",
@@ -44,6 +46,7 @@ __all__ = [
     "classify",
     "commands_for",
     "cross_attention",
+    "diffuse",
     "embed",
     "fill_masks",
     "fill_spans",

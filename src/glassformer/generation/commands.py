@@ -23,6 +23,6 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
     uses = {
         "classify": model.classifier is not None,
         "tag": of_text and model.config.token_head == "classes",
-        "fill": of_text and mask_of(model, tokenizer) is not None,
+        **dict.fromkeys(("fill", "diffuse"), of_text and mask_of(model, tokenizer) is not None),
     }
     return [command for command, fits in uses.items() if fits]

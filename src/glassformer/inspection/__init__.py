@@ -6,6 +6,7 @@ from glassformer.inspection.attention_walkthrough import AttentionWalkthrough, a
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.compare import CompareView, compare
 from glassformer.inspection.context import ContextView, context
+from glassformer.inspection.diffusion import DiffusionView, diffusion
 from glassformer.inspection.direct_logit_attribution import Part
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
 from glassformer.inspection.induction import InductionView, induction_scores
@@ -36,6 +37,7 @@ __all__ = [
     "CompareView",
     "ContextView",
     "Curves",
+    "DiffusionView",
     "Direction",
     "HeatMap",
     "InductionView",
@@ -68,6 +70,7 @@ __all__ = [
     "attribution",
     "compare",
     "context",
+    "diffusion",
     "direction",
     "edit",
     "explain",

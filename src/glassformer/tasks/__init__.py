@@ -2,6 +2,7 @@
 
 next_token, induction       the next token of a text; the same, with induction measured
 masked_tokens, spans        hidden tokens, removed spans
+diffusion                   tokens hidden at any noise level
 translate                   the target sentence
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
@@ -23,6 +24,7 @@ from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
 from glassformer.tasks.classify import Classify
 from glassformer.tasks.classify_images import ClassifyImages
+from glassformer.tasks.diffusion import Diffusion
 from glassformer.tasks.distill import Distill
 from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
@@ -45,6 +47,7 @@ from glassformer.tasks.translate import Translate
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "classify_images": ClassifyImages,
+    "diffusion": Diffusion,
     "distill": Distill,
     "dpo": DPO,
     "grpo": GRPO,
@@ -91,6 +94,7 @@ __all__ = [
     "Classify",
     "ClassifyImages",
     "DataSettings",
+    "Diffusion",
     "Distill",
     "ExampleTask",
     "LinearFunctions",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glassformer.data import TokenBatches, fixed_batches
+from glassformer.data import TokenBatches
 from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.bigram import bigram_loss
 from glassformer.evaluation.estimate import LossEstimate, Metrics, WindowLosses
@@ -23,7 +23,7 @@ from glassformer.figures.primitives import Figure, Note
 from glassformer.generation import generate
 from glassformer.models import Decoder, ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
-from glassformer.tasks.held_out import EVAL_WINDOW, few_at_once, spread_windows, whole_split
+from glassformer.tasks.held_out import whole_split
 from glassformer.tasks.losses import (
     IGNORED,
     hidden_for,
@@ -126,21 +126,8 @@ class NextToken(TextTask):
         )
 
     def evaluate(self, model: Any, split: str = "validation", *, whole: bool = True) -> Metrics:
-        view, r = self.view(split), self.run
-        batches: Iterable[Batch]
-        if whole or (split == "validation" and not r.eval_batches):
-            batches = whole_split(model, view, self.masks_documents)
-        elif split == "validation":
-            batches = few_at_once(
-                model,
-                fixed_batches(view, r.sequence_length, r.batch_size, r.eval_batches, r.seed, self.masks_documents),
-            )
-        else:
-            # windows as long, and at most as many tokens, as of the validation split
-            T = r.sequence_length if r.eval_batches else min(model.config.block_size, EVAL_WINDOW)
-            held_out = r.eval_batches * r.batch_size or len(self.view("validation")) // T
-            most = max(1, r.train_eval_rows * r.sequence_length // T)
-            batches = spread_windows(model, view, T, min(held_out, most), self.masks_documents)
+        view = self.view(split)
+        batches = self.held_out_windows(model, split, whole=whole, documents=self.masks_documents)
         return evaluate_rows(model, self.rows, batches)[0].metrics(view.bytes / len(view))
 
     def sample(self, model: Any, step: int) -> list[Figure]:

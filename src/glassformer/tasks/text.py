@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from glassformer.data import TokenStore, describe, read_documents, tokenizer_for
+from glassformer.data import TokenStore, describe, fixed_batches, read_documents, tokenizer_for
 from glassformer.data.batches import check_length
 from glassformer.data.prepare import prepare
 from glassformer.data.token_store import SPLITS
 from glassformer.errors import DataError, UsageError, did_you_mean, plural
 from glassformer.processors.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
-from glassformer.tasks.base import Opening, Task
+from glassformer.tasks.base import Batch, Opening, Task
+from glassformer.tasks.held_out import EVAL_WINDOW, few_at_once, spread_windows, whole_split
 from glassformer.tasks.settings import Choice, DataSettings, TokenizerSettings
 
 SMALL_TEXT = 5_000_000  # bytes; up to here characters are good enough
@@ -45,6 +46,7 @@ class TextTask(Task):
 
     learns_specials: ClassVar[bool] = True
     data_keys: ClassVar[tuple[str, ...]] = ("validation_fraction", "text_field", "max_tokens")
+    specials: ClassVar[tuple[str, ...]] = ()  # tokens that a new tokenizer gets beside those of its kind
     source: TextSource
 
     @classmethod
@@ -53,7 +55,7 @@ class TextTask(Task):
         if opening.folder is not None:
             tokenizer = load_tokenizer(opening.folder)
         else:
-            tokenizer = tokenizer_of(data, cls.default_tokenizer(opening.tokenizer, choices), choices)
+            tokenizer = tokenizer_of(data, cls.default_tokenizer(opening.tokenizer, choices), choices, cls.specials)
         store = prepare(
             data.source,
             tokenizer,
@@ -95,9 +97,29 @@ class TextTask(Task):
             raise UsageError(f"a text has no {split} split; use {' or '.join(SPLITS)}, or leave out --split")
         return self.source.store.split(split)
 
+    def held_out_windows(self, model: Any, split: str, *, whole: bool, documents: bool = False) -> Iterator[Batch]:
+        """The windows of an evaluation as (inputs, targets), with `documents` as `TokenBatches`: all of the split, or
+        the part that `Task.evaluate` describes."""
+        view, r = self.view(split), self.run
+        if whole or (split == "validation" and not r.eval_batches):
+            return whole_split(model, view, documents)
+        if split == "validation":
+            return few_at_once(
+                model, fixed_batches(view, r.sequence_length, r.batch_size, r.eval_batches, r.seed, documents)
+            )
+        # windows as long, and at most as many tokens, as of the validation split
+        T = r.sequence_length if r.eval_batches else min(model.config.block_size, EVAL_WINDOW)
+        held_out = r.eval_batches * r.batch_size or len(self.view("validation")) // T
+        most = max(1, r.train_eval_rows * r.sequence_length // T)
+        return spread_windows(model, view, T, min(held_out, most), documents)
 
-def tokenizer_of(data: DataSettings, settings: TokenizerSettings, choices: list[Choice]) -> Tokenizer:
+
+def tokenizer_of(
+    data: DataSettings, settings: TokenizerSettings, choices: list[Choice], needed: Sequence[str] = ()
+) -> Tokenizer:
     """Load the tokenizer that is named, or learn it from the text; what is decided here is added to `choices`.
+
+    needed: special tokens that one that is learned gets in any case.
 
     Raises:
         UsageError: there is no such kind.
@@ -119,12 +141,16 @@ def tokenizer_of(data: DataSettings, settings: TokenizerSettings, choices: list[
             vocab_size = choices[-1].value
     if kind not in TOKENIZERS:
         raise UsageError(f"tokenizer.kind={kind!r} is unknown; {did_you_mean(str(kind), TOKENIZERS)}")
+    specials = settings.specials
+    if needed:
+        own = TOKENIZERS[kind].specials or () if specials is None else specials
+        specials = [*own, *(token for token in needed if token not in own)]
     tokenizer: Tokenizer = tokenizer_for(
         data.source,
         kind,
         vocab_size=vocab_size,
         path=settings.path,
-        specials=settings.specials,
+        specials=specials,
         text_field=data.text_field,
         validation_fraction=data.validation_fraction,
     )
