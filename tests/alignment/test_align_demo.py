@@ -9,9 +9,10 @@ import shutil
 
 import numpy as np
 import pytest
+from command_line import glassformer, refused  # noqa: F401  (fixtures)
 from killed_runs import ARMED, DyingEngine, Kill, die, ending, killed, last_step
 
-from glassformer.alignment import FULL, METHODS, SHORT, Settings, align_demo
+from glassformer.alignment import FULL, LOOSE, METHODS, SHORT, Settings, align_demo
 from glassformer.alignment.demo import all_pairs, best_and_worst
 from glassformer.alignment.gold import Gold
 from glassformer.alignment.measure import distinct, kl_of_best, picking
@@ -259,6 +260,14 @@ def test_every_method_of_the_full_form_generates_the_same_number_of_answers():
     size = ppo["training"]["batch_size"]
     assert ppo["training"]["steps"] // ppo["task"]["epochs"] * size == FULL.budget
     assert grpo["training"]["steps"] // grpo["task"]["updates"] * grpo["training"]["batch_size"] == FULL.budget
+
+
+def test_the_loose_form_holds_the_models_less_and_changes_nothing_else(refused):  # noqa: F811
+    for name, words in LOOSE.changes.items():
+        (key, value), text = words[0].split("="), (RECIPES / f"{name}.toml").read_text()
+        assert key == "task.beta" and float(value) < tomllib.loads(text)["task"]["beta"] / 2
+    assert {**LOOSE.to_dict(), "changes": {}} == FULL.to_dict()
+    refused("align-demo", "--short", "--loose", code=2, names=("--short", "--loose", "leave out"))
 
 
 @pytest.mark.slow

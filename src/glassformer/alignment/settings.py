@@ -49,6 +49,8 @@ class Settings:
 
 
 FULL = Settings()
+LOOSE = Settings(changes={"ppo": ("task.beta=0.05",), "grpo": ("task.beta=0.02",)})
+"""A weak penalty on the distance from SFT, so that PPO and GRPO exploit the mistakes of the reward model."""
 SHORT = Settings(
     methods=("dpo",),
     reviews=8_000,

@@ -12,6 +12,7 @@ def align_demo(
     out: str = typer.Option("align-demo", metavar="FOLDER", help="The folder for runs, results and the page."),
     seeds: int = typer.Option(None, metavar="N", min=1, max=20, help="Repeat with N seeds; default 3, with --short 1."),
     short: bool = typer.Option(False, "--short", help="A tiny model and DPO alone: some minutes."),
+    loose: bool = typer.Option(False, "--loose", help="A weak penalty on the distance: PPO and GRPO over-optimise."),
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -30,10 +31,13 @@ def align_demo(
     """
     from pathlib import Path
 
-    from glassformer.alignment import FULL, SHORT, align_demo, figures_of
+    from glassformer.alignment import FULL, LOOSE, SHORT, align_demo, figures_of
     from glassformer.cli.train import watch
+    from glassformer.errors import UsageError
 
-    settings = SHORT if short else FULL
+    if short and loose:
+        raise UsageError("--short has DPO alone, which --loose does not change; leave out one of them")
+    settings = SHORT if short else LOOSE if loose else FULL
     result = align_demo(out, seeds=seeds or (1 if short else 3), settings=settings, **watch(quiet))
     if as_json:
         print_json(result)
