@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from killed_runs import ending, killed, last_step, log, run_until_killed
 
 from glassformer import recipes
-from glassformer.hub import save
+from glassformer.errors import RunError
+from glassformer.files import sha256_file
+from glassformer.hub import load_model, save, save_weights
+from glassformer.hub.adapters import load_adapter
+from glassformer.layers.lora import lora_state
 from glassformer.models import Decoder, ModelConfig
 from glassformer.processors.tokenizers import build_tokenizer
 
@@ -97,4 +102,30 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(uninterrupted, tmp_path, m
     recipes.resume(run)
     found = ending(run)
     assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_a_lora_checkpoint_of_an_older_version_is_resumed(place, uninterrupted, tmp_path):
+    """It held the weights that are adapted, and the adapter by our names beside them."""
+    words, data, expected = uninterrupted("sft with LoRA")
+    run = tmp_path / "run"
+    killed(run_until_killed, run, words, data, "update", 8)
+    for checkpoint in (run / "checkpoints").iterdir():
+        model = load_model(place / "start")
+        load_adapter(checkpoint / "adapter", model)
+        save_weights(checkpoint / "lora.safetensors", lora_state(model))
+        shutil.copytree(place / "start", checkpoint / "model")
+        shutil.rmtree(checkpoint / "adapter")
+        state = json.loads((checkpoint / "state.json").read_text())
+        del state["base"], state["files"]
+        files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != "state.json"]
+        state["files"] = {path.relative_to(checkpoint).as_posix(): sha256_file(path) for path in files}
+        (checkpoint / "state.json").write_text(json.dumps(state))
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("lora_rank = 2\n", "").replace("lora_dropout = 0.2\n", ""))
+    with pytest.raises(RunError, match=r"lora_rank.*recipe\.toml edited"):
+        recipes.resume(run)
+    (run / "recipe.toml").write_text(recipe)
+    recipes.resume(run)
+    found = ending(run)
     assert [name for name in expected if found[name] != expected[name]] == []

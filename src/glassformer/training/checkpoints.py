@@ -45,6 +45,8 @@ from glassformer.training.sharding import load_sharded, save_sharded
 from glassformer.training.step import is_sharded
 
 _NEEDED = {"format", "step", "tokens", "seconds", "best", "batches", "random", "logs", "files"}
+OLD_ADAPTER = "lora.safetensors"
+"""Older checkpoints have an adapter in this file, by our names, beside the weights that it adapts in model/."""
 
 
 class Background:
@@ -276,7 +278,9 @@ def tokenizer_folder(checkpoint: Path) -> Path | None:
 
 def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer, base: tuple[str, str] | None) -> None:
     """base: name and digest of the weights that the model's adapter was trained with; the model has them already."""
-    device = next(model.parameters()).device
+    device, lora = next(model.parameters()).device, folder / OLD_ADAPTER
+    if bool(lora_state(model)) != (base is not None or lora.is_file()):
+        raise RunError(f"{folder} and recipe.toml differ in training.lora_rank; was recipe.toml edited?")
     try:
         if base is not None:
             if base_digest(model) != base[1]:
@@ -291,7 +295,7 @@ def _load_whole(folder: Path, model: nn.Module, optimizer: Optimizer, base: tupl
                 raise RunError(
                     f"{folder}: its model has another shape than the one in recipe.toml; was recipe.toml edited?"
                 )
-            model.load_state_dict(saved.state_dict())
+            model.load_state_dict({**saved.state_dict(), **(load_weights(lora) if lora.is_file() else {})})
             model.generation_settings = saved.generation_settings
         optimizer.load_state_dict({n: t.to(device) for n, t in load_weights(folder / "optimizer.safetensors").items()})
     except ModelFolderError as error:
