@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -266,6 +267,27 @@ def test_other_commands_name_those_that_take_stages():
     assert has_stages("three.toml") and not has_stages("shakespeare-fast") and not has_stages(None)
     with pytest.raises(UsageError, match=r"three\.toml: a recipe of several stages"):
         recipes.tune("sft", "three.toml")
+
+
+def test_a_report_of_stages_links_to_theirs(glassformer, place, whole, tmp_path):
+    shutil.copytree(place / "whole", tmp_path / "whole")
+    page = tmp_path / "whole/report.html"
+    before = page.read_text()
+    for path in (page, tmp_path / "whole/sft/report.html"):
+        path.unlink()
+    shown = glassformer("report", "whole")
+    assert (shown.code, shown.out) == (0, "whole/report.html\n"), shown.err
+    assert page.read_text() == before and (tmp_path / "whole/sft/report.html").is_file()
+    assert re.findall('href="(.*?)"', before) == [f"{stage}/report.html" for stage in ("base", "sft", "dpo")]
+    shutil.rmtree(tmp_path / "whole/dpo")  # two of three are done
+    (tmp_path / "whole/results.json").unlink()
+    assert glassformer("report", "whole").code == 0
+    half = page.read_text()
+    assert re.findall('href="(.*?)"', half) == ["base/report.html", "sft/report.html"]
+    assert "not begun" in half and "150 of 150" in half and "glassformer resume whole" in half
+    (tmp_path / "whole/settings.json").write_text("{")
+    refused = glassformer("report", "whole")
+    assert refused.code == 1 and "settings.json: damaged" in refused.err and refused.err.count("\n") == 1
 
 
 def test_the_commands(glassformer, place, whole, tmp_path):

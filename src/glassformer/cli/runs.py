@@ -54,16 +54,20 @@ def runs(
 
 
 def report(run: options.RunFolder) -> None:
-    """Write report.html into a run's folder.
+    """Write report.html into the folder of a run, or of a recipe of stages.
 
     A self-contained page with curves, samples, settings, and the predicted beside the actual costs. A run may still be
-    training.
+    training. The page of stages has what each of them changed, and links to their own reports.
 
     Example: glassformer report runs/shakespeare-fast-1
     """
+    from pathlib import Path
+
+    from glassformer.recipes.stage_results import write_stages_report
+    from glassformer.recipes.stages import is_stage_folder
     from glassformer.training import RunFolder, write_report
 
-    typer.echo(str(write_report(RunFolder.open(run))))
+    typer.echo(str(write_stages_report(Path(run)) if is_stage_folder(run) else write_report(RunFolder.open(run))))
 
 
 def _print_list(rows: list[Row]) -> None:

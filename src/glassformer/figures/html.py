@@ -6,7 +6,7 @@ every text passes through the template engine's escaping.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from glassformer.figures.text import number
 from glassformer.processors.tokenizers.alphabet import legible
 
 
-def to_html(figures: Sequence[Figure], title: str) -> str:
-    """A whole page."""
-    return _template().module.page(title, style(), html_fragment(figures, with_style=False))  # type: ignore[no-any-return]
+def to_html(figures: Sequence[Figure], title: str, links: Mapping[str, str] | None = None) -> str:
+    """A whole page. links: to other pages, above the figures: the text of each, and where it leads."""
+    body = html_fragment(figures, with_style=False)
+    return _template().module.page(title, style(), body, links)  # type: ignore[no-any-return]
 
 
 def html_fragment(figures: Sequence[Figure], *, with_style: bool = True, readout: bool = False) -> Markup:

@@ -9,7 +9,8 @@ from typing import Any
 
 from glassformer.data.example_splits import spread
 from glassformer.evaluation.estimate import Metrics, Share
-from glassformer.figures import Column, Figure, Note, Table, save
+from glassformer.figures import Column, Figure, Note, Table, to_html
+from glassformer.files import write_text
 from glassformer.hub import load, model_folder_of
 from glassformer.recipes.opening import open_task
 from glassformer.recipes.recipe_file import read_recipe_text
@@ -20,8 +21,9 @@ from glassformer.tasks.chats import ChatTask, prompt_ids
 from glassformer.tasks.examples import shortened
 from glassformer.tasks.held_out_answers import LOOKED_AT, last_text, question_of
 from glassformer.tasks.rollouts import roll_out
-from glassformer.training import RunFolder
+from glassformer.training import RunFolder, write_report
 from glassformer.training.formats import duration, with_interval
+from glassformer.training.run_history import RunHistory
 
 
 def compares(task: type[Task]) -> bool:
@@ -44,8 +46,46 @@ def results(folder: StageFolder, name: str, stages: Sequence[str]) -> dict[str, 
     runs = {stage: folder.out / stage for stage in stages}
     file = folder.out / "results.json"
     found = folder.made(file, lambda: {"recipe": name, **_measured(folder, runs)})
-    save(figures_of(found), folder.out / "report.html", name)
+    _write_page(folder.out, name, figures_of(found), stages)
     return {"folder": str(folder.out), **found}
+
+
+def write_stages_report(out: Path) -> Path:
+    """Make `report.html` for a folder of stages, finished or not, and those of its stages; return its path.
+
+    Raises:
+        RunError: a file of the folder is damaged.
+    """
+    kept, made = StageFolder.read(out / "settings.json"), out / "results.json"
+    stages = list(kept["stages"])
+    runs = [RunFolder(out / stage) for stage in stages]
+    for run in runs:
+        if run.recipe.is_file():
+            write_report(run)
+    figures = figures_of(StageFolder.read(made)) if made.is_file() else _so_far(out, kept["stages"], runs)
+    return _write_page(out, kept["recipe"], figures, stages)
+
+
+def _so_far(out: Path, tables: dict[str, Any], runs: Sequence[RunFolder]) -> list[Figure]:
+    """How far the stages are."""
+    rows = []
+    for (stage, table), run in zip(tables.items(), runs, strict=True):
+        h = RunHistory(run) if run.recipe.is_file() else None
+        state = "not begun" if h is None else h.state
+        steps = "" if h is None else f"{h.steps_done:,} of {h.steps_asked:,}"
+        rows.append([stage, table.get("task", {}).get("kind", "next_token"), state, steps])
+    columns = [Column("stage"), Column("task"), Column("state"), Column("steps")]
+    again = f"What each stage changed is measured after the last one. To go on: glassformer resume {out}"
+    return [Note(again), Table("The stages", columns, rows)]
+
+
+def _write_page(out: Path, name: str, figures: Sequence[Figure], stages: Sequence[str]) -> Path:
+    """`report.html`, with links to the reports of stages."""
+    links = {
+        f"report of {stage}": f"{stage}/report.html" for stage in stages if (out / stage / "report.html").is_file()
+    }
+    write_text(out / "report.html", to_html(figures, name, links))
+    return out / "report.html"
 
 
 def _measured(folder: StageFolder, runs: dict[str, Path]) -> dict[str, Any]:
