@@ -103,6 +103,29 @@ def test_matches_are_counted_by_group(model, monkeypatch):
     assert chart.lines[0].low[0] == pytest.approx(0.34, abs=0.01) and chart.lines[0].high[0] == 1.0  # Wilson, 2 of 2
 
 
+@pytest.mark.parametrize(("compare", "right"), [("exact", 1), ("last_number", 2), ("contains", 3)])
+def test_answers_are_compared_as_the_recipe_says(compare, right, model, monkeypatch):
+    """Sums by columns: the answer is the number after the carries."""
+    texts = ["2", "04>4", "20,0>7"]
+    monkeypatch.setattr(
+        exact_match,
+        "roll_out",
+        lambda m, t, prompts, **s: [RollOut(r, i, [], x, True) for (r, i), x in zip(prompts, texts, strict=True)],
+    )
+    found = exact_match.exact_matches(model, build_tokenizer("bytes", []), ROWS, answer="answer", compare=compare)
+    assert found.groups == {"all": (right, 4)}
+
+
+def test_the_recipe_of_distillation_counts_right_answers(glassformer, refused, tmp_path):
+    small = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "training.steps=2", "training.warmup_steps=1"]
+    words = ["train", "addition-distill", *small, "--quiet", "--out"]
+    refused(*words, "run", code=2, names=["task.teacher", "runs/addition-teacher", "glassformer train"])
+    recipes.train("addition-sft", small, out=tmp_path / "teacher", log=lambda line: None)
+    assert glassformer(*words, tmp_path / "run", f"task.teacher={tmp_path / 'teacher'}").code == 0
+    found = glassformer("evaluate", tmp_path / "run", "--split", "validation")
+    assert found.code == 0 and "exact match, all: 0.0 %" in found.out
+
+
 def test_a_missing_column_is_named(model):
     with pytest.raises(DataError, match=r"row 1.*'answr'.*answer"):
         exact_match.exact_matches(model, build_tokenizer("bytes", []), ROWS, answer="answr")
@@ -129,6 +152,8 @@ def test_the_recipe_at_toy_size_counts_by_digits(glassformer, refused, tmp_path,
 def test_groups_without_right_answers_are_refused():
     with pytest.raises(UsageError, match=r"task\.group_by=digits.*task\.answer"):
         SFTSettings.make(group_by="digits")
+    with pytest.raises(UsageError, match=r"task\.compare=last_number.*task\.answer"):
+        SFTSettings.make(compare="last_number")
 
 
 @pytest.mark.parametrize("template", ["chatml", "plain"])

@@ -19,17 +19,15 @@ from torch.utils.checkpoint import checkpoint
 from glassformer.data.batches import IGNORED
 from glassformer.errors import UsageError
 from glassformer.evaluation.rows import RowLosses
-from glassformer.figures.primitives import Figure
 from glassformer.tasks.base import Batch, Loss
-from glassformer.tasks.chats import ChatSettings, ChatTask
-from glassformer.tasks.held_out_answers import answers_to_look_at
+from glassformer.tasks.exact_match import CountedSettings, CountedTask
 from glassformer.tasks.losses import hidden_for, rows_at_once
 from glassformer.tasks.reference import frozen_model, vocabulary_of
 from glassformer.tasks.settings import TaskSettings
 from glassformer.tasks.sft import SFT
 
 
-class DistillSettings(ChatSettings):
+class DistillSettings(CountedSettings):
     """[task] of `distill`."""
 
     teacher: str = Field(min_length=1)
@@ -39,7 +37,7 @@ class DistillSettings(ChatSettings):
     """divides the logits of both"""
 
 
-class Distill(ChatTask):
+class Distill(CountedTask):
     """A batch is (inputs_BT, targets_BT), as in `SFT`; what the targets are does not matter, but where they stand."""
 
     Settings: ClassVar[type[TaskSettings]] = DistillSettings
@@ -118,10 +116,6 @@ class Distill(ChatTask):
             counts_B,
             torch.stack([part.sum() for part in agree_N.split(sizes)]),
         )
-
-    def sample(self, model: Any, step: int) -> list[Figure]:
-        """Answers to held-out prompts."""
-        return answers_to_look_at(self, model)
 
 
 def kl_divergences(teacher_NV: Tensor, model_NV: Tensor, kl: str, temperature: float = 1.0) -> Tensor:

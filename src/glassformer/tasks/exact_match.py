@@ -8,19 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from glassformer.data.chats import ChatRow
-from glassformer.errors import DataError, did_you_mean
+from glassformer.data.example_splits import spread
+from glassformer.errors import DataError, UsageError, did_you_mean
 from glassformer.evaluation.estimate import Share, wilson_interval
 from glassformer.figures.primitives import Figure
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.scratchpad import answer_of
-from glassformer.tasks.chats import prompt_ids
+from glassformer.tasks.chats import ChatSettings, ChatTask, prompt_ids
+from glassformer.tasks.held_out_answers import answers_to_look_at
+from glassformer.tasks.reward_functions import REWARDS
 from glassformer.tasks.rollouts import roll_out
 from glassformer.tasks.share_figures import share_curves
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 ALL = "all"
+COUNTED = 120  # answers of a sample that are counted by group
+
+
+class CountedSettings(ChatSettings):
+    """[task] of tasks whose answers are counted."""
+
+    answer: str | None = None
+    """column of the rows with the right answer: `glassformer evaluate` then counts the answers that equal it"""
+    compare: Literal["exact", "contains", "last_number"] = "exact"
+    """how: exact, the whole answer but for scratchpads; contains; last_number, the last number in it"""
+    group_by: str | None = None
+    """column by whose values they are counted"""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for key, value, left_out in (("group_by", self.group_by, None), ("compare", self.compare, "exact")):
+            if value != left_out and self.answer is None:
+                raise UsageError(f"task.{key}={value} counts right answers; name their column in task.answer")
+        return self
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,28 @@ class ExactMatches:
         return exact_match_figures({"": self})
 
 
+class CountedTask(ChatTask):
+    """A task on answers that can be right or wrong; see `ChatTask`."""
+
+    def extra_scores(self, model: Any, split: str = "validation") -> ExactMatches | None:
+        """Exact matches of greedy answers, where `task.answer` names the column of the right ones."""
+        if self.settings.answer is None:
+            return None
+        return self.matches(model, self.source.examples[split])
+
+    def matches(self, model: Any, rows: Sequence[ChatRow]) -> ExactMatches:
+        """Exact matches of greedy answers to rows."""
+        s = self.settings
+        return exact_matches(model, self.tokenizer, rows, answer=s.answer, group_by=s.group_by, compare=s.compare)
+
+    def sample(self, model: Any, step: int) -> list[Figure]:
+        """Answers to held-out prompts; of rows that are counted by a column, also the right ones by its values."""
+        found = answers_to_look_at(self, model)
+        if self.settings.group_by is None:
+            return found
+        return [*found, *self.matches(model, spread(self.source.examples["validation"], COUNTED)).figures()]
+
+
 def exact_match_figures(models: Mapping[str, ExactMatches]) -> list[Figure]:
     """Shares by group, a line for each model by its name; none where no model has groups."""
     lines = {
@@ -65,9 +114,15 @@ def exact_match_figures(models: Mapping[str, ExactMatches]) -> list[Figure]:
 
 
 def exact_matches(
-    model: Any, tokenizer: Tokenizer, rows: Sequence[ChatRow], *, answer: str, group_by: str | None = None
+    model: Any,
+    tokenizer: Tokenizer,
+    rows: Sequence[ChatRow],
+    *,
+    answer: str,
+    group_by: str | None = None,
+    compare: str = "exact",
 ) -> ExactMatches:
-    """Let a model answer the prompts of rows, and compare with the column `answer`.
+    """Let a model answer the prompts of rows, and compare with the column `answer`. compare: of `REWARDS`.
 
     Raises:
         DataError: a row lacks one of the columns.
@@ -84,7 +139,7 @@ def exact_matches(
     given = {id(r.row): answer_of(r.text) for r in rollouts}
     counts: dict[str, list[int]] = {}
     for row in rows:
-        right = given.get(id(row)) == str(row.columns[answer]).strip()
+        right = int(REWARDS[compare]([given.get(id(row), "")], [row.columns[answer]])[0])
         names = [] if group_by is None else [f"{group_by} {row.columns[group_by]}"]
         for name in (*names, ALL):
             tally = counts.setdefault(name, [0, 0])

@@ -12,45 +12,29 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import model_validator
 
-from glassformer.data.chats import ChatRow
 from glassformer.data.example_batches import ExampleBatches
-from glassformer.data.example_splits import spread
 from glassformer.data.packing import pack, padding
 from glassformer.errors import DataError, UsageError, plural
 from glassformer.evaluation.rows import RowLosses
-from glassformer.figures.primitives import Figure
 from glassformer.models import ModelConfig
 from glassformer.tasks.base import Batch, Batches, Loss
-from glassformer.tasks.chats import ChatSettings, ChatTask, chat_sequences, collate_tokens, inputs_and_targets
-from glassformer.tasks.exact_match import ExactMatches, exact_matches
-from glassformer.tasks.held_out_answers import answers_to_look_at
+from glassformer.tasks.chats import chat_sequences, collate_tokens, inputs_and_targets
+from glassformer.tasks.exact_match import CountedSettings, CountedTask
 from glassformer.tasks.next_token import trained_loss, trained_rows
 from glassformer.tasks.settings import TaskSettings
 
-COUNTED = 120  # answers of a sample that are counted by group
 RELATIVE = ("rotary", "alibi", "relative", "none")  # positions that see distances alone, wherever a chat begins
 
 
-class SFTSettings(ChatSettings):
+class SFTSettings(CountedSettings):
     """[task] of `sft`."""
 
     packing: bool = False
     """several chats in one training sequence, each seeing itself alone"""
-    answer: str | None = None
-    """column of the rows with the right answer: `glassformer evaluate` then counts the answers that equal it"""
-    group_by: str | None = None
-    """column by whose values they are counted"""
-
-    @model_validator(mode="after")
-    def _complete(self) -> SFTSettings:
-        if self.group_by is not None and self.answer is None:
-            raise UsageError(f"task.group_by={self.group_by} counts right answers; name their column in task.answer")
-        return self
 
 
-class SFT(ChatTask):
+class SFT(CountedTask):
     """Learns answers. A batch is (inputs_BT, targets_BT); a target of -100 is read and not trained. With packing a
     training batch is (inputs_BT, documents_BT, targets_BT), and a token sees those of its own document."""
 
@@ -127,21 +111,3 @@ class SFT(ChatTask):
     def rows(self, model: Any, batch: Batch) -> RowLosses:
         """The loss of every sequence over its trained tokens."""
         return trained_rows(model, batch)
-
-    def extra_scores(self, model: Any, split: str = "validation") -> ExactMatches | None:
-        """Exact matches of greedy answers, where `task.answer` names the column of the right ones."""
-        if self.settings.answer is None:
-            return None
-        return self.matches(model, self.source.examples[split])
-
-    def matches(self, model: Any, rows: Sequence[ChatRow]) -> ExactMatches:
-        """Exact matches of greedy answers to rows."""
-        s = self.settings
-        return exact_matches(model, self.tokenizer, rows, answer=s.answer, group_by=s.group_by)
-
-    def sample(self, model: Any, step: int) -> list[Figure]:
-        """Answers to held-out prompts; of rows that are counted by a column, also the right ones by its values."""
-        found = answers_to_look_at(self, model)
-        if self.settings.group_by is None:
-            return found
-        return [*found, *self.matches(model, spread(self.source.examples["validation"], COUNTED)).figures()]
