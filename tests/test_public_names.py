@@ -28,12 +28,12 @@ PUBLIC = {
     "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
     "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
-    "glassformer.models.stems": "FrameStem NGrams PatchStem TextStem VectorStem",
+    "glassformer.models.stems": "FrameStem NGrams PatchStem TextStem TripleStem VectorStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES answers_of build_model config_fields kind_of kinds_that_answer "
     "registered make_config Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder "
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "
     "parameters_by_part positions_of DecoderClassifier DecoderClassifierConfig "
-    "VectorDecoder VectorDecoderConfig",
+    "TrajectoryDecoder TrajectoryDecoderConfig VectorDecoder VectorDecoderConfig",
     "glassformer.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
     "SkipGram SkipGramConfig SkipGramTask TokenCache WordBatches WordTests WordVectorScores build_history "
@@ -47,7 +47,8 @@ PUBLIC = {
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
-    "glassformer.tasks": "DPO Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify ClassifyImages "
+    "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
+    "ClassifyImages "
     "DataSettings ExampleTask LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans Tag Task "
     "TaskSettings TextTask TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind "
     "window_losses",

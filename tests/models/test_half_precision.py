@@ -35,6 +35,10 @@ CONFIGS = {
     "modern pair": EncoderDecoderConfig.make(**PAIR, **SANDWICH),
     "classifier": make_config("decoder_classifier", **SHAPE, family="modern", n_classes=5),
     "vectors": make_config("vector_decoder", **{**SHAPE, "vocab_size": 1}, family="modern", n_inputs=7),
+    "trajectory": make_config(
+        "trajectory_decoder", **{**SHAPE, "vocab_size": 1, "block_size": 12, "state_size": 5, "action_size": 3},
+        max_timestep=7,
+    ),
     "n-gram": make_config("n-gram", **TEXT),
     "bigram": make_config("bigram", **TEXT),
     **{kind: make_config(kind, **TEXT, **SIZES) for kind in ("mlp", "rnn", "gru", "lstm")},
@@ -51,6 +55,9 @@ def forward(name: str, model: torch.nn.Module) -> torch.Tensor:
         return model.sequence_logits(model(toy_ids(3, 7, 26).to(model.dtype) / 61))
     if name == "vectors":
         return model(toy_ids(3, 13, 7).to(model.dtype) / 61)
+    if name == "trajectory":
+        numbers = [toy_ids(3, *shape).to(model.dtype) / 61 for shape in ((4,), (4, 5), (4, 3))]
+        return model(*numbers, toy_ids(3, 4) % 7)
     ids = toy_ids(3, 13)
     if kind_of(CONFIGS[name]) in ("encoder_decoder", "seq2seq", "seq2seq-attention"):
         return model(ids, toy_ids(3, 11, seed=1))

@@ -22,6 +22,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                 "rotary_scaling": {"rope_type": "linear", "factor": 2.0}},
     "decoder_classifier": {**BLOCKS, "n_classes": 2},
     "vector_decoder": {**BLOCKS, "vocab_size": 1, "n_inputs": 3},
+    "trajectory_decoder": {**BLOCKS, "vocab_size": 1, "block_size": 12, "state_size": 4, "action_size": 2,
+                           "max_timestep": 9},
     "encoder": BLOCKS,
     "encoder_decoder": {**BLOCKS, **SENTENCES},
     "mlp": {"vocab_size": 61, "block_size": 13, "context": 5, "n_embd": 7, "n_hidden": 11},

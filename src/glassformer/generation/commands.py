@@ -16,6 +16,8 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
     if of_text and "next_token" in model.answers:
         return ["generate"]
+    if "action" in model.answers:
+        return ["play"]
     if "class" not in model.answers or model.reads not in ("text", "patches"):
         return []  # word vectors answer nothing; sound has no command yet
     if isinstance(model, DecoderClassifier):  # one number for a text serves roll-outs, and no command

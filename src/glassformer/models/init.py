@@ -18,7 +18,15 @@ def _writes(name: str) -> bool:
 
 def _table(name: str) -> bool:
     """Tables that are looked up, not multiplied with."""
-    return name.endswith(("embedding.token.weight", "embedding.segment.weight", "positions.weight", "class_token"))
+    return name.endswith(
+        (
+            "embedding.token.weight",
+            "embedding.segment.weight",
+            "embedding.timestep.weight",
+            "positions.weight",
+            "class_token",
+        )
+    )
 
 
 def gpt2_init(model: nn.Module, n_layer: int) -> None:

@@ -33,7 +33,8 @@ from glassformer.layers import (
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier
 from glassformer.models.encoder import Encoder
-from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem, VectorStem
+from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem, TripleStem, VectorStem
+from glassformer.models.trajectory_decoder import TrajectoryDecoder
 from glassformer.models.vector_decoder import VectorDecoder
 
 Axes = tuple[str, ...]
@@ -106,6 +107,10 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (FrameStem, "first"): [("frames", ("C", "mels", "3"))],
     (FrameStem, "second"): [("frames", ("C", "C", "3"))],
     (VectorStem, "read_in"): [("read-in", ("C", "inputs"))],
+    (TripleStem, "timestep"): [("positions", ("timesteps", "C"))],
+    (TripleStem, "read_return"): [("read-in", ("C", "1"))],
+    (TripleStem, "read_state"): [("read-in", ("C", "state"))],
+    (TripleStem, "read_action"): [("read-in", ("C", "action"))],
     (Attention, "qkv"): [("query", ("H D", "C")), ("key", ("K D", "C")), ("value", ("K D", "C"))],
     (Attention, "out"): [("output", ("C", "H D"))],
     (CrossAttention, "query"): [("cross query", ("H D", "C"))],
@@ -123,6 +128,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (DecoderClassifier, "classifier"): [("classifier", ("N", "C"))],
     (Decoder, "head"): [("unembedding", ("V", "C"))],
     (VectorDecoder, "head"): [("read-out", ("outputs", "C"))],
+    (TrajectoryDecoder, "head"): [("read-out", ("action", "C"))],
 }
 """The matrices of each layer, by the module that owns it and its name there; several where they are fused, in order."""
 
@@ -133,7 +139,7 @@ def letters(config: Any) -> dict[str, int]:
         "C": "n_embd", "V": "vocab_size", "T": "block_size", "L": "n_layer", "H": "n_head", "K": "n_kv_head",
         "D": "head_width", "F": "n_hidden", "E": "n_expert", "G": "n_segments", "N": "n_classes",
         "R": "relative_buckets", "P": "patch_size", "channels": "n_channels", "mels": "n_mels", "inputs": "n_inputs",
-        "outputs": "n_outputs",
+        "outputs": "n_outputs", "state": "state_size", "action": "action_size", "timesteps": "max_timestep",
     }  # fmt: skip
     found = {letter: getattr(config, field, 0) for letter, field in fields.items()}
     return {letter: n for letter, n in found.items() if n}

@@ -36,10 +36,11 @@ from glassformer.layers import (
 from glassformer.models.config import ModelConfig
 from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
-from glassformer.models.stems import FrameStem, PatchStem, TextStem, VectorStem
+from glassformer.models.stems import FrameStem, PatchStem, TextStem, TripleStem, VectorStem
 from glassformer.taps import Tap
 
-DROPPING = (TextStem, PatchStem, FrameStem, VectorStem, Attention, CrossAttention, FeedForward, GatedFeedForward)
+STEMS = (TextStem, PatchStem, FrameStem, VectorStem, TripleStem)
+DROPPING = (*STEMS, Attention, CrossAttention, FeedForward, GatedFeedForward)
 """The layers that have a rate of dropout."""
 
 
@@ -49,7 +50,7 @@ class Model(nn.Module):
     Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
 
     answers: what an objective may ask of it (`Objective.asks`): "next_token" or "target" (it writes tokens),
-        "masked_token", "class", "token_class", "neighbour", "numbers".
+        "masked_token", "class", "token_class", "neighbour", "numbers", "action".
     """
 
     answers: ClassVar[frozenset[str]] = frozenset()
@@ -85,7 +86,8 @@ class Model(nn.Module):
 
     @property
     def reads(self) -> str:
-        """What comes in: "text" (token ids), "patches" of an image, "frames" of sound, "vectors"."""
+        """What comes in: "text" (token ids), "patches" of an image, "frames" of sound, "vectors",
+        a "trajectory"."""
         return self.config.reads  # type: ignore[no-any-return]
 
     @property

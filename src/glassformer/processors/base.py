@@ -5,6 +5,7 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
     tokenizer    text     tokenizer.json, tokenizer_config.json      processors/tokenizers/
     image        images   preprocessor_config.json                   processors/image.py
     vectors      numbers  preprocessor_config.json                   processors/vectors.py
+    trajectory   episodes preprocessor_config.json                   processors/trajectory.py
 
 A new kind of input is one file here and one line in `PROCESSORS`.
 """
@@ -32,6 +33,7 @@ class Processor(Protocol):
 PROCESSORS: dict[str, str] = {
     "text": "glassformer.processors.tokenizers:load_tokenizer",
     "patches": "glassformer.processors.image:load_image_processor",
+    "trajectory": "glassformer.processors.trajectory:load_trajectory_processor",
     "vectors": "glassformer.processors.vectors:load_vector_processor",
 }
 """What loads the processor from a model folder, as "module:function", by what a model reads (`model.reads`)."""

@@ -8,6 +8,7 @@ classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
+decision                    the action that led to a return
 sft, distill                answers of the assistant; what a larger model expects in them
 dpo, kto                    preferred answers, answers with a thumb up or down
 ppo, grpo                   answers that a reward function scores higher
@@ -24,6 +25,7 @@ from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
 from glassformer.tasks.classify import Classify
 from glassformer.tasks.classify_images import ClassifyImages
+from glassformer.tasks.decision import Decision
 from glassformer.tasks.diffusion import Diffusion
 from glassformer.tasks.distill import Distill
 from glassformer.tasks.dpo import DPO
@@ -47,6 +49,7 @@ from glassformer.tasks.translate import Translate
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "classify_images": ClassifyImages,
+    "decision": Decision,
     "diffusion": Diffusion,
     "distill": Distill,
     "dpo": DPO,
@@ -94,6 +97,7 @@ __all__ = [
     "Classify",
     "ClassifyImages",
     "DataSettings",
+    "Decision",
     "Diffusion",
     "Distill",
     "ExampleTask",

@@ -1,8 +1,9 @@
-"""Level 2: stems, from features to (B, T, C), which the blocks understand: of text, images, sound, vectors."""
+"""Level 2: stems, from features to (B, T, C), of text, images, sound, vectors, trajectories."""
 
 from glassformer.models.stems.frames import FrameStem
 from glassformer.models.stems.patches import PatchStem
 from glassformer.models.stems.text import NGrams, TextStem
+from glassformer.models.stems.triples import TripleStem
 from glassformer.models.stems.vectors import VectorStem
 
-__all__ = ["FrameStem", "NGrams", "PatchStem", "TextStem", "VectorStem"]
+__all__ = ["FrameStem", "NGrams", "PatchStem", "TextStem", "TripleStem", "VectorStem"]
