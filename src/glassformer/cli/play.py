@@ -25,7 +25,7 @@ def play(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Play episodes of an environment with a Decision Transformer.
+    """Play episodes with a Decision Transformer.
 
     Prints the return that was asked for and the one that it got; of one episode also a picture.
 
