@@ -54,13 +54,16 @@ def small_encoder() -> tuple[Encoder, Any]:
 
 
 @contextlib.contextmanager
-def running(models: dict[str, tuple[Any, Any]], *, api_key: str | None = None, **engine: Any) -> Iterator[str]:
+def running(
+    models: dict[str, tuple[Any, Any]], *, router: Any = None, api_key: str | None = None, **engine: Any
+) -> Iterator[str]:
     """The address of a server with these models, as long as the block lasts."""
     import uvicorn
 
     from glassformer.server import ModelHandle, create_app
 
-    app = create_app({name: ModelHandle(name, *pair, **engine) for name, pair in models.items()}, api_key=api_key)
+    handles = {name: ModelHandle(name, *pair, **engine) for name, pair in models.items()}
+    app = create_app(handles, router=router and router(handles), api_key=api_key)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -23,6 +23,9 @@ def serve(
     adapter: list[str] = typer.Option(
         [], metavar="[NAME=]FOLDER", help="A LoRA adapter of the model, served under its own name; repeat for more."
     ),
+    router: str = typer.Option(
+        None, metavar="MODEL", help='A classifier whose classes are the models; it answers for model "auto".'
+    ),
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
 ) -> None:
@@ -35,6 +38,8 @@ def serve(
     glassformer serve runs/ --port 8080
 
     glassformer serve smollm2-135m-instruct --adapter formal=runs/formal --adapter short=runs/short
+
+    glassformer serve runs/law runs/films --router runs/router
 
     curl http://127.0.0.1:8000/v1/models
     """
@@ -50,11 +55,13 @@ def serve(
         raise MissingExtraError("the server", "serve") from None
     assert fastapi and prometheus_client and uvicorn
     from glassformer.server import app
+    from glassformer.server.router import AUTO, open_router
 
     app.check_address(host, api_key, no_auth)
     sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
     models_by_name = app.open_models(models, device=choose_device(device), dtype=dtype, adapters=adapter, max_rows=rows)
+    chooser = None if router is None else open_router(router, models_by_name, device=choose_device(device))
     for handle in models_by_name.values():
         what = "chat" if handle.has_chat else "completions" if handle.worker else "embeddings"
         typer.echo(f"{handle.name}: {what}")
@@ -64,6 +71,8 @@ def serve(
             if handle.defaults:
                 shown = ", ".join(f"{name} {value:g}" for name, value in handle.defaults.items())
                 typer.echo(f"  defaults from its folder: {shown}")
+    if chooser is not None:
+        typer.echo(f"{AUTO}: {' or '.join(chooser.labels)}, as {router} chooses")
     address = app.listen(sockets, host)
     typer.echo(f"listening on {address}/v1, web page: {address}/   (Ctrl-C stops the server)")
-    app.serve(models_by_name, host=host, api_key=api_key, sockets=sockets)
+    app.serve(models_by_name, router=chooser, host=host, api_key=api_key, sockets=sockets)

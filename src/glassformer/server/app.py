@@ -33,6 +33,7 @@ from glassformer.hub.loading import load_with_adapters
 from glassformer.server.inspect import inspect_routes
 from glassformer.server.middleware import Guard, add_error_handlers, is_local
 from glassformer.server.openai import openai_routes
+from glassformer.server.router import Router
 from glassformer.server.worker import ModelHandle, Worker
 
 WEB = Path(__file__).with_name("web")
@@ -92,10 +93,17 @@ def adapter_names(adapters: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None, local: bool = True) -> FastAPI:
+def create_app(
+    models: Mapping[str, ModelHandle],
+    *,
+    router: Router | None = None,
+    api_key: str | None = None,
+    local: bool = True,
+) -> FastAPI:
     """The application for these models by name; a request without a model's name uses the first one.
 
     Args:
+        router: chooses the model of requests to "auto" and of those without a name.
         api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
         local: bound to this machine only: requests under another host's name (DNS rebinding) are refused.
     """
@@ -110,7 +118,7 @@ def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None,
     app = FastAPI(title="glassformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, api_key=api_key, local=local)
     add_error_handlers(app)
-    app.include_router(openai_routes(models))
+    app.include_router(openai_routes(models, router))
     app.include_router(inspect_routes(models))
 
     @app.get("/healthz")
@@ -121,7 +129,7 @@ def create_app(models: Mapping[str, ModelHandle], *, api_key: str | None = None,
         return JSONResponse({"status": "failed"}, status_code=503)
 
     registry = CollectorRegistry()
-    registry.register(ModelMetrics(workers))
+    registry.register(ModelMetrics(workers, router))
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -162,10 +170,10 @@ GAUGES: dict[str, tuple[str, Callable[[Worker], float]]] = {
 
 
 class ModelMetrics(Collector):
-    """`COUNTERS` and `GAUGES` of each model that generates."""
+    """`COUNTERS` and `GAUGES` of each model that generates, and how many requests a router gave it."""
 
-    def __init__(self, workers: Mapping[str, Worker]):
-        self.workers = workers
+    def __init__(self, workers: Mapping[str, Worker], router: Router | None = None):
+        self.workers, self.router = workers, router
 
     def collect(self) -> Iterator[Metric]:
         for name, what in COUNTERS.items():
@@ -178,6 +186,11 @@ class ModelMetrics(Collector):
             for model, worker in self.workers.items():
                 gauge.add_metric([model], value(worker))
             yield gauge
+        if self.router is not None:
+            routed = CounterMetricFamily("glassformer_routed", "Requests that the router sent there", labels=["model"])
+            for model in self.router.labels:
+                routed.add_metric([model], self.router.routed[model])
+            yield routed
 
 
 class AddressError(GlassformerError):
@@ -246,6 +259,7 @@ def _address_error(error: OSError, host: str, port: int) -> AddressError:
 def serve(
     models: Mapping[str, ModelHandle],
     *,
+    router: Router | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
@@ -261,6 +275,6 @@ def serve(
     """
     torch.set_grad_enabled(False)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = create_app(models, api_key=api_key, local=is_local(host))
+    app = create_app(models, router=router, api_key=api_key, local=is_local(host))
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
     uvicorn.Server(config).run(sockets or bind(host, port))

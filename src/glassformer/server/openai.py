@@ -27,6 +27,7 @@ from glassformer.generation import Alternative, Grammar, Piece, Request, embed, 
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.openai_schemas import ChatBody, CompletionBody, EmbeddingBody, WritingBody, as_list
+from glassformer.server.router import AUTO, Router, text_to_route
 from glassformer.server.tool_text import ToolText
 from glassformer.server.worker import MAX_WAITING, ModelHandle, Submission, find_model
 
@@ -35,22 +36,32 @@ NO_TOKEN = -1  # of a piece that is only text
 FINISH_REASONS = {"length": "length", "stop": "stop", "end_of_text": "stop"}
 
 
-def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
-    """The paths under `/v1` for these models."""
+def openai_routes(models: Mapping[str, ModelHandle], router: Router | None = None) -> APIRouter:
+    """The paths under `/v1` for these models. With a router there is one more, "auto", which stands for one of them."""
     routes = APIRouter(prefix="/v1")
+
+    async def writer_for(body: ChatBody | CompletionBody) -> ModelHandle:
+        """The model that a request names, or that the router names for it."""
+        name = body.model
+        if router is not None and name in (None, AUTO):
+            name = await run_in_threadpool(router.choose, text_to_route(body))
+        return find_model(models, name, generates=True)
 
     @routes.get("/models")
     async def list_models() -> Any:
-        return {"object": "list", "data": [_describe(handle) for handle in models.values()]}
+        cards = [_describe(handle) for handle in models.values()]
+        return {"object": "list", "data": cards if router is None else [_describe_router(router), *cards]}
 
     @routes.get("/models/{name:path}")
     async def get_model(name: str) -> Any:
+        if router is not None and name == AUTO:
+            return _describe_router(router)
         return _describe(find_model(models, name))
 
     @routes.post("/completions")
     async def completions(body: CompletionBody, http: HTTPRequest) -> Any:
         """Continue a text."""
-        handle = find_model(models, body.model, generates=True)
+        handle = await writer_for(body)
         prompts = [read_prompt(handle, prompt) for prompt in as_list(body.prompt)]
         if len(prompts) * (body.n or 1) > MAX_WAITING:
             raise APIError(400, f"{len(prompts)} prompts x n={body.n} are too many; {MAX_WAITING:,} are the most")
@@ -63,7 +74,7 @@ def openai_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     @routes.post("/chat/completions")
     async def chat_completions(body: ChatBody, http: HTTPRequest) -> Any:
         """Answer the last message of a chat."""
-        handle = find_model(models, body.model, generates=True)
+        handle = await writer_for(body)
         request = _chat_request(handle, body, await _grammar(handle, body))
         alternatives = (body.top_logprobs or 0) if body.logprobs else None
         form = ResponseFormat(handle.name, handle.tokenizer, chat=True, alternatives=alternatives, echo=None)
@@ -196,6 +207,11 @@ def _request(handle: ModelHandle, body: WritingBody, ids: list[int], **fields: A
 def _describe(handle: ModelHandle) -> dict[str, Any]:
     card = {"id": handle.name, "object": "model", "created": handle.created, "owned_by": "glassformer"}
     return card | {"defaults": handle.defaults}
+
+
+def _describe_router(router: Router) -> dict[str, Any]:
+    card = {"id": AUTO, "object": "model", "created": router.created, "owned_by": "glassformer"}
+    return card | {"routes_to": list(router.labels)}
 
 
 def _base64(vector: list[float]) -> str:
