@@ -49,7 +49,7 @@ PUBLIC = {
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
     "ClassifyImages "
-    "DataSettings ExampleTask LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans Tag Task "
+    "DataSettings ExampleTask ImageTokens LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans Tag Task "
     "TaskSettings TextTask TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind "
     "window_losses",
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "

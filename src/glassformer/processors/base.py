@@ -5,6 +5,7 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
     tokenizer    text     tokenizer.json, tokenizer_config.json      processors/tokenizers/
     image        images   preprocessor_config.json                   processors/image.py
     vectors      numbers  preprocessor_config.json                   processors/vectors.py
+    image tokens images   both: pixels are words of a tokenizer      processors/image_tokens.py
     trajectory   episodes preprocessor_config.json                   processors/trajectory.py
 
 A new kind of input is one file here and one line in `PROCESSORS`.

@@ -6,6 +6,7 @@ diffusion                   tokens hidden at any noise level
 translate                   the target sentence
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
+image_tokens                an image of a class, pixel by pixel
 reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
 decision                    the action that led to a return
@@ -31,6 +32,7 @@ from glassformer.tasks.distill import Distill
 from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.grpo import GRPO
+from glassformer.tasks.image_tokens import ImageTokens
 from glassformer.tasks.induction import InductionTask
 from glassformer.tasks.kto import KTO
 from glassformer.tasks.linear_functions import LinearFunctions
@@ -54,6 +56,7 @@ TASKS: dict[str, type[Task]] = {
     "distill": Distill,
     "dpo": DPO,
     "grpo": GRPO,
+    "image_tokens": ImageTokens,
     "induction": InductionTask,
     "kto": KTO,
     "linear_functions": LinearFunctions,
@@ -101,6 +104,7 @@ __all__ = [
     "Diffusion",
     "Distill",
     "ExampleTask",
+    "ImageTokens",
     "LinearFunctions",
     "Loss",
     "MaskedTokens",

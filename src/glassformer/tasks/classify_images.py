@@ -86,7 +86,7 @@ class ClassifyImages(ExampleTask):
             processor = ImageProcessor.load(opening.folder)
         else:
             grey = asked.grey if asked.grey is not None else bool(known and known.n_channels == 1)
-            size = asked.image_size or (known.size[0] if known else _first_size(images))
+            size = asked.image_size or (known.size[0] if known else first_size(images))
             if asked.image_size is None:
                 choices.append(Choice("task.image_size", size, f"of {known.name if known else 'the first image'}"))
             mean = (0.5,) if grey else (0.5,) * 3
@@ -151,7 +151,7 @@ class ClassifyImages(ExampleTask):
         return [image, table] if max(grey.shape) <= LARGEST_SAMPLE else [table]
 
 
-def _first_size(images: LabelledImages) -> int:
+def first_size(images: LabelledImages) -> int:
     """The side of the first training image, the shorter one where they differ."""
     from PIL import Image
 
