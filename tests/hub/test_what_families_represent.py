@@ -15,7 +15,7 @@ import pytest
 from glassformer.errors import UsageError
 from glassformer.hub import FAMILIES, family_for
 from glassformer.hub.families.family import fields_without_meaning
-from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig
+from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, make_config
 
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 4, "n_embd": 24, "n_hidden": 23}
 POST_NORM = {"family": "original", "positions": "learned", "embedding_norm": True, "embedding_scale": 1.0}
@@ -49,6 +49,14 @@ BASES: dict[str, Any] = {
     "vit": EncoderConfig.make(
         **{**SHAPE, "vocab_size": 1, "block_size": 5}, stem="patches", image_size=8, patch_size=4, n_classes=7
     ),
+    "decision_transformer": make_config(
+        "trajectory_decoder",
+        **{**SHAPE, "vocab_size": 1, "block_size": 12},
+        positions="none",
+        state_size=5,
+        action_size=3,
+        max_timestep=9,
+    ),
     "t5": EncoderDecoderConfig.make(**SHAPE, **TOKENS, **DISTANCES, family="modern", tied_head=False),
     "marian": EncoderDecoderConfig.make(**SHAPE, **TOKENS, family="original", head_bias=True),
     "bart": EncoderDecoderConfig.make(**SHAPE, **TOKENS, **POST_NORM, head_bias=True),
@@ -63,14 +71,15 @@ SWITCHES = (
 )  # fmt: skip
 OTHERS: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(SWITCHES, (True, False)),
-    "vocab_size": (67,), "block_size": (17,), "n_layer": (3,), "n_embd": (48,), "head_width": (10,),
+    "vocab_size": (67,), "block_size": (17, 15), "n_layer": (3,), "n_embd": (48,), "head_width": (10,),
     "n_hidden": (29,), "rotary_base": (500.0,), "rotary_base_local": (500.0,), "norm_eps": (0.01,),
     "feedforward_limit": (3.0,), "n_gram": (3,), "n_gram_rows": (101,), "embedding_scale": (3.0,),
     "logit_scale": (3.0,), "logit_softcap": (5.0,), "n_segments": (2,), "attention_softcap": (5.0,),
     "n_expert": (3,), "n_expert_active": (1,), "balance_weight": (0.5,), "rotary_fraction": (0.34,),
     "relative_buckets": (16,), "relative_max_distance": (64,), "image_size": (12,), "patch_size": (2,),
     "n_channels": (2,), "n_mels": (7,), "n_classes": (5,), "start_token": (11,), "end_token": (13,),
-    "pad_token": (17,),
+    "pad_token": (17,), "state_size": (7,), "action_size": (2,), "max_timestep": (11,),
+    "action_tanh": (True,),
     "n_head": (2, 8),
     "n_kv_head": (2, 1),
     "positions": ("alibi",),
@@ -99,6 +108,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 NOT_WRITTEN = {
     "gpt2": {"bias"},
     "vit": {"bias"},
+    "decision_transformer": {"bias"},
     "bert": {"bias", "head_bias", "n_segments"},
     "marian": {"bias", "head_bias", "block_size"},
     "bart": {"bias", "head_bias"},

@@ -244,6 +244,28 @@ def _vit() -> Case:
     )
 
 
+def steps() -> tuple[Tensor, ...]:
+    """Returns, states, actions and timesteps of two episodes of 4 steps."""
+    return toy_ids(2, 4) / 31, toy_ids(2, 4, 5) / 31, toy_ids(2, 4, 3) / 31, toy_ids(2, 4, vocab_size=9)
+
+
+def their_steps() -> dict[str, Tensor]:
+    returns, states, actions, timesteps = steps()
+    return {"returns_to_go": returns[..., None], "states": states, "actions": actions, "timesteps": timesteps}
+
+
+def _decision(**fields: Any) -> Case:
+    sizes = {"state_dim": 5, "act_dim": 3, "max_ep_len": 9, "n_positions": 12, "n_head": 3, "n_layer": 2}
+    heads = (f"predict_{head}.{part}" for head in ("state", "return") for part in ("weight", "bias"))
+    return Case(
+        transformers.DecisionTransformerModel,
+        transformers.DecisionTransformerConfig(hidden_size=18, **sizes, **fields),
+        lambda model: model(*steps()).flatten(0, 1),
+        lambda model: model(**their_steps()).action_preds.flatten(0, 1),
+        ("encoder.wte.weight", "encoder.wpe.weight", *heads),
+    )
+
+
 def _whisper() -> Case:
     sizes = {"num_mel_bins": 7, "max_source_positions": 13, "max_target_positions": 11}
     own = {"bos_token_id": None, "begin_suppress_tokens": None}
@@ -344,4 +366,6 @@ CASES = {
     "bart, scaled": _bart(scale_embedding=True, activation_function="gelu_new"),
     "vit": _vit(),
     "whisper": _whisper(),
+    "decision_transformer": _decision(),
+    "decision_transformer, no tanh": _decision(action_tanh=False, n_inner=23, activation_function="gelu_new"),
 }  # fmt: skip

@@ -22,7 +22,7 @@ from toys import GEMMA3, shaken, toy_config
 
 from glassformer.generation import beam_search
 from glassformer.hub import FAMILIES, load_model, save
-from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model
+from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, build_model, make_config
 
 
 def loss(logits: Tensor) -> Tensor:
@@ -76,6 +76,10 @@ def test_files_go_there_and_back(name: str, tmp_path: Path):
         with torch.no_grad():
             for stack in (theirs.model.encoder, theirs.model.decoder):
                 stack.embed_positions.weight[:2] = 0
+    if name.startswith("decision"):  # what does not act, and positions that all tokens share
+        with torch.no_grad():
+            for made in case.made:
+                theirs.get_parameter(made).zero_()
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load_model(tmp_path / "theirs")
     save(tmp_path / "ours", ours)
@@ -142,6 +146,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CLASSES = {**SHAPE, **POST_NORM, "n_classes": 4}
 PATCHES = {**SHAPE, "vocab_size": 1, "block_size": 5, "stem": "patches", "image_size": 8, "patch_size": 4}
+TRAJECTORY = {**SHAPE, "vocab_size": 1, "block_size": 12, "positions": "none",
+              "state_size": 5, "action_size": 3, "max_timestep": 9}  # fmt: skip
 OURS: dict[str, Any] = {
     **{name: toy_config(preset, **changes) for name, (preset, changes) in DECODERS.items()},
     "marian, the translator of 2017": seq2seq(family="original"),
@@ -157,6 +163,8 @@ OURS: dict[str, Any] = {
     "bert, a bias of logits": EncoderConfig.make(**BERT, head_bias=True, norm_eps=1e-12),
     "bert, classes": EncoderConfig.make(**CLASSES, pooler=True),
     "bert, classes of tokens": EncoderConfig.make(**CLASSES, token_head="classes", activation="relu2"),
+    "decision_transformer, no biases": make_config("trajectory_decoder", **TRAJECTORY, bias=False),
+    "decision_transformer, actions to choose from": make_config("trajectory_decoder", **TRAJECTORY, activation="relu"),
     "vit, no biases": EncoderConfig.make(**PATCHES, n_channels=2, n_classes=7, bias=False),
 }
 

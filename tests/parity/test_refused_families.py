@@ -39,6 +39,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("bert, classes", {"id2label": {"0": "score"}}, "problem_type=regression"),
     ("vit", {"qkv_bias": False}, "qkv_bias"),
     ("vit", {"patch_size": 3}, "image_size=8 patch_size=3"),
+    ("decision_transformer", {"layer_norm_epsilon": 0.1}, "layer_norm_epsilon=0.1"),
+    ("decision_transformer", {"n_positions": 2}, "block_size=0"),
     ("whisper", {"scale_embedding": True}, "scale_embedding"),
     ("whisper", {"d_model": 19}, "n_embd=19 n_head=3"),
     ("marian", {"eos_token_id": 61}, "end_token=61"),

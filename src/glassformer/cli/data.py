@@ -32,7 +32,7 @@ _FIELD = "The field of .jsonl lines, or the column of a hub dataset, that holds 
 
 @app.command("list")
 def list_(as_json: options.Json = False) -> None:
-    """List the named corpora and sets of examples, chats, images or trajectories.
+    """List the named corpora and sets of other data.
 
     Example: glassformer data list
     """

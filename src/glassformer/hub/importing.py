@@ -116,6 +116,10 @@ def _small_input(model: Any) -> tuple[Tensor, ...]:
     elif reads == "frames":
         n_frames = 2 * min(8, encoder.block_size)
         source = torch.linspace(-1, 1, encoder.n_mels * n_frames).view(1, encoder.n_mels, n_frames)
+    elif reads == "trajectory":
+        steps = torch.linspace(-1, 1, min(3, config.block_size // 3)).to(next(model.parameters()).dtype)[None]
+        sizes = config.state_size, config.action_size
+        return steps, *(steps[..., None].expand(-1, -1, size) for size in sizes), torch.zeros_like(steps).long()
     else:
         shape = (1, encoder.n_channels, encoder.image_size, encoder.image_size)
         source = torch.linspace(-1, 1, encoder.n_channels * encoder.image_size**2).view(shape)

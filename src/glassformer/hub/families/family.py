@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeGuard
 
 from glassformer.errors import ModelFolderError
 from glassformer.hub.families.weight_table import Row, Stack, Tensors, read, with_head, write
-from glassformer.models import DecoderClassifierConfig, EncoderConfig, ModelConfig
+from glassformer.models import DecoderClassifierConfig, EncoderConfig, ModelConfig, TrajectoryDecoderConfig
 
 # Sizes that every family has a key for, and the preset, which has no effect on a model.
 SIZES = ("family", "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_hidden")
@@ -145,6 +145,9 @@ def fields_without_meaning(c: Any) -> set[str]:
             ("n_mels",): c.stem != "frames",
             ("tied_head", "head_bias", "logit_scale", "logit_softcap"): c.token_head != "vocabulary",
         }
+    if isinstance(c, TrajectoryDecoderConfig):
+        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "tied_head", "head_bias")
+        without_effect |= {text: True}
     return {name for names, dead in without_effect.items() if dead for name in names}
 
 

@@ -66,16 +66,16 @@ class GPT2(Family):
             one("positions.weight", "transformer.wpe.weight"),
         ]
         for number in range(c.n_layer):
-            here, there = f"blocks.{number}", f"transformer.h.{number}"
-            rows += [
-                *layer(f"{here}.attention_norm", f"{there}.ln_1"),
-                *self.attention_rows(f"{here}.attention", f"{there}.attn"),
-                *layer(f"{here}.feedforward_norm", f"{there}.ln_2"),
-                *layer(f"{here}.feedforward.up", f"{there}.mlp.c_fc", layout=self.matrices),
-                *layer(f"{here}.feedforward.down", f"{there}.mlp.c_proj", layout=self.matrices),
-            ]
+            rows += self.block_rows(f"blocks.{number}", f"transformer.h.{number}")
         rows += layer("final_norm", "transformer.ln_f")
         return rows if c.tied_head else [*rows, one("head.weight", "lm_head.weight")]
+
+    def block_rows(self, here: str, there: str) -> Iterable[Row]:
+        yield from layer(f"{here}.attention_norm", f"{there}.ln_1")
+        yield from self.attention_rows(f"{here}.attention", f"{there}.attn")
+        yield from layer(f"{here}.feedforward_norm", f"{there}.ln_2")
+        yield from layer(f"{here}.feedforward.up", f"{there}.mlp.c_fc", layout=self.matrices)
+        yield from layer(f"{here}.feedforward.down", f"{there}.mlp.c_proj", layout=self.matrices)
 
     def attention_rows(self, here: str, there: str) -> Iterable[Row]:
         yield from layer(f"{here}.qkv", f"{there}.c_attn", layout=self.matrices)
