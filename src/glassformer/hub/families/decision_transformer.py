@@ -69,7 +69,7 @@ class DecisionTransformer(GPT2):
     base_prefix = ""
     embedding = ""
 
-    def fits(self, c: TrajectoryDecoderConfig) -> bool:
+    def fits(self, c: Any) -> bool:
         return super().fits(c) and c.norm_eps == NORM_EPS
 
     def extra_keys(self, c: Any) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def fields_without_meaning(c: Any) -> set[str]:
             ("tied_head", "head_bias", "logit_scale", "logit_softcap"): c.token_head != "vocabulary",
         }
     if isinstance(c, TrajectoryDecoderConfig):
-        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "tied_head", "head_bias")
-        without_effect |= {text: True}
+        of_text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "tied_head", "head_bias")
+        without_effect |= {of_text: True}
     return {name for names, dead in without_effect.items() if dead for name in names}
 
 
