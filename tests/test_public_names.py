@@ -43,7 +43,7 @@ PUBLIC = {
     "from_the_folder new_tokens_of sampling_of "
     "answer_ids beam_search classify commands_for cross_attention sample_answers embed fill_masks fill_spans "
     "filtered_probabilities generate next_logits plain_text sample source_ids tag words_of "
-    "stream",
+    "stream Segment Transcript TranscriptionSettings subtitles transcribe",
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",

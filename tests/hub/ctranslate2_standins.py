@@ -29,7 +29,7 @@ def whisper() -> WhisperForConditionalGeneration:
     """All parameters random, but for the encoder's sines; sizes prime or all different."""
     config = WhisperConfig(
         vocab_size=len(TOKENS), d_model=18, encoder_layers=2, decoder_layers=3, encoder_attention_heads=3,
-        decoder_attention_heads=9, encoder_ffn_dim=23, decoder_ffn_dim=29, num_mel_bins=7, max_source_positions=13,
+        decoder_attention_heads=9, encoder_ffn_dim=23, decoder_ffn_dim=29, num_mel_bins=7, max_source_positions=50,
         max_target_positions=11, decoder_start_token_id=START, bos_token_id=START, eos_token_id=END, pad_token_id=END,
         suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip

@@ -57,7 +57,7 @@ def folder(theirs, tmp_path: Path) -> Path:
 
 
 def frames() -> Tensor:
-    return torch.randn(2, 7, 26, generator=torch.Generator().manual_seed(0))
+    return torch.randn(2, 7, 100, generator=torch.Generator().manual_seed(0))
 
 
 def target() -> Tensor:
@@ -246,8 +246,8 @@ OTHER_MODELS: list[tuple[dict[str, Any], dict[str, Tensor | None], str]] = [
     ({}, {"encoder/layer_7/ffn/linear_0/bias": torch.ones(23)}, LAYER_2),
     ({}, {"encoder/layer_99999999999/x": ONE}, LAYER_2),
     ({}, {"decoder/layer_0/attention/linear_9/bias": ONE}, "the first is decoder/layer_0/attention/linear_9/bias"),
-    ({}, {"encoder/position_encodings/encodings": torch.ones(13, 18)}, "are not the sines and cosines"),
-    ({}, {"encoder/position_encodings/encodings": torch.ones(13, 17)}, "are not the sines and cosines"),
+    ({}, {"encoder/position_encodings/encodings": torch.ones(50, 18)}, "are not the sines and cosines"),
+    ({}, {"encoder/position_encodings/encodings": torch.ones(50, 17)}, "are not the sines and cosines"),
 ]
 
 

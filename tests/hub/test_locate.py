@@ -80,8 +80,10 @@ def test_a_folder_of_gguf_files(file: Path):
 def test_a_whisper_of_ctranslate2(tmp_path: Path):
     folder = write_folder(tmp_path / "whisper", whisper())
     import_model(folder, tmp_path / "ours")
-    (model, tokenizer), (expected, its_tokenizer) = gf.load(folder), gf.load(tmp_path / "ours")
-    assert same(model, expected) and tokenizer == its_tokenizer and load_source_tokenizer(folder) is None
+    bundle, expected = gf.load(folder), gf.load(tmp_path / "ours")
+    assert same(bundle.model, expected.model) and bundle.tokenizer == expected.tokenizer
+    assert load_source_tokenizer(folder) == bundle.source_processor == expected.source_processor
+    assert bundle.source_processor.n_mels == 7
     assert inspect(folder)["form"] == "CTranslate2 folder"
 
 

@@ -37,6 +37,7 @@ from glassformer.cli import (
     selftest,
     serve,
     train,
+    transcribe,
 )
 from glassformer.cli.startup import fit_streams, start_clock, take_plugins
 from glassformer.plugins import bundled_commands
@@ -65,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "translate": ask.translate,
     "classify": ask.classify,
     "tag": ask.tag,
+    "transcribe": transcribe.transcribe,
     "fill": ask.fill,
     "diffuse": diffuse.diffuse,
     "draw": draw.draw,

@@ -3,6 +3,7 @@
 generate.py     prompt in, text out       seq2seq.py    source in, target out     encoders.py    classes, vectors
 chat.py         turns of a chat           beam.py       the most likely target    fill_mask.py   gaps of a text
 grammar.py      JSON schemas, by a mask   diffusion.py  hidden tokens, in steps   tagging.py     a class for each word
+transcribe.py   sound in, text out
 """
 
 from glassformer.generation.beam import Hypothesis, beam_search
@@ -23,6 +24,7 @@ from glassformer.generation.seq2seq_sampling import sample_answers
 from glassformer.generation.settings import Sampling, from_the_folder, new_tokens_of, sampling_of
 from glassformer.generation.stopping import StopStrings
 from glassformer.generation.tagging import tag, words_of
+from glassformer.generation.transcribe import Segment, Transcript, TranscriptionSettings, subtitles, transcribe
 from glassformer.renamed import keep_old_names
 
 __all__ = [
@@ -39,7 +41,10 @@ __all__ = [
     "Piece",
     "Request",
     "Sampling",
+    "Segment",
     "StopStrings",
+    "Transcript",
+    "TranscriptionSettings",
     "answer",
     "answer_ids",
     "beam_search",
@@ -61,7 +66,9 @@ __all__ = [
     "sampling_of",
     "source_ids",
     "stream",
+    "subtitles",
     "tag",
+    "transcribe",
     "words_of",
 ]
 

@@ -14,12 +14,14 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
     of_text = model.reads == "text"
     if of_text and "target" in model.answers:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
+    if model.reads == "frames" and "target" in model.answers:
+        return ["transcribe"]
     if of_text and "next_token" in model.answers:
         return ["generate"]
     if "action" in model.answers:
         return ["play"]
     if "class" not in model.answers or model.reads not in ("text", "patches"):
-        return []  # word vectors answer nothing; sound has no command yet
+        return []  # word vectors answer nothing
     if isinstance(model, DecoderClassifier):  # one number for a text serves roll-outs, and no command
         return ["classify"] if model.config.n_classes > 1 else []
     uses = {

@@ -18,7 +18,7 @@ class Bundle:
         processor: of what the model writes; of an encoder, of what it reads. A tokenizer for text, an `ImageProcessor`
             for images. None where the folder has none.
         source_processor: of what the model reads: mostly the same object, another one for a translator with two
-            vocabularies; None where it is not read here (sound).
+            vocabularies, an `AudioProcessor` for a Whisper.
         labels: the names of a classifier's classes, in the order of its logits.
     """
 

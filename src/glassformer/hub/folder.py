@@ -71,7 +71,8 @@ def save(
         if tokenizer is not None:
             tokenizer.save(temporary)
         if source_tokenizer is not None and source_tokenizer != tokenizer:
-            source_tokenizer.save(temporary / SOURCE)
+            is_text = isinstance(source_tokenizer, Tokenizer)  # other processors have files of another name
+            source_tokenizer.save(temporary / SOURCE if is_text else temporary)
 
 
 def open_folder(folder: Path, *, device: str = "cpu", with_processor: bool = True) -> Bundle:

@@ -82,7 +82,7 @@ def load_with_adapters(
 
 
 def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
-    """The processor of what a model reads, without the model; None for one that reads sound. Raises as `load`."""
+    """The processor of what a model reads, without the model. Raises as `load`."""
     folder = model_folder_of(path)
     return load_processors(folder, read_config(folder)[1])[1]
 

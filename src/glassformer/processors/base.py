@@ -4,6 +4,7 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
 
     tokenizer    text     tokenizer.json, tokenizer_config.json      processors/tokenizers/
     image        images   preprocessor_config.json                   processors/image.py
+    sound        frames   preprocessor_config.json                   processors/audio.py
     vectors      numbers  preprocessor_config.json                   processors/vectors.py
     image tokens images   both: pixels are words of a tokenizer      processors/image_tokens.py
     trajectory   episodes preprocessor_config.json                   processors/trajectory.py
@@ -33,6 +34,7 @@ class Processor(Protocol):
 
 PROCESSORS: dict[str, str] = {
     "text": "glassformer.processors.tokenizers:load_tokenizer",
+    "frames": "glassformer.processors.audio:load_audio_processor",
     "patches": "glassformer.processors.image:load_image_processor",
     "trajectory": "glassformer.processors.trajectory:load_trajectory_processor",
     "vectors": "glassformer.processors.vectors:load_vector_processor",

@@ -1,0 +1,224 @@
+"""Speech to text on a toy Whisper: greedy answers equal transformers', windows, fallback, silence, subtitles."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import AddedToken
+from toys import shaken
+from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+import glassformer as gf
+from glassformer.errors import UsageError
+from glassformer.generation import Segment, TranscriptionSettings, beam_search, subtitles, transcribe
+from glassformer.generation.speech_tokens import PromptedDecoder, SpeechTokens, plain_ids
+from glassformer.generation.transcribe import Decoded, cut
+from glassformer.processors.audio import AudioProcessor
+from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors.tokenizers.alphabet import CHARACTER_TO_BYTE
+from glassformer.processors.tokenizers.gpt2 import byte_level_bpe
+
+LETTERS = sorted(CHARACTER_TO_BYTE, key=CHARACTER_TO_BYTE.__getitem__)
+SPECIALS = ["<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|nocaptions|>", "<|notimestamps|>"]
+TIMES = [f"<|{i / 50:.2f}|>" for i in range(51)]
+TOKENS = [*LETTERS, *SPECIALS, *TIMES]
+END, START, BEFORE, NO_SPEECH, NO_TIMES = range(256, 261)
+FIRST_TIME = 261
+GREEDY = TranscriptionSettings(temperatures=(0.0,), silence=1.0, batch_size=3)
+
+
+def tokenizer() -> Tokenizer:
+    library = byte_level_bpe({letter: i for i, letter in enumerate(LETTERS)}, [])
+    library.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
+    library.add_tokens([AddedToken(time, special=False, normalized=False) for time in TIMES])
+    assert library.get_vocab() == {token: i for i, token in enumerate(TOKENS)}
+    return Tokenizer(library, end_of_text=SPECIALS[0])
+
+
+def theirs(seed: int) -> WhisperForConditionalGeneration:
+    """A window of one second; all weights random, so that time stamps and text come in turns."""
+    config = WhisperConfig(
+        vocab_size=len(TOKENS), d_model=18, encoder_layers=1, decoder_layers=2, encoder_attention_heads=3,
+        decoder_attention_heads=3, encoder_ffn_dim=23, decoder_ffn_dim=29, num_mel_bins=7, max_source_positions=50,
+        max_target_positions=42, decoder_start_token_id=START, bos_token_id=START, eos_token_id=END, pad_token_id=END,
+        suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = WhisperForConditionalGeneration(config)
+    waves = model.model.encoder.embed_positions.weight.clone()
+    shaken(model)
+    with torch.no_grad():
+        model.model.encoder.embed_positions.weight.copy_(waves)
+        model.proj_out.weight[FIRST_TIME:] *= 1.5
+        model.model.decoder.embed_positions.weight *= 5  # else one token follows itself for ever
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=START, bos_token_id=START, eos_token_id=END, pad_token_id=END,
+        suppress_tokens=[7, 65, START, BEFORE, NO_SPEECH], begin_suppress_tokens=[32, END],
+        no_timestamps_token_id=NO_TIMES, max_initial_timestamp_index=20, is_multilingual=False,
+        return_timestamps=False, max_new_tokens=20,
+    )  # fmt: skip
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def pair(request, tmp_path_factory):
+    """The same weights twice."""
+    folder, model = tmp_path_factory.mktemp("whisper"), theirs(request.param)
+    model.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=7, chunk_length=1).save_pretrained(folder)
+    tokenizer().save(folder)
+    return model, gf.load(folder)
+
+
+def sounds(n: int, most: int = 16_000) -> list[np.ndarray]:
+    random = np.random.default_rng(n)
+    return [random.normal(size=int(random.integers(2000, most))).astype(np.float32) * 0.1 for _ in range(n)]
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_greedy_answers_are_those_of_transformers(pair, times: bool, monkeypatch):
+    """Time stamp rules, suppressed tokens and the first token, on 20 sounds of each of two models."""
+    model, bundle = pair
+    settings = model.generation_config
+    monkeypatch.setattr(settings, "suppress_tokens", settings.suppress_tokens)
+    given, extractor = sounds(20), WhisperFeatureExtractor(feature_size=7, chunk_length=1)
+    reader = bundle.source_processor
+    tokens = SpeechTokens.of(bundle.model, bundle.tokenizer)
+    decoder = PromptedDecoder(bundle.model, tokens, tokens.prompt(times=times), times=times)
+    frames = np.stack([reader.encode(sound) for sound in given])
+    vectors = bundle.model.encode(torch.from_numpy(frames)).vectors_BSC
+    seen: set[int] = set()
+    if not times:  # where we write none
+        settings.suppress_tokens = [*settings.suppress_tokens, *range(FIRST_TIME, len(TOKENS))]
+    for sound, row in zip(given, beam_search(decoder, vectors, beam=1, max_new_tokens=20), strict=True):
+        features = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
+        expected = model.generate(features, return_timestamps=times, max_new_tokens=20)[0].tolist()
+        expected = [i for i in expected if i not in (START, NO_TIMES, END)]
+        ours = [i for i in row[0].tokens[:19] if i != END]  # the last one is cut here, and there it is not
+        if times:  # there, what follows the last closed segment is of the next window already
+            ours = [i for piece in cut(ours, tokens, 0.02, 1.0)[0] for i in piece[2]]
+        assert ours and ours == expected[: len(ours)]
+        seen.update(ours)
+    assert len(seen) > 8 and (len([i for i in seen if i >= FIRST_TIME]) > 4) == times
+
+
+def test_one_by_one_or_together_is_the_same(pair):
+    _, bundle = pair
+    given = sounds(7)
+    together = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, given, GREEDY)
+    alone = [transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, [sound], GREEDY)[0] for sound in given]
+    assert [t.text for t in together] == [t.text for t in alone]
+    assert [s.tokens for t in together for s in t.segments] == [s.tokens for t in alone for s in t.segments]
+
+
+def test_long_sounds_go_on_from_where_a_segment_ended(pair):
+    _, bundle = pair
+    (sound,) = sounds(1, most=2001)
+    long = np.tile(sound, 30)  # almost four windows
+    found = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, [long, sound], GREEDY)
+    starts = [segment.start for segment in found[0].segments]
+    assert starts == sorted(starts) and starts[-1] > 1.0
+    assert all(0 <= s.start <= s.end <= found[0].duration for s in found[0].segments)
+    assert found[0].duration == len(long) / 16_000
+    alone = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, [sound], GREEDY)[0]
+    assert [s.tokens for s in found[1].segments] == [s.tokens for s in alone.segments]
+
+
+def test_a_given_text_is_never_a_special_token(pair):
+    _, bundle = pair
+    for text in ("<|endoftext|>", "a<|0.20|>b", "<<|startofprev|>|>", "<|notimestamps|>"):
+        ids = plain_ids(bundle.tokenizer, text)
+        assert max(ids) < END and bundle.tokenizer.decode(ids) == text
+    assert FIRST_TIME + 10 in bundle.tokenizer.encode("<|0.20|>")  # which is why
+
+
+def of(text: str, **changes) -> Decoded:
+    return replace(Decoded((), text, 0.0, -0.5, 0.1), **changes)
+
+
+@pytest.mark.parametrize(("decoded", "good", "silence"), [
+    (of("hello there"), True, False),
+    (of("no " * 60), False, False),  # repetition
+    (of("hello", avg_logprob=-1.2), False, False),
+    (of("hello", avg_logprob=-1.2, no_speech_prob=0.7), True, True),
+    (of("hello", no_speech_prob=0.7), True, False),  # sure of its words
+])  # fmt: skip
+def test_when_an_answer_is_good(decoded: Decoded, good: bool, silence: bool):
+    settings = TranscriptionSettings()
+    assert (decoded.is_good(settings), decoded.is_silence(settings)) == (good, silence)
+
+
+def test_a_bad_answer_is_tried_again_at_the_next_temperature(pair):
+    _, bundle = pair
+    parts = bundle.model, bundle.tokenizer, bundle.source_processor, sounds(3)
+    strict = replace(GREEDY, temperatures=(0.0, 0.5, 1.0), least_logprob=-0.01)  # no answer is so sure
+    (first, *_), (again, *_) = transcribe(*parts, strict), transcribe(*parts, strict)
+    assert first == again and {s.temperature for s in first.segments} == {1.0}
+    other = transcribe(*parts, replace(strict, seed=5))
+    assert [s.tokens for s in other[0].segments] != [s.tokens for s in first.segments]
+
+
+def test_silence_has_no_text(pair):
+    _, bundle = pair
+    settings = replace(GREEDY, silence=0.0, least_logprob=0.0)  # every answer is silence
+    found = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, sounds(2), settings)
+    assert [(t.text, t.segments) for t in found] == [("", [])] * 2
+
+
+TEXT = [97, 98]
+
+
+@pytest.mark.parametrize(("ids", "pieces", "done"), [
+    # one segment, closed; two, closed; the second one is open, so the next window begins with it; no time at all
+    ([0, *TEXT, 20], [(0.0, 0.4)], 1.0),
+    ([0, *TEXT, 20, 20, *TEXT, 40], [(0.0, 0.4), (0.4, 0.8)], 1.0),
+    ([0, *TEXT, 20, 30, *TEXT], [(0.0, 0.4)], 0.4),
+    ([0, *TEXT, 20, 20], [(0.0, 0.4)], 0.4),
+    (TEXT, [(0.0, 1.0)], 1.0),
+    ([], [(0.0, 1.0)], 1.0),
+])  # fmt: skip
+def test_segments_and_where_the_next_window_begins(ids: list[int], pieces: list[tuple[float, float]], done: float):
+    tokens = SpeechTokens(START, END, NO_TIMES, BEFORE, NO_SPEECH, FIRST_TIME, frozenset(), {}, {})
+    spelled = [i if i in TEXT else FIRST_TIME + i for i in ids]
+    found, reached = cut(spelled, tokens, 0.02, 1.0)
+    assert [(round(a, 6), round(b, 6)) for a, b, _ in found] == pieces and round(reached, 6) == done
+
+
+def test_subtitles_cannot_be_broken_by_a_text():
+    segments = [
+        Segment(0.0, 1.5, " Hello --> there.\n\n2\n", (), 0, 0, 1, 0),
+        Segment(3599.9996, 3661.25, "<b>&", (), 0, 0, 1, 0),
+    ]
+    assert subtitles(segments, "srt") == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHello -> there. 2\n\n2\n01:00:00,000 --> 01:01:01,250\n<b>&\n"
+    )
+    vtt = subtitles(segments, "vtt")
+    assert vtt.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.500\n") and vtt.endswith("\n&lt;b>&amp;\n")
+    assert len(re.findall("-->", vtt)) == 2
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"beam": 0}, "beam=0"), ({"temperatures": ()}, "temperatures"), ({"padding": -1.0}, "padding"),
+    ({"language": "de"}, "English and nothing else"), ({"task": "translate"}, "English and nothing else"),
+])  # fmt: skip
+def test_settings_that_cannot_be(pair, changes, reason):
+    _, bundle = pair
+    with pytest.raises(UsageError, match=reason):
+        settings = TranscriptionSettings(**changes)
+        transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, sounds(1), settings)
+
+
+def test_frames_of_another_shape_are_refused(pair):
+    _, bundle = pair
+    with pytest.raises(UsageError, match="80 mel bands and 100 frames, and the model reads 7 and 100"):
+        transcribe(bundle.model, bundle.tokenizer, AudioProcessor(seconds=1), sounds(1))
+
+
+def test_a_saved_bundle_keeps_its_processor(pair, tmp_path):
+    _, bundle = pair
+    gf.save(tmp_path / "again", bundle)
+    assert gf.load(tmp_path / "again").source_processor == bundle.source_processor
