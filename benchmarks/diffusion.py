@@ -35,7 +35,7 @@ from glassformer.tasks.held_out import spread_windows
 from glassformer.threads import set_threads
 
 RECIPE = "shakespeare-diffusion"
-GAPS, WINDOWS = (1, 4, 16), 400
+GAPS = (1, 4, 16)
 LN2 = math.log(2)
 
 
@@ -107,6 +107,7 @@ def autoregressive_share(model: Any, ids_NT: Tensor, length: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--windows", type=int, default=400, help="with a gap in their middle; default 400")
     parser.add_argument("--diffusion", type=Path, metavar="RUN")
     parser.add_argument("--autoregressive", type=Path, metavar="RUN")
     args = parser.parse_args()
@@ -134,7 +135,7 @@ def main() -> None:
         (encoder, diffusion), (decoder, _) = opened["diffusion"], opened["autoregressive"]
         T = encoder.config.block_size
         view = diffusion.view("validation")
-        ids_NT = torch.cat([ids_BT for _, ids_BT in spread_windows(encoder, view, T, WINDOWS)])
+        ids_NT = torch.cat([ids_BT for _, ids_BT in spread_windows(encoder, view, T, args.windows)])
         found["gaps"] = [
             {
                 "characters": length,

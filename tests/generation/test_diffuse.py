@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -20,7 +23,7 @@ from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.processors.tokenizers.special_tokens import MASK
 
 __all__ = ["glassformer", "refused"]
-LETTERS = "abcdefgh .\n"
+LETTERS = "abcdefgh .\n[]"
 SHAPE = {"vocab_size": len(LETTERS) + 1, "block_size": 12, "n_layer": 1, "n_head": 2, "n_embd": 12, "n_hidden": 16}
 TOKENIZER = TOKENIZERS["characters"]([LETTERS], specials=(MASK,))
 HIDDEN_ID = TOKENIZER.special_tokens[MASK]
@@ -211,3 +214,22 @@ def test_the_command_refuses_what_does_not_fit(refused, folder, tmp_path):
     refused("diffuse", folder, "--order", "best", code=2, names=["order=best", "confidence"])
     refused("diffuse", folder, "--temperature", "-1", code=2, names=["temperature"])
     refused("generate", folder, "-p", "a", code=2, names=["glassformer fill"])
+
+
+def test_in_a_terminal_the_drafts_follow_each_other(folder):
+    """Brackets of a text are no markup."""
+    pty = pytest.importorskip("pty", reason="needs a terminal")
+    main, terminal = pty.openpty()
+    words = [sys.executable, "-m", "glassformer", "diffuse", str(folder), "-p", "a[b]<mask:3>", "--seed", "1"]
+    done = subprocess.Popen(
+        words, stdin=terminal, stdout=terminal, stderr=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(main, 1 << 16):
+            shown += part
+    except OSError:  # the terminal is closed
+        pass
+    assert done.wait() == 0
+    assert "▒" in shown.decode() and shown.decode().count("a[b]") >= 2

@@ -102,12 +102,12 @@ def _all(drafts: Iterator[Draft]) -> dict[str, Any]:
 def _animate(drafts: Iterator[Draft]) -> None:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     console = Console(highlight=False)
     with Live(console=console, vertical_overflow="visible", refresh_per_second=20) as live:
         for draft in drafts:
-            last = not draft.hidden and draft.step == draft.steps
-            live.update(draft.text if last else _styled(draft), refresh=True)
+            live.update(Text(draft.text) if draft.step == draft.steps else _styled(draft), refresh=True)
 
 
 def _print(drafts: Iterator[Draft], every: int | None) -> None:
