@@ -23,12 +23,12 @@ PUBLIC = {
     "Int8Linear KVCache RowCache Rows LayerNorm LearnedPositions "
     "NoPositions Mask Positions RMSNorm RotaryPositions Window "
     "int8_copy "
-    "MASKS And BidirectionalWindow Documents GraphMask Or PaddingMask Prefix Sinks parse_mask attend_by_flex "
+    "MASKS And BidirectionalWindow Documents Graph GraphMask Or PaddingMask Prefix Sinks parse_mask attend_by_flex "
     "attend_locally "
     "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
     "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
-    "glassformer.models.stems": "FrameStem NGrams PatchStem TextStem TripleStem VectorStem",
+    "glassformer.models.stems": "FrameStem NGrams PatchStem SetStem TextStem TripleStem VectorStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES answers_of build_model config_fields kind_of kinds_that_answer "
     "registered make_config Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder "
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "
@@ -42,15 +42,15 @@ PUBLIC = {
     "Draft diffuse Filling Hypothesis Piece Sampling StopStrings answer "
     "from_the_folder new_tokens_of sampling_of "
     "answer_ids beam_search classify commands_for cross_attention sample_answers embed fill_masks fill_spans "
-    "filtered_probabilities generate next_logits plain_text sample source_ids tag words_of "
+    "filtered_probabilities generate next_logits plain_text predict sample source_ids tag words_of "
     "stream Segment Transcript TranscriptionSettings subtitles transcribe",
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
-    "ClassifyImages "
-    "DataSettings ExampleTask ImageTokens LinearFunctions Loss MaskedTokens NextToken Reward RunSettings Score Spans "
-    "Tag Task TaskSettings TextTask TokenizerSettings Translate evaluate_loss linear_cross_entropy rewards task_kind "
+    "ClassifyImages ClassifySets DataSettings ExampleTask ImageTokens LinearFunctions Loss MaskedTokens NextToken "
+    "RegressSets Reward RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Translate evaluate_loss "
+    "linear_cross_entropy rewards task_kind "
     "window_losses",
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "

@@ -51,6 +51,8 @@ CONFIGS = {
         **{**SHAPE, "vocab_size": 1, "block_size": 5}, stem="patches", image_size=8, patch_size=4, n_classes=7,
         pooling="mean",
     ),
+    "encoder of sets": EncoderConfig.make(**SHAPE, stem="set", n_inputs=5, n_classes=1, number_scale=3),
+    "encoder of graphs": EncoderConfig.make(**SHAPE, stem="graph", patterns=["graph(1)", "full"], n_classes=3),
     "encoder of frames": EncoderConfig.make(**{**SHAPE, "vocab_size": 1}, stem="frames", n_mels=7),
     "encoder and decoder": translator(),
     "encoder and decoder, own tables": translator(shared_embedding=False, tied_head=False),
@@ -102,7 +104,7 @@ def test_there_and_back_for_the_models_that_came_before(kind: str, tmp_path: Pat
 def test_what_save_writes_load_reads(case: str, tmp_path: Path):
     """With the tokenizer where there is text, and None where there is none."""
     model = shaken(build_model(CONFIGS[case])).eval()
-    no_text = case in ("encoder of patches", "encoder of frames")
+    no_text = case in ("encoder of patches", "encoder of frames", "encoder of sets", "encoder of graphs")
     tokenizer = None if no_text else TOKENIZERS["characters"](["hello"])
     gf.save(tmp_path, model, tokenizer)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "glassformer"

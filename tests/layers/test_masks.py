@@ -72,6 +72,23 @@ def test_masks_of_a_batch():
     assert drawn(prefix, 3) == ["x..", "xx.", "xxx", "", "xx.", "xx.", "xxx", "", *["xxx"] * 3]
 
 
+DISTANCES = torch.tensor([[[0, 1, 2, -1], [1, 0, 1, -1], [2, 1, 0, -1], [-1, -1, -1, 0]], [[0, 1, 1, 1]] * 4])
+
+
+def test_the_graph_of_each_row_comes_with_the_batch():
+    """graph(n) is a promise; the distances of a batch keep it, in combinations too."""
+    mask = parse_mask("graph(1) | sinks(1)")
+    assert str(mask) == "graph(1) | sinks(1)" and mask.needs_graph and not parse_mask("full").needs_graph
+    with pytest.raises(UsageError, match="distances_BTT"):
+        mask.draw(4)
+    bound = mask.on_graph(DISTANCES)
+    assert bound.rows == 2 and not bound.needs_graph
+    assert drawn(bound) == ["xx..", "xxx.", "xxx.", "x..x", "", *["xxxx"] * 4]
+    assert drawn(parse_mask("graph(2)").on_graph(DISTANCES))[:4] == ["xxx.", "xxx.", "xxx.", "...x"]
+    with pytest.raises(UsageError, match="made for 2 rows"):
+        bound.mask(torch.zeros(3, 4, dtype=torch.int64), torch.arange(4))
+
+
 def test_graphs_from_a_list_and_from_a_matrix():
     assert drawn(GraphMask.of([(0, 2), (3, 1)], n=4)) == ["..x.", "....", "....", ".x.."]
     assert drawn(GraphMask.of([(0, 2), (3, 1)], n=4, both_ways=True, loops=True)) == ["x.x.", ".x.x", "x.x.", ".x.x"]
@@ -88,6 +105,9 @@ ALL = {
     **OF_ROWS,
     "prefix(4)": Prefix(4),
     "graph": GraphMask.of([(0, 3), (6, 1), (2, 2)], n=7),
+    "graph of each row": GraphMask(
+        torch.eye(7, dtype=torch.bool)[torch.tensor([[0, 2, 1, 3, 4, 5, 6], [*range(6, -1, -1)]])]
+    ),
     "one row": Documents(torch.tensor([0, 0, 2, 2, 1, 1, 1])),
     "and": (Window(4) | Sinks(1)) & OF_ROWS["documents"],
     "or": Causal() & OF_ROWS["documents"] | GraphMask.of([(0, 5)], n=7) & OF_ROWS["padding"],

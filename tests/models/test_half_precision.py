@@ -31,6 +31,8 @@ CONFIGS = {
         **{**SHAPE, "vocab_size": 1, "block_size": 5}, stem="patches", image_size=8, patch_size=4, n_classes=7
     ),
     "frames": EncoderConfig.make(**{**SHAPE, "vocab_size": 1}, **SANDWICH, stem="frames", n_mels=7, n_classes=5),
+    "sets": EncoderConfig.make(**SHAPE, stem="set", n_inputs=7, n_classes=1),
+    "graphs": EncoderConfig.make(**SHAPE, stem="graph", patterns=["graph(1)"], n_classes=5),
     "pair": EncoderDecoderConfig.make(**PAIR, family="original"),
     "modern pair": EncoderDecoderConfig.make(**PAIR, **SANDWICH),
     "classifier": make_config("decoder_classifier", **SHAPE, family="modern", n_classes=5),
@@ -53,6 +55,12 @@ def forward(name: str, model: torch.nn.Module) -> torch.Tensor:
         return model.sequence_logits(model(toy_ids(3, 3, 8, 8).to(model.dtype) / 61))
     if name == "frames":
         return model.sequence_logits(model(toy_ids(3, 7, 26).to(model.dtype) / 61))
+    if name == "sets":
+        ids, lengths = toy_ids(3, 13, 2), torch.tensor([13, 4, 7])
+        return model.number(model(ids, lengths, numbers_BTI=toy_ids(3, 13, 7) / 61), lengths)
+    if name == "graphs":
+        steps = (torch.arange(13)[:, None] - torch.arange(13)).abs().expand(3, 13, 13)
+        return model.sequence_logits(model(toy_ids(3, 13, 2), distances_BTT=steps))
     if name == "vectors":
         return model(toy_ids(3, 13, 7).to(model.dtype) / 61)
     if name == "trajectory":

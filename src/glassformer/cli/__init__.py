@@ -65,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
     "translate": ask.translate,
     "classify": ask.classify,
+    "predict": ask.predict,
     "tag": ask.tag,
     "transcribe": transcribe.transcribe,
     "fill": ask.fill,

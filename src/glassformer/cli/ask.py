@@ -1,4 +1,4 @@
-"""`glassformer translate`, `classify`, `tag` and `fill`: texts in, a model's answers out."""
+"""`glassformer translate`, `classify`, `predict`, `tag` and `fill`: texts in, a model's answers out."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def classify(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Classify texts or images: each class's probability.
+    """Classify texts, images, records or molecules: each class's probability.
 
-    Give texts; for a model of images, paths of images.
+    Give texts; for a model of images, paths of images; of records, JSON of a record; of molecules, SMILES.
 
     Examples:
 
@@ -110,6 +110,36 @@ def classify(
     for text, label, row in zip(given, best, rows, strict=True):
         shares = "  ".join(f"{other} {row[other]:.1%}" for other in sorted(row, key=lambda name: -row[name])[:5])
         typer.echo(f"{label:<{width}}  {shares}" + (f"  {shortened(text)}" if len(given) > 1 else ""))
+
+
+def predict(
+    model: options.Run,
+    texts: options.Texts = None,
+    batch_size: options.BatchSize = 64,
+    device: options.Device = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Predict a number for a text, a record or a molecule.
+
+    Give texts; for a model of records, JSON of a record; for a model of molecules, SMILES.
+
+    Examples:
+
+    glassformer predict runs/diabetes-1 '{"age": 59, "sex": 2, "bmi": 32.1}'
+
+    glassformer predict runs/solubility-1 "CCO" "c1ccccc1"
+    """
+    from glassformer import generation
+    from glassformer.cli.options import open_for
+
+    given = _nonempty(texts)
+    bundle = open_for("predict", model, device)
+    numbers = generation.predict(bundle.model, bundle.processor, given, batch_size=batch_size).tolist()
+    if as_json:
+        print_json([{"text": text, "number": number} for text, number in zip(given, numbers, strict=True)])
+        return
+    for text, number in zip(given, numbers, strict=True):
+        typer.echo(f"{number:.4g}" + (f"  {shortened(text)}" if len(given) > 1 else ""))
 
 
 def tag(

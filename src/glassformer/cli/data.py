@@ -40,12 +40,14 @@ def list_(as_json: options.Json = False) -> None:
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
+    from glassformer.data.records import RECORD_SETS
     from glassformer.data.trajectory_sets import TRAJECTORY_SETS
 
     named: list[tuple[str, int, Any]] = [("bytes", c.bytes, c) for c in CORPORA.values()]
     named += [("examples", e.count, e) for e in EXAMPLE_SETS.values()]
     named += [("chats", c.count, c) for c in CHAT_SETS.values()]
     named += [("images", s.count, s) for s in IMAGE_SETS.values()]
+    named += [("records", s.count, s) for s in RECORD_SETS.values()]
     named += [("episodes", s.count, s) for s in TRAJECTORY_SETS.values()]
     if as_json:
         print_json(
@@ -73,6 +75,7 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
+    from glassformer.data.records import RECORD_SETS
     from glassformer.data.trajectory_sets import TRAJECTORY_SETS
     from glassformer.errors import UsageError, did_you_mean
     from glassformer.fetch import fetch
@@ -84,12 +87,12 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
         TRAJECTORY_SETS[name].trajectories()
         typer.echo(TRAJECTORY_SETS[name].file)
         return
-    if name in IMAGE_SETS or name in CHAT_SETS:
-        source = IMAGE_SETS[name].source if name in IMAGE_SETS else CHAT_SETS[name].package
+    if name in IMAGE_SETS or name in RECORD_SETS or name in CHAT_SETS:
+        source = CHAT_SETS[name].package if name in CHAT_SETS else (IMAGE_SETS.get(name) or RECORD_SETS[name]).source
         typer.echo(fetch(source) if source else f"{name} is made by code; there is nothing to fetch")
         return
     if name not in CORPORA:
-        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *IMAGE_SETS, *TRAJECTORY_SETS]
+        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *IMAGE_SETS, *RECORD_SETS, *TRAJECTORY_SETS]
         raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, known)}")
     typer.echo(CORPORA[name].file())
 

@@ -167,11 +167,12 @@ def _collated(
 
 
 def _stacked(tensors: Sequence[torch.Tensor], fill: int) -> torch.Tensor:
-    """Rows (1,) or (1, T_i) as (B,) or (B, T), T the longest, filled up on the right."""
+    """Rows (1,), (1, T_i) or (1, T_i, I) as (B,), (B, T) or (B, T, I), T the longest, filled up behind."""
     if tensors[0].dim() == 1:
         return torch.cat(tuple(tensors))
     T = max(tensor.shape[1] for tensor in tensors)
-    return torch.cat([F.pad(tensor, (0, T - tensor.shape[1]), value=fill) for tensor in tensors])
+    further = (0, 0) * (tensors[0].dim() - 2)  # `pad` begins with the last axis
+    return torch.cat([F.pad(tensor, (*further, 0, T - tensor.shape[1]), value=fill) for tensor in tensors])
 
 
 def _check(examples: Sequence[Any], batch_size: int) -> None:

@@ -10,7 +10,7 @@ from glassformer.generation.beam import Hypothesis, beam_search
 from glassformer.generation.chat import Chat
 from glassformer.generation.commands import commands_for
 from glassformer.generation.diffusion import Draft, diffuse
-from glassformer.generation.encoders import classify, embed
+from glassformer.generation.encoders import classify, embed, predict
 from glassformer.generation.engine import Engine
 from glassformer.generation.fill_mask import Filling, fill_masks, fill_spans
 from glassformer.generation.filters import filtered_probabilities
@@ -61,6 +61,7 @@ __all__ = [
     "new_tokens_of",
     "next_logits",
     "plain_text",
+    "predict",
     "sample",
     "sample_answers",
     "sampling_of",

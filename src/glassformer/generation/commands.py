@@ -20,12 +20,13 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["generate"]
     if "action" in model.answers:
         return ["play"]
-    if "class" not in model.answers or model.reads not in ("text", "patches"):
+    if "class" not in model.answers or model.reads == "frames":
         return []  # word vectors answer nothing
     if isinstance(model, DecoderClassifier):  # one number for a text serves roll-outs, and no command
         return ["classify"] if model.config.n_classes > 1 else []
     uses = {
-        "classify": model.classifier is not None,
+        "classify": model.config.n_classes > 1 and model.classifier is not None,
+        "predict": model.config.n_classes == 1,
         "tag": of_text and model.config.token_head == "classes",
         **dict.fromkeys(("fill", "diffuse"), of_text and mask_of(model, tokenizer) is not None),
     }

@@ -30,15 +30,51 @@ def classify(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: i
     """
     if model.reads == "patches" and model.classifier is not None:
         return _classify_images(model, processor, inputs, batch_size)
+    if hasattr(processor, "arguments") and model.config.n_classes > 1:
+        found = _read(model, processor, inputs, batch_size, model.sequence_logits)
+        return torch.cat(found).softmax(dim=-1) if found else torch.zeros(0, model.config.n_classes)
     if not isinstance(model, DecoderClassifier):
         check_encoder(model, "classify texts")
     if model.classifier is None:
         raise UsageError("this encoder knows no classes of texts; train one with task.kind=classify")
     if model.config.n_classes == 1:
-        raise UsageError("this model gives a text one number and no classes; see glassformer.tasks.rewards")
+        raise UsageError("this model gives one number and no classes; use glassformer predict")
     rows = [around(processor, text_ids(processor, text, number), model) for number, text in enumerate(inputs, 1)]
     found = read_in_batches(model, rows, batch_size, model.sequence_logits)
     return torch.stack(found).softmax(dim=-1) if found else torch.zeros(0, model.config.n_classes)
+
+
+def predict(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: int = 64) -> Tensor:
+    """The number that the model predicts for each input, in the unit of what it learned: (N,).
+
+    Args:
+        processor, inputs: a tokenizer and texts, or the processor of sets or graphs and what it encodes.
+
+    Raises:
+        UsageError: the model predicts no number, or a text is empty. DataError: an input cannot be encoded.
+    """
+    if "number" not in model.answers or model.config.n_classes != 1:
+        raise UsageError(f"this {type(model).__name__} predicts no number; train one with task.kind=regress_sets")
+    if hasattr(processor, "arguments"):
+        found = _read(model, processor, inputs, batch_size, model.number)
+        return torch.cat(found) if found else torch.zeros(0)
+    rows = [around(processor, text_ids(processor, text, number), model) for number, text in enumerate(inputs, 1)]
+    read = read_in_batches(model, rows, batch_size, model.number)
+    return torch.stack(read) if read else torch.zeros(0)
+
+
+def _read(
+    model: Any, processor: Any, inputs: Sequence[Any], batch_size: int, head: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    """`head(vectors_BTC, lengths_B)` of batches of sets or graphs, in fp32."""
+    device, found = next(model.parameters()).device, []
+    encoded = [processor.encode(each) for each in inputs]
+    with evaluating(model):
+        for start in range(0, len(encoded), batch_size):
+            arrays = processor.arguments(encoded[start : start + batch_size])
+            parts = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            found.append(head(model(**parts), parts["lengths_B"]).float().cpu())
+    return found
 
 
 @torch.inference_mode()

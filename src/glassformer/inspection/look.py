@@ -54,7 +54,8 @@ def open_subject(path: str, adapter: str | None = None) -> Subject:
     """
     bundle = load(path, adapter=adapter)
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
-    return Subject(path, bundle.model, bundle.tokenizer, source, open_subject)
+    reader = bundle.processor if hasattr(bundle.processor, "arguments") else bundle.tokenizer
+    return Subject(path, bundle.model, reader, source, open_subject)
 
 
 def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:

@@ -28,8 +28,8 @@ class Reading:
     """What goes into a model, with a name for each place.
 
     ids: (T,) of a decoder or an encoder of text; of an encoder-decoder those that it writes, the start token first.
-    labels: a name for each of the T places. source_ids, source_labels: what an encoder-decoder reads. pixels: the
-    image (1, channels, size, size) of an encoder of images, whose labels are its patches.
+    labels: a name for each of the T places. source_ids, source_labels: what an encoder-decoder reads. inputs: what a
+    model of images, sets or graphs is called with, by the names of its arguments, one row each.
     """
 
     model: Any
@@ -38,7 +38,7 @@ class Reading:
     labels: list[str]
     source_ids: list[int] = field(default_factory=list)
     source_labels: list[str] = field(default_factory=list)
-    pixels: Tensor | None = None
+    inputs: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def is_causal(self) -> bool:
@@ -51,8 +51,8 @@ class Reading:
         device = next(self.model.parameters()).device
         ids_1T = torch.tensor([self.ids], device=device)
         with evaluating(self.model):
-            if self.pixels is not None:
-                return self.model(self.pixels.to(device))
+            if self.inputs:
+                return self.model(**{name: part.to(device) for name, part in self.inputs.items()})
             if self.source_ids:
                 return self.model(torch.tensor([self.source_ids], device=device), ids_1T)
             return self.model(ids_1T)
@@ -74,8 +74,8 @@ class Reading:
 
 def read(
     model: Any,
-    tokenizer: Tokenizer | None,
-    text: str | Tensor,
+    tokenizer: Any,
+    text: Any,
     *,
     target: str | None = None,
     source_tokenizer: Tokenizer | None = None,
@@ -83,8 +83,9 @@ def read(
     """A text as this model reads it.
 
     Args:
-        text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size). In that of
-            an encoder that fills in masks, `<mask>` is one.
+        tokenizer: or, of a model of sets or graphs, the processor of what it reads.
+        text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size); of sets and
+            graphs what their processor encodes. In that of an encoder that fills in masks, `<mask>` is one.
         target: of an encoder-decoder what it writes; left out, its own answer (greedy).
         source_tokenizer: of what an encoder-decoder reads, where that is another one than it writes.
 
@@ -94,6 +95,10 @@ def read(
     config = model.config
     if isinstance(text, Tensor):
         return _image(model, text)
+    if hasattr(tokenizer, "arguments"):
+        encoded = tokenizer.encode(text)
+        parts = {name: torch.from_numpy(part) for name, part in tokenizer.arguments([encoded]).items()}
+        return Reading(model, None, [], tokenizer.names(encoded), inputs=parts)
     if tokenizer is None or model.reads != "text":
         raise UsageError(f"this {type(model).__name__} reads no text; give it what it reads as a tensor")
     if "target" in model.answers:
@@ -136,7 +141,7 @@ def _image(model: Any, image: Tensor) -> Reading:
     across = config.image_size // config.patch_size
     patches = [f"{r},{c}" for r in range(across) for c in range(across)]
     n_more = model.embedding.n_tokens(image.unsqueeze(0)) - len(patches)  # a class token stands before them
-    return Reading(model, None, [], ["<class>"] * n_more + patches, pixels=image.unsqueeze(0))
+    return Reading(model, None, [], ["<class>"] * n_more + patches, inputs={"inputs": image.unsqueeze(0)})
 
 
 def labels_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:

@@ -118,6 +118,8 @@ def tokens(
     Raises:
         UsageError: the text is empty.
     """
+    if not isinstance(input_tokenizer, Tokenizer):
+        raise UsageError("this model reads no text and has no tokens; take one that does, or give --tokenizer gpt2")
     tokenizer, text = input_tokenizer, whole_characters(text)
     if not text:
         raise UsageError("there is no text to cut into tokens; give it one character")

@@ -109,14 +109,19 @@ class Vectors:
         return f"{word!r} is not in this vocabulary of {plural(len(self), 'word')}; {advice}"
 
 
-def vectors_of(model: Any, tokenizer: Tokenizer) -> Vectors:
+def vectors_of(model: Any, tokenizer: Any) -> Vectors:
     """The token embedding of a model, special tokens left out, which are no words. Of an encoder-decoder, that of what
-    it writes. It is the table as it stands: what a model adds to it (positions) or multiplies it with is not in it.
+    it writes; of a model of sets, that of their columns and words. It is the table as it stands: what a model adds to
+    it (positions) or multiplies it with is not in it.
 
     Raises:
         UsageError: the model reads no tokens.
     """
     table_VC = embedding_of(model)
+    if hasattr(tokenizer, "row_names"):
+        return Vectors(tokenizer.row_names, table_VC)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UsageError(f"this {type(model).__name__} reads no text and has no tokens; take a model that does")
     special = set(tokenizer.special_tokens.values())
     ids, words = [], []
     for i in range(min(tokenizer.vocab_size, len(table_VC))):

@@ -7,7 +7,7 @@ Where several shapes meet, the name carries its shape: `q_BHTD`.
 """
 
 from glassformer.layers.attention import Attention, CrossAttention, Memory
-from glassformer.layers.batch_masks import Documents, GraphMask, PaddingMask
+from glassformer.layers.batch_masks import Documents, Graph, GraphMask, PaddingMask
 from glassformer.layers.block import Block, LayerNorms, OutputNormBlock, ParallelBlock, PostNormBlock, SandwichBlock
 from glassformer.layers.cache import KVCache
 from glassformer.layers.experts import Experts, balance_loss
@@ -52,6 +52,7 @@ __all__ = [
     "FeedForward",
     "Full",
     "GatedFeedForward",
+    "Graph",
     "GraphMask",
     "Int8Linear",
     "KVCache",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError
-from glassformer.layers.masks import FAR, Mask, Reach, check_integers
+from glassformer.layers.masks import FAR, Mask, Reach, check_integers, check_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Documents(Mask):
 
 @dataclass(frozen=True, eq=False)
 class GraphMask(Mask):
-    """Any graph: `may_NN[i, j]`: whether position i may attend to position j.
+    """Any graph: `may_NN[i, j]`: whether position i may attend to position j; with (B, N, N) one for each row.
 
     >>> ring = GraphMask.of([(0, 1), (1, 2), (2, 0)], n=3)
     >>> print(ring.draw(3))
@@ -105,9 +105,10 @@ class GraphMask(Mask):
 
     def __post_init__(self) -> None:
         shape = tuple(self.may_NN.shape)
-        if self.may_NN.dtype != torch.bool or len(shape) != 2 or shape[0] != shape[1]:
+        if self.may_NN.dtype != torch.bool or len(shape) not in (2, 3) or shape[-1] != shape[-2]:
+            given = f"{self.may_NN.dtype} {shape}"
             raise UsageError(
-                f"a graph is a boolean matrix (N, N), not {self.may_NN.dtype} {shape}; or use GraphMask.of(pairs, n=N)"
+                f"a graph is a boolean matrix (N, N) or (B, N, N), not {given}; or use GraphMask.of(pairs, n=N)"
             )
 
     @classmethod
@@ -125,7 +126,7 @@ class GraphMask(Mask):
         return cls(may_NN)
 
     def mask_mod(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return self.may_NN[q, k]
+        return self.may_NN[q, k] if self.may_NN.dim() == 2 else self.may_NN[b, q, k]
 
     @cached_property
     def _longest(self) -> tuple[int, int]:
@@ -135,10 +136,36 @@ class GraphMask(Mask):
 
     @property
     def reach(self) -> Reach:
-        if self.may_NN.device.type != "cpu" or torch.compiler.is_compiling():
+        if self.may_NN.device.type != "cpu" or torch.compiler.is_compiling() or self.may_NN.dim() == 3:
             return Reach(FAR, FAR)
         return Reach(*self._longest)
 
     @property
+    def rows(self) -> int | None:
+        return self.may_NN.shape[0] if self.may_NN.dim() == 3 else None
+
+    @property
     def size(self) -> int | None:
-        return self.may_NN.shape[0]
+        return self.may_NN.shape[-1]
+
+
+@dataclass(frozen=True)
+class Graph(Mask):
+    """The graph that each row of a batch brings along, such as the bonds of a molecule: a node attends to itself and to
+    nodes at most `n` edges away. `on_graph` makes a `GraphMask` of it. Message passing is attention along edges
+    (Velickovic et al. 2017, https://arxiv.org/abs/1710.10903, sect. 2.1)."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        check_size("number of edges", self.n, 1, "a node sees its neighbours")
+
+    def mask_mod(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        raise UsageError(f"{self} needs the distances of each row's graph; give distances_BTT to the model")
+
+    @property
+    def needs_graph(self) -> bool:
+        return True
+
+    def on_graph(self, distances_BTT: Tensor) -> Mask:
+        return GraphMask((distances_BTT >= 0) & (distances_BTT <= self.n))

@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 
 from glassformer.errors import UsageError, did_you_mean
+from glassformer.layers.batch_masks import Graph
 from glassformer.layers.masks import BidirectionalWindow, Causal, Full, Mask, Prefix, Sinks, Window
 
 MASKS: dict[str, type[Mask]] = {
@@ -16,11 +17,12 @@ MASKS: dict[str, type[Mask]] = {
     "bidirectional_window": BidirectionalWindow,
     "sinks": Sinks,
     "prefix": Prefix,
+    "graph": Graph,
 }
 """The masks that a recipe can name."""
 
 _OLD_NAMES = {"around": "bidirectional_window"}  # written by version 0.1
-_ONLY_IN_PYTHON = {"documents", "padding_mask", "lengths", "graph_mask", "edges", "graph", "padding"}
+_ONLY_IN_PYTHON = {"documents", "padding_mask", "lengths", "graph_mask", "edges", "padding"}
 _REMOVED = {"strided", "globals"}  # version 0.1 had them
 _LONGEST_TEXT = 200  # characters; nesting is bounded with it
 

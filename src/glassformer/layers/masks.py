@@ -93,6 +93,15 @@ class Mask:
             if self.rows not in (None, 1, B) and B != 1:
                 raise UsageError(f"{self} was made for {self.rows} rows, the batch has {B}; give one entry per row")
 
+    @property
+    def needs_graph(self) -> bool:
+        """Whether it follows edges that each row of a batch brings (`on_graph`)."""
+        return False
+
+    def on_graph(self, distances_BTT: Tensor) -> Mask:
+        """The mask with the edges of a batch. distances: steps between the nodes of each row's graph, integers."""
+        return self
+
     def draw(self, n_queries: int, n_keys: int | None = None) -> str:
         """The graph as the module's docstring shows it; rows of a batch one below the other.
 
@@ -242,6 +251,13 @@ class _Pair(Mask):
     def size(self) -> int | None:
         left, right = self.left.size, self.right.size
         return right if left is None else left if right is None else min(left, right)
+
+    @property
+    def needs_graph(self) -> bool:
+        return self.left.needs_graph or self.right.needs_graph
+
+    def on_graph(self, distances_BTT: Tensor) -> Mask:
+        return type(self)(self.left.on_graph(distances_BTT), self.right.on_graph(distances_BTT))
 
 
 @dataclass(frozen=True)

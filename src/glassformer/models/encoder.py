@@ -1,6 +1,6 @@
 """The encoder: every token sees every token. One class is a BERT, a Vision Transformer, and the first half of others.
 
-text, patches or frames ──► stem (+ position) ──► blocks ──► final norm ──► vectors ─┬─► a class for each token
+text, patches, frames or a set ──► stem (+ position) ──► blocks ──► final norm ──► vectors ─┬─► a class for each token
                                                                                      └─► pooled: one for all of them
 """
 
@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from glassformer.errors import UsageError
 from glassformer.layers import ACTIVATIONS, PaddingMask
 from glassformer.models.encoder_config import EncoderConfig
-from glassformer.models.stems import FrameStem, PatchStem
+from glassformer.models.stems import FrameStem, PatchStem, SetStem
 from glassformer.models.transformer import Transformer, norm_of, text_stem
 from glassformer.taps import Tap
 
 
 class Encoder(Transformer):
-    """Ids (B, T), images (B, channels, size, size) or frames (B, mels, F) -> vectors (B, T, C), and heads to ask them.
+    """Ids (B, T), images (B, channels, size, size), frames (B, mels, F) or the ids of sets (B, T, F) -> vectors
+    (B, T, C), and heads to ask them.
 
     Sequences of a batch may be of different lengths: `lengths` (B,) counts what is no padding, which stands behind and
     is never looked at. Vectors of padding mean nothing.
     """
 
-    answers = frozenset({"masked_token", "class", "token_class"})
+    answers = frozenset({"masked_token", "class", "token_class", "number"})
     config: EncoderConfig
 
     def __init__(self, config: EncoderConfig):
@@ -44,8 +45,16 @@ class Encoder(Transformer):
         self.tap_pooled = Tap("pooled")
         self.init_weights()
 
-    def forward(self, inputs: Tensor, lengths_B: Tensor | None = None, segments_BT: Tensor | None = None) -> Tensor:
-        """Inputs of the stem -> vectors (B, T, C). segments: of each token, where the configuration has some.
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths_B: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+        numbers_BTI: Tensor | None = None,
+        distances_BTT: Tensor | None = None,
+    ) -> Tensor:
+        """Inputs of the stem -> vectors (B, T, C). segments: of each token, where the configuration has some. numbers:
+        of the members of a set. distances: between the nodes of a graph (`glassformer.layers.Graph`).
 
         Raises:
             UsageError: there are more tokens than `block_size` positions.
@@ -54,11 +63,10 @@ class Encoder(Transformer):
         if self.config.block_size < T:
             raise UsageError(f"{T} tokens do not fit into block_size={self.config.block_size}; shorten the input")
         pos = torch.arange(T, device=inputs.device)
-        if segments_BT is None:
-            x_BTC = self.embedding(inputs, pos, self.positions)
-        else:
-            x_BTC = self.embedding(inputs, pos, self.positions, segments_BT=segments_BT)
-        return self.run(x_BTC, pos, padding=None if lengths_B is None else PaddingMask(lengths_B))
+        more = {"segments_BT": segments_BT, "numbers_BTI": numbers_BTI}
+        x_BTC = self.embedding(inputs, pos, self.positions, **{k: v for k, v in more.items() if v is not None})
+        padding = None if lengths_B is None else PaddingMask(lengths_B)
+        return self.run(x_BTC, pos, padding=padding, distances_BTT=distances_BTT)
 
     def pool(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """One vector a sequence: (B, T, C) -> (B, C)."""
@@ -80,6 +88,17 @@ class Encoder(Transformer):
         if self.classifier is None:
             raise UsageError("this encoder has no head for sequences; set n_classes, and token_head other than classes")
         return self.read_out(self.classifier, self.pool(vectors_BTC, lengths_B))
+
+    def number(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """One number for each sequence, in the unit of what was learned: (B, T, C) -> (B,) fp32.
+
+        Raises:
+            UsageError: the configuration has no such head, or one over several classes.
+        """
+        if self.config.n_classes != 1:
+            raise UsageError(f"this encoder has {self.config.n_classes} classes and gives no number; set n_classes=1")
+        standard_B = self.sequence_logits(vectors_BTC, lengths_B)[:, 0].float()
+        return self.config.number_mean + self.config.number_scale * standard_B
 
     def token_logits(self, vectors: Tensor) -> Tensor:
         """Which token or class stands at each place: (..., C) -> (..., V or classes), for all vectors or for some.
@@ -113,4 +132,6 @@ def _stem(config: EncoderConfig) -> nn.Module:
         )
     if config.stem == "frames":
         return FrameStem(n_mels=config.n_mels, n_embd=config.n_embd)
+    if config.stem in ("set", "graph"):
+        return SetStem(vocab_size=config.vocab_size, n_inputs=config.n_inputs, n_embd=config.n_embd)
     return text_stem(config)

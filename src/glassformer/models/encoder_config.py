@@ -12,34 +12,45 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from glassformer.errors import UsageError
+from glassformer.layers import Full, Graph
 from glassformer.models.config import ModelConfig
 from glassformer.models.mistakes import Checked
 from glassformer.renamed import old_method
+
+UNORDERED = ("set", "graph")
+"""Stems of what has no order."""
 
 
 class EncoderConfig(ModelConfig):
     """An encoder: a stem, blocks in which every token sees every token, and up to two questions at the end.
 
-    stem: `text`, `patches` of an image (ViT), or `frames` of sound (Whisper). For the last two `vocab_size` is 1 and
-        unused; `block_size` counts what the stem gives: patches and the class token, frames after the convolutions.
+    stem: `text`, `patches` of an image (ViT), `frames` of sound (Whisper), a `set`, or a `graph`, whose nodes are a set
+        and whose edges a layer may follow (`patterns=graph(1)`). For patches and frames `vocab_size` is 1 and unused;
+        `block_size` counts what the stem gives: patches and the class token, frames after the convolutions.
     image_size, patch_size, n_channels: of square images. n_mels: mel bands of a frame.
+    n_inputs: numbers of each member of a set.
     pooling: the vector of a sequence is that of its `first` token or the `mean` over its tokens.
     pooler: it goes through one more layer with tanh (BERT). n_classes: what `sequence_logits` chooses from; 0: no such
         head. token_head: what `token_logits` chooses from: `none`, the `vocabulary` (masked tokens), or `classes`.
+    number_mean, number_scale: where `n_classes` is 1, the number of a sequence is the mean plus the scale times the
+        logit (`number`).
     token_transform: one more layer with activation and norm before the vocabulary (BERT).
     """
 
     _causal: ClassVar[bool] = False
 
-    stem: Literal["text", "patches", "frames"] = "text"
+    stem: Literal["text", "patches", "frames", "set", "graph"] = "text"
     image_size: int = Field(default=0, ge=0, le=100_000)
     patch_size: int = Field(default=0, ge=0, le=100_000)
     n_channels: int = Field(default=3, ge=1, le=1000)
     n_mels: int = Field(default=80, ge=1, le=10_000)
+    n_inputs: int = Field(default=0, ge=0, le=1_000_000)
     pooling: Literal["first", "mean"] = "first"
     pooler: bool = False
     n_classes: int = Field(default=0, ge=0, le=1_000_000)
     token_head: Literal["none", "vocabulary", "classes"] = "none"
+    number_mean: float = Field(default=0.0, allow_inf_nan=False)
+    number_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     token_transform: bool = False
 
     @model_validator(mode="before")
@@ -50,6 +61,8 @@ class EncoderConfig(ModelConfig):
             size, patch = fields.get("image_size"), fields.get("patch_size")
             if isinstance(size, int) and isinstance(patch, int) and patch > 0:
                 return {**fields, "block_size": (size // patch) ** 2 + 1}
+        if isinstance(fields, dict) and fields.get("stem") in UNORDERED:
+            return {"positions": "none", "pooling": "mean", **fields}
         return fields
 
     @model_validator(mode="after")
@@ -64,9 +77,22 @@ class EncoderConfig(ModelConfig):
                 raise UsageError(
                     f"block_size={self.block_size} where patches and class token are {tokens}; use block_size={tokens}"
                 )
+        self._check_order()
         if self.token_head == "classes" and not self.n_classes:
             raise UsageError("token_head=classes needs classes to choose from; set n_classes")
         return self
+
+    def _check_order(self) -> None:
+        """Whether what has no order is read without one."""
+        if self.stem not in UNORDERED:
+            return
+        if self.positions != "none" or self.pooling != "mean":
+            given = f"positions={self.positions}, pooling={self.pooling}"
+            raise UsageError(f"stem={self.stem} has no order, and so no first member: not {given}; leave both out")
+        if ordered := next((mask for mask in self.layer_masks() if not isinstance(mask, (Full, Graph))), None):
+            raise UsageError(
+                f"pattern {str(ordered)!r} needs an order, and stem={self.stem} has none; use full or graph(1)"
+            )
 
     @property
     def reads(self) -> str:

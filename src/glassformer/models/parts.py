@@ -33,7 +33,7 @@ from glassformer.layers import (
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier
 from glassformer.models.encoder import Encoder
-from glassformer.models.stems import FrameStem, NGrams, PatchStem, TextStem, TripleStem, VectorStem
+from glassformer.models.stems import FrameStem, NGrams, PatchStem, SetStem, TextStem, TripleStem, VectorStem
 from glassformer.models.trajectory_decoder import TrajectoryDecoder
 from glassformer.models.vector_decoder import VectorDecoder
 
@@ -111,6 +111,8 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (TripleStem, "read_return"): [("read-in", ("C", "1"))],
     (TripleStem, "read_state"): [("read-in", ("C", "state"))],
     (TripleStem, "read_action"): [("read-in", ("C", "action"))],
+    (SetStem, "token"): [("embedding", ("V", "C"))],
+    (SetStem, "read_in"): [("read-in", ("C", "inputs"))],
     (Attention, "qkv"): [("query", ("H D", "C")), ("key", ("K D", "C")), ("value", ("K D", "C"))],
     (Attention, "out"): [("output", ("C", "H D"))],
     (CrossAttention, "query"): [("cross query", ("H D", "C"))],

@@ -36,10 +36,10 @@ from glassformer.layers import (
 from glassformer.models.config import ModelConfig
 from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
-from glassformer.models.stems import FrameStem, PatchStem, TextStem, TripleStem, VectorStem
+from glassformer.models.stems import FrameStem, PatchStem, SetStem, TextStem, TripleStem, VectorStem
 from glassformer.taps import Tap
 
-STEMS = (TextStem, PatchStem, FrameStem, VectorStem, TripleStem)
+STEMS = (TextStem, PatchStem, FrameStem, VectorStem, TripleStem, SetStem)
 DROPPING = (*STEMS, Attention, CrossAttention, FeedForward, GatedFeedForward)
 """The layers that have a rate of dropout."""
 
@@ -50,7 +50,8 @@ class Model(nn.Module):
     Dropout is a matter of training and so not part of the configuration: `set_dropout` changes it on a built model.
 
     answers: what an objective may ask of it (`Objective.asks`): "next_token" or "target" (it writes tokens),
-        "masked_token", "class", "token_class", "neighbour", "numbers", "action".
+        "masked_token", "class", "token_class", "neighbour", "number" (one for a sequence), "numbers",
+        "action".
     """
 
     answers: ClassVar[frozenset[str]] = frozenset()
@@ -87,7 +88,7 @@ class Model(nn.Module):
     @property
     def reads(self) -> str:
         """What comes in: "text" (token ids), "patches" of an image, "frames" of sound, "vectors",
-        a "trajectory"."""
+        a "trajectory", a "set", a "graph"."""
         return self.config.reads  # type: ignore[no-any-return]
 
     @property
@@ -132,14 +133,17 @@ class Transformer(Model):
         padding: Mask | None = None,
         cache: KVCache | Rows | None = None,
         memory: Memory | None = None,
+        distances_BTT: Tensor | None = None,
     ) -> Tensor:
         """Vectors (B, T, C) at positions `pos` through all blocks and the final norm.
 
         padding: which keys are padding, or another document's: a mask that each layer's own is combined with.
+        distances: steps between the nodes of each row's graph, for layers whose mask is `graph(n)`.
         """
         if self.native is not None and padding is None and memory is None and self.native.serves(cache):
             return self.tap_final_norm(self.native.run(x_BTC, cache))
-        for layer, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
+        masks = self.masks if distances_BTT is None else [mask.on_graph(distances_BTT) for mask in self.masks]
+        for layer, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
             seen = mask if padding is None else padding if isinstance(mask, Full) else mask & padding
             x_BTC = block(x_BTC, pos, self.layer_positions(layer), seen, cache, layer, memory)
         return self.tap_final_norm(x_BTC if self.final_norm is None else self.final_norm(x_BTC))

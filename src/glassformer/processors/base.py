@@ -8,8 +8,14 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
     vectors      numbers  preprocessor_config.json                   processors/vectors.py
     image tokens images   both: pixels are words of a tokenizer      processors/image_tokens.py
     trajectory   episodes preprocessor_config.json                   processors/trajectory.py
+    set          records  preprocessor_config.json                   processors/sets.py
 
-A new kind of input is one file here and one line in `PROCESSORS`.
+A new kind of input is one file here and one line in `PROCESSORS`. A processor with two more methods serves every
+command and view without further code:
+
+    arguments(encoded)   what the model is called with for several encoded inputs: arrays by the names of its arguments
+    names(encoded)       a name for each place of one of them, to be shown
+    row_names            what each row of the model's table of ids stands for
 """
 
 from __future__ import annotations
@@ -38,6 +44,7 @@ PROCESSORS: dict[str, str] = {
     "patches": "glassformer.processors.image:load_image_processor",
     "trajectory": "glassformer.processors.trajectory:load_trajectory_processor",
     "vectors": "glassformer.processors.vectors:load_vector_processor",
+    "set": "glassformer.processors.sets:load_set_processor",
 }
 """What loads the processor from a model folder, as "module:function", by what a model reads (`model.reads`)."""
 

@@ -7,6 +7,7 @@ translate                   the target sentence
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 image_tokens                an image of a class, pixel by pixel
+classify_sets, regress_sets a class or a number for a set of values of any kind
 reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
 decision                    the action that led to a return
@@ -16,6 +17,7 @@ ppo, grpo                   answers that a reward function scores higher
 
 base                        what every task has: Task, Loss, Score, Batches
 text, examples, sources     the two kinds of data
+regression                  what tasks share that predict a number
 losses, held_out            cross-entropies; how an evaluation reads a text
 settings                    what a task takes from a recipe
 """
@@ -41,6 +43,7 @@ from glassformer.tasks.masked_tokens import MaskedTokens
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
 from glassformer.tasks.ppo import PPO
 from glassformer.tasks.reward import Reward, rewards
+from glassformer.tasks.sets import ClassifySets, RegressSets
 from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
 from glassformer.tasks.sft import SFT
 from glassformer.tasks.spans import Spans
@@ -51,6 +54,7 @@ from glassformer.tasks.translate import Translate
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "classify_images": ClassifyImages,
+    "classify_sets": ClassifySets,
     "decision": Decision,
     "diffusion": Diffusion,
     "distill": Distill,
@@ -63,6 +67,7 @@ TASKS: dict[str, type[Task]] = {
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "ppo": PPO,
+    "regress_sets": RegressSets,
     "reward": Reward,
     "sft": SFT,
     "spans": Spans,
@@ -99,6 +104,7 @@ __all__ = [
     "Choice",
     "Classify",
     "ClassifyImages",
+    "ClassifySets",
     "DataSettings",
     "Decision",
     "Diffusion",
@@ -109,6 +115,7 @@ __all__ = [
     "Loss",
     "MaskedTokens",
     "NextToken",
+    "RegressSets",
     "Reward",
     "RunSettings",
     "Score",
