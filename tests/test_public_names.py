@@ -49,9 +49,8 @@ PUBLIC = {
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
     "ClassifyImages ClassifySets DataSettings ExampleTask ImageTokens LinearFunctions Loss MaskedTokens NextToken "
-    "RegressSets Reward RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Translate evaluate_loss "
-    "linear_cross_entropy rewards task_kind "
-    "window_losses",
+    "RegressSets Reward RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Translate "
+    "evaluate_loss linear_cross_entropy rewards task_kind window_losses",
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",
