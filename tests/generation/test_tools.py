@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from glassformer.errors import UsageError
-from glassformer.generation import Chat, Sampling
+from glassformer.generation import Chat, Grammar, Sampling
 from glassformer.generation.tools import (
     Call,
     ChatMemory,
@@ -243,6 +244,59 @@ def test_several_calls_damaged_calls_and_none():
     assert form.read("<tool_call>nothing")[1] == [Call("", "nothing")]
     assert form.read("no {call} here") == ("no {call} here", [])
     assert ToolForm.of(made(LLAMA)).read("{no call}") == ("{no call}", [])
+
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Ulm"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+MARKS = (*CHAT_SPECIALS, "<tool_call>", "</tool_call>")
+
+
+@pytest.mark.parametrize(
+    ("template", "specials", "begin", "end"),
+    [
+        (TEMPLATES["chatml"], CHAT_SPECIALS, "<tool_call>", "</tool_call>"),
+        (TEMPLATES["plain"], CHAT_SPECIALS, "<tool_call>\n", "</tool_call>\n"),
+        (TEMPLATES["chatml"], MARKS, "<tool_call>", "</tool_call>"),  # the marks are special tokens
+        (LLAMA, CHAT_SPECIALS, "", ""),
+        (MISTRAL, CHAT_SPECIALS, "[TOOL_CALLS] [", "]"),
+    ],
+)
+def test_text_is_free_and_calls_follow_their_schemas(template, specials, begin, end):
+    """What a grammar of text and calls lets through, token by token."""
+    pytest.importorskip("llguidance", reason="needs the extra grammar")
+    tokenizer = build_tokenizer("bytes", [], specials=specials)
+    tokenizer.chat_template = template
+    form = ToolForm.of(tokenizer)
+    grammar = Grammar.may_call(tokenizer, {"weather": CITY, "clock": None}, form)
+    ends = tokenizer.chat.turn_ends
+
+    def passes(text):
+        """Whether a text may be written and ended; where it may not go on."""
+        state, known = grammar.start(ends, tokenizer.vocab_size), tokenizer.special_tokens
+        parts = re.split("(" + "|".join(map(re.escape, known)) + ")", text)
+        ids = tokenizer.encode_parts([known.get(part, part) for part in parts if part])
+        for n, i in enumerate(ids):
+            if not state.allowed_V[i]:
+                return tokenizer.decode(ids[:n])
+            state.accept(i)
+        return bool(state.allowed_V[list(ends)].all())
+
+    def call(name, **arguments):
+        return json.dumps({"name": name, form.key: arguments})
+
+    right = call("weather", city="Ulm")
+    assert all(passes(text) is True for text in ("", "So.", "a < b {c} [tool", begin + right + end, begin + right))
+    assert form.mark == "" or passes(f"So: {begin}{right}{end}{begin}{call('clock')}{end}") is True
+    assert passes(begin + call("weather", city="Rom")) == begin + right.partition("Ulm")[0]
+    assert passes(begin + call("clok")) == begin + '{"name": "clo'
+    assert passes(begin + right + end + '{"name": "x') == begin + right + end + '{"name": "'
+    assert form.mark == "" or passes(begin + "no") == begin
+    never = [i for t, i in tokenizer.special_tokens.items() if i not in ends and "tool" not in t]
+    assert never and not grammar.start(ends, tokenizer.vocab_size).allowed_V[never].any()
 
 
 def test_a_template_without_tools_is_refused_in_one_line():

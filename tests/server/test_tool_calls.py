@@ -172,6 +172,24 @@ def test_the_arguments_of_a_required_call_follow_its_schema_whatever_the_model_w
         jsonschema.validate(arguments, schema if call.function.name == "weather" else {"const": {}})
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_strict_arguments_follow_their_schema_where_the_model_decides_to_call(write, stream):
+    """The other function is not strict: its arguments are any object. Text stays free."""
+    strict = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
+    strict["function"]["parameters"] = {**WEATHER["function"]["parameters"], "additionalProperties": False}
+    fields = {"tools": [strict, CLOCK], "stream": stream, "max_tokens": 200}
+    for name, arguments in (("weather", {"city": "Ulm"}), ("clock", {"zone": [1, None]})):
+        text = f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+        call, reason = _call_of(write(text, **fields), stream)
+        assert (reason, call.function.name, json.loads(call.function.arguments)) == ("tool_calls", name, arguments)
+    call, _ = _call_of(write(CALL.replace('"city": "Ulm"}', '"town": "Ulm"} '), **fields), stream)
+    jsonschema.validate(json.loads(call.function.arguments), strict["function"]["parameters"])
+    assert (
+        write('No {"name": "call"}.', **{**fields, "stream": False}).choices[0].message.content
+        == 'No {"name": "call"}.'
+    )
+
+
 def test_a_call_that_is_cut_off_says_so(client):
     answer = client.chat.completions.create(
         model="random", messages=[USER], tools=[WEATHER], tool_choice="required", max_tokens=2
@@ -194,7 +212,7 @@ def _call_of(answer, stream):
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
         ({"tools": [{"type": "retrieval"}]}, "tools.0.type"),
         ({"tools": [CLOCK, CLOCK]}, "tools"),
-        ({"tools": [{**CLOCK, "function": {"name": "f", "strict": True}}]}, "tools"),
+        ({"tools": [{**CLOCK, "function": {"name": "f", "strict": True, "parameters": {"type": "text"}}}]}, "tools"),
         ({"tools": [CLOCK], "response_format": {"type": "json_object"}}, "response_format"),
         (
             {

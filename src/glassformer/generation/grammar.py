@@ -5,7 +5,8 @@
 
 Before each token, llguidance (MIT, https://github.com/guidance-ai/llguidance) compares the bytes of every token with
 what the grammar may continue with. Logits of tokens that do not fit become -inf, and the sampler works on the others.
-Each sample has a state of its own. Special tokens never fit; those that end a text fit where the text is complete.
+Each sample has a state of its own. Special tokens never fit, but for the marks of a call where calls may come; those
+that end a text fit where the text is complete.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from glassformer.errors import MissingExtraError, UsageError, one_line
+from glassformer.generation.tools.calls import ToolForm
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.processors.tokenizers.kinds import BYTE_KINDS
 
@@ -38,7 +40,9 @@ class Grammar:
             llguidance.
     """
 
-    def __init__(self, tokenizer: Tokenizer, form: str, text: str, *, what: str = "the grammar"):
+    def __init__(
+        self, tokenizer: Tokenizer, form: str, text: str, *, what: str = "the grammar", marks: Collection[int] = ()
+    ):
         self.tokenizer = tokenizer
         if len(text) > MAX_CHARACTERS:
             raise UsageError(f"{what} has {len(text):,} characters, and {MAX_CHARACTERS:,} are the most; shorten it")
@@ -49,7 +53,7 @@ class Grammar:
         if self._matcher.is_error():
             reason = self._matcher.get_error().partition("\n")[0]
             raise UsageError(f"{what} is refused: {one_line(reason, most=300).rstrip('.')}; change it")
-        self._special = np.array(vocabulary.special_token_ids)
+        self._special = np.array([i for i in vocabulary.special_token_ids if i not in marks])
 
     @classmethod
     def json_schema(cls, tokenizer: Tokenizer, schema: Mapping[str, Any] | str) -> Grammar:
@@ -90,6 +94,38 @@ class Grammar:
             rules.append(f"arguments{i}: %json {_schema_text(NO_ARGUMENTS if schema is None else schema)}")
         source = "\n".join([f"start: {' | '.join(choices)}", *rules])
         return cls(tokenizer, LARK, source, what="the schema of a function's parameters")
+
+    @classmethod
+    def may_call(cls, tokenizer: Tokenizer, functions: Mapping[str, Any], form: ToolForm) -> Grammar:
+        """Any text, and calls that follow their schemas wherever the model begins one.
+
+        Args:
+            functions: the schema of the arguments of each; None: it has none. form: how the model writes calls.
+
+        Raises: as `Grammar`.
+        """
+        choices, rules = [], []
+        for i, (name, schema) in enumerate(functions.items()):
+            choices.append(f'{json.dumps(form.opening_of(name))} arguments{i} "}}"')
+            rules.append(f"arguments{i}: %json {_schema_text(NO_ARGUMENTS if schema is None else schema)}")
+        marks = [i for i in form.special_ids(tokenizer) if i not in tokenizer.chat.turn_ends]
+        special = " | ".join(["GAP", *(f"<[{i}]>" for i in marks)])
+        if not form.mark:  # a turn that begins with an object is a call
+            first, text = "/\\s*/", r"TEXT: /(\s*[^\s{](.|\n)*)?/"
+        elif form.mark in tokenizer.special_tokens:
+            first, text = f"TEXT <[{tokenizer.special_tokens[form.mark]}]> /[\\s\\[]*/", r"TEXT: /(.|\n)*/"
+        else:
+            first, text = "mark /[\\s\\[]*/", r"TEXT: /(.|\n)*/" + f"\nmark[lazy]: TEXT {json.dumps(form.mark)}"
+        lines = [
+            "start: TEXT | first call (between call)* between",
+            f"first: {first}",
+            f"between: ({special})*",
+            r"GAP: /[^{]+/",
+            f"call: {' | '.join(choices)}",
+            text,
+            *rules,
+        ]
+        return cls(tokenizer, LARK, "\n".join(lines), what="the schema of a function's parameters", marks=marks)
 
     def start(self, ends: Collection[int], n_logits: int) -> GrammarState:
         """The state before the first token.

@@ -103,8 +103,8 @@ JsonSchema = Annotated[dict[str, Any], AfterValidator(_bounded_schema)]
 
 
 class Function(Strict):
-    """A function that the model may call. parameters: the JSON schema of its arguments. strict: whether calls must
-    follow it, which needs a `tool_choice` that requires one: then they always do."""
+    """A function that the model may call. parameters: the JSON schema of its arguments. strict: whether calls
+    must follow it; those that a `tool_choice` requires always do."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: Text | None = None

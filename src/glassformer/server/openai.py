@@ -133,7 +133,8 @@ def read_prompt(handle: ModelHandle, given: str | list[int]) -> Prompt:
 
 
 async def _grammar(handle: ModelHandle, body: WritingBody) -> Grammar | None:
-    """What the answer must follow: JSON of a schema, or the call of a tool that is required; None: any text.
+    """What the answer must follow: JSON of a schema, the call of a tool that is required, or text and calls of strict
+    functions; None: any text.
 
     Raises:
         APIError: the schema is refused; an optional package is missing.
@@ -144,6 +145,10 @@ async def _grammar(handle: ModelHandle, body: WritingBody) -> Grammar | None:
             functions = {body.forced: functions[body.forced]}
         key, param = handle.tool_form.key, "tools"
         make = partial(Grammar.call, handle.tokenizer, functions, key, named=bool(body.forced))
+    elif isinstance(body, ChatBody) and body.schemas and any(tool.function.strict for tool in body.tools or ()):
+        given = [tool.function for tool in body.tools or ()]
+        functions = {f.name: f.parameters if f.strict else {"type": "object"} for f in given}
+        make, param = partial(Grammar.may_call, handle.tokenizer, functions, handle.tool_form), "tools"
     elif body.response_format is not None and (schema := body.response_format.schema_of_answer) is not None:
         make, param = partial(Grammar.json_schema, handle.tokenizer, schema), "response_format"
     else:

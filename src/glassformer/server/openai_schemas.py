@@ -165,10 +165,6 @@ class ChatBody(WritingBody):
             raise field_error("tool_choice", "required needs tools; give some")
         if isinstance(self.tool_choice, ToolChoice) and self.forced not in names:
             raise field_error("tool_choice", f"there is no such function; {did_you_mean(str(self.forced), names)}")
-        if self.forced is None and any(tool.function.strict for tool in self.tools or ()):
-            raise field_error(
-                "tools", "strict arguments need tool_choice=required or a function; give it, or no strict"
-            )
         if self.schemas and self.response_format is not None and self.response_format.type != "text":
             raise field_error("response_format", "cannot be combined with tools; leave one out, or tool_choice=none")
         return self

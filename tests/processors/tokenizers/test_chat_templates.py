@@ -206,7 +206,9 @@ def test_tools_thinking_and_calls_are_as_in_transformers():
 
 
 def test_which_templates_have_a_form_for_tools():
-    assert ToolForm.of(VOCABULARIES["qwen 3"]) == ToolForm("<tool_call>", "<tool_call>\n", "arguments")
+    assert ToolForm.of(VOCABULARIES["qwen 3"]) == ToolForm(
+        "<tool_call>", "<tool_call>\n", "arguments", "\n</tool_call>"
+    )
     for name in ("smollm2", "llama 3", "llama 2", "gemma 3"):
         with pytest.raises(UsageError, match="no form for tools"):
             ToolForm.of(VOCABULARIES[name])

@@ -42,11 +42,12 @@ class Call:
 @dataclass(frozen=True)
 class ToolForm:
     """mark: what stands before the first call; "": a turn that is a call begins with its object. before: everything
-    that the template writes before that object. key: what the arguments are called."""
+    that the template writes before that object. key: what the arguments are called. after: what it writes after it."""
 
     mark: str
     before: str
     key: str
+    after: str = ""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> ToolForm:
@@ -69,16 +70,28 @@ class ToolForm:
         shared = next((i for i, (a, b) in enumerate(zip(asked, answered, strict=False)) if a != b), len(asked))
         written = answered[shared:]
         start = written.rfind("{", 0, max(written.find(f'"{_NAME}"'), 0))
-        call = _decoded(written, start)[0] if start >= 0 else None
+        call, end = _decoded(written, start) if start >= 0 else (None, 0)
         key = next((key for key in _ARGUMENTS if isinstance(call, dict) and call.get(key) == {"x": 7}), None)
         if _NAME not in asked or _RESULT not in answered or key is None:
             raise UsageError(refused)
         words = written[:start].rstrip("[ \n").split()
-        return cls(words[-1] if words else "", written[:start], key)
+        after = written[end:].partition(_RESULT)[0]
+        ends = [tokenizer.token_text(i) for i in tokenizer.chat.turn_ends]
+        after = after[: min((place for place in map(after.find, ends) if place >= 0), default=0)]
+        return cls(words[-1] if words else "", written[:start], key, after)
 
     def opening(self, name: str | None = None) -> str:
         """How a call begins, up to the name of the function, or up to the arguments of this one."""
-        return self.before + ('{"name": "' if name is None else f'{{"name": {json.dumps(name)}, "{self.key}": ')
+        return self.before + ('{"name": "' if name is None else self.opening_of(name))
+
+    def opening_of(self, name: str) -> str:
+        """How the object of a call begins, up to the arguments."""
+        return f'{{"name": {json.dumps(name)}, "{self.key}": '
+
+    def special_ids(self, tokenizer: Tokenizer) -> list[int]:
+        """The special tokens that stand before and after the object of a call."""
+        known = tokenizer.special_tokens
+        return [i for token, i in known.items() if token in self.before or token in self.after]
 
     def opening_ids(self, tokenizer: Tokenizer, name: str | None = None) -> list[int]:
         """The ids of `opening`; special tokens that the template itself writes are ids."""
