@@ -50,7 +50,9 @@ class Parameter:
 
 
 Text = Annotated[str, Option("A text, in quotes; - reads standard input.")]
-TextOrImage = Annotated["str | Tensor", Option("A text, in quotes; - reads standard input.")]
+TextOrImage = Annotated[
+    "str | Tensor", Option("A text, in quotes; - reads standard input. Or an image file; or FILE.npz:EPISODE:STEP.")
+]
 Corpus = Annotated[str | Iterable[str], Option("Texts to look in.")]
 Target = Annotated[str | None, Option("For a translator: the target text; default: its own answer.")]
 Position = Annotated[int, Option("The position of the token; -1 is the last.")]

@@ -296,8 +296,36 @@ def test_play_and_evaluate_by_command(file, glassformer, tmp_path):
     scores = json.loads(glassformer("evaluate", run, "--json", "--plot", "asked.svg").out)
     assert [row["n"] for row in scores["returns"]] == [3] * 6 and scores["returns"][-1]["asked"] == 12
     assert (tmp_path / "asked.svg").read_text().startswith("<svg")
+    blind = recipes.train("cartpole", [*WORDS, "task.reads_returns=false"], data=str(file), out=tmp_path / "blind").path
+    both = glassformer("evaluate", run, "--plot", "both.svg", "--beside", blind)
+    assert both.code == 0 and "blind" in (tmp_path / "both.svg").read_text(), both.err
+    assert "got" in glassformer("play", blind).out
     lines = glassformer("evaluate", run, "--split", "test").out.splitlines()
     assert sum("got" in line for line in lines) == 6
+
+
+def test_every_view_of_blocks_looks_at_an_episode(file, glassformer, tmp_path, refused):
+    """Tokens have the names of what they are, with their step."""
+    run = recipes.train("cartpole", [*WORDS, "training.steps=1"], data=str(file), out=tmp_path / "run").path
+    found = json.loads(glassformer("look", "attention", run, f"{file}:2:1", "--json").out)
+    assert found["queries"][:4] == ["return:1", "state:1", "action:1", "return:2"] and len(found["queries"]) == 15
+    pattern = np.array(found["patterns"])
+    assert pattern.shape[-2:] == (15, 15) and np.allclose(pattern.sum(axis=-1), 1, atol=1e-4)
+    drawn = glassformer("look", "attention", run, file, "--layer", "0", "--head", "1", "--html", "a.html")
+    assert drawn.code == 0 and "state:3" in (tmp_path / "a.html").read_text()
+    assert "state:2" in glassformer("look", "residual", run, f"{file}:0", "--position", "7").out
+    walked = json.loads(glassformer("look", "attention-walkthrough", run, f"{file}:0", "--json").out)
+    assert walked["queries"][-1] == "action:3"
+    for place, names in (
+        (f"{file}:99", ["episode=99", "40"]),
+        (f"{file}:0:50", ["step=50"]),
+        (f"{file}:a", ["EPISODE"]),
+    ):
+        refused("look", "attention", run, place, code=2, names=names)
+    refused("look", "attention", run, "nowhere.npz", code=1, names=["nowhere.npz"])
+    refused("look", "next", run, "nowhere.npz", code=1, names=["nowhere.npz"])
+    played = glassformer("play", run, "--return", "9", "--save", "mine.npz", "--json")
+    assert played.code == 0 and "state:0" in glassformer("look", "attention", run, "mine.npz").out
 
 
 def test_continuous_actions(tmp_path, glassformer):

@@ -158,6 +158,7 @@ def _plot_run(file: str, run: str, scores: Any, beside: Sequence[str], split: st
     from glassformer.figures import save
     from glassformer.recipes.opening import open_run
     from glassformer.tasks.exact_match import ExactMatches, exact_match_figures
+    from glassformer.tasks.returns import AskedAndGot, asked_and_got_figures
 
     drawn = []
     if isinstance(scores, ExactMatches):
@@ -170,6 +171,14 @@ def _plot_run(file: str, run: str, scores: Any, beside: Sequence[str], split: st
                     f"--beside {path}: its answers are not counted by group; give a run with task.group_by"
                 )
         drawn = exact_match_figures({Path(path).name: scores for path, scores in found.items()})
+    elif isinstance(scores, AskedAndGot):
+        named = {run: scores}
+        for path in beside:
+            model, task = open_run(path)
+            named[path] = task.extra_scores(model, split)
+            if not isinstance(named[path], AskedAndGot):
+                raise UsageError(f"--beside {path}: it plays no environment; give a run of task.kind=decision")
+        drawn = asked_and_got_figures({Path(path).name: found for path, found in named.items()})
     elif hasattr(scores, "figures") and not beside:
         drawn = scores.figures()
     if not drawn:

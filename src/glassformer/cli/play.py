@@ -22,6 +22,7 @@ def play(
         None, metavar="T", help="Of actions to choose from: 0 (default) takes the most likely one, 1 draws one."
     ),
     html: str = typer.Option(None, metavar="FILE", help="Draw the first episode as a self-contained page."),
+    save: str = typer.Option(None, metavar="FILE", help="Write the episodes as trajectories (.npz)."),
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
@@ -38,9 +39,11 @@ def play(
     glassformer play runs/key-to-door-1 --return 1 --html episode.html
     """
     from glassformer.cli.options import open_for
-    from glassformer.figures import save, to_text
+    from glassformer.figures import save as save_figures
+    from glassformer.figures import to_text
     from glassformer.figures.json import plain
     from glassformer.generation.play import play as play_episodes
+    from glassformer.generation.play import trajectories_of
     from glassformer.tasks.returns import episode_figures, played_words
 
     bundle = open_for("play", model, device)
@@ -54,8 +57,10 @@ def play(
         temperature=temperature,
         render=True,
     )
+    if save is not None:
+        trajectories_of(played, env or bundle.processor.environment).save(save)
     if html is not None:
-        save(episode_figures(played[0]), html)
+        save_figures(episode_figures(played[0]), html)
         typer.echo(f"{html}: open it in a browser", err=True)
     if as_json:
         print_json([{**plain(episode), "got": episode.got} for episode in played])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from glassformer.data.environments import make_environment
+from glassformer.data.trajectories import Trajectories, Trajectory
 from glassformer.errors import UsageError
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.sampling import sample
@@ -189,3 +190,13 @@ class _Games:
         parts = [torch.from_numpy(x).to(self.weight) for x in (returns_BK, states_BKS, actions_BKA)]
         timesteps_BK = torch.arange(steps.start, steps.stop, device=self.weight.device).expand(len(rows), -1)
         return self.model(*parts, timesteps_BK, cache=self.cache)
+
+
+def trajectories_of(episodes: Sequence[Episode], environment: str | None) -> Trajectories:
+    """The episodes as data, to be written, looked at or learned from."""
+    rows = []
+    for e in episodes:
+        actions = np.array(e.actions)
+        kept = actions.astype(np.int64 if actions.ndim == 1 else np.float32)
+        rows.append(Trajectory(np.array(e.observations), kept, np.array(e.rewards, dtype=np.float32)))
+    return Trajectories(rows, environment)

@@ -136,6 +136,7 @@ def _column(name: str) -> Column:
 @view(
     'glassformer look attention smollm2-135m-instruct "a fluffy blue creature roamed the verdant forest"',
     'glassformer look attention runs/demo-1 "To be, or not" --layer 1 --head 2 --keys-as-rows',
+    "glassformer look attention runs/cartpole-1 cartpole-mixed:3:100",
 )
 def attention(
     model: Any,

@@ -9,6 +9,7 @@ from typing import Any
 from glassformer.errors import UsageError
 from glassformer.hub import load
 from glassformer.inspection.options import check_options, options_of
+from glassformer.inspection.reading import features_of
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
@@ -21,7 +22,7 @@ class Subject:
     """What a view looks at. The parameters of a view that have the names of these fields and properties are filled in.
 
     name: what the model is called. source_tokenizer: of a translator, that of what it reads, if it is another one.
-    open_model: another model by its name.
+    open_model: another model by its name. processor: of a model that reads no text, what makes arrays of files.
     """
 
     name: str = "model"
@@ -29,6 +30,7 @@ class Subject:
     tokenizer: Any = None
     source_tokenizer: Tokenizer | None = None
     open_model: Callable[[str], Subject] | None = None
+    processor: Any = None
 
     @property
     def model_or_size(self) -> Any:
@@ -55,7 +57,8 @@ def open_subject(path: str, adapter: str | None = None) -> Subject:
     bundle = load(path, adapter=adapter)
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
     reader = bundle.processor if hasattr(bundle.processor, "arguments") else bundle.tokenizer
-    return Subject(path, bundle.model, reader, source, open_subject)
+    processor = bundle.processor if reader is None and bundle.model.reads != "text" else None
+    return Subject(path, bundle.model, reader, source, open_subject, processor)
 
 
 def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:
@@ -65,9 +68,10 @@ def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:
         UsageError: there is no such view, or an option is missing, unknown or out of range.
     """
     function = find(view).load()
-    made: View = function(
-        **{name: getattr(subject, name) for name in inputs_of(function)}, **check_options(function, options)
-    )
+    checked = check_options(function, options)
+    if subject.processor is not None and isinstance(checked.get("text"), str):  # the name of a file
+        checked["text"] = features_of(subject.model, subject.processor, checked["text"])
+    made: View = function(**{name: getattr(subject, name) for name in inputs_of(function)}, **checked)
     return made
 
 

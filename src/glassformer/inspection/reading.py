@@ -1,4 +1,4 @@
-"""A text, or an image, as a model reads it: ids, labels for the axes of what is shown, one pass through the model."""
+"""A text, an image or an episode, as a model reads it: ids, labels for axes, one pass through the model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from glassformer.data.trajectories import read_trajectories
+from glassformer.data.trajectory_sets import TRAJECTORY_SETS
 from glassformer.errors import UsageError, plural
 from glassformer.generation.encoders import around
 from glassformer.generation.eval_mode import evaluating
@@ -29,7 +32,7 @@ class Reading:
 
     ids: (T,) of a decoder or an encoder of text; of an encoder-decoder those that it writes, the start token first.
     labels: a name for each of the T places. source_ids, source_labels: what an encoder-decoder reads. inputs: what a
-    model of images, sets or graphs is called with, by the names of its arguments, one row each.
+    model of images, sets, graphs or episodes is called with, by the names of its arguments, one row each.
     """
 
     model: Any
@@ -84,8 +87,9 @@ def read(
 
     Args:
         tokenizer: or, of a model of sets or graphs, the processor of what it reads.
-        text: of an encoder-decoder what it reads; of an encoder of images a tensor (channels, size, size); of sets and
-            graphs what their processor encodes. In that of an encoder that fills in masks, `<mask>` is one.
+        text: of an encoder-decoder what it reads; of an encoder of images or a Decision Transformer a tensor (see
+            `features_of`); of sets and graphs what their processor encodes. In that of an encoder that fills in masks,
+            `<mask>` is one.
         target: of an encoder-decoder what it writes; left out, its own answer (greedy).
         source_tokenizer: of what an encoder-decoder reads, where that is another one than it writes.
 
@@ -94,7 +98,7 @@ def read(
     """
     config = model.config
     if isinstance(text, Tensor):
-        return _image(model, text)
+        return _steps(model, text) if model.reads == "trajectory" else _image(model, text)
     if hasattr(tokenizer, "arguments"):
         encoded = tokenizer.encode(text)
         parts = {name: torch.from_numpy(part) for name, part in tokenizer.arguments([encoded]).items()}
@@ -142,6 +146,47 @@ def _image(model: Any, image: Tensor) -> Reading:
     patches = [f"{r},{c}" for r in range(across) for c in range(across)]
     n_more = model.embedding.n_tokens(image.unsqueeze(0)) - len(patches)  # a class token stands before them
     return Reading(model, None, [], ["<class>"] * n_more + patches, inputs={"inputs": image.unsqueeze(0)})
+
+
+def features_of(model: Any, processor: Any, source: str) -> Tensor:
+    """What a model of images or episodes reads, as a tensor that `read` takes.
+
+    source: an image file (channels, size, size); or an episode, (K, 2 + state size + action size): return-to-go, state,
+        action and timestep of each step. An episode is one of an `.npz` file or a named set, as FILE, FILE:EPISODE or
+        FILE:EPISODE:STEP; the first ones are taken where no numbers are given.
+
+    Raises:
+        DataError: there is no such file, or it is damaged. UsageError: no such episode or step, or of other sizes.
+    """
+    if model.reads != "trajectory":
+        return torch.from_numpy(processor.encode(source))
+    name, *places = source.split(":")
+    if len(places) > 2 or not all(place.isdecimal() for place in places):
+        raise UsageError(f"{source}: give FILE.npz, FILE.npz:EPISODE or FILE.npz:EPISODE:STEP, numbers from 0")
+    number, first = ([int(place) for place in places] + [0, 0])[:2]
+    found = TRAJECTORY_SETS[name].trajectories() if name in TRAJECTORY_SETS else read_trajectories(name)
+    episode = found.episodes[check_place("episode", number, len(found.episodes))]
+    first = check_place("step", first, len(episode))
+    returns, states, actions = processor.encode(episode)
+    part = slice(first, first + model.config.block_size // 3)
+    timesteps = np.arange(len(episode), dtype=np.float32)
+    columns = returns[part, None], states[part], actions[part], timesteps[part, None]
+    return torch.from_numpy(np.concatenate(columns, axis=1))
+
+
+def _steps(model: Any, steps_KN: Tensor) -> Reading:
+    c = model.config
+    K, sizes = len(steps_KN), (1, c.state_size, c.action_size, 1)
+    if steps_KN.dim() != 2 or steps_KN.shape[1] != sum(sizes) or not 0 < 3 * K <= c.block_size:
+        expected = f"at most {c.block_size // 3} steps of {sum(sizes)} numbers"
+        raise UsageError(f"the steps are {tuple(steps_KN.shape)} and the model reads {expected}")
+    returns_1K1, states_1KS, actions_1KA, timesteps_1K1 = steps_KN[None].split(sizes, dim=-1)
+    timesteps_1K = timesteps_1K1[..., 0].long()
+    if not 0 <= int(timesteps_1K.min()) <= int(timesteps_1K.max()) < c.max_timestep:
+        raise UsageError(f"the model knows the timesteps 0 to {c.max_timestep - 1}; give an episode that ends there")
+    labels = [f"{kind}:{step}" for step in timesteps_1K[0].tolist() for kind in ("return", "state", "action")]
+    inputs = {"returns_BK": returns_1K1[..., 0], "states_BKS": states_1KS, "actions_BKA": actions_1KA}
+    return Reading(model, None, [], labels, inputs={**inputs, "timesteps_BK": timesteps_1K})
 
 
 def labels_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
