@@ -7,10 +7,12 @@ Prints JSON. Two models: that of `sort-digits-grpo` (0.8 M parameters, 512 answe
 `sort-digits-sft`, trained here in half a minute if not given) and SmolLM2-135M-Instruct (16 answers of 32 tokens).
 Number formats take turns; it prints medians. A roll-out is what an iteration of GRPO does: the copy of the weights, the
 prompts, the answers and their text. `update` is what follows it: log-probabilities of the answers once without and once
-with a gradient. `step` is both, beside fp32. `gradient`: GRPO's first one for sorting digits from 512 answers, in fp32 and in
-each format with equal random numbers, in several draws; the mean cosine of a pair (and of two draws in fp32), and how
-long the gradient is along fp32's mean over the other draws, as a part of fp32's, with its 95 % interval: 1 means that
-rounding costs nothing of the expected step. --gradient: this alone.
+with a gradient. `step` is both, beside fp32. `gradient`: GRPO's first one for sorting digits from 512 answers, in fp32
+and in each format with equal random numbers, in several draws. `cosine`: of a pair, in the mean, and of two draws in
+fp32. `along_fp32`: how long it is along fp32's mean over the other draws, as a part of fp32's, with its 95 % interval.
+`beside_whole_answers`: the same beside int8 with the weight of the whole answer, which leaves nothing out, on the same
+answers: with the weights of single tokens, and without weights. 1 means that the expected step is kept. --gradient:
+this alone.
 """
 
 from __future__ import annotations
@@ -102,9 +104,23 @@ def measure(model: Any, tokenizer: Any, prompts: list[Any], samples: int, length
     }
 
 
-def gradient(model: Any, source: ChatSource, dtype: str, seed: int) -> torch.Tensor:
+class WholeAnswers(GRPO):
+    """With the product of an answer's weights at each of its tokens."""
+
+    def importance_weights(self, rollouts: Any, log_probs_BT: torch.Tensor, counts_BT: torch.Tensor) -> torch.Tensor:
+        return log_ratios(rollouts, log_probs_BT, counts_BT).sum(1, keepdim=True).exp().expand_as(log_probs_BT)
+
+
+class Unweighted(GRPO):
+    """As if the trainer itself had answered."""
+
+    def importance_weights(self, rollouts: Any, log_probs_BT: torch.Tensor, counts_BT: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(log_probs_BT)
+
+
+def gradient(model: Any, source: ChatSource, dtype: str, seed: int, kind: type[GRPO] = GRPO) -> torch.Tensor:
     """GRPO's first gradient of all weights, as one vector."""
-    task = GRPO(reward="exact", samples=16, max_new_tokens=10, rollout_dtype=dtype)
+    task = kind(reward="exact", samples=16, max_new_tokens=10, rollout_dtype=dtype)
     task.source, task.run = source, RunSettings(batch_size=512, sequence_length=32, seed=seed)
     task.begin(model.requires_grad_(True))
     (batch,) = task.batches("train").task.iteration(0)
@@ -121,17 +137,26 @@ def gradients(model: Any, tokenizer: Any, draws: int) -> dict[str, Any]:
         d: torch.stack([gradient(model, source, d, seed) for seed in range(draws)]) for d in ("fp32", "int8", "int4")
     }
     exact = found["fp32"]
-    others = (exact.sum(0) - exact) / (draws - 1)  # of each draw: the mean of all others
-    along = {dtype: (g * others).sum(1) for dtype, g in found.items()}
-    result: dict[str, Any] = {"draws": draws, "cosine": {}, "along_fp32": {}}
+    result: dict[str, Any] = {"draws": draws, "cosine": {}, "along_fp32": {}, "beside_whole_answers": {}}
     result["cosine"]["another draw"] = round(float(torch.cosine_similarity(exact[0], exact[1], dim=0)), 4)
     for dtype in ("int8", "int4"):
         cosines = torch.cosine_similarity(exact, found[dtype], dim=1)
         result["cosine"][dtype] = round(float(cosines.mean()), 4)
-        shares = along[dtype] / along["fp32"].mean() - along["fp32"] / along["fp32"].mean()
-        half = t.ppf(0.975, draws - 1) * float(shares.std()) / draws**0.5
-        result["along_fp32"][dtype] = [round(1 + float(shares.mean()), 4), round(half, 4)]
+        result["along_fp32"][dtype] = along(found[dtype], exact)
+    kinds = {"whole": WholeAnswers, "none": Unweighted}
+    others = {n: torch.stack([gradient(model, source, "int8", s, k) for s in range(draws)]) for n, k in kinds.items()}
+    result["beside_whole_answers"]["weights of tokens"] = along(found["int8"], others["whole"])
+    result["beside_whole_answers"]["no weights"] = along(others["none"], others["whole"])
     return result
+
+
+def along(gradients_KN: torch.Tensor, exact_KN: torch.Tensor) -> list[float]:
+    """The part of pairs of gradients along the mean of the other exact ones, and half its 95 % interval."""
+    draws = len(exact_KN)
+    others_KN = (exact_KN.sum(0) - exact_KN) / (draws - 1)
+    shares_K = ((gradients_KN - exact_KN) * others_KN).sum(1) / (exact_KN * others_KN).sum(1).mean()
+    half = t.ppf(0.975, draws - 1) * float(shares_K.std()) / draws**0.5
+    return [round(1 + float(shares_K.mean()), 4), round(half, 4)]
 
 
 def main() -> None:
