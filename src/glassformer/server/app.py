@@ -34,6 +34,7 @@ from glassformer.server.inspect import inspect_routes
 from glassformer.server.middleware import Guard, add_error_handlers, is_local
 from glassformer.server.openai import openai_routes
 from glassformer.server.router import Router
+from glassformer.server.transcriptions import transcription_routes
 from glassformer.server.worker import ModelHandle, Worker
 
 WEB = Path(__file__).with_name("web")
@@ -69,7 +70,7 @@ def open_models(
                 raise UsageError(f"--adapter {name}={named[name]}: the model has this name; choose another one")
             base, adapted = load_with_adapters(each, named, device=device, dtype=dtype)
             for served, bundle in {name: base, **adapted}.items():
-                found[served] = ModelHandle(served, bundle.model, bundle.tokenizer, **engine)
+                found[served] = ModelHandle(served, bundle.model, bundle.tokenizer, bundle.source_processor, **engine)
     if not found:
         raise UsageError("no model to serve; name one, for example: glassformer serve smollm2-135m-instruct")
     return found
@@ -119,6 +120,7 @@ def create_app(
     app.add_middleware(Guard, api_key=api_key, local=local)
     add_error_handlers(app)
     app.include_router(openai_routes(models, router))
+    app.include_router(transcription_routes(models))
     app.include_router(inspect_routes(models))
 
     @app.get("/healthz")

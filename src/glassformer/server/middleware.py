@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 CHECK_EVERY = 0.1  # seconds between checks whether a client that waits for a whole answer is still connected
 MAX_BODY_BYTES = 8 << 20
+SOUND_PATH, MAX_SOUND_BYTES = "/v1/audio/", 25 << 20  # as OpenAI has it
 OPEN_PATHS = ("/healthz", "/")  # they need no key: the page asks for it
 OPEN_FOLDER = "/web/"
 BODY_UNREADABLE = "There was an error parsing the body"  # FastAPI's message for all but bad JSON syntax
@@ -104,8 +105,9 @@ class Guard:
         length = http.headers.get("content-length", "")
         if not length.isdigit() and http.method == "POST":
             return APIError(411, "a body of known length is needed (Content-Length)")
-        if length and int(length) > MAX_BODY_BYTES:
-            return APIError(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes; shorten it")
+        most = MAX_SOUND_BYTES if path.startswith(SOUND_PATH) else MAX_BODY_BYTES
+        if length and int(length) > most:
+            return APIError(413, f"the body is larger than {most:,} bytes; shorten it")
         return None
 
 

@@ -20,6 +20,7 @@ from glassformer.generation import Engine, Event, Piece, Request, commands_for, 
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
 from glassformer.generation.tools import ToolForm
+from glassformer.generation.transcribe import check_speech
 from glassformer.models import Decoder, Encoder, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
@@ -271,17 +272,22 @@ class Submission:
 
 
 class ModelHandle:
-    """One model under its name. It generates (`worker`), or it gives vectors for texts (`worker` is None)."""
+    """One model under its name. It generates (`worker`), writes down speech (`transcribes`), or gives vectors for
+    texts. processor: of what it reads."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Tokenizer, **engine: Any):
-        self.name, self.model, self.tokenizer = name, model, tokenizer
+    def __init__(self, name: str, model: Any, tokenizer: Tokenizer, processor: Any = None, **engine: Any):
+        self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
+        self.transcribes = "transcribe" in commands_for(model, tokenizer)
         self.created = int(time.time())
         self.worker: Worker | None = None
         self._lock = threading.Lock()
         if isinstance(model, Decoder) and "generate" in commands_for(model, tokenizer):
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
+        elif self.transcribes:
+            check_speech(model, processor)
         elif not isinstance(model, Encoder) or model.reads != "text":
-            raise UsageError(f"{name}: a {type(model).__name__} cannot be served; decoders and encoders of text can")
+            kinds = "decoders and encoders of text, and models of speech, can"
+            raise UsageError(f"{name}: a {type(model).__name__} cannot be served; {kinds}")
 
     @property
     def block_size(self) -> int:
@@ -361,5 +367,6 @@ def find_model(models: Mapping[str, ModelHandle], name: str | None, *, generates
         known = ", ".join(models)
         raise APIError(404, f"there is no model {name!r}; there are: {known}", code="model_not_found", param="model")
     if generates and models[name].worker is None:
-        raise APIError(400, f"{name} writes nothing; it gives vectors: use /v1/embeddings", param="model")
+        use = "/v1/audio/transcriptions" if models[name].transcribes else "/v1/embeddings"
+        raise APIError(400, f"{name} continues no text; use {use}", param="model")
     return models[name]
