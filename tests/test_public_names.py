@@ -28,7 +28,7 @@ PUBLIC = {
     "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
     "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
-    "glassformer.models.stems": "FrameStem NGrams PatchStem SetStem TextStem TripleStem VectorStem",
+    "glassformer.models.stems": "FrameStem NGrams PatchConvolutions PatchStem SetStem TextStem TripleStem VectorStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES answers_of build_model config_fields kind_of kinds_that_answer "
     "registered make_config Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder "
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "

@@ -57,6 +57,14 @@ BASES: dict[str, Any] = {
         action_size=3,
         max_timestep=9,
     ),
+    "deit": EncoderConfig.make(
+        **{**SHAPE, "vocab_size": 1, "block_size": 6},
+        stem="patches",
+        image_size=8,
+        patch_size=4,
+        n_classes=7,
+        distillation="heads",
+    ),
     "t5": EncoderDecoderConfig.make(**SHAPE, **TOKENS, **DISTANCES, family="modern", tied_head=False),
     "marian": EncoderDecoderConfig.make(**SHAPE, **TOKENS, family="original", head_bias=True),
     "bart": EncoderDecoderConfig.make(**SHAPE, **TOKENS, **POST_NORM, head_bias=True),
@@ -99,6 +107,9 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     ),
     "sinusoid_layout": ("interleaved",),
     "stem": ("text", "frames"),
+    "patch_convolutions": (True,),
+    "class_token": (False,),
+    "distillation": ("token", "heads"),
     "pooling": ("mean",),
     "pooler": (True,),
     "token_head": ("vocabulary", "none"),
@@ -109,6 +120,7 @@ NOT_WRITTEN = {
     "gpt2": {"bias"},
     "vit": {"bias"},
     "decision_transformer": {"bias"},
+    "deit": {"bias"},
     "bert": {"bias", "head_bias", "n_segments"},
     "marian": {"bias", "head_bias", "block_size"},
     "bart": {"bias", "head_bias"},
@@ -119,6 +131,7 @@ NOT_WRITTEN = {
 # layers without positions where all layers read them in the stream, layers side by side where norms stand elsewhere.
 NEVER_ALONE = {
     *("n_embd", "vocab_size", "block_size", "image_size", "patch_size", "stem", "shared_embedding"),
+    *("patch_convolutions", "class_token", "distillation"),  # of images, and as many tokens more or less
     *("positioned_layers", "parallel"),
 }
 

@@ -97,6 +97,77 @@ def test_an_image_becomes_a_class_token_and_its_patches():
         model(torch.zeros(1, 2, 7, 6))
 
 
+PATCHES: dict[str, Any] = {"stem": "patches", "image_size": 8, "patch_size": 4, "n_channels": 2, "vocab_size": 1}
+
+
+def toy_vit(**changes: Any) -> Encoder:
+    fields = {name: value for name, value in TEXT.items() if name != "block_size"} | PATCHES
+    return shaken(Encoder(EncoderConfig.make(**{**fields, "n_classes": 3, **changes}))).eval()
+
+
+def toy_images(n: int = 3) -> torch.Tensor:
+    return torch.randn(n, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_convolutions_give_as_many_patches_and_read_each_image_by_itself():
+    """Two convolutions of step 2 for patches of 4: a change in one corner reaches the patches that its field overlaps
+    (3 + 2 * 2 = 7 pixels wide), and no other image of the batch changes."""
+    model = toy_vit(patch_convolutions=True)
+    images, pos = toy_images(), torch.arange(5)
+    assert model.config.block_size == 5 and model(images).shape == (3, 5, 18)
+    assert [conv.out_channels for conv in model.embedding.patch.halves] == [9, 18]
+    torch.testing.assert_close(model.train()(images)[1:2], model.eval()(images[1:2]))
+    other = images.clone()
+    other[0, :, 7, 7] += 1
+    here, there = (model.embedding(x, pos, model.positions) for x in (images, other))
+    assert torch.equal(here[1:], there[1:]) and torch.equal(here[0, :4], there[0, :4])
+    assert not torch.allclose(here[0, 4], there[0, 4])
+
+
+def test_without_a_class_token_the_mean_of_the_patches_is_classified():
+    model, images = toy_vit(class_token=False, pooling="mean"), toy_images()
+    vectors_BTC = model(images)
+    assert vectors_BTC.shape == (3, 4, 18) and model.config.n_before == 0
+    torch.testing.assert_close(model.sequence_logits(vectors_BTC), model.classifier(vectors_BTC.mean(dim=1)))
+
+
+def test_the_distillation_token_stands_second_and_has_a_head_of_its_own():
+    model, images = toy_vit(distillation="heads"), toy_images()
+    vectors_BTC = model(images)
+    assert vectors_BTC.shape == (3, 6, 18)
+    both = model.classifier(vectors_BTC[:, 0]), model.distillation_classifier(vectors_BTC[:, 1])
+    torch.testing.assert_close(model.sequence_logits(vectors_BTC), sum(both) / 2)
+    assert toy_vit(distillation="token").distillation_classifier is None
+
+
+def test_sinusoidal_positions_do_not_drown_patches():
+    """The scale of the 2017 paper, sqrt(C), is applied to patches as to words."""
+    sines, zero = toy_vit(positions="sinusoidal"), torch.arange(5)
+    assert sines.config.embedding_scale == pytest.approx(18**0.5)
+    x_BTC = sines.embedding(toy_images(), zero, sines.positions)
+    sines.embedding.scale = 1.0
+    difference = x_BTC - sines.embedding(toy_images(), zero, sines.positions)
+    patches = sines.embedding.patch(toy_images()).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(difference[:, 1:], patches * (18**0.5 - 1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"patch_convolutions": True, "image_size": 9, "patch_size": 3}, "patch_size=3 is no power of 2"),
+        ({"class_token": False}, "pooling=first needs the class token"),
+        ({"class_token": False, "pooling": "mean", "distillation": "token"}, "distillation=token needs"),
+        ({"distillation": "heads", "n_classes": 0}, "distillation=heads needs classes"),
+        ({"class_token": False, "pooling": "mean", "block_size": 5}, "use block_size=4"),
+    ],
+)
+def test_stems_that_do_not_fit_are_refused(changes: dict[str, Any], named: str):
+    with pytest.raises(UsageError, match=named):
+        toy_vit(**changes)
+    with pytest.raises(UsageError, match="leave them out"):
+        toy_encoder(patch_convolutions=True)
+
+
 def test_sound_is_halved():
     model = toy_encoder(stem="frames", n_mels=7, vocab_size=1, positions="sinusoidal", sinusoid_layout="whisper")
     frames = torch.randn(2, 7, 21, generator=torch.Generator().manual_seed(0))
@@ -138,6 +209,16 @@ def test_what_is_asked_must_be_there():
         {"family": "original", "n_segments": 2, "embedding_norm": True, "token_head": "classes", "n_classes": 4},
         {"family": "modern", "token_head": "vocabulary", "tied_head": False, "n_expert": 3},
         {"stem": "patches", "image_size": 6, "patch_size": 3, "block_size": 5, "vocab_size": 1, "n_classes": 3},
+        {
+            "stem": "patches",
+            "image_size": 8,
+            "patch_size": 4,
+            "block_size": 6,
+            "vocab_size": 1,
+            "n_classes": 3,
+            "patch_convolutions": True,
+            "distillation": "heads",
+        },
         {"stem": "frames", "n_mels": 7, "vocab_size": 1},
     ],
 )

@@ -235,10 +235,10 @@ def _bert(model: str, ours: Any = tokens, theirs: Any = lambda m: asked(m).logit
     return Case(getattr(transformers, model), transformers.BertConfig(**{**BERT, **fields}), ours, theirs)
 
 
-def _vit() -> Case:
+def _vit(name: str = "ViTForImageClassification") -> Case:
     return Case(
-        transformers.ViTForImageClassification,
-        transformers.ViTConfig(**VIT),
+        getattr(transformers, name),
+        getattr(transformers, f"{name.partition('For')[0]}Config")(**VIT),
         lambda model: model.sequence_logits(model(pixels(2, 8))),
         lambda model: model(pixels(2, 8)).logits,
     )
@@ -365,6 +365,8 @@ CASES = {
     "bart": _bart(),
     "bart, scaled": _bart(scale_embedding=True, activation_function="gelu_new"),
     "vit": _vit(),
+    "deit": _vit("DeiTForImageClassification"),
+    "deit, two heads": _vit("DeiTForImageClassificationWithTeacher"),
     "whisper": _whisper(),
     "decision_transformer": _decision(),
     "decision_transformer, no tanh": _decision(action_tanh=False, n_inner=23, activation_function="gelu_new"),

@@ -54,7 +54,20 @@ def test_a_folder_of_transformers_is_read(tmp_path: Path):
     assert (read.size, read.mean, read.std, read.resample) == ((6, 4), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5), 3)
 
 
-@pytest.mark.parametrize("processor", [RGB, GREY, ImageProcessor((2, 3), scale=0.5, resample=0, background=7)])
+def test_the_middle_is_cut_out_as_deit_does(tmp_path: Path):
+    from transformers import DeiTImageProcessorPil
+
+    theirs = DeiTImageProcessorPil(size={"height": 9, "width": 8}, crop_size={"height": 6, "width": 5}, resample=2)
+    theirs.save_pretrained(tmp_path)
+    ours, image = ImageProcessor.load(tmp_path), PIL.fromarray(picture())
+    assert ours.resize == (9, 8) and ours.size == (6, 5)
+    np.testing.assert_allclose(ours.encode(image), theirs(image, return_tensors="np")["pixel_values"][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [RGB, GREY, ImageProcessor((2, 3), scale=0.5, resample=0, background=7), ImageProcessor((4, 4), resize=(5, 6))],
+)
 def test_what_is_saved_is_loaded(processor: ImageProcessor, tmp_path: Path):
     processor.save(tmp_path)
     assert ImageProcessor.load(tmp_path) == processor == load_processor("patches", tmp_path)
@@ -131,7 +144,7 @@ NAN = (float("nan"),) * 3
     ("name", "value"),
     [
         *(("size", (0, 5)), ("size", (5, 100_000)), ("mean", (0.5, 0.5)), ("mean", NAN), ("std", (0.0, 0.5, 0.5))),
-        *(("scale", -1.0), ("resample", 9), ("background", 300)),
+        *(("scale", -1.0), ("resample", 9), ("background", 300), ("resize", (4, 9)), ("resize", (0, 9))),
     ],
 )
 def test_impossible_settings_are_refused(name, value):
@@ -142,7 +155,8 @@ def test_impossible_settings_are_refused(name, value):
 @pytest.mark.parametrize(
     "text",
     [
-        *(None, "{", "[]", '"a"', '{"image_processor_type": "CLIPImageProcessor"}', '{"do_center_crop": true}'),
+        *(None, "{", "[]", '"a"', '{"image_processor_type": "CLIPImageProcessor"}', '{"do_pad": true}'),
+        '{"do_center_crop": true, "crop_size": {"height": 300, "width": 300}}',
         *('{"size": {"shortest_edge": 224}}', '{"size": "large"}', '{"image_mean": "a"}', '{"image_std": [0, 0, 0]}'),
         '{"rescale_factor": null}',
     ],

@@ -77,19 +77,25 @@ def translate(
 def classify(
     model: options.Run,
     texts: options.Texts = None,
+    image_size: int = typer.Option(
+        None, metavar="N", min=1, help="Read images at another size; positions are interpolated. Default: the model's."
+    ),
     batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Classify texts, images, records or molecules: each class's probability.
 
-    Give texts; for a model of images, paths of images; of records, JSON of a record; of molecules, SMILES.
+    Give texts; for a model of images, paths of images; of records, JSON of a record; of molecules, SMILES. One image is
+    drawn as a bar chart, several as a line each.
 
     Examples:
 
     glassformer classify runs/sentiment-1 "A film to remember."
 
     glassformer classify runs/digits-1 seven.png
+
+    glassformer classify runs/mnist-1 photos/*.png --image-size 56
 
     glassformer classify runs/sentiment-1 --json < reviews.txt
     """
@@ -98,13 +104,19 @@ def classify(
 
     given = _nonempty(texts)
     bundle = open_for("classify", model, device)
+    of_images = bundle.model.reads == "patches"
+    if image_size is not None:
+        bundle = _at_image_size(bundle, image_size)
     labels = bundle.labels
     p_NC = generation.classify(bundle.model, bundle.processor, given, batch_size=batch_size).tolist()
     rows = [dict(zip(labels, p_C, strict=True)) for p_C in p_NC]
     best = [max(row, key=row.__getitem__) for row in rows]
     if as_json:
-        found = zip(given, best, rows, strict=True)
-        print_json([{"text": text, "label": label, "probabilities": row} for text, label, row in found])
+        found, what = zip(given, best, rows, strict=True), "image" if of_images else "text"
+        print_json([{what: each, "label": label, "probabilities": row} for each, label, row in found])
+        return
+    if of_images and len(given) == 1:
+        _bar_chart(best[0], rows[0])
         return
     width = max((len(label) for label in labels), default=0)
     for text, label, row in zip(given, best, rows, strict=True):
@@ -140,6 +152,30 @@ def predict(
         return
     for text, number in zip(given, numbers, strict=True):
         typer.echo(f"{number:.4g}" + (f"  {shortened(text)}" if len(given) > 1 else ""))
+
+
+def _at_image_size(bundle: Any, image_size: int) -> Any:
+    """The model and its processor for images of another size."""
+    from dataclasses import replace
+
+    from glassformer.models.image_size import at_image_size
+
+    model = at_image_size(bundle.model, image_size)
+    return replace(bundle, model=model, processor=replace(bundle.processor, size=(image_size,) * 2, resize=None))
+
+
+def _bar_chart(best: str, p_by_class: dict[str, float], most: int = 10) -> None:
+    """The most likely classes, each with a bar as long as its probability."""
+    from rich.console import Console
+
+    from glassformer.figures import Column, Table, to_terminal
+
+    rows = sorted(p_by_class.items(), key=lambda row: -row[1])
+    rest = [("all others", sum(p for _, p in rows[most:]))] if len(rows) > most else []
+    table = Table(f"This is {best}", [Column("class"), Column("probability", "share")], rows[:most], footer=rest)
+    console = Console(highlight=False)
+    for part in to_terminal([table], console, console.options):
+        console.print(part)
 
 
 def tag(

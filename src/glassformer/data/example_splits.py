@@ -45,13 +45,17 @@ def references(examples: Iterable[Example]) -> dict[str, list[str]]:
 
 
 def split_by_group(
-    rows: Sequence[tuple[Item, str]], *, validation: float = HELD_OUT, test: float = HELD_OUT
+    rows: Sequence[tuple[Item, str]],
+    *,
+    validation: float = HELD_OUT,
+    test: float = HELD_OUT,
+    start: float = 0.0,
 ) -> dict[str, list[Item]]:
     """Examples with the name of their group (a file, a word), split so that no group is torn.
 
     Groups stand in the order of the SHA-256 of their names; the first ones test and the next ones validate, until each
     split holds its part of the examples; at least one group each, unless its part is 0. The order within a split is
-    that of `rows`.
+    that of `rows`. start: so far into that order the first ones stand, as a share; what is before comes last.
 
     Raises:
         DataError: fewer groups than splits.
@@ -64,7 +68,8 @@ def split_by_group(
         needing = ", ".join(["train", *parts])
         raise DataError(f"{plural(len(sizes), 'group')} of examples; {needing} need one each: give more")
     home: dict[str, str] = {}
-    groups = sorted(sizes, key=_digest)
+    groups, first = sorted(sizes, key=_digest), round(start * len(sizes))
+    groups = groups[first:] + groups[:first]
     for split, part in parts.items():
         wanted, held = part * len(rows), 0
         while not held or held < wanted:

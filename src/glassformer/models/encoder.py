@@ -33,7 +33,9 @@ class Encoder(Transformer):
         self._build(config, _stem(config), causal=False)
         C = config.n_embd
         self.pooler = nn.Linear(C, C) if config.pooler else None
-        self.classifier = nn.Linear(C, config.n_classes) if _classifies(config) else None
+        self.classifier = nn.Linear(C, config.n_classes) if config.has_classifier else None
+        second = config.distillation == "heads"
+        self.distillation_classifier = nn.Linear(C, config.n_classes) if second else None
         self.transform = nn.Linear(C, C) if config.token_transform else None
         self.transform_norm = norm_of(config) if config.token_transform else None
         self.head: nn.Linear | None = None
@@ -87,7 +89,10 @@ class Encoder(Transformer):
         """
         if self.classifier is None:
             raise UsageError("this encoder has no head for sequences; set n_classes, and token_head other than classes")
-        return self.read_out(self.classifier, self.pool(vectors_BTC, lengths_B))
+        logits_BN = self.read_out(self.classifier, self.pool(vectors_BTC, lengths_B))
+        if self.distillation_classifier is None:
+            return logits_BN
+        return (logits_BN + self.read_out(self.distillation_classifier, vectors_BTC[:, 1])) / 2
 
     def number(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """One number for each sequence, in the unit of what was learned: (B, T, C) -> (B,) fp32.
@@ -118,10 +123,6 @@ class Encoder(Transformer):
             self.head.weight = self.embedding.token.weight
 
 
-def _classifies(config: EncoderConfig) -> bool:
-    return config.n_classes > 0 and config.token_head != "classes"
-
-
 def _stem(config: EncoderConfig) -> nn.Module:
     if config.stem == "patches":
         return PatchStem(
@@ -129,6 +130,10 @@ def _stem(config: EncoderConfig) -> nn.Module:
             patch_size=config.patch_size,
             n_channels=config.n_channels,
             n_embd=config.n_embd,
+            convolutions=config.patch_convolutions,
+            class_token=config.class_token,
+            distillation_token=config.distillation != "none",
+            scale=config.embedding_scale,
         )
     if config.stem == "frames":
         return FrameStem(n_mels=config.n_mels, n_embd=config.n_embd)

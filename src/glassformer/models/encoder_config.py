@@ -26,9 +26,13 @@ class EncoderConfig(ModelConfig):
 
     stem: `text`, `patches` of an image (ViT), `frames` of sound (Whisper), a `set`, or a `graph`, whose nodes are a set
         and whose edges a layer may follow (`patterns=graph(1)`). For patches and frames `vocab_size` is 1 and unused;
-        `block_size` counts what the stem gives: patches and the class token, frames after the convolutions.
+        `block_size` counts what the stem gives: patches and the tokens before them, frames after the convolutions.
     image_size, patch_size, n_channels: of square images. n_mels: mel bands of a frame.
     n_inputs: numbers of each member of a set.
+    patch_convolutions: patches are read by convolutions that halve the image, and not by one linear layer
+        (`glassformer.models.stems.PatchConvolutions`).
+    class_token: a learned vector stands before the patches. distillation: `token`: another one behind it (DeiT);
+        `heads`: and a second head over the classes reads it.
     pooling: the vector of a sequence is that of its `first` token or the `mean` over its tokens.
     pooler: it goes through one more layer with tanh (BERT). n_classes: what `sequence_logits` chooses from; 0: no such
         head. token_head: what `token_logits` chooses from: `none`, the `vocabulary` (masked tokens), or `classes`.
@@ -43,6 +47,9 @@ class EncoderConfig(ModelConfig):
     image_size: int = Field(default=0, ge=0, le=100_000)
     patch_size: int = Field(default=0, ge=0, le=100_000)
     n_channels: int = Field(default=3, ge=1, le=1000)
+    patch_convolutions: bool = False
+    class_token: bool = True
+    distillation: Literal["none", "token", "heads"] = "none"
     n_mels: int = Field(default=80, ge=1, le=10_000)
     n_inputs: int = Field(default=0, ge=0, le=1_000_000)
     pooling: Literal["first", "mean"] = "first"
@@ -56,11 +63,12 @@ class EncoderConfig(ModelConfig):
     @model_validator(mode="before")
     @classmethod
     def _count_patches(cls, fields: Any) -> Any:
-        """`block_size` of an image encoder, where it is left out: the patches and the class token."""
+        """`block_size` of an image encoder, where it is left out: the patches and the tokens before them."""
         if isinstance(fields, dict) and fields.get("stem") == "patches" and "block_size" not in fields:
             size, patch = fields.get("image_size"), fields.get("patch_size")
             if isinstance(size, int) and isinstance(patch, int) and patch > 0:
-                return {**fields, "block_size": (size // patch) ** 2 + 1}
+                before = bool(fields.get("class_token", True)) + (fields.get("distillation", "none") != "none")
+                return {**fields, "block_size": (size // patch) ** 2 + before}
         if isinstance(fields, dict) and fields.get("stem") in UNORDERED:
             return {"positions": "none", "pooling": "mean", **fields}
         return fields
@@ -72,11 +80,11 @@ class EncoderConfig(ModelConfig):
                 raise UsageError(
                     f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}; try patch_size=7"
                 )
-            tokens = (self.image_size // self.patch_size) ** 2 + 1
-            if self.block_size != tokens:
-                raise UsageError(
-                    f"block_size={self.block_size} where patches and class token are {tokens}; use block_size={tokens}"
-                )
+            self._check_patches()
+        elif self.patch_convolutions or not self.class_token or self.distillation != "none":
+            raise UsageError(
+                f"patch_convolutions, class_token and distillation are of images, and stem={self.stem}; leave them out"
+            )
         self._check_order()
         if self.token_head == "classes" and not self.n_classes:
             raise UsageError("token_head=classes needs classes to choose from; set n_classes")
@@ -93,6 +101,36 @@ class EncoderConfig(ModelConfig):
             raise UsageError(
                 f"pattern {str(ordered)!r} needs an order, and stem={self.stem} has none; use full or graph(1)"
             )
+
+    def _check_patches(self) -> None:
+        n, before = self.n_patches, self.n_before
+        if self.block_size != n + before:
+            what = "patches and class token" if self.class_token else "patches"
+            raise UsageError(f"block_size={self.block_size} where {what} are {n + before}; use block_size={n + before}")
+        if self.patch_convolutions and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            raise UsageError(
+                f"patch_convolutions halve the image, and patch_size={self.patch_size} is no power of 2; try 4"
+            )
+        if not self.class_token and (self.pooling == "first" or self.distillation != "none"):
+            field = "pooling=first" if self.pooling == "first" else f"distillation={self.distillation}"
+            raise UsageError(f"{field} needs the class token; use class_token=true, or pooling=mean without it")
+        if self.distillation == "heads" and not self.has_classifier:
+            raise UsageError("distillation=heads needs classes to choose from; set n_classes")
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether there is a head over the classes of a sequence."""
+        return self.n_classes > 0 and self.token_head != "classes"
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2 if self.stem == "patches" else 0
+
+    @property
+    def n_before(self) -> int:
+        """Tokens that stand before the patches."""
+        return int(self.class_token) + (self.distillation != "none") if self.stem == "patches" else 0
 
     @property
     def reads(self) -> str:

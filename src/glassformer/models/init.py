@@ -25,6 +25,7 @@ def _table(name: str) -> bool:
             "embedding.timestep.weight",
             "positions.weight",
             "class_token",
+            "distillation_token",
         )
     )
 

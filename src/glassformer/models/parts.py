@@ -33,7 +33,16 @@ from glassformer.layers import (
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier
 from glassformer.models.encoder import Encoder
-from glassformer.models.stems import FrameStem, NGrams, PatchStem, SetStem, TextStem, TripleStem, VectorStem
+from glassformer.models.stems import (
+    FrameStem,
+    NGrams,
+    PatchConvolutions,
+    PatchStem,
+    SetStem,
+    TextStem,
+    TripleStem,
+    VectorStem,
+)
 from glassformer.models.trajectory_decoder import TrajectoryDecoder
 from glassformer.models.vector_decoder import VectorDecoder
 
@@ -104,6 +113,9 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (NGrams, "back"): [("n-grams", ("V + 1", "C"))],
     (NGrams, "joint"): [("n-grams", ("rows", "C"))],
     (PatchStem, "patch"): [("patches", ("C", "channels", "P", "P"))],
+    (PatchConvolutions, "halves"): [("patches", ("rows", "inputs", "3", "3"))],
+    (PatchConvolutions, "norms"): [("norms", ("rows",))],
+    (PatchConvolutions, "out"): [("patches", ("C", "C", "1", "1"))],
     (FrameStem, "first"): [("frames", ("C", "mels", "3"))],
     (FrameStem, "second"): [("frames", ("C", "C", "3"))],
     (VectorStem, "read_in"): [("read-in", ("C", "inputs"))],
@@ -126,6 +138,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (Encoder, "pooler"): [("pooler", ("C", "C"))],
     (Encoder, "transform"): [("transform", ("C", "C"))],
     (Encoder, "classifier"): [("classifier", ("N", "C"))],
+    (Encoder, "distillation_classifier"): [("classifier", ("N", "C"))],
     (Encoder, "head"): [("unembedding", ("V", "C"))],
     (DecoderClassifier, "classifier"): [("classifier", ("N", "C"))],
     (Decoder, "head"): [("unembedding", ("V", "C"))],
@@ -204,11 +217,11 @@ def _known_pieces(owner: nn.Module, layer: str, holder: nn.Module, field: str) -
         return [("positions", ("T", "C"))]
     if isinstance(holder, RelativePositions):
         return [("positions", ("R", "H"))]
-    if isinstance(holder, PatchStem) and field == "class_token":
+    if isinstance(holder, PatchStem) and field in ("class_token", "distillation_token"):
         return [("class token", ("1", "1", "C"))]
     if isinstance(holder, (Attention, CrossAttention)) and field == "sinks":
         return [("sinks", ("H",))]
-    if isinstance(holder, (LayerNorm, RMSNorm)):
+    if isinstance(holder, (LayerNorm, RMSNorm)) and not isinstance(owner, PatchConvolutions):
         return [("norms", (_normed(owner, layer),))]
     if isinstance(owner, Encoder) and layer == "head" and owner.config.token_head == "classes":
         return [("classifier", ("N", "C"))]

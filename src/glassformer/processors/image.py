@@ -29,11 +29,13 @@ MAX_BYTES = 256 << 20  # of an image file
 MAX_PIXELS = 1 << 26  # of an image before it is resized: a small file can hold an enormous image
 MAX_SIDE = 8192  # of what it is resized to
 BILINEAR = 2  # of PIL.Image.Resampling; also transformers' default for ViT
-_TYPES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
+_TYPES = tuple(
+    f"{name}{end}" for name in ("ViT", "DeiT") for end in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil",
+                                                           "FeatureExtractor")
+)  # fmt: skip
 # Steps of other image processors, which would change what a model sees.
 _OTHER_STEPS = tuple(
-    f"do_{step}"
-    for step in ("center_crop", "pad", "thumbnail", "align_long_axis", "reduce_labels", "flip_channel_order")
+    f"do_{step}" for step in ("pad", "thumbnail", "align_long_axis", "reduce_labels", "flip_channel_order")
 )
 
 
@@ -47,6 +49,7 @@ class ImageProcessor:
         scale: what pixels of 0..255 are multiplied with first.
         resample: how an image is resized, a number of `PIL.Image.Resampling`.
         background: from 0 (black) to 255 (white): what shows through transparent pixels.
+        resize: height and width that an image is resized to before its middle, `size`, is cut out (DeiT); None: `size`.
 
     Raises:
         UsageError: a value is impossible.
@@ -58,10 +61,14 @@ class ImageProcessor:
     scale: float = 1 / 255
     resample: int = BILINEAR
     background: int = 255
+    resize: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or not all(type(n) is int and 0 < n <= MAX_SIDE for n in self.size):
-            raise UsageError(f"size={self.size}: give height and width in pixels, each from 1 to {MAX_SIDE}")
+        for name, size in (("size", self.size), ("resize", self.resize or self.size)):
+            if len(size) != 2 or not all(type(n) is int and 0 < n <= MAX_SIDE for n in size):
+                raise UsageError(f"{name}={size}: give height and width in pixels, each from 1 to {MAX_SIDE}")
+        if self.resize is not None and (self.resize[0] < self.size[0] or self.resize[1] < self.size[1]):
+            raise UsageError(f"resize={self.resize} is smaller than size={self.size}, which is cut out of it")
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
             raise UsageError(f"mean={self.mean}, std={self.std}: give one number each for grey images, three for RGB")
         if not all(map(math.isfinite, (*self.mean, *self.std, self.scale))) or min(*self.std, self.scale) <= 0:
@@ -90,8 +97,12 @@ class ImageProcessor:
             MissingExtraError: without Pillow.
         """
         prepared = _converted(_opened(image), self.n_channels, self.background)
-        if prepared.size != self.size[::-1]:
-            prepared = prepared.resize(self.size[::-1], resample=self.resample)
+        height, width = self.resize or self.size
+        if prepared.size != (width, height):
+            prepared = prepared.resize((width, height), resample=self.resample)
+        if self.resize is not None:
+            top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+            prepared = prepared.crop((left, top, left + self.size[1], top + self.size[0]))
         pixels_HWC = np.asarray(prepared, dtype=np.float32).reshape(*self.size, self.n_channels)
         mean, std = np.asarray((self.mean, self.std), dtype=np.float32)
         scaled_HWC = (pixels_HWC * np.float32(self.scale) - mean) / std
@@ -115,11 +126,13 @@ class ImageProcessor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json."""
+        crop = {} if self.resize is None else {"do_center_crop": True, "crop_size": _as_dict(self.size)}
         config = {
-            "image_processor_type": "ViTImageProcessor",
+            "image_processor_type": "DeiTImageProcessor" if crop else "ViTImageProcessor",
             "do_convert_rgb": self.n_channels == 3,
             "do_resize": True,
-            "size": {"height": self.size[0], "width": self.size[1]},
+            "size": _as_dict(self.resize or self.size),
+            **crop,
             "resample": self.resample,
             "do_rescale": True,
             "rescale_factor": self.scale,
@@ -149,8 +162,11 @@ class ImageProcessor:
         try:
             mean = _numbers(config.get("image_mean", (0.5, 0.5, 0.5))) if normalises else (0.0, 0.0, 0.0)
             std = _numbers(config.get("image_std", (0.5, 0.5, 0.5))) if normalises else (1.0, 1.0, 1.0)
+            size = _size(config.get("size", 224))
+            crops = config.get("do_center_crop", kind.startswith("DeiT"))
             return cls(
-                size=_size(config.get("size", 224)),
+                size=_size(config.get("crop_size", 224)) if crops else size,
+                resize=size if crops else None,
                 mean=mean,
                 std=std,
                 scale=float(config.get("rescale_factor", 1 / 255)) if rescales else 1.0,
@@ -178,6 +194,10 @@ def _size(value: Any) -> tuple[int, int]:
             raise UsageError(f"size={one_line(value, most=60)}: height and width are read, nothing else")
         return value["height"], value["width"]
     return value, value
+
+
+def _as_dict(size: tuple[int, int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
 
 
 def _pillow() -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from glassformer.models import (
 )
 from glassformer.models.building import CLASSIFIERS
 from glassformer.models.counts import model_on_meta
+from glassformer.models.image_size import interpolated, sized_config
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import facts_for, named_size
@@ -95,6 +96,8 @@ class Start:
         decided = facts_for(r, kind, facts)
         if isinstance(theirs, EncoderConfig):
             decided.setdefault("n_classes", 0)
+            if (size := decided.get("image_size", theirs.image_size)) != theirs.image_size:
+                theirs = sized_config(theirs, size)
         if kind != kind_of(theirs):  # another head
             fields, known = theirs.model_dump(), registered(kind)[0].model_fields
             theirs = registered(kind)[0].make(**{**{k: v for k, v in fields.items() if k in known}, **decided})
@@ -203,7 +206,7 @@ class Start:
         Raises:
             UsageError: nothing agrees, or a fresh tensor that an adapter cannot teach.
         """
-        theirs, ours = self.model.state_dict(), model.state_dict()
+        theirs, ours, config = self.model.state_dict(), model.state_dict(), cast(Any, model.config)
         shared = self.shares_processors(task)
         if shared and type(model) is type(self.model):  # which name tokens; another head has no use for them
             model.generation_settings = self.model.generation_settings
@@ -215,6 +218,8 @@ class Start:
         for name in ours.keys() & theirs.keys() - other - tied_names(model).keys():
             if ours[name].shape == theirs[name].shape:
                 taken[name] = theirs[name]
+            elif name in tables and self.model.reads == "patches":  # where the patches lie in the image
+                taken[name] = interpolated(theirs[name], self.model.config, config)
             elif name in tables:  # as many places as both have
                 rows = min(len(ours[name]), len(theirs[name]))
                 taken[name] = torch.cat([theirs[name][:rows], ours[name][rows:]])

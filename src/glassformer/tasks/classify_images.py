@@ -6,7 +6,7 @@ pixels ──patches, class token──► encoder ──► vector of the class
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,13 +15,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from glassformer.data.augmentation import Augmentation
 from glassformer.data.example_splits import spread
 from glassformer.data.images import LabelledImages, load_images
 from glassformer.errors import DataError, UsageError
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
-from glassformer.tasks.base import Batch, Opening
+from glassformer.tasks.base import Batch, Batches, Loss, Opening
 from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.losses import number_of, summed_cross_entropy
 from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
@@ -38,6 +40,20 @@ class ClassifyImagesSettings(TaskSettings):
     """height and width that images are resized to; None: those of a named set, else of the first image"""
     grey: bool | None = None
     """one channel in place of three; None: as the named set, else False"""
+    fold: int = Field(default=0, ge=0)
+    """of a named set: which part of it tests, so that several runs test on all of it"""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """this share of each target is spread over all classes; the reported loss is without it"""
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    """degrees by which a training image is turned at most, either way"""
+    scaling: float = Field(default=0.0, ge=0, lt=1)
+    """share of its size by which it is made larger or smaller at most"""
+    shear: float = Field(default=0.0, ge=0, le=1)
+    """how far a row is moved at most, by its distance from the middle row"""
+    translation: float = Field(default=0.0, ge=0, le=1)
+    """share of its side by which it is moved at most, along each axis"""
+    flip: bool = False
+    """whether every second one is mirrored, left to right"""
 
 
 @dataclass(kw_only=True)
@@ -79,11 +95,11 @@ class ClassifyImages(ExampleTask):
         data, asked = opening.data, cls.Settings.make(**opening.settings)
         if opening.tokenizer != TokenizerSettings():
             raise UsageError("images have no tokenizer; leave out the keys of [tokenizer]")
-        images, known = load_images(data.source)
+        images, known = load_images(data.source, fold=asked.fold)
         if data.max_examples:
             images = {**images, "train": spread(images["train"], data.max_examples)}
         if opening.folder is not None:
-            processor = ImageProcessor.load(opening.folder)
+            processor = _inherited(ImageProcessor.load(opening.folder), asked)
         else:
             grey = asked.grey if asked.grey is not None else bool(known and known.n_channels == 1)
             size = asked.image_size or (known.size[0] if known else first_size(images))
@@ -130,6 +146,28 @@ class ClassifyImages(ExampleTask):
         images = torch.from_numpy(np.stack([pixels for pixels, _ in examples]))
         return images, torch.tensor([label for _, label in examples], dtype=torch.int64)
 
+    def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
+        """As of any task on examples; training images are changed at random if the settings say so."""
+        batches: Any = super().batches(split, rank, world_size)
+        if split == "train" and self.augmentation.changes:
+            batches.collate, batches.by_chance = self.collate_augmented, True
+        return batches  # type: ignore[no-any-return]
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is done to training images."""
+        s = self.settings
+        return Augmentation(s.rotation, s.scaling, s.shear, s.translation, s.flip)
+
+    def collate_augmented(self, examples: Sequence[tuple[np.ndarray, int]], random: np.random.Generator) -> Batch:
+        """As `collate`, each image changed at random."""
+        return self.collate([(self.augmentation(pixels, random), label) for pixels, label in examples])
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        """The cross-entropy, smoothed if the settings say so."""
+        total = summed_cross_entropy(self.logits(model, batch), batch[1], self.settings.label_smoothing)
+        return Loss(total, number_of(batch[1]))
+
     def logits(self, model: Any, batch: Batch) -> Tensor:
         """(B, classes)."""
         logits: Tensor = model.sequence_logits(model(batch[0]))
@@ -149,6 +187,20 @@ class ClassifyImages(ExampleTask):
         )
         image = HeatMap("image", grey, rows, columns, highest=1.0)
         return [image, table] if max(grey.shape) <= LARGEST_SAMPLE else [table]
+
+
+def _inherited(processor: ImageProcessor, asked: Any) -> ImageProcessor:
+    """The processor of an existing model, for images of the size that is asked for.
+
+    Raises:
+        UsageError: the model reads another number of channels.
+    """
+    if asked.grey is not None and asked.grey != (processor.n_channels == 1):
+        reads = "grey" if processor.n_channels == 1 else "colour"
+        raise UsageError(f"task.grey={str(asked.grey).lower()}, and the model reads {reads} images; leave it out")
+    if asked.image_size in (None, processor.size[0]):
+        return processor
+    return replace(processor, size=(asked.image_size,) * 2, resize=None)
 
 
 def first_size(images: LabelledImages) -> int:

@@ -138,11 +138,12 @@ def fields_without_meaning(c: Any) -> set[str]:
         ("n_gram_rows",): c.n_gram == 1,
     }
     if isinstance(c, EncoderConfig):
-        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_scale", "embedding_norm")
+        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_norm")
         without_effect |= {
             text: c.stem != "text",
             ("image_size", "patch_size", "n_channels"): c.stem != "patches",
             ("n_mels",): c.stem != "frames",
+            ("embedding_scale",): c.stem not in ("text", "patches"),
             ("tied_head", "head_bias", "logit_scale", "logit_softcap"): c.token_head != "vocabulary",
         }
     if isinstance(c, TrajectoryDecoderConfig):

@@ -21,7 +21,7 @@ from glassformer.hub.families.phi3 import Phi3
 from glassformer.hub.families.qwen import Qwen2, Qwen3, Qwen3Moe
 from glassformer.hub.families.smollm3 import SmolLM3
 from glassformer.hub.families.t5 import T5
-from glassformer.hub.families.vit import ViT
+from glassformer.hub.families.vit import DeiT, ViT
 from glassformer.hub.families.whisper import Whisper
 
 # In the order in which they are asked; ours holds anything.
@@ -31,7 +31,7 @@ FAMILIES: dict[str, Family] = {
         *(GPT2(), GPTNeo(), GPTNeoX()),
         *(Qwen3(), Llama(), Qwen2(), Mistral(), Phi3(), Olmo2(), SmolLM3(), Gemma2(), Gemma3()),
         *(Mixtral(), Qwen3Moe(), GptOss()),
-        *(BERT(), ViT(), DecisionTransformer(), T5(), Marian(), BART(), Whisper(), Glassformer()),
+        *(BERT(), ViT(), DeiT(), DecisionTransformer(), T5(), Marian(), BART(), Whisper(), Glassformer()),
     )
 }
 
