@@ -166,3 +166,43 @@ def test_a_configuration_that_is_damaged_or_asks_for_more_is_refused(text: str |
         (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(ModelFolderError, match=r"preprocessor_config\.json: "):
         ImageProcessor.load(tmp_path)
+
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+FILES = 504  # a multiple of the formats and the kinds of damage
+
+
+def damaged(number: int) -> bytes:
+    """A small image file with bytes that are cut off, changed, repeated, or set to the largest value."""
+    random = np.random.default_rng(number)
+    data = bytearray(as_bytes(PIL.fromarray(picture()), FORMATS[number % len(FORMATS)]))
+    kind, start = number // len(FORMATS) % 4, int(random.integers(0, min(len(data), 200)))
+    if kind == 0:
+        del data[start:]
+    elif kind == 1:
+        for place in random.integers(0, len(data), int(random.integers(1, 9))):
+            data[place] = int(random.integers(0, 256))
+    elif kind == 2:
+        data[start:start] = data[start : start + 64] * 3
+    else:  # a width, a height or a length of four bytes is enormous
+        data[start : start + 4] = b"\xff\xff\xff\x7f"
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_500_damaged_files_are_read_or_refused_in_one_line():
+    refused = 0
+    for number in range(FILES):
+        try:
+            pixels_CHW = RGB.encode(damaged(number))
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(error).startswith("an image: "), number
+        else:
+            assert pixels_CHW.shape == (3, 7, 5) and np.isfinite(pixels_CHW).all(), number
+    assert FILES // 4 < refused < FILES  # damage is found, and a changed pixel is none
+
+
+def test_an_image_of_one_pixel_is_read():
+    pixels_CHW = RGB.encode(as_bytes(PIL.new("RGB", (1, 1), (255, 0, 0))))
+    assert np.allclose(pixels_CHW, pixels_CHW[:, :1, :1]) and pixels_CHW[0, 0, 0] > pixels_CHW[1, 0, 0]
