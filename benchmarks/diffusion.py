@@ -3,9 +3,9 @@
     python benchmarks/diffusion.py [--steps 3000] [--diffusion RUN --autoregressive RUN]
 
 Prints JSON. Both learn `shakespeare-diffusion`'s shape by its schedule, one as `task.kind=diffusion` (an encoder), one
-as `next_token` (a decoder); runs that exist already may be given. Bits per character are of the whole validation split
-in windows of block_size: a bound from above for diffusion, exact for the other, which is given one character before
-each window.
+as `next_token` (a decoder); runs or checkpoints that exist already may be given. Bits per character are of the whole
+validation split in windows of block_size: a bound from above for diffusion, exact for the other, which is given one
+character before each window.
 
 `gaps`: in the middle of 400 windows, a gap of 1, 4 and 16 characters. Bits of a character in it, and the share that is
 right when each model writes it greedily (diffusion: one character a step, the surest first). Diffusion reads both sides
@@ -123,13 +123,14 @@ def main() -> None:
             started = time.perf_counter()
             metrics = task.evaluate(model.eval())
             loss = metrics["loss"]
-            summary = json.loads((paths[name] / "summary.json").read_text())
+            file = paths[name] / "summary.json"  # a checkpoint has none
+            summary = json.loads(file.read_text()) if file.is_file() else {}
             found[name] = {
                 "bits_per_character": [round(loss.value / LN2, 4), round(loss.interval / LN2, 4)],
                 "characters": loss.n,
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "steps": summary["steps"],
-                "training_seconds": round(summary["seconds"], 1),
+                "steps": summary.get("steps"),
+                "training_seconds": summary.get("seconds"),
                 "evaluation_seconds": round(time.perf_counter() - started, 1),
             }
         (encoder, diffusion), (decoder, _) = opened["diffusion"], opened["autoregressive"]
