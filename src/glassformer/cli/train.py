@@ -211,12 +211,12 @@ def _print_result(run: Run | None, as_json: bool) -> None:
         rows = against_actual(plan, run.to_dict())
         pairs = (f"{what} {predicted:,.4g} ({actual:,.4g})" for what, predicted, actual, _ in rows)
         typer.echo(f"predicted (and actual): {', '.join(pairs)}")
-    if run.command == "generate":
-        typer.echo(f'try it: glassformer generate {run.path} --prompt "..."')
+    if run.command in ("generate", "diffuse"):
+        typer.echo(f'try it: glassformer {run.command} {run.path} --prompt "..."')
     elif run.command == "chat":
         typer.echo(f"try it: glassformer chat {run.path}, or glassformer serve {run.path}")
-    elif run.command == "play":
-        typer.echo(f"try it: glassformer play {run.path}")
+    elif run.command in ("play", "draw"):
+        typer.echo(f"try it: glassformer {run.command} {run.path}")
     elif run.command:
         typer.echo(f'try it: glassformer {run.command} {run.path} "..."')
 
