@@ -14,6 +14,7 @@ from transformers import WhisperFeatureExtractor
 import glassformer as gf
 from glassformer.errors import UsageError
 from glassformer.generation import Segment, TranscriptionSettings, beam_search, subtitles, transcribe
+from glassformer.generation.speech_attention import speech_attention
 from glassformer.generation.speech_tokens import PromptedDecoder, SpeechTokens, plain_ids
 from glassformer.generation.transcribe import Decoded, cut
 from glassformer.processors.audio import AudioProcessor
@@ -165,6 +166,22 @@ def test_frames_of_another_shape_are_refused(pair):
     _, bundle = pair
     with pytest.raises(UsageError, match="80 mel bands and 100 frames, and the model reads 7 and 100"):
         transcribe(bundle.model, bundle.tokenizer, AudioProcessor(seconds=1), sounds(1))
+
+
+def test_attention_over_the_sound_is_the_models_own(pair):
+    """Rows of distributions, cut where the sound ends; another sound behind the last sample changes nothing else."""
+    _, bundle = pair
+    sound = sounds(1)[0]
+    found = speech_attention(bundle.model, bundle.tokenizer, bundle.source_processor, sound)
+    n = -(-len(sound) // 320)
+    assert found.weights_TS.shape == (len(found.tokens), n) and found.frames_MF.shape == (7, 2 * n)
+    assert (
+        len(found.heads) == 6 and 0 < found.weights_TS.sum(axis=1).min() <= found.weights_TS.sum(axis=1).max() < 1.0001
+    )
+    (text,) = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, [sound], replace(GREEDY, times=False))
+    assert len(found.tokens) == sum(i < END for segment in text.segments for i in segment.tokens)
+    with pytest.raises(UsageError, match="attention is drawn over 1"):
+        speech_attention(bundle.model, bundle.tokenizer, bundle.source_processor, np.tile(sound, 30))
 
 
 def test_a_saved_bundle_keeps_its_processor(pair, tmp_path):

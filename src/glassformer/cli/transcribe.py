@@ -9,6 +9,8 @@ import typer
 from glassformer.cli import options
 from glassformer.cli.output import one_line, print_json
 
+MAX_COLUMNS, MAX_BANDS = 80, 20  # of a picture
+
 
 def transcribe(
     model: options.Run,
@@ -26,6 +28,9 @@ def transcribe(
     ),
     padding: float = typer.Option(
         None, metavar="SECONDS", help="Add so much silence, not a full window: faster, and the text may differ."
+    ),
+    attention: str = typer.Option(
+        None, metavar="FILE", help="Draw the spectrogram of one sound and where each token listens, as .svg or .html."
     ),
     batch_size: options.BatchSize = 8,
     seed: int = typer.Option(0, metavar="NUMBER", help="Of samples at a temperature above 0."),
@@ -52,6 +57,8 @@ def transcribe(
         raise UsageError("--json, --srt, --vtt and --timestamps each choose what is printed; give one of them")
     if form and len(files) > 1:
         raise UsageError(f"--{form} prints the subtitles of one file, and {len(files)} were given")
+    if attention is not None and len(files) > 1:
+        raise UsageError(f"--attention draws one sound, and {len(files)} were given")
     bundle = open_for("transcribe", model, device, dtype=dtype)
     chosen: dict[str, Any] = {"temperatures": tuple(temperature)} if temperature else {}
     settings = TranscriptionSettings(
@@ -91,5 +98,35 @@ def transcribe(
                 typer.echo(label + one_line(transcript.text))
     if as_json:
         print_json(rows)
+    if attention is not None and not failed:
+        _draw_attention(bundle, files[0], beam, attention)
     if failed:
         raise typer.Exit(1)
+
+
+def _draw_attention(bundle: Any, name: str, beam: int, path: str) -> None:
+    """Write a picture: the spectrogram, and below it the attention of each token over the same time."""
+    import numpy as np
+
+    from glassformer.figures import HeatMap, save
+    from glassformer.generation.speech_attention import speech_attention
+
+    found = speech_attention(bundle.model, bundle.tokenizer, bundle.source_processor, name, beam=beam)
+    n = found.weights_TS.shape[1]
+    edges = np.unique(np.linspace(0, n, min(n, MAX_COLUMNS) + 1).astype(int))
+    times = [f"{edge * found.step:.2f}" for edge in edges[:-1]]
+    mels = len(found.frames_MF)
+    rows = np.unique(np.linspace(0, mels, min(mels, MAX_BANDS) + 1).astype(int))
+    means = lambda values, at, axis: np.add.reduceat(values, at[:-1], axis=axis)  # noqa: E731
+    bands = means(means(found.frames_MF, 2 * edges, 1), rows, 0)
+    bands = bands / np.diff(rows)[:, None] / (2 * np.diff(edges))
+    loudness = (bands - bands.min())[::-1]
+    labels = [f"{row + 1}" for row in rows[:-1]][::-1]
+    about = f"mean of {len(found.heads)} heads of cross-attention"
+    figures = [
+        HeatMap("Log-mel spectrogram", loudness, labels, times, "mel band", "seconds"),
+        HeatMap(f"Where each token listens: {about}", means(found.weights_TS, edges, 1), found.tokens, times, "tokens",
+                "seconds", "share"),
+    ]  # fmt: skip
+    save(figures, path, name)
+    typer.echo(f"spectrogram and cross-attention drawn: {path}", err=True)
