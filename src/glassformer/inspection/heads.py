@@ -81,7 +81,9 @@ def attention_layers(reading: Reading, kind: str = "self") -> AttentionLayers:
     visible = np.ones((len(names), T, S), dtype=bool)
     if kind != "cross":
         pos = torch.arange(T)
-        visible = np.stack([mask.mask(pos, pos).numpy() for mask in stack.masks])
+        steps = reading.inputs.get("distances_BTT")
+        masks = stack.masks if steps is None else [mask.on_graph(steps) for mask in stack.masks]
+        visible = np.stack([mask.mask(pos, pos).expand(1, T, T)[0].numpy() for mask in masks])
     return AttentionLayers(reading, kind, stack, names, queries, keys, key_ids, visible)
 
 

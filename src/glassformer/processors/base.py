@@ -9,6 +9,7 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
     image tokens images   both: pixels are words of a tokenizer      processors/image_tokens.py
     trajectory   episodes preprocessor_config.json                   processors/trajectory.py
     set          records  preprocessor_config.json                   processors/sets.py
+    graph        SMILES   preprocessor_config.json                   processors/molecules.py
 
 A new kind of input is one file here and one line in `PROCESSORS`. A processor with two more methods serves every
 command and view without further code:
@@ -45,6 +46,7 @@ PROCESSORS: dict[str, str] = {
     "trajectory": "glassformer.processors.trajectory:load_trajectory_processor",
     "vectors": "glassformer.processors.vectors:load_vector_processor",
     "set": "glassformer.processors.sets:load_set_processor",
+    "graph": "glassformer.processors.molecules:load_molecule_processor",
 }
 """What loads the processor from a model folder, as "module:function", by what a model reads (`model.reads`)."""
 

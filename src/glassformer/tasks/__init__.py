@@ -8,6 +8,7 @@ classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 image_tokens                an image of a class, pixel by pixel
 classify_sets, regress_sets a class or a number for a set of values of any kind
+classify_molecules, regress_molecules      the same for a molecule as a graph; regress: a number for a text
 reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
 decision                    the action that led to a return
@@ -40,8 +41,10 @@ from glassformer.tasks.kto import KTO
 from glassformer.tasks.linear_functions import LinearFunctions
 from glassformer.tasks.losses import linear_cross_entropy
 from glassformer.tasks.masked_tokens import MaskedTokens
+from glassformer.tasks.molecules import ClassifyMolecules, RegressMolecules
 from glassformer.tasks.next_token import NextToken, evaluate_loss, window_losses
 from glassformer.tasks.ppo import PPO
+from glassformer.tasks.regress import Regress
 from glassformer.tasks.reward import Reward, rewards
 from glassformer.tasks.sets import ClassifySets, RegressSets
 from glassformer.tasks.settings import Choice, DataSettings, RunSettings, TaskSettings, TokenizerSettings
@@ -54,6 +57,7 @@ from glassformer.tasks.translate import Translate
 TASKS: dict[str, type[Task]] = {
     "classify": Classify,
     "classify_images": ClassifyImages,
+    "classify_molecules": ClassifyMolecules,
     "classify_sets": ClassifySets,
     "decision": Decision,
     "diffusion": Diffusion,
@@ -67,6 +71,8 @@ TASKS: dict[str, type[Task]] = {
     "masked_tokens": MaskedTokens,
     "next_token": NextToken,
     "ppo": PPO,
+    "regress": Regress,
+    "regress_molecules": RegressMolecules,
     "regress_sets": RegressSets,
     "reward": Reward,
     "sft": SFT,
@@ -104,6 +110,7 @@ __all__ = [
     "Choice",
     "Classify",
     "ClassifyImages",
+    "ClassifyMolecules",
     "ClassifySets",
     "DataSettings",
     "Decision",
@@ -115,6 +122,8 @@ __all__ = [
     "Loss",
     "MaskedTokens",
     "NextToken",
+    "Regress",
+    "RegressMolecules",
     "RegressSets",
     "Reward",
     "RunSettings",

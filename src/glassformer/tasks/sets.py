@@ -83,6 +83,7 @@ class Sets(ExampleTask):
 
     Settings = SetSettings
     reads: ClassVar[str] = "set"
+    inputs: ClassVar[tuple[str, ...]] = ("inputs", "lengths_B", "numbers_BTI")  # of the model, in the order of a batch
     defaults: ClassVar[Mapping[str, Any]] = {}  # the records decide the number of members
     placeholders: ClassVar[Mapping[str, Any] | None] = None
     source: SetSource  # type: ignore[assignment]
@@ -147,7 +148,9 @@ class Sets(ExampleTask):
     def collate(self, examples: Sequence[tuple[Members, Any]], random: np.random.Generator | None = None) -> Batch:
         """(members, target) pairs -> a batch."""
         parts = self.processor.arguments([members for members, _ in examples])
-        return *map(torch.from_numpy, parts.values()), torch.tensor([target for _, target in examples])
+        return *(torch.from_numpy(parts[name]) for name in self.inputs), torch.tensor(
+            [target for _, target in examples]
+        )
 
     def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
         """As of any task on examples, but each training record goes without some of its parts."""
@@ -178,8 +181,7 @@ class Sets(ExampleTask):
 
     def vectors(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors (B, T, C) and lengths (B,)."""
-        ids_BTF, lengths_B, numbers_BTI, _ = batch
-        return model(ids_BTF, lengths_B, numbers_BTI=numbers_BTI), lengths_B
+        return model(**dict(zip(self.inputs, batch, strict=False))), batch[1]
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
         """(B, classes)."""
