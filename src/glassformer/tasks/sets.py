@@ -81,7 +81,7 @@ class SetSource(SplitSource):
 class Sets(ExampleTask):
     """What both tasks share. A batch is (ids (B, T, 2), lengths_B, numbers (B, T, I), targets_B)."""
 
-    Settings = SetSettings
+    Settings: ClassVar[Any] = SetSettings
     reads: ClassVar[str] = "set"
     inputs: ClassVar[tuple[str, ...]] = ("inputs", "lengths_B", "numbers_BTI")  # of the model, in the order of a batch
     defaults: ClassVar[Mapping[str, Any]] = {}  # the records decide the number of members
