@@ -84,7 +84,7 @@ def classify(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Classify texts, images, records or molecules: each class's probability.
+    """Classify texts, images, records or molecules.
 
     Give texts; for a model of images, paths of images; of records, JSON of a record; of molecules, SMILES. One image is
     drawn as a bar chart, several as a line each.

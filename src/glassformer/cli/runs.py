@@ -54,7 +54,7 @@ def runs(
 
 
 def report(run: options.RunFolder) -> None:
-    """Write report.html into the folder of a run, or of a recipe of stages.
+    """Write report.html into the folder of a run or of stages.
 
     A self-contained page with curves, samples, settings, and the predicted beside the actual costs. A run may still be
     training. The page of stages has what each of them changed, and links to their own reports.

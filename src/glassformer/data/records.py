@@ -28,7 +28,6 @@ from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, numbered_lines
 from glassformer.errors import DataError, did_you_mean
 from glassformer.fetch import PackageSource, fetch
 from glassformer.plugins import no_such
-from glassformer.processors.sets import IMAGE_SUFFIXES
 
 VALIDATION, TEST = 0.1, 0.2
 MAX_RECORDS, MAX_COLUMNS, LINE_BYTES = 1_000_000, 2_000, 1 << 20
@@ -156,6 +155,8 @@ def _table(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _value(value: Any, where: str, name: str, folder: Path) -> Any:
     """A value of a file: a finite number, a word, or the path of an image."""
+    from glassformer.processors.sets import IMAGE_SUFFIXES  # `glassformer data list` reads this file without numpy
+
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES):
