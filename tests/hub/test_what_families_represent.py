@@ -87,7 +87,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "relative_buckets": (16,), "relative_max_distance": (64,), "image_size": (12,), "patch_size": (2,),
     "n_channels": (2,), "n_mels": (7,), "n_classes": (5,), "start_token": (11,), "end_token": (13,),
     "pad_token": (17,), "state_size": (7,), "action_size": (2,), "max_timestep": (11,),
-    "action_tanh": (True,),
+    "action_tanh": (True,), "n_inputs": (3,), "number_mean": (0.5,), "number_scale": (2.0,),
     "n_head": (2, 8),
     "n_kv_head": (2, 1),
     "positions": ("alibi",),
@@ -133,6 +133,7 @@ NEVER_ALONE = {
     *("n_embd", "vocab_size", "block_size", "image_size", "patch_size", "stem", "shared_embedding"),
     *("patch_convolutions", "class_token", "distillation"),  # of images, and as many tokens more or less
     *("positioned_layers", "parallel"),
+    *("n_inputs", "number_mean", "number_scale"),  # of sets, and of a head of one number
 }
 
 
