@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import numpy as np
 from scipy.stats import t as student
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor

@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import _one_line  # noqa: F401  (first: it reports what is missing)
 import numpy as np
 
 from glassformer.archives import read_members
