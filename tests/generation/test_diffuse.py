@@ -222,7 +222,7 @@ def test_in_a_terminal_the_drafts_follow_each_other(folder):
     main, terminal = pty.openpty()
     words = [sys.executable, "-m", "glassformer", "diffuse", str(folder), "-p", "a[b]<mask:3>", "--seed", "1"]
     done = subprocess.Popen(
-        words, stdin=terminal, stdout=terminal, stderr=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}
+        words, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}
     )
     os.close(terminal)
     shown = b""
@@ -231,5 +231,5 @@ def test_in_a_terminal_the_drafts_follow_each_other(folder):
             shown += part
     except OSError:  # the terminal is closed
         pass
-    assert done.wait() == 0
+    assert done.communicate()[1] == b"" and done.returncode == 0
     assert "▒" in shown.decode() and shown.decode().count("a[b]") >= 2
