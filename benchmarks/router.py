@@ -9,7 +9,7 @@ router reads the first 200 characters of a passage, as it would read a request, 
 rest.
 
 `bits_per_byte`: of each model (row) on each domain (column), with half the width of the 95 % interval over passages.
-`regret`: bits a byte above the best of all models for each passage by itself, which nobody can know beforehand:
+`regret`: bits a byte above the best of all models for each passage by itself, which is known only afterwards:
 of the router, of the right domain's specialist, of the base, and of the best single specialist. Runs in --out that are
 complete are kept.
 """

@@ -19,7 +19,7 @@ from glassformer.models.parts import letters, pieces
 from glassformer.processors.trajectory import TrajectoryProcessor, load_trajectory_processor
 from glassformer.tasks import Decision
 from glassformer.tasks.decision import shares_of
-from glassformer.tasks.returns import AskedAndGot, asked_and_got, asked_and_got_figures, episode_figures, return_of
+from glassformer.tasks.returns import AskedAndGot, asked_and_got, episode_figures, return_of
 
 gymnasium = pytest.importorskip("gymnasium", reason="needs the package gymnasium")
 SIZES = {"n_layer": 2, "n_head": 3, "n_embd": 15, "block_size": 21, "positions": "none"}
@@ -364,11 +364,11 @@ def test_pictures_of_episodes_and_of_returns(model, processor):
     assert mean.interval == pytest.approx(half)
     scores = asked_and_got(model, processor, [5.0, 9.0], 3)
     blind = AskedAndGot("CartPole-v1", [(None, mean)])
-    (chart,) = asked_and_got_figures({"model": scores, "cloning": blind})
+    (chart,) = AskedAndGot.together({"model": scores, "cloning": blind})
     assert [line.name for line in chart.lines] == ["model", "got what was asked"] and chart.levels == [
         ("cloning", mean.value)
     ]
-    assert asked_and_got_figures({"cloning": blind}) == []
+    assert AskedAndGot.together({"cloning": blind}) == []
 
 
 @pytest.mark.parametrize(

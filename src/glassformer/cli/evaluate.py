@@ -157,28 +157,16 @@ def _plot_run(file: str, run: str, scores: Any, beside: Sequence[str], split: st
     from glassformer.errors import UsageError
     from glassformer.figures import save
     from glassformer.recipes.opening import open_run
-    from glassformer.tasks.exact_match import ExactMatches, exact_match_figures
-    from glassformer.tasks.returns import AskedAndGot, asked_and_got_figures
 
     drawn = []
-    if isinstance(scores, ExactMatches):
+    if hasattr(scores, "together"):
         found = {run: scores}
         for path in beside:
             model, task = open_run(path)
             found[path] = task.extra_scores(model, split)
-            if not isinstance(found[path], ExactMatches):
-                raise UsageError(
-                    f"--beside {path}: its answers are not counted by group; give a run with task.group_by"
-                )
-        drawn = exact_match_figures({Path(path).name: scores for path, scores in found.items()})
-    elif isinstance(scores, AskedAndGot):
-        named = {run: scores}
-        for path in beside:
-            model, task = open_run(path)
-            named[path] = task.extra_scores(model, split)
-            if not isinstance(named[path], AskedAndGot):
-                raise UsageError(f"--beside {path}: it plays no environment; give a run of task.kind=decision")
-        drawn = asked_and_got_figures({Path(path).name: found for path, found in named.items()})
+            if type(found[path]) is not type(scores):
+                raise UsageError(f"--beside {path}: {scores.lacking}")
+        drawn = scores.together({Path(path).name: scores for path, scores in found.items()})
     elif hasattr(scores, "figures") and not beside:
         drawn = scores.figures()
     if not drawn:

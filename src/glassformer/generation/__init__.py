@@ -23,8 +23,9 @@ from glassformer.generation.seq2seq import Answer, answer, answer_ids, cross_att
 from glassformer.generation.seq2seq_sampling import sample_answers
 from glassformer.generation.settings import Sampling, from_the_folder, new_tokens_of, sampling_of
 from glassformer.generation.stopping import StopStrings
+from glassformer.generation.subtitles import subtitles
 from glassformer.generation.tagging import tag, words_of
-from glassformer.generation.transcribe import Segment, Transcript, TranscriptionSettings, subtitles, transcribe
+from glassformer.generation.transcribe import Segment, Transcript, TranscriptionSettings, transcribe
 from glassformer.renamed import keep_old_names
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What Whisper's decoder is told by special tokens, and which tokens may come next.
+"""The special tokens that Whisper's decoder starts from, and which tokens may come next.
 
     <|startofprev|> text before  <|startoftranscript|> [<|en|> <|transcribe|>] [<|notimestamps|>]   the prompt
     <|0.00|> Hello there.<|1.20|><|1.20|> How are you?<|2.60|><|endoftext|>                         the answer

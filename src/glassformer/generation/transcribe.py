@@ -12,7 +12,7 @@ model without Whisper's tokens (task.kind=transcribe with a vocabulary of its ow
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -185,7 +185,7 @@ def check_speech(model: Any, processor: Any) -> None:
     if model.reads != "frames" or "target" not in model.answers:
         raise UsageError(f"a {type(model).__name__} that reads {model.reads} transcribes nothing; try whisper-tiny-en")
     if not isinstance(processor, AudioProcessor):
-        raise UsageError("the model's folder has no preprocessor_config.json, which tells how sound becomes frames")
+        raise UsageError("the model's folder has no preprocessor_config.json, which defines how sound becomes frames")
     frames = 2 * model.config.encoder.block_size
     if (processor.n_mels, processor.n_frames) != (model.config.encoder.n_mels, frames):
         given = f"{processor.n_mels} mel bands and {processor.n_frames} frames"
@@ -367,25 +367,3 @@ def _refuse_whisper_settings(settings: TranscriptionSettings) -> None:
     changed = [name for name, value in asdict(settings).items() if value != getattr(plain, name)]
     if changed:
         raise UsageError(f"{changed[0]} is one of Whisper's settings, and this model has other tokens; leave it out")
-
-
-def stamp(seconds: float, comma: str) -> str:
-    """
-    >>> stamp(3661.5, ",")
-    '01:01:01,500'
-    """
-    ms = round(1000 * seconds)
-    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{comma}{ms % 1000:03}"
-
-
-def subtitles(segments: Iterable[Segment], form: str) -> str:
-    """Segments as `srt` (SubRip) or `vtt` (WebVTT). A text cannot end a subtitle early or begin another one."""
-    comma = "," if form == "srt" else "."
-    blocks = ["WEBVTT\n"] if form == "vtt" else []
-    for number, segment in enumerate(segments, 1):
-        text = " ".join(segment.text.split()).replace("-->", "->")
-        if form == "vtt":
-            text = text.replace("&", "&amp;").replace("<", "&lt;")
-        head = f"{number}\n" if form == "srt" else ""
-        blocks.append(f"{head}{stamp(segment.start, comma)} --> {stamp(segment.end, comma)}\n{text}\n")
-    return "\n".join(blocks)

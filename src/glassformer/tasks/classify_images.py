@@ -5,7 +5,7 @@ pixels ──patches, class token──► encoder ──► vector of the class
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,9 +22,9 @@ from glassformer.errors import DataError, UsageError
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
 from glassformer.tasks.base import Batch, Batches, Loss, Opening
-from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.examples import NonTextTask
 from glassformer.tasks.losses import number_of, summed_cross_entropy
-from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
 MAX_BYTES = 4 << 30
@@ -74,13 +74,14 @@ class ImageSource(SplitSource):
         return {**fields, "n_classes": len(self.labels)}
 
 
-class ClassifyImages(ExampleTask):
+class ClassifyImages(NonTextTask):
     """Cross-entropy over the classes of images, as a Vision Transformer is trained (Dosovitskiy et al. 2020,
     https://arxiv.org/abs/2010.11929).
 
     A batch is (images (B, channels, size, size) fp32, labels_B).
     """
 
+    holds: ClassVar[str] = "images"
     Settings = ClassifyImagesSettings
     reads: ClassVar[str] = "patches"
     asks: ClassVar[str] = "class"
@@ -109,26 +110,6 @@ class ClassifyImages(ExampleTask):
             processor = ImageProcessor(size=(size, size), mean=mean, std=mean)
         labels = classes_of((image.label for image in images["train"]), opening.labels)
         return ImageSource(name=data.source, examples=images, processor=processor, labels=labels)
-
-    @classmethod
-    def arguments(cls, source: Any) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def texts(cls, data: DataSettings) -> Iterable[str]:
-        raise DataError(f"{data.source} holds images and no text")
-
-    @property
-    def processor(self) -> ImageProcessor:
-        return self.source.processor
-
-    @property
-    def source_tokenizer(self) -> None:
-        return None
-
-    @property
-    def longest(self) -> int:
-        return 0
 
     def encode(self, split: str, T: int) -> list[Any]:
         """(pixels (channels, size, size), number of the label)."""

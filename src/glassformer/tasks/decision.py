@@ -10,7 +10,7 @@ Chen et al. 2021, https://arxiv.org/abs/2106.01345. Behaviour cloning is the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -31,10 +31,10 @@ from glassformer.figures.primitives import Figure
 from glassformer.generation.play import play
 from glassformer.processors.trajectory import LEAST_STD, TrajectoryProcessor, Triples, load_trajectory_processor
 from glassformer.tasks.base import Batch, Batches, Loss, Opening, Score
-from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.examples import NonTextTask
 from glassformer.tasks.losses import IGNORED, number_of, row_losses, summed_cross_entropy
 from glassformer.tasks.returns import AskedAndGot, asked_and_got, episode_figures
-from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource
 
 STREAM = 94  # of random numbers
@@ -76,13 +76,14 @@ class TrajectorySource(SplitSource):
         return self.digest(lambda e: (part.tobytes().hex() for part in e), begin=repr(self.processor))
 
 
-class Decision(ExampleTask):
+class Decision(NonTextTask):
     """Cross-entropy of the action at each state; of continuous actions the squared error, scaled to -1 ... 1.
 
     A batch is (returns_BK, states_BKS, actions_BKA, timesteps_BK, targets): what `TrajectoryDecoder` reads, and the
     actions (B, K), continuous ones (B, K, A); -100 behind the end of an episode.
     """
 
+    holds: ClassVar[str] = "trajectories"
     Settings = DecisionSettings
     reads: ClassVar[str] = "trajectory"
     asks: ClassVar[str] = "action"
@@ -112,29 +113,13 @@ class Decision(ExampleTask):
                 choices.append(Choice("task.return_scale", processor.return_scale, "the mean size of a return"))
         return TrajectorySource(name=data.source, examples=episodes, processor=processor)
 
-    @classmethod
-    def arguments(cls, source: Any) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def texts(cls, data: DataSettings) -> Iterable[str]:
-        raise DataError(f"{data.source} holds trajectories and no text")
-
     @property
     def score(self) -> Score:  # type: ignore[override]
         return Score() if self.processor.n_actions else Score("val_squared_error")
 
     @property
-    def processor(self) -> TrajectoryProcessor:
-        return self.source.processor
-
-    @property
     def n_answers(self) -> int:
         return self.processor.n_actions or 1
-
-    @property
-    def longest(self) -> int:
-        return 0
 
     def model_fields(self) -> dict[str, Any]:
         p = self.processor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -56,6 +56,7 @@ class ExactMatches:
 
     groups: dict[str, tuple[int, int]]
     group_by: str = ""
+    lacking: ClassVar[str] = "its answers are not counted by group; give a run with task.group_by"
 
     @property
     def shares(self) -> dict[str, Share]:
@@ -78,7 +79,17 @@ class ExactMatches:
 
     def figures(self) -> list[Figure]:
         """The share of each group; none where there are no groups."""
-        return exact_match_figures({"": self})
+        return self.together({"": self})
+
+    @staticmethod
+    def together(models: Mapping[str, ExactMatches]) -> list[Figure]:
+        """Shares by group, a line for each model by its name; none where no model has groups."""
+        lines = {
+            name: {g.removeprefix(f"{found.group_by} "): s for g, s in found.shares.items() if g != ALL}
+            for name, found in models.items()
+        }
+        axis = next(iter(models.values())).group_by
+        return [share_curves(f"Exact matches by {axis}", lines, axis)] if any(lines.values()) else []
 
 
 class CountedTask(ChatTask):
@@ -101,16 +112,6 @@ class CountedTask(ChatTask):
         if self.settings.group_by is None:
             return found
         return [*found, *self.matches(model, spread(self.source.examples["validation"], COUNTED)).figures()]
-
-
-def exact_match_figures(models: Mapping[str, ExactMatches]) -> list[Figure]:
-    """Shares by group, a line for each model by its name; none where no model has groups."""
-    lines = {
-        name: {g.removeprefix(f"{found.group_by} "): s for g, s in found.shares.items() if g != ALL}
-        for name, found in models.items()
-    }
-    axis = next(iter(models.values())).group_by
-    return [share_curves(f"Exact matches by {axis}", lines, axis)] if any(lines.values()) else []
 
 
 def exact_matches(

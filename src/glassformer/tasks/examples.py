@@ -237,6 +237,34 @@ class ExampleTask(Task):
         return shortened(text)
 
 
+class NonTextTask(ExampleTask):
+    """A task on examples that are no text, such as images; its source has their `processor`. A subclass says in `holds`
+    what they are."""
+
+    holds: ClassVar[str]
+    source: Any
+
+    @classmethod
+    def arguments(cls, source: Any) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def texts(cls, data: DataSettings) -> Iterable[str]:
+        raise DataError(f"{data.source} holds {cls.holds} and no text")
+
+    @property
+    def processor(self) -> Any:
+        return self.source.processor
+
+    @property
+    def source_tokenizer(self) -> None:
+        return None
+
+    @property
+    def longest(self) -> int:
+        return 0
+
+
 def shortened(text: str) -> str:
     """A text in one line of at most `LONGEST_SAMPLE` characters."""
     line = " ".join(text.split())

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from glassformer.data.example_splits import spread
 from glassformer.data.images import load_images
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import UsageError
 from glassformer.evaluation.estimate import Metric, Metrics, Share, WindowLosses
 from glassformer.evaluation.images import logistic_costs, previous_pixel_costs, read_by_svm
 from glassformer.evaluation.rows import evaluate_rows
@@ -32,8 +32,8 @@ from glassformer.generation.settings import Sampling
 from glassformer.processors.image_tokens import MAX_LEVELS, MAX_SIDE, ImageTokenProcessor, grid
 from glassformer.tasks.base import Batch, Opening
 from glassformer.tasks.classify_images import first_size
-from glassformer.tasks.examples import EVAL_ROWS, ExampleTask
-from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
+from glassformer.tasks.examples import EVAL_ROWS, NonTextTask
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
 JUDGED = 500  # images that a classifier reads, as many of each class
@@ -60,10 +60,6 @@ class ImageTokenSource(SplitSource):
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
 
-    @property
-    def source_tokenizer(self) -> None:
-        return None
-
     @cached_property
     def key(self) -> str:
         """Changes when a training or validation image, or how it is read, does."""
@@ -71,12 +67,13 @@ class ImageTokenSource(SplitSource):
         return self.digest(lambda image: (image.key, image.label), begin=repr((p.size, p.levels, p.labels)))
 
 
-class ImageTokens(ExampleTask):
+class ImageTokens(NonTextTask):
     """Cross-entropy of every pixel of an image, in nats a pixel, given its class and the pixels before it.
 
     A batch is (inputs, targets), each (B, height x width) ids.
     """
 
+    holds: ClassVar[str] = "images"
     Settings = ImageTokensSettings
     asks: ClassVar[str] = "next_token"
     head: ClassVar[Mapping[str, Any]] = {}
@@ -103,22 +100,6 @@ class ImageTokens(ExampleTask):
             labels = classes_of((image.label for image in images["train"]), ())
             processor = ImageTokenProcessor.make(size=(side, side), levels=asked.levels, labels=labels)
         return ImageTokenSource(name=data.source, examples=images, processor=processor)
-
-    @classmethod
-    def arguments(cls, source: Any) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def texts(cls, data: DataSettings) -> Iterable[str]:
-        raise DataError(f"{data.source} holds images and no text")
-
-    @property
-    def processor(self) -> ImageTokenProcessor:
-        return self.source.processor
-
-    @property
-    def longest(self) -> int:
-        return 0
 
     @property
     def n_answers(self) -> int:

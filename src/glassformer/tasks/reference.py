@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from glassformer.data.chats import ChatRow, Turns
-from glassformer.data.example_batches import ExampleBatches
 from glassformer.errors import DataError, GlassformerError, UsageError, plural
 from glassformer.figures.primitives import Figure
 from glassformer.hub import load_model, model_folder_of
@@ -83,6 +82,7 @@ class ReferenceTask(ChatTask):
     reference: Any = None
     """the reference itself, while it is needed"""
     begun: bool = False
+    """whether a run has begun, which asks the reference about those training answers alone that it reads"""
 
     def check(self, config: Any) -> None:
         if config is not None and kind_of(config) != "decoder":
@@ -94,12 +94,14 @@ class ReferenceTask(ChatTask):
         super(ReferenceTask, alone).check(config)
 
     def begin(self, model: Any) -> None:
-        rows, run, T = super().encoded("train", self.run.sequence_length), self.run, model.config.block_size
+        self.begun, T = True, model.config.block_size
+        rows = self.encoded("train", T)
         self.encoded("validation", T)
         if self.asks_reference:
-            batches = ExampleBatches(rows, self.collate, batch_size=run.batch_size, seed=run.seed)
-            self._ask(rows, "train", {*batches.read_within(run.steps), *self.train_eval_examples(range(len(rows)), T)})
-        self.reference, self.begun = None, True
+            read: Any = self.batches("train")
+            places = {*read.read_within(self.run.steps), *self.train_eval_examples(range(len(rows)), T)}
+            self._ask(rows, "train", places)
+        self.reference = None
 
     def encoded(self, split: str, T: int) -> list[Any]:
         """The rows of `encode`, tuples that begin with two sides and have a field `reference`: both log-probabilities,

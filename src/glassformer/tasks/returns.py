@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class AskedAndGot:
 
     environment: str
     got: list[tuple[float | None, Metric]]
+    lacking: ClassVar[str] = "it plays no environment; give a run of task.kind=decision"
 
     def to_dict(self) -> dict[str, Any]:
         rows = [{"asked": asked, "got": m.value, "interval": m.interval, "n": m.n} for asked, m in self.got]
@@ -54,7 +55,26 @@ class AskedAndGot:
 
     def figures(self) -> list[Figure]:
         """Got over asked."""
-        return asked_and_got_figures({"model": self})
+        return self.together({"model": self})
+
+    @staticmethod
+    def together(models: Mapping[str, AskedAndGot]) -> list[Figure]:
+        """Got over asked with intervals, a line for each model; a model that reads no return is a level."""
+        lines, levels, asks = [], [], set[float]()
+        for name, scores in models.items():
+            if scores.got[0][0] is None:
+                levels.append((name, scores.got[0][1].value))
+                continue
+            asked = [float(a or 0.0) for a, _ in scores.got]
+            value, half = (np.array([getattr(m, part) for _, m in scores.got]) for part in ("value", "interval"))
+            lines.append(Line(name, asked, value, value - half, value + half, dots=True))
+            asks.update(asked)
+        if not lines:
+            return []
+        ends = [min(asks), max(asks)]
+        exact = Line("got what was asked", ends, ends, faint=True)
+        title = f"Returns got by returns asked for, {next(iter(models.values())).environment}"
+        return [Curves(title, [*lines, exact], "asked", "got", levels=levels, y_from_zero=min(ends) >= 0)]
 
 
 def asked_and_got(
@@ -69,25 +89,6 @@ def asked_and_got(
         )
         found.append((asked, return_of(played)))
     return AskedAndGot(environment or processor.environment or "", found)
-
-
-def asked_and_got_figures(models: Mapping[str, AskedAndGot]) -> list[Figure]:
-    """Got over asked with intervals, a line for each model; a model that reads no return is a level."""
-    lines, levels, asks = [], [], set[float]()
-    for name, scores in models.items():
-        if scores.got[0][0] is None:
-            levels.append((name, scores.got[0][1].value))
-            continue
-        asked = [float(a or 0.0) for a, _ in scores.got]
-        value, half = (np.array([getattr(m, part) for _, m in scores.got]) for part in ("value", "interval"))
-        lines.append(Line(name, asked, value, value - half, value + half, dots=True))
-        asks.update(asked)
-    if not lines:
-        return []
-    ends = [min(asks), max(asks)]
-    exact = Line("got what was asked", ends, ends, faint=True)
-    title = f"Returns got by returns asked for, {next(iter(models.values())).environment}"
-    return [Curves(title, [*lines, exact], "asked", "got", levels=levels, y_from_zero=min(ends) >= 0)]
 
 
 def episode_figures(episode: Episode) -> list[Figure]:

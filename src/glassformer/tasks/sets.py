@@ -10,7 +10,7 @@ In training, each part is left out with the probability `drop`, so that the mode
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -23,15 +23,15 @@ from torch import Tensor
 from glassformer.data.example_batches import in_order
 from glassformer.data.example_splits import spread
 from glassformer.data.records import Record, load_records
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import UsageError
 from glassformer.evaluation.estimate import Metrics
 from glassformer.evaluation.rows import evaluate_rows
 from glassformer.figures.primitives import Column, Figure, Table
 from glassformer.processors.sets import Members, SetProcessor, load_set_processor
 from glassformer.tasks.base import Batch, Batches, Opening
-from glassformer.tasks.examples import EVAL_ROWS, ExampleTask
+from glassformer.tasks.examples import EVAL_ROWS, NonTextTask
 from glassformer.tasks.regression import Regression, error_metrics
-from glassformer.tasks.settings import Choice, DataSettings, TaskSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
 MOST_PARTS_SHOWN = 12
@@ -78,9 +78,10 @@ class SetSource(SplitSource):
         return {**fields, "n_classes": len(self.labels)}
 
 
-class Sets(ExampleTask):
+class Sets(NonTextTask):
     """What both tasks share. A batch is (ids (B, T, 2), lengths_B, numbers (B, T, I), targets_B)."""
 
+    holds: ClassVar[str] = "records"
     Settings: ClassVar[Any] = SetSettings
     reads: ClassVar[str] = "set"
     inputs: ClassVar[tuple[str, ...]] = ("inputs", "lengths_B", "numbers_BTI")  # of the model, in the order of a batch
@@ -111,26 +112,6 @@ class Sets(ExampleTask):
     @classmethod
     def labels_of(cls, examples: Sequence[Any], known: tuple[str, ...]) -> tuple[str, ...]:
         return classes_of((record.target for record in examples), known)
-
-    @classmethod
-    def arguments(cls, source: Any) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def texts(cls, data: DataSettings) -> Iterable[str]:
-        raise DataError(f"{data.source} holds records and no text")
-
-    @property
-    def processor(self) -> SetProcessor:
-        return self.source.processor
-
-    @property
-    def source_tokenizer(self) -> None:
-        return None
-
-    @property
-    def longest(self) -> int:
-        return 0
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "columns": {part.name: part.kind for part in self.processor.parts}}
