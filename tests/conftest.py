@@ -46,6 +46,16 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_plugins():
+    """A plug-in that one test names is not recorded in the models that later tests of this process save."""
+    from glassformer import plugins
+
+    asked = list(plugins._asked)
+    yield
+    plugins._asked[:] = asked
+
+
 @pytest.fixture
 def torch_warnings():
     """`torch_warnings()`: what PyTorch has warned of during this test.
