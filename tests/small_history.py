@@ -15,4 +15,9 @@ COPYING = {
     "seq2seq-attention": {"cell": "gru", "n_embd": 7, "n_hidden": 11, "learning_rate": 0.02},
     "transformer": {"n_embd": 24, "n_layer": 1, "n_head": 2, "learning_rate": 0.01},
 }
+RECALLING = {
+    "lstm": {"n_embd": 32, "n_hidden": 64},
+    "lstm-attention": {"n_embd": 32, "n_hidden": 64},
+    "transformer": {"n_embd": 32, "n_layer": 1, "n_head": 2},
+}
 FEW = {"steps": 80, "batch_size": 16, "shortest": 1, "longest": 3, "every": 2, "letters": 3, "examples": 40}

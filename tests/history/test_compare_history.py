@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_history import COPYING, FEW, LANGUAGE
+from small_history import COPYING, FEW, LANGUAGE, RECALLING
 
 from glassformer.errors import UsageError
 from glassformer.figures import Curves, Table, to_html, to_svg
@@ -167,14 +167,17 @@ def test_everything_is_written(ring, tmp_path):
         settings={
             "loss": {"steps": 2, "batch_size": 2, "block_size": 5, "longest_n_gram": 2, "shapes": LANGUAGE},
             "bottleneck": {**FEW, "steps": 2, "shapes": COPYING},
+            "recall": {"steps": 2, "distances": (2, 5), "examples": 9, "shapes": RECALLING},
         },
         log=lines.append,
     )
     names = sorted(path.name for path in (tmp_path / "a" / "b").iterdir())
-    assert names == ["bottleneck.svg", "index.html", "loss.svg", "results.json"]
+    assert names == ["bottleneck.svg", "index.html", "loss.svg", "recall.svg", "results.json"]
     assert json.loads((tmp_path / "a" / "b" / "results.json").read_text()) == result
     assert result["loss"]["text"]["source"] == ring
-    assert lines[0].startswith("1-grams: counted in ") and lines[-1].startswith("Transformer: step 2 of 2, ")
+    assert lines[0].startswith("1-grams: counted in ") and lines[-1].startswith(
+        "Transformer, rate 0.003: step 2 of 2, "
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ SHAPES = {
     "rnn": {"n_layer": 2, "n_embd": 5, "n_hidden": 11},
     "gru": {"n_layer": 2, "n_embd": 5, "n_hidden": 11},
     "lstm": {"n_layer": 2, "n_embd": 5, "n_hidden": 11},
+    "lstm-attention": {"n_layer": 2, "n_embd": 5, "n_hidden": 11},
 }
 REACH = {"n-gram": 3, "bigram": 1, "mlp": 3}  # how many tokens each looks at; the others at all
 KIND = pytest.mark.parametrize("kind", SHAPES)

@@ -68,6 +68,7 @@ HISTORY_FIELDS = {
     "rnn": SIZES,
     "gru": {**SIZES, "n_layer": 2},
     "lstm": SIZES,
+    "lstm-attention": SIZES,
     "skip-gram": {"n_embd": 7},
     "seq2seq": {**SIZES, **TOKENS, "cell": "lstm"},
     "seq2seq-attention": {**SIZES, **TOKENS, "source_vocab_size": 37},

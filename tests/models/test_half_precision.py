@@ -43,7 +43,7 @@ CONFIGS = {
     ),
     "n-gram": make_config("n-gram", **TEXT),
     "bigram": make_config("bigram", **TEXT),
-    **{kind: make_config(kind, **TEXT, **SIZES) for kind in ("mlp", "rnn", "gru", "lstm")},
+    **{kind: make_config(kind, **TEXT, **SIZES) for kind in ("mlp", "rnn", "gru", "lstm", "lstm-attention")},
     "skip-gram": make_config("skip-gram", **TEXT, n_embd=7),
     **{kind: make_config(kind, **TEXT, **SIZES, **ENDS) for kind in ("seq2seq", "seq2seq-attention")},
 }  # fmt: skip

@@ -5,6 +5,7 @@
     mlp                 the last three words as vectors                         Bengio et al. 2003
     rnn                 one state for all that was read                         Elman 1990; Mikolov et al. 2010
     lstm                the same with gates, so that it lasts                   Hochreiter and Schmidhuber 1997
+    lstm-attention      an LSTM that looks back at its own earlier states       Luong et al. 2015; Daniluk et al. 2017
     skip-gram           no text, but a vector for each word                     Mikolov et al. 2013
     gru                 two gates instead of three                              Cho et al. 2014
     seq2seq             read a sentence into one vector, write from it          Sutskever et al. 2014; Cho et al. 2014
@@ -13,7 +14,7 @@
 Language models are called like `Decoder`, the last two like `EncoderDecoder`; a skip-gram gives vectors and no logits.
 
 Apart from the core, which does not name it: `plugin.py` registers the models and the task, `commands.py` the command.
-Experiments: `loss_against_compute`, `bottleneck`, and both together in `comparison`.
+Experiments: `loss_against_compute`, `bottleneck`, `recall`, and all together in `comparison`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "attentive": "AttentiveLSTM",
     "base": "HistoryModel",
     "bigram": "Bigram",
     "cache": "RecurrentCache TokenCache",
-    "config": "BigramConfig HistoryConfig MLPConfig NGramConfig RecurrentConfig Seq2SeqConfig SkipGramConfig",
+    "config": "AttentiveLSTMConfig BigramConfig HistoryConfig MLPConfig NGramConfig RecurrentConfig Seq2SeqConfig "
+    "SkipGramConfig",
     "mlp": "MLP",
     "n_gram": "NGram",
     "plugin": "HISTORY build_history",

@@ -1,7 +1,8 @@
-"""The two experiments about the models that came before, together: results as JSON, pictures as SVG, a page as HTML.
+"""The experiments about the models that came before, together: results as JSON, pictures as SVG, a page as HTML.
 
 loss          what a loss costs in operations and seconds      `loss_against_compute`
 bottleneck    how much of a sentence fits into one vector      `bottleneck`
+recall        who remembers a fact that is far back            `recall`
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from glassformer.files import write_json
 from glassformer.history.bottleneck import bottleneck
 from glassformer.history.figures import history_figures
 from glassformer.history.loss_against_compute import Log, loss_against_compute
+from glassformer.history.recall import recall
 
 # Minutes of two cores; and less than one, to see that it works: those figures mean little.
-FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}}
+FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}, "recall": {"steps": 1500}}
 QUICK: dict[str, dict[str, Any]] = {
     "loss": {"steps": 24, "longest_n_gram": 5},
     "bottleneck": {"steps": 40, "longest": 12, "examples": 50},
+    "recall": {"steps": 30, "distances": (8, 32), "examples": 50, "learning_rates": (0.003,)},
 }
 PAGE_TITLE = "The models that came before"
-EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {"loss": loss_against_compute, "bottleneck": bottleneck}
+EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "loss": loss_against_compute,
+    "bottleneck": bottleneck,
+    "recall": recall,
+}
 
 
 def compare_history(
@@ -40,17 +47,17 @@ def compare_history(
     settings: dict[str, dict[str, Any]] | None = None,
     log: Log = lambda line: None,
 ) -> dict[str, Any]:
-    """Run both and write results.json, loss.svg, bottleneck.svg and index.html into the folder `out`.
+    """Run all and write results.json, a picture of each (`loss.svg`) and index.html into the folder `out`.
 
     Args:
         quick: so few steps that only the machinery is tested. source: the text of the first experiment.
         scale: so many times the steps. settings: for each experiment, by name, arguments that stand over these.
 
     Returns:
-        what stands in results.json: {"loss": ..., "bottleneck": ...}, each as its function returns it.
+        what stands in results.json: {"loss": ..., "bottleneck": ..., "recall": ...}, each as its function returns it.
 
     Raises:
-        UsageError: `out` is a file, or scale is out of range. UsageError, DataError: as the two functions.
+        UsageError: `out` is a file, or scale is out of range. UsageError, DataError: as the functions.
     """
     chosen = copy.deepcopy(QUICK if quick else FULL)
     if not 0 < scale <= 1000:

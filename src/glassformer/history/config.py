@@ -66,6 +66,17 @@ class RecurrentConfig(HistoryConfig):
     _fill_in = model_validator(mode="before")(lambda given: _as_wide_as_embedded(given))
 
 
+class AttentiveLSTMConfig(HistoryConfig):
+    """n_layer: LSTM cells one above the other, each n_hidden wide; n_hidden is n_embd when left out."""
+
+    kind: Literal["lstm-attention"] = "lstm-attention"
+    n_layer: int = Field(default=1, ge=1, le=1000)
+    n_embd: int = Field(ge=1, le=1_000_000)
+    n_hidden: int = Field(ge=1, le=1_000_000)
+
+    _fill_in = model_validator(mode="before")(lambda given: _as_wide_as_embedded(given))
+
+
 class Seq2SeqConfig(HistoryConfig):
     """A source sentence read by a bidirectional cell, a target sentence written by another.
 

@@ -1,4 +1,4 @@
-"""What `compare_history` found, as figures: two charts and a table of each of its two experiments."""
+"""What `compare_history` found, as figures: charts and a table of each of its experiments."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ COLORS = {
     "transformer": 1,
     "seq2seq": 0,
     "seq2seq-attention": 6,
+    "lstm-attention": 6,
 }
 
 
 def history_figures(result: dict[str, Any]) -> dict[str, list[Figure]]:
-    """The figures of each experiment that was run, `loss` and `bottleneck`."""
-    found = {}
-    if loss := result.get("loss"):
-        found["loss"] = _loss(loss)
-    if bottleneck := result.get("bottleneck"):
-        found["bottleneck"] = _bottleneck(bottleneck)
-    return found
+    """The figures of each experiment that was run, by its name."""
+    drawn = {"loss": _loss, "bottleneck": _bottleneck, "recall": _recall}
+    return {name: drawn[name](result[name]) for name in drawn if name in result}
 
 
 def _loss(loss: dict[str, Any]) -> list[Figure]:
@@ -91,6 +88,38 @@ def _bottleneck(bottleneck: dict[str, Any]) -> list[Figure]:
         ),
         *charts,
         Table("Share of strings copied without a mistake, by length", columns, rows),
+    ]
+
+
+def _recall(recall: dict[str, Any]) -> list[Figure]:
+    settings, curves = recall["settings"], recall["curves"]
+    x = "tokens between the fact and the answer"
+    charts = [
+        Curves("Right answers", [_line(c, "distance", "right") for c in curves], x, "share", x_log=True),
+        Curves(
+            "Gradient of the loss at the fact, before training",
+            [_line(c, "distance", "gradient_before") for c in curves],
+            x,
+            x_log=True,
+            y_log=True,
+        ),
+        Curves("Seconds of a step", [_line(c, "distance", "seconds") for c in curves], x, x_log=True),
+    ]
+    distances = [Column(f"{p['distance']}", "number", 2) for p in curves[0]["points"]]
+    columns = (Column("model"), Column("parameters", "count"), Column("rate"), Column("seconds", "count"), *distances)
+    rows = [
+        (c["name"], c["parameters"], f"{c['learning_rate']:g}", c["train_seconds"], *(p["right"] for p in c["points"]))
+        for c in curves
+    ]
+    return [
+        Note(
+            '"I grew up in France ... I speak fluent ___": one of twenty places counts, others come up by the way. '
+            f"Each model is trained for {settings['steps']:,} steps of {settings['batch_size']} texts of mixed "
+            f"distances, with each of {len(settings['learning_rates'])} learning rates, and the best is kept. Each "
+            f"distance is tested on {settings['examples']} texts; guessing is right in 1 of 20."
+        ),
+        *charts,
+        Table("Share of right answers, by distance", columns, rows),
     ]
 
 

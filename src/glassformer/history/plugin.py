@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from glassformer.errors import UsageError, did_you_mean
+from glassformer.history.attentive import AttentiveLSTM
 from glassformer.history.base import HistoryModel
 from glassformer.history.bigram import Bigram
 from glassformer.history.config import (
+    AttentiveLSTMConfig,
     BigramConfig,
     HistoryConfig,
     MLPConfig,
@@ -32,6 +34,7 @@ HISTORY: dict[str, tuple[type[HistoryConfig], type[HistoryModel]]] = {
     "rnn": (RecurrentConfig, Recurrent),
     "gru": (RecurrentConfig, Recurrent),
     "lstm": (RecurrentConfig, Recurrent),
+    "lstm-attention": (AttentiveLSTMConfig, AttentiveLSTM),
     "skip-gram": (SkipGramConfig, SkipGram),
     "seq2seq": (Seq2SeqConfig, Seq2Seq),
     "seq2seq-attention": (Seq2SeqConfig, Seq2Seq),
