@@ -34,7 +34,7 @@ PUBLIC = {
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "
     "parameters_by_part positions_of DecoderClassifier DecoderClassifierConfig "
     "TrajectoryDecoder TrajectoryDecoderConfig VectorDecoder VectorDecoderConfig",
-    "glassformer.history": "HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
+    "glassformer.history": "AttentiveLSTM AttentiveLSTMConfig HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
     "SkipGram SkipGramConfig SkipGramTask TokenCache WordBatches WordTests WordVectorScores build_history "
     "load_word_tests score_word_vectors word_counts word_rows",

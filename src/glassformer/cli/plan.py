@@ -13,6 +13,7 @@ from glassformer.cli.startup import started
 
 if TYPE_CHECKING:
     from glassformer.recipes.plan import Plan
+    from glassformer.recipes.rehearsal import Rehearsal
     from glassformer.recipes.stages import StageEstimate
 
 
@@ -31,7 +32,8 @@ def plan(
 ) -> None:
     """Predict memory, time and loss of a run.
 
-    Nothing is trained. By default a few steps are timed on this machine; describe another machine with the options.
+    By default a few steps are timed on this machine, and thrown away. Decoders of texts can also be planned for another
+    machine; describe it with the options. Of other tasks the first steps and one evaluation are made on their own data.
 
     Examples:
 
@@ -41,7 +43,10 @@ def plan(
     """
     from dataclasses import asdict
 
+    from glassformer.recipes.plan import is_counted
     from glassformer.recipes.plan import plan as make_plan
+    from glassformer.recipes.reading import read_recipe
+    from glassformer.recipes.rehearsal import rehearse
     from glassformer.recipes.stages import has_stages, plan_stages
 
     recipe, settings = options.split_recipe(recipe_and_settings)
@@ -63,6 +68,12 @@ def plan(
         _print(first)
         _print_later(later)
         return
+    here = probe and devices == 1 and device_memory is None and device_flops is None
+    if here and not is_counted(read_recipe(recipe, settings)):
+        log = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
+        found = rehearse(recipe, settings, data=data, device=device, started=started(), log=log)
+        print_json(found.to_dict()) if as_json else _print_rehearsal(found)
+        return
     made = make_plan(recipe, settings, **words)
     print_json(made.to_dict()) if as_json else _print(made)
 
@@ -83,37 +94,76 @@ def _bytes(text: str) -> float:
     return float(amount[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[amount[2].upper()]
 
 
-def _print(p: Plan) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
+class Sections:
+    """Tables below each other in the terminal: label, value and a note in each row."""
 
-    from glassformer.figures.text import bar
+    def __init__(self, title: str):
+        from rich.console import Console
 
-    console = Console(highlight=False)
-    width = min(console.width, 80)
+        self.console = Console(highlight=False)
+        self._print(title, "bold")
 
-    def part(title: str, rows: list[tuple[str, str, str]]) -> None:
+    def add(self, title: str, rows: list[tuple[str, str, str]]) -> None:
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table.grid(padding=(0, 2))
         table.add_column(width=14)
         table.add_column(justify="right", width=15)
-        table.add_column(overflow="fold", width=width - 35)
+        table.add_column(overflow="fold", width=min(self.console.width, 80) - 35)
         for label, value, note in rows:
             table.add_row(Text(label), Text(value, style="bold"), Text(note, style="dim"))
-        console.print(Text(f"\n{title}", style="cyan"))
-        console.print(Padding(table, (0, 0, 0, 2)))
+        self._print(f"\n{title}", "cyan")
+        self.console.print(Padding(table, (0, 0, 0, 2)))
 
-    console.print(Text(f"{p.recipe}: {p.shape}", style="bold"))
-    total = p.parameters
-    rows = [(name, f"{n:,}" if n < 1e11 else amount(n), bar(n / total, 30)) for name, n in p.parameters_by_part.items()]
-    part("parameters", [*rows, ("together", f"{total:,}" if total < 1e11 else amount(total), "")])
+    def add_parameters(self, by_part: dict[str, int]) -> None:
+        total = sum(by_part.values())
+        rows = [(name, f"{n:,}" if n < 1e11 else amount(n), share(n / total)) for name, n in by_part.items()]
+        self.add("parameters", [*rows, ("together", f"{total:,}" if total < 1e11 else amount(total), "")])
+
+    def add_notes(self, notes: list[str]) -> None:
+        for note in notes:
+            self._print(f"\nnote: {note}", "yellow")
+
+    def _print(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text(text, style=style))
+
+
+def share(part: float) -> str:
+    """A bar of a part of 1."""
+    from glassformer.figures.text import bar
+
+    return bar(part, 30)
+
+
+def _print_rehearsal(p: Rehearsal) -> None:
+    shown = Sections(f"{p.recipe}: {p.shape}")
+    shown.add_parameters(p.parameters_by_part)
+    there = f"of {size(p.memory)}; " if p.memory else ""
+    grown = f"{there}{size(p.memory_before_bytes)} before the model was built"
+    shown.add("memory", [("peak", size(p.peak_memory_bytes), f"{grown}; of the process, measured")])
+    timed = f"{p.rows_per_step:,} rows, {p.targets_per_step:,.0f} targets; {p.steps_timed} steps timed here"
+    rows = [
+        ("a step", clock(p.seconds_per_step), timed),
+        *((name, clock(seconds), "") for name, seconds in p.seconds_by_part.items() if seconds >= 0.005 * p.seconds),
+        ("together", clock(p.seconds), f"{p.steps:,} steps on {p.device}"),
+    ]
+    shown.add("time", rows)
+    shown.add_notes(p.notes)
+
+
+def _print(p: Plan) -> None:
+    shown = Sections(f"{p.recipe}: {p.shape}")
+    shown.add_parameters(p.parameters_by_part)
     m = p.memory_bytes
-    shown = {name: n for name, n in m.items() if name != "peak" and n >= 5e4}
-    largest = max(shown.values())
-    rows = [(name, size(n), bar(n / largest, 30)) for name, n in shown.items()]
+    bytes_of = {name: n for name, n in m.items() if name != "peak" and n >= 5e4}
+    largest = max(bytes_of.values())
+    rows = [(name, size(n), share(n / largest)) for name, n in bytes_of.items()]
     there = f"of {size(p.machine.memory)}; " if p.machine.memory else ""
-    part("memory of a device", [*rows, ("peak", size(m["peak"]), f"{there}in {p.fullest}")])
+    shown.add("memory of a device", [*rows, ("peak", size(m["peak"]), f"{there}in {p.fullest}")])
     work = amount(p.flops_per_token)
     rows = [
         ("a token", f"{work}FLOP", "forward and backward, 6 N + 12 L H D T (PaLM, appendix B)"),
@@ -123,14 +173,13 @@ def _print(p: Plan) -> None:
         *((name, clock(seconds), "") for name, seconds in p.seconds_by_part.items() if seconds >= 0.005 * p.seconds),
         ("together", clock(p.seconds), f"{p.steps:,} steps, {amount(p.tokens).strip()} tokens"),
     ]
-    part("time", rows)
+    shown.add("time", rows)
     if p.val_loss is None or p.val_loss_interval is None:
-        part("loss", [("validation", "?", p.basis["val_loss"])])
+        shown.add("loss", [("validation", "?", p.basis["val_loss"])])
     else:
         low, high = p.val_loss_interval
-        part("loss", [("validation", f"{p.val_loss:.2f}", f"{low:.2f} to {high:.2f}: {p.basis['val_loss']}")])
-    for note in p.notes:
-        console.print(Text(f"\nnote: {note}", style="yellow"))
+        shown.add("loss", [("validation", f"{p.val_loss:.2f}", f"{low:.2f} to {high:.2f}: {p.basis['val_loss']}")])
+    shown.add_notes(p.notes)
 
 
 def amount(n: float) -> str:

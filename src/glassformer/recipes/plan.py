@@ -21,6 +21,7 @@ from glassformer.recipes.probe import Probe, probe
 from glassformer.recipes.reading import read_recipe
 from glassformer.recipes.resolve import can_plan, decide, fit_batch, open_start
 from glassformer.recipes.resolved import ResolvedRecipe, ResolvedTraining, as_trained
+from glassformer.recipes.schema import Recipe
 from glassformer.recipes.shape import is_transformer, kind_for, model_config
 from glassformer.tasks import TASKS, Task
 from glassformer.training import RunFolder, available_memory
@@ -112,11 +113,12 @@ def plan(
     started = time.perf_counter() if started is None else started
     overrides = list(overrides)
     r = read_recipe(recipe, overrides, {"data": {"source": data}, "training": {"device": device}})
-    if not TASKS[r.task.kind].planned or not is_transformer(kind_for(r)):
-        planned = " or ".join(kind for kind, task in TASKS.items() if task.planned)
+    if not is_counted(r):
+        counted = " or ".join(kind for kind, task in TASKS.items() if task.planned)
         raise UsageError(
-            f"a plan is made for decoders that learn task.kind={planned}, not for {r.model.kind or r.task.kind}; "
-            "to see its speed: glassformer train ... training.steps=20"
+            f"memory, time and loss are counted for decoders that learn task.kind={counted}, not for "
+            f"{r.model.kind or r.task.kind}; time its first steps on this machine: glassformer plan without --no-probe "
+            "and without another machine's --devices, --device-memory, --device-flops"
         )
     draft, machine, assumed = Draft(r), detect_machine(r), list[str]()
     config, task, sizes = _read_text(draft, overrides, machine, assumed, fresh=recipe is None)
@@ -142,6 +144,11 @@ def plan(
     resolved = ResolvedRecipe.of(draft.recipe, t, config=config, machine=machine)
     notes = [*map(str, draft.choices), *assumed]
     return predict(resolved, planned_for, **sizes, timed=timed, utilisation=utilisation, before=before, notes=notes)
+
+
+def is_counted(r: Recipe) -> bool:
+    """Whether a run of this recipe can be planned by arithmetic; any other can be rehearsed (`recipes.rehearsal`)."""
+    return TASKS[r.task.kind].planned and is_transformer(kind_for(r))
 
 
 def _read_text(
