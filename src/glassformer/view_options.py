@@ -32,6 +32,7 @@ class Option:
     le: int | None = None  # the largest value
     max_length: int | None = None  # of a list
     flag: str = ""  # of the command, where it is not the name
+    command: str = ""  # what the command line adds to the description
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
 
-Text = Annotated[str, Option("A text, in quotes; - reads standard input.")]
+IN_QUOTES = "In quotes; - reads standard input."
+Text = Annotated[str, Option("A text.", command=IN_QUOTES)]
 TextOrImage = Annotated[
-    "str | Tensor", Option("A text, in quotes; - reads standard input. Or an image file; or FILE.npz:EPISODE:STEP.")
+    "str | Tensor", Option("A text. Or an image file; or FILE.npz:EPISODE:STEP.", command=IN_QUOTES)
 ]
 Corpus = Annotated[str | Iterable[str], Option("Texts to look in.")]
 Target = Annotated[str | None, Option("For a translator: the target text; default: its own answer.")]

@@ -130,7 +130,7 @@ OUTPUT = [
 
 def _of_option(p: Parameter, optional: bool) -> inspect.Parameter:
     """An option as a parameter for typer."""
-    kind, text = _kind(p.annotation), p.option.description
+    kind, text = _kind(p.annotation), f"{p.option.description} {p.option.command}".strip()
     if not p.keyword_only and p.is_required and not optional:
         return _parameter(p.name, kind, typer.Argument(metavar=p.name.upper(), help=text))
     default: Any = None if p.is_required else p.default

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.json_schema import SkipJsonSchema
@@ -43,6 +44,37 @@ def view(*examples: str) -> Callable[[Callable[P, V]], Callable[P, V]]:
 def options_of(function: Callable[..., Any]) -> type[BaseModel]:
     """The arguments and options of a view as a pydantic model."""
     return _model(function, False)
+
+
+def example_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a view's first example (`view`), as strings and lists of strings.
+
+    >>> from glassformer.inspection import lens
+    >>> example_of(lens)
+    {'text': 'The capital of France is', 'pin': ' Paris'}
+    """
+    examples: tuple[str, ...] = getattr(function, "examples", ())
+    words = shlex.split(examples[0])[4:] if examples else []  # after `glassformer look VIEW MODEL`
+    options = [p for p in parameters_of(function, SkipJsonSchema[Tensor]) if p.name != "corpus"]
+    flags = {f"--{p.option.flag or p.name.replace('_', '-')}": p for p in options if p.keyword_only}
+    places = [p for p in options if not p.keyword_only]
+    found: dict[str, Any] = {}
+    while words:
+        word = words.pop(0)
+        p = flags[word] if word in flags else places[min(len([o for o in places if o.name in found]), len(places) - 1)]
+        value: Any = word
+        if word in flags:
+            value = True if p.annotation is bool or isinstance(p.default, bool) else words.pop(0)
+        is_list = _takes_list(p.annotation)
+        found[p.name] = [*found.get(p.name, []), value] if is_list else value
+    return found
+
+
+def _takes_list(annotation: Any) -> bool:
+    """Whether several values are one option."""
+    while hasattr(annotation, "__metadata__"):
+        annotation = get_args(annotation)[0]
+    return isinstance(get_origin(annotation), type) and issubclass(get_origin(annotation), Iterable)
 
 
 def check_options(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

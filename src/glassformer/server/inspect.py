@@ -34,14 +34,14 @@ from glassformer.figures import to_json
 from glassformer.generation import Request, sampling_of
 from glassformer.generation.filters import token_logits
 from glassformer.inspection.look import Subject, show
-from glassformer.inspection.options import options_of
+from glassformer.inspection.options import example_of, options_of
 from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.inspect_schemas import GenerateBody, LogitsBody, TokenizeBody, ViewBody
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.schemas import MAX_TOKENS
 from glassformer.server.worker import ModelHandle, Submission, find_model
-from glassformer.views import OLD_NAMES, VIEWS
+from glassformer.views import OLD_NAMES, VIEWS, ViewEntry
 
 MAX_NUMBERS = 1 << 23  # in one answer: 32 MiB of fp32
 CHUNK = 512  # tokens that a `LogitsReader` reads at once: how long it delays the engine's next step
@@ -109,13 +109,14 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
 
     @routes.get("/views")
     def list_views() -> Any:
-        """Every view with its summary and a JSON schema of its options."""
-        return {
-            "views": [
-                {"name": name, "summary": entry.summary, "options": options_of(entry.load()).model_json_schema()}
-                for name, entry in VIEWS.items()
-            ]
-        }
+        """Every view with its summary, a JSON schema of its options, and options to begin with."""
+
+        def described(name: str, entry: ViewEntry) -> dict[str, Any]:
+            function = entry.load()
+            schema = options_of(function).model_json_schema()
+            return {"name": name, "summary": entry.summary, "options": schema, "example": example_of(function)}
+
+        return {"views": [described(name, entry) for name, entry in VIEWS.items()]}
 
     @routes.post("/look/{view}")
     async def look(view: str, body: ViewBody, http: HTTPRequest) -> Any:

@@ -39,6 +39,17 @@ export async function models() {
   return (await (await request("/api/models")).json()).models;
 }
 
+// {name, summary, options: a JSON schema, example} of every view
+export async function views() {
+  return (await (await request("/api/views")).json()).views;
+}
+
+// The figures of a view.
+export async function look(view, model, options, signal) {
+  const body = { model, options };
+  return (await (await request(`/api/look/${encodeURIComponent(view)}`, { body, signal })).json()).figures;
+}
+
 // {texts, parts: Set, special: Set}; see _vocabulary in inspect.py
 export async function vocabulary(model) {
   const { texts, parts, special } = await (await request(`/api/vocabulary?model=${encodeURIComponent(model)}`)).json();

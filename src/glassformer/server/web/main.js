@@ -5,7 +5,9 @@ import { controlsView, DEFAULTS } from "./controls.js";
 import { distributionView } from "./distribution.js";
 import { rowsOf } from "./rows.js";
 import { createActions } from "./actions.js";
+import { readAddress, writeAddress } from "./address.js";
 import { frameView } from "./frame.js";
+import { lookView } from "./look.js";
 import { createStore, remember, remembered } from "./store.js";
 import { tokensView } from "./tokens.js";
 
@@ -15,6 +17,7 @@ const store = createStore({
   vocabulary: null, // its tokens
   mode: "text", // or "chat"
   prompt: "",
+  lookText: "", // what the views are about; empty: the example of each
   tokens: [], // {id, given, probability, start}: of the prompt and of the answer
   grown: 0, // how many tokens were appended to `tokens` in place
   probabilities: 0, // how often probabilities of the prompt arrived
@@ -45,6 +48,33 @@ const panel = distributionView(document.getElementById("distribution"), store, {
 controlsView(document.getElementById("controls"), store);
 frameView(store, actions, { retry: () => (rows.forgetFailure(), actions.retry()) });
 
+const look = lookView(document.getElementById("look-panel"), store, api, actions);
+
+// The panel of the address; a model that it names is opened.
+async function navigate() {
+  const cursor = readAddress();
+  const panel = cursor.panel === "look" ? "look" : "write";
+  for (const name of ["write", "look"]) {
+    document.getElementById(`${name}-panel`).hidden = name !== panel;
+    document.querySelector(`[data-panel=${name}]`).setAttribute("aria-current", name === panel ? "page" : "false");
+  }
+  if (panel !== "look" || !store.state.models.length) return;
+  const named = store.state.models.some((model) => model.name === cursor.model);
+  if (named && cursor.model !== store.state.model) await actions.useModel(cursor.model);
+  await look.go(cursor);
+}
+addEventListener("popstate", navigate);
+document.getElementById("panels").addEventListener("click", (event) => {
+  const panel = event.target.closest("[data-panel]")?.dataset.panel;
+  if (!panel) return;
+  event.preventDefault();
+  const { tokens, vocabulary } = store.state;
+  const text = tokens.map((token) => vocabulary?.texts[token.id] ?? "").join("");
+  if (panel === "look" && text) store.set({ lookText: text });
+  writeAddress({ panel, view: null, options: {} });
+  navigate();
+});
+
 store.subscribe((state, changed) => {
   if (["status", "sampling", "prompt", "mode", "model", "maxTokens", "seedInput"].some((name) => changed.has(name))) {
     if (state.status.kind !== "loading") remember(state);
@@ -53,4 +83,5 @@ store.subscribe((state, changed) => {
 addEventListener("pagehide", () => remember(store.state));
 
 store.set({ ...store.state, ...remembered() }); // draws every view once
-actions.open();
+await actions.open();
+await navigate();

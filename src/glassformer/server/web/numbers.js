@@ -13,6 +13,12 @@ export const bits = (value) => `${Number.isFinite(value) ? value.toFixed(2) : "�
 export const decimal = (value) => (Number.isFinite(value) ? value.toFixed(2) : value < 0 ? "-∞" : "∞").replace("-", "−");
 export const count = (value) => value.toLocaleString("en-GB");
 
+// A token with visible spaces, cut to `width` characters: a space as ␣; one that does not break or has another width as ⍽.
+export function visible(text, width = Infinity) {
+  const shown = [...text.replaceAll(" ", "␣").replace(/\p{Zs}/gu, "⍽")];
+  return shown.length <= width ? shown.join("") : `${shown.slice(0, width - 1).join("")}…`;
+}
+
 // An element with attributes and children (texts and elements).
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

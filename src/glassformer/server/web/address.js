@@ -1,0 +1,34 @@
+// The cursor in the address: which place of the page, and of the model, is looked at. A link reopens exactly this.
+//
+//   #write                                             the text
+//   #look/attention?model=demo-1&text=To+be&layer=1    a view and its options; lists repeat their name
+
+export function readAddress(hash = location.hash) {
+  const [place, query = ""] = hash.replace(/^#/, "").split("?");
+  const [panel, view = null] = place.split("/");
+  const options = {};
+  let model = null;
+  for (const [name, value] of new URLSearchParams(query)) {
+    if (name === "model") model = value;
+    else if (name.endsWith("[]")) (options[name.slice(0, -2)] ??= []).push(value);
+    else options[name] = value;
+  }
+  return { panel: panel || "write", view: view && decodeURIComponent(view), model, options };
+}
+
+export function addressOf({ panel, view, model, options }) {
+  if (panel !== "look" || !view) return `#${panel}`;
+  const query = new URLSearchParams(model ? { model } : {});
+  for (const [name, value] of Object.entries(options)) {
+    if (Array.isArray(value)) value.forEach((each) => query.append(`${name}[]`, each));
+    else query.append(name, value);
+  }
+  return `#look/${encodeURIComponent(view)}${query.size ? `?${query}` : ""}`;
+}
+
+// Put a cursor into the address: as a new entry, to which Back returns, or in the place of this one.
+export function writeAddress(cursor, { replace = false } = {}) {
+  const address = addressOf(cursor);
+  if (address === location.hash) return;
+  history[replace ? "replaceState" : "pushState"](null, "", address);
+}

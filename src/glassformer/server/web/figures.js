@@ -1,0 +1,83 @@
+// The six figures of the server (figures/json.py): notes, tables and tokens as HTML, pictures as SVG or on a canvas.
+//
+// Numbers stand in `data-value` in full precision, and `data-source` says which: PATH/row/column of the figure PATH.
+
+import { curves } from "./curves.js";
+import { heatMap } from "./heat_map.js";
+import { element, visible } from "./numbers.js";
+import { points } from "./points.js";
+import { plain, rgb } from "./svg.js";
+
+const DRAWN = { note, table, heat_map: heatMap, curves, points, tokens };
+
+// The elements of a list of figures. picked(figure, row, column): a cell or a row was clicked.
+export function drawFigures(figures, path, picked = () => {}) {
+  const made = document.createDocumentFragment();
+  let beside = null; // small ones stand beside each other
+  figures.forEach((figure, i) => {
+    const draw = DRAWN[figure.kind];
+    const parts = draw ? draw(figure, `${path}/${i}`, (r, c) => picked(figure, r, c)) : [element("p", {}, `a figure of kind ${figure.kind}: this page cannot draw it`)];
+    const isSmall = figure.kind === "heat_map" && figure.compact;
+    if (!isSmall) beside = null;
+    const block = element(isSmall ? "div" : "section", { class: `figure ${figure.kind}${isSmall ? " compact" : ""}`, "data-kind": figure.kind });
+    if (figure.title) block.append(element(isSmall ? "span" : "h3", isSmall ? { class: "small" } : {}, figure.title));
+    block.append(...parts);
+    if (figure.omitted) block.append(element("p", { class: "small" }, omitted(figure.omitted)));
+    if (isSmall && !beside) made.append((beside = element("div", { class: "beside" })));
+    (isSmall ? beside : made).append(block);
+  });
+  return made;
+}
+
+const omitted = (parts) => `not drawn: ${Object.entries(parts).map(([name, n]) => `${n.toLocaleString("en-GB")} ${name}`).join(", ")}`;
+
+function note(figure) {
+  return [element(figure.verbatim ? "pre" : "p", {}, figure.text)];
+}
+
+function table(figure, path, picked) {
+  if (!figure.rows.length && !figure.footer.length) return [];
+  const head = element("tr", {}, ...figure.columns.map((column) => element("th", { scope: "col", class: numeric(column) && "n" }, column.name)));
+  const marked = new Set(figure.marked);
+  const body = [...figure.rows, ...figure.footer].map((row, r) => {
+    const kind = r >= figure.rows.length ? "footer" : marked.has(r) ? "marked" : "";
+    const line = element("tr", { class: kind }, ...row.map((cell, c) => cellOf(cell, figure.columns[c], `${path}/${r}/${c}`)));
+    line.addEventListener("click", () => picked(r, 0));
+    return line;
+  });
+  const made = element("table", { class: "figure-table" }, element("thead", {}, head), element("tbody", {}, ...body));
+  return [element("div", { class: "scroll" }, made)];
+}
+
+const numeric = (column) => !["text", "token"].includes(column.kind);
+
+function cellOf(cell, column, source) {
+  const known = cell.value !== undefined && cell.value !== null;
+  const made = element("td", { class: numeric(column) ? "n" : undefined, "data-value": known ? String(cell.value) : undefined, "data-source": known ? source : undefined }, cell.text);
+  if (cell.bar === undefined || cell.bar === null) return made;
+  const bar = element("i", { class: column.kind === "signed" ? "signed" : "" });
+  bar.style.width = `${(column.kind === "signed" ? 50 : 100) * Math.abs(cell.bar)}%`;
+  bar.style.background = rgb(cell.bar < 0 ? column.negative_color : column.color);
+  if (column.kind === "signed") bar.style.marginLeft = `${50 + 50 * Math.min(cell.bar, 0)}%`;
+  made.append(element("span", { class: "bar-track", "aria-hidden": "true" }, bar));
+  return made;
+}
+
+function tokens(figure, path) {
+  const spans = figure.texts.map((text, i) => {
+    const value = figure.values[i];
+    const shown = text.replaceAll("\\n", "⏎\n");
+    if (value === null) return element("span", { class: figure.unit ? "faint" : undefined }, shown);
+    const about = `${plain(value)} ${figure.unit}`.trim();
+    const made = element("span", { title: `${visible(text)}: ${about}`, "data-value": String(value), "data-source": `${path}/${i}` }, shown);
+    made.style.background = rgb(figure.color, figure.strength * Math.min(value / figure.highest, 1));
+    return made;
+  });
+  const made = [element("div", { class: "figure-tokens" }, ...spans)];
+  if (figure.unit) {
+    const strip = element("i", { class: "strip" });
+    strip.style.background = `linear-gradient(90deg, transparent, ${rgb(figure.color, figure.strength)})`;
+    made.push(element("p", { class: "small" }, "0 ", strip, ` ${figure.highest.toFixed(figure.digits)} ${figure.unit}`));
+  }
+  return made;
+}

@@ -1,0 +1,126 @@
+// Looking inside: every view that the server has, its options as a form, its figures below.
+//
+// Nothing here knows a view: names, options and examples come from /api/views, figures from /api/look/VIEW.
+
+import { addressOf, readAddress, writeAddress } from "./address.js";
+import { drawFigures } from "./figures.js";
+import { element } from "./numbers.js";
+import { optionsForm } from "./options.js";
+
+// A click on a figure moves the cursor where an axis or a column has one of these names.
+const CURSOR = { layer: "layer", head: "head", block: "layer", queries: "position" };
+
+// Options of an example that are right for every model; with others a view waits until it is asked for.
+const FITS_ALL = new Set(["text", "layer", "head", "position", "neuron", "pattern", "corpus"]);
+
+export function lookView(root, store, api, { failed }) {
+  const list = element("nav", { class: "view-list", "aria-label": "views" });
+  const title = element("h2", { id: "view-title" });
+  const about = element("p", { class: "faint" });
+  const fields = element("div", {});
+  const show = element("button", { class: "primary", type: "submit" }, "Show");
+  const state = element("span", { class: "small", role: "status" });
+  const form = element("form", { class: "card", id: "view-form" }, title, about, fields, element("div", { class: "line actions" }, show, state));
+  const figures = element("div", { class: "card figures", id: "figures", "aria-live": "off", hidden: true });
+  root.replaceChildren(list, element("div", { class: "view" }, form, figures));
+
+  let views = null; // of the server
+  let open = null; // {view, form}
+  let running = null; // the request under way
+
+  const known = (name) => views?.find((view) => view.name === name);
+
+  async function load() {
+    if (views) return;
+    views = await api.views();
+    list.replaceChildren(...views.map((view) => element("a", { href: addressOf({ panel: "look", view: view.name, options: {} }), "data-view": view.name }, element("b", {}, view.name), element("span", { class: "small" }, view.summary))));
+  }
+
+  // Show a view; options of the address stand over those of its example.
+  async function go({ view, options }) {
+    try {
+      await load();
+    } catch (error) {
+      return failed(error, () => go({ view, options }));
+    }
+    const chosen = known(view) ?? views[0];
+    for (const link of list.children) link.setAttribute("aria-current", link.dataset.view === chosen.name ? "page" : "false");
+    list.querySelector("[aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (open?.view !== chosen) {
+      open = { view: chosen, form: optionsForm(chosen.options) };
+      fields.replaceChildren(open.form.element);
+      title.textContent = chosen.name;
+      about.textContent = chosen.summary;
+      figures.hidden = true;
+    }
+    const given = Object.keys(options).length > 0;
+    open.form.fill(given ? options : begun(chosen));
+    if (given || (!missing() && Object.keys(begun(chosen)).every((name) => FITS_ALL.has(name)))) await run({ replace: true });
+  }
+
+  // What a view begins with: its example, about the text that was written last.
+  function begun(view) {
+    const text = store.state.lookText;
+    const own = { ...view.example };
+    if (text && "text" in own) own.text = text;
+    for (const name of ["pin", "against"]) delete own[name]; // one token of the example's model, perhaps none of this one
+    if ("corpus" in (view.options.properties ?? {})) own.corpus = (text || "To be, or not to be, that is the question.").split("\n");
+    return own;
+  }
+
+  const missing = () => [...form.elements].some((input) => input.required && !input.value);
+
+  async function run({ replace = false } = {}) {
+    running?.abort();
+    const mine = (running = new AbortController());
+    const { view } = open;
+    const options = open.form.read();
+    const model = store.state.model;
+    state.textContent = "computing …";
+    figures.setAttribute("aria-busy", "true");
+    try {
+      const found = await api.look(view.name, model, options, mine.signal);
+      if (typeof options.text === "string") store.set({ lookText: options.text });
+      writeAddress({ panel: "look", view: view.name, model, options }, { replace });
+      figures.replaceChildren(drawFigures(found, view.name, picked));
+      figures.hidden = false;
+      state.textContent = "";
+    } catch (error) {
+      if (error.name === "AbortError" || running !== mine) return;
+      figures.hidden = true;
+      state.textContent = error instanceof api.Refused ? error.message : "";
+      if (!(error instanceof api.Refused)) failed(error, () => run({ replace }));
+    } finally {
+      if (running === mine) running = null;
+      figures.removeAttribute("aria-busy");
+    }
+  }
+
+  // A cell or a row was clicked: its layer, head or position, where the view has such options.
+  function picked(figure, row, column) {
+    const moved = {};
+    const take = (axis, label) => {
+      const option = CURSOR[String(axis).toLowerCase().split(" ")[0]];
+      const n = Number(/\d+/.exec(label ?? "")?.[0] ?? NaN);
+      if (option && open.form.fields.includes(option) && Number.isInteger(n)) moved[option] = n;
+    };
+    if (figure.kind === "heat_map") take(figure.row_axis, figure.rows[row]), take(figure.column_axis, figure.columns[column]);
+    if (figure.kind === "table") {
+      const [layer, head] = /^(\d+)\.(\d+)$/.exec(figure.rows[row]?.[0]?.text ?? "")?.slice(1) ?? [];
+      if (layer !== undefined) take("layer", layer), take("head", head);
+      else take(figure.columns[0].name, figure.rows[row]?.[0]?.text);
+    }
+    if (!Object.keys(moved).length) return;
+    open.form.fill({ ...open.form.read(), ...moved });
+    run();
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run();
+  });
+  store.subscribe((current, changed) => {
+    if (changed.has("model") && !root.hidden && open && !missing()) run({ replace: true });
+  });
+  return { go, again: () => go(readAddress()) };
+}
