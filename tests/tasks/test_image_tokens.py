@@ -129,7 +129,7 @@ def test_only_grey_levels_are_written_and_a_seed_belongs_to_an_image(model):
 def test_the_first_pixel_has_the_models_own_distribution(model):
     drawn = draw_images(model, P, ["right"] * 3000, sampling=Sampling(seed=0))[:, 0, 0]
     with torch.no_grad():
-        p = model(torch.tensor([[P.class_id("right")]]))[0, 0, :4].softmax(dim=-1).numpy()
+        p = model(torch.tensor([P.condition("right")]))[0, 0, :4].softmax(dim=-1).numpy()
     assert np.abs(np.bincount(drawn, minlength=4) / 3000 - p).max() < 4 * 0.5 / 3000**0.5  # four standard errors
 
 
@@ -149,7 +149,7 @@ def test_log_probabilities_of_the_classes_are_those_of_the_loss(model):
     found = class_log_probabilities(model, P, levels)
     task = ImageTokens()
     for number, label in enumerate(P.labels):
-        rows = [np.concatenate([[P.class_id(label)], each]) for each in levels]
+        rows = [np.concatenate([P.condition(label), each]) for each in levels]
         with torch.no_grad():
             costs = task.rows(model, task.collate(rows)).sums_B
         np.testing.assert_allclose(found[:, number], -costs.numpy(), rtol=1e-5)
@@ -227,7 +227,7 @@ def test_half_an_image_is_completed(run, folder, glassformer):
     (only,) = json.loads(result.out)
     processor = ImageTokenProcessor.load(run / "model")
     assert "upper 2 rows are most probable as left" in result.err and only["class"] == "left"
-    kept = processor.grey(processor.levels_of(file).ravel())[:2]
+    kept = processor.picture(processor.levels_of(file).ravel())[:2]
     assert np.array_equal(np.array(only["pixels"])[:2], kept)
     assert json.loads(glassformer("draw", run, "right", "--complete", file, "--json").out)[0]["class"] == "right"
 

@@ -36,6 +36,7 @@ def list_(as_json: options.Json = False) -> None:
 
     Example: glassformer data list
     """
+    from glassformer.data.captions import CAPTIONED_SETS
     from glassformer.data.chat_sets import CHAT_SETS
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
@@ -47,6 +48,7 @@ def list_(as_json: options.Json = False) -> None:
     named += [("examples", e.count, e) for e in EXAMPLE_SETS.values()]
     named += [("chats", c.count, c) for c in CHAT_SETS.values()]
     named += [("images", s.count, s) for s in IMAGE_SETS.values()]
+    named += [("images", s.count, s) for s in CAPTIONED_SETS.values()]
     named += [("records", s.count, s) for s in RECORD_SETS.values()]
     named += [("episodes", s.count, s) for s in TRAJECTORY_SETS.values()]
     if as_json:
@@ -71,6 +73,7 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
 
     Example: glassformer data get tinyshakespeare
     """
+    from glassformer.data.captions import CAPTIONED_SETS
     from glassformer.data.chat_sets import CHAT_SETS
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
@@ -87,12 +90,13 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
         TRAJECTORY_SETS[name].trajectories()
         typer.echo(TRAJECTORY_SETS[name].file)
         return
-    if name in IMAGE_SETS or name in RECORD_SETS or name in CHAT_SETS:
-        source = CHAT_SETS[name].package if name in CHAT_SETS else (IMAGE_SETS.get(name) or RECORD_SETS[name]).source
+    fetched: dict[str, Any] = {**IMAGE_SETS, **CAPTIONED_SETS, **RECORD_SETS}
+    if name in fetched or name in CHAT_SETS:
+        source = CHAT_SETS[name].package if name in CHAT_SETS else fetched[name].source
         typer.echo(fetch(source) if source else f"{name} is made by code; there is nothing to fetch")
         return
     if name not in CORPORA:
-        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *IMAGE_SETS, *RECORD_SETS, *TRAJECTORY_SETS]
+        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *fetched, *TRAJECTORY_SETS]
         raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, known)}")
     typer.echo(CORPORA[name].file())
 

@@ -1,4 +1,4 @@
-"""`glassformer draw`: images of a class, or the rest of an image, written pixel by pixel."""
+"""`glassformer draw`: images of a class or a caption, or the rest of an image, written pixel by pixel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ ENLARGED = 256  # pixels that an image has in a file, at least
 
 def draw(
     model: options.Run,
-    labels: list[str] = typer.Argument(None, metavar="[CLASS] ...", help="What to draw; default: every class."),
-    samples: int = typer.Option(1, metavar="N", min=1, help="How many images of each class, one row of the grid each."),
+    labels: list[str] = typer.Argument(
+        None, metavar="[WHAT] ...", help="A class or a caption; default: every class, or some captions of the data."
+    ),
+    samples: int = typer.Option(1, metavar="N", min=1, help="How many images of each, one row of the grid each."),
     temperature: list[float] = typer.Option(
         [], metavar="T", help="0: the most likely pixel; default 1. Repeat for a row of the grid at each."
     ),
-    top_k: int = typer.Option(0, metavar="K", help="Keep the k most likely grey levels; 0 keeps all."),
+    top_k: int = typer.Option(0, metavar="K", help="Keep the k most likely levels or colours; 0 keeps all."),
     seed: options.Seed = None,
     complete: str = typer.Option(
         None, metavar="FILE", help="Keep the upper half of this image; without a class, the one that fits it best."
@@ -33,15 +35,17 @@ def draw(
     device: options.Device = "auto",
     as_json: bool = typer.Option(False, "--json", help="Print the pixels of every image, 0 to 255, as JSON."),
 ) -> None:
-    """Draw images of a class with a model of image tokens.
+    """Draw images of a class or a caption.
 
-    A decoder reads the class and writes the pixels in raster order, from the top left.
+    A decoder of image tokens reads the class or the caption and writes the pixels in raster order, from the top left.
 
     Examples:
 
     glassformer draw runs/digits-pixels-1 --samples 4 --out digits.png
 
     glassformer draw runs/digits-pixels-1 7 --temperature 0.5 --temperature 1 --temperature 1.5
+
+    glassformer draw runs/text-to-image-1 "a small blue three, bottom right" --out three.png
 
     glassformer draw runs/digits-pixels-1 --complete seven.png --keep 0.4
     """
@@ -76,9 +80,14 @@ def draw(
         for sample in range(samples):
             sampling = Sampling(temperature=t, top_k=top_k, seed=seed + sample * len(columns))
             drawn = draw_images(loaded, p, columns, given=given, sampling=sampling)
-            pictures.append([p.grey(each.ravel()) for each in drawn])
+            pictures.append([p.picture(each.ravel()) for each in drawn])
             found += [
-                {"class": label, "temperature": t, "seed": sampling.seed + i, "pixels": picture.tolist()}
+                {
+                    "caption" if p.words else "class": label,
+                    "temperature": t,
+                    "seed": sampling.seed + i,
+                    "pixels": picture.tolist(),
+                }
                 for i, (label, picture) in enumerate(zip(columns, pictures[-1], strict=True))
             ]
     whole = grid(pictures)
@@ -119,7 +128,7 @@ def _write(path: str, whole: np.ndarray, times: int) -> None:
 
 
 def _show(grid: Any, pictures: list[list[np.ndarray]], columns: list[str], temperatures: list[float]) -> None:
-    """A heat map of each row of the grid, as many images beside each other as fit."""
+    """A picture of each row of the grid, as many images beside each other as fit."""
     from rich.console import Console
 
     from glassformer.figures import HeatMap, to_terminal
@@ -129,8 +138,29 @@ def _show(grid: Any, pictures: list[list[np.ndarray]], columns: list[str], tempe
     for temperature, row in zip(temperatures, pictures, strict=True):
         for start in range(0, len(row), at_once):
             part, names = row[start : start + at_once], columns[start : start + at_once]
-            values = grid([part]) / 255
-            title = f"{', '.join(names)} at temperature {temperature:g}"
+            title = f"{' | '.join(names)} at temperature {temperature:g}"
+            whole = grid([part])
+            if whole.ndim == 3 and console.color_system is not None:
+                console.print(title, style="bold")
+                console.print(_in_colours(whole))
+                continue
+            values = (whole if whole.ndim == 2 else whole.mean(axis=2)) / 255
             figure = HeatMap(title, values, [""] * len(values), [""] * values.shape[1], highest=1.0, compact=True)
             for line in to_terminal([figure], console, console.options):
                 console.print(line)
+
+
+def _in_colours(picture_HW3: np.ndarray) -> Any:
+    """A picture with two rows of pixels in a line of text."""
+    from rich.color import Color
+    from rich.style import Style
+    from rich.text import Text
+
+    text = Text()
+    for upper, lower in zip(picture_HW3[::2].tolist(), [*picture_HW3[1::2].tolist(), None], strict=False):
+        for i, pixel in enumerate(upper):
+            below = None if lower is None else Color.from_rgb(*lower[i])
+            text.append("▀", style=Style(color=Color.from_rgb(*pixel), bgcolor=below))
+        text.append("\n")
+    text.rstrip()
+    return text

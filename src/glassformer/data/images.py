@@ -31,7 +31,7 @@ MAX_IMAGES = 1_000_000
 
 
 class LabelledImage(NamedTuple):
-    """An image, as a path or as uint8 pixels (height, width[, channels]), and the name of its class."""
+    """An image, as a path or as uint8 pixels (height, width[, channels]), and the name of its class, or its caption."""
 
     image: Any
     label: str
@@ -68,6 +68,11 @@ class ImageSet:
         """How many test splits there are that have no image in common, but for a group at each seam."""
         return int(1 / self.test)
 
+    def split(self, archive: Path, fold: int = 0) -> LabelledImages:
+        """The images of the fetched archive by split. fold: which test split."""
+        parts = {"validation": self.validation, "test": self.test, "start": fold * self.test}
+        return split_images(self.read(archive), self.stratified, **parts)
+
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
@@ -84,8 +89,7 @@ def load_images(name_or_path: str, *, fold: int = 0, quiet: bool = False) -> tup
     if (known := IMAGE_SETS.get(name_or_path)) is not None:
         if not 0 <= fold < known.folds:
             raise UsageError(f"task.fold={fold}: {name_or_path} has the folds 0 to {known.folds - 1}")
-        parts = {"validation": known.validation, "test": known.test, "start": fold * known.test}
-        images: LabelledImages = _split(known.read(fetch(known.source, quiet=quiet)), known.stratified, **parts)
+        images: LabelledImages = known.split(fetch(known.source, quiet=quiet), fold)
     elif fold:
         raise UsageError(f"task.fold={fold} is of a set by name, and {name_or_path} is a folder; leave it out")
     else:
@@ -100,10 +104,10 @@ def _folder(path: Path) -> LabelledImages:
     if not path.is_dir():
         raise DataError(f"{path}: no such folder or set of images; {did_you_mean(str(path), IMAGE_SETS)}")
     if not any((path / split).is_dir() for split in SPLITS):
-        return _split(list(_classes(path, path)))
+        return split_images(list(_classes(path, path)))
     images = {split: list(_classes(path / split, path)) if (path / split).is_dir() else [] for split in SPLITS}
     missing = {split: 0.0 if images[split] else HELD_OUT for split in ("validation", "test")}
-    held_out = _split(images["train"], **missing) if any(missing.values()) else {}
+    held_out = split_images(images["train"], **missing) if any(missing.values()) else {}
     return {**{split: rows for split, rows in images.items() if rows}, **{s: r for s, r in held_out.items() if r}}
 
 
@@ -116,14 +120,18 @@ def _classes(folder: Path, root: Path) -> Iterator[LabelledImage]:
                 count += 1
                 if count > MAX_IMAGES:
                     raise DataError(f"{folder}: more than {MAX_IMAGES:,} images; give a part of them")
-                stat = file.stat()
-                key = f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}"
-                yield LabelledImage(file, label.name, key)
+                yield LabelledImage(file, label.name, file_key(file, root))
     if not count:
         raise DataError(f"{folder}: no images; give one folder for each class, with {', '.join(SUFFIXES)} files inside")
 
 
-def _split(images: list[LabelledImage], stratified: bool = False, **parts: float) -> LabelledImages:
+def file_key(file: Path, root: Path) -> str:
+    """Changes when a file of a folder does, but not when the folder is moved."""
+    stat = file.stat()
+    return f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def split_images(images: list[LabelledImage], stratified: bool = False, **parts: float) -> LabelledImages:
     """The images by split, chosen by the hash of their groups or keys: the same ones each time."""
     rows = [(image, image.group or image.key, image.label if stratified else "") for image in images]
     return split_strata(rows, **parts)

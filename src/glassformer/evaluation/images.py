@@ -6,12 +6,16 @@ pixels of each image, (N,): `WindowLosses(costs, D for each)` makes bits per dim
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from glassformer.errors import MissingExtraError
+from glassformer.evaluation.estimate import Metric, Share, WindowLosses
 
 Split = tuple[np.ndarray, np.ndarray]
 """Levels (N, D) and the number of the class (N,)."""
@@ -89,3 +93,50 @@ def _sklearn(module: str) -> Any:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError:
         raise MissingExtraError("comparing images with scikit-learn", "align") from None
+
+
+def bits_per_dimension(costs_N: np.ndarray, D: int) -> Metric:
+    """Bits per dimension of images whose pixels cost so many nats together."""
+    windows = WindowLosses(torch.from_numpy(costs_N).double(), torch.full((len(costs_N),), D), "")
+    loss = windows.metrics()["loss"]
+    return Metric(loss.value / math.log(2), loss.n, loss.interval / math.log(2))
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """bits: per dimension, of the model and of baselines, on n images. bayes: how often the class, or among ten
+    captions the one, that makes an image most probable is its own. agreement: by temperature, the share of written
+    images in which a support vector machine reads the class that was asked for. reader: its own accuracy on those n
+    images."""
+
+    n: int
+    bits: dict[str, Metric]
+    bayes: Share | None
+    agreement: dict[float, Share] = field(default_factory=dict)
+    reader: Share | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        shares = {"reader_accuracy": self.reader, "bayes_accuracy": self.bayes}
+        read = {str(temperature): share._asdict() for temperature, share in self.agreement.items()}
+        return {
+            "bits_per_dimension": {name: list(m) for name, m in self.bits.items()},
+            **({"read_as_asked": read} if read else {}),
+            **{name: share._asdict() for name, share in shares.items() if share is not None},
+        }
+
+    def lines(self) -> list[str]:
+        """A line for each figure."""
+        names = {
+            "model": "bits per dimension",
+            "previous_pixel": "  previous-pixel table",
+            "logistic": "  logistic regression of each pixel",
+            "other_caption": "  the caption of another image",
+        }
+        lines = [f"{names[name]:<36} {m.value:.3f} ± {m.interval:.3f}" for name, m in self.bits.items()]
+        lines += [f"read as asked at temperature {t:<7g} {share}" for t, share in self.agreement.items()]
+        if self.reader is not None:
+            lines.append(f"  by a support vector machine, right {self.reader} on these {self.n:,} images")
+            lines.append(f"Bayes' answer by the model, right   {self.bayes}")
+        elif self.bayes is not None:
+            lines.append(f"most probable of ten captions its own {self.bayes}")
+        return lines

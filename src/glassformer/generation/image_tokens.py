@@ -1,4 +1,4 @@
-"""Images written pixel by pixel, from the top left, by a decoder that has read the class."""
+"""Images written pixel by pixel, from the top left, by a decoder that has read the class or the caption."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def draw_images(
     given: np.ndarray | None = None,
     sampling: Sampling | None = None,
 ) -> np.ndarray:
-    """An image of each class, as ids of pixels: (images, height, width) int64.
+    """An image of each class or caption, as ids of pixels: (images, height, width) int64.
 
     Args:
-        given: the first grey levels of every image in raster order, (pixels,), which are kept.
+        given: the first levels of every image in raster order, (pixels,), which are kept.
         sampling: image i has the seed `seed + i`.
 
     Raises:
-        UsageError: an unknown class, too many images, or more pixels given than an image has.
+        UsageError: an unknown class or word, too many images, or more pixels given than an image has.
     """
     sampling = sampling or Sampling()
     begin = [] if given is None else np.asarray(given).ravel().tolist()
@@ -51,7 +51,7 @@ def draw_images(
     no_pixels = dict.fromkeys(range(processor.levels, processor.tokenizer.vocab_size), -MAX_BIAS)
     requests = [
         Request(
-            (processor.class_id(label), *begin),
+            (*processor.condition(label), *begin),
             max_new_tokens=left,
             sampling=replace(sampling, seed=sampling.seed + number),
             end_tokens=frozenset(),
@@ -66,12 +66,15 @@ def draw_images(
     return np.array([written[number] for number in range(len(labels))]).reshape(len(labels), *processor.size)
 
 
-def class_log_probabilities(model: Any, processor: ImageTokenProcessor, levels_ND: np.ndarray) -> np.ndarray:
-    """log p(pixels | class) in nats for every class, of the first D pixels of images in raster order: (N, classes). The
-    class with the largest one is Bayes' answer where all are equally frequent.
+def class_log_probabilities(
+    model: Any, processor: ImageTokenProcessor, levels_ND: np.ndarray, labels: Sequence[str] | None = None
+) -> np.ndarray:
+    """log p(pixels | class) in nats of the first D pixels of images in raster order, for every class, or for each of
+    `labels`, classes or captions: (N, labels). The one with the largest number is Bayes' answer where all are equally
+    frequent.
 
     Raises:
-        UsageError: more pixels than an image has.
+        UsageError: more pixels than an image has; an unknown class or word.
     """
     N, D = levels_ND.shape
     if not 1 <= D <= processor.n_pixels:
@@ -79,13 +82,13 @@ def class_log_probabilities(model: Any, processor: ImageTokenProcessor, levels_N
     device = next(model.parameters()).device
     pixels_ND = torch.from_numpy(levels_ND.astype(np.int64)).to(device)
     found = []
-    for label in processor.labels:
-        first_N1 = torch.full((N, 1), processor.class_id(label), device=device)
-        inputs_ND = torch.cat([first_N1, pixels_ND[:, :-1]], dim=1)
+    for label in processor.labels if labels is None else labels:
+        before_NW = torch.tensor([processor.condition(label)], device=device).expand(N, -1)
+        inputs_NT = torch.cat([before_NW, pixels_ND[:, :-1]], dim=1)
         with evaluating(model):
             parts = [
-                model(inputs).float().log_softmax(dim=-1).gather(2, targets[..., None]).sum(dim=(1, 2)).cpu()
-                for inputs, targets in zip(inputs_ND.split(ROWS), pixels_ND.split(ROWS), strict=True)
+                model(inputs)[:, -D:].float().log_softmax(dim=-1).gather(2, targets[..., None]).sum(dim=(1, 2)).cpu()
+                for inputs, targets in zip(inputs_NT.split(ROWS), pixels_ND.split(ROWS), strict=True)
             ]
         found.append(torch.cat(parts).double())
     return torch.stack(found, dim=1).numpy()

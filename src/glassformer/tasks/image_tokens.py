@@ -1,10 +1,14 @@
-"""Images as tokens: an ordinary decoder reads the class and writes an image, pixel by pixel, in raster order.
+"""Images as tokens: a decoder reads a class or a caption and writes an image, pixel by pixel, in raster order.
 
-inputs     class:7  00  00  05  13  09 ...                 16 grey levels and the classes are its vocabulary
-targets       00    00  05  13  09  01 ...
+inputs     class:7                 00  00  05  13  09 ...     16 grey levels and the classes are its vocabulary
+targets       00                   00  05  13  09  01 ...
+
+inputs     word:red   word:seven   00  00  18  17  00 ...     colours of a palette and the words of captions
+targets       -           00       00  18  17  00  00 ...
 
 As in PixelRNN (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759) and Image GPT (Chen et al. 2020), the
-probability of an image is the product over its pixels; its cost is in bits per dimension (pixel).
+probability of an image is the product over its pixels; its cost is in bits per dimension (pixel). With captions it is
+text to image as in DALL-E (Ramesh et al. 2021, https://arxiv.org/abs/2102.12092), with pixels for its learned tokens.
 """
 
 from __future__ import annotations
@@ -13,32 +17,53 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from glassformer.data.captions import CaptionedSet, load_captioned
 from glassformer.data.example_splits import spread
-from glassformer.data.images import load_images
-from glassformer.errors import UsageError
-from glassformer.evaluation.estimate import Metric, Metrics, Share, WindowLosses
-from glassformer.evaluation.images import logistic_costs, previous_pixel_costs, read_by_svm
+from glassformer.data.images import ImageSet, LabelledImages, load_images
+from glassformer.errors import DataError, UsageError
+from glassformer.evaluation.estimate import Metric, Metrics, Share
+from glassformer.evaluation.images import (
+    ImageScores,
+    bits_per_dimension,
+    logistic_costs,
+    previous_pixel_costs,
+    read_by_svm,
+)
 from glassformer.evaluation.rows import evaluate_rows
 from glassformer.figures.primitives import Figure, HeatMap
 from glassformer.generation.image_tokens import class_log_probabilities, draw_images
 from glassformer.generation.settings import Sampling
-from glassformer.processors.image_tokens import MAX_LEVELS, MAX_SIDE, ImageTokenProcessor, grid
+from glassformer.processors.image_tokens import (
+    MAX_LEVELS,
+    MAX_SIDE,
+    MAX_WORDS,
+    ImageTokenProcessor,
+    Palette,
+    grid,
+    palette_of,
+    words_in,
+)
 from glassformer.tasks.base import Batch, Opening
 from glassformer.tasks.classify_images import first_size
 from glassformer.tasks.examples import EVAL_ROWS, NonTextTask
+from glassformer.tasks.losses import IGNORED
 from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
 JUDGED = 500  # images that a classifier reads, as many of each class
 TEMPERATURES = (1.0, 0.8)  # at which they are written
 BASELINE_IMAGES = 2_000  # that the logistic regressions learn from at most
+PALETTE_IMAGES = 2_000  # that a palette is made of at most
+SHOWN_CAPTIONS = 10  # that a model keeps as examples
+SHOWN = 10  # images of a sample; with captions 4
+GROUP = 10  # images among whose captions the model finds the right one; as many groups
 
 
 class ImageTokensSettings(TaskSettings):
@@ -46,8 +71,18 @@ class ImageTokensSettings(TaskSettings):
 
     image_size: int | None = Field(default=None, ge=1, le=MAX_SIDE)
     """height and width that images are resized to; None: those of a named set, else of the first image"""
-    levels: int = Field(default=16, ge=2, le=MAX_LEVELS)
-    """of grey"""
+    condition: Literal["class", "caption"] = "class"
+    """what an image is asked for with: its class, or a caption"""
+    levels: int | None = Field(default=None, ge=2, le=MAX_LEVELS)
+    """of grey; None: 16"""
+    colours: int | None = Field(default=None, ge=2, le=MAX_LEVELS)
+    """of a palette that is made of the training images; None: the images are grey"""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ImageTokensSettings:
+        if self.levels and self.colours:
+            raise UsageError(f"levels={self.levels} are of grey, and colours={self.colours}; leave one of them out")
+        return self
 
 
 @dataclass(kw_only=True)
@@ -64,13 +99,17 @@ class ImageTokenSource(SplitSource):
     def key(self) -> str:
         """Changes when a training or validation image, or how it is read, does."""
         p = self.processor
-        return self.digest(lambda image: (image.key, image.label), begin=repr((p.size, p.levels, p.labels)))
+        made = (p.size, p.levels, p.labels, *([p.palette, p.words] if p.palette or p.words else []))
+        return self.digest(lambda image: (image.key, image.label), begin=repr(made))
 
 
 class ImageTokens(NonTextTask):
-    """Cross-entropy of every pixel of an image, in nats a pixel, given its class and the pixels before it.
+    """Cross-entropy of every pixel of an image, in nats a pixel, given its class or caption and the pixels before it.
 
-    A batch is (inputs, targets), each (B, height x width) ids.
+    A batch is (inputs, targets), each (B, T) ids, T = n_words - 1 + height x width.
+
+    Args:
+        n_words: of a caption; a class is one word.
     """
 
     holds: ClassVar[str] = "images"
@@ -83,46 +122,88 @@ class ImageTokens(NonTextTask):
     fixed_shape: ClassVar[bool] = True
     source: ImageTokenSource  # type: ignore[assignment]
 
+    def __init__(self, *, n_words: int = 1, **settings: Any):
+        super().__init__(**settings)
+        self.n_words = n_words
+
+    @classmethod
+    def arguments(cls, source: ImageTokenSource) -> dict[str, Any]:  # type: ignore[override]
+        return {"n_words": source.processor.n_words}
+
     @classmethod
     def read(cls, opening: Opening, choices: list[Choice]) -> ImageTokenSource:
         data, asked = opening.data, cls.Settings.make(**opening.settings)
         if opening.tokenizer != TokenizerSettings():
             raise UsageError("the grey levels and classes are the tokens; leave out the keys of [tokenizer]")
-        images, known = load_images(data.source)
+        captioned = asked.condition == "caption"
+        images: LabelledImages
+        known: CaptionedSet | ImageSet | None
+        images, known = load_captioned(data.source) if captioned else load_images(data.source)
         if data.max_examples:
             images = {**images, "train": spread(images["train"], data.max_examples)}
         if opening.folder is not None:
             processor = ImageTokenProcessor.load(opening.folder)
+            if bool(processor.words) != captioned:
+                reads = "caption" if processor.words else "class"
+                raise UsageError(f"the model reads a {reads}; use task.condition={reads}")
         else:
             side = asked.image_size or (known.size[0] if known else first_size(images))
             if asked.image_size is None:
                 choices.append(Choice("task.image_size", side, f"of {known.name if known else 'the first image'}"))
-            labels = classes_of((image.label for image in images["train"]), ())
-            processor = ImageTokenProcessor.make(size=(side, side), levels=asked.levels, labels=labels)
+            processor = cls._processor(images, asked, side)
         return ImageTokenSource(name=data.source, examples=images, processor=processor)
+
+    @classmethod
+    def _processor(cls, images: LabelledImages, asked: Any, side: int) -> ImageTokenProcessor:
+        """A new one, with the palette and the words, or the classes, of the training images."""
+        train, palette = images["train"], Palette()
+        if asked.colours:
+            palette = palette_of([image.image for image in spread(train, PALETTE_IMAGES)], (side, side), asked.colours)
+        made: dict[str, Any] = {"size": (side, side), "levels": asked.levels or 16, "palette": palette}
+        if asked.condition == "class":
+            return ImageTokenProcessor.make(labels=classes_of((image.label for image in train), ()), **made)
+        captions = [words_in(image.label) for image in train]
+        longest = max(map(len, captions))
+        if not longest or longest > MAX_WORDS:
+            raise DataError(f"the longest caption has {longest} words; 1 to {MAX_WORDS} are read: shorten it")
+        full = [image.label for image, words in zip(train, captions, strict=True) if len(words) == longest]
+        words = sorted({word for caption in captions for word in caption})
+        return ImageTokenProcessor.make(labels=spread(full, SHOWN_CAPTIONS), words=words, n_words=longest, **made)
 
     @property
     def n_answers(self) -> int:
         return self.processor.levels
 
     def model_fields(self) -> dict[str, Any]:
-        return {"vocab_size": self.tokenizer.vocab_size, "block_size": self.processor.n_pixels}
+        return {"vocab_size": self.tokenizer.vocab_size, "block_size": self.length}
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads of an image: what stands before the pixels, and all pixels but the last."""
+        p: ImageTokenProcessor = self.processor
+        return p.n_words - 1 + p.n_pixels
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "labels": list(self.processor.labels)}
 
     def encode(self, split: str, T: int) -> list[Any]:
-        """The ids of each image, the class first."""
-        p = self.processor
-        return [p.encode(image.image, image.label).astype(np.uint16) for image in self.source.examples[split]]
+        """The ids of each image, the class or the caption first."""
+        p, images = self.processor, self.source.examples[split]
+        if p.words:
+            known = set(p.words)
+            changed = [not known.issuperset(found) or len(found) > p.n_words for found in map(_words, images)]
+            self.source.notice(sum(changed), "caption", split, "lose words that no training caption has, or their end")
+        return [p.encode(image.image, image.label, known_only=True).astype(np.uint16) for image in images]
 
     def collate(self, examples: Sequence[np.ndarray], random: np.random.Generator | None = None) -> Batch:
         """Images as ids -> a batch."""
         ids_BT = torch.from_numpy(np.stack(examples).astype(np.int64))
-        return ids_BT[:, :-1], ids_BT[:, 1:]
+        targets_BT = ids_BT[:, 1:].clone()
+        targets_BT[:, : self.n_words - 1] = IGNORED
+        return ids_BT[:, :-1], targets_BT
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
-        """(B, height x width, V)."""
+        """(B, T, V)."""
         logits: Tensor = model(batch[0])
         return logits
 
@@ -133,87 +214,68 @@ class ImageTokens(NonTextTask):
         return Metrics({**found.values, "bits_per_dimension": bits}, found.windows)
 
     def sample(self, model: Any, step: int) -> list[Figure]:
-        """An image of each of the first ten classes, at temperature 1."""
+        """An image of each of the first ten classes, or of four captions, at temperature 1; colours as their light."""
         p = self.processor
-        drawn = draw_images(model, p, p.labels[:10], sampling=Sampling(seed=self.run.seed + step))
-        whole = grid([[p.grey(each.ravel()) for each in drawn]]) / 255
-        return [HeatMap(", ".join(p.labels[:10]), whole, [""] * len(whole), [""] * whole.shape[1], highest=1.0)]
+        labels = p.labels[: 4 if p.words else SHOWN]
+        drawn = draw_images(model, p, labels, sampling=Sampling(seed=self.run.seed + step))
+        whole = grid([[p.picture(each.ravel()) for each in drawn]]) / 255
+        light = whole.mean(axis=2) if p.palette else whole
+        title = (" | " if p.words else ", ").join(labels)
+        return [HeatMap(title, light, [""] * len(light), [""] * light.shape[1], highest=1.0)]
 
     def extra_scores(self, model: Any, split: str = "validation") -> ImageScores:
-        """Bits per dimension beside a table and logistic regressions, and what a support vector machine reads in images
-        that the model writes; and Bayes' answer by the model itself."""
+        """Bits per dimension beside baselines, and whether images and conditions fit together: with classes, what a
+        support vector machine reads in images that the model writes, and Bayes' answer by the model itself; with
+        captions, the bits under the caption of another image, and Bayes' answer among ten captions."""
         p = self.processor
-        train, held_out, test = (self._split(name) for name in ("train", "validation", split))
-        D, n = p.n_pixels, len(test[0])
-        few = spread(range(len(train[0])), BASELINE_IMAGES)
-        some = train[0][few], train[1][few]
-        ours, _ = evaluate_rows(model, self.rows, self._batches(split))
-        costs = {
-            "previous_pixel": previous_pixel_costs(train[0], test[0], p.levels),
-            "logistic": logistic_costs(some, held_out, test, p.levels),
-        }
-        bits = {"model": _bits(ours.sums.numpy(), D), **{name: _bits(cost, D) for name, cost in costs.items()}}
-        reader = read_by_svm(*train)
+        train, test = (self._levels(name) for name in ("train", split))
+        ours, _ = evaluate_rows(model, self.rows, self._batches(self.encoded(split, self.length)))
+        costs = {"model": ours.sums.numpy(), "previous_pixel": previous_pixel_costs(train, test, p.levels)}
+        if p.words:
+            return self._caption_scores(model, split, costs, test)
+        names = [np.array(numbers_of(self._labels(name), p.labels)) for name in ("train", "validation", split)]
+        few = spread(range(len(train)), BASELINE_IMAGES)
+        some, held_out = (train[few], names[0][few]), (self._levels("validation"), names[1])
+        costs["logistic"] = logistic_costs(some, held_out, (test, names[2]), p.levels)
+        reader = read_by_svm(train, names[0])
         classes = np.arange(max(len(p.labels), JUDGED // len(p.labels) * len(p.labels))) % len(p.labels)
         asked = [p.labels[c] for c in classes]
         agreement = {}
         for temperature in TEMPERATURES:
             drawn = draw_images(model, p, asked, sampling=Sampling(temperature=temperature, seed=self.run.seed))
-            agreement[temperature] = Share.of((reader.predict(drawn.reshape(len(drawn), D)) == classes).tolist())
-        bayes = class_log_probabilities(model, p, test[0]).argmax(axis=1) == test[1]
-        read = Share.of((reader.predict(test[0]) == test[1]).tolist())
-        return ImageScores(n, bits, agreement, read, Share.of(bayes.tolist()))
+            agreement[temperature] = Share.of((reader.predict(drawn.reshape(len(drawn), -1)) == classes).tolist())
+        bayes = Share.of((class_log_probabilities(model, p, test).argmax(axis=1) == names[2]).tolist())
+        read = Share.of((reader.predict(test) == names[2]).tolist())
+        bits = {name: bits_per_dimension(cost, p.n_pixels) for name, cost in costs.items()}
+        return ImageScores(len(test), bits, bayes, agreement, read)
 
-    def _split(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """(levels (N, D), numbers of the classes (N,)) of a split."""
-        ids_NT = np.stack(self.encoded(split, self.processor.n_pixels)).astype(np.int64)
-        labels = [image.label for image in self.source.examples[split]]
-        return ids_NT[:, 1:], np.array(numbers_of(labels, self.processor.labels))
+    def _caption_scores(
+        self, model: Any, split: str, costs: dict[str, np.ndarray], levels_ND: np.ndarray
+    ) -> ImageScores:
+        p, rows = self.processor, self.encoded(split, self.length)
+        before = [row[: p.n_words] for row in rows]
+        others = [np.concatenate([b, row[p.n_words :]]) for b, row in zip(before[1:] + before[:1], rows, strict=True)]
+        swapped, _ = evaluate_rows(model, self.rows, self._batches(others))
+        costs["other_caption"] = swapped.sums.numpy()
+        found, captions = [], [p.tokenizer.decode(b.tolist()).replace("word:", "") for b in before]
+        for start in spread(range(0, len(rows) - GROUP + 1, GROUP), GROUP):
+            part = slice(start, start + GROUP)
+            best = class_log_probabilities(model, p, levels_ND[part], captions[part]).argmax(axis=1)
+            found += [captions[start + i] == captions[start + b] for i, b in enumerate(best)]
+        bits = {name: bits_per_dimension(cost, p.n_pixels) for name, cost in costs.items()}
+        return ImageScores(len(rows), bits, Share.of(found) if found else None)
 
-    def _batches(self, split: str) -> Iterable[Batch]:
-        rows = self.encoded(split, self.processor.n_pixels)
+    def _levels(self, split: str) -> np.ndarray:
+        """The levels (N, D) of a split."""
+        ids_NT = np.stack(self.encoded(split, self.length)).astype(np.int64)
+        return ids_NT[:, self.processor.n_words :]
+
+    def _labels(self, split: str) -> list[str]:
+        return [image.label for image in self.source.examples[split]]
+
+    def _batches(self, rows: Sequence[Any]) -> Iterable[Batch]:
         return (self.collate(rows[start : start + EVAL_ROWS]) for start in range(0, len(rows), EVAL_ROWS))
 
 
-def _bits(costs_N: np.ndarray, D: int) -> Metric:
-    """Bits per dimension of images whose pixels cost so many nats together."""
-    windows = WindowLosses(torch.from_numpy(costs_N).double(), torch.full((len(costs_N),), D), "")
-    loss = windows.metrics()["loss"]
-    return Metric(loss.value / math.log(2), loss.n, loss.interval / math.log(2))
-
-
-@dataclass(frozen=True)
-class ImageScores:
-    """bits: per dimension, of the model and of baselines, on n images. agreement: by temperature, the share of written
-    images in which a support vector machine reads the class that was asked for. reader: its own accuracy on those n
-    images. bayes: the model's, by the class that makes an image most probable."""
-
-    n: int
-    bits: dict[str, Metric]
-    agreement: dict[float, Share]
-    reader: Share
-    bayes: Share
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "bits_per_dimension": {name: list(m) for name, m in self.bits.items()},
-            "read_as_asked": {str(temperature): share._asdict() for temperature, share in self.agreement.items()},
-            "reader_accuracy": self.reader._asdict(),
-            "bayes_accuracy": self.bayes._asdict(),
-        }
-
-    def lines(self) -> list[str]:
-        """A line for each figure."""
-        names = {
-            "model": "bits per dimension",
-            "previous_pixel": "  previous-pixel table",
-            "logistic": "  logistic regression of each pixel",
-        }
-        bits = [f"{names[name]:<36} {m.value:.3f} ± {m.interval:.3f}" for name, m in self.bits.items()]
-        read = [f"read as asked at temperature {t:<7g} {share}" for t, share in self.agreement.items()]
-        return [
-            *bits,
-            *read,
-            f"  by a support vector machine, right {self.reader} on these {self.n:,} images",
-            f"Bayes' answer by the model, right   {self.bayes}",
-        ]
+def _words(image: Any) -> list[str]:
+    return words_in(image.label)
