@@ -220,7 +220,7 @@ def test_a_run_draws_what_a_caption_asks_for(run, glassformer, tmp_path):
 def test_the_scores_say_what_a_caption_is_worth(run, glassformer):
     results = json.loads(glassformer("evaluate", run, "--json").out)
     bits = {name: value for name, (value, n, interval) in results["bits_per_dimension"].items()}
-    assert bits["model"] < 0.2 < bits["other_caption"] and bits["model"] < bits["previous_pixel"]
+    assert bits["model"] < 0.3 < bits["other_caption"] and bits["model"] < bits["previous_pixel"]
     shown = glassformer("evaluate", run, "--split", "test").out  # ten captions of one kind: any is its own
     assert "the caption of another image" in shown and "ten captions" in shown
 

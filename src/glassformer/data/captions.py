@@ -59,7 +59,7 @@ def load_captioned(name_or_path: str, *, quiet: bool = False) -> tuple[LabelledI
     if "train" not in images:
         raise DataError(f"{root}: no {FILE} there; write one line an image: {{'file_name': '1.png', 'text': 'a cat'}}")
     missing = {split: 0.0 if split in images else HELD_OUT for split in ("validation", "test")}
-    held_out = split_images(images["train"], **missing) if any(missing.values()) else {}
+    held_out = split_images(images["train"], missing) if any(missing.values()) else {}
     return {**images, **{split: rows for split, rows in held_out.items() if rows}}, None
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from glassformer.archives import read_member, read_members
@@ -71,7 +72,7 @@ class ImageSet:
     def split(self, archive: Path, fold: int = 0) -> LabelledImages:
         """The images of the fetched archive by split. fold: which test split."""
         parts = {"validation": self.validation, "test": self.test, "start": fold * self.test}
-        return split_images(self.read(archive), self.stratified, **parts)
+        return split_images(self.read(archive), parts, self.stratified)
 
     @property
     def origin(self) -> str:
@@ -107,7 +108,7 @@ def _folder(path: Path) -> LabelledImages:
         return split_images(list(_classes(path, path)))
     images = {split: list(_classes(path / split, path)) if (path / split).is_dir() else [] for split in SPLITS}
     missing = {split: 0.0 if images[split] else HELD_OUT for split in ("validation", "test")}
-    held_out = split_images(images["train"], **missing) if any(missing.values()) else {}
+    held_out = split_images(images["train"], missing) if any(missing.values()) else {}
     return {**{split: rows for split, rows in images.items() if rows}, **{s: r for s, r in held_out.items() if r}}
 
 
@@ -131,7 +132,9 @@ def file_key(file: Path, root: Path) -> str:
     return f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}"
 
 
-def split_images(images: list[LabelledImage], stratified: bool = False, **parts: float) -> LabelledImages:
+def split_images(
+    images: list[LabelledImage], parts: Mapping[str, float] = MappingProxyType({}), stratified: bool = False
+) -> LabelledImages:
     """The images by split, chosen by the hash of their groups or keys: the same ones each time."""
     rows = [(image, image.group or image.key, image.label if stratified else "") for image in images]
     return split_strata(rows, **parts)
