@@ -55,7 +55,13 @@ def small_encoder() -> tuple[Encoder, Any]:
 
 @contextlib.contextmanager
 def running(
-    models: dict[str, tuple[Any, Any]], *, router: Any = None, api_key: str | None = None, **engine: Any
+    models: dict[str, tuple[Any, Any]],
+    *,
+    router: Any = None,
+    runs: Any = None,
+    open_checkpoint: Any = None,
+    api_key: str | None = None,
+    **engine: Any,
 ) -> Iterator[str]:
     """The address of a server with these models, as long as the block lasts."""
     import uvicorn
@@ -63,7 +69,8 @@ def running(
     from glassformer.server import ModelHandle, create_app
 
     handles = {name: ModelHandle(name, *pair, **engine) for name, pair in models.items()}
-    app = create_app(handles, router=router and router(handles), api_key=api_key)
+    more = {"runs": runs, "open_checkpoint": open_checkpoint}
+    app = create_app(handles, router=router and router(handles), api_key=api_key, **more)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from glassformer.cli import options
@@ -43,6 +45,8 @@ def serve(
 
     curl http://127.0.0.1:8000/v1/models
     """
+    from pathlib import Path
+
     from glassformer.errors import MissingExtraError
     from glassformer.threads import set_threads
     from glassformer.training import choose_device
@@ -56,11 +60,13 @@ def serve(
     assert fastapi and prometheus_client and uvicorn
     from glassformer.server import app
     from glassformer.server.router import AUTO, open_router
+    from glassformer.server.runs import Runs
 
     app.check_address(host, api_key, no_auth)
     sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
-    models_by_name = app.open_models(models, device=choose_device(device), dtype=dtype, adapters=adapter, max_rows=rows)
+    engine: dict[str, Any] = {"device": choose_device(device), "dtype": dtype, "max_rows": rows}
+    models_by_name = app.open_models(models, adapters=adapter, **engine)
     chooser = None if router is None else open_router(router, models_by_name, device=choose_device(device))
     for handle in models_by_name.values():
         what = "chat" if handle.has_chat else "completions" if handle.worker else "embeddings"
@@ -75,4 +81,17 @@ def serve(
         typer.echo(f"{AUTO}: {' or '.join(chooser.labels)}, as {router} chooses")
     address = app.listen(sockets, host)
     typer.echo(f"listening on {address}/v1, web page: {address}/   (Ctrl-C stops the server)")
-    app.serve(models_by_name, router=chooser, host=host, api_key=api_key, sockets=sockets)
+
+    def open_checkpoint(folder: str, name: str) -> app.ModelHandle:
+        return app.open_model(folder, name, **engine)[name]
+
+    runs = Runs([Path(path) for path in models])
+    app.serve(
+        models_by_name,
+        router=chooser,
+        runs=runs,
+        open_checkpoint=open_checkpoint,
+        host=host,
+        api_key=api_key,
+        sockets=sockets,
+    )

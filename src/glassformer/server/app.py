@@ -34,6 +34,7 @@ from glassformer.server.inspect import inspect_routes
 from glassformer.server.middleware import Guard, add_error_handlers, is_local
 from glassformer.server.openai import openai_routes
 from glassformer.server.router import Router
+from glassformer.server.runs import Runs, ServedModels, run_routes
 from glassformer.server.transcriptions import transcription_routes
 from glassformer.server.worker import ModelHandle, Worker
 
@@ -68,12 +69,25 @@ def open_models(
                 raise UsageError("--adapter belongs to one model, and several were given; name the one that it adapts")
             if name in named:
                 raise UsageError(f"--adapter {name}={named[name]}: the model has this name; choose another one")
-            base, adapted = load_with_adapters(each, named, device=device, dtype=dtype)
-            for served, bundle in {name: base, **adapted}.items():
-                found[served] = ModelHandle(served, bundle.model, bundle.tokenizer, bundle.source_processor, **engine)
+            found |= open_model(each, name, named, device=device, dtype=dtype, **engine)
     if not found:
         raise UsageError("no model to serve; name one, for example: glassformer serve smollm2-135m-instruct")
     return found
+
+
+def open_model(
+    path: str, name: str, adapters: Mapping[str, str] | None = None, *, device: str, dtype: str, **engine: Any
+) -> dict[str, ModelHandle]:
+    """A model under its name, and its adapters under theirs.
+
+    Raises:
+        ModelFolderError, TokenizerError: as `load`. UsageError: a model of this kind cannot be served.
+    """
+    base, adapted = load_with_adapters(path, adapters or {}, device=device, dtype=dtype)
+    return {
+        served: ModelHandle(served, bundle.model, bundle.tokenizer, bundle.source_processor, **engine)
+        for served, bundle in {name: base, **adapted}.items()
+    }
 
 
 def adapter_names(adapters: Sequence[str]) -> dict[str, str]:
@@ -98,21 +112,27 @@ def create_app(
     models: Mapping[str, ModelHandle],
     *,
     router: Router | None = None,
+    runs: Runs | None = None,
+    open_checkpoint: Callable[[str, str], ModelHandle] | None = None,
     api_key: str | None = None,
     local: bool = True,
 ) -> FastAPI:
     """The application for these models by name; a request without a model's name uses the first one.
 
     Args:
+        runs: training runs that the page shows. open_checkpoint: as of `ServedModels`.
         router: chooses the model of requests to "auto" and of those without a name.
         api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
         local: bound to this machine only: requests under another host's name (DNS rebinding) are refused.
     """
     workers = {name: handle.worker for name, handle in models.items() if handle.worker is not None}
+    runs = runs or Runs()
+    served = ServedModels(models, runs, open_checkpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await run_in_threadpool(served.close)
         for worker in workers.values():
             await run_in_threadpool(worker.stop)
 
@@ -121,7 +141,8 @@ def create_app(
     add_error_handlers(app)
     app.include_router(openai_routes(models, router))
     app.include_router(transcription_routes(models))
-    app.include_router(inspect_routes(models))
+    app.include_router(inspect_routes(served))
+    app.include_router(run_routes(runs))
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -262,6 +283,8 @@ def serve(
     models: Mapping[str, ModelHandle],
     *,
     router: Router | None = None,
+    runs: Runs | None = None,
+    open_checkpoint: Callable[[str, str], ModelHandle] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
@@ -270,6 +293,7 @@ def serve(
     """Answer until stopped (Ctrl-C, SIGTERM): then running answers are finished, and no new requests are accepted.
 
     Args:
+        runs, open_checkpoint: as of `create_app`.
         sockets: of `bind(host, port)`, for callers that have bound them already.
 
     Raises:
@@ -277,6 +301,7 @@ def serve(
     """
     torch.set_grad_enabled(False)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = create_app(models, router=router, api_key=api_key, local=is_local(host))
+    more: dict[str, Any] = {"runs": runs, "open_checkpoint": open_checkpoint}
+    app = create_app(models, router=router, api_key=api_key, local=is_local(host), **more)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
     uvicorn.Server(config).run(sockets or bind(host, port))

@@ -20,6 +20,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Generator, Mapping, Sequence
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from fastapi import APIRouter, Query, Response
@@ -50,8 +51,12 @@ CHUNK = 512  # tokens that a `LogitsReader` reads at once: how long it delays th
 def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     """The paths under `/api` for these models."""
     routes = APIRouter(prefix="/api")
-    vocabularies: dict[str, tuple[str, bytes]] = {}  # by name: a tag of the content, and the content
-    readers = {name: LogitsReader(handle.model, handle.tokenizer) for name, handle in models.items() if handle.worker}
+    vocabularies: WeakKeyDictionary[ModelHandle, tuple[str, bytes]] = WeakKeyDictionary()  # a tag, and the content
+    readers: WeakKeyDictionary[ModelHandle, LogitsReader] = WeakKeyDictionary()
+
+    async def found(name: str | None, generates: bool = False) -> ModelHandle:
+        """As `find_model`; a checkpoint is opened outside the event loop."""
+        return await run_in_threadpool(find_model, models, name, generates=generates)
 
     @routes.get("/models")
     async def list_models() -> Any:
@@ -61,10 +66,10 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     def vocabulary(http: HTTPRequest, model: Annotated[str | None, Query(max_length=300)] = None) -> Response:
         """Every token's text, in the order of ids; browsers cache it (ETag)."""
         handle = find_model(models, model)
-        if handle.name not in vocabularies:
+        if handle not in vocabularies:
             body = json.dumps(_vocabulary(handle.tokenizer), ensure_ascii=False).encode()
-            vocabularies[handle.name] = f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
-        tag, body = vocabularies[handle.name]
+            vocabularies[handle] = f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
+        tag, body = vocabularies[handle]
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         if http.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
@@ -94,14 +99,15 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     @routes.post("/logits", response_class=Response)
     async def logits(body: LogitsBody, http: HTTPRequest) -> Response:
         """A safetensors file: `logits` (P, V) in fp32, and the `positions` (P,) that they belong to."""
-        handle = find_model(models, body.model, generates=True)
+        handle = await found(body.model, generates=True)
         handle.check_tokens(body.ids, "ids")
         handle.check_length(len(body.ids), param="ids")
         n = len(body.positions) * handle.tokenizer.vocab_size
         if n > MAX_NUMBERS:
             raise APIError(400, f"{n:,} numbers are more than {MAX_NUMBERS:,}; give fewer positions")
         assert handle.worker is not None
-        future = handle.worker.run_in_engine_thread(readers[handle.name].logits(body.ids, body.positions))
+        reader = readers.setdefault(handle, LogitsReader(handle.model, handle.tokenizer))
+        future = handle.worker.run_in_engine_thread(reader.logits(body.ids, body.positions))
         logits_PV = await unless_disconnected(asyncio.wrap_future(future), http)
         tensors = {"logits": logits_PV, "positions": torch.tensor(body.positions)}
         content = await run_in_threadpool(save, tensors, {"model": handle.name, "axes": "logits: position, token"})
@@ -124,7 +130,7 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         name = OLD_NAMES.get(view, view)
         if name not in VIEWS:
             raise APIError(404, f"there is no view {view!r}; {did_you_mean(view, VIEWS)}", code="view_not_found")
-        handle = find_model(models, body.model)
+        handle = await found(body.model)
 
         def figures() -> list[dict[str, Any]]:
             return to_json(show(name, _subject(models, handle), body.options).figures())
@@ -144,7 +150,7 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     async def generate(body: GenerateBody) -> StreamingResponse:
         """Continue ids, up to the model's context at most: events `start` (with the seed), `prompt` (if `score`: the
         probability of every given id), `token`, and `end` or `error`."""
-        handle = find_model(models, body.model, generates=True)
+        handle = await found(body.model, generates=True)
         handle.check_tokens(body.ids, "ids")
         handle.check_length(len(body.ids), param="ids")
         handle.check_tokens(body.end_tokens or [], "end_tokens")

@@ -2,6 +2,7 @@
 
 import { DEFAULTS, defaultsOf } from "./controls.js";
 import { startOf } from "./rows.js";
+import { baseOf } from "./time_travel.js";
 
 export function createActions(store, api) {
   let abort = null; // of the running action
@@ -36,20 +37,31 @@ export function createActions(store, api) {
     await run(async () => {
       const models = (await api.models()).filter((model) => model.writes);
       if (!models.length) return status("error", "No served model generates text; serve one that does, for example smollm2-135m-instruct.");
-      const known = models.some((model) => model.name === store.state.model);
+      const known = models.some((model) => model.name === baseOf(store.state.model));
       store.set({ models });
       await useModel(known ? store.state.model : models[0].name, !known);
     }, open);
   }
 
-  async function useModel(name, reset = true) {
-    const model = store.state.models.find((one) => one.name === name);
+  async function useModel(name, reset = true, signal = undefined) {
+    const model = store.state.models.find((one) => one.name === baseOf(name));
+    if (reset && store.state.tokens.length && baseOf(name) === baseOf(store.state.model)) return readAgain(name, signal);
     if (reset) store.set({ tokens: [], selected: null, rows: new Map(), seed: null });
     if (reset && store.state.sampling === defaults) store.set({ sampling: (defaults = defaultsOf(store.state.models, name)) });
     if (!model.chats) store.set({ mode: "text" });
     store.set({ model: name, vocabulary: null });
-    store.set({ vocabulary: await api.vocabulary(name) });
+    store.set({ vocabulary: await api.vocabulary(model.name) });
     status("idle", store.state.tokens.length ? summary() : "Ready.");
+  }
+
+  // The same text by another checkpoint of the same model.
+  async function readAgain(name, signal) {
+    const tokens = store.state.tokens.map(({ id, given }) => ({ id, given, probability: null, start: 0 }));
+    store.set({ model: name, tokens, rows: new Map() });
+    status("reading", "reading …");
+    const { block_size: blockSize } = store.state.models.find((one) => one.name === baseOf(name));
+    if (tokens.length <= blockSize) await stream({ maxTokens: 0, score: true }, signal);
+    else status("idle", summary());
   }
 
   const summary = (prefix = "") => {
@@ -86,7 +98,7 @@ export function createActions(store, api) {
   // beginning of the context that it was sampled from.
   async function stream({ maxTokens, score }, signal) {
     const { model, models, sampling, seedInput, endTokens, tokens } = store.state;
-    const blockSize = models.find((one) => one.name === model).block_size;
+    const blockSize = models.find((one) => one.name === baseOf(model)).block_size;
     let start = tokens.at(-1).start ?? 0;
     let left = maxTokens;
     let seed = seedInput === "" ? null : Number(seedInput);
@@ -143,6 +155,6 @@ export function createActions(store, api) {
     if (work && work !== open && store.state.status.kind === "idle") await work();
   }
 
-  const switchModel = (name) => run(() => useModel(name), () => switchModel(name));
+  const switchModel = (name) => run((signal) => useModel(name, true, signal), () => switchModel(name));
   return { open, begin, continueText, branch, stop, retry, failed, useModel: switchModel };
 }

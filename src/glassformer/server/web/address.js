@@ -1,6 +1,7 @@
 // The cursor in the address: which place of the page, and of the model, is looked at. A link reopens exactly this.
 //
 //   #write                                             the text
+//   #train/demo-1                                      a run
 //   #look/attention?model=demo-1&text=To+be&layer=1    a view and its options; lists repeat their name
 
 export function readAddress(hash = location.hash) {
@@ -17,13 +18,13 @@ export function readAddress(hash = location.hash) {
 }
 
 export function addressOf({ panel, view, model, options }) {
-  if (panel !== "look" || !view) return `#${panel}`;
+  if (!view) return `#${panel}`;
   const query = new URLSearchParams(model ? { model } : {});
   for (const [name, value] of Object.entries(options)) {
     if (Array.isArray(value)) value.forEach((each) => query.append(`${name}[]`, each));
     else query.append(name, value);
   }
-  return `#look/${encodeURIComponent(view)}${query.size ? `?${query}` : ""}`;
+  return `#${panel}/${encodeURIComponent(view)}${query.size ? `?${query}` : ""}`;
 }
 
 // Put a cursor into the address: as a new entry, to which Back returns, or in the place of this one.

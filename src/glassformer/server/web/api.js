@@ -12,10 +12,11 @@ export function useKey(key) {
   sessionStorage.setItem(STORAGE_KEY, key.replace(/[^\x20-\x7e]/g, "")); // a header can hold only these
 }
 
-async function request(path, { body, signal } = {}) {
+async function request(path, { body, signal, tag } = {}) {
   const key = sessionStorage.getItem(STORAGE_KEY);
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body) headers["Content-Type"] = "application/json";
+  if (tag) headers["If-None-Match"] = tag;
   let response;
   try {
     response = await fetch(path, {
@@ -29,7 +30,7 @@ async function request(path, { body, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new ServerGone("The server does not answer.");
   }
-  if (response.ok) return response;
+  if (response.ok || response.status === 304) return response;
   const json = await response.json().catch(() => null);
   const message = json?.error?.message ?? `the server answers with status ${response.status}`;
   throw response.status === 401 ? new KeyNeeded(message) : new Refused(message);
@@ -48,6 +49,16 @@ export async function views() {
 export async function look(view, model, options, signal) {
   const body = { model, options };
   return (await (await request(`/api/look/${encodeURIComponent(view)}`, { body, signal })).json()).figures;
+}
+
+export async function runs() {
+  return (await (await request("/api/runs")).json()).runs;
+}
+
+// {tag, run}, or null where the run is as it was when it had this tag
+export async function run(name, tag) {
+  const response = await request(`/api/runs/${encodeURIComponent(name)}`, { tag });
+  return response.status === 304 ? null : { tag: response.headers.get("ETag"), run: await response.json() };
 }
 
 // {texts, parts: Set, special: Set}; see _vocabulary in inspect.py

@@ -17,13 +17,14 @@ export function drawFigures(figures, path, picked = () => {}) {
   figures.forEach((figure, i) => {
     const draw = DRAWN[figure.kind];
     const parts = draw ? draw(figure, `${path}/${i}`, (r, c) => picked(figure, r, c)) : [element("p", {}, `a figure of kind ${figure.kind}: this page cannot draw it`)];
-    const isSmall = figure.kind === "heat_map" && figure.compact;
-    if (!isSmall) beside = null;
+    const isSmall = figure.compact === true;
+    const isMap = isSmall && figure.kind === "heat_map";
+    if (!isSmall || beside?.dataset.kind !== figure.kind) beside = null;
     const block = element(isSmall ? "div" : "section", { class: `figure ${figure.kind}${isSmall ? " compact" : ""}`, "data-kind": figure.kind });
-    if (figure.title) block.append(element(isSmall ? "span" : "h3", isSmall ? { class: "small" } : {}, figure.title));
+    if (figure.title) block.append(element(isMap ? "span" : "h3", isMap ? { class: "small" } : {}, figure.title));
     block.append(...parts);
     if (figure.omitted) block.append(element("p", { class: "small" }, omitted(figure.omitted)));
-    if (isSmall && !beside) made.append((beside = element("div", { class: "beside" })));
+    if (isSmall && !beside) made.append((beside = element("div", { class: "beside", "data-kind": figure.kind })));
     (isSmall ? beside : made).append(block);
   });
   return made;

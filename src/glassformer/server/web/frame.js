@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { count, element } from "./numbers.js";
+import { baseOf } from "./time_travel.js";
 
 const $ = (id) => document.getElementById(id);
 const LABELS = { text: "Prompt: the model continues it", chat: "Message: the model answers it" };
@@ -51,8 +52,8 @@ export function frameView(store, actions, { retry }) {
 
 function drawModels({ models, model }) {
   $("model").replaceChildren(...models.map((one) => element("option", { value: one.name }, one.name)));
-  if (model) $("model").value = model;
-  const sizes = models.find((one) => one.name === model);
+  if (model) $("model").value = baseOf(model);
+  const sizes = models.find((one) => one.name === baseOf(model));
   const facts = sizes && [
     sizes.n_layer && `${sizes.n_layer} layers`, sizes.n_head && `${sizes.n_head} heads`,
     `${count(sizes.vocab_size)} tokens`, `context ${count(sizes.block_size)}`,
@@ -61,7 +62,7 @@ function drawModels({ models, model }) {
 }
 
 function drawMode({ mode, models, model }) {
-  $("modes").hidden = !models.find((one) => one.name === model)?.chats;
+  $("modes").hidden = !models.find((one) => one.name === baseOf(model))?.chats;
   $("modes").querySelector(`[value=${mode}]`).checked = true;
   $("prompt-label").textContent = LABELS[mode];
 }

@@ -80,7 +80,7 @@ export function lookView(root, store, api, { failed }) {
     figures.setAttribute("aria-busy", "true");
     try {
       const found = await api.look(view.name, model, options, mine.signal);
-      if (typeof options.text === "string") store.set({ lookText: options.text });
+      if (typeof options.text === "string" && options.text !== view.example.text) store.set({ lookText: options.text });
       writeAddress({ panel: "look", view: view.name, model, options }, { replace });
       figures.replaceChildren(drawFigures(found, view.name, picked));
       figures.hidden = false;

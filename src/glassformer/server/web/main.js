@@ -8,7 +8,9 @@ import { createActions } from "./actions.js";
 import { readAddress, writeAddress } from "./address.js";
 import { frameView } from "./frame.js";
 import { lookView } from "./look.js";
+import { runsView } from "./runs.js";
 import { createStore, remember, remembered } from "./store.js";
+import { baseOf, timeTravel } from "./time_travel.js";
 import { tokensView } from "./tokens.js";
 
 const store = createStore({
@@ -49,17 +51,23 @@ controlsView(document.getElementById("controls"), store);
 frameView(store, actions, { retry: () => (rows.forgetFailure(), actions.retry()) });
 
 const look = lookView(document.getElementById("look-panel"), store, api, actions);
+const train = runsView(document.getElementById("train-panel"), store, api, actions);
+timeTravel(document.getElementById("time-travel"), store, api, actions);
+
+const PANELS = ["write", "look", "train"];
 
 // The panel of the address; a model that it names is opened.
 async function navigate() {
   const cursor = readAddress();
-  const panel = cursor.panel === "look" ? "look" : "write";
-  for (const name of ["write", "look"]) {
+  const panel = PANELS.includes(cursor.panel) ? cursor.panel : "write";
+  train.stop();
+  for (const name of PANELS) {
     document.getElementById(`${name}-panel`).hidden = name !== panel;
     document.querySelector(`[data-panel=${name}]`).setAttribute("aria-current", name === panel ? "page" : "false");
   }
-  if (panel !== "look" || !store.state.models.length) return;
-  const named = store.state.models.some((model) => model.name === cursor.model);
+  if (panel === "write" || !store.state.models.length) return;
+  if (panel === "train") return train.go(cursor);
+  const named = store.state.models.some((model) => model.name === baseOf(cursor.model));
   if (named && cursor.model !== store.state.model) await actions.useModel(cursor.model);
   await look.go(cursor);
 }
