@@ -28,11 +28,13 @@ PUBLIC = {
     "ClampedFeedForward CrossAttention Experts LayerNorms Memory OutputNormBlock ParallelBlock PostNormBlock "
     "SandwichBlock ZeroCenteredRMSNorm balance_loss "
     "AlibiPositions ROTARY_SCALINGS RelativePositions SINUSOID_LAYOUTS SinusoidalPositions",
-    "glassformer.models.stems": "FrameStem NGrams PatchConvolutions PatchStem SetStem TextStem TripleStem VectorStem",
+    "glassformer.models.stems": "FrameLevelStem FrameStem NGrams PatchConvolutions PatchStem SetStem TextStem "
+    "TripleStem VectorStem",
     "glassformer.models": "FAMILIES INITS MODELS SIZES answers_of build_model config_fields kind_of kinds_that_answer "
     "registered make_config Decoder GenerationSettings NOTHING_SET settings_of Encoder EncoderConfig EncoderDecoder "
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "
     "parameters_by_part positions_of DecoderClassifier DecoderClassifierConfig "
+    "SpeechDecoder SpeechDecoderConfig "
     "TrajectoryDecoder TrajectoryDecoderConfig VectorDecoder VectorDecoderConfig",
     "glassformer.history": "AttentiveLSTM AttentiveLSTMConfig HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "

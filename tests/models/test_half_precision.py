@@ -41,6 +41,10 @@ CONFIGS = {
         "trajectory_decoder", **{**SHAPE, "vocab_size": 1, "block_size": 12, "state_size": 5, "action_size": 3},
         max_timestep=7,
     ),
+    "speech": make_config(
+        "speech_decoder", **SHAPE, n_encoder_layer=1, text_block_size=13, n_bands=7, n_levels=5, frames_per_step=2,
+        steps_per_character=0.7,
+    ),
     "n-gram": make_config("n-gram", **TEXT),
     "bigram": make_config("bigram", **TEXT),
     **{kind: make_config(kind, **TEXT, **SIZES) for kind in ("mlp", "rnn", "gru", "lstm", "lstm-attention")},
@@ -66,6 +70,8 @@ def forward(name: str, model: torch.nn.Module) -> torch.Tensor:
     if name == "trajectory":
         numbers = [toy_ids(3, *shape).to(model.dtype) / 61 for shape in ((4,), (4, 5), (4, 3))]
         return model(*numbers, toy_ids(3, 4) % 7)
+    if name == "speech":
+        return model(toy_ids(3, 13), torch.tensor([13, 4, 7]), toy_ids(3, 9, 14, vocab_size=5))[0]
     ids = toy_ids(3, 13)
     if kind_of(CONFIGS[name]) in ("encoder_decoder", "seq2seq", "seq2seq-attention"):
         return model(ids, toy_ids(3, 11, seed=1))

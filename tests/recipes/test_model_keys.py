@@ -24,6 +24,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "vector_decoder": {**BLOCKS, "vocab_size": 1, "n_inputs": 3},
     "trajectory_decoder": {**BLOCKS, "vocab_size": 1, "block_size": 12, "state_size": 4, "action_size": 2,
                            "max_timestep": 9},
+    "speech_decoder": {**BLOCKS, "n_embd": 12, "n_encoder_layer": 1, "text_block_size": 9, "n_bands": 5, "n_levels": 4,
+                       "frames_per_step": 2, "steps_per_character": 0.7},
     "encoder": BLOCKS,
     "encoder_decoder": {**BLOCKS, **SENTENCES},
     "mlp": {"vocab_size": 61, "block_size": 13, "context": 5, "n_embd": 7, "n_hidden": 11},
@@ -51,7 +53,7 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
     path = tmp_path / "all.toml"
     objective = OBJECTIVE[next(asked for asked in OBJECTIVE if asked in MODELS[kind][1].answers)]
     path.write_text(tomli_w.dumps({"model": {"kind": kind, **values}, "task": {"kind": objective}}))
-    decided = {"n_classes": 2} if kind == "decoder_classifier" else {}
+    decided = {"decoder_classifier": {"n_classes": 2}, "speech_decoder": {"vocab_size": 61}}.get(kind, {})
     config = model_config(read_recipe(str(path)), **{**(TASKS[objective].placeholders or {}), **decided})
     for part in (config.encoder, config.decoder) if kind == "encoder_decoder" else (config,):
         for name in values.keys() & type(part).model_fields.keys():

@@ -21,6 +21,7 @@ from glassformer.models.generation_settings import NOTHING_SET, GenerationSettin
 from glassformer.models.init import INITS
 from glassformer.models.presets import FAMILIES
 from glassformer.models.sizes import SIZES, dial
+from glassformer.models.speech_decoder import SpeechDecoder, SpeechDecoderConfig
 from glassformer.models.trajectory_decoder import TrajectoryDecoder, TrajectoryDecoderConfig
 from glassformer.models.transformer import Transformer, positions_of
 from glassformer.models.vector_decoder import VectorDecoder, VectorDecoderConfig
@@ -41,6 +42,8 @@ __all__ = [
     "FlopsPerToken",
     "GenerationSettings",
     "ModelConfig",
+    "SpeechDecoder",
+    "SpeechDecoderConfig",
     "TrajectoryDecoder",
     "TrajectoryDecoderConfig",
     "Transformer",

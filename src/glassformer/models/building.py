@@ -15,6 +15,7 @@ from glassformer.models.decoder_classifier import DecoderClassifier, DecoderClas
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
+from glassformer.models.speech_decoder import SpeechDecoder, SpeechDecoderConfig
 from glassformer.models.trajectory_decoder import TrajectoryDecoder, TrajectoryDecoderConfig
 from glassformer.models.vector_decoder import VectorDecoder, VectorDecoderConfig
 
@@ -25,6 +26,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "encoder_decoder": (EncoderDecoderConfig, EncoderDecoder),
     "vector_decoder": (VectorDecoderConfig, VectorDecoder),
     "trajectory_decoder": (TrajectoryDecoderConfig, TrajectoryDecoder),
+    "speech_decoder": (SpeechDecoderConfig, SpeechDecoder),
     "decoder_classifier": (DecoderClassifierConfig, DecoderClassifier),
 }
 CLASSIFIERS = {"decoder": "decoder_classifier"}

@@ -33,7 +33,9 @@ from glassformer.layers import (
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier
 from glassformer.models.encoder import Encoder
+from glassformer.models.speech_decoder import SpeechDecoder
 from glassformer.models.stems import (
+    FrameLevelStem,
     FrameStem,
     NGrams,
     PatchConvolutions,
@@ -118,6 +120,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (PatchConvolutions, "out"): [("patches", ("C", "C", "1", "1"))],
     (FrameStem, "first"): [("frames", ("C", "mels", "3"))],
     (FrameStem, "second"): [("frames", ("C", "C", "3"))],
+    (FrameLevelStem, "token"): [("embedding", ("rows", "C"))],
     (VectorStem, "read_in"): [("read-in", ("C", "inputs"))],
     (TripleStem, "timestep"): [("positions", ("timesteps", "C"))],
     (TripleStem, "read_return"): [("read-in", ("C", "1"))],
@@ -143,6 +146,8 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (DecoderClassifier, "classifier"): [("classifier", ("N", "C"))],
     (Decoder, "head"): [("unembedding", ("V", "C"))],
     (VectorDecoder, "head"): [("read-out", ("outputs", "C"))],
+    (SpeechDecoder, "head"): [("read-out", ("rows", "C"))],
+    (SpeechDecoder, "end_head"): [("read-out", ("1", "C"))],
     (TrajectoryDecoder, "head"): [("read-out", ("action", "C"))],
 }
 """The matrices of each layer, by the module that owns it and its name there; several where they are fused, in order."""

@@ -36,10 +36,10 @@ from glassformer.layers import (
 from glassformer.models.config import ModelConfig
 from glassformer.models.generation_settings import NOTHING_SET, GenerationSettings
 from glassformer.models.init import INITS
-from glassformer.models.stems import FrameStem, PatchStem, SetStem, TextStem, TripleStem, VectorStem
+from glassformer.models.stems import FrameLevelStem, FrameStem, PatchStem, SetStem, TextStem, TripleStem, VectorStem
 from glassformer.taps import Tap
 
-STEMS = (TextStem, PatchStem, FrameStem, VectorStem, TripleStem, SetStem)
+STEMS = (TextStem, PatchStem, FrameStem, FrameLevelStem, VectorStem, TripleStem, SetStem)
 DROPPING = (*STEMS, Attention, CrossAttention, FeedForward, GatedFeedForward)
 """The layers that have a rate of dropout."""
 
@@ -51,7 +51,7 @@ class Model(nn.Module):
 
     answers: what an objective may ask of it (`Objective.asks`): "next_token" or "target" (it writes tokens),
         "masked_token", "class", "token_class", "neighbour", "number" (one for a sequence), "numbers",
-        "action".
+        "action", "speech".
     """
 
     answers: ClassVar[frozenset[str]] = frozenset()
@@ -88,7 +88,7 @@ class Model(nn.Module):
     @property
     def reads(self) -> str:
         """What comes in: "text" (token ids), "patches" of an image, "frames" of sound, "vectors",
-        a "trajectory", a "set", a "graph"."""
+        a "trajectory", a "set", a "graph", "characters" to be spoken."""
         return self.config.reads  # type: ignore[no-any-return]
 
     @property

@@ -11,6 +11,7 @@ classify_sets, regress_sets a class or a number for a set of values of any kind
 classify_molecules, regress_molecules      the same for a molecule as a graph; regress: a number for a text
 reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
+text_to_speech              the speech of a sentence
 decision                    the action that led to a return
 sft, distill                answers of the assistant; what a larger model expects in them
 dpo, kto                    preferred answers, answers with a thumb up or down
@@ -52,6 +53,7 @@ from glassformer.tasks.sft import SFT
 from glassformer.tasks.spans import Spans
 from glassformer.tasks.tag import Tag
 from glassformer.tasks.text import TextTask
+from glassformer.tasks.text_to_speech import TextToSpeech
 from glassformer.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {
@@ -78,6 +80,7 @@ TASKS: dict[str, type[Task]] = {
     "sft": SFT,
     "spans": Spans,
     "tag": Tag,
+    "text_to_speech": TextToSpeech,
     "translate": Translate,
 }
 RENAMED = {"sequence_class": "classify", "target_sentence": "translate", "token_class": "tag"}
