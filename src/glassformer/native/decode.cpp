@@ -23,6 +23,9 @@
 #define WITH_AVX2
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 #define WITH_VNNI _mm256_dpbusd_epi32
+#if defined(__AVX512BW__) && defined(__AVX512DQ__)
+#define WITH_512
+#endif
 #elif defined(__AVXVNNI__)
 #define WITH_VNNI _mm256_dpbusd_avx_epi32
 #endif
@@ -32,6 +35,7 @@ namespace {
 
 constexpr int TILE = 8;     // rows of a matrix that lie together: one for each lane of a vector
 constexpr int GROUP = 32;   // columns that share a scale
+constexpr int MANY = 6;     // tokens that four tiles of 8 bits meet at once
 constexpr int AT_ONCE = 4;  // tokens for which a tile is unpacked once, queries for which a key is read once
 constexpr int PATIENCE = 5000;  // looks at a barrier before others are let in
 constexpr int ALIGNED = 64; // bytes of a cache line
@@ -104,12 +108,15 @@ namespace {
 struct Rounded {
   int8_t* q;
   float *scale, *sum;  // sum = scale * (q_0 + ... + q_31), what a minimum is multiplied with
+  int32_t* offset;     // -128 * (q_0 + ... + q_31)
   int columns;
   const int8_t* of(int token) const { return q + (int64_t)token * columns; }
   int64_t group(int token) const { return (int64_t)token * (columns / GROUP); }
 };
 
-void round_group(const float* x, int8_t* q, float* scale, float* sum) {
+// x is a group of 32; `at` is its number among all of `into`.
+void round_group(const float* x, const Rounded& into, int64_t at) {
+  int8_t* q = into.q + at * GROUP;
   float largest = 0;
 #pragma omp simd reduction(max : largest)
   for (int i = 0; i < GROUP; i++) largest = std::max(largest, std::fabs(x[i]));
@@ -121,8 +128,9 @@ void round_group(const float* x, int8_t* q, float* scale, float* sum) {
     q[i] = (int8_t)n;
     total += n;
   }
-  *scale = step;
-  *sum = step * (float)total;
+  into.scale[at] = step;
+  into.sum[at] = step * (float)total;
+  into.offset[at] = -128 * total;
 }
 
 // e^x to 2e-7 of itself, without branches, so that a loop over it becomes vectors. As in Cephes' expf.
@@ -165,6 +173,16 @@ template <int KIND>
 void activate_group(float* x) {
 #pragma omp simd
   for (int i = 0; i < GROUP; i++) x[i] = activate(KIND, x[i]);
+}
+
+void activate_group(int kind, float* x) {
+  switch (kind) {
+    case 0: activate_group<0>(x); break;
+    case 1: activate_group<1>(x); break;
+    case 2: activate_group<2>(x); break;
+    case 3: activate_group<3>(x); break;
+    default: activate_group<4>(x);
+  }
 }
 
 [[maybe_unused]] float half(const uint8_t* at) {
@@ -312,17 +330,93 @@ void tile_of(const Matrix& w, const uint8_t* block, const Rounded& x, int first,
     tile_of_8<N>(block, groups, x, first, out);
 }
 
+#ifdef WITH_512
+
+inline __m512i both_of(const uint8_t* a, const uint8_t* b) {
+  const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)a));
+  return _mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i*)b), 1);
+}
+
+inline __m512 scales_of(const uint8_t* a, const uint8_t* b) {
+  const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)(a + 256)));
+  return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const __m128i*)(b + 256)), 1));
+}
+
+// Four tiles of 8 bits, 32 rows, against MANY tokens: the same sums as `tile_of_8`, in registers twice as wide. One factor
+// has to be unsigned: 128 is added to each weight, and 128 times the sum of the inputs taken off.
+void tiles_of_8(const uint8_t* block, int64_t next, int groups, const Rounded& x, int first, __m512 (*out)[2]) {
+  const __m512i flip = _mm512_set1_epi8((char)128);
+  const int8_t* q = x.of(first);
+  const int32_t* offset = x.offset + x.group(first);
+  const float* step = x.scale + x.group(first);
+  __m512 low[MANY], high[MANY];
+  for (int t = 0; t < MANY; t++) low[t] = high[t] = _mm512_setzero_ps();
+  for (int g = 0; g < groups; g++, block += BYTES_8, q += GROUP) {
+    const uint8_t *b = block + next, *c = b + next, *d = c + next;
+    __m512i low_sums[MANY], high_sums[MANY];
+    for (int t = 0; t < MANY; t++) low_sums[t] = high_sums[t] = _mm512_set1_epi32(offset[(int64_t)t * groups + g]);
+#pragma GCC unroll 1
+    for (int i = 0; i < 8; i++) {
+      const __m512i v = _mm512_xor_si512(both_of(block + 32 * i, b + 32 * i), flip);
+      const __m512i w = _mm512_xor_si512(both_of(c + 32 * i, d + 32 * i), flip);
+      for (int t = 0; t < MANY; t++) {
+        __m512i four;  // in assembler, since g++ makes two copies of each sum from the intrinsic
+        asm("vpbroadcastd %1, %0" : "=v"(four) : "m"(*(const char(*)[4])(q + (int64_t)t * x.columns + 4 * i)));
+        asm("vpdpbusd %2, %1, %0" : "+v"(low_sums[t]) : "v"(v), "v"(four));
+        asm("vpdpbusd %2, %1, %0" : "+v"(high_sums[t]) : "v"(w), "v"(four));
+      }
+    }
+    const __m512 low_scale = scales_of(block, b), high_scale = scales_of(c, d);
+    for (int t = 0; t < MANY; t++) {
+      const __m512 by = _mm512_set1_ps(step[(int64_t)t * groups + g]);
+      low[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low_sums[t]), _mm512_mul_ps(low_scale, by), low[t]);
+      high[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high_sums[t]), _mm512_mul_ps(high_scale, by), high[t]);
+    }
+  }
+  for (int t = 0; t < MANY; t++) out[t][0] = low[t], out[t][1] = high[t];
+}
+
+// Four tiles from `row` on, tokens from `start` to `stop`, MANY at a time; returns the first token that is left.
+int multiply_many(const Matrix& w, const Rounded& x, const uint8_t* block, int64_t bytes, int row, int start, int stop,
+                  float* y, bool add) {
+  __m512 out[MANY][2];
+  for (; start + MANY <= stop; start += MANY) {
+    tiles_of_8(block, bytes, w.columns / GROUP, x, start, out);
+    for (int i = 0; i < MANY; i++)
+      for (int half = 0; half < 2; half++) {
+        float* at = y + (int64_t)(start + i) * w.rows + row + 16 * half;
+        const __m512 sum = add ? _mm512_add_ps(_mm512_loadu_ps(at), out[i][half]) : out[i][half];
+        _mm512_storeu_ps(at, w.bias ? _mm512_add_ps(sum, _mm512_loadu_ps(w.bias + row + 16 * half)) : sum);
+      }
+  }
+  return start;
+}
+
+#endif
+
 // y = W x + bias for n tokens, this thread's share of the rows; `add`: y += that.
 void multiply(const Matrix& w, const Rounded& x, int n, float* y, bool add, int thread, int threads) {
   const int tiles = (w.rows + TILE - 1) / TILE;
   const int64_t bytes = (int64_t)(w.columns / GROUP) * (w.bits == 4 ? BYTES_4 : BYTES_8);
   const int from = (int)((int64_t)tiles * thread / threads), to = (int)((int64_t)tiles * (thread + 1) / threads);
   float out[AT_ONCE][TILE];
-  for (int start = 0; start < n; start += STAY)
+  for (int start = 0; start < n; start += STAY) {
+    const int stop = std::min(n, start + STAY);
+    int done = start, held = 0;  // tokens that four tiles have met already, and how many of the tiles are left
     for (int tile = from; tile < to; tile++) {
       const uint8_t* block = w.blocks + tile * bytes;
       const int row = tile * TILE, rows = std::min(TILE, w.rows - row);
-      for (int t = start, stop = std::min(n, start + STAY); t < stop; t += AT_ONCE) {
+#ifdef WITH_512
+      if (held) {
+        held--;
+      } else if (w.bits == 8 && stop - start >= MANY && tile + 4 <= to && row + 4 * TILE <= w.rows) {
+        done = multiply_many(w, x, block, bytes, row, start, stop, y, add);
+        held = 3;
+      } else {
+        done = start;
+      }
+#endif
+      for (int t = done; t < stop; t += AT_ONCE) {
         const int left = std::min(AT_ONCE, stop - t);
         switch (left) {
           case 1: tile_of<1>(w, block, x, t, out); break;
@@ -336,6 +430,7 @@ void multiply(const Matrix& w, const Rounded& x, int n, float* y, bool add, int 
         }
       }
     }
+  }
 }
 
 // Where threads wait for each other: nine times a layer. OpenMP's own barrier puts threads to sleep as soon as a process
@@ -389,9 +484,7 @@ void normed(const Norm& norm, const float* x, int width, float* y) {
 }
 
 void round_all(const float* x, const Rounded& into, int token) {
-  for (int g = 0; g < into.columns / GROUP; g++)
-    round_group(x + g * GROUP, into.q + (int64_t)token * into.columns + g * GROUP, into.scale + into.group(token) + g,
-                into.sum + into.group(token) + g);
+  for (int g = 0; g < into.columns / GROUP; g++) round_group(x + g * GROUP, into, into.group(token) + g);
 }
 
 void normed_head(const float* weight, float eps, float* x, int width) {
@@ -522,7 +615,7 @@ class Scratch {
   }
   Rounded rounded(int n, int columns) {
     const size_t groups = (size_t)n * (columns / GROUP);
-    return {take<int8_t>((size_t)n * columns), take<float>(groups), take<float>(groups), columns};
+    return {take<int8_t>((size_t)n * columns), take<float>(groups), take<float>(groups), take<int32_t>(groups), columns};
   }
   void reset() { used_ = 0; }
 
@@ -607,8 +700,8 @@ void glassformer_pack(const float* weight, const float* scale, const float* mini
     }
 }
 
-// y (n, rows) = W x + bias, x (n, columns)
-void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, int32_t threads) {
+// y (n, rows) = W x + bias, x (n, columns), and then its activation (-1: none), for which rows are a multiple of 32
+void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, int32_t activation, int32_t threads) {
   scratch.reset();
   const Rounded rounded = scratch.rounded(n, w->columns);
   Meeting meeting;
@@ -616,10 +709,14 @@ void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, 
   {
     const int thread = omp_get_thread_num(), all = omp_get_num_threads();
     const Range share(n * (w->columns / GROUP), thread, all);
-    for (int g = share.from; g < share.to; g++)
-      round_group(x + (int64_t)g * GROUP, rounded.q + (int64_t)g * GROUP, rounded.scale + g, rounded.sum + g);
+    for (int g = share.from; g < share.to; g++) round_group(x + (int64_t)g * GROUP, rounded, g);
     meeting.wait(all);
     multiply(*w, rounded, n, y, false, thread, all);
+    if (activation >= 0) {
+      meeting.wait(all);
+      const Range own((int)((int64_t)n * w->rows / GROUP), thread, all);
+      for (int g = own.from; g < own.to; g++) activate_group(activation, y + (int64_t)g * GROUP);
+    }
   }
 }
 
@@ -764,8 +861,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
       }
       meeting.wait(all);
       const Range parts(n * (queries / GROUP), thread, all);
-      for (int g = parts.from; g < parts.to; g++)
-        round_group(found + (int64_t)g * GROUP, heads.q + (int64_t)g * GROUP, heads.scale + g, heads.sum + g);
+      for (int g = parts.from; g < parts.to; g++) round_group(found + (int64_t)g * GROUP, heads, g);
       meeting.wait(all);
       write(layer.out, heads, layer.attention_norm_after);
 
@@ -777,16 +873,10 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
       for (int i = acts.from; i < acts.to; i++) {
         const int t = i / groups, g = i % groups;
         float* a = up + (int64_t)t * ups + g * GROUP;
-        switch (m.activation) {
-          case 0: activate_group<0>(a); break;
-          case 1: activate_group<1>(a); break;
-          case 2: activate_group<2>(a); break;
-          case 3: activate_group<3>(a); break;
-          default: activate_group<4>(a);
-        }
+        activate_group(m.activation, a);
         if (m.gated)
           for (int j = 0; j < GROUP; j++) a[j] *= a[j + m.n_hidden];
-        round_group(a, hidden.q + (int64_t)i * GROUP, hidden.scale + i, hidden.sum + i);
+        round_group(a, hidden, i);
       }
       meeting.wait(all);
       write(layer.down, hidden, layer.feedforward_norm_after);

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassformer.errors import DeviceError
+from glassformer.layers import ACTIVATIONS
 from glassformer.native.building import library
 from glassformer.threads import kernel_threads
 
+KINDS = ("silu", "gelu_new", "gelu", "relu", "relu2")  # activations, as decode.cpp numbers them
 TILE, GROUP = 8, 32  # rows that lie together, columns that share a scale
 BLOCK_BYTES = {8: 256 + 16, 4: 128 + 16 + 16}
 
@@ -39,10 +41,12 @@ class MatrixStruct(ctypes.Structure):
 class QuantizedLinear(nn.Module):
     """A linear layer from (..., columns) to (..., rows) whose weight is kept in 8 or 4 bits. It cannot be trained.
 
-    Inputs are rounded to 8 bits too, by groups of 32, in each call; sums are exact within a group.
+    Inputs are rounded to 8 bits too, by groups of 32, in each call; sums are exact within a group. `activation`: what
+    follows, by its place in `KINDS`; None: nothing.
     """
 
     blocks: Tensor
+    activation: int | None = None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, bits: int):
         super().__init__()
@@ -53,11 +57,13 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         compiled = library()
         if compiled is None or x.device.type != "cpu":
-            return F.linear(x, self.dequantized().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+            y = F.linear(x, self.dequantized().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+            return y if self.activation is None else ACTIVATIONS[KINDS[self.activation]](y)
         rows = x.detach().reshape(-1, self.columns).float().contiguous()
         y = rows.new_empty(len(rows), self.rows)
         matrix = ctypes.byref(self.struct())
-        compiled.glassformer_multiply(matrix, rows.data_ptr(), len(rows), y.data_ptr(), kernel_threads())
+        kind = -1 if self.activation is None else self.activation
+        compiled.glassformer_multiply(matrix, rows.data_ptr(), len(rows), y.data_ptr(), kind, kernel_threads())
         return y.view(*x.shape[:-1], self.rows).to(x.dtype)
 
     def dequantized(self) -> Tensor:

@@ -34,14 +34,13 @@ from glassformer.layers import (
 )
 from glassformer.layers.masks import And
 from glassformer.native.building import library
-from glassformer.native.quantized import GROUP, MatrixStruct, QuantizedLinear, fields
+from glassformer.native.quantized import GROUP, KINDS, MatrixStruct, QuantizedLinear, fields
 from glassformer.taps import named_taps
 from glassformer.threads import kernel_threads
 
 M = TypeVar("M", bound=nn.Module)
 
 POSITIONS = (LearnedPositions, NoPositions, SinusoidalPositions, RotaryPositions)  # not a bias on scores
-KINDS = ("silu", "gelu_new", "gelu", "relu", "relu2")  # as decode.cpp numbers them
 
 
 class NormStruct(ctypes.Structure):
@@ -113,7 +112,18 @@ def quantized_copy(model: M, bits: int) -> M:
             if isinstance(child, nn.Linear) and child.in_features % GROUP == 0:
                 setattr(module, name, QuantizedLinear(child.weight, child.bias, 8 if name == "head" else bits))
     model.native = NativeStack.of(model)  # type: ignore[assignment]
+    if model.native is None:
+        for module in model.modules():
+            if isinstance(module, FeedForward):
+                _take_activation(module)
     return model
+
+
+def _take_activation(feedforward: FeedForward) -> None:
+    """Let the compiled product do the activation too, where it knows it."""
+    kind = next((i for i, name in enumerate(KINDS) if ACTIVATIONS[name] is feedforward.activation), None)
+    if kind is not None and isinstance(feedforward.up, QuantizedLinear) and feedforward.up.rows % GROUP == 0:
+        feedforward.up.activation, feedforward.activation = kind, nn.Identity()
 
 
 class NativeStack:

@@ -65,6 +65,8 @@ Trackers = Annotated[list[Annotated[str, _one_of("training.track", TRACKERS)]], 
 DECIDED = {
     "vocab_size": "the tokenizer (tokenizer.vocab_size)",
     "source_vocab_size": "the sources' tokenizer (tokenizer.source_kind)",
+    "source_block_size": "the sounds (task.seconds)",
+    "n_mels": "the task (task.n_mels)",
     "start_token": "the tokenizer",
     "end_token": "the tokenizer",
     "pad_token": "the tokenizer",

@@ -3,7 +3,7 @@
 next_token, induction       the next token of a text; the same, with induction measured
 masked_tokens, spans        hidden tokens, removed spans
 diffusion                   tokens hidden at any noise level
-translate                   the target sentence
+translate, transcribe       the target sentence; what is said in a sound
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 image_tokens                an image of a class, pixel by pixel
@@ -54,6 +54,7 @@ from glassformer.tasks.spans import Spans
 from glassformer.tasks.tag import Tag
 from glassformer.tasks.text import TextTask
 from glassformer.tasks.text_to_speech import TextToSpeech
+from glassformer.tasks.transcribe import Transcribe
 from glassformer.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {
@@ -81,6 +82,7 @@ TASKS: dict[str, type[Task]] = {
     "spans": Spans,
     "tag": Tag,
     "text_to_speech": TextToSpeech,
+    "transcribe": Transcribe,
     "translate": Translate,
 }
 RENAMED = {"sequence_class": "classify", "target_sentence": "translate", "token_class": "tag"}
@@ -137,6 +139,7 @@ __all__ = [
     "TaskSettings",
     "TextTask",
     "TokenizerSettings",
+    "Transcribe",
     "Translate",
     "evaluate_loss",
     "linear_cross_entropy",

@@ -71,9 +71,11 @@ class ExampleSource(SplitSource):
 
     def fields(self) -> dict[str, Any]:
         """Sizes and special tokens by their names in a configuration; those that the tokenizer lacks are left out."""
-        t = self.tokenizer
+        t, reader = self.tokenizer, self.source_tokenizer or self.tokenizer
         names = {"start_token": START, "end_token": END, "pad_token": PAD, "mask_token": MASK}
-        fields: dict[str, Any] = {"vocab_size": t.vocab_size, "source_vocab_size": self.reader.vocab_size}
+        fields: dict[str, Any] = {"vocab_size": t.vocab_size}
+        if isinstance(reader, Tokenizer):
+            fields["source_vocab_size"] = reader.vocab_size
         fields |= {name: t.special_tokens[text] for name, text in names.items() if text in t.special_tokens}
         if self.source_tokenizer is not None:
             fields["pad_token"] = 0  # never read, but it must be in both vocabularies

@@ -7,7 +7,7 @@ target out   le     chat dort <end>       what it should predict at each positio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from glassformer.data.examples import references, spread
 from glassformer.errors import DataError, UsageError
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
+from glassformer.evaluation.speech import SpeechErrors
 from glassformer.evaluation.translation import TranslationScores, translation_scores
 from glassformer.generation.seq2seq import Answer, answer, answer_ids, plain_text
 from glassformer.models import EncoderDecoder
@@ -119,10 +120,9 @@ class Translate(ExampleTask):
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """The smoothed loss of every target, piece by piece where the logits are many (`NextToken.loss`)."""
-        source_BS, source_lengths_B, target_in_BT, target_out_BT = batch
-        smoothing = self.label_smoothing
+        target_out_BT, smoothing = batch[-1], self.label_smoothing
         if isinstance(model, EncoderDecoder) and many_logits(model.decoder, target_out_BT):
-            hidden_BTC, head = model.hidden(source_BS, target_in_BT, source_lengths_B), model.decoder.head
+            hidden_BTC, head = model.hidden(*self.inputs(batch)), model.decoder.head
             loss, _ = linear_cross_entropy(
                 hidden_BTC.flatten(0, 1), head.weight, target_out_BT.flatten(), head.bias, IGNORED, smoothing
             )
@@ -132,9 +132,13 @@ class Translate(ExampleTask):
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
         """(B, T, V)."""
-        source_BS, source_lengths_B, target_in_BT, _ = batch
-        logits: Tensor = model(source_BS, target_in_BT, source_lengths_B)
+        logits: Tensor = model(*self.inputs(batch))
         return logits
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the model is called with: source, target so far, lengths of the sources (None: all are whole)."""
+        source_BS, source_lengths_B, target_in_BT, _ = batch
+        return source_BS, target_in_BT, source_lengths_B
 
     def sample_text(self, model: Any, example: Any, number: int) -> str:
         """Source, what the model answers (the most probable token each time), and the target."""
@@ -148,6 +152,20 @@ class Translate(ExampleTask):
             ]
         )
 
+    def answerable(self, split: str, limit: int | None, text: Callable[[Any], str]) -> list[Any]:
+        """The examples of a split whose `text` is not empty; `limit` of them, spread evenly.
+
+        Raises:
+            UsageError: there is no such split, or the limit is below 1.
+        """
+        examples = self.source.examples
+        if not examples.get(split):
+            raise UsageError(f"{self.source.name} has no {split} split; use train, validation or test")
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit={limit} is out of range; use 1 or more")
+        chosen = [example for example in examples[split] if text(example).strip()]
+        return chosen if limit is None else spread(chosen, limit)
+
     def score_answers(self, model: Any, *, split: str = "test", beam: int = 4, limit: int | None = None) -> Scored:
         """Let the model answer every different source of a split, and compare with its references.
 
@@ -157,13 +175,7 @@ class Translate(ExampleTask):
         Raises:
             UsageError: there is no such split, or what counts the score is not installed.
         """
-        examples = self.source.examples
-        if not examples.get(split):
-            raise UsageError(f"{self.source.name} has no {split} split; use train, validation or test")
-        if limit is not None and limit < 1:
-            raise UsageError(f"limit={limit} is out of range; use 1 or more")
-        chosen = [example for example in examples[split] if example.source.strip()]
-        known = references(chosen if limit is None else spread(chosen, limit))
+        known = references(self.answerable(split, limit, lambda example: example.source))
         sources, forms = list(known), list(known.values())
         measure = pronunciation_errors if self.tokenizer.kind == "words" else _translations
         measure([forms[0][0]], forms[:1])  # a missing package is reported before the long work
@@ -183,11 +195,11 @@ class Translate(ExampleTask):
 class Scored:
     """Answers and their scores.
 
-    scores: BLEU and chrF of sentences, or error rates where the target is a row of symbols. answers: one for each
-    of `sources`. references: what each should be, every form of it.
+    scores: BLEU and chrF of sentences, or error rates where the target is a row of symbols, or a sound was the source.
+    answers: one for each of `sources`. references: what each should be, every form of it.
     """
 
-    scores: TranslationScores | PronunciationErrors
+    scores: TranslationScores | PronunciationErrors | SpeechErrors
     sources: list[str]
     answers: list[Answer]
     references: list[list[str]]
@@ -195,6 +207,8 @@ class Scored:
     def lines(self) -> list[str]:
         """The scores as lines to read."""
         s = self.scores
+        if isinstance(s, SpeechErrors):
+            return s.lines()
         if isinstance(s, TranslationScores):
             return [f"BLEU           {s.bleu}  ({s.n:,} sentences; {s.bleu.signature})", f"chrF           {s.chrf}"]
         low, high = (100 * end for end in s.word_interval)
