@@ -1,9 +1,9 @@
 """Update the outputs in docs/views/*.md: `python docs/look_outputs.py`, a few minutes.
 
 Every block of `glassformer look ...` is run, and the block after it is replaced by what was printed (errors too: they
-show which view applies to which model). It expects the runs of `glassformer demo`, `train word-vectors` and `train
-shakespeare-diffusion` in `runs/demo-1`, `runs/word-vectors-1` and `runs/shakespeare-diffusion-1`, and fetches the two
-published models.
+show which view applies to which model). It expects the runs of `glassformer demo`, `train word-vectors`, `train
+shakespeare-diffusion` and `train mnist` in `runs/demo-1`, `runs/word-vectors-1`, `runs/shakespeare-diffusion-1` and
+`runs/mnist-1`, and fetches the two published models.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 if TYPE_CHECKING:
     from torch import Tensor
 
-GIVEN = ("name", "model", "model_or_size", "tokenizer", "source_tokenizer", "input_tokenizer", "vectors", "open_model")
+GIVEN = (
+    *("name", "model", "model_or_size", "tokenizer", "source_tokenizer", "input_tokenizer", "vectors"),
+    *("open_model", "labels"),
+)
 """Parameters that are no options: the caller has opened the model (`inspection.look.Subject`)."""
 
 

@@ -62,8 +62,9 @@ OPTIONS = {
     "induction": {},
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
     "neurons": {"corpus": LONG},
+    "positions": {},
 }
-DRAWN = {"classic": 18, "Gemma": 18, "gpt-oss": 17, "encoder": 15, "2017": 18, "modern pair": 17, "T5": 17}
+DRAWN = {"classic": 20, "Gemma": 19, "gpt-oss": 18, "encoder": 17, "2017": 19, "modern pair": 17, "T5": 17}
 
 
 @pytest.mark.parametrize("family", DRAWN)

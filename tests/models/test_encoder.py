@@ -105,6 +105,26 @@ def toy_vit(**changes: Any) -> Encoder:
     return shaken(Encoder(EncoderConfig.make(**{**fields, "n_classes": 3, **changes}))).eval()
 
 
+def test_a_neighbourhood_mask_keeps_patches_to_those_beside_them():
+    """graph(1) on 4 x 4 patches: one layer sees a square of 3 x 3 and the class token, two layers one of 5 x 5."""
+    before = torch.randn(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    after = before.clone()
+    after[..., :4, :4] += 1  # the patch at row 0, column 0
+    near_PP = torch.tensor([[max(r, c) for c in range(4)] for r in range(4)])
+    for n_layer in (1, 2):
+        shape = {"image_size": 16, "n_layer": n_layer, "pooling": "mean", "class_token": False}
+        model = toy_vit(**shape, patterns=["graph(1)"])
+        changed_PP = (model(before) - model(after)).abs().amax(dim=-1).reshape(4, 4) > 1e-6
+        assert torch.equal(changed_PP, near_PP <= n_layer)
+        full = toy_vit(**shape)
+        full.load_state_dict(model.state_dict())
+        assert ((full(before) - full(after)).abs().amax(dim=-1) > 1e-6).all()
+    with_token = toy_vit(image_size=16, n_layer=1, patterns=["graph(1)"])
+    assert with_token.embedding.distances(torch.device("cpu")).shape == (1, 17, 17)
+    changed_T = (with_token(before) - with_token(after)).abs().amax(dim=-1)[0] > 1e-6
+    assert changed_T[0] and torch.equal(changed_T[1:].reshape(4, 4), near_PP <= 1)
+
+
 def toy_images(n: int = 3) -> torch.Tensor:
     return torch.randn(n, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 

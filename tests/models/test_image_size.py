@@ -66,5 +66,11 @@ def test_what_would_be_another_model_is_refused(changes: dict[str, Any], size: i
         at_image_size(toy(**changes), size)
 
 
+def test_a_neighbourhood_mask_follows_the_image():
+    larger = at_image_size(toy(patterns=["graph(1)", "full"]), 24)
+    assert larger.embedding.distances(torch.device("cpu")).amax() == 5
+    assert larger(torch.zeros(1, 2, 24, 24)).shape == (1, 37, 18)
+
+
 def test_without_positions_there_is_nothing_to_interpolate():
     assert at_image_size(toy(positions="none"), 24)(torch.zeros(1, 2, 24, 24)).shape == (1, 37, 18)

@@ -5,7 +5,7 @@ What it is a sum of, and what is frozen so that it is one, stands in `direct_log
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,11 +17,11 @@ from glassformer.figures import Column, Figure, Note, Table, number, percent, vi
 from glassformer.inspection.direct_logit_attribution import WATCHED, Part, Place, kinds_of, logit_parts, watch_place
 from glassformer.inspection.options import view
 from glassformer.inspection.reading import Reading, read, stack_of
-from glassformer.inspection.stream import check_token_head, place_name, place_of, token_of
+from glassformer.inspection.stream import answers_of, place_name, place_of
 from glassformer.inspection.trace import ablate
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.view_options import Option, OptionalPosition, Target, Text, Token
+from glassformer.view_options import Option, OptionalPosition, Target, TextOrImage, Token
 
 MAX_LAYERS, MAX_HEADS = 33, 10  # that are drawn
 NAMES = {
@@ -150,37 +150,43 @@ def _name(p: Part | Ablated) -> str:
     return f"{'cross ' if p.kind == 'cross_attention' else ''}{p.layer}.{p.head}"
 
 
-@view('glassformer look attribution smollm2-135m-instruct "The capital of France is" --against " London"')
+@view(
+    'glassformer look attribution smollm2-135m-instruct "The capital of France is" --against " London"',
+    "glassformer look attribution runs/mnist-1 seven.png --against 1",
+)
 def attribution(
     model: Any,
-    tokenizer: Tokenizer,
-    text: Text,
+    tokenizer: Tokenizer | None,
+    text: TextOrImage,
     *,
-    token: Annotated[Token, Option("The token whose logit to explain; default: the most likely.")] = None,
+    token: Annotated[Token, Option("The token or class whose logit to explain; default: the most likely.")] = None,
     against: Annotated[Token, Option("Explain the difference to the logit of this token.")] = None,
     position: OptionalPosition = None,
     check: Annotated[int, Option("Ablate N of the strongest heads, to see the true effect.", ge=0, le=64)] = 3,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
+    labels: Sequence[str] = (),
 ) -> AttributionView:
     """The logit of a token as an exact sum over embedding, heads, feed-forwards and biases.
 
     Each checked head costs two passes.
 
     Raises:
-        UsageError: the model has no head over tokens or its weights are kept in fewer bits, a token is not one, or
-            there is no such position.
+        UsageError: the model has no linear head over tokens or classes or its weights are kept in fewer bits, a token
+            is not one, or there is no such position.
     """
-    check_token_head(model)
-    chosen = None if token is None else token_of(tokenizer, token, "token")
-    other = None if against is None else token_of(tokenizer, against, "against")
+    answers = answers_of(model, tokenizer, labels)
+    chosen = None if token is None else answers.number(token, "token")
+    other = None if against is None else answers.number(against, "against")
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
-    at, (stack, _) = place_of(seen, position), stack_of(model)
+    if answers.classes and position not in (None, 0):
+        raise UsageError(f"position={position}: this classifier reads the vector of the first place; leave it out")
+    at, (stack, _) = 0 if answers.classes else place_of(seen, position), stack_of(model)
     place = watch_place(seen, at, *WATCHED)
-    logits_V = place.head[: tokenizer.vocab_size]
+    logits_V = place.head[: len(answers.classes) or answers.tokenizer.vocab_size]
     chosen = int(logits_V.argmax()) if chosen is None else chosen
     if chosen == other:
-        raise UsageError(f"token and against are both {tokenizer.token_text(chosen)!r}; take two different ones")
+        raise UsageError(f"token and against are both {answers.text(chosen)!r}; take two different ones")
     u_V = torch.zeros(len(logits_V))
     u_V[chosen] = 1
     if other is not None:
@@ -196,9 +202,9 @@ def attribution(
         tokens=seen.labels,
         position=at,
         where=place_name(seen, at),
-        token=tokenizer.token_text(chosen),
+        token=answers.text(chosen),
         token_id=chosen,
-        against=None if other is None else tokenizer.token_text(other),
+        against=None if other is None else answers.text(other),
         against_id=other,
         parts=parts,
         total=sum(part.value for part in parts),

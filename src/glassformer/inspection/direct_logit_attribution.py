@@ -64,6 +64,7 @@ class Place:
 def watch_place(seen: Reading, place: int, *names: str) -> Place:
     """One pass; of what passes the taps only this place is kept."""
     stack, prefix = stack_of(seen.model)
+    head_module = head_of(stack)
     taps: dict[str, Tensor] = {}
     head: list[Tensor] = []
 
@@ -73,10 +74,27 @@ def watch_place(seen: Reading, place: int, *names: str) -> Place:
     with contextlib.ExitStack() as watching:
         if names:
             watching.enter_context(edit(seen.model, [prefix + name for name in names], keep, T=place))
-        hook = stack.head.register_forward_hook(lambda _, __, out: head.append(out[0, place].cpu().double()))
+        hook = head_module.register_forward_hook(
+            lambda _, __, out: head.append((out[0, place] if out.dim() == 3 else out[0]).cpu().double())
+        )
         watching.callback(hook.remove)
-        seen.logits()
+        seen.logits() if head_module is stack.head else seen.class_logits()
     return Place(taps, head[-1])
+
+
+def head_of(stack: Any) -> nn.Linear:
+    """The head over the vocabulary, or over the classes of a sequence.
+
+    Raises:
+        UsageError: more than a linear layer lies between the vector of the first place and the classes.
+    """
+    if stack.head is not None:
+        return stack.head  # type: ignore[no-any-return]
+    c = stack.config
+    if c.pooling != "first" or c.pooler or c.distillation == "heads":
+        given = f"pooling={c.pooling}, pooler={str(c.pooler).lower()}, distillation={c.distillation}"
+        raise UsageError(f"with {given} a logit is no sum over the parts at one place; look lens takes this classifier")
+    return stack.classifier  # type: ignore[no-any-return]
 
 
 def frozen(norm: Any, at_C: Tensor) -> tuple[Map, Tensor | None]:
@@ -133,7 +151,8 @@ def logit_parts(stack: Any, place: Place, u_V: Tensor) -> list[Part]:
     Raises:
         UsageError: the weights are kept in fewer bits, and their products are not linear.
     """
-    for module in (stack.head, *(getattr(block, kind).out for block in stack.blocks for kind in kinds_of(block))):
+    head = head_of(stack)
+    for module in (head, *(getattr(block, kind).out for block in stack.blocks for kind in kinds_of(block))):
         if type(module) is not nn.Linear:
             raise UsageError(
                 f"this model's matrices are {type(module).__name__}s, which round what they are given, so that no sum "
@@ -148,11 +167,11 @@ def logit_parts(stack: Any, place: Place, u_V: Tensor) -> list[Part]:
     if getattr(stack, "transform", None) is not None:
         _transform(stack, parts)
     some = u_V.nonzero().flatten()
-    weight = stack.head.weight[some.to(stack.head.weight.device)].detach().cpu().double()
+    weight = head.weight[some.to(head.weight.device)].detach().cpu().double()
     direction_C = u_V[some].double() @ weight * stack.config.logit_scale
     found = [Part(*key, value=float(vector @ direction_C)) for key, vector in parts.terms.items()]
-    if stack.head.bias is not None:
-        bias = float(u_V.double() @ stack.head.bias[: len(u_V)].detach().cpu().double())
+    if head.bias is not None:
+        bias = float(u_V.double() @ head.bias[: len(u_V)].detach().cpu().double())
         found.append(Part("head bias", None, None, bias))
     return found
 
@@ -165,13 +184,13 @@ def kinds_of(block: Any) -> list[str]:
 def _embed(stack: Any, taps: dict[str, Tensor], parts: Sum) -> None:
     stem = stack.embedding
     parts.add("token", None, None, taps["embedding.token"] * stem.scale)
-    if stem.n_grams is not None:
+    if getattr(stem, "n_grams", None) is not None:
         parts.add("n-grams", None, None, taps["embedding.n_grams.sum"])
-    if stem.segment is not None:
+    if getattr(stem, "segment", None) is not None:
         parts.add("segment", None, None, stem.segment.weight[0].detach().cpu().double())
     if type(stack.positions).add is not Positions.add:
         parts.add("position", None, None, taps["embedding.position"] - parts.total())
-    if stem.norm is not None:
+    if getattr(stem, "norm", None) is not None:
         parts.through(stem.norm, taps["embedding.position"])
 
 

@@ -11,6 +11,7 @@ https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-len
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,10 +21,10 @@ import torch
 from glassformer.figures import Column, Curves, Figure, Note, Table, visible
 from glassformer.inspection.options import view
 from glassformer.inspection.reading import LN2, read, stack_of
-from glassformer.inspection.stream import check_token_head, evenly, layer_logits, place_name, place_of, token_of
+from glassformer.inspection.stream import answers_of, evenly, layer_logits, place_name
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.view_options import Option, OptionalPosition, Target, Text, Token
+from glassformer.view_options import Option, OptionalPosition, Target, TextOrImage, Token
 
 MAX_LAYERS, MAX_PLACES = 33, 16  # that are drawn
 COLUMNS = 80
@@ -34,7 +35,7 @@ class LensView(View):
     """What each layer would predict; row 0 is the embedding, row l + 1 the stream behind block l. All in fp32."""
 
     tokens: list[str]  # (T,) of the text
-    position: int  # the place that the table is about, from 0
+    position: int  # the place that the table is about, from 0; -1: the whole, of which a class is said
     where: str  # the same in words
     top_ids: np.ndarray  # (L + 1, top), most likely first
     top_tokens: list[list[str]]
@@ -128,31 +129,38 @@ class LensView(View):
         return Table(title, columns, rows, frozenset([self.position - first]))
 
 
-@view('glassformer look lens smollm2-135m-instruct "The capital of France is" --pin " Paris"')
+@view(
+    'glassformer look lens smollm2-135m-instruct "The capital of France is" --pin " Paris"',
+    "glassformer look lens runs/mnist-1 seven.png --pin 7",
+)
 def lens(
     model: Any,
-    tokenizer: Tokenizer,
-    text: Text,
+    tokenizer: Tokenizer | None,
+    text: TextOrImage,
     *,
-    pin: Annotated[Token, Option("A token to follow through the layers; default: the most likely.")] = None,
+    pin: Annotated[Token, Option("A token or class to follow through the layers; default: the most likely.")] = None,
     position: OptionalPosition = None,
     top: Annotated[int, Option("How many tokens of each layer to show.", ge=1)] = 5,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
+    labels: Sequence[str] = (),
 ) -> LensView:
     """What each layer would predict at one place of a text, and the most likely token of every layer at every place.
 
+    Of a classifier: the class of the whole, and of every place as if it were all there is.
+
     Raises:
-        UsageError: the model has no head over tokens, `pin` is not one token, or there is no such position.
+        UsageError: the model has no head over tokens or classes, `pin` is not one of them, or there is no such
+            position.
     """
-    check_token_head(model)
-    pinned = None if pin is None else token_of(tokenizer, pin, "pin")
+    answers = answers_of(model, tokenizer, labels)
+    pinned = None if pin is None else answers.number(pin, "pin")
     seen = read(model, tokenizer, text, target=target, source_tokenizer=source_tokenizer)
-    place = place_of(seen, position)
+    place = answers.place_of(seen, position)
     here, best_of_layers = [], []
-    for logits_TV in layer_logits(seen):
+    for logits_TV, whole_V in layer_logits(seen, bool(answers.classes)):
         logp_TV = logits_TV.log_softmax(dim=-1)
-        here.append(logp_TV[place])
+        here.append(whole_V.log_softmax(dim=-1) if place is None and whole_V is not None else logp_TV[place])
         best_of_layers.append(logp_TV.max(dim=-1))
     logp_LV = torch.stack(here)
     grid_ids_LT = torch.stack([best.indices for best in best_of_layers])
@@ -163,19 +171,19 @@ def lens(
     best = p_LV.topk(min(max(top, 1), p_LV.shape[1]))
     return LensView(
         tokens=seen.labels,
-        position=place,
+        position=-1 if place is None else place,
         where=place_name(seen, place),
         top_ids=best.indices.numpy(),
-        top_tokens=[[tokenizer.token_text(i) for i in row] for row in best.indices.tolist()],
+        top_tokens=[[answers.text(i) for i in row] for row in best.indices.tolist()],
         top_probabilities=best.values.numpy(),
         entropy=torch.special.entr(p_LV).sum(dim=-1).numpy() / LN2,
         divergence=missed_LV.sum(dim=-1).clamp_min(0.0).numpy() / LN2,
-        pinned=tokenizer.token_text(pinned),
+        pinned=answers.text(pinned),
         pinned_id=pinned,
         pinned_probability=p_LV[:, pinned].numpy(),
         pinned_rank=1 + (logp_LV > logp_LV[:, [pinned]]).sum(dim=-1).numpy(),
         grid_ids=grid_ids_LT.numpy(),
-        grid_tokens=[[tokenizer.token_text(i) for i in row] for row in grid_ids_LT.tolist()],
+        grid_tokens=[[answers.text(i) for i in row] for row in grid_ids_LT.tolist()],
         grid_probabilities=grid_p_LT.numpy(),
         has_final_norm=stack_of(model)[0].final_norm is not None,
     )

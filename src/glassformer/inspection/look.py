@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ class Subject:
     """What a view looks at. The parameters of a view that have the names of these fields and properties are filled in.
 
     name: what the model is called. source_tokenizer: of a translator, that of what it reads, if it is another one.
-    open_model: another model by its name. processor: of a model that reads no text, what makes arrays of files.
+    open_model: another model by its name. processor: of a model that reads no text, what makes arrays of files. labels:
+    the names of a classifier's classes.
     """
 
     name: str = "model"
@@ -31,6 +32,7 @@ class Subject:
     source_tokenizer: Tokenizer | None = None
     open_model: Callable[[str], Subject] | None = None
     processor: Any = None
+    labels: Sequence[str] = ()
 
     @property
     def model_or_size(self) -> Any:
@@ -58,7 +60,7 @@ def open_subject(path: str, adapter: str | None = None) -> Subject:
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
     reader = bundle.processor if hasattr(bundle.processor, "arguments") else bundle.tokenizer
     processor = bundle.processor if reader is None and bundle.model.reads != "text" else None
-    return Subject(path, bundle.model, reader, source, open_subject, processor)
+    return Subject(path, bundle.model, reader, source, open_subject, processor, tuple(bundle.labels or ()))
 
 
 def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:
@@ -81,7 +83,8 @@ def look(view: str, model: Any = None, tokenizer: Tokenizer | None = None, *argu
     Args:
         view: a key of `glassformer.views.VIEWS`.
         arguments, options: those of the view's function, the model and what belongs to it left out.
-            `source_tokenizer=`: of a translator, the tokenizer of what it reads.
+            `source_tokenizer=`: of a translator, the tokenizer of what it reads. `labels=`: of a classifier, the names
+            of its classes.
 
     Raises:
         UsageError: as `show`, and as the view.
@@ -90,4 +93,5 @@ def look(view: str, model: Any = None, tokenizer: Tokenizer | None = None, *argu
     if len(arguments) > len(names):
         raise UsageError(f"view {view} takes {len(names)} arguments and was given {len(arguments)}")
     subject = Subject("model", model, tokenizer, options.pop("source_tokenizer", None), open_subject)
+    subject.labels = options.pop("labels", ())
     return show(view, subject, dict(zip(names, arguments, strict=False)) | options)

@@ -60,6 +60,11 @@ class Reading:
                 return self.model(torch.tensor([self.source_ids], device=device), ids_1T)
             return self.model(ids_1T)
 
+    def class_logits(self) -> Tensor:
+        """Of a classifier: (classes,)."""
+        with evaluating(self.model):
+            return self.model.sequence_logits(self.run())[0]
+
     def logits(self) -> Tensor:
         """(T, V) in fp32 on the CPU, without those beyond the tokenizer's vocabulary (a padded table). Row t is about
         the token at t + 1; of an encoder about the one at t.
@@ -145,7 +150,10 @@ def _image(model: Any, image: Tensor) -> Reading:
     across = config.image_size // config.patch_size
     patches = [f"{r},{c}" for r in range(across) for c in range(across)]
     n_more = model.embedding.n_tokens(image.unsqueeze(0)) - len(patches)  # a class token stands before them
-    return Reading(model, None, [], ["<class>"] * n_more + patches, inputs={"inputs": image.unsqueeze(0)})
+    inputs = {"inputs": image.unsqueeze(0)}
+    if model.follows_patches:
+        inputs["distances_BTT"] = model.embedding.distances(image.device)
+    return Reading(model, None, [], ["<class>"] * n_more + patches, inputs=inputs)
 
 
 def features_of(model: Any, processor: Any, source: str) -> Tensor:

@@ -151,9 +151,9 @@ class GraphMask(Mask):
 
 @dataclass(frozen=True)
 class Graph(Mask):
-    """The graph that each row of a batch brings along, such as the bonds of a molecule: a node attends to itself and to
-    nodes at most `n` edges away. `on_graph` makes a `GraphMask` of it. Message passing is attention along edges
-    (Velickovic et al. 2017, https://arxiv.org/abs/1710.10903, sect. 2.1)."""
+    """The graph that each row of a batch brings along, such as the bonds of a molecule, or the grid of an image: a node
+    attends to itself and to nodes at most `n` edges away. `on_graph` makes a `GraphMask` of it. Message passing is
+    attention along edges (Velickovic et al. 2017, https://arxiv.org/abs/1710.10903, sect. 2.1)."""
 
     n: int
 

@@ -177,9 +177,10 @@ class ModelConfig(Checked):
         if self.n_expert and self.n_expert_active > self.n_expert:
             raise UsageError(f"n_expert_active={self.n_expert_active} is too many; use {self.n_expert} or less")
         for text in self.patterns or ():
-            if parse_mask(text).needs_graph and self.reads != "graph":
+            if parse_mask(text).needs_graph and self.reads not in ("graph", "patches"):
                 raise UsageError(
-                    f"pattern {text!r} follows the edges of graphs, and this model reads none; leave it out"
+                    f"pattern {text!r} follows the edges of graphs or the grid of an image, and this model reads none; "
+                    "leave it out"
                 )
             if parse_mask(text).looks_ahead and self._causal:
                 raise UsageError(f"pattern {text!r} sees the future, which a decoder must not; try '({text}) & causal'")

@@ -56,7 +56,8 @@ class Encoder(Transformer):
         distances_BTT: Tensor | None = None,
     ) -> Tensor:
         """Inputs of the stem -> vectors (B, T, C). segments: of each token, where the configuration has some. numbers:
-        of the members of a set. distances: between the nodes of a graph (`glassformer.layers.Graph`).
+        of the members of a set. distances: between the nodes of a graph (`glassformer.layers.Graph`); patches have
+            their own.
 
         Raises:
             UsageError: there are more tokens than `block_size` positions.
@@ -67,8 +68,15 @@ class Encoder(Transformer):
         pos = torch.arange(T, device=inputs.device)
         more = {"segments_BT": segments_BT, "numbers_BTI": numbers_BTI}
         x_BTC = self.embedding(inputs, pos, self.positions, **{k: v for k, v in more.items() if v is not None})
+        if distances_BTT is None and self.follows_patches:
+            distances_BTT = self.embedding.distances(inputs.device)
         padding = None if lengths_B is None else PaddingMask(lengths_B)
         return self.run(x_BTC, pos, padding=padding, distances_BTT=distances_BTT)
+
+    @property
+    def follows_patches(self) -> bool:
+        """Whether a layer's mask is made of the distances of patches on the image."""
+        return self.config.stem == "patches" and any(mask.needs_graph for mask in self.masks)
 
     def pool(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """One vector a sequence: (B, T, C) -> (B, C)."""

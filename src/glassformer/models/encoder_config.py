@@ -25,8 +25,9 @@ class EncoderConfig(ModelConfig):
     """An encoder: a stem, blocks in which every token sees every token, and up to two questions at the end.
 
     stem: `text`, `patches` of an image (ViT), `frames` of sound (Whisper), a `set`, or a `graph`, whose nodes are a set
-        and whose edges a layer may follow (`patterns=graph(1)`). For patches and frames `vocab_size` is 1 and unused;
-        `block_size` counts what the stem gives: patches and the tokens before them, frames after the convolutions.
+        and whose edges a layer may follow (`patterns=graph(1)`; on `patches` graph(n) is those at most n rows and
+        columns away, and the tokens before them). For patches and frames `vocab_size` is 1 and unused; `block_size`
+        counts what the stem gives: patches and the tokens before them, frames after the convolutions.
     image_size, patch_size, n_channels: of square images. n_mels: mel bands of a frame.
     n_inputs: numbers of each member of a set.
     patch_convolutions: patches are read by convolutions that halve the image, and not by one linear layer

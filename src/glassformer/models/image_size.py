@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassformer.errors import UsageError
+from glassformer.layers import Full, Graph
 from glassformer.models.building import build_model
 from glassformer.models.encoder_config import EncoderConfig
 
@@ -52,10 +53,9 @@ def sized_config(config: EncoderConfig, image_size: int) -> EncoderConfig:
             f"positions={config.positions} number the patches of {config.image_size} pixels row by row, and at "
             f"image_size={image_size} they would be others; train with positions=learned"
         )
-    if config.patterns is not None:
-        raise UsageError(
-            f"patterns={', '.join(config.patterns)} are made for image_size={config.image_size}; give images of it"
-        )
+    if not all(isinstance(mask, (Full, Graph)) for mask in config.layer_masks()):
+        masks = ", ".join(config.patterns or ())
+        raise UsageError(f"patterns={masks} are made for image_size={config.image_size}; give images of it")
     fields = {name: value for name, value in config.model_dump().items() if name != "block_size"}
     return EncoderConfig.make(**{**fields, "image_size": image_size})
 

@@ -12,6 +12,7 @@ Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, eq. 1.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -72,6 +73,15 @@ class PatchStem(nn.Module):
         if tuple(images.shape[1:]) != self.shape:
             raise UsageError(f"images of shape {tuple(images.shape[1:])} where {self.shape} is needed; resize them")
         return self.n_patches + len(self.before)
+
+    def distances(self, device: torch.device) -> Tensor:
+        """Steps between patches on the image as a king moves on a chessboard, and 0 to and from the tokens before them:
+        (1, T, T) integers, the graph that a mask `graph(n)` follows."""
+        across = math.isqrt(self.n_patches)
+        place_P = torch.arange(self.n_patches, device=device)
+        place_2P = torch.stack((place_P // across, place_P % across))  # row and column
+        steps_PP = (place_2P[:, :, None] - place_2P[:, None]).abs().amax(dim=0)
+        return F.pad(steps_PP, (len(self.before), 0) * 2)[None]
 
     def forward(self, images: Tensor, pos: Tensor, positions: Positions) -> Tensor:
         patches_BPC = self.patch(images).flatten(2).transpose(1, 2)  # (B, patches, C)
