@@ -73,6 +73,7 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
     "bytes": lambda: TOKENIZERS["bytes"](),
     "bpe": lambda: TOKENIZERS["bpe"]([TEXT], vocab_size=300),
     "words": lambda: TOKENIZERS["words"]([TEXT]),
+    "smiles": lambda: TOKENIZERS["smiles"]([r"C[C@H](Cl)N.F/C=C\F", "c1cc(Br)ccc1"]),
     "plain words": lambda: TOKENIZERS["plain-words"]([TEXT * 5]),
     "llama": llama,
     "gemma": lambda: llama(strip=False),

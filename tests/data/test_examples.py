@@ -155,3 +155,36 @@ def test_a_name_that_is_nearly_right_gets_a_hint(tmp_path):
     path = write(tmp_path / "pairs.tsv", "a\tb")
     with pytest.raises(DataError, match=r"did you mean .*pairs\.tsv"):
         load_examples(path.replace("pairs", "pair"))
+
+
+def test_a_csv_file_names_its_columns(tmp_path):
+    path = tmp_path / "molecules.csv"
+    path.write_text('split,smiles,label\ntrain,"CC(=O)O",1.5\n\ntrain,CCO,-0.2\nvalidation,C,0\ntest,N,"2"\n')
+    examples = load_examples(path)
+    assert examples["train"] == [Example("CC(=O)O", "1.5"), Example("CCO", "-0.2")]
+    assert examples["test"] == [Example("N", "2")]
+    quoted = tmp_path / "texts.csv"
+    quoted.write_text('text,label\n"one, ""two""\nthree",a\nfour,b\nfive,a\n')
+    sources = {row.source for rows in load_examples(quoted).values() for row in rows}
+    assert sources == {'one, "two"\nthree', "four", "five"}
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("smiles,logS\nC,1\n", ["columns smiles, logS", "target or label"]),
+        ("smiles,label,more\nC,1,2\n", ["columns smiles, label, more"]),
+        ("smiles,label\nC\n", [":2", "1 cells and 2 columns"]),
+        ("smiles,smiles\nC,1\n", [":1", "each by another name"]),
+        ("smiles,label\n,1\n", [":2", "'smiles' is empty"]),
+        ("smiles,label\nC,\n", [":2", "'label' is empty"]),
+        ("smiles,label,split\nC,1,tset\n", [":2", "did you mean test"]),
+        ("smiles,label\n", ["three different"]),
+    ],
+)
+def test_a_csv_file_with_mistakes_is_one_line(tmp_path, text, parts):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(DataError) as refusal:
+        load_examples(path)
+    assert all(part in str(refusal.value) for part in [*parts, "bad.csv"]) and "\n" not in str(refusal.value)

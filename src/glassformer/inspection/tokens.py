@@ -26,6 +26,8 @@ HOW = {
     "characters": "Each character of the vocabulary is a token of its own; one that is not in it becomes a space. "
     "Nothing is merged.",
     "words": "What stands between spaces is one token; a word that is not in the vocabulary becomes <unk>.",
+    "smiles": "Each atom of a molecule with all that its brackets hold is one token, and each bond, branch and ring; "
+    "what is not in the vocabulary becomes <unk>. Nothing is merged.",
     "bytes": "Each of the 256 bytes is a token of its own, so that any text will do. Nothing is merged.",
     "bpe": "Byte-pair encoding: the text is cut into chunks, each chunk starts as bytes, and the pair of neighbours "
     "that was learned first is merged again and again, until no pair is left that was ever learned.",

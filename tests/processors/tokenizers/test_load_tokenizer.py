@@ -108,7 +108,7 @@ def test_an_unknown_name_gets_a_hint():
     with pytest.raises(UsageError, match="did you mean characters"):
         build_tokenizer("character", ["text"])
     assert build_tokenizer("characters", ["text"]).vocab_size == 3
-    plain = {"characters", "bytes", "bpe", "words", "plain-words"}
+    plain = {"characters", "bytes", "bpe", "words", "plain-words", "smiles"}
     assert set(TOKENIZERS) == plain | {"gpt2", "sentencepiece", "wordpiece"}
 
 

@@ -38,7 +38,17 @@ def test_whole_characters_of_texts_too(tokenizer, text):
 
 def test_every_family_is_here():
     found = {make().kind for make in FAMILIES.values()}
-    assert found >= {"characters", "bytes", "bpe", "words", "plain-words", "sentencepiece", "wordpiece", "huggingface"}
+    assert found >= {
+        "characters",
+        "bytes",
+        "bpe",
+        "words",
+        "plain-words",
+        "smiles",
+        "sentencepiece",
+        "wordpiece",
+        "huggingface",
+    }
 
 
 def joined(tokenizer: Tokenizer, before: list[int], new: list[int]) -> tuple[str, list[str]]:

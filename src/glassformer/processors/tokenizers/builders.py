@@ -22,7 +22,12 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from glassformer.errors import TokenizerError, UsageError, did_you_mean
 from glassformer.processors.tokenizers.alphabet import BYTE_ORDER, BYTE_TO_CHARACTER, whole_characters
 from glassformer.processors.tokenizers.gpt2 import END_OF_TEXT, byte_level_bpe, check_gpt2, gpt2_tokenizer
-from glassformer.processors.tokenizers.kinds import BPE_PATTERN, CHARACTER_PATTERN, PLAIN_WORD_PATTERN
+from glassformer.processors.tokenizers.kinds import (
+    BPE_PATTERN,
+    CHARACTER_PATTERN,
+    PLAIN_WORD_PATTERN,
+    SMILES_PATTERN,
+)
 from glassformer.processors.tokenizers.reading import load_tokenizer
 from glassformer.processors.tokenizers.sentencepiece import train_sentencepiece
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS, UNKNOWN, named_specials
@@ -182,16 +187,7 @@ def plain_words(texts: Iterable[str], options: Options) -> Tokenizer:
     does not come back as it was. Unless vocab_size is given, every word that occurs five times or more.
     """
     options = replace(options, specials=_with_unknown(options.specials))
-    size = options.size(1)
-    library = _plain_words({})
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=1 << 31 if size is None else size,
-        min_frequency=LEAST_COUNT if size is None else 1,
-        show_progress=options.progress,
-        special_tokens=[],
-    )
-    library.train_from_iterator(_some(texts, "take words from"), trainer)
-    vocabulary = library.get_vocab()
+    vocabulary = _counted(_plain_words({}), _some(texts, "take words from"), options, least=LEAST_COUNT)
     if not vocabulary:
         raise TokenizerError(f"no word occurs {LEAST_COUNT} times; give more text, or tokenizer.vocab_size")
     return _with_specials(_plain_words({**vocabulary, UNKNOWN: len(vocabulary)}), options.specials)
@@ -202,6 +198,36 @@ def _plain_words(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     library.normalizer = normalizers.Lowercase()
     library.pre_tokenizer = pre_tokenizers.Split(Regex(PLAIN_WORD_PATTERN), "removed", invert=True)
     return library
+
+
+def smiles(texts: Iterable[str], options: Options) -> Tokenizer:
+    """One id for every atom, bond, bracket and ring mark of molecules, in sorted order, then `<unk>` and the special
+    tokens: `C[C@H](Cl)N` is `C`, `[C@H]`, `(`, `Cl`, `)`, `N`. With a vocab_size the most frequent ones are kept."""
+    options = replace(options, specials=_with_unknown(options.specials))
+    found = sorted(_counted(_smiles({}), _some(texts, "take atoms from"), options, least=1))
+    return _with_specials(_smiles({token: i for i, token in enumerate((*found, UNKNOWN))}), options.specials)
+
+
+def _smiles(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    library = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    library.pre_tokenizer = pre_tokenizers.Split(Regex(SMILES_PATTERN), "isolated")
+    library.decoder = decoders.Fuse()
+    return library
+
+
+def _counted(library: tokenizers.Tokenizer, texts: Iterable[str], options: Options, *, least: int) -> dict[str, int]:
+    """The pieces that a library cuts texts into, the most frequent first: those that occur `least` times, or as many as
+    the vocab_size leaves room for."""
+    size = options.size(1)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=1 << 31 if size is None else size,
+        min_frequency=least if size is None else 1,
+        show_progress=options.progress,
+        special_tokens=[],
+    )
+    library.train_from_iterator(texts, trainer)
+    found: dict[str, int] = library.get_vocab()
+    return found
 
 
 def gpt2(texts: Iterable[str], options: Options) -> Tokenizer:
@@ -237,6 +263,7 @@ TOKENIZERS: dict[str, Builder] = {
         Builder("bpe", bpe, specials=(END_OF_TEXT,)),
         Builder("words", words, specials=SENTENCE_SPECIALS),
         Builder("plain-words", plain_words),
+        Builder("smiles", smiles, specials=(END_OF_TEXT,)),
         Builder("gpt2", gpt2, specials=None, reads_path=True, fixed_size=50_257),
         Builder("sentencepiece", sentencepiece, specials=None, reads_path=True),
         Builder("wordpiece", wordpiece, specials=None, reads_path=True),

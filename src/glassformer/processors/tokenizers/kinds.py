@@ -3,6 +3,7 @@
 characters     WordLevel over single characters, every character split off; special tokens aside
 words          WordLevel over what stands between spaces
 plain-words    WordLevel over words in lower case, marks and numbers dropped
+smiles         WordLevel over atoms, bonds, brackets and rings of molecules
 bytes          byte-level BPE with no merges
 gpt2           byte-level BPE with exactly OpenAI's 50,000 merges
 bpe            any other byte-level BPE
@@ -19,7 +20,7 @@ from typing import Any
 
 from glassformer.processors.tokenizers.alphabet import CHARACTER_TO_BYTE
 
-BYTE_KINDS = ("characters", "bytes", "bpe", "gpt2")
+BYTE_KINDS = ("characters", "bytes", "bpe", "gpt2", "smiles")
 """Kinds of tokenizers where a text is the bytes of its tokens put together."""
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
@@ -40,6 +41,10 @@ CHARACTER_PATTERN = r"[\s\S]"  # a dot would not match a newline
 
 PLAIN_WORD_PATTERN = r"\p{L}+(?:'\p{L}+)*"  # letters, with apostrophes inside
 
+SMILES_PATTERN = r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|/|:|~|@|\?|>|\*|\$|%[0-9]{2}|[0-9]"
+"""Each atom of a SMILES with all that its brackets hold, each bond, branch and ring (Schwaller et al. 2019,
+https://arxiv.org/abs/1811.02633, section 4.1)."""
+
 _GPT2_MERGES_SHA256 = "04e3597d7996f292ca9b8b7285ca4d58a6ae171ac47d73fc7140ceb0c7a6bbc0"
 
 
@@ -57,6 +62,10 @@ def recognise(spec: dict[str, Any]) -> str:
     if kind == "WordLevel" and spec.get("normalizer") == {"type": "Lowercase"}:
         found = {"type": "Split", "pattern": {"Regex": PLAIN_WORD_PATTERN}, "behavior": "Removed", "invert": True}
         return "plain-words" if spec.get("pre_tokenizer") == found else "huggingface"
+    if kind == "WordLevel" and not spec.get("normalizer"):
+        found = {"type": "Split", "pattern": {"Regex": SMILES_PATTERN}, "behavior": "Isolated", "invert": False}
+        fused = spec.get("decoder") == {"type": "Fuse"}
+        return "smiles" if fused and spec.get("pre_tokenizer") == found else "huggingface"
     if kind == "BPE" and byte_level_pattern(spec) is not None:
         if not model["merges"]:
             return "bytes" if CHARACTER_TO_BYTE.keys() <= model["vocab"].keys() else "bpe"
