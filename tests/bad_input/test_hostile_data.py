@@ -1,7 +1,7 @@
-"""Damaged files of molecules and records, and damaged SMILES and records as they are typed: read, or refused in one line.
+"""Damaged files of molecules and records, and damaged SMILES and records as typed: read, or refused in one line.
 
-Eighty mutations of each kind in a run; `GLASSFORMER_FUZZ=500 pytest tests/bad_input/test_hostile_data.py` tries so many.
-A number decides everything about its mutation.
+Eighty mutations of each kind in a run; `GLASSFORMER_FUZZ=500 pytest tests/bad_input/test_hostile_data.py`: so many. A
+number decides everything about its mutation.
 """
 
 from __future__ import annotations
