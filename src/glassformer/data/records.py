@@ -135,7 +135,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _value(value: Any, where: str, name: str, folder: Path) -> Any:
     """A value of a file: a finite number, a word, or the path of an image."""
-    from glassformer.processors.sets import IMAGE_SUFFIXES  # `glassformer data list` reads this file without numpy
+    from glassformer.processors.set_parts import IMAGE_SUFFIXES  # `glassformer data list` reads this file without numpy
 
     if isinstance(value, bool):
         return str(value).lower()

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from glassformer.errors import DataError, MissingExtraError, ModelFolderError
-from glassformer.files import write_json
-from glassformer.text_files import read_json
+from glassformer.errors import DataError, MissingExtraError, UsageError
+from glassformer.processors.preprocessor_file import load_fields, save_fields
 
-FILE = "preprocessor_config.json"
 TYPE = "MoleculeProcessor"
 MAX_ATOMS = 512
 MAX_CHARACTERS = 5000
@@ -37,6 +34,7 @@ FEATURES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("ring", (0, 3, 4, 5, 6, 7, OTHER)),
 )
 """What is known of an atom, with the values that have a row of their own."""
+SAVED = {"features": [name for name, _ in FEATURES]}
 
 
 class Molecule(NamedTuple):
@@ -112,8 +110,7 @@ class MoleculeProcessor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / FILE, {"processor_type": TYPE, "features": [name for name, _ in FEATURES]})
+        save_fields(folder, TYPE, SAVED)
 
 
 def load_molecule_processor(folder: str | os.PathLike[str]) -> MoleculeProcessor | None:
@@ -122,12 +119,12 @@ def load_molecule_processor(folder: str | os.PathLike[str]) -> MoleculeProcessor
     Raises:
         ModelFolderError: it is of another kind.
     """
-    file = Path(folder) / FILE
-    if not file.exists():
-        return None
-    given = read_json(file, ModelFolderError, most=1 << 20)
-    if given.get("processor_type") != TYPE or given.get("features") != [name for name, _ in FEATURES]:
-        raise ModelFolderError(f"{file}: no {TYPE} with the features known here; copy the folder again, whole")
+    return load_fields(folder, TYPE, _processor_of)
+
+
+def _processor_of(fields: dict[str, Any]) -> MoleculeProcessor:
+    if fields != SAVED:
+        raise UsageError(f"{fields} where {SAVED} is known")
     return MoleculeProcessor()
 
 

@@ -11,32 +11,21 @@ which word it holds. The numbers of a column stand in places of their own; those
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from glassformer.errors import DataError, ModelFolderError, UsageError, did_you_mean
-from glassformer.files import write_json
-from glassformer.processors.image import ImageProcessor
-from glassformer.text_files import JsonError, parse_json, read_json
+from glassformer.errors import DataError, UsageError, did_you_mean
+from glassformer.processors.preprocessor_file import load_fields, save_fields
+from glassformer.processors.set_parts import Part
+from glassformer.text_files import JsonError, parse_json
 
-FILE = "preprocessor_config.json"
 TYPE = "SetProcessor"
-MAX_JSON_BYTES = 16 << 20
-KINDS = ("number", "word", "image")
-MAX_WORDS = 10_000
-"""Different words of a column."""
 MAX_MEMBERS = 4096
 """Of one set."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-FARTHEST = 10.0
-"""Standard deviations: numbers that lie farther from the mean are read as this far."""
 
 
 class Members(NamedTuple):
@@ -44,51 +33,6 @@ class Members(NamedTuple):
 
     ids: np.ndarray
     numbers: np.ndarray
-
-
-@dataclass(frozen=True)
-class Part:
-    """One column of the records.
-
-    Attributes:
-        name: of the column. kind: number, word or image.
-        mean, std: of a column of numbers, which are standardised with them.
-        words: those that are known; another one counts as missing.
-        size, patch, channels: of images: their side and that of a patch in pixels, and 1 (grey) or 3 (RGB).
-    """
-
-    name: str
-    kind: str
-    mean: float = 0.0
-    std: float = 1.0
-    words: tuple[str, ...] = ()
-    size: int = 0
-    patch: int = 0
-    channels: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"part {self.name!r} is of the kind {self.kind!r}; {did_you_mean(self.kind, KINDS)}")
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise UsageError(f"part {self.name!r}: mean {self.mean} and std {self.std}; give finite numbers, std > 0")
-        if self.kind == "image" and (self.patch < 1 or self.size < 1 or self.size % self.patch):
-            raise UsageError(f"images of {self.size} pixels are not divisible by patch_size={self.patch}; give another")
-
-    @property
-    def members(self) -> int:
-        """How many members it gives."""
-        return (self.size // self.patch) ** 2 if self.kind == "image" else 1
-
-    @property
-    def width(self) -> int:
-        """Numbers of one of them."""
-        return {"number": 1, "word": 0, "image": self.channels * self.patch**2}[self.kind]
-
-    @cached_property
-    def images(self) -> ImageProcessor:
-        """What reads its images."""
-        middle = (0.5,) * self.channels
-        return ImageProcessor(size=(self.size, self.size), mean=middle, std=middle)
 
 
 @dataclass(frozen=True)
@@ -161,7 +105,7 @@ class SetProcessor:
             raise UsageError(f"task.words: no column {unknown!r}; {did_you_mean(unknown, columns)}")
         return cls(
             tuple(
-                _part_of(name, values, as_words=name in words, image_size=image_size, patch_size=patch_size)
+                Part.fit(name, values, as_words=name in words, image_size=image_size, patch_size=patch_size)
                 for name, values in columns.items()
             )
         )
@@ -184,7 +128,7 @@ class SetProcessor:
             if value is None or (isinstance(value, str) and not value):
                 continue
             member, word, number = self.places[part.name]
-            for offset, (own_word, values) in enumerate(_members_of(part, value)):
+            for offset, (own_word, values) in enumerate(part.encode(value)):
                 row = np.zeros(self.n_numbers, dtype=np.float32)
                 row[number : number + part.width] = values
                 ids.append((member + offset, 0 if own_word is None else word + own_word))
@@ -213,9 +157,9 @@ class SetProcessor:
             if part.kind == "word":
                 record[part.name] = part.words[int(members.ids[rows][0, 1]) - word]
             elif part.kind == "number":
-                record[part.name] = _amount(part, values[0, 0])
+                record[part.name] = part.amount(values[0, 0])
             else:
-                record[part.name] = part.images.decode(_image_of(part, values))
+                record[part.name] = part.images.decode(part.pixels_of(values))
         return record
 
     def names(self, members: Members) -> list[str]:
@@ -230,7 +174,7 @@ class SetProcessor:
             elif part.kind == "word":
                 shown.append(f"{part.name}={part.words[own[1] - word]}")
             else:
-                shown.append(f"{part.name}={_amount(part, row[number]):.4g}")
+                shown.append(f"{part.name}={part.amount(row[number]):.4g}")
         return shown
 
     def rows_of(self, name: str, members: Members) -> np.ndarray:
@@ -242,8 +186,7 @@ class SetProcessor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / FILE, {"processor_type": TYPE, "parts": [asdict(part) for part in self.parts]})
+        save_fields(folder, TYPE, {"parts": [asdict(part) for part in self.parts]})
 
 
 def load_set_processor(folder: str | os.PathLike[str]) -> SetProcessor | None:
@@ -252,65 +195,11 @@ def load_set_processor(folder: str | os.PathLike[str]) -> SetProcessor | None:
     Raises:
         ModelFolderError: it is damaged.
     """
-    file = Path(folder) / FILE
-    if not file.exists():
-        return None
-    given = read_json(file, ModelFolderError, most=MAX_JSON_BYTES)
-    try:
-        if given.get("processor_type") != TYPE:
-            raise UsageError(f"no {TYPE}")
-        return SetProcessor(tuple(Part(**{**part, "words": tuple(part.get("words", ()))}) for part in given["parts"]))
-    except (UsageError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise ModelFolderError(f"{file}: {error}; copy the folder again, whole") from None
+    return load_fields(folder, TYPE, _processor_of)
 
 
-def _part_of(name: str, values: Sequence[Any], *, as_words: bool, image_size: int | None, patch_size: int) -> Part:
-    images = [_is_image(value) for value in values]
-    if any(images):
-        if not all(images):
-            raise DataError(f"column {name!r} holds images and other values; give it one kind")
-        pixels = values[0]
-        grey = hasattr(pixels, "shape") and pixels.ndim == 2
-        return Part(name, "image", size=image_size or _side(pixels), patch=patch_size, channels=1 if grey else 3)
-    numbers = [] if as_words else [_number(value) for value in values]
-    if numbers and None not in numbers:
-        array = np.array(numbers, dtype=np.float64)
-        return Part(name, "number", mean=float(array.mean()), std=float(array.std()) or 1.0)
-    found = sorted({str(value) for value in values})
-    if len(found) > MAX_WORDS:
-        raise DataError(f"column {name!r} has {len(found):,} different words; {MAX_WORDS:,} at most: leave it out")
-    return Part(name, "word", words=tuple(found))
-
-
-def _members_of(part: Part, value: Any) -> list[tuple[int | None, Any]]:
-    """(number of the word or None, numbers) of each member of a value."""
-    if part.kind == "word":
-        word = str(value)
-        return [(part.words.index(word), ())] if word in part.words else []
-    if part.kind == "number":
-        number = _number(value)
-        if number is None or not math.isfinite(number):
-            raise DataError(f"column {part.name!r} holds numbers, and {str(value)[:40]!r} is none; give a finite one")
-        return [(None, float(np.clip((number - part.mean) / part.std, -FARTHEST, FARTHEST)))]
-    if not _is_image(value):
-        raise DataError(f"column {part.name!r} holds images, and {str(value)[:40]!r} is none; give a path")
-    pixels_CHW, P, n = part.images.encode(value), part.patch, part.size // part.patch
-    patches = pixels_CHW.reshape(-1, n, P, n, P).transpose(1, 3, 0, 2, 4).reshape(n * n, -1)
-    return [(None, patch) for patch in patches]
-
-
-def _amount(part: Part, standard: Any) -> float:
-    """A number in its column's unit, without the error of fp32."""
-    digits = 5 - math.floor(math.log10(part.std))
-    return round(float(standard) * part.std + part.mean, digits)
-
-
-def _image_of(part: Part, patches: np.ndarray) -> np.ndarray:
-    """The pixels (channels, size, size) of all patches."""
-    n, P = part.size // part.patch, part.patch
-    return (
-        patches.reshape(n, n, part.channels, P, P).transpose(2, 0, 3, 1, 4).reshape(part.channels, part.size, part.size)
-    )
+def _processor_of(fields: dict[str, Any]) -> SetProcessor:
+    return SetProcessor(tuple(Part(**{**part, "words": tuple(part.get("words", ()))}) for part in fields["parts"]))
 
 
 def _record_of(record: Any) -> Mapping[str, Any]:
@@ -324,26 +213,3 @@ def _record_of(record: Any) -> Mapping[str, Any]:
     if not isinstance(record, Mapping):
         raise DataError(f"a record has named values, and {json.dumps(record, default=str)[:40]} has none")
     return record
-
-
-def _is_image(value: Any) -> bool:
-    return hasattr(value, "shape") or isinstance(value, Path) or str(value).lower().endswith(IMAGE_SUFFIXES)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if isinstance(value, (bool, Path)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _side(image: Any) -> int:
-    if hasattr(image, "shape"):
-        return int(min(image.shape[:2]))
-    from PIL import Image
-
-    try:
-        with Image.open(image) as opened:
-            return min(opened.size)
-    except OSError as error:
-        raise DataError(f"{image}: no readable image ({error}); give another") from None

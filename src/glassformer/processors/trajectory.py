@@ -11,18 +11,14 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from glassformer.errors import ModelFolderError, UsageError, one_line
-from glassformer.files import write_json
-from glassformer.text_files import read_json
+from glassformer.errors import UsageError
+from glassformer.processors.preprocessor_file import load_fields, save_fields
 
-FILE = "preprocessor_config.json"
 TYPE = "TrajectoryProcessor"
-MAX_JSON_BYTES = 1 << 20
 LEAST_STD = 1e-6  # of an observation that never changes
 
 
@@ -150,8 +146,7 @@ class TrajectoryProcessor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / FILE, {"processor_type": TYPE, **dataclasses.asdict(self)})
+        save_fields(folder, TYPE, dataclasses.asdict(self))
 
 
 def load_trajectory_processor(folder: str | os.PathLike[str]) -> TrajectoryProcessor | None:
@@ -160,14 +155,8 @@ def load_trajectory_processor(folder: str | os.PathLike[str]) -> TrajectoryProce
     Raises:
         ModelFolderError: it is damaged.
     """
-    file = Path(folder) / FILE
-    if not file.is_file():
-        return None
-    given = read_json(file, ModelFolderError, most=MAX_JSON_BYTES)
-    if given.pop("processor_type", None) != TYPE:
-        raise ModelFolderError(f"{file}: no {TYPE}; copy the folder again, whole")
-    try:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        return TrajectoryProcessor(**fields)
-    except (TypeError, ValueError) as error:
-        raise ModelFolderError(f"{file}: {one_line(error, most=200)}; copy the folder again, whole") from None
+    return load_fields(folder, TYPE, lambda fields: TrajectoryProcessor(**{k: _tuples(v) for k, v in fields.items()}))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

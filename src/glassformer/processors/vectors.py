@@ -7,19 +7,15 @@ processor.encode([[0.1, 2.0, -1.0, 0.0, 3.5]])    # (1, 5), fp32
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from glassformer.errors import ModelFolderError, UsageError
-from glassformer.files import write_json
-from glassformer.text_files import read_json
+from glassformer.errors import UsageError
+from glassformer.processors.preprocessor_file import load_fields, save_fields
 
-FILE = "preprocessor_config.json"
 TYPE = "VectorProcessor"
-MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,6 +23,10 @@ class VectorProcessor:
     """Sequences of vectors of `size` numbers."""
 
     size: int
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or self.size < 1:
+            raise UsageError(f"vectors of size {self.size!r}; give a whole number above 0")
 
     def encode(self, vectors: Any) -> np.ndarray:
         """The array of a sequence of vectors: (T, size), fp32.
@@ -48,8 +48,7 @@ class VectorProcessor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / FILE, {"processor_type": TYPE, "size": self.size})
+        save_fields(folder, TYPE, asdict(self))
 
 
 def load_vector_processor(folder: str | os.PathLike[str]) -> VectorProcessor:
@@ -58,8 +57,6 @@ def load_vector_processor(folder: str | os.PathLike[str]) -> VectorProcessor:
     Raises:
         ModelFolderError: it is missing or damaged.
     """
-    given = read_json(Path(folder) / FILE, ModelFolderError, most=MAX_JSON_BYTES)
-    size = given.get("size")
-    if given.get("processor_type") != TYPE or type(size) is not int or size < 1:
-        raise ModelFolderError(f"{Path(folder) / FILE}: no {TYPE} with a size; copy the folder again, whole")
-    return VectorProcessor(size)
+    found = load_fields(folder, TYPE, lambda fields: VectorProcessor(**fields), needed=True)
+    assert found is not None
+    return found
