@@ -72,7 +72,7 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
         (["model.poolin=mean", "task.kind=classify"], "did you mean pooling?"),
         (["model.vocab_size=100"], r"model.vocab_size is decided by the tokenizer \(tokenizer.vocab_size\)"),
         (["model.n_classes=3", "task.kind=classify"], "decided by the labels"),
-        (["model.pooling=max", "task.kind=classify"], "model.pooling='max' is unknown; use first or mean"),
+        (["model.pooling=max", "task.kind=classify"], "model.pooling='max' is unknown; use first, mean or sum"),
         (["model.patch_size=-1", "task.kind=classify"], "model.patch_size=-1 is too small"),
         (["model.block_size=17", "model.stem=patches", "model.image_size=28", "model.patch_size=7",
           "task.kind=classify"], "model.stem=patches, and task.kind=classify gives a model text"),

@@ -12,7 +12,7 @@ from toys import shaken
 import glassformer as gf
 from glassformer import recipes
 from glassformer.data.examples import load_examples
-from glassformer.errors import DataError, ModelFolderError
+from glassformer.errors import DataError, ModelFolderError, UsageError
 from glassformer.generation import predict
 from glassformer.models import build_model, make_config
 from glassformer.processors.molecules import MoleculeProcessor, load_molecule_processor, scaffold_of
@@ -22,9 +22,9 @@ PROCESSOR = MoleculeProcessor()
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 
 
-def model_of(*patterns: str):
+def model_of(*patterns: str, **fields):
     shape = {"stem": "graph", "vocab_size": PROCESSOR.n_ids, "n_classes": 1, "block_size": 64, "n_layer": 2,
-             "n_head": 3, "n_embd": 18, "patterns": patterns}  # fmt: skip
+             "n_head": 3, "n_embd": 18, "patterns": patterns, **fields}  # fmt: skip
     return shaken(build_model(make_config("encoder", **shape))).eval()
 
 
@@ -71,6 +71,18 @@ def test_along_bonds_an_atom_learns_of_another_as_far_away_as_there_are_layers()
         a, b = (vectors(model_of(*patterns), smiles)[0] for smiles in ("CCCCCO", "CCCCCN"))
         same = [bool(torch.allclose(x, y, atol=1e-5)) for x, y in zip(a, b, strict=True)]
         assert same == unchanged
+
+
+def test_the_sum_over_atoms_counts_them_and_the_mean_does_not():
+    """Two molecules side by side, along bonds alone: twice the sum, the same mean; padding adds nothing."""
+    for pooling, factor in (("mean", 1.0), ("sum", 2.0)):
+        model = model_of("graph(1)", pooling=pooling)
+        one, two = vectors(model, "CCO"), vectors(model, "CCO.OCC", "CCO.OCC.CCCCCC")
+        pooled = model.pool(two, torch.tensor([6, 12]))[:1]
+        torch.testing.assert_close(pooled, factor * model.pool(one, torch.tensor([3])), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(model.pool(one), model.pool(one, torch.tensor([3])), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match=r"pooling=sum.*read in order; use mean"):
+        model_of("full", stem="text", pooling="sum")
 
 
 def test_scaffolds_keep_rings_and_what_joins_them():

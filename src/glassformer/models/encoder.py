@@ -82,11 +82,14 @@ class Encoder(Transformer):
         """One vector a sequence: (B, T, C) -> (B, C)."""
         if self.config.pooling == "first":
             pooled_BC = vectors_BTC[:, 0]
-        elif lengths_B is None:
+        elif self.config.pooling == "mean" and lengths_B is None:
             pooled_BC = vectors_BTC.mean(dim=1)
         else:
-            there_BT = torch.arange(vectors_BTC.shape[1], device=vectors_BTC.device) < lengths_B[:, None]
-            pooled_BC = (vectors_BTC * there_BT.unsqueeze(-1)).sum(dim=1) / lengths_B[:, None]
+            if lengths_B is not None:
+                there_BT = torch.arange(vectors_BTC.shape[1], device=vectors_BTC.device) < lengths_B[:, None]
+                vectors_BTC = vectors_BTC * there_BT.unsqueeze(-1)
+            n = lengths_B[:, None] if self.config.pooling == "mean" and lengths_B is not None else None
+            pooled_BC = vectors_BTC.sum(dim=1) / (self.config.block_size**0.5 if n is None else n)
         return self.tap_pooled(pooled_BC if self.pooler is None else torch.tanh(self.pooler(pooled_BC)))
 
     def sequence_logits(self, vectors_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:

@@ -34,7 +34,9 @@ class EncoderConfig(ModelConfig):
         (`glassformer.models.stems.PatchConvolutions`).
     class_token: a learned vector stands before the patches. distillation: `token`: another one behind it (DeiT);
         `heads`: and a second head over the classes reads it.
-    pooling: the vector of a sequence is that of its `first` token or the `mean` over its tokens.
+    pooling: the vector of a sequence is that of its `first` token, the `mean` over its tokens, or, of what has no
+        order, the `sum`, divided by the root of `block_size`, so that how many there are counts (Xu et al. 2019,
+        https://arxiv.org/abs/1810.00826, eq. 4.2).
     pooler: it goes through one more layer with tanh (BERT). n_classes: what `sequence_logits` chooses from; 0: no such
         head. token_head: what `token_logits` chooses from: `none`, the `vocabulary` (masked tokens), or `classes`.
     number_mean, number_scale: where `n_classes` is 1, the number of a sequence is the mean plus the scale times the
@@ -53,7 +55,7 @@ class EncoderConfig(ModelConfig):
     distillation: Literal["none", "token", "heads"] = "none"
     n_mels: int = Field(default=80, ge=1, le=10_000)
     n_inputs: int = Field(default=0, ge=0, le=1_000_000)
-    pooling: Literal["first", "mean"] = "first"
+    pooling: Literal["first", "mean", "sum"] = "first"
     pooler: bool = False
     n_classes: int = Field(default=0, ge=0, le=1_000_000)
     token_head: Literal["none", "vocabulary", "classes"] = "none"
@@ -94,8 +96,10 @@ class EncoderConfig(ModelConfig):
     def _check_order(self) -> None:
         """Whether what has no order is read without one."""
         if self.stem not in UNORDERED:
+            if self.pooling == "sum":
+                raise UsageError(f"pooling=sum is of sets and graphs, and stem={self.stem} is read in order; use mean")
             return
-        if self.positions != "none" or self.pooling != "mean":
+        if self.positions != "none" or self.pooling == "first":
             given = f"positions={self.positions}, pooling={self.pooling}"
             raise UsageError(f"stem={self.stem} has no order, and so no first member: not {given}; leave both out")
         if ordered := next((mask for mask in self.layer_masks() if not isinstance(mask, (Full, Graph))), None):
