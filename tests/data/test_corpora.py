@@ -133,6 +133,15 @@ def test_samples_out_of_a_package(name, documents, first, tmp_path_factory):
     assert name in CORPORA["english-mix"].parts
 
 
+def test_molecules_out_of_a_package(tmp_path_factory):
+    with published(tmp_path_factory):
+        molecules = CORPORA["moses"].texts(quiet=True)
+    assert (
+        len(molecules) == len(set(molecules)) == 1_584_663 and molecules[0] == "CCCS(=O)c1ccc2[nH]c(=NC(=O)OC)[nH]c2c1"
+    )
+    assert sum(map(len, molecules)) == CORPORA["moses"].bytes and set(map(type, molecules[:9])) == {str}
+
+
 def test_a_corpus_of_parts_is_their_texts_one_after_the_other(monkeypatch):
     plays = dataclasses.replace(CORPORA["shakespeare"], name="plays", documents=lambda path: ["one play", "another"])
     monkeypatch.setattr(corpora, "fetch", lambda source, quiet: Path("unused"))

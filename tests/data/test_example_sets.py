@@ -21,6 +21,7 @@ from glassformer.data.packaged_examples import (
     read_reviews,
     read_treebank,
 )
+from glassformer.data.proteins import read_protein_locations
 from glassformer.errors import DataError
 
 DICTIONARY = """'bout B AW1 T
@@ -187,3 +188,18 @@ def test_the_real_treebank(real):
     assert sum(len(e.source.split()) for e in rows) == sum(len(e.target.split()) for e in rows) == 66_466
     tags = {split: {tag for e in rows for tag in e.target.split()} for split, rows in splits.items()}
     assert len(tags["train"]) == 14 and tags["validation"] | tags["test"] <= tags["train"]
+
+
+def test_the_real_proteins(real):
+    """The counts of the package's own page, and the classes in all splits."""
+    splits = real("protein-locations")
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 15183, "validation": 1260, "test": 2631}
+    classes = [{e.target for e in rows} for rows in splits.values()]
+    assert len(classes[0]) == 13 and classes[0] == classes[1] == classes[2]
+    assert set("".join(e.source for e in splits["test"])) <= set("ACDEFGHIKLMNPQRSTVWYXUB")
+
+
+def test_proteins_of_another_form_are_one_line(tmp_path):
+    path = wheel(tmp_path / "p.whl", {"a/scl2205.csv": "entry,seq,scl\nP1,MK,0\n", "a/entries.json": "{}"})
+    with pytest.raises(DataError, match=r"p\.whl: not the files of p-scldata .*fetch again"):
+        read_protein_locations(path)
