@@ -27,6 +27,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,27 +67,25 @@ Splits = dict[str, list[Example]]
 Scores = dict[str, dict[str, float]]
 
 
-def molecules_of(rows: list[Example]) -> list[Any]:
-    return [Chem.MolFromSmiles(row.source) for row in rows]
-
-
-def fingerprints(rows: list[Example]) -> np.ndarray:
-    """Counts of the surroundings of atoms, up to two bonds far: (N, 2048)."""
+@cache
+def fingerprint(smiles: str) -> np.ndarray:
+    """Counts of the surroundings of atoms, up to two bonds far: (2048,)."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-    return np.stack([generator.GetCountFingerprintAsNumPy(molecule) for molecule in molecules_of(rows)]).astype(float)
+    return generator.GetCountFingerprintAsNumPy(Chem.MolFromSmiles(smiles)).astype(float)
 
 
-def descriptors(rows: list[Example]) -> np.ndarray:
-    """RDKit's list of descriptors; what is not finite is missing."""
+@cache
+def descriptors(smiles: str) -> np.ndarray:
+    """RDKit's list of descriptors; what is not finite is missing: (217,)."""
     with rdBase.BlockLogs():
-        values = np.array([list(Descriptors.CalcMolDescriptors(each).values()) for each in molecules_of(rows)])
+        values = np.array(list(Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(smiles)).values()))
     return np.where(np.isfinite(values), np.clip(values, -1e6, 1e6), np.nan)
 
 
-OTHERS: dict[str, tuple[Callable[[list[Example]], np.ndarray], Callable[..., Any], list[dict[str, Any]]]] = {
-    "fingerprint-ridge": (fingerprints, Ridge, [{"alpha": alpha} for alpha in (3, 10, 30)]),
+OTHERS: dict[str, tuple[Callable[[str], np.ndarray], Callable[..., Any], list[dict[str, Any]]]] = {
+    "fingerprint-ridge": (fingerprint, Ridge, [{"alpha": alpha} for alpha in (10, 30, 100)]),
     "fingerprint-forest": (
-        fingerprints,
+        fingerprint,
         lambda **settings: RandomForestRegressor(n_estimators=300, random_state=0, **settings),
         [{"max_features": part} for part in (0.05, 0.2, 1.0)],
     ),
@@ -121,9 +120,9 @@ def by_network(method: str, settings: dict[str, Any], splits: Splits, seed: int,
 
 def by_other(method: str, settings: dict[str, Any], splits: Splits) -> Scores:
     features, make, _ = OTHERS[method]
-    y = np.array([float(row.target) for row in splits["train"]])
-    fitted = make(**settings).fit(features(splits["train"]), y)
-    return {split: scores(fitted.predict(features(splits[split])), splits[split]) for split in ("validation", "test")}
+    x = {split: np.stack([features(row.source) for row in rows]) for split, rows in splits.items()}
+    fitted = make(**settings).fit(x["train"], [float(row.target) for row in splits["train"]])
+    return {split: scores(fitted.predict(x[split]), splits[split]) for split in ("validation", "test")}
 
 
 def mean(values: list[float]) -> str:
