@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=800, help="of the networks")
+    parser.add_argument("--steps", type=int, default=500, help="of the networks")
     known = [*NETWORKS, *OTHERS]
     parser.add_argument("--methods", nargs="*", default=known, choices=known)
     given = parser.parse_args()

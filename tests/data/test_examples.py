@@ -119,7 +119,7 @@ def test_references_are_all_targets_of_a_source():
         ("a.tsv", ["a\tb", "a b"], r"a\.tsv:2: 1 column between tabs; every line has source, target"),
         ("a.tsv", ["a b"], r"a\.tsv:1: 1 column between tabs; every line has source, target"),
         ("a.tsv", ["a\tb", "\tb"], r"a\.tsv:2: the field 'source' is empty"),
-        ("a.txt", ["a"], r"a\.txt: examples come from \.jsonl, .*, \.tsv files, or two files"),
+        ("a.txt", ["a"], r"a\.txt: examples come from \.jsonl, .*, \.csv files, or two files"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_number(tmp_path, name, lines, message):

