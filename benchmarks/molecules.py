@@ -46,12 +46,13 @@ from glassformer.data.molecules import by_scaffold
 from glassformer.generation import predict
 from glassformer.threads import set_threads
 
-SHAPE = ["model.kind=encoder", "model.n_layer=4", "model.n_head=4", "model.n_embd=64", "model.pooling=mean",
+SHAPE = ["model.kind=encoder", "model.n_layer=3", "model.n_head=4", "model.n_embd=64",
          "training.batch_size=32", "training.schedule=linear", "training.final_lr_fraction=0",
          "training.optimizer=adamw", "training.warmup_steps=50", "training.weight_decay=0.1", "training.eval_every=100",
          "training.sample_every=0"]  # fmt: skip
-ATOMS = ["task.kind=regress_molecules"]
-TEXT = ["task.kind=regress", "tokenizer.kind=smiles", "model.family=modern", "model.block_size=128"]
+ATOMS = ["task.kind=regress_molecules", "model.pooling=sum"]
+TEXT = ["task.kind=regress", "tokenizer.kind=smiles", "model.family=modern", "model.pooling=mean",
+        "model.block_size=128"]  # fmt: skip
 NETWORKS = {
     "graph": [*ATOMS, "model.patterns=graph(1),full"],
     "bonds": [*ATOMS, "model.patterns=graph(1)"],
@@ -59,8 +60,8 @@ NETWORKS = {
     "smiles": TEXT,
 }
 NETWORK_SETTINGS = [
-    {"training.learning_rate": 1e-3, "training.dropout": 0.1},
-    {"training.learning_rate": 1e-3, "training.dropout": 0.3},
+    {"training.learning_rate": 3e-3, "training.dropout": 0.0},
+    {"training.learning_rate": 6e-3, "training.dropout": 0.0},
     {"training.learning_rate": 3e-3, "training.dropout": 0.1},
 ]
 Splits = dict[str, list[Example]]

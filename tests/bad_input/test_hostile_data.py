@@ -32,7 +32,7 @@ SMILES_CSV = "smiles,label,split\n" + "".join(
     for number, smiles in enumerate(MOLECULES)
 )
 SMI = "".join(f"{smiles} name {number}\n" for number, smiles in enumerate(MOLECULES))
-RECORD = '{"picture": "a.png", "age": 3.5, "word": "few", "label": "yes"}'
+RECORD = '{"age": 3.5, "length": 12, "word": "w1", "flag": true}'
 RECORDS_JSON = "".join(f'{{"age": {n}.5, "word": "w{n % 3}", "flag": true, "label": "c{n % 2}"}}\n' for n in range(24))
 RECORDS_CSV = "age,word,zip,target\n" + "".join(f"{n}.5,w{n % 3},{1000 + n},{n}\n" for n in range(24))
 HOSTILE = ["", '"', "\0", "nan", "-inf", "1e999", "9" * 5000, "\ud800", "\ufeff", "é" * 300, "C" * 6000, "[" * 3000,
@@ -42,8 +42,12 @@ HOSTILE = ["", '"', "\0", "nan", "-inf", "1e999", "9" * 5000, "\ud800", "\ufeff"
 
 def hostile_text(text: str, draw: random.Random) -> str:
     """A piece between commas, quotes or line ends becomes something hostile; lines are doubled or left out."""
-    marks = [i for i, character in enumerate(text) if character in ',":\n ']
+    marks = [i for i, character in enumerate(text) if character in ',":\n .(']
     for _ in range(draw.choice([1, 1, 2, 4])):
+        if draw.random() < 0.2:  # only a letter is another
+            place = draw.randrange(len(text))
+            text = text[:place] + draw.choice("abc019=#%[]()") + text[place + 1 :]
+            continue
         start, end = sorted(draw.choices(marks, k=2)) if draw.random() < 0.5 else [draw.choice(marks)] * 2
         end = next((mark for mark in marks if mark > start), start) if start == end else end
         text = text[: start + 1] + draw.choice(HOSTILE) + text[end:]
@@ -73,10 +77,9 @@ def read_records(path: Path) -> None:
 
 
 def read_record(path: Path) -> None:
-    records = [{"age": n, "word": f"w{n % 3}"} for n in range(5)]
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    records = [{"age": n, "length": n / 3, "word": f"w{n % 3}", "flag": "true"} for n in range(5)]
     processor = SetProcessor.fit(records)
-    processor.decode(processor.encode(text.replace('"picture": "a.png", ', "").replace(', "label": "yes"', "")))
+    processor.decode(processor.encode(path.read_bytes().decode("utf-8", "surrogateescape")))
 
 
 def read_smiles(path: Path) -> None:
@@ -91,7 +94,7 @@ CASES = {
     "records.csv": (RECORDS_CSV, read_records),
     "records.jsonl": (RECORDS_JSON, read_records),
     "record.txt": (RECORD, read_record),
-    "smiles.txt": (MOLECULES[0] + "\n" + MOLECULES[1] + "\n", read_smiles),
+    "smiles.txt": (MOLECULES[0] + "." + MOLECULES[1] + " ", read_smiles),
 }
 
 

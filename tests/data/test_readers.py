@@ -203,7 +203,7 @@ def test_a_missing_file_gets_the_nearest_name(tmp_path):
 
 
 def test_a_folder_without_texts_or_without_permission(tmp_path):
-    with pytest.raises(DataError, match=r"no \.txt, \.md, \.jsonl, \.ndjson or \.json file"):
+    with pytest.raises(DataError, match=r"no \.txt, \.md, \.jsonl, \.ndjson, \.json or \.smi file"):
         open_source(tmp_path)
     closed = tmp_path / "closed"
     closed.mkdir()

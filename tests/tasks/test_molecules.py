@@ -91,7 +91,21 @@ def test_scaffolds_keep_rings_and_what_joins_them():
 
 
 @pytest.mark.parametrize(
-    "smiles", ["", "C(C", "hello", "C1CC", "c1cccc1", "C(C)(C)(C)(C)C", "C" * 600, "C" * 6000, "\x00"]
+    "smiles",
+    [
+        "",
+        "C(C",
+        "hello",
+        "C1CC",
+        "c1cccc1",
+        "C(C)(C)(C)(C)C",
+        "C" * 600,
+        "C" * 6000,
+        "\x00",
+        "CCO ethanol",
+        "C\ud800",
+        "Ｃ",
+    ],
 )
 def test_what_is_no_molecule_is_one_line(smiles, capfd):
     with pytest.raises(DataError) as refusal:

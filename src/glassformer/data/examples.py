@@ -164,7 +164,7 @@ def _row(where: str, number: int, source: object, target: object, split: object,
         if not value.strip():
             raise DataError(f"{where}: the field {name!r} is empty; fill it or leave the line out")
     if split is not None and split not in SPLITS:
-        raise DataError(f"{where}: split={split!r} is unknown; {did_you_mean(str(split), SPLITS)}")
+        raise DataError(f"{where}: split={str(split)[:40]!r} is unknown; {did_you_mean(str(split)[:40], SPLITS)}")
     return _Row(Example(str(source).strip(), str(target or "").strip()), None if split is None else str(split), number)
 
 

@@ -99,9 +99,9 @@ def load_records(name_or_path: str, *, target: str | None = None, shuffle: int =
         row = {name: value for name, value in given.items() if value is not None and value != ""}
         split = row.pop("split", None)
         if split is not None and split not in SPLITS:
-            raise DataError(f"{where}: split={split!r}; {did_you_mean(str(split), SPLITS)}")
+            raise DataError(f"{where}: split={str(split)[:40]!r}; {did_you_mean(str(split)[:40], SPLITS)}")
         if target not in row:
-            raise DataError(f"{where}: no {target!r}, which is to be predicted; fill it or leave the row out")
+            raise DataError(f"{where}: no {target[:40]!r}, which is to be predicted; fill it or leave the row out")
         values = {name: _value(value, where, name, path.parent) for name, value in row.items() if name != target}
         found.setdefault(split, []).append(Record(values, _text(row[target])))
     if None not in found:
@@ -142,10 +142,14 @@ def _value(value: Any, where: str, name: str, folder: Path) -> Any:
     if isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES):
         return folder / value
     if not isinstance(value, (int, float, str)):
-        raise DataError(f"{where}: {name!r} is {json.dumps(value)[:40]}; give a number, a word or the path of an image")
+        raise DataError(
+            f"{where}: {name[:40]!r} is {json.dumps(value)[:40]}; give a number, a word or the path of an image"
+        )
     number = as_number(value)
     if number is not None and not math.isfinite(number):
-        raise DataError(f"{where}: {name!r} is {value!r}, no finite number; leave it empty where nothing is known")
+        raise DataError(
+            f"{where}: {name[:40]!r} is {str(value)[:40]}, no finite number; leave it empty where nothing is known"
+        )
     return value
 
 

@@ -133,6 +133,8 @@ def read_smiles(smiles: Any) -> Any:
     text = str(smiles).strip()
     if len(text) > MAX_CHARACTERS:
         raise DataError(f"a SMILES of {len(text):,} characters; {MAX_CHARACTERS:,} at most: leave it out")
+    if not text.isascii() or any(map(str.isspace, text)):  # RDKit takes what follows a space for a name
+        raise DataError(f"{text[:60]!r} is no SMILES, which has ASCII characters and no space; give it alone")
     chem = chemistry()
     from rdkit import rdBase
 

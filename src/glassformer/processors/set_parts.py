@@ -72,7 +72,7 @@ class Part:
         images = [_is_image(value) for value in values]
         if any(images):
             if not all(images):
-                raise DataError(f"column {name!r} holds images and other values; give it one kind")
+                raise DataError(f"column {name[:40]!r} holds images and other values; give it one kind")
             pixels = values[0]
             grey = hasattr(pixels, "shape") and pixels.ndim == 2
             return cls(name, "image", size=image_size or _side(pixels), patch=patch_size, channels=1 if grey else 3)
@@ -82,7 +82,9 @@ class Part:
             return cls(name, "number", mean=float(array.mean()), std=float(array.std()) or 1.0)
         found = sorted({str(value) for value in values})
         if len(found) > MAX_WORDS:
-            raise DataError(f"column {name!r} has {len(found):,} different words; {MAX_WORDS:,} at most: leave it out")
+            raise DataError(
+                f"column {name[:40]!r} has {len(found):,} different words; {MAX_WORDS:,} at most: leave it out"
+            )
         return cls(name, "word", words=tuple(found))
 
     def encode(self, value: Any) -> list[tuple[int | None, Any]]:
@@ -98,11 +100,11 @@ class Part:
             number = _number(value)
             if number is None or not math.isfinite(number):
                 raise DataError(
-                    f"column {self.name!r} holds numbers, and {str(value)[:40]!r} is none; give a finite one"
+                    f"column {self.name[:40]!r} holds numbers, and {str(value)[:40]!r} is none; give a finite one"
                 )
             return [(None, float(np.clip((number - self.mean) / self.std, -FARTHEST, FARTHEST)))]
         if not _is_image(value):
-            raise DataError(f"column {self.name!r} holds images, and {str(value)[:40]!r} is none; give a path")
+            raise DataError(f"column {self.name[:40]!r} holds images, and {str(value)[:40]!r} is none; give a path")
         pixels_CHW, P, n = self.images.encode(value), self.patch, self.size // self.patch
         patches = pixels_CHW.reshape(-1, n, P, n, P).transpose(1, 3, 0, 2, 4).reshape(n * n, -1)
         return [(None, patch) for patch in patches]

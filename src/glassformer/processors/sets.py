@@ -121,7 +121,9 @@ class SetProcessor:
         """
         record = _record_of(record)
         if unknown := next((name for name in record if name not in self.places), None):
-            raise DataError(f"a record has {unknown!r}, which was not learned; {did_you_mean(unknown, self.places)}")
+            raise DataError(
+                f"a record has {unknown[:40]!r}, which was not learned; {did_you_mean(unknown[:40], self.places)}"
+            )
         ids, numbers = [], []
         for part in self.parts:
             value = record.get(part.name)
