@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="List, fetch, prepare and show data to train on.\n\n"
     "A text is a named corpus, your own file or folder, standard input, or a dataset of the hub. Examples (pairs, "
-    "labelled texts) are a named set, or your own .jsonl or .tsv.\n\n"
+    "labelled texts) are a named set, or your own .jsonl, .csv or .tsv.\n\n"
     "Example: glassformer data show tinyshakespeare",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 _SOURCE = (
-    "A corpus name (glassformer data list), a .txt, .md, .jsonl or .json file, a folder, - for standard input, or a "
-    "dataset of the hub as owner/name."
+    "A corpus name (glassformer data list), a .txt, .md, .jsonl, .json or .smi file, a folder, - for standard input, or "
+    "a dataset of the hub as owner/name."
 )
 _TEMPLATE = typer.Option(None, metavar="NAME", help="Of chats: chatml, plain, or a file; default: the tokenizer's own.")
 _MODEL = typer.Option(None, metavar="MODEL", help="Of chats: take the tokenizer of this model.")
@@ -149,7 +149,7 @@ def prepare(
 def show(
     source: str = typer.Argument(
         metavar="TEXT",
-        help=_SOURCE + " Also the folder of a token store, a set of examples or chats, or a .tsv of pairs.",
+        help=_SOURCE + " Also the folder of a token store, a set of examples or chats, or a .csv or .tsv of pairs.",
     ),
     text_field: str = typer.Option("text", metavar="NAME", help=_FIELD),
     verify: bool = typer.Option(False, "--verify", help="Check every SHA-256 of a token store."),
@@ -189,7 +189,8 @@ def show(
 
         _show_store(TokenStore.open(source, verify=verify), as_json)
         return
-    if source in EXAMPLE_SETS or (source.lower().endswith(".tsv") and Path(source).is_file()) or "," in source:
+    is_table = source.lower().endswith((".csv", ".tsv")) and Path(source).is_file()
+    if source in EXAMPLE_SETS or is_table or "," in source:
         _show_examples(source, as_json)
         return
     from glassformer.data.prepare import describe
