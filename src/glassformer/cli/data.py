@@ -22,8 +22,8 @@ app = typer.Typer(
 )
 
 _SOURCE = (
-    "A corpus name (glassformer data list), a .txt, .md, .jsonl, .json or .smi file, a folder, - for standard input, or "
-    "a dataset of the hub as owner/name."
+    "A corpus name (glassformer data list), a .txt, .md, .jsonl, .json or .smi file, a folder, - for standard "
+    "input, or a dataset of the hub as owner/name."
 )
 _TEMPLATE = typer.Option(None, metavar="NAME", help="Of chats: chatml, plain, or a file; default: the tokenizer's own.")
 _MODEL = typer.Option(None, metavar="MODEL", help="Of chats: take the tokenizer of this model.")
