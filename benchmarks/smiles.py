@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--picture", type=Path, help="draw eight of the new molecules into this SVG file")
-    parser.add_argument("--learn", type=int, default=500_000, help="molecules that the table counts")
+    parser.add_argument("--learn", type=int, default=200_000, help="molecules that the table counts")
     given = parser.parse_args()
     molecules = CORPORA["moses"].texts(quiet=True)
     known = set(molecules)  # they are canonical already, but for the version of RDKit
