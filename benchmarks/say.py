@@ -47,42 +47,51 @@ def error_rates(references: list[str], answers: list[str]) -> str:
     return " | ".join(cells)
 
 
-def sides(bundle: Any, texts: list[str], voice: str, words_a_minute: int, temperature: float) -> dict[str, Any]:
-    """The sounds of each side, at the processor's rate."""
-    from glassformer.data.espeak import synthesize
+SIDES = {
+    "model": "the model",
+    "levels": "the recordings as levels, through the same Griffin-Lim",
+    "frames": "the recordings as frames, through the same Griffin-Lim",
+    "recordings": "the recordings",
+}
+
+
+def sounds_of(side: str, bundle: Any, texts: list[str], recordings: list[np.ndarray], **how: Any) -> list[np.ndarray]:
+    """The sounds of a side, at the processor's rate."""
     from glassformer.generation.say import say
 
     p = bundle.processor
-    recordings = [s.samples_N.astype(np.float32) / 32768 for s in synthesize(texts, voice, words_a_minute)]
+    if side == "recordings":
+        return recordings
+    if side == "model":
+        start = time.process_time()
+        said = [say(bundle.model, p, text, **how) for text in texts]
+        seconds = sum(speech.seconds for speech in said)
+        cut = sum(not sentence.ended for speech in said for sentence in speech.said)
+        print(f"{seconds:.0f} s said in {time.process_time() - start:.0f} s of computing; {cut} not ended by the model")
+        return [speech.samples for speech in said]
     frames = [p.audio.log_mel(sound, -(-len(sound) // p.hop)) for sound in recordings]
-    start = time.process_time()
-    said = [say(bundle.model, p, text, voice=voice, temperature=temperature) for text in texts]
-    seconds = sum(speech.seconds for speech in said)
-    cut = sum(not sentence.ended for speech in said for sentence in speech.said)
-    print(f"{seconds:.0f} s said in {time.process_time() - start:.0f} s of computing; {cut} not ended by the model")
-    return {
-        "the model": [speech.samples for speech in said],
-        "the recordings as levels, through the same Griffin-Lim": [p.decode(p.levels(f)) for f in frames],
-        "the recordings as frames, through the same Griffin-Lim": [p.audio.decode(f) for f in frames],
-        "the recordings": recordings,
-    }
+    return [p.decode(p.levels(f)) if side == "levels" else p.audio.decode(f) for f in frames]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("--sentences", type=int, default=100)
+    parser.add_argument("--sides", default=",".join(SIDES), help=f"default: {','.join(SIDES)}")
     parser.add_argument("--voice", help="default: the first one of the model")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--data", default="plain-sentences")
     parser.add_argument("--words-a-minute", type=int, default=175)
     given = parser.parse_args()
+    if unknown := set(given.sides.split(",")) - set(SIDES):
+        parser.error(f"--sides {','.join(sorted(unknown))}: give some of {','.join(SIDES)}")
 
     import io
 
     import soundfile
 
     import glassformer as gf
+    from glassformer.data.espeak import synthesize
     from glassformer.data.speech import load_sentences
     from glassformer.generation import TranscriptionSettings, transcribe
 
@@ -93,16 +102,17 @@ def main() -> None:
     parts = whisper.model, whisper.tokenizer, whisper.source_processor
     print(f"{len(texts)} sentences, voice {voice}\n\n| | word error rate | character error rate |\n|---|---|---|")
     shown: dict[str, list[str]] = {}
-    for name, sounds in sides(bundle, texts, voice, given.words_a_minute, given.temperature).items():
+    recordings = [s.samples_N.astype(np.float32) / 32768 for s in synthesize(texts, voice, given.words_a_minute)]
+    for side in given.sides.split(","):
         files = []
-        for sound in sounds:
+        for sound in sounds_of(side, bundle, texts, recordings, voice=voice, temperature=given.temperature):
             file = io.BytesIO()
             soundfile.write(file, sound, bundle.processor.rate, format="WAV")
             files.append(file.getvalue())
-        shown[name] = [found.text.strip() for found in transcribe(*parts, files, settings)]
-        print(f"| {name} | {error_rates(texts, shown[name])} |", flush=True)
+        shown[side] = [found.text.strip() for found in transcribe(*parts, files, settings)]
+        print(f"| {SIDES[side]} | {error_rates(texts, shown[side])} |", flush=True)
     print()
-    for text, heard in list(zip(texts, shown["the model"], strict=True))[:10]:
+    for text, heard in list(zip(texts, shown[given.sides.split(",")[0]], strict=True))[:10]:
         print(f"{text}  ->  {heard}")
 
 

@@ -234,7 +234,11 @@ def test_greedy_levels_are_those_of_one_pass(model):
     levels = torch.from_numpy(said.levels_TFM.reshape(1, 31, 21).astype(np.int64))
     with torch.no_grad():
         logits, _ = model(torch.from_numpy(ids)[None], torch.tensor([len(ids)]), before(levels))
+        expected = (logits.softmax(dim=-1) * torch.arange(5)).sum(dim=-1).view(31, 3, 7)
     assert torch.equal(logits.argmax(dim=-1), levels)
+    torch.testing.assert_close(torch.from_numpy(said.sound_TFM), expected, rtol=1e-4, atol=1e-4)
+    drawn = say_ids(model, P, ids, temperature=0.5)
+    np.testing.assert_array_equal(drawn.sound_TFM, drawn.levels_TFM)
 
 
 @pytest.mark.parametrize(
@@ -355,6 +359,11 @@ def test_a_run_learns_stops_resumes_and_says(sentences, tmp_path, glassformer):
     ):
         result = glassformer("say", whole.path, *words)
         assert result.code in (1, 2) and shown in result.err and len(result.err.splitlines()) == 1
+    for word in ("task.voices=en", "task.n_levels=6", "task.decades=3"):
+        with pytest.raises(UsageError, match=word.partition("=")[0]):
+            recipes.train(
+                "say", [*SMALL, f"training.start_from={whole.path}", word], data=sentences, out=tmp_path / "n"
+            )
     for command in (["evaluate", whole.path], ["report", whole.path], ["generate", whole.path]):
         result = glassformer(*command)
         assert (result.code != 0) == (command[0] == "generate"), result.err

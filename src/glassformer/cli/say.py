@@ -13,7 +13,7 @@ def say(
     text: str = typer.Argument(metavar="TEXT", help="What to say, in quotes; - reads standard input."),
     out: str = typer.Option("speech.wav", metavar="FILE", help="The sound file: .wav, .flac or .ogg."),
     voice: str = typer.Option(None, metavar="NAME", help="One of the model's voices; default: its first."),
-    temperature: float = typer.Option(0.0, metavar="T", help="0 (default) takes the most likely levels, 1 draws them."),
+    temperature: float = typer.Option(0.0, metavar="T", help="0 (default): the most likely levels; 1 draws them."),
     seed: int = typer.Option(0, metavar="NUMBER", min=0, help="Same seed, same speech."),
     html: str = typer.Option(None, metavar="FILE", help="Draw spectrogram and attention, as .html or .svg."),
     device: options.Device = "auto",

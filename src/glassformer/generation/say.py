@@ -3,6 +3,9 @@
 text ──► sentences ──► ids ──► encoder ──► memory
 start ──► step 1 ──► step 2 ──► ... ──► end            levels, drawn band by band or the most likely ones
 levels ──► log-mel frames ──► Griffin-Lim ──► samples
+
+At temperature 0 the most likely levels are read on, and the sound is made of the mean that the model expects of each
+level, which lies between the levels and is understood better (docs/beyond-text/say.md).
 """
 
 from __future__ import annotations
@@ -32,11 +35,13 @@ MAX_TEXT = 20_000  # characters
 class Said:
     """A sentence as levels.
 
-    levels_TFM: (steps, frames of a step, bands). pattern_TS: the mean attention of each step to the characters. ended:
-    the model decided so; else it was cut.
+    levels_TFM: (steps, frames of a step, bands) uint8, as they were read on. sound_TFM: the same in fp32, of which the
+    sound is made. pattern_TS: the mean attention of each step to the characters. ended: the model decided so; else it
+    was cut.
     """
 
     levels_TFM: np.ndarray
+    sound_TFM: np.ndarray
     pattern_TS: np.ndarray
     ended: bool
 
@@ -128,7 +133,8 @@ def say(
     for number, ids in enumerate(encoded):
         found = say_ids(model, processor, ids, temperature=temperature, seed=seed + number)
         said.append(found)
-        parts += [pause, processor.decode(found.levels_TFM)] if parts else [processor.decode(found.levels_TFM)]
+        parts += [pause] if parts else []
+        parts.append(processor.decode(found.sound_TFM))
     samples = np.concatenate(parts)
     loudest = float(np.abs(samples).max())
     if not math.isfinite(loudest):
@@ -146,9 +152,8 @@ def say_ids(
     most = min(config.block_size, LEAST_STEPS + int(PACE * len(ids) * config.steps_per_character))
     N = config.frames_per_step * config.n_bands
     generator = torch.Generator().manual_seed(seed)
-    levels: list[np.ndarray] = []
+    levels, sound, rows = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     patterns: list[torch.Tensor] = []
-    rows: list[np.ndarray] = []
     ended = False
     with evaluating(model), listening(model, "blocks.*.cross_attention.pattern", lambda _, p: patterns.append(p)):
         memory = model.encode(torch.from_numpy(ids)[None].to(device), torch.tensor([len(ids)], device=device))
@@ -159,11 +164,14 @@ def say_ids(
             logits_NL = logits_BTNL[0, -1].float().cpu()
             if temperature == 0:
                 level_N = logits_NL.argmax(dim=-1)
+                sound_N = logits_NL.softmax(dim=-1) @ torch.arange(config.n_levels, dtype=torch.float32)
             else:
                 shares_NL = (logits_NL / temperature).softmax(dim=-1)
                 level_N = torch.multinomial(shares_NL, 1, generator=generator)[:, 0]
+                sound_N = level_N.float()
             levels.append(level_N.numpy().astype(np.uint8))
+            sound.append(sound_N.numpy())
             rows.append(torch.stack(patterns).float().mean(dim=(0, 1, 2, 3)).cpu().numpy())
             before_1TN, ended = level_N[None, None].to(device), bool(end_BT[0, -1] > 0)
     shape = -1, config.frames_per_step, config.n_bands
-    return Said(np.stack(levels).reshape(shape), np.stack(rows), ended)
+    return Said(np.stack(levels).reshape(shape), np.stack(sound).reshape(shape), np.stack(rows), ended)

@@ -91,6 +91,11 @@ class SpeechProcessor:
         return len(self.low)
 
     @property
+    def decades(self) -> float:
+        """Powers of ten from the lowest level to the highest."""
+        return round(4 * (self.high[0] - self.low[0]), 2)
+
+    @property
     def audio(self) -> AudioProcessor:
         """What makes frames of sounds."""
         return AudioProcessor(n_mels=self.n_mels, rate=self.rate, window=self.window, hop=self.hop)

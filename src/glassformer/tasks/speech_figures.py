@@ -18,7 +18,7 @@ def said_figures(
     seconds = len(said.levels_TFM) * processor.seconds_per_step
     end = "" if said.ended else ", cut: it did not end by itself"
     title = f"{text} ({seconds:.2f} seconds{end})"
-    figures: list[Figure] = [_spectrogram(processor, title, said.levels_TFM)]
+    figures: list[Figure] = [_spectrogram(processor, title, said.sound_TFM)]
     if reference_TFM is not None:
         figures.append(_spectrogram(processor, "The recording", reference_TFM))
     step = -(-len(said.pattern_TS) // SHOWN)

@@ -115,6 +115,8 @@ class TextToSpeech(NonTextTask):
         if data.max_examples:
             sentences = {**sentences, "train": sentences["train"][: data.max_examples]}
         known = None if opening.folder is None else load_speech_processor(opening.folder)
+        if known is not None:
+            check_same(known, asked, opening.settings)
         audio = AudioProcessor(n_mels=asked.n_mels, **SOUND) if known is None else known.audio
         voices = asked.voices if known is None else known.voices
         speech = load_speech(sentences, voices, asked.words_a_minute, audio)
@@ -239,6 +241,14 @@ class TextToSpeech(NonTextTask):
 
 SOUND = {"rate": 22_050, "window": 1024, "hop": 441}
 """Of the frames: espeak-ng's own rate, and 50 frames a second."""
+
+
+def check_same(known: SpeechProcessor, asked: TextToSpeechSettings, given: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where a setting is given that the model has another value of."""
+    for name in ("voices", "n_mels", "n_levels", "frames_per_step", "decades"):
+        has, wanted = getattr(known, name), getattr(asked, name)
+        if name in given and has != wanted:
+            raise UsageError(f"task.{name}={wanted} where the model that it starts from has {has}; leave it out")
 
 
 def before(targets_BTN: Tensor) -> Tensor:
