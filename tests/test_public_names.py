@@ -36,7 +36,8 @@ PUBLIC = {
     "parameters_by_part positions_of DecoderClassifier DecoderClassifierConfig "
     "SpeechDecoder SpeechDecoderConfig "
     "TrajectoryDecoder TrajectoryDecoderConfig VectorDecoder VectorDecoderConfig",
-    "glassformer.history": "AttentiveLSTM AttentiveLSTMConfig HISTORY MLP Bigram BigramConfig HistoryConfig HistoryModel MLPConfig NGram "
+    "glassformer.history": "AttentiveLSTM AttentiveLSTMConfig HISTORY MLP Bigram BigramConfig HistoryConfig "
+    "HistoryModel MLPConfig NGram "
     "NGramConfig Recurrent RecurrentCache RecurrentConfig Seq2Seq Seq2SeqConfig "
     "SkipGram SkipGramConfig SkipGramTask TokenCache WordBatches WordTests WordVectorScores build_history "
     "load_word_tests score_word_vectors word_counts word_rows",

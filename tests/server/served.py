@@ -64,13 +64,28 @@ def running(
     **engine: Any,
 ) -> Iterator[str]:
     """The address of a server with these models, as long as the block lasts."""
-    import uvicorn
-
     from glassformer.server import ModelHandle, create_app
 
     handles = {name: ModelHandle(name, *pair, **engine) for name, pair in models.items()}
     more = {"runs": runs, "open_checkpoint": open_checkpoint}
-    app = create_app(handles, router=router and router(handles), api_key=api_key, **more)
+    with listening(create_app(handles, router=router and router(handles), api_key=api_key, **more)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served_folder(path: Any) -> Iterator[str]:
+    """The address of a server with the models of a folder."""
+    from glassformer.server.app import create_app, open_models
+
+    with listening(create_app(open_models([str(path)], device="cpu", dtype="fp32"))) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address of an application, as long as the block lasts."""
+    import uvicorn
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -17,12 +17,13 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from served import small_decoder
 
-from glassformer.errors import UsageError
 from glassformer.history import build_history
 from glassformer.hub import save
 from glassformer.processors.tokenizers import TOKENIZERS
 from glassformer.server import ModelHandle
 from glassformer.server.app import AddressError, bind, listen
+from glassformer.server.middleware import APIError
+from glassformer.server.worker import find_model
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,14 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(folder):
     assert f"port {port}" in line and "in use" in line and "--port" in line
 
 
-def test_models_of_other_kinds_are_refused_by_name():
+def test_models_of_other_kinds_are_looked_into_and_continue_no_text():
     tokenizer = TOKENIZERS["characters"](["abc"])
     for kind, shape in (("bigram", {}), ("gru", {"n_embd": 12, "n_hidden": 14})):
         model = build_history(kind, vocab_size=tokenizer.vocab_size, block_size=8, **shape)
-        with pytest.raises(UsageError, match=rf"^mine: a {type(model).__name__} cannot be served; decoders and"):
-            ModelHandle("mine", model, tokenizer)
+        handle = ModelHandle("mine", model, tokenizer)
+        assert handle.use == "looking inside" and handle.worker is None
+        with pytest.raises(APIError, match="mine continues no text; use /api/look/VIEW"):
+            find_model({"mine": handle}, "mine", generates=True)
 
 
 def test_two_that_bind_at_once_do_not_both_listen():

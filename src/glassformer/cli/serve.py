@@ -69,8 +69,7 @@ def serve(
     models_by_name = app.open_models(models, adapters=adapter, **engine)
     chooser = None if router is None else open_router(router, models_by_name, device=choose_device(device))
     for handle in models_by_name.values():
-        what = "chat" if handle.has_chat else "completions" if handle.worker else "embeddings"
-        typer.echo(f"{handle.name}: {what}")
+        typer.echo(f"{handle.name}: {handle.use}")
         if handle.worker is not None:
             cache = handle.worker.engine.cache
             typer.echo(f"  cache: at most {cache.max_bytes / 2**20:,.0f} MiB, {rows} texts at once")

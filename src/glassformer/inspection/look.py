@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassformer.errors import UsageError
-from glassformer.hub import load
+from glassformer.hub import Bundle, load
 from glassformer.inspection.options import check_options, options_of
 from glassformer.inspection.reading import features_of
 from glassformer.inspection.vectors import Vectors, vectors_of
@@ -56,11 +56,15 @@ def open_subject(path: str, adapter: str | None = None) -> Subject:
     Raises:
         ModelFolderError, TokenizerError: as `load`.
     """
-    bundle = load(path, adapter=adapter)
+    return subject_of(path, load(path, adapter=adapter), open_subject)
+
+
+def subject_of(name: str, bundle: Bundle, open_model: Callable[[str], Subject] | None = None) -> Subject:
+    """A loaded model, and of what belongs to it what views take."""
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
     reader = bundle.processor if hasattr(bundle.processor, "arguments") else bundle.tokenizer
     processor = bundle.processor if reader is None and bundle.model.reads != "text" else None
-    return Subject(path, bundle.model, reader, source, open_subject, processor, tuple(bundle.labels or ()))
+    return Subject(name, bundle.model, reader, source, open_model, processor, tuple(bundle.labels or ()))
 
 
 def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:

@@ -115,7 +115,7 @@ LAYERS: dict[tuple[type[nn.Module], str], list[tuple[str, Axes]]] = {
     (NGrams, "back"): [("n-grams", ("V + 1", "C"))],
     (NGrams, "joint"): [("n-grams", ("rows", "C"))],
     (PatchStem, "patch"): [("patches", ("C", "channels", "P", "P"))],
-    (PatchConvolutions, "halves"): [("patches", ("rows", "inputs", "3", "3"))],
+    (PatchConvolutions, "halves"): [("patches", ("rows", "columns", "3", "3"))],
     (PatchConvolutions, "norms"): [("norms", ("rows",))],
     (PatchConvolutions, "out"): [("patches", ("C", "C", "1", "1"))],
     (FrameStem, "first"): [("frames", ("C", "mels", "3"))],
@@ -196,7 +196,8 @@ def pieces_of(model: nn.Module, name: str, parameter: Tensor) -> list[Piece]:
     block = int(numbered[1]) if numbered[0] == "blocks" else None
     made, start = [], 0
     for (part, axes), length in zip(found_pieces, lengths, strict=True):
-        known = tuple(str(length) if axis == "rows" else axis for axis in (axes[:1] if is_bias else axes))
+        own = {"rows": str(length), "columns": str(parameter.shape[min(1, parameter.dim() - 1)])}
+        known = tuple(own.get(axis, axis) for axis in (axes[:1] if is_bias else axes))
         rows = None if len(found_pieces) == 1 else (start, start + length)
         shape = length, *parameter.shape[1:]
         made.append(Piece(name, "biases" if is_bias else part, part, known, shape, rows, stack, block))

@@ -81,11 +81,11 @@ def open_model(
     """A model under its name, and its adapters under theirs.
 
     Raises:
-        ModelFolderError, TokenizerError: as `load`. UsageError: a model of this kind cannot be served.
+        ModelFolderError, TokenizerError: as `load`.
     """
     base, adapted = load_with_adapters(path, adapters or {}, device=device, dtype=dtype)
     return {
-        served: ModelHandle(served, bundle.model, bundle.tokenizer, bundle.source_processor, **engine)
+        served: ModelHandle(served, bundle.model, bundle.tokenizer, bundle.source_processor, bundle=bundle, **engine)
         for served, bundle in {name: base, **adapted}.items()
     }
 

@@ -15,10 +15,15 @@ arrays are safetensors, everything else JSON.
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Generator, Mapping, Sequence
+import re
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -30,11 +35,12 @@ from safetensors.torch import save
 from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
+from glassformer.data.trajectory_sets import TRAJECTORY_SETS
 from glassformer.errors import GlassformerError, did_you_mean
 from glassformer.figures import to_json
 from glassformer.generation import Request, sampling_of
 from glassformer.generation.filters import token_logits
-from glassformer.inspection.look import Subject, show
+from glassformer.inspection.look import Subject, show, subject_of
 from glassformer.inspection.options import example_of, options_of
 from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
@@ -66,6 +72,8 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     def vocabulary(http: HTTPRequest, model: Annotated[str | None, Query(max_length=300)] = None) -> Response:
         """Every token's text, in the order of ids; browsers cache it (ETag)."""
         handle = find_model(models, model)
+        if handle.tokenizer is None:
+            raise APIError(400, f"{handle.name} reads no text and has no tokens", param="model")
         if handle not in vocabularies:
             body = json.dumps(_vocabulary(handle.tokenizer), ensure_ascii=False).encode()
             vocabularies[handle] = f'"{hashlib.sha256(body).hexdigest()[:32]}"', body
@@ -80,6 +88,8 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         """The ids that a model reads for a text or a chat, and the tokens that end its answer."""
         handle = find_model(models, body.model)
         tokenizer = handle.tokenizer
+        if tokenizer is None:
+            raise APIError(400, f"{handle.name} reads no text and has no tokens", param="model")
         if body.messages is None:
             ids, ends = handle.prompt_ids(body.text or ""), sorted(tokenizer.ends)
         else:
@@ -133,7 +143,9 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         handle = await found(body.model)
 
         def figures() -> list[dict[str, Any]]:
-            return to_json(show(name, _subject(models, handle), body.options).figures())
+            subject = _subject(models, handle)
+            with uploaded(subject, body) as options:
+                return to_json(show(name, subject, options).figures())
 
         def job() -> Generator[None, None, list[dict[str, Any]]]:
             return figures()
@@ -176,7 +188,54 @@ def _subject(models: Mapping[str, ModelHandle], handle: ModelHandle) -> Subject:
     def open_model(name: str) -> Subject:
         return _subject(models, find_model(models, name))
 
-    return Subject(handle.name, handle.model, handle.tokenizer, open_model=open_model)
+    return subject_of(handle.name, handle.bundle, open_model)
+
+
+@contextlib.contextmanager
+def uploaded(subject: Subject, body: ViewBody) -> Iterator[dict[str, Any]]:
+    """The options of a view; for a model that reads files, with the file that was sent. No file of this machine is read
+    by its name, but the sets of episodes that come with the package are.
+
+    Raises:
+        APIError: the model reads files and none was sent, or the reverse; it is no base64. DataError: it is damaged.
+    """
+    options, text = dict(body.options), body.options.get("text")
+    reads = "" if subject.processor is None else str(subject.model.reads)
+    name, _, rest = str(text).partition(":")
+    _refuse_paths(subject.tokenizer, text)
+    if not reads or text is None or (reads == "trajectory" and name in TRAJECTORY_SETS and body.file is None):
+        if body.file is not None:
+            raise APIError(400, "file: this model or this view reads no file; leave it out", param="file")
+        yield options
+        return
+    if body.file is None:
+        sets = f", or the name of a set ({', '.join(TRAJECTORY_SETS)})" if reads == "trajectory" else ""
+        raise APIError(400, f"file: this model reads {reads}; send a file as base64{sets}", param="file")
+    try:
+        content = base64.b64decode(body.file, validate=True)
+    except ValueError:
+        raise APIError(400, "file: this is no base64; encode the file's bytes", param="file") from None
+    with tempfile.TemporaryDirectory() as folder:
+        ending = re.search(r"\.[a-z0-9]{1,5}$", name.lower())
+        path = Path(folder) / f"file{ending[0] if ending else ''}"
+        path.write_bytes(content)
+        try:
+            yield {**options, "text": f"{path}:{rest}" if rest and reads == "trajectory" else str(path)}
+        except GlassformerError as error:
+            raise APIError(400, str(error).replace(str(path), Path(name).name or "the file"), param="file") from None
+
+
+def _refuse_paths(reader: Any, text: Any) -> None:
+    """Records name pictures by their paths, which are this machine's."""
+    named = [part.name for part in getattr(reader, "parts", ()) if part.kind == "image"]
+    if not named:
+        return
+    try:
+        record = json.loads(str(text))
+    except ValueError:
+        return  # the processor says what is wrong with it
+    if isinstance(record, dict) and (given := [name for name in named if record.get(name) is not None]):
+        raise APIError(400, f"text: {given[0]} is a picture, which records sent to a server cannot name; leave it out")
 
 
 async def _events(submission: Submission, handle: ModelHandle, *, full: bool) -> AsyncIterator[str]:
@@ -214,7 +273,8 @@ def _describe(handle: ModelHandle) -> dict[str, Any]:
         "kind": type(handle.model).__name__,
         "writes": handle.worker is not None,
         "chats": handle.has_chat,
-        "vocab_size": handle.tokenizer.vocab_size,
+        "reads": handle.model.reads,
+        "vocab_size": getattr(handle.tokenizer, "vocab_size", None),
         "defaults": handle.defaults,
         **{name: getattr(config, name, None) for name in ("block_size", "n_layer", "n_head", "n_embd")},
     }

@@ -11,6 +11,7 @@ from glassformer.server.message_schemas import Messages
 from glassformer.server.schemas import MAX_TOKENS, Body, SamplingFields, Text, Token, Tokens, field_error
 
 MAX_VIEW_INPUT = 1 << 16  # characters of all options of a view together
+MAX_FILE = 8 << 20  # letters of base64: six million bytes
 MAX_POSITIONS = 64  # of one request for logits
 MAX_SEED = 1 << 53  # whole numbers are exact in a browser up to here
 
@@ -46,6 +47,8 @@ class ViewBody(Body):
     """`POST /api/look/VIEW`: the arguments and options of the view, as `GET /api/views` describes them."""
 
     options: dict[str, Any] = Field(default_factory=dict)
+    file: Annotated[str, Field(max_length=MAX_FILE)] | None = None
+    """of a model that reads images, sounds or episodes: a file's bytes in base64; `text` is then its name"""
 
     @model_validator(mode="after")
     def _bounded(self) -> ViewBody:

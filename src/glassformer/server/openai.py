@@ -87,7 +87,7 @@ def openai_routes(models: Mapping[str, ModelHandle], router: Router | None = Non
     async def embeddings(body: EmbeddingBody) -> Any:
         """A vector for each text."""
         handle = find_model(models, body.model)
-        if handle.worker is not None or handle.transcribes:
+        if not handle.embeds:
             raise APIError(400, f"{handle.name} gives no vectors; name an encoder, for example minilm-l6")
         width = handle.model.config.n_embd
         if body.dimensions not in (None, width):

@@ -21,6 +21,7 @@ from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
 from glassformer.generation.tools import ToolForm
 from glassformer.generation.transcribe import check_speech
+from glassformer.hub import Bundle
 from glassformer.models import Decoder, Encoder, settings_of
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.middleware import APIError
@@ -272,11 +273,24 @@ class Submission:
 
 
 class ModelHandle:
-    """One model under its name. It generates (`worker`), writes down speech (`transcribes`), or gives vectors for
-    texts. processor: of what it reads."""
+    """One model under its name. It generates (`worker`), writes down speech (`transcribes`), gives vectors for texts
+    (`embeds`), or is only looked into.
 
-    def __init__(self, name: str, model: Any, tokenizer: Tokenizer, processor: Any = None, **engine: Any):
+    processor: of what it reads. bundle: all that was loaded, for views of models that read no text.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Tokenizer,
+        processor: Any = None,
+        *,
+        bundle: Bundle | None = None,
+        **engine: Any,
+    ):
         self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
+        self.bundle = bundle or Bundle(model, tokenizer, source_processor=processor)
         self.transcribes = "transcribe" in commands_for(model, tokenizer)
         self.created = int(time.time())
         self.worker: Worker | None = None
@@ -285,9 +299,14 @@ class ModelHandle:
             self.worker = Worker(functools.partial(Engine, model, tokenizer, **engine))
         elif self.transcribes:
             check_speech(model, processor)
-        elif not isinstance(model, Encoder) or model.reads != "text":
-            kinds = "decoders and encoders of text, and models of speech, can"
-            raise UsageError(f"{name}: a {type(model).__name__} cannot be served; {kinds}")
+        self.embeds = isinstance(model, Encoder) and model.reads == "text"
+
+    @property
+    def use(self) -> str:
+        """What clients do with it, in a word."""
+        if self.worker is not None:
+            return "chat" if self.has_chat else "completions"
+        return "transcriptions" if self.transcribes else "embeddings" if self.embeds else "looking inside"
 
     @property
     def block_size(self) -> int:
@@ -367,6 +386,7 @@ def find_model(models: Mapping[str, ModelHandle], name: str | None, *, generates
         known = ", ".join(models)
         raise APIError(404, f"there is no model {name!r}; there are: {known}", code="model_not_found", param="model")
     if generates and models[name].worker is None:
-        use = "/v1/audio/transcriptions" if models[name].transcribes else "/v1/embeddings"
+        path = {"transcriptions": "/v1/audio/transcriptions", "embeddings": "/v1/embeddings"}
+        use = path.get(models[name].use, "/api/look/VIEW")
         raise APIError(400, f"{name} continues no text; use {use}", param="model")
     return models[name]

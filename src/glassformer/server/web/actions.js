@@ -4,6 +4,8 @@ import { DEFAULTS, defaultsOf } from "./controls.js";
 import { startOf } from "./rows.js";
 import { baseOf } from "./time_travel.js";
 
+const LOOKS_ONLY = "This model continues no text: look inside.";
+
 export function createActions(store, api) {
   let abort = null; // of the running action
   let again = null; // the action of "try again"
@@ -35,22 +37,23 @@ export function createActions(store, api) {
   async function open() {
     status("loading", "connecting …");
     await run(async () => {
-      const models = (await api.models()).filter((model) => model.writes);
-      if (!models.length) return status("error", "No served model generates text; serve one that does, for example smollm2-135m-instruct.");
+      const models = await api.models();
       const known = models.some((model) => model.name === baseOf(store.state.model));
       store.set({ models });
-      await useModel(known ? store.state.model : models[0].name, !known);
+      const first = models.find((model) => model.writes) ?? models[0];
+      await useModel(known ? store.state.model : first.name, !known);
     }, open);
   }
 
   async function useModel(name, reset = true, signal = undefined) {
     const model = store.state.models.find((one) => one.name === baseOf(name));
-    if (reset && store.state.tokens.length && baseOf(name) === baseOf(store.state.model)) return readAgain(name, signal);
+    if (reset && model.writes && store.state.tokens.length && baseOf(name) === baseOf(store.state.model)) return readAgain(name, signal);
     if (reset) store.set({ tokens: [], selected: null, rows: new Map(), seed: null });
     if (reset && store.state.sampling === defaults) store.set({ sampling: (defaults = defaultsOf(store.state.models, name)) });
     if (!model.chats) store.set({ mode: "text" });
     store.set({ model: name, vocabulary: null });
-    store.set({ vocabulary: await api.vocabulary(model.name) });
+    if (model.vocab_size) store.set({ vocabulary: await api.vocabulary(model.name) });
+    if (!model.writes) return status("idle", LOOKS_ONLY);
     status("idle", store.state.tokens.length ? summary() : "Ready.");
   }
 

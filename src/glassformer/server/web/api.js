@@ -46,8 +46,9 @@ export async function views() {
 }
 
 // The figures of a view.
-export async function look(view, model, options, signal) {
-  const body = { model, options };
+// file: of a model that reads files, the bytes of one in base64.
+export async function look(view, model, options, file, signal) {
+  const body = { model, options, ...(file ? { file } : {}) };
   return (await (await request(`/api/look/${encodeURIComponent(view)}`, { body, signal })).json()).figures;
 }
 

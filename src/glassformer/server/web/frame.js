@@ -46,7 +46,7 @@ export function frameView(store, actions, { retry }) {
     if (changed.has("maxTokens") && Number($("max-tokens").value) !== state.maxTokens) $("max-tokens").value = state.maxTokens;
     if (changed.has("seedInput") && $("seed").value !== state.seedInput) $("seed").value = state.seedInput;
     if (changed.has("seed")) drawSeed(state.seed);
-    if (changed.has("status") || changed.has("grown") || changed.has("tokens")) drawStatus(state);
+    if (changed.has("status") || changed.has("grown") || changed.has("tokens") || changed.has("model")) drawStatus(state);
   });
 }
 
@@ -56,7 +56,7 @@ function drawModels({ models, model }) {
   const sizes = models.find((one) => one.name === baseOf(model));
   const facts = sizes && [
     sizes.n_layer && `${sizes.n_layer} layers`, sizes.n_head && `${sizes.n_head} heads`,
-    `${count(sizes.vocab_size)} tokens`, `context ${count(sizes.block_size)}`,
+    sizes.vocab_size && `${count(sizes.vocab_size)} tokens`, sizes.block_size && `context ${count(sizes.block_size)}`,
   ];
   $("sizes").textContent = facts ? facts.filter(Boolean).join(" · ") : "";
 }
@@ -73,7 +73,8 @@ function drawSeed(seed) {
   Object.assign($("seed-shown").dataset, { value: String(seed), source: "seed" });
 }
 
-function drawStatus({ status, tokens }) {
+function drawStatus({ status, tokens, models, model }) {
+  const writes = models.find((one) => one.name === baseOf(model))?.writes ?? true;
   const busy = ["streaming", "reading"].includes(status.kind);
   const ready = !busy && !["loading", "key"].includes(status.kind);
   const written = tokens.filter((token) => !token.given).length;
@@ -84,7 +85,7 @@ function drawStatus({ status, tokens }) {
   $("retry").hidden = !["gone", "error"].includes(status.kind);
   $("stop").hidden = !busy;
   $("write").hidden = $("read").hidden = busy;
-  $("write").disabled = $("read").disabled = !ready;
+  $("write").disabled = $("read").disabled = !ready || !writes;
   $("continue").hidden = busy || !ready || !tokens.length;
   $("hint").hidden = tokens.length > 0 && busy;
   $("tokens").classList.toggle("empty", !tokens.length);

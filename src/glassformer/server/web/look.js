@@ -5,7 +5,9 @@
 import { addressOf, readAddress, writeAddress } from "./address.js";
 import { drawFigures } from "./figures.js";
 import { element } from "./numbers.js";
+import { baseOf } from "./time_travel.js";
 import { optionsForm } from "./options.js";
+import { uploadField } from "./upload.js";
 
 // A click on a figure moves the cursor where an axis or a column has one of these names.
 const CURSOR = { layer: "layer", head: "head", block: "layer", queries: "position" };
@@ -18,9 +20,10 @@ export function lookView(root, store, api, { failed }) {
   const title = element("h2", { id: "view-title" });
   const about = element("p", { class: "faint" });
   const fields = element("div", {});
+  const upload = uploadField(() => run());
   const show = element("button", { class: "primary", type: "submit" }, "Show");
-  const state = element("span", { class: "small", role: "status" });
-  const form = element("form", { class: "card", id: "view-form" }, title, about, fields, element("div", { class: "line actions" }, show, state));
+  const state = element("span", { class: "small", role: "status", id: "view-state" });
+  const form = element("form", { class: "card", id: "view-form", novalidate: true }, title, about, upload.element, fields, element("div", { class: "line actions" }, show, state));
   const figures = element("div", { class: "card figures", id: "figures", "aria-live": "off", hidden: true });
   root.replaceChildren(list, element("div", { class: "view" }, form, figures));
 
@@ -53,6 +56,14 @@ export function lookView(root, store, api, { failed }) {
       about.textContent = chosen.summary;
       figures.hidden = true;
     }
+    const reads = store.state.models.find((model) => model.name === baseOf(store.state.model))?.reads;
+    upload.use("text" in (chosen.options.properties ?? {}) ? reads : null);
+    open.form.show("text", !upload.needed() || reads === "trajectory");
+    if (upload.needed()) {
+      open.form.fill({ ...begun(chosen), text: "", ...options });
+      if (!upload.file() && !(reads === "trajectory" && options.text)) return;
+      return run({ replace: true });
+    }
     const given = Object.keys(options).length > 0;
     open.form.fill(given ? options : begun(chosen));
     if (given || (!missing() && Object.keys(begun(chosen)).every((name) => FITS_ALL.has(name)))) await run({ replace: true });
@@ -68,7 +79,7 @@ export function lookView(root, store, api, { failed }) {
     return own;
   }
 
-  const missing = () => [...form.elements].some((input) => input.required && !input.value);
+  const missing = () => [...form.elements].find((input) => input.required && !input.value && !input.closest("[hidden]"));
 
   async function run({ replace = false } = {}) {
     running?.abort();
@@ -76,10 +87,12 @@ export function lookView(root, store, api, { failed }) {
     const { view } = open;
     const options = open.form.read();
     const model = store.state.model;
+    const file = upload.needed() ? upload.file() : null;
+    if (file) options.text = options.text?.includes(":") ? `${file.name}:${options.text.split(":").slice(1).join(":")}` : file.name;
     state.textContent = "computing …";
     figures.setAttribute("aria-busy", "true");
     try {
-      const found = await api.look(view.name, model, options, mine.signal);
+      const found = await api.look(view.name, model, options, file?.data, mine.signal);
       if (typeof options.text === "string" && options.text !== view.example.text) store.set({ lookText: options.text });
       writeAddress({ panel: "look", view: view.name, model, options }, { replace });
       figures.replaceChildren(drawFigures(found, view.name, picked));
@@ -117,6 +130,9 @@ export function lookView(root, store, api, { failed }) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    const empty = missing();
+    if (empty) return (state.textContent = `${empty.name.replaceAll("_", " ")} is missing`), empty.focus();
+    if (upload.needed() && !upload.file() && !open.form.read().text) return (state.textContent = "choose a file");
     run();
   });
   store.subscribe((current, changed) => {

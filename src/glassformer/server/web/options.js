@@ -15,6 +15,10 @@ export function optionsForm(schema) {
   return {
     element: element("div", {}, rows(first), later.length ? more : ""),
     fields: fields.map((field) => field.name),
+    show(name, visible) {
+      const field = fields.find((one) => one.name === name);
+      if (field) field.row.hidden = !visible;
+    },
     fill(options) {
       for (const field of fields) field.write(options[field.name]);
       if (later.some((field) => field.read() !== undefined)) more.open = true;
