@@ -51,7 +51,7 @@ PUBLIC = {
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
-    "ClassifyImages ClassifyMolecules ClassifySets DataSettings ExampleTask ImageTokens "
+    "ClassifyImages ClassifyMolecules ClassifySets DataSettings ExampleTask Generalist ImageTokens "
     "LinearFunctions Loss MaskedTokens NextToken Regress RegressMolecules RegressSets Reward "
     "RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Transcribe Translate "
     "evaluate_loss linear_cross_entropy rewards task_kind window_losses",

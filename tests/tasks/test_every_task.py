@@ -97,6 +97,7 @@ def test_all_of_them_are_known_by_their_names():
         "induction",
         "diffusion",
         "image_tokens",
+        "generalist",
     }  # the loss of next_token; rows of one length
     assert set(FACTS) | others == {name for name, kind in TASKS.items() if kind.reads == "text"}  # images: no padding
     assert all(issubclass(kind.Settings, TaskSettings) for kind in TASKS.values())

@@ -53,9 +53,10 @@ def draw(
     from glassformer.cli.options import open_for
     from glassformer.errors import UsageError
     from glassformer.generation import Sampling
+    from glassformer.generation.generalist import painter
     from glassformer.generation.image_tokens import class_log_probabilities, draw_images
     from glassformer.hub import model_folder_of
-    from glassformer.processors.image_tokens import ImageTokenProcessor, grid
+    from glassformer.processors.image_tokens import grid
 
     if keep is not None and complete is None:
         raise UsageError("--keep needs --complete FILE; add it")
@@ -63,8 +64,7 @@ def draw(
         raise UsageError(f"--keep {keep:g} is out of range; use a share between 0 and 1")
     if out is not None:
         _check_file(out)
-    p = ImageTokenProcessor.load(model_folder_of(model))
-    loaded, _ = open_for("generate", model, device)
+    loaded, p = painter(open_for("generate", model, device).model, model_folder_of(model))
     columns, given = list(labels or p.labels), None
     if complete is not None:
         rows = max(1, round((0.5 if keep is None else keep) * p.size[0]))

@@ -81,8 +81,10 @@ def policies_of() -> dict[str, Any]:
     return {
         "random": e.random_policy,
         "cartpole-expert": e.cartpole_expert,
-        "cartpole-drifting": e.cartpole_drifting,
+        "cartpole-drifting": e.cartpole_drifting(3, 20),
+        "cartpole-drifting-fast": e.cartpole_drifting(6, 20),
         "cartpole-noisy": e.noisy(e.cartpole_expert, 0.4, 1.0),
+        "cartpole-noisier": e.noisy(e.cartpole_expert, 0.5, 1.0),
         "pendulum-expert": e.pendulum_expert,
         "pendulum-noisy": e.noisy(e.pendulum_expert, 0.2, 1.0),
     }
@@ -96,6 +98,17 @@ TRAJECTORY_SETS: dict[str, TrajectorySet] = {
             "CartPole: 20 episodes of an expert among 580 that drift off the track, are noisy or random",
             "CartPole-v1",
             (("cartpole-expert", 20), ("cartpole-drifting", 160), ("cartpole-noisy", 200), ("random", 220)),
+        ),
+        TrajectorySet(
+            "cartpole-thin",
+            "CartPole: 10 episodes of an expert among 590 that drift off the track, are noisy or random",
+            "CartPole-v1",
+            (
+                ("cartpole-expert", 10),
+                ("cartpole-drifting-fast", 180),
+                ("cartpole-noisier", 190),
+                ("random", 220),
+            ),
         ),
         TrajectorySet(
             "pendulum-mixed",

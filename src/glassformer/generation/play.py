@@ -160,11 +160,11 @@ class _Games:
 
     def _act(self, alive: list[int], step: int) -> list[Any]:
         """The next action of each episode."""
-        steps = self.model.config.block_size // 3
+        steps = self.model.config.block_size // self.model.tokens_a_step
         if step - self.first >= steps:
             self.first = step - steps // 2
             self.cache.rewind(0)
-        begin = self.first + self.cache.length // 3
+        begin = self.first + self.cache.length // self.model.tokens_a_step
         out_BA = self._read(alive, slice(begin, step + 1))[:, -1].float().cpu()
         if not self.processor.n_actions:
             return list(self.processor.decode_actions(out_BA.numpy()))

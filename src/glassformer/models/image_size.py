@@ -36,6 +36,9 @@ def at_image_size(model: Any, image_size: int) -> Any:
         raise UsageError(f"this {type(model).__name__} reads no images, so image_size={image_size} means nothing")
     if image_size == config.image_size:
         return model
+    if not isinstance(config, EncoderConfig):
+        name = type(model).__name__
+        raise UsageError(f"this {name} reads images of {config.image_size} pixels as tokens; leave image_size out")
     other = sized_config(config, image_size)
     made = build_model(other)
     weights = model.state_dict()

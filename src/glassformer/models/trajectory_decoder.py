@@ -52,6 +52,7 @@ class TrajectoryDecoder(Transformer):
     choose from, or the numbers of a continuous one."""
 
     answers = frozenset({"action"})
+    tokens_a_step = 3
     embedding: TripleStem
     config: TrajectoryDecoderConfig
 

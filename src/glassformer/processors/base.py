@@ -8,6 +8,7 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
     vectors      numbers  preprocessor_config.json                   processors/vectors.py
     image tokens images   both: pixels are words of a tokenizer      processors/image_tokens.py
     trajectory   episodes preprocessor_config.json                   processors/trajectory.py
+    generalist   text, images, episodes   both, and generalist.json  processors/generalist.py
     set          records  preprocessor_config.json                   processors/sets.py
     graph        SMILES   preprocessor_config.json                   processors/molecules.py
     characters   speech   preprocessor_config.json                   processors/speech.py

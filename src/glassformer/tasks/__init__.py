@@ -13,6 +13,7 @@ reward                      which of two answers people prefer
 linear_functions            y of a new linear function, from examples in the prompt
 text_to_speech              the speech of a sentence
 decision                    the action that led to a return
+generalist                  text, captions, images and actions by one model
 sft, distill                answers of the assistant; what a larger model expects in them
 dpo, kto                    preferred answers, answers with a thumb up or down
 ppo, grpo                   answers that a reward function scores higher
@@ -35,6 +36,7 @@ from glassformer.tasks.diffusion import Diffusion
 from glassformer.tasks.distill import Distill
 from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
+from glassformer.tasks.generalist import Generalist
 from glassformer.tasks.grpo import GRPO
 from glassformer.tasks.image_tokens import ImageTokens
 from glassformer.tasks.induction import InductionTask
@@ -66,6 +68,7 @@ TASKS: dict[str, type[Task]] = {
     "diffusion": Diffusion,
     "distill": Distill,
     "dpo": DPO,
+    "generalist": Generalist,
     "grpo": GRPO,
     "image_tokens": ImageTokens,
     "induction": InductionTask,
@@ -122,6 +125,7 @@ __all__ = [
     "Diffusion",
     "Distill",
     "ExampleTask",
+    "Generalist",
     "ImageTokens",
     "LinearFunctions",
     "Loss",
