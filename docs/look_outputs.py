@@ -3,7 +3,7 @@
 Every block of `glassformer look ...` is run, and the block after it is replaced by what was printed (errors too: they
 show which view applies to which model). It expects the runs of `glassformer demo`, `train word-vectors`, `train
 shakespeare-diffusion` and `train mnist` in `runs/demo-1`, `runs/word-vectors-1`, `runs/shakespeare-diffusion-1` and
-`runs/mnist-1`, and fetches the two published models.
+`runs/mnist-1`, the prompt `conf-kicked` of the set `prompts` as `kicked.wav`, and fetches the published models.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GIVEN = (
-    *("name", "model", "model_or_size", "tokenizer", "source_tokenizer", "input_tokenizer", "vectors"),
-    *("open_model", "labels"),
+    *("name", "model", "model_or_size", "tokenizer", "source_tokenizer", "source_processor", "input_tokenizer"),
+    *("vectors", "open_model", "labels"),
 )
 """Parameters that are no options: the caller has opened the model (`inspection.look.Subject`)."""
 

@@ -57,6 +57,7 @@ VIEWS: dict[str, ViewEntry] = {
     "compare": _own("compare:compare_models", "The next token at other temperatures or models."),
     "diffusion": _own("diffusion:diffusion", "A text written by diffusion, draft by draft."),
     "attention": _own("attention:attention", "Which tokens each head attends to."),
+    "speech": _own("speech:speech", "A sound, and where each token listens in it."),
     "induction": _own("induction:induction_scores", "Which heads continue repeated text."),
     "attention-walkthrough": _own(
         "attention_walkthrough:attention_walkthrough", "One head and one query, number by number."

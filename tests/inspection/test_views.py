@@ -60,6 +60,7 @@ OPTIONS = {
     "parameters": {},
     "tensors": {},
     "induction": {},
+    "speech": {"sound": "none.wav"},
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
     "neurons": {"corpus": LONG},
     "positions": {},

@@ -27,7 +27,7 @@ OPTIONS = {
     "context": {"word": "fox", "texts": ["the fox", "a fox"]},
     "neurons": {"corpus": [TEXT], "layer": 1},
 }
-OTHERS = {"diffusion", "image-attention", "positions"}  # of encoders with a mask, of images, of learned positions
+OTHERS = {"diffusion", "image-attention", "positions", "speech"}  # of masks, images, learned positions, sound
 
 
 def figures(url: str, view: str, model: str = "base", **options) -> list[dict]:

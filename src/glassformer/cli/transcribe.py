@@ -9,8 +9,6 @@ import typer
 from glassformer.cli import options
 from glassformer.cli.output import one_line, print_json
 
-MAX_COLUMNS, MAX_BANDS = 80, 20  # of a picture
-
 
 def transcribe(
     model: options.Run,
@@ -19,6 +17,7 @@ def transcribe(
     srt: bool = typer.Option(False, "--srt", help="Print subtitles (SubRip) of one file."),
     vtt: bool = typer.Option(False, "--vtt", help="Print subtitles (WebVTT) of one file."),
     as_json: options.Json = False,
+    words: bool = typer.Option(False, "--words", help="With --json or --timestamps: when each word is said."),
     beam: int = typer.Option(1, metavar="N", help="Beam width: 1 always takes the most likely token."),
     language: str = typer.Option(None, metavar="LANGUAGE", help="Of a multilingual model, such as de; default: en."),
     translate: bool = typer.Option(False, "--translate", help="Of a multilingual model: into English."),
@@ -55,6 +54,8 @@ def transcribe(
     form = "srt" if srt else "vtt" if vtt else None
     if (as_json, srt, vtt, timestamps).count(True) > 1:
         raise UsageError("--json, --srt, --vtt and --timestamps each choose what is printed; give one of them")
+    if words and not (as_json or timestamps):
+        raise UsageError("--words adds times of words to --json or --timestamps; give one of them")
     if form and len(files) > 1:
         raise UsageError(f"--{form} prints the subtitles of one file, and {len(files)} were given")
     if attention is not None and len(files) > 1:
@@ -64,6 +65,7 @@ def transcribe(
     settings = TranscriptionSettings(
         beam=beam,
         times=bool(timestamps or form or as_json),
+        words=words,
         language=language,
         task="translate" if translate else "transcribe",
         prompt=prompt,
@@ -94,6 +96,8 @@ def transcribe(
             if timestamps:
                 for s in transcript.segments:
                     typer.echo(f"{label}{s.start:8.2f} {s.end:8.2f}  {one_line(s.text.strip())}")
+                    for word in s.words:
+                        typer.echo(f"{label}{word.start:12.2f} {word.end:8.2f}    {one_line(word.word.strip())}")
             else:
                 typer.echo(label + one_line(transcript.text))
     if as_json:
@@ -105,28 +109,10 @@ def transcribe(
 
 
 def _draw_attention(bundle: Any, name: str, beam: int, path: str) -> None:
-    """Write a picture: the spectrogram, and below it the attention of each token over the same time."""
-    import numpy as np
+    """Write the view `speech` as a picture."""
+    from glassformer.figures import save
+    from glassformer.inspection.speech import speech
 
-    from glassformer.figures import HeatMap, save
-    from glassformer.generation.speech_attention import speech_attention
-
-    found = speech_attention(bundle.model, bundle.tokenizer, bundle.source_processor, name, beam=beam)
-    n = found.weights_TS.shape[1]
-    edges = np.unique(np.linspace(0, n, min(n, MAX_COLUMNS) + 1).astype(int))
-    times = [f"{edge * found.step:.2f}" for edge in edges[:-1]]
-    mels = len(found.frames_MF)
-    rows = np.unique(np.linspace(0, mels, min(mels, MAX_BANDS) + 1).astype(int))
-    means = lambda values, at, axis: np.add.reduceat(values, at[:-1], axis=axis)  # noqa: E731
-    bands = means(means(found.frames_MF, 2 * edges, 1), rows, 0)
-    bands = bands / np.diff(rows)[:, None] / (2 * np.diff(edges))
-    loudness = (bands - bands.min())[::-1]
-    labels = [f"{row + 1}" for row in rows[:-1]][::-1]
-    about = f"mean of {len(found.heads)} heads of cross-attention"
-    figures = [
-        HeatMap("Log-mel spectrogram", loudness, labels, times, "mel band", "seconds"),
-        HeatMap(f"Where each token listens: {about}", means(found.weights_TS, edges, 1), found.tokens, times, "tokens",
-                "seconds", "share"),
-    ]  # fmt: skip
-    save(figures, path, name)
+    found = speech(bundle.model, bundle.tokenizer, bundle.source_processor, name, beam=beam)
+    save(found.figures()[:2], path, name)
     typer.echo(f"spectrogram and cross-attention drawn: {path}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,43 +13,51 @@ from torch import Tensor
 from glassformer.errors import UsageError
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.speech_tokens import SpeechTokens
-from glassformer.generation.transcribe import TranscriptionSettings, check_speech, transcribe
-from glassformer.models import settings_of
+from glassformer.generation.transcribe import TranscriptionSettings, check_speech, encode, transcribe
+from glassformer.generation.word_times import Word, alignment_heads, cross_patterns
 from glassformer.processors.audio import AudioProcessor
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.taps import listening, named_taps
 
 
 @dataclass(frozen=True)
 class SpeechAttention:
     """tokens: (T,) as texts. weights_TS: the mean of `heads`, over the vectors that the sound fills; a row adds up to 1
     with what falls on the silence behind. frames_MF: log-mel, two frames a vector. heads: (layer, head). step: seconds
-    of a vector."""
+    of a vector. words: with their times; () of a model without Whisper's tokens."""
 
     tokens: list[str]
     weights_TS: np.ndarray
     frames_MF: np.ndarray
     heads: list[tuple[int, int]]
     step: float
+    words: tuple[Word, ...] = ()
 
 
 def speech_attention(
-    model: Any, tokenizer: Tokenizer, processor: AudioProcessor, sound: Any, *, beam: int = 1
+    model: Any,
+    tokenizer: Tokenizer,
+    processor: AudioProcessor,
+    sound: Any,
+    *,
+    beam: int = 1,
+    heads: Sequence[tuple[int, int]] | None = None,
 ) -> SpeechAttention:
     """The attention of each token that a model writes for a sound of one window.
 
-    The heads are those that the model's folder names for aligning words with time (`alignment_heads`, OpenAI's choice),
-    else all of the decoder.
+    Args:
+        heads: (layer, head) of those whose mean is taken; None: `alignment_heads`.
 
     Raises:
-        UsageError: the sound is longer than a window, or nothing is said in it. Also as `transcribe`.
+        UsageError: the sound is longer than a window, nothing is said in it, or there is no such head. Also as
+            `transcribe`.
     """
     check_speech(model, processor)
     samples = processor.samples(sound)
     if len(samples) > processor.n_samples:
         raise UsageError(f"{len(samples) / processor.rate:.0f} seconds; attention is drawn over {processor.seconds}")
-    (found,) = transcribe(model, tokenizer, processor, [samples], TranscriptionSettings(beam=beam, times=False))
     special = SpeechTokens.of(model, tokenizer)
+    settings = TranscriptionSettings(beam=beam, times=False, words=special is not None)
+    (found,) = transcribe(model, tokenizer, processor, [samples], settings)
     ids = [
         i
         for segment in found.segments
@@ -57,24 +66,21 @@ def speech_attention(
     if not ids:
         raise UsageError("the model hears no speech in this sound, so there is no token to look at")
     prompt = [model.config.start_token] if special is None else special.prompt(times=False)
-    declared = settings_of(model).declared.get("alignment_heads")
-    names = [name for name in named_taps(model) if name.endswith("cross_attention.pattern")]
-    seen: dict[str, Tensor] = {}
-
-    def record(name: str, pattern: Tensor) -> None:
-        seen[name] = pattern.float().cpu()
-
-    weight = next(model.parameters())
-    frames_MF = processor.encode(samples)
-    target_BT = torch.tensor([[*prompt, *ids[:-1]]], device=weight.device)
-    with evaluating(model), listening(model, names, record):
-        model(torch.from_numpy(frames_MF)[None].to(weight.device, weight.dtype), target_BT)
-    patterns_LHTS = torch.stack([seen[name].reshape(-1, *seen[name].shape[-2:]) for name in names])
+    with evaluating(model):
+        vectors_1SC: Tensor = encode(model, processor, [samples], None)
+        patterns_LHTS = cross_patterns(model, vectors_1SC, [*prompt, *ids[:-1]])
     L, H = patterns_LHTS.shape[:2]
-    heads = [(int(a), int(b)) for a, b in declared] if declared else [(a, b) for a in range(L) for b in range(H)]
-    mean_TS = torch.stack([patterns_LHTS[a, b] for a, b in heads]).mean(dim=0)[len(prompt) - 1 :]
+    chosen = alignment_heads(model, L, H) if heads is None else list(heads)
+    for layer, head in chosen:
+        if not (0 <= layer < L and 0 <= head < H):
+            raise UsageError(f"layer {layer}, head {head}: the decoder has the layers 0 to {L - 1}, heads 0 to {H - 1}")
+    mean_TS = torch.stack([patterns_LHTS[a, b] for a, b in chosen]).mean(dim=0)[len(prompt) - 1 :]
     n = -(-len(samples) // (2 * processor.hop))  # vectors that the sound fills
-    step = 2 * processor.hop / processor.rate
     return SpeechAttention(
-        [tokenizer.token_text(i) for i in ids], mean_TS[:, :n].numpy(), frames_MF[:, : 2 * n], heads, step
+        [tokenizer.token_text(i) for i in ids],
+        mean_TS[:, :n].numpy(),
+        processor.encode(samples)[:, : 2 * n],
+        chosen,
+        2 * processor.hop / processor.rate,
+        tuple(word for segment in found.segments for word in segment.words),
     )

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from glassformer.generation.seq2seq import plain_text
 from glassformer.generation.seq2seq_sampling import sample_answers
 from glassformer.generation.settings import Sampling
 from glassformer.generation.speech_tokens import PromptedDecoder, SpeechTokens, plain_ids
+from glassformer.generation.word_times import Word, WordTimes, word_times
 from glassformer.processors.audio import AudioProcessor
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -45,6 +47,7 @@ class TranscriptionSettings:
 
     beam: int = 1  # hypotheses that stay open; 1: greedy
     times: bool = True  # write time stamps; a sound longer than a window always gets them
+    words: bool = False  # find out when each word is said
     language: str | None = None  # of a multilingual model, such as de; None: en
     task: str = "transcribe"  # or translate, into English
     prompt: str = ""  # a text before the first window: names, spelling
@@ -73,7 +76,8 @@ class TranscriptionSettings:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech. start, end: in seconds. The last four are of its window, as in OpenAI's JSON."""
+    """A stretch of speech. start, end: in seconds. words: where they were asked for. The four before are of its window,
+    as in OpenAI's JSON."""
 
     start: float
     end: float
@@ -83,21 +87,27 @@ class Segment:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """A sound as text. duration: in seconds. padding: of the settings, where the result is not that of full windows."""
+    """A sound as text. duration: in seconds. padding: of the settings, where the result is not that of full windows.
+    has_words: whether the segments have words."""
 
     text: str
     segments: list[Segment]
     duration: float
     padding: float | None = None
+    has_words: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the form of OpenAI's `verbose_json`."""
         segments = [{"id": number, **asdict(segment)} for number, segment in enumerate(self.segments)]
+        words = [word for segment in segments for word in segment.pop("words")]
         found = {"text": self.text, "duration": self.duration, "segments": segments}
+        if self.has_words:
+            found["words"] = words
         return found if self.padding is None else {**found, "padding": self.padding}
 
 
@@ -174,8 +184,16 @@ def transcribe(
         windows = [recording.samples[recording.seek :][: processor.n_samples] for _, recording in batch]
         vectors_BSC = encode(model, processor, windows, settings.padding)
         found = decode(model, tokenizer, tokens, vectors_BSC, prompts[0], settings)
-        for (number, recording), decoded, window in zip(batch, found, windows, strict=True):
-            _advance(recording, decoded, len(window), tokens, tokenizer, processor, settings, number, log)
+        for i, ((number, recording), decoded, window) in enumerate(zip(batch, found, windows, strict=True)):
+            words: WordTimes | None = None
+            if settings.words:
+                step = 2 * processor.hop
+                n_vectors = min(vectors_BSC.shape[1], -(-len(window) // step))
+                words = partial(
+                    word_times, model, tokenizer, tokens, vectors_BSC[i : i + 1], n_vectors,
+                    step=step / processor.rate, language=settings.language, task=settings.task,
+                )  # fmt: skip
+            _advance(recording, decoded, len(window), tokens, tokenizer, processor, settings, number, log, words)
         waiting = [entry for entry in waiting if _left(entry[1], processor)]
     return [_transcript(recording, processor, settings) for recording in recordings]
 
@@ -303,21 +321,24 @@ def _advance(
     settings: TranscriptionSettings,
     number: int,
     log: Callable[[int, Segment], None],
+    words: WordTimes | None = None,
 ) -> None:
-    """Take the segments of a window, and go to the next one."""
+    """Take the segments of a window, and go to the next one. words: gives those of the segments' texts."""
     duration, begin = n_samples / processor.rate, recording.seek / processor.rate
     if decoded.is_silence(settings):
         recording.seek += n_samples
         return
     found, done = cut(decoded.tokens, tokens, 2 * processor.hop / processor.rate, duration)
-    for start, end, ids in found:
+    timed = words([tokens.text_ids(ids) for _, _, ids in found]) if words else [()] * len(found)
+    for (start, end, ids), said in zip(found, timed, strict=True):
         text = tokenizer.decode(tokens.text_ids(ids))
         recording.history += ids
         if start == end or not text.strip():
             continue
         of_window = decoded.temperature, decoded.avg_logprob, decoded.compression_ratio, decoded.no_speech_prob
         start, end = min(start, duration), min(max(start, end), duration)  # a window's silence may be counted too
-        segment = Segment(begin + start, begin + end, text, ids, *of_window)
+        placed = tuple(replace(word, start=begin + word.start, end=begin + word.end) for word in said)
+        segment = Segment(begin + start, begin + end, text, ids, *of_window, placed)
         recording.segments.append(segment)
         log(number, segment)
     if decoded.temperature > FORGET_ABOVE or not settings.previous:
@@ -332,7 +353,8 @@ def _left(recording: _Recording, processor: AudioProcessor) -> bool:
 
 def _transcript(recording: _Recording, processor: AudioProcessor, settings: TranscriptionSettings) -> Transcript:
     text = "".join(segment.text for segment in recording.segments).strip()
-    return Transcript(text, recording.segments, len(recording.samples) / processor.rate, settings.padding)
+    duration = len(recording.samples) / processor.rate
+    return Transcript(text, recording.segments, duration, settings.padding, settings.words)
 
 
 # ---- models with a vocabulary of their own ----

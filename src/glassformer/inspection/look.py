@@ -23,7 +23,8 @@ class Subject:
 
     name: what the model is called. source_tokenizer: of a translator, that of what it reads, if it is another one.
     open_model: another model by its name. processor: of a model that reads no text, what makes arrays of files. labels:
-    the names of a classifier's classes.
+    the names of a classifier's classes. source_processor: of a model that reads no text and writes one, what makes
+    arrays of files; None where none may be opened.
     """
 
     name: str = "model"
@@ -33,6 +34,7 @@ class Subject:
     open_model: Callable[[str], Subject] | None = None
     processor: Any = None
     labels: Sequence[str] = ()
+    source_processor: Any = None
 
     @property
     def model_or_size(self) -> Any:
@@ -64,7 +66,8 @@ def subject_of(name: str, bundle: Bundle, open_model: Callable[[str], Subject] |
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
     reader = bundle.processor if hasattr(bundle.processor, "arguments") else bundle.tokenizer
     processor = bundle.processor if reader is None and bundle.model.reads != "text" else None
-    return Subject(name, bundle.model, reader, source, open_model, processor, tuple(bundle.labels or ()))
+    hears = None if source is not None else bundle.source_processor
+    return Subject(name, bundle.model, reader, source, open_model, processor, tuple(bundle.labels or ()), hears)
 
 
 def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:

@@ -23,6 +23,7 @@ import random
 import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
@@ -188,7 +189,8 @@ def _subject(models: Mapping[str, ModelHandle], handle: ModelHandle) -> Subject:
     def open_model(name: str) -> Subject:
         return _subject(models, find_model(models, name))
 
-    return subject_of(handle.name, handle.bundle, open_model)
+    subject = subject_of(handle.name, handle.bundle, open_model)
+    return replace(subject, source_processor=None)  # it would open files of this machine by their names
 
 
 @contextlib.contextmanager

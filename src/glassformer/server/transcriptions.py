@@ -41,14 +41,15 @@ def transcription_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     @routes.post("/transcriptions")
     async def transcriptions(http: HTTPRequest) -> Any:
         """Write down what is said in a sound file."""
-        fields, sound = await _form(http)
+        fields, given, sound = await _form(http)
         handle = find_model(models, fields.get("model"))
         if not handle.transcribes:
             raise APIError(400, f"{handle.name} transcribes nothing; serve whisper-tiny-en and name it", param="model")
         form = fields.get("response_format", "json")
         if form not in FORMS:
             raise APIError(400, f"response_format: {did_you_mean(form, FORMS)}", param="response_format")
-        settings = _settings(fields, times=form in ("srt", "verbose_json", "vtt"))
+        asked = _granularities(given, form)
+        settings = _settings(fields, times=form in ("srt", "verbose_json", "vtt"), words="word" in asked)
         work = run_in_threadpool(handle.run_alone, _transcript, handle, sound, settings)
         try:
             found = await unless_disconnected(work, http)
@@ -59,6 +60,8 @@ def transcription_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         if form in ("srt", "vtt"):
             return Response(subtitles(found.segments, form), media_type="text/plain")
         whole = {"task": "transcribe", "language": settings.language or "en", **found.to_dict()}
+        if "segment" not in asked:
+            del whole["segments"]
         return whole if form == "verbose_json" else {"text": found.text}
 
     return routes
@@ -68,8 +71,8 @@ def _transcript(handle: ModelHandle, sound: bytes, settings: TranscriptionSettin
     return transcribe(handle.model, handle.tokenizer, handle.processor, [sound], settings)[0]
 
 
-async def _form(http: HTTPRequest) -> tuple[dict[str, str], bytes]:
-    """The fields of a form and the bytes of its file. Raises `APIError`."""
+async def _form(http: HTTPRequest) -> tuple[dict[str, str], list[str], bytes]:
+    """The fields of a form, its `timestamp_granularities`, and the bytes of its file. Raises `APIError`."""
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
         raise APIError(400, "the body is no form; send the file as multipart/form-data")
     try:
@@ -82,16 +85,26 @@ async def _form(http: HTTPRequest) -> tuple[dict[str, str], bytes]:
     if not isinstance(file, UploadFile):
         raise APIError(400, "file: is missing; send a sound file", param="file")
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    return fields, await file.read()
+    granularities = [str(value) for value in form.getlist("timestamp_granularities[]")]
+    return fields, granularities, await file.read()
 
 
-def _settings(fields: dict[str, str], *, times: bool) -> TranscriptionSettings:
+def _granularities(given: list[str], form: str) -> list[str]:
+    """What gets times: segments, words or both. Raises `APIError`."""
+    for value in given:
+        if value not in ("segment", "word"):
+            message = f"timestamp_granularities: {did_you_mean(value, ('segment', 'word'))}"
+            raise APIError(400, message, param="timestamp_granularities")
+    if "word" in given and form != "verbose_json":
+        message = f"timestamp_granularities: words are part of verbose_json, not of {form}; set response_format"
+        raise APIError(400, message, param="timestamp_granularities")
+    return given or ["segment"]
+
+
+def _settings(fields: dict[str, str], *, times: bool, words: bool) -> TranscriptionSettings:
     """What the fields ask for. Raises `APIError`."""
     if fields.get("stream", "false").lower() != "false":
         raise APIError(400, "stream: transcripts come whole; leave it out", param="stream")
-    if (given := fields.get("timestamp_granularities[]", "segment")) != "segment":
-        message = f"timestamp_granularities: {given!r} is not given; use segment"
-        raise APIError(400, message, param="timestamp_granularities")
     if len(prompt := fields.get("prompt", "")) > MAX_PROMPT:
         raise APIError(400, f"prompt: has {len(prompt):,} characters, and {MAX_PROMPT:,} are the most", param="prompt")
     try:
@@ -102,4 +115,4 @@ def _settings(fields: dict[str, str], *, times: bool) -> TranscriptionSettings:
         raise APIError(400, "temperature: give a number from 0 to 1", param="temperature") from None
     temperatures = TEMPERATURES if temperature == 0 else (temperature,)  # as OpenAI has it: 0 is raised where needed
     language = fields.get("language") or None
-    return TranscriptionSettings(times=times, language=language, prompt=prompt, temperatures=temperatures)
+    return TranscriptionSettings(times=times, words=words, language=language, prompt=prompt, temperatures=temperatures)
