@@ -11,7 +11,7 @@ from served import running as served
 from toy_whisper import folder_of, sounds
 
 import glassformer as gf
-from glassformer.generation import transcribe
+from glassformer.generation import TranscriptionSettings, transcribe
 
 openai = pytest.importorskip("openai")
 soundfile = pytest.importorskip("soundfile")
@@ -82,3 +82,22 @@ def test_other_paths_name_this_one(url):
     assert status == 400 and "gives no vectors" in body["error"]["message"]
     status, body = ask_json(url, "/v1/audio/transcriptions", {"model": "whisper"})
     assert status == 400 and "multipart/form-data" in body["error"]["message"]
+
+
+def test_times_of_words_are_those_that_python_gives(client, bundle):
+    settings = TranscriptionSettings(words=True)
+    (expected,) = transcribe(bundle.model, bundle.tokenizer, bundle.source_processor, [SOUND], settings)
+    send = {"file": ("a.wav", wav(SOUND)), "model": "whisper", "response_format": "verbose_json"}
+    create = client.audio.transcriptions.create
+    alone, both = (create(**send, timestamp_granularities=names) for names in (["word"], ["word", "segment"]))
+    words = [(word.word, word.start, word.end) for segment in expected.segments for word in segment.words]
+    for found in (alone, both):
+        assert [(word.word, word.start, word.end) for word in found.words] == words
+    assert not alone.segments and len(both.segments) == len(expected.segments)
+    assert create(**send).words is None
+
+
+def test_no_file_of_this_machine_is_heard(url):
+    for file in ("/etc/hostname", "none.wav"):
+        status, body = ask_json(url, "/api/look/speech", {"model": "whisper", "options": {"sound": file}})
+        assert status == 400 and "opens no files" in body["error"]["message"]
