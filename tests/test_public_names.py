@@ -35,6 +35,7 @@ PUBLIC = {
     "EncoderDecoderConfig FlopsPerToken ModelConfig Transformer dial flops_per_token parameter_count "
     "parameters_by_part positions_of DecoderClassifier DecoderClassifierConfig "
     "SpeechDecoder SpeechDecoderConfig "
+    "DualEncoder DualEncoderConfig stacks_of "
     "TrajectoryDecoder TrajectoryDecoderConfig VectorDecoder VectorDecoderConfig",
     "glassformer.history": "AttentiveLSTM AttentiveLSTMConfig HISTORY MLP Bigram BigramConfig HistoryConfig "
     "HistoryModel MLPConfig NGram "
@@ -51,7 +52,7 @@ PUBLIC = {
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
     "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
-    "ClassifyImages ClassifyMolecules ClassifySets DataSettings ExampleTask Generalist ImageTokens "
+    "ClassifyImages ClassifyMolecules ClassifySets DataSettings ExampleTask Generalist ImageText ImageTokens "
     "LinearFunctions Loss MaskedTokens NextToken Regress RegressMolecules RegressSets Reward "
     "RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Transcribe Translate "
     "evaluate_loss linear_cross_entropy rewards task_kind window_losses",

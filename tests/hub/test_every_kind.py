@@ -121,8 +121,8 @@ def test_what_save_writes_load_reads(case: str, tmp_path: Path):
 
 
 def test_every_kind_of_model_is_among_these():
-    # tasks/test_preferences.py, test_linear_functions.py, test_decision.py, test_text_to_speech.py
-    elsewhere = {"decoder_classifier", "vector_decoder", "trajectory_decoder", "speech_decoder"}
+    # tasks/test_preferences.py, test_linear_functions.py, test_decision.py, test_text_to_speech.py, test_image_text.py
+    elsewhere = {"decoder_classifier", "vector_decoder", "trajectory_decoder", "speech_decoder", "dual_encoder"}
     kinds = {kind_of(config) for config in CONFIGS.values()} | HISTORY_FIELDS.keys() | elsewhere
     assert kinds == MODELS.keys()
 

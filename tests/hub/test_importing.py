@@ -73,7 +73,7 @@ def test_a_folder_of_transformers(family: str, dtype: Any, shard: str | None, by
 @pytest.mark.parametrize("family", BASES)
 def test_every_family_comes_in(family: str, tmp_path: Path):
     """What writes, translates, classifies, sees or hears; only what neither reads nor writes text has no tokenizer."""
-    no_text = family in ("vit", "deit", "decision_transformer")
+    no_text = family in ("vit", "deit", "clip", "decision_transformer")
     tokenizer = None if no_text else TOKENIZERS["characters"](["to be"], specials=("<s>", "</s>"))
     save(tmp_path / "theirs", shaken(build_model(BASES[family])), tokenizer)
     assert json.loads((tmp_path / "theirs" / "config.json").read_text())["model_type"] == family

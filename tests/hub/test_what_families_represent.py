@@ -15,7 +15,14 @@ import pytest
 from glassformer.errors import UsageError
 from glassformer.hub import FAMILIES, family_for
 from glassformer.hub.families.family import fields_without_meaning
-from glassformer.models import EncoderConfig, EncoderDecoderConfig, ModelConfig, make_config
+from glassformer.models import (
+    DecoderClassifierConfig,
+    DualEncoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    make_config,
+)
 
 SHAPE = {"vocab_size": 61, "block_size": 13, "n_layer": 2, "n_head": 4, "n_embd": 24, "n_hidden": 23}
 POST_NORM = {"family": "original", "positions": "learned", "embedding_norm": True, "embedding_scale": 1.0}
@@ -28,6 +35,9 @@ BIASES = {"qkv_bias": True, "out_bias": True, "feedforward_bias": True, "router_
 GPT_OSS = {**LLAMA, **BIASES, "attention_sinks": True, "feedforward": "clamped", "activation": "quick_gelu"}
 GEMMA = {"family": "modern", "norm": "zero_centered_rmsnorm", "norm_place": "sandwich", "activation": "gelu_new"}
 GEMMA |= {"embedding_scale": math.sqrt(24), "patterns": ("window(5)", "causal")}
+
+PATCHES = {"vocab_size": 1, "block_size": 5, "stem": "patches", "image_size": 8, "patch_size": 4, "n_classes": 9}
+PATCHES |= {"embedding_norm": True, "patch_bias": False}
 
 BASES: dict[str, Any] = {
     "gpt2": ModelConfig.make(**SHAPE),
@@ -65,6 +75,7 @@ BASES: dict[str, Any] = {
         n_classes=7,
         distillation="heads",
     ),
+    "clip": DualEncoderConfig.make(image={**SHAPE, **PATCHES}, text={**SHAPE, "n_classes": 9}, end_token=7),
     "t5": EncoderDecoderConfig.make(**SHAPE, **TOKENS, **DISTANCES, family="modern", tied_head=False),
     "marian": EncoderDecoderConfig.make(**SHAPE, **TOKENS, family="original", head_bias=True),
     "bart": EncoderDecoderConfig.make(**SHAPE, **TOKENS, **POST_NORM, head_bias=True),
@@ -107,6 +118,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     ),
     "sinusoid_layout": ("interleaved",),
     "stem": ("text", "frames"),
+    "patch_bias": (False, True),
     "patch_convolutions": (True,),
     "class_token": (False,),
     "distillation": ("token", "heads"),
@@ -115,7 +127,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "token_head": ("vocabulary", "none"),
 }  # fmt: skip
 # Fields that a family may take and need not tell, for what it writes means the same: zeros in the place of biases and
-# of a segment that is none, a table of sines that may be longer.
+# of a segment that is none, a table of sines that may be longer; or there is no head over tokens.
 NOT_WRITTEN = {
     "gpt2": {"bias"},
     "vit": {"bias"},
@@ -125,15 +137,17 @@ NOT_WRITTEN = {
     "marian": {"bias", "head_bias", "block_size"},
     "bart": {"bias", "head_bias"},
     "whisper": {"bias"},
+    "clip": {"tied_head", "head_bias"},
     "t5": {"block_size"},
 }
 # What some of them cannot have otherwise unless another field changes as well: the width of one of two, a shared table,
 # layers without positions where all layers read them in the stream, layers side by side where norms stand elsewhere.
 NEVER_ALONE = {
     *("n_embd", "vocab_size", "block_size", "image_size", "patch_size", "stem", "shared_embedding"),
-    *("patch_convolutions", "class_token", "distillation"),  # of images, and as many tokens more or less
+    *("patch_bias", "patch_convolutions", "class_token", "distillation"),  # of images, and as many tokens more or less
     *("positioned_layers", "parallel"),
     *("n_inputs", "number_mean", "number_scale"),  # of sets, and of a head of one number
+    "n_classes",  # as many numbers in the vectors of images as in those of texts
 }
 
 
@@ -158,7 +172,11 @@ def paths(config: Any) -> list[str]:
     if isinstance(config, EncoderDecoderConfig):
         found += [f"encoder.{field}" for field in EncoderConfig.model_fields]
         found += [f"{side}.{field}" for side in ("decoder", "both") for field in ModelConfig.model_fields]
-    return [path for path in found if path.rpartition(".")[2] not in ("family", "kind", "encoder", "decoder")]
+    if isinstance(config, DualEncoderConfig):
+        found += [f"image.{field}" for field in EncoderConfig.model_fields]
+        found += [f"text.{field}" for field in DecoderClassifierConfig.model_fields]
+    halves = ("encoder", "decoder", "image", "text")
+    return [path for path in found if path.rpartition(".")[2] not in ("family", "kind", *halves)]
 
 
 def read_back(config: Any, path: str) -> Any:

@@ -45,6 +45,7 @@ CONFIGS = {
         "speech_decoder", **SHAPE, n_encoder_layer=1, text_block_size=13, n_bands=7, n_levels=5, frames_per_step=2,
         steps_per_character=0.7,
     ),
+    "images and texts": make_config("dual_encoder", **SHAPE, image_size=8, patch_size=4, end_token=3),
     "n-gram": make_config("n-gram", **TEXT),
     "bigram": make_config("bigram", **TEXT),
     **{kind: make_config(kind, **TEXT, **SIZES) for kind in ("mlp", "rnn", "gru", "lstm", "lstm-attention")},
@@ -57,6 +58,8 @@ def forward(name: str, model: torch.nn.Module) -> torch.Tensor:
     """What a model answers to three toy inputs."""
     if name == "vit":
         return model.sequence_logits(model(toy_ids(3, 3, 8, 8).to(model.dtype) / 61))
+    if name == "images and texts":
+        return model(toy_ids(3, 3, 8, 8).to(model.dtype) / 61, toy_ids(5, 7), torch.tensor([7, 2, 5, 3, 1]))
     if name == "frames":
         return model.sequence_logits(model(toy_ids(3, 7, 26).to(model.dtype) / 61))
     if name == "sets":

@@ -244,6 +244,26 @@ def _vit(name: str = "ViTForImageClassification") -> Case:
     )
 
 
+def captions() -> Tensor:
+    """Texts of 9, 5 and 3 tokens with their end, and others behind it."""
+    ids = toy_ids(3, 11)
+    ids = torch.where(ids == END, END + 1, ids)
+    ids[torch.arange(3), torch.tensor([8, 4, 2])] = END
+    ids[1, 9] = END  # the first one counts
+    return ids
+
+
+def _clip(**fields: Any) -> Case:
+    text = {**STACK, "vocab_size": V, "hidden_size": 18, "max_position_embeddings": 13, "eos_token_id": END}
+    image = {**STACK, "image_size": 8, "patch_size": 4, "num_channels": 2, "hidden_size": 15, "num_hidden_layers": 3}
+    return Case(
+        transformers.CLIPModel,
+        transformers.CLIPConfig(text_config={**text, **fields}, vision_config={**image, **fields}, projection_dim=7),
+        lambda model: model(pixels(2, 8), captions()),
+        lambda model: model(captions(), pixels(2, 8)).logits_per_image,
+    )
+
+
 def steps() -> tuple[Tensor, ...]:
     """Returns, states, actions and timesteps of two episodes of 4 steps."""
     return toy_ids(2, 4) / 31, toy_ids(2, 4, 5) / 31, toy_ids(2, 4, 3) / 31, toy_ids(2, 4, vocab_size=9)
@@ -367,6 +387,8 @@ CASES = {
     "vit": _vit(),
     "deit": _vit("DeiTForImageClassification"),
     "deit, two heads": _vit("DeiTForImageClassificationWithTeacher"),
+    "clip": _clip(),
+    "clip, gelu": _clip(hidden_act="gelu", layer_norm_eps=0.1),
     "whisper": _whisper(),
     "decision_transformer": _decision(),
     "decision_transformer, no tanh": _decision(action_tanh=False, n_inner=23, activation_function="gelu_new"),

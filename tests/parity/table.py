@@ -28,7 +28,7 @@ NAMES = {
     "gpt2": "GPT-2", "gpt_neo": "GPT-Neo (TinyStories)", "gpt_neox": "GPT-NeoX (Pythia)", "llama": "Llama",
     "qwen2": "Qwen 2, 2.5", "qwen3": "Qwen 3", "mistral": "Mistral", "phi3": "Phi-3", "olmo2": "OLMo 2",
     "smollm3": "SmolLM3", "gemma2": "Gemma 2", "gemma3_text": "Gemma 3 (text)", "mixtral": "Mixtral",
-    "qwen3_moe": "Qwen3-MoE", "gpt_oss": "gpt-oss (bf16)", "bert": "BERT", "vit": "ViT", "deit": "DeiT",
+    "qwen3_moe": "Qwen3-MoE", "gpt_oss": "gpt-oss (bf16)", "bert": "BERT", "vit": "ViT", "deit": "DeiT", "clip": "CLIP",
     "t5": "T5", "marian": "Marian", "bart": "BART", "whisper": "Whisper",
     "decision_transformer": "Decision Transformer",
 }  # fmt: skip

@@ -148,6 +148,7 @@ CLASSES = {**SHAPE, **POST_NORM, "n_classes": 4}
 PATCHES = {**SHAPE, "vocab_size": 1, "block_size": 5, "stem": "patches", "image_size": 8, "patch_size": 4}
 TRAJECTORY = {**SHAPE, "vocab_size": 1, "block_size": 12, "positions": "none",
               "state_size": 5, "action_size": 3, "max_timestep": 9}  # fmt: skip
+NO_BIAS = {"embedding_norm": True, "patch_bias": False}  # of CLIP's patches
 OURS: dict[str, Any] = {
     **{name: toy_config(preset, **changes) for name, (preset, changes) in DECODERS.items()},
     "marian, the translator of 2017": seq2seq(family="original"),
@@ -165,6 +166,12 @@ OURS: dict[str, Any] = {
     "bert, classes of tokens": EncoderConfig.make(**CLASSES, token_head="classes", activation="relu2"),
     "decision_transformer, no biases": make_config("trajectory_decoder", **TRAJECTORY, bias=False),
     "decision_transformer, actions to choose from": make_config("trajectory_decoder", **TRAJECTORY, activation="relu"),
+    "clip, two widths": make_config(
+        "dual_encoder",
+        image={**PATCHES, **NO_BIAS, "n_channels": 2, "n_embd": 15, "n_classes": 9},
+        text={**SHAPE, "n_classes": 9},
+        end_token=END,
+    ),
     "vit, no biases": EncoderConfig.make(**PATCHES, n_channels=2, n_classes=7, bias=False),
 }
 

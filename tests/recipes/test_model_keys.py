@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 
 from glassformer.errors import UsageError
-from glassformer.models import MODELS, config_fields, make_config
+from glassformer.models import MODELS, config_fields, make_config, stacks_of
 from glassformer.recipes import read_recipe
 from glassformer.recipes.schema import DECIDED
 from glassformer.recipes.shape import model_config
@@ -26,12 +26,14 @@ SHAPES: dict[str, dict[str, Any]] = {
                            "max_timestep": 9},
     "speech_decoder": {**BLOCKS, "n_embd": 12, "n_encoder_layer": 1, "text_block_size": 9, "n_bands": 5, "n_levels": 4,
                        "frames_per_step": 2, "steps_per_character": 0.7},
+    "dual_encoder": {**BLOCKS, "image_size": 8, "patch_size": 4, "end_token": 3},
     "encoder": BLOCKS,
     "encoder_decoder": {**BLOCKS, **SENTENCES},
     "mlp": {"vocab_size": 61, "block_size": 13, "context": 5, "n_embd": 7, "n_hidden": 11},
     "seq2seq": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
     "seq2seq-attention": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
 }  # fmt: skip
+LAYERS_OF_ONE = ("n_decoder_layer", "n_text_layer")
 OBJECTIVE = {TASKS[name].asks: name for name in (*reversed(TASKS), "next_token")}  # the last of each kind counts
 
 
@@ -40,9 +42,10 @@ def values_of(kind: str) -> dict[str, Any]:
     small = {"vocab_size": 61, "block_size": 13, "n_embd": 7}
     fields = SHAPES.get(kind, {name: value for name, value in small.items() if name in config_fields(kind)})
     config = make_config(kind, **fields).model_dump(exclude_none=True)
-    flat = {**config.pop("encoder", {}), **config.pop("decoder", {}), **config}
+    halves = [config.pop(name, {}) for name in ("encoder", "decoder", "image", "text")]
+    flat = {name: value for half in (*halves, config) for name, value in half.items()}
     names = set(config_fields(kind)) - DECIDED.keys() - {"kind"}
-    return {name: flat.get(name, fields.get("n_layer")) for name in names if name in flat or name == "n_decoder_layer"}
+    return {name: flat.get(name, fields.get("n_layer")) for name in names if name in flat or name in LAYERS_OF_ONE}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MODELS if MODELS[kind][1].is_trained])
@@ -55,7 +58,7 @@ def test_every_field_of_every_kind_can_be_set(kind: str, tmp_path):
     path.write_text(tomli_w.dumps({"model": {"kind": kind, **values}, "task": {"kind": objective}}))
     decided = {"decoder_classifier": {"n_classes": 2}, "speech_decoder": {"vocab_size": 61}}.get(kind, {})
     config = model_config(read_recipe(str(path)), **{**(TASKS[objective].placeholders or {}), **decided})
-    for part in (config.encoder, config.decoder) if kind == "encoder_decoder" else (config,):
+    for part in stacks_of(config):
         for name in values.keys() & type(part).model_fields.keys():
             got = getattr(part, name)
             got = got.model_dump(exclude_none=True) if hasattr(got, "model_dump") else got

@@ -80,6 +80,12 @@ def classify(
     image_size: int = typer.Option(
         None, metavar="N", min=1, help="Read images at another size; positions are interpolated. Default: the model's."
     ),
+    labels: str = typer.Option(
+        None, metavar="A,B,...", help="For a model of images and texts: the texts to choose from for each image."
+    ),
+    pictures: str = typer.Option(
+        None, metavar="FOLDER", help="For a model of images and texts: the images to choose from for each text."
+    ),
     batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -87,7 +93,8 @@ def classify(
     """Classify texts, images, records or molecules.
 
     Give texts; for a model of images, paths of images; of records, JSON of a record; of molecules, SMILES. One image is
-    drawn as a bar chart, several as a line each.
+    drawn as a bar chart, several as a line each. A model of images and texts (CLIP) ranks labels of your own for an
+    image, or the images of a folder for a text.
 
     Examples:
 
@@ -97,13 +104,28 @@ def classify(
 
     glassformer classify runs/mnist-1 photos/*.png --image-size 56
 
+    glassformer classify runs/emoji-names-1 picture.png --labels "red apple, cat face, house"
+
+    glassformer classify runs/emoji-names-1 "red apple" --pictures photos
+
     glassformer classify runs/sentiment-1 --json < reviews.txt
     """
     from glassformer import generation
     from glassformer.cli.options import open_for
+    from glassformer.errors import UsageError
 
     given = _nonempty(texts)
     bundle = open_for("classify", model, device)
+    if bundle.model.reads == "image_text":
+        if image_size is not None:
+            raise UsageError("--image-size is of a model of images alone; leave it out")
+        _compare(bundle, given, labels, pictures, as_json)
+        return
+    if labels is not None or pictures is not None:
+        option = "--labels" if labels is not None else "--pictures"
+        raise UsageError(
+            f"{option} is of a model of images and texts, such as glassformer train emoji-names; leave it out"
+        )
     of_images = bundle.model.reads == "patches"
     if image_size is not None:
         bundle = _at_image_size(bundle, image_size)
@@ -164,7 +186,42 @@ def _at_image_size(bundle: Any, image_size: int) -> Any:
     return replace(bundle, model=model, processor=replace(bundle.processor, size=(image_size,) * 2, resize=None))
 
 
-def _bar_chart(best: str, p_by_class: dict[str, float], most: int = 10) -> None:
+def _compare(bundle: Any, given: list[str], labels: str | None, pictures: str | None, as_json: bool) -> None:
+    """For each image the labels, or for each text the pictures, by probability."""
+    from pathlib import Path
+
+    from glassformer.data.images import SUFFIXES
+    from glassformer.errors import DataError, UsageError
+    from glassformer.generation.image_text import similarities
+
+    if bundle.processor is None:
+        raise DataError("the model's folder has no preprocessor_config.json, which says how images are read; add it")
+    if (labels is None) == (pictures is None):
+        raise UsageError('give images and --labels "a, b, c", or texts and --pictures FOLDER: one of the two')
+    if labels is not None:
+        others = list(dict.fromkeys(label.strip() for label in labels.split(",") if label.strip()))
+        if len(others) < 2:
+            raise UsageError(f"--labels {labels!r}: give two different texts or more, with commas between them")
+        logits_NM = similarities(bundle.model, bundle.processor, given, others)
+    else:
+        folder = Path(str(pictures))
+        files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise DataError(f"{folder}: no pictures there; give a folder with {', '.join(SUFFIXES)} files")
+        others = [file.name for file in files]
+        logits_NM = similarities(bundle.model, bundle.processor, files, given).T
+    rows = [dict(zip(others, p, strict=True)) for p in logits_NM.softmax(dim=1).tolist()]
+    best = [max(row, key=row.__getitem__) for row in rows]
+    if as_json:
+        what, which = ("image", "label") if labels is not None else ("text", "picture")
+        found = zip(given, best, rows, strict=True)
+        print_json([{what: each, which: name, "probabilities": row} for each, name, row in found])
+        return
+    for text, name, row in zip(given, best, rows, strict=True):
+        _bar_chart(name, row, title=f"{Path(text).name if labels is not None else text}: {name}")
+
+
+def _bar_chart(best: str, p_by_class: dict[str, float], most: int = 10, title: str = "") -> None:
     """The most likely classes, each with a bar as long as its probability."""
     from rich.console import Console
 
@@ -172,7 +229,9 @@ def _bar_chart(best: str, p_by_class: dict[str, float], most: int = 10) -> None:
 
     rows = sorted(p_by_class.items(), key=lambda row: -row[1])
     rest = [("all others", sum(p for _, p in rows[most:]))] if len(rows) > most else []
-    table = Table(f"This is {best}", [Column("class"), Column("probability", "share")], rows[:most], footer=rest)
+    table = Table(
+        title or f"This is {best}", [Column("class"), Column("probability", "share")], rows[:most], footer=rest
+    )
     console = Console(highlight=False)
     for part in to_terminal([table], console, console.options):
         console.print(part)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glassformer.data.digit_scenes import CANVAS, COUNTS, compose
-from glassformer.data.example_splits import HELD_OUT, SPLITS
+from glassformer.data.emoji import PICTURES, SIZE, TEST, VALIDATION, read_emoji
+from glassformer.data.example_splits import HELD_OUT, SPLITS, split_strata
 from glassformer.data.images import IMAGE_SETS, MAX_IMAGES, LabelledImage, LabelledImages, file_key, split_images
 from glassformer.data.json_lines import json_rows
 from glassformer.errors import DataError, did_you_mean
@@ -76,6 +77,16 @@ def _captioned(folder: Path) -> Iterator[LabelledImage]:
         yield LabelledImage(file, text, file_key(file, folder))
 
 
+def _emoji_names(archive: Path) -> LabelledImages:
+    """Each emoji with its name; variants of another skin tone, which have the same name, are left out."""
+    rows = [
+        (LabelledImage(emoji.pixels, emoji.name, emoji.code), emoji.group, emoji.category)
+        for emoji in read_emoji(archive)
+        if not emoji.skin_tones
+    ]
+    return split_strata(rows, validation=VALIDATION, test=TEST)
+
+
 CAPTIONED_SETS: dict[str, CaptionedSet] = {
     "digit-scenes": CaptionedSet(
         name="digit-scenes",
@@ -85,5 +96,14 @@ CAPTIONED_SETS: dict[str, CaptionedSet] = {
         read=lambda archive: compose(IMAGE_SETS["mnist"].split(archive)),
         count=sum(COUNTS.values()),
         size=(CANVAS, CANVAS),
+    ),
+    "emoji-names": CaptionedSet(
+        name="emoji-names",
+        about="emoji with their names, 32 x 32 pixels in colour, no variants of skin tone",
+        license=PICTURES.license,
+        source=PICTURES,
+        read=_emoji_names,
+        count=1_911,
+        size=(SIZE, SIZE),
     ),
 }

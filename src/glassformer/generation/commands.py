@@ -22,6 +22,8 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["play"]
     if "speech" in model.answers:
         return ["say"]
+    if "similarity" in model.answers:
+        return ["classify"]
     if "class" not in model.answers or model.reads == "frames":
         return []  # word vectors answer nothing
     if isinstance(model, DecoderClassifier):  # one number for a text serves roll-outs, and no command

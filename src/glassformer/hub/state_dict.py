@@ -11,7 +11,7 @@ from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.weight_table import Tensors
 from glassformer.hub.tensor_names import match_names
-from glassformer.models import EncoderDecoderConfig, build_model
+from glassformer.models import build_model, stacks_of
 from glassformer.models.counts import ShapesOnly
 
 
@@ -60,8 +60,7 @@ def untied_state(model: nn.Module, state: Tensors | None = None) -> Tensors:
 
 def check_count(where: str | os.PathLike[str], config: Any, n_tensors: int) -> None:
     """Raise `ModelFolderError` for more layers and experts than tensors, before a million of them is built."""
-    parts = (config.encoder, config.decoder) if isinstance(config, EncoderDecoderConfig) else (config,)
-    asked = sum(getattr(part, "n_layer", 0) * max(1, getattr(part, "n_expert", 0)) for part in parts)
+    asked = sum(getattr(part, "n_layer", 0) * max(1, getattr(part, "n_expert", 0)) for part in stacks_of(config))
     if asked > n_tensors:
         raise ModelFolderError(f"{where}: config.json asks for {asked:,} layers or experts, of {n_tensors} tensors")
 

@@ -9,11 +9,13 @@ from glassformer.models.building import (
     kinds_that_answer,
     make_config,
     registered,
+    stacks_of,
 )
 from glassformer.models.config import ModelConfig
 from glassformer.models.counts import FlopsPerToken, flops_per_token, parameter_count, parameters_by_part
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier, DecoderClassifierConfig
+from glassformer.models.dual_encoder import DualEncoder, DualEncoderConfig
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
@@ -35,6 +37,8 @@ __all__ = [
     "Decoder",
     "DecoderClassifier",
     "DecoderClassifierConfig",
+    "DualEncoder",
+    "DualEncoderConfig",
     "Encoder",
     "EncoderConfig",
     "EncoderDecoder",
@@ -62,4 +66,5 @@ __all__ = [
     "positions_of",
     "registered",
     "settings_of",
+    "stacks_of",
 ]

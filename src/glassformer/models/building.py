@@ -12,6 +12,7 @@ from glassformer.errors import UsageError
 from glassformer.models.config import ModelConfig
 from glassformer.models.decoder import Decoder
 from glassformer.models.decoder_classifier import DecoderClassifier, DecoderClassifierConfig
+from glassformer.models.dual_encoder import DualEncoder, DualEncoderConfig
 from glassformer.models.encoder import Encoder
 from glassformer.models.encoder_config import EncoderConfig, EncoderDecoderConfig
 from glassformer.models.encoder_decoder import EncoderDecoder
@@ -28,6 +29,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "trajectory_decoder": (TrajectoryDecoderConfig, TrajectoryDecoder),
     "speech_decoder": (SpeechDecoderConfig, SpeechDecoder),
     "decoder_classifier": (DecoderClassifierConfig, DecoderClassifier),
+    "dual_encoder": (DualEncoderConfig, DualEncoder),
 }
 CLASSIFIERS = {"decoder": "decoder_classifier"}
 """Kinds that become another with a head over classes in place of their own."""
@@ -61,6 +63,12 @@ def config_fields(kind: str) -> dict[str, FieldInfo]:
     """The fields that `make_config` takes for a kind, each with its type and limits."""
     fields: dict[str, FieldInfo] = registered(kind)[0].make_fields()
     return fields
+
+
+def stacks_of(config: Any) -> tuple[Any, ...]:
+    """The configurations of the stacks of blocks that a model has: two of an encoder-decoder or a dual encoder, else
+    its own."""
+    return getattr(config, "stacks", (config,))
 
 
 def kind_of(config: Any) -> str:

@@ -145,6 +145,8 @@ def _stem(config: EncoderConfig) -> nn.Module:
             class_token=config.class_token,
             distillation_token=config.distillation != "none",
             scale=config.embedding_scale,
+            bias=config.patch_bias,
+            norm=norm_of(config) if config.embedding_norm else None,
         )
     if config.stem == "frames":
         return FrameStem(n_mels=config.n_mels, n_embd=config.n_embd)

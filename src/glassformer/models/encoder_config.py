@@ -30,6 +30,8 @@ class EncoderConfig(ModelConfig):
         counts what the stem gives: patches and the tokens before them, frames after the convolutions.
     image_size, patch_size, n_channels: of square images. n_mels: mel bands of a frame.
     n_inputs: numbers of each member of a set.
+    patch_bias: on the linear layer that reads patches (CLIP has none). With patches, `embedding_norm` is a norm of
+        what they and the class token have become with their positions (CLIP).
     patch_convolutions: patches are read by convolutions that halve the image, and not by one linear layer
         (`glassformer.models.stems.PatchConvolutions`).
     class_token: a learned vector stands before the patches. distillation: `token`: another one behind it (DeiT);
@@ -50,6 +52,7 @@ class EncoderConfig(ModelConfig):
     image_size: int = Field(default=0, ge=0, le=100_000)
     patch_size: int = Field(default=0, ge=0, le=100_000)
     n_channels: int = Field(default=3, ge=1, le=1000)
+    patch_bias: bool = True
     patch_convolutions: bool = False
     class_token: bool = True
     distillation: Literal["none", "token", "heads"] = "none"
@@ -84,9 +87,10 @@ class EncoderConfig(ModelConfig):
                     f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}; try patch_size=7"
                 )
             self._check_patches()
-        elif self.patch_convolutions or not self.class_token or self.distillation != "none":
+        elif self.patch_convolutions or not self.patch_bias or not self.class_token or self.distillation != "none":
             raise UsageError(
-                f"patch_convolutions, class_token and distillation are of images, and stem={self.stem}; leave them out"
+                f"patch_bias, patch_convolutions, class_token and distillation are of images, and stem={self.stem}; "
+                "leave them out"
             )
         self._check_order()
         if self.token_head == "classes" and not self.n_classes:
@@ -115,6 +119,10 @@ class EncoderConfig(ModelConfig):
         if self.patch_convolutions and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
             raise UsageError(
                 f"patch_convolutions halve the image, and patch_size={self.patch_size} is no power of 2; try 4"
+            )
+        if self.patch_convolutions and not self.patch_bias:
+            raise UsageError(
+                "patch_bias=false is of the linear layer, and patch_convolutions=true; leave one of them out"
             )
         if not self.class_token and (self.pooling == "first" or self.distillation != "none"):
             field = "pooling=first" if self.pooling == "first" else f"distillation={self.distillation}"
@@ -212,6 +220,11 @@ class EncoderDecoderConfig(Checked):
         return super().make(**fields)
 
     parameter_count = old_method("models.parameter_count")
+
+    @property
+    def stacks(self) -> tuple[ModelConfig, ...]:
+        """The configurations of both."""
+        return self.encoder, self.decoder
 
     @property
     def reads(self) -> str:

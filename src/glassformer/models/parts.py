@@ -89,7 +89,8 @@ class Piece(NamedTuple):
 
     part: one of `PARTS`. belongs_to: the same, but of a bias the part whose bias it is. axes: a product of letters (or
     a number) for each axis of the piece: ("H D", "C"). rows: where it begins and ends in a fused matrix; None: it is
-    the whole. stack: "encoder" or "decoder" where a model has both. layer: which block it stands in; None: in none.
+    the whole. stack: "encoder" or "decoder", "image" or "text", where a model has both. layer: which block it stands
+    in; None: in none.
     is_same_as: the name under which the same tensor was met before.
     """
 
@@ -191,7 +192,7 @@ def pieces_of(model: nn.Module, name: str, parameter: Tensor) -> list[Piece]:
     lengths = [len(parameter)] if len(found_pieces) == 1 else _lengths(owner, len(found_pieces), len(parameter))
     is_bias = field == "bias" and found_pieces[0][0] != "other"
     stack, numbered = "", name.split(".")
-    if numbered[0] in ("encoder", "decoder"):
+    if numbered[0] in ("encoder", "decoder", "image", "text"):
         stack, *numbered = numbered
     block = int(numbered[1]) if numbered[0] == "blocks" else None
     made, start = [], 0

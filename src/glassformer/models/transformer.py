@@ -51,7 +51,7 @@ class Model(nn.Module):
 
     answers: what an objective may ask of it (`Objective.asks`): "next_token" or "target" (it writes tokens),
         "masked_token", "class", "token_class", "neighbour", "number" (one for a sequence), "numbers",
-        "action", "speech".
+        "action", "speech", "similarity" (of an image and a text).
     """
 
     answers: ClassVar[frozenset[str]] = frozenset()
@@ -88,7 +88,7 @@ class Model(nn.Module):
     @property
     def reads(self) -> str:
         """What comes in: "text" (token ids), "patches" of an image, "frames" of sound, "vectors",
-        a "trajectory", a "set", a "graph", "characters" to be spoken."""
+        a "trajectory", a "set", a "graph", "characters" to be spoken, "image_text" (both)."""
         return self.config.reads  # type: ignore[no-any-return]
 
     @property

@@ -12,6 +12,7 @@ A processor is saved in the model folder, in the files that Hugging Face's own p
     set          records  preprocessor_config.json                   processors/sets.py
     graph        SMILES   preprocessor_config.json                   processors/molecules.py
     characters   speech   preprocessor_config.json                   processors/speech.py
+    image, text  both     both                                       processors/image_text.py
 
 A new kind of input is one file here and one line in `PROCESSORS`. A processor with two more methods serves every
 command and view without further code:
@@ -50,6 +51,7 @@ PROCESSORS: dict[str, str] = {
     "set": "glassformer.processors.sets:load_set_processor",
     "graph": "glassformer.processors.molecules:load_molecule_processor",
     "characters": "glassformer.processors.speech:load_speech_processor",
+    "image_text": "glassformer.processors.image_text:load_image_text_processor",
 }
 """What loads the processor from a model folder, as "module:function", by what a model reads (`model.reads`)."""
 

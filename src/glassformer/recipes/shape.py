@@ -10,6 +10,7 @@ from glassformer.models import (
     MODELS,
     SIZES,
     DecoderClassifierConfig,
+    DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
     ModelConfig,
@@ -40,7 +41,7 @@ def kind_for(r: Recipe) -> str:
 
 def is_transformer(kind: str) -> bool:
     """Whether a model of this kind is made of blocks, so that sizes, the dial and families mean something to it."""
-    return issubclass(MODELS[kind][0], (ModelConfig, EncoderDecoderConfig))
+    return issubclass(MODELS[kind][0], (ModelConfig, EncoderDecoderConfig, DualEncoderConfig))
 
 
 def facts_for(r: Recipe, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,5 +113,9 @@ def shape_in_words(config: Any) -> str:
         e, d = config.encoder, config.decoder
         shape = f"{e.n_layer} + {plural(d.n_layer, 'layer')}, {plural(d.n_head, 'head')}, {d.n_embd} wide"
         return f"{d.family}, {shape}, {plural(d.block_size, 'token')} at most, {plural(d.vocab_size, 'logit')}"
+    if isinstance(config, DualEncoderConfig):
+        image, text = config.image, config.text
+        layers = f"{image.n_layer} + {plural(text.n_layer, 'layer')}, {image.n_embd} and {text.n_embd} wide"
+        return f"{text.family}, {layers}, {image.n_patches} patches, {config.n_joint} numbers to compare"
     sizes = config.model_dump(exclude={"kind"}, exclude_none=True)
     return f"{config.kind}, " + ", ".join(f"{name} {value}" for name, value in sizes.items())

@@ -24,6 +24,7 @@ from glassformer.hub.state_dict import tied_names
 from glassformer.layers import LearnedPositions
 from glassformer.models import (
     FAMILIES,
+    DualEncoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
     ModelConfig,
@@ -262,7 +263,9 @@ def changed(config: Any, changes: dict[str, Any]) -> Any:
 def current(config: Any, key: str) -> Any:
     """The value of a configuration under a key of [model]; both where the halves of an encoder-decoder differ."""
     value: Any
-    if not isinstance(config, EncoderDecoderConfig):
+    if isinstance(config, DualEncoderConfig):
+        value = config.value_of(key)
+    elif not isinstance(config, EncoderDecoderConfig):
         value = getattr(config, key, None)
     elif key in ("source_vocab_size", "n_decoder_layer"):
         value = config.encoder.vocab_size if key == "source_vocab_size" else config.decoder.n_layer

@@ -6,7 +6,8 @@ diffusion                   tokens hidden at any noise level
 translate, transcribe       the target sentence; what is said in a sound
 classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
-image_tokens                an image of a class, pixel by pixel
+image_tokens                an image of a class or a caption, pixel by pixel
+image_text                  which caption is of which image
 classify_sets, regress_sets a class or a number for a set of values of any kind
 classify_molecules, regress_molecules      the same for a molecule as a graph; regress: a number for a text
 reward                      which of two answers people prefer
@@ -38,6 +39,7 @@ from glassformer.tasks.dpo import DPO
 from glassformer.tasks.examples import ExampleTask
 from glassformer.tasks.generalist import Generalist
 from glassformer.tasks.grpo import GRPO
+from glassformer.tasks.image_text import ImageText
 from glassformer.tasks.image_tokens import ImageTokens
 from glassformer.tasks.induction import InductionTask
 from glassformer.tasks.kto import KTO
@@ -70,6 +72,7 @@ TASKS: dict[str, type[Task]] = {
     "dpo": DPO,
     "generalist": Generalist,
     "grpo": GRPO,
+    "image_text": ImageText,
     "image_tokens": ImageTokens,
     "induction": InductionTask,
     "kto": KTO,
@@ -126,6 +129,7 @@ __all__ = [
     "Distill",
     "ExampleTask",
     "Generalist",
+    "ImageText",
     "ImageTokens",
     "LinearFunctions",
     "Loss",

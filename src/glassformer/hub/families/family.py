@@ -138,9 +138,10 @@ def fields_without_meaning(c: Any) -> set[str]:
         ("n_gram_rows",): c.n_gram == 1,
     }
     if isinstance(c, EncoderConfig):
-        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments", "embedding_norm")
+        text = ("vocab_size", "n_gram", "n_gram_rows", "n_segments")
         without_effect |= {
             text: c.stem != "text",
+            ("embedding_norm",): c.stem not in ("text", "patches"),
             ("image_size", "patch_size", "n_channels"): c.stem != "patches",
             ("n_mels",): c.stem != "frames",
             ("embedding_scale",): c.stem not in ("text", "patches"),

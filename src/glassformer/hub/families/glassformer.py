@@ -9,14 +9,13 @@ from glassformer.errors import ModelFolderError
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.weight_table import Tensors
 from glassformer.layers import ACTIVATIONS, NORMS, POSITIONS
-from glassformer.models import MODELS, EncoderDecoderConfig, kind_of
+from glassformer.models import MODELS, kind_of, stacks_of
 
 
 def functions_of(c: Any) -> list[Any]:
     """What a configuration names out of the registries of layers."""
-    halves = (c.encoder, c.decoder) if isinstance(c, EncoderDecoderConfig) else (c,)
     named = (("activation", ACTIVATIONS), ("norm", NORMS), ("positions", POSITIONS))
-    return [table[getattr(h, field)] for h in halves for field, table in named if field in type(h).model_fields]
+    return [table[getattr(h, field)] for h in stacks_of(c) for field, table in named if field in type(h).model_fields]
 
 
 class Glassformer(Family):

@@ -6,6 +6,7 @@ from typing import Any
 
 from glassformer.hub.families.bart import BART
 from glassformer.hub.families.bert import BERT
+from glassformer.hub.families.clip import CLIP
 from glassformer.hub.families.decision_transformer import DecisionTransformer
 from glassformer.hub.families.family import Family
 from glassformer.hub.families.gemma import Gemma2, Gemma3
@@ -31,7 +32,7 @@ FAMILIES: dict[str, Family] = {
         *(GPT2(), GPTNeo(), GPTNeoX()),
         *(Qwen3(), Llama(), Qwen2(), Mistral(), Phi3(), Olmo2(), SmolLM3(), Gemma2(), Gemma3()),
         *(Mixtral(), Qwen3Moe(), GptOss()),
-        *(BERT(), ViT(), DeiT(), DecisionTransformer(), T5(), Marian(), BART(), Whisper(), Glassformer()),
+        *(BERT(), ViT(), DeiT(), CLIP(), DecisionTransformer(), T5(), Marian(), BART(), Whisper(), Glassformer()),
     )
 }
 

@@ -29,7 +29,8 @@ class PatchStem(nn.Module):
 
     convolutions: patches are read by `PatchConvolutions`, and not by one linear layer. class_token, distillation_token:
     learned vectors that stand before the patches (the second: Touvron et al. 2020, https://arxiv.org/abs/2012.12877,
-    sect. 4). scale: what vectors are multiplied with before positions are added.
+    sect. 4). scale: what vectors are multiplied with before positions are added. bias: of the linear layer. norm: what
+    everything goes through at the end (CLIP's `pre_layrnorm`).
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class PatchStem(nn.Module):
         class_token: bool = True,
         distillation_token: bool = False,
         scale: float = 1.0,
+        bias: bool = True,
+        norm: nn.Module | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -51,12 +54,12 @@ class PatchStem(nn.Module):
         self.patch: nn.Module = (
             PatchConvolutions(patch_size=patch_size, n_channels=n_channels, n_embd=n_embd)
             if convolutions
-            else nn.Conv2d(n_channels, n_embd, kernel_size=patch_size, stride=patch_size)
+            else nn.Conv2d(n_channels, n_embd, kernel_size=patch_size, stride=patch_size, bias=bias)
         )
         self.class_token = nn.Parameter(torch.zeros(1, 1, n_embd)) if class_token else None
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, n_embd)) if distillation_token else None
         self.n_patches = (image_size // patch_size) ** 2
-        self.scale, self.dropout = scale, dropout
+        self.scale, self.dropout, self.norm = scale, dropout, norm
         self.tap_token, self.tap_position = Tap("token"), Tap("position")
 
     @property
@@ -88,7 +91,7 @@ class PatchStem(nn.Module):
         before = [token.expand(len(images), -1, -1) for token in self.before]
         x_BTC = self.tap_token(torch.cat((*before, patches_BPC), dim=1))
         x_BTC = self.tap_position(positions.add(x_BTC if self.scale == 1 else x_BTC * self.scale, pos))
-        return F.dropout(x_BTC, self.dropout, self.training)
+        return F.dropout(x_BTC if self.norm is None else self.norm(x_BTC), self.dropout, self.training)
 
 
 class PatchConvolutions(nn.Module):
