@@ -77,7 +77,13 @@ def test_vectors_have_length_one_and_what_is_padded_is_not_seen(model):
     for vectors in (texts, model.image_vectors(images)):
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
     for row, n in enumerate(lengths.tolist()):
-        torch.testing.assert_close(model.text_vectors(ids[row : row + 1, :n])[0], texts[row])
+        alone = model.text_vectors(ids[row : row + 1, :n], torch.tensor([n]))
+        torch.testing.assert_close(alone[0], texts[row])
+    ended = torch.where(ids == 3, 4, ids)
+    ended[torch.arange(4), lengths - 1] = 3
+    torch.testing.assert_close(model.text_vectors(ended), model.text_vectors(ended, lengths))
+    with pytest.raises(UsageError, match="token 3"):
+        model.text_vectors(torch.full((1, 5), 4))
     logits = model(images, ids, lengths)
     torch.testing.assert_close(logits, model.logit_scale.exp() * model.image_vectors(images) @ texts.T)
 
@@ -108,7 +114,7 @@ def test_the_configuration_of_both_and_changes():
         assert "\n" not in str(error.value)
     frames = {**config.image.model_dump(), "stem": "frames", "positions": "sinusoidal"}
     with pytest.raises(UsageError, match="stem=frames"):
-        make_config("dual_encoder", image=frames, text=config.text.model_dump())
+        make_config("dual_encoder", image=frames, text=config.text.model_dump(), end_token=3)
 
 
 # ---- the loss ----
@@ -116,7 +122,10 @@ def test_the_configuration_of_both_and_changes():
 
 def test_the_loss_is_the_mean_of_rows_and_columns(model):
     task = ImageText()
-    rows = [(np.float32(toy_ids(3, 8, 8, seed=i)) / 61, toy_ids(1, 3 + i, seed=i)[0].tolist(), i) for i in range(4)]
+    rows = [
+        (toy_ids(3, 8, 8, seed=i).numpy().astype(np.float32) / 61, toy_ids(1, 3 + i, seed=i)[0].tolist(), i)
+        for i in range(4)
+    ]
     batch = task.collate(rows)
     loss = task.loss(model, batch)
     logits = model(*batch[:3])
@@ -128,7 +137,7 @@ def test_the_loss_is_the_mean_of_rows_and_columns(model):
 
 def test_equal_captions_are_no_wrong_answers(model):
     task = ImageText()
-    rows = [(np.float32(toy_ids(3, 8, 8, seed=i)) / 61, [5, 7, 9], 0) for i in range(3)]
+    rows = [(toy_ids(3, 8, 8, seed=i).numpy().astype(np.float32) / 61, [5, 7, 9], 0) for i in range(3)]
     assert float(task.loss(model, task.collate(rows)).sum) == pytest.approx(0, abs=1e-5)
     others = [(*row[:2], i) for i, row in enumerate(rows)]  # as if they were different ones: three alike
     assert float(task.loss(model, task.collate(others)).sum) > 1

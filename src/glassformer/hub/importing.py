@@ -24,6 +24,7 @@ from glassformer.hub.folder import check_vocabulary, open_folder, save
 from glassformer.hub.gguf.reading import load_gguf
 from glassformer.hub.nanogpt import load_nanogpt
 from glassformer.layers.lora import merge_lora
+from glassformer.models import stacks_of
 from glassformer.processors.tokenizers import Tokenizer
 
 Files = dict[str, dict[str, Any]]
@@ -108,7 +109,7 @@ def check_finite(model: Any, where: str | os.PathLike[str]) -> None:
 def _small_input(model: Any) -> tuple[Tensor, ...]:
     """A few tokens, frames of sound or an image, as the model takes them."""
     config = model.config
-    encoder = getattr(config, "encoder", config)
+    encoder = stacks_of(config)[0]
     ids_BT = torch.arange(min(8, config.block_size)).remainder(config.vocab_size).unsqueeze(0)
     reads = config.reads
     if reads == "text":
@@ -125,6 +126,9 @@ def _small_input(model: Any) -> tuple[Tensor, ...]:
         source = torch.linspace(-1, 1, encoder.n_channels * encoder.image_size**2).view(shape)
     if source.is_floating_point():
         source = source.to(next(model.parameters()).dtype)
+    if "similarity" in model.answers:
+        ids_BT[:, -1] = config.end_token
+        return source, ids_BT
     return (source, ids_BT) if "target" in model.answers else (source,)
 
 

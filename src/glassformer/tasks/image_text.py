@@ -34,7 +34,7 @@ from glassformer.processors.image import ImageProcessor
 from glassformer.processors.image_text import ImageTextProcessor, load_image_text_processor
 from glassformer.processors.tokenizers import load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END
-from glassformer.tasks.base import Batch, Batches, Loss, Opening
+from glassformer.tasks.base import Batch, Batches, Loss, Opening, Score
 from glassformer.tasks.classify_images import first_size
 from glassformer.tasks.examples import NonTextTask
 from glassformer.tasks.losses import padded
@@ -93,6 +93,8 @@ class ImageText(NonTextTask):
     Settings = ImageTextSettings
     reads: ClassVar[str] = "image_text"
     asks: ClassVar[str] = "similarity"
+    # the loss rises while the right captions come first more often: it punishes being sure of a wrong one
+    score: ClassVar[Score] = Score("val_accuracy", "higher")
     head: ClassVar[Mapping[str, Any]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}  # the captions decide the number of tokens
     placeholders: ClassVar[Mapping[str, Any] | None] = None
