@@ -30,7 +30,10 @@ FIRST_SCALE = math.log(1 / 0.07)
 """What the logarithm of the temperature's inverse begins with (section 2.5)."""
 LARGEST_SCALE = math.log(100)
 """It is never used above this, where training becomes unstable (section 2.5)."""
-OF_IMAGES = ("image_size", "patch_size", "n_channels", "patch_convolutions", "class_token", "pooling")
+OF_IMAGES = (
+    *("image_size", "patch_size", "n_channels", "patch_bias", "patch_convolutions", "class_token", "pooling"),
+    "embedding_norm",  # CLIP has one of patches and none of tokens
+)
 OF_TEXTS = ("vocab_size", "block_size")
 OF_BOTH = ("n_text_layer", "n_joint", "end_token")
 
