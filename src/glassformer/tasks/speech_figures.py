@@ -9,6 +9,7 @@ from glassformer.generation.say import Said
 from glassformer.processors.speech import SpeechProcessor, plain
 
 SHOWN = 64  # steps of a picture
+MOST_FRAMES = 128  # of a spectrogram
 
 
 def said_figures(
@@ -31,10 +32,11 @@ def said_figures(
 
 
 def _spectrogram(processor: SpeechProcessor, title: str, levels_TFM: np.ndarray) -> HeatMap:
-    """Every other band, the highest at the top; a column a step."""
-    step = -(-len(levels_TFM) // SHOWN)
-    bands_MT = levels_TFM[::step].mean(axis=1).T
-    bands = bands_MT[: len(bands_MT) // 2 * 2].reshape(-1, 2, bands_MT.shape[1]).mean(axis=1)[::-1]
+    """Every other band, the highest at the top; a column a frame."""
+    frames_FM = levels_TFM.reshape(-1, processor.n_mels)
+    every = -(-len(frames_FM) // MOST_FRAMES)
+    bands_MF = frames_FM[::every].T
+    bands = bands_MF[: len(bands_MF) // 2 * 2].reshape(-1, 2, bands_MF.shape[1]).mean(axis=1)[::-1]
     rows = [f"{2 * number + 1}" for number in range(len(bands))][::-1]
-    columns = [f"{t * processor.seconds_per_step:.2f}" for t in range(0, len(levels_TFM), step)]
+    columns = [f"{f * processor.hop / processor.rate:.2f}" for f in range(0, len(frames_FM), every)]
     return HeatMap(title, bands / (processor.n_levels - 1), rows, columns, "mel band", "seconds", highest=1.0)
