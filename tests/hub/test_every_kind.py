@@ -138,10 +138,11 @@ def test_a_vision_transformer_and_what_is_asked_of_it(images: bool, tmp_path: Pa
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "vit"
     again, tokenizer = gf.load(tmp_path, dtype="bf16" if images else "fp32")
     assert tokenizer is None and again.config == config
+    if not images:  # a server only looks into it
+        (handle,) = open_models([str(tmp_path)], device="cpu", dtype="fp32").values()
+        assert handle.use == "looking inside"
     with pytest.raises(GlassformerError) as error:
-        open_for("generate", str(tmp_path), "cpu") if images else open_models(
-            [str(tmp_path)], device="cpu", dtype="fp32"
-        )
+        open_for("generate", str(tmp_path), "cpu")
     assert "Encoder" in str(error.value) and "\n" not in str(error.value)
 
 

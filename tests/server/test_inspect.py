@@ -26,7 +26,7 @@ def test_models_and_their_sizes(url):
     shown = {model["name"]: model for model in ask_json(url, "/api/models")[1]["models"]}
     assert list(shown) == ["base", "chat", "vectors"]
     assert shown["base"] | {"name": ""} == {
-        "name": "", "kind": "Decoder", "writes": True, "chats": False, "vocab_size": 30,
+        "name": "", "kind": "Decoder", "writes": True, "chats": False, "reads": "text", "vocab_size": 30,
         "block_size": 200, "n_layer": 2, "n_head": 4, "n_embd": 24, "defaults": {},
     }  # fmt: skip
     assert shown["chat"]["chats"] and not shown["vectors"]["writes"]
