@@ -29,8 +29,8 @@ CASES = [
     ("shakespear", None, [], "shakespear: no such file, folder or corpus; did you mean shakespeare?"),
     ("https://example.org/texts/book.txt", None, [], "https://example.org/texts/book.txt: addresses are not fetched "
      "here; run curl -LO https://example.org/texts/book.txt first, then give book.txt"),
-    ("no-texts", None, [], "no-texts: no .txt, .md, .jsonl, .ndjson or .json file in this folder or below; give a "
-     "folder with texts"),
+    ("no-texts", None, [], "no-texts: no .txt, .md, .jsonl, .ndjson, .json or .smi file in this folder or below; give "
+     "a folder with texts"),
     ("", None, [], "data.source='' is empty; give it a value, or leave it out"),
     ("-", None, [], "standard input: empty; pipe a text into it: cat my.txt | ..."),
 ]  # fmt: skip

@@ -207,7 +207,7 @@ def test_a_reload_in_the_middle_frees_the_row(tab, models, slow):
 
 def test_reading_alone_and_another_model_and_a_chat(tab, url, models):
     opened(tab, url)
-    assert tab.locator("#model option").all_inner_texts() == ["base", "chat"]  # the encoder writes nothing
+    assert tab.locator("#model option").all_inner_texts() == ["base", "chat", "vectors"]
     expect(tab.locator("#modes")).to_be_hidden()
     tab.fill("#prompt", "lazy dog")
     tab.click("#read")

@@ -17,7 +17,7 @@ from actions import wait_for_state
 from playwright.sync_api import expect
 from resolving import TINY
 from served import running
-from test_runs import STEPS, open_checkpoint
+from test_served_runs import STEPS, open_checkpoint
 
 import glassformer as gf
 from glassformer.recipes import train
@@ -112,6 +112,7 @@ def test_the_slider_of_checkpoints_drives_every_panel(tab, url, folder):
 
     best = surprise()
     assert best == pytest.approx(expected(folder / "one"), abs=1e-4)
+    expect(tab.locator("#checkpoint-shown")).to_be_visible()
     assert tab.inner_text("#checkpoint-shown") == "best"
     tab.locator("#checkpoint").focus()
     tab.keyboard.press("Home")

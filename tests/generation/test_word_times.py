@@ -103,7 +103,7 @@ def test_the_view_draws_what_speech_attention_measures(bundle, tmp_path):
         speech(*parts, str(path), layer=2, head=0)
     with pytest.raises(UsageError, match="layer and head belong together"):
         speech(*parts, str(path), layer=1)
-    with pytest.raises(UsageError, match="transcribes nothing"):
+    with pytest.raises(UsageError, match="transcribes no sound"):
         from toys import toy_model
 
         look("speech", toy_model(), None, str(path))

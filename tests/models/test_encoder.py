@@ -200,7 +200,7 @@ def test_sound_is_halved():
         ({"stem": "patches", "image_size": 28, "patch_size": 5}, "image_size=28 is not divisible by patch_size=5"),
         ({"stem": "patches", "image_size": 6, "patch_size": 3}, "block_size=13 where patches and class token are 5"),
         ({"token_head": "classes"}, "token_head=classes needs classes to choose from; set n_classes"),
-        ({"pooling": "max"}, "model.pooling='max' is unknown; use first or mean"),
+        ({"pooling": "max"}, "model.pooling='max' is unknown; use first, mean or sum"),
         ({"pooler_": True}, "unknown key model.pooler_; did you mean pooler?"),
     ],
 )

@@ -201,7 +201,9 @@ def transcribe(
 def check_speech(model: Any, processor: Any) -> None:
     """Raise `UsageError` unless a model writes down speech, and reads the frames of the processor."""
     if model.reads != "frames" or "target" not in model.answers:
-        raise UsageError(f"a {type(model).__name__} that reads {model.reads} transcribes nothing; try whisper-tiny-en")
+        raise UsageError(
+            f"this {type(model).__name__} reads {model.reads} and transcribes no sound into text; try whisper-tiny-en"
+        )
     if not isinstance(processor, AudioProcessor):
         raise UsageError("the model's folder has no preprocessor_config.json, which defines how sound becomes frames")
     frames = 2 * model.config.encoder.block_size

@@ -10,6 +10,7 @@ export function timeTravel(root, store, api, { useModel }) {
   root.append(element("label", { for: "checkpoint" }, "checkpoint"), slider, shown);
   let steps = []; // of the checkpoints; after them, the model of the run
   let run = null;
+  let asked = null; // for the checkpoints of this run
 
   const nameAt = (i) => (i < steps.length ? `${run}@${steps[i]}` : run);
   const textAt = (i) => (i < steps.length ? `step ${count(steps[i])}` : "best");
@@ -18,8 +19,10 @@ export function timeTravel(root, store, api, { useModel }) {
     const base = baseOf(model);
     if (base !== run) {
       run = base;
-      steps = (await api.runs().catch(() => [])).find((one) => one.name === base)?.checkpoints ?? [];
+      asked = api.runs().then((runs) => runs.find((one) => one.name === base)?.checkpoints ?? []).catch(() => []);
     }
+    steps = await asked;
+    if (model !== store.state.model) return; // another one by now
     root.hidden = !steps.length;
     slider.max = String(steps.length);
     const at = model === base ? steps.length : steps.indexOf(Number(model.split("@").at(-1)));
