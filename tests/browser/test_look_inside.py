@@ -281,6 +281,8 @@ def test_a_picture_is_chosen_and_looked_into(tab, tmp_path):
     with served_folder(tmp_path / "digits") as url:
         tab.goto(f"{url}/#look/residual")
         expect(tab.locator("#status-text")).to_have_text("This model continues no text: look inside.")
+        expect(tab.locator("#view-title")).to_have_text("residual")
+        expect(tab.locator("#view-file")).to_be_visible()
         assert tab.locator("#option-text").is_hidden() and tab.locator("#figures").is_hidden()
         tab.click("#view-form button[type=submit]")
         expect(tab.locator("#view-state")).to_have_text("choose a file")

@@ -130,6 +130,7 @@ export function lookView(root, store, api, { failed }) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    if (!open) return; // the views are still on their way
     const empty = missing();
     if (empty) return (state.textContent = `${empty.name.replaceAll("_", " ")} is missing`), empty.focus();
     if (upload.needed() && !upload.file() && !open.form.read().text) return (state.textContent = "choose a file");
