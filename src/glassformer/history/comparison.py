@@ -21,7 +21,7 @@ from glassformer.history.figures import history_figures
 from glassformer.history.loss_against_compute import Log, loss_against_compute
 from glassformer.history.recall import recall
 
-# Minutes of two cores; and less than one, to see that it works: those figures mean little.
+# Half an hour or more of two cores; and about a minute, to see that it works: those figures mean little.
 FULL: dict[str, dict[str, Any]] = {"loss": {"steps": 200}, "bottleneck": {"steps": 1200}, "recall": {"steps": 1500}}
 QUICK: dict[str, dict[str, Any]] = {
     "loss": {"steps": 24, "longest_n_gram": 5},

@@ -113,7 +113,7 @@ def _recall(recall: dict[str, Any]) -> list[Figure]:
     ]
     return [
         Note(
-            '"I grew up in France ... I speak fluent ___": one of twenty places counts, others come up by the way. '
+            '"I grew up in France ... I speak fluent ___": one of twenty places counts, the words between name others. '
             f"Each model is trained for {settings['steps']:,} steps of {settings['batch_size']} texts of mixed "
             f"distances, with each of {len(settings['learning_rates'])} learning rates, and the best is kept. Each "
             f"distance is tested on {settings['examples']} texts; guessing is right in 1 of 20."

@@ -3,7 +3,7 @@
     dream Spain of grew France rain Italy a boat ... walk speak ──► French
                         |<----------- distance ----------->|
 
-One place is told after the word `grew`; other places come up by the way, so the model must know which one counts. The
+The place after the word `grew` counts; the words between name other places, so the model must know which one. The
 last word asks for the language. A recurrent network must carry the fact through every word between; attention is one
 step away from it, whatever the distance. All models learn mixed distances and are then asked at each by itself.
 """
@@ -33,7 +33,7 @@ from glassformer.training import choose_device
 PLACES, FILLERS = 20, 40  # tokens: places, their languages, fillers, `grew`, `speak`
 GREW, SPEAK = 2 * PLACES + FILLERS, 2 * PLACES + FILLERS + 1
 V = SPEAK + 1
-PREFIX = 16  # up to so many words before the fact, so that its position tells nothing
+PREFIX = 16  # up to so many words before the fact, so that it is not always at the same position
 SHARE_OF_PLACES = 0.1  # of the words between
 TIMED = 3  # passes for the seconds of a length
 

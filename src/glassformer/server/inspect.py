@@ -15,16 +15,11 @@ arrays are safetensors, everything else JSON.
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import hashlib
 import json
 import random
-import re
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Generator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +31,6 @@ from safetensors.torch import save
 from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
-from glassformer.data.trajectory_sets import TRAJECTORY_SETS
 from glassformer.errors import GlassformerError, did_you_mean
 from glassformer.figures import to_json
 from glassformer.generation import Request, sampling_of
@@ -48,6 +42,7 @@ from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.inspect_schemas import GenerateBody, LogitsBody, TokenizeBody, ViewBody
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.schemas import MAX_TOKENS
+from glassformer.server.uploads import uploaded
 from glassformer.server.worker import ModelHandle, Submission, find_model
 from glassformer.views import OLD_NAMES, VIEWS, ViewEntry
 
@@ -191,53 +186,6 @@ def _subject(models: Mapping[str, ModelHandle], handle: ModelHandle) -> Subject:
 
     subject = subject_of(handle.name, handle.bundle, open_model)
     return replace(subject, source_processor=None)  # it would open files of this machine by their names
-
-
-@contextlib.contextmanager
-def uploaded(subject: Subject, body: ViewBody) -> Iterator[dict[str, Any]]:
-    """The options of a view; for a model that reads files, with the file that was sent. No file of this machine is read
-    by its name, but the sets of episodes that come with the package are.
-
-    Raises:
-        APIError: the model reads files and none was sent, or the reverse; it is no base64. DataError: it is damaged.
-    """
-    options, text = dict(body.options), body.options.get("text")
-    reads = "" if subject.processor is None else str(subject.model.reads)
-    name, _, rest = str(text).partition(":")
-    _refuse_paths(subject.tokenizer, text)
-    if not reads or text is None or (reads == "trajectory" and name in TRAJECTORY_SETS and body.file is None):
-        if body.file is not None:
-            raise APIError(400, "file: this model or this view reads no file; leave it out", param="file")
-        yield options
-        return
-    if body.file is None:
-        sets = f", or the name of a set ({', '.join(TRAJECTORY_SETS)})" if reads == "trajectory" else ""
-        raise APIError(400, f"file: this model reads {reads}; send a file as base64{sets}", param="file")
-    try:
-        content = base64.b64decode(body.file, validate=True)
-    except ValueError:
-        raise APIError(400, "file: this is no base64; encode the file's bytes", param="file") from None
-    with tempfile.TemporaryDirectory() as folder:
-        ending = re.search(r"\.[a-z0-9]{1,5}$", name.lower())
-        path = Path(folder) / f"file{ending[0] if ending else ''}"
-        path.write_bytes(content)
-        try:
-            yield {**options, "text": f"{path}:{rest}" if rest and reads == "trajectory" else str(path)}
-        except GlassformerError as error:
-            raise APIError(400, str(error).replace(str(path), Path(name).name or "the file"), param="file") from None
-
-
-def _refuse_paths(reader: Any, text: Any) -> None:
-    """Records name pictures by their paths, which are this machine's."""
-    named = [part.name for part in getattr(reader, "parts", ()) if part.kind == "image"]
-    if not named:
-        return
-    try:
-        record = json.loads(str(text))
-    except ValueError:
-        return  # the processor says what is wrong with it
-    if isinstance(record, dict) and (given := [name for name in named if record.get(name) is not None]):
-        raise APIError(400, f"text: {given[0]} is a picture, which records sent to a server cannot name; leave it out")
 
 
 async def _events(submission: Submission, handle: ModelHandle, *, full: bool) -> AsyncIterator[str]:

@@ -23,8 +23,9 @@ from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
 from glassformer.tasks.base import Batch, Batches, Loss, Opening
 from glassformer.tasks.examples import NonTextTask
+from glassformer.tasks.image_settings import ImageSettings
 from glassformer.tasks.losses import number_of, summed_cross_entropy
-from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
 
 MAX_BYTES = 4 << 30
@@ -33,27 +34,15 @@ LARGEST_SAMPLE = 32
 """Side of an image that is drawn as a sample, in pixels."""
 
 
-class ClassifyImagesSettings(TaskSettings):
+class ClassifyImagesSettings(ImageSettings):
     """[task] of `classify_images`."""
 
-    image_size: int | None = Field(default=None, ge=1, le=4096)
-    """height and width that images are resized to; None: those of a named set, else of the first image"""
     grey: bool | None = None
     """one channel in place of three; None: as the named set, else False"""
     fold: int = Field(default=0, ge=0)
     """of a named set: which part of it tests, so that several runs test on all of it"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """this share of each target is spread over all classes; the reported loss is without it"""
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    """degrees by which a training image is turned at most, either way"""
-    scaling: float = Field(default=0.0, ge=0, lt=1)
-    """share of its size by which it is made larger or smaller at most"""
-    shear: float = Field(default=0.0, ge=0, le=1)
-    """how far a row is moved at most, by its distance from the middle row"""
-    translation: float = Field(default=0.0, ge=0, le=1)
-    """share of its side by which it is moved at most, along each axis"""
-    flip: bool = False
-    """whether every second one is mirrored, left to right"""
 
 
 @dataclass(kw_only=True)
@@ -137,8 +126,7 @@ class ClassifyImages(NonTextTask):
     @property
     def augmentation(self) -> Augmentation:
         """What is done to training images."""
-        s = self.settings
-        return Augmentation(s.rotation, s.scaling, s.shear, s.translation, s.flip)
+        return self.settings.augmentation
 
     def collate_augmented(self, examples: Sequence[tuple[np.ndarray, int]], random: np.random.Generator) -> Batch:
         """As `collate`, each image changed at random."""

@@ -17,10 +17,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from glassformer.data.augmentation import Augmentation
 from glassformer.data.captions import load_captioned
 from glassformer.data.encoding import tokenizer_from
 from glassformer.data.example_splits import Example, spread
@@ -37,27 +35,13 @@ from glassformer.processors.tokenizers.special_tokens import END
 from glassformer.tasks.base import Batch, Batches, Loss, Opening, Score
 from glassformer.tasks.classify_images import first_size
 from glassformer.tasks.examples import NonTextTask
+from glassformer.tasks.image_settings import ImageSettings
 from glassformer.tasks.losses import padded
-from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
+from glassformer.tasks.settings import Choice, TokenizerSettings
 from glassformer.tasks.sources import SplitSource
 
 VOCABULARY = 1024  # of a new tokenizer, unless another size is set
 SHOWN = 5  # held-out images of a sample
-
-
-class ImageTextSettings(TaskSettings):
-    """[task] of `image_text`."""
-
-    image_size: int | None = Field(default=None, ge=1, le=4096)
-    """height and width that images are resized to; None: those of a named set, else of the first image"""
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    """degrees by which a training image is turned at most, either way"""
-    scaling: float = Field(default=0.0, ge=0, lt=1)
-    """share of its size by which it is made larger or smaller at most"""
-    translation: float = Field(default=0.0, ge=0, le=1)
-    """share of its side by which it is moved at most, along each axis"""
-    flip: bool = False
-    """whether every second one is mirrored, left to right"""
 
 
 @dataclass(kw_only=True)
@@ -90,7 +74,7 @@ class ImageText(NonTextTask):
     """
 
     holds: ClassVar[str] = "images with captions"
-    Settings = ImageTextSettings
+    Settings = ImageSettings
     reads: ClassVar[str] = "image_text"
     asks: ClassVar[str] = "similarity"
     # the loss rises while the right captions come first more often: it punishes being sure of a wrong one
@@ -158,8 +142,7 @@ class ImageText(NonTextTask):
         say so."""
         batches: Any = super().batches(split, rank, world_size)
         batches.pool = 1
-        s = self.settings
-        augmentation = Augmentation(s.rotation, s.scaling, 0.0, s.translation, s.flip)
+        augmentation = self.settings.augmentation
         if split == "train" and augmentation.changes:
 
             def changed(examples: Sequence[Any], random: np.random.Generator) -> Batch:

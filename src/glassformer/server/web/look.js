@@ -2,7 +2,7 @@
 //
 // Nothing here knows a view: names, options and examples come from /api/views, figures from /api/look/VIEW.
 
-import { addressOf, readAddress, writeAddress } from "./address.js";
+import { addressOf, writeAddress } from "./address.js";
 import { drawFigures } from "./figures.js";
 import { element } from "./numbers.js";
 import { baseOf } from "./time_travel.js";
@@ -139,5 +139,5 @@ export function lookView(root, store, api, { failed }) {
   store.subscribe((current, changed) => {
     if (changed.has("model") && !root.hidden && open && !missing()) run({ replace: true });
   });
-  return { go, again: () => go(readAddress()) };
+  return { go };
 }

@@ -1,6 +1,6 @@
 // Training runs: a list, and the figures of one as they grow.
 
-import { readAddress, writeAddress } from "./address.js";
+import { writeAddress } from "./address.js";
 import { drawFigures } from "./figures.js";
 import { count, element } from "./numbers.js";
 
@@ -97,5 +97,5 @@ export function runsView(root, store, api, { failed, useModel }) {
   }
 
   const stop = () => clearTimeout(timer);
-  return { go, stop, again: () => go(readAddress()) };
+  return { go, stop };
 }
