@@ -9,6 +9,7 @@ const LOOKS_ONLY = "This model continues no text: look inside.";
 export function createActions(store, api) {
   let abort = null; // of the running action
   let again = null; // the action of "try again"
+  /** @type {any} */
   let defaults = DEFAULTS; // of the model, to see whether a slider was moved
   const status = (kind, text) => store.set({ status: { kind, text } });
   const ids = () => store.state.tokens.map((token) => token.id);

@@ -17,6 +17,7 @@ export function readAddress(hash = location.hash) {
   return { panel: panel || "write", view: view && decodeURIComponent(view), model, options };
 }
 
+/** @param {{panel: string, view?: string | null, model?: string | null, options?: Record<string, any>}} cursor */
 export function addressOf({ panel, view, model, options }) {
   if (!view) return `#${panel}`;
   const query = new URLSearchParams(model ? { model } : {});
@@ -28,6 +29,7 @@ export function addressOf({ panel, view, model, options }) {
 }
 
 // Put a cursor into the address: as a new entry, to which Back returns, or in the place of this one.
+/** @param {{panel: string, view?: string | null, model?: string | null, options?: Record<string, any>}} cursor */
 export function writeAddress(cursor, { replace = false } = {}) {
   const address = addressOf(cursor);
   if (address === location.hash) return;

@@ -12,6 +12,7 @@ export function useKey(key) {
   sessionStorage.setItem(STORAGE_KEY, key.replace(/[^\x20-\x7e]/g, "")); // a header can hold only these
 }
 
+/** @param {string} path @param {{body?: any, signal?: AbortSignal, tag?: string | null}} given */
 async function request(path, { body, signal, tag } = {}) {
   const key = sessionStorage.getItem(STORAGE_KEY);
   const headers = key ? { Authorization: `Bearer ${key}` } : {};

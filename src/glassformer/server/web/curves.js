@@ -90,6 +90,7 @@ function lineOf(figure, line, across, up, path) {
 }
 
 // The name of the y-axis and, of several lines, their colours and names; and how high that is.
+/** @returns {[SVGElement[], number]} */
 function legendOf(figure) {
   const parts = [];
   let [x, y] = [LEFT, 14];

@@ -8,9 +8,11 @@ import { element, visible } from "./numbers.js";
 import { points } from "./points.js";
 import { plain, rgb } from "./svg.js";
 
+/** @type {Record<string, (figure: any, path: string, picked: (r: number, c: number) => void) => Node[]>} */
 const DRAWN = { note, table, heat_map: heatMap, curves, points, tokens };
 
 // The elements of a list of figures. picked(figure, row, column): a cell or a row was clicked.
+/** @param {any[]} figures @param {string} path @param {(figure: any, row: number, column: number) => void} picked */
 export function drawFigures(figures, path, picked = () => {}) {
   const made = document.createDocumentFragment();
   let beside = null; // small ones stand beside each other

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { count, element } from "./numbers.js";
 import { baseOf } from "./time_travel.js";
 
+/** @type {(id: string) => any} - an element of index.html, whose kind the reader sees there */
 const $ = (id) => document.getElementById(id);
 const LABELS = { text: "Prompt: the model continues it", chat: "Message: the model answers it" };
 

@@ -136,7 +136,7 @@ export function lookView(root, store, api, { failed }) {
     if (upload.needed() && !upload.file() && !open.form.read().text) return (state.textContent = "choose a file");
     run();
   });
-  store.subscribe((current, changed) => {
+  store.subscribe((_, changed) => {
     if (changed.has("model") && !root.hidden && open && !missing()) run({ replace: true });
   });
   return { go };

@@ -73,7 +73,8 @@ async function navigate() {
 }
 addEventListener("popstate", navigate);
 document.getElementById("panels").addEventListener("click", (event) => {
-  const panel = event.target.closest("[data-panel]")?.dataset.panel;
+  const link = /** @type {Element} */ (event.target).closest("[data-panel]");
+  const panel = link instanceof HTMLElement ? link.dataset.panel : null;
   if (!panel) return;
   event.preventDefault();
   const { tokens, vocabulary } = store.state;

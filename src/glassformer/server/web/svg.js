@@ -49,12 +49,12 @@ export function ticks(low, high, most = 6) {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
-// Powers of ten between low and high, with 2 and 5 where there are few; linear ones within a power of ten.
+// Powers of ten (read from text: 10 ** -4 is not 0.0001 in V8) between low and high, with 2 and 5 where there are few; linear ones within a power of ten.
 export function logTicks(low, high) {
   const powers = [];
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) powers.push(p);
   for (const factors of [[1], [1, 2, 5]]) {
-    const found = powers.flatMap((p) => factors.map((f) => f * 10 ** p)).filter((v) => low <= v && v <= high);
+    const found = powers.flatMap((p) => factors.map((f) => Number(`${f}e${p}`))).filter((v) => low <= v && v <= high);
     const every = Math.ceil(found.length / 8);
     if (found.length >= 3) return found.filter((_, i) => i % every === 0);
   }
@@ -63,7 +63,7 @@ export function logTicks(low, high) {
 
 // The label of a tick: 20k, 0.25, 3e-5.
 export function short(value) {
-  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, letter] of /** @type {[number, string][]} */ ([[1e9, "G"], [1e6, "M"], [1e3, "k"]])) {
     if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(6))}${letter}`;
   }
   return String(Number(value.toPrecision(6)));
