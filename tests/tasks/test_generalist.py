@@ -277,5 +277,5 @@ def test_a_damaged_folder_is_refused(run, tmp_path):
         (folder / name).unlink() if content is None else (folder / name).write_text(content)
         with pytest.raises(ModelFolderError):
             GeneralistProcessor.load(folder)
-        with pytest.raises(ModelFolderError):
-            painter(gf.load(folder).model, folder)
+        with pytest.raises(UsageError if content is None else ModelFolderError):
+            painter(gf.load(folder))

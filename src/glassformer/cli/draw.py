@@ -55,7 +55,6 @@ def draw(
     from glassformer.generation import Sampling
     from glassformer.generation.generalist import painter
     from glassformer.generation.image_tokens import class_log_probabilities, draw_images
-    from glassformer.hub import model_folder_of
     from glassformer.processors.image_tokens import grid
 
     if keep is not None and complete is None:
@@ -64,7 +63,7 @@ def draw(
         raise UsageError(f"--keep {keep:g} is out of range; use a share between 0 and 1")
     if out is not None:
         _check_file(out)
-    loaded, p = painter(open_for("generate", model, device).model, model_folder_of(model))
+    loaded, p = painter(open_for("generate", model, device))
     columns, given = list(labels or p.labels), None
     if complete is not None:
         rows = max(1, round((0.5 if keep is None else keep) * p.size[0]))

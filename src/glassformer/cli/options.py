@@ -146,14 +146,14 @@ def open_for(command: str, path: str, device: str, dtype: str = "fp32", adapter:
     from glassformer.errors import UsageError
     from glassformer.generation import commands_for
     from glassformer.generation.generalist import part_for
-    from glassformer.hub import load, model_folder_of
+    from glassformer.hub import load
     from glassformer.models import Transformer, parameter_count
     from glassformer.threads import set_threads
     from glassformer.training import choose_device
 
     set_threads()
     whole = load(path, device=choose_device(device), dtype=dtype, adapter=adapter)
-    bundle = part_for(command, whole, model_folder_of(path))
+    bundle = part_for(command, whole)
     model, tokenizer = bundle.model, whole.tokenizer
     if command not in (fitting := commands_for(model, tokenizer)):
         next_step = f"use: glassformer {fitting[0]} {path}" if fitting else "look inside: glassformer look --help"

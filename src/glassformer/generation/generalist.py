@@ -7,7 +7,6 @@ play       a decoder of tokens in the place of a decoder of trajectories
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glassformer.errors import UsageError
 from glassformer.generation.engine import Engine
 from glassformer.generation.requests import Request
 from glassformer.generation.settings import Sampling
 from glassformer.layers import KVCache
 from glassformer.models import Decoder, build_model
-from glassformer.processors.generalist import CAPTION_END, GeneralistProcessor, is_generalist
+from glassformer.processors.generalist import CAPTION_END, GeneralistProcessor
 from glassformer.processors.image_tokens import ImageTokenProcessor
 from glassformer.processors.trajectory import Triples
 
@@ -41,16 +41,18 @@ def drawing_part(model: Decoder, processor: GeneralistProcessor) -> Decoder:
     return part.to(next(model.parameters()).device).eval()  # type: ignore[no-any-return]
 
 
-def painter(model: Any, folder: str | os.PathLike[str]) -> tuple[Any, ImageTokenProcessor]:
+def painter(bundle: Any) -> tuple[Any, ImageTokenProcessor]:
     """The model that draws and the processor of its images: of one model for all the part, else the whole.
 
     Raises:
-        ModelFolderError: it writes no images.
+        UsageError: it writes no images.
     """
-    if not is_generalist(folder):
-        return model, ImageTokenProcessor.load(folder)
-    processor = GeneralistProcessor.load(folder)
-    return drawing_part(model, processor), processor.images
+    processor = bundle.token_processor
+    if processor is None:
+        raise UsageError("this model writes no images; train one with task.kind=image_tokens")
+    if isinstance(processor, ImageTokenProcessor):
+        return bundle.model, processor
+    return drawing_part(bundle.model, processor), processor.images
 
 
 def write_captions(model: Decoder, processor: GeneralistProcessor, levels_ND: np.ndarray) -> list[str]:
@@ -132,11 +134,11 @@ class TokenPlayer(nn.Module):
         return logits_BV[..., p.action_ids.start : p.action_ids.stop]
 
 
-def part_for(command: str, bundle: Any, folder: str | os.PathLike[str]) -> Any:
+def part_for(command: str, bundle: Any) -> Any:
     """What a command uses of a model: of one model for all the part that fits, else the whole."""
-    if command not in ("classify", "play") or not is_generalist(folder):
+    p = bundle.token_processor
+    if command not in ("classify", "play") or not isinstance(p, GeneralistProcessor):
         return bundle
-    p = GeneralistProcessor.load(folder)
     if command == "play":
         return replace(bundle, model=TokenPlayer(bundle.model, p), processor=p.trajectories)
     return replace(bundle, model=CaptionClassifier(bundle.model, p), processor=p.images.pixels, labels=p.images.labels)

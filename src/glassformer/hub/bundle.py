@@ -19,6 +19,8 @@ class Bundle:
             for images. None where the folder has none.
         source_processor: of what the model reads: mostly the same object, another one for a translator with two
             vocabularies, an `AudioProcessor` for a Whisper.
+        token_processor: of a decoder whose tokens are more than text, what makes them of images and episodes: an
+            `ImageTokenProcessor` or a `GeneralistProcessor`, with `processor` as its tokenizer.
         labels: the names of a classifier's classes, in the order of its logits.
     """
 
@@ -26,6 +28,7 @@ class Bundle:
     processor: Any = None
     source_processor: Any = None
     labels: tuple[str, ...] = ()
+    token_processor: Any = None
 
     @property
     def tokenizer(self) -> Any:

@@ -20,7 +20,7 @@ from glassformer.hub.sentence_transformers import apply_pooling, apply_text_limi
 from glassformer.hub.state_dict import model_of, untied_state
 from glassformer.hub.weights import load_sharded, save_weights
 from glassformer.models import GenerationSettings, answers_of, settings_of
-from glassformer.processors import load_processor
+from glassformer.processors import load_processor, load_token_processor
 from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.processors.tokenizers.reading import load_source_tokenizer_of
 
@@ -52,7 +52,9 @@ def save(
         GlassformerError: the disk is full or the folder cannot be written; the old folder is untouched.
     """
     if isinstance(model, Bundle):
-        tokenizer, source_tokenizer = tokenizer or model.processor, source_tokenizer or model.source_processor
+        tokenizer = tokenizer or model.token_processor or model.processor
+        own_source = None if model.source_processor is model.processor else model.source_processor
+        source_tokenizer = source_tokenizer or own_source
         model, labels = model.model, labels or model.labels
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
@@ -83,7 +85,8 @@ def open_folder(folder: Path, *, device: str = "cpu", with_processor: bool = Tru
     processor, source_processor = load_processors(folder, model.config)
     if isinstance(processor, Tokenizer):
         set_generation_settings(model, processor, settings_of(model))
-    return Bundle(model, processor, source_processor, read_labels(folder))
+    token_processor = load_token_processor(folder) if generates(model.config) and model.reads == "text" else None
+    return Bundle(model, processor, source_processor, read_labels(folder), token_processor)
 
 
 def load_processors(folder: Path, config: Any) -> tuple[Any, Any]:

@@ -26,7 +26,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any, Protocol
+
+from glassformer.errors import ModelFolderError
+from glassformer.processors.preprocessor_file import FILE, MAX_JSON_BYTES
+from glassformer.text_files import read_json
 
 
 class Processor(Protocol):
@@ -56,6 +61,13 @@ PROCESSORS: dict[str, str] = {
 """What loads the processor from a model folder, as "module:function", by what a model reads (`model.reads`)."""
 
 
+TOKEN_PROCESSORS: dict[str, tuple[str, str]] = {
+    "generalist.json": ("GeneralistProcessor", "glassformer.processors.generalist"),
+    "preprocessor_config.json": ("ImageTokenProcessor", "glassformer.processors.image_tokens"),
+}
+"""What makes tokens of more than text, and its module, by the file that a model folder has then."""
+
+
 def load_processor(reads: str, folder: str | os.PathLike[str]) -> Any:
     """The processor of what a model reads, from its folder; None where there is none.
 
@@ -64,5 +76,25 @@ def load_processor(reads: str, folder: str | os.PathLike[str]) -> Any:
     """
     if reads not in PROCESSORS:
         return None
-    module, _, name = PROCESSORS[reads].partition(":")
-    return getattr(importlib.import_module(module), name)(folder)
+    return _named(PROCESSORS[reads])(folder)
+
+
+def load_token_processor(folder: str | os.PathLike[str]) -> Any:
+    """What makes tokens of images and episodes for a decoder, from its folder; None where its tokens are text alone.
+
+    Raises:
+        ModelFolderError: it is damaged.
+    """
+    for file, (kind, module) in TOKEN_PROCESSORS.items():
+        if not (Path(folder) / file).is_file():
+            continue
+        given = read_json(Path(folder) / file, ModelFolderError, most=MAX_JSON_BYTES).get("processor_type")
+        if given == kind or file != FILE:  # other programs have a file of this name too
+            return _named(f"{module}:{kind}").load(folder)
+    return None
+
+
+def _named(place: str) -> Any:
+    """What stands at "module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

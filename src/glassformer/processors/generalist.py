@@ -196,11 +196,6 @@ class GeneralistProcessor:
             raise ModelFolderError(f"{file}: {one_line(error, most=200)}; copy the folder again, whole") from None
 
 
-def is_generalist(folder: str | os.PathLike[str]) -> bool:
-    """Whether a model folder has such a processor."""
-    return (Path(folder) / FILE).is_file()
-
-
 def specials_of(images: ImageTokenProcessor, trajectories: TrajectoryProcessor, bins: int) -> list[str]:
     """The tokens behind the characters, in the order of their ids."""
     names = ["return", *(f"state:{i}" for i in range(len(trajectories.state_mean)))]
