@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 JS = Path(__file__).with_name("js")
-WEB = Path(__file__).parents[2] / "src/glassformer/server/web"
+SOURCES = Path(__file__).parents[2] / "src/glassformer"
+WEB = (SOURCES / "server/web", SOURCES / "figures/web")
 NEEDS_NODE = "needs Node.js 20 or newer: apt-get install nodejs npm"
 
 
@@ -49,6 +50,7 @@ def package(name: str) -> Path:
 
 def modules(folder: Path) -> Path:
     """A copy of the page's modules that node imports as such."""
-    shutil.copytree(WEB, folder, dirs_exist_ok=True)
+    for web in WEB:
+        shutil.copytree(web, folder, dirs_exist_ok=True)
     (folder / "package.json").write_text('{"type": "module"}')
     return folder

@@ -164,7 +164,10 @@ def create_app(
         return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
 
     mimetypes.add_type("text/javascript", ".js")  # some systems map it to another type, and then no module runs
-    app.mount("/web", FreshFiles(directory=WEB), name="web")
+    drawing: list[str | tuple[str, str]] = [
+        ("glassformer.figures", "web")
+    ]  # figures are drawn by the same modules here, in files and in notebooks
+    app.mount("/web", FreshFiles(directory=WEB, packages=drawing), name="web")
     return app
 
 

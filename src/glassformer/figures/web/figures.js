@@ -49,7 +49,29 @@ function table(figure, path, picked) {
     return line;
   });
   const made = element("table", { class: "figure-table" }, element("thead", {}, head), element("tbody", {}, ...body));
-  return [element("div", { class: "scroll" }, made)];
+  const about = `${figure.title || "table"}: arrow keys choose a row, Enter goes to it`;
+  const region = element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": about }, made);
+  chosenByKeys(region, body);
+  return [region];
+}
+
+// Up and Down move through the rows of a table, Enter clicks the chosen one.
+function chosenByKeys(region, rows) {
+  let at = -1;
+  const choose = (r) => {
+    rows[at]?.classList.remove("chosen");
+    at = r;
+    rows[at]?.classList.add("chosen");
+    rows[at]?.scrollIntoView({ block: "nearest" });
+  };
+  region.addEventListener("keydown", (event) => {
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key] ?? 0;
+    if (event.key === "Enter" && at >= 0) rows[at].click();
+    if (!by) return;
+    event.preventDefault();
+    choose(Math.max(0, Math.min(at + by, rows.length - 1)));
+  });
+  region.addEventListener("blur", () => choose(-1));
 }
 
 const numeric = (column) => !["text", "token"].includes(column.kind);
