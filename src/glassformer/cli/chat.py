@@ -56,7 +56,7 @@ def chat(
     json_schema: options.JsonSchema = None,
     grammar: options.LarkGrammar = None,
     device: options.Device = "auto",
-    dtype: options.Dtype = "fp32",
+    dtype: options.Dtype = "auto",
     adapter: options.Adapter = None,
 ) -> None:
     """Chat with a model.

@@ -54,7 +54,7 @@ def generate(
     ),
     stream: bool = typer.Option(True, help="Print tokens as they come, or the whole text at the end."),
     device: options.Device = "auto",
-    dtype: options.Dtype = "fp32",
+    dtype: options.Dtype = "auto",
     adapter: options.Adapter = None,
     endless: bool = typer.Option(False, "--endless", help="Generate until Ctrl-C, in constant memory."),
     as_json: bool = typer.Option(False, "--json", help="Print each text as a line of JSON with its tokens."),

@@ -27,7 +27,9 @@ Texts = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]
 TrainingDevice = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(metavar="TYPE", help="fp32 (exact), auto, bf16, int8 or int4 (fast on a CPU).")]
+Dtype = Annotated[
+    str, typer.Option(metavar="TYPE", help="auto (exact on a CPU), fp32, bf16, int8 or int4 (faster on a CPU).")
+]
 Adapter = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="A LoRA adapter of this model (peft's format), or a run that made one."),

@@ -32,7 +32,7 @@ def rank(
     ),
     seed: int = typer.Option(1337, metavar="NUMBER", help="Same seed, same answers."),
     device: options.Device = "auto",
-    dtype: options.Dtype = "fp32",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Compare a model's answers, and keep which is better.
 

@@ -29,7 +29,7 @@ def serve(
         None, metavar="MODEL", help='A classifier whose classes are the models; it answers for model "auto".'
     ),
     device: options.Device = "auto",
-    dtype: options.Dtype = "fp32",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Serve models over the HTTP API of OpenAI, and a web page.
 

@@ -17,8 +17,7 @@ from glassformer.hub.folder import load_processors, open_folder
 from glassformer.hub.locate import model_folder_of
 from glassformer.layers import int8_copy
 from glassformer.layers.lora import merge_lora, shared_copy
-from glassformer.models import Decoder
-from glassformer.native import library, quantized_copy
+from glassformer.native import compile_exactly, library, quantized_copy
 
 DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
 
@@ -66,17 +65,17 @@ def load_with_adapters(
     has its own rounded weights. Raises as `load`."""
     check_dtype(dtype)
     bundle = open_folder(model_folder_of(path), device=device)
-    dtype = chosen_dtype(bundle.model, dtype)
+    merged = dtype in ("int8", "int4")
     found = {}
     for name, adapter in adapters.items():
         model = shared_copy(bundle.model)
         load_adapter(adapter, model)
-        if dtype in ("int8", "int4"):
+        if merged:
             merge_lora(model)
             model = as_dtype(model, dtype)
         found[name] = replace(bundle, model=model)
     bundle.model = as_dtype(bundle.model, dtype)
-    for other in found.values() if dtype not in ("int8", "int4") else ():
+    for other in found.values() if not merged else ():
         other.model = as_dtype(other.model, dtype)  # the shared weights are changed already
     return bundle, found
 
@@ -105,26 +104,31 @@ def chosen_dtype(model: Any, dtype: str) -> str:
         return dtype
     if next(model.parameters()).device.type != "cpu":
         return "bf16"
-    return "int8" if isinstance(model, Decoder) and library() is not None else "fp32"
+    return "fp32"
 
 
 def as_dtype(model: Any, dtype: str) -> Any:
     """The model with its weights in another number format.
 
     Args:
-        dtype: `fp32`, as in training. `bf16`, half as wide. `int8` and `int4`, to generate on a CPU: matrices are
-            rounded to 8 or 4 bits, and what they are multiplied with to 8; logits are a little off
-            (`benchmarks/smollm2.py` measures how much). `auto`: int8 for a decoder on a CPU, bf16 on a GPU, else fp32.
+        dtype: `fp32`, as in training. `auto`: on a GPU bf16; on a CPU the same numbers as fp32, and a decoder whose
+            parts are known generates in one compiled call (`native.compile_exactly`). `bf16`, half as wide. `int8` and
+            `int4`, to generate on a CPU: matrices are rounded to 8 or 4 bits, and what they are multiplied with to 8;
+            logits are a little off (`benchmarks/smollm2.py` measures how much).
 
     Raises:
         UsageError: there is no such dtype.
         DeviceError: int4 without a C++ compiler, or on a GPU.
     """
-    dtype, on_cpu = chosen_dtype(model, dtype), next(model.parameters()).device.type == "cpu"
+    exactly, on_cpu = dtype == "auto", next(model.parameters()).device.type == "cpu"
+    dtype = chosen_dtype(model, dtype)
     if dtype == "int4" and not on_cpu:
         raise DeviceError("int4 is for the CPU; on a GPU use --dtype bf16")
     if dtype == "int4" or (dtype == "int8" and on_cpu and library() is not None):
         return quantized_copy(model.float(), 4 if dtype == "int4" else 8)
     if dtype == "int8":
         return int8_copy(model)
-    return model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    model = model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
+    if exactly and on_cpu:
+        compile_exactly(model)
+    return model

@@ -3,9 +3,9 @@
 from glassformer.native.building import library
 from glassformer.native.quantized import QuantizedLinear
 from glassformer.native.sampling import sample
-from glassformer.native.stack import NativeStack, quantized_copy
+from glassformer.native.stack import NativeStack, compile_exactly, quantized_copy
 from glassformer.renamed import keep_old_names
 
-__all__ = ["NativeStack", "QuantizedLinear", "library", "quantized_copy", "sample"]
+__all__ = ["NativeStack", "QuantizedLinear", "compile_exactly", "library", "quantized_copy", "sample"]
 
 keep_old_names(__name__)

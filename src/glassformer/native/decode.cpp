@@ -1,9 +1,10 @@
-// Blocks of a decoder for a few tokens on a CPU, with matrices of 4 or 8 bits: one call for all layers.
+// Blocks of a decoder for a few tokens on a CPU, with matrices of 4, 8, 16 or 32 bits: one call for all layers.
 //
 // A new token reads every weight once, so the time of a token is the time to read them, if nothing else takes any. From
-// Python each layer is two dozen calls; here all layers are one, the threads stay in one parallel region, and vectors
-// are rounded to 8 bits so that products are integer (as llama.cpp does). Tokens do not know of each other but for the
-// keys and values in the cache: a token's result is the same alone and in a crowd, bit for bit.
+// Python each layer is two dozen calls; here all layers are one, and the threads stay in one parallel region. Vectors
+// stay as they are, and products are those of fp32; or they are rounded to 8 bits, so that products are integer (as
+// llama.cpp does). Tokens do not know of each other but for the keys and values in the cache: a token's result is the
+// same alone and in a crowd, bit for bit.
 //
 // Compiled by `building.py` when it is first needed. What it computes is that of `layers/`, and a test says so.
 
@@ -45,7 +46,7 @@ constexpr int TOGETHER = 8; // tokens whose queries one thread takes
 // A block is 8 rows x 32 columns, columns in 8 steps of 4, a step row by row:
 //   8 bits   256 bytes, signed                                then 8 scales (fp16)
 //   4 bits   128 bytes, step c low and step c + 4 high        then 8 scales, 8 minima (fp16)
-// so that w = scale * q, or scale * q + minimum.
+// so that w = scale * q, or scale * q + minimum. Matrices of 16 (bfloat16) and 32 bits lie row by row, without blocks.
 constexpr int BYTES_8 = 256 + 16, BYTES_4 = 128 + 16 + 16;
 
 }  // namespace
@@ -83,6 +84,7 @@ struct Stack {
   float table_scale;    // what a row of the table is multiplied with
   int32_t n_layer, width, n_head, n_kv_head, head_width, n_hidden, activation, gated, pairs;
   float scale;
+  int32_t exact;  // 1: vectors are not rounded
 };
 
 struct Cache {
@@ -104,10 +106,11 @@ struct Tokens {  // what a call is about
 
 namespace {
 
-// Vectors rounded to 8 bits, in groups of 32: x = scale * q
-struct Rounded {
+// Vectors as they are, or rounded to 8 bits in groups of 32: x = scale * q
+struct Vectors {
+  float* exact;        // or null: they are rounded
   int8_t* q;
-  float *scale, *sum;  // sum = scale * (q_0 + ... + q_31), what a minimum is multiplied with
+  float *scale, *sum;  // sum = x_0 + ... + x_31 of a group, what a minimum is multiplied with
   int32_t* offset;     // -128 * (q_0 + ... + q_31)
   int columns;
   const int8_t* of(int token) const { return q + (int64_t)token * columns; }
@@ -115,7 +118,14 @@ struct Rounded {
 };
 
 // x is a group of 32; `at` is its number among all of `into`.
-void round_group(const float* x, const Rounded& into, int64_t at) {
+void keep_group(const float* x, const Vectors& into, int64_t at) {
+  if (into.exact) {
+    float sums[8] = {};  // in this order on every processor
+    for (int i = 0; i < GROUP; i++) sums[i % 8] += x[i];
+    into.sum[at] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    std::memcpy(into.exact + at * GROUP, x, GROUP * sizeof(float));
+    return;
+  }
   int8_t* q = into.q + at * GROUP;
   float largest = 0;
 #pragma omp simd reduction(max : largest)
@@ -211,7 +221,7 @@ inline __m256i four(const int8_t* x) {  // the same four numbers for every row
 }
 
 template <int N>
-void tile_of_4(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+void tile_of_4(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
   const __m256i low_bits = _mm256_set1_epi8(15);
   const int8_t* q[N];
   const float *scales[N], *totals[N];
@@ -255,7 +265,7 @@ void tile_of_4(const uint8_t* block, int groups, const Rounded& x, int first, fl
 }
 
 template <int N>
-void tile_of_8(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+void tile_of_8(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
   const int8_t* q[N];
   const float* scales[N];
   __m256 result[N];
@@ -283,10 +293,77 @@ void tile_of_8(const uint8_t* block, int groups, const Rounded& x, int first, fl
   for (int t = 0; t < N; t++) _mm256_storeu_ps(out[t], result[t]);
 }
 
+// The same tiles against vectors that are not rounded: numbers of a column become floats, one row a lane.
+template <int BITS, int COLUMN>
+inline __m256 column_of(__m256i v) {  // COLUMN: of 8 (4 bits: four low, four high) or of 4
+  if (BITS == 4)
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(v, 4 * COLUMN), _mm256_set1_epi32(15)));
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * (COLUMN % 4)), 24));
+}
+
+template <int BITS, int N>
+void exact_tile_of(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
+  __m256 result[N];
+  for (int t = 0; t < N; t++) result[t] = _mm256_setzero_ps();
+  for (int g = 0; g < groups; g++, block += BITS == 4 ? BYTES_4 : BYTES_8) {
+    __m256 even[N], odd[N];  // two sums, so that one need not wait for the other
+    for (int t = 0; t < N; t++) even[t] = odd[t] = _mm256_setzero_ps();
+    const float* from = x.exact + (int64_t)first * x.columns + g * GROUP;
+    const auto take = [&](__m256 column, int c, __m256* sums) {
+      for (int t = 0; t < N; t++)
+        sums[t] = _mm256_fmadd_ps(column, _mm256_broadcast_ss(from + (int64_t)t * x.columns + c), sums[t]);
+    };
+    for (int c = 0; c < (BITS == 4 ? 4 : 8); c++) {
+      const __m256i v = _mm256_loadu_si256((const __m256i*)(block + 32 * c));
+      if (BITS == 4) {
+        take(column_of<4, 0>(v), 4 * c, even), take(column_of<4, 1>(v), 4 * c + 16, odd);
+        take(column_of<4, 2>(v), 4 * c + 1, even), take(column_of<4, 3>(v), 4 * c + 17, odd);
+        take(column_of<4, 4>(v), 4 * c + 2, even), take(column_of<4, 5>(v), 4 * c + 18, odd);
+        take(column_of<4, 6>(v), 4 * c + 3, even), take(column_of<4, 7>(v), 4 * c + 19, odd);
+      } else {
+        take(column_of<8, 0>(v), 4 * c, even), take(column_of<8, 1>(v), 4 * c + 1, odd);
+        take(column_of<8, 2>(v), 4 * c + 2, even), take(column_of<8, 3>(v), 4 * c + 3, odd);
+      }
+    }
+    const uint8_t* tail = block + (BITS == 4 ? 128 : 256);
+    const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)tail));
+    for (int t = 0; t < N; t++) result[t] = _mm256_fmadd_ps(scale, _mm256_add_ps(even[t], odd[t]), result[t]);
+    if (BITS == 4) {
+      const __m256 minimum = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(tail + 16)));
+      for (int t = 0; t < N; t++)
+        result[t] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(x.sum + x.group(first + t) + g), result[t]);
+    }
+  }
+  for (int t = 0; t < N; t++) _mm256_storeu_ps(out[t], result[t]);
+}
+
 #else
 
+template <int BITS, int N>
+void exact_tile_of(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
+  for (int t = 0; t < N; t++) std::fill(out[t], out[t] + TILE, 0.0f);
+  for (int g = 0; g < groups; g++, block += BITS == 4 ? BYTES_4 : BYTES_8)
+    for (int t = 0; t < N; t++) {
+      const float* from = x.exact + (int64_t)(first + t) * x.columns + g * GROUP;
+      for (int r = 0; r < TILE; r++) {
+        float even = 0, odd = 0;
+        for (int c = 0; c < (BITS == 4 ? 4 : 8); c++)
+          for (int k = 0; k < 4; k++) {
+            const uint8_t w = block[32 * c + 4 * r + k];
+            if (BITS == 4)
+              even += (float)(w & 15) * from[4 * c + k], odd += (float)(w >> 4) * from[4 * c + k + 16];
+            else
+              (k % 2 ? odd : even) += (float)(int8_t)w * from[4 * c + k];
+          }
+        const uint8_t* tail = block + (BITS == 4 ? 128 : 256) + 2 * r;
+        out[t][r] += half(tail) * (even + odd);
+        if (BITS == 4) out[t][r] += half(tail + 16) * x.sum[x.group(first + t) + g];
+      }
+    }
+}
+
 template <int N>
-void tile_of_4(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+void tile_of_4(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
   for (int t = 0; t < N; t++) std::fill(out[t], out[t] + TILE, 0.0f);
   for (int g = 0; g < groups; g++, block += BYTES_4)
     for (int t = 0; t < N; t++) {
@@ -305,7 +382,7 @@ void tile_of_4(const uint8_t* block, int groups, const Rounded& x, int first, fl
 }
 
 template <int N>
-void tile_of_8(const uint8_t* block, int groups, const Rounded& x, int first, float (*out)[TILE]) {
+void tile_of_8(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
   for (int t = 0; t < N; t++) std::fill(out[t], out[t] + TILE, 0.0f);
   for (int g = 0; g < groups; g++, block += BYTES_8)
     for (int t = 0; t < N; t++) {
@@ -322,9 +399,13 @@ void tile_of_8(const uint8_t* block, int groups, const Rounded& x, int first, fl
 #endif
 
 template <int N>
-void tile_of(const Matrix& w, const uint8_t* block, const Rounded& x, int first, float (*out)[TILE]) {
+void tile_of(const Matrix& w, const uint8_t* block, const Vectors& x, int first, float (*out)[TILE]) {
   const int groups = w.columns / GROUP;
-  if (w.bits == 4)
+  if (x.exact && w.bits == 4)
+    exact_tile_of<4, N>(block, groups, x, first, out);
+  else if (x.exact)
+    exact_tile_of<8, N>(block, groups, x, first, out);
+  else if (w.bits == 4)
     tile_of_4<N>(block, groups, x, first, out);
   else
     tile_of_8<N>(block, groups, x, first, out);
@@ -337,14 +418,72 @@ inline __m512i both_of(const uint8_t* a, const uint8_t* b) {
   return _mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i*)b), 1);
 }
 
-inline __m512 scales_of(const uint8_t* a, const uint8_t* b) {
-  const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)(a + 256)));
-  return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const __m128i*)(b + 256)), 1));
+inline __m512 scales_of(const uint8_t* a, const uint8_t* b) {  // of two blocks; a, b: where they stand
+  const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)a));
+  return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const __m128i*)b), 1));
+}
+
+template <int BITS, int COLUMN>
+inline __m512 column_of(__m512i v) {  // a number of four bits is looked up: its low bits are the place in a table
+  const __m512 numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  if (BITS == 4) return _mm512_permutexvar_ps(_mm512_srli_epi32(v, 4 * COLUMN), numbers);
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 24 - 8 * (COLUMN % 4)), 24));
+}
+
+// Two tiles at once, the same sums as `exact_tile_of`: out[token][row] of 16 rows.
+template <int BITS, int N>
+void exact_tiles_of(const uint8_t* block, int64_t next, int groups, const Vectors& x, int first, __m512* result) {
+  for (int t = 0; t < N; t++) result[t] = _mm512_setzero_ps();
+  for (int g = 0; g < groups; g++, block += BITS == 4 ? BYTES_4 : BYTES_8) {
+    __m512 even[N], odd[N];
+    for (int t = 0; t < N; t++) even[t] = odd[t] = _mm512_setzero_ps();
+    const float* from = x.exact + (int64_t)first * x.columns + g * GROUP;
+    const auto take = [&](__m512 column, int c, __m512* sums) {
+      for (int t = 0; t < N; t++)
+        sums[t] = _mm512_fmadd_ps(column, _mm512_set1_ps(from[(int64_t)t * x.columns + c]), sums[t]);
+    };
+    for (int c = 0; c < (BITS == 4 ? 4 : 8); c++) {
+      const __m512i v = both_of(block + 32 * c, block + next + 32 * c);
+      if (BITS == 4) {
+        take(column_of<4, 0>(v), 4 * c, even), take(column_of<4, 1>(v), 4 * c + 16, odd);
+        take(column_of<4, 2>(v), 4 * c + 1, even), take(column_of<4, 3>(v), 4 * c + 17, odd);
+        take(column_of<4, 4>(v), 4 * c + 2, even), take(column_of<4, 5>(v), 4 * c + 18, odd);
+        take(column_of<4, 6>(v), 4 * c + 3, even), take(column_of<4, 7>(v), 4 * c + 19, odd);
+      } else {
+        take(column_of<8, 0>(v), 4 * c, even), take(column_of<8, 1>(v), 4 * c + 1, odd);
+        take(column_of<8, 2>(v), 4 * c + 2, even), take(column_of<8, 3>(v), 4 * c + 3, odd);
+      }
+    }
+    const uint8_t* tail = block + (BITS == 4 ? 128 : 256);
+    const __m512 scale = scales_of(tail, tail + next);
+    for (int t = 0; t < N; t++) result[t] = _mm512_fmadd_ps(scale, _mm512_add_ps(even[t], odd[t]), result[t]);
+    if (BITS == 4) {
+      const __m512 minimum = scales_of(tail + 16, tail + 16 + next);
+      for (int t = 0; t < N; t++)
+        result[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.sum[x.group(first + t) + g]), result[t]);
+    }
+  }
+}
+
+template <int BITS>
+void exact_tiles_of(int n, const uint8_t* block, int64_t next, int groups, const Vectors& x, int first, __m512* out) {
+  switch (n) {
+    case 1: exact_tiles_of<BITS, 1>(block, next, groups, x, first, out); break;
+    case 2: exact_tiles_of<BITS, 2>(block, next, groups, x, first, out); break;
+    case 3: exact_tiles_of<BITS, 3>(block, next, groups, x, first, out); break;
+    default: exact_tiles_of<BITS, 4>(block, next, groups, x, first, out);
+  }
+}
+
+inline void put(const Matrix& w, __m512 sum, int token, int row, float* y, bool add) {  // of 16 rows
+  float* at = y + (int64_t)token * w.rows + row;
+  if (add) sum = _mm512_add_ps(_mm512_loadu_ps(at), sum);
+  _mm512_storeu_ps(at, w.bias ? _mm512_add_ps(sum, _mm512_loadu_ps(w.bias + row)) : sum);
 }
 
 // Four tiles of 8 bits, 32 rows, against MANY tokens: the same sums as `tile_of_8`, in registers twice as wide. One factor
 // has to be unsigned: 128 is added to each weight, and 128 times the sum of the inputs taken off.
-void tiles_of_8(const uint8_t* block, int64_t next, int groups, const Rounded& x, int first, __m512 (*out)[2]) {
+void tiles_of_8(const uint8_t* block, int64_t next, int groups, const Vectors& x, int first, __m512 (*out)[2]) {
   const __m512i flip = _mm512_set1_epi8((char)128);
   const int8_t* q = x.of(first);
   const int32_t* offset = x.offset + x.group(first);
@@ -366,7 +505,7 @@ void tiles_of_8(const uint8_t* block, int64_t next, int groups, const Rounded& x
         asm("vpdpbusd %2, %1, %0" : "+v"(high_sums[t]) : "v"(w), "v"(four));
       }
     }
-    const __m512 low_scale = scales_of(block, b), high_scale = scales_of(c, d);
+    const __m512 low_scale = scales_of(block + 256, b + 256), high_scale = scales_of(c + 256, d + 256);
     for (int t = 0; t < MANY; t++) {
       const __m512 by = _mm512_set1_ps(step[(int64_t)t * groups + g]);
       low[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low_sums[t]), _mm512_mul_ps(low_scale, by), low[t]);
@@ -377,25 +516,143 @@ void tiles_of_8(const uint8_t* block, int64_t next, int groups, const Rounded& x
 }
 
 // Four tiles from `row` on, tokens from `start` to `stop`, MANY at a time; returns the first token that is left.
-int multiply_many(const Matrix& w, const Rounded& x, const uint8_t* block, int64_t bytes, int row, int start, int stop,
+int multiply_many(const Matrix& w, const Vectors& x, const uint8_t* block, int64_t bytes, int row, int start, int stop,
                   float* y, bool add) {
   __m512 out[MANY][2];
   for (; start + MANY <= stop; start += MANY) {
     tiles_of_8(block, bytes, w.columns / GROUP, x, start, out);
     for (int i = 0; i < MANY; i++)
-      for (int half = 0; half < 2; half++) {
-        float* at = y + (int64_t)(start + i) * w.rows + row + 16 * half;
-        const __m512 sum = add ? _mm512_add_ps(_mm512_loadu_ps(at), out[i][half]) : out[i][half];
-        _mm512_storeu_ps(at, w.bias ? _mm512_add_ps(sum, _mm512_loadu_ps(w.bias + row + 16 * half)) : sum);
-      }
+      for (int half = 0; half < 2; half++) put(w, out[i][half], start + i, row + 16 * half, y, add);
   }
   return start;
 }
 
 #endif
 
+// Sixteen numbers, added up in the same order on every processor.
+struct Wide {
+#ifdef __AVX512F__
+  __m512 v = _mm512_setzero_ps();
+#elif defined(WITH_AVX2)
+  __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
+#else
+  float v[16] = {};
+#endif
+};
+
+inline Wide wide(const float* at) {
+  Wide x;
+#ifdef __AVX512F__
+  x.v = _mm512_loadu_ps(at);
+#elif defined(WITH_AVX2)
+  x.low = _mm256_loadu_ps(at), x.high = _mm256_loadu_ps(at + 8);
+#else
+  std::memcpy(x.v, at, sizeof x.v);
+#endif
+  return x;
+}
+
+inline Wide wide(const uint16_t* at) {  // bfloat16 is the upper half of a float
+  Wide x;
+#ifdef __AVX512F__
+  x.v = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)at)), 16));
+#elif defined(WITH_AVX2)
+  const auto eight = [](const uint16_t* from) {
+    const __m256i numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(numbers, 16));
+  };
+  x.low = eight(at), x.high = eight(at + 8);
+#else
+  for (int i = 0; i < 16; i++) {
+    const uint32_t bits = (uint32_t)at[i] << 16;
+    std::memcpy(x.v + i, &bits, 4);
+  }
+#endif
+  return x;
+}
+
+inline void fuse(const Wide& a, const Wide& b, Wide& sum) {  // sum += a * b
+#ifdef __AVX512F__
+  sum.v = _mm512_fmadd_ps(a.v, b.v, sum.v);
+#elif defined(WITH_AVX2)
+  sum.low = _mm256_fmadd_ps(a.low, b.low, sum.low), sum.high = _mm256_fmadd_ps(a.high, b.high, sum.high);
+#else
+  for (int i = 0; i < 16; i++) sum.v[i] += a.v[i] * b.v[i];
+#endif
+}
+
+inline float total(const Wide& x) {
+  float v[16];
+  std::memcpy(v, &x, sizeof v);
+  for (int half = 8; half; half /= 2)
+    for (int i = 0; i < half; i++) v[i] += v[i + half];
+  return v[0];
+}
+
+#ifdef __AVX512F__
+constexpr int ROWS = 4, MET = 4;  // rows and tokens whose products are kept in registers
+#else
+constexpr int ROWS = 2, MET = 2;
+#endif
+
+// R rows of a matrix that lies row by row, against N tokens: out[row][token].
+template <int R, int N, class W>
+void rows_of(const W* w, int columns, const float* x, float (*out)[MET]) {
+  Wide sums[R][N];
+  for (int c = 0; c < columns; c += 16) {
+    Wide vectors[N];
+    for (int t = 0; t < N; t++) vectors[t] = wide(x + (int64_t)t * columns + c);
+    for (int r = 0; r < R; r++) {
+      const Wide weights = wide(w + (int64_t)r * columns + c);
+      for (int t = 0; t < N; t++) fuse(weights, vectors[t], sums[r][t]);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int t = 0; t < N; t++) out[r][t] = total(sums[r][t]);
+}
+
+template <int R, class W>
+void rows_of(int n, const W* w, int columns, const float* x, float (*out)[MET]) {
+  switch (n) {
+    case 1: rows_of<R, 1>(w, columns, x, out); break;
+#ifdef __AVX512F__
+    case 2: rows_of<R, 2>(w, columns, x, out); break;
+    case 3: rows_of<R, 3>(w, columns, x, out); break;
+#endif
+    default: rows_of<R, MET>(w, columns, x, out);
+  }
+}
+
+template <class W>
+void multiply_rows(const Matrix& w, const Vectors& x, int n, float* y, bool add, int thread, int threads) {
+  const int pieces = (w.rows + ROWS - 1) / ROWS, columns = w.columns;
+  const int from = (int)((int64_t)pieces * thread / threads) * ROWS;
+  const int to = std::min(w.rows, (int)((int64_t)pieces * (thread + 1) / threads) * ROWS);
+  float out[ROWS][MET];
+  for (int start = 0; start < n; start += STAY)
+    for (int row = from; row < to; row += ROWS) {
+      const W* weights = (const W*)w.blocks + (int64_t)row * columns;
+      const int rows = std::min(ROWS, to - row);
+      for (int t = start; t < std::min(n, start + STAY); t += MET) {
+        const int left = std::min(MET, std::min(n, start + STAY) - t);
+        const float* vectors = x.exact + (int64_t)t * columns;
+        if (rows == ROWS)
+          rows_of<ROWS>(left, weights, columns, vectors, out);
+        else
+          for (int r = 0; r < rows; r++) rows_of<1>(left, weights + (int64_t)r * columns, columns, vectors, out + r);
+        for (int r = 0; r < rows; r++)
+          for (int i = 0; i < left; i++) {
+            float* at = y + (int64_t)(t + i) * w.rows + row + r;
+            *at = (add ? *at : 0) + out[r][i] + (w.bias ? w.bias[row + r] : 0);
+          }
+      }
+    }
+}
+
 // y = W x + bias for n tokens, this thread's share of the rows; `add`: y += that.
-void multiply(const Matrix& w, const Rounded& x, int n, float* y, bool add, int thread, int threads) {
+void multiply(const Matrix& w, const Vectors& x, int n, float* y, bool add, int thread, int threads) {
+  if (w.bits == 32) return multiply_rows<float>(w, x, n, y, add, thread, threads);
+  if (w.bits == 16) return multiply_rows<uint16_t>(w, x, n, y, add, thread, threads);
   const int tiles = (w.rows + TILE - 1) / TILE;
   const int64_t bytes = (int64_t)(w.columns / GROUP) * (w.bits == 4 ? BYTES_4 : BYTES_8);
   const int from = (int)((int64_t)tiles * thread / threads), to = (int)((int64_t)tiles * (thread + 1) / threads);
@@ -409,6 +666,19 @@ void multiply(const Matrix& w, const Rounded& x, int n, float* y, bool add, int 
 #ifdef WITH_512
       if (held) {
         held--;
+      } else if (x.exact && tile + 2 <= to && row + 2 * TILE <= w.rows) {
+        __m512 sums[AT_ONCE];
+        for (int t = start; t < stop; t += AT_ONCE) {
+          const int left = std::min(AT_ONCE, stop - t), groups = w.columns / GROUP;
+          if (w.bits == 4)
+            exact_tiles_of<4>(left, block, bytes, groups, x, t, sums);
+          else
+            exact_tiles_of<8>(left, block, bytes, groups, x, t, sums);
+          for (int i = 0; i < left; i++) put(w, sums[i], t + i, row, y, add);
+        }
+        done = stop, held = 1;
+      } else if (x.exact) {
+        done = start;
       } else if (w.bits == 8 && stop - start >= MANY && tile + 4 <= to && row + 4 * TILE <= w.rows) {
         done = multiply_many(w, x, block, bytes, row, start, stop, y, add);
         held = 3;
@@ -483,8 +753,8 @@ void normed(const Norm& norm, const float* x, int width, float* y) {
     for (int i = 0; i < width; i++) y[i] = (x[i] - mean) * by * norm.weight[i];
 }
 
-void round_all(const float* x, const Rounded& into, int token) {
-  for (int g = 0; g < into.columns / GROUP; g++) round_group(x + g * GROUP, into, into.group(token) + g);
+void keep_all(const float* x, const Vectors& into, int token) {
+  for (int g = 0; g < into.columns / GROUP; g++) keep_group(x + g * GROUP, into, into.group(token) + g);
 }
 
 void normed_head(const float* weight, float eps, float* x, int width) {
@@ -613,9 +883,10 @@ class Scratch {
     const size_t beyond = reinterpret_cast<uintptr_t>(part.data()) % ALIGNED;
     return reinterpret_cast<T*>(part.data() + (ALIGNED - beyond) % ALIGNED);
   }
-  Rounded rounded(int n, int columns) {
-    const size_t groups = (size_t)n * (columns / GROUP);
-    return {take<int8_t>((size_t)n * columns), take<float>(groups), take<float>(groups), take<int32_t>(groups), columns};
+  Vectors vectors(int n, int columns, bool exact) {
+    const size_t all = (size_t)n * columns, groups = (size_t)n * (columns / GROUP);
+    if (exact) return {take<float>(all), nullptr, nullptr, take<float>(groups), nullptr, columns};
+    return {nullptr, take<int8_t>(all), take<float>(groups), take<float>(groups), take<int32_t>(groups), columns};
   }
   void reset() { used_ = 0; }
 
@@ -671,12 +942,14 @@ float largest_of(const float* x, int n) {
 
 extern "C" {
 
-// A matrix (rows, columns) as blocks. scale and minimum (rows, columns / 32) as floats, and the same in 16 bits.
-void glassformer_pack(const float* weight, const float* scale, const float* minimum, const uint16_t* scale_16,
-                      const uint16_t* minimum_16, int32_t rows, int32_t columns, int32_t bits, uint8_t* blocks,
-                      int32_t threads) {
+// A matrix (rows, columns) as blocks. scale and minimum (rows, columns / 32) as floats, and the same in 16 bits. Returns
+// whether the blocks hold every number as it was.
+int32_t glassformer_pack(const float* weight, const float* scale, const float* minimum, const uint16_t* scale_16,
+                         const uint16_t* minimum_16, int32_t rows, int32_t columns, int32_t bits, uint8_t* blocks,
+                         int32_t threads) {
   const int groups = columns / GROUP, tiles = (rows + TILE - 1) / TILE, bytes = bits == 4 ? BYTES_4 : BYTES_8;
-#pragma omp parallel for num_threads(threads)
+  int32_t same = 1;
+#pragma omp parallel for num_threads(threads) reduction(& : same)
   for (int tile = 0; tile < tiles; tile++)
     for (int g = 0; g < groups; g++) {
       uint8_t* block = blocks + ((int64_t)tile * groups + g) * bytes;
@@ -684,34 +957,42 @@ void glassformer_pack(const float* weight, const float* scale, const float* mini
       for (int r = 0; r < std::min(TILE, rows - tile * TILE); r++) {
         const int64_t row = tile * TILE + r, at = row * groups + g;
         const float inverse = scale[at] > 0 ? 1 / scale[at] : 0;
+        const float* from = weight + row * columns + g * GROUP;
+        float q[GROUP];
+#pragma omp simd
+        for (int i = 0; i < GROUP; i++)
+          q[i] = bits == 8 ? std::nearbyint(std::min(std::max(from[i] * inverse, -127.0f), 127.0f))
+                           : std::nearbyint(std::min(std::max((from[i] - minimum[at]) * inverse, 0.0f), 15.0f));
+#pragma omp simd reduction(& : same)
+        for (int i = 0; i < GROUP; i++) same &= q[i] * scale[at] + minimum[at] == from[i];
         for (int i = 0; i < GROUP; i++) {
-          const float w = weight[row * columns + g * GROUP + i];
           const int c = i / 4, k = i % 4;
           if (bits == 8)
-            block[32 * c + 4 * r + k] = (uint8_t)(int8_t)std::nearbyint(std::min(std::max(w * inverse, -127.0f), 127.0f));
+            block[32 * c + 4 * r + k] = (uint8_t)(int8_t)q[i];
           else
-            block[32 * (c % 4) + 4 * r + k] |=
-                (uint8_t)std::nearbyint(std::min(std::max((w - minimum[at]) * inverse, 0.0f), 15.0f)) << (c < 4 ? 0 : 4);
+            block[32 * (c % 4) + 4 * r + k] |= (uint8_t)q[i] << (c < 4 ? 0 : 4);
         }
         uint8_t* tail = block + (bits == 4 ? 128 : 256) + 2 * r;
         std::memcpy(tail, scale_16 + at, 2);
         if (bits == 4) std::memcpy(tail + 16, minimum_16 + at, 2);
       }
     }
+  return same;
 }
 
 // y (n, rows) = W x + bias, x (n, columns), and then its activation (-1: none), for which rows are a multiple of 32
-void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, int32_t activation, int32_t threads) {
+void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, int32_t activation, int32_t exact,
+                          int32_t threads) {
   scratch.reset();
-  const Rounded rounded = scratch.rounded(n, w->columns);
+  const Vectors vectors = scratch.vectors(n, w->columns, exact);
   Meeting meeting;
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num(), all = omp_get_num_threads();
     const Range share(n * (w->columns / GROUP), thread, all);
-    for (int g = share.from; g < share.to; g++) round_group(x + (int64_t)g * GROUP, rounded, g);
+    for (int g = share.from; g < share.to; g++) keep_group(x + (int64_t)g * GROUP, vectors, g);
     meeting.wait(all);
-    multiply(*w, rounded, n, y, false, thread, all);
+    multiply(*w, vectors, n, y, false, thread, all);
     if (activation >= 0) {
       meeting.wait(all);
       const Range own((int)((int64_t)n * w->rows / GROUP), thread, all);
@@ -761,8 +1042,8 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
   for (int t = 0; t < n; t++) longest = std::max(longest, positions[t] + 1);
 
   scratch.reset();
-  const Rounded narrow = scratch.rounded(n, m.width), heads = scratch.rounded(n, queries);
-  const Rounded hidden = scratch.rounded(n, m.n_hidden);
+  const Vectors narrow = scratch.vectors(n, m.width, m.exact), heads = scratch.vectors(n, queries, m.exact);
+  const Vectors hidden = scratch.vectors(n, m.n_hidden, m.exact);
   float* qkv = scratch.take<float>((size_t)n * wide);
   float* up = scratch.take<float>((size_t)n * ups);
   float* said = scratch.take<float>((size_t)n * m.width);
@@ -785,11 +1066,11 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
     const auto read = [&](const Norm& norm) {
       for (int t = own_tokens.from; t < own_tokens.to; t++) {
         normed(norm, x + (int64_t)t * m.width, m.width, vector);
-        round_all(vector, narrow, t);
+        keep_all(vector, narrow, t);
       }
       meeting.wait(all);
     };
-    const auto write = [&](const Matrix& w, const Rounded& from, const Norm& after) {
+    const auto write = [&](const Matrix& w, const Vectors& from, const Norm& after) {
       const bool at_once = after.weight == nullptr;
       multiply(w, from, n, at_once ? x : said, at_once, thread, all);
       meeting.wait(all);
@@ -861,7 +1142,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
       }
       meeting.wait(all);
       const Range parts(n * (queries / GROUP), thread, all);
-      for (int g = parts.from; g < parts.to; g++) round_group(found + (int64_t)g * GROUP, heads, g);
+      for (int g = parts.from; g < parts.to; g++) keep_group(found + (int64_t)g * GROUP, heads, g);
       meeting.wait(all);
       write(layer.out, heads, layer.attention_norm_after);
 
@@ -876,7 +1157,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
         activate_group(m.activation, a);
         if (m.gated)
           for (int j = 0; j < GROUP; j++) a[j] *= a[j + m.n_hidden];
-        round_group(a, hidden, i);
+        keep_group(a, hidden, i);
       }
       meeting.wait(all);
       write(layer.down, hidden, layer.feedforward_norm_after);
@@ -887,7 +1168,7 @@ void glassformer_run(const Stack* stack, const Cache* cache, const Tokens* token
         std::memcpy(x + (int64_t)t * m.width, vector, m.width * sizeof(float));
       }
     if (tokens->logits) {
-      for (int t = own_tokens.from; t < own_tokens.to; t++) round_all(x + (int64_t)t * m.width, narrow, t);
+      for (int t = own_tokens.from; t < own_tokens.to; t++) keep_all(x + (int64_t)t * m.width, narrow, t);
       meeting.wait(all);
       multiply(m.head, narrow, n, tokens->logits, false, thread, all);
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+from collections import Counter
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -70,6 +71,7 @@ class StackStruct(ctypes.Structure):
         ("table_scale", ctypes.c_float),
         *fields(ctypes.c_int32, "n_layer width n_head n_kv_head head_width n_hidden activation gated pairs"),
         ("scale", ctypes.c_float),
+        ("exact", ctypes.c_int32),
     )
 
 
@@ -119,6 +121,19 @@ def quantized_copy(model: M, bits: int) -> M:
     return model
 
 
+def compile_exactly(model: Any) -> bool:
+    """Let cached calls of a decoder in fp32 run as one compiled call, if `NativeStack` knows all of its parts.
+
+    Numbers stay what they are: each matrix is packed in the fewest bits that hold it exactly (`QuantizedLinear.of`);
+    products and sums are fp32, added up in another order. The model keeps its weights, by which every other call goes:
+    with gradients, without a cache, or while somebody listens to a tap. When a weight changes, it goes by itself.
+    """
+    stack = NativeStack.of(model)
+    if stack is not None:
+        model.native = stack
+    return stack is not None
+
+
 def _take_activation(feedforward: FeedForward) -> None:
     """Let the compiled product do the activation too, where it knows it."""
     kind = next((i for i, name in enumerate(KINDS) if ACTIVATIONS[name] is feedforward.activation), None)
@@ -130,11 +145,16 @@ class NativeStack:
     """A `Decoder` as `decode.cpp` sees it. `NativeStack.of` makes one, or None.
 
     `run` is the blocks and the final norm; `logits` is everything, where embedding, positions and head are plain.
+    `bits`: of the matrices, by their width. `exact`: vectors are not rounded.
     """
 
     def __init__(self, model: Any):
         config, blocks = model.config, model.blocks
         self._kept: list[Tensor] = []  # what the pointers point to
+        self.bits: Counter[int] = Counter()
+        self.exact = isinstance(blocks[0].attention.out, nn.Linear)
+        self._weights = list(model.parameters()) if self.exact else []
+        self._versions = [weight._version for weight in self._weights]
         layers = (LayerStruct * len(blocks))()
         for layer, block, pattern in zip(layers, blocks, model.masks, strict=True):
             attention, feedforward = block.attention, block.feedforward
@@ -165,11 +185,12 @@ class NativeStack:
             config.n_head,
             config.n_kv_head,
             config.head_width,
-            feedforward.down.columns,
+            config.n_hidden,
             KINDS.index(config.activation),
             int(isinstance(feedforward, GatedFeedForward)),
             self.tables[0].width // 2 if self.tables else 0,
             attention.scale,
+            int(self.exact),
         )
         self.whole = _whole(model, self.tables)
         if self.whole:
@@ -182,8 +203,11 @@ class NativeStack:
 
     @classmethod
     def of(cls, model: Any) -> NativeStack | None:
-        """For a decoder all of whose parts are known here and whose matrices are quantized; else None."""
-        if library() is None or not model.has_native_form or not all(map(_known, model.blocks, model.masks)):
+        """For a decoder all of whose parts are known here and whose matrices are all quantized or all plain; else
+        None."""
+        if library() is None or not getattr(model, "has_native_form", False):
+            return None
+        if not all(map(_known, model.blocks, model.masks)):
             return None
         config = model.config
         if config.head_width % GROUP or model.no_positions is not None or not isinstance(model.positions, POSITIONS):
@@ -200,6 +224,8 @@ class NativeStack:
         keys = cache.cache.keys
         if keys.device.type != "cpu" or keys.dtype != torch.float32:
             return False
+        if any(weight._version != version for weight, version in zip(self._weights, self._versions, strict=True)):
+            return False  # trained or edited since
         return not any(map(attrgetter("listener"), self._all_taps if whole else self._taps))
 
     def run(self, x_BTC: Tensor, rows: Rows) -> Tensor:
@@ -241,8 +267,11 @@ class NativeStack:
         cache = CacheStruct(*pointers, *held.keys.stride()[:3], held.tokens.stride(0))
         self._call(*map(ctypes.byref, (self.stack, cache, tokens)), kernel_threads())
 
-    def __deepcopy__(self, memo: Any) -> NativeStack:
-        """Of a copied model: the same numbers, which never change, and the taps of the copy."""
+    def __deepcopy__(self, memo: Any) -> NativeStack | None:
+        """Of a copied model: the same numbers, which never change, and the taps of the copy. None of an exact one:
+        weights of the copy may change by themselves."""
+        if self.exact:
+            return None
         twin = copy.copy(self)
         twin._taps, twin._all_taps = copy.deepcopy((self._taps, self._all_taps), memo)
         return twin
@@ -254,7 +283,9 @@ class NativeStack:
         self._kept.append(weight.detach().float().contiguous())
         return self._kept[-1].data_ptr()
 
-    def _matrix(self, linear: QuantizedLinear) -> MatrixStruct:
+    def _matrix(self, linear: nn.Linear | QuantizedLinear) -> MatrixStruct:
+        linear = QuantizedLinear.of(linear) if isinstance(linear, nn.Linear) else linear
+        self.bits[linear.bits] += 1
         self._kept += [tensor for tensor in (linear.blocks, linear.bias) if tensor is not None]
         return linear.struct()
 
@@ -275,7 +306,11 @@ def _whole(model: Any, tables: list[RotaryPositions]) -> bool:
     """Whether decode.cpp has all of a model: rows of a table that are scaled, at most with one of another table added,
     before the blocks, and nothing but a matrix after them."""
     stem, config = model.embedding, model.config
-    if not isinstance(model.head, QuantizedLinear) or config.logit_scale != 1 or config.logit_softcap is not None:
+    if (
+        not _is_matrix(model.head, model.blocks[0].attention.out)
+        or config.logit_scale != 1
+        or config.logit_softcap is not None
+    ):
         return False
     if not (stem.n_grams is stem.segment is stem.norm is None) or stem.token.weight.dtype != torch.float32:
         return False
@@ -293,9 +328,18 @@ def _known(block: Any, pattern: Mask) -> bool:
         return False
     first: Any = feedforward.gate_up if isinstance(feedforward, GatedFeedForward) else feedforward.up
     matrices: tuple[Any, ...] = attention.qkv, attention.out, first, feedforward.down
-    if not all(isinstance(matrix, QuantizedLinear) for matrix in matrices):
+    if not all(_is_matrix(matrix, attention.out) for matrix in matrices):
         return False
     return any(ACTIVATIONS[name] is feedforward.activation for name in KINDS) and _window(pattern) is not None
+
+
+def _is_matrix(layer: Any, like: Any) -> bool:
+    """Whether decode.cpp can take a layer, and it is of the kind of another one."""
+    if type(layer) is nn.Linear:  # not a kind of it, which may compute something else
+        weight = layer.weight
+        plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.is_inference()
+        return type(like) is nn.Linear and plain and layer.in_features % GROUP == 0
+    return isinstance(layer, QuantizedLinear) and isinstance(like, QuantizedLinear)
 
 
 def _window(pattern: Mask) -> int | None:
