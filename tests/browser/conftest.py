@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,17 @@ def tab(browser) -> Iterator[Any]:
     yield page
     context.close()
     assert page.errors == []
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """An engine that takes its time, so that a browser can see it write."""
+    from glassformer.generation import Engine
+
+    step = Engine.step
+
+    def slowly(self):
+        time.sleep(0.05)
+        return step(self)
+
+    monkeypatch.setattr(Engine, "step", slowly)

@@ -27,7 +27,7 @@ from torch import Tensor
 from glassformer.errors import UsageError, plural
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.filters import token_logits
-from glassformer.generation.requests import Event, Piece, Request, most_likely
+from glassformer.generation.requests import Event, Piece, Request, most_likely, ranks
 from glassformer.generation.rows import TextRow
 from glassformer.generation.sampling import not_finite, sample_tokens
 from glassformer.models import Decoder
@@ -163,14 +163,16 @@ class Engine:
 
     def _score(self, row: TextRow, known: int, hidden_1TC: Tensor) -> tuple[Piece, ...]:
         """The model's probabilities of the tokens that followed those it has just read."""
-        own_TV = self._of_tokens(self.model.logits(hidden_1TC)[0]).softmax(dim=-1)
+        logits_TV = self._of_tokens(self.model.logits(hidden_1TC)[0])
+        own_TV = logits_TV.softmax(dim=-1)
         tokens = row.seen[known + 1 : known + 1 + len(own_TV)]
         if not own_TV[:, 0].isfinite().all():
             raise not_finite()
         best = most_likely(own_TV, row.request.alternatives, self.tokenizer)
+        rank = ranks(logits_TV, tokens) if row.request.ranks else [None] * len(tokens)
         text = self.tokenizer.token_text
         return tuple(
-            Piece(text(token), token, text(token), p := float(own_TV[t, token]), p, best[t])
+            Piece(text(token), token, text(token), p := float(own_TV[t, token]), p, best[t], rank=rank[t])
             for t, token in enumerate(tokens)
         )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from glassformer.errors import UsageError, plural
@@ -42,6 +43,8 @@ class Piece:
     sample: int = 0  # which of several samples it belongs to
     finish_reason: str | None = None
     allowed_probability: float = 1.0  # of all tokens that the grammar allows here, together, by the model
+    u: float | None = None  # the random number in [0, 1) that sampled it; None at temperature 0 and for a prompt
+    rank: int | None = None  # by the model, 1 is the most likely; only if `Request.ranks`
 
     @property
     def chance(self) -> float:
@@ -73,6 +76,7 @@ class Request:
     alternatives: int = 0  # how many of the most likely tokens each piece lists
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added before sampling, not in `Piece.probability`
     score_prompt: bool = False  # also give the probability of every token of the prompt
+    ranks: bool = False  # also give the rank of every token
     window: str = "half"  # beyond block_size: half or exact
     grammar: Grammar | None = None  # what each sample must follow; its last token may be missing if it is cut off
 
@@ -122,6 +126,15 @@ def check_ids(ids: Iterable[int], tokenizer: Tokenizer, n_rows: int) -> None:
         if not 0 <= token < most or token in missing:
             holes = f", without {plural(len(missing), 'id')}" if missing else ""
             raise UsageError(f"token {token} is not in the vocabulary (0 to {most - 1}{holes})")
+
+
+def ranks(logits_NV: Tensor, tokens: Sequence[int]) -> list[int]:
+    """The rank of a token in each row, 1 is the most likely; of equal ones the smaller id comes first."""
+    tokens_N1 = torch.tensor(tokens, device=logits_NV.device)[:, None]
+    own_N1 = logits_NV.gather(1, tokens_N1)
+    before_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device) < tokens_N1
+    better_NV = (logits_NV > own_N1) | ((logits_NV == own_N1) & before_NV)
+    return [1 + n for n in better_NV.sum(dim=1).tolist()]
 
 
 def most_likely(p_NV: Tensor, n: int, tokenizer: Tokenizer, allowed_V: Tensor | None = None) -> list[list[Alternative]]:

@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from glassformer.generation.filters import TokenRules
-from glassformer.generation.requests import ENDLESS, Alternative, Piece, Request, most_likely
+from glassformer.generation.requests import ENDLESS, Alternative, Piece, Request, most_likely, ranks
 from glassformer.generation.stopping import StopStrings
 from glassformer.models import settings_of
 from glassformer.processors.tokenizers import Tokenizer
 
 
 class Sampled(NamedTuple):
-    """A token, its probability after temperature and filters, and the model's own (temperature 1, no filters)."""
+    """A token, its probability after temperature and filters, and the model's own (temperature 1, no filters).
+
+    u: the random number in [0, 1) that sampled it; None at temperature 0.
+    """
 
     token: int
     sampling_probability: float
     probability: float
+    u: float | None = None
 
 
 class Row:
@@ -128,6 +132,7 @@ class TextRow(Row):
             p_V = logits_V.softmax(dim=-1)
             best = most_likely(p_V[None], n, self.tokenizer, allowed_V)[0]
             allowed_probability = 1.0 if allowed_V is None else float(p_V[allowed_V].sum())
+        rank = ranks(logits_V[None], [sampled.token])[0] if self.request.ranks else None
         self.append(sampled.token)
         ended = self.finish_reason == "end_of_text"
         text = self.stop.push("" if ended else self.decoder.push(sampled.token))
@@ -145,4 +150,6 @@ class TextRow(Row):
             self.sample,
             self.finish_reason,
             allowed_probability,
+            sampled.u,
+            rank,
         )

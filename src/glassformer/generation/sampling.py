@@ -65,6 +65,7 @@ def sample_tokens(plain_BV: Tensor, rows: Sequence[Row], *, compiled: bool = Fal
                     sample_group([b])
             return
         for b, one in zip(members, sampled, strict=True):
+            one = one._replace(u=u[b]) if rows[b].sampling.temperature else one
             found[b] = one if math.isfinite(one.sampling_probability + one.probability) else not_finite()
 
     for members in groups.values():

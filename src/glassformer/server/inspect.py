@@ -169,6 +169,7 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
             sampling=sampling_of(handle.model, body.sampling_fields() | {"seed": seed}),
             end_tokens=None if body.end_tokens is None else frozenset(body.end_tokens),
             score_prompt=body.score,
+            ranks=True,
         )
         assert handle.worker is not None
         submission = Submission(handle.worker, [request])
@@ -195,8 +196,9 @@ async def _events(submission: Submission, handle: ModelHandle, *, full: bool) ->
     score = request.score_prompt
 
     def prompt_line() -> str:
-        probabilities = [None, *(piece.probability for piece in submission.prompts[0])]
-        return event_line({"type": "prompt", "probabilities": probabilities})
+        scored = submission.prompts[0]
+        ranks = [None, *(piece.rank for piece in scored)]
+        return event_line({"type": "prompt", "probabilities": [None, *(p.probability for p in scored)], "ranks": ranks})
 
     try:
         yield event_line({"type": "start", "model": handle.name, "seed": request.sampling.seed})
@@ -204,7 +206,8 @@ async def _events(submission: Submission, handle: ModelHandle, *, full: bool) ->
             if score:
                 yield prompt_line()
                 score = False
-            fields = {"probability": piece.probability, "sampling_probability": piece.sampling_probability}
+            names = ("probability", "sampling_probability", "rank", "u")
+            fields = {name: getattr(piece, name) for name in names}
             yield event_line({"type": "token", "id": piece.token, "text": piece.text, **fields})
             reason = piece.finish_reason
         if score:

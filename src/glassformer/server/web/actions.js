@@ -1,6 +1,7 @@
 // The actions: open, read, write, continue, branch, stop, retry. One at a time; a new one stops the old one.
 
 import { DEFAULTS, defaultsOf } from "./controls.js";
+import { forkAt, openBranch, plant, replaceTokens, seedUsed } from "./branches.js";
 import { startOf } from "./rows.js";
 import { baseOf } from "./time_travel.js";
 
@@ -49,7 +50,7 @@ export function createActions(store, api) {
   async function useModel(name, reset = true, signal = undefined) {
     const model = store.state.models.find((one) => one.name === baseOf(name));
     if (reset && model.writes && store.state.tokens.length && baseOf(name) === baseOf(store.state.model)) return readAgain(name, signal);
-    if (reset) store.set({ tokens: [], selected: null, rows: new Map(), seed: null });
+    if (reset) store.set({ tokens: [], branch: null, selected: null, rows: new Map(), seed: null });
     if (reset && store.state.sampling === defaults) store.set({ sampling: (defaults = defaultsOf(store.state.models, name)) });
     if (!model.chats) store.set({ mode: "text" });
     store.set({ model: name, vocabulary: null });
@@ -60,8 +61,9 @@ export function createActions(store, api) {
 
   // The same text by another checkpoint of the same model.
   async function readAgain(name, signal) {
-    const tokens = store.state.tokens.map(({ id, given }) => ({ id, given, probability: null, start: 0 }));
-    store.set({ model: name, tokens, rows: new Map() });
+    const tokens = store.state.tokens.map(({ id, given, chosen, u }) => ({ id, given, chosen, u, probability: null, start: 0 }));
+    store.set({ model: name });
+    replaceTokens(store, tokens);
     status("reading", "reading …");
     const { block_size: blockSize } = store.state.models.find((one) => one.name === baseOf(name));
     if (tokens.length <= blockSize) await stream({ maxTokens: 0, score: true }, signal);
@@ -81,7 +83,7 @@ export function createActions(store, api) {
       status("reading", "reading …");
       const read = await api.tokenize(model, input, signal);
       const tokens = read.ids.map((id) => ({ id, given: true, probability: null, start: 0 }));
-      store.set({ tokens, endTokens: read.end_tokens, selected: null, rows: new Map(), seed: null });
+      plant(store, { tokens, endTokens: read.end_tokens });
       await stream({ maxTokens, score: true }, signal);
     }, () => begin(maxTokens));
   }
@@ -92,9 +94,8 @@ export function createActions(store, api) {
   function branch(index, id) {
     const { tokens, rows } = store.state;
     const row = rows.get(index - 1);
-    const replacement = { id, given: false, probability: row ? row.own[id] : null, start: startOf(tokens, index - 1) };
-    const kept = new Map([...rows].filter(([position]) => position < index));
-    store.set({ tokens: [...tokens.slice(0, index), replacement], selected: index, rows: kept });
+    const replacement = { id, given: false, chosen: true, probability: row ? row.own[id] : null, rank: row ? row.order.indexOf(id) + 1 : null, start: startOf(tokens, index - 1) };
+    forkAt(store, index, replacement);
     return continueText();
   }
 
@@ -119,15 +120,15 @@ export function createActions(store, api) {
         for await (const event of api.generate(body, signal)) {
           if (signal.aborted) return;
           if (event.type === "start") {
-            if (maxTokens && left === maxTokens) store.set({ seed: event.seed });
+            if (maxTokens && left === maxTokens) seedUsed(store, event.seed);
             seed = (event.seed + 1) % 2 ** 53; // of the next window
           }
           if (event.type === "prompt") {
-            event.probabilities.forEach((probability, i) => (tokens[i].probability = probability));
+            event.probabilities.forEach((probability, i) => Object.assign(tokens[i], { probability, rank: event.ranks[i] }));
             store.set({ probabilities: store.state.probabilities + 1 });
           }
           if (event.type === "token") {
-            tokens.push({ id: event.id, given: false, probability: event.probability, start });
+            tokens.push({ id: event.id, given: false, probability: event.probability, rank: event.rank, u: event.u, start });
             left -= 1;
             store.set({ grown: store.state.grown + 1 });
           }
@@ -146,10 +147,10 @@ export function createActions(store, api) {
     status("done", summary(!maxTokens ? "Read: " : reason === "end_of_text" ? "End of text: " : "Written: "));
   }
 
-  function stop() {
+  function stop({ quiet = false } = {}) {
     abort?.abort();
     abort = null;
-    status("stopped", summary("Stopped: "));
+    if (!quiet) status("stopped", summary("Stopped: "));
   }
 
   async function retry() {
@@ -159,6 +160,17 @@ export function createActions(store, api) {
     if (work && work !== open && store.state.status.kind === "idle") await work();
   }
 
+  // Go to a branch; the model that wrote it is opened.
+  function goTo(id) {
+    stop({ quiet: true });
+    return run(async () => {
+      const branch = store.state.branches.find((one) => one.id === id);
+      if (branch.model !== store.state.model) await useModel(branch.model, false);
+      openBranch(store, id);
+      status("idle", summary());
+    }, () => goTo(id));
+  }
+
   const switchModel = (name) => run((signal) => useModel(name, true, signal), () => switchModel(name));
-  return { open, begin, continueText, branch, stop, retry, failed, useModel: switchModel };
+  return { open, begin, continueText, branch, goTo, stop: () => stop(), retry, failed, useModel: switchModel };
 }

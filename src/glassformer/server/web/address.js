@@ -1,6 +1,7 @@
 // The cursor in the address: which place of the page, and of the model, is looked at. A link reopens exactly this.
 //
 //   #write                                             the text
+//   #write?branch=3                                    one of the branches of this tab
 //   #train/demo-1                                      a run
 //   #look/attention?model=demo-1&text=To+be&layer=1    a view and its options; lists repeat their name
 
@@ -19,13 +20,12 @@ export function readAddress(hash = location.hash) {
 
 /** @param {{panel: string, view?: string | null, model?: string | null, options?: Record<string, any>}} cursor */
 export function addressOf({ panel, view, model, options }) {
-  if (!view) return `#${panel}`;
   const query = new URLSearchParams(model ? { model } : {});
   for (const [name, value] of Object.entries(options)) {
     if (Array.isArray(value)) value.forEach((each) => query.append(`${name}[]`, each));
     else query.append(name, value);
   }
-  return `#${panel}/${encodeURIComponent(view)}${query.size ? `?${query}` : ""}`;
+  return `#${panel}${view ? `/${encodeURIComponent(view)}` : ""}${query.size ? `?${query}` : ""}`;
 }
 
 // Put a cursor into the address: as a new entry, to which Back returns, or in the place of this one.

@@ -4,7 +4,7 @@ import { element } from "./numbers.js";
 
 // min and max: what may be typed; end: the end of the slider; off: the value without an effect
 const SLIDERS = [
-  { name: "temperature", label: "temperature", min: 0, max: 100, end: 2, step: 0.01, off: 1 },
+  { name: "temperature", label: "temperature", min: 0, max: 100, end: 5, step: 0.01, off: 1 },
   { name: "topK", label: "top-k", min: 0, max: 2 ** 31 - 1, end: 100, step: 1, off: 0 },
   { name: "topP", label: "top-p", min: 0.01, max: 1, end: 1, step: 0.01, off: 1 },
   { name: "minP", label: "min-p", min: 0, max: 1, end: 0.5, step: 0.005, off: 0 },

@@ -1,7 +1,9 @@
 // The whole distribution at one position: the top rows, and all others as one row, so that the sum is 100 %.
 
 import { bits, count, decimal, element, percent, shown } from "./numbers.js";
-import { entropy, filtered, REASONS, surprise } from "./sampling.js";
+import { cutCell, keptLine, limitOf } from "./filters.js";
+import { entropy, filtered, surprise } from "./sampling.js";
+import { drawLine } from "./draw_line.js";
 import { chip, lower, spelled } from "./vocabulary.js";
 
 const FIRST_ROWS = 15;
@@ -9,14 +11,14 @@ const MORE_ROWS = 30;
 const MAX_ROWS = 600;
 const ONE_COLUMN = matchMedia("(max-width: 960px)"); // as in page.css: the list is below the text
 
-export function distributionView(root, store, { branch, leave }) {
+export function distributionView(root, store, { branch, leave, name = "" }) {
   let limit = FIRST_ROWS;
   let search = ""; // in the texts of the tokens
   let last = [];
   let scrollPending = false; // until the logits are there
   const body = element("div", {});
   const find = element("input", {
-    type: "search", id: "find", placeholder: "find a token", "aria-label": "find a token", autocomplete: "off",
+    type: "search", id: name ? undefined : "find", placeholder: "find a token", "aria-label": "find a token", autocomplete: "off",
   });
   const tools = element("div", { class: "line find", hidden: true }, find);
   root.append(body);
@@ -34,7 +36,8 @@ export function distributionView(root, store, { branch, leave }) {
     if (selected === 0) return empty("The first token has no probability: the model predicts a token from those before it.");
     if (!row) return body.replaceChildren(heading(state), element("p", { class: "faint" }, "reading …"));
     const sampled = filtered(row.logits, row.order, sampling);
-    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, sampled), tools, ...table(state, row, id, sampled));
+    const line = drawLine(selected - 1, tokens[selected], sampled.probabilities, sampling, vocabulary);
+    body.replaceChildren(heading(state), ...facts(selected - 1, id, row, sampled, sampling), line, tools, ...table(state, row, id, sampled));
     if (scrollPending) show();
   }
 
@@ -49,17 +52,20 @@ export function distributionView(root, store, { branch, leave }) {
   }
 
   // The table and the button below it.
-  function table(state, row, actual, { probabilities, reasons }) {
-    const { vocabulary, selected } = state;
+  function table(state, row, actual, sampled) {
+    const { vocabulary, selected, sampling } = state;
+    const { probabilities } = sampled;
     const p = selected - 1;
     const { own, order } = row;
     const found = search ? order.filter((id) => lower(vocabulary, id).includes(search)) : order;
     const ids = [...found.subarray(0, limit)];
     if (actual !== undefined && !ids.includes(actual)) ids.push(actual);
     const widest = Math.max(own[order[0]], probabilities[order[0]]);
+    const level = limitOf(own.length, sampling) / widest;
     const lines = ids.map((id) => {
       const gap = id === actual && id !== ids[0] && !found.subarray(0, limit).includes(id);
-      return line(p, id, row, probabilities[id], reasons[id], widest, { actual: id === actual, gap, vocabulary });
+      const bars = { own: share(own[id], `probability/${p}/${id}`, widest, "own"), sampled: cutCell(p, id, row, sampled, sampling) ?? share(probabilities[id], `sampling/${p}/${id}`, widest, "sampled", level) };
+      return line(p, id, row, bars, { cut: sampled.reasons[id] > 0, actual: id === actual, gap, vocabulary });
     });
     let ownShown = 0, sampledShown = 0;
     for (const id of ids) (ownShown += own[id]), (sampledShown += probabilities[id]);
@@ -77,7 +83,7 @@ export function distributionView(root, store, { branch, leave }) {
     const made = element("table", {}, head, element("tbody", {}, ...lines, rest));
     const first = made.querySelector("button");
     if (first) first.tabIndex = 0;
-    const more = element("button", { type: "button", class: "quiet", id: "more" }, "show more");
+    const more = element("button", { type: "button", class: "quiet more", id: name ? undefined : "more" }, "show more");
     more.addEventListener("click", () => ((limit = Math.min(limit + MORE_ROWS, MAX_ROWS)), draw(store.state)));
     more.hidden = limit >= MAX_ROWS || found.length <= limit;
     return [made, more];
@@ -131,7 +137,7 @@ function heading({ selected, tokens, vocabulary }) {
 }
 
 // Numbers of the position as a whole.
-function facts(p, actual, row, { probabilities, reasons }) {
+function facts(p, actual, row, sampled, sampling) {
   const tile = (name, ...what) => element("div", { class: "fact" }, element("dt", {}, name), element("dd", {}, ...what));
   const tiles = [];
   if (actual !== undefined) {
@@ -139,41 +145,34 @@ function facts(p, actual, row, { probabilities, reasons }) {
     tiles.push(tile("rank", shown(row.order.indexOf(actual) + 1, `rank/${p}/${actual}`, count)));
   }
   tiles.push(tile("entropy", shown(row.entropy, `entropy/${p}`, bits)));
-  tiles.push(tile("after filters", shown(entropy(probabilities), `entropy-sampled/${p}`, bits)));
-  const counts = REASONS.map(() => 0);
-  for (const reason of reasons) counts[reason] += 1;
-  const left = element("p", { class: "left-over" }, shown(counts[0], `kept/${p}`, count), " of ",
-    shown(reasons.length, `vocabulary/${p}`, count), " tokens can be sampled");
-  REASONS.forEach((name, i) => {
-    if (i && counts[i]) left.append("; ", shown(counts[i], `cut/${name}/${p}`, count), ` cut by ${name}`);
-  });
-  return [element("dl", { class: "facts" }, ...tiles), left];
+  tiles.push(tile("after filters", shown(entropy(sampled.probabilities), `entropy-sampled/${p}`, bits)));
+  return [element("dl", { class: "facts" }, ...tiles), keptLine(p, row, sampled, sampling)];
 }
 
-function line(p, id, row, sampled, reason, widest, { actual, gap, vocabulary }) {
+function line(p, id, row, bars, { cut, actual, gap, vocabulary }) {
   const go = element("button", {
     type: "button", tabindex: -1, "data-id": id, title: "continue from this token",
     "aria-label": `${spelled(vocabulary, id)}: continue from this token`,
   }, chip(vocabulary, id));
   const rank = row.order.indexOf(id) + 1;
-  const classes = [actual && "actual", gap && "gap", reason && "cut"].filter(Boolean).join(" ");
+  const classes = [actual && "actual", gap && "gap", cut && "cut"].filter(Boolean).join(" ");
   const mark = actual ? [element("span", { class: "tick", title: "the token of the text" }, "✓")] : [];
   return element("tr", { class: classes, "data-token": id },
     element("td", { class: "rank" }, shown(rank, `rank/${p}/${id}`, count)),
     element("th", { scope: "row" }, go, ...mark),
-    share(row.own[id], `probability/${p}/${id}`, widest, "own"),
-    reason ? reasonCell(`sampling/${p}/${id}`, reason) : share(sampled, `sampling/${p}/${id}`, widest, "sampled"),
+    bars.own, bars.sampled,
     element("td", { class: "logit" }, shown(row.logits[id], `logits/${p}/${id}`, decimal)));
 }
 
-function share(value, source, widest, kind) {
+// A probability as a number and a bar; limit: where the bar ends at a very high temperature.
+function share(value, source, widest, kind, limit = 0) {
   const bar = element("span", { class: `bar ${kind}`, "aria-hidden": "true" });
   bar.style.width = `${Math.max((100 * value) / widest, value > 0 ? 0.6 : 0).toFixed(2)}%`;
-  return element("td", { class: "share" },
-    element("span", { class: "cell" }, shown(value, source, percent), element("span", { class: "track" }, bar)));
-}
-
-function reasonCell(source, reason) {
-  const cut = element("span", { class: "reason", title: `cut by ${REASONS[reason]}` }, REASONS[reason]);
-  return element("td", { class: "share" }, element("span", { class: "cell" }, shown(0, source, percent), cut));
+  const track = element("span", { class: "track" }, bar);
+  if (limit) {
+    const mark = element("span", { class: "limit", "aria-hidden": "true" });
+    mark.style.left = `${Math.min(100 * limit, 100).toFixed(2)}%`;
+    track.append(mark);
+  }
+  return element("td", { class: "share" }, element("span", { class: "cell" }, shown(value, source, percent), track));
 }

@@ -1,16 +1,21 @@
 // Connects the store, the actions and the views. Views know only the store; this file knows all of them.
 
 import * as api from "./api.js";
+import { currentOf } from "./branches.js";
+import { branchTree } from "./branch_tree.js";
 import { controlsView, DEFAULTS } from "./controls.js";
 import { distributionView } from "./distribution.js";
 import { rowsOf } from "./rows.js";
 import { createActions } from "./actions.js";
 import { readAddress, writeAddress } from "./address.js";
+import { guessView } from "./guess.js";
 import { frameView } from "./frame.js";
 import { lookView } from "./look.js";
 import { runsView } from "./runs.js";
+import { sideBySide } from "./side_by_side.js";
 import { createStore, remember, remembered } from "./store.js";
 import { baseOf, timeTravel } from "./time_travel.js";
+import { textSummary } from "./text_summary.js";
 import { tokensView } from "./tokens.js";
 
 const store = createStore({
@@ -25,6 +30,8 @@ const store = createStore({
   probabilities: 0, // how often probabilities of the prompt arrived
   endTokens: null, // ids that end an answer; null: the model's end of text
   selected: null, // the selected position; tokens.length: the next token
+  branches: [], // every text of this tab, see branches.js
+  branch: null, // the id of the one on the screen
   rows: new Map(), // by position p: the logits after tokens[0..p], and their probabilities, order and entropy
   sampling: DEFAULTS,
   maxTokens: 60,
@@ -40,6 +47,8 @@ const text = tokensView(document.getElementById("tokens"), store, {
   onLeave: () => panel.focus(),
   onSelect: () => panel.show(),
 });
+textSummary(document.getElementById("summary"), document.getElementById("tokens"), store);
+branchTree(document.getElementById("branches"), store, api, { goTo: actions.goTo });
 const panel = distributionView(document.getElementById("distribution"), store, {
   branch: (index, id) => {
     actions.branch(index, id);
@@ -51,10 +60,13 @@ controlsView(document.getElementById("controls"), store);
 frameView(store, actions, { retry: () => (rows.forgetFailure(), actions.retry()) });
 
 const look = lookView(document.getElementById("look-panel"), store, api, actions);
+const beside = sideBySide(document.getElementById("side-by-side-panel"), store, api);
+const game = guessView(document.getElementById("guess-panel"), store, api);
 const train = runsView(document.getElementById("train-panel"), store, api, actions);
 timeTravel(document.getElementById("time-travel"), store, api, actions);
 
-const PANELS = ["write", "look", "train"];
+const WAYS = ["write", "side-by-side", "guess"]; // to write
+const PANELS = [...WAYS, "look", "train"];
 
 // The panel of the address; a model that it names is opened.
 async function navigate() {
@@ -63,16 +75,33 @@ async function navigate() {
   train.stop();
   for (const name of PANELS) {
     document.getElementById(`${name}-panel`).hidden = name !== panel;
-    document.querySelector(`[data-panel=${name}]`).setAttribute("aria-current", name === panel ? "page" : "false");
   }
-  if (panel === "write" || !store.state.models.length) return;
+  document.getElementById("ways").hidden = !WAYS.includes(panel);
+  for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-panel]"))) {
+    const { panel: name } = link.dataset;
+    const current = name === panel || (name === "write" && WAYS.includes(panel) && !link.closest("#ways"));
+    link.setAttribute("aria-current", current ? "page" : "false");
+  }
+  if (!store.state.models.length) return;
+  if (panel === "write") return goToBranch(Number(cursor.options.branch));
+  if (panel === "side-by-side") return beside.go();
+  if (panel === "guess") return game.go();
   if (panel === "train") return train.go(cursor);
   const named = store.state.models.some((model) => model.name === baseOf(cursor.model));
   if (named && cursor.model !== store.state.model) await actions.useModel(cursor.model);
   await look.go(cursor);
 }
+// Back and Forward walk over the branches.
+function goToBranch(id) {
+  const known = store.state.branches.some((branch) => branch.id === id);
+  if (known && id !== store.state.branch) return actions.goTo(id);
+}
+store.subscribe(({ branch }, changed) => {
+  if (!changed.has("branch") || branch === null || readAddress().panel !== "write") return;
+  writeAddress({ panel: "write", view: null, options: { branch } }, { replace: !readAddress().options.branch });
+});
 addEventListener("popstate", navigate);
-document.getElementById("panels").addEventListener("click", (event) => {
+for (const nav of ["panels", "ways"]) document.getElementById(nav).addEventListener("click", (event) => {
   const link = /** @type {Element} */ (event.target).closest("[data-panel]");
   const panel = link instanceof HTMLElement ? link.dataset.panel : null;
   if (!panel) return;
@@ -91,6 +120,7 @@ store.subscribe((state, changed) => {
 });
 addEventListener("pagehide", () => remember(store.state));
 
-store.set({ ...store.state, ...remembered() }); // draws every view once
+const kept = { ...store.state, ...remembered() };
+store.set({ ...kept, ...currentOf(kept) }); // draws every view once
 await actions.open();
 await navigate();

@@ -24,10 +24,7 @@ export function rowsOf(store, api, failed) {
       if (pending !== mine) return;
       const own = softmax(logits);
       rows.set(position, { logits, own, order: ranking(logits), entropy: entropy(own) });
-      for (const old of rows.keys()) {
-        if (rows.size * logits.length <= MAX_NUMBERS || old === position) break;
-        rows.delete(old);
-      }
+      forget(rows, position, logits.length);
       pending = null;
       store.set({ rows });
     } catch (error) {
@@ -35,6 +32,20 @@ export function rowsOf(store, api, failed) {
       if (error.name === "AbortError") return;
       failedPosition = position;
       failed(error, () => load(position));
+    }
+  }
+
+  // Keeps MAX_NUMBERS: what other branches have goes first.
+  function forget(rows, position, size) {
+    const others = store.state.branches.map((branch) => branch.rows).filter((some) => some !== rows);
+    let left = [rows, ...others].reduce((n, some) => n + some.size, 0) - Math.max(1, Math.floor(MAX_NUMBERS / size));
+    for (const some of [...others, rows]) {
+      for (const old of some.keys()) {
+        if (left <= 0) return;
+        if (some === rows && old === position) continue;
+        some.delete(old);
+        left -= 1;
+      }
     }
   }
 

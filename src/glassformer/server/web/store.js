@@ -17,11 +17,12 @@ export function createStore(initial) {
 }
 
 const STORAGE_KEY = "glassformer";
-const KEPT = ["model", "mode", "prompt", "lookText", "tokens", "endTokens", "sampling", "maxTokens", "seed", "seedInput"];
+const KEPT = ["model", "mode", "prompt", "lookText", "branches", "branch", "sampling", "maxTokens", "seedInput"];
 
 // The state that survives a reload of this tab; it is kept no longer and never leaves the browser.
 export function remember(state) {
   const kept = Object.fromEntries(KEPT.map((name) => [name, state[name]]));
+  kept.branches = kept.branches.map((branch) => ({ ...branch, rows: undefined })); // the server has them
   try {
     sessionStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
   } catch {
@@ -31,7 +32,9 @@ export function remember(state) {
 
 export function remembered() {
   try {
-    return JSON.parse(sessionStorage.getItem(STORAGE_KEY)) ?? {};
+    const kept = JSON.parse(sessionStorage.getItem(STORAGE_KEY)) ?? {};
+    for (const branch of kept.branches ?? []) branch.rows = new Map();
+    return kept;
   } catch {
     return {};
   }

@@ -94,8 +94,9 @@ function color(made, i, token, vocabulary) {
     return;
   }
   const bits = surprise(token.probability);
+  const rank = token.rank ? `, rank ${token.rank}` : "";
   made.dataset.value = String(bits);
   made.dataset.source = `surprise/${i - 1}/${token.id}`;
-  made.setAttribute("aria-label", `token ${i}: ${text}, ${bits.toFixed(1)} bits of surprise`);
+  made.setAttribute("aria-label", `token ${i}: ${text}, ${bits.toFixed(1)} bits of surprise${rank}`);
   made.style.setProperty("--heat", Math.min(bits / FULL_BITS, 1).toFixed(3));
 }

@@ -31,3 +31,17 @@ export function flowing(vocabulary, id) {
   const text = vocabulary?.texts[id] ?? `#${id}`;
   return vocabulary?.special.has(id) ? text : text.replaceAll("\n", "↵\n");
 }
+
+// The longest token at the beginning of a text; null where there is none.
+export function tokenAtStart(vocabulary, text) {
+  if (!vocabulary.byText) {
+    const ordinary = vocabulary.texts.map((token, id) => [token, id]).filter(([token, id]) => token && !vocabulary.special.has(id) && !vocabulary.parts.has(id));
+    vocabulary.byText = new Map(ordinary.reverse());
+    vocabulary.longest = ordinary.reduce((most, [token]) => Math.max(most, token.length), 0);
+  }
+  for (let n = Math.min(text.length, vocabulary.longest); n > 0; n--) {
+    const id = vocabulary.byText.get(text.slice(0, n));
+    if (id !== undefined) return id;
+  }
+  return null;
+}

@@ -36,7 +36,7 @@ def process(port: int) -> Iterator[subprocess.Popen]:
         running.wait()
 
 
-def test_a_killed_server_is_shown_and_work_continues_after_it(tab):
+def test_02_a_killed_server_is_shown_and_work_continues_after_it(tab):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
