@@ -3,11 +3,13 @@
     glassformer pull smollm2-135m-instruct
     python benchmarks/smollm2.py [--rounds 5] [--llama-python PYTHON --gguf FILE.gguf]
 
-Prints JSON. All sides have the same weights, those of a Q4_1 file: exactly so in fp32 and int4 (its head has 8 bits),
-rounded in bf16; `int8` rounds them once more. Sides take turns; it prints medians. Decoding is all of it (engine,
+Prints JSON. All sides have the same weights, those of a Q4_1 file: exactly so in auto, fp32 and int4 (its head has 8
+bits), rounded in bf16; `int8` rounds them once more. `auto` computes in fp32, `int4` and `int8` round vectors too. Sides take turns; it prints medians. Decoding is all of it (engine,
 choice of the likeliest token, text) after a prompt of 32 tokens, batch 1; prefill is 512 tokens. llama.cpp runs in a
 process of its own (`llama_worker.py`), given the Python that has llama-cpp-python and the GGUF file that was pulled.
-Perplexity: every token but the first of windows of 256, of Tiny Shakespeare and of film reviews.
+Perplexity: every token but the first of windows of 256, of Tiny Shakespeare and of film reviews. Greedy: ten prompts
+are continued by `auto` to --greedy tokens in all; at each, the token is compared with the likeliest one of transformers
+in fp32, which reads the same text; `differ` has the gap between the two logits where they are not the same.
 """
 
 from __future__ import annotations
@@ -53,6 +55,14 @@ class Ours:
         while engine.busy:
             engine.step()
         return time.perf_counter() - started
+
+    def greedy(self, ids: list[int], n: int) -> list[int]:
+        engine = Engine(self.model, self.tokenizer, max_rows=1)
+        engine.submit(Request(tuple(ids), max_new_tokens=n, sampling=Sampling(temperature=0), end_tokens=frozenset()))
+        found = list[int]()
+        while engine.busy:
+            found += [event.piece.token for event in engine.step()]
+        return found
 
     def prefill(self, ids: list[int]) -> float:
         cache = self.model.new_row_cache(1, 1024)
@@ -147,18 +157,34 @@ def difference(a: list[float], b: list[float]) -> tuple[float, float]:
     return round(statistics.mean(gaps), 5), round(2 * statistics.stdev(gaps) / math.sqrt(len(gaps)), 5)
 
 
+def greedy(ours: Ours, theirs: Transformers, text: str, n: int) -> dict[str, Any]:
+    ids = ours.tokenizer.encode(text)
+    compared, gaps = 0, list[float]()
+    for start in range(0, 2000, 200):
+        prompt = ids[start : start + 32]
+        answer = ours.greedy(prompt, n // 10)
+        whole = torch.tensor([prompt + answer])
+        with torch.inference_mode():
+            logits_TV = theirs.model(whole).logits[0, len(prompt) - 1 : -1]
+        chosen = logits_TV.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        gaps += [gap for gap in (logits_TV.amax(dim=1) - chosen).tolist() if gap > 0]
+        compared += len(answer)
+    return {"compared": compared, "equal": compared - len(gaps), "differ": [round(gap, 6) for gap in gaps]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--windows", type=int, default=24, help="of each text, for the perplexity")
+    parser.add_argument("--greedy", type=int, default=2000, metavar="N", help="tokens to compare with transformers'")
     parser.add_argument("--llama-python", help="a Python that has llama-cpp-python")
     parser.add_argument("--gguf", help="the file that was pulled, for llama.cpp")
     args = parser.parse_args()
     if bool(args.llama_python) != bool(args.gguf):
         parser.error("--llama-python and --gguf go together")
     threads = set_threads()
-    sides: dict[str, Any] = {f"glassformer {dtype}": Ours(dtype) for dtype in ("int4", "int8", "bf16", "fp32")}
+    sides: dict[str, Any] = {f"glassformer {dtype}": Ours(dtype) for dtype in ("auto", "int4", "int8", "bf16", "fp32")}
     sides |= {"transformers fp32": Transformers(torch.float32), "transformers bf16": Transformers(torch.bfloat16)}
     if args.llama_python:
         sides["llama.cpp Q4_1"] = LlamaCpp(args.llama_python, args.gguf, threads)
@@ -186,6 +212,8 @@ def main() -> None:
                 nats.setdefault(name, []).extend(found)
                 perplexities.setdefault(name, {})[what] = round(math.exp(sum(found) / len(windows) / 255), 3)
     result: dict[str, Any] = {"threads": threads, "rounds": args.rounds, "sides": {}}
+    text = texts()["tiny shakespeare"]
+    result["greedy"] = greedy(sides["glassformer auto"], sides["transformers fp32"], text, args.greedy)
     for name, side in sides.items():
         result["sides"][name] = {
             "decode_tokens_per_second": round(statistics.median(decoding[name][1:]), 1),

@@ -15,6 +15,7 @@ from pathlib import Path
 from glassformer.files import cache_folder
 
 SOURCE = Path(__file__).with_name("decode.cpp")
+HEADERS = sorted(SOURCE.parent.glob("*.hpp"))
 FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
@@ -61,7 +62,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: str) -> Path:
-    source = SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS))
     key = hashlib.sha256(source + " ".join((compiler, *FLAGS, _processor())).encode()).hexdigest()[:16]
     target = cache_folder() / "native" / f"decode-{key}.so"
     if not target.exists():
