@@ -8,6 +8,7 @@ from toys import toy_model
 from glassformer.inspection import attention
 from glassformer.processors.tokenizers import build_tokenizer
 
+DRAWN = "document.querySelector('.gf-figures').shadowRoot.querySelectorAll"
 WORDS = "the understanding of internationalisation goes beyond mere translation of unbelievable words"
 
 
@@ -20,11 +21,11 @@ def test_every_head_of_a_column_is_on_the_page(browser, width):
     try:
         page.set_content(view.to_html())
         edges = page.evaluate(
-            "[...document.querySelectorAll('th, svg text')].map(e => [e.textContent, e.getBoundingClientRect().right])"
+            f"[...{DRAWN}('th, svg text')].map(e => [e.textContent, e.getBoundingClientRect().right])"
         )
         assert {"entropy", "understanding"} <= {text for text, _ in edges}
         assert max(right for _, right in edges) <= width
-        bars = page.evaluate("[...document.querySelectorAll('td.bar')].map(bar => bar.getBoundingClientRect().width)")
+        bars = page.evaluate(f"[...{DRAWN}('.bar-track')].map(bar => bar.getBoundingClientRect().width)")
         assert min(bars) >= 32
     finally:
         page.close()

@@ -7,7 +7,8 @@ to_html(figures, title)                   a page of its own          `html.py`
 to_svg(figures, title)                    one SVG file               `svg.py`
 to_json(figures)                          plain data                 `json.py`; `from_json` reads it
 to_matplotlib(figures)                    a matplotlib figure        `matplotlib.py`
-save(figures, path, title)                a file: SVG, HTML, JSON    `save.py`
+to_csv(figures)                           a line for each number     `save.py`
+save(figures, path, title)                a file of these forms      `save.py`
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from glassformer.figures.primitives import (
     Tokens,
     format_value,
 )
-from glassformer.figures.save import save
+from glassformer.figures.save import save, to_csv
 from glassformer.figures.text import bar, number, percent, visible
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ __all__ = [
     "percent",
     "save",
     "shade",
+    "to_csv",
     "to_html",
     "to_json",
     "to_matplotlib",

@@ -1,7 +1,7 @@
 """Figures as HTML: a page of its own, or a part of one such as a notebook's cell.
 
-It needs nothing from elsewhere. A report also has a few lines of script, which read out the number under the pointer;
-every text passes through the template engine's escaping.
+It needs nothing from elsewhere. Scripts read out the number under the pointer: that of `interactive.py`, and of a
+report a few lines of its own. Every text passes through the template engine's escaping.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from glassformer.figures import svg
 from glassformer.figures.colors import TOKEN_STRENGTH, css, role_color
+from glassformer.figures.interactive import POLICY, interactive
 from glassformer.figures.json import to_json
 from glassformer.figures.primitives import Column, Curves, Figure, HeatMap, Tokens
 from glassformer.figures.text import number
@@ -23,9 +24,13 @@ from glassformer.processors.tokenizers.alphabet import legible
 
 
 def to_html(figures: Sequence[Figure], title: str, links: Mapping[str, str] | None = None) -> str:
-    """A whole page. links: to other pages, above the figures: the text of each, and where it leads."""
-    body = html_fragment(figures, with_style=False)
-    return _template().module.page(title, style(), body, links)  # type: ignore[no-any-return]
+    """A whole page, which may fetch nothing (Content-Security-Policy).
+
+    Args:
+        links: to other pages, above the figures: the text of each, and where it leads.
+    """
+    body = interactive(figures, title, html_fragment(figures, with_style=False))
+    return _template().module.page(title, style(), body, links, POLICY)  # type: ignore[no-any-return]
 
 
 def html_fragment(figures: Sequence[Figure], *, with_style: bool = True, readout: bool = False) -> Markup:

@@ -31,7 +31,7 @@ class View:
         return plain(self)  # type: ignore[no-any-return]
 
     def to_html(self) -> str:
-        """A page of its own: no script, no request."""
+        """A page of its own, in one file: figures that answer the pointer and the keys, and no request."""
         from glassformer.figures import to_html
 
         return to_html(self.figures(), type(self).__name__)
@@ -52,8 +52,10 @@ class View:
 
     def _repr_html_(self) -> str:
         from glassformer.figures import html_fragment
+        from glassformer.figures.interactive import interactive
 
-        return str(html_fragment(self.figures()))
+        figures = self.figures()
+        return str(interactive(figures, type(self).__name__, html_fragment(figures)))
 
     def __rich_console__(self, console: Any, options: Any) -> Any:
         from glassformer.figures import to_terminal

@@ -6,7 +6,7 @@ POST /api/tokenize                  text or messages -> ids
 POST /api/generate                  ids -> more ids, one event a token (server-sent events)
 POST /api/logits                    ids, positions -> logits, as the bytes of a safetensors file
 GET  /api/views                     the views of `glassformer look`, with a JSON schema of their options
-POST /api/look/VIEW                 options -> the figures of a view
+POST /api/look/VIEW                 options -> the figures of a view, or a file of them
 
 Generation is in ids and not in text that would have to be tokenized again: continuing from any token is exact. Large
 arrays are safetensors, everything else JSON.
@@ -32,7 +32,7 @@ from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from glassformer.errors import GlassformerError, did_you_mean
-from glassformer.figures import to_json
+from glassformer.figures import Figure
 from glassformer.generation import Request, sampling_of
 from glassformer.generation.filters import token_logits
 from glassformer.inspection.look import Subject, show, subject_of
@@ -41,6 +41,7 @@ from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.server.inspect_schemas import GenerateBody, LogitsBody, TokenizeBody, ViewBody
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
+from glassformer.server.saving import figures_response
 from glassformer.server.schemas import MAX_TOKENS
 from glassformer.server.uploads import uploaded
 from glassformer.server.worker import ModelHandle, Submission, find_model
@@ -131,28 +132,29 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         return {"views": [described(name, entry) for name, entry in VIEWS.items()]}
 
     @routes.post("/look/{view}")
-    async def look(view: str, body: ViewBody, http: HTTPRequest) -> Any:
-        """The figures of a view, as `figures.to_json` describes them."""
+    async def look(view: str, body: ViewBody, http: HTTPRequest) -> Response:
+        """The figures of a view, as `figures.to_json` describes them; or as a file (`save`)."""
         name = OLD_NAMES.get(view, view)
         if name not in VIEWS:
             raise APIError(404, f"there is no view {view!r}; {did_you_mean(view, VIEWS)}", code="view_not_found")
         handle = await found(body.model)
 
-        def figures() -> list[dict[str, Any]]:
+        def figures() -> list[Figure]:
             subject = _subject(models, handle)
             with uploaded(subject, body) as options:
-                return to_json(show(name, subject, options).figures())
+                return show(name, subject, options).figures()
 
-        def job() -> Generator[None, None, list[dict[str, Any]]]:
+        def job() -> Generator[None, None, list[Figure]]:
             return figures()
             yield  # a generator: the worker runs it between two steps of its engine
 
-        work: Awaitable[list[dict[str, Any]]]
+        work: Awaitable[list[Figure]]
         if handle.worker is None:
             work = run_in_threadpool(handle.run_alone, figures)
         else:
             work = asyncio.wrap_future(handle.worker.run_in_engine_thread(job()))
-        return {"model": handle.name, "view": name, "figures": await unless_disconnected(work, http)}
+        drawn = await unless_disconnected(work, http)
+        return await figures_response(drawn, name, body.save, model=handle.name, view=name)
 
     @routes.post("/generate", response_class=StreamingResponse)
     async def generate(body: GenerateBody) -> StreamingResponse:

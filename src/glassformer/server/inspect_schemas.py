@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,9 @@ class ViewBody(Body):
     options: dict[str, Any] = Field(default_factory=dict)
     file: Annotated[str, Field(max_length=MAX_FILE)] | None = None
     """of a model that reads images, sounds or episodes: a file's bytes in base64; `text` is then its name"""
+
+    save: Literal["html", "csv"] | None = None
+    """as a file instead of JSON: a page of its own, or a line for each number"""
 
     @model_validator(mode="after")
     def _bounded(self) -> ViewBody:

@@ -1,7 +1,8 @@
 """Training runs over HTTP: their figures as they grow, and their checkpoints as models.
 
 GET /api/runs          every run: its state, its steps, its score, its checkpoints
-GET /api/runs/NAME     the figures of its report, as `figures.to_json` describes them; 304 while nothing new is written
+GET /api/runs/NAME     the figures of its report, as `figures.to_json` describes them; 304 while nothing new is written;
+                       ?save=html, csv: the report, or all its numbers
 
 A checkpoint is a model of its own, NAME@STEP. It is opened when a request names it.
 """
@@ -13,19 +14,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from fastapi import Request as HTTPRequest
 from fastapi.responses import JSONResponse
 
 from glassformer.errors import did_you_mean
-from glassformer.figures import Figure, to_json
+from glassformer.figures import Figure, to_csv, to_json
 from glassformer.server.middleware import APIError
+from glassformer.server.saving import file_response
 from glassformer.server.worker import ModelHandle
 from glassformer.training import RunFolder
 from glassformer.training.formats import finite_number
-from glassformer.training.report import headline, sections
+from glassformer.training.report import headline, report_html, sections
 from glassformer.training.report_figures import score_chart
 from glassformer.training.run_history import RunHistory
 
@@ -134,14 +136,18 @@ def run_routes(runs: Runs) -> APIRouter:
         return {"runs": [_summary(name, run) for _, name, run in sorted(found, key=lambda entry: -entry[0])]}
 
     @routes.get("/{name}")
-    def one_run(name: str, http: HTTPRequest) -> Response:
-        """What the report shows of a run, finished or not."""
+    def one_run(name: str, http: HTTPRequest, save: Literal["html", "csv"] | None = None) -> Response:
+        """What the report shows of a run, finished or not; save: as a file, the report or all numbers."""
         run = runs.find(name)
+        if save == "html":
+            return file_response(report_html(RunHistory(run)), name, save)
         headers = {"ETag": _tag(run), "Cache-Control": "private, no-cache"}
         if http.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
         h = RunHistory(run)
         parts = [("", "", _charts(h)), *sections(h)]
+        if save == "csv":
+            return file_response(to_csv([figure for _, _, some in parts for figure in some]), name, save)
         drawn = [{"title": title, "note": note, "figures": to_json(some)} for title, note, some in parts if some]
         facts = [{"name": label, "text": text} for _, label, text in headline(h)]
         return JSONResponse({**_summary(name, run, h), "headline": facts, "sections": drawn}, headers=headers)

@@ -53,6 +53,16 @@ export async function look(view, model, options, file, signal) {
   return (await (await request(`/api/look/${encodeURIComponent(view)}`, { body, signal })).json()).figures;
 }
 
+// The figures of a view as a file: "html" or "csv".
+export async function lookFile(view, model, options, file, save) {
+  const body = { model, options, save, ...(file ? { file } : {}) };
+  return (await request(`/api/look/${encodeURIComponent(view)}`, { body })).blob();
+}
+
+export async function runFile(name, save) {
+  return (await request(`/api/runs/${encodeURIComponent(name)}?save=${save}`)).blob();
+}
+
 export async function runs() {
   return (await (await request("/api/runs")).json()).runs;
 }

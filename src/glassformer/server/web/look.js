@@ -7,6 +7,7 @@ import { drawFigures } from "./figures.js";
 import { element } from "./numbers.js";
 import { baseOf } from "./time_travel.js";
 import { optionsForm } from "./options.js";
+import { saveButtons } from "./save.js";
 import { uploadField } from "./upload.js";
 
 // A click on a figure moves the cursor where an axis or a column has one of these names.
@@ -23,7 +24,8 @@ export function lookView(root, store, api, { failed }) {
   const upload = uploadField(() => run());
   const show = element("button", { class: "primary", type: "submit" }, "Show");
   const state = element("span", { class: "small", role: "status", id: "view-state" });
-  const form = element("form", { class: "card", id: "view-form", novalidate: true }, title, about, upload.element, fields, element("div", { class: "line actions" }, show, state));
+  const save = saveButtons((error) => (state.textContent = error.message));
+  const form = element("form", { class: "card", id: "view-form", novalidate: true }, title, about, upload.element, fields, element("div", { class: "line actions" }, show, state, element("span", { class: "grow" }), save.element));
   const figures = element("div", { class: "card figures", id: "figures", "aria-live": "off", hidden: true });
   root.replaceChildren(list, element("div", { class: "view" }, form, figures));
 
@@ -55,6 +57,7 @@ export function lookView(root, store, api, { failed }) {
       title.textContent = chosen.name;
       about.textContent = chosen.summary;
       figures.hidden = true;
+      save.offer(null);
     }
     const reads = store.state.models.find((model) => model.name === baseOf(store.state.model))?.reads;
     upload.use("text" in (chosen.options.properties ?? {}) ? reads : null);
@@ -97,10 +100,12 @@ export function lookView(root, store, api, { failed }) {
       writeAddress({ panel: "look", view: view.name, model, options }, { replace });
       figures.replaceChildren(drawFigures(found, view.name, picked));
       figures.hidden = false;
+      save.offer(view.name, (kind) => api.lookFile(view.name, model, options, file?.data, kind), figures);
       state.textContent = "";
     } catch (error) {
       if (error.name === "AbortError" || running !== mine) return;
       figures.hidden = true;
+      save.offer(null);
       state.textContent = error instanceof api.Refused ? error.message : "";
       if (!(error instanceof api.Refused)) failed(error, () => run({ replace }));
     } finally {

@@ -3,6 +3,7 @@
 import { writeAddress } from "./address.js";
 import { drawFigures } from "./figures.js";
 import { count, element } from "./numbers.js";
+import { saveButtons } from "./save.js";
 
 const [LIVE, RESTING] = [500, 4000]; // milliseconds between two looks at a run that grows, and at one that does not
 const OPEN_SECTIONS = 2; // the others are folded at first
@@ -13,7 +14,8 @@ export function runsView(root, store, api, { failed, useModel }) {
   const facts = element("dl", { class: "facts" });
   const state = element("p", { class: "small", role: "status", id: "run-state" });
   const checkpoints = element("div", { class: "line", id: "run-checkpoints" });
-  const head = element("div", { class: "card", hidden: true }, title, state, facts, checkpoints);
+  const save = saveButtons((error) => failed(error, () => go({ view: name })));
+  const head = element("div", { class: "card", hidden: true }, element("div", { class: "line spread" }, title, save.element), state, facts, checkpoints);
   const body = element("div", { class: "run-sections" });
   root.replaceChildren(list, element("div", { class: "view" }, head, body));
 
@@ -64,6 +66,7 @@ export function runsView(root, store, api, { failed, useModel }) {
 
   function draw(run) {
     head.hidden = false;
+    save.offer(run.name, (kind) => api.runFile(run.name, kind), body);
     head.dataset.state = run.state;
     title.textContent = run.name;
     const asked = run.steps_asked ? ` of ${count(run.steps_asked)}` : "";
