@@ -4,9 +4,10 @@
     python benchmarks/smollm2.py [--rounds 5] [--llama-python PYTHON --gguf FILE.gguf]
 
 Prints JSON. All sides have the same weights, those of a Q4_1 file: exactly so in auto, fp32 and int4 (its head has 8
-bits), rounded in bf16; `int8` rounds them once more. `auto` computes in fp32, `int4` and `int8` round vectors too. Sides take turns; it prints medians. Decoding is all of it (engine,
-choice of the likeliest token, text) after a prompt of 32 tokens, batch 1; prefill is 512 tokens. llama.cpp runs in a
-process of its own (`llama_worker.py`), given the Python that has llama-cpp-python and the GGUF file that was pulled.
+bits), rounded in bf16; `int8` rounds them once more. `auto` computes in fp32, `int4` and `int8` round vectors too. They
+take turns; it prints medians. Decoding is all of it (engine, choice of the likeliest token, text) after a prompt of 32
+tokens, batch 1; prefill is 512 tokens. llama.cpp runs in a process of its own (`llama_worker.py`), given the Python
+that has llama-cpp-python and the GGUF file that was pulled.
 Perplexity: every token but the first of windows of 256, of Tiny Shakespeare and of film reviews. Greedy: ten prompts
 are continued by `auto` to --greedy tokens in all; at each, the token is compared with the likeliest one of transformers
 in fp32, which reads the same text; `differ` has the gap between the two logits where they are not the same.

@@ -27,7 +27,7 @@ a token would not be the same alone and in a batch."""
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 SIGNATURES = {
     "glassformer_multiply": (_P, _P, _I, _P, _I, _I, _I),
-    "glassformer_pack": (_P, _P, _P, _P, _P, _I, _I, _I, _P, _I),
+    "glassformer_pack": (_P, _I, _I, _I, _P, _I),
     "glassformer_draw": (_P, _P, _I, _I, _F, _I, _P, _P, _P, _P, _I),
     "glassformer_run": (_P, _P, _P, _I),
 }

@@ -18,6 +18,7 @@
 #include "attention.hpp"
 #include "draw.hpp"
 #include "functions.hpp"
+#include "packing.hpp"
 #include "products.hpp"
 
 extern "C" {
@@ -170,10 +171,8 @@ thread_local Scratch scratch;
 
 extern "C" {
 
-// A matrix (rows, columns) as blocks. scale and minimum (rows, columns / 32) as floats, and the same in 16 bits. Returns
-// whether the blocks hold every number as it was.
-int32_t glassformer_pack(const float* weight, const float* scale, const float* minimum, const uint16_t* scale_16,
-                         const uint16_t* minimum_16, int32_t rows, int32_t columns, int32_t bits, uint8_t* blocks,
+// A matrix (rows, columns) as blocks. Returns whether they hold every number as it was.
+int32_t glassformer_pack(const float* weight, int32_t rows, int32_t columns, int32_t bits, uint8_t* blocks,
                          int32_t threads) {
   const int groups = columns / GROUP, tiles = (rows + TILE - 1) / TILE, bytes = bits == 4 ? BYTES_4 : BYTES_8;
   int32_t same = 1;
@@ -183,26 +182,9 @@ int32_t glassformer_pack(const float* weight, const float* scale, const float* m
       uint8_t* block = blocks + ((int64_t)tile * groups + g) * bytes;
       std::memset(block, 0, bytes);
       for (int r = 0; r < std::min(TILE, rows - tile * TILE); r++) {
-        const int64_t row = tile * TILE + r, at = row * groups + g;
-        const float inverse = scale[at] > 0 ? 1 / scale[at] : 0;
-        const float* from = weight + row * columns + g * GROUP;
-        float q[GROUP];
-#pragma omp simd
-        for (int i = 0; i < GROUP; i++)
-          q[i] = bits == 8 ? std::nearbyint(std::min(std::max(from[i] * inverse, -127.0f), 127.0f))
-                           : std::nearbyint(std::min(std::max((from[i] - minimum[at]) * inverse, 0.0f), 15.0f));
-#pragma omp simd reduction(& : same)
-        for (int i = 0; i < GROUP; i++) same &= q[i] * scale[at] + minimum[at] == from[i];
-        for (int i = 0; i < GROUP; i++) {
-          const int c = i / 4, k = i % 4;
-          if (bits == 8)
-            block[32 * c + 4 * r + k] = (uint8_t)(int8_t)q[i];
-          else
-            block[32 * (c % 4) + 4 * r + k] |= (uint8_t)q[i] << (c < 4 ? 0 : 4);
-        }
-        uint8_t* tail = block + (bits == 4 ? 128 : 256) + 2 * r;
-        std::memcpy(tail, scale_16 + at, 2);
-        if (bits == 4) std::memcpy(tail + 16, minimum_16 + at, 2);
+        const bool whole = bits == 4 ? pack_group<4>(weight + (int64_t)(tile * TILE + r) * columns + g * GROUP, block, r)
+                                     : pack_group<8>(weight + (int64_t)(tile * TILE + r) * columns + g * GROUP, block, r);
+        same &= whole;
       }
     }
   return same;

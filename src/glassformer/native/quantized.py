@@ -109,17 +109,8 @@ def pack(weight_RC: Tensor, bits: int) -> tuple[Tensor, bool]:
     if bits in FLOATS:
         kept = weight_RC.to(FLOATS[bits])
         return kept, torch.equal(kept.float(), weight_RC)
-    groups = weight_RC.view(rows, columns // GROUP, GROUP)
-    if bits == 8:
-        scale = (groups.abs().amax(dim=-1) / 127).half()
-        minimum = torch.zeros_like(scale)
-    else:
-        least = groups.amin(dim=-1)
-        scale, minimum = ((groups.amax(dim=-1) - least) / 15).half(), least.half()
     blocks = torch.empty(-(-rows // TILE), columns // GROUP, BLOCK_BYTES[bits], dtype=torch.uint8)
-    held = (weight_RC, scale.float(), minimum.float(), scale, minimum)
-    pointers = [tensor.data_ptr() for tensor in held]
-    same = compiled.glassformer_pack(*pointers, rows, columns, bits, blocks.data_ptr(), kernel_threads())
+    same = compiled.glassformer_pack(weight_RC.data_ptr(), rows, columns, bits, blocks.data_ptr(), kernel_threads())
     return blocks, bool(same)
 
 

@@ -8,10 +8,8 @@ tokens are meant, and the whole is encoded at once.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken
@@ -29,12 +27,12 @@ class SpecialTokenEncoder:
     """Text and ids of special tokens, in order, to ids.
 
     Args:
-        spec: the parsed tokenizer.json.
+        spec: tokenizer.json as text.
         vocabulary: ids of all tokens.
     """
 
-    def __init__(self, spec: dict[str, Any], vocabulary: Mapping[str, int]):
-        self._library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    def __init__(self, spec: str, vocabulary: Mapping[str, int]):
+        self._library = tokenizers.Tokenizer.from_str(spec)
         self._library.encode_special_tokens = True
         self._library.no_truncation()
         self._library.no_padding()
@@ -46,9 +44,9 @@ class SpecialTokenEncoder:
         # New names get the numbers that follow the *count* of tokens: where ids have gaps, the first ones fill these.
         while (used := self._library.get_vocab_size(with_added_tokens=True)) < size:
             self._library.add_tokens([AddedToken(self._name(_FILLER + used), normalized=False)])
-        special = [token for token in spec["added_tokens"] if token["special"]]
-        self._names = {token["id"]: self._name(token["id"]) for token in special}
-        self._library.add_tokens([self._second(token) for token in special])
+        special = {i: token for i, token in self._library.get_added_tokens_decoder().items() if token.special}
+        self._names = {i: self._name(i) for i in special}
+        self._library.add_tokens([self._second(self._names[i], token) for i, token in special.items()])
         self._meant = {self._library.token_to_id(name): i for i, name in self._names.items()}
 
     def encode(self, parts: Iterable[str | int], spelled: dict[int, list[int]]) -> list[int]:
@@ -60,11 +58,11 @@ class SpecialTokenEncoder:
         ids = without_specials(self._library.encode(text, add_special_tokens=False).ids, spelled)
         return [self._meant.get(i, i) for i in ids]
 
-    def _second(self, token: dict[str, Any]) -> AddedToken:
+    def _second(self, name: str, token: AddedToken) -> AddedToken:
         """A token with the same flags under its second name, but without `single_word`: it counts beside a letter."""
-        name, normalizer = self._names[token["id"]], self._library.normalizer
+        normalizer = self._library.normalizer
         kept = normalizer is None or name in normalizer.normalize_str(name)  # some drop characters that mean nothing
-        flags = {"lstrip": token["lstrip"], "rstrip": token["rstrip"], "normalized": token["normalized"] and kept}
+        flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized and kept}
         return AddedToken(name, special=False, **flags)
 
     def _name(self, number: int) -> str:

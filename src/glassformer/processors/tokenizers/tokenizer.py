@@ -85,7 +85,6 @@ class Tokenizer:
             raise TokenizerError(f"the vocabulary has {n:,} tokens and ids up to {largest:,}; is it damaged?")
         spec = self._spec()
         self.kind: str = kinds.recognise(spec)
-        self.hash: str = kinds.canonical_hash(spec)
         self.special_tokens: dict[str, int] = {t["content"]: t["id"] for t in spec["added_tokens"] if t["special"]}
         self.end_of_text: int | None = self._vocabulary.get(end_of_text) if end_of_text else None
         self.further_ends: frozenset[int] = frozenset()
@@ -93,6 +92,11 @@ class Tokenizer:
         self.settings = dict(settings or {})
         self._unknown: str | None = spec["model"].get("unk_token")
         self._chat: ChatTemplate | None = None
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what decides the ids: equal for tokenizers that are equal, whatever file they come from."""
+        return kinds.canonical_hash(self._spec())
 
     # Text to ids
 
@@ -330,7 +334,7 @@ class Tokenizer:
 
     @cached_property
     def _parts(self) -> SpecialTokenEncoder:
-        return SpecialTokenEncoder(self._spec(), self._vocabulary)
+        return SpecialTokenEncoder(self._library.to_str(), self._vocabulary)
 
     def _bulk(self, texts: Sequence[str | bytes]) -> list[np.ndarray]:
         """Ids of every text; called by public methods only: the warning points at their caller."""
