@@ -92,7 +92,7 @@ def test_the_pages_about_views_show_every_view_of_three_models():
     assert {name for name, _, _ in shown} == set(VIEWS)
     for model in ("runs/demo-1", "smollm2-135m-instruct", "minilm-l6"):
         asked = {name for name, words, _ in shown if words.startswith(model)}
-        assert len(asked) == 18, (model, asked)
+        assert len(asked) >= 18, (model, asked)
     guide = (DOCS / "looking-inside.md").read_text()
     for name, words, printed in shown:
         assert f"[`{name}`](views/" in guide

@@ -59,7 +59,9 @@ PUBLIC = {
     "glassformer.evaluation": "Comparison LossEstimate Metric Metrics PronunciationErrors RowLosses TranslationScores "
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",
-    "glassformer.inspection": "Ablated Analogy AttentionView AttributionView Column CompareView ContextView "
+    "glassformer.inspection": "Ablated AblationView AttentionGridView LinksView PatchingView "
+    "ablation attention_grid links "
+    "patching Analogy AttentionView AttributionView Column CompareView ContextView "
     "Curves DiffusionView diffusion Direction Activation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
     "ResidualView AttentionWalkthrough SurpriseView Table TensorRow TensorsView Tokens "

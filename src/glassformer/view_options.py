@@ -69,6 +69,7 @@ Head = Annotated[int, Option("The head, from 0.")]
 AttentionKind = Annotated[
     Literal["self", "cross", "encoder"], Option("self; for a translator also cross (to the source) and encoder.")
 ]
+KeysAsRows = Annotated[bool, Option("Keys as rows, as in the lecture; otherwise queries as rows, as in code.")]
 Top = Annotated[int, Option("How many to show.", ge=1)]
 Token = str | int | None
 Temperature = Annotated[float, Option("Divides the logits; 0 takes the most likely token.")]

@@ -57,6 +57,10 @@ VIEWS: dict[str, ViewEntry] = {
     "compare": _own("compare:compare_models", "The next token at other temperatures or models."),
     "diffusion": _own("diffusion:diffusion", "A text written by diffusion, draft by draft."),
     "attention": _own("attention:attention", "Which tokens each head attends to."),
+    "attention-grid": _own("attention_grid:attention_grid", "All layers and heads as one grid of small maps."),
+    "links": _own("head_links:links", "Which heads connect two words of a text."),
+    "ablation": _own("ablation:ablation", "The prediction without a head, neuron or layer."),
+    "patching": _own("patching:patching", "What a vector of another prompt brings back."),
     "speech": _own("speech:speech", "A sound, and where each token listens in it."),
     "induction": _own("induction:induction_scores", "Which heads continue repeated text."),
     "attention-walkthrough": _own(

@@ -9,8 +9,10 @@ from heads_by_hand import CASES, TEXT, TOKENIZER, case
 from stacks import patches
 from toys import toy_model
 
+from glassformer.errors import UsageError
 from glassformer.figures import ROLES, shade
 from glassformer.inspection import attention_walkthrough, trace
+from glassformer.inspection.opened_cell import OPENERS
 from glassformer.layers import int8_copy
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -70,6 +72,39 @@ def test_what_is_left_of_a_row_falls_on_the_sink():
     assert "falls on the sink" in str(view) and "<sink>" in str(view) and "cap 1.7" in str(view)
 
 
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_every_cell_opens_into_products_that_add_up_to_it(name: str):
+    """Of every stage that this model has, at a key and a number that are not the first."""
+    at = case(name)
+
+    def walk(cell: str | None = None):
+        return attention_walkthrough(at.model, TOKENIZER, TEXT, layer=0, head=1, position=3, cell=cell, **at.asked)
+
+    plain, opened = walk(), 0
+    for stage, (_, n_places) in OPENERS.items():
+        if stage.endswith("normed") and stage != "normed" and not plain.has_query_norm:
+            continue
+        for places in ([2, 1], [0, 4]) if n_places == 2 else ([1], [2]):
+            values = plain.weights[:, None] * plain.value if stage == "weighted" else getattr(plain, stage)
+            cell = walk(":".join(map(str, [stage, *places]))).opened
+            assert cell.value == pytest.approx(float(values[tuple(places)]), abs=1e-6)
+            assert cell.total == pytest.approx(cell.value, abs=2e-5), cell.cell
+            n = {"dots": len(plain.query), "weighted_values": len(plain.keys)}.get(stage)
+            assert n is None or len(cell.left) == n
+            opened += 1
+    assert opened >= 28
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [("kye:1:2", "key"), ("key:1", "key:KEY:NUMBER"), ("dots:99", "number=99"), ("sum:x", "sum:NUMBER")],
+)
+def test_a_cell_that_does_not_exist_is_refused(cell: str, words: str):
+    with pytest.raises(UsageError, match=words):
+        attention_walkthrough(toy_model(), TOKENIZER, TEXT, cell=cell)
+
+
 def test_images_are_asked_by_patches():
     image = torch.linspace(-1, 1, 72).view(2, 6, 6)
     view = attention_walkthrough(patches(), None, image, layer=1, head=0, position=0)
@@ -118,9 +153,9 @@ def test_more_and_less_than_nothing_differ_in_colour_for_every_role():
 
 def test_only_the_keys_it_looks_at_most_are_drawn_of_many():
     view = attention_walkthrough(toy_model(block_size=40), TOKENIZER, "ab Z" * 9, layer=0, head=0)
-    table = next(f for f in view.figures() if getattr(f, "title", "").startswith("5."))
+    table = next(f for f in view.figures() if getattr(f, "title", "").startswith("How well"))
     assert len(table.rows) == 12
     assert min(row[-1] for row in table.rows) >= np.sort(view.weights)[-12] - 1e-9
     assert "12 keys with the largest weights" in str(view).replace(" \n", " ")
-    sums = next(f for f in view.figures() if getattr(f, "title", "").startswith("6."))
+    sums = next(f for f in view.figures() if getattr(f, "title", "").startswith("Weight times"))
     np.testing.assert_allclose(sums.values[:-1].sum(axis=0), sums.values[-1], atol=1e-5)

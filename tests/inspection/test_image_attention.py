@@ -74,6 +74,8 @@ READS_PICTURES: dict[str, list[str]] = {
     "tensors": [],
     "positions": [],
     "attention": PICTURE,
+    "attention-grid": PICTURE,
+    "ablation": PICTURE,
     "attention-walkthrough": PICTURE,
     "image-attention": PICTURE,
     "rollout": PICTURE,
@@ -89,6 +91,8 @@ OTHERS = {
     "neighbours": ["a"],
     "neurons": [],
     "induction": [],
+    "links": [*PICTURE, "a", "b"],
+    "patching": [*PICTURE, *PICTURE],
 }
 
 

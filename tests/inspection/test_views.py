@@ -60,12 +60,14 @@ OPTIONS = {
     "parameters": {},
     "tensors": {},
     "induction": {},
+    "links": {"text": LONG[:9], "reader": "5", "read": "2"},
+    "patching": {"text": LONG[:9], "other": "B" + LONG[1:9], "token": 3, "against": 5},
     "speech": {"sound": "none.wav"},
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
     "neurons": {"corpus": LONG},
     "positions": {},
 }
-DRAWN = {"classic": 20, "Gemma": 19, "gpt-oss": 18, "encoder": 17, "2017": 19, "modern pair": 17, "T5": 17}
+DRAWN = {"classic": 24, "Gemma": 23, "gpt-oss": 22, "encoder": 21, "2017": 23, "modern pair": 20, "T5": 20}
 
 
 @pytest.mark.parametrize("family", DRAWN)

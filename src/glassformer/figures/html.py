@@ -6,6 +6,7 @@ report a few lines of its own. Every text passes through the template engine's e
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +41,11 @@ def html_fragment(figures: Sequence[Figure], *, with_style: bool = True, readout
         with_style: the style sheet comes first; without it the page has to hold `style()`.
         readout: pictures carry their numbers for `script()`, which the page has to hold.
     """
-    parts = [_template().module.figure(figure, type(figure).__name__, readout) for figure in figures]
+    draw, parts = _template().module.figure, []
+    for line, group in itertools.groupby(figures, key=lambda figure: getattr(figure, "line", "")):
+        drawn = Markup("").join(draw(figure, type(figure).__name__, readout) for figure in group)
+        label = Markup('<div class="line"><span class="dim">{}</span>{}</div>').format(line, drawn)
+        parts.append(label if line else drawn)
     head = Markup("<style>{}</style>").format(style()) if with_style else Markup("")
     return head + Markup('<div class="gf">\n{}</div>').format(Markup("").join(parts))
 

@@ -28,6 +28,7 @@ class Note:
     text: str
     title: str = ""
     verbatim: bool = False
+    step: bool = False  # the figures up to the next such note are one step, which the page shows by itself
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,17 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values, one for each column; None is left empty."""
+    """Rows of values, one for each column; None is left empty.
+
+    links: what a click on a cell of `rows` opens on the page: VIEW?option=value, or ?option=value for the same view.
+    """
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     marked: frozenset[int] = frozenset()  # rows that stand out
     footer: Sequence[Sequence[Any]] = ()  # rows about the rows, such as "all others": no bars, the first cell is a text
+    links: Sequence[Sequence[str | None]] = ()  # (rows, columns), or one for each row
 
     def scale(self, i: int) -> float:
         """The number that the longest bar of column i stands for."""
@@ -100,7 +105,7 @@ class Table:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A matrix (rows, columns) with a label for each row and column; NaN is left empty.
+    """A matrix (rows, columns) with a label for each row and column; NaN (masked, or no number) is struck out.
 
     Colours run from nothing at 0 to full at `highest`; of signed numbers to both sides of 0; of logarithmic ones from
     nothing just below the smallest number.
@@ -118,6 +123,8 @@ class HeatMap:
     digits: int = 2
     log: bool = False  # numbers of 0 and below are left empty
     compact: bool = False  # one of many beside each other, without labels
+    line: str = ""  # of compact ones: those of the same line stand beside each other, behind its name
+    links: Sequence[Sequence[str | None]] = ()  # (rows, columns), as of a table; of a compact one a single one
 
     @property
     def scale(self) -> float:

@@ -73,13 +73,15 @@ def to_svg(figures: Sequence[Figure], title: str = "") -> str:
         UsageError: as of `draw`.
     """
     parts = [_text(GAP, 24, title, size=15, bold=True)] if title else []
-    x, y, row, right = GAP, 36.0 if title else 8.0, 0.0, WIDTH
+    x, y, row, right, line = GAP, 36.0 if title else 8.0, 0.0, WIDTH, ""
     for figure in figures:
         drawing = draw(figure)
         is_compact = isinstance(figure, HeatMap) and figure.compact
         head = 0.0 if isinstance(figure, Note) or not figure.title else 18.0 if is_compact else 30.0
-        if x > GAP and (not is_compact or x + drawing.width > max(right, WIDTH + GAP)):
+        own_line = figure.line if isinstance(figure, HeatMap) and figure.compact else ""
+        if x > GAP and (not is_compact or own_line != line or x + drawing.width > max(right, WIDTH + GAP)):
             x, y, row = GAP, y + row + GAP, 0.0
+        line = own_line
         if head:
             parts.append(_text(x, y + head - 8, figure.title, size=11 if is_compact else 13, bold=not is_compact))
         parts.append(f'<g transform="translate({_n(x)} {_n(y + head)})">{drawing.markup}</g>')
@@ -257,10 +259,13 @@ def _numbers(figure: HeatMap) -> np.ndarray:
 def _cells(figure: HeatMap, texts: np.ndarray | None, x: float, y: float, width: float, height: float) -> str:
     """A rectangle for each number, with a title of its row, column and value."""
     parts, shares = [], figure.shares()
+    masked = ""
     for (r, c), share in np.ndenumerate(shares):
+        left, top = x + c * width, y + r * height
         if share != share:
+            masked += f"M{_n(left)} {_n(top + height)}L{_n(left + width)} {_n(top)}"
             continue
-        value, left, top = float(figure.values[r, c]), x + c * width, y + r * height
+        value = float(figure.values[r, c])
         about = _xml(f"{visible(figure.rows[r])} · {visible(figure.columns[c])}: {value:.6g}")
         fill = css(role_color(figure.role, share), abs(share))
         parts.append(
@@ -271,7 +276,7 @@ def _cells(figure: HeatMap, texts: np.ndarray | None, x: float, y: float, width:
             parts.append(
                 f'<text class="cell" x="{_n(left + width / 2)}" y="{_n(top + height / 2 + 3.5)}">{texts[r, c]}</text>'
             )
-    return "".join(parts)
+    return "".join(parts) + (f'<path class="masked" d="{masked}"/>' if masked else "")
 
 
 def _joined_cells(figure: HeatMap, x: float, y: float, width: float, height: float) -> str:
@@ -286,7 +291,12 @@ def _joined_cells(figure: HeatMap, x: float, y: float, width: float, height: flo
                 run = (end - start) * width
                 box = f"M{_n(x + start * width)} {_n(y + r * height)}h{_n(run)}v{_n(height)}h{_n(-run)}z"
                 paths.setdefault(int(row[start]), []).append(box)
-    drawn = "".join(
+    struck = "".join(
+        f"M{_n(x + c * width)} {_n(y + (r + 1) * height)}l{_n(width)} {_n(-height)}"
+        for r, c in np.argwhere(np.isnan(figure.shares()))
+    )
+    drawn = f'<path class="masked" d="{struck}"/>' if struck else ""
+    drawn += "".join(
         f'<path d="{"".join(boxes)}" fill="{css(role_color(figure.role, shade), abs(shade) / SHADES)}"/>'
         for shade, boxes in sorted(paths.items())
     )

@@ -6,6 +6,7 @@ numbers stand beside tokens.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -34,12 +35,41 @@ WRITING = "rgb(245,245,245)"  # letters on a colour
 def to_terminal(figures: Sequence[Figure], console: Console, options: ConsoleOptions) -> Iterator[Any]:
     """Each figure in turn, as renderables; an empty line between two."""
     colors = not console.no_color and console.color_system is not None
-    for i, figure in enumerate(figures):
+    for i, (line, group) in enumerate(itertools.groupby(figures, key=_line)):
         if i:
             yield Text()
+        if line[0]:
+            maps = [figure for figure in group if isinstance(figure, HeatMap)]
+            yield from _beside(line[0], maps, options.max_width, colors)
+            continue
+        (figure,) = group
         if figure.title:
             yield Text(figure.title, style="bold")
         yield from DRAWERS[type(figure)](figure, options.max_width, colors)
+
+
+def _line(figure: Figure) -> tuple[str, int]:
+    """The line of small maps that a figure stands in; the others each have one of their own."""
+    line = figure.line if isinstance(figure, HeatMap) else ""
+    return line, 0 if line else id(figure)
+
+
+def _beside(name: str, maps: Sequence[HeatMap], width: int, colors: bool) -> Iterator[Text]:
+    """Small maps beside each other below their titles, as many as fit into the width; the legend is the first one's."""
+    yield Text(name, style="bold")
+    each = max(max(len(figure.title), figure.values.shape[1]) for figure in maps) + 2
+    for start in range(0, len(maps), most := max(1, width // each)):
+        part = maps[start : start + most]
+        yield Text("".join(f"{figure.title:<{each}}" for figure in part).rstrip(), style="dim")
+        for lines in zip(*(_small(figure, each, colors) for figure in part), strict=True):
+            yield Text.assemble(*lines)
+
+
+def _small(figure: HeatMap, width: int, colors: bool) -> list[Text]:
+    shares = figure.shares().tolist()
+    rows = range(0, len(shares), 2 if colors else 1)
+    lines = [_halves(figure, shares, r) if colors else Text("".join(map(_letter, shares[r]))) for r in rows]
+    return [line + Text(" " * (width - len(line))) for line in lines]
 
 
 def to_text(figures: Sequence[Figure], width: int = 80) -> str:
@@ -165,13 +195,19 @@ def _blocks(figure: HeatMap, labels: list[str], left: int, part: slice, colors: 
             yield Text(f"{label:>{left}} " + "".join(map(_letter, row)))
         return
     for r in range(0, len(shares), 2):
-        line = Text(f"{labels[r]:>{left}} ")
-        below = shares[r + 1] if r + 1 < len(shares) else [None] * len(shares[r])
-        for upper, lower in zip(shares[r], below, strict=True):
-            under = None if lower is None else _color(figure, lower)
-            line.append("▀", style=Style(color=_color(figure, upper), bgcolor=under))
+        line = Text(f"{labels[r]:>{left}} ") + _halves(figure, shares, r)
         line.append(f" {labels[r + 1]}" if r + 1 < len(shares) else "")
         yield line
+
+
+def _halves(figure: HeatMap, shares: list[list[float]], r: int) -> Text:
+    """Rows r and r + 1 in one line of half blocks."""
+    line = Text()
+    below = shares[r + 1] if r + 1 < len(shares) else [None] * len(shares[r])
+    for upper, lower in zip(shares[r], below, strict=True):
+        under = None if lower is None else _color(figure, lower)
+        line.append("▀", style=Style(color=_color(figure, upper), bgcolor=under))
+    return line
 
 
 def _letter(share: float) -> str:

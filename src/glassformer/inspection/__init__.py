@@ -1,7 +1,9 @@
 """Level 6: look inside. Functions that return plain data with the numbers that torch has, which can draw itself."""
 
 from glassformer.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
+from glassformer.inspection.ablation import AblationView, ablation
 from glassformer.inspection.attention import AttentionView, attention
+from glassformer.inspection.attention_grid import AttentionGridView, attention_grid
 from glassformer.inspection.attention_walkthrough import AttentionWalkthrough, attention_walkthrough
 from glassformer.inspection.attribution import Ablated, AttributionView, attribution
 from glassformer.inspection.compare import CompareView, compare
@@ -9,12 +11,14 @@ from glassformer.inspection.context import ContextView, context
 from glassformer.inspection.diffusion import DiffusionView, diffusion
 from glassformer.inspection.direct_logit_attribution import Part
 from glassformer.inspection.geometry import PCA, Analogy, Direction, Neighbours, analogy, direction, neighbours, pca
+from glassformer.inspection.head_links import LinksView, links
 from glassformer.inspection.induction import InductionView, induction_scores
 from glassformer.inspection.lens import LensView, lens
 from glassformer.inspection.look import look
 from glassformer.inspection.neurons import Activation, Neuron, NeuronsView, neurons
 from glassformer.inspection.next_token import NextView, explain, next_token
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
+from glassformer.inspection.patching import PatchingView, patching
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
 from glassformer.inspection.surprise import SurpriseView, surprise
@@ -28,8 +32,10 @@ from glassformer.renamed import keep_old_names
 __all__ = [
     "PCA",
     "Ablated",
+    "AblationView",
     "Activation",
     "Analogy",
+    "AttentionGridView",
     "AttentionView",
     "AttentionWalkthrough",
     "AttributionView",
@@ -42,6 +48,7 @@ __all__ = [
     "HeatMap",
     "InductionView",
     "LensView",
+    "LinksView",
     "Neighbours",
     "Neuron",
     "NeuronsView",
@@ -50,6 +57,7 @@ __all__ = [
     "ParametersView",
     "Part",
     "PartCount",
+    "PatchingView",
     "Points",
     "Reading",
     "ResidualView",
@@ -63,9 +71,11 @@ __all__ = [
     "Vectors",
     "View",
     "ablate",
+    "ablation",
     "add",
     "analogy",
     "attention",
+    "attention_grid",
     "attention_walkthrough",
     "attribution",
     "compare",
@@ -76,12 +86,14 @@ __all__ = [
     "explain",
     "induction_scores",
     "lens",
+    "links",
     "look",
     "neighbours",
     "neurons",
     "next_token",
     "parameters",
     "patch",
+    "patching",
     "pca",
     "read",
     "residual",

@@ -24,7 +24,7 @@ from glassformer.inspection.reading import check_place, read
 from glassformer.inspection.trace import trace
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.view_options import AttentionKind, Option, Target, TextOrImage
+from glassformer.view_options import AttentionKind, KeysAsRows, Option, Target, TextOrImage
 
 MAX_HEADS = 16  # that are drawn in one table
 MAX_TOKENS = 64  # that are drawn along a side of a map
@@ -95,7 +95,8 @@ class AttentionView(View):
         rows.append(["even", *(self.even.get(name) for name in self.summaries)])
         marked = frozenset(r for r, place in enumerate(heads) if place in best and len(heads) > 1)
         title = f"What the heads attend to: shares of their {KIND_NAMES[self.kind]}"
-        return Table(title, [Column("head"), *map(_column, self.summaries)], rows, marked)
+        links = [[f"?layer={i}&head={h}"] for i, h in heads]
+        return Table(title, [Column("head"), *map(_column, self.summaries)], rows, marked, links=links)
 
     def _meanings(self) -> Note:
         meanings = [f"{name}: {MEANINGS[name]}." for name in self.summaries]
@@ -115,7 +116,8 @@ class AttentionView(View):
         if name in self.even:
             rows.append(["attending evenly", self.even[name]])
         of = "Entropy" if name == "entropy" else name.capitalize()
-        return Table(f"{of}: {MEANINGS[name]}", [Column("strongest", "text"), _column(name)], rows)
+        links = [[f"?layer={i}&head={h}"] for i, h in places]
+        return Table(f"{of}: {MEANINGS[name]}", [Column("strongest", "text"), _column(name)], rows, links=links)
 
     def _counted(self) -> Note:
         L, H, T, S = self.patterns.shape
@@ -146,7 +148,7 @@ def attention(
     layer: Annotated[int | None, Option("The layer, from 0; default: a summary of all heads.")] = None,
     head: Annotated[int | None, Option("The head of the layer, from 0.")] = None,
     kind: AttentionKind = "self",
-    keys_as_rows: Annotated[bool, Option("Draw a column for each query, as the lecture does.")] = False,
+    keys_as_rows: KeysAsRows = False,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttentionView:

@@ -18,6 +18,7 @@ from glassformer.figures import Column, Figure, HeatMap, Note, Table, number, vi
 from glassformer.generation.eval_mode import evaluating
 from glassformer.inspection.head_computation import HeadComputation
 from glassformer.inspection.heads import attention_layers
+from glassformer.inspection.opened_cell import OpenedCell, open_cell
 from glassformer.inspection.options import view
 from glassformer.inspection.reading import check_place, read
 from glassformer.inspection.trace import trace
@@ -25,6 +26,19 @@ from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.view_options import AttentionKind, Head, Layer, Option, Position, Target, TextOrImage
 
+Row = tuple[str, np.ndarray, str]  # a name, a vector, and the stage of a cell of it; "": it cannot be opened
+
+BEATS: tuple[tuple[str, ...], ...] = (
+    ("normed",),
+    ("query_plain", "query_normed", "query", "key_plain", "key_normed", "key", "value"),
+    ("dots",),
+    ("scaled",),
+    (),
+    ("weights",),
+    ("weighted", "weighted_values"),
+    ("head_output", "output", "added", "sum", "after"),
+)
+"""The eight steps, and the stages whose cells each of them opens."""
 MAX_KEYS = 12  # that are drawn
 ROUNDED = 1e-3  # of a stage's largest number: a difference that fp32 never reaches
 
@@ -76,31 +90,50 @@ class AttentionWalkthrough(View):
     is_rotary: bool
     differences: dict[str, float]  # of each stage, the largest distance to what the model itself had there
     width: int  # how many numbers of a vector are drawn
+    opened: OpenedCell | None = None  # a number and the products that it is the sum of
 
     def figures(self) -> list[Figure]:
         shown = self._shown()
         best = int(self.weights.argmax())
-        query = {"W_Q.x": self.query_plain}
-        query |= {"normed": self.query_normed} if self.has_query_norm else {}
-        query |= {"rotated": self.query} if self.is_rotary else {}
-        return [
-            Note(self._place(shown)),
-            self._vectors(
-                "1. x, what the head reads of the stream",
-                {"stream": self.stream, "x": self.normed} if self.has_norm_before else {"x": self.normed},
-                "data",
-            ),
-            self._vectors("2. Query: what am I looking for?", query, "query"),
-            self._vectors("3. Keys: what do I hold?", self._at_keys(self.key, shown), "key"),
-            Note(self._projections()),
-            self._vectors("4. Values: what is passed on?", self._at_keys(self.value, shown), "value"),
-            self._fit(shown),
-            Note(written_out(f"q . k with {visible(self.keys[best])!r}", self.query, self.key[best])),
-            self._weighted(shown),
-            Note(written_out("number 0 of the weighted sum", self.weights, self.value[:, 0])),
-            self._output(),
-            Note(self._check()),
-        ]
+        query = [("W_Q.x", self.query_plain, "query_plain")]
+        query += [("normed", self.query_normed, "query_normed")] if self.has_query_norm else []
+        query += [("rotated", self.query, "query")] if self.is_rotary else []
+        stream = [("stream", self.stream, "")] if self.has_norm_before else []
+        scaled, bias, capped, masked = self._scores()
+        beats: list[tuple[str, list[Figure]]] = [
+            ("x: what the head reads of the stream", [
+                self._vectors("What the head reads", [*stream, ("x", self.normed, "normed")], "data"),
+            ]),
+            ("q, k, v: three projections of x", [
+                self._vectors("Query: what am I looking for?", query, "query"),
+                self._vectors("Keys: what do I hold?", self._at_keys(self.key, shown, "key"), "key"),
+                Note(self._projections()),
+                self._vectors("Values: what is passed on?", self._at_keys(self.value, shown, "value"), "value"),
+            ]),
+            ("q . k: how well does each key fit?", [
+                self._fit("", shown, {}),
+                Note(written_out(f"q . k with {visible(self.keys[best])!r}", self.query, self.key[best])),
+            ]),
+            ("divided by the root of the width", [self._fit("", shown, scaled | bias | capped)]),
+            ("the mask: what the query may not see gets -inf", [
+                *([] if masked else [Note("This query may see every key; take an earlier position to see the mask.")]),
+                self._fit("", shown, scaled | bias | capped | masked),
+            ]),
+            ("softmax: shares that add up to 1", [
+                self._fit("How well do they fit? ", shown, scaled | bias | capped | masked, softmax=True),
+            ]),
+            ("the sum of the values, each times its weight", [
+                self._weighted(shown),
+                Note(written_out("number 0 of the weighted sum", self.weights, self.value[:, 0])),
+            ]),
+            ("W_O, and added to the stream", [self._output(), Note(self._check())]),
+        ]  # fmt: skip
+        figures: list[Figure] = [Note(self._place(shown))]
+        for i, (title, parts) in enumerate(beats, 1):
+            figures += [Note(title, f"{i} of {len(beats)}", step=True), *parts]
+            if self.opened is not None and self.opened.cell.partition(":")[0] in BEATS[i - 1]:
+                figures += self.opened.figures()
+        return figures
 
     def _shown(self) -> list[int]:
         """The keys that are drawn, in order."""
@@ -123,62 +156,78 @@ class AttentionWalkthrough(View):
             how.append("queries and keys are rotated by an angle that grows with the place, so that distance counts")
         return "; ".join(how) + "."
 
-    def _at_keys(self, vectors_SD: np.ndarray, shown: list[int]) -> list[tuple[str, np.ndarray]]:
-        return [(self.keys[s], vectors_SD[s]) for s in shown]
+    def _at_keys(self, vectors_SD: np.ndarray, shown: list[int], stage: str) -> list[Row]:
+        return [(self.keys[s], vectors_SD[s], f"{stage}:{s}") for s in shown]
 
-    def _vectors(self, title: str, rows: Any, role: str, digits: int = 2) -> HeatMap:
+    def _vectors(self, title: str, rows: list[Row], role: str, digits: int = 2) -> HeatMap:
         """Vectors one below the other: the first `width` numbers of each."""
-        pairs = list(rows.items()) if isinstance(rows, dict) else rows
-        size = len(pairs[0][1])
+        size = len(rows[0][1])
         n = min(self.width, size)
-        values = np.stack([vector[:n] for _, vector in pairs])
+        values = np.stack([vector[:n] for _, vector, _ in rows])
         title += f" (first {n} of {size} numbers)" if n < size else f" ({size} numbers)"
         columns = [str(i) for i in range(n)]
-        return HeatMap(title, values, [name for name, _ in pairs], columns, role=role, signed=True, digits=digits)
+        links = [[f"?cell={stage}:{i}" if stage else None for i in range(n)] for _, _, stage in rows]
+        names = [name for name, _, _ in rows]
+        return HeatMap(title, values, names, columns, role=role, signed=True, digits=digits, links=links)
 
-    def _fit(self, shown: list[int]) -> Table:
-        """From product to weight, a row a key."""
+    def _scores(self) -> list[dict[str, Any]]:
+        """The columns between product and weight, by their names: scaled; with what positions add; capped; masked."""
         D = self.key.shape[1]
         scaled = f"/ sqrt({D})" if abs(self.scale * D**0.5 - 1) < 1e-6 else f"x {number(self.scale)}"
-        parts: dict[str, Any] = {"q . k": self.dots, scaled: self.dots * self.scale}
-        if self.bias is not None:
-            parts["+ bias"] = self.scaled
-        if self.softcap is not None:
-            parts[f"cap {self.softcap:g}"] = self.scores
-        if not self.visible.all():
-            parts["mask"] = np.where(self.visible, self.scores, -np.inf)
+        masked = np.where(self.visible, self.scores, -np.inf)
+        return [
+            {scaled: self.dots * self.scale},
+            {} if self.bias is None else {"+ bias": self.scaled},
+            {} if self.softcap is None else {f"cap {self.softcap:g}": self.scores},
+            {} if self.visible.all() else {"mask": masked},
+        ]
+
+    def _fit(self, title: str, shown: list[int], between: dict[str, Any], *, softmax: bool = False) -> Table:
+        """From product towards weight, a row a key."""
+        parts: dict[str, Any] = {"q . k": self.dots, **between}
         columns = [Column("key", "token"), *(Column(name, "number") for name in parts)]
-        columns.append(Column("softmax", "share", role="share"))
-        stages = [*parts.values(), self.weights]
+        stages, names = list(parts.values()), [*parts]
+        if softmax:
+            columns.append(Column("softmax", "share", role="share"))
+            stages, names = [*stages, self.weights], [*names, "softmax"]
         rows: list[list[Any]] = [[self.keys[s], *(float(stage[s]) for stage in stages)] for s in shown]
+        scaled = names[1] if len(names) > 1 else ""
+        opens = {"q . k": "dots", "softmax": "weights", "+ bias" if self.bias is not None else scaled: "scaled"}
+        links = [[None, *(f"?cell={opens[n]}:{s}" if n in opens else None for n in names)] for s in shown]
         rest = ""
-        if self.sink is not None:
+        if self.sink is not None and softmax:
             rows.append(["<sink>", *[None] * (len(stages) - 2), self.sink, self.sink_share])
             rest = " (the rest falls on the sink: no token)"
-        return Table(f"5. How well do they fit? q . k, {scaled}, softmax{rest}", columns, rows)
+        return Table(
+            f"{title}{', '.join([n for n in ('q . k', scaled, 'softmax') if n in names])}{rest}",
+            columns,
+            rows,
+            links=links,
+        )
 
     def _weighted(self, shown: list[int]) -> HeatMap:
         """Weight times value, and the sum."""
         parts_SD = self.weights[:, None] * self.value
-        rows = self._at_keys(parts_SD, shown)
+        rows = self._at_keys(parts_SD, shown, "weighted")
         others = [s for s in range(len(self.keys)) if s not in shown]
         if others:
-            rows.append(("others", parts_SD[others].sum(axis=0)))
-        rows.append(("sum", self.weighted_values))
-        return self._vectors("6. Weight times value; the last row is their sum", rows, "value", digits=3)
+            rows.append(("others", parts_SD[others].sum(axis=0), ""))
+        rows.append(("sum", self.weighted_values, "weighted_values"))
+        return self._vectors("Weight times value; the last row is their sum", rows, "value", digits=3)
 
     def _output(self) -> HeatMap:
         """The head's own part of the output, and how all of it gets into the stream."""
         bias = " and the bias" if self.output_bias is not None else ""
-        rows = [("this head", self.head_output), ("others", self.output - self.head_output)]
+        rows: list[Row] = [("this head", self.head_output, "head_output")]
+        rows.append(("others", self.output - self.head_output, ""))
         if self.has_norm_after:
-            rows += [("all", self.output), ("normed", self.added)]
-        rows += [("stream", self.stream), ("added", self.sum)]
+            rows += [("all", self.output, "output"), ("normed", self.added, "added")]
+        rows += [("stream", self.stream, ""), ("added", self.sum, "sum")]
         if self.is_post_norm:
-            rows.append(("normed", self.after))
-        rows = [(name.replace(" ", "\N{NO-BREAK SPACE}"), vector) for name, vector in rows]
+            rows.append(("normed", self.after, "after"))
+        rows = [(name.replace(" ", "\N{NO-BREAK SPACE}"), *rest) for name, *rest in rows]  # type: ignore[misc]
         others = len(self.output_by_head) - 1
-        return self._vectors(f"7. W_O of this head, of the other {others}{bias}; added to the stream", rows, "data")
+        return self._vectors(f"W_O of this head, of the other {others}{bias}; added to the stream", rows, "data")
 
     def _check(self) -> str:
         """How near the recomputed stages are to the model's own."""
@@ -219,6 +268,9 @@ def attention_walkthrough(
     position: Position = -1,
     kind: AttentionKind = "self",
     width: Annotated[int, Option("How many numbers of a vector to show; --json has all.", ge=1)] = 6,
+    cell: Annotated[
+        str | None, Option("A number to open into its products: query:0, key:2:0, dots:2, weighted_values:0, sum:0.")
+    ] = None,
     target: Target = None,
     source_tokenizer: Tokenizer | None = None,
 ) -> AttentionWalkthrough:
@@ -240,6 +292,7 @@ def attention_walkthrough(
         at.reading.run()
     with evaluating(model):
         stages = computation.stages(seen)
+        opened = None if cell is None else open_cell(computation, stages, cell, at.keys)
     arrays: dict[str, Any] = {name: x.numpy() if isinstance(x, Tensor) else x for name, x in stages.items()}
     return AttentionWalkthrough(
         kind=kind,
@@ -255,5 +308,6 @@ def attention_walkthrough(
         is_post_norm=computation.norms.of_sum is not None,
         is_rotary=computation.rotates,
         width=width,
+        opened=opened,
         **arrays,
     )

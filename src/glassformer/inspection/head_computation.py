@@ -37,6 +37,7 @@ class HeadComputation:
         self.before_tap = self.after_tap if self.crosses else f"{block_name}.residual.before"
         self.taps = [f"{self.name}.*", self.before_tap, self.after_tap]
         self.taps += ["encoder.final.norm"] if self.crosses else []
+        self.inputs_SC = torch.empty(0)  # of `stages`: what keys and values are made of
 
     def stages(self, seen: Mapping[str, Tensor]) -> Stages:
         """All stages by the names of `AttentionWalkthrough`, and `differences` from the model's own numbers."""
@@ -84,7 +85,7 @@ class HeadComputation:
         part, h, kv, t = self.attention, self.head, self.key_value_head, self.position
         stream_TC = seen[self.before_tap][0]
         x_TC = stream_TC if self.norms.before is None else self.norms.before(stream_TC)
-        inputs_SC = cpu(seen["encoder.final.norm"][0] if self.crosses else x_TC)
+        self.inputs_SC = inputs_SC = cpu(seen["encoder.final.norm"][0] if self.crosses else x_TC)
         query, key, value = self.projections()
         plain_D, key_plain_SD = _linear(cpu(x_TC)[t], *query), _linear(inputs_SC, *key)
         normed_D, key_normed_SD = plain_D, key_plain_SD

@@ -15,19 +15,24 @@ const DRAWN = { note, table, heat_map: heatMap, curves, points, tokens };
 /** @param {any[]} figures @param {string} path @param {(figure: any, row: number, column: number) => void} picked */
 export function drawFigures(figures, path, picked = () => {}) {
   const made = document.createDocumentFragment();
+  let place = made; // of the next figure: a step of a walk-through, or the whole
   let beside = null; // small ones stand beside each other
   figures.forEach((figure, i) => {
     const draw = DRAWN[figure.kind];
     const parts = draw ? draw(figure, `${path}/${i}`, (r, c) => picked(figure, r, c)) : [element("p", {}, `a figure of kind ${figure.kind}: this page cannot draw it`)];
     const isSmall = figure.compact === true;
     const isMap = isSmall && figure.kind === "heat_map";
-    if (!isSmall || beside?.dataset.kind !== figure.kind) beside = null;
+    if (!isSmall || beside?.dataset.kind !== figure.kind || beside.dataset.line !== (figure.line ?? "")) beside = null;
+    if (figure.step) made.append((place = element("div", { class: "step" })));
     const block = element(isSmall ? "div" : "section", { class: `figure ${figure.kind}${isSmall ? " compact" : ""}`, "data-kind": figure.kind });
     if (figure.title) block.append(element(isMap ? "span" : "h3", isMap ? { class: "small" } : {}, figure.title));
     block.append(...parts);
     if (figure.omitted) block.append(element("p", { class: "small" }, omitted(figure.omitted)));
-    if (isSmall && !beside) made.append((beside = element("div", { class: "beside", "data-kind": figure.kind })));
-    (isSmall ? beside : made).append(block);
+    if (isSmall && !beside) {
+      place.append((beside = element("div", { class: "beside", "data-kind": figure.kind, "data-line": figure.line ?? "" })));
+      if (figure.line) beside.append(element("span", { class: "line-name small" }, figure.line));
+    }
+    (isSmall ? beside : place).append(block);
   });
   return made;
 }
@@ -44,8 +49,13 @@ function table(figure, path, picked) {
   const marked = new Set(figure.marked);
   const body = [...figure.rows, ...figure.footer].map((row, r) => {
     const kind = r >= figure.rows.length ? "footer" : marked.has(r) ? "marked" : "";
-    const line = element("tr", { class: kind }, ...row.map((cell, c) => cellOf(cell, figure.columns[c], `${path}/${r}/${c}`)));
-    line.addEventListener("click", () => picked(r, 0));
+    const links = figure.links?.[r] ?? [];
+    const line = element("tr", { class: kind }, ...row.map((cell, c) => {
+      const made = cellOf(cell, figure.columns[c], `${path}/${r}/${c}`);
+      if (links[c]) made.replaceChildren(element("button", { type: "button", class: "opens" }, ...made.childNodes));
+      return made;
+    }));
+    line.addEventListener("click", ({ target }) => picked(r, target instanceof Element ? (target.closest("td")?.cellIndex ?? 0) : 0));
     return line;
   });
   const made = element("table", { class: "figure-table" }, element("thead", {}, head), element("tbody", {}, ...body));
@@ -66,7 +76,7 @@ function chosenByKeys(region, rows) {
   };
   region.addEventListener("keydown", (event) => {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key] ?? 0;
-    if (event.key === "Enter" && at >= 0) rows[at].click();
+    if (event.key === "Enter" && at >= 0 && event.target === region) rows[at].click();
     if (!by) return;
     event.preventDefault();
     choose(Math.max(0, Math.min(at + by, rows.length - 1)));

@@ -7,6 +7,8 @@ const [ROW_LABEL, COLUMN_LABEL] = [30, 18]; // letters
 const MOST_NUMBERS = 24; // columns of which the cells also have their number written
 const MOST_CELLS = 1024; // that are elements of the page
 
+const MASKED = "rgba(128, 132, 140, 0.3)"; // a cell of a canvas without a number, which is none of 0
+
 const isNumber = (text) => /^-?[\d,]+(\.\d+)?$/.test(text);
 
 // picked(row, column): a cell was clicked.
@@ -52,6 +54,7 @@ export function heatMap(figure, path, picked) {
     if (event?.type === "click" || event?.type === "keydown") picked(r, c);
   };
   const rest = () => (ring.setAttribute("visibility", "hidden"), (out.textContent = ""), delete out.dataset.value, delete out.dataset.source);
+  if (figure.links?.length) picture.classList.add("opens");
   pointed(picture, [left, top, right, bottom], [width, height], read, rest);
   return [element("div", { class: "scroll" }, picture), out];
 }
@@ -71,14 +74,15 @@ const fillOf = (figure, share) => rgb(share < 0 ? figure.negative_color : figure
 
 function cells(figure, path, texts, left, top, width, height) {
   const made = [];
+  let struck = ""; // cells without a number: masked
   figure.values.forEach((row, r) => row.forEach((value, c) => {
-    if (value === null) return;
     const [x, y] = [left + c * width, top + r * height];
+    if (value === null) return (struck += `M${tenth(x)} ${tenth(y + height)}l${tenth(width)} ${tenth(-height)}`);
     const box = { x: tenth(x), y: tenth(y), width: tenth(width), height: tenth(height) };
     made.push(svg("rect", { ...box, fill: fillOf(figure, figure.shares[r][c] ?? 0), "data-value": value, "data-source": `${path}/${r}/${c}` }));
     if (texts) made.push(svg("text", { class: "cell", x: tenth(x + width / 2), y: tenth(y + height / 2 + 3.5) }, texts[r][c]));
   }));
-  return made;
+  return struck ? [...made, svg("path", { class: "masked", d: struck })] : made;
 }
 
 // One pixel a cell, scaled up without smoothing.
@@ -86,8 +90,8 @@ function raster(figure) {
   const canvas = element("canvas", { width: figure.columns.length, height: figure.rows.length, "aria-hidden": "true" });
   const context = canvas.getContext("2d");
   figure.shares.forEach((row, r) => row.forEach((share, c) => {
-    if (!share) return;
-    context.fillStyle = fillOf(figure, share);
+    if (share === 0) return;
+    context.fillStyle = share === null ? MASKED : fillOf(figure, share);
     context.fillRect(c, r, 1, 1);
   }));
   return canvas;

@@ -2,12 +2,13 @@
 //
 // Nothing here knows a view: names, options and examples come from /api/views, figures from /api/look/VIEW.
 
-import { addressOf, writeAddress } from "./address.js";
+import { addressOf, readAddress, writeAddress } from "./address.js";
 import { drawFigures } from "./figures.js";
 import { element } from "./numbers.js";
 import { baseOf } from "./time_travel.js";
 import { optionsForm } from "./options.js";
 import { saveButtons } from "./save.js";
+import { showSteps, stepKeys } from "./steps.js";
 import { uploadField } from "./upload.js";
 
 // A click on a figure moves the cursor where an axis or a column has one of these names.
@@ -28,10 +29,12 @@ export function lookView(root, store, api, { failed }) {
   const form = element("form", { class: "card", id: "view-form", novalidate: true }, title, about, upload.element, fields, element("div", { class: "line actions" }, show, state, element("span", { class: "grow" }), save.element));
   const figures = element("div", { class: "card figures", id: "figures", "aria-live": "off", hidden: true });
   root.replaceChildren(list, element("div", { class: "view" }, form, figures));
+  stepKeys(figures);
 
   let views = null; // of the server
   let open = null; // {view, form}
   let running = null; // the request under way
+  let at = 0; // the step that is shown, where a view has steps
 
   const known = (name) => views?.find((view) => view.name === name);
 
@@ -42,12 +45,13 @@ export function lookView(root, store, api, { failed }) {
   }
 
   // Show a view; options of the address stand over those of its example.
-  async function go({ view, options }) {
+  async function go({ view, options, step }) {
     try {
       await load();
     } catch (error) {
-      return failed(error, () => go({ view, options }));
+      return failed(error, () => go({ view, options, step }));
     }
+    at = step;
     const chosen = known(view) ?? views[0];
     for (const link of list.children) link.setAttribute("aria-current", link.dataset.view === chosen.name ? "page" : "false");
     list.querySelector("[aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -97,8 +101,10 @@ export function lookView(root, store, api, { failed }) {
     try {
       const found = await api.look(view.name, model, options, file?.data, mine.signal);
       if (typeof options.text === "string" && options.text !== view.example.text) store.set({ lookText: options.text });
-      writeAddress({ panel: "look", view: view.name, model, options }, { replace });
+      const cursor = { panel: "look", view: view.name, model, options };
+      writeAddress({ ...cursor, step: at }, { replace });
       figures.replaceChildren(drawFigures(found, view.name, picked));
+      showSteps(figures, at, (step) => writeAddress({ ...cursor, step: (at = step) }, { replace: true }));
       figures.hidden = false;
       save.offer(view.name, (kind) => api.lookFile(view.name, model, options, file?.data, kind), figures);
       state.textContent = "";
@@ -116,6 +122,9 @@ export function lookView(root, store, api, { failed }) {
 
   // A cell or a row was clicked: its layer, head or position, where the view has such options.
   function picked(figure, row, column) {
+    const links = figure.links?.[row] ?? [];
+    const link = links.length === 1 ? links[0] : links[column];
+    if (link) return follow(link);
     const moved = {};
     const take = (axis, label) => {
       const option = CURSOR[String(axis).toLowerCase().split(" ")[0]];
@@ -133,6 +142,17 @@ export function lookView(root, store, api, { failed }) {
     run();
   }
 
+  // Open VIEW?option=value about the same text, or ?option=value: the same view with this option.
+  function follow(link) {
+    const { view, options } = readAddress(`look/${link}`);
+    const now = open.form.read();
+    if (!view) return open.form.fill({ ...now, ...options }), run();
+    const taken = Object.keys(known(view)?.options.properties ?? {});
+    const shared = Object.fromEntries(["text", "target"].filter((name) => taken.includes(name) && now[name]).map((name) => [name, now[name]]));
+    writeAddress({ panel: "look", view, model: store.state.model, options: { ...shared, ...options } });
+    return go(readAddress());
+  }
+
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!open) return; // the views are still on their way
@@ -140,6 +160,9 @@ export function lookView(root, store, api, { failed }) {
     if (empty) return (state.textContent = `${empty.name.replaceAll("_", " ")} is missing`), empty.focus();
     if (upload.needed() && !upload.file() && !open.form.read().text) return (state.textContent = "choose a file");
     run();
+  });
+  fields.addEventListener("change", ({ target }) => { // a switch works at once, once there is something to change
+    if (target.type === "checkbox" && !figures.hidden && !missing()) run();
   });
   store.subscribe((_, changed) => {
     if (changed.has("model") && !root.hidden && open && !missing()) run({ replace: true });

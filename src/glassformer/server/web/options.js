@@ -3,7 +3,7 @@
 import { element } from "./numbers.js";
 
 const LONG = new Set(["text", "target"]); // texts that get a field of several lines
-const CURSOR = new Set(["layer", "head", "position"]); // always in view
+const CURSOR = new Set(["layer", "head", "position", "keys_as_rows"]); // always in view
 
 // The fields of a schema: `element`, `fill(options)` and `read()`, which leaves out what is empty or the default.
 export function optionsForm(schema) {
