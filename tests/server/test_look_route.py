@@ -25,7 +25,7 @@ OPTIONS = {
     "tensors": {"pattern": "blocks.0.*"},
     "induction": {"length": 4},
     "links": {"text": "the fox", "reader": "fox", "read": "the"},
-    "patching": {"text": "the fox", "other": "the dog", "token": 3, "against": 5},
+    "patching": {"text": "the fox", "other": "the dog", "token": "q", "against": "b"},
     "context": {"word": "fox", "texts": ["the fox", "a fox"]},
     "neurons": {"corpus": [TEXT], "layer": 1},
 }

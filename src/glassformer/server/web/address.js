@@ -17,7 +17,7 @@ export function readAddress(hash = location.hash) {
     else if (name.endsWith("[]")) (options[name.slice(0, -2)] ??= []).push(value);
     else options[name] = value;
   }
-  return { panel: panel || "write", view: view && decodeURIComponent(view), model, step, options };
+  return { panel: panel || "write", view: view && decodeURIComponent(view), model, ...(step ? { step } : {}), options };
 }
 
 /** @param {{panel: string, view?: string | null, model?: string | null, step?: number, options?: Record<string, any>}} cursor */

@@ -45,7 +45,7 @@ export function lookView(root, store, api, { failed }) {
   }
 
   // Show a view; options of the address stand over those of its example.
-  async function go({ view, options, step }) {
+  async function go({ view, options, step = 0 }) {
     try {
       await load();
     } catch (error) {

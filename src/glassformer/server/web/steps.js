@@ -32,7 +32,7 @@ export function stepKeys(root) {
     const by = { " ": 1, ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by || !root.querySelector(".step") || !root.offsetParent || event.altKey || event.ctrlKey || event.metaKey) return;
     const own = event.key === " " ? "input, textarea, select, button, summary, a, [role=button]" : "input, textarea, select, svg, canvas, [role=listbox]";
-    if (event.target.closest?.(own)) return;
+    if (event.target instanceof Element && event.target.closest(own)) return;
     event.preventDefault();
     root.stepBy(by);
   });
