@@ -11,15 +11,16 @@ import { plain, rgb } from "./svg.js";
 /** @type {Record<string, (figure: any, path: string, picked: (r: number, c: number) => void) => Node[]>} */
 const DRAWN = { note, table, heat_map: heatMap, curves, points, tokens };
 
-// The elements of a list of figures. picked(figure, row, column): a cell or a row was clicked.
-/** @param {any[]} figures @param {string} path @param {(figure: any, row: number, column: number) => void} picked */
-export function drawFigures(figures, path, picked = () => {}) {
+// The elements of a list of figures. picked(figure, row, column): a cell or a row was clicked; without it nothing opens.
+/** @param {any[]} figures @param {string} path @param {((figure: any, row: number, column: number) => void) | null} picked */
+export function drawFigures(figures, path, picked = null) {
   const made = document.createDocumentFragment();
   let place = made; // of the next figure: a step of a walk-through, or the whole
   let beside = null; // small ones stand beside each other
   figures.forEach((figure, i) => {
     const draw = DRAWN[figure.kind];
-    const parts = draw ? draw(figure, `${path}/${i}`, (r, c) => picked(figure, r, c)) : [element("p", {}, `a figure of kind ${figure.kind}: this page cannot draw it`)];
+    const shown = picked ? figure : { ...figure, links: [] };
+    const parts = draw ? draw(shown, `${path}/${i}`, (r, c) => picked?.(figure, r, c)) : [element("p", {}, `a figure of kind ${figure.kind}: this page cannot draw it`)];
     const isSmall = figure.compact === true;
     const isMap = isSmall && figure.kind === "heat_map";
     if (!isSmall || beside?.dataset.kind !== figure.kind || beside.dataset.line !== (figure.line ?? "")) beside = null;
