@@ -20,6 +20,7 @@ pytest.importorskip("playwright", reason="needs the package playwright")
 
 from accessibility import findings
 from actions import wait_for_state, written
+from playwright.sync_api import expect
 from test_look_inside import TEXT, address, every_kind, on_screen, opened, own_view
 from test_look_route import OPTIONS, OTHERS
 
@@ -149,3 +150,53 @@ def test_25_every_request_goes_to_the_server_itself(tab, url):
     assert hosts == {urllib.parse.urlsplit(url).netloc}
     policy = json.dumps(tab.request.get(url).headers)
     assert re.search(r"default-src 'none'.*connect-src 'self'", policy)
+
+
+def test_24_views_that_do_not_apply_come_last_with_the_reason(tab, url):
+    opened(tab, url, address("attention", "base", text=TEXT))
+    tab.select_option("#model", "vectors")  # an encoder: no next token
+    expect(tab.locator('.view-list [data-view="next"]')).to_have_class("unfit")
+    expect(tab.locator('.view-list [data-view="next"] .small')).to_contain_text("does not generate text")
+    fit = tab.eval_on_selector_all(".view-list a", "all => all.map(one => !one.classList.contains('unfit'))")
+    assert fit == sorted(fit, reverse=True) and len(fit) == len(VIEWS) and 8 < sum(fit) < len(fit)
+    before = [each for each in tab.requests if "/look/next" in each]
+    tab.click('.view-list [data-view="next"]')
+    expect(tab.locator("#view-state")).to_contain_text("does not generate text")
+    assert [each for each in tab.requests if "/look/next" in each] == before == []
+
+
+def test_24_another_model_is_one_request(tab, url):
+    opened(tab, url, address("surprise", "base", text=TEXT))
+    asked = len([each for each in tab.requests if "/api/look/" in each])
+    with tab.expect_response("**/api/look/surprise"):
+        tab.select_option("#model", "chat")
+    tab.wait_for_url("**model=chat**")
+    with tab.expect_response("**/api/look/surprise"):  # and so is an address that names the model
+        tab.goto(f"{url}/{address('surprise', 'base', text=TEXT)}")
+    expect(tab.locator("#figures[aria-busy]")).to_have_count(0)
+    expect(tab.locator("#model")).to_have_value("base")
+    assert len([each for each in tab.requests if "/api/look/" in each]) == asked + 2
+    assert asked == 1
+
+
+def test_24_the_keyboard_alone_reaches_a_head_and_its_numbers(tab, url, models):
+    opened(tab, url, address("attention", "base", text=TEXT))
+    tab.locator("#option-text").focus()
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        if tab.evaluate("document.activeElement.matches('#figures .scroll[tabindex]')"):
+            break
+    for _ in range(6):
+        tab.keyboard.press("ArrowDown")
+    name = tab.inner_text("tr.chosen td:first-child")
+    tab.keyboard.press("Enter")
+    layer, head = name.split(".")
+    expect(tab.locator("#option-layer")).to_have_value(layer)
+    expect(tab.locator("#option-head")).to_have_value(head)
+    expect(tab.locator("#figures section.heat_map svg")).to_be_visible()
+    tab.locator("#figures section.heat_map svg").focus()
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowDown")
+    out = tab.locator("#figures section.heat_map output").first
+    weights = look("attention", *models["base"], TEXT, layer=int(layer), head=int(head)).figures()[0].values
+    assert float(out.get_attribute("data-value")) == weights[2, 0]

@@ -35,6 +35,7 @@ from glassformer.errors import GlassformerError, did_you_mean
 from glassformer.figures import Figure
 from glassformer.generation import Request, sampling_of
 from glassformer.generation.filters import token_logits
+from glassformer.inspection.fits import why_not
 from glassformer.inspection.look import Subject, show, subject_of
 from glassformer.inspection.options import example_of, options_of
 from glassformer.layers import RowCache
@@ -121,13 +122,16 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         return Response(content, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
 
     @routes.get("/views")
-    def list_views() -> Any:
-        """Every view with its summary, a JSON schema of its options, and options to begin with."""
+    async def list_views(model: Annotated[str | None, Query(max_length=300)] = None) -> Any:
+        """Every view with its summary, a JSON schema of its options, and options to begin with; with a model's name,
+        also `reason`: why the view does not apply to it, or null."""
+        subject = None if model is None else _subject(models, await found(model))
 
         def described(name: str, entry: ViewEntry) -> dict[str, Any]:
             function = entry.load()
             schema = options_of(function).model_json_schema()
-            return {"name": name, "summary": entry.summary, "options": schema, "example": example_of(function)}
+            fits = {} if subject is None else {"reason": why_not(name, subject)}
+            return {"name": name, "summary": entry.summary, "options": schema, "example": example_of(function), **fits}
 
         return {"views": [described(name, entry) for name, entry in VIEWS.items()]}
 

@@ -41,9 +41,9 @@ export async function models() {
   return (await (await request("/api/models")).json()).models;
 }
 
-// {name, summary, options: a JSON schema, example} of every view
-export async function views() {
-  return (await (await request("/api/views")).json()).views;
+// {name, summary, options: a JSON schema, example, reason: why it does not apply to the model, or null} of every view
+export async function views(model) {
+  return (await (await request(`/api/views?model=${encodeURIComponent(model)}`)).json()).views;
 }
 
 // The figures of a view.

@@ -32,16 +32,23 @@ export function lookView(root, store, api, { failed }) {
   stepKeys(figures);
 
   let views = null; // of the server
+  let viewsOf = null; // the model that they were asked for
   let open = null; // {view, form}
   let running = null; // the request under way
   let at = 0; // the step that is shown, where a view has steps
 
   const known = (name) => views?.find((view) => view.name === name);
 
+  // The views that apply to the model; after them the others, each with the reason.
   async function load() {
-    if (views) return;
-    views = await api.views();
-    list.replaceChildren(...views.map((view) => element("a", { href: addressOf({ panel: "look", view: view.name, options: {} }), "data-view": view.name }, element("b", {}, view.name), element("span", { class: "small" }, view.summary))));
+    const model = baseOf(store.state.model);
+    if (views && viewsOf === model) return;
+    const found = await api.views(model);
+    views = [...found.filter((view) => !view.reason), ...found.filter((view) => view.reason)];
+    viewsOf = model;
+    list.replaceChildren(...views.map((view) => element("a", {
+      href: addressOf({ panel: "look", view: view.name, options: {} }), "data-view": view.name, class: view.reason ? "unfit" : undefined,
+    }, element("b", {}, view.name), element("span", { class: "small" }, view.reason ?? view.summary))));
   }
 
   // Show a view; options of the address stand over those of its example.
@@ -55,7 +62,7 @@ export function lookView(root, store, api, { failed }) {
     const chosen = known(view) ?? views[0];
     for (const link of list.children) link.setAttribute("aria-current", link.dataset.view === chosen.name ? "page" : "false");
     list.querySelector("[aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
-    if (open?.view !== chosen) {
+    if (open?.view.name !== chosen.name) {
       open = { view: chosen, form: optionsForm(chosen.options) };
       fields.replaceChildren(open.form.element);
       title.textContent = chosen.name;
@@ -70,6 +77,11 @@ export function lookView(root, store, api, { failed }) {
       open.form.fill({ ...begun(chosen), text: "", ...options });
       if (!upload.file() && !(reads === "trajectory" && options.text)) return;
       return run({ replace: true });
+    }
+    if (chosen.reason) {
+      running?.abort();
+      [figures.hidden, state.textContent] = [true, chosen.reason];
+      return save.offer(null);
     }
     const given = Object.keys(options).length > 0;
     open.form.fill(given ? options : begun(chosen));
@@ -164,8 +176,10 @@ export function lookView(root, store, api, { failed }) {
   fields.addEventListener("change", ({ target }) => { // a switch works at once, once there is something to change
     if (target.type === "checkbox" && !figures.hidden && !missing()) run();
   });
-  store.subscribe((_, changed) => {
-    if (changed.has("model") && !root.hidden && open && !missing()) run({ replace: true });
+  store.subscribe((current, changed) => {
+    if (!changed.has("model") || root.hidden || !open) return;
+    if (readAddress().model === current.model) return; // an address that names the model is opened by `go`
+    go({ view: open.view.name, options: open.form.read() });
   });
   return { go };
 }
