@@ -16,6 +16,7 @@ from toys import shaken, toy_ids
 
 import glassformer as gf
 from glassformer.generation import TranscriptionSettings, answer, classify, predict, tag, transcribe
+from glassformer.generation.caption import caption
 from glassformer.generation.diffusion import diffuse
 from glassformer.generation.generalist import painter, part_for, write_captions
 from glassformer.generation.image_text import similarities
@@ -168,6 +169,12 @@ def _generalist() -> gf.Bundle:
     return gf.Bundle(model, tokenizer, token_processor=p)
 
 
+def _captions() -> gf.Bundle:
+    tokenizer = _characters(*SENTENCE_SPECIALS)
+    sizes = {"vocab_size": tokenizer.vocab_size, "block_size": 9, "image_size": 8, "patch_size": 4, "n_channels": 3}
+    return gf.Bundle(_model("encoder_decoder", **sizes, **_ends(tokenizer)), tokenizer, ImageProcessor((8, 8)))
+
+
 def _speech() -> gf.Bundle:
     tokenizer, reader = _characters(*SENTENCE_SPECIALS), AudioProcessor(n_mels=7, seconds=1)
     sizes = {"vocab_size": tokenizer.vocab_size, "block_size": 9, "source_block_size": reader.n_frames // 2}
@@ -285,6 +292,10 @@ USES: dict[str, Use] = {
         ("image_text",), _saved(_dual),
         lambda bundle, file: similarities(bundle.model, bundle.processor, [colours(file)], [TEXT, "A"]), colours,
     ),
+    "captions": Use(
+        ("captions",), _saved(_captions),
+        lambda bundle, file: caption(bundle.model, bundle.tokenizer, bundle.source_processor, [colours(file)]), colours,
+    ),
     "images as tokens": Use(("image_tokens",), _saved(lambda: _image_tokens(levels=4)), _drawn("right"), "03 01 02"),
     "text to image": Use(
         ("image_tokens",),
@@ -309,6 +320,7 @@ USES: dict[str, Use] = {
     "molecules": Use(("classify_molecules",), _saved(lambda: _molecule(3)), _classes("CCO"), "CCO"),
     "a number for a molecule": Use(("regress_molecules",), _saved(lambda: _molecule(1)), _number("CCO"), "CCO"),
     "linear functions": Use(
-        ("linear_functions",), _saved(_vectors), lambda bundle, file: bundle.model(toy_ids(1, 7, 3) / 61)
+        ("linear_functions",), _saved(_vectors), lambda bundle, file: bundle.model(toy_ids(1, 7, 3) / 61),
+        "[[0.5, -1, 2], [0.3, 0, 0], [1, 1, -0.5]]",
     ),
 }  # fmt: skip

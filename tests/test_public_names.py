@@ -51,7 +51,7 @@ PUBLIC = {
     "glassformer.hub": "Bundle FAMILIES family_for load load_model load_weights "
     "load_labels load_source_tokenizer model_folder_of save save_weights "
     "Imported Verified compare import_model inspect pull save_gguf",
-    "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Choice Classify "
+    "glassformer.tasks": "DPO Decision Diffusion Distill GRPO KTO PPO SFT TASKS Batch Batches Captions Choice Classify "
     "ClassifyImages ClassifyMolecules ClassifySets DataSettings ExampleTask Generalist ImageText ImageTokens "
     "LinearFunctions Loss MaskedTokens NextToken Regress RegressMolecules RegressSets Reward "
     "RunSettings Score Spans Tag Task TaskSettings TextTask TokenizerSettings Transcribe Translate "

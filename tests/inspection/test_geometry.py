@@ -245,7 +245,7 @@ def test_every_model_that_reads_tokens_has_a_table(kind: str):
 def test_a_model_that_reads_images_has_none():
     shape = {**SHAPE, "vocab_size": 1, "block_size": 5}
     patches = EncoderConfig.make(**shape, stem="patches", image_size=8, patch_size=4, n_classes=7, pooling="mean")
-    with pytest.raises(UsageError, match="this Encoder has no table of token vectors"):
+    with pytest.raises(UsageError, match="this Encoder reads patches and has no table of token vectors"):
         embedding_of(build_model(patches))
 
 

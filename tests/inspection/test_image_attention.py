@@ -62,7 +62,7 @@ def test_what_has_none_is_refused():
     text = Decoder(ModelConfig.make(vocab_size=7, block_size=5, n_layer=1, n_head=1, n_embd=4, positions="rotary"))
     with pytest.raises(UsageError, match="positions=rotary add no vectors"):
         positions(text)
-    with pytest.raises(UsageError, match="reads no images"):
+    with pytest.raises(UsageError, match="and no images"):
         image_attention(text, None, "abc")
     with pytest.raises(UsageError, match="query=10"):
         rollout(toy(), None, IMAGE, query=10)

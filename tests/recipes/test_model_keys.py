@@ -34,7 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "seq2seq-attention": {"vocab_size": 61, "block_size": 13, "n_embd": 7, **SENTENCES},
 }  # fmt: skip
 LAYERS_OF_ONE = ("n_decoder_layer", "n_text_layer")
-OBJECTIVE = {TASKS[name].asks: name for name in (*reversed(TASKS), "next_token")}  # the last of each kind counts
+OF_TEXT_LAST = sorted(TASKS, key=lambda name: (TASKS[name].reads == "text", -[*TASKS].index(name)))
+OBJECTIVE = {TASKS[name].asks: name for name in (*OF_TEXT_LAST, "next_token")}  # the last of each kind counts
 
 
 def values_of(kind: str) -> dict[str, Any]:

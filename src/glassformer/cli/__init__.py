@@ -20,6 +20,7 @@ import typer
 from glassformer.cli import (
     align,
     ask,
+    caption,
     chat,
     data,
     diffuse,
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "classify": ask.classify,
     "predict": ask.predict,
     "tag": ask.tag,
+    "caption": caption.caption,
     "transcribe": transcribe.transcribe,
     "say": say.say,
     "fill": ask.fill,

@@ -91,7 +91,9 @@ def get(name: str = typer.Argument(metavar="NAME", help="A name from: glassforme
 
     if name in EXAMPLE_SETS or name in RECORDING_SETS:
         packages = RECORDING_SETS[name].sources if name in RECORDING_SETS else EXAMPLE_SETS[name].packages
-        typer.echo("\n".join(str(fetch(package)) for package in packages))
+        if not packages:
+            RECORDING_SETS[name].read()
+        typer.echo("\n".join(str(fetch(package)) for package in packages) or f"{name} is synthesised and in the cache")
         return
     if name in SENTENCE_SETS:
         typer.echo(

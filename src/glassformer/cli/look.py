@@ -186,7 +186,7 @@ def open_model(path: str, *, or_size: bool = False, adapter: str | None = None) 
 def _tokenizer_of(model: str, text: str | None, tokenizer: str | None) -> tuple[str, str, Subject]:
     """(the model, the text, a subject with a tokenizer alone): `MODEL TEXT`, or `TEXT --tokenizer NAME`."""
     from glassformer.errors import UsageError
-    from glassformer.hub import load_source_tokenizer
+    from glassformer.hub.loading import load_tokenizer_of
     from glassformer.inspection.look import Subject
 
     if tokenizer is None:
@@ -194,7 +194,7 @@ def _tokenizer_of(model: str, text: str | None, tokenizer: str | None) -> tuple[
             raise UsageError(
                 'give a model and a text; or a text alone and a tokenizer: look tokens "TEXT" --tokenizer gpt2'
             )
-        return model, text, Subject(model, tokenizer=load_source_tokenizer(model))
+        return model, text, Subject(model, tokenizer=load_tokenizer_of(model))
     if text is not None:
         raise UsageError(f"{model} and --tokenizer {tokenizer} both choose a tokenizer; give one of the two")
     return tokenizer, model, Subject(tokenizer, tokenizer=_tokenizer(tokenizer))

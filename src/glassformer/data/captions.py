@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glassformer.data.digit_scenes import CANVAS, COUNTS, compose
+from glassformer.data.digit_scenes import CANVAS, COUNTS, compose, described
 from glassformer.data.emoji import PICTURES, SIZE, TEST, VALIDATION, read_emoji
 from glassformer.data.example_splits import HELD_OUT, SPLITS, split_strata
 from glassformer.data.images import IMAGE_SETS, MAX_IMAGES, LabelledImage, LabelledImages, file_key, split_images
@@ -35,6 +35,8 @@ class CaptionedSet:
     count: int
     size: tuple[int, int]
     """height and width of its images in pixels"""
+    described: Callable[[str], dict[str, str]] | None = None
+    """what a caption says, by names such as `colour`; None: captions are compared as words"""
 
     @property
     def origin(self) -> str:
@@ -96,6 +98,7 @@ CAPTIONED_SETS: dict[str, CaptionedSet] = {
         read=lambda archive: compose(IMAGE_SETS["mnist"].split(archive)),
         count=sum(COUNTS.values()),
         size=(CANVAS, CANVAS),
+        described=described,
     ),
     "emoji-names": CaptionedSet(
         name="emoji-names",

@@ -10,6 +10,7 @@ these alone; the validation split is of known scenes in other handwriting.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
@@ -94,6 +95,17 @@ def caption(scene: Scene, form: int = 0) -> str:
     )
     text = ", ".join(" ".join(part.split()) for part in forms[form] if part).replace("a eight", "an eight")
     return f"{place}: {text}" if form == 1 and place else text
+
+
+def described(text: str) -> dict[str, str]:
+    """Which digit, colour, size and place a caption names; what it does not is left out.
+
+    >>> described("seven in red, top left")
+    {'digit': 'seven', 'colour': 'red', 'place': 'top left'}
+    """
+    known = {"digit": DIGITS, "colour": COLOURS, "size": SIZES, "place": PLACES}
+    found = {what: [name for name in names if re.search(rf"\b{name}\b", text)] for what, names in known.items()}
+    return {what: names[0] for what, names in found.items() if names}
 
 
 def draw_scene(digit: Any, scene: Scene, margins: Sequence[int] = (0, 0)) -> Any:

@@ -20,7 +20,8 @@ from glassformer.errors import DataError, MissingExtraError, UsageError, did_you
 RATE = 22_050  # samples a second that it makes
 WORDS_A_MINUTE = (80, 450)  # that it takes
 MAX_SENTENCE = 500  # characters
-_RETRIEVAL, _UTF8, _WORDS_A_MINUTE, _WORD = 1, 1, 1, 1  # of its own header, speak_lib.h
+PITCH = 50  # of espeak-ng's 0 to 99
+_RETRIEVAL, _UTF8, _WORDS_A_MINUTE, _PITCH, _WORD = 1, 1, 1, 3, 1  # of its own header, speak_lib.h
 _OK = 0
 
 
@@ -50,22 +51,24 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-def synthesize(sentences: Sequence[str], voice: str, words_a_minute: int) -> Iterator[Spoken]:
+def synthesize(sentences: Sequence[str], voice: str, words_a_minute: int, pitch: int = PITCH) -> Iterator[Spoken]:
     """Each sentence as speech, in order, from a process of their own.
 
     Args:
         voice: a file's name of espeak-ng's, such as en-us or en-gb-scotland, or with a variant: en-us+f3. The breath
-            of some variants differs from one time to the next.
+            of some variants differs from one time to the next. pitch: 0 to 99.
 
     Raises:
         MissingExtraError: without espeakng-loader. UsageError: there is no such voice, or the speed is out of range.
         DataError: a sentence is too long, or the library failed.
     """
     check_voice(voice, words_a_minute)
+    if not 0 <= pitch <= 99:
+        raise UsageError(f"pitch={pitch} is out of range; use 0 to 99")
     for number, sentence in enumerate(sentences, 1):
         if not 0 < len(sentence) <= MAX_SENTENCE or "\n" in sentence or "\0" in sentence:
             raise DataError(f"sentence {number}: {len(sentence)} characters; give 1 to {MAX_SENTENCE} in one line each")
-    command = [sys.executable, "-m", __name__, voice, str(words_a_minute)]
+    command = [sys.executable, "-m", __name__, voice, str(words_a_minute), str(pitch)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -131,7 +134,7 @@ def _library() -> Any:
 class _Speaker:
     """The library, with one voice."""
 
-    def __init__(self, voice: str, words_a_minute: int):
+    def __init__(self, voice: str, words_a_minute: int, pitch: int = PITCH):
         self.library, self.parts, self.starts = _library(), list[np.ndarray](), list[tuple[int, int]]()
         rate = self.library.espeak_Initialize(_RETRIEVAL, 0, _loader().get_data_path().encode(), 0)
         if rate != RATE:
@@ -141,6 +144,7 @@ class _Speaker:
         if self.library.espeak_SetVoiceByName(voice.encode()) != _OK:
             raise DataError(f"espeak-ng does not load the voice {voice}")
         self.library.espeak_SetParameter(_WORDS_A_MINUTE, words_a_minute, 0)
+        self.library.espeak_SetParameter(_PITCH, pitch, 0)
 
     def _heard(self, samples: Any, n: int, events: Any) -> int:
         if n > 0:
@@ -165,7 +169,7 @@ class _Speaker:
 
 def main() -> None:
     """Sentences from standard input, one a line -> sounds on standard output."""
-    speaker = _Speaker(sys.argv[1], int(sys.argv[2]))
+    speaker = _Speaker(sys.argv[1], *map(int, sys.argv[2:]))
     for line in sys.stdin.buffer:
         samples_N, starts_W2 = speaker.say(line.decode().rstrip("\n"))
         header = np.array([len(samples_N), len(starts_W2)], dtype="<i8")

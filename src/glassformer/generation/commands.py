@@ -16,6 +16,8 @@ def commands_for(model: Any, tokenizer: Tokenizer) -> list[str]:
         return ["fill", "translate"] if sentinels_of(tokenizer) else ["translate"]
     if model.reads == "frames" and "target" in model.answers:
         return ["transcribe"]
+    if model.reads == "patches" and "target" in model.answers:
+        return ["caption"]
     if of_text and "next_token" in model.answers:
         return ["generate"]
     if "action" in model.answers:

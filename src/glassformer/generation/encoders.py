@@ -166,7 +166,9 @@ def text_ids(tokenizer: Tokenizer, text: str, number: int) -> list[int]:
 def check_encoder(model: Any, what: str) -> None:
     """Raise `UsageError` unless the model is an encoder of text."""
     if getattr(model.config, "stem", None) != "text":
-        raise UsageError(f"this {type(model).__name__} does not {what}: an encoder of text is needed")
+        raise UsageError(
+            f"this {type(model).__name__} reads {model.reads} and does not {what}: an encoder of text is needed"
+        )
 
 
 def read_in_batches(

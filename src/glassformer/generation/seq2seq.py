@@ -68,7 +68,7 @@ def answer(
     for ids in sources:
         check_ids(ids, reader, source_rows(_config_of(model)))
     found = answer_ids(model, sources, **settings)
-    return [_with_text(each, tokenizer) for each in found]
+    return [with_text(each, tokenizer) for each in found]
 
 
 def answer_ids(
@@ -123,7 +123,7 @@ def answer_ids(
         chosen = order[start : start + batch_size]
         batch = [part.to(device) for part in padded([sources[i] for i in chosen])]
         best = search(model, *batch, max_new_tokens=max_new_tokens, n_tokens=n_tokens, missing=missing)
-        found.update((i, _answer(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
+        found.update((i, answer_of(hypotheses)) for i, hypotheses in zip(chosen, best, strict=True))
     return [found[i] for i in range(len(sources))]
 
 
@@ -188,13 +188,15 @@ def _searching(settings: GenerationSettings, beam: int | None, length_penalty: f
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _answer(hypotheses: list[Hypothesis]) -> Answer:
+def answer_of(hypotheses: Sequence[Hypothesis]) -> Answer:
+    """The first hypothesis, with the others as its alternatives, and without text."""
     first, *others = [Answer(h.tokens[:-1] if h.ended else h.tokens, h.log_probability, h.score) for h in hypotheses]
     return replace(first, alternatives=tuple(others))
 
 
-def _with_text(found: Answer, tokenizer: Tokenizer) -> Answer:
-    others = tuple(_with_text(other, tokenizer) for other in found.alternatives)
+def with_text(found: Answer, tokenizer: Tokenizer) -> Answer:
+    """An answer with the text of its tokens."""
+    others = tuple(with_text(other, tokenizer) for other in found.alternatives)
     return replace(found, text=plain_text(tokenizer, found.tokens), alternatives=others)
 
 

@@ -18,6 +18,7 @@ from glassformer.hub.locate import model_folder_of
 from glassformer.layers import int8_copy
 from glassformer.layers.lora import merge_lora, shared_copy
 from glassformer.native import compile_exactly, library, quantized_copy
+from glassformer.processors.tokenizers import Tokenizer
 
 DTYPES = ("auto", "fp32", "bf16", "int8", "int4")
 
@@ -84,6 +85,15 @@ def load_source_tokenizer(path: str | os.PathLike[str]) -> Any:
     """The processor of what a model reads, without the model. Raises as `load`."""
     folder = model_folder_of(path)
     return load_processors(folder, read_config(folder)[1])[1]
+
+
+def load_tokenizer_of(path: str | os.PathLike[str]) -> Tokenizer | None:
+    """The tokenizer of what a model reads, else of what it writes, without the model; None of a model of no text.
+    Raises as `load`."""
+    folder = model_folder_of(path)
+    writes, reads = load_processors(folder, read_config(folder)[1])
+    found = (reads, getattr(reads, "tokenizer", None), writes)
+    return next((each for each in found if isinstance(each, Tokenizer)), None)
 
 
 def load_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -82,6 +82,8 @@ def attention_layers(reading: Reading, kind: str = "self") -> AttentionLayers:
     if kind != "cross":
         pos = torch.arange(T)
         steps = reading.inputs.get("distances_BTT")
+        if steps is None and kind == "encoder" and getattr(stack, "follows_patches", False):
+            steps = stack.embedding.distances(pos.device)
         masks = stack.masks if steps is None else [mask.on_graph(steps) for mask in stack.masks]
         visible = np.stack([mask.mask(pos, pos).expand(1, T, T)[0].numpy() for mask in masks])
     return AttentionLayers(reading, kind, stack, names, queries, keys, key_ids, visible)

@@ -23,7 +23,7 @@ from glassformer.inspection.reading import check_place, stack_of
 from glassformer.inspection.views import View
 from glassformer.models import Encoder
 from glassformer.processors.tokenizers import Tokenizer
-from glassformer.view_options import Option, TextOrImage
+from glassformer.view_options import Option, Target, TextOrImage
 
 MAX_TILES = 8  # along a side of the grid of positions
 MAX_ROWS = 12  # of a table of tokens
@@ -33,23 +33,27 @@ MAX_PIXELS = 64  # along a side of the image that is drawn
 
 @dataclass
 class ImageAttentionView(View):
-    """Where each head of a layer looks on an image."""
+    """Where each head of a layer looks on an image, or where each word of a caption does."""
 
     layer: int
-    query: str  # its label
+    query: str  # its label; of a caption without a query: each word
     image: np.ndarray  # (rows, columns), grey, 0 to 1
     heads: np.ndarray  # (H, n, n): the share of each patch; the rest falls on the tokens before the patches
+    words: list[str] | None = None  # of a caption: (H,) in the place of heads, whose mean is drawn
 
     def figures(self) -> list[Figure]:
         highest = float(self.heads.max()) or 1.0
-        maps = [_map(f"head {number}", patches, highest) for number, patches in enumerate(self.heads)]
-        text = f"Layer {self.layer}: what {self.query} attends to. Full colour: {highest:.1%} of a head's attention."
+        names = [f"head {number}" for number in range(len(self.heads))] if self.words is None else self.words
+        maps = [_map(visible(name), patches, highest) for name, patches in zip(names, self.heads, strict=True)]
+        whose = "a head's attention" if self.words is None else "the mean attention of its heads"
+        text = f"Layer {self.layer}: what {self.query} attends to. Full colour: {highest:.1%} of {whose}."
         return [_image_map(self.image), *maps, Note(text)]
 
 
 @view(
     "glassformer look image-attention runs/mnist-1 seven.png",
     "glassformer look image-attention runs/mnist-1 seven.png --layer 0 --query 17",
+    "glassformer look image-attention runs/captions-1 picture.png",
 )
 def image_attention(
     model: Any,
@@ -57,19 +61,33 @@ def image_attention(
     text: TextOrImage,
     *,
     layer: Annotated[int, Option("The layer, from 0; -1 is the last.")] = -1,
-    query: Annotated[int, Option("The position that attends, from 0, which is the class token if there is one.")] = 0,
+    query: Annotated[
+        int | None, Option("The position that attends, from 0; default: the first; of a caption each word.")
+    ] = None,
+    target: Target = None,
 ) -> ImageAttentionView:
     """Where each head of a layer looks on an image, patch by patch.
+
+    Of a model that writes captions: where each word that it writes looks (the mean over the heads), or with --query
+    where each head looks when that word is read.
 
     Raises:
         UsageError: the model reads no images, or there is no such layer or position.
     """
     if not isinstance(text, Tensor) or model.reads != "patches":
-        raise UsageError(f"this {type(model).__name__} reads no images; look attention draws texts")
-    seen = attention(model, tokenizer, text)
-    place = check_place("query", query, len(seen.queries))
+        raise UsageError(f"this {type(model).__name__} reads {model.reads} and no images; look attention draws texts")
+    writes = "target" in model.answers
+    seen = attention(model, tokenizer, text, kind="cross" if writes else "self", target=target)
     number = check_place("layer", layer, len(seen.patterns))
-    heads = np.stack([_patches(model, row) for row in seen.patterns[number, :, place]])
+    stack, _ = stack_of(model, "encoder")
+    if writes and query is None:  # the row of a token is about the next one
+        means = seen.patterns[number].mean(axis=0)
+        words = [*seen.queries[1:], "<end>"]
+        return ImageAttentionView(
+            number, "each word", _grey(text), np.stack([_patches(stack, row) for row in means]), words
+        )
+    place = check_place("query", query or 0, len(seen.queries))
+    heads = np.stack([_patches(stack, row) for row in seen.patterns[number, :, place]])
     return ImageAttentionView(number, seen.queries[place], _grey(text), heads)
 
 
@@ -170,7 +188,7 @@ def positions(model: Any) -> PositionsView:
     Raises:
         UsageError: the model adds no vectors of positions to its input.
     """
-    stack, _ = stack_of(model)
+    stack, _ = stack_of(model, "decoder" if model.reads == "text" else "encoder")
     T = min(stack.config.block_size, 1024)
     if stack.config.positions not in ("learned", "sinusoidal"):
         raise UsageError(f"positions={stack.config.positions} add no vectors; look positions needs learned, sinusoidal")

@@ -90,7 +90,7 @@ def induction_scores(
     config = model.config
     if not isinstance(model, Decoder):
         raise UsageError(
-            f"induction is measured on models that continue a text, not on {type(model).__name__}; "
+            f"induction is measured on models that continue a text; {type(model).__name__} reads {model.reads}; "
             "`attention` shows where its heads look"
         )
     start = [] if tokenizer.starts_with is None else [tokenizer.starts_with]

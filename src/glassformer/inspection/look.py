@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.hub import Bundle, load
 from glassformer.inspection.options import check_options, options_of
-from glassformer.inspection.reading import features_of
+from glassformer.inspection.reading import features_of, is_picture
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer
 from glassformer.view_options import inputs_of
 from glassformer.views import find
+
+READ = ("text", "word", "words", "a", "pairs", "corpus", "sound")  # options of views that a model reads
 
 
 @dataclass
@@ -65,7 +67,10 @@ def subject_of(name: str, bundle: Bundle, open_model: Callable[[str], Subject] |
     """A loaded model, and of what belongs to it what views take."""
     source = bundle.source_processor if isinstance(bundle.source_processor, Tokenizer) else None
     reader = bundle.processor if hasattr(bundle.processor, "arguments") else bundle.tokenizer
-    processor = bundle.processor if reader is None and bundle.model.reads != "text" else None
+    is_pair = "target" in bundle.model.answers
+    processor = None
+    if bundle.model.reads != "text" and (reader is None or is_pair):
+        processor = bundle.source_processor if is_pair else bundle.processor
     hears = None if source is not None else bundle.source_processor
     return Subject(name, bundle.model, reader, source, open_model, processor, tuple(bundle.labels or ()), hears)
 
@@ -77,11 +82,25 @@ def show(view: str, subject: Subject, options: Mapping[str, Any]) -> View:
         UsageError: there is no such view, or an option is missing, unknown or out of range.
     """
     function = find(view).load()
-    checked = check_options(function, options)
-    if subject.processor is not None and isinstance(checked.get("text"), str):  # the name of a file
+    checked, inputs = check_options(function, options), inputs_of(function)
+    if getattr(subject.model, "reads", "") == "image_text":
+        subject = _side(subject, inputs, checked)
+    if "model" in inputs and subject.processor is not None and isinstance(checked.get("text"), str):  # a file's name
         checked["text"] = features_of(subject.model, subject.processor, checked["text"])
-    made: View = function(**{name: getattr(subject, name) for name in inputs_of(function)}, **checked)
+    made: View = function(**{name: getattr(subject, name) for name in inputs}, **checked)
     return made
+
+
+def _side(subject: Subject, inputs: Sequence[str], checked: Mapping[str, Any]) -> Subject:
+    """Of a model of images and texts, what a view looks at: the encoder of images for a picture's name and for a view
+    that takes nothing, that of texts for a text or words, and all of it where parameters are asked for."""
+    both = subject.processor
+    if both is None or "model_or_size" in inputs or "pattern" in checked:
+        return replace(subject, processor=None)
+    given = next((checked[name] for name in READ if name in checked), None)
+    if given is None or (isinstance(given, str) and is_picture(given)):
+        return replace(subject, model=subject.model.image, processor=both.image)
+    return replace(subject, model=subject.model.text, tokenizer=both.tokenizer, processor=None)
 
 
 def look(view: str, model: Any = None, tokenizer: Tokenizer | None = None, *arguments: Any, **options: Any) -> View:

@@ -173,7 +173,8 @@ def _place(part: PartCount) -> int:
 
 
 def _count(part: str, stack: str, group: list[Piece], config: Any) -> PartCount:
-    sizes = letters(getattr(config, stack) if stack else config)
+    whole = getattr(config, stack) if stack else config
+    sizes = letters(whole() if callable(whole) else whole)
     in_lecture = part in LECTURE
     words = {**WORDS, "D": "d_value"} if part in ("value", "output", "cross value", "cross output") else WORDS
     factors = [_factors(piece, many, sizes) for piece, many in _alike(group)]

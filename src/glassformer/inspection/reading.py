@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from glassformer.data.images import SUFFIXES
 from glassformer.data.trajectories import read_trajectories
 from glassformer.data.trajectory_sets import TRAJECTORY_SETS
 from glassformer.errors import UsageError, plural
+from glassformer.generation.beam import beam_search
 from glassformer.generation.encoders import around
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.fill_mask import mask_of, with_masks
 from glassformer.generation.generate import prompt_ids
 from glassformer.generation.requests import check_ids
 from glassformer.generation.seq2seq import answer_ids, source_ids, source_rows
+from glassformer.generation.speech_tokens import SpeechTokens
+from glassformer.generation.transcribe import TranscriptionSettings, decode
 from glassformer.models import Encoder, EncoderDecoder, Transformer
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -32,7 +37,7 @@ class Reading:
 
     ids: (T,) of a decoder or an encoder of text; of an encoder-decoder those that it writes, the start token first.
     labels: a name for each of the T places. source_ids, source_labels: what an encoder-decoder reads. inputs: what a
-    model of images, sets, graphs or episodes is called with, by the names of its arguments, one row each.
+    model of images, sound, sets, graphs or episodes is called with, by the names of its arguments, one row each.
     """
 
     model: Any
@@ -92,7 +97,7 @@ def read(
 
     Args:
         tokenizer: or, of a model of sets or graphs, the processor of what it reads.
-        text: of an encoder-decoder what it reads; of an encoder of images or a Decision Transformer a tensor (see
+        text: of an encoder-decoder what it reads; of a model that reads images, sound or episodes a tensor (see
             `features_of`); of sets and graphs what their processor encodes. In that of an encoder that fills in masks,
             `<mask>` is one.
         target: of an encoder-decoder what it writes; left out, its own answer (greedy).
@@ -102,6 +107,13 @@ def read(
         UsageError: the text is empty or longer than the model reads, or the model is of a kind that reads no text.
     """
     config = model.config
+    if "speech" in model.answers:
+        raise UsageError(
+            f"this {type(model).__name__} reads characters and says them; glassformer say MODEL TEXT --html FILE draws "
+            "where it looks at which time"
+        )
+    if isinstance(text, Tensor) and "target" in model.answers:
+        return _pair_of(model, tokenizer, text, target)
     if isinstance(text, Tensor):
         return _steps(model, text) if model.reads == "trajectory" else _image(model, text)
     if hasattr(tokenizer, "arguments"):
@@ -109,7 +121,7 @@ def read(
         parts = {name: torch.from_numpy(part) for name, part in tokenizer.arguments([encoded]).items()}
         return Reading(model, None, [], tokenizer.names(encoded), inputs=parts)
     if tokenizer is None or model.reads != "text":
-        raise UsageError(f"this {type(model).__name__} reads no text; give it what it reads as a tensor")
+        raise UsageError(f"this {type(model).__name__} reads {model.reads} and no text; give it that, or as a tensor")
     if "target" in model.answers:
         return _pair(model, tokenizer, source_tokenizer or tokenizer, text, target)
     if target is not None:
@@ -140,32 +152,93 @@ def _pair(model: Any, tokenizer: Tokenizer, source_tokenizer: Tokenizer, text: s
     return Reading(model, tokenizer, [start, *written], labels, source, labels_of(source_tokenizer, source))
 
 
-def _image(model: Any, image: Tensor) -> Reading:
-    config = model.config
-    if model.reads != "patches":
-        raise UsageError(f"this {type(model).__name__} reads no images; give it a text")
+def _pair_of(model: Any, tokenizer: Tokenizer, source: Tensor, target: str | None) -> Reading:
+    """An image or a sound and what the model writes about it."""
+    stack, start = model.encoder, [model.config.start_token]
+    source_labels = _patches(stack, source) if model.reads == "patches" else _frames(stack, source)
+    device = next(model.parameters()).device
+    special = SpeechTokens.of(model, tokenizer) if model.reads == "frames" else None
+    if special is not None:
+        start = special.prompt(times=False)
+    if target is not None:
+        written = tokenizer.encode(target)
+    elif special is not None:
+        with evaluating(model):
+            vectors_1SC = model.encode(source[None].to(device)).vectors_BSC
+        settings = TranscriptionSettings(times=False, temperatures=(0.0,))
+        written = [*special.text_ids(decode(model, tokenizer, special, vectors_1SC, start, settings)[0].tokens)]
+    else:
+        most, n = model.config.block_size, tokenizer.vocab_size
+        ((best,),) = beam_search(model, source[None].to(device), beam=1, max_new_tokens=most, n_tokens=n)
+        written = [*best.tokens[: -1 if best.ended else None]]
+    ids = [*start, *written]
+    if len(ids) > model.config.block_size:
+        raise UsageError(f"{plural(len(ids), 'token')} and the model writes {model.config.block_size}; shorten target")
+    labels = ["<start>" if special is None else tokenizer.token_text(i) for i in start]
+    inputs = {"source": source[None], "target_BT": torch.tensor([ids])}
+    return Reading(model, tokenizer, ids, labels + labels_of(tokenizer, written), [], source_labels, inputs)
+
+
+def _frames(stack: Any, frames_MF: Tensor) -> list[str]:
+    """A name for each vector that the encoder makes of a window of sound, which are two frames each.
+
+    Raises:
+        UsageError: it has another shape than the model reads.
+    """
+    expected = (stack.config.n_mels, 2 * stack.config.block_size)
+    if tuple(frames_MF.shape) != expected:
+        raise UsageError(f"the sound is {tuple(frames_MF.shape)} and the model reads {expected} (mel bands, frames)")
+    return [f"frame {2 * i}" for i in range(stack.config.block_size)]
+
+
+def _patches(stack: Any, image: Tensor) -> list[str]:
+    """A name for each token of an image, row and column of a patch.
+
+    Raises:
+        UsageError: it has another shape than the model reads.
+    """
+    config = stack.config
     expected = (config.n_channels, config.image_size, config.image_size)
     if tuple(image.shape) != expected:
         raise UsageError(f"the image is {tuple(image.shape)} and the model reads {expected} (channels, rows, columns)")
     across = config.image_size // config.patch_size
     patches = [f"{r},{c}" for r in range(across) for c in range(across)]
-    n_more = model.embedding.n_tokens(image.unsqueeze(0)) - len(patches)  # a class token stands before them
-    inputs = {"inputs": image.unsqueeze(0)}
+    return ["<class>"] * (stack.embedding.n_tokens(image.unsqueeze(0)) - len(patches)) + patches
+
+
+def _image(model: Any, image: Tensor) -> Reading:
+    if model.reads != "patches":
+        raise UsageError(f"this {type(model).__name__} reads {model.reads} and no images; this view shows none of it")
+    labels, inputs = _patches(model, image), {"inputs": image.unsqueeze(0)}
     if model.follows_patches:
         inputs["distances_BTT"] = model.embedding.distances(image.device)
-    return Reading(model, None, [], ["<class>"] * n_more + patches, inputs=inputs)
+    return Reading(model, None, [], labels, inputs=inputs)
+
+
+def is_picture(text: str) -> bool:
+    """Whether a text is the name of an image file."""
+    return Path(text).suffix.lower() in SUFFIXES
 
 
 def features_of(model: Any, processor: Any, source: str) -> Tensor:
-    """What a model of images or episodes reads, as a tensor that `read` takes.
+    """What a model of images, sound or episodes reads, as a tensor that `read` takes.
 
-    source: an image file (channels, size, size); or an episode, (K, 2 + state size + action size): return-to-go, state,
-        action and timestep of each step. An episode is one of an `.npz` file or a named set, as FILE, FILE:EPISODE or
-        FILE:EPISODE:STEP; the first ones are taken where no numbers are given.
+    source: an image file (channels, size, size); a sound file, (mel bands, frames) of one window; or an episode,
+        (K, 2 + state size + action size): return-to-go, state, action and timestep of each step. An episode is one of
+        an `.npz` file or a named set, as FILE, FILE:EPISODE or FILE:EPISODE:STEP; the first ones are taken where no
+        numbers are given.
 
     Raises:
         DataError: there is no such file, or it is damaged. UsageError: no such episode or step, or of other sizes.
     """
+    if model.reads == "frames":
+        samples = processor.samples(source)
+        if len(samples) > processor.n_samples:
+            seconds = len(samples) / processor.rate
+            raise UsageError(
+                f"{source}: {seconds:.0f} seconds, and the model reads {processor.seconds} at once; cut it"
+            )
+        return torch.from_numpy(processor.log_mel(samples, processor.n_frames))
     if model.reads != "trajectory":
         return torch.from_numpy(processor.encode(source))
     name, *places = source.split(":")
@@ -222,7 +295,7 @@ def reader_of(model: Any, tokenizer: Tokenizer) -> Any:
     """
     stack, _ = stack_of(model, "encoder")
     if stack.reads != "text":
-        raise UsageError(f"this {type(model).__name__} reads no text; take a model that does")
+        raise UsageError(f"this {type(model).__name__} reads {model.reads} and no text; take a model that does")
     if tokenizer.n_text_ids > stack.config.vocab_size:
         own = "; give the tokenizer of what it reads (load_source_tokenizer)" if stack is not model else ""
         raise UsageError(
@@ -250,6 +323,6 @@ def check_writes(model: Any) -> None:
     """
     if not model.writes:
         raise UsageError(
-            f"this {type(model).__name__} does not generate text, so that no token comes next; use a model that does, "
-            "or an encoder with <mask> in the text: glassformer fill"
+            f"this {type(model).__name__} reads {model.reads} and does not generate text, so that no token comes next; "
+            "use a model that does, or an encoder with <mask> in the text: glassformer fill"
         )

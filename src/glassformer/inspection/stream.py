@@ -71,10 +71,15 @@ def check_token_head(model: Any) -> None:
         UsageError: the model has no head over tokens, which would turn a vector into tokens.
     """
     stack, _ = stack_of(model)
+    if not isinstance(stack, Encoder) and model.answers.isdisjoint({"next_token", "target"}):
+        raise UsageError(
+            f"this {type(model).__name__} reads {model.reads} and has no head over tokens, so its vectors cannot be "
+            "read as words; decoders, encoder-decoders and encoders that fill in masks can"
+        )
     if getattr(stack.config, "token_head", "vocabulary") != "vocabulary":
         raise UsageError(
-            f"this encoder has no head over tokens (token_head={stack.config.token_head}), so its vectors cannot be "
-            "read as words; decoders, encoder-decoders and encoders that fill in masks can"
+            f"this Encoder reads {model.reads} and has no head over tokens (token_head={stack.config.token_head}), so "
+            "its vectors cannot be read as words; decoders, encoder-decoders and encoders that fill in masks can"
         )
 
 

@@ -144,7 +144,9 @@ def embedding_of(model: Any) -> Tensor:
             continue
         if isinstance(module, nn.Embedding):
             return module.weight.detach()
-    raise UsageError(f"this {type(model).__name__} has no table of token vectors; take a model that reads text")
+    raise UsageError(
+        f"this {type(model).__name__} reads {model.reads} and has no table of token vectors; take one that reads text"
+    )
 
 
 def _label(tokenizer: Tokenizer, token: int) -> str:

@@ -17,6 +17,8 @@ from glassformer.models.config import ModelConfig
 from glassformer.models.mistakes import Checked
 from glassformer.renamed import old_method
 
+OF_IMAGES = ("image_size", "patch_size", "n_channels", "patch_convolutions")
+"""Fields of an encoder-decoder that reads images."""
 UNORDERED = ("set", "graph")
 """Stems of what has no order."""
 
@@ -191,15 +193,16 @@ class EncoderDecoderConfig(Checked):
         own = {name: field for name, field in cls.model_fields.items() if name not in ("kind", "encoder", "decoder")}
         both = ModelConfig.model_fields
         names = {"n_decoder_layer": "n_layer", "source_vocab_size": "vocab_size", "source_block_size": "block_size"}
-        sound = {"n_mels": EncoderConfig.model_fields["n_mels"]}
-        return {**both, **own, **{name: both[as_] for name, as_ in names.items()}, **sound}
+        other = {name: EncoderConfig.model_fields[name] for name in ("n_mels", *OF_IMAGES)}
+        return {**both, **own, **{name: both[as_] for name, as_ in names.items()}, **other}
 
     @classmethod
     def make(cls, **fields: Any) -> EncoderDecoderConfig:
         """Build a configuration. Without `encoder` and `decoder` both are made from the other fields, which are those
         of `ModelConfig`; `n_decoder_layer` may differ from `n_layer`, `source_vocab_size` from `vocab_size`, and
         `source_block_size` from `block_size`. With `n_mels` the encoder reads frames of sound, with the sines of a
-        Whisper where no positions are given.
+        Whisper where no positions are given; with `image_size` the patches of an image, without a class token, since
+        the decoder looks at all of them.
 
         Raises:
             UsageError: of one line, for every mistake.
@@ -209,10 +212,20 @@ class EncoderDecoderConfig(Checked):
             layers = fields.pop("n_decoder_layer", fields.get("n_layer"))
             sources = fields.pop("source_vocab_size", None) or fields.get("vocab_size")
             n_mels, longest = fields.pop("n_mels", None), fields.pop("source_block_size", None)
-            reading = {"vocab_size": sources} if longest is None else {"vocab_size": sources, "block_size": longest}
+            given = {name: fields.pop(name) for name in OF_IMAGES if name in fields}
+            images = {name: value for name, value in given.items() if value != EncoderConfig.model_fields[name].default}
+            reading: dict[str, Any] = {"vocab_size": sources}
+            if longest is not None:
+                reading["block_size"] = longest
             if n_mels is not None:
                 waves = {} if "positions" in fields else {"positions": "sinusoidal", "sinusoid_layout": "whisper"}
                 reading |= {"vocab_size": 1, "stem": "frames", "n_mels": n_mels, **waves}
+            if "image_size" in images:
+                stem = {"stem": "patches", "class_token": False, "pooling": "mean"}
+                patches = (images["image_size"] // max(1, images.get("patch_size", 0))) ** 2
+                reading |= {"vocab_size": 1, "block_size": patches, **stem, **images}
+            elif images:
+                raise UsageError(f"model.{next(iter(images))} is of images, and this model reads none; leave it out")
             if reading["vocab_size"] != fields.get("vocab_size"):
                 own.setdefault("shared_embedding", False)
             encoder = EncoderConfig.make(**{**fields, **reading})

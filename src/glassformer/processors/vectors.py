@@ -6,7 +6,9 @@ processor.encode([[0.1, 2.0, -1.0, 0.0, 3.5]])    # (1, 5), fp32
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from glassformer.errors import UsageError
 from glassformer.processors.preprocessor_file import load_fields, save_fields
+from glassformer.text_files import JsonError, parse_json
 
 TYPE = "VectorProcessor"
 
@@ -29,11 +32,17 @@ class VectorProcessor:
             raise UsageError(f"vectors of size {self.size!r}; give a whole number above 0")
 
     def encode(self, vectors: Any) -> np.ndarray:
-        """The array of a sequence of vectors: (T, size), fp32.
+        """The array of a sequence of vectors, given as rows or as JSON of them: (T, size), fp32.
 
         Raises:
-            UsageError: it has another shape, or a value that is no finite number.
+            UsageError: it is no JSON, has another shape, or a value that is no finite number.
         """
+        if isinstance(vectors, str):
+            try:
+                vectors = parse_json(vectors)
+            except JsonError as error:
+                example = json.dumps([[0.5] * min(self.size, 3)])
+                raise UsageError(f"vectors as text are JSON, such as {example} ({error})") from None
         try:
             array = np.asarray(vectors, dtype=np.float32)
         except (TypeError, ValueError):
@@ -45,6 +54,14 @@ class VectorProcessor:
     def decode(self, array: Any) -> list[list[float]]:
         """The numbers of an array."""
         return np.asarray(array, dtype=np.float64).tolist()  # type: ignore[no-any-return]
+
+    def arguments(self, sequences: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """What a model is called with: vectors (B, T, size) of sequences of one length."""
+        return {"vectors_BTI": np.stack(sequences)}
+
+    def names(self, array: np.ndarray) -> list[str]:
+        """Each vector by its number."""
+        return [f"vector {place}" for place in range(len(array))]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write preprocessor_config.json."""

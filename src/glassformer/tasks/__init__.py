@@ -8,6 +8,7 @@ classify, tag               a class for the sequence, for each token
 classify_images             a class for an image
 image_tokens                an image of a class or a caption, pixel by pixel
 image_text                  which caption is of which image
+captions                    the caption of an image
 classify_sets, regress_sets a class or a number for a set of values of any kind
 classify_molecules, regress_molecules      the same for a molecule as a graph; regress: a number for a text
 reward                      which of two answers people prefer
@@ -30,6 +31,7 @@ from glassformer.errors import UsageError
 from glassformer.plugins import load_installed, unknown
 from glassformer.renamed import keep_old_names
 from glassformer.tasks.base import Batch, Batches, Loss, Score, Task
+from glassformer.tasks.captions import Captions
 from glassformer.tasks.classify import Classify
 from glassformer.tasks.classify_images import ClassifyImages
 from glassformer.tasks.decision import Decision
@@ -62,6 +64,7 @@ from glassformer.tasks.transcribe import Transcribe
 from glassformer.tasks.translate import Translate
 
 TASKS: dict[str, type[Task]] = {
+    "captions": Captions,
     "classify": Classify,
     "classify_images": ClassifyImages,
     "classify_molecules": ClassifyMolecules,
@@ -118,6 +121,7 @@ __all__ = [
     "TASKS",
     "Batch",
     "Batches",
+    "Captions",
     "Choice",
     "Classify",
     "ClassifyImages",

@@ -15,15 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from glassformer.data.augmentation import Augmentation
 from glassformer.data.example_splits import spread
-from glassformer.data.images import LabelledImages, load_images
+from glassformer.data.images import load_images
 from glassformer.errors import DataError, UsageError
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
 from glassformer.processors.image import ImageProcessor
 from glassformer.tasks.base import Batch, Batches, Loss, Opening
 from glassformer.tasks.examples import NonTextTask
-from glassformer.tasks.image_settings import ImageSettings
+from glassformer.tasks.image_settings import ImageSettings, side_of
 from glassformer.tasks.losses import number_of, summed_cross_entropy
 from glassformer.tasks.settings import Choice, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
@@ -92,9 +91,7 @@ class ClassifyImages(NonTextTask):
             processor = _inherited(ImageProcessor.load(opening.folder), asked)
         else:
             grey = asked.grey if asked.grey is not None else bool(known and known.n_channels == 1)
-            size = asked.image_size or (known.size[0] if known else first_size(images))
-            if asked.image_size is None:
-                choices.append(Choice("task.image_size", size, f"of {known.name if known else 'the first image'}"))
+            size = side_of(asked.image_size, images, known, choices)
             mean = (0.5,) if grey else (0.5,) * 3
             processor = ImageProcessor(size=(size, size), mean=mean, std=mean)
         labels = classes_of((image.label for image in images["train"]), opening.labels)
@@ -118,19 +115,10 @@ class ClassifyImages(NonTextTask):
 
     def batches(self, split: str, rank: int = 0, world_size: int = 1) -> Batches:
         """As of any task on examples; training images are changed at random if the settings say so."""
-        batches: Any = super().batches(split, rank, world_size)
-        if split == "train" and self.augmentation.changes:
-            batches.collate, batches.by_chance = self.collate_augmented, True
-        return batches  # type: ignore[no-any-return]
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """What is done to training images."""
-        return self.settings.augmentation
-
-    def collate_augmented(self, examples: Sequence[tuple[np.ndarray, int]], random: np.random.Generator) -> Batch:
-        """As `collate`, each image changed at random."""
-        return self.collate([(self.augmentation(pixels, random), label) for pixels, label in examples])
+        batches = super().batches(split, rank, world_size)
+        if split == "train":
+            self.settings.change_at_random(batches)
+        return batches
 
     def loss(self, model: Any, batch: Batch) -> Loss:
         """The cross-entropy, smoothed if the settings say so."""
@@ -170,11 +158,3 @@ def _inherited(processor: ImageProcessor, asked: Any) -> ImageProcessor:
     if asked.image_size in (None, processor.size[0]):
         return processor
     return replace(processor, size=(asked.image_size,) * 2, resize=None)
-
-
-def first_size(images: LabelledImages) -> int:
-    """The side of the first training image, the shorter one where they differ."""
-    from PIL import Image
-
-    with Image.open(images["train"][0].image) as image:
-        return min(image.size)

@@ -67,7 +67,7 @@ class ExampleTask(Task):
         if folder is not None:
             writer, reader = load_tokenizer(folder), load_source_tokenizer(folder)
             reader = None if reader == writer else reader
-            special = _special_of(folder)
+            special = special_of(folder)
         else:
             writer, reader = cls._tokenizers(examples["train"], opening.tokenizer, choices)
         labels = cls.labels_of(examples["train"], opening.labels)
@@ -271,7 +271,7 @@ def shortened(text: str) -> str:
     return line if len(line) <= LONGEST_SAMPLE else line[: LONGEST_SAMPLE - 3] + "..."
 
 
-def _special_of(folder: Path) -> dict[str, int]:
+def special_of(folder: Path) -> dict[str, int]:
     """The special tokens of an existing model that writes answers; a published one may call them otherwise."""
     if not (folder / "config.json").is_file():  # the tokenizers of a sharded checkpoint
         return {}

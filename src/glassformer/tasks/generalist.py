@@ -47,10 +47,10 @@ from glassformer.processors.generalist import (
 from glassformer.processors.image_tokens import MAX_LEVELS, MAX_SIDE, ImageTokenProcessor, grid
 from glassformer.processors.trajectory import LEAST_STD, TrajectoryProcessor
 from glassformer.tasks.base import Batch, Batches, Loss, Opening
-from glassformer.tasks.classify_images import first_size
 from glassformer.tasks.decision import DecisionSettings, processor_of
 from glassformer.tasks.examples import EVAL_ROWS
 from glassformer.tasks.generalist_rows import KINDS, GeneralistSource, MixedBatches, Row, collated
+from glassformer.tasks.image_settings import side_of
 from glassformer.tasks.next_token import trained_loss, trained_rows
 from glassformer.tasks.returns import AskedAndGot, asked_and_got
 from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
@@ -111,7 +111,7 @@ class Generalist(TextTask):
         if opening.folder is not None:
             p = GeneralistProcessor.load(opening.folder)
         else:
-            side = asked.image_size or (known.size[0] if known else first_size(images))
+            side = side_of(asked.image_size, images, known, choices)
             labels = classes_of((image.label for image in images["train"]), ())
             painter = ImageTokenProcessor.make(size=(side, side), levels=asked.levels, labels=labels)
             player = processor_of(episodes["train"], DecisionSettings(), environment)

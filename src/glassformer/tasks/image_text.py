@@ -33,9 +33,8 @@ from glassformer.processors.image_text import ImageTextProcessor, load_image_tex
 from glassformer.processors.tokenizers import load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END
 from glassformer.tasks.base import Batch, Batches, Loss, Opening, Score
-from glassformer.tasks.classify_images import first_size
 from glassformer.tasks.examples import NonTextTask
-from glassformer.tasks.image_settings import ImageSettings
+from glassformer.tasks.image_settings import ImageSettings, side_of
 from glassformer.tasks.losses import padded
 from glassformer.tasks.settings import Choice, TokenizerSettings
 from glassformer.tasks.sources import SplitSource
@@ -96,12 +95,9 @@ class ImageText(NonTextTask):
             if inherited is None:
                 raise UsageError(f"{opening.folder}: no preprocessor_config.json; take a model with what reads images")
             processor = inherited
-            if asked.image_size not in (None, processor.image.size[0]):
-                raise UsageError(f"task.image_size={asked.image_size}, and the model reads {processor.image.size[0]}")
+            asked.check_size(processor.image)
         else:
-            size = asked.image_size or (known.size[0] if known else first_size(images))
-            if asked.image_size is None:
-                choices.append(Choice("task.image_size", size, f"of {known.name if known else 'the first image'}"))
+            size = side_of(asked.image_size, images, known, choices)
             reader = ImageProcessor(size=(size, size))
             processor = ImageTextProcessor(reader, _tokenizer(images["train"], opening.tokenizer, choices))
         return ImageTextSource(name=data.source, examples=images, processor=processor)
@@ -142,13 +138,8 @@ class ImageText(NonTextTask):
         say so."""
         batches: Any = super().batches(split, rank, world_size)
         batches.pool = 1
-        augmentation = self.settings.augmentation
-        if split == "train" and augmentation.changes:
-
-            def changed(examples: Sequence[Any], random: np.random.Generator) -> Batch:
-                return self.collate([(augmentation(pixels, random), *others) for pixels, *others in examples])
-
-            batches.collate, batches.by_chance = changed, True
+        if split == "train":
+            self.settings.change_at_random(batches)
         return batches  # type: ignore[no-any-return]
 
     def logits(self, model: Any, batch: Batch) -> Tensor:

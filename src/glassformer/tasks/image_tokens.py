@@ -51,8 +51,8 @@ from glassformer.processors.image_tokens import (
     words_in,
 )
 from glassformer.tasks.base import Batch, Opening
-from glassformer.tasks.classify_images import first_size
 from glassformer.tasks.examples import EVAL_ROWS, NonTextTask
+from glassformer.tasks.image_settings import side_of
 from glassformer.tasks.losses import IGNORED
 from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import SplitSource, classes_of, numbers_of
@@ -147,9 +147,7 @@ class ImageTokens(NonTextTask):
                 reads = "caption" if processor.words else "class"
                 raise UsageError(f"the model reads a {reads}; use task.condition={reads}")
         else:
-            side = asked.image_size or (known.size[0] if known else first_size(images))
-            if asked.image_size is None:
-                choices.append(Choice("task.image_size", side, f"of {known.name if known else 'the first image'}"))
+            side = side_of(asked.image_size, images, known, choices)
             processor = cls._processor(images, asked, side)
         return ImageTokenSource(name=data.source, examples=images, processor=processor)
 

@@ -21,10 +21,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from glassformer.data.encoding import tokenizer_from
-from glassformer.data.examples import Example, spread
+from glassformer.data.examples import spread
 from glassformer.data.recordings import Recording, load_recordings
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import DataError
 from glassformer.evaluation.speech import SpeechErrors, plain_words, speech_errors
 from glassformer.generation.seq2seq import Answer
 from glassformer.generation.speech_tokens import SpeechTokens
@@ -32,7 +31,7 @@ from glassformer.generation.transcribe import TranscriptionSettings, transcribe
 from glassformer.hub.configuration import read_config
 from glassformer.hub.generation_config import read_generation_settings
 from glassformer.processors.audio import AudioProcessor
-from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
+from glassformer.processors.tokenizers import load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import SENTENCE_SPECIALS
 from glassformer.tasks.base import Batch, Batches, Opening
 from glassformer.tasks.examples import shortened
@@ -107,12 +106,10 @@ class Transcribe(Translate):
             clips = {
                 split: [clip._replace(text=plain_words(clip.text)) for clip in rows] for split, rows in clips.items()
             }
-        if opening.tokenizer.source_kind is not None:
-            raise UsageError("tokenizer.source_kind is of texts that are read, and here sound is; leave it out")
+        cls.check_no_source(opening.tokenizer, "sound")
         if opening.folder is not None:
             return cls._of_folder(opening.folder, data.source, clips)
-        texts = [Example("", clip.text) for clip in clips["train"]]
-        tokenizer = cls._own_tokenizer(texts, opening.tokenizer, choices)
+        tokenizer = cls.writer([clip.text for clip in clips["train"]], opening.tokenizer, choices)
         processor = AudioProcessor(n_mels=asked.n_mels)
         if (seconds := asked.seconds) is None:
             longest = max(len(processor.samples(clip.sound)) for rows in clips.values() for clip in rows)
@@ -126,16 +123,6 @@ class Transcribe(Translate):
             source_tokenizer=replace(processor, seconds=seconds),
             prompt=[] if start is None else [start],
         )
-
-    @classmethod
-    def _own_tokenizer(cls, texts: Sequence[Example], settings: Any, choices: list[Choice]) -> Tokenizer:
-        """The one that is named, or learned from the transcripts."""
-        if settings.path is not None:
-            return load_tokenizer(settings.path)
-        if settings.kind is None:
-            choices.append(Choice("tokenizer.kind", *cls.default_kind))
-        options: dict[str, Any] = {"vocab_size": settings.vocab_size, "specials": SENTENCE_SPECIALS}
-        return tokenizer_from(texts, settings.kind or cls.default_kind[0], side="target", **options)
 
     @classmethod
     def _of_folder(cls, folder: Path, name: str, clips: Mapping[str, list[Recording]]) -> SpeechSource:

@@ -15,13 +15,16 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from glassformer.data.examples import references, spread
+from glassformer.data.encoding import tokenizer_from
+from glassformer.data.examples import Example, references, spread
 from glassformer.errors import DataError, UsageError
+from glassformer.evaluation.captions import CaptionScores
 from glassformer.evaluation.phonemes import PronunciationErrors, pronunciation_errors
 from glassformer.evaluation.speech import SpeechErrors
 from glassformer.evaluation.translation import TranslationScores, translation_scores
 from glassformer.generation.seq2seq import Answer, answer, answer_ids, plain_text
 from glassformer.models import EncoderDecoder
+from glassformer.processors.tokenizers import Tokenizer, load_tokenizer
 from glassformer.processors.tokenizers.special_tokens import END, SENTENCE_SPECIALS
 from glassformer.tasks.base import Batch, Loss
 from glassformer.tasks.examples import ExampleTask, shortened
@@ -34,7 +37,7 @@ from glassformer.tasks.losses import (
     summed_cross_entropy,
 )
 from glassformer.tasks.next_token import many_logits
-from glassformer.tasks.settings import TaskSettings
+from glassformer.tasks.settings import Choice, TaskSettings, TokenizerSettings
 from glassformer.tasks.sources import ExampleSource, check_targets
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -81,6 +84,23 @@ class Translate(ExampleTask):
                 "one, or leave out tokenizer.path"
             )
         return {**super().arguments(source), **{name: fields[name] for name in names}}
+
+    @staticmethod
+    def check_no_source(settings: TokenizerSettings, read: str) -> None:
+        """Raise `UsageError` for a tokenizer of sources, of a task whose sources are no texts."""
+        if settings.source_kind is not None:
+            raise UsageError(f"tokenizer.source_kind is of texts that are read, and here {read} is; leave it out")
+
+    @classmethod
+    def writer(cls, targets: Sequence[str], settings: TokenizerSettings, choices: list[Choice]) -> Tokenizer:
+        """The tokenizer of targets alone: the one that is named, or learned from the training targets."""
+        if settings.path is not None:
+            return load_tokenizer(settings.path)
+        if settings.kind is None:
+            choices.append(Choice("tokenizer.kind", *cls.default_kind))
+        options: dict[str, Any] = {"vocab_size": settings.vocab_size, "specials": SENTENCE_SPECIALS}
+        texts = [Example("", target) for target in targets]
+        return tokenizer_from(texts, settings.kind or cls.default_kind[0], side="target", **options)
 
     def encode(self, split: str, T: int) -> list[Any]:
         """(source ids with their end, target ids). A training pair that is longer than the window is left out, since
@@ -195,11 +215,12 @@ class Translate(ExampleTask):
 class Scored:
     """Answers and their scores.
 
-    scores: BLEU and chrF of sentences, or error rates where the target is a row of symbols, or a sound was the source.
+    scores: BLEU and chrF of sentences, error rates where the target is a row of symbols or a sound was the source, or
+        shares of captions that are right.
     answers: one for each of `sources`. references: what each should be, every form of it.
     """
 
-    scores: TranslationScores | PronunciationErrors | SpeechErrors
+    scores: TranslationScores | PronunciationErrors | SpeechErrors | CaptionScores
     sources: list[str]
     answers: list[Answer]
     references: list[list[str]]
@@ -207,7 +228,7 @@ class Scored:
     def lines(self) -> list[str]:
         """The scores as lines to read."""
         s = self.scores
-        if isinstance(s, SpeechErrors):
+        if isinstance(s, (SpeechErrors, CaptionScores)):
             return s.lines()
         if isinstance(s, TranslationScores):
             return [f"BLEU           {s.bleu}  ({s.n:,} sentences; {s.bleu.signature})", f"chrF           {s.chrf}"]
