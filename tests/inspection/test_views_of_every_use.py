@@ -22,6 +22,8 @@ OWN = {
     "direction": {"pairs": ["A:B", "C:D"], "along": ["E"]},
     "components": {"words": list("ABCD")},
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
+    "links": {"reader": "1", "read": "0"},
+    "patching": {"other": "BBE FED A", "token": 3, "against": 2},
     "neurons": {"corpus": "ABE FED A" * 9},
 }
 
@@ -55,16 +57,17 @@ def subjects(tmp_path_factory):
 
 
 TEXTS = {"tokens", "neighbours", "analogy", "direction", "components", "context", "neurons"}
-STREAM = {"parameters", "tensors", "attention", "attention-walkthrough", "residual"}
-WRITTEN = {"next", "surprise", "compare", "lens", "attribution"}
-IMAGE = {"image-attention", "lens", "attribution"}
+STREAM = {"parameters", "tensors", "attention", "attention-grid", "attention-walkthrough", "links", "residual"}
+CHOICES = {"lens", "attribution", "ablation"}  # of tokens or classes
+WRITTEN = {"next", "surprise", "compare", *CHOICES}
+IMAGE = {"image-attention", *CHOICES}
 WORDS = {"neighbours", "analogy", "direction", "components"}  # of a vocabulary with the letters A to E
 ONE = {"rollout", "positions"}  # of one stack whose places have an order
 DRAWN = {
-    "text": TEXTS | STREAM | ONE | WRITTEN | {"induction"},
-    "hidden tokens": TEXTS | STREAM | ONE | {"diffusion", "lens", "attribution"},
-    "diffusion": TEXTS | STREAM | ONE | {"diffusion", "lens", "attribution"},
-    "classes of texts": TEXTS | STREAM | ONE | {"lens", "attribution"},
+    "text": TEXTS | STREAM | ONE | WRITTEN | {"induction", "patching"},
+    "hidden tokens": TEXTS | STREAM | ONE | {"diffusion", "patching", *CHOICES},
+    "diffusion": TEXTS | STREAM | ONE | {"diffusion", "patching", *CHOICES},
+    "classes of texts": TEXTS | STREAM | ONE | CHOICES,
     "a number for a text": TEXTS | STREAM | ONE,
     "tags": TEXTS | STREAM | ONE,
     "reward": TEXTS | STREAM | ONE,
@@ -72,16 +75,16 @@ DRAWN = {
     "images": STREAM | ONE | IMAGE,
     "images and texts": (TEXTS - {"tokens"}) | STREAM | ONE | IMAGE,  # tokens: by command, see below
     "captions": STREAM | WRITTEN | WORDS | {"tokens", "image-attention", "positions"},
-    "images as tokens": (TEXTS - WORDS) | STREAM | ONE | WRITTEN | {"induction"},
-    "text to image": (TEXTS - WORDS) | STREAM | ONE | WRITTEN | {"induction"},
+    "images as tokens": (TEXTS - WORDS) | STREAM | ONE | WRITTEN | {"induction", "patching"},
+    "text to image": (TEXTS - WORDS) | STREAM | ONE | WRITTEN | {"induction", "patching"},
     "one model for all": (TEXTS - WORDS) | STREAM | ONE | WRITTEN | {"induction"},
     "speech to text": STREAM | WRITTEN | WORDS | {"tokens", "speech", "positions"},
     "Whisper": STREAM | WRITTEN | WORDS | {"tokens", "speech", "positions"},
     "text to speech": {"parameters", "tensors", "positions"},  # glassformer say --html draws where it looks
     "decisions": STREAM | {"rollout"},
-    "sets": STREAM | {"rollout", "lens"},
+    "sets": STREAM | {"rollout", "lens", "ablation"},
     "a number for a set": STREAM | {"rollout"},
-    "molecules": STREAM | {"rollout", "lens"},
+    "molecules": STREAM | {"rollout", "lens", "ablation"},
     "a number for a molecule": STREAM | {"rollout"},
     "linear functions": STREAM | ONE,
 }
