@@ -86,13 +86,9 @@ def fetch(source: Source, *, quiet: bool = False) -> Path:
     Raises:
         DataError: offline, absent, too large, or not the file that was expected; nothing half-fetched stays behind.
     """
-    folder = cache_folder() / "downloads" / _folder_name(source)
-    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
-        if source.sha256 in (None, sha256_file(path)):
-            return path
-        if not quiet:
-            print(f"{path}: damaged since it was fetched; fetching it again", file=sys.stderr)
-        path.unlink()
+    if (path := cached(source, quiet=quiet)) is not None:
+        return path
+    folder = _folder(source)
     if isinstance(source, IncludedSource):
         return _unpack(source, folder / source.path.stem)
     if isinstance(source, HttpsSource):
@@ -105,6 +101,22 @@ def fetch(source: Source, *, quiet: bool = False) -> Path:
     if not quiet:
         print(f"fetched {source.origin} ({path.stat().st_size:,} bytes; license: {source.license})", file=sys.stderr)
     return path
+
+
+def cached(source: Source, *, quiet: bool = True) -> Path | None:
+    """The file that `source` names where it was fetched before and is whole; a damaged one is removed."""
+    folder = _folder(source)
+    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if source.sha256 in (None, sha256_file(path)):
+            return path
+        if not quiet:
+            print(f"{path}: damaged since it was fetched; fetching it again", file=sys.stderr)
+        path.unlink()
+    return None
+
+
+def _folder(source: Source) -> Path:
+    return cache_folder() / "downloads" / _folder_name(source)
 
 
 def _folder_name(source: Source) -> str:

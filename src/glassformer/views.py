@@ -46,6 +46,7 @@ def _own(function: str, summary: str) -> ViewEntry:
 
 VIEWS: dict[str, ViewEntry] = {
     "tokens": _own("tokens:tokens", "How a text becomes tokens: ids, bytes, each merge."),
+    "tokenizers": _own("tokenizers:tokenizers", "One text by several tokenizers, side by side."),
     "neighbours": _own("geometry:neighbours", "The words with the most similar embeddings."),
     "analogy": _own("geometry:analogy", "The words nearest to A - B + C."),
     "direction": _own("geometry:direction", "The direction that pairs of words share (cat:cats)."),

@@ -65,9 +65,10 @@ OPTIONS = {
     "speech": {"sound": "none.wav"},
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
     "neurons": {"corpus": LONG},
+    "tokenizers": {"text": LONG[:9], "corpus": LONG, "others": ["characters", "bytes", "bpe"]},
     "positions": {},
 }
-DRAWN = {"classic": 24, "Gemma": 23, "gpt-oss": 22, "encoder": 21, "2017": 23, "modern pair": 20, "T5": 20}
+DRAWN = {"classic": 25, "Gemma": 24, "gpt-oss": 23, "encoder": 22, "2017": 24, "modern pair": 21, "T5": 21}
 
 
 @pytest.mark.parametrize("family", DRAWN)

@@ -27,6 +27,7 @@ OPTIONS = {
     "links": {"text": "the fox", "reader": "fox", "read": "the"},
     "patching": {"text": "the fox", "other": "the dog", "token": "q", "against": "b"},
     "context": {"word": "fox", "texts": ["the fox", "a fox"]},
+    "tokenizers": {"text": "the fox", "corpus": [TEXT], "others": ["characters", "bytes", "bpe"]},
     "neurons": {"corpus": [TEXT], "layer": 1},
 }
 OTHERS = {"diffusion", "image-attention", "positions", "speech"}  # of masks, images, learned positions, sound

@@ -23,6 +23,7 @@ from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
 from glassformer.inspection.surprise import SurpriseView, surprise
 from glassformer.inspection.tensors import TensorRow, TensorsView, tensors
+from glassformer.inspection.tokenizers import Tokenization, TokenizersView, tokenizers
 from glassformer.inspection.tokens import TokensView, tokens
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.vectors import Vectors, vectors_of
@@ -65,6 +66,8 @@ __all__ = [
     "Table",
     "TensorRow",
     "TensorsView",
+    "Tokenization",
+    "TokenizersView",
     "Tokens",
     "TokensView",
     "Trace",
@@ -101,6 +104,7 @@ __all__ = [
     "surprise",
     "tap_names",
     "tensors",
+    "tokenizers",
     "tokens",
     "trace",
     "vectors_of",

@@ -19,7 +19,7 @@ import hashlib
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -40,6 +40,7 @@ from glassformer.inspection.look import Subject, show, subject_of
 from glassformer.inspection.options import example_of, options_of
 from glassformer.layers import RowCache
 from glassformer.processors.tokenizers import Tokenizer
+from glassformer.processors.tokenizers.stepwise import merge_by_merge
 from glassformer.server.inspect_schemas import GenerateBody, LogitsBody, TokenizeBody, ViewBody
 from glassformer.server.middleware import APIError, event_line, event_stream, unless_disconnected
 from glassformer.server.saving import figures_response
@@ -96,7 +97,14 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
         if len(ids) > MAX_TOKENS:
             raise APIError(400, f"the text has {len(ids):,} tokens, more than {MAX_TOKENS:,}; shorten it")
         raw = [tokenizer.token_bytes(i) for i in ids]
+        more: dict[str, Any] = {}
+        if body.text is not None:
+            more["decoded"] = tokenizer.decode(tokenizer.text_ids(ids))
+        if body.text and body.merges:
+            chunks = merge_by_merge(tokenizer, body.text, most=body.merges)
+            more["chunks"] = None if chunks is None else [asdict(chunk) for chunk in chunks]
         return {
+            **more,
             "model": handle.name,
             "ids": ids,
             "texts": [_text(token, tokenizer, i)[0] for token, i in zip(raw, ids, strict=True)],

@@ -21,6 +21,8 @@ class TokenizeBody(Body):
 
     text: Text | None = None
     messages: Messages | None = None
+    merges: Annotated[int, Field(ge=0, le=64)] = 0
+    """of a text, for how many of its chunks to list the merges of byte-pair encoding"""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> TokenizeBody:

@@ -11,7 +11,8 @@ export function percent(share) {
 
 export const bits = (value) => `${Number.isFinite(value) ? value.toFixed(2) : "∞"} bits`;
 export const decimal = (value) => (Number.isFinite(value) ? value.toFixed(2) : value < 0 ? "-∞" : "∞").replace("-", "−");
-export const count = (value) => value.toLocaleString("en-GB");
+const GROUPED = new Intl.NumberFormat("en-GB"); // made once: toLocaleString makes one at every call
+export const count = (value) => GROUPED.format(value);
 
 // A token with visible spaces, cut to `width` characters: a space as ␣; one that does not break or has another width as ⍽.
 export function visible(text, width = Infinity) {

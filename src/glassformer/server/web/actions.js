@@ -1,7 +1,8 @@
 // The actions: open, read, write, continue, branch, stop, retry. One at a time; a new one stops the old one.
 
 import { DEFAULTS, defaultsOf } from "./controls.js";
-import { forkAt, openBranch, plant, replaceTokens, seedUsed } from "./branches.js";
+import { forkAt, openBranch, plant, replaceTokens, seedUsed, sharedLength } from "./branches.js";
+import { asked, withSystem } from "./turns.js";
 import { startOf } from "./rows.js";
 import { baseOf } from "./time_travel.js";
 
@@ -76,16 +77,20 @@ export function createActions(store, api) {
   };
 
   // Read the prompt, and generate up to `maxTokens` tokens after it.
-  function begin(maxTokens) {
-    const { model, mode, prompt } = store.state;
-    const input = mode === "chat" ? { messages: [{ role: "user", content: prompt }] } : { text: prompt };
+  // In a chat: after the turns so far, or in the place of the one that is edited. again: answer once more to these turns.
+  function begin(maxTokens, again = null) {
+    const { model, mode, prompt, tokens: before, branch } = store.state;
+    const messages = mode === "chat" ? (again ?? asked(store.state)) : null;
     return run(async (signal) => {
       status("reading", "reading …");
-      const read = await api.tokenize(model, input, signal);
+      const read = await api.tokenize(model, messages ? { messages: withSystem(store.state, messages) } : { text: prompt }, signal);
       const tokens = read.ids.map((id) => ({ id, given: true, probability: null, start: 0 }));
-      plant(store, { tokens, endTokens: read.end_tokens });
+      const chat = messages && { messages, answerStart: tokens.length };
+      const continues = chat && store.state.chat ? { parent: branch, at: sharedLength(before, tokens) } : {};
+      plant(store, { tokens, endTokens: read.end_tokens, chat, ...continues });
+      if (messages && maxTokens) store.set({ prompt: "", editing: null });
       await stream({ maxTokens, score: true }, signal);
-    }, () => begin(maxTokens));
+    }, () => begin(maxTokens, messages));
   }
 
   const continueText = () => run((signal) => stream({ maxTokens: store.state.maxTokens, score: false }, signal), continueText);

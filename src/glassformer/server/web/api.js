@@ -79,7 +79,7 @@ export async function vocabulary(model) {
   return { texts, parts: new Set(parts), special: new Set(special) };
 }
 
-// {ids, end_tokens} of {text} or {messages}
+// {ids, texts, bytes, end_tokens} of {text} or {messages}; of a text also `decoded` and, with {merges: n}, `chunks`
 export async function tokenize(model, input, signal) {
   return (await request("/api/tokenize", { body: { model, ...input }, signal })).json();
 }

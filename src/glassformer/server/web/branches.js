@@ -37,7 +37,7 @@ export function forkAt(store, index, replacement) {
 // Show a branch.
 export function openBranch(store, id) {
   const { mode, prompt } = store.state.branches.find((one) => one.id === id);
-  store.set({ branch: id, ...currentOf({ ...store.state, branch: id }), selected: null, mode, prompt });
+  store.set({ branch: id, ...currentOf({ ...store.state, branch: id }), selected: null, mode, prompt: mode === "chat" ? "" : prompt, editing: null });
 }
 
 // The same text by another checkpoint.

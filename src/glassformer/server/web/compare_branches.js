@@ -1,7 +1,7 @@
 // Two branches beside each other, as figures: where they part, what each token cost, and the sums.
 
 import { sharedLength } from "./branches.js";
-import { bits, percent } from "./numbers.js";
+import { bits, count, percent } from "./numbers.js";
 import { surprise } from "./sampling.js";
 import { spelled } from "./vocabulary.js";
 
@@ -36,7 +36,7 @@ function note(sides, sums, shared) {
   return { kind: "note", title: "Two branches compared", text, verbatim: false };
 }
 
-const ratio = (difference) => (difference < 40 ? (2 ** difference).toPrecision(3) : `2^${difference.toFixed(0)}`);
+const ratio = (difference) => (difference > 30 ? `2^${difference.toFixed(0)}` : difference > 7 ? count(Math.round(2 ** difference)) : (2 ** difference).toFixed(1));
 
 function table(sides, shared) {
   const column = (name, kind) => ({ name, kind, digits: 2, role: "data", color: COLORS[0], negative_color: COLORS[1] });

@@ -167,7 +167,7 @@ function line(p, id, row, bars, { cut, actual, gap, vocabulary }) {
 // A probability as a number and a bar; limit: where the bar ends at a very high temperature.
 function share(value, source, widest, kind, limit = 0) {
   const bar = element("span", { class: `bar ${kind}`, "aria-hidden": "true" });
-  bar.style.width = `${Math.max((100 * value) / widest, value > 0 ? 0.6 : 0).toFixed(2)}%`;
+  bar.style.width = `${Math.min(100, Math.max((100 * value) / widest, value > 0 ? 0.6 : 0)).toFixed(2)}%`; // of all others it may be more
   const track = element("span", { class: "track" }, bar);
   if (limit) {
     const mark = element("span", { class: "limit", "aria-hidden": "true" });

@@ -6,7 +6,7 @@ import { baseOf } from "./time_travel.js";
 
 /** @type {(id: string) => any} - an element of index.html, whose kind the reader sees there */
 const $ = (id) => document.getElementById(id);
-const LABELS = { text: "Prompt: the model continues it", chat: "Message: the model answers it" };
+const LABELS = { text: "Prompt: the model continues it", chat: "Chat: the model answers" };
 
 export function frameView(store, actions, { retry }) {
   $("composer").addEventListener("submit", (event) => {

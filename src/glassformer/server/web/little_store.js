@@ -8,7 +8,7 @@ import { createStore } from "./store.js";
 export function littleText(models, api, fields = {}) {
   const store = createStore({
     models, model: null, vocabulary: null, mode: "text", prompt: "", tokens: [], grown: 0, probabilities: 0, endTokens: null,
-    selected: null, branches: [], branch: null, rows: new Map(), sampling: null, maxTokens: 40, seedInput: "", seed: null, chat: null,
+    selected: null, branches: [], branch: null, rows: new Map(), sampling: null, maxTokens: 40, seedInput: "", seed: null, system: "", chat: null, editing: null,
     status: { kind: "idle", text: "" }, ...fields,
   });
   const actions = createActions(store, api);

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { currentOf } from "./branches.js";
 import { branchTree } from "./branch_tree.js";
+import { chatView } from "./chat.js";
 import { controlsView, DEFAULTS } from "./controls.js";
 import { distributionView } from "./distribution.js";
 import { rowsOf } from "./rows.js";
@@ -16,13 +17,18 @@ import { sideBySide } from "./side_by_side.js";
 import { createStore, remember, remembered } from "./store.js";
 import { baseOf, timeTravel } from "./time_travel.js";
 import { textSummary } from "./text_summary.js";
+import { tokensPanel } from "./tokens_panel.js";
 import { tokensView } from "./tokens.js";
+import { textOf } from "./vocabulary.js";
 
 const store = createStore({
   models: [], // that the server has
   model: null, // the name of the one in use
   vocabulary: null, // its tokens
   mode: "text", // or "chat"
+  system: "", // the system prompt of a chat
+  chat: null, // {messages, answerStart}: what was sent, and the token at which the answer begins
+  editing: null, // the turn of the chat that the next message replaces
   prompt: "",
   lookText: "", // what the views are about; empty: the example of each
   tokens: [], // {id, given, probability, start}: of the prompt and of the answer
@@ -48,6 +54,7 @@ const text = tokensView(document.getElementById("tokens"), store, {
   onSelect: () => panel.show(),
 });
 textSummary(document.getElementById("summary"), document.getElementById("tokens"), store);
+chatView(document.getElementById("chat"), store, actions);
 branchTree(document.getElementById("branches"), store, api, { goTo: actions.goTo });
 const panel = distributionView(document.getElementById("distribution"), store, {
   branch: (index, id) => {
@@ -62,11 +69,12 @@ frameView(store, actions, { retry: () => (rows.forgetFailure(), actions.retry())
 const look = lookView(document.getElementById("look-panel"), store, api, actions);
 const beside = sideBySide(document.getElementById("side-by-side-panel"), store, api);
 const game = guessView(document.getElementById("guess-panel"), store, api);
+const cut = tokensPanel(document.getElementById("tokens-panel"), store, api);
 const train = runsView(document.getElementById("train-panel"), store, api, actions);
 timeTravel(document.getElementById("time-travel"), store, api, actions);
 
 const WAYS = ["write", "side-by-side", "guess"]; // to write
-const PANELS = [...WAYS, "look", "train"];
+const PANELS = [...WAYS, "tokens", "look", "train"];
 
 // The panel of the address; a model that it names is opened.
 async function navigate() {
@@ -86,6 +94,7 @@ async function navigate() {
   if (panel === "write") return goToBranch(Number(cursor.options.branch));
   if (panel === "side-by-side") return beside.go();
   if (panel === "guess") return game.go();
+  if (panel === "tokens") return cut.go();
   if (panel === "train") return train.go(cursor);
   const named = store.state.models.some((model) => model.name === baseOf(cursor.model));
   if (named && cursor.model !== store.state.model) await actions.useModel(cursor.model);
@@ -107,15 +116,17 @@ for (const nav of ["panels", "ways"]) document.getElementById(nav).addEventListe
   if (!panel) return;
   event.preventDefault();
   const { tokens, vocabulary } = store.state;
-  const text = tokens.map((token) => vocabulary?.texts[token.id] ?? "").join("");
+  const text = vocabulary ? textOf(vocabulary, tokens.map((token) => token.id)) : "";
   if (panel === "look" && text) store.set({ lookText: text });
   writeAddress({ panel, view: null, options: {} });
   navigate();
 });
 
+let soon = 0;
 store.subscribe((state, changed) => {
-  if (["status", "sampling", "prompt", "mode", "model", "maxTokens", "seedInput"].some((name) => changed.has(name))) {
-    if (state.status.kind !== "loading") remember(state);
+  if (["status", "sampling", "prompt", "mode", "model", "maxTokens", "seedInput", "system", "branch"].some((name) => changed.has(name))) {
+    clearTimeout(soon);
+    soon = setTimeout(() => state.status.kind !== "loading" && remember(state), 300); // not at every move of a slider
   }
 });
 addEventListener("pagehide", () => remember(store.state));

@@ -83,14 +83,12 @@ export function drawnAt(probabilities, u) {
   let total = 0;
   for (const p of probabilities) total += p;
   let reached = 0;
-  let last = null;
-  for (let id = 0; id < probabilities.length; id++) {
-    if (!probabilities[id]) continue;
-    last = { id, from: reached / total, to: (reached + probabilities[id]) / total };
+  let last = 0; // that can be drawn
+  for (let id = 0; id < probabilities.length && reached <= u * total; id++) {
+    if (probabilities[id]) last = id;
     reached += probabilities[id];
-    if (reached > u * total) return last;
   }
-  return last;
+  return { id: last, from: (reached - probabilities[last]) / total, to: reached / total };
 }
 
 // The part of the line that a token has.

@@ -17,7 +17,7 @@ export function createStore(initial) {
 }
 
 const STORAGE_KEY = "glassformer";
-const KEPT = ["model", "mode", "prompt", "lookText", "branches", "branch", "sampling", "maxTokens", "seedInput"];
+const KEPT = ["model", "mode", "system", "prompt", "lookText", "branches", "branch", "sampling", "maxTokens", "seedInput"];
 
 // The state that survives a reload of this tab; it is kept no longer and never leaves the browser.
 export function remember(state) {

@@ -45,3 +45,15 @@ export function tokenAtStart(vocabulary, text) {
   }
   return null;
 }
+
+// The text of ids, special tokens left out; parts of characters are put together again.
+export function textOf(vocabulary, ids) {
+  const encoder = new TextEncoder();
+  const bytes = [];
+  for (const id of ids) {
+    const text = vocabulary.special.has(id) ? "" : (vocabulary.texts[id] ?? "");
+    const pieces = vocabulary.parts.has(id) ? text.split(/(\\x[0-9a-f]{2})/) : [text];
+    for (const piece of pieces) bytes.push(...(/^\\x[0-9a-f]{2}$/.test(piece) ? [parseInt(piece.slice(2), 16)] : encoder.encode(piece)));
+  }
+  return new TextDecoder().decode(new Uint8Array(bytes));
+}
