@@ -111,8 +111,8 @@ function figures(scores, left) {
   const sums = PLAYERS.map((_, i) => { let sum = 0; return scores.map((one) => (sum += one[i])); });
   const column = (name, kind) => ({ name, kind, digits: 2, role: "value", color: PLAYERS[0][1], negative_color: PLAYERS[0][1] });
   const means = sums.map((sum) => sum.at(-1) / scores.length);
-  const rows = PLAYERS.map(([name], i) => [{ text: String(name) }, { text: means[i].toFixed(2), value: means[i], bar: means[i] / Math.max(...means) }, { text: (2 ** means[i]).toFixed(1), value: 2 ** means[i] }]);
-  const table = { kind: "table", title: `Score after ${count(scores.length)}, ${left ? `${count(left)} to go` : "the end"}`, columns: [column("", "text"), column("bits a token", "number"), column("as among", "number")], rows, footer: [], marked: [] };
+  const rows = PLAYERS.map(([name], i) => [{ text: String(name) }, { text: means[i].toFixed(2), value: means[i], bar: means[i] / Math.max(...means) }, { text: 2 ** means[i] < 100 ? (2 ** means[i]).toFixed(1) : count(Math.round(2 ** means[i])), value: 2 ** means[i] }]);
+  const table = { kind: "table", title: `Score after ${count(scores.length)}, ${left ? `${count(left)} to go` : "the end"}`, columns: [column("", "text"), column("bits a token", "number"), column("as unsure as among", "number")], rows, footer: [], marked: [] };
   if (scores.length < 2) return [table];
   const x = scores.map((_, i) => i + 1);
   const lines = PLAYERS.map(([name, color, dark_color], i) => ({ name, x, y: sums[i].map((sum, n) => sum / (n + 1)), faint: false, dots: false, color, dark_color }));
