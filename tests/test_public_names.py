@@ -65,7 +65,8 @@ PUBLIC = {
     "Curves DiffusionView diffusion Direction Activation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "
     "ResidualView AttentionWalkthrough SurpriseView Table TensorRow TensorsView Tokens "
-    "Tokenization TokenizersView tokenizers TokensView Trace Vectors View ablate add analogy attention attribution compare "
+    "Tokenization TokenizersView tokenizers "
+    "TokensView Trace Vectors View ablate add analogy attention attribution compare "
     "context direction edit explain induction_scores lens look neighbours neurons next_token "
     "parameters patch pca read residual scale attention_walkthrough surprise tap_names tensors "
     "tokens trace vectors_of",

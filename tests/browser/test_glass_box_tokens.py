@@ -59,7 +59,8 @@ def test_09_tokens_with_ids_bytes_and_merges_one_by_one(tab, address, bpe, model
     expect(tab.locator("#round-trip")).to_have_attribute("data-same", "true")
     numbers = shown(tab, "#tokens-facts")
     assert numbers == {
-        "text/characters": len(TEXT), "text/bytes": len(TEXT.encode()), "text/tokens": len(ids), "vocabulary": tokenizer.vocab_size
+        "text/characters": len(TEXT), "text/bytes": len(TEXT.encode()), "text/tokens": len(ids),
+        "vocabulary": tokenizer.vocab_size
     }  # fmt: skip
     # the merges of a chunk
     chunks = merge_by_merge(tokenizer, TEXT)
