@@ -23,6 +23,7 @@ import glassformer as gf
 from glassformer.recipes import train
 from glassformer.server.runs import Runs
 from glassformer.training import RunFolder
+from glassformer.training.compare_figures import comparison_figures
 from glassformer.training.report_figures import score_chart
 from glassformer.training.run_history import RunHistory
 
@@ -149,3 +150,21 @@ def test_without_runs_the_page_says_how(tab, folder):
         tab.goto(f"{url}/#train")
         expect(tab.locator("#train-panel")).to_contain_text("glassformer serve runs/")
         assert tab.locator("#time-travel").is_hidden()
+
+
+def test_runs_are_compared_with_intervals(tab, url, folder):
+    tab.goto(f"{url}/#train")
+    tab.click('.view-list a:has-text("Compare")')
+    expect(tab.locator("#comparison table").first).to_be_visible()
+    figures = comparison_figures([folder / name for name in ("one", "two")])
+    (scores,) = [figure for figure in figures if getattr(figure, "title", "") == "Which is better"]
+    row = [row[0] for row in scores.rows].index("one")
+    shown = tab.locator("#comparison tr", has_text="one").first
+    values = shown.locator("td[data-value]").evaluate_all("all => all.map(td => Number(td.dataset.value))")
+    assert sorted(values) == pytest.approx(sorted(float(v) for v in scores.rows[row] if isinstance(v, int | float)))
+    assert tab.locator("#comparison .curve .band").count() >= 1  # the 95 % interval
+    tab.wait_for_url("**runs%5B%5D=**")
+    tab.uncheck('.runs-to-compare [name="two"]')
+    expect(tab.locator("#train-panel")).to_contain_text("Choose two or more")
+    tab.go_back()
+    expect(tab.locator("#train-panel")).to_be_visible()

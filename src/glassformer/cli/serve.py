@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from glassformer.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def serve(
@@ -28,6 +31,7 @@ def serve(
     router: str = typer.Option(
         None, metavar="MODEL", help='A classifier whose classes are the models; it answers for model "auto".'
     ),
+    train: bool = typer.Option(False, "--train", help="Let the page start runs in the (one) folder of runs."),
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -38,6 +42,8 @@ def serve(
     glassformer serve smollm2-135m-instruct
 
     glassformer serve runs/ --port 8080
+
+    glassformer serve runs/ --train
 
     glassformer serve smollm2-135m-instruct --adapter formal=runs/formal --adapter short=runs/short
 
@@ -63,10 +69,11 @@ def serve(
     from glassformer.server.runs import Runs
 
     app.check_address(host, api_key, no_auth)
+    train_in = _folder_of_runs(models) if train else None
     sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
     engine: dict[str, Any] = {"device": choose_device(device), "dtype": dtype, "max_rows": rows}
-    models_by_name = app.open_models(models, adapters=adapter, **engine)
+    models_by_name = app.open_models(models, adapters=adapter, may_be_empty=train, **engine)
     chooser = None if router is None else open_router(router, models_by_name, device=choose_device(device))
     for handle in models_by_name.values():
         typer.echo(f"{handle.name}: {handle.use}")
@@ -90,7 +97,31 @@ def serve(
         router=chooser,
         runs=runs,
         open_checkpoint=open_checkpoint,
+        train_in=train_in,
         host=host,
         api_key=api_key,
         sockets=sockets,
     )
+
+
+def _folder_of_runs(models: list[str]) -> Path:
+    """The folder among these in which the page starts runs.
+
+    Raises:
+        UsageError: there is none, or there are several.
+    """
+    from pathlib import Path
+
+    from glassformer.errors import UsageError
+
+    folders = [
+        Path(each)
+        for each in models
+        if (Path(each).is_dir() or each.endswith("/"))
+        and not any((Path(each) / name).exists() for name in ("config.json", "recipe.toml", "model/config.json"))
+    ]
+    if len(folders) != 1:
+        raise UsageError(
+            "--train makes runs in a folder of runs; name one, for example: glassformer serve runs/ --train"
+        )
+    return folders[0]

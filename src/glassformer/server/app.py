@@ -35,6 +35,7 @@ from glassformer.server.middleware import Guard, add_error_handlers, is_local
 from glassformer.server.openai import openai_routes
 from glassformer.server.router import Router
 from glassformer.server.runs import Runs, ServedModels, run_routes
+from glassformer.server.training import Training, training_routes
 from glassformer.server.transcriptions import transcription_routes
 from glassformer.server.worker import ModelHandle, Worker
 
@@ -44,12 +45,18 @@ DRAIN_SECONDS = 30  # for running answers when the server is stopped
 
 
 def open_models(
-    paths: Sequence[str], *, device: str, dtype: str, adapters: Sequence[str] = (), **engine: Any
+    paths: Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+    adapters: Sequence[str] = (),
+    may_be_empty: bool = False,
+    **engine: Any,
 ) -> dict[str, ModelHandle]:
     """The models at these paths by their names; a folder of runs gives all of its runs.
 
     adapters: NAME=FOLDER or FOLDER, LoRA adapters of the one model at `paths`; each is a model of its own, which shares
-    the weights.
+    the weights. may_be_empty: a folder without runs is one in which some will be made.
 
     Raises:
         UsageError: none, or two of the same name; adapters of several models. ModelFolderError, TokenizerError: as
@@ -61,6 +68,8 @@ def open_models(
         folder = Path(path)
         runs = sorted(entry.parent.parent for entry in folder.glob("*/model/config.json"))
         is_model = (folder / "config.json").is_file() or (folder / "model" / "config.json").is_file()
+        if may_be_empty and not is_model and not runs and (folder.is_dir() or not folder.exists()):
+            continue
         for each in [path] if is_model or not runs else map(str, runs):
             name = Path(each).name if Path(each).exists() else each
             if name in found:
@@ -70,7 +79,7 @@ def open_models(
             if name in named:
                 raise UsageError(f"--adapter {name}={named[name]}: the model has this name; choose another one")
             found |= open_model(each, name, named, device=device, dtype=dtype, **engine)
-    if not found:
+    if not found and not may_be_empty:
         raise UsageError("no model to serve; name one, for example: glassformer serve smollm2-135m-instruct")
     return found
 
@@ -114,13 +123,15 @@ def create_app(
     router: Router | None = None,
     runs: Runs | None = None,
     open_checkpoint: Callable[[str, str], ModelHandle] | None = None,
+    train_in: Path | None = None,
     api_key: str | None = None,
     local: bool = True,
 ) -> FastAPI:
     """The application for these models by name; a request without a model's name uses the first one.
 
     Args:
-        runs: training runs that the page shows. open_checkpoint: as of `ServedModels`.
+        runs: training runs that the page shows. open_checkpoint: as of `ServedModels`. train_in: the folder in which
+            the page may start runs; None: it may not.
         router: chooses the model of requests to "auto" and of those without a name.
         api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
         local: bound to this machine only: requests under another host's name (DNS rebinding) are refused.
@@ -128,10 +139,13 @@ def create_app(
     workers = {name: handle.worker for name, handle in models.items() if handle.worker is not None}
     runs = runs or Runs()
     served = ServedModels(models, runs, open_checkpoint)
+    training = None if train_in is None else Training(train_in, served.adopt)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        if training is not None:
+            await run_in_threadpool(training.close)
         await run_in_threadpool(served.close)
         for worker in workers.values():
             await run_in_threadpool(worker.stop)
@@ -143,6 +157,7 @@ def create_app(
     app.include_router(transcription_routes(models))
     app.include_router(inspect_routes(served))
     app.include_router(run_routes(runs))
+    app.include_router(training_routes(training))
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -288,6 +303,7 @@ def serve(
     router: Router | None = None,
     runs: Runs | None = None,
     open_checkpoint: Callable[[str, str], ModelHandle] | None = None,
+    train_in: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
@@ -296,7 +312,7 @@ def serve(
     """Answer until stopped (Ctrl-C, SIGTERM): then running answers are finished, and no new requests are accepted.
 
     Args:
-        runs, open_checkpoint: as of `create_app`.
+        runs, open_checkpoint, train_in: as of `create_app`.
         sockets: of `bind(host, port)`, for callers that have bound them already.
 
     Raises:
@@ -304,7 +320,7 @@ def serve(
     """
     torch.set_grad_enabled(False)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    more: dict[str, Any] = {"runs": runs, "open_checkpoint": open_checkpoint}
+    more: dict[str, Any] = {"runs": runs, "open_checkpoint": open_checkpoint, "train_in": train_in}
     app = create_app(models, router=router, api_key=api_key, local=is_local(host), **more)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
     uvicorn.Server(config).run(sockets or bind(host, port))

@@ -3,6 +3,7 @@
 GET /api/runs          every run: its state, its steps, its score, its checkpoints
 GET /api/runs/NAME     the figures of its report, as `figures.to_json` describes them; 304 while nothing new is written;
                        ?save=html, csv: the report, or all its numbers
+GET /api/runs/compare/figures?run=A&run=B   runs beside each other
 
 A checkpoint is a model of its own, NAME@STEP. It is opened when a request names it.
 """
@@ -14,9 +15,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi import Request as HTTPRequest
 from fastapi.responses import JSONResponse
 
@@ -26,12 +27,14 @@ from glassformer.server.middleware import APIError
 from glassformer.server.saving import file_response
 from glassformer.server.worker import ModelHandle
 from glassformer.training import RunFolder
+from glassformer.training.compare_figures import comparison_figures
 from glassformer.training.formats import finite_number
 from glassformer.training.report import headline, report_html, sections
 from glassformer.training.report_figures import score_chart
 from glassformer.training.run_history import RunHistory
 
 MOST_OPEN = 3  # checkpoints, the last ones used
+MOST_COMPARED = 8
 
 
 class Runs:
@@ -82,6 +85,7 @@ class ServedModels(Mapping[str, ModelHandle]):
     ):
         self.models, self.runs, self.open_checkpoint = models, runs, open_checkpoint
         self._open: OrderedDict[str, ModelHandle] = OrderedDict()
+        self._adopted: dict[str, ModelHandle] = {}
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[str]:
@@ -109,9 +113,17 @@ class ServedModels(Mapping[str, ModelHandle]):
                     threading.Thread(target=oldest.worker.stop, daemon=True).start()  # it finishes what it writes
             return self._open[name]
 
+    def adopt(self, name: str) -> None:
+        """Serve the model of a run that was trained meanwhile."""
+        run = self.runs.by_name().get(name)
+        if run is not None and self.open_checkpoint is not None and isinstance(self.models, dict):
+            handle = self.open_checkpoint(str(run.path), name)
+            with self._lock:
+                self._adopted[name] = self.models[name] = handle
+
     def close(self) -> None:
         """End the checkpoints' threads."""
-        for handle in self._open.values():
+        for handle in (*self._open.values(), *self._adopted.values()):
             if handle.worker is not None:
                 handle.worker.stop()
 
@@ -134,6 +146,11 @@ def run_routes(runs: Runs) -> APIRouter:
         """Every run, the last written first."""
         found = [(_last_written(run), name, run) for name, run in runs.by_name().items()]
         return {"runs": [_summary(name, run) for _, name, run in sorted(found, key=lambda entry: -entry[0])]}
+
+    @routes.get("/compare/figures")
+    def compared(run: Annotated[list[str], Query(min_length=2, max_length=MOST_COMPARED)]) -> Any:
+        """Several runs beside each other, as figures."""
+        return {"figures": to_json(comparison_figures([runs.find(name).path for name in run]))}
 
     @routes.get("/{name}")
     def one_run(name: str, http: HTTPRequest, save: Literal["html", "csv"] | None = None) -> Response:

@@ -380,6 +380,8 @@ def find_model(models: Mapping[str, ModelHandle], name: str | None, *, generates
     Raises:
         APIError: there is no such model, or it does not generate and should.
     """
+    if not models:
+        raise APIError(404, "no model is loaded yet; train one on the page, or name one: glassformer serve MODEL")
     if name is None:
         name = next(iter(models))
     if name not in models:

@@ -36,9 +36,9 @@ def score_chart(h: RunHistory, *, x_log: bool = False) -> Curves | None:
     """The score of training and validation over the steps; None before the first. A score that the steps have too (the
     loss) has their curve."""
     score, levels = h.score, h.references
-    lines = _of_steps(h, "training", score.metric)
+    lines = of_steps(h, "training", score.metric)
     for name, key, color in (("training, in eval mode", score.train_name, 2), ("validation", score.name, 1)):
-        line = _evaluated(h, name, key, color)
+        line = evaluated(h, name, key, color)
         if len(line.x):
             lines.append(line)
     if not lines:
@@ -68,11 +68,11 @@ def metric_charts(h: RunHistory) -> list[Figure]:
     score in another unit."""
     charts: list[Figure] = []
     for key in h.metric_names:
-        line = _evaluated(h, "validation", key, 1)
+        line = evaluated(h, "validation", key, 1)
         name = key.removeprefix("val_")
         if not len(line.x) or (name not in h.curves and _is_the_score_in_another_unit(h, key)):
             continue
-        smoothed = _of_steps(h, "", name)[1:]
+        smoothed = of_steps(h, "", name)[1:]
         charts.append(_chart(h, metric_name(key), [*smoothed, line], y_from_zero=False, compact=True))
     return charts
 
@@ -194,7 +194,7 @@ def _chart(h: RunHistory, title: str, lines: list[Line], **options: Any) -> Curv
     return Curves(title, lines, "step", events=events, **options)
 
 
-def _of_steps(h: RunHistory, name: str, key: str) -> list[Line]:
+def of_steps(h: RunHistory, name: str, key: str) -> list[Line]:
     """A number of the steps as it is, and smoothed; no lines where steps have none."""
     step, values, span = h.curves["step"], h.curves.get(key, np.empty(0)), _span(h)
     if not np.isfinite(values).any():
@@ -205,7 +205,7 @@ def _of_steps(h: RunHistory, name: str, key: str) -> list[Line]:
     return [Line(name, step, values, color=0, faint=True), smoothed]
 
 
-def _evaluated(h: RunHistory, name: str, key: str, color: int) -> Line:
+def evaluated(h: RunHistory, name: str, key: str, color: int) -> Line:
     """A number of the evaluations, with its 95 % interval where they have one."""
     records = [record for record in h.evaluations if finite_number(record.get(key)) is not None]
     y = np.array([record[key] for record in records], dtype=float)

@@ -6,6 +6,7 @@ import { asked, withSystem } from "./turns.js";
 import { startOf } from "./rows.js";
 import { baseOf } from "./time_travel.js";
 
+const NOTHING = "No model is loaded yet: train one here (Training), or start the server with one.";
 const LOOKS_ONLY = "This model continues no text: look inside.";
 
 export function createActions(store, api) {
@@ -43,6 +44,7 @@ export function createActions(store, api) {
       const models = await api.models();
       const known = models.some((model) => model.name === baseOf(store.state.model));
       store.set({ models });
+      if (!models.length) return status("nothing", NOTHING);
       const first = models.find((model) => model.writes) ?? models[0];
       await useModel(known ? store.state.model : first.name, !known);
     }, open);

@@ -59,6 +59,19 @@ export async function lookFile(view, model, options, file, save) {
   return (await request(`/api/look/${encodeURIComponent(view)}`, { body })).blob();
 }
 
+// Training from the page; see server/training.py.
+export const recipes = async () => (await request("/api/recipes")).json();
+export const recipe = async (name) => (await request(`/api/recipes/${encodeURIComponent(name)}`)).json();
+export const plan = async (recipe, settings, signal) => (await (await request("/api/plan", { body: { recipe, settings }, signal })).json()).figures;
+export const trained = async () => (await request("/api/train")).json();
+export const train = async (recipe, settings) => (await (await request("/api/train", { body: { recipe, settings } })).json()).run;
+export const trainAction = async (run, action) => (await request(`/api/train/${encodeURIComponent(run)}/${action}`, { body: {} })).json();
+
+export async function compareRuns(names, signal) {
+  const query = new URLSearchParams(names.map((name) => ["run", name]));
+  return (await (await request(`/api/runs/compare/figures?${query}`, { signal })).json()).figures;
+}
+
 export async function runFile(name, save) {
   return (await request(`/api/runs/${encodeURIComponent(name)}?save=${save}`)).blob();
 }

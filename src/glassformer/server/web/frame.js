@@ -77,7 +77,7 @@ function drawSeed(seed) {
 function drawStatus({ status, tokens, models, model }) {
   const writes = models.find((one) => one.name === baseOf(model))?.writes ?? true;
   const busy = ["streaming", "reading"].includes(status.kind);
-  const ready = !busy && !["loading", "key"].includes(status.kind);
+  const ready = !busy && !["loading", "key", "nothing"].includes(status.kind);
   const written = tokens.filter((token) => !token.given).length;
   $("status").dataset.state = status.kind;
   $("status-text").textContent = status.text;

@@ -79,7 +79,8 @@ const PANELS = [...WAYS, "tokens", "look", "train"];
 // The panel of the address; a model that it names is opened.
 async function navigate() {
   const cursor = readAddress();
-  const panel = PANELS.includes(cursor.panel) ? cursor.panel : "write";
+  const empty = store.state.status.kind === "nothing"; // no model: the panel that can make one
+  const panel = empty ? "train" : PANELS.includes(cursor.panel) ? cursor.panel : "write";
   train.stop();
   for (const name of PANELS) {
     document.getElementById(`${name}-panel`).hidden = name !== panel;
@@ -90,7 +91,7 @@ async function navigate() {
     const current = name === panel || (name === "write" && WAYS.includes(panel) && !link.closest("#ways"));
     link.setAttribute("aria-current", current ? "page" : "false");
   }
-  if (!store.state.models.length) return;
+  if (!store.state.models.length && !empty) return;
   if (panel === "write") return goToBranch(Number(cursor.options.branch));
   if (panel === "side-by-side") return beside.go();
   if (panel === "guess") return game.go();

@@ -52,9 +52,11 @@ function fieldOf(name, property, required) {
 function inputOf(type, property, name, common) {
   const fallback = property.default ?? null;
   if (type.enum) {
-    const input = element("select", common, ...type.enum.map((value) => element("option", { value }, String(value))));
-    const write = (value) => (input.value = value ?? fallback ?? type.enum[0]);
-    return [input, write, () => (input.value === fallback ? undefined : input.value)];
+    const open = fallback === null && !common.required; // something else decides
+    const choices = [...(open ? [["", "default"]] : []), ...type.enum.map((value) => [value, String(value)])];
+    const input = element("select", common, ...choices.map(([value, words]) => element("option", { value }, words)));
+    const write = (value) => (input.value = value ?? fallback ?? choices[0][0]);
+    return [input, write, () => (input.value === fallback || input.value === "" ? undefined : input.value)];
   }
   if (type.type === "boolean") {
     const input = element("input", { ...common, required: undefined, type: "checkbox" });
