@@ -115,7 +115,7 @@ def test_a_view_is_finite_or_says_what_it_needs(name, subjects):
             continue
         drawn.add(view)
         assert figures and all(map(math.isfinite, numbers_in(json.loads(json.dumps(figures))))), view
-    assert drawn == DRAWN[name] & VIEWS.keys()
+    assert drawn & set().union(*DRAWN.values()) == DRAWN[name]  # other views are free to choose
 
 
 def test_the_tokens_of_a_model_of_images_or_sound_are_those_that_it_writes(glassformer, tmp_path):

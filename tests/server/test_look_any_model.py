@@ -127,3 +127,66 @@ def test_an_upload_leaves_no_file(client, picture, monkeypatch, tmp_path):
     (tmp_path / "own").mkdir()
     assert look(client, "attention", "digits", picture.read_bytes(), text="seven.png").status_code == 200
     assert not list((tmp_path / "own").iterdir())
+
+
+# ---- models that read files and write text, and models of both ----
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory):
+    """A server with a Whisper, a model of captions and one of images and texts; and their folder."""
+    pytest.importorskip("soundfile", reason="needs the package soundfile")
+    from every_use import USES
+    from fastapi.testclient import TestClient
+
+    place = tmp_path_factory.mktemp("more")
+    for name, use in (("whisper", "Whisper"), ("captions", "captions"), ("pairs", "images and texts")):
+        USES[use].save(place / name)
+    models = open_models([str(model) for model in place.iterdir()], device="cpu", dtype="fp32")
+    with TestClient(create_app(models), base_url="http://localhost") as client:
+        yield client, place
+
+
+@pytest.mark.parametrize(
+    ("view", "model", "option"),
+    [
+        ("speech", "whisper", "sound"),
+        ("attention", "whisper", "text"),
+        ("image-attention", "captions", "text"),
+        ("lens", "captions", "text"),
+        ("attention", "pairs", "text"),
+    ],
+)
+def test_a_file_that_is_sent_gives_the_figures_of_the_command(more, view, model, option, tmp_path):
+    from every_use import colours, sound
+
+    client, place = more
+    path = sound(tmp_path / "a") if model == "whisper" else colours(tmp_path / "a")
+    answer = look(client, view, model, Path(path).read_bytes(), **{option: Path(path).name})
+    expected = to_json(show(view, open_subject(str(place / model)), {option: path}).figures())
+    assert answer.status_code == 200, answer.json()
+    assert answer.json()["figures"] == json.loads(json.dumps(expected))
+
+
+def test_they_open_nothing_by_its_name(more, tmp_path):
+    from every_use import colours, sound
+
+    client, _ = more
+    for view, model, options in (
+        ("speech", "whisper", {"sound": sound(tmp_path / "a")}),
+        ("attention", "whisper", {"text": sound(tmp_path / "a")}),
+        ("attention", "captions", {"text": colours(tmp_path / "a")}),
+        ("attention", "pairs", {"text": colours(tmp_path / "a")}),
+    ):
+        answer = look(client, view, model, **options)
+        assert answer.status_code == 400 and "send a file" in answer.json()["error"]["message"], (view, model)
+
+
+def test_a_text_for_a_model_that_could_read_a_file(more):
+    client, _ = more
+    assert look(client, "attention", "pairs", text="ABE").status_code == 200
+    assert look(client, "tokens", "captions", text="ABE").status_code == 200
+    refused = look(client, "tokens", "captions", b"x", text="ABE")
+    assert refused.status_code == 400 and "leave it out" in refused.json()["error"]["message"]
+    views = {view["name"]: view for view in client.get("/api/views?model=pairs").json()["views"]}
+    assert views["attention"]["file"] and not views["tokens"]["file"] and views["attention"]["reason"] is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.generation.encoders import check_encoder
 from glassformer.generation.fill_mask import mask_of
 from glassformer.inspection.look import Subject
+from glassformer.inspection.options import options_of
 from glassformer.inspection.reading import check_writes, reader_of, stack_of
 from glassformer.inspection.stream import answers_of
 from glassformer.inspection.vectors import embedding_of
@@ -23,6 +25,15 @@ def why_not(view: str, subject: Subject) -> str | None:
     """Why a view does not apply to a model, in a line; None: it does, as far as can be told without running it."""
     function = find(view).load()
     needs = inputs_of(function)
+    if getattr(subject.model, "reads", "") == "image_text" and "model_or_size" not in needs:
+        sides = [
+            replace(subject, model=subject.model.image, processor=None),
+            replace(subject, model=subject.model.text),
+        ]
+        if subject.processor is not None:
+            sides[1] = replace(sides[1], tokenizer=subject.processor.tokenizer, processor=None)
+        reasons = [why_not(view, side) for side in sides]
+        return None if None in reasons else reasons[0]
     try:
         if "vectors" in needs:
             embedding_of(subject.model)
@@ -36,10 +47,15 @@ def why_not(view: str, subject: Subject) -> str | None:
     return None
 
 
+def takes_file(view: str, subject: Subject) -> bool:
+    """Whether a view opens a file of what the model reads: a picture, a sound, an episode."""
+    function = find(view).load()
+    named = {"text", "sound"} & options_of(function).model_fields.keys()
+    return subject.processor is not None and bool(named) and "model" in inputs_of(function)
+
+
 def _writes_text(s: Subject) -> None:
     check_writes(s.model)
-    if s.model.reads != "text":
-        raise UsageError(f"this {type(s.model).__name__} reads no text")
 
 
 def _stack(s: Subject) -> Any:

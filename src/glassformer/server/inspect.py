@@ -35,7 +35,7 @@ from glassformer.errors import GlassformerError, did_you_mean
 from glassformer.figures import Figure
 from glassformer.generation import Request, sampling_of
 from glassformer.generation.filters import token_logits
-from glassformer.inspection.fits import why_not
+from glassformer.inspection.fits import takes_file, why_not
 from glassformer.inspection.look import Subject, show, subject_of
 from glassformer.inspection.options import example_of, options_of
 from glassformer.layers import RowCache
@@ -132,13 +132,14 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
     @routes.get("/views")
     async def list_views(model: Annotated[str | None, Query(max_length=300)] = None) -> Any:
         """Every view with its summary, a JSON schema of its options, and options to begin with; with a model's name,
-        also `reason`: why the view does not apply to it, or null."""
+        also `reason`: why the view does not apply to it, or null; and `file`: whether it takes a file of what the
+        model reads."""
         subject = None if model is None else _subject(models, await found(model))
 
         def described(name: str, entry: ViewEntry) -> dict[str, Any]:
             function = entry.load()
             schema = options_of(function).model_json_schema()
-            fits = {} if subject is None else {"reason": why_not(name, subject)}
+            fits = {} if subject is None else {"reason": why_not(name, subject), "file": takes_file(name, subject)}
             return {"name": name, "summary": entry.summary, "options": schema, "example": example_of(function), **fits}
 
         return {"views": [described(name, entry) for name, entry in VIEWS.items()]}
@@ -153,7 +154,9 @@ def inspect_routes(models: Mapping[str, ModelHandle]) -> APIRouter:
 
         def figures() -> list[Figure]:
             subject = _subject(models, handle)
-            with uploaded(subject, body) as options:
+            if body.file is not None:  # the one that was sent is all that is opened
+                subject = replace(subject, source_processor=subject.processor)
+            with uploaded(subject if takes_file(name, subject) else replace(subject, processor=None), body) as options:
                 return show(name, subject, options).figures()
 
         def job() -> Generator[None, None, list[Figure]]:

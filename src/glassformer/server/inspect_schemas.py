@@ -50,7 +50,7 @@ class ViewBody(Body):
 
     options: dict[str, Any] = Field(default_factory=dict)
     file: Annotated[str, Field(max_length=MAX_FILE)] | None = None
-    """of a model that reads images, sounds or episodes: a file's bytes in base64; `text` is then its name"""
+    """of a model that reads images, sounds or episodes: a file's bytes in base64; `text` or `sound` is its name"""
 
     save: Literal["html", "csv"] | None = None
     """as a file instead of JSON: a page of its own, or a line for each number"""

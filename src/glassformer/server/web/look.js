@@ -6,8 +6,10 @@ import { addressOf, readAddress, writeAddress } from "./address.js";
 import { drawFigures } from "./figures.js";
 import { element } from "./numbers.js";
 import { baseOf } from "./time_travel.js";
+import { draftSteps } from "./drafts.js";
 import { optionsForm } from "./options.js";
 import { saveButtons } from "./save.js";
+import { soundPlayer } from "./sound.js";
 import { showSteps, stepKeys } from "./steps.js";
 import { uploadField } from "./upload.js";
 
@@ -16,6 +18,9 @@ const CURSOR = { layer: "layer", head: "head", block: "layer", queries: "positio
 
 // Options of an example that are right for every model; with others a view waits until it is asked for.
 const FITS_ALL = new Set(["text", "layer", "head", "position", "neuron", "pattern", "corpus"]);
+
+// Options that name a file, where a model reads files.
+const FILES = ["text", "sound"];
 
 export function lookView(root, store, api, { failed }) {
   const list = element("nav", { class: "view-list", "aria-label": "views" });
@@ -71,17 +76,17 @@ export function lookView(root, store, api, { failed }) {
       save.offer(null);
     }
     const reads = store.state.models.find((model) => model.name === baseOf(store.state.model))?.reads;
-    upload.use("text" in (chosen.options.properties ?? {}) ? reads : null);
-    open.form.show("text", !upload.needed() || reads === "trajectory");
-    if (upload.needed()) {
-      open.form.fill({ ...begun(chosen), text: "", ...options });
-      if (!upload.file() && !(reads === "trajectory" && options.text)) return;
-      return run({ replace: true });
-    }
+    upload.use(chosen.file ? reads : null);
+    for (const name of FILES) open.form.show(name, !upload.needed() || upload.optional());
     if (chosen.reason) {
       running?.abort();
       [figures.hidden, state.textContent] = [true, chosen.reason];
       return save.offer(null);
+    }
+    if (upload.needed()) {
+      open.form.fill({ ...begun(chosen), text: "", ...options });
+      if (!upload.file() && !(upload.optional() && options.text)) return;
+      return run({ replace: true });
     }
     const given = Object.keys(options).length > 0;
     open.form.fill(given ? options : begun(chosen));
@@ -107,7 +112,10 @@ export function lookView(root, store, api, { failed }) {
     const options = open.form.read();
     const model = store.state.model;
     const file = upload.needed() ? upload.file() : null;
-    if (file) options.text = options.text?.includes(":") ? `${file.name}:${options.text.split(":").slice(1).join(":")}` : file.name;
+    if (file) {
+      const name = FILES.find((one) => one in (view.options.properties ?? {}));
+      options[name] = options[name]?.includes(":") ? `${file.name}:${options[name].split(":").slice(1).join(":")}` : file.name;
+    }
     state.textContent = "computing …";
     figures.setAttribute("aria-busy", "true");
     try {
@@ -116,6 +124,8 @@ export function lookView(root, store, api, { failed }) {
       const cursor = { panel: "look", view: view.name, model, options };
       writeAddress({ ...cursor, step: at }, { replace });
       figures.replaceChildren(drawFigures(found, view.name, picked));
+      draftSteps(figures, found);
+      soundPlayer(figures, found, store.state.models.find(({ name }) => name === baseOf(model))?.reads === "frames" ? file?.blob : null);
       showSteps(figures, at, (step) => writeAddress({ ...cursor, step: (at = step) }, { replace: true }));
       figures.hidden = false;
       save.offer(view.name, (kind) => api.lookFile(view.name, model, options, file?.data, kind), figures);
@@ -170,7 +180,7 @@ export function lookView(root, store, api, { failed }) {
     if (!open) return; // the views are still on their way
     const empty = missing();
     if (empty) return (state.textContent = `${empty.name.replaceAll("_", " ")} is missing`), empty.focus();
-    if (upload.needed() && !upload.file() && !open.form.read().text) return (state.textContent = "choose a file");
+    if (upload.needed() && !upload.file() && !(upload.optional() && open.form.read().text)) return (state.textContent = "choose a file");
     run();
   });
   fields.addEventListener("change", ({ target }) => { // a switch works at once, once there is something to change

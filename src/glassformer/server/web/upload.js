@@ -6,10 +6,12 @@ const KINDS = {
   patches: { words: "picture", accept: "image/png,image/jpeg,image/webp,image/bmp,image/gif" },
   frames: { words: "sound", accept: "audio/*,.wav,.flac,.ogg,.mp3" },
   trajectory: { words: "episode (.npz)", accept: ".npz" },
+  image_text: { words: "picture, or a text below", accept: "image/png,image/jpeg,image/webp,image/bmp,image/gif" },
 };
 const MOST_BYTES = 6_000_000;
 
-// `element`, `use(kind)` (what the model reads), `file()`: {name, data in base64} or null. changed(): another one.
+// `element`, `use(kind)` (what the model reads), `file()`: {name, data in base64, blob} or null. changed(): another one.
+// needed(): a file can be chosen; optional(): a text serves too.
 export function uploadField(changed) {
   const input = element("input", { type: "file", id: "view-file" });
   const words = element("label", { for: "view-file" });
@@ -17,8 +19,10 @@ export function uploadField(changed) {
   const preview = element("canvas", { class: "preview", hidden: true, "aria-hidden": "true" });
   const root = element("div", { class: "option wide", hidden: true }, words, input, about, preview);
   let chosen = null;
+  let kindNow = null;
 
   function use(kind) {
+    kindNow = kind;
     root.hidden = !KINDS[kind];
     if (root.hidden || words.textContent === KINDS[kind].words) return;
     words.textContent = KINDS[kind].words;
@@ -37,7 +41,7 @@ export function uploadField(changed) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     let letters = "";
     for (let i = 0; i < bytes.length; i += 8192) letters += String.fromCharCode(...bytes.subarray(i, i + 8192));
-    chosen = { name: file.name, data: btoa(letters) };
+    chosen = { name: file.name, data: btoa(letters), blob: file };
     await show(file);
     changed();
   }
@@ -55,5 +59,6 @@ export function uploadField(changed) {
   }
 
   input.addEventListener("change", () => take(input.files[0]));
-  return { element: root, use, needed: () => !root.hidden, file: () => chosen };
+  const optional = () => ["trajectory", "image_text"].includes(kindNow ?? "");
+  return { element: root, use, needed: () => !root.hidden, optional, file: () => chosen };
 }
