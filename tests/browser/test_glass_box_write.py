@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -306,6 +307,27 @@ def test_06_two_branches_are_compared(tab, url, models):
     expect(tab.locator("#comparison")).to_contain_text("Shared: 18 tokens.")
     tab.click('#branches [data-remove="1"]')
     expect(tab.locator("#branches")).to_be_hidden()
+
+
+def test_24_a_link_reopens_the_text_with_the_same_numbers(tab, url, browser, models):
+    """Token, sliders and text stand in the address; a tab that never saw the text shows the same numbers."""
+    opened(tab, url, temperature=0.7, topK=7)
+    ids = written(tab, PROMPT, tokens=10)
+    numbers = look(tab, 19)
+    expect(tab).to_have_url(re.compile(r"token=19"))
+    other = browser.new_context().new_page()
+    other.goto(tab.url)
+    expect(other.locator('#distribution [data-source="entropy/18"]')).to_be_visible()
+    assert ids_of(other) == ids
+    found = shown(other)
+    found.pop("u/18", None), numbers.pop("u/18")  # the link names the token, not the draw
+    assert found == pytest.approx(numbers, abs=1e-5)
+    assert shown(other, "#mean")["loss/written"] == pytest.approx(shown(tab, "#mean")["loss/written"], abs=1e-6)
+    wrong = other.context.new_page()
+    wrong.goto(f"{url}/#write?model=base&ids=999999")
+    wait_for_state(wrong, "error")
+    expect(wrong.locator("#status-text")).to_contain_text("999999")
+    other.context.close()
 
 
 def mean_bits(model, ids: list[int]) -> float:

@@ -167,6 +167,20 @@ export function createActions(store, api) {
     if (work && work !== open && store.state.status.kind === "idle") await work();
   }
 
+  // A text of a link: its tokens are read by the model that it names.
+  function openText(model, { tokens, selected, sampling }) {
+    return run(async (signal) => {
+      const named = store.state.models.find((one) => one.name === baseOf(model) && one.writes);
+      if (named && model !== store.state.model) await useModel(model, false);
+      const unknown = tokens.find((token) => !store.state.vocabulary?.texts[token.id]);
+      if (unknown) throw new api.Refused(`The link has token ${unknown.id}, which ${store.state.model} does not have; open it with the model that wrote it.`);
+      store.set({ sampling: { ...store.state.sampling, ...sampling } });
+      plant(store, { tokens, endTokens: null });
+      await stream({ maxTokens: 0, score: true }, signal);
+      store.set({ selected });
+    }, () => openText(model, { tokens, selected, sampling }));
+  }
+
   // Go to a branch; the model that wrote it is opened.
   function goTo(id) {
     stop({ quiet: true });
@@ -179,5 +193,5 @@ export function createActions(store, api) {
   }
 
   const switchModel = (name) => run((signal) => useModel(name, true, signal), () => switchModel(name));
-  return { open, begin, continueText, branch, goTo, stop: () => stop(), retry, failed, useModel: switchModel };
+  return { open, begin, continueText, branch, goTo, openText, stop: () => stop(), retry, failed, useModel: switchModel };
 }

@@ -1,7 +1,7 @@
 // The cursor in the address: which place of the page, and of the model, is looked at. A link reopens exactly this.
 //
 //   #write                                             the text
-//   #write?branch=3                                    one of the branches of this tab
+//   #write?branch=3&ids=46.47                          one of the branches of this tab, and its text (write_link.js)
 //   #train/demo-1                                      a run
 //   #look/attention?model=demo-1&text=To+be&layer=1    a view and its options; lists repeat their name
 //   #look/attention-walkthrough?model=demo-1&step=3    the third step of a view that has steps

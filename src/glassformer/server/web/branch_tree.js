@@ -8,7 +8,7 @@ import { meanOf } from "./text_summary.js";
 import { baseOf } from "./time_travel.js";
 import { spelled } from "./vocabulary.js";
 
-const PREVIEW = 9; // tokens
+const PREVIEW = 7; // tokens
 
 export function branchTree(root, store, api, { goTo }) {
   const list = element("ul", { class: "tree" });

@@ -28,7 +28,8 @@ export function chatView(root, store, actions) {
   function turnOf({ role, content }, i, last) {
     const line = element("li", { class: role, "data-turn": i }, element("span", { class: "who" }, NAMES[role] ?? role), element("span", { class: "said" }, content));
     if (role === "user") line.append(element("button", { type: "button", class: "quiet", "data-edit": i, "aria-label": `edit turn ${i + 1}` }, "edit"));
-    if (role === "assistant") line.append(element("button", { type: "button", class: "quiet", "data-again": i, "aria-label": `answer turn ${i} again` }, last ? "regenerate" : "regenerate from here"));
+    const again = last ? "regenerate" : "regenerate from here";
+    if (role === "assistant") line.append(element("button", { type: "button", class: "quiet", "data-again": i, "aria-label": `${again}: turn ${i + 1}` }, again));
     return line;
   }
 

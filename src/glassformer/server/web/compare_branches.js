@@ -51,7 +51,7 @@ function cells(token, vocabulary) {
   const text = { text: spelled(vocabulary, token.id) };
   if (!known(token)) return [text, { text: "" }, { text: "" }, { text: "" }];
   const cost = surprise(token.probability);
-  return [text, { text: percent(token.probability), value: token.probability, bar: token.probability }, { text: cost.toFixed(2), value: cost }, token.rank ? { text: String(token.rank), value: token.rank } : { text: "" }];
+  return [text, { text: percent(token.probability), value: token.probability }, { text: cost.toFixed(2), value: cost }, token.rank ? { text: String(token.rank), value: token.rank } : { text: "" }];
 }
 
 function curves(sides, sums, shared) {

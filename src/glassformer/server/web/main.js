@@ -19,6 +19,7 @@ import { baseOf, timeTravel } from "./time_travel.js";
 import { textSummary } from "./text_summary.js";
 import { tokensPanel } from "./tokens_panel.js";
 import { tokensView } from "./tokens.js";
+import { fits, keepLink, linkedText } from "./write_link.js";
 import { textOf } from "./vocabulary.js";
 
 const store = createStore({
@@ -92,7 +93,7 @@ async function navigate() {
     link.setAttribute("aria-current", current ? "page" : "false");
   }
   if (!store.state.models.length && !empty) return;
-  if (panel === "write") return goToBranch(Number(cursor.options.branch));
+  if (panel === "write") return goToText(cursor);
   if (panel === "side-by-side") return beside.go();
   if (panel === "guess") return game.go();
   if (panel === "tokens") return cut.go();
@@ -102,14 +103,14 @@ async function navigate() {
   await look.go(cursor);
 }
 // Back and Forward walk over the branches.
-function goToBranch(id) {
-  const known = store.state.branches.some((branch) => branch.id === id);
-  if (known && id !== store.state.branch) return actions.goTo(id);
+async function goToText({ model, options }) {
+  const found = linkedText(options);
+  const known = store.state.branches.find((branch) => branch.id === Number(options.branch) && fits(branch, options));
+  if (known && known.id !== store.state.branch) await actions.goTo(known.id);
+  if (!known && found) return actions.openText(model, found);
+  if (known && found) store.set({ selected: found.selected });
 }
-store.subscribe(({ branch }, changed) => {
-  if (!changed.has("branch") || branch === null || readAddress().panel !== "write") return;
-  writeAddress({ panel: "write", view: null, options: { branch } }, { replace: !readAddress().options.branch });
-});
+keepLink(store);
 addEventListener("popstate", navigate);
 for (const nav of ["panels", "ways"]) document.getElementById(nav).addEventListener("click", (event) => {
   const link = /** @type {Element} */ (event.target).closest("[data-panel]");
