@@ -1,6 +1,6 @@
 """Text to image, judged: do classifiers see in written images what was asked for, in scenes that no one was trained on?
 
-    python benchmarks/text_to_image.py RUN [--images 600] [--temperature 1] [--seed 0] [--sheet FILE.png]
+    python benchmarks/text_to_image.py RUN [--images 600] [--temperature 1] [--guidance 1] [--seed 0] [--sheet FILE.png]
 
 Prints JSON. For each scene that `digit_scenes.unseen` names, the run's model writes equally many images of it. Four
 classifiers judge digit, colour, size and place: support vector machines of scikit-learn, which learned from the real
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", help="Write the first 48 images as a picture.")
     options = parser.parse_args()
@@ -110,7 +111,9 @@ def main() -> None:
     order = np.random.default_rng(options.seed).permutation(len(held_out))
     asked = [held_out[order[i % len(held_out)]] for i in range(options.images)]
     sampling = Sampling(temperature=options.temperature, seed=options.seed)
-    drawn = draw_images(model, processor, [caption(scene) for scene in asked], sampling=sampling)
+    drawn = draw_images(
+        model, processor, [caption(scene) for scene in asked], sampling=sampling, guidance=options.guidance
+    )
     images = [processor.picture(each.ravel()) for each in drawn]
     right = read(classifiers, images, asked)
     why = np.array([unseen(scene) for scene in asked])
@@ -122,6 +125,7 @@ def main() -> None:
     result = {
         "images": len(images),
         "temperature": options.temperature,
+        "guidance": options.guidance,
         "written": {
             **shares(right),
             "of pairs never seen": shares(right, why == "pair"),

@@ -136,6 +136,8 @@ def test_a_set_is_rolled_out_once_and_the_same_each_time(tmp_path, monkeypatch):
             assert all(np.array_equal(x, y) and np.array_equal(x, z) for x, y, z in zip(a, b, c, strict=True))
         chosen.file.write_bytes(b"damaged")
         assert len(chosen.trajectories(quiet=True).episodes) == chosen.count
-    cartpole, _, pendulum, _ = (chosen.roll_out().episodes for chosen in small)
+    cartpole, pendulum = (
+        chosen.roll_out().episodes for chosen in small if chosen.name in ("cartpole-mixed", "pendulum-mixed")
+    )
     assert [e.value for e in cartpole[:2]] == [500, 500] and all(e.value < 501 for e in cartpole[2:])
     assert all(e.value > -500 for e in pendulum[:2])

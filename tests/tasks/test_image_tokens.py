@@ -138,7 +138,7 @@ def test_what_is_given_of_an_image_stays(model):
     drawn = draw_images(model, P, ["right", "dark left"], given=given)
     assert np.array_equal(drawn.reshape(2, 15)[:, :7], [given, given])
     assert np.array_equal(draw_images(model, P, ["right"], given=np.ones(15)).ravel(), np.ones(15))
-    with pytest.raises(UsageError, match="16 pixels"):
+    with pytest.raises(UsageError, match="16 ids"):
         draw_images(model, P, ["right"], given=np.ones(16))
     with pytest.raises(UsageError, match="did you mean right"):
         draw_images(model, P, ["rigth"])

@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from toys import toy_model
 
 from glassformer import recipes
 from glassformer.data import captions as captions_module
@@ -24,12 +26,27 @@ from glassformer.data.digit_scenes import (
 )
 from glassformer.data.images import LabelledImage
 from glassformer.errors import DataError, ModelFolderError, UsageError
+from glassformer.generation import Sampling
+from glassformer.generation.guidance import sample_guided
+from glassformer.generation.image_tokens import draw_images
+from glassformer.processors import patch_codes
 from glassformer.processors.image_tokens import ImageTokenProcessor, grid, palette_of, words_in
+from glassformer.processors.patch_codes import PatchCodes, codes_of
 
 Image = pytest.importorskip("PIL.Image", reason="needs the package pillow")
 BLACK, RED, BLUE = (0, 0, 0), (255, 0, 0), (0, 0, 255)
 P = ImageTokenProcessor.make(
     size=(2, 3), labels=("red left",), palette=(BLACK, BLUE, RED), words=("blue", "left", "red", "right"), n_words=3
+)
+IN_PATCHES = ImageTokenProcessor.make(
+    size=(4, 6),
+    labels=("red left",),
+    palette=(BLACK, BLUE, RED),
+    words=("blue", "left", "red", "right"),
+    n_words=3,
+    patch_size=2,
+    codes=((0, 0, 0, 0), (0, 2, 0, 2), (1, 1, 1, 1), (2, 2, 2, 2)),
+    drops_captions=True,
 )
 SMALL = ["model.n_layer=1", "model.n_head=2", "model.n_embd=32", "task.colours=3", "training.batch_size=16",
          "training.warmup_steps=2", "training.eval_batches=0", "training.sample_every=0"]  # fmt: skip
@@ -181,6 +198,104 @@ def test_a_folder_keeps_palette_and_words(tmp_path):
         assert "\n" not in str(error.value)
 
 
+# ---- patches ----
+
+
+def test_patches_are_codes_and_come_back():
+    random = np.random.default_rng(0)
+    levels_NHW = random.integers(0, 3, (5, 6, 9))
+    codes = codes_of(levels_NHW, 3)
+    book = PatchCodes(codes, np.array([BLACK, BLUE, RED]))
+    numbers = np.stack([book.encode(levels_HW) for levels_HW in levels_NHW])
+    assert numbers.shape == (5, 2, 3) and np.array_equal(book.decode(numbers), levels_NHW)
+    assert codes[numbers[1, 1, 2]] == tuple(levels_NHW[1, 3:, 6:].ravel().tolist())
+    assert list(codes) == sorted(set(codes))
+
+
+def test_a_patch_that_is_not_in_the_book_becomes_the_nearest_one():
+    image = np.zeros((4, 6, 3), dtype=np.uint8)
+    image[:2, :2] = RED
+    image[0, 1] = BLACK  # three of four pixels red
+    image[2:, 4:] = BLUE
+    image[3, 4] = BLACK
+    image[:2, 3] = RED
+    ids = IN_PATCHES.encode(image, "red left")
+    assert IN_PATCHES.tokenizer.decode(ids.tolist()) == "word: word:red word:left 0003 0001 0000 0000 0000 0002"
+    whole = np.zeros_like(image)
+    whole[:2, :2], whole[:2, 3], whole[2:, 4:] = RED, RED, BLUE
+    assert np.array_equal(np.asarray(IN_PATCHES.decode(ids)), whole)
+    with pytest.raises(UsageError, match="24 ids: give 6 from 0 to 3"):
+        IN_PATCHES.decode(np.zeros(24, dtype=np.int64))
+
+
+def test_a_book_has_the_most_frequent_patches(monkeypatch):
+    monkeypatch.setattr(patch_codes, "MAX_CODES", 2)
+    levels_NHW = np.zeros((9, 2, 2), dtype=np.int64)
+    levels_NHW[:3] = 2
+    levels_NHW[3] = 1
+    assert codes_of(levels_NHW, 2) == ((0, 0, 0, 0), (2, 2, 2, 2))
+
+
+def test_a_folder_keeps_patches(tmp_path):
+    IN_PATCHES.save(tmp_path)
+    assert ImageTokenProcessor.load(tmp_path) == IN_PATCHES
+    file = tmp_path / "preprocessor_config.json"
+    whole = json.loads(file.read_text())
+    for changes in ({"codes": [[0, 0, 0]]}, {"codes": [[0, 0, 0, 3]]}, {"codes": 3}, {"codes": []}, {"patch_size": 1},
+                    {"codes": [[0] * 4] * 2}, {"patch_size": "2"}, {"patch_size": 3}, {"drops_captions": 1},
+                    {"patch_size": 10**9}):  # fmt: skip
+        file.write_text(json.dumps({**whole, **changes}))
+        with pytest.raises(ModelFolderError) as error:
+            ImageTokenProcessor.load(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+# ---- guidance ----
+
+
+class TwoOpinions(torch.nn.Module):
+    """Logits that depend on the first token alone: those of the row of a table."""
+
+    def __init__(self, table_VV):
+        super().__init__()
+        self.table = torch.nn.Parameter(table_VV)
+        self.first = None
+
+    def new_cache(self, batch_size):
+        self.first = None
+        return object()
+
+    def forward(self, ids_BT, cache=None):
+        self.first = ids_BT[:, 0] if self.first is None else self.first
+        return self.table[self.first][:, None].expand(-1, ids_BT.shape[1], -1)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_guidance_takes_what_the_condition_adds_several_times(guidance):
+    table_VV = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
+    model, n = TwoOpinions(table_VV), 4000
+    found = sample_guided(model, [[3]], [[4]], n, Sampling(seed=5), guidance=guidance, n_ids=3)
+    shares = np.bincount(found[0], minlength=3) / n
+    wanted = (table_VV[4] + guidance * (table_VV[3] - table_VV[4]))[:3].softmax(dim=0).numpy()
+    assert np.abs(shares - wanted).max() < 5 * np.sqrt(0.25 / n)  # a false alarm in less than one of 10^5 runs
+
+
+def test_guided_images_are_the_same_alone_and_together_and_need_empty_captions_in_training():
+    model = toy_model("modern", vocab_size=IN_PATCHES.tokenizer.vocab_size, block_size=8)
+    captions = ["red left", "blue right", "red right"]
+    together = draw_images(model, IN_PATCHES, captions, sampling=Sampling(seed=7), guidance=2.5)
+    assert together.shape == (3, 2, 3) and together.max() < 4
+    alone = draw_images(model, IN_PATCHES, captions[2:], sampling=Sampling(seed=9), guidance=2.5)
+    assert np.array_equal(together[2:], alone)
+    given = np.array([3, 0, 2])
+    kept = draw_images(model, IN_PATCHES, captions, given=given, sampling=Sampling(seed=7), guidance=2.5)
+    assert np.array_equal(kept[:, 0], np.tile(given, (3, 1)))
+    with pytest.raises(UsageError, match=r"task\.drop_captions"):
+        draw_images(model, P, captions, guidance=2)
+    with pytest.raises(UsageError, match="guidance=-1"):
+        draw_images(model, IN_PATCHES, captions, guidance=-1)
+
+
 # ---- runs ----
 
 
@@ -209,6 +324,8 @@ def test_a_run_draws_what_a_caption_asks_for(run, glassformer, tmp_path):
         assert [each["caption"] for each in drawn] == [f"{colour} {side}"] * 4
         right = [np.array_equal(np.array(each["pixels"]), half(colour, side)) for each in drawn]
         assert sum(right) >= 3
+        drawn = json.loads(glassformer("draw", run, f"{colour} {side}", "--guidance", "2", *options).out)
+        assert sum(np.array_equal(np.array(each["pixels"]), half(colour, side)) for each in drawn) >= 3
     out = tmp_path / "red.png"
     shown = glassformer("draw", run, "left in red", "--out", out, "--seed", "2").out
     assert "left in red at temperature 1" in shown
@@ -250,8 +367,12 @@ def test_words_that_no_training_caption_has_are_reported(tmp_path, glassformer):
     [
         (["task.levels=8"], ["levels=8", "colours=3"]),
         (["task.colours=1"], ["colours"]),
+        (["task.patch_size=3"], ["3 x 3", "4 x 4", "patch_size=4"]),
+        (["task.patch_size=9"], ["patch_size"]),
+        (["task.drop_captions=1"], ["drop_captions"]),
+        (["task.condition=class"], ["drop_captions", "caption"]),
         (["task.condition=word"], ["condition", "caption"]),
-        (["model.block_size=9"], ["block_size", "18"]),
+        (["model.block_size=5"], ["block_size", "6"]),
     ],
 )
 def test_what_does_not_fit_is_refused(refused, folder, words, names):
@@ -261,6 +382,7 @@ def test_what_does_not_fit_is_refused(refused, folder, words, names):
 def test_the_command_refuses_what_does_not_fit(refused, run):
     refused("draw", run, "a green half", code=2, names=["'a'"])
     refused("draw", run, "red left in blue right", code=2, names=["5 words", "1 to 3"])
+    refused("draw", run, "red left", "--guidance", "-1", code=2, names=["guidance=-1", "0 to"])
 
 
 def test_the_named_set_has_what_it_says(monkeypatch, tmp_path):

@@ -26,6 +26,9 @@ def draw(
         [], metavar="T", help="0: the most likely pixel; default 1. Repeat for a row of the grid at each."
     ),
     top_k: int = typer.Option(0, metavar="K", help="Keep the k most likely levels or colours; 0 keeps all."),
+    guidance: float = typer.Option(
+        1.0, metavar="G", help="Take what the caption adds to the logits G times; 1: as it is."
+    ),
     seed: options.Seed = None,
     complete: str = typer.Option(
         None, metavar="FILE", help="Keep the upper half of this image; without a class, the one that fits it best."
@@ -45,7 +48,7 @@ def draw(
 
     glassformer draw runs/digits-pixels-1 7 --temperature 0.5 --temperature 1 --temperature 1.5
 
-    glassformer draw runs/text-to-image-1 "a small blue three, bottom right" --out three.png
+    glassformer draw runs/text-to-image-1 "a small blue three, bottom right" --guidance 2 --out three.png
 
     glassformer draw runs/digits-pixels-1 --complete seven.png --keep 0.4
     """
@@ -67,7 +70,8 @@ def draw(
     columns, given = list(labels or p.labels), None
     if complete is not None:
         rows = max(1, round((0.5 if keep is None else keep) * p.size[0]))
-        given = p.levels_of(complete)[:rows].ravel()
+        rows = max(1, rows // p.patch_size) * p.patch_size
+        given = p.pieces_of(complete)[: rows // p.patch_size].ravel()
         if not labels:
             scores = class_log_probabilities(loaded, p, given[None])[0]
             columns = [p.labels[int(scores.argmax())]]
@@ -78,7 +82,7 @@ def draw(
     for t in wanted:
         for sample in range(samples):
             sampling = Sampling(temperature=t, top_k=top_k, seed=seed + sample * len(columns))
-            drawn = draw_images(loaded, p, columns, given=given, sampling=sampling)
+            drawn = draw_images(loaded, p, columns, given=given, sampling=sampling, guidance=guidance)
             pictures.append([p.picture(each.ravel()) for each in drawn])
             found += [
                 {

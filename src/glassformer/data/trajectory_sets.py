@@ -85,6 +85,7 @@ def policies_of() -> dict[str, Any]:
         "cartpole-drifting-fast": e.cartpole_drifting(6, 20),
         "cartpole-noisy": e.noisy(e.cartpole_expert, 0.4, 1.0),
         "cartpole-noisier": e.noisy(e.cartpole_expert, 0.5, 1.0),
+        "cartpole-expert-noisy": e.noisy(e.cartpole_expert, 0.0, 0.3),
         "pendulum-expert": e.pendulum_expert,
         "pendulum-noisy": e.noisy(e.pendulum_expert, 0.2, 1.0),
     }
@@ -105,6 +106,17 @@ TRAJECTORY_SETS: dict[str, TrajectorySet] = {
             "CartPole-v1",
             (
                 ("cartpole-expert", 10),
+                ("cartpole-drifting-fast", 180),
+                ("cartpole-noisier", 190),
+                ("random", 220),
+            ),
+        ),
+        TrajectorySet(
+            "cartpole-noisy-experts",
+            "CartPole: 10 episodes of a slightly noisy expert among 590 that drift off the track, are noisy or random",
+            "CartPole-v1",
+            (
+                ("cartpole-expert-noisy", 10),
                 ("cartpole-drifting-fast", 180),
                 ("cartpole-noisier", 190),
                 ("random", 220),
