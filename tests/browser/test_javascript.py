@@ -15,6 +15,7 @@ from test_arithmetic import SETTINGS, bits, sampling, some_logits
 
 from glassformer.figures.axes import Scale, log_ticks, ticks
 from glassformer.generation import filtered_probabilities
+from glassformer.inspection import parameters
 
 MOST_LINES = 300
 
@@ -49,6 +50,7 @@ def test_modules_are_short():
 def test_arithmetic_equals_torchs(tmp_path):
     fixtures = tmp_path / "fixtures.json"
     given = {"sampling": _sampling(), "axes": _axes(), "tensors": _tensors(), "cursors": _cursors()}
+    given["sums"] = _sums()
     fixtures.write_text(json.dumps(given, allow_nan=False))
     environment = {**os.environ, "WEB": str(modules(tmp_path / "web")), "FIXTURES": str(fixtures)}
     tests = sorted(map(str, JS.glob("*.test.js")))
@@ -105,3 +107,24 @@ def _cursors() -> list[dict]:
         {"panel": "write", "view": None, "model": None, "options": {}},
         {"panel": "look", "view": "attention", "model": "demo-1@20", "options": options},
     ]
+
+
+def _sums() -> dict:
+    g = torch.Generator().manual_seed(2)
+    points = torch.rand(7, 2, generator=g, dtype=torch.float64)
+    columns = torch.stack([points[:, 0], torch.ones(7, dtype=torch.float64)], dim=1)
+    slope, start = torch.linalg.lstsq(columns, points[:, 1:]).solution[:, 0].tolist()
+    a, b = torch.rand(2, 5, generator=g, dtype=torch.float64)
+    counts = {part.part: part.parameters for part in parameters("gpt3").parts if part.in_lecture}
+    parts = list(counts.values())
+    return {
+        "points": points.tolist(),
+        "slope": slope,
+        "start": start,
+        "a": a.tolist(),
+        "b": b.tolist(),
+        "loss": float((slope * points[:, 0] + start - points[:, 1]).square().mean()),
+        "product": float(a @ b),
+        "angle": float(torch.nn.functional.cosine_similarity(a, b, dim=0)),
+        "gpt3": parts,
+    }

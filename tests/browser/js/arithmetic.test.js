@@ -55,3 +55,13 @@ test("a cursor written into an address is read from it again", async () => {
   const { addressOf, readAddress } = await from("address");
   for (const cursor of given.cursors) assert.deepEqual(readAddress(addressOf(cursor)), cursor);
 });
+
+test("the line through points is the one of torch.linalg.lstsq, and the weights of GPT-3 are those of `parameters`", async () => {
+  const { cosine, dot, GPT3, leastSquares, meanSquare, weightsOf } = await from("sums");
+  const { points, slope, start, loss, a, b, product, angle, gpt3 } = given.sums;
+  const line = leastSquares(points);
+  close([line.slope, line.start, meanSquare(points, line), dot(a, b), cosine(a, b)], [slope, start, loss, product, angle], 1e-9, "sums");
+  assert.equal(leastSquares([[1, 2], [1, 3]]), null);
+  assert.deepEqual(weightsOf(GPT3).map(([, , n]) => n), gpt3);
+  assert.equal(gpt3.reduce((sum, n) => sum + n, 0), 175_181_291_520);
+});

@@ -16,6 +16,7 @@ import { runsView } from "./runs.js";
 import { sideBySide } from "./side_by_side.js";
 import { createStore, remember, remembered } from "./store.js";
 import { baseOf, timeTravel } from "./time_travel.js";
+import { tourView } from "./tour.js";
 import { textSummary } from "./text_summary.js";
 import { tokensPanel } from "./tokens_panel.js";
 import { tokensView } from "./tokens.js";
@@ -71,11 +72,12 @@ const look = lookView(document.getElementById("look-panel"), store, api, actions
 const beside = sideBySide(document.getElementById("side-by-side-panel"), store, api);
 const game = guessView(document.getElementById("guess-panel"), store, api);
 const cut = tokensPanel(document.getElementById("tokens-panel"), store, api);
+const tour = tourView(document.getElementById("tour-panel"), store, api, actions);
 const train = runsView(document.getElementById("train-panel"), store, api, actions);
 timeTravel(document.getElementById("time-travel"), store, api, actions);
 
 const WAYS = ["write", "side-by-side", "guess"]; // to write
-const PANELS = [...WAYS, "tokens", "look", "train"];
+const PANELS = [...WAYS, "tokens", "look", "train", "tour"];
 
 // The panel of the address; a model that it names is opened.
 async function navigate() {
@@ -98,6 +100,7 @@ async function navigate() {
   if (panel === "guess") return game.go();
   if (panel === "tokens") return cut.go();
   if (panel === "train") return train.go(cursor);
+  if (panel === "tour") return tour.go(cursor);
   const named = store.state.models.some((model) => model.name === baseOf(cursor.model));
   if (named && cursor.model !== store.state.model) await actions.useModel(cursor.model);
   await look.go(cursor);
