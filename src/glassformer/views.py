@@ -72,6 +72,7 @@ VIEWS: dict[str, ViewEntry] = {
     "image-attention": _own("image_attention:image_attention", "Where each head looks on an image."),
     "rollout": _own("image_attention:rollout", "Attention of all layers together (roll-out)."),
     "positions": _own("image_attention:positions", "How alike the vectors of positions are."),
+    "activations": _own("activations:activations", "Every tensor of a pass: shape, statistics, histogram."),
     "residual": _own("residual:residual", "The residual stream: norms and what layers add."),
     "lens": _own("lens:lens", "What each layer would predict (logit lens)."),
     "attribution": _own("attribution:attribution", "A logit as a sum over the parts of the model."),

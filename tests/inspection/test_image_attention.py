@@ -76,6 +76,7 @@ READS_PICTURES: dict[str, list[str]] = {
     "attention": PICTURE,
     "attention-grid": PICTURE,
     "ablation": PICTURE,
+    "activations": PICTURE,
     "attention-walkthrough": PICTURE,
     "image-attention": PICTURE,
     "rollout": PICTURE,

@@ -113,7 +113,7 @@ def _table(figure: Table, width: int, colors: bool) -> Iterator[Any]:
     for r, row in enumerate(cells):
         shown = []
         for cell, column in zip(row, figure.columns, strict=True):
-            shown.append(Text(cell.text, overflow="ellipsis"))
+            shown.append(Text(cell.text, overflow="fold" if column.kind == "text" else "ellipsis"))
             if column.has_bar and length:
                 shown.append(_bar(cell.bar, column, length))
         grid.add_row(*shown, style="bold" if r in figure.marked else None)
@@ -330,12 +330,13 @@ def _points(figure: Points, width: int, colors: bool) -> Iterator[Any]:
     places = figure.places[:, :2]
     low, high = places.min(axis=0), places.max(axis=0)
     unit = (places - low) / np.where(high > low, high - low, 1)
-    canvas = [[" "] * width for _ in range(ROWS_OF_POINTS)]
+    n_rows = min(ROWS_OF_POINTS, 2 * len(np.unique(places[:, 1])) + 1)
+    canvas = [[" "] * width for _ in range(n_rows)]
     for label, (x, y) in zip(figure.labels, unit, strict=True):
         text = visible(label, LABEL)
-        c, row = round(x * (width - len(text) - 1)), round((1 - y) * (ROWS_OF_POINTS - 1))
+        c, row = round(x * (width - len(text) - 1)), round((1 - y) * (n_rows - 1))
         for r in (row, row + 1, row - 1):  # a line below or above, where there is another one
-            if 0 <= r < ROWS_OF_POINTS and all(c == " " for c in canvas[r][max(c - 1, 0) : c + len(text) + 1]):
+            if 0 <= r < n_rows and all(c == " " for c in canvas[r][max(c - 1, 0) : c + len(text) + 1]):
                 canvas[r][c : c + len(text)] = text
                 break
         else:

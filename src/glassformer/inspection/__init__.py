@@ -2,6 +2,7 @@
 
 from glassformer.figures import Column, Curves, HeatMap, Note, Points, Table, Tokens
 from glassformer.inspection.ablation import AblationView, ablation
+from glassformer.inspection.activations import ActivationsView, activations
 from glassformer.inspection.attention import AttentionView, attention
 from glassformer.inspection.attention_grid import AttentionGridView, attention_grid
 from glassformer.inspection.attention_walkthrough import AttentionWalkthrough, attention_walkthrough
@@ -35,6 +36,7 @@ __all__ = [
     "Ablated",
     "AblationView",
     "Activation",
+    "ActivationsView",
     "Analogy",
     "AttentionGridView",
     "AttentionView",
@@ -75,6 +77,7 @@ __all__ = [
     "View",
     "ablate",
     "ablation",
+    "activations",
     "add",
     "analogy",
     "attention",

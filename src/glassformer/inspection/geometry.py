@@ -26,6 +26,7 @@ from glassformer.inspection.views import View
 from glassformer.renamed import old_arguments
 from glassformer.view_options import Option, Pair, Seed, Top
 
+LINE_LETTERS = 80  # that fit on a number line
 RANDOM_DRAWS = 200  # sets of random pairs that a direction is compared with
 
 
@@ -157,6 +158,7 @@ class Direction(View):
         columns = [Column("from", "token"), Column("to", "token"), Column("step", "signed")]
         rows = [(*pair, step) for pair, step in zip(self.pairs, self.steps, strict=True)]
         right = [Column("word", "token"), Column("along", "signed")]
+        placed = sorted(zip(self.words, self.along, strict=True), key=lambda pair: pair[1])
         found: list[Figure] = []
         if self.score is not None and self.random_score is not None and self.random_best is not None:
             text = f"{percent(self.score)} of the pairs point the way that the others do. Random pairs: "
@@ -166,8 +168,24 @@ class Direction(View):
             Table("pairs, each by the direction of the others" if self.score is not None else "pair", columns, rows)
         )
         if self.words:
-            found.append(Table("along the direction", right, list(zip(self.words, self.along, strict=True))))
+            found.append(Table("along the direction", right, placed))
+        if len(self.words) > 1:
+            found.append(number_line(placed))
         return found
+
+
+def number_line(placed: Sequence[tuple[str, float]]) -> Points:
+    """Words on a line, from the lowest number to the highest; one that would cover another stands higher."""
+    low, high = placed[0][1], placed[-1][1]
+    letter = (high - low or 1.0) / LINE_LETTERS
+    ends: list[float] = []  # of the last label of each lane
+    places = []
+    for word, along in placed:
+        lane = next((i for i, end in enumerate(ends) if end <= along), len(ends))
+        ends[lane:] = [along + letter * (len(word) + 3), *ends[lane + 1 :]]
+        places.append((along, float(lane)))
+    axes = ("along the direction", "only to keep the words apart")
+    return Points("On a number line", [word for word, _ in placed], np.array(places), axes)
 
 
 @old_arguments(words="along")

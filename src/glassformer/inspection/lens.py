@@ -126,7 +126,8 @@ class LensView(View):
             f" (from {first} on)" if len(places) < T else ""
         )
         columns = [Column("read", "token"), *(Column(names[layer], "token") for layer in layers)]
-        return Table(title, columns, rows, frozenset([self.position - first]))
+        links = [[f"?position={t}"] * (1 + len(layers)) for t in places]
+        return Table(title, columns, rows, frozenset([self.position - first]), links=links)
 
 
 @view(

@@ -42,6 +42,7 @@ class ResidualView(View):
     stream: np.ndarray  # (L + 1, T): row 0 after the embedding, row l + 1 after block l
     updates: dict[str, np.ndarray]  # (L, T) by kind of layer, as they are added (after a norm of the output)
     cosines: dict[str, np.ndarray]  # (L, T) between an update and the stream that it is added to
+    to_final: np.ndarray  # (L + 1, T) cosine between the stream and what it is in the end, at the same place
     is_post_norm: bool  # each sum goes through a norm, so that the stream cannot grow
 
     def figures(self) -> list[Figure]:
@@ -57,8 +58,11 @@ class ResidualView(View):
                 row += [update[i - 1, at] / before, self.cosines[kind][i - 1, at]] if i else [None, None]
             rows.append(row)
         first = max(0, min(at - MAX_PLACES + 4, len(self.tokens) - MAX_PLACES))
-        part = self.stream[:, first : first + MAX_PLACES]
-        layers = evenly(L + 1, MAX_LAYERS)
+        places = range(first, min(first + MAX_PLACES, len(self.tokens)))
+        part, names = self.stream[:, places], [visible(self.tokens[t], 12) for t in places]
+        layers, blocks = evenly(L + 1, MAX_LAYERS), evenly(L, MAX_LAYERS)
+        after = ["embedding" if i == 0 else str(i - 1) for i in layers]
+        lenses = [[f"lens?position={t}" for t in places] for _ in layers]
         norm = (
             "Each sum goes through a norm (post-norm), which keeps the stream's length."
             if self.is_post_norm
@@ -82,14 +86,39 @@ class ResidualView(View):
             HeatMap(
                 "Length of the stream at every place",
                 part[layers],
-                ["embedding" if i == 0 else str(i - 1) for i in layers],
-                [visible(token, 12) for token in self.tokens[first : first + MAX_PLACES]],
+                after,
+                names,
                 row_axis="after block",
                 column_axis="tokens",
                 highest=float(np.quantile(part, 0.95)),
                 digits=1,
+                links=lenses,
             ),
             Note("Full colour: the length that one number in twenty exceeds (the first token is often far longer)."),
+            HeatMap(
+                "How near the stream is to what it is in the end (cosine)",
+                self.to_final[layers][:, places],
+                after,
+                names,
+                row_axis="after block",
+                column_axis="tokens",
+                signed=True,
+                highest=1.0,
+                links=lenses,
+            ),
+            *(
+                HeatMap(
+                    f"What the {SHORT[kind]} of each block adds (1: as long as the stream that the block was given)",
+                    (update / self.stream[:-1])[blocks][:, places],
+                    [str(i) for i in blocks],
+                    names,
+                    row_axis="block",
+                    column_axis="tokens",
+                    role="weights",
+                    links=[[_of_update(kind, i, t) for t in places] for i in blocks],
+                )
+                for kind, update in self.updates.items()
+            ),
         ]
 
 
@@ -119,8 +148,16 @@ def residual(
         stream=stream_LTC.norm(dim=-1).numpy(),
         updates={kind: added_LTC.norm(dim=-1).numpy() for kind, (_, added_LTC) in steps.items()},
         cosines={kind: F.cosine_similarity(*step, dim=-1).numpy() for kind, step in steps.items()},
+        to_final=F.cosine_similarity(stream_LTC, stream_LTC[-1:], dim=-1).numpy(),
         is_post_norm=stack.config.norm_place == "post",
     )
+
+
+def _of_update(kind: str, layer: int, place: int) -> str:
+    """Where a cell of an update leads: to the walk through one of its heads, or to the logit lens."""
+    if kind == "feedforward":
+        return f"lens?position={place}"
+    return f"attention-walkthrough?layer={layer}&position={place}{'&kind=cross' if kind == 'cross_attention' else ''}"
 
 
 def updates_of(seen: Reading) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:

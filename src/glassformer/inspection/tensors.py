@@ -76,9 +76,14 @@ class TensorRow:
     @property
     def sparkline(self) -> str:
         """The histogram in `SPARK` characters, the highest bin full."""
-        heights = self.counts.reshape(SPARK, -1).sum(axis=1)
-        full = max(heights.max(), 1)
-        return "".join(STEPS[math.ceil(h / full * (len(STEPS) - 1))] for h in heights.tolist())
+        return sparkline(self.counts)
+
+
+def sparkline(counts: np.ndarray) -> str:
+    """A histogram of `BINS` in `SPARK` characters, the highest bin full."""
+    heights = counts.reshape(SPARK, -1).sum(axis=1)
+    full = max(heights.max(), 1)
+    return "".join(STEPS[math.ceil(h / full * (len(STEPS) - 1))] for h in heights.tolist())
 
 
 @dataclass
@@ -130,22 +135,26 @@ class TensorsView(View):
     def _picture(self) -> list[Figure]:
         assert self.overview is not None and self.cell is not None and self.corner is not None
         row, (down, across) = self.tensors[0], self.cell
-        columns = Column("from", "number", 4), Column("to", "number", 4), Column("of all", "share", role="weights")
-        shares = (row.counts / row.counts.sum()).tolist()
-        bins = list(zip(row.edges[:-1], row.edges[1:], shares, strict=True))
         cells = "every number" if down == across == 1 else f"each cell the mean of {down} x {across} numbers"
         return [
-            Table("How its numbers are spread", columns, bins),
-            _matrix(f"All of it, {cells}", self.overview, down, across, 2),
+            histogram(row.counts, row.edges),
+            matrix_map(f"All of it, {cells}", self.overview, down, across, 2),
             *(
                 []
                 if down == across == 1
-                else [_matrix("Its upper left corner, number by number", self.corner, 1, 1, 3)]
+                else [matrix_map("Its upper left corner, number by number", self.corner, 1, 1, 3)]
             ),
         ]
 
 
-def _matrix(title: str, values: np.ndarray, down: int, across: int, digits: int) -> HeatMap:
+def histogram(counts: np.ndarray, edges: np.ndarray) -> Table:
+    """How numbers are spread, a row a bin."""
+    columns = Column("from", "number", 4), Column("to", "number", 4), Column("of all", "share", role="weights")
+    shares = (counts / counts.sum()).tolist()
+    return Table("How its numbers are spread", columns, list(zip(edges[:-1], edges[1:], shares, strict=True)))
+
+
+def matrix_map(title: str, values: np.ndarray, down: int, across: int, digits: int) -> HeatMap:
     rows, columns = ([str(i * step) for i in range(n)] for n, step in zip(values.shape, (down, across), strict=True))
     return HeatMap(title, values, rows, columns, "row", "column", "weights", signed=True, digits=digits)
 
@@ -189,7 +198,7 @@ def tensors(
     if one:
         values = _values(*chosen[0][1:]).detach().float().cpu()
         matrix = values.reshape(len(values), -1) if values.dim() > 1 else values.reshape(1, -1)
-        found.overview, found.cell = _averaged(matrix)
+        found.overview, found.cell = averaged(matrix)
         found.corner = matrix[:CORNER, :CORNER].numpy().copy()
     return found
 
@@ -253,7 +262,7 @@ def _sums(values: Tensor, span: tuple[float, float], step: int) -> dict[str, Any
     return {**numbers, "least": least, "most": most, "counts": counts.long().numpy()}
 
 
-def _averaged(matrix_RC: Tensor) -> tuple[np.ndarray, tuple[int, int]]:
+def averaged(matrix_RC: Tensor) -> tuple[np.ndarray, tuple[int, int]]:
     """At most 64 x 32 means of neighbouring numbers, and of how many rows and columns each."""
     (rows, columns), (max_rows, max_columns) = matrix_RC.shape, OVERVIEW
     if rows == 1:  # a vector may be as wide as a matrix is high

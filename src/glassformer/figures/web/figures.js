@@ -7,6 +7,7 @@ import { heatMap } from "./heat_map.js";
 import { element, visible } from "./numbers.js";
 import { points } from "./points.js";
 import { plain, rgb } from "./svg.js";
+import { filterOf } from "./table_filter.js";
 
 /** @type {Record<string, (figure: any, path: string, picked: (r: number, c: number) => void) => Node[]>} */
 const DRAWN = { note, table, heat_map: heatMap, curves, points, tokens };
@@ -53,7 +54,7 @@ function table(figure, path, picked) {
     const links = figure.links?.[r] ?? [];
     const line = element("tr", { class: kind }, ...row.map((cell, c) => {
       const made = cellOf(cell, figure.columns[c], `${path}/${r}/${c}`);
-      if (links[c]) made.replaceChildren(element("button", { type: "button", class: "opens" }, ...made.childNodes));
+      if (links.length > 1 || c === 0 ? links[c] : false) made.replaceChildren(element("button", { type: "button", class: "opens" }, ...made.childNodes));
       return made;
     }));
     line.addEventListener("click", ({ target }) => picked(r, target instanceof Element ? (target.closest("td")?.cellIndex ?? 0) : 0));
@@ -63,7 +64,7 @@ function table(figure, path, picked) {
   const about = `${figure.title || "table"}: arrow keys choose a row, Enter goes to it`;
   const region = element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": about }, made);
   chosenByKeys(region, body);
-  return [region];
+  return [...filterOf(figure.title, body.slice(0, figure.rows.length)), region];
 }
 
 // Up and Down move through the rows of a table, Enter clicks the chosen one.
