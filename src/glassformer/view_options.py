@@ -34,6 +34,7 @@ class Option:
     ge: int | None = None  # the smallest value
     le: int | None = None  # the largest value
     max_length: int | None = None  # of a list
+    slider: int = 0  # the page has a slider with this step, which works while it is moved; 0: none
     flag: str = ""  # of the command, where it is not the name
     command: str = ""  # what the command line adds to the description
 
@@ -64,6 +65,13 @@ Position = Annotated[int, Option("The position of the token; -1 is the last.")]
 OptionalPosition = Annotated[
     int | None, Option("The position of the token; default: the last (for an encoder the first <mask>).")
 ]
+Size = Annotated[
+    Literal[
+        "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small", "gpt3-medium", "gpt3-large", "gpt3-xl",
+        "gpt3-2.7b", "gpt3-6.7b", "gpt3-13b", "gpt3",
+    ] | None,
+    Option("Count this size, and not the model."),
+]  # fmt: skip
 Layer = Annotated[int, Option("The layer, from 0.")]
 Head = Annotated[int, Option("The head, from 0.")]
 AttentionKind = Annotated[

@@ -8,6 +8,7 @@ keeps what can be seen of it (`axes.thin`).
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -24,7 +25,8 @@ MOST_ROWS = 2000  # of a table
 MOST_CELLS = 512  # of a heat map, along a side
 MOST_LINES = 64
 MOST_COLUMNS = 500  # of pixels, each with up to four points of a line
-MOST_POINTS = 5000
+MOST_POINTS = 200_000
+MANY_POINTS = 2000  # whose places are the bytes of a safetensors file, in base64
 MOST_TOKENS = 20_000
 
 
@@ -61,6 +63,10 @@ def _read(data: dict[str, Any]) -> Figure:
         own["lines"] = [_read_line(line) for line in own["lines"]]
         own["levels"] = [(level["name"], level["y"]) for level in own["levels"]]
         own["events"] = [(event["name"], event["x"]) for event in own["events"]]
+    if data.get("safetensors"):
+        from safetensors.numpy import load
+
+        own["places"] = load(base64.b64decode(data["safetensors"]))["places"]
     for name in ("values", "places"):
         if name in own and kind is not Tokens:
             own[name] = np.array(own[name], dtype=float)
@@ -186,7 +192,13 @@ def _short_numbers(values: np.ndarray) -> list[Any]:
 
 def _points(figure: Points) -> Parts:
     part = slice(MOST_POINTS)
-    added = {"labels": list(figure.labels)[part], "places": np.asarray(figure.places, dtype=float)[part]}
+    places = np.asarray(figure.places, dtype=float)[part]
+    added: dict[str, Any] = {"labels": list(figure.labels)[part], "places": places}
+    if len(places) > MANY_POINTS:
+        from safetensors.numpy import save
+
+        whole = save({"places": places.astype(np.float32)})
+        added |= {"places": [], "safetensors": base64.b64encode(whole).decode()}
     return added, {"points": len(figure.labels) - MOST_POINTS}
 
 

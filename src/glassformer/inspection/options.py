@@ -112,4 +112,5 @@ def _field(p: Parameter) -> Any:
         ge=option.ge,
         le=option.le,
         max_length=option.max_length,
+        json_schema_extra={"slider": option.slider} if option.slider else None,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -22,6 +22,7 @@ from glassformer.models import SIZES, ModelConfig
 from glassformer.models.counts import model_on_meta
 from glassformer.models.parts import PARTS, Piece, letters, pieces
 from glassformer.renamed import old_arguments
+from glassformer.view_options import Option, Size
 
 LECTURE = ("embedding", "key", "query", "value", "output", "up", "down", "unembedding")
 """The eight kinds of matrices of the lecture ("Attention in transformers" and "How might LLMs store facts"), in its
@@ -71,6 +72,7 @@ class ParametersView(View):
     lecture_matrices: int
     parts: list[PartCount]  # the eight kinds in the lecture's order, then the others
     compressed: bool = False  # the model holds its matrices in 8 or 4 bits, and is counted as it was before
+    sizes: dict[str, int] | None = None  # n_embd, n_layer and n_head, where there is one stack
 
     def figures(self) -> list[Figure]:
         inside = [part for part in self.parts if part.in_lecture]
@@ -99,6 +101,8 @@ class ParametersView(View):
                 [(part.name, part.count) for part in self.parts],
             ),
         ]
+        if self.sizes:
+            made.append(Table("Sizes", (Column("of"), Column("now", "count")), list(self.sizes.items())))
         return [*made, Note(self._note(shared))] if inside else made
 
     def _row(self, part: PartCount) -> tuple[Any, ...]:
@@ -121,18 +125,34 @@ class ParametersView(View):
 
 
 @old_arguments(what="model_or_size")
-@view("glassformer look parameters gpt3")
-def parameters(model_or_size: Any) -> ParametersView:
+@view("glassformer look parameters gpt3", "glassformer look parameters gpt2 --layers 24")
+def parameters(
+    model_or_size: Any,
+    *,
+    size: Size = None,
+    n_embd: Annotated[int | None, Option("Count it with this width d.", ge=8, le=16384, slider=8, flag="width")] = None,
+    n_layer: Annotated[int | None, Option("... this many layers.", ge=1, le=128, slider=1, flag="layers")] = None,
+    n_head: Annotated[
+        int | None, Option("... this many heads, of d / heads numbers.", ge=1, le=128, slider=1, flag="heads")
+    ] = None,
+) -> ParametersView:
     """Count the parameters of a model, of a configuration, or of a size by name ("gpt2", "gpt3").
 
     Only sizes are used, so that GPT-3 takes a moment. The formulas are products of sizes in
     the lecture's words (d_embed, n_vocab, d_query, n_heads, n_layers, n_neurons); each is equal to the count beside it.
 
+    Another width keeps the ratio of the hidden neurons to it; the width of a head is d / heads, rounded down to an even
+    number.
+
     Raises:
-        UsageError: there is no such size, or nothing to count.
+        UsageError: there is no such size, or nothing to count, or it cannot have other sizes.
     """
-    what = model_or_size
+    what = model_or_size if size is None else size
     name, config = _named(what)
+    changes = {key: n for key, n in (("n_embd", n_embd), ("n_layer", n_layer), ("n_head", n_head)) if n is not None}
+    if changes:
+        what = config = resized(config, changes)
+        name += f" with {', '.join(f'{key}={n:,}' for key, n in changes.items())}"
     compressed = isinstance(what, nn.Module) and any(map(is_compressed, what.modules()))
     model = what if isinstance(what, nn.Module) and not compressed else model_on_meta(config)
     groups: dict[tuple[str, str], list[Piece]] = {}
@@ -150,7 +170,31 @@ def parameters(model_or_size: Any) -> ParametersView:
         lecture_matrices=sum(part.matrices for part in parts if part.in_lecture),
         parts=parts,
         compressed=compressed,
+        sizes=_sizes(config),
     )
+
+
+def _sizes(config: Any) -> dict[str, int] | None:
+    found = {name: getattr(config, name, None) for name in ("n_embd", "n_layer", "n_head")}
+    return {name: int(n) for name, n in found.items() if n} if all(found.values()) else None
+
+
+def resized(config: Any, changes: dict[str, int]) -> Any:
+    """A configuration with another width, depth or number of heads.
+
+    Raises:
+        UsageError: it has more than one stack, or is not possible with these sizes.
+    """
+    if _sizes(config) is None or not hasattr(type(config), "make"):
+        raise UsageError(f"a {type(config).__name__} has not one width and depth to change; count it as it is")
+    fields = config.model_dump() | changes
+    if "n_embd" in changes and fields.get("n_hidden"):
+        fields["n_hidden"] = max(1, round(fields["n_hidden"] * changes["n_embd"] / config.n_embd))
+    if changes.keys() & {"n_embd", "n_head"}:
+        fields["head_width"] = max(2, fields["n_embd"] // fields["n_head"] // 2 * 2)
+        grouped = config.n_kv_head != config.n_head and fields["n_head"] % config.n_kv_head == 0
+        fields["n_kv_head"] = config.n_kv_head if grouped else fields["n_head"]
+    return type(config).make(**fields)
 
 
 def _named(what: Any) -> tuple[str, Any]:

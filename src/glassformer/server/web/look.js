@@ -21,6 +21,7 @@ const FITS_ALL = new Set(["text", "layer", "head", "position", "neuron", "patter
 
 // Options that name a file, where a model reads files.
 const FILES = ["text", "sound"];
+const SETTLE = 60; // ms without a move of a slider, before the server is asked
 
 export function lookView(root, store, api, { failed }) {
   const list = element("nav", { class: "view-list", "aria-label": "views" });
@@ -127,6 +128,7 @@ export function lookView(root, store, api, { failed }) {
       draftSteps(figures, found);
       soundPlayer(figures, found, store.state.models.find(({ name }) => name === baseOf(model))?.reads === "frames" ? file?.blob : null);
       showSteps(figures, at, (step) => writeAddress({ ...cursor, step: (at = step) }, { replace: true }));
+      open.form.place(found);
       figures.hidden = false;
       save.offer(view.name, (kind) => api.lookFile(view.name, model, options, file?.data, kind), figures);
       state.textContent = "";
@@ -183,8 +185,15 @@ export function lookView(root, store, api, { failed }) {
     if (upload.needed() && !upload.file() && !(upload.optional() && open.form.read().text)) return (state.textContent = "choose a file");
     run();
   });
-  fields.addEventListener("change", ({ target }) => { // a switch works at once, once there is something to change
-    if (target.type === "checkbox" && !figures.hidden && !missing()) run();
+  // A switch or a choice works at once, a slider while it is moved, when there is something to change.
+  fields.addEventListener("change", ({ target }) => {
+    if ((target instanceof HTMLSelectElement || target.type === "checkbox") && !figures.hidden && !missing()) run();
+  });
+  let moving = 0;
+  fields.addEventListener("input", ({ target }) => {
+    if (!target.dataset.live || missing()) return;
+    clearTimeout(moving);
+    moving = setTimeout(() => run({ replace: true }), SETTLE);
   });
   store.subscribe((current, changed) => {
     if (!changed.has("model") || root.hidden || !open) return;

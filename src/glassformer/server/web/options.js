@@ -9,12 +9,20 @@ const CURSOR = new Set(["layer", "head", "position", "keys_as_rows"]); // always
 export function optionsForm(schema) {
   const required = new Set(schema.required ?? []);
   const fields = Object.entries(schema.properties ?? {}).map(([name, property]) => fieldOf(name, property, required.has(name)));
-  const [first, later] = [true, false].map((always) => fields.filter(({ name }) => (required.has(name) || CURSOR.has(name)) === always));
+  const [first, later] = [true, false].map((always) => fields.filter(({ name }) => (required.has(name) || CURSOR.has(name) || schema.properties[name].slider > 0 || name === "size") === always));
   const rows = (some) => element("div", { class: "options" }, ...some.map((field) => field.row));
   const more = element("details", { class: "more-options" }, element("summary", {}, "more options"), rows(later));
   return {
     element: element("div", {}, rows(first), later.length ? more : ""),
     fields: fields.map((field) => field.name),
+    // Move the sliders of empty fields to the numbers of the rows of a table that have their names.
+    place(figures) {
+      const rows = figures.filter((figure) => figure.kind === "table").flatMap((figure) => figure.rows);
+      for (const field of fields.filter((one) => one.place && one.read() === undefined)) {
+        const value = rows.find((row) => row[0].text === field.name)?.[1]?.value;
+        if (value !== undefined) field.place(value);
+      }
+    },
     show(name, visible) {
       const field = fields.find((one) => one.name === name);
       if (field) field.row.hidden = !visible;
@@ -46,7 +54,19 @@ function fieldOf(name, property, required) {
   const [input, write, read] = inputOf(type, property, name, common);
   const row = element("div", { class: `option ${type.type}${LONG.has(name) || type.type === "array" ? " wide" : ""}` });
   row.append(element("label", { for: id }, words), input, about);
-  return { name, row, write, read };
+  if (!property.slider) return { name, row, write, read };
+  const slider = sliderOf(input, property.slider, words);
+  input.after(slider);
+  const place = (value) => ((slider.value = String(value)), (input.placeholder = String(value)));
+  return { name, row, write: (value) => (write(value), input.value && (slider.value = input.value)), read, place };
+}
+
+// A slider beside a number. It is moved to the number that counts while the field is empty (`place`).
+function sliderOf(input, step, words) {
+  const slider = element("input", { type: "range", min: input.min, max: input.max, step, "aria-label": `${words}, slider`, "data-live": true });
+  slider.addEventListener("input", () => (input.value = slider.value));
+  input.addEventListener("input", () => input.value && (slider.value = input.value));
+  return slider;
 }
 
 function inputOf(type, property, name, common) {
