@@ -60,7 +60,7 @@ PUBLIC = {
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",
     "glassformer.inspection": "Ablated AblationView AttentionGridView LinksView PatchingView "
-    "ActivationsView activations ablation attention_grid links "
+    "VocabularyView vocabulary ActivationsView activations ablation attention_grid links "
     "patching Analogy AttentionView AttributionView Column CompareView ContextView "
     "Curves DiffusionView diffusion Direction Activation HeatMap InductionView LensView Neighbours Neuron "
     "NeuronsView NextView Note PCA ParametersView Part PartCount Points Reading "

@@ -33,6 +33,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "context": {"word": "FED", "texts": ["A FED", "FED A"]},
     "neurons": {"corpus": TEXT},
     "diffusion": {"text": "A<mask:2>"},
+    "links": {"reader": "2", "read": "1"},
+    "patching": {"other": "B" + TEXT[1:], "token": 3, "against": 5},
 }
 SPEECH = "speech"  # needs a sound: only its reason is tested
 

@@ -92,6 +92,7 @@ OTHERS = {
     "neighbours": ["a"],
     "neurons": [],
     "induction": [],
+    "vocabulary": [],
     "links": [*PICTURE, "a", "b"],
     "patching": [*PICTURE, *PICTURE],
 }

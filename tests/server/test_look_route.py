@@ -22,6 +22,7 @@ OPTIONS = {
     "direction": {"pairs": ["a:c", ["d", "e"]], "along": ["r"]},
     "components": {"words": ["a", "c", "d", "e"]},
     "parameters": {},
+    "vocabulary": {},
     "tensors": {"pattern": "blocks.0.*"},
     "induction": {"length": 4},
     "links": {"text": "the fox", "reader": "fox", "read": "the"},

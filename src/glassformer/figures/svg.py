@@ -33,6 +33,7 @@ MOST_NUMBERS = 24  # columns of a heat map whose cells also have their number wr
 MOST_DOTS = 80  # values of a line that are marked
 COLUMNS = 500  # columns of pixels that a line is thinned to
 SHADES = 24  # colours that cells are joined by where they have no titles
+MOST_POINTS = 500
 GAP = 16.0
 
 
@@ -328,9 +329,10 @@ def _points(figure: Points, titles: bool) -> Drawing:
     """Places in user units; what is nearer, in the third dimension, is stronger."""
     places = np.asarray(figure.places, dtype=float)
     low, high = places.min(axis=0), places.max(axis=0)
-    parts = []
+    some = np.unique(np.linspace(0, len(places) - 1, min(len(places), MOST_POINTS)).astype(int))
+    places, parts = places[some], []
     for label, unit, place in zip(
-        figure.labels, (places - low) / np.where(high > low, high - low, 1), places, strict=True
+        [figure.labels[i] for i in some], (places - low) / np.where(high > low, high - low, 1), places, strict=True
     ):
         x, y = 30 + (WIDTH - 160) * unit[0], 20 + (POINTS_HEIGHT - 60) * (1 - unit[1])
         depth = 0.35 + 0.65 * (unit[2] if len(unit) > 2 else 1.0)
@@ -341,6 +343,8 @@ def _points(figure: Points, titles: bool) -> Drawing:
             + "</g>"
         )
     sides = zip(("across", "up", "near (stronger)"), figure.axes, strict=False)
+    if len(some) < len(figure.labels):
+        parts.append(_text(30, 14, f"drawn: {len(some):,} of {len(figure.labels):,} points", dim=True))
     parts.append(_text(30, POINTS_HEIGHT - 8, " · ".join(f"{side}: {name}" for side, name in sides), dim=True))
     return Drawing("".join(parts), WIDTH, POINTS_HEIGHT, (0, 0, 0, 0))
 

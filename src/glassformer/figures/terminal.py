@@ -27,6 +27,7 @@ LABEL = 12  # characters of a row's label
 COLUMN_LABEL = 8  # letters of a label that is read downwards
 BAR = 20  # characters of the longest bar
 ROWS_OF_CURVE, ROWS_OF_POINTS = 6, 20
+MOST_POINTS = 200
 SHADES = " ·░▒▓█"
 STEPS = " ▁▂▃▄▅▆▇█"
 WRITING = "rgb(245,245,245)"  # letters on a colour
@@ -329,10 +330,12 @@ def _points(figure: Points, width: int, colors: bool) -> Iterator[Any]:
     """The first two dimensions, labels where the points are; one that would cover another is a dot."""
     places = figure.places[:, :2]
     low, high = places.min(axis=0), places.max(axis=0)
+    some = np.unique(np.linspace(0, len(places) - 1, min(len(places), MOST_POINTS)).astype(int))
+    places = places[some]
     unit = (places - low) / np.where(high > low, high - low, 1)
     n_rows = min(ROWS_OF_POINTS, 2 * len(np.unique(places[:, 1])) + 1)
     canvas = [[" "] * width for _ in range(n_rows)]
-    for label, (x, y) in zip(figure.labels, unit, strict=True):
+    for label, (x, y) in zip([figure.labels[i] for i in some], unit, strict=True):
         text = visible(label, LABEL)
         c, row = round(x * (width - len(text) - 1)), round((1 - y) * (n_rows - 1))
         for r in (row, row + 1, row - 1):  # a line below or above, where there is another one
@@ -345,6 +348,8 @@ def _points(figure: Points, width: int, colors: bool) -> Iterator[Any]:
         yield Text("".join(line).rstrip())
     if figure.axes:
         yield Text(f"across: {figure.axes[0]}, up: {figure.axes[1]}", style="dim")
+    if len(some) < len(figure.labels):
+        yield Text(f"drawn: {len(some):,} of {len(figure.labels):,} points", style="dim")
 
 
 DRAWERS: dict[type, Any] = {

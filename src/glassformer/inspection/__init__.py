@@ -29,6 +29,7 @@ from glassformer.inspection.tokens import TokensView, tokens
 from glassformer.inspection.trace import Trace, ablate, add, edit, patch, scale, tap_names, trace
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
+from glassformer.inspection.vocabulary import VocabularyView, vocabulary
 from glassformer.renamed import keep_old_names
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "Trace",
     "Vectors",
     "View",
+    "VocabularyView",
     "ablate",
     "ablation",
     "activations",
@@ -111,6 +113,7 @@ __all__ = [
     "tokens",
     "trace",
     "vectors_of",
+    "vocabulary",
 ]
 
 keep_old_names(__name__)

@@ -103,10 +103,11 @@ def activations(
         raise UsageError(f"no tap is called {pattern!r}; {did_you_mean(pattern, tap_names(model))}")
     with trace(model, *wanted) as seen:
         reading.run()
-    rows = [_row(name, seen[name]) for name in wanted if name in seen]
+    passed = set(seen)
+    rows = [_row(name, seen[name]) for name in wanted if name in passed]
     if not rows:
         raise UsageError(f"nothing passes {', '.join(wanted)} while this text is read; take another pattern")
-    found = ActivationsView(rows, [name for name in wanted if name not in seen])
+    found = ActivationsView(rows, [name for name in wanted if name not in passed])
     if len(rows) == 1:
         x = seen[rows[0].name].float().cpu()
         matrix = x.reshape(-1, x.shape[-1]) if x.dim() > 1 else x.reshape(1, -1)

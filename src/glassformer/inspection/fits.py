@@ -12,7 +12,7 @@ from glassformer.generation.fill_mask import mask_of
 from glassformer.inspection.look import Subject
 from glassformer.inspection.options import options_of
 from glassformer.inspection.reading import check_writes, reader_of, stack_of
-from glassformer.inspection.stream import answers_of
+from glassformer.inspection.stream import answers_of, check_token_head
 from glassformer.inspection.vectors import embedding_of
 from glassformer.models import Decoder
 from glassformer.processors.tokenizers import Tokenizer
@@ -67,6 +67,18 @@ def _attends(s: Subject) -> None:
         _stack(s)
 
 
+def _links_words(s: Subject) -> None:
+    _attends(s)
+    if s.model.reads != "text" and "target" not in s.model.answers:
+        raise UsageError(f"this {type(s.model).__name__} reads no text")
+
+
+def _patches(s: Subject) -> None:
+    check_token_head(s.model)
+    if "target" in s.model.answers or s.model.reads != "text":
+        raise UsageError(f"a {type(s.model).__name__} is not patched; take a decoder, or an encoder with a mask")
+
+
 def _reads_text(s: Subject) -> None:
     reader_of(s.model, s.input_tokenizer)  # type: ignore[arg-type]
 
@@ -111,7 +123,9 @@ CHECKS: dict[Any, Callable[[Subject], Any]] = {
     for names, check in {
         "next surprise compare": _writes_text,
         "diffusion": _hides_tokens,
-        "attention": _attends,
+        "attention attention-grid": _attends,
+        "links": _links_words,
+        "patching": _patches,
         "attention-walkthrough residual": _stack,
         "speech": _reads("frames", "sound"),
         "induction": _continues,
@@ -119,7 +133,7 @@ CHECKS: dict[Any, Callable[[Subject], Any]] = {
         "image-attention": _reads("patches", "images"),
         "rollout": _one_stack,
         "positions": _adds_positions,
-        "lens attribution": lambda s: answers_of(s.model, s.tokenizer, s.labels),
+        "lens attribution ablation": lambda s: answers_of(s.model, s.tokenizer, s.labels),
         "parameters": _has_parameters,
     }.items()
     for name in names.split()

@@ -284,7 +284,13 @@ def pca(vectors: Vectors, words: Annotated[Sequence[str], Option("Three words or
     rows = list(dict.fromkeys(vectors.rows(words)))
     if len(rows) < 3:
         raise UsageError(f"{plural(len(rows), 'different word')} to spread in three dimensions; give 3 or more")
-    x_nC = vectors.table[rows].double()
+    return PCA([vectors.words[row] for row in rows], *principal_components(vectors.table[rows]))
+
+
+def principal_components(x_nC: Tensor) -> tuple[np.ndarray, list[float]]:
+    """The places (n, 3) of vectors along the three directions in which they differ the most, and the shares of these
+    in their variance."""
+    x_nC = x_nC.double()
     x_nC = x_nC - x_nC.mean(dim=0)
     n, C = x_nC.shape
     variances_C, axes_CC = torch.linalg.eigh(x_nC.t() @ x_nC)  # rising
@@ -295,8 +301,7 @@ def pca(vectors: Vectors, words: Annotated[Sequence[str], Option("Three words or
     places = np.zeros((n, 3))
     places[:, :k] = (x_nC @ axes_Ck).numpy()
     total = max(float(variances_C.clamp_min(0).sum()), 1e-300)
-    shares = [float(v) / total for v in variances_C.clamp_min(0).flip(0)[:k]] + [0.0] * (3 - k)
-    return PCA([vectors.words[row] for row in rows], places, shares)
+    return places, [float(v) / total for v in variances_C.clamp_min(0).flip(0)[:k]] + [0.0] * (3 - k)
 
 
 def _nearest(vectors: Vectors, cosines_N: Tensor, n: int, without: Sequence[int] = ()) -> tuple[list[str], list[float]]:

@@ -1,5 +1,6 @@
 // Labelled places in two or three dimensions, on a canvas. Three can be turned, by dragging or with the arrow keys.
 
+import { cloud } from "./cloud.js";
 import { element, visible } from "./numbers.js";
 import { plain, WIDTH } from "./svg.js";
 
@@ -9,6 +10,7 @@ const MOST_LABELS = 300;
 const TURN = 0.12; // radians a key
 
 export function points(figure, path) {
+  if (figure.safetensors) return cloud(figure, path);
   const { places, labels, axes } = figure;
   if (!places.length) return [element("p", { class: "faint" }, "no points to draw")];
   const depth = places[0].length > 2;

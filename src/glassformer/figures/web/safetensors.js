@@ -1,5 +1,5 @@
 // A safetensors file: 8 bytes with the length of the header, the header (JSON), then the numbers, little-endian.
-// https://huggingface.co/docs/safetensors
+// as the documentation of the library safetensors has it
 
 const KINDS = { F32: Float32Array, F64: Float64Array, I64: BigInt64Array, I32: Int32Array, U8: Uint8Array };
 

@@ -191,7 +191,7 @@ export function lookView(root, store, api, { failed }) {
   });
   let moving = 0;
   fields.addEventListener("input", ({ target }) => {
-    if (!target.dataset.live || missing()) return;
+    if (target.dataset.live === undefined || missing()) return;
     clearTimeout(moving);
     moving = setTimeout(() => run({ replace: true }), SETTLE);
   });
