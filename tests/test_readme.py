@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,9 @@ import pytest
 from command_line import glassformer
 from patience import PATIENCE
 from skips import Commands
+
+from glassformer.data.espeak import RATE, synthesize
+from glassformer.errors import MissingExtraError
 
 __all__ = ["glassformer"]  # a fixture
 
@@ -36,16 +40,39 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, own_cache):
-    """A newcomer's folder with a text and sentence pairs of their own, and `glassformer` on the path."""
+    """A newcomer's folder with a text, sentence pairs, a picture and a sound of their own, and `glassformer` on the
+    path."""
     place = tmp_path_factory.mktemp("newcomer")
     lines = (f"ROMEO:\nTo be, or not to be, {i} times.\n\nJULIET:\nSpeak, speak again.\n\n" for i in range(60))
     (place / "my.txt").write_text("".join(lines), encoding="utf-8")
     pairs = (json.dumps({"source": f"act {i} scene {j}", "target": f"{j} of {i}"}) for i in range(9) for j in range(9))
     (place / "pairs.jsonl").write_text("\n".join(pairs), encoding="utf-8")
+    draw_seven(place / "seven.png")
+    speak(place / "talk.flac")
     for name, row in zip(("my", "preferences"), (json.loads(block) for block in blocks("json")), strict=True):
         numbered = (json.dumps(row).replace("you sell", f"you sell at {i}") for i in range(40))
         (place / f"{name}.jsonl").write_text("\n".join(numbered), encoding="utf-8")
     return place
+
+
+def draw_seven(path: Path) -> None:
+    """White on black, as the digits are. Without Pillow the command says what it needs before it opens anything."""
+    with contextlib.suppress(ImportError):
+        from PIL import Image
+
+        image = Image.new("L", (16, 16))
+        image.paste(255, (3, 2, 13, 4))
+        image.paste(255, (9, 4, 12, 14))
+        image.save(path)
+
+
+def speak(path: Path) -> None:
+    """A sentence, if there is a voice for it."""
+    with contextlib.suppress(ImportError, MissingExtraError):
+        import soundfile
+
+        (spoken,) = synthesize(["Good morning, and welcome to the meeting."], "en-us", 150)
+        soundfile.write(path, spoken.samples_N, RATE)
 
 
 def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
