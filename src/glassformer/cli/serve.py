@@ -32,6 +32,9 @@ def serve(
         None, metavar="MODEL", help='A classifier whose classes are the models; it answers for model "auto".'
     ),
     train: bool = typer.Option(False, "--train", help="Let the page start runs in the (one) folder of runs."),
+    rank: str = typer.Option(None, metavar="PROMPTS", help="Prompts whose answers people rank on the page."),
+    pairs: str = typer.Option(None, metavar="FILE", help="Where their choices go, a .jsonl file that is continued."),
+    answers: int = typer.Option(2, min=2, max=4, metavar="N", help="Answers to each of these prompts: 2 to 4."),
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
 ) -> None:
@@ -45,6 +48,8 @@ def serve(
 
     glassformer serve runs/ --train
 
+    glassformer serve smollm2-135m-instruct --rank prompts.jsonl --pairs pairs.jsonl
+
     glassformer serve smollm2-135m-instruct --adapter formal=runs/formal --adapter short=runs/short
 
     glassformer serve runs/law runs/films --router runs/router
@@ -53,7 +58,7 @@ def serve(
     """
     from pathlib import Path
 
-    from glassformer.errors import MissingExtraError
+    from glassformer.errors import MissingExtraError, UsageError
     from glassformer.threads import set_threads
     from glassformer.training import choose_device
 
@@ -65,11 +70,15 @@ def serve(
         raise MissingExtraError("the server", "serve") from None
     assert fastapi and prometheus_client and uvicorn
     from glassformer.server import app
+    from glassformer.server.ranking import Ranking
     from glassformer.server.router import AUTO, open_router
     from glassformer.server.runs import Runs
 
     app.check_address(host, api_key, no_auth)
     train_in = _folder_of_runs(models) if train else None
+    if (rank is None) != (pairs is None):
+        raise UsageError("--rank PROMPTS and --pairs FILE.jsonl belong together; give both")
+    ranking = None if rank is None else Ranking(rank, Path(pairs), answers)
     sockets = app.bind(host, port)  # before the models are read, which takes a while
     set_threads()
     engine: dict[str, Any] = {"device": choose_device(device), "dtype": dtype, "max_rows": rows}
@@ -98,6 +107,7 @@ def serve(
         runs=runs,
         open_checkpoint=open_checkpoint,
         train_in=train_in,
+        ranking=ranking,
         host=host,
         api_key=api_key,
         sockets=sockets,

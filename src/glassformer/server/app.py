@@ -33,6 +33,7 @@ from glassformer.hub.loading import load_with_adapters
 from glassformer.server.inspect import inspect_routes
 from glassformer.server.middleware import Guard, add_error_handlers, is_local
 from glassformer.server.openai import openai_routes
+from glassformer.server.ranking import Ranking, rank_routes
 from glassformer.server.router import Router
 from glassformer.server.runs import Runs, ServedModels, run_routes
 from glassformer.server.training import Training, training_routes
@@ -124,6 +125,7 @@ def create_app(
     runs: Runs | None = None,
     open_checkpoint: Callable[[str, str], ModelHandle] | None = None,
     train_in: Path | None = None,
+    ranking: Ranking | None = None,
     api_key: str | None = None,
     local: bool = True,
 ) -> FastAPI:
@@ -131,7 +133,7 @@ def create_app(
 
     Args:
         runs: training runs that the page shows. open_checkpoint: as of `ServedModels`. train_in: the folder in which
-            the page may start runs; None: it may not.
+            the page may start runs; None: it may not. ranking: what people may rank on the page.
         router: chooses the model of requests to "auto" and of those without a name.
         api_key: what clients must send as `Authorization: Bearer KEY`; None: nothing.
         local: bound to this machine only: requests under another host's name (DNS rebinding) are refused.
@@ -158,6 +160,7 @@ def create_app(
     app.include_router(inspect_routes(served))
     app.include_router(run_routes(runs))
     app.include_router(training_routes(training))
+    app.include_router(rank_routes(served, ranking))
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -304,6 +307,7 @@ def serve(
     runs: Runs | None = None,
     open_checkpoint: Callable[[str, str], ModelHandle] | None = None,
     train_in: Path | None = None,
+    ranking: Ranking | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
@@ -312,7 +316,7 @@ def serve(
     """Answer until stopped (Ctrl-C, SIGTERM): then running answers are finished, and no new requests are accepted.
 
     Args:
-        runs, open_checkpoint, train_in: as of `create_app`.
+        runs, open_checkpoint, train_in, ranking: as of `create_app`.
         sockets: of `bind(host, port)`, for callers that have bound them already.
 
     Raises:
@@ -320,7 +324,7 @@ def serve(
     """
     torch.set_grad_enabled(False)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    more: dict[str, Any] = {"runs": runs, "open_checkpoint": open_checkpoint, "train_in": train_in}
+    more: dict[str, Any] = {"runs": runs, "open_checkpoint": open_checkpoint, "train_in": train_in, "ranking": ranking}
     app = create_app(models, router=router, api_key=api_key, local=is_local(host), **more)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
     uvicorn.Server(config).run(sockets or bind(host, port))

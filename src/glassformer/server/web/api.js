@@ -72,6 +72,11 @@ export async function compareRuns(names, signal) {
   return (await (await request(`/api/runs/compare/figures?${query}`, { signal })).json()).figures;
 }
 
+// Ranking answers; see server/ranking.py.
+export const ranking = async (model) => (await request(`/api/rank?model=${encodeURIComponent(model)}`)).json();
+export const pick = async (place, pick) => (await request("/api/rank", { body: { place, pick } })).json();
+export const undoPick = async () => (await request("/api/rank/undo", { body: {} })).json();
+
 export async function runFile(name, save) {
   return (await request(`/api/runs/${encodeURIComponent(name)}?save=${save}`)).blob();
 }

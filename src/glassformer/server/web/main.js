@@ -12,6 +12,7 @@ import { readAddress, writeAddress } from "./address.js";
 import { guessView } from "./guess.js";
 import { frameView } from "./frame.js";
 import { lookView } from "./look.js";
+import { rankView } from "./rank.js";
 import { runsView } from "./runs.js";
 import { sideBySide } from "./side_by_side.js";
 import { createStore, remember, remembered } from "./store.js";
@@ -72,12 +73,13 @@ const look = lookView(document.getElementById("look-panel"), store, api, actions
 const beside = sideBySide(document.getElementById("side-by-side-panel"), store, api);
 const game = guessView(document.getElementById("guess-panel"), store, api);
 const cut = tokensPanel(document.getElementById("tokens-panel"), store, api);
+const rank = rankView(document.getElementById("rank-panel"), store, api, actions);
 const tour = tourView(document.getElementById("tour-panel"), store, api, actions);
 const train = runsView(document.getElementById("train-panel"), store, api, actions);
 timeTravel(document.getElementById("time-travel"), store, api, actions);
 
 const WAYS = ["write", "side-by-side", "guess"]; // to write
-const PANELS = [...WAYS, "tokens", "look", "train", "tour"];
+const PANELS = [...WAYS, "tokens", "look", "train", "rank", "tour"];
 
 // The panel of the address; a model that it names is opened.
 async function navigate() {
@@ -100,6 +102,7 @@ async function navigate() {
   if (panel === "guess") return game.go();
   if (panel === "tokens") return cut.go();
   if (panel === "train") return train.go(cursor);
+  if (panel === "rank") return rank.go();
   if (panel === "tour") return tour.go(cursor);
   const named = store.state.models.some((model) => model.name === baseOf(cursor.model));
   if (named && cursor.model !== store.state.model) await actions.useModel(cursor.model);
