@@ -2,10 +2,9 @@
 
     python benchmarks/decision.py --out FOLDER [cartpole] [key-to-door] [pendulum]
 
-Each is the recipe of that name (CartPole: on data with few experts, `THIN`): the same model, data and steps. Cloning
-reads every return as 0 and windows by time step; "10 %" learns from the best tenth of the episodes alone. Each plays as
-many episodes with seeds that no episode of the data has, taking the most likely action. Means have 95 % intervals (of
-the key and the door: Wilson's).
+Each is the recipe of that name: the same model, data and steps. Cloning reads every return as 0 and windows by time
+step; "10 %" learns from the best tenth of the episodes alone. Each plays as many episodes with seeds that no episode of
+the data has, taking the most likely action. Means have 95 % intervals (of the key and the door: Wilson's).
 
 Everything is kept in --out: after a stop the same command goes on, and what is finished is not made again. Prints a
 table when all of an environment is measured.
@@ -35,18 +34,15 @@ METHODS = {
 
 
 class Game(NamedTuple):
-    """asks: the returns that a Decision Transformer is asked for. shares: whether an episode is paid 1 or nothing.
-    words: what differs from the recipe."""
+    """asks: the returns that a Decision Transformer is asked for. shares: whether an episode is paid 1 or nothing."""
 
     asks: tuple[float, ...]
     episodes: int
     shares: bool = False
-    words: tuple[str, ...] = ()
 
 
-THIN = ("data.source=cartpole-noisy-experts", "training.steps=400", "model.block_size=15", "training.batch_size=256")
 GAMES = {
-    "cartpole": Game((500, 400, 300, 200, 150, 100, 50, 25, 10), 100, words=THIN),
+    "cartpole": Game((500, 400, 300, 200, 150, 100, 50, 25, 10), 100),
     "key-to-door": Game((1, 0), 200, shares=True),
     "pendulum": Game((-150, -300, -600, -900, -1200, -1500), 100),
 }
@@ -72,7 +68,7 @@ def measure(stages: StageFolder, name: str, words_for_all: list[str]) -> None:
     """Train the three and let them play; print their table."""
     game, rows = GAMES[name], []
     for method, changes in METHODS.items():
-        run = stages.run(stages.out / name / method.replace(" %", ""), name, [*game.words, *changes, *words_for_all])
+        run = stages.run(stages.out / name / method.replace(" %", ""), name, [*changes, *words_for_all])
         for asked in game.asks if not changes else (None,):
             file = run.with_name(f"{run.name}, {'plays' if asked is None else f'asked {asked:g}'}.json")
             found = stages.made(file, lambda run=run, asked=asked: score(run, asked, game))
