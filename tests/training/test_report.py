@@ -19,7 +19,7 @@ from skips import CHROMIUM, NEEDS_CHROMIUM
 
 from glassformer.figures import Column, Table, to_json
 from glassformer.processors.tokenizers.alphabet import legible
-from glassformer.training import RunFolder
+from glassformer.training import RunFolder, report_figures
 from glassformer.training.report import ReportWriter, write_report
 from glassformer.training.report_figures import diagnostic_maps, metric_charts, score_chart, smooth
 from glassformer.training.run_history import RunHistory
@@ -458,3 +458,26 @@ def test_a_browser_shows_it_and_reads_out_what_the_files_say(run, tmp_path):
     samples = re.findall(r"(?s)<pre>(.*?)</pre>", done.stdout)
     assert html.unescape(samples[0]) == legible(HOSTILE)
     shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+
+
+def test_what_layers_add_and_reward_against_kl_are_drawn_from_the_files(tmp_path):
+    run = RunFolder.create(tmp_path / "run", 'name = "x"\n')
+    for step in (1, 2, 3):
+        run.append(run.metrics, {"step": step, "loss": 1.0, "reward": 0.1 * step, "kl": 0.5 * step})
+        taps = {
+            "blocks.0.attention.output": {"rms": 0.5 * step},
+            "blocks.0.residual.after": {"rms": 2.0},
+            "blocks.1.feedforward.output": {"rms": 1.0},
+            "blocks.1.residual.after": {"rms": 4.0},
+            "blocks.1.attention.pattern": {"rms": 9.0},
+        }
+        run.append(run.diagnostics, {"step": step, "parameters": {}, "activations": taps})
+    h = RunHistory(run)
+    (shares,) = report_figures.residual_map(h)
+    assert list(shares.rows) == ["blocks.0.attention", "blocks.1.feedforward"]
+    assert shares.values.tolist() == [[0.25, 0.5, 0.75], [0.25, 0.25, 0.25]]
+    (chart,) = report_figures.reward_chart(h)
+    assert chart.title == "Reward against KL" and (np.diff(chart.lines[0].x) > 0).all() and len(chart.lines[0].y) == 3
+    other = RunFolder.create(tmp_path / "other", 'name = "x"\n')
+    other.append(other.metrics, {"step": 1, "loss": 1.0})
+    assert report_figures.residual_map(RunHistory(other)) == report_figures.reward_chart(RunHistory(other)) == []

@@ -116,8 +116,8 @@ def sections(h: RunHistory) -> list[tuple[str, str, list[Figure]]]:
     reasons = [Note(f"{what}: {how}") for what, how in basis.items()] if isinstance(basis, dict) else []
     plan = figures.plan_table(h)
     return [
-        ("Curves", "", [*figures.step_charts(h), *figures.metric_charts(h)]),
-        ("By layer, over time", ABOUT_UPDATES, figures.diagnostic_maps(h)),
+        ("Curves", "", [*figures.reward_chart(h), *figures.step_charts(h), *figures.metric_charts(h)]),
+        ("By layer, over time", ABOUT_UPDATES, [*figures.residual_map(h), *figures.diagnostic_maps(h)]),
         ("Events", "", [figures.event_table(h)] if h.events else []),
         ("Plan against actual", "", [plan, *reasons] if plan.rows else []),
         ("Samples", some, [figure for sample in samples for figure in sample_figures(sample)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import accumulate
 from typing import Any
 
@@ -61,6 +62,38 @@ def step_charts(h: RunHistory) -> list[Figure]:
             lines.append(Line("smoothed", *smooth(h.curves["step"], factor * values, _span(h)), color=0))
         charts.append(_chart(h, title, lines, compact=True, **options))
     return charts
+
+
+def reward_chart(h: RunHistory) -> list[Figure]:
+    """The reward over the distance from the model that the run began with, of runs that have both; each point is a mean
+    over neighbouring steps."""
+    if not all(np.isfinite(h.curves.get(key, np.empty(0))).any() for key in ("reward", "kl")):
+        return []
+    far, reward = (smooth(h.curves["step"], h.curves[key], _span(h))[1] for key in ("kl", "reward"))
+    line = Line("reward", far, reward, color=1, dots=True)
+    return [Curves("Reward against KL", [line], "KL from the start, nats an answer", "reward", y_from_zero=False)]
+
+
+def residual_map(h: RunHistory) -> list[Figure]:
+    """What each layer adds as a part of the residual stream behind its block, at evaluations that record activations
+    (`training.watch_activations`): blocks come online over time."""
+    steps = [record["step"] for record in h.diagnostics]
+    rows: dict[str, np.ndarray] = {}
+    for i, record in enumerate(h.diagnostics):
+        taps = record.get("activations")
+        for name, numbers in taps.items() if isinstance(taps, dict) else ():
+            found = re.fullmatch(r"((?:\w+\.)*blocks\.\d+)\.(attention|feedforward)\.output", name)
+            after = taps.get(f"{found[1]}.residual.after") if found else None
+            if found and after and (size := finite_number(after.get("rms"))):
+                row = rows.setdefault(f"{found[1]}.{found[2]}", np.full(len(steps), math.nan))
+                row[i] = (finite_number(numbers.get("rms")) or 0.0) / size
+    if not rows:
+        return []
+    columns = np.unique(np.linspace(0, len(steps) - 1, MOST_MAP_COLUMNS).round().astype(int))
+    values, named = np.stack(list(rows.values()))[:, columns], [f"{steps[i]:,}" for i in columns]
+    return [
+        HeatMap("What each layer adds, as a part of the residual stream", values, list(rows), named, "", "step", "key")
+    ]
 
 
 def metric_charts(h: RunHistory) -> list[Figure]:
