@@ -200,3 +200,19 @@ def test_24_the_keyboard_alone_reaches_a_head_and_its_numbers(tab, url, models):
     out = tab.locator("#figures section.heat_map output").first
     weights = look("attention", *models["base"], TEXT, layer=int(layer), head=int(head)).figures()[0].values
     assert float(out.get_attribute("data-value")) == weights[2, 0]
+
+
+def test_24_the_page_is_there_before_the_server_s_answers(tab, url):
+    tab.route("**/api/**", lambda route: None)  # none ever comes
+    tab.goto(url)
+    expect(tab.locator("#status-text")).to_have_text("connecting …")
+    assert tab.locator("#panels a").count() >= 5 and tab.locator("#prompt").is_visible()
+    assert tab.evaluate("performance.getEntriesByName('first-contentful-paint').length") == 1
+
+
+def test_24_nothing_moves_by_itself_under_reduced_motion(tab, url):
+    tab.emulate_media(reduced_motion="reduce")
+    for hash in ("#write", address("attention", text=TEXT), "#train", "#tour/5"):
+        tab.goto(f"{url}/{hash}")
+        tab.wait_for_load_state("networkidle")
+        assert tab.evaluate("document.getAnimations().filter(one => one.playState === 'running').length") == 0

@@ -94,6 +94,7 @@ export function runsView(root, store, api, { failed, useModel, open: reopen }) {
   // Look at the run again, and once more after a while as long as it is on the screen.
   async function refresh() {
     const mine = name;
+    const asked = performance.now();
     const [found, now] = await Promise.all([api.run(name, tag), job ? api.trained() : null]);
     if (mine !== name || root.hidden) return;
     const ended = job?.state && !now.state;
@@ -105,7 +106,8 @@ export function runsView(root, store, api, { failed, useModel, open: reopen }) {
       draw((last = found.run));
     }
     if (last) buttons.draw(last, job);
-    const wait = head.dataset.state === "running" || job?.state ? LIVE : RESTING;
+    const took = performance.now() - asked; // reading a long run takes the server a while: most of the time it rests
+    const wait = 3 * took + (head.dataset.state === "running" || job?.state ? LIVE : RESTING);
     timer = setTimeout(() => refresh().catch((error) => failed(error, () => go({ view: name }))), wait);
   }
 

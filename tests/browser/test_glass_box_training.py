@@ -1,4 +1,4 @@
-"""Training on the page: a run as it grows, and its checkpoints as a slider that every panel follows."""
+"""Training on the page: a run as it grows (22 of GLASS_BOX.md), its checkpoints, several runs compared."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def url(folder):
         yield address
 
 
-def test_a_new_step_is_on_the_screen_within_a_second(tab, url, folder):
+def test_22_a_new_step_is_on_the_screen_within_a_second_and_a_reload_loses_nothing(tab, url, folder):
     two = RunFolder(folder / "two")
     tab.goto(f"{url}/#train/two")
     step = tab.locator('[data-source="run/steps"]')
@@ -75,7 +75,7 @@ def test_a_new_step_is_on_the_screen_within_a_second(tab, url, folder):
     assert [float(v) for v in curve.split()] == pytest.approx(list(drawn.y), rel=1e-6)
 
 
-def test_curves_levels_and_samples_of_a_run(tab, url, folder):
+def test_22_raw_and_smoothed_curves_levels_and_samples_of_a_run(tab, url, folder):
     tab.goto(f"{url}/#train/one")
     expect(tab.locator("#run-title")).to_have_text("one")
     chart = score_chart(RunHistory(RunFolder(folder / "one")))
@@ -168,3 +168,21 @@ def test_runs_are_compared_with_intervals(tab, url, folder):
     expect(tab.locator("#train-panel")).to_contain_text("Choose two or more")
     tab.go_back()
     expect(tab.locator("#train-panel")).to_be_visible()
+
+
+def test_22_a_hundred_thousand_steps_are_drawn_as_what_can_be_seen(tab, tmp_path, folder):
+    run = RunFolder.create(tmp_path / "long", 'name = "long"\n')
+    records = ({"step": n, "loss": 4 * n**-0.1, "grad_norm": 1 + n % 7} for n in range(1, 100_001))
+    run.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with running({"one": tuple(gf.load(folder / "one"))}, runs=Runs([tmp_path])) as url:
+        tab.goto(f"{url}/#train/long")
+        expect(tab.locator('[data-source="run/steps"]')).to_have_attribute("data-value", "100000")
+        lines = tab.locator("g.curve polyline").evaluate_all("all => all.map(line => line.points.numberOfItems)")
+        assert len(lines) >= 2 and max(lines) <= 2000  # four a column of pixels: more cannot be seen
+        picture = tab.locator("section.curves svg").first
+        picture.focus()
+        shown = set()
+        for _ in range(20):
+            tab.keyboard.press("ArrowRight")
+            shown.add(tab.locator("section.curves output").first.inner_text())
+        assert len(shown) == 20  # each key reads out another step
