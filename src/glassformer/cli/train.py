@@ -215,6 +215,8 @@ def _print_result(run: Run | None, as_json: bool) -> None:
         typer.echo(f'try it: glassformer {run.command} {run.path} --prompt "..."')
     elif run.command == "chat":
         typer.echo(f"try it: glassformer chat {run.path}, or glassformer serve {run.path}")
+    elif run.command in ("caption", "transcribe"):
+        typer.echo(f"try it: glassformer {run.command} {run.path} FILE")
     elif run.command in ("play", "draw"):
         typer.echo(f"try it: glassformer {run.command} {run.path}")
     elif run.command:

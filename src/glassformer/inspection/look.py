@@ -8,8 +8,8 @@ from typing import Any
 
 from glassformer.errors import UsageError
 from glassformer.hub import Bundle, load
+from glassformer.inspection.files import features_of, is_picture
 from glassformer.inspection.options import check_options, options_of
-from glassformer.inspection.reading import features_of, is_picture
 from glassformer.inspection.vectors import Vectors, vectors_of
 from glassformer.inspection.views import View
 from glassformer.processors.tokenizers import Tokenizer

@@ -13,8 +13,8 @@ from typing import Any
 
 from glassformer.data.trajectory_sets import TRAJECTORY_SETS
 from glassformer.errors import GlassformerError
+from glassformer.inspection.files import is_picture
 from glassformer.inspection.look import Subject
-from glassformer.inspection.reading import is_picture
 from glassformer.server.inspect_schemas import ViewBody
 from glassformer.server.middleware import APIError
 
