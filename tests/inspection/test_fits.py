@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "induction": {"length": 4},
     "context": {"word": "FED", "texts": ["A FED", "FED A"]},
     "neurons": {"corpus": TEXT},
+    "tokenizers": {"corpus": [TEXT * 4], "others": ["characters", "bytes"]},
     "diffusion": {"text": "A<mask:2>"},
     "links": {"reader": "2", "read": "1"},
     "patching": {"other": "B" + TEXT[1:], "token": 3, "against": 5},
