@@ -80,8 +80,9 @@ def residual_map(h: RunHistory) -> list[Figure]:
     steps = [record["step"] for record in h.diagnostics]
     rows: dict[str, np.ndarray] = {}
     for i, record in enumerate(h.diagnostics):
-        taps = record.get("activations")
-        for name, numbers in taps.items() if isinstance(taps, dict) else ():
+        given = record.get("activations")
+        taps: dict[str, Any] = given if isinstance(given, dict) else {}
+        for name, numbers in taps.items():
             found = re.fullmatch(r"((?:\w+\.)*blocks\.\d+)\.(attention|feedforward)\.output", name)
             after = taps.get(f"{found[1]}.residual.after") if found else None
             if found and after and (size := finite_number(after.get("rms"))):
