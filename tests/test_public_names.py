@@ -60,6 +60,7 @@ PUBLIC = {
     "WindowLosses bigram_loss compare_losses evaluate_rows pronunciation_errors "
     "translation_scores",
     "glassformer.inspection": "Ablated AblationView AttentionGridView LinksView PatchingView "
+    "PromotersView SteeringView promoters steering "
     "VocabularyView vocabulary ActivationsView activations ablation attention_grid links "
     "patching Analogy AttentionView AttributionView Column CompareView ContextView "
     "Curves DiffusionView diffusion Direction Activation HeatMap InductionView LensView Neighbours Neuron "

@@ -70,6 +70,8 @@ VIEWS: dict[str, ViewEntry] = {
     ),
     "context": _own("context:context", "The same word in several sentences, layer by layer."),
     "neurons": _own("neurons:neurons", "What activates a neuron, and what it promotes."),
+    "promoters": _own("promoters:promoters", "The neurons that promote a token."),
+    "steering": _own("steering:steering", "What is written with a direction added."),
     "image-attention": _own("image_attention:image_attention", "Where each head looks on an image."),
     "rollout": _own("image_attention:rollout", "Attention of all layers together (roll-out)."),
     "positions": _own("image_attention:positions", "How alike the vectors of positions are."),

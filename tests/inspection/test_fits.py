@@ -34,6 +34,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "neurons": {"corpus": TEXT},
     "tokenizers": {"corpus": [TEXT * 4], "others": ["characters", "bytes"]},
     "diffusion": {"text": "A<mask:2>"},
+    "tokenizers": {"corpus": TEXT, "others": ["characters", "bytes"]},
+    "promoters": {"token": "A"},
+    "steering": {"pairs": ["AB=>CD", "A=>D"], "tokens": 4},
     "links": {"reader": "2", "read": "1"},
     "patching": {"other": "B" + TEXT[1:], "token": 3, "against": 5},
 }

@@ -93,6 +93,8 @@ OTHERS = {
     "neurons": [],
     "induction": [],
     "vocabulary": [],
+    "promoters": ["a"],
+    "steering": [*PICTURE, "a=>b"],
     "links": [*PICTURE, "a", "b"],
     "patching": [*PICTURE, *PICTURE],
 }

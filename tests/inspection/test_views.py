@@ -67,9 +67,11 @@ OPTIONS = {
     "context": {"word": "FED", "texts": ["ABE FED A", "FED A"]},
     "neurons": {"corpus": LONG},
     "tokenizers": {"text": LONG[:9], "corpus": LONG, "others": ["characters", "bytes", "bpe"]},
+    "promoters": {"token": "A"},
+    "steering": {"text": LONG[:5], "pairs": ["AB=>CD", "A=>D"], "tokens": 4},
     "positions": {},
 }
-DRAWN = {"classic": 27, "Gemma": 26, "gpt-oss": 25, "encoder": 24, "2017": 26, "modern pair": 23, "T5": 23}
+DRAWN = {"classic": 29, "Gemma": 28, "gpt-oss": 26, "encoder": 25, "2017": 28, "modern pair": 24, "T5": 24}
 
 
 @pytest.mark.parametrize("family", DRAWN)

@@ -25,6 +25,8 @@ OPTIONS = {
     "vocabulary": {},
     "tensors": {"pattern": "blocks.0.*"},
     "induction": {"length": 4},
+    "promoters": {"token": "q"},
+    "steering": {"text": "the", "pairs": ["the fox=>a fox", "dog=>the dog"], "tokens": 4},
     "links": {"text": "the fox", "reader": "fox", "read": "the"},
     "patching": {"text": "the fox", "other": "the dog", "token": "q", "against": "b"},
     "context": {"word": "fox", "texts": ["the fox", "a fox"]},

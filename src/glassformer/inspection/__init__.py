@@ -20,8 +20,10 @@ from glassformer.inspection.neurons import Activation, Neuron, NeuronsView, neur
 from glassformer.inspection.next_token import NextView, explain, next_token
 from glassformer.inspection.parameters import ParametersView, PartCount, parameters
 from glassformer.inspection.patching import PatchingView, patching
+from glassformer.inspection.promoters import PromotersView, promoters
 from glassformer.inspection.reading import Reading, read
 from glassformer.inspection.residual import ResidualView, residual
+from glassformer.inspection.steering import SteeringView, steering
 from glassformer.inspection.surprise import SurpriseView, surprise
 from glassformer.inspection.tensors import TensorRow, TensorsView, tensors
 from glassformer.inspection.tokenizers import Tokenization, TokenizersView, tokenizers
@@ -63,8 +65,10 @@ __all__ = [
     "PartCount",
     "PatchingView",
     "Points",
+    "PromotersView",
     "Reading",
     "ResidualView",
+    "SteeringView",
     "SurpriseView",
     "Table",
     "TensorRow",
@@ -103,9 +107,11 @@ __all__ = [
     "patch",
     "patching",
     "pca",
+    "promoters",
     "read",
     "residual",
     "scale",
+    "steering",
     "surprise",
     "tap_names",
     "tensors",

@@ -11,6 +11,7 @@ from glassformer.generation.encoders import check_encoder
 from glassformer.generation.fill_mask import mask_of
 from glassformer.inspection.look import Subject
 from glassformer.inspection.options import options_of
+from glassformer.inspection.promoters import check_linear_neurons
 from glassformer.inspection.reading import check_writes, reader_of, stack_of
 from glassformer.inspection.stream import answers_of, check_token_head
 from glassformer.inspection.vectors import embedding_of
@@ -73,6 +74,12 @@ def _links_words(s: Subject) -> None:
         raise UsageError(f"this {type(s.model).__name__} reads no text")
 
 
+def _is_steered(s: Subject) -> None:
+    _writes_text(s)
+    if not isinstance(s.model, Decoder):
+        raise UsageError(f"a {type(s.model).__name__} is not steered; take a model that continues a text")
+
+
 def _patches(s: Subject) -> None:
     check_token_head(s.model)
     if "target" in s.model.answers or s.model.reads != "text":
@@ -126,6 +133,8 @@ CHECKS: dict[Any, Callable[[Subject], Any]] = {
         "attention attention-grid": _attends,
         "links": _links_words,
         "patching": _patches,
+        "promoters": lambda s: check_linear_neurons(s.model),
+        "steering": _is_steered,
         "attention-walkthrough residual": _stack,
         "speech": _reads("frames", "sound"),
         "induction": _continues,
