@@ -54,7 +54,7 @@ def slow(monkeypatch):
     step = Engine.step
 
     def slowly(self):
-        time.sleep(0.05)
+        time.sleep(0.12)
         return step(self)
 
     monkeypatch.setattr(Engine, "step", slowly)

@@ -52,6 +52,32 @@ def test_01_any_token_opens_its_full_distribution(tab, url, models):
     expect(tab.locator("#distribution")).to_contain_text("The first token has no probability")
 
 
+SHOWN_DISTRIBUTIONS = """() => {
+    window.shownAt = new Set();
+    const root = document.getElementById("distribution");
+    new MutationObserver(() => {
+        const found = root.querySelector('[data-source^="entropy/"]');
+        if (found) window.shownAt.add(Number(found.dataset.source.split("/")[1]));
+    }).observe(root, { childList: true, subtree: true });
+}"""
+
+
+def test_01_the_distribution_of_each_new_token_while_it_writes(tab, models, slow):
+    tokenizer = models["base"][1]
+    with running(models) as url:
+        opened(tab, url)
+        tab.check("#follow")
+        tab.evaluate(SHOWN_DISTRIBUTIONS)
+        write(tab, PROMPT, tokens=45)
+        wait_for_state(tab, "done")
+        ids = ids_of(tab)
+        expect(tab.locator(f'#tokens [data-index="{len(ids) - 1}"]')).to_have_attribute("aria-selected", "true")
+        expect(tab.locator(f'#distribution [data-source="entropy/{len(ids) - 2}"]')).to_be_visible()
+        check(shown(tab), logits_of(models["base"][0], ids)[-2], len(ids) - 2, ids[-1])
+        seen = tab.evaluate("[...window.shownAt]")
+        assert len(seen) > 2 and seen == sorted(seen) and seen[0] >= len(tokenizer.encode(PROMPT)) - 1  # of the answer
+
+
 COUNT_UPDATES = """() => {
     window.updates = [];
     const seen = new MutationObserver((changes) => {

@@ -92,7 +92,14 @@ export async function run(name, tag) {
 }
 
 // {texts, parts: Set, special: Set}; see _vocabulary in inspect.py
-export async function vocabulary(model) {
+export function vocabulary(model) {
+  if (!vocabularies.has(model)) vocabularies.set(model, fetchVocabulary(model).catch((error) => (vocabularies.delete(model), Promise.reject(error))));
+  return vocabularies.get(model);
+}
+
+const vocabularies = new Map(); // by model: the promise of its tokens, asked for once
+
+async function fetchVocabulary(model) {
   const { texts, parts, special } = await (await request(`/api/vocabulary?model=${encodeURIComponent(model)}`)).json();
   return { texts, parts: new Set(parts), special: new Set(special) };
 }

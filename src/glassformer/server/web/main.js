@@ -10,6 +10,7 @@ import { rowsOf } from "./rows.js";
 import { createActions } from "./actions.js";
 import { readAddress, writeAddress } from "./address.js";
 import { guessView } from "./guess.js";
+import { follow } from "./follow.js";
 import { frameView } from "./frame.js";
 import { lookView } from "./look.js";
 import { rankView } from "./rank.js";
@@ -66,6 +67,7 @@ const panel = distributionView(document.getElementById("distribution"), store, {
   },
   leave: () => text.focus(),
 });
+follow(/** @type {HTMLInputElement} */ (document.getElementById("follow")), store, rows.load);
 controlsView(document.getElementById("controls"), store);
 frameView(store, actions, { retry: () => (rows.forgetFailure(), actions.retry()) });
 

@@ -57,5 +57,5 @@ export function rowsOf(store, api, failed) {
     if (position < 0 || position >= state.tokens.length || state.rows.has(position) || !state.model) return;
     if (pending?.position !== position && failedPosition !== position) load(position);
   });
-  return { forgetFailure: () => (failedPosition = null) };
+  return { load, forgetFailure: () => (failedPosition = null) };
 }
