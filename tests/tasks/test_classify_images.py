@@ -271,3 +271,24 @@ def test_the_digits_of_scikit_learn_are_read_out_of_its_source_archive(tmp_path,
     first = every[next(key for key in every if key.endswith(" 0"))]
     assert first.label == "0" and first.image.shape == (8, 8)
     assert np.array_equal(first.image.ravel(), (rows[0, :64] * (255 / 16)).round())
+
+
+# ---- the mean over shifts ----
+
+
+def test_evaluate_and_classify_average_over_shifts_where_asked(run, folder, glassformer, refused, tmp_path):
+    moved = gf.train(None, [*RECIPE, "task.grey=true", "task.shift=0.5", "training.steps=60"], data=str(folder),
+                     out=tmp_path / "moved")  # fmt: skip
+    assert "shifts" not in glassformer("evaluate", run.path).out
+    results = json.loads(glassformer("evaluate", moved.path, "--json").out)
+    assert results["shift"] == 0.5 and results["shifted_accuracy"]["n"] == len(
+        load_images(str(folder))[0]["validation"]
+    )
+    assert "mean over shifts of 0.5 px" in glassformer("evaluate", moved.path).out
+    file = next((folder / "left").iterdir())
+    plain, shifted = (
+        json.loads(glassformer("classify", run.path, file, "--json", *more).out)[0]["probabilities"]
+        for more in ([], ["--shift", "1"])
+    )
+    assert plain.keys() == shifted.keys() and plain != shifted and sum(shifted.values()) == pytest.approx(1)
+    refused("classify", run.path, file, "--shift", "2", code=2, names=["shift=2", "1 pixel"])

@@ -80,6 +80,11 @@ def classify(
     image_size: int = typer.Option(
         None, metavar="N", min=1, help="Read images at another size; positions are interpolated. Default: the model's."
     ),
+    shift: float = typer.Option(
+        0.0,
+        metavar="PIXELS",
+        help="Of images: the mean over five copies, moved so far up, down, left and right; 0: off.",
+    ),
     labels: str = typer.Option(
         None, metavar="A,B,...", help="For a model of images and texts: the texts to choose from for each image."
     ),
@@ -119,6 +124,8 @@ def classify(
     if bundle.model.reads == "image_text":
         if image_size is not None:
             raise UsageError("--image-size is of a model of images alone; leave it out")
+        if shift:
+            raise UsageError("--shift is of a model of images alone; leave it out")
         _compare(bundle, given, labels, pictures, as_json)
         return
     if labels is not None or pictures is not None:
@@ -130,7 +137,7 @@ def classify(
     if image_size is not None:
         bundle = _at_image_size(bundle, image_size)
     labels = bundle.labels
-    p_NC = generation.classify(bundle.model, bundle.processor, given, batch_size=batch_size).tolist()
+    p_NC = generation.classify(bundle.model, bundle.processor, given, batch_size=batch_size, shift=shift).tolist()
     rows = [dict(zip(labels, p_C, strict=True)) for p_C in p_NC]
     best = [max(row, key=row.__getitem__) for row in rows]
     if as_json:

@@ -11,6 +11,7 @@ from torch import Tensor
 from glassformer.errors import DivergenceError, UsageError, plural
 from glassformer.generation.eval_mode import evaluating
 from glassformer.generation.requests import check_ids
+from glassformer.generation.shifts import check_shift, class_probabilities
 from glassformer.models import DecoderClassifier
 from glassformer.processors.tokenizers import Tokenizer
 
@@ -18,18 +19,21 @@ FIRST, LAST = "[CLS]", "[SEP]"
 """What BERT's tokenizers put around every text. Our own encoders read the text alone."""
 
 
-def classify(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: int = 64) -> Tensor:
+def classify(model: Any, processor: Any, inputs: Sequence[Any], *, batch_size: int = 64, shift: float = 0.0) -> Tensor:
     """Probability of each class for each input: (N, classes).
 
     Args:
         processor: a tokenizer for texts, an `ImageProcessor` for images. inputs: texts, of which one longer than the
             model reads loses its end, as in training; or images, as paths, arrays or `PIL.Image`s.
+        shift: of images, the mean over five copies that are moved so many pixels (`generation/shifts.py`); 0: off.
 
     Raises:
         UsageError: the model has no classes, or a text is empty. DataError: an image cannot be read.
     """
     if model.reads == "patches" and model.classifier is not None:
-        return _classify_images(model, processor, inputs, batch_size)
+        return _classify_images(model, processor, inputs, batch_size, shift)
+    if shift:
+        raise UsageError(f"shift={shift:g} is for classifiers of images; leave it out")
     if hasattr(processor, "arguments") and model.config.n_classes > 1:
         found = _read(model, processor, inputs, batch_size, model.sequence_logits)
         return torch.cat(found).softmax(dim=-1) if found else torch.zeros(0, model.config.n_classes)
@@ -80,12 +84,13 @@ def _read(
 
 
 @torch.inference_mode()
-def _classify_images(model: Any, processor: Any, images: Sequence[Any], batch_size: int) -> Tensor:
+def _classify_images(model: Any, processor: Any, images: Sequence[Any], batch_size: int, shift: float) -> Tensor:
+    check_shift(shift)
     device, found = next(model.parameters()).device, []
     with evaluating(model):
         for start in range(0, len(images), batch_size):
             pixels = torch.from_numpy(processor.encode_batch(images[start : start + batch_size])).to(device)
-            found.append(model.sequence_logits(model(pixels)).float().softmax(dim=-1).cpu())
+            found.append(class_probabilities(model, pixels, shift).cpu())
     return torch.cat(found)
 
 

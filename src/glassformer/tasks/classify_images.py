@@ -18,10 +18,13 @@ from torch import Tensor
 from glassformer.data.example_splits import spread
 from glassformer.data.images import load_images
 from glassformer.errors import DataError, UsageError
+from glassformer.evaluation.estimate import Share
 from glassformer.figures.primitives import Column, Figure, HeatMap, Table
+from glassformer.generation.eval_mode import evaluating
+from glassformer.generation.shifts import class_probabilities
 from glassformer.processors.image import ImageProcessor
 from glassformer.tasks.base import Batch, Batches, Loss, Opening
-from glassformer.tasks.examples import NonTextTask
+from glassformer.tasks.examples import EVAL_ROWS, NonTextTask
 from glassformer.tasks.image_settings import ImageSettings, side_of
 from glassformer.tasks.losses import number_of, summed_cross_entropy
 from glassformer.tasks.settings import Choice, TokenizerSettings
@@ -42,6 +45,22 @@ class ClassifyImagesSettings(ImageSettings):
     """of a named set: which part of it tests, so that several runs test on all of it"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """this share of each target is spread over all classes; the reported loss is without it"""
+    shift: float = Field(default=0.0, ge=0, le=1)
+    """`evaluate` also has the accuracy of the mean over five copies, moved by so many pixels; 0: it has not"""
+
+
+@dataclass(frozen=True)
+class ShiftedAccuracy:
+    """How often the mean over copies that are moved by `shift` pixels is right."""
+
+    shift: float
+    accuracy: Share
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"shift": self.shift, "shifted_accuracy": self.accuracy._asdict()}
+
+    def lines(self) -> list[str]:
+        return [f"mean over shifts of {self.shift:g} px {self.accuracy}"]
 
 
 @dataclass(kw_only=True)
@@ -129,6 +148,19 @@ class ClassifyImages(NonTextTask):
         """(B, classes)."""
         logits: Tensor = model.sequence_logits(model(batch[0]))
         return logits
+
+    def extra_scores(self, model: Any, split: str = "validation") -> ShiftedAccuracy | None:
+        """The accuracy of the mean over copies that are moved (`generation/shifts.py`), if the settings say so."""
+        if not self.settings.shift:
+            return None
+        examples, right = self.encoded(split, model.config.block_size), list[bool]()
+        device = next(model.parameters()).device
+        with evaluating(model):
+            for start in range(0, len(examples), EVAL_ROWS):
+                pixels, labels_B = self.collate(examples[start : start + EVAL_ROWS])
+                p_BC = class_probabilities(model, pixels.to(device), self.settings.shift)
+                right += (p_BC.argmax(dim=-1).cpu() == labels_B).tolist()
+        return ShiftedAccuracy(self.settings.shift, Share.of(right))
 
     def sample(self, model: Any, step: int) -> list[Figure]:
         """One held-out image, another one at each step, and the probability of each class."""
