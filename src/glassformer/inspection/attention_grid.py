@@ -37,8 +37,8 @@ class AttentionGridView(View):
         sums, across = ("column", "queries") if self.keys_as_rows else ("row", "keys")
         text = (
             f"{plural(L, 'layer')} of {plural(H, 'head')}: {KIND_NAMES[self.kind]}. In each map {axes[0]} go down and "
-            f"{across} across, so that a {sums} adds up to 1; a dark cell is a weight near 1, a grey one is masked. "
-            "layer.head; open one to see its numbers."
+            f"{across} across, so that a {sums} adds up to 1; full colour is a weight of 1, and a grey cell is "
+            "masked. layer.head; open one to see its numbers."
         )
         if self.last < max(T, S):
             text += f" Drawn are the last {self.last} tokens."

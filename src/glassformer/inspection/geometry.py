@@ -27,6 +27,7 @@ from glassformer.renamed import old_arguments
 from glassformer.view_options import Option, Pair, Seed, Top
 
 LINE_LETTERS = 80  # that fit on a number line
+LANE = 0.05  # how high a lane of words is, as a share of the line
 RANDOM_DRAWS = 200  # sets of random pairs that a direction is compared with
 
 
@@ -183,7 +184,7 @@ def number_line(placed: Sequence[tuple[str, float]]) -> Points:
     for word, along in placed:
         lane = next((i for i, end in enumerate(ends) if end <= along), len(ends))
         ends[lane:] = [along + letter * (len(word) + 3), *ends[lane + 1 :]]
-        places.append((along, float(lane)))
+        places.append((along, lane * LANE * (high - low or 1.0)))
     axes = ("along the direction", "only to keep the words apart")
     return Points("On a number line", [word for word, _ in placed], np.array(places), axes)
 

@@ -2,7 +2,7 @@
 
 import { element } from "./numbers.js";
 
-const LONG = 12; // rows; shorter ones have no field
+const LONG = 20; // rows; shorter ones have no field
 
 /** @param {string} title @param {HTMLElement[]} rows */
 export function filterOf(title, rows) {
