@@ -157,7 +157,9 @@ def test_24_views_that_do_not_apply_come_last_with_the_reason(tab, url):
     tab.select_option("#model", "vectors")  # an encoder: no next token
     expect(tab.locator('.view-list [data-view="next"]')).to_have_class("unfit")
     expect(tab.locator('.view-list [data-view="next"] .small')).to_contain_text("does not generate text")
-    fit = tab.eval_on_selector_all(".view-list a", "all => all.map(one => !one.classList.contains('unfit'))")
+    fit = tab.eval_on_selector_all(
+        "#look-panel .view-list a", "all => all.map(one => !one.classList.contains('unfit'))"
+    )
     assert fit == sorted(fit, reverse=True) and len(fit) == len(VIEWS) and 8 < sum(fit) < len(fit)
     before = [each for each in tab.requests if "/look/next" in each]
     tab.click('.view-list [data-view="next"]')

@@ -259,7 +259,7 @@ def test_nothing_is_cut_off_on_a_phone(browser, url, own_view, scheme):
 
 def test_the_examples_of_all_views_are_options_of_theirs(tab, url):
     tab.goto(f"{url}/#look")
-    expect(tab.locator(".view-list a")).to_have_count(len(VIEWS))
+    expect(tab.locator("#look-panel .view-list a")).to_have_count(len(VIEWS))
     listed = tab.evaluate("fetch('/api/views').then(answer => answer.json())")["views"]
     for view in listed:
         assert view["example"].keys() <= view["options"]["properties"].keys(), view["name"]

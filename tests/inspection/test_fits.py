@@ -32,7 +32,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "induction": {"length": 4},
     "context": {"word": "FED", "texts": ["A FED", "FED A"]},
     "neurons": {"corpus": TEXT},
-    "tokenizers": {"corpus": [TEXT * 4], "others": ["characters", "bytes"]},
     "diffusion": {"text": "A<mask:2>"},
     "tokenizers": {"corpus": TEXT, "others": ["characters", "bytes"]},
     "promoters": {"token": "A"},

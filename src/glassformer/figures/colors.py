@@ -18,7 +18,7 @@ ROLES: dict[str, RGB] = {
 }
 NEGATIVE: RGB = (205, 62, 50)  # of signed numbers; positive ones have the colour of their role
 
-TOKEN_STRENGTH = 0.85  # the strongest colour behind a token, so that its letters stay legible
+TOKEN_STRENGTH = 0.78  # the strongest colour behind a token: its letters keep a contrast of 4.5 to 1
 FULL_SURPRISE_BITS = 10.0  # surprise that is drawn in full colour
 
 LINES: tuple[tuple[RGB, RGB], ...] = (  # on white, on black
