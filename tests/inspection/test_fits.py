@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "context": {"word": "FED", "texts": ["A FED", "FED A"]},
     "neurons": {"corpus": TEXT},
     "diffusion": {"text": "A<mask:2>"},
+    "tokenizers": {"corpus": TEXT, "others": ["characters", "bytes"]},
     "promoters": {"token": "A"},
     "steering": {"pairs": ["AB=>CD", "A=>D"], "tokens": 4},
     "links": {"reader": "2", "read": "1"},
