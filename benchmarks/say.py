@@ -5,8 +5,8 @@
 
 Held-out sentences (the test split) are said by the model, by espeak-ng (the recordings), and by espeak-ng through the
 model's levels and the same Griffin-Lim (the quantised reference): what the model could reach at best. Whisper tiny.en
-writes down all of them, each in a full window: greedily, and again at higher temperatures where an answer repeats itself
-or is improbable (its paper, section 4.5). Texts are normalised by transformers' EnglishTextNormalizer.
+writes down all of them, each in a full window: greedily, and again at higher temperatures where an answer repeats
+itself or is improbable (its paper, section 4.5). Texts are normalised by transformers' EnglishTextNormalizer.
 Word and character error rates are of all sentences together; 95 % intervals by drawing sentences a thousand times.
 """
 
