@@ -155,14 +155,14 @@ def test_without_runs_the_page_says_how(tab, folder):
 def test_runs_are_compared_with_intervals(tab, url, folder):
     tab.goto(f"{url}/#train")
     tab.click('.view-list a:has-text("Compare")')
-    expect(tab.locator("#comparison table").first).to_be_visible()
+    expect(tab.locator("#run-comparison table").first).to_be_visible()
     figures = comparison_figures([folder / name for name in ("one", "two")])
     (scores,) = [figure for figure in figures if getattr(figure, "title", "") == "Which is better"]
     row = [row[0] for row in scores.rows].index("one")
-    shown = tab.locator("#comparison tr", has_text="one").first
+    shown = tab.locator("#run-comparison tr", has_text="one").first
     values = shown.locator("td[data-value]").evaluate_all("all => all.map(td => Number(td.dataset.value))")
     assert sorted(values) == pytest.approx(sorted(float(v) for v in scores.rows[row] if isinstance(v, int | float)))
-    assert tab.locator("#comparison .curve .band").count() >= 1  # the 95 % interval
+    assert tab.locator("#run-comparison .curve .band").count() >= 1  # the 95 % interval
     tab.wait_for_url("**runs%5B%5D=**")
     tab.uncheck('.runs-to-compare [name="two"]')
     expect(tab.locator("#train-panel")).to_contain_text("Choose two or more")

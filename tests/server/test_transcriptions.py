@@ -100,4 +100,4 @@ def test_times_of_words_are_those_that_python_gives(client, bundle):
 def test_no_file_of_this_machine_is_heard(url):
     for file in ("/etc/hostname", "none.wav"):
         status, body = ask_json(url, "/api/look/speech", {"model": "whisper", "options": {"sound": file}})
-        assert status == 400 and "opens no files" in body["error"]["message"]
+        assert status == 400 and "send a file as base64" in body["error"]["message"]

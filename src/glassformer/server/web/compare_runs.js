@@ -11,7 +11,7 @@ const MOST = 8; // runs at once
 export function compareView(api, { failed }) {
   const choice = element("fieldset", { class: "runs-to-compare" });
   const state = element("p", { class: "small", role: "status" });
-  const figures = element("div", { class: "figures", id: "comparison" });
+  const figures = element("div", { class: "figures", id: "run-comparison" });
   const root = element("div", { class: "card", hidden: true }, element("h2", {}, "Compare runs"), choice, state, figures);
   let running = null;
 
