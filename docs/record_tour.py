@@ -1,7 +1,7 @@
 """The page's tour as an animated picture: python docs/record_tour.py http://127.0.0.1:8000 docs/tour.webp
 
-Needs a server (`glassformer serve runs/`), Chromium, and the packages playwright and Pillow. Each step stays for as long
-as its text takes to read, two minutes in all.
+Needs a server (`glassformer serve runs/`), Chromium, and the packages playwright and Pillow. Each step stays for as
+long as its text takes to read, two minutes in all.
 """
 
 from __future__ import annotations
