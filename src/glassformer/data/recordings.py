@@ -140,7 +140,7 @@ RECORDING_SETS: dict[str, RecordingSet] = {
     "spoken-digits": RecordingSet(
         "spoken-digits",
         "one to six digits, spoken by espeak-ng; the four voices of the test split are in no other",
-        "sounds made by a GPL-3.0-or-later program; the digits are nobody's",
+        "sounds made by a GPL-3.0-or-later program; the digits are in the public domain",
         (),
         _spoken_digits,
         2_512,

@@ -1,4 +1,4 @@
-"""What a model predicts without a part of itself: a head, a neuron, a sublayer, a whole block, or a token that nobody
+"""What a model predicts without a part of itself: a head, a neuron, a sublayer, a whole block, or a token that no query
 may look at.
 
     glassformer look ablation runs/demo-1 "To be, or not" --off head:1.2 --off mlp:0

@@ -1,6 +1,7 @@
 // Tiles of matrices of 4 and 8 bits: eight rows, one in each lane of a vector.
 #pragma once
 
+#include "exact_tiles.hpp"
 #include "operands.hpp"
 
 namespace {
@@ -95,74 +96,7 @@ void tile_of_8(const uint8_t* block, int groups, const Vectors& x, int first, fl
   for (int t = 0; t < N; t++) _mm256_storeu_ps(out[t], result[t]);
 }
 
-// The same tiles against vectors that are not rounded: numbers of a column become floats, one row a lane.
-template <int BITS, int COLUMN>
-inline __m256 column_of(__m256i v) {  // COLUMN: of 8 (4 bits: four low, four high) or of 4
-  if (BITS == 4)
-    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(v, 4 * COLUMN), _mm256_set1_epi32(15)));
-  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * (COLUMN % 4)), 24));
-}
-
-template <int BITS, int N>
-void exact_tile_of(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
-  __m256 result[N];
-  for (int t = 0; t < N; t++) result[t] = _mm256_setzero_ps();
-  for (int g = 0; g < groups; g++, block += BITS == 4 ? BYTES_4 : BYTES_8) {
-    __m256 even[N], odd[N];  // two sums, so that one need not wait for the other
-    for (int t = 0; t < N; t++) even[t] = odd[t] = _mm256_setzero_ps();
-    const float* from = x.exact + (int64_t)first * x.columns + g * GROUP;
-    const auto take = [&](__m256 column, int c, __m256* sums) {
-      for (int t = 0; t < N; t++)
-        sums[t] = _mm256_fmadd_ps(column, _mm256_broadcast_ss(from + (int64_t)t * x.columns + c), sums[t]);
-    };
-    for (int c = 0; c < (BITS == 4 ? 4 : 8); c++) {
-      const __m256i v = _mm256_loadu_si256((const __m256i*)(block + 32 * c));
-      if (BITS == 4) {
-        take(column_of<4, 0>(v), 4 * c, even), take(column_of<4, 1>(v), 4 * c + 16, odd);
-        take(column_of<4, 2>(v), 4 * c + 1, even), take(column_of<4, 3>(v), 4 * c + 17, odd);
-        take(column_of<4, 4>(v), 4 * c + 2, even), take(column_of<4, 5>(v), 4 * c + 18, odd);
-        take(column_of<4, 6>(v), 4 * c + 3, even), take(column_of<4, 7>(v), 4 * c + 19, odd);
-      } else {
-        take(column_of<8, 0>(v), 4 * c, even), take(column_of<8, 1>(v), 4 * c + 1, odd);
-        take(column_of<8, 2>(v), 4 * c + 2, even), take(column_of<8, 3>(v), 4 * c + 3, odd);
-      }
-    }
-    const uint8_t* tail = block + (BITS == 4 ? 128 : 256);
-    const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)tail));
-    for (int t = 0; t < N; t++) result[t] = _mm256_fmadd_ps(scale, _mm256_add_ps(even[t], odd[t]), result[t]);
-    if (BITS == 4) {
-      const __m256 minimum = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(tail + 16)));
-      for (int t = 0; t < N; t++)
-        result[t] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(x.sum + x.group(first + t) + g), result[t]);
-    }
-  }
-  for (int t = 0; t < N; t++) _mm256_storeu_ps(out[t], result[t]);
-}
-
 #else
-
-template <int BITS, int N>
-void exact_tile_of(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
-  for (int t = 0; t < N; t++) std::fill(out[t], out[t] + TILE, 0.0f);
-  for (int g = 0; g < groups; g++, block += BITS == 4 ? BYTES_4 : BYTES_8)
-    for (int t = 0; t < N; t++) {
-      const float* from = x.exact + (int64_t)(first + t) * x.columns + g * GROUP;
-      for (int r = 0; r < TILE; r++) {
-        float even = 0, odd = 0;
-        for (int c = 0; c < (BITS == 4 ? 4 : 8); c++)
-          for (int k = 0; k < 4; k++) {
-            const uint8_t w = block[32 * c + 4 * r + k];
-            if (BITS == 4)
-              even += (float)(w & 15) * from[4 * c + k], odd += (float)(w >> 4) * from[4 * c + k + 16];
-            else
-              (k % 2 ? odd : even) += (float)(int8_t)w * from[4 * c + k];
-          }
-        const uint8_t* tail = block + (BITS == 4 ? 128 : 256) + 2 * r;
-        out[t][r] += half(tail) * (even + odd);
-        if (BITS == 4) out[t][r] += half(tail + 16) * x.sum[x.group(first + t) + g];
-      }
-    }
-}
 
 template <int N>
 void tile_of_4(const uint8_t* block, int groups, const Vectors& x, int first, float (*out)[TILE]) {
@@ -214,68 +148,6 @@ void tile_of(const Matrix& w, const uint8_t* block, const Vectors& x, int first,
 }
 
 #ifdef WITH_512
-
-inline __m512i both_of(const uint8_t* a, const uint8_t* b) {
-  const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)a));
-  return _mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i*)b), 1);
-}
-
-inline __m512 scales_of(const uint8_t* a, const uint8_t* b) {  // of two blocks; a, b: where they stand
-  const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)a));
-  return _mm512_cvtph_ps(_mm256_inserti128_si256(low, _mm_loadu_si128((const __m128i*)b), 1));
-}
-
-template <int BITS, int COLUMN>
-inline __m512 column_of(__m512i v) {  // a number of four bits is looked up: its low bits are the place in a table
-  const __m512 numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  if (BITS == 4) return _mm512_permutexvar_ps(_mm512_srli_epi32(v, 4 * COLUMN), numbers);
-  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 24 - 8 * (COLUMN % 4)), 24));
-}
-
-// Two tiles at once, the same sums as `exact_tile_of`: out[token][row] of 16 rows.
-template <int BITS, int N>
-void exact_tiles_of(const uint8_t* block, int64_t next, int groups, const Vectors& x, int first, __m512* result) {
-  for (int t = 0; t < N; t++) result[t] = _mm512_setzero_ps();
-  for (int g = 0; g < groups; g++, block += BITS == 4 ? BYTES_4 : BYTES_8) {
-    __m512 even[N], odd[N];
-    for (int t = 0; t < N; t++) even[t] = odd[t] = _mm512_setzero_ps();
-    const float* from = x.exact + (int64_t)first * x.columns + g * GROUP;
-    const auto take = [&](__m512 column, int c, __m512* sums) {
-      for (int t = 0; t < N; t++)
-        sums[t] = _mm512_fmadd_ps(column, _mm512_set1_ps(from[(int64_t)t * x.columns + c]), sums[t]);
-    };
-    for (int c = 0; c < (BITS == 4 ? 4 : 8); c++) {
-      const __m512i v = both_of(block + 32 * c, block + next + 32 * c);
-      if (BITS == 4) {
-        take(column_of<4, 0>(v), 4 * c, even), take(column_of<4, 1>(v), 4 * c + 16, odd);
-        take(column_of<4, 2>(v), 4 * c + 1, even), take(column_of<4, 3>(v), 4 * c + 17, odd);
-        take(column_of<4, 4>(v), 4 * c + 2, even), take(column_of<4, 5>(v), 4 * c + 18, odd);
-        take(column_of<4, 6>(v), 4 * c + 3, even), take(column_of<4, 7>(v), 4 * c + 19, odd);
-      } else {
-        take(column_of<8, 0>(v), 4 * c, even), take(column_of<8, 1>(v), 4 * c + 1, odd);
-        take(column_of<8, 2>(v), 4 * c + 2, even), take(column_of<8, 3>(v), 4 * c + 3, odd);
-      }
-    }
-    const uint8_t* tail = block + (BITS == 4 ? 128 : 256);
-    const __m512 scale = scales_of(tail, tail + next);
-    for (int t = 0; t < N; t++) result[t] = _mm512_fmadd_ps(scale, _mm512_add_ps(even[t], odd[t]), result[t]);
-    if (BITS == 4) {
-      const __m512 minimum = scales_of(tail + 16, tail + 16 + next);
-      for (int t = 0; t < N; t++)
-        result[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.sum[x.group(first + t) + g]), result[t]);
-    }
-  }
-}
-
-template <int BITS>
-void exact_tiles_of(int n, const uint8_t* block, int64_t next, int groups, const Vectors& x, int first, __m512* out) {
-  switch (n) {
-    case 1: exact_tiles_of<BITS, 1>(block, next, groups, x, first, out); break;
-    case 2: exact_tiles_of<BITS, 2>(block, next, groups, x, first, out); break;
-    case 3: exact_tiles_of<BITS, 3>(block, next, groups, x, first, out); break;
-    default: exact_tiles_of<BITS, 4>(block, next, groups, x, first, out);
-  }
-}
 
 inline void put(const Matrix& w, __m512 sum, int token, int row, float* y, bool add) {  // of 16 rows
   float* at = y + (int64_t)token * w.rows + row;
