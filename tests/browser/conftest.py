@@ -30,6 +30,10 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+ICON = "/web/icon.svg"
+"""Chromium itself asks for it, some time after an address has changed, perhaps when the server is gone."""
+
+
 @pytest.fixture
 def tab(browser) -> Iterator[Any]:
     """A new tab. `tab.requests`: addresses of its requests; `tab.errors`: errors and warnings of its console, also of
@@ -38,8 +42,17 @@ def tab(browser) -> Iterator[Any]:
     context.set_default_timeout(20_000)
     page = context.new_page()
     page.requests, page.errors = [], []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.on("console", lambda line: page.errors.append(line.text) if line.type in ("error", "warning") else None)
+
+    def requested(request) -> None:
+        if not request.url.endswith(ICON):
+            page.requests.append(request.url)
+
+    def said(line) -> None:
+        if line.type in ("error", "warning") and not line.location.get("url", "").endswith(ICON):
+            page.errors.append(f"{line.text} ({line.location.get('url')})")
+
+    page.on("request", requested)
+    page.on("console", said)
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     yield page
     context.close()

@@ -164,3 +164,20 @@ def test_bits_per_byte_counts_utf8_bytes(tmp_path):
     train = store.split("train")
     assert (len(train), train.bytes) == (180, 270)
     assert np.array_equal(train.read(0, 4), [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_who_is_second_takes_what_another_process_has_made_meanwhile(tmp_path, monkeypatch, own):
+    (tmp_path / "a.txt").write_text(LINES, encoding="utf-8")
+    how = {"out": tmp_path / "store"} if own else {}
+    write, made = room._write, []
+
+    def write_after_another(*given):
+        monkeypatch.setattr(room, "_write", write)
+        made.append(prepare(str(tmp_path / "a.txt"), ByteTokenizer(), **how))
+        write(*given)
+
+    monkeypatch.setattr(room, "_write", write_after_another)
+    store = prepare(str(tmp_path / "a.txt"), ByteTokenizer(), **how)
+    assert made and ids(store, "train") == ids(made[0], "train")
+    assert not list(tmp_path.rglob("*.part"))

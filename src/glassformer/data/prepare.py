@@ -28,7 +28,7 @@ from glassformer.data.readers import HASHED_BYTES, TextSource, open_source
 from glassformer.data.splits import Part, Plan, plan_split
 from glassformer.data.token_store import FORMAT_VERSION, TokenStore
 from glassformer.data.token_writer import TokenStoreWriter
-from glassformer.errors import DataError, UsageError
+from glassformer.errors import DataError, GlassformerError, UsageError
 from glassformer.files import cache_folder
 from glassformer.progress import Progress
 
@@ -83,8 +83,8 @@ def prepare(
             _write(writer, plan, text, tokenizer, mark, max_tokens, bar)
             if not writer.tokens:
                 raise DataError(f"{text.name}: empty; give a source with some text in it")
-    except OSError:
-        if found := _find(folder, key, own=out is not None):  # another process prepared the same text at the same time
+    except (OSError, GlassformerError):
+        if found := _find(folder, key, own=out is not None):  # by another process or thread, at the same time
             return found
         raise
     return TokenStore.open(folder)
