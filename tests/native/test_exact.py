@@ -124,6 +124,18 @@ def test_a_weight_that_changes_ends_it():
     assert torch.equal(cached(model, IDS, PIECES), cached(edited, IDS, PIECES))
 
 
+@pytest.mark.parametrize("how", ["replaced", "rounded"])
+def test_a_weight_that_is_another_one_ends_it(how):
+    models = toy(), toy()
+    assert compile_exactly(models[0])
+    for model in models:
+        if how == "replaced":
+            model.head.weight = nn.Parameter(2 * model.head.weight.detach())
+        else:
+            model.bfloat16().float()
+    assert torch.equal(*(cached(model, IDS, PIECES) for model in models))
+
+
 def test_gradients_listeners_and_copies_go_by_the_layers():
     model, plain = toy(), toy()
     assert compile_exactly(model)

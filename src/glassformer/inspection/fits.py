@@ -23,7 +23,7 @@ from glassformer.views import VIEWS, find
 
 
 def why_not(view: str, subject: Subject) -> str | None:
-    """Why a view does not apply to a model, in a line; None: it does, as far as can be told without running it."""
+    """Why a view does not apply to a model, in a line; None: it applies, as far as its parts show; it is not run."""
     function = find(view).load()
     needs = inputs_of(function)
     if getattr(subject.model, "reads", "") == "image_text" and "model_or_size" not in needs:

@@ -1,4 +1,4 @@
-"""Level 2: a compiled path for generation on a CPU, with matrices of 8 or 4 bits."""
+"""Level 2: a compiled path for generation on a CPU, with matrices of 4 to 32 bits."""
 
 from glassformer.native.building import library
 from glassformer.native.quantized import QuantizedLinear

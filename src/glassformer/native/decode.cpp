@@ -214,7 +214,7 @@ void glassformer_multiply(const Matrix* w, const float* x, int32_t n, float* y, 
 // A token for each of n rows, drawn as `sampling.py` does: from softmax(logits / temperature) of the top_k (0: of all);
 // at temperature 0 the likeliest. chances: what it had there; own: what it has in softmax(plain). Both (n, tokens).
 void glassformer_draw(const float* plain, const float* logits, int32_t n, int32_t size, float temperature, int32_t top_k,
-                      const double* darts, int32_t* drawn, float* chances, float* own, int32_t threads) {
+                      const double* points, int32_t* drawn, float* chances, float* own, int32_t threads) {
 #pragma omp parallel for num_threads(threads) if (n > 1)
   for (int t = 0; t < n; t++) {
     scratch.reset();
@@ -233,7 +233,7 @@ void glassformer_draw(const float* plain, const float* logits, int32_t n, int32_
         worst = best[top_k - 1];
       }
       const double all = shares_of(x, size, largest, std::max(temperature, 1e-30f), worst, shares, sums);
-      drawn[t] = where_it_lands(darts[t] * all, size, shares, sums);
+      drawn[t] = where_it_lands(points[t] * all, size, shares, sums);
       chances[t] = (float)(shares[drawn[t]] / all);
     }
     const double all = shares_of(before, size, largest_of(before, size), 1, -INFINITY, shares, sums);

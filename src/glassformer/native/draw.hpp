@@ -27,14 +27,14 @@ double shares_of(const float* x, int n, float largest, float temperature, float 
   return all;
 }
 
-int where_it_lands(double dart, int n, const float* shares, const double* sums) {
+int where_it_lands(double point, int n, const float* shares, const double* sums) {
   double line = 0;
   int start = 0;
-  for (; start + GROUP < n && line + sums[start / GROUP] <= dart; start += GROUP) line += sums[start / GROUP];
-  int last = start;  // that can be drawn: what is left of the dart may be a rounding error
+  for (; start + GROUP < n && line + sums[start / GROUP] <= point; start += GROUP) line += sums[start / GROUP];
+  int last = start;  // that can be drawn: what is left of the point may be a rounding error
   for (int i = start; i < std::min(n, start + GROUP); i++) {
     if (shares[i] > 0) last = i;
-    if ((line += shares[i]) > dart) break;
+    if ((line += shares[i]) > point) break;
   }
   return last;
 }

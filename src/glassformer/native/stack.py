@@ -125,8 +125,8 @@ def compile_exactly(model: Any) -> bool:
     """Let cached calls of a decoder in fp32 run as one compiled call, if `NativeStack` knows all of its parts.
 
     Numbers stay what they are: each matrix is packed in the fewest bits that hold it exactly (`QuantizedLinear.of`);
-    products and sums are fp32, added up in another order. The model keeps its weights, by which every other call goes:
-    with gradients, without a cache, or while somebody listens to a tap. When a weight changes, it goes by itself.
+    products and sums are fp32, added up in another order. The model keeps its weights, and PyTorch computes every other
+    call: with gradients, without a cache, or with a listener on a tap; and all of them after a weight has changed.
     """
     stack = NativeStack.of(model)
     if stack is not None:
@@ -153,8 +153,11 @@ class NativeStack:
         self._kept: list[Tensor] = []  # what the pointers point to
         self.bits: Counter[int] = Counter()
         self.exact = isinstance(blocks[0].attention.out, nn.Linear)
-        self._weights = list(model.parameters()) if self.exact else []
-        self._versions = [weight._version for weight in self._weights]
+        self._weights = [
+            (module._parameters, name, weight.data_ptr(), weight._version)  # where it is held, and what it was
+            for module in (model.modules() if self.exact else ())
+            for name, weight in module.named_parameters(recurse=False)
+        ]
         layers = (LayerStruct * len(blocks))()
         for layer, block, pattern in zip(layers, blocks, model.masks, strict=True):
             attention, feedforward = block.attention, block.feedforward
@@ -224,8 +227,10 @@ class NativeStack:
         keys = cache.cache.keys
         if keys.device.type != "cpu" or keys.dtype != torch.float32:
             return False
-        if any(weight._version != version for weight, version in zip(self._weights, self._versions, strict=True)):
-            return False  # trained or edited since
+        for held, name, address, version in self._weights:
+            weight = held[name]
+            if weight is None or weight.data_ptr() != address or weight._version != version:
+                return False  # trained, edited or replaced since
         return not any(map(attrgetter("listener"), self._all_taps if whole else self._taps))
 
     def run(self, x_BTC: Tensor, rows: Rows) -> Tensor:
